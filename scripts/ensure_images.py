@@ -1,0 +1,152 @@
+"""Build the images that the tests start, where they are missing or out of date.
+
+Everything goes through the engine's API, so neither the docker command nor buildx is needed. An
+image carries the digest of the folder it was built from as a label: a second run only asks for
+the labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import docker
+
+BASE_IMAGE = "debian:trixie-slim"
+BASE_SUITE = "trixie"
+DIGEST_LABEL = "org.pytest-egress.test-image"
+IMAGES_FOLDER = Path(__file__).resolve().parent.parent / "tests" / "images"
+# The builder downloads packages and may say nothing meanwhile: docker-py's 60 s are too short.
+ENGINE_TIMEOUT_SECONDS = 900
+
+
+def main() -> int:
+    """Bring every image up to date; return the exit code."""
+    client = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS)
+    try:
+        for folder in sorted(path.parent for path in IMAGES_FOLDER.glob("*/Dockerfile")):
+            ensure_image(client, folder)
+    except (docker.errors.DockerException, subprocess.CalledProcessError, LookupError) as error:
+        print(f"ensure_images: {error}", file=sys.stderr)
+        return 1
+    finally:
+        client.close()
+    return 0
+
+
+def ensure_image(client: docker.DockerClient, folder: Path) -> None:
+    """Build the image of *folder* unless the engine has it with the same content."""
+    tag = f"pytest-egress-test/{folder.name}:latest"
+    digest = folder_digest(folder)
+    if image_labels(client, tag).get(DIGEST_LABEL) == digest:
+        return
+    ensure_base_image(client)
+    say(f"building {tag}")
+    try:
+        client.images.build(
+            path=str(folder), tag=tag, rm=True, forcerm=True, labels={DIGEST_LABEL: digest}
+        )
+    except docker.errors.BuildError as error:
+        sys.stderr.writelines(line.get("stream", "") for line in error.build_log)
+        raise
+
+
+def folder_digest(folder: Path) -> str:
+    """Return a digest of the names and contents of all files below *folder*."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def image_labels(client: docker.DockerClient, tag: str) -> dict[str, str]:
+    """Return the labels of the image *tag*; none where the engine does not have it."""
+    try:
+        return client.images.get(tag).labels
+    except docker.errors.ImageNotFound:
+        return {}
+
+
+def ensure_base_image(client: docker.DockerClient) -> None:
+    """Pull the base image where it is missing, or make it where no registry can be reached."""
+    try:
+        client.images.get(BASE_IMAGE)
+    except docker.errors.ImageNotFound:
+        say(f"pulling {BASE_IMAGE}")
+        try:
+            client.images.pull(BASE_IMAGE)
+        except docker.errors.APIError as error:
+            say(f"cannot pull it ({error.explanation or error}); making it with debootstrap")
+            bootstrap_base_image(client)
+
+
+def bootstrap_base_image(client: docker.DockerClient) -> None:
+    """Import a minimal Debian made by debootstrap under the name of the base image.
+
+    Raises:
+        LookupError: There is no debootstrap, and none can be installed from here.
+    """
+    ensure_debootstrap()
+    with tempfile.TemporaryDirectory(prefix="pytest-egress-base-") as folder:
+        root = Path(folder) / "root"
+        run("debootstrap", "--variant=minbase", BASE_SUITE, str(root))
+        for leftovers in ("var/cache/apt", "var/lib/apt/lists"):
+            shutil.rmtree(root / leftovers, ignore_errors=True)
+            (root / leftovers).mkdir(parents=True)
+        archive = Path(folder) / "root.tar"
+        run(
+            "tar",
+            "--numeric-owner",
+            "--directory",
+            str(root),
+            "--create",
+            "--file",
+            str(archive),
+            ".",
+        )
+        repository, tag = BASE_IMAGE.split(":")
+        client.api.import_image_from_file(
+            str(archive), repository=repository, tag=tag, changes=['CMD ["bash"]']
+        )
+
+
+def ensure_debootstrap() -> None:
+    """Install debootstrap where it is missing and may be installed; LookupError elsewhere."""
+    if shutil.which("debootstrap"):
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", "debootstrap"]
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise LookupError(
+            f"{BASE_IMAGE} is missing and cannot be pulled. Load it with `docker load`, or "
+            f"install what makes it: sudo {' '.join(command)}"
+        )
+    if not apt_knows("debootstrap"):
+        run("apt-get", "update")
+    run(*command)
+
+
+def apt_knows(package: str) -> bool:
+    """Tell whether apt's lists, empty on a new machine, have *package*."""
+    shown = subprocess.run(["apt-cache", "show", package], capture_output=True, check=False)
+    return shown.returncode == 0
+
+
+def run(*command: str) -> None:
+    """Run *command* as a person would see it; CalledProcessError where it fails."""
+    say(" ".join(command))
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+def say(text: str) -> None:
+    """Tell the person who waits what takes the time."""
+    print(f"ensure_images: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Fixtures shared by all tests: the images that targets run from, and pytest's own test bed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+pytest_plugins = "pytester"
+
+
+@pytest.fixture(scope="session")
+def engine_client() -> Iterator[docker.DockerClient]:
+    """A client of the engine that the environment names."""
+    try:
+        client = docker.from_env()
+    except docker.errors.DockerException as error:
+        pytest.fail(f"these tests need a Docker engine ({error}); run `make engine`", pytrace=False)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def clients_image(engine_client: docker.DockerClient) -> str:
+    """The image with curl, git, Node.js, Python's httpx and requests, openssl, ping and nc."""
+    return require_image(engine_client, "clients")
+
+
+@pytest.fixture(scope="session")
+def bare_image(engine_client: docker.DockerClient) -> str:
+    """The image without a CA bundle and without an interpreter."""
+    return require_image(engine_client, "bare")
+
+
+def require_image(client: docker.DockerClient, name: str) -> str:
+    """Return the tag of the test image *name*, or fail with what to type."""
+    tag = f"pytest-egress-test/{name}:latest"
+    try:
+        client.images.get(tag)
+    except docker.errors.ImageNotFound:
+        pytest.fail(f"the engine has no image {tag!r}; run `make images`", pytrace=False)
+    return tag
