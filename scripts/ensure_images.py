@@ -8,7 +8,6 @@ the labels.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,9 @@ import docker
 BASE_IMAGE = "debian:trixie-slim"
 BASE_SUITE = "trixie"
 DIGEST_LABEL = "org.pytest-egress.test-image"
-IMAGES_FOLDER = Path(__file__).resolve().parent.parent / "tests" / "images"
+SCRIPTS_FOLDER = Path(__file__).resolve().parent
+APT_INSTALL = SCRIPTS_FOLDER / "apt-install"
+IMAGES_FOLDER = SCRIPTS_FOLDER.parent / "tests" / "images"
 # The builder downloads packages and may say nothing meanwhile: docker-py's 60 s are too short.
 ENGINE_TIMEOUT_SECONDS = 900
 
@@ -31,7 +32,7 @@ def main() -> int:
     try:
         for folder in sorted(path.parent for path in IMAGES_FOLDER.glob("*/Dockerfile")):
             ensure_image(client, folder)
-    except (docker.errors.DockerException, subprocess.CalledProcessError, LookupError) as error:
+    except (docker.errors.DockerException, subprocess.CalledProcessError) as error:
         print(f"ensure_images: {error}", file=sys.stderr)
         return 1
     finally:
@@ -90,9 +91,10 @@ def bootstrap_base_image(client: docker.DockerClient) -> None:
     """Import a minimal Debian made by debootstrap under the name of the base image.
 
     Raises:
-        LookupError: There is no debootstrap, and none can be installed from here.
+        subprocess.CalledProcessError: debootstrap failed, or is missing and may not be installed.
     """
-    ensure_debootstrap()
+    if not shutil.which("debootstrap"):
+        run(str(APT_INSTALL), "debootstrap")
     with tempfile.TemporaryDirectory(prefix="pytest-egress-base-") as folder:
         root = Path(folder) / "root"
         run("debootstrap", "--variant=minbase", BASE_SUITE, str(root))
@@ -114,27 +116,6 @@ def bootstrap_base_image(client: docker.DockerClient) -> None:
         client.api.import_image_from_file(
             str(archive), repository=repository, tag=tag, changes=['CMD ["bash"]']
         )
-
-
-def ensure_debootstrap() -> None:
-    """Install debootstrap where it is missing and may be installed; LookupError elsewhere."""
-    if shutil.which("debootstrap"):
-        return
-    command = ["apt-get", "install", "-y", "--no-install-recommends", "debootstrap"]
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise LookupError(
-            f"{BASE_IMAGE} is missing and cannot be pulled. Load it with `docker load`, or "
-            f"install what makes it: sudo {' '.join(command)}"
-        )
-    if not apt_knows("debootstrap"):
-        run("apt-get", "update")
-    run(*command)
-
-
-def apt_knows(package: str) -> bool:
-    """Tell whether apt's lists, empty on a new machine, have *package*."""
-    shown = subprocess.run(["apt-cache", "show", package], capture_output=True, check=False)
-    return shown.returncode == 0
 
 
 def run(*command: str) -> None:

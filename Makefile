@@ -1,0 +1,61 @@
+# Everything a contributor types. Each target first brings about what it needs: a virtual environment with the
+# package in it, a container engine, and the images that tests start. Where that is there, it costs under a second.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+# Tests mostly wait for the engine, so more workers than cores pay.
+WORKERS ?= 4
+
+python := $(VENV)/bin/python
+environment := .make/$(VENV).installed
+mitmproxy := .make/mitmproxy.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench environment engine images clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) ARGS="arguments of pytest or the benchmark"'
+
+demo: images ## watch a container's traffic being answered
+	$(python) examples/demo.py
+
+test: lint images ## lint, and run the tests: make test ARGS="-k name"
+	$(python) -m pytest -n $(WORKERS) $(ARGS)
+
+lint: environment ## check style and types
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+format: environment ## put the code into its form
+	$(python) -m ruff check --fix-only .
+	$(python) -m ruff format .
+
+bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy and a bare server
+	$(python) -m benchmarks $(ARGS)
+
+environment: $(environment) ## the virtual environment, with the package in it
+engine: environment ## a container engine that answers
+	@scripts/ensure-engine $(python)
+images: engine ## the images that the tests start
+	@$(python) scripts/ensure_images.py
+
+$(VENV)/pyvenv.cfg:
+	scripts/ensure-venv $(PYTHON) $(VENV)
+
+# pip 25.1 is the first that installs dependency groups.
+$(environment): $(VENV)/pyvenv.cfg pyproject.toml
+	$(python) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(python) -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint
+	@mkdir -p $(@D) && touch $@
+
+# In an environment of its own: it pins the very libraries that this package uses.
+$(mitmproxy): scripts/ensure-mitmproxy
+	scripts/ensure-mitmproxy .venv-mitmproxy
+	@mkdir -p $(@D) && touch $@
+
+clean: ## remove what these targets made here; the engine and its images stay
+	rm -rf .venv .venv-* .make dist build .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
