@@ -1,0 +1,390 @@
+"""What goes over the wire as values: `Request`, `Response`, and the entries of the ledger.
+
+Nothing here reads a socket, a clock or a container.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl
+
+
+class Unset:
+    """The type of `UNSET`, which tells "not given" from None (JSON's null)."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
+
+HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+class Headers(Mapping[str, str]):
+    """Header fields in the order and spelling they came in; names compare without case (RFC 9110 section 5.1).
+
+    `headers["accept"]` joins repeated fields with a comma; `get_all` keeps them apart.
+    """
+
+    def __init__(self, source: HeaderSource = ()) -> None:
+        self.raw: tuple[tuple[str, str], ...] = tuple(
+            source.items() if isinstance(source, Mapping) else source
+        )
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of the field, in order; empty where there is none."""
+        name = name.lower()
+        return [value for key, value in self.raw if key.lower() == name]
+
+    def __getitem__(self, name: str) -> str:
+        if values := self.get_all(name):
+            return ", ".join(values)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.get_all(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.lower() for key, _ in self.raw))
+
+    def __len__(self) -> int:
+        return len({key.lower() for key, _ in self.raw})
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self.raw)!r})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsInfo:
+    """The connection under a request: what the handshake settled on."""
+
+    version: str
+    cipher: str
+    alpn: str | None = None
+    client_certificate: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One HTTP request of a container.
+
+    Attributes:
+        method: As sent: "GET".
+        scheme: "https" or "http".
+        host: The name the container meant, normalised; an IP literal where it dialled one.
+        port: The port it dialled.
+        path: Without query, as sent (percent-encoding kept).
+        query_string: What follows the "?", as sent.
+        headers: Case-insensitive, multi-valued.
+        content: The whole body.
+        trailers: Fields after a chunked body.
+        http_version: "1.1" or "1.0".
+        sni: The server name on the wire, or None.
+        tls: Version, cipher, ALPN; None for plain HTTP.
+        client: Address and port of the client inside the container.
+        container: Name of the container that sent it.
+    """
+
+    method: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query_string: str = ""
+    headers: Headers = field(default_factory=Headers)
+    content: bytes = b""
+    trailers: Headers = field(default_factory=Headers)
+    http_version: str = "1.1"
+    sni: str | None = None
+    tls: TlsInfo | None = None
+    client: tuple[str, int] = ("", 0)
+    container: str = ""
+
+    @property
+    def url(self) -> str:
+        """The whole URL: scheme, host, port unless it is the scheme's own, path and query."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == {"https": 443, "http": 80}[self.scheme] else f":{self.port}"
+        query = f"?{self.query_string}" if self.query_string else ""
+        return f"{self.scheme}://{host}{port}{self.path}{query}"
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's keys, decoded; of a repeated key the last value."""
+        return dict(parse_qsl(self.query_string, keep_blank_values=True))
+
+    @property
+    def text(self) -> str:
+        """The body as text, by the charset of Content-Type, else UTF-8; what cannot be decoded is replaced."""
+        charset = "utf-8"
+        for part in self.headers.get("content-type", "").split(";")[1:]:
+            key, _, value = part.strip().partition("=")
+            if key.lower() == "charset" and value:
+                charset = value.strip("\"'")
+        try:
+            return self.content.decode(charset, "replace")
+        except LookupError:
+            return self.content.decode("utf-8", "replace")
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of an `application/x-www-form-urlencoded` body; of a repeated key the last value."""
+        return dict(parse_qsl(self.text, keep_blank_values=True))
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            ValueError: The body is no JSON; the text quotes its beginning.
+        """
+        try:
+            return json_module.loads(self.content)
+        except ValueError as error:
+            beginning = self.content[:80]
+            raise ValueError(f"{self.method} {self.url} has no JSON body: {error}: {beginning!r}") from None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.url}>"
+
+
+class Response:
+    """An answer. At most one of content, text, json and stream.
+
+    Args:
+        status_code: 200 to 599.
+        headers: A mapping, or pairs where a field repeats.
+        content: The body as bytes.
+        text: The body as text, sent as UTF-8.
+        json: The body as anything `json.dumps` takes.
+        stream: An iterable of bytes, sent chunk by chunk as it yields.
+        trailers: Fields sent after a streamed body.
+
+    Raises:
+        TypeError, ValueError: At once, where the response is made.
+    """
+
+    def __init__(
+        self,
+        status_code: int = 200,
+        *,
+        headers: HeaderSource | None = None,
+        content: bytes | None = None,
+        text: str | None = None,
+        json: Any = UNSET,
+        stream: Iterable[bytes] | None = None,
+        trailers: HeaderSource | None = None,
+    ) -> None:
+        bodies = {"content": content, "text": text, "json": None if json is UNSET else (json,), "stream": stream}
+        if len(given := [name for name, body in bodies.items() if body is not None]) > 1:
+            raise TypeError(f"Response takes one body, not {' and '.join(given)}")
+        self.status_code = check_status(status_code)
+        self.stream = stream
+        self.trailers = Headers(trailers or ())
+        if trailers and stream is None:
+            raise TypeError("Response sends trailers after a streamed body only: give stream=")
+        default_type = None
+        if text is not None:
+            content, default_type = check_type("text", text, str).encode(), "text/plain; charset=utf-8"
+        elif json is not UNSET:
+            content, default_type = json_module.dumps(json).encode(), "application/json"
+        self.content: bytes = bytes(check_type("content", content or b"", bytes, bytearray))
+        self.headers = Headers(headers or ())
+        if default_type and "content-type" not in self.headers:
+            self.headers = Headers([*self.headers.raw, ("Content-Type", default_type)])
+        for name, value in (*self.headers.raw, *self.trailers.raw):
+            check_field(name, value)
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8 text; what cannot be decoded is replaced."""
+        return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json_module.loads(self.content)
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status_code} {reason_phrase(self.status_code)}>".replace(" >", ">")
+
+
+def check_status(status_code: object) -> int:
+    """The status itself, or a ValueError: an int from 200 to 599 (an informational one is no answer)."""
+    if isinstance(status_code, bool) or not isinstance(status_code, int) or not 200 <= status_code <= 599:
+        raise ValueError(f"{status_code!r} is no status of a response; it takes an int from 200 to 599")
+    return int(status_code)
+
+
+def check_type(name: str, value: Any, *types: type) -> Any:
+    """The value itself, or a TypeError that names the argument."""
+    if not isinstance(value, types):
+        wanted = " or ".join(kind.__name__ for kind in types)
+        raise TypeError(f"Response({name}=...) takes {wanted}, not {type(value).__name__}: {value!r}")
+    return value
+
+
+FORBIDDEN_IN_FIELD: Final = frozenset("\r\n\0")
+
+
+def check_field(name: object, value: object) -> None:
+    """Refuse a header field that would break the message (RFC 9110 section 5.5), or that is no text."""
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"header fields are str, not {name!r}: {value!r}")
+    if not name or FORBIDDEN_IN_FIELD.intersection(name + value) or not name.isascii():
+        raise ValueError(f"{name!r}: {value!r} is no header field")
+
+
+def reason_phrase(status_code: int) -> str:
+    """The registered phrase, or "" where there is none."""
+    try:
+        return HTTPStatus(status_code).phrase
+    except ValueError:
+        return ""
+
+
+def response_from(result: object, *, of_function: bool) -> Response:
+    """Turn what a handler returned, or a static answer, into a `Response`.
+
+    Raises:
+        TypeError: It is none of the accepted results; the text lists them.
+    """
+    if isinstance(result, Response):
+        return result
+    if result is None:
+        return Response()
+    if isinstance(result, (dict, list)):
+        return Response(json=result)
+    if isinstance(result, (bytes, bytearray)):
+        return Response(content=bytes(result))
+    if isinstance(result, int) and not isinstance(result, bool):
+        return Response(result)
+    if isinstance(result, tuple) and len(result) == 2:
+        return with_status(result)
+    if isinstance(result, str) and of_function:
+        return Response(text=result)
+    if isinstance(result, Iterator) and of_function:
+        return Response(stream=result)
+    raise TypeError(not_an_answer(result, of_function))
+
+
+def with_status(result: tuple[Any, Any]) -> Response:
+    """The `Response` of a `(status, body)` pair; the body may be text here, since the status says it is an answer."""
+    status, body = result
+    if isinstance(body, tuple) or (isinstance(body, int) and not isinstance(body, bool)):
+        raise TypeError(not_an_answer(result, of_function=True))
+    response = response_from(body, of_function=True)
+    response.status_code = check_status(status)
+    return response
+
+
+def not_an_answer(result: object, of_function: bool) -> str:
+    """Why this is no answer, and what is."""
+    if isinstance(result, str):
+        return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
+    text = f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, a status (int), (status, body), or None"
+    return text + (", str, or an iterator of bytes" if of_function else "; or a function of the request")
+
+
+Outcome = Literal["routed", "unrouted", "blocked", "recorded"]
+
+
+@dataclass(kw_only=True, eq=False)
+class Entry:
+    """Something a container attempted, in the ledger.
+
+    Attributes:
+        container: Name of the container.
+        started: Seconds since the epoch, when its first byte was read.
+        outcome: "routed" (a route answered), "unrouted" (no route claims it: it fails the test), "blocked" (a block
+            route or `unrouted="block"`), or "recorded" (seen, and no attempt to leave: DNS, the kernel's own).
+        host: The name or address it was for.
+        port: Its port, or None where the protocol has none.
+        note: A sentence, where there is more to say.
+    """
+
+    container: str
+    started: float
+    outcome: Outcome
+    host: str
+    port: int | None = None
+    note: str = ""
+
+
+@dataclass(kw_only=True, eq=False)
+class Exchange(Entry):
+    """An HTTP request and what answered it.
+
+    Attributes:
+        request: The whole request.
+        response: What was sent; None while a handler runs, or when the connection ended first.
+        route: What answered it, or None.
+        error: What the handler raised.
+        duration: Seconds from the request's first byte to its response's first, or None while it runs.
+    """
+
+    request: Request
+    response: Response | None = None
+    route: Any = None
+    error: BaseException | None = None
+    duration: float | None = None
+    near: tuple[Any, ...] = ()
+
+
+@dataclass(kw_only=True, eq=False)
+class DnsQuery(Entry):
+    """A DNS question; every name resolves to an address of its own. Never unrouted."""
+
+    type: str
+    answer: tuple[str, ...] = ()
+    rcode: str = "NOERROR"
+
+
+@dataclass(kw_only=True, eq=False)
+class TcpAttempt(Entry):
+    """A TCP connection that spoke neither TLS nor HTTP.
+
+    Attributes:
+        address: The IP address that was dialled.
+        first_bytes: What the client sent first, at most 64 bytes; empty where it waited for the server to speak.
+    """
+
+    address: str
+    first_bytes: bytes = b""
+
+
+@dataclass(kw_only=True, eq=False)
+class TlsFailure(Entry):
+    """A TLS connection that never became a request; `note` says why, in a sentence.
+
+    Attributes:
+        address: The IP address that was dialled.
+        sni: The server name on the wire, or None.
+        reason: A short name: "untrusted", "likely-untrusted", "timeout", "protocol", ...
+    """
+
+    address: str
+    sni: str | None = None
+    reason: str = ""
+
+
+@dataclass(kw_only=True, eq=False)
+class PacketAttempt(Entry):
+    """A datagram or packet that is not TCP, rejected by the kernel.
+
+    Attributes:
+        protocol: "UDP", "ICMP", "ICMPv6", "SCTP" or the protocol's number.
+        address: The IP address it was for.
+        size: Bytes of its IP payload.
+        first_bytes: Of what the transport carries, at most 64.
+    """
+
+    protocol: str
+    address: str
+    size: int
+    first_bytes: bytes = b""
+
+

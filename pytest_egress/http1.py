@@ -1,0 +1,200 @@
+"""HTTP/1.1 between h11 and our values. This module never touches a socket.
+
+`Http1` reads requests and yields the bytes of responses; the gateway moves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final
+
+import h11
+
+from pytest_egress.exchange import Headers, Response, reason_phrase
+
+MAX_HEADER_BYTES: Final = 64 * 1024  # of a request line with its fields; h11's own 16 KiB refuses real cookies
+MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: held in memory once, so that a handler can read it
+READ_BYTES: Final = 64 * 1024
+NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
+HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"  # RFC 9113 section 3.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The request line and its fields.
+
+    Attributes:
+        authority: From an absolute request-target, else from Host; "" where there is neither (RFC 9112 section 3.2.2).
+        expected: Content-Length, or None where the body is chunked or absent.
+    """
+
+    method: str
+    path: str
+    query_string: str
+    headers: Headers
+    http_version: str
+    authority: str
+    expected: int | None
+
+
+class RequestTooLargeError(Exception):
+    """The body is, or says it will be, over `MAX_BODY_BYTES`."""
+
+
+class Http1:
+    """One connection's server side.
+
+    `read_head` and `read_body` return None when they need more data. What h11 finds wrong comes out as
+    `h11.RemoteProtocolError`; `refusal` then gives the bytes of an answer.
+    """
+
+    def __init__(self) -> None:
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        self._body = BytesIO()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether bytes of a request wait that was sent before its turn (pipelining)."""
+        return bool(self._h11.trailing_data[0])
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read; b"" is end of file."""
+        self._h11.receive_data(data)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client has closed, or the connection cannot be used again."""
+        return self._h11.their_state in (h11.CLOSED, h11.MUST_CLOSE) or self._h11.our_state is h11.MUST_CLOSE
+
+    def read_head(self) -> Head | None:
+        """The head of the next request, or None: more data is needed, or the client has closed."""
+        event = self._h11.next_event()
+        return head_of(event) if isinstance(event, h11.Request) else None
+
+    def interim(self) -> bytes:
+        """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
+        if not self._h11.they_are_waiting_for_100_continue:
+            return b""
+        return self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+
+    def read_body(self) -> tuple[bytes, Headers] | None:
+        """The whole body and its trailers, or None when more data is needed.
+
+        Raises:
+            RequestTooLargeError: It is over the limit.
+        """
+        while (event := self._h11.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.EndOfMessage):
+                return self._take_body(), fields(event.headers)
+            if isinstance(event, h11.Data):
+                if self._body.write(event.data) and self._body.tell() > MAX_BODY_BYTES:
+                    raise RequestTooLargeError
+            else:
+                break
+        return None
+
+    @property
+    def body_so_far(self) -> bytes:
+        """What has arrived of a body that is not whole."""
+        return self._body.getvalue()
+
+    def _take_body(self) -> bytes:
+        body, self._body = self._body.getvalue(), BytesIO()  # shares BytesIO's own buffer: no second copy
+        return body
+
+    def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
+        """The bytes of a response, piece by piece; what a stream raises comes through.
+
+        Args:
+            method: Of the request: a HEAD gets no body.
+            date: The Date field (RFC 9110 section 6.6.1).
+        """
+        bodiless = method == "HEAD" or response.status_code in NO_BODY
+        event = h11.Response(
+            status_code=response.status_code,
+            headers=response_fields(response, date, framed=response.stream is None),
+            reason=reason_phrase(response.status_code),
+        )
+        head = self._h11.send(event) or b""
+        if response.stream is None:
+            yield from self._send_content(head, b"" if bodiless else response.content)
+            return
+        yield head
+        for chunk in () if bodiless else response.stream:
+            if not isinstance(chunk, (bytes, bytearray)):
+                raise TypeError(f"a streamed body yields bytes, not {type(chunk).__name__}: {chunk!r}")
+            yield self._h11.send(h11.Data(data=bytes(chunk))) or b""
+        trailers = [] if bodiless else [(k.encode(), v.encode("latin-1")) for k, v in response.trailers.raw]
+        yield self._h11.send(h11.EndOfMessage(headers=trailers)) or b""
+
+    def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
+        pieces = self._h11.send_with_data_passthrough(h11.Data(data=content)) if content else []
+        end = self._h11.send(h11.EndOfMessage()) or b""
+        if len(content) <= READ_BYTES:
+            yield b"".join([head, *(pieces or []), end])  # one write, one TLS record
+        else:
+            yield head
+            yield from pieces or []
+            yield end
+
+    def next_request(self) -> bool:
+        """Get ready for the next request; False when the connection is over."""
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            self._h11.start_next_cycle()
+            return True
+        return False
+
+    def refusal(self, status_code: int, text: str, date: str) -> bytes:
+        """The bytes of an answer that closes the connection, or b"" where none can be sent any more."""
+        if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return b""
+        headers = [("Connection", "close")]
+        return b"".join(self.send(Response(status_code, text=text, headers=headers), "GET", date))
+
+
+def head_of(event: h11.Request) -> Head:
+    """Our value for h11's event."""
+    headers = fields(event.headers.raw_items())
+    target, method = event.target.decode("latin-1"), event.method.decode("ascii")
+    authority = headers.get("host", "")
+    if method != "CONNECT" and not target.startswith(("/", "*")):
+        _, _, rest = target.partition("://")
+        authority, slash, path = rest.partition("/")
+        target = slash + path or "/"
+    path, _, query_string = target.partition("?")
+    length = headers.get("content-length")
+    return Head(
+        method=method,
+        path=path,
+        query_string=query_string,
+        headers=headers,
+        http_version=event.http_version.decode("ascii"),
+        authority=authority,
+        expected=int(length) if length is not None else None,
+    )
+
+
+def fields(raw: object) -> Headers:
+    """Header fields as text; latin-1 keeps every byte (RFC 9110 section 5.5)."""
+    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)  # type: ignore[attr-defined]
+
+
+def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:
+    """The fields to send: the response's own, Date, and Content-Length where the body is known."""
+    headers = [(name.encode("ascii"), value.encode("utf-8")) for name, value in response.headers.raw]
+    names = {name.lower() for name, _ in headers}
+    if b"date" not in names:
+        headers.append((b"Date", date.encode()))
+    if framed and not names & {b"content-length", b"transfer-encoding"} and response.status_code not in NO_BODY:
+        headers.append((b"Content-Length", b"%d" % len(response.content)))
+    return headers
+
+
+def split_authority(authority: str) -> tuple[str, int | None]:
+    """Host and port of `host[:port]`; brackets are kept off an IPv6 address. A port that is none becomes None."""
+    host, _, port = authority.rpartition(":")
+    if not host or "]" in port:
+        host, port = authority, ""
+    return host.strip("[]"), int(port) if port.isascii() and port.isdigit() else None

@@ -1,0 +1,121 @@
+"""Whose traffic it is: windows, the entries in them, and what is still going on.
+
+A `Window` is a stretch of time whose attempts are judged together: a test's, a container's start, or what falls
+between. Everything in it changes under `Ledger.changed`, one lock for a whole run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pytest_egress.exchange import Entry, Exchange
+from pytest_egress.routing import Route, RouteTable
+
+Policy = Literal["fail", "block"]
+POLICIES: tuple[Policy, ...] = ("fail", "block")
+
+
+@dataclass(eq=False)
+class Activity:
+    """Something that has begun and not ended: a connection that opens, or a request.
+
+    Attributes:
+        thread: Identifier of the thread that serves it.
+        route: The route whose handler runs, or None.
+    """
+
+    thread: int | None = None
+    route: Route | None = None
+    what: str = ""
+
+
+@dataclass(eq=False)
+class Window:
+    """The attempts that are judged together.
+
+    Attributes:
+        policy: What an attempt that no route claims means here.
+        entries: In the order in which they were decided.
+        complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died.
+    """
+
+    policy: Policy = "fail"
+    entries: list[Entry] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    activities: set[Activity] = field(default_factory=set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an attempt belongs: its window, and the routes that may answer it, nearest scope first."""
+
+    window: Window
+    tables: Sequence[RouteTable]
+
+
+class Ledger:
+    """What every egress of a run shares: the lock, the test's window, and the prompts that are open."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self.window: Window | None = None
+        self.prompts = 0
+
+    def visible(self, window: object) -> bool:
+        """Whether a call in that window counts now: during a test its own, otherwise all."""
+        return self.window is None or window is self.window
+
+    def record(self, window: Window, entry: Entry) -> None:
+        """Put an entry into its window."""
+        with self.changed:
+            window.entries.append(entry)
+            self.changed.notify_all()
+
+    def count(self, route: Route, window: Window, exchange: Exchange) -> None:
+        """Count a call: its handler has returned, nothing has been sent."""
+        with self.changed:
+            route.count(window, exchange)
+            self.changed.notify_all()
+
+    def begin(self, window: Window, activity: Activity) -> None:
+        """Note that something goes on in a window; its end waits for it."""
+        with self.changed:
+            window.activities.add(activity)
+
+    def end(self, window: Window, activity: Activity) -> None:
+        """Note that it has ended."""
+        with self.changed:
+            window.activities.discard(activity)
+            self.changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until the condition holds; it is asked under the lock. The time a prompt is open does not count.
+
+        Args:
+            timeout: Seconds.
+        """
+        with self.changed:
+            deadline = time.monotonic() + timeout
+            while not condition():
+                if self.prompts:
+                    deadline = time.monotonic() + timeout
+                if (left := deadline - time.monotonic()) <= 0:
+                    return False
+                self.changed.wait(left)
+            return True
+
+    def enter_prompt(self) -> None:
+        """A debugger's prompt opens, on whichever thread."""
+        with self.changed:
+            self.prompts += 1
+            self.changed.notify_all()
+
+    def leave_prompt(self) -> None:
+        """It is closed."""
+        with self.changed:
+            self.prompts -= 1
+            self.changed.notify_all()
