@@ -1,0 +1,377 @@
+"""Makes an empty network namespace capture everything: a silent interface, the rules, the monitors.
+
+Works on the namespace it runs in and refuses one that is in use: loaded by mistake into a machine's
+own namespace these rules cut that machine off. Whatever the kernel refuses becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+from struct import pack, unpack_from
+
+from .addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER, PREFIX4, PREFIX6
+from .netlink import (
+    ACK,
+    DONE,
+    DUMP,
+    ERROR,
+    NETFILTER,
+    NEW,
+    ROUTE,
+    Request,
+    answers,
+    attribute,
+    attributes,
+    message,
+    messages,
+    nest,
+    numbered,
+    text,
+)
+from .nftables import LOG_GROUP, SNAPLEN, batch, ruleset
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    Socket: TypeAlias = _socket.socket
+
+ANSWER_SECONDS = 5.0
+"""The kernel answers netlink before `send` returns, unless it first loads a module from disk."""
+
+RECEIVE_BYTES = 4 << 20
+"""Receive buffer of what the test process reads: 100,000 rejected datagrams in a row fit."""
+
+BACKLOG = 4096
+"""Connections that may wait for the test process; the kernel caps it at net.core.somaxconn."""
+
+_RECEIVE_BUFFER_FORCE = 33  # SO_RCVBUFFORCE: past rmem_max, which CAP_NET_ADMIN allows
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_DATAGRAM = 1 << 16
+_IFF_UP, _IFF_LOOPBACK, _IFF_NOARP, _IFF_MULTICAST = 0x1, 0x8, 0x80, 0x1000
+_NEWLINK, _GETLINK, _NEWADDR, _NEWROUTE, _NEWRULE = 16, 18, 20, 24, 32
+_IFNAME = 3
+_IFA_F_NODAD = 2  # else the address is tentative for 1.6 seconds and cannot be bound
+_MAIN_TABLE, _DEVICE_TABLE = 254, 200
+_NO_IPV6 = (errno.EACCES, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+_ABSENT = (
+    errno.EAFNOSUPPORT,
+    errno.EINVAL,
+    errno.ENOENT,
+    errno.ENOPROTOOPT,
+    errno.EOPNOTSUPP,
+    errno.EPROTONOSUPPORT,
+)
+
+
+class CaptureError(Exception):
+    """The namespace cannot be made to capture; the text says what refused and what is missing."""
+
+
+class Refusal(CaptureError):
+    """The kernel refused a request.
+
+    Attributes:
+        number: Its errno.
+    """
+
+    def __init__(self, request: Request, number: int) -> None:
+        super().__init__(refusal_text(request, number))
+        self.number = number
+
+
+class Capture:
+    """The sockets of a namespace that captures.
+
+    Attributes:
+        tcp: Listeners, on 127.0.0.1 and, with IPv6, on ::1.
+        dns: UDP sockets, likewise.
+        packets: The NFLOG socket: what is neither TCP nor DNS.
+        monitors: Sockets that tell of changes, of nftables and of interfaces and routes.
+        ipv6: Whether IPv6 is on.
+    """
+
+    __slots__ = ("dns", "ipv6", "monitors", "packets", "tcp")
+
+    def __init__(self) -> None:
+        refuse_namespace_in_use()
+        tcp6, dns6 = _listener(_socket.AF_INET6), _dns(_socket.AF_INET6)
+        self.ipv6 = make_network(tcp6 is not None and dns6 is not None)
+        self.tcp = [_required(_listener(_socket.AF_INET))]
+        self.dns = [_required(_dns(_socket.AF_INET))]
+        if self.ipv6:
+            self.tcp.append(_required(tcp6))
+            self.dns.append(_required(dns6))
+        ports = [_ports(tcp, dns) for tcp, dns in zip(self.tcp, self.dns, strict=True)]
+        load_rules(ports[0], ports[1] if self.ipv6 else None)
+        self.packets = _packets()
+        self.monitors = [_rules_monitor(), _network_monitor()]  # last: they tell of later changes
+
+    def sockets(self) -> list[Socket]:
+        """All of them: TCP, DNS, packets, monitors."""
+        return [*self.tcp, *self.dns, self.packets, *self.monitors]
+
+
+def refusal_text(request: Request, number: int) -> str:
+    """The sentence for a refused request: what, why, and what would help."""
+    name = errno.errorcode.get(number, str(number))
+    said = f"The kernel refused {request.what} ({name})."
+    if number == errno.EPERM:
+        return f"{said} The sidecar has no CAP_NET_ADMIN in its own network namespace."
+    if number in _ABSENT:
+        return (
+            f"{said} It lacks {request.needs}, which is neither built in nor loadable. "
+            "Use an engine whose kernel has it: without it no target is started."
+        )
+    return said
+
+
+# ------------------------------------------------------------------ asking the kernel
+
+
+def ask(sock: Socket, requests: Sequence[Request], wrap: bool = False) -> None:
+    """Send the requests and wait until each is acknowledged.
+
+    Args:
+        sock: A netlink socket; it gets a time-out.
+        requests: What to ask, in order.
+        wrap: Send them as one nftables transaction.
+
+    Raises:
+        Refusal: The first that the kernel refused.
+    """
+    data = numbered(requests)
+    sock.settimeout(ANSWER_SECONDS)
+    sock.send(batch([data]) if wrap else data)
+    waiting = set(range(1, len(requests) + 1))
+    while waiting:
+        for sequence, number in answers(sock.recv(_DATAGRAM)):
+            if number:
+                # Sequence 0 is the bracket around a transaction: the whole subsystem is missing.
+                raise Refusal(requests[max(sequence, 1) - 1], number)
+            waiting.discard(sequence)
+    sock.settimeout(None)
+
+
+def open_netlink(family: int, groups: int = 0) -> Socket:
+    """A netlink socket, subscribed to the first 32 groups of its family by bit mask.
+
+    Raises:
+        CaptureError: The kernel has no such family.
+    """
+    try:
+        sock = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, family)
+    except OSError as error:
+        nft = family == NETFILTER
+        what = "a netfilter socket" if nft else "a routing socket"
+        needs = "nf_tables NAT (CONFIG_NF_TABLES)" if nft else "CONFIG_NET"
+        raise Refusal(Request(what, needs, 0, 0, b""), error.errno or 0) from None
+    sock.bind((0, groups))
+    return sock
+
+
+def _ask_once(family: int, requests: Sequence[Request], wrap: bool = False) -> None:
+    sock = open_netlink(family)
+    try:
+        ask(sock, requests, wrap)
+    finally:
+        sock.close()
+
+
+# ------------------------------------------------------------------ interface, addresses, routes
+
+
+def refuse_namespace_in_use() -> None:
+    """Nothing but loopback may be up; what is down may be there, as tunnel modules leave some.
+
+    Raises:
+        CaptureError: This is not the namespace of a container with network "none".
+    """
+    up = [name for name, flags in _interfaces() if flags & _IFF_UP and not flags & _IFF_LOOPBACK]
+    if up:
+        raise CaptureError(
+            f"This network namespace is in use: {', '.join(up)} is up. Capture needs an empty one, "
+            'a container with network "none"; nothing was changed.'
+        )
+
+
+def _interfaces() -> list[tuple[str, int]]:
+    sock = open_netlink(ROUTE)
+    sock.settimeout(ANSWER_SECONDS)
+    sock.send(message(_GETLINK, DUMP, _interface()))
+    found: list[tuple[str, int]] = []
+    while True:
+        for kind, _sequence, body in messages(sock.recv(_DATAGRAM)):
+            if kind in (DONE, ERROR):
+                sock.close()
+                return found
+            name = attributes(body[16:]).get(_IFNAME, b"?\0")[:-1].decode("utf-8", "replace")
+            found.append((name, unpack_from("=I", body, 8)[0]))
+
+
+def make_network(ipv6: bool) -> bool:
+    """Make the interface with its addresses and default routes; return whether IPv6 is on.
+
+    Nothing on it speaks by itself: no address resolution, no link-local address, no solicitation.
+
+    Args:
+        ipv6: Try IPv6 too.
+    """
+    peer = nest(1, _interface() + attribute(_IFNAME, text(PEER)))
+    pair = nest(18, attribute(1, text("veth")), nest(2, peer))
+    create = _interface() + attribute(_IFNAME, text(INTERFACE)) + pair
+    _ask_once(ROUTE, [Request("a pair of interfaces", "CONFIG_VETH", _NEWLINK, NEW, create)])
+    index, peer_index = _socket.if_nametoindex(INTERFACE), _socket.if_nametoindex(PEER)
+    _ask_once(ROUTE, [*_silence(index, peer_index, ipv6), _address(_socket.AF_INET, index)])
+    ipv6 = ipv6 and _has_ipv6_address(index)
+    families = (_socket.AF_INET, _socket.AF_INET6) if ipv6 else (_socket.AF_INET,)
+    up = [_link("starting an interface", it, _IFF_UP, _IFF_UP) for it in (peer_index, index)]
+    routes = [it for family in families for it in _routes(family, index)]
+    _ask_once(ROUTE, up + routes)
+    return ipv6
+
+
+def _silence(index: int, peer_index: int, ipv6: bool) -> list[Request]:
+    """Of both ends, before any address: else the kernel sends 31 packets within six seconds."""
+    no_link_local = nest(26, nest(_socket.AF_INET6, attribute(8, b"\1"))) if ipv6 else b""
+    both = _IFF_NOARP | _IFF_MULTICAST
+    return [
+        _link("silence of the peer", peer_index, _IFF_NOARP, both, no_link_local),
+        _link("silence of the interface", index, _IFF_NOARP, _IFF_NOARP, no_link_local),
+    ]
+
+
+def _has_ipv6_address(index: int) -> bool:
+    try:
+        _ask_once(ROUTE, [_address(_socket.AF_INET6, index)])
+    except Refusal as refusal:
+        if refusal.number in _NO_IPV6:
+            return False
+        raise
+    return True
+
+
+def _interface(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    return pack("=BxHiII", 0, 0, index, flags, change)  # ifinfomsg
+
+
+def _link(what: str, index: int, flags: int, change: int, more: bytes = b"") -> Request:
+    return Request(what, "CONFIG_VETH", _NEWLINK, 0, _interface(index, flags, change) + more)
+
+
+def _own(family: int) -> bytes:
+    return _socket.inet_pton(family, ADDRESS4 if family == _socket.AF_INET else ADDRESS6)
+
+
+def _address(family: int, index: int) -> Request:
+    prefix, flags = (PREFIX4, 0) if family == _socket.AF_INET else (PREFIX6, _IFA_F_NODAD)
+    body = pack("=BBBBi", family, prefix, flags, 0, index)  # ifaddrmsg
+    both = attribute(2, _own(family)) + attribute(1, _own(family))
+    return Request("an address", "CONFIG_INET", _NEWADDR, NEW, body + both)
+
+
+def _routes(family: int, index: int) -> list[Request]:
+    """The default route, and a table where every destination is local for device-bound sockets.
+
+    Those would otherwise wait for a neighbour that never answers.
+    """
+    version4 = family == _socket.AF_INET
+    universe_or_link, universe_or_host = (253, 254) if version4 else (0, 0)
+    policy = pack("=BBBBBBBBI", family, 0, 0, 0, _DEVICE_TABLE, 0, 0, 1, 0)  # fib_rule_hdr
+    policy += attribute(6, pack("=I", 100)) + attribute(17, text(INTERFACE))
+    needs = f"CONFIG_{'IP' if version4 else 'IPV6'}_MULTIPLE_TABLES"
+    return [
+        _default(family, index, _MAIN_TABLE, universe_or_link, 1),
+        _default(family, index, _DEVICE_TABLE, universe_or_host, 2, attribute(7, _own(family))),
+        Request("the rule for sockets bound to a device", needs, _NEWRULE, NEW, policy),
+    ]
+
+
+def _default(
+    family: int, index: int, table: int, scope: int, kind: int, more: bytes = b""
+) -> Request:
+    """A default route of kind unicast (1) or local (2); 4 is RTPROT_STATIC."""
+    body = pack("=BBBBBBBBI", family, 0, 0, 0, table, 4, scope, kind, 0)  # rtmsg
+    device = attribute(4, pack("=i", index))
+    return Request("a default route", "CONFIG_INET", _NEWROUTE, NEW, body + device + more)
+
+
+# ------------------------------------------------------------------ rules and sockets
+
+
+def load_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> None:
+    """Load the whole rule set in one transaction (arguments: see `ruleset`)."""
+    _ask_once(NETFILTER, ruleset(ports4, ports6), wrap=True)
+
+
+def _bound(family: int, kind: int) -> Socket | None:
+    """A socket on the family's loopback address; None where IPv6 is disabled."""
+    try:
+        sock = _socket.socket(family, kind)
+        sock.bind(("127.0.0.1" if family == _socket.AF_INET else "::1", 0))
+    except OSError as error:
+        if family == _socket.AF_INET6 and error.errno in _NO_IPV6:
+            return None
+        raise
+    return sock
+
+
+def _listener(family: int) -> Socket | None:
+    sock = _bound(family, _socket.SOCK_STREAM)
+    if sock is not None:
+        sock.listen(BACKLOG)
+    return sock
+
+
+def _dns(family: int) -> Socket | None:
+    sock = _bound(family, _socket.SOCK_DGRAM)
+    return sock and _roomy(sock)
+
+
+def _required(sock: Socket | None) -> Socket:
+    assert sock is not None
+    return sock
+
+
+def _ports(tcp: Socket, dns: Socket) -> tuple[int, int]:
+    return tcp.getsockname()[1], dns.getsockname()[1]
+
+
+def _roomy(sock: Socket) -> Socket:
+    """With a large receive buffer; without one where the engine's user namespace forbids that."""
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, RECEIVE_BYTES)
+    except OSError:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, RECEIVE_BYTES)
+    return sock
+
+
+def _packets() -> Socket:
+    """The NFLOG socket: `SNAPLEN` bytes of each packet, at once, numbered so that a loss shows."""
+    sock = _roomy(open_netlink(NETFILTER))
+    bind = attribute(1, b"\1")  # NFULNL_CFG_CMD_BIND
+    mode = attribute(2, pack("!IBx", SNAPLEN, 2))  # NFULNL_COPY_PACKET
+    at_once, counted = attribute(5, pack("!I", 1)), attribute(6, pack("!H", 1))
+    ask(sock, [_log_config(bind), _log_config(mode + at_once + counted)])
+    return sock
+
+
+def _log_config(body: bytes) -> Request:
+    header = pack("!BBH", 0, 0, LOG_GROUP)
+    return Request(
+        "the nftables log", "CONFIG_NETFILTER_NETLINK_LOG", 4 << 8 | 1, ACK, header + body
+    )
+
+
+def _rules_monitor() -> Socket:
+    sock = _roomy(open_netlink(NETFILTER))
+    sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, 7)  # NFNLGRP_NFTABLES
+    return sock
+
+
+def _network_monitor() -> Socket:
+    """Interfaces, addresses, routes and policy rules of both families, RTNLGRP_*."""
+    groups = (1, 5, 7, 8, 9, 11, 19)
+    return _roomy(open_netlink(ROUTE, sum(1 << group - 1 for group in groups)))

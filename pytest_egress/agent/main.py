@@ -1,0 +1,119 @@
+"""The agent: makes its namespace capture, hands the sockets over, then gives out more on request.
+
+It tells why it gives up: over the link once that is connected, before that by its exit code and one
+line. It ends with the test process, at end of file.
+"""
+
+from __future__ import annotations
+
+import _socket
+import sys
+from struct import pack
+
+from .capture import Capture, CaptureError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import NoReturn, TypeAlias
+
+    Socket: TypeAlias = _socket.socket
+
+ANOTHER_HOST, NO_UNIX_SOCKET = 76, 77
+"""Exit codes: the mounted folder is not the one that the test process made; its socket cannot be
+connected, because the folder is only a copy or a network file system."""
+
+SIGNATURE = "pytest-egress agent"
+"""What begins the line that the agent writes when it gives up, before the exit code."""
+
+SOCKET_NAME, NONCE_NAME = "socket", "nonce"
+"""The two files of the mounted folder."""
+
+BATCH = 32
+"""Unconnected sockets given out at once: one round trip for 32 connections to the target."""
+
+READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
+"""The first word of each message to the test process."""
+
+
+def main() -> None:
+    """Run the agent; `sys.argv` holds the mounted folder and the nonce that it must contain."""
+    folder, nonce = sys.argv[1:3]
+    check_nonce(folder, nonce)
+    link = connect(folder)
+    try:
+        control = hand_over(link)
+        serve(control)
+    except CaptureError as error:
+        fail(link, str(error))
+    except Exception as error:  # whatever else it is: the test process must hear of it
+        fail(link, f"The agent failed: {type(error).__name__}: {error}")
+
+
+def check_nonce(folder: str, nonce: str) -> None:
+    """Exit with `ANOTHER_HOST` unless the folder is the one that the test process made."""
+    try:
+        with open(f"{folder}/{NONCE_NAME}", encoding="ascii") as file:
+            found = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        give_up(ANOTHER_HOST, f"the nonce of the test process cannot be read: {error}")
+    if found != nonce:
+        give_up(ANOTHER_HOST, f"the nonce is {found[:40]!r}, not that of the test process")
+
+
+def connect(folder: str) -> Socket:
+    """The link to the test process, or exit with `NO_UNIX_SOCKET`."""
+    link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        link.connect(f"{folder}/{SOCKET_NAME}")
+    except OSError as error:
+        give_up(NO_UNIX_SOCKET, f"the unix socket of the test process cannot be connected: {error}")
+    return link
+
+
+def hand_over(link: Socket) -> Socket:
+    """Capture, pass every socket, keep none; return our end of the pair for requests.
+
+    Requests have a connection of their own, so that nothing but end of file ever follows on `link`.
+    """
+    capture = Capture()
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    families = b"ipv4 ipv6" if capture.ipv6 else b"ipv4"
+    send(link, READY + b" " + families, [*capture.sockets(), theirs])
+    return ours
+
+
+def serve(control: Socket) -> None:
+    """Answer each request, the digit of an address family, with that family's sockets."""
+    while request := control.recv(16):
+        family = _socket.AF_INET6 if request == b"6" else _socket.AF_INET
+        try:
+            batch = [_socket.socket(family, _socket.SOCK_STREAM) for _ in range(BATCH)]
+        except OSError as error:
+            control.send(FAILED + b" " + str(error).encode())
+        else:
+            send(control, SOCKETS, batch)
+
+
+def send(link: Socket, data: bytes, sockets: Iterable[Socket]) -> None:
+    """Send the data with the sockets' descriptors, then close ours: a copy would hold the port."""
+    sockets = list(sockets)
+    descriptors = pack(f"={len(sockets)}i", *(sock.fileno() for sock in sockets))
+    link.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
+    for sock in sockets:
+        sock.close()
+
+
+def fail(link: Socket, text: str) -> NoReturn:
+    """Say over the link why there will be no sockets, and exit."""
+    try:
+        link.send(FAILED + b" " + text.encode())
+    except OSError as error:
+        give_up(1, f"the test process is gone ({error}); not told: {text}")
+    sys.exit(1)
+
+
+def give_up(code: int, reason: str) -> NoReturn:
+    """Write one line with the code, since an engine may forget an exit code, and exit with it."""
+    print(f"{SIGNATURE} {code}: {reason}", file=sys.stderr, flush=True)
+    sys.exit(code)

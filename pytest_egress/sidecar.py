@@ -1,0 +1,373 @@
+"""The sidecar container: holds a target's network namespace and runs the agent in it.
+
+No image is pulled: it is empty directories, with this process's own Python mounted read-only. That,
+and the folder that the link needs, take an engine that sees this machine's files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.resources
+import importlib.util
+import marshal
+import os
+import re
+import secrets
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig, Mount
+
+from pytest_egress.agent.addresses import ADDRESS4
+from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE
+from pytest_egress.archive import File, build_tar
+from pytest_egress.errors import LinkError
+from pytest_egress.link import DescriptorLink, Rendezvous
+
+START_SECONDS = 30.0
+"""How long a started sidecar may take until its sockets are here: far more than it needs."""
+
+EXIT_SECONDS = 5
+"""How long the engine may take to tell the exit code of a sidecar that has ended its output."""
+
+IMAGE_REPOSITORY = "pytest-egress/sidecar"
+"""The local image; its tag is a hash of its content."""
+
+NAMESERVER = "192.0.2.53"
+"""What resolv.conf names: a documentation address (RFC 5737): queries to any server come to us."""
+
+AGENT_FOLDER, LINK_FOLDER = "/egress", "/run/egress"
+"""Where the agent and the rendezvous folder are in the sidecar."""
+
+_BOOT = f"import sys; sys.path.insert(0, {AGENT_FOLDER!r}); from agent.main import main; main()"
+_SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
+_ENABLE_IPV6 = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default")}
+_IPV6_SETTINGS = "/proc/sys/net/ipv6/conf/all"
+_NOT_SHARED = re.compile(
+    "bind source path does not exist|mounts denied|statfs .*no such file", re.IGNORECASE
+)
+_GAVE_UP = re.compile(rf"^{SIGNATURE} (\d+): (.*)$", re.MULTILINE)
+_FRAME_HEADER = 8  # POST /containers/{id}/attach: stream, three zeros, length
+
+
+class Sidecar:
+    """One sidecar, from created to removed.
+
+    Attributes:
+        id: The container's id; targets join its namespace with network mode `container:<id>`.
+        name: The container's name.
+        link: What `start` returned; None before.
+    """
+
+    def __init__(self, client: docker.DockerClient, hostname: str) -> None:
+        self.id = ""
+        self.name = f"pytest-egress-sidecar-{secrets.token_hex(6)}"
+        self.link: DescriptorLink | None = None
+        self._api = client.api
+        self._hostname = hostname
+        self._rendezvous = Rendezvous()
+        self._output: _Output | None = None
+
+    @classmethod
+    def create(
+        cls,
+        client: docker.DockerClient,
+        *,
+        hostname: str | None = None,
+        domainname: str | None = None,
+        extra_hosts: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        after_create: Callable[[str], None] | None = None,
+    ) -> Sidecar:
+        """Create the container, ready to start. A target can be created as soon as this returns.
+
+        Args:
+            client: The engine; used in this thread only.
+            hostname: The target's host name, which resolves to its own address; random by default.
+            domainname: The target's domain name.
+            extra_hosts: More lines of the target's /etc/hosts, from name to address.
+            labels: The container's labels.
+            after_create: Called with the container's id as soon as it exists.
+
+        Raises:
+            LinkError: The engine does not share this machine's files, or refuses the container.
+        """
+        if sys.platform != "linux":
+            raise LinkError(_not_shared(client, f"this machine runs {sys.platform}, not Linux"))
+        sidecar = cls(client, hostname or secrets.token_hex(6))
+        try:
+            sidecar._create(domainname, extra_hosts or {}, labels or {})
+            if after_create is not None:
+                after_create(sidecar.id)
+            sidecar._api.put_archive(sidecar.id, "/", agent_archive())
+            sidecar._output = _Output(client, sidecar.id)
+        except BaseException:
+            sidecar.remove()
+            raise
+        return sidecar
+
+    def start(self) -> DescriptorLink:
+        """Start the container and wait for the namespace's sockets; the caller closes the link.
+
+        Raises:
+            LinkError: The sidecar gave up or was silent; the text says why. It has been removed.
+        """
+        try:
+            with _engine_errors(self._api):
+                self._api.start(self.id)
+            self.link = self._receive()
+        except BaseException:
+            self.remove()
+            raise
+        self._release()
+        return self.link
+
+    def remove(self) -> None:
+        """Remove the container by force, whatever its state; again is harmless. Leaves the link."""
+        self._release()
+        if not self.id:
+            return
+        try:
+            self._api.remove_container(self.id, force=True, v=True)
+        except NotFound:
+            pass
+        except APIError as error:
+            if error.status_code != 409:  # 409: already being removed
+                raise
+
+    # ---------------------------------------------------------------- creating
+
+    def _create(
+        self, domainname: str | None, extra_hosts: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None:
+        name = f"{self._hostname}.{domainname}" if domainname else self._hostname
+        hosts = {self._hostname: ADDRESS4, name: ADDRESS4, **extra_hosts}
+        config: dict[str, Any] = {
+            "image": ensure_image(self._api),
+            "command": [*_interpreter(), "-c", _BOOT, LINK_FOLDER, self._rendezvous.nonce],
+            "name": self.name,
+            "hostname": self._hostname,
+            "domainname": domainname,
+            "labels": dict(labels),
+            # The loader's cache of library paths is not mounted.
+            "environment": {"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"},
+        }
+        with _engine_errors(self._api):
+            try:
+                container = self._create_container(config, hosts, _ipv6_settings())
+            except APIError as error:
+                if "sysctl" not in str(error).lower():
+                    raise
+                container = self._create_container(config, hosts, {})
+        self.id = container["Id"]
+
+    def _create_container(
+        self, config: dict[str, Any], hosts: dict[str, str], sysctls: dict[str, str]
+    ) -> dict[str, Any]:
+        host_config = self._api.create_host_config(
+            network_mode="none",
+            cap_drop=["ALL"],
+            cap_add=["NET_ADMIN"],
+            security_opt=["label=disable"],  # SELinux would refuse both the mounts and the socket
+            auto_remove=True,
+            log_config=LogConfig(type="none"),
+            dns=[NAMESERVER],
+            dns_search=["."],  # else the host's list makes `db` into `db.corp`
+            dns_opt=["ndots:1"],
+            extra_hosts=hosts,
+            sysctls=sysctls,
+            mounts=[*_python_mounts(), _mount(self._rendezvous.folder, LINK_FOLDER)],
+        )
+        created: dict[str, Any] = self._api.create_container(host_config=host_config, **config)
+        return created
+
+    # ---------------------------------------------------------------- starting
+
+    def _receive(self) -> DescriptorLink:
+        """The link, when the agent has connected; an error when it has ended or time is up."""
+        assert self._output is not None, "create() opens it"
+        deadline = time.monotonic() + START_SECONDS
+        poller = select.poll()
+        poller.register(self._rendezvous.socket, select.POLLIN)
+        poller.register(self._output, select.POLLIN)
+        while (left := deadline - time.monotonic()) > 0:
+            ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
+            if self._rendezvous.socket.fileno() in ready:
+                return self._rendezvous.accept()
+            if self._output.fileno() in ready and not self._output.read_some():
+                raise LinkError(self._last_words())
+        raise LinkError(
+            f"The sidecar is running, but sent no sockets within {START_SECONDS:g} seconds. "
+            f"{self._output.quoted()}"
+        )
+
+    def _last_words(self) -> str:
+        assert self._output is not None, "create() opens it"
+        if (found := _GAVE_UP.search(self._output.text())) and int(found[1]) in (
+            ANOTHER_HOST,
+            NO_UNIX_SOCKET,
+        ):
+            return _not_shared(self._api, found[2])
+        return (
+            f"The sidecar ended before it sent its sockets{self._exit_code()}. "
+            f"It runs this process's Python, {_executable()}. {self._output.quoted()}"
+        )
+
+    def _exit_code(self) -> str:
+        """The exit code in brackets, unless the engine has removed the container already."""
+        try:
+            code = self._api.wait(self.id, timeout=EXIT_SECONDS)["StatusCode"]
+        except (DockerException, OSError):
+            return ""
+        return f" (exit code {code})"
+
+    def _release(self) -> None:
+        """What is needed only until the link is there."""
+        self._rendezvous.close()
+        if self._output is not None:
+            self._output.close()
+
+
+class _Output:
+    """What a container writes, attached before the start: auto-remove leaves no log for later."""
+
+    def __init__(self, client: docker.DockerClient, container: str) -> None:
+        # There is nothing yet that docker-py could read ahead with the headers, and lose.
+        parameters = {"stdout": 1, "stderr": 1, "stream": 1}
+        self._stream = client.api.attach_socket(container, parameters)
+        self._data = bytearray()
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+    def read_some(self) -> bool:
+        """Read what there is; False at the end."""
+        chunk = self._stream.read(1 << 16) or b""
+        self._data += chunk
+        return bool(chunk)
+
+    def text(self) -> str:
+        """All of it, of both streams, without the frames' headers."""
+        found, offset = bytearray(), 0
+        while offset + _FRAME_HEADER <= len(self._data):
+            start = offset + _FRAME_HEADER
+            offset = start + int.from_bytes(self._data[start - 4 : start], "big")
+            found += self._data[start:offset]
+        return found.decode("utf-8", "replace").strip()
+
+    def quoted(self) -> str:
+        return f"It wrote:\n{self.text()}" if self.text() else "It wrote nothing."
+
+    def close(self) -> None:
+        if response := getattr(self._stream, "_response", None):
+            response.close()
+        self._stream.close()
+
+
+# -------------------------------------------------------------------- image, mounts, agent
+
+
+def ensure_image(api: docker.APIClient) -> str:
+    """The name of the sidecar's image, imported if the engine does not have it.
+
+    Several processes may do so at once: each makes the same image, and the last one keeps the name.
+    """
+    content = build_tar({}, ["/proc", "/sys", "/dev", "/etc", "/tmp", "/run", "/usr"])
+    tag = hashlib.sha256(content).hexdigest()[:12]
+    name = f"{IMAGE_REPOSITORY}:{tag}"
+    with _engine_errors(api):
+        try:
+            api.inspect_image(name)  # type: ignore[no-untyped-call]  # types-docker has none
+        except ImageNotFound:
+            api.import_image_from_data(content, repository=IMAGE_REPOSITORY, tag=tag)
+    return name
+
+
+@functools.cache  # compiling takes 4 milliseconds, and the result is always the same
+def agent_archive() -> bytes:
+    """The agent as an archive for `/`: its source and, as this very Python runs it, its bytecode.
+
+    With bytecode it is running 4 milliseconds earlier.
+    """
+    folder = f"{AGENT_FOLDER}/agent"
+    files: dict[str, File | bytes] = {}
+    for entry in importlib.resources.files("pytest_egress.agent").iterdir():
+        stem, dot, suffix = entry.name.partition(".")
+        if suffix == "py" and stem != "packages":
+            source = entry.read_bytes()
+            path = f"{folder}/{stem}{dot}{suffix}"
+            cached = f"{folder}/__pycache__/{stem}.{sys.implementation.cache_tag}.pyc"
+            files[path], files[cached] = source, _bytecode(source, path)
+    return build_tar(files, [AGENT_FOLDER, folder, f"{folder}/__pycache__"])
+
+
+def _bytecode(source: bytes, path: str) -> bytes:
+    """A .pyc file that is used without looking at its source (PEP 552, flags 0b01)."""
+    code = compile(source, path, "exec", dont_inherit=True, optimize=0)
+    flags = (0b01).to_bytes(4, "little")
+    checksum = importlib.util.source_hash(source)
+    return importlib.util.MAGIC_NUMBER + flags + checksum + marshal.dumps(code)
+
+
+def _executable() -> str:
+    """The interpreter itself, not a virtual environment's link to it, nor its copy."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _interpreter() -> list[str]:
+    return [_executable(), "-I", "-S", "-B"]  # isolated, without site-packages, writing no cache
+
+
+def _python_mounts() -> list[Mount]:
+    """What the interpreter needs, each at its own path, without what another one contains."""
+    executable = os.path.dirname(_executable())
+    folders = [*_SYSTEM_FOLDERS, os.path.realpath(sys.base_prefix), executable]
+    kept: list[str] = []
+    for folder in folders:
+        inside = any(folder == other or folder.startswith(f"{other}/") for other in kept)
+        if os.path.isdir(folder) and not inside:
+            kept.append(folder)
+    return [_mount(os.path.realpath(folder), folder) for folder in kept]
+
+
+def _mount(source: str, target: str) -> Mount:
+    return Mount(target, source, type="bind", read_only=True)
+
+
+def _ipv6_settings() -> dict[str, str]:
+    """Turn IPv6 on in the namespace, if the kernel, which the engine shares, has any."""
+    return dict(_ENABLE_IPV6) if os.path.isdir(_IPV6_SETTINGS) else {}
+
+
+# -------------------------------------------------------------------- errors
+
+
+@contextlib.contextmanager
+def _engine_errors(api: docker.APIClient) -> Iterator[None]:
+    """Turn what the engine says about the sidecar into a LinkError that says what to do."""
+    try:
+        yield
+    except APIError as error:
+        said = error.explanation or str(error)
+        if _NOT_SHARED.search(said):
+            raise LinkError(_not_shared(api, said)) from error
+        raise LinkError(f"The engine at {api.base_url} refuses the sidecar: {said}") from error
+
+
+def _not_shared(client: docker.DockerClient | docker.APIClient, reason: str) -> str:
+    host = os.environ.get("DOCKER_HOST")
+    shown = f"DOCKER_HOST is {host!r}" if host else "DOCKER_HOST is not set"
+    api = client.api if isinstance(client, docker.DockerClient) else client
+    return (
+        f"The engine at {api.base_url} does not share this machine's files ({reason}). The sidecar "
+        "hands over its sockets through a folder of this machine, which Docker Desktop and remote "
+        "engines cannot see as it is. Run the tests against a Docker Engine on this machine: "
+        f"`docker context ls` lists those that are known, and {shown}."
+    )
