@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import trustme
+    from cryptography import x509
 
 ALPN: Final = ["http/1.1"]
 LEAF_DAYS: Final = 365  # of leaves made here: some clients refuse more than 398
@@ -68,6 +69,7 @@ def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
     from trustme import LeafCert
 
     ca_certificate = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
@@ -83,7 +85,7 @@ def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
         .not_valid_after(now + datetime.timedelta(days=LEAF_DAYS))
         .add_extension(x509.SubjectAlternativeName([san(host)]), critical=True)  # no subject: RFC 5280 4.2.1.6
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(authority_key_identifier(ca_certificate), critical=False)
         .sign(ca_key, hashes.SHA256())  # type: ignore[arg-type]  # a CA's key can sign
@@ -93,7 +95,7 @@ def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
     return LeafCert(private, certificate.public_bytes(pem), [])
 
 
-def san(host: str):  # type: ignore[no-untyped-def]  # x509 is imported when first needed
+def san(host: str) -> x509.GeneralName:
     """The subject alternative name of a host: an address where it is one."""
     from cryptography import x509
 
@@ -103,7 +105,7 @@ def san(host: str):  # type: ignore[no-untyped-def]  # x509 is imported when fir
         return x509.DNSName(host)
 
 
-def authority_key_identifier(ca_certificate):  # type: ignore[no-untyped-def]
+def authority_key_identifier(ca_certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     """What names the CA's key in a leaf (RFC 5280 section 4.2.1.1; Python 3.13 insists on it)."""
     from cryptography import x509
 

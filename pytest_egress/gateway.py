@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import h11
 
-from pytest_egress.agent.netlink import Packet, parse_packets
+from pytest_egress.agent.packets import Packet, parse_packets
 from pytest_egress.clienthello import ClientHello, bytes_needed, parse_client_hello
-from pytest_egress.dns import SyntheticNames, answer, tcp_frames
+from pytest_egress.dns import SyntheticNames, answer, tcp_frame, tcp_frames
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.exchange import (
     DnsQuery,
@@ -42,7 +42,7 @@ from pytest_egress.exchange import (
     TlsInfo,
     response_from,
 )
-from pytest_egress.http1 import HTTP2_PREFACE, MAX_BODY_BYTES, READ_BYTES, Http1, RequestTooLargeError, split_authority
+from pytest_egress.http1 import MAX_BODY_BYTES, READ_BYTES, Http1, RequestTooLargeError, split_authority
 from pytest_egress.ledger import Activity, Ledger, Place
 from pytest_egress.link import DescriptorLink, is_local, original_destination, tampering
 from pytest_egress.report import blocked_body, handler_error_body, refused_body, unrouted_body
@@ -241,13 +241,13 @@ class Gateway:
                 query, client = sock.recvfrom(65535)
             except OSError:
                 return
-            if reply := self.answer_query(query, udp=True):
+            if reply := self.answer_query(query):
                 with contextlib.suppress(OSError):
                     sock.sendto(reply, client)
 
-    def answer_query(self, query: bytes, *, udp: bool) -> bytes | None:
+    def answer_query(self, query: bytes) -> bytes | None:
         """Answer and record one DNS message; None where it cannot be answered."""
-        reply = answer(query, self.names, udp=udp, ipv6=self.link.ipv6)
+        reply = answer(query, self.names, ipv6=self.link.ipv6)
         if reply is None:
             return None
         entry = DnsQuery(
@@ -350,11 +350,13 @@ class Connection(threading.Thread):
 
     def close(self) -> None:
         """End it; the owning thread, or none yet."""
-        self.end()
         with self.gateway.lock:
             self.gateway.connections.discard(self)
             self.sock.close()
             self.gateway.room.notify_all()
+        self.end()
+        with self.ledger.changed:
+            self.ledger.changed.notify_all()  # whoever waits for the last connection
 
     def run(self) -> None:
         self._activity.thread = self.ident
@@ -458,8 +460,8 @@ class Connection(threading.Thread):
         while data := self.sock.recv(READ_BYTES):
             queries, rest = tcp_frames(rest + data)
             for query in queries:
-                if reply := self.gateway.answer_query(query, udp=False):
-                    self.sock.sendall(struct.pack("!H", len(reply)) + reply)
+                if reply := self.gateway.answer_query(query):
+                    self.sock.sendall(tcp_frame(reply))
             self.end()
 
     # TLS.
@@ -547,7 +549,8 @@ class Connection(threading.Thread):
                 if head is None or not exchange.answer(http, head):
                     return
             except h11.RemoteProtocolError as error:
-                self.refuse_http(http, error)
+                if not self.gateway.stopping:
+                    self.refuse_http(http, error.error_status_hint, f"the request cannot be read: {error}")
                 return
             self.end()
             if http.has_begun:
@@ -578,17 +581,11 @@ class Connection(threading.Thread):
             http.receive(data)
         return head
 
-    def refuse_http(self, http: Http1, error: h11.RemoteProtocolError) -> None:
-        """Answer what cannot be read as HTTP/1.1 with the status h11 gives, and close."""
-        if self.gateway.stopping:
-            return
-        preface = http.has_begun and HTTP2_PREFACE
-        text = f"the request cannot be read: {error}"
-        if "PRI" in str(error) or preface and str(error).startswith("illegal request line"):
-            text += " (HTTP/2 is not spoken here; a client that asks for it by ALPN falls back to HTTP/1.1)"
+    def refuse_http(self, http: Http1, status_code: int, text: str) -> None:
+        """Record what cannot be read as HTTP/1.1, say so, and close."""
         about = self.gateway.about(self.host, self.port, unclaimed(self.place))
         self.record(TcpAttempt(**about, address=self.address, note=text))
-        self.write(http.refusal(error.error_status_hint, text, formatdate(usegmt=True)))
+        self.write(http.refusal(status_code, text, formatdate(usegmt=True)))
         self.linger()
 
     def write(self, data: bytes) -> None:
@@ -623,6 +620,9 @@ class HttpExchange:
         self.number += 1
         began, started = time.perf_counter(), time.time()
         connection = self.connection
+        if head.is_http2_preface:
+            connection.refuse_http(http, 505, "the client speaks HTTP/2 without having been offered it")
+            return False
         if interim := http.interim():
             connection.write(interim)
         try:

@@ -18,7 +18,6 @@ MAX_HEADER_BYTES: Final = 64 * 1024  # of a request line with its fields; h11's 
 MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: held in memory once, so that a handler can read it
 READ_BYTES: Final = 64 * 1024
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
-HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"  # RFC 9113 section 3.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,11 @@ class Head:
     http_version: str
     authority: str
     expected: int | None
+
+    @property
+    def is_http2_preface(self) -> bool:
+        """Whether this is how HTTP/2 begins (RFC 9113 section 3.4)."""
+        return (self.method, self.path, self.http_version) == ("PRI", "*", "2.0")
 
 
 class RequestTooLargeError(Exception):

@@ -41,11 +41,14 @@ class Window:
         policy: What an attempt that no route claims means here.
         entries: In the order in which they were decided.
         complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died.
+        stuck: Handlers that still ran when the window was closed, and where they stood.
+        activities: What has begun and not ended.
     """
 
     policy: Policy = "fail"
     entries: list[Entry] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
     activities: set[Activity] = field(default_factory=set)
 
 
@@ -64,6 +67,8 @@ class Ledger:
         self.changed = threading.Condition(threading.RLock())
         self.window: Window | None = None
         self.prompts = 0
+        self._prompted_at = 0.0
+        self._prompted = 0.0  # seconds, of prompts that are closed
 
     def visible(self, window: object) -> bool:
         """Whether a call in that window counts now: during a test its own, otherwise all."""
@@ -92,18 +97,22 @@ class Ledger:
             window.activities.discard(activity)
             self.changed.notify_all()
 
+    def clock(self) -> float:
+        """Seconds that go on only while no debugger's prompt is open: the clock of every deadline of ours."""
+        with self.changed:
+            now = self._prompted_at if self.prompts else time.monotonic()
+            return now - self._prompted
+
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait until the condition holds; it is asked under the lock. The time a prompt is open does not count.
+        """Wait until the condition holds; it is asked under the lock.
 
         Args:
-            timeout: Seconds.
+            timeout: Seconds by `clock`.
         """
         with self.changed:
-            deadline = time.monotonic() + timeout
+            deadline = self.clock() + timeout
             while not condition():
-                if self.prompts:
-                    deadline = time.monotonic() + timeout
-                if (left := deadline - time.monotonic()) <= 0:
+                if (left := deadline - self.clock()) <= 0:
                     return False
                 self.changed.wait(left)
             return True
@@ -111,11 +120,13 @@ class Ledger:
     def enter_prompt(self) -> None:
         """A debugger's prompt opens, on whichever thread."""
         with self.changed:
+            if not self.prompts:
+                self._prompted_at = time.monotonic()
             self.prompts += 1
-            self.changed.notify_all()
 
     def leave_prompt(self) -> None:
         """It is closed."""
         with self.changed:
             self.prompts -= 1
-            self.changed.notify_all()
+            if not self.prompts:
+                self._prompted += time.monotonic() - self._prompted_at

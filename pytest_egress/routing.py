@@ -149,7 +149,7 @@ def shown(value: object) -> str:
 
 def shown_declaration(value: object) -> str:
     """A value as it stands in a declaration; functions by their name."""
-    return str(getattr(value, "__name__", None) or shown(value))
+    return str(getattr(value, "__name__", shown(value)))
 
 
 Handler = Callable[[Request], Any]
@@ -161,8 +161,10 @@ def check_handler(handler: object) -> Handler | Response:
     Raises:
         TypeError: It is neither; the text lists what is.
     """
-    if isinstance(handler, type) or (callable(handler) and not takes_one_argument(handler)):
+    if callable(handler) and (isinstance(handler, type) or not takes_one_argument(handler)):
         raise TypeError(f"the handler {handler!r} cannot be called with one argument, the Request")
+    if isinstance(handler, Response) and isinstance(handler.stream, Iterator):
+        raise TypeError("a static answer is sent many times, its iterator is read once; return it from a function")
     if callable(handler):
         return handler
     return response_from(handler, of_function=False)
@@ -179,6 +181,25 @@ def takes_one_argument(handler: Callable[..., Any]) -> bool:
     return True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """A route before it belongs to a scope. See `Egress.intercept_https` for the meaning of each field."""
+
+    kind: Kind
+    address: Address
+    answer: Handler | Response
+    match: Match = Match()
+    times: int | None = None
+    optional: bool = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.times is not None and (type(self.times) is not int or self.times < 1):
+            raise ValueError(f"times={self.times!r}: a route answers 1 time or more; leave it out for any number")
+        if not isinstance(self.name, (str, type(None))):
+            raise TypeError(f"name= takes a str, not {self.name!r}")
+
+
 class Route:
     """One declaration: an address, what a request must be like, and what answers it. Made by `Egress`.
 
@@ -190,28 +211,13 @@ class Route:
         name: The name given, or None.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        address: Address,
-        handler: object = None,
-        *,
-        match: Match,
-        times: int | None,
-        optional: bool,
-        name: str | None,
-        scope: Scope,
-        place: str,
-        log: CallLog,
-    ) -> None:
-        if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 1):
-            raise ValueError(f"times={times!r}: a route answers 1 time or more; leave it out for any number")
-        self.kind: Final = kind
-        self.parsed_address: Final = address
-        self.matcher: Final = match
-        self.times: Final = times
-        self.optional: Final = optional
-        self.name: Final = name
+    def __init__(self, declaration: Declaration, *, scope: Scope, place: str, log: CallLog) -> None:
+        self.kind: Final = declaration.kind
+        self.parsed_address: Final = declaration.address
+        self.matcher: Final = declaration.match
+        self.times: Final = declaration.times
+        self.optional: Final = declaration.optional
+        self.name: Final = declaration.name
         self.scope: Final = scope
         self.place: Final = place
         self.removed = False
@@ -219,7 +225,7 @@ class Route:
         self._log = log
         self._reserved = 0
         self._calls: list[tuple[object, Exchange]] = []
-        self._answer: Handler | Response = check_handler(handler)
+        self._answer: Handler | Response = declaration.answer
         self._context: Context = copy_context()  # a handler sees the declaring test's context variables
 
     @property
@@ -261,7 +267,11 @@ class Route:
         """The static answer, or what the handler returns, in the context of its declaration. May be a coroutine."""
         if isinstance(self._answer, Response):
             return self._answer
-        return self._context.copy().run(self._answer, request)
+        return self.in_context(self._answer, request)
+
+    def in_context(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in the context of the declaration."""
+        return self._context.copy().run(function, *args)
 
     def count(self, window: object, exchange: Exchange) -> None:
         """Record a call; the ledger's lock is held."""

@@ -1,0 +1,102 @@
+"""Answer, forbid and inspect what a Docker container sends out, from the test that starts it.
+
+The words that everything here uses:
+
+* **target**: a container under test. It runs unchanged.
+* **sidecar**: the container whose network namespace a target shares. That namespace has no way out; rules in it bring
+  every connection, name lookup and packet to the test process.
+* **agent**: the program in the sidecar that sets this up. It copies no data.
+* **link**: what hands the sidecar's sockets to the test process.
+* **gateway**: the server in the test process that accepts what the link brings, and gives every attempt an answer.
+* **egress**: what targets send out; and the object (`Egress`) through which a test declares what becomes of it.
+* **route**: one declaration, an address and what answers it.
+* **handler**: the function of the `Request`, or the static answer, that a route answers with.
+* **intercept**: to terminate a connection, TLS included, and answer it.
+* **leaf certificate**: what an intercepted TLS connection is shown, issued for the name the client asked for by a
+  certificate authority that targets trust.
+* **exchange**: a request and the response to it.
+* **ledger**: all that targets attempted, in order.
+* **unrouted**: attempted, and claimed by no route. It never gets out, and fails the test.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_egress.containers import CompletedContainer, Container
+    from pytest_egress.egress import Egress
+    from pytest_egress.errors import (
+        AddressError,
+        CallError,
+        CommandError,
+        ContainerError,
+        ContainerTimeoutError,
+        EgressError,
+        EngineError,
+        HandlerError,
+        ImageError,
+        LinkError,
+        NeverCalledError,
+        TamperingError,
+        UnroutedError,
+    )
+    from pytest_egress.exchange import UNSET, Exchange, Headers, Request, Response
+    from pytest_egress.routing import Route
+    from pytest_egress.waiting import http_ok, log_line, port_open
+
+__all__ = [
+    "UNSET",
+    "AddressError",
+    "CallError",
+    "CommandError",
+    "CompletedContainer",
+    "Container",
+    "ContainerError",
+    "ContainerTimeoutError",
+    "Egress",
+    "EgressError",
+    "EngineError",
+    "Exchange",
+    "HandlerError",
+    "Headers",
+    "ImageError",
+    "LinkError",
+    "NeverCalledError",
+    "Request",
+    "Response",
+    "Route",
+    "TamperingError",
+    "UnroutedError",
+    "http_ok",
+    "log_line",
+    "port_open",
+]
+
+_HOMES = {
+    "UNSET": "exchange",
+    "CompletedContainer": "containers",
+    "Container": "containers",
+    "Egress": "egress",
+    "Exchange": "exchange",
+    "Headers": "exchange",
+    "Request": "exchange",
+    "Response": "exchange",
+    "Route": "routing",
+    "http_ok": "waiting",
+    "log_line": "waiting",
+    "port_open": "waiting",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for only then (PEP 562): pytest imports this package in every run that has it installed."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,122 @@
+"""Tar archives, as the engine's archive endpoints take and give them.
+
+Rule: pure functions over bytes. An archive made here is meant to be extracted at `/`, and holds an
+entry only for what was asked for: an entry for a directory that exists would reset its mode and
+owner, so parents get none (the engine makes those that are missing).
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+_DIRECTORY_MODE = 0o755
+_PERMISSIONS = 0o7777
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A regular file in an archive.
+
+    Attributes:
+        content: All of it.
+        mode: Its permission bits.
+        uid: Its owner; the engine maps the number into the container's user namespace.
+        gid: Its group, likewise.
+        mtime: When it was changed, in seconds since 1970. Zero makes equal archives equal bytes.
+    """
+
+    content: bytes
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+
+
+def build_tar(files: Mapping[str, File | bytes], directories: Iterable[str] = ()) -> bytes:
+    """The archive that, extracted at `/`, makes these directories and files.
+
+    `PUT /containers/{id}/archive` replaces what is there: a link by a regular file, and a directory
+    too.
+
+    Args:
+        files: From the absolute path in the container to the file, or to its content alone.
+        directories: Absolute paths of directories that do not exist yet; mode 0755, owner root.
+
+    Raises:
+        ValueError: A path is relative, is `/`, has a `..`, or occurs twice.
+    """
+    members: dict[str, File | None] = {}
+    for path in directories:
+        _add(members, path, None)
+    for path, file in files.items():
+        _add(members, path, File(content=file) if isinstance(file, bytes) else file)
+    buffer = io.BytesIO()
+    with tarfile.open(
+        fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8"
+    ) as archive:
+        for name, entry in sorted(members.items(), key=lambda member: member[0]):
+            content = b"" if entry is None else entry.content
+            archive.addfile(_describe(name, entry), io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def read_tar(data: bytes | Iterable[bytes]) -> dict[str, File]:
+    """The regular files of an archive, by their name in it.
+
+    `GET /containers/{id}/archive` names them relatively to the parent of the path it is asked for.
+
+    Args:
+        data: The archive, whole or in chunks as a response body brings it.
+
+    Raises:
+        tarfile.TarError: `data` is no archive.
+    """
+    whole = data if isinstance(data, bytes) else b"".join(data)
+    with tarfile.open(fileobj=io.BytesIO(whole), mode="r:", encoding="utf-8") as archive:
+        return {member.name: _read(archive, member) for member in archive if member.isreg()}
+
+
+def _add(members: dict[str, File | None], path: str, entry: File | None) -> None:
+    name = _relative(path)
+    if name in members:
+        raise ValueError(f"cannot put {path!r} into an archive twice")
+    members[name] = entry
+
+
+def _relative(path: str) -> str:
+    """`path` as it is named in an archive that is extracted at `/`."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not path.startswith("/"):
+        raise ValueError(f"cannot put {path!r} into a container: its path is not absolute")
+    if ".." in parts:
+        raise ValueError(f"cannot put {path!r} into a container: '..' may lead anywhere")
+    if not parts:
+        raise ValueError(f"cannot put {path!r} into a container: it is the root itself")
+    if "\0" in path:
+        raise ValueError(f"cannot put {path!r} into a container: no path has a null character")
+    return "/".join(parts)
+
+
+def _describe(name: str, entry: File | None) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    if entry is None:
+        info.type, info.mode = tarfile.DIRTYPE, _DIRECTORY_MODE
+        return info
+    info.size, info.mode, info.mtime = len(entry.content), entry.mode, entry.mtime
+    info.uid, info.gid = entry.uid, entry.gid
+    return info
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> File:
+    reader = archive.extractfile(member)
+    assert reader is not None, "a regular file has content"
+    return File(
+        content=reader.read(),
+        mode=member.mode & _PERMISSIONS,
+        uid=member.uid,
+        gid=member.gid,
+        mtime=int(member.mtime),
+    )

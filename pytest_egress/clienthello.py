@@ -1,0 +1,237 @@
+"""The ClientHello, read before TLS: how many bytes to wait for, and what the client asked for.
+
+Rule: this module is given bytes and never touches a socket. `bytes_needed` and `parse_client_hello`
+take all bytes from the start of the connection; they give an answer, ask for more (`None` or a
+number), or raise `ClientHelloError`, and never anything else. A hello may span any number of TLS
+records and TCP segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_egress.errors import ClientHelloError
+
+MAX_HELLO_BYTES = 32768
+"""Bytes of a hello with its record headers. With post-quantum key shares real ones have some 1,800;
+a session ticket or padding may add a few thousand; beyond that somebody sends until we run out of
+memory."""
+
+_RECORD_HEADER_BYTES = 5
+_MAX_FRAGMENT_BYTES = 2**14  # RFC 8446, section 5.1
+_MESSAGE_HEADER_BYTES = 4
+
+_HANDSHAKE_RECORD = 22
+_CLIENT_HELLO = 1
+
+_SERVER_NAME = 0
+_HOST_NAME = 0
+_ALPN = 16
+_SUPPORTED_VERSIONS = 43
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientHello:
+    """What a client offers at the start of TLS (RFC 8446, section 4.1.2).
+
+    Attributes:
+        sni: The name on the wire, not normalised (RFC 6066, section 3); bytes beyond ASCII are
+            backslash-escaped. None where the client sent none.
+        alpn: The protocols it speaks, by preference (RFC 7301, section 3.1); escaped likewise.
+        versions: The TLS versions it offers, by preference (0x0304 is TLS 1.3): its
+            supported_versions (RFC 8446, section 4.2.1), or the one legacy version.
+        cipher_suites: Their numbers, by preference.
+        extensions: The types of its extensions, in order.
+    """
+
+    sni: str | None
+    alpn: tuple[str, ...]
+    versions: tuple[int, ...]
+    cipher_suites: tuple[int, ...]
+    extensions: tuple[int, ...]
+
+
+def bytes_needed(data: bytes) -> int:
+    """How many bytes, from the start of the connection, to wait for before asking again.
+
+    Returns:
+        0 when `data` holds a whole ClientHello. Else more than `len(data)`, and never more than the
+        hello has, so that waiting for that many cannot wait for what the client does not owe.
+
+    Raises:
+        ClientHelloError: The bytes cannot begin a ClientHello, or it is longer than
+            `MAX_HELLO_BYTES`.
+    """
+    if not data:
+        return 1  # a single byte tells TLS from most else, and its sender may wait for us after it
+    message, end = _read_records(data)
+    missing = max(_message_length(message) - len(message), end - len(data))
+    _check_length(max(end, len(data) + missing))
+    return len(data) + missing if missing > 0 else 0
+
+
+def parse_client_hello(data: bytes) -> ClientHello | None:
+    """Read the ClientHello that a connection begins with; what follows it is ignored.
+
+    Returns:
+        The hello, or None when there is more of it to come.
+
+    Raises:
+        ClientHelloError: The bytes are no ClientHello, or it is longer than `MAX_HELLO_BYTES`.
+    """
+    if bytes_needed(data):
+        return None
+    message, _ = _read_records(data)
+    return _parse_message(_Reader(message[_MESSAGE_HEADER_BYTES : _message_length(message)]))
+
+
+# Records: RFC 8446, section 5.1.
+
+
+def _read_records(data: bytes) -> tuple[bytes, int]:
+    """The handshake bytes so far, and where the record or header that the data ends in will end."""
+    message = bytearray()
+    offset = 0
+    while True:
+        header = data[offset : offset + _RECORD_HEADER_BYTES]
+        _check_record_header(header)
+        offset += _RECORD_HEADER_BYTES
+        if offset > len(data):
+            return bytes(message), offset
+        end = offset + int.from_bytes(header[3:], "big")
+        message += data[offset:end]
+        _check_message_type(message)
+        if end > len(data) or len(message) >= _message_length(message):
+            return bytes(message), end
+        offset = end
+
+
+def _check_record_header(header: bytes) -> None:
+    """Refuse a header, or the part of it that has arrived, as soon as it is wrong."""
+    if header and header[0] != _HANDSHAKE_RECORD:
+        raise ClientHelloError(
+            f"no TLS handshake: record type {header[0]}, not {_HANDSHAKE_RECORD}"
+        )
+    if len(header) > 1 and header[1] != 3:
+        raise ClientHelloError(f"no TLS handshake: major version {header[1]}, not 3")
+    if len(header) == _RECORD_HEADER_BYTES:
+        length = int.from_bytes(header[3:], "big")
+        if not 1 <= length <= _MAX_FRAGMENT_BYTES:
+            raise ClientHelloError(
+                f"no TLS handshake: a record of {length} bytes, not 1 to {_MAX_FRAGMENT_BYTES}"
+            )
+
+
+def _check_message_type(message: bytes | bytearray) -> None:
+    if message and message[0] != _CLIENT_HELLO:
+        raise ClientHelloError(f"no ClientHello: handshake type {message[0]}, not {_CLIENT_HELLO}")
+
+
+def _message_length(message: bytes | bytearray) -> int:
+    """Length of the message with its header; of the header alone while that is incomplete."""
+    if len(message) < _MESSAGE_HEADER_BYTES:
+        return _MESSAGE_HEADER_BYTES
+    return _MESSAGE_HEADER_BYTES + int.from_bytes(message[1:4], "big")
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_HELLO_BYTES:
+        raise ClientHelloError(
+            f"a ClientHello of {length} bytes or more; the limit is {MAX_HELLO_BYTES}"
+        )
+
+
+# The message: RFC 8446, section 4.1.2.
+
+
+class _Reader:
+    """Takes fields off the front of a structure (RFC 8446, section 3)."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._offset = 0
+
+    def __bool__(self) -> bool:
+        return self._offset < len(self._data)
+
+    def take(self, length: int) -> bytes:
+        field = self._data[self._offset : self._offset + length]
+        if len(field) < length:
+            raise ClientHelloError(
+                "malformed ClientHello: a field runs past the end of its structure"
+            )
+        self._offset += length
+        return field
+
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "big")
+
+    def vector(self, width: int) -> bytes:
+        """A vector whose length takes `width` bytes."""
+        return self.take(self.number(width))
+
+    def last_vector(self, width: int) -> _Reader:
+        """A vector after which nothing may follow, to be read in turn."""
+        inner = _Reader(self.vector(width))
+        if self:
+            raise ClientHelloError("malformed ClientHello: bytes after the end of a structure")
+        return inner
+
+
+def _parse_message(message: _Reader) -> ClientHello:
+    legacy_version = message.number(2)
+    message.take(32)  # random
+    message.vector(1)  # legacy_session_id
+    cipher_suites = _numbers(_Reader(message.vector(2)))
+    message.vector(1)  # legacy_compression_methods
+    extensions = _parse_extensions(message.last_vector(2)) if message else {}
+    return ClientHello(
+        sni=_parse_server_name(extensions.get(_SERVER_NAME)),
+        alpn=_parse_alpn(extensions.get(_ALPN)),
+        versions=_parse_versions(extensions.get(_SUPPORTED_VERSIONS)) or (legacy_version,),
+        cipher_suites=cipher_suites,
+        extensions=tuple(extensions),
+    )
+
+
+def _parse_extensions(reader: _Reader) -> dict[int, bytes]:
+    extensions: dict[int, bytes] = {}
+    while reader:
+        kind = reader.number(2)
+        if kind in extensions:  # RFC 8446, section 4.2: which of the two would OpenSSL take?
+            raise ClientHelloError(f"malformed ClientHello: extension {kind} occurs twice")
+        extensions[kind] = reader.vector(2)
+    return extensions
+
+
+def _parse_server_name(extension: bytes | None) -> str | None:
+    """The first host name. RFC 6066, section 3, has no other type and no way to skip one."""
+    if extension is None:
+        return None
+    names = _Reader(extension).last_vector(2)
+    return _text(names.vector(2)) if names.number(1) == _HOST_NAME else None
+
+
+def _parse_alpn(extension: bytes | None) -> tuple[str, ...]:
+    if extension is None:
+        return ()
+    names = _Reader(extension).last_vector(2)
+    protocols = []
+    while names:
+        protocols.append(_text(names.vector(1)))
+    return tuple(protocols)
+
+
+def _parse_versions(extension: bytes | None) -> tuple[int, ...]:
+    return () if extension is None else _numbers(_Reader(extension).last_vector(1))
+
+
+def _numbers(reader: _Reader) -> tuple[int, ...]:
+    numbers = []
+    while reader:
+        numbers.append(reader.number(2))
+    return tuple(numbers)
+
+
+def _text(wire: bytes) -> str:
+    return wire.decode("ascii", "backslashreplace")

@@ -1,0 +1,420 @@
+"""A target with its sidecar: created, trusted, started, read and removed.
+
+The order that everything stands on: the sidecar captures before the target exists in its namespace, and the CA is in
+the target before its first instruction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urljoin
+
+import docker.errors
+import requests.exceptions
+
+from pytest_egress import trust
+from pytest_egress.archive import File, build_tar
+from pytest_egress.declarations import SIDECAR_OPTIONS, check_container_options
+from pytest_egress.engine import Engine, engine_errors, explanation
+from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
+from pytest_egress.gateway import Gateway
+from pytest_egress.ingress import CONNECT_SECONDS, Ingress
+from pytest_egress.sidecar import Sidecar
+from pytest_egress.waiting import Strategy
+
+if TYPE_CHECKING:
+    import socket
+
+    from docker.models.containers import Container as DockerContainer
+
+    from pytest_egress.authority import Authority
+    from pytest_egress.ledger import Ledger, Place, Window
+
+TAIL_LINES: Final = 50  # of a log in a message
+POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
+DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedContainer:
+    """What a container's command did.
+
+    Attributes:
+        exit_code: 0 as a rule; 128 + n after signal n.
+        stdout_bytes: What it wrote to its standard output.
+        stderr_bytes: What it wrote to its standard error.
+        duration: Seconds from its start to its end.
+    """
+
+    exit_code: int
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+    duration: float
+
+    @property
+    def stdout(self) -> str:
+        """Standard output as UTF-8 text; what cannot be decoded is replaced."""
+        return self.stdout_bytes.decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        """Standard error as UTF-8 text; what cannot be decoded is replaced."""
+        return self.stderr_bytes.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to start, checked."""
+
+    image: str
+    command: Sequence[str] | str | None
+    env: Mapping[str, str]
+    files: Mapping[str, File]
+    input: bytes | None
+    options: Mapping[str, Any]
+
+
+def plan(
+    image: str,
+    command: Sequence[str] | str | None,
+    *,
+    env: Mapping[str, str] | None,
+    files: Mapping[str, str | bytes | Path] | None,
+    input: str | bytes | None,
+    options: dict[str, Any],
+) -> Plan:
+    """Check what `start` and `run` were given.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    check_container_options(options)
+    if not isinstance(env or {}, Mapping):
+        raise TypeError(f"env= takes a mapping of names to values, not {env!r}")
+    return Plan(
+        image=image,
+        command=command,
+        env={name: str(value) for name, value in (env or {}).items()},
+        files={path: file_of(path, content) for path, content in (files or {}).items()},
+        input=input.encode() if isinstance(input, str) else input,
+        options={name: value for name, value in options.items() if value is not None},
+    )
+
+
+def file_of(path: str, content: object) -> File:
+    """A file for the archive; one from disk keeps whether it can be executed."""
+    if isinstance(content, str):
+        return File(content=content.encode())
+    if isinstance(content, bytes):
+        return File(content=content)
+    if isinstance(content, Path):
+        return File(content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644)
+    raise TypeError(f"files={{{path!r}: ...}} takes str, bytes or a Path, not {content!r}")
+
+
+class Host:
+    """What a container needs of the egress that starts it."""
+
+    engine: Engine
+    authority: Authority
+    ledger: Ledger
+    bundles: dict[str, dict[str, File]]  # by image: what was found once need not be looked for again
+
+    def place(self, container: Container) -> Place:
+        raise NotImplementedError
+
+
+class Container:
+    """A target, running behind its sidecar. Made by `Egress.start`; usable as a context manager.
+
+    Attributes:
+        name: As in the ledger: the image's name, numbered where there are several.
+        id: The engine's.
+        gateway: What answers its connections.
+    """
+
+    def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
+        self.name: Final = name
+        self.owner: Final = owner
+        self.born: Final = host.ledger.window  # the test that started it
+        self.start_window: Window | None = None
+        self._host, self._plan = host, plan
+        self._cleanup = contextlib.ExitStack()
+        self._ingresses: dict[int, Ingress] = {}
+        self._started = 0.0
+        self._log_tail = ""
+        self._docker: DockerContainer
+        self.gateway: Gateway
+
+    # Starting. Each step is undone by `close`, whatever the next one does.
+
+    def launch(self) -> None:
+        """Create sidecar and target, put the CA and the files in, start both.
+
+        Raises:
+            ImageError, LinkError, EngineError: Nothing is left behind.
+        """
+        try:
+            self._launch()
+        except BaseException:
+            self.close()
+            raise
+
+    def _launch(self) -> None:
+        engine, options = self._host.engine, dict(self._plan.options)
+        image = engine.image(self._plan.image)
+        mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
+        with engine_errors("create the sidecar"):
+            sidecar = Sidecar.create(engine.client, labels=engine.labels, **mine)
+        self._cleanup.callback(sidecar.remove)
+        with ThreadPoolExecutor(1) as pool:
+            link = pool.submit(sidecar.start)
+            try:
+                self._create(image, sidecar.id, options)
+            finally:
+                self.gateway = Gateway(link.result(), self, self._host.authority, self._host.ledger)
+                self._cleanup.callback(self.gateway.stop)
+        self.gateway.start()
+        self._start()
+
+    def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
+        image_env = image.attrs["Config"].get("Env") or []
+        self._docker = self._host.engine.create(
+            image.id,
+            self._plan.command,
+            environment=trust.environment(image_env, self._plan.env),
+            network_mode=f"container:{sidecar}",
+            stdin_open=self._plan.input is not None,
+            log_config={"type": "json-file", "config": {}},  # readable, whatever the engine's default is
+            **options,
+        )
+        self._cleanup.callback(self._remove)
+        trust.put(self._docker, trust.trust_tar(self._host.authority.ca_pem, self._bundles(image, image_env)), "the CA")
+        if self._plan.files:
+            trust.put(self._docker, build_tar(dict(self._plan.files)), "files=")
+
+    def _bundles(self, image: Any, image_env: list[str]) -> dict[str, File]:
+        """The image's bundles; a container with mounts of its own is looked at itself."""
+        if any(self._plan.options.get(name) for name in ("volumes", "mounts", "volumes_from", "tmpfs")):
+            return trust.find_bundles(self._docker, trust.candidates(image_env))
+        if image.id not in self._host.bundles:
+            self._host.bundles[image.id] = trust.find_bundles(self._docker, trust.candidates(image_env))
+        return self._host.bundles[image.id]
+
+    def _start(self) -> None:
+        standard_input = self._attach_input() if self._plan.input is not None else None
+        self._started = time.monotonic()
+        try:
+            self._docker.start()
+        except docker.errors.APIError as error:
+            command = f" {self._plan.command!r}" if self._plan.command else " its own command"
+            raise EngineError(
+                f"the engine did not start {self._plan.image!r} with{command}: {explanation(error)}\n"
+                "Check that the command exists in the image (`docker run --rm -it --entrypoint sh IMAGE`)."
+            ) from None
+        if standard_input is not None:
+            with standard_input, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                standard_input.sendall(self._plan.input or b"")
+
+    def _attach_input(self) -> socket.socket:
+        """A stream into the container's standard input (`POST /containers/{id}/attach`); its end is end of file."""
+        stream = self._docker.attach_socket(params={"stdin": 1, "stream": 1})
+        sock: socket.socket = getattr(stream, "_sock", stream)  # type: ignore[arg-type]  # docker-py hides it in a reader
+        self._cleanup.callback(stream.close)
+        return sock
+
+    # The gateway's view.
+
+    def place(self) -> Place:
+        """Where what it attempts now belongs."""
+        return self._host.place(self)
+
+    def lost(self) -> None:
+        """Its sidecar died: what it attempts from now on is unseen, so the test fails."""
+        with self._host.ledger.changed:
+            self.place().window.complaints.append(
+                f"{self.name}: its sidecar ended while it ran; nothing it sent after that was seen, and nothing got out"
+            )
+
+    # What a test uses.
+
+    @property
+    def id(self) -> str:
+        return str(self._docker.id)
+
+    def connect(self, port: int, timeout: float = CONNECT_SECONDS) -> socket.socket:
+        """A TCP connection to a port of the container, through its namespace.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            OSError: Nothing listens there.
+        """
+        return self.gateway.link.connect(port, timeout)
+
+    def address(self, port: int) -> tuple[str, int]:
+        """Host and port, in the test process, that lead to a port of the container."""
+        if port not in self._ingresses:
+            self._ingresses[port] = Ingress(lambda: self.connect(port))
+            self._cleanup.callback(self._ingresses[port].close)
+        return self._ingresses[port].address
+
+    def url(self, port: int, path: str = "/") -> str:
+        """An `http://` URL that leads to a port of the container."""
+        host, local = self.address(port)
+        return urljoin(f"http://{host}:{local}/", path)
+
+    def logs(self) -> str:
+        """What it has written, both streams, as text; UTF-8, what cannot be decoded is replaced."""
+        with engine_errors(f"read the log of {self.name}"):
+            return self._docker.logs().decode("utf-8", "replace")
+
+    def log_tail(self) -> str:
+        """The last lines of its log, also after it has been removed; "" where there are none."""
+        with contextlib.suppress(EngineError, docker.errors.DockerException, AttributeError):
+            self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
+        return self._log_tail
+
+    def exec(self, command: Sequence[str] | str, **options: Any) -> CompletedContainer:
+        """Run a command inside and wait for it; takes docker-py's `exec_run` options (`user`, `workdir`, `environment`)."""
+        began = time.monotonic()
+        with engine_errors(f"run {command!r} in {self.name}"):
+            code, streams = self._docker.exec_run(command, demux=True, **options)  # type: ignore[arg-type]
+        stdout, stderr = cast("tuple[bytes | None, bytes | None]", streams)
+        self.settle()
+        return CompletedContainer(
+            exit_code=code or 0,
+            stdout_bytes=stdout or b"",
+            stderr_bytes=stderr or b"",
+            duration=time.monotonic() - began,
+        )
+
+    def wait(self, timeout: float = 60) -> CompletedContainer:
+        """Wait for its end, and until everything it sent has been handled.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
+        """
+        code = self._wait_for_exit(timeout)
+        duration = time.monotonic() - self._started
+        self.settle()
+        self._host.ledger.wait_for(lambda: not self.gateway.connections, DRAIN_SECONDS)
+        with engine_errors(f"read the log of {self.name}"):
+            stdout = self._docker.logs(stdout=True, stderr=False)
+            stderr = self._docker.logs(stdout=False, stderr=True)
+        return CompletedContainer(exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration)
+
+    def _wait_for_exit(self, timeout: float) -> int:
+        """Its exit code (`POST /containers/{id}/wait`); a prompt that is open stops the clock."""
+        clock = self._host.ledger.clock
+        deadline = clock() + timeout
+        while (left := deadline - clock()) > 0:
+            with contextlib.suppress(requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
+                with engine_errors_but_timeouts(f"wait for {self.name}"):
+                    return int(self._docker.wait(timeout=left)["StatusCode"])
+            self._check_engine()
+        text = f"{self.name} still ran after {timeout:g} s; it has been removed"
+        logs = self._finish()
+        raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+
+    def _check_engine(self) -> None:
+        """A connection error is a timeout only as long as the engine answers."""
+        with engine_errors(f"wait for {self.name}"):
+            self._host.engine.client.ping()
+
+    def settle(self) -> None:
+        """Return when all that it has sent has been taken up by its threads."""
+        self.gateway.flush()
+        self._host.ledger.wait_for(lambda: not self.gateway.unread(), DRAIN_SECONDS)
+
+    def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
+        """Wait until every strategy is satisfied.
+
+        Raises:
+            CommandError: The container ended before.
+            ContainerTimeoutError: It is not ready in time.
+        """
+        clock = self._host.ledger.clock
+        deadline = clock() + timeout
+        for strategy in strategies:
+            while missing := strategy.missing(self):
+                with engine_errors(f"look at {self.name}"):
+                    self._docker.reload()
+                if self._docker.status in ("exited", "dead"):
+                    code = self._docker.attrs["State"]["ExitCode"]
+                    text = f"{self.name} exited with code {code} before it was ready: {missing}"
+                    raise CommandError(with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code)
+                if clock() >= deadline:
+                    text = f"{self.name} was not ready after {timeout:g} s: {missing}"
+                    raise ContainerTimeoutError(with_logs(text, self.log_tail()), logs=self.log_tail())
+                time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Remove it and its sidecar at once. What it attempted stays in the ledger; calling it again does nothing."""
+        self._finish()
+
+    def _finish(self) -> str:
+        logs = self.log_tail()
+        self.close()
+        return logs
+
+    def close(self, keep: bool = False) -> None:
+        """Undo every step of the start, the last first.
+
+        Args:
+            keep: Leave the target itself (`--egress-keep`), without its sidecar.
+        """
+        self._keep = keep
+        self.log_tail()
+        self._cleanup.close()
+
+    _keep = False
+
+    def _remove(self) -> None:
+        if self._keep:
+            self._docker.kill()
+        else:
+            self._host.engine.remove(self._docker)
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Container {self.name}>"
+
+
+@contextlib.contextmanager
+def engine_errors_but_timeouts(action: str) -> Any:
+    """As `engine_errors`; a read that timed out comes through."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise EngineError(f"the engine did not {action}: {explanation(error)}") from None
+
+
+def with_logs(text: str, logs: str) -> str:
+    """A sentence, and the tail of a log under it."""
+    tail = "\n".join(f"  | {line}" for line in logs.splitlines()[-TAIL_LINES:])
+    return f"{text}\nThe end of its log:\n{tail}" if tail else f"{text}\nIt wrote nothing."
+
+
+def check_result(container: Container, result: CompletedContainer) -> None:
+    """Raise `CommandError` where a command failed, with both of its streams."""
+    if result.exit_code:
+        logs = result.stdout + result.stderr
+        text = f"{container.name} exited with code {result.exit_code}"
+        raise CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)

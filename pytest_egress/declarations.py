@@ -1,0 +1,111 @@
+"""What a test declares, checked where it is declared: routes and the options of containers.
+
+Markers are checked at collection with the very functions that the methods call, so that both refuse the same things
+in the same words. Imports neither docker nor trustme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from pytest_egress.address import parse_address
+from pytest_egress.routing import DEFAULT_PORTS, Declaration, Kind, Match, check_handler
+
+OWN_OPTIONS: Final = ("times", "optional", "name")
+
+
+def declare(kind: Kind, address: object, handler: object = None, **options: Any) -> Declaration:
+    """Check the arguments of `intercept_https` and its siblings.
+
+    Raises:
+        AddressError, TypeError, ValueError: With the value, and what is accepted.
+    """
+    parsed = parse_address(address, default_port=DEFAULT_PORTS[kind])
+    own = {name: options.pop(name) for name in OWN_OPTIONS if name in options}
+    accepted = [field.name for field in fields(Match)]
+    if unknown := [name for name in options if name not in accepted]:
+        raise TypeError(f"{kind}() does not take {unknown[0]}=; it takes {', '.join([*accepted, *OWN_OPTIONS])}")
+    return Declaration(kind=kind, address=parsed, answer=check_handler(handler), match=Match(**options), **own)
+
+
+def intercept_https(address: object, handler: object = None, **options: Any) -> Declaration:
+    return declare("intercept_https", address, handler, **options)
+
+
+def intercept_http(address: object, handler: object = None, **options: Any) -> Declaration:
+    return declare("intercept_http", address, handler, **options)
+
+
+def block(address: object) -> Declaration:
+    return declare("block", address)
+
+
+NETWORK: Final = "it would give the target a way out; a target has its sidecar's network and no other"
+REFUSED_OPTIONS: Final[Mapping[str, str]] = {
+    "network": NETWORK,
+    "network_mode": NETWORK,
+    "network_disabled": NETWORK,
+    "networking_config": NETWORK,
+    "mac_address": NETWORK,
+    "ports": "nothing is published; container.url(port) reaches a port through the sidecar",
+    "publish_all_ports": "nothing is published; container.url(port) reaches a port through the sidecar",
+    "dns": "every name resolves, and is answered by the test",
+    "dns_opt": "every name resolves, and is answered by the test",
+    "dns_search": "every name resolves, and is answered by the test",
+    "links": "name the other container in a route instead",
+    "privileged": "a privileged target can leave its namespace; give it the capabilities it needs with cap_add=[...]",
+    "auto_remove": "every container is removed at the end of its scope",
+    "remove": "every container is removed at the end of its scope",
+    "detach": "egress.start() returns while the container runs, egress.run() when it has ended",
+    "stream": "egress.start() returns a container whose logs() can be read while it runs",
+    "stdin_open": "give what the command reads as input=",
+    "name": "names collide between parallel runs; the engine chooses one, see container.id",
+    "log_config": "the log is read back into the test's report",
+}
+SIDECAR_OPTIONS: Final = ("hostname", "domainname", "extra_hosts")  # the engine refuses them beside network_mode=container:
+
+
+def check_container_options(options: Mapping[str, Any]) -> None:
+    """Refuse what would let a target leave its sidecar, or what egress does itself.
+
+    Raises:
+        ValueError: Names the option, and what to do instead.
+    """
+    for name, instead in REFUSED_OPTIONS.items():
+        if options.get(name):
+            raise ValueError(f"{name}={options[name]!r} is refused: {instead}")
+    for name in ("pid_mode", "ipc_mode", "uts_mode"):
+        if options.get(name) == "host":
+            raise ValueError(f"{name}='host' is refused: with it a target can reach the host's network namespace")
+
+
+def container(image: object, command: object = None, **options: Any) -> None:
+    """Check the arguments of `start` and `run`.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    if not isinstance(image, str) or not image.strip():
+        raise TypeError(f"the image is a name like 'shop:latest', not {image!r}")
+    if command is not None and not isinstance(command, (str, list, tuple)):
+        raise TypeError(f"the command is a list of arguments, or a string, not {command!r}")
+    check_container_options(options)
+
+
+CHECKS: Final[Mapping[str, Callable[..., object]]] = {
+    "intercept_https": intercept_https,
+    "intercept_http": intercept_http,
+    "block": block,
+    "container": container,
+}
+
+
+def check_declaration(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a marker's arguments as the method of that name would.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    CHECKS[kind](*args, **kwargs)

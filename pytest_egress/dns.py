@@ -1,0 +1,254 @@
+"""DNS in which every name exists, with addresses of its own that tell the name when dialled.
+
+Rule: messages are bytes in and bytes out, and this module never touches a socket. `answer` gives an
+`Answer` or None for any bytes whatever, and never raises. dnspython reads and writes the wire
+format.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+from dns.rdtypes.IN.A import A
+from dns.rdtypes.IN.AAAA import AAAA
+
+from pytest_egress.address import normalise_host
+from pytest_egress.errors import AddressError
+
+IPV4_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
+"""Where synthetic addresses are: benchmarking, RFC 2544 and RFC 6890. Nothing on the internet has
+one."""
+
+IPV6_NETWORK = ipaddress.IPv6Network("fd00:198:18::/64")
+"""The same for IPv6: unique local addresses, RFC 4193."""
+
+MAX_NAMES = 65536
+"""Names that have addresses at a time: half of the /15, some 30 MB. A container that asks for
+random names for ever then forgets its own oldest ones."""
+
+TTL_SECONDS = 10
+"""How long a client may keep an address. It bounds for how long one can hold the address of a
+forgotten name; a second attempt after it shows as a second query."""
+
+EDNS_PAYLOAD_BYTES = 1232
+"""The UDP size we announce: what DNS Flag Day 2020 agreed on."""
+
+_LOOPBACK = ("127.0.0.1", "::1")
+_HOSTS_IN_BLOCK = (
+    254  # of each 256 addresses; some software takes .0 and .255 for network and broadcast
+)
+_HEADER_BYTES = 12
+_IS_RESPONSE = 0x80  # QR, in the third byte
+_ECHOED_FLAGS = 0x7800 | dns.flags.RD  # the opcode, and whether recursion was desired
+_ANSWERED_TYPES = {
+    dns.rdatatype.A: (True, False),
+    dns.rdatatype.AAAA: (False, True),
+    dns.rdatatype.ANY: (True, True),
+}
+_ANSWERED_CLASSES = (dns.rdataclass.IN, dns.rdataclass.ANY)
+
+
+class SyntheticNames:
+    """Names, each with an IPv4 and an IPv6 address of its own, which have the same number.
+
+    A name keeps its addresses until `MAX_NAMES` others have been used since; then they go to a new
+    name. Both methods count as use. Not locked: threads that share one call it under a lock of
+    theirs.
+    """
+
+    def __init__(self) -> None:
+        self._addresses: OrderedDict[str, tuple[str, str]] = (
+            OrderedDict()
+        )  # least recently used first
+        self._names: dict[str, str] = {}
+
+    def addresses(self, name: str) -> tuple[str, str]:
+        """The IPv4 and the IPv6 address of a name, in the form that `normalise_host` gives."""
+        if name not in self._addresses:
+            self._assign(name, self._free_addresses())
+        self._addresses.move_to_end(name)
+        return self._addresses[name]
+
+    def name(self, address: str) -> str | None:
+        """Whose address this is, or None for one that no name has (or no longer)."""
+        name = self._names.get(address)
+        if name is not None:
+            self._addresses.move_to_end(name)
+        return name
+
+    def _free_addresses(self) -> tuple[str, str]:
+        if len(self._addresses) < MAX_NAMES:
+            return _addresses_of(len(self._addresses))
+        _, addresses = self._addresses.popitem(last=False)
+        return addresses
+
+    def _assign(self, name: str, addresses: tuple[str, str]) -> None:
+        self._addresses[name] = addresses
+        for address in addresses:
+            self._names[address] = name
+
+
+def _addresses_of(index: int) -> tuple[str, str]:
+    block, host = divmod(index, _HOSTS_IN_BLOCK)
+    number = block * 256 + host + 1
+    return str(IPV4_NETWORK[number]), str(IPV6_NETWORK[number])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A response, and what it says.
+
+    Attributes:
+        wire: The message to send. With its one short question it is below 512 bytes, so it fits any
+            UDP client.
+        question: The name asked for, normalised; one that is no host name in the escapes of a zone
+            file; empty where none could be read.
+        type: The type asked for, such as `A`; empty where none could be read.
+        rcode: `NOERROR`, `NXDOMAIN`, `FORMERR`, `NOTIMP`, `REFUSED` or `BADVERS`.
+        addresses: The addresses given.
+    """
+
+    wire: bytes
+    question: str
+    type: str
+    rcode: str
+    addresses: tuple[str, ...]
+
+
+def answer(query: bytes, names: SyntheticNames, *, ipv6: bool = True) -> Answer | None:
+    """Answer a query (RFC 1035, section 4.1; EDNS by RFC 6891).
+
+    Every name has an A and an AAAA record and no other, so HTTPS, SRV or TXT are empty answers, and
+    never cached, for want of an SOA (RFC 2308, section 5). `localhost` is loopback (RFC 6761,
+    section 6.3). A name that ends in a number, as an IP address does, does not exist, as in the
+    real root zone.
+
+    Args:
+        query: A message without its TCP length.
+        names: Where names get their addresses.
+        ipv6: Whether the client can use IPv6; if not, there are no AAAA records.
+
+    Returns:
+        The answer, or None for what must not be answered: a response, or less than a header.
+    """
+    if len(query) < _HEADER_BYTES or query[2] & _IS_RESPONSE:
+        return None
+    if query[2] >> 3 != dns.opcode.QUERY:
+        return _refuse(query, dns.rcode.NOTIMP)
+    if query[4:6] != b"\x00\x01":  # QDCOUNT: exactly one, RFC 9619
+        return _refuse(query, dns.rcode.FORMERR)
+    try:
+        message = dns.message.from_wire(query)
+    except dns.exception.DNSException:
+        return _refuse(query, dns.rcode.FORMERR)
+    return _answer_question(message, names, ipv6)
+
+
+def tcp_frames(buffer: bytes) -> tuple[tuple[bytes, ...], bytes]:
+    """Split what a TCP client has sent into whole messages and the rest.
+
+    RFC 1035, section 4.2.2: each message comes after its length in two bytes.
+    """
+    messages = []
+    offset = 0
+    while len(buffer) >= offset + 2:
+        end = offset + 2 + int.from_bytes(buffer[offset : offset + 2], "big")
+        if end > len(buffer):
+            break
+        messages.append(buffer[offset + 2 : end])
+        offset = end
+    return tuple(messages), buffer[offset:]
+
+
+def tcp_frame(wire: bytes) -> bytes:
+    """A message as TCP carries it, after its length in two bytes (RFC 1035, section 4.2.2)."""
+    return len(wire).to_bytes(2, "big") + wire
+
+
+def _refuse(query: bytes, rcode: dns.rcode.Rcode) -> Answer:
+    """An answer made from the header alone, where the rest is not understood."""
+    response = dns.message.Message(id=int.from_bytes(query[:2], "big"))
+    response.flags = dns.flags.QR | (int.from_bytes(query[2:4], "big") & _ECHOED_FLAGS)
+    response.set_rcode(rcode)
+    return Answer(
+        wire=response.to_wire(), question="", type="", rcode=dns.rcode.to_text(rcode), addresses=()
+    )
+
+
+def _answer_question(query: dns.message.Message, names: SyntheticNames, ipv6: bool) -> Answer:
+    asked = query.question[0]
+    name = _host(asked.name)
+    rcode = _rcode(query)
+    addresses: tuple[str, ...] = ()
+    if rcode == dns.rcode.NOERROR:
+        addresses = _addresses(asked, name, names, ipv6)
+    return Answer(
+        wire=_response(query, rcode, addresses),
+        question=name,
+        type=dns.rdatatype.to_text(asked.rdtype),
+        rcode=dns.rcode.to_text(rcode),
+        addresses=addresses,
+    )
+
+
+def _host(name: dns.name.Name) -> str:
+    text = name.to_text(omit_final_dot=True)
+    try:
+        return normalise_host(text)
+    except AddressError:
+        return text.lower()
+
+
+def _rcode(query: dns.message.Message) -> dns.rcode.Rcode:
+    asked = query.question[0]
+    if query.edns > 0:
+        return dns.rcode.BADVERS
+    if asked.rdclass not in _ANSWERED_CLASSES:
+        return dns.rcode.REFUSED
+    if len(asked.name) > 1 and asked.name[-2].isdigit():
+        return dns.rcode.NXDOMAIN
+    return dns.rcode.NOERROR
+
+
+def _addresses(
+    asked: dns.rrset.RRset, name: str, names: SyntheticNames, ipv6: bool
+) -> tuple[str, ...]:
+    want_ipv4, want_ipv6 = _ANSWERED_TYPES.get(asked.rdtype, (False, False))
+    wanted = (want_ipv4, want_ipv6 and ipv6)
+    if asked.name == dns.name.root or not any(wanted):
+        return ()
+    is_loopback = name == "localhost" or name.endswith(".localhost")
+    both = _LOOPBACK if is_loopback else names.addresses(name)
+    return tuple(address for address, want in zip(both, wanted, strict=True) if want)
+
+
+def _response(
+    query: dns.message.Message, rcode: dns.rcode.Rcode, addresses: tuple[str, ...]
+) -> bytes:
+    """The message. It has RA set: glibc takes an empty answer without it for a lame server's."""
+    response = dns.message.QueryMessage(id=query.id)
+    response.flags = dns.flags.QR | dns.flags.RA | (query.flags & dns.flags.RD)
+    response.question = query.question
+    if query.edns >= 0:  # RFC 3225, section 3: DO is copied
+        response.use_edns(0, query.ednsflags & dns.flags.DO, EDNS_PAYLOAD_BYTES)
+    response.set_rcode(rcode)
+    for address in addresses:
+        response.answer.append(_record(query.question[0].name, address))
+    return response.to_wire()
+
+
+def _record(name: dns.name.Name, address: str) -> dns.rrset.RRset:
+    kind, rdtype = (AAAA, dns.rdatatype.AAAA) if ":" in address else (A, dns.rdatatype.A)
+    record = kind(dns.rdataclass.IN, rdtype, address)
+    return dns.rrset.from_rdata(name, TTL_SECONDS, record)

@@ -1,0 +1,496 @@
+"""`Egress`, the object that tests hold, and `Session`, what every egress of a run shares.
+
+Knows nothing of pytest: `with Egress() as egress:` works anywhere. Engine and gateway meet here and in `containers`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_egress.authority import Authority
+from pytest_egress.containers import CompletedContainer, Container, Host, Plan, check_result, plan
+from pytest_egress.declarations import block, declare
+from pytest_egress.engine import Engine
+from pytest_egress.errors import CallError, ContainerError, EgressError
+from pytest_egress.exchange import UNSET, DnsQuery, Entry, Exchange, Request
+from pytest_egress.gateway import where_stands
+from pytest_egress.ledger import Ledger, Place, Policy, Window
+from pytest_egress.report import attempt_lines, fold, outcome_text, route_line, subject
+from pytest_egress.routing import Declaration, Route, RouteTable, Scope
+from pytest_egress.verdict import judge, unrouted_entries
+from pytest_egress.waiting import strategies
+
+if TYPE_CHECKING:
+    import docker
+    import trustme
+
+    from pytest_egress.archive import File
+
+DRAIN_SECONDS: Final = 5.0  # for requests that have begun when a test ends
+
+
+def default_client() -> docker.DockerClient:
+    """The client of the engine that the environment names."""
+    import docker
+
+    return docker.from_env()
+
+
+def default_ca() -> trustme.CA:
+    """A CA of this run alone."""
+    import trustme
+
+    return trustme.CA()
+
+
+class Session(Host):
+    """One engine, one CA, one ledger.
+
+    Args:
+        client: Makes the engine's client; called when the first container starts.
+        ca: Makes the CA; called when the first container starts.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: Callable[[], docker.DockerClient] = default_client,
+        ca: Callable[[], trustme.CA] = default_ca,
+    ) -> None:
+        self._make_ca = ca
+        self.engine = Engine(client, uuid.uuid4().hex)
+        self.ledger = Ledger()
+        self.scopes: list[Egress] = []
+        self.containers: list[Container] = []  # those that live, and those that this test has started
+        self.bundles: dict[str, dict[str, File]] = {}
+        self._between: list[Window] = []
+
+    @functools.cached_property
+    def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
+        """Issues the leaves."""
+        return Authority(self._make_ca())
+
+    def place(self, container: Container) -> Place:
+        """The window and the routes for what a container attempts now."""
+        with self.ledger.changed:
+            if container.start_window is not None:
+                return Place(window=container.start_window, tables=container.owner.tables())
+            if self.ledger.window is not None:
+                return Place(window=self.ledger.window, tables=self.scopes[-1].tables() if self.scopes else ())
+            return Place(window=container.owner.between, tables=container.owner.tables())
+
+    def open_window(self, policy: Policy = "fail") -> Window:
+        """Begin a test: what begins from now on belongs to it."""
+        window = Window(policy=policy)
+        with self.ledger.changed:
+            self.ledger.window = window
+            self.containers = self.live()
+        return window
+
+    def close_window(self, window: Window, timeout: float = DRAIN_SECONDS) -> None:
+        """End a test, when all that had begun in it has ended.
+
+        Args:
+            timeout: Seconds for handlers that still run; one that runs on becomes part of the verdict.
+        """
+        if self.ledger.window is not window:
+            return
+        for container in self.live():
+            container.settle()
+        if not self.ledger.wait_for(lambda: not window.activities, timeout):
+            window.stuck += self._stuck(window, timeout)
+        with self.ledger.changed:
+            self.ledger.window = None
+
+    def _stuck(self, window: Window, timeout: float) -> Iterator[str]:
+        for activity in window.activities:
+            where = where_stands(activity.thread)
+            if activity.route is not None:
+                yield f"the handler of {route_line(activity.route)} still ran {timeout:g} s after the test\n  for {activity.what}\n  at {where}"
+
+    def live(self) -> list[Container]:
+        """The containers that have not been removed."""
+        return [container for egress in self.scopes for container in egress.containers]
+
+    def any_container(self, window: Window) -> bool:
+        """Whether a container ran while a window was open."""
+        return bool(self.live() or self.containers_of(window))
+
+    def containers_of(self, window: Window) -> list[Container]:
+        """The containers that were started in a window."""
+        return [container for container in self.containers if container.born is window]
+
+    def name(self, image: str) -> str:
+        """A name for the ledger: the image's last part, numbered where it is taken."""
+        short = image.rpartition("/")[2]
+        taken = sum(1 for container in self.containers if container.name.partition("#")[0] == short)
+        return f"{short}#{taken + 1}" if taken else short
+
+    def outside(self) -> list[str]:
+        """What shared containers did outside of any test, as lines."""
+        entries = [e for window in self._between for e in window.entries if not isinstance(e, DnsQuery)]
+        return [f"{e.container}: {outcome_text(e)}" + (f"  ({n} times)" if n > 1 else "") for e, n in fold(entries)]
+
+    def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
+        """Title and tail of the log, for each container that runs or ran in a window."""
+        shown = self.live() + (self.containers_of(window) if window else [])
+        tails = {container.name: container.log_tail() for container in shown}
+        return [(f"container {name}", tail) for name, tail in tails.items() if tail]
+
+    def between(self) -> Window:
+        """A window for what falls outside of tests."""
+        self._between.append(Window())
+        return self._between[-1]
+
+    def close(self) -> None:
+        """Remove all that is left; calling it again does nothing."""
+        for egress in reversed(self.scopes.copy()):
+            egress.close()
+
+
+class Egress:
+    """Routes, containers, ledger and assertions of one scope.
+
+    Outside of pytest use it as a context manager; leaving it judges what happened as the end of a test would.
+
+    Args:
+        session: Of the run; a new one by default.
+        parent: The next wider scope.
+        scope: How far its routes and containers reach.
+
+    Attributes:
+        routes: Those declared here, in order, removed ones too.
+        containers: Those started here that have not been removed.
+    """
+
+    def __init__(
+        self, *, session: Session | None = None, parent: Egress | None = None, scope: Scope = "test"
+    ) -> None:
+        self.session: Final = session or Session()
+        self.parent: Final = parent
+        self.scope: Final[Scope] = scope
+        self.table: Final = RouteTable()
+        self.routes: list[Route] = []
+        self.containers: list[Container] = []
+        self.between: Final = self.session.between()
+        self._starts: list[Window] = []
+        self._window: Window | None = self.session.ledger.window
+        with self.session.ledger.changed:
+            self.session.scopes.append(self)
+
+    def tables(self) -> list[RouteTable]:
+        """The route tables that apply here, nearest first."""
+        return [self.table, *(self.parent.tables() if self.parent else [])]
+
+    # Routes.
+
+    def intercept_https(
+        self,
+        address: str,
+        handler: object = None,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = UNSET,
+        content: bytes | None = None,
+        match: Callable[[Request], object] | None = None,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route:
+        """Answer HTTPS requests to an address; a call, or a decorator of the handler.
+
+        Args:
+            address: `host[:port]`, port 443 where none is given.
+            handler: A function of the `Request`, or a static answer; absent: 200, empty.
+            method: Compared without case.
+            path: The whole path without query; `*` is any run of characters.
+            query: The given keys; others are allowed.
+            headers: The given fields; others are allowed.
+            json: The body, by equality.
+            content: The body, by equality.
+            match: A predicate of the `Request`.
+            times: How many requests it answers; fewer fail the test.
+            optional: It need not be called.
+            name: For `egress[name]`.
+
+        Raises:
+            AddressError, TypeError, ValueError: With the value, and what is accepted.
+        """
+        match_fields = {"method": method, "path": path, "query": query, "headers": headers, "json": json, "content": content, "match": match}
+        return self._add(declare("intercept_https", address, handler, times=times, optional=optional, name=name, **match_fields))
+
+    def intercept_http(
+        self,
+        address: str,
+        handler: object = None,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = UNSET,
+        content: bytes | None = None,
+        match: Callable[[Request], object] | None = None,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route:
+        """As `intercept_https`, for plain HTTP; port 80 where none is given."""
+        match_fields = {"method": method, "path": path, "query": query, "headers": headers, "json": json, "content": content, "match": match}
+        return self._add(declare("intercept_http", address, handler, times=times, optional=optional, name=name, **match_fields))
+
+    def block(self, address: str) -> Route:
+        """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
+        return self._add(block(address))
+
+    def _add(self, declaration: Declaration) -> Route:
+        route = Route(declaration, scope=self.scope, place=caller(), log=self.session.ledger)
+        with self.session.ledger.changed:
+            self.routes.append(route)
+            self.table.add(route)
+        return route
+
+    def __getitem__(self, key: str) -> Route:
+        """The route with that name, or else that address as declared, in the nearest scope that has one.
+
+        Raises:
+            LookupError: There is none, or there are several; the text lists them.
+        """
+        egress: Egress | None = self
+        while egress is not None:
+            for field in ("name", "address"):
+                found = [route for route in egress.routes if getattr(route, field) == key and not route.removed]
+                if len(found) == 1:
+                    return found[0]
+                if found:
+                    listed = "\n".join(f"  {route_line(route)}" for route in found)
+                    raise LookupError(f"{len(found)} routes are called {key!r}; give one a name= of its own:\n{listed}")
+            egress = egress.parent
+        known = "\n".join(f"  {route_line(route)}" for route in self._all_routes())
+        raise LookupError(f"no route is called {key!r}; there are:\n{known}" if known else f"no route is called {key!r}; none is declared")
+
+    def _all_routes(self) -> list[Route]:
+        return [*self.routes, *(self.parent._all_routes() if self.parent else [])]
+
+    # Containers.
+
+    def start(
+        self,
+        image: str,
+        command: Sequence[str] | str | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
+        user: str | None = None,
+        workdir: str | None = None,
+        entrypoint: Sequence[str] | str | None = None,
+        input: str | bytes | None = None,
+        wait: object = None,
+        timeout: float = 60,
+        **docker_options: Any,
+    ) -> Container:
+        """Start a container and return when it is ready. It is removed at the end of this scope.
+
+        Args:
+            image: Its name; pulled when it is missing, outside of `timeout`.
+            command: A list of arguments, or a string that is split as `docker run` would.
+            env: Environment variables; they win over those that carry the CA.
+            files: Path in the container to content, put in before the start.
+            input: What its standard input gives.
+            wait: `port_open(port)`, `http_ok(port, path)`, `log_line(pattern)`, or a list of them.
+            timeout: Seconds until it must be ready.
+            docker_options: As docker-py's `containers.create` takes them, without those that would leave the sidecar.
+
+        Raises:
+            ImageError, EngineError, LinkError: The engine cannot; the text says what to do.
+            CommandError, ContainerTimeoutError: It is not ready; its logs are in the text.
+            UnroutedError: Started at a wider scope, it attempted something that no route claims.
+        """
+        __tracebackhide__ = True
+        conditions = strategies(wait)
+        options = docker_options | {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
+        container = self._launch(image, plan(image, command, env=env, files=files, input=input, options=options))
+        try:
+            container.become_ready(conditions, timeout)
+            self._end_start(container)
+        except BaseException as error:
+            self._discard(container)
+            raise self._explain(container, error) from error.__cause__
+        return container
+
+    def _launch(self, image: str, checked: Plan) -> Container:
+        container = Container(self.session, self.session.name(image), checked, self)
+        self.session.containers.append(container)
+        if self.scope != "test":
+            running = self.session.ledger.window
+            container.start_window = Window(policy=running.policy if running else "fail")
+            self._starts.append(container.start_window)
+        container.launch()
+        self.containers.append(container)
+        return container
+
+    def _discard(self, container: Container) -> None:
+        container.stop()
+        self.containers.remove(container)
+
+    def _end_start(self, container: Container) -> None:
+        """What a shared container attempts until here belongs to no test; unrouted, it fails the fixture's set-up."""
+        __tracebackhide__ = True
+        window = container.start_window
+        if window is None:
+            return
+        container.settle()
+        self.session.ledger.wait_for(lambda: not window.activities, DRAIN_SECONDS)
+        container.start_window = None
+        if (verdict := judge(window, [])) is not None:
+            raise verdict
+
+    def _explain(self, container: Container, error: BaseException) -> BaseException:
+        """A readiness error, with what was unrouted meanwhile."""
+        window = container.start_window or self.session.ledger.window
+        unrouted = unrouted_entries([e for e in window.entries if e.container == container.name]) if window else []
+        if not isinstance(error, ContainerError) or not unrouted:
+            return error
+        lines = [line for entry, count in fold(unrouted) for line in attempt_lines(entry, count)]
+        text = "\n".join([str(error), "Meanwhile no route claimed:", *lines])
+        return type(error)(text, logs=error.logs, exit_code=error.exit_code)
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str] | str | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes | Path] | None = None,
+        user: str | None = None,
+        workdir: str | None = None,
+        entrypoint: Sequence[str] | str | None = None,
+        input: str | bytes | None = None,
+        timeout: float = 60,
+        check: bool = False,
+        **docker_options: Any,
+    ) -> CompletedContainer:
+        """Run a container to its end, and return when everything it sent has been handled.
+
+        Args:
+            timeout: Seconds until it must have ended.
+            check: Raise `CommandError` when it exits with another code than 0.
+
+        The other arguments are those of `start`.
+
+        Raises:
+            ImageError, EngineError, LinkError: The engine cannot; the text says what to do.
+            ContainerTimeoutError: It still ran; its logs are in the text.
+            CommandError: `check`, and it failed; its logs are in the text.
+        """
+        __tracebackhide__ = True
+        options = docker_options | {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
+        container = self._launch(image, plan(image, command, env=env, files=files, input=input, options=options))
+        try:
+            result = container.wait(timeout)
+            self._end_start(container)
+        finally:
+            self._discard(container)
+        if check:
+            check_result(container, result)
+        return result
+
+    # What happened.
+
+    @property
+    def ledger(self) -> list[Entry]:
+        """Every attempt in order: of a test those of its window; of a wider scope its containers' own, then those of the running test."""
+        with self.session.ledger.changed:
+            own = [self._window] if self.scope == "test" and self._window else [self.session.ledger.window]
+            windows = [*self._starts, self.between, *(window for window in own if window is not None)]
+            return sorted((e for window in windows for e in window.entries), key=lambda entry: entry.started)
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The HTTP part of the ledger."""
+        return [entry for entry in self.ledger if isinstance(entry, Exchange)]
+
+    def assert_no_egress(self) -> None:
+        """Hold that nothing was attempted: no request, no connection, no packet.
+
+        Raises:
+            CallError: Something was; the text lists it.
+        """
+        __tracebackhide__ = True
+        self.assert_only()
+
+    def assert_only(self, *addresses: str) -> None:
+        """Hold that every attempt was for one of these addresses.
+
+        Raises:
+            CallError: There were others; the text lists them.
+        """
+        __tracebackhide__ = True
+        from pytest_egress.address import parse_address
+
+        allowed = [parse_address(address, default_port=None) for address in addresses]
+        others = [
+            entry
+            for entry in self.ledger
+            if not isinstance(entry, DnsQuery) and not any(a.matches(entry.host, entry.port or 0) for a in allowed)
+        ]
+        if others:
+            expected = f"only {', '.join(addresses)}" if addresses else "no egress"
+            lines = [f"  {subject(entry)}" + (f"  ({count} times)" if count > 1 else "") for entry, count in fold(others)]
+            raise CallError("\n".join([f"expected {expected}; there also was:" if addresses else "expected no egress; there was:", *lines]))
+
+    # Its end.
+
+    def close(self, keep: bool = False) -> None:
+        """Remove its containers; calling it again does nothing.
+
+        Args:
+            keep: Leave the targets, stopped, for a look at them.
+        """
+        for container in reversed(self.containers):
+            container.close(keep)
+        self.containers.clear()
+        with self.session.ledger.changed:
+            if self in self.session.scopes:
+                self.session.scopes.remove(self)
+
+    def __enter__(self) -> Egress:
+        self._window = self.session.open_window()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        window = self._window or Window()
+        try:
+            self.session.close_window(window)
+            verdict: EgressError | None = None
+            if kind is None:
+                verdict = judge(window, self.routes, any_container=self.session.any_container(window))
+        finally:
+            self.close()
+        if verdict is not None:
+            raise verdict
+
+
+HERE: Final = os.path.dirname(os.path.abspath(__file__))
+
+
+def caller() -> str:
+    """`file.py:12` of the nearest code that is not ours; "" where that is a test framework's (a marker)."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == HERE:
+        frame = frame.f_back
+    path = frame.f_code.co_filename
+    if any(part in path for part in (f"{os.sep}_pytest{os.sep}", f"{os.sep}pluggy{os.sep}")):
+        return ""
+    return f"{os.path.basename(path)}:{frame.f_lineno}"
+
+

@@ -1,0 +1,130 @@
+"""The few calls we make of a Docker engine, with errors that say what to type. Nothing else talks to docker-py."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import docker.errors
+import requests.exceptions
+
+from pytest_egress.errors import EngineError, ImageError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container as DockerContainer
+    from docker.models.images import Image
+
+log = logging.getLogger(__name__)
+SESSION_LABEL: Final = "org.pytest-egress.session"
+
+
+class Engine:
+    """One Docker engine, contacted when first needed.
+
+    Args:
+        client: Makes the client; called once.
+        session: Value of the label that every container of this run carries.
+    """
+
+    def __init__(self, client: Callable[[], DockerClient], session: str) -> None:
+        self._make_client = client
+        self.labels: Final = {SESSION_LABEL: session}
+
+    @functools.cached_property
+    def client(self) -> DockerClient:
+        """The client, once it has had an answer from its engine.
+
+        Raises:
+            EngineError: Nothing answers.
+        """
+        try:
+            client = self._make_client()
+            client.ping()
+        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+            raise EngineError(
+                f"no Docker engine answers at {engine_address()}: {root_cause(error)}\n"
+                "Start one (`systemctl start docker`, Docker Desktop), or name another with DOCKER_HOST; "
+                "`docker info` shows whether it answers."
+            ) from None
+        return client
+
+    def image(self, name: str) -> Image:
+        """The image, pulled when the engine does not have it.
+
+        Raises:
+            ImageError: It is not there and cannot be pulled.
+        """
+        with suppress(docker.errors.ImageNotFound), engine_errors(f"look up the image {name!r}"):
+            return self.client.images.get(name)
+        log.info("pulling %s", name)
+        repository, tag = split_image(name)
+        try:
+            for step in self.client.api.pull(repository, tag=tag, stream=True, decode=True):
+                log.debug("%s: %s %s", name, step.get("status", ""), step.get("progress", ""))
+                if "error" in step:
+                    raise docker.errors.APIError(step["error"])
+            return self.client.images.get(name)
+        except (docker.errors.APIError, requests.exceptions.RequestException) as error:
+            raise ImageError(
+                f"the image {name!r} is not on the engine and cannot be pulled: {explanation(error)}\n"
+                f"Check the name (`docker images` lists what is there), build it (`docker build -t {name} .`), "
+                f"or log in to its registry."
+            ) from None
+
+    def create(self, image: str, command: object, **options: Any) -> DockerContainer:
+        """Create a container, labelled as ours (`POST /containers/create`)."""
+        labels = dict(options.pop("labels", None) or {}) | self.labels
+        with engine_errors(f"create a container of {image!r}"):
+            return self.client.containers.create(image, command, labels=labels, **options)  # type: ignore[arg-type]
+
+    def remove(self, container: DockerContainer) -> None:
+        """Remove a container with its anonymous volumes, running or not; no error where it is gone already."""
+        try:
+            container.remove(force=True, v=True)
+        except docker.errors.APIError as error:
+            if error.status_code not in (404, 409):  # gone, or its removal is in progress
+                raise EngineError(f"cannot remove the container {container.id}: {explanation(error)}") from None
+
+
+@contextmanager
+def engine_errors(action: str) -> Iterator[None]:
+    """Turn what docker-py raises into an `EngineError` that names the action and quotes the engine's own sentence."""
+    try:
+        yield
+    except docker.errors.ImageNotFound:
+        raise
+    except docker.errors.APIError as error:
+        raise EngineError(f"the engine did not {action}: {explanation(error)}") from None
+    except requests.exceptions.RequestException as error:
+        raise EngineError(f"the engine at {engine_address()} did not {action}: {root_cause(error)}") from None
+
+
+def explanation(error: Exception) -> str:
+    """The engine's own sentence."""
+    return str(getattr(error, "explanation", None) or error)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first of a chain of exceptions: docker-py and requests wrap the one that says something."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
+
+
+def engine_address() -> str:
+    """What docker-py connects to."""
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+def split_image(name: str) -> tuple[str, str | None]:
+    """Repository and tag (or digest) as the pull endpoint takes them; the tag is `latest` where none is written."""
+    if "@" in name:
+        repository, _, digest = name.partition("@")
+        return repository, digest
+    repository, _, tag = name.rpartition(":")
+    return (repository, tag) if repository and "/" not in tag else (name, "latest")

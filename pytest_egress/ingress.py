@@ -1,0 +1,107 @@
+"""Reaches a target's port from the test: a loopback port whose connections go into the sidecar's namespace.
+
+Nothing is published. This module knows nothing of containers; each connection is two threads that copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+
+COPY_BYTES: Final = 64 * 1024
+CONNECT_SECONDS: Final = 5.0
+
+
+class Ingress:
+    """A listener on 127.0.0.1 for one port of a target.
+
+    Args:
+        connect: Makes a connection into the namespace; OSError where the port is closed.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address: Final[tuple[str, int]] = self._listener.getsockname()
+        self._open: set[socket.socket] = set()
+        self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._spawn(self._accept)
+
+    def close(self) -> None:
+        """End every connection and every thread."""
+        with self._lock:
+            self._stopping = True
+            shut(self._listener)
+            for sock in self._open:
+                shut(sock)
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(CONNECT_SECONDS)
+        self._listener.close()
+
+    def _spawn(self, target: Callable[..., None], *args: object) -> None:
+        def run() -> None:
+            try:
+                target(*args)
+            finally:
+                with self._lock:
+                    self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, name=f"egress ingress {self.address[1]}", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                if self._stopping:
+                    return
+                continue
+            self._spawn(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        """Connect, then copy both ways; a closed port looks closed, late by one accept."""
+        with client:
+            try:
+                inside = self._connect()
+            except OSError:
+                return
+            with inside:
+                if not self._enter(client, inside):
+                    return
+                back = threading.Thread(target=copy, args=(inside, client), daemon=True)
+                back.start()
+                copy(client, inside)
+                back.join()
+                with self._lock:
+                    self._open -= {client, inside}
+
+    def _enter(self, *sockets: socket.socket) -> bool:
+        with self._lock:
+            self._open.update(sockets)
+            return not self._stopping
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    """Copy until end of file, and pass that on."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(COPY_BYTES):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+        return
+    shut(sink)  # an error on one side ends both
+    shut(source)
+
+
+def shut(sock: socket.socket) -> None:
+    """Wake whoever blocks on it."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,54 @@
+"""Judges a window: the most telling complaint about it, or None. Says what; `report` says how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_egress.errors import EgressError, HandlerError, NeverCalledError, TamperingError, UnroutedError
+from pytest_egress.exchange import DnsQuery, Entry, Exchange
+from pytest_egress.ledger import Window
+from pytest_egress.report import handler_error_text, never_called_text, unrouted_text
+from pytest_egress.routing import Route
+
+
+def judge(
+    window: Window, routes: Sequence[Route], *, assert_all_called: bool = True, any_container: bool = True
+) -> EgressError | None:
+    """Tampering, then a handler's error, then unrouted attempts, then routes never called.
+
+    Args:
+        window: Closed and drained.
+        routes: Those declared for the test alone.
+        assert_all_called: Whether they must have been called.
+        any_container: Whether a container ran: without one, the text says that egress does not see the test process.
+    """
+    if window.complaints:
+        return TamperingError("\n".join(window.complaints))
+    if (broken := first_handler_error(window)) is not None:
+        error = HandlerError(handler_error_text(broken))
+        error.__cause__ = broken.error
+        return error
+    if window.stuck:
+        return HandlerError("\n".join(window.stuck))
+    if unrouted := unrouted_entries(window.entries):
+        return UnroutedError(unrouted_text(unrouted))
+    if assert_all_called and (idle := [route for route in routes if is_missing(route)]):
+        return NeverCalledError(never_called_text(idle, window.entries, any_container=any_container))
+    return None
+
+
+def first_handler_error(window: Window) -> Exchange | None:
+    """The first exchange whose handler raised."""
+    return next((e for e in window.entries if isinstance(e, Exchange) and e.error is not None), None)
+
+
+def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """The attempts that fail a test."""
+    return [entry for entry in entries if entry.outcome == "unrouted" and not isinstance(entry, DnsQuery)]
+
+
+def is_missing(route: Route) -> bool:
+    """Whether a route had to be called and was not, or not as often as its `times`."""
+    if route.kind == "block" or route.optional or route.removed or route.expected_idle or route.scope != "test":
+        return False
+    return route.lifetime_count < (route.times or 1)

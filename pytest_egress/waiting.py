@@ -1,0 +1,108 @@
+"""When a started container is ready: `port_open`, `http_ok`, `log_line`.
+
+Each is a value whose `missing` says what is not there yet, or None. The container is asked, never slept for.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+PROBE_SECONDS = 2.0  # of one attempt; the next one follows until the container's own timeout
+
+
+class Probed(Protocol):
+    """What a strategy needs of a container."""
+
+    def connect(self, port: int, timeout: float) -> socket.socket: ...
+
+    def logs(self) -> str: ...
+
+
+class Strategy(Protocol):
+    """A condition of readiness."""
+
+    def missing(self, container: Probed) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class PortOpen:
+    port: int
+
+    def missing(self, container: Probed) -> str | None:
+        try:
+            container.connect(self.port, PROBE_SECONDS).close()
+        except OSError as error:
+            return f"port {self.port} is not open ({error.strerror or error})"
+        return None
+
+
+@dataclass(frozen=True)
+class HttpOk:
+    port: int
+    path: str
+
+    def missing(self, container: Probed) -> str | None:
+        what = f"GET :{self.port}{self.path}"
+        connection = http.client.HTTPConnection("localhost", self.port, timeout=PROBE_SECONDS)
+        try:
+            connection.sock = container.connect(self.port, PROBE_SECONDS)
+            connection.sock.settimeout(PROBE_SECONDS)
+            connection.request("GET", self.path)
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            return f"{what} is not answered ({error})"
+        finally:
+            connection.close()
+        return None if 200 <= status < 400 else f"{what} is answered with {status}"
+
+
+@dataclass(frozen=True)
+class LogLine:
+    pattern: re.Pattern[str]
+
+    def missing(self, container: Probed) -> str | None:
+        if self.pattern.search(container.logs()):
+            return None
+        return f"no line of the log matches {self.pattern.pattern!r}"
+
+
+def port_open(port: int) -> Strategy:
+    """Ready when a TCP connection to this port of the container is accepted."""
+    return PortOpen(check_port(port))
+
+
+def http_ok(port: int, path: str = "/") -> Strategy:
+    """Ready when `GET path` on this port is answered with a status from 200 to 399."""
+    if not path.startswith("/"):
+        raise ValueError(f"http_ok(path={path!r}): a path starts with /")
+    return HttpOk(check_port(port), path)
+
+
+def log_line(pattern: str | re.Pattern[str]) -> Strategy:
+    """Ready when a regular expression is found in what the container has written, both streams."""
+    return LogLine(re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern)
+
+
+def check_port(port: object) -> int:
+    """The port, or a ValueError."""
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        raise ValueError(f"{port!r} is no port; it takes an int from 1 to 65535")
+    return port
+
+
+def strategies(wait: object) -> list[Strategy]:
+    """`wait=` as a list.
+
+    Raises:
+        TypeError: It is no strategy; the text lists them.
+    """
+    listed: list[Any]
+    listed = list(wait) if isinstance(wait, (list, tuple)) else [] if wait is None else [wait]
+    for strategy in listed:
+        if not callable(getattr(strategy, "missing", None)):
+            raise TypeError(f"wait= takes port_open(port), http_ok(port, path), log_line(pattern), or a list of them, not {strategy!r}")
+    return listed
