@@ -438,7 +438,7 @@ def _parse_ip(text: str) -> _IPAddress:
     except ValueError:
         if ":" in text:
             raise _Refusal(
-                "it has several colons and is no IPv6 address; "
+                "it has colons and is no IPv6 address; "
                 "a port comes after brackets, as in '[2001:db8::7]:443'"
             ) from None
         raise _Refusal(f"{text!r} ends in a number and is no IPv4 address") from None

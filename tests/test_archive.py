@@ -1,0 +1,142 @@
+"""The standard library's `tarfile` reads what we write, and writes what we read."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_egress.archive import File, build_tar, read_tar
+
+
+def members(archive: bytes) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as reader:
+        return {member.name: member for member in reader}
+
+
+def test_a_file_keeps_its_content_and_attributes() -> None:
+    file = File(content=b"#!/bin/sh\n", mode=0o4755, uid=1000, gid=2000, mtime=1_700_000_000)
+    archive = build_tar({"/usr/local/bin/run": file})
+    member = members(archive)["usr/local/bin/run"]
+    assert (member.type, member.mode, member.uid, member.gid, member.mtime) == (
+        tarfile.REGTYPE,
+        0o4755,
+        1000,
+        2000,
+        1_700_000_000,
+    )
+    assert read_tar(archive) == {"usr/local/bin/run": file}
+
+
+def test_bytes_alone_are_a_file_that_root_owns_and_all_may_read() -> None:
+    member = members(build_tar({"/ca.pem": b"pem"}))["ca.pem"]
+    assert (member.mode, member.uid, member.gid, member.mtime, member.size) == (0o644, 0, 0, 0, 3)
+
+
+def test_directories_are_only_those_asked_for_and_come_before_their_files() -> None:
+    archive = build_tar(
+        {"/opt/egress/ca/ca.pem": b""}, directories=["/opt/egress/ca", "/opt/egress"]
+    )
+    found = members(archive)
+    assert list(found) == ["opt/egress", "opt/egress/ca", "opt/egress/ca/ca.pem"]
+    assert [member.isdir() for member in found.values()] == [True, True, False]
+    assert {found[name].mode for name in ("opt/egress", "opt/egress/ca")} == {0o755}
+
+
+def test_parents_of_a_file_get_no_entry() -> None:
+    assert list(members(build_tar({"/etc/ssl/certs/ca.pem": b""}))) == ["etc/ssl/certs/ca.pem"]
+
+
+def test_entries_are_sorted_and_equal_archives_are_equal_bytes() -> None:
+    files = {"/b": b"1", "/a/c": b"2", "/a.txt": b"3"}
+    archive = build_tar(files)
+    assert list(members(archive)) == ["a.txt", "a/c", "b"]
+    assert archive == build_tar(dict(reversed(files.items())))
+
+
+def test_nothing_is_an_archive_too() -> None:
+    assert read_tar(build_tar({})) == {}
+
+
+@pytest.mark.parametrize("path", ["/etc//ssl/./ca.pem", "//etc/ssl/ca.pem", "/etc/ssl/ca.pem/"])
+def test_a_path_has_one_spelling_in_the_archive(path: str) -> None:
+    assert list(members(build_tar({path: b""}))) == ["etc/ssl/ca.pem"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/" + "d/" * 300 + "f", f"/{'x' * 255}", "/bücher/ca.pem", "/\udcff"]
+)
+def test_long_and_unusual_names_survive(path: str) -> None:
+    assert list(members(build_tar({path: b""}))) == [path[1:]]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "cannot put '' into a container: its path is not absolute"),
+        ("ca.pem", "cannot put 'ca.pem' into a container: its path is not absolute"),
+        ("/", "cannot put '/' into a container: it is the root itself"),
+        ("//.//", "cannot put '//.//' into a container: it is the root itself"),
+        ("/a/../b", "cannot put '/a/../b' into a container: '..' may lead anywhere"),
+        ("/a\0b", r"cannot put '/a\x00b' into a container: no path has a null character"),
+    ],
+)
+def test_a_path_that_names_no_file_is_refused(path: str, message: str) -> None:
+    for files, directories in (({path: b""}, []), ({}, [path])):
+        with pytest.raises(ValueError) as error:
+            build_tar(files, directories)
+        assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("files", "directories"),
+    [({"/a/b": b"", "/a//b": b""}, []), ({"/a": b""}, ["/a"]), ({}, ["/a", "/a"])],
+)
+def test_a_path_that_occurs_twice_is_refused(
+    files: dict[str, bytes], directories: list[str]
+) -> None:
+    with pytest.raises(ValueError, match="into an archive twice"):
+        build_tar(files, directories)
+
+
+def test_only_regular_files_are_read() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as writer:
+        for name, kind in (("d", tarfile.DIRTYPE), ("l", tarfile.SYMTYPE), ("p", tarfile.FIFOTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "f"
+            writer.addfile(member)
+        writer.addfile(tarfile.TarInfo("f"))
+    assert list(read_tar(buffer.getvalue())) == ["f"]
+
+
+def test_what_is_no_archive_is_an_error_of_tarfile() -> None:
+    with pytest.raises(tarfile.TarError):
+        read_tar(b"not found" * 100)
+
+
+PATHS = st.lists(
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1).filter(
+        lambda part: part not in (".", "..")
+    ),
+    min_size=1,
+    max_size=4,
+).map("/".join)
+FILES = st.builds(
+    File,
+    content=st.binary(),
+    mode=st.integers(0, 0o7777),
+    uid=st.integers(0, 2**32 - 2),
+    gid=st.integers(0, 2**32 - 2),
+    mtime=st.integers(0, 2**33),
+)
+
+
+@given(st.dictionaries(PATHS, FILES), st.integers(1, 5000))
+def test_what_was_built_is_read_back_from_any_chunks(files: dict[str, File], size: int) -> None:
+    archive = build_tar({f"/{path}": file for path, file in files.items()})
+    chunks = (archive[at : at + size] for at in range(0, len(archive), size))
+    assert read_tar(chunks) == files

@@ -1,0 +1,321 @@
+"""dnspython is the client; then the table of names, TCP framing, and garbage."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pytest_egress.dns import (
+    IPV4_NETWORK,
+    IPV6_NETWORK,
+    MAX_NAMES,
+    TTL_SECONDS,
+    Answer,
+    SyntheticNames,
+    answer,
+    tcp_frame,
+    tcp_frames,
+)
+
+
+def query(
+    name: str | dns.name.Name, kind: str = "A", **options: object
+) -> dns.message.QueryMessage:
+    return dns.message.make_query(name, kind, **options)  # type: ignore[arg-type]
+
+
+def ask(
+    message: dns.message.Message, names: SyntheticNames | None = None, *, ipv6: bool = True
+) -> tuple[Answer, dns.message.Message]:
+    """Our answer, and how dnspython reads it, which takes it for the answer to its query."""
+    given_answer = answer(message.to_wire(), names or SyntheticNames(), ipv6=ipv6)
+    assert given_answer is not None
+    response = dns.message.from_wire(given_answer.wire)
+    assert message.is_response(response)
+    return given_answer, response
+
+
+def records(response: dns.message.Message) -> list[str]:
+    return [str(rrset) for rrset in response.answer]
+
+
+def header(*, flags: int = 0, questions: int = 1) -> bytes:
+    return b"\x12\x34" + flags.to_bytes(2, "big") + questions.to_bytes(2, "big") + bytes(6)
+
+
+QUESTION = b"\x03api\x07example\x03com\x00\x00\x01\x00\x01"
+
+
+# What is answered
+
+
+@pytest.mark.parametrize(
+    ("kind", "addresses"),
+    [
+        ("A", ("198.18.0.1",)),
+        ("AAAA", ("fd00:198:18::1",)),
+        ("ANY", ("198.18.0.1", "fd00:198:18::1")),
+    ],
+)
+def test_every_name_has_an_address_of_each_family(kind: str, addresses: tuple[str, ...]) -> None:
+    given_answer, response = ask(query("api.example.com", kind))
+    assert given_answer == Answer(
+        wire=given_answer.wire,
+        question="api.example.com",
+        type=kind,
+        rcode="NOERROR",
+        addresses=addresses,
+    )
+    assert records(response) == [
+        f"api.example.com. {TTL_SECONDS} IN {'AAAA' if ':' in address else 'A'} {address}"
+        for address in addresses
+    ]
+
+
+@pytest.mark.parametrize("kind", ["HTTPS", "SVCB", "MX", "TXT", "SRV", "PTR", "NS", "TYPE65000"])
+def test_other_types_are_empty(kind: str) -> None:
+    given_answer, response = ask(query("api.example.com", kind))
+    assert (given_answer.type, given_answer.rcode, given_answer.addresses) == (kind, "NOERROR", ())
+    assert records(response) == []
+
+
+def test_a_client_without_ipv6_gets_no_aaaa() -> None:
+    assert ask(query("api.example.com", "AAAA"), ipv6=False)[0].addresses == ()
+    assert ask(query("api.example.com", "ANY"), ipv6=False)[0].addresses == ("198.18.0.1",)
+
+
+@pytest.mark.parametrize("name", ["localhost", "db.LOCALHOST"])
+def test_localhost_is_loopback_and_takes_no_address(name: str) -> None:
+    names = SyntheticNames()
+    assert ask(query(name), names)[0].addresses == ("127.0.0.1",)
+    assert ask(query(name, "AAAA"), names)[0].addresses == ("::1",)
+    assert ask(query("next.test"), names)[0].addresses == ("198.18.0.1",)
+
+
+@pytest.mark.parametrize("name", ["192.0.2.7", "1.2.3", "api.7"])
+def test_a_name_that_ends_in_a_number_does_not_exist(name: str) -> None:
+    given_answer, response = ask(query(name))
+    assert (given_answer.question, given_answer.rcode) == (name, "NXDOMAIN")
+    assert (response.rcode(), records(response)) == (dns.rcode.NXDOMAIN, [])
+
+
+def test_the_root_has_no_address() -> None:
+    given_answer, _ = ask(query("."))
+    assert (given_answer.question, given_answer.rcode, given_answer.addresses) == (
+        ".",
+        "NOERROR",
+        (),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("API.Example.COM", "api.example.com"),
+        ("_sip._tcp.example.com", "_sip._tcp.example.com"),
+        ("münchen.test", "xn--mnchen-3ya.test"),
+        (dns.name.Name([b"A b", b"\xff*", b"test", b""]), r"a\032b.\255*.test"),
+    ],
+)
+def test_a_question_is_told_in_normal_form(name: str | dns.name.Name, question: str) -> None:
+    names = SyntheticNames()
+    given_answer, _ = ask(query(name), names)
+    assert given_answer.question == question
+    assert names.name(given_answer.addresses[0]) == question
+
+
+def test_the_case_of_a_name_is_echoed_and_makes_no_difference() -> None:
+    names = SyntheticNames()
+    mixed, response = ask(query("aPi.ExamPLE.com"), names)
+    assert response.question[0].name.to_text() == "aPi.ExamPLE.com."
+    assert response.answer[0].name.to_text() == "aPi.ExamPLE.com."
+    assert mixed.addresses == ask(query("api.example.com"), names)[0].addresses
+
+
+def test_an_answer_says_that_recursion_is_available() -> None:
+    _, response = ask(query("api.example.com", "HTTPS"))
+    assert response.flags == dns.flags.QR | dns.flags.RD | dns.flags.RA
+
+
+# Classes, EDNS and size
+
+
+def test_any_class_is_answered_and_chaos_is_refused() -> None:
+    anything, _ = ask(query("api.example.com", rdclass="ANY"))
+    assert anything.addresses == ("198.18.0.1",)
+    chaos, response = ask(query("version.bind", "TXT", rdclass="CH"))
+    assert (chaos.rcode, response.rcode()) == ("REFUSED", dns.rcode.REFUSED)
+
+
+def test_edns_is_answered_by_edns_and_only_by_request() -> None:
+    _, plain = ask(query("api.example.com", use_edns=False))
+    _, extended = ask(query("api.example.com", use_edns=0, payload=4096))
+    assert (plain.edns, extended.edns, extended.payload) == (-1, 0, 1232)
+    assert not extended.ednsflags & dns.flags.DO
+
+
+def test_the_dnssec_bit_is_copied() -> None:
+    _, response = ask(query("api.example.com", want_dnssec=True))
+    assert response.ednsflags & dns.flags.DO
+
+
+def test_a_newer_version_of_edns_is_told_ours() -> None:
+    given_answer, response = ask(query("api.example.com", use_edns=1))
+    assert (given_answer.rcode, given_answer.addresses) == ("BADVERS", ())
+    assert (response.rcode(), response.edns) == (dns.rcode.BADVERS, 0)
+
+
+def test_the_longest_answer_fits_a_udp_client_without_edns() -> None:
+    longest = dns.name.Name([b"x" * 63, b"y" * 63, b"z" * 63, b"w" * 61, b""])
+    options = [dns.edns.GenericOption(dns.edns.OptionType.make(65001), bytes(300))]
+    given_answer, response = ask(query(longest, "ANY", use_edns=0, options=options))
+    assert len(given_answer.addresses) == 2
+    assert len(given_answer.wire) <= 512
+    assert not response.flags & dns.flags.TC
+
+
+# What is refused or dropped
+
+
+@pytest.mark.parametrize(
+    ("wire", "rcode"),
+    [
+        (header(flags=0x0100) + b"\x03ap", "FORMERR"),
+        (header(flags=0x0100), "FORMERR"),
+        (header(questions=0), "FORMERR"),
+        (header(questions=2) + QUESTION + QUESTION, "FORMERR"),
+        (header() + QUESTION + b"trailing", "FORMERR"),
+        (header() + b"\xc0\x0c\x00\x01\x00\x01", "FORMERR"),
+        (header(flags=0x2000) + QUESTION, "NOTIMP"),
+        (header(flags=0x2800) + QUESTION, "NOTIMP"),
+        (header(flags=0x7900), "NOTIMP"),
+    ],
+)
+def test_what_is_no_query_is_refused_by_its_header(wire: bytes, rcode: str) -> None:
+    given_answer = answer(wire, SyntheticNames())
+    assert given_answer is not None
+    sent = int.from_bytes(wire[2:4], "big")
+    flags = 0x8000 | (sent & 0x7900) | dns.rcode.from_text(rcode)
+    assert given_answer == Answer(
+        wire=wire[:2] + flags.to_bytes(2, "big") + bytes(8),
+        question="",
+        type="",
+        rcode=rcode,
+        addresses=(),
+    )
+
+
+@pytest.mark.parametrize("wire", [b"", b"\x12\x34", header()[:11], header(flags=0x8000) + QUESTION])
+def test_responses_and_less_than_a_header_are_dropped(wire: bytes) -> None:
+    assert answer(wire, SyntheticNames()) is None
+
+
+# The table of names
+
+
+def test_a_name_keeps_its_addresses_and_they_tell_it() -> None:
+    names = SyntheticNames()
+    first, second = names.addresses("a.test"), names.addresses("b.test")
+    assert (first, second) == (("198.18.0.1", "fd00:198:18::1"), ("198.18.0.2", "fd00:198:18::2"))
+    assert names.addresses("a.test") == first
+    assert [names.name(address) for address in first + second] == [
+        "a.test",
+        "a.test",
+        "b.test",
+        "b.test",
+    ]
+
+
+def test_an_address_without_a_name_has_none() -> None:
+    names = SyntheticNames()
+    assert [names.name(address) for address in ("198.18.0.1", "192.0.2.7", "x")] == [None] * 3
+
+
+def test_a_full_table_gives_the_addresses_of_the_name_unused_for_longest() -> None:
+    names = SyntheticNames()
+    given_addresses = [names.addresses(f"{number}.test") for number in range(MAX_NAMES)]
+    assert len({address for both in given_addresses for address in both}) == 2 * MAX_NAMES
+    names.addresses("0.test")
+    names.name(given_addresses[1][1])
+    assert names.addresses("one-more.test") == given_addresses[2]
+    assert [names.name(given_addresses[number][0]) for number in range(4)] == [
+        "0.test",
+        "1.test",
+        "one-more.test",
+        "3.test",
+    ]
+
+
+def test_addresses_are_in_their_networks_and_end_in_neither_0_nor_255() -> None:
+    names = SyntheticNames()
+    for number in range(MAX_NAMES):
+        ipv4, ipv6 = map(ipaddress.ip_address, names.addresses(f"{number}.test"))
+        assert ipv4 in IPV4_NETWORK
+        assert ipv6 in IPV6_NETWORK
+        assert int(ipv4) % 256 not in (0, 255)
+        assert int(ipv4) - int(IPV4_NETWORK[0]) == int(ipv6) - int(IPV6_NETWORK[0])
+
+
+# TCP
+
+
+def test_tcp_messages_are_told_apart_wherever_the_stream_is_cut() -> None:
+    stream = tcp_frame(b"one") + tcp_frame(b"") + tcp_frame(b"three")
+    for cut in range(len(stream) + 1):
+        early, rest = tcp_frames(stream[:cut])
+        late, nothing = tcp_frames(rest + stream[cut:])
+        assert (early + late, nothing) == ((b"one", b"", b"three"), b"")
+
+
+@given(st.lists(st.binary(max_size=300)), st.binary(max_size=300))
+def test_tcp_framing_is_undone(messages: list[bytes], beginning: bytes) -> None:
+    cut_short = (len(beginning) + 1).to_bytes(2, "big") + beginning
+    stream = b"".join(map(tcp_frame, messages)) + cut_short
+    assert tcp_frames(stream) == (tuple(messages), cut_short)
+
+
+# Garbage
+
+HEADERS = st.builds(
+    lambda flags, counts: b"\x12\x34" + flags + b"".join(n.to_bytes(2, "big") for n in counts),
+    st.sampled_from([b"\x00\x00", b"\x01\x00", b"\x01\x10"]),
+    st.tuples(st.just(1), st.integers(0, 1), st.integers(0, 1), st.integers(0, 2)),
+)
+LABELS = st.binary(min_size=1, max_size=63).map(lambda label: bytes([len(label)]) + label)
+NAMES = st.lists(LABELS, max_size=3).map(lambda labels: b"".join(labels) + b"\x00")
+TYPES = st.sampled_from([1, 28, 65, 41, 250, 251, 252, 255, 6, 46]) | st.integers(0, 65535)
+FIELDS = st.builds(lambda a, b: a.to_bytes(2, "big") + b.to_bytes(2, "big"), TYPES, TYPES)
+RECORD_ENDS = st.binary(max_size=40).map(
+    lambda data: bytes(4) + len(data).to_bytes(2, "big") + data
+)
+LIKELY_RECORDS = st.builds(lambda *parts: b"".join(parts), NAMES, FIELDS, RECORD_ENDS)
+LIKELY_QUERIES = st.builds(
+    lambda head, name, fields, more: head + name + fields + b"".join(more),
+    HEADERS,
+    NAMES,
+    FIELDS,
+    st.lists(LIKELY_RECORDS, max_size=3),
+)
+
+
+@given(st.binary() | st.builds(lambda a, b: a + b, HEADERS, st.binary()) | LIKELY_QUERIES)
+@example(header() + b"\x00\x00\x29\x00\x01")
+@example(header() + b"\x00\x00\xfa\x00\xff")
+def test_any_bytes_are_answered_or_dropped(wire: bytes) -> None:
+    given_answer = answer(wire, SyntheticNames())
+    if given_answer is not None:
+        assert given_answer.wire[:2] == wire[:2]
+        response = dns.message.from_wire(given_answer.wire)
+        assert response.flags & dns.flags.QR
+        assert dns.rcode.to_text(response.rcode()) == given_answer.rcode
