@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +31,6 @@ from pytest_egress.sidecar import Sidecar
 from pytest_egress.waiting import Strategy
 
 if TYPE_CHECKING:
-    import socket
-
     from docker.models.containers import Container as DockerContainer
 
     from pytest_egress.authority import Authority
@@ -203,9 +202,9 @@ class Container:
     def _bundles(self, image: Any, image_env: list[str]) -> dict[str, File]:
         """The image's bundles; a container with mounts of its own is looked at itself."""
         if any(self._plan.options.get(name) for name in ("volumes", "mounts", "volumes_from", "tmpfs")):
-            return trust.find_bundles(self._docker, trust.candidates(image_env))
+            return trust.find_bundles(self._host.engine, self._docker, trust.candidates(image_env))
         if image.id not in self._host.bundles:
-            self._host.bundles[image.id] = trust.find_bundles(self._docker, trust.candidates(image_env))
+            self._host.bundles[image.id] = trust.find_bundles(self._host.engine, self._docker, trust.candidates(image_env))
         return self._host.bundles[image.id]
 
     def _start(self) -> None:
@@ -220,8 +219,9 @@ class Container:
                 "Check that the command exists in the image (`docker run --rm -it --entrypoint sh IMAGE`)."
             ) from None
         if standard_input is not None:
-            with standard_input, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read it all
                 standard_input.sendall(self._plan.input or b"")
+                standard_input.shutdown(socket.SHUT_WR)
 
     def _attach_input(self) -> socket.socket:
         """A stream into the container's standard input (`POST /containers/{id}/attach`); its end is end of file."""

@@ -152,6 +152,7 @@ class Session(Host):
         """Remove all that is left; calling it again does nothing."""
         for egress in reversed(self.scopes.copy()):
             egress.close()
+        self.engine.close()
 
 
 class Egress:
@@ -476,6 +477,7 @@ class Egress:
                 verdict = judge(window, self.routes, any_container=self.session.any_container(window))
         finally:
             self.close()
+            self.session.close()
         if verdict is not None:
             raise verdict
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import docker.errors
+import docker.utils
 import requests.exceptions
 
 from pytest_egress.errors import EngineError, ImageError
@@ -81,6 +82,22 @@ class Engine:
         labels = dict(options.pop("labels", None) or {}) | self.labels
         with engine_errors(f"create a container of {image!r}"):
             return self.client.containers.create(image, command, labels=labels, **options)  # type: ignore[arg-type]
+
+    def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
+        """What is at a path of a container, or None (`HEAD /containers/{id}/archive`).
+
+        docker-py's `get_archive` would do, but leaves its connection open where the path is missing.
+        """
+        api = self.client.api
+        url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
+        with engine_errors(f"look at {path!r}"):
+            header = api.head(url, params={"path": path}).headers.get("X-Docker-Container-Path-Stat")
+        return docker.utils.decode_json_header(header) if header else None
+
+    def close(self) -> None:
+        """Close the client, where one was made."""
+        if "client" in self.__dict__:
+            self.client.close()
 
     def remove(self, container: DockerContainer) -> None:
         """Remove a container with its anonymous volumes, running or not; no error where it is gone already."""

@@ -88,7 +88,7 @@ class Gateway:
 
     def __init__(self, link: DescriptorLink, site: Site, authority: Authority, ledger: Ledger) -> None:
         self.link, self.site, self.authority, self.ledger = link, site, authority, ledger
-        self.names = SyntheticNames()
+        self._names = SyntheticNames()  # under the lock
         self.lock = threading.RLock()
         self.room = threading.Condition(self.lock)
         self.connections: set[Connection] = set()
@@ -247,7 +247,8 @@ class Gateway:
 
     def answer_query(self, query: bytes) -> bytes | None:
         """Answer and record one DNS message; None where it cannot be answered."""
-        reply = answer(query, self.names, ipv6=self.link.ipv6)
+        with self.lock:
+            reply = answer(query, self._names, ipv6=self.link.ipv6)
         if reply is None:
             return None
         entry = DnsQuery(
@@ -255,6 +256,11 @@ class Gateway:
         )
         self.ledger.record(self.site.place().window, entry)
         return reply.wire
+
+    def name(self, address: str) -> str:
+        """The name that an address was given out for, or the address itself."""
+        with self.lock:
+            return self._names.name(address) or address
 
     def _record_packets(self, sock: socket.socket) -> None:
         for _ in range(BATCH):
@@ -266,7 +272,7 @@ class Gateway:
                 self._record_packet(packet)
 
     def _record_packet(self, packet: Packet) -> None:
-        place, host = self.site.place(), self.names.name(packet.destination) or packet.destination
+        place, host = self.site.place(), self.name(packet.destination)
         outcome = self.outcome(place, host, packet.port or 0)
         entry = PacketAttempt(
             **self.about(host, packet.port, "recorded" if packet.protocol_name == "TCP" else outcome),
@@ -316,7 +322,7 @@ class Connection(threading.Thread):
         self.gateway, self.ledger, self.site = gateway, gateway.ledger, gateway.site
         self.sock, self.client = sock, client
         self.idle_since: float | None = None
-        self.address, self.port, self.dialled = "", 0, ""
+        self.address, self.port = "", 0
         self.sni: str | None = None
         self.tls: TlsInfo | None = None
         self.host = ""
@@ -382,7 +388,7 @@ class Connection(threading.Thread):
         if is_local(self.sock):  # the target dialled the listener itself: no attempt to leave
             return
         self.address, self.port = original_destination(self.sock)
-        self.host = self.dialled = self.gateway.names.name(self.address) or self.address
+        self.host = self.gateway.name(self.address)
         if self.port == 53:
             self.serve_names()
         elif (first := self.first_byte()) == b"\x16":  # a TLS handshake record (RFC 8446 section 5.1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -20,6 +19,8 @@ from pytest_egress.errors import EngineError
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
+
+    from pytest_egress.engine import Engine
 
 DIRECTORY: Final = "/etc/pytest-egress"
 FILES: Final = {"ca": f"{DIRECTORY}/ca.pem", "bundle": f"{DIRECTORY}/bundle.pem"}
@@ -71,20 +72,16 @@ def candidates(image_env: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*BUNDLES, *named]))
 
 
-def find_bundles(container: DockerContainer, paths: Sequence[str]) -> dict[str, File]:
-    """The bundles that a created container has, each once, at its real path (`GET /containers/{id}/archive`)."""
+def find_bundles(engine: Engine, container: DockerContainer, paths: Sequence[str]) -> dict[str, File]:
+    """The bundles that a created container has, each once, at its real path."""
     found: dict[str, File] = {}
     for path in paths:
-        with suppress(docker.errors.NotFound):
-            stream, stat = container.get_archive(path)
-            if target := (stat or {}).get("linkTarget"):  # the engine has followed every link
-                stream.close()  # type: ignore[attr-defined]  # it is a generator
-                if target in found:
-                    continue
-                path = target
-                stream, stat = container.get_archive(path)
-            for file in read_tar(b"".join(stream)).values():
-                found[posixpath.normpath(path)] = file
+        if (stat := engine.stat(container, path)) is None:
+            continue
+        real = posixpath.normpath(stat.get("linkTarget") or path)  # the engine has followed every link
+        if real not in found and engine.stat(container, real) is not None:
+            stream, _ = container.get_archive(real)
+            found |= {real: file for file in read_tar(b"".join(stream)).values()}
     return found
 
 
