@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_egress.agent import netlink
+from pytest_egress.agent.capture import Refusal, ask
+from pytest_egress.agent.nftables import ruleset
+from pytest_egress.agent.packets import Packet, parse_packets
+
+# As a kernel delivered them: "hello" to 203.0.113.9:443 over UDP, an echo request to 2001:db8::9.
+UDP_RECORD = bytes.fromhex(
+    "6c000000000400000000000000000000020000d5080001000800030005000a0000000000080005000000000308000b00"
+    "0000000008000e000000000008000c000000000025000900450000214d8d40004011a65e0ad50002cb007109d43101bb"
+    "000d46ff68656c6c6f000000"
+)
+ECHO_RECORD = bytes.fromhex(
+    "7c0000000004000000000000000000000a0000d50800010086dd030005000a0000000000080005000000000308000b00"
+    "0000000008000e000000000008000c000000000138000900600221b3000c3a40fd000213000000000000000000000002"
+    "20010db80000000000000000000000098000153d5ed2000170696e67"
+)
+
+
+def record(packet: bytes, sequence: int = 0) -> bytes:
+    """An NFLOG message around an IP packet."""
+    numbered = netlink.attribute(12, struct.pack("!I", sequence))
+    body = bytes([2, 0, 0, 213]) + numbered + netlink.attribute(9, packet)
+    return netlink.message(4 << 8, 0, body)
+
+
+def ipv4(protocol: int, destination: str, content: bytes, options: bytes = b"") -> bytes:
+    header = struct.pack(
+        "!BBHHHBBH4s4s",
+        0x45 + len(options) // 4,
+        0,
+        20 + len(options) + len(content),
+        0,
+        0,
+        64,
+        protocol,
+        0,
+        socket.inet_aton("10.213.0.2"),
+        socket.inet_aton(destination),
+    )
+    return header + options + content
+
+
+def ipv6(next_header: int, destination: str, content: bytes) -> bytes:
+    source = ipaddress.IPv6Address("fd00:213::2").packed
+    head = struct.pack("!IHBB", 6 << 28, len(content), next_header, 64)
+    return head + source + ipaddress.IPv6Address(destination).packed + content
+
+
+def only(data: bytes) -> Packet:
+    (packet,) = parse_packets(data)
+    return packet
+
+
+def test_an_attribute_is_padded_and_a_nested_one_is_marked() -> None:
+    assert netlink.attribute(3, b"lo\0") == b"\x07\x00\x03\x00lo\0\0"
+    assert netlink.nest(2, netlink.attribute(1)) == b"\x08\x00\x02\x80\x04\x00\x01\x00"
+
+
+def test_a_message_says_how_long_it_is() -> None:
+    assert netlink.message(16, netlink.ACK, b"body", 7).hex() == (
+        "14000000" + "1000" + "0500" + "07000000" + "00000000" + b"body".hex()
+    )
+
+
+def test_what_is_built_is_parsed_again() -> None:
+    body = netlink.attribute(1, b"one") + netlink.nest(2, netlink.attribute(3, b"three"))
+    data = netlink.message(20, 0, body, 1) + netlink.message(21, 0, b"", 2)
+    (first, second) = netlink.messages(data)
+    assert (first[:2], second) == ((20, 1), (21, 2, b""))
+    found = netlink.attributes(first[2])
+    assert found[1] == b"one"
+    assert netlink.attributes(found[2]) == {3: b"three"}
+
+
+def test_an_answer_is_an_errno() -> None:
+    refused = struct.pack("=i", -errno.EPERM) + bytes(16)
+    data = netlink.message(netlink.ERROR, 0, bytes(20), 1) + netlink.message(
+        netlink.ERROR, 0, refused, 2
+    )
+    assert list(netlink.answers(data)) == [(1, 0), (2, errno.EPERM)]
+
+
+def test_a_recorded_udp_datagram() -> None:
+    assert only(UDP_RECORD) == Packet(
+        sequence=0,
+        protocol=17,
+        protocol_name="UDP",
+        source_port=54321,
+        destination="203.0.113.9",
+        port=443,
+        size=13,
+        payload=b"hello",
+    )
+
+
+def test_a_recorded_icmpv6_echo() -> None:
+    assert only(ECHO_RECORD) == Packet(
+        sequence=1,
+        protocol=58,
+        protocol_name="ICMPv6",
+        source_port=None,
+        destination="2001:db8::9",
+        port=None,
+        size=12,
+        payload=b"ping",
+        type=128,
+        code=0,
+    )
+
+
+def test_records_that_share_a_datagram_are_all_yielded() -> None:
+    assert [it.sequence for it in parse_packets(UDP_RECORD + ECHO_RECORD)] == [0, 1]
+
+
+def test_options_of_an_ipv4_header_are_skipped() -> None:
+    udp = struct.pack("!HHHH", 1, 123, 12, 0) + b"time"
+    packet = only(record(ipv4(17, "192.0.2.1", udp, options=bytes(8))))
+    assert (packet.port, packet.size, packet.payload) == (123, 12, b"time")
+
+
+def test_a_recorded_icmp_echo_has_type_and_code_and_no_port() -> None:
+    packet = only(record(ipv4(1, "192.0.2.1", bytes([8, 0, 0, 0, 0, 1, 0, 1]) + b"ping")))
+    assert (packet.protocol_name, packet.type, packet.code) == ("ICMP", 8, 0)
+    assert (packet.source_port, packet.port, packet.payload) == (None, None, b"ping")
+
+
+def test_ipv6_extension_headers_are_skipped() -> None:
+    hop_by_hop, fragment = bytes([44, 0, 1, 4, 0, 0, 0, 0]), bytes([58, 0, 0, 0, 0, 0, 0, 1])
+    echo = bytes([128, 0, 0, 0, 0, 1, 0, 1]) + b"ping"
+    packet = only(record(ipv6(0, "2001:db8::9", hop_by_hop + fragment + echo)))
+    assert (packet.protocol_name, packet.type, packet.destination) == ("ICMPv6", 128, "2001:db8::9")
+    assert (packet.size, packet.payload) == (12, b"ping")
+
+
+def test_the_payload_of_tcp_begins_after_its_options() -> None:
+    tcp = struct.pack("!HHIIBBHHH", 1, 80, 0, 0, 6 << 4, 2, 0, 0, 0) + bytes(4) + b"GET"
+    assert only(record(ipv4(6, "192.0.2.1", tcp))).payload == b"GET"
+
+
+def test_a_protocol_without_a_name_is_shown_by_number() -> None:
+    packet = only(record(ipv4(253, "192.0.2.1", b"zz")))
+    assert (packet.protocol_name, packet.port, packet.payload) == ("protocol 253", None, b"zz")
+
+
+@pytest.mark.parametrize("cut", range(20))
+def test_a_packet_without_a_whole_header_is_no_packet(cut: int) -> None:
+    assert list(parse_packets(record(ipv4(17, "192.0.2.1", b"")[:cut]))) == []
+
+
+def test_a_packet_cut_in_its_transport_header_has_no_port() -> None:
+    assert only(record(ipv4(17, "192.0.2.1", b"\0\1\0"))).port is None
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_values_or_nothing(data: bytes) -> None:
+    list(netlink.messages(data))
+    list(netlink.answers(data))
+    netlink.attributes(data)
+    list(parse_packets(data))
+
+
+@given(st.binary(max_size=120), st.sampled_from([4, 6]))
+def test_a_garbled_packet_is_a_value_or_nothing(data: bytes, version: int) -> None:
+    packet = bytes([version << 4 | 5]) + data
+    for found in parse_packets(record(packet)):
+        assert 0 <= found.protocol <= 255
+        assert found.size >= 0
+        assert len(found.payload) <= len(packet)
+        ipaddress.ip_address(found.destination)
+
+
+class ScriptedKernel:
+    """Stands for the kernel behind a netlink socket: refuses the requests that it is told to."""
+
+    def __init__(self, refusals: Iterable[tuple[int, int]]) -> None:
+        self.refusals = dict(refusals)
+        self.asked: list[int] = []
+
+    def settimeout(self, _seconds: float | None) -> None: ...
+
+    def send(self, data: bytes) -> int:
+        self.asked = [sequence for _, sequence, _ in netlink.messages(data)]
+        return len(data)
+
+    def recv(self, _size: int) -> bytes:
+        numbers = [(sequence, self.refusals.get(sequence, 0)) for sequence in self.asked]
+        return b"".join(
+            netlink.message(netlink.ERROR, 0, struct.pack("=i", -number) + bytes(16), sequence)
+            for sequence, number in numbers
+            if sequence or number
+        )
+
+
+def refusal(*refusals: tuple[int, int]) -> str:
+    """What is said when the kernel refuses these of the rule set's requests."""
+    with pytest.raises(Refusal) as caught:
+        ask(ScriptedKernel(refusals), ruleset((1, 2), None), wrap=True)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_requests_that_are_all_acknowledged_are_done() -> None:
+    ask(ScriptedKernel([]), ruleset((1, 2), (3, 4)), wrap=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EOPNOTSUPP, errno.ENOENT, errno.EPROTONOSUPPORT, errno.EINVAL]
+)
+def test_a_kernel_without_an_expression_is_told_what_it_lacks(number: int) -> None:
+    assert refusal((3, number)) == (
+        "The kernel refused the nftables rule (redirect of resolver DNS over UDP) "
+        f"({errno.errorcode[number]}). It lacks nf_tables NAT (CONFIG_NFT_REDIR), which is neither "
+        "built in nor loadable. Use an engine whose kernel has it: without it no target is started."
+    )
+
+
+def test_a_kernel_without_nf_tables_refuses_the_whole_transaction() -> None:
+    text = refusal((0, errno.EOPNOTSUPP))
+    name = errno.errorcode[errno.EOPNOTSUPP]
+    assert text.startswith(f"The kernel refused the table inet egress ({name}). It lacks nf_tables")
+
+
+def test_the_first_refusal_is_the_one_that_is_told() -> None:
+    assert "chain of type nat (ENOENT). It lacks nf_tables NAT (CONFIG_NFT_NAT)" in refusal(
+        (2, errno.ENOENT), (5, errno.ENOENT)
+    )
+
+
+def test_a_missing_capability_is_told_apart() -> None:
+    assert refusal((1, errno.EPERM)).endswith(
+        "(EPERM). The sidecar has no CAP_NET_ADMIN in its own network namespace."
+    )
+
+
+def test_any_other_refusal_is_told_as_it_is() -> None:
+    assert refusal((1, errno.EEXIST)) == "The kernel refused the table inet egress (EEXIST)."
