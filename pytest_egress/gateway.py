@@ -42,7 +42,13 @@ from pytest_egress.exchange import (
     TlsInfo,
     response_from,
 )
-from pytest_egress.http1 import MAX_BODY_BYTES, READ_BYTES, Http1, RequestTooLargeError, split_authority
+from pytest_egress.http1 import (
+    MAX_BODY_BYTES,
+    READ_BYTES,
+    Http1,
+    RequestTooLargeError,
+    split_authority,
+)
 from pytest_egress.ledger import Activity, Ledger, Place
 from pytest_egress.link import DescriptorLink, is_local, original_destination, tampering
 from pytest_egress.report import blocked_body, handler_error_body, refused_body, unrouted_body
@@ -53,9 +59,13 @@ if TYPE_CHECKING:
     from pytest_egress.authority import Authority
     from pytest_egress.http1 import Head
 
-FIRST_BYTE_SECONDS: Final = 1.0  # a client that says nothing for so long waits for the server to speak
+FIRST_BYTE_SECONDS: Final = (
+    1.0  # a client that says nothing for so long waits for the server to speak
+)
 HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and again for the handshake
-LINGER_SECONDS: Final = 1.0  # to let a client read a refusal before unread data resets the connection
+LINGER_SECONDS: Final = (
+    1.0  # to let a client read a refusal before unread data resets the connection
+)
 MAX_CONNECTIONS: Final = 1000  # of a target: 100 MB of thread stacks; more wait in the backlog
 EVICT_AFTER_SECONDS: Final = 0.05  # with all connections in use, the longest idle one gives way
 WRITE_BYTES: Final = 256 * 1024  # a slice: `sendall` counts its timeout over the whole buffer
@@ -86,7 +96,9 @@ class Gateway:
         ledger: Where everything is recorded.
     """
 
-    def __init__(self, link: DescriptorLink, site: Site, authority: Authority, ledger: Ledger) -> None:
+    def __init__(
+        self, link: DescriptorLink, site: Site, authority: Authority, ledger: Ledger
+    ) -> None:
         self.link, self.site, self.authority, self.ledger = link, site, authority, ledger
         self._names = SyntheticNames()  # under the lock
         self.lock = threading.RLock()
@@ -99,7 +111,13 @@ class Gateway:
 
     def start(self) -> None:
         """Begin to answer."""
-        for sock in (*self.link.tcp, *self.link.dns, self.link.packets, *self.link.monitors, self._wake):
+        for sock in (
+            *self.link.tcp,
+            *self.link.dns,
+            self.link.packets,
+            *self.link.monitors,
+            self._wake,
+        ):
             sock.setblocking(False)
         self._reader.start()
 
@@ -205,7 +223,9 @@ class Gateway:
                 return
             for listener in self.link.tcp:
                 with contextlib.suppress(OSError):
-                    listener.shutdown(socket.SHUT_RDWR)  # capture goes on without the agent; nobody would answer
+                    listener.shutdown(
+                        socket.SHUT_RDWR
+                    )  # capture goes on without the agent; nobody would answer
         self.site.lost()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -252,7 +272,10 @@ class Gateway:
         if reply is None:
             return None
         entry = DnsQuery(
-            **self.about(reply.question, None, "recorded"), type=reply.type, answer=reply.addresses, rcode=reply.rcode
+            **self.about(reply.question, None, "recorded"),
+            type=reply.type,
+            answer=reply.addresses,
+            rcode=reply.rcode,
         )
         self.ledger.record(self.site.place().window, entry)
         return reply.wire
@@ -275,7 +298,7 @@ class Gateway:
         place, host = self.site.place(), self.name(packet.destination)
         outcome = self.outcome(place, host, packet.port or 0)
         entry = PacketAttempt(
-            **self.about(host, packet.port, "recorded" if packet.protocol_name == "TCP" else outcome),
+            **self.about(host, packet.port, outcome),
             protocol=packet.protocol_name,
             address=packet.destination,
             size=packet.size,
@@ -368,9 +391,14 @@ class Connection(threading.Thread):
         self._activity.thread = self.ident
         try:
             self.serve()
-        except (OSError, h11.ProtocolError):  # ssl.SSLError is an OSError; what it meant has been recorded
+        except (
+            OSError,
+            h11.ProtocolError,
+        ):  # ssl.SSLError is an OSError; what it meant has been recorded
             pass
-        except Exception as error:  # a defect of ours must fail the test, not vanish with its thread
+        except (
+            Exception
+        ) as error:  # a defect of ours must fail the test, not vanish with its thread
             with self.ledger.changed:
                 text = "".join(traceback.format_exception(error))
                 self.place.window.complaints.append(f"{self.site.name}: the gateway failed: {text}")
@@ -391,7 +419,9 @@ class Connection(threading.Thread):
         self.host = self.gateway.name(self.address)
         if self.port == 53:
             self.serve_names()
-        elif (first := self.first_byte()) == b"\x16":  # a TLS handshake record (RFC 8446 section 5.1)
+        elif (
+            first := self.first_byte()
+        ) == b"\x16":  # a TLS handshake record (RFC 8446 section 5.1)
             self.serve_tls()
         elif first and self.looks_like_http():
             self.serve_http()
@@ -480,7 +510,9 @@ class Connection(threading.Thread):
         context = self.gateway.authority.context(self.host)
         self.sock.settimeout(HANDSHAKE_SECONDS)  # SO_RCVTIMEO does nothing under ssl
         tls = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
-        with self.gateway.lock:  # wrap_socket detached the first object: swap, and look again for a stop
+        with (
+            self.gateway.lock
+        ):  # wrap_socket detached the first object: swap, and look again for a stop
             self.sock = tls
             if self.gateway.stopping:
                 return
@@ -492,7 +524,9 @@ class Connection(threading.Thread):
             return
         cipher = tls.cipher()
         self.tls = TlsInfo(
-            version=tls.version() or "", cipher=cipher[0] if cipher else "", alpn=tls.selected_alpn_protocol()
+            version=tls.version() or "",
+            cipher=cipher[0] if cipher else "",
+            alpn=tls.selected_alpn_protocol(),
         )
         self.serve_http()
 
@@ -535,11 +569,15 @@ class Connection(threading.Thread):
         """Record a TLS connection that will never become a request, and reset it."""
         place = self.place
         route = claimed(place.tables, self.host, self.port)
-        outcome: Outcome = "recorded" if route is not None and route.kind != "block" else unclaimed(place)
+        outcome: Outcome = (
+            "recorded" if route is not None and route.kind != "block" else unclaimed(place)
+        )
         if route is not None and route.kind == "block":
             outcome = "blocked"
         about = self.gateway.about(self.host, self.port, outcome)
-        self.record(TlsFailure(**about, address=self.address, sni=self.sni, reason=reason, note=note))
+        self.record(
+            TlsFailure(**about, address=self.address, sni=self.sni, reason=reason, note=note)
+        )
         reset(self.sock)
 
     # HTTP.
@@ -556,7 +594,9 @@ class Connection(threading.Thread):
                     return
             except h11.RemoteProtocolError as error:
                 if not self.gateway.stopping:
-                    self.refuse_http(http, error.error_status_hint, f"the request cannot be read: {error}")
+                    self.refuse_http(
+                        http, error.error_status_hint, f"the request cannot be read: {error}"
+                    )
                 return
             self.end()
             if http.has_begun:
@@ -569,7 +609,9 @@ class Connection(threading.Thread):
                 return None
             try:
                 data = self.sock.recv(READ_BYTES)
-            except TimeoutError:  # TLS, and no byte since the handshake: connected ahead of its need
+            except (
+                TimeoutError
+            ):  # TLS, and no byte since the handshake: connected ahead of its need
                 self.sock.settimeout(None)
                 self.end()
                 continue
@@ -580,7 +622,9 @@ class Connection(threading.Thread):
             if self._place is None:
                 if data:
                     self.begin()
-            elif not data and first and self.tls and not http.has_begun and not self.gateway.stopping:
+            elif (
+                not data and first and self.tls and not http.has_begun and not self.gateway.stopping
+            ):
                 self.fail_tls(*silent_after_handshake(self.host))
             if data and self.tls and first:
                 self.sock.settimeout(None)
@@ -618,7 +662,11 @@ class HttpExchange:
     """Reads one request after the other of a connection, and answers it."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection, self.gateway, self.ledger = connection, connection.gateway, connection.ledger
+        self.connection, self.gateway, self.ledger = (
+            connection,
+            connection.gateway,
+            connection.ledger,
+        )
         self.number = 0
 
     def answer(self, http: Http1, head: Head) -> bool:
@@ -627,7 +675,9 @@ class HttpExchange:
         began, started = time.perf_counter(), time.time()
         connection = self.connection
         if head.is_http2_preface:
-            connection.refuse_http(http, 505, "the client speaks HTTP/2 without having been offered it")
+            connection.refuse_http(
+                http, 505, "the client speaks HTTP/2 without having been offered it"
+            )
             return False
         if interim := http.interim():
             connection.write(interim)
@@ -707,7 +757,9 @@ class HttpExchange:
         elif not decision.near and (miss := nearest_by_address(place.tables, request)):
             entry.near = (miss,)
         self.ledger.record(place.window, entry)
-        return Response(502, text=blocked_body(entry) if entry.outcome == "blocked" else unrouted_body(entry))
+        return Response(
+            502, text=blocked_body(entry) if entry.outcome == "blocked" else unrouted_body(entry)
+        )
 
     def misdirected(self, request: Request, head: Head) -> bool:
         """Whether Host names another host than the SNI, or than the name that was dialled."""
@@ -742,7 +794,9 @@ class HttpExchange:
             for piece in http.send(response, method, formatdate(usegmt=True)):
                 self.connection.write(piece)
         except OSError as error:
-            entry.note = entry.note or f"the client closed before the whole response was sent ({error})"
+            entry.note = (
+                entry.note or f"the client closed before the whole response was sent ({error})"
+            )
             return False
         except BaseException as error:  # of a streamed body, or a response that HTTP cannot carry
             entry.error = entry.error or error
@@ -755,7 +809,9 @@ class HttpExchange:
         connection = self.connection
         request = self.request(head, b"", ())
         text = f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
-        about = self.gateway.about(request.host, request.port, unclaimed(connection.place)) | {"started": started}
+        about = self.gateway.about(request.host, request.port, unclaimed(connection.place)) | {
+            "started": started
+        }
         self.ledger.record(connection.place.window, Exchange(**about, request=request, note=text))
         connection.write(http.refusal(413, text, formatdate(usegmt=True)))
         connection.linger()
@@ -818,4 +874,4 @@ def where_stands(ident: int | None) -> str:
         return ""
     stack = traceback.extract_stack(frame)
     last = stack[-1]
-    return f'{last.filename}:{last.lineno} in {last.name}: {last.line or ""}'.rstrip(": ")
+    return f"{last.filename}:{last.lineno} in {last.name}: {last.line or ''}".rstrip(": ")

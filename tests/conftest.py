@@ -33,6 +33,12 @@ def bare_image(engine_client: docker.DockerClient) -> str:
     return require_image(engine_client, "bare")
 
 
+@pytest.fixture(scope="session")
+def shop_image(engine_client: docker.DockerClient) -> str:
+    """The image of the examples: a service that charges at api.stripe.com and tells hooks.slack.com."""
+    return require_image(engine_client, "shop")
+
+
 def require_image(client: docker.DockerClient, name: str) -> str:
     """Return the tag of the test image *name*, or fail with what to type."""
     tag = f"pytest-egress-test/{name}:latest"
