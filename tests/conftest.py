@@ -39,6 +39,12 @@ def shop_image(engine_client: docker.DockerClient) -> str:
     return require_image(engine_client, "shop")
 
 
+@pytest.fixture(scope="session")
+def roots_image(engine_client: docker.DockerClient) -> str:
+    """The image whose roots are behind links and where a variable of its own points."""
+    return require_image(engine_client, "roots")
+
+
 def require_image(client: docker.DockerClient, name: str) -> str:
     """Return the tag of the test image *name*, or fail with what to type."""
     tag = f"pytest-egress-test/{name}:latest"
