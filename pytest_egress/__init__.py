@@ -94,7 +94,9 @@ def __getattr__(name: str) -> object:
     """Import what is asked for only then (PEP 562): pytest imports this package in every run that has it installed."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    value = globals()[name] = getattr(
+        import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name
+    )
     return value
 
 

@@ -1,0 +1,768 @@
+"""The pytest side: fixtures, markers, options, windows, verdicts and report sections. Only here pytest is imported.
+
+A verdict is raised in the call phase by the innermost wrapper, so that capture, xfail, --pdb, -x and reruns treat it
+like any failure of the test itself. Importing this module costs about a millisecond: everything else of the package
+is imported where a test uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    import docker
+    import trustme
+
+    from pytest_egress.containers import Container
+    from pytest_egress.egress import Egress, Session
+    from pytest_egress.errors import EgressError
+    from pytest_egress.exchange import Entry
+    from pytest_egress.ledger import Ledger, Policy, Window
+    from pytest_egress.routing import Scope
+
+UNROUTED: Final = ("fail", "block")  # `ledger.POLICIES`, without its import
+ROUTE_MARKERS: Final[Mapping[str, str]] = {
+    "intercept_https": "intercept_https",
+    "intercept_http": "intercept_http",
+    "egress_block": "block",
+}
+"""Marker to method of `Egress`, which is also the kind that `declarations` knows."""
+
+MARKERS: Final[Mapping[str, str]] = {
+    "intercept_https": "(address, handler=None, **match): answer HTTPS requests to host[:port] as `egress.intercept_https` does",
+    "intercept_http": "(address, handler=None, **match): the same for plain HTTP",
+    "egress_block": "(address): expect attempts of any protocol to host[:port], and refuse them",
+    "egress_container": "(image, command=None, **options): start a container with the options of `egress.start`; "
+    "the fixture egress_container is it",
+    "egress": '(*, unrouted="fail"|"block", assert_all_called=True, timeout=5): what an attempt that no route claims '
+    "means, whether the test's own routes must be called, and how many seconds handlers may go on after the test",
+}
+"""Marker to what `pytest --markers` says of it."""
+
+EGRESS_FIXTURES: Final = frozenset(
+    {"egress", "class_egress", "module_egress", "session_egress", "egress_container"}
+)
+"""A test that uses one of them has a window, and is judged."""
+
+QUIET: Final = (
+    KeyboardInterrupt,
+    SystemExit,
+    pytest.exit.Exception,
+    pytest.skip.Exception,
+    pytest.xfail.Exception,
+)
+"""Ends of a test that are no failure of it: they are left as they are."""
+
+SUMMARY_CHARACTERS: Final = (
+    300  # of a verdict in the short summary: pytest cuts at the terminal's width, but not in CI
+)
+STDIN_SECONDS: Final = (
+    0.5  # a debugger's command that takes longer lets another thread's prompt have standard input
+)
+
+
+# Options: marker, then command line, then environment, then ini, then default.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What holds for a test.
+
+    Attributes:
+        unrouted: What an attempt that no route claims means.
+        assert_all_called: Whether the test's own routes must be called.
+        timeout: Seconds that handlers may go on after the test.
+    """
+
+    unrouted: Policy = "fail"
+    assert_all_called: bool = True
+    timeout: float = 5.0
+
+
+def is_seconds(value: object) -> bool:
+    """Whether a value is a time that can be waited for."""
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MAX_SECONDS
+    )
+
+
+MAX_SECONDS: Final = threading.TIMEOUT_MAX  # what a lock can wait for
+ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+    "unrouted": (lambda value: value in UNROUTED, "'fail' or 'block'"),
+    "assert_all_called": (lambda value: isinstance(value, bool), "True or False"),
+    "timeout": (is_seconds, "a number of seconds"),
+}
+"""Option of `@pytest.mark.egress` to what is a value of it, as a function and in words."""
+
+
+def check_options(args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """Refuse a malformed `@pytest.mark.egress`.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    keywords = f"it takes the keywords {', '.join(ACCEPTED_OPTIONS)}"
+    if args:
+        raise TypeError(f"{args[0]!r} needs a name; {keywords}")
+    for name, value in options.items():
+        if name not in ACCEPTED_OPTIONS:
+            raise TypeError(f"it does not take {name}=; {keywords}")
+        accepts, words = ACCEPTED_OPTIONS[name]
+        if not accepts(value):
+            raise ValueError(f"{name}={value!r}: it takes {words}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("egress", "egress of containers")
+    group.addoption(
+        "--egress-unrouted",
+        metavar="fail|block",
+        help="What a container's attempt means that no route claims: fail the test (default), or just be refused.",
+    )
+    group.addoption(
+        "--egress-keep",
+        action="store_true",
+        default=None,
+        help="Leave the containers of failed tests, stopped, for a look at them.",
+    )
+    parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
+    parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
+
+
+def unrouted_option(config: pytest.Config) -> Policy:
+    """The value of --egress-unrouted, wherever it was set.
+
+    Raises:
+        pytest.UsageError: It is none of the valid ones.
+    """
+    sources: list[tuple[str, Any]] = [
+        ("--egress-unrouted={}", config.getoption("egress_unrouted")),
+        (
+            "PYCASE_EGRESS_UNROUTED={} in the environment",
+            os.environ.get("PYCASE_EGRESS_UNROUTED") or None,
+        ),
+        (f"egress_unrouted = {{}} in {config.inipath}", config.getini("egress_unrouted")),
+    ]
+    source, value = next((source, value) for source, value in sources if value is not None)
+    if value not in UNROUTED:
+        raise pytest.UsageError(f"{source.format(value)}: it takes {' or '.join(UNROUTED)}")
+    return value  # type: ignore[no-any-return]  # one of UNROUTED
+
+
+TRUTH: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def keep_option(config: pytest.Config) -> bool:
+    """The value of --egress-keep, wherever it was set.
+
+    Raises:
+        pytest.UsageError: It is neither true nor false.
+    """
+    if config.getoption("egress_keep") is not None:
+        return True
+    valid = "it takes true or false (1, 0, yes, no, on, off)"
+    if text := os.environ.get("PYCASE_EGRESS_KEEP"):
+        if text.lower() not in TRUTH:
+            raise pytest.UsageError(f"PYCASE_EGRESS_KEEP={text} in the environment: {valid}")
+        return TRUTH[text.lower()]
+    try:
+        return bool(config.getini("egress_keep"))
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(f"egress_keep in {config.inipath}: {error}; {valid}") from None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, and what acts while tests run."""
+    for name, text in MARKERS.items():
+        config.addinivalue_line("markers", name + text)
+    run = config.stash[RUN] = Run(config)
+    config.pluginmanager.register(run, "egress-run")
+
+
+# Markers. A test's own are routes of the test, its class's are its class's, its module's and packages' are its module's.
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    """Let tests with a marker of ours use `egress`; those with a malformed one fail to be collected."""
+    report = yield
+    if report.passed:
+        report.result = [
+            checked(node) if isinstance(node, pytest.Item) else node for node in report.result
+        ]
+    return report
+
+
+class Malformed(pytest.Collector):
+    """Stands where a test with a malformed marker would: its collection fails, its neighbours' does not."""
+
+    problem: str
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Fail."""
+        raise self.CollectError(self.problem)
+
+
+def checked(item: pytest.Item) -> pytest.Item | pytest.Collector:
+    """The item itself, using `egress` if it carries a marker of ours; or a collector that fails in its place."""
+    markers = [marker for marker in item.iter_markers() if marker.name in MARKERS]
+    for marker in markers:
+        try:
+            check_marker(marker)
+        except (TypeError, ValueError) as error:
+            return malformed(item, f"@pytest.mark.{marker.name}: {error}")
+    if markers and hasattr(item, "fixturenames"):
+        item.fixturenames = fixture_names(item.fixturenames, {marker.name for marker in markers})
+    return item
+
+
+def check_marker(marker: pytest.Mark) -> None:
+    """Refuse a malformed marker.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    if marker.name == "egress":
+        check_options(marker.args, marker.kwargs)
+        return
+    from pytest_egress.declarations import check_declaration
+
+    check_declaration(ROUTE_MARKERS.get(marker.name, "container"), marker.args, marker.kwargs)
+
+
+def malformed(item: pytest.Item, problem: str) -> Malformed:
+    """What stands in the item's place. pytest's headline names only the file, so the text names the test."""
+    collector: Malformed = Malformed.from_parent(item.parent or item.session, name=item.name)
+    path, line, _ = item.reportinfo()
+    collector.problem = f"{os.path.relpath(path)}:{(line or 0) + 1}: {item.name}: {problem}"
+    return collector
+
+
+def fixture_names(names: Iterable[str], markers: set[str]) -> list[str]:
+    """The fixtures of a marked test: `egress` first, so that its routes answer what other fixtures set off.
+
+    The container of `egress_container` comes last, since other fixtures may declare the routes that it needs. It is a
+    new list: parametrized siblings share the old one.
+    """
+    others = [name for name in names if name != "egress"]
+    container = (
+        ["egress_container"]
+        if "egress_container" in markers and "egress_container" not in others
+        else []
+    )
+    return ["egress", *others, *container]
+
+
+def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
+    """The markers that belong to a fixture's scope, the one that wins last."""
+    node, nodes = request.node, request.node.listchain()
+    if request.scope == "module":
+        nodes = nodes[1:]  # its packages' too, but not the session's
+    elif (
+        request.scope == "class"
+    ):  # outer ones first; a function outside of any class has none, and is the node
+        nodes = [each for each in nodes if isinstance(each, pytest.Class)]
+    else:
+        nodes = [node]
+    return [marker for each in nodes for marker in each.own_markers]
+
+
+def declare(egress: Egress, markers: Iterable[pytest.Mark]) -> None:
+    """Declare the routes of markers, in order: the latest declared wins, and the topmost decorator is the latest."""
+    for marker in markers:
+        if method := ROUTE_MARKERS.get(marker.name):
+            getattr(egress, method)(*marker.args, **marker.kwargs)
+
+
+def closest(item: pytest.Item, name: str) -> list[pytest.Mark]:
+    """All markers of a name, the nearest and topmost last."""
+    return [
+        marker for node in item.listchain() for marker in node.own_markers if marker.name == name
+    ]
+
+
+# Fixtures.
+
+
+@pytest.fixture
+def egress(class_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
+    """Routes, containers, ledger and assertions of this test.
+
+    What its containers send is answered by its routes, then by those of its class, module and session; what no route
+    claims fails the test, and so does a route of its own that is never called. Its containers are removed at its end.
+    """
+    yield from open_egress(request, "test", parent=class_egress)
+
+
+@pytest.fixture(scope="class")
+def class_egress(module_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
+    """As `egress`, for a class: its containers run between its tests, and its routes are never required."""
+    yield from open_egress(request, "class", parent=module_egress)
+
+
+@pytest.fixture(scope="module")
+def module_egress(session_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
+    """As `egress`, for a module: its containers run between its tests, and its routes are never required."""
+    yield from open_egress(request, "module", parent=session_egress)
+
+
+@pytest.fixture(scope="session")
+def session_egress(request: pytest.FixtureRequest) -> Iterator[Egress]:
+    """As `egress`, for the whole run: its containers run between tests, and its routes are never required."""
+    run = request.config.stash[RUN]
+    run.request = request
+    yield from open_egress(request, "session", parent=None)
+    run.close()
+
+
+@pytest.fixture
+def egress_container(egress: Egress, request: pytest.FixtureRequest) -> Container:
+    """The container of `@pytest.mark.egress_container(image, command=None, **options)`, started and ready.
+
+    Raises:
+        pytest.UsageError: The test has no such marker.
+    """
+    markers = closest(request.node, "egress_container")
+    if not markers:
+        form = "@pytest.mark.egress_container(image, command=None, **options)"
+        raise pytest.UsageError(
+            f"the fixture egress_container starts what {form} says; this test has none"
+        )
+    return egress.start(*markers[-1].args, **markers[-1].kwargs)
+
+
+@pytest.fixture(scope="session")
+def egress_ca() -> trustme.CA:
+    """The `trustme.CA` that every leaf certificate is issued from; override it to use one of your own."""
+    import trustme
+
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def egress_docker_client() -> Iterator[docker.DockerClient]:
+    """The `docker.DockerClient` that starts containers: `docker.from_env()`; override it to use another engine.
+
+    Requested when the first container starts, closed at the end of the run.
+    """
+    import docker
+
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+def open_egress(
+    request: pytest.FixtureRequest, scope: Scope, *, parent: Egress | None
+) -> Iterator[Egress]:
+    """An `Egress` with the routes of its markers; at its end its containers are removed."""
+    from pytest_egress.egress import Egress
+
+    run = request.config.stash[RUN]
+    case = run.case(request.node) if scope == "test" else None
+    egress = Egress(session=run.session, parent=parent, scope=scope)
+    if case is not None:
+        case.egress = egress
+    try:
+        declare(egress, own_markers(request))
+        yield egress
+    finally:
+        egress.close(keep=run.keep and request.node.stash.get(FAILED, False))
+
+
+# While tests run.
+
+
+@dataclasses.dataclass(kw_only=True)
+class Case:
+    """One run of a test that uses egress; a rerun is another.
+
+    Attributes:
+        window: From before its first fixture until the end of its call phase.
+        egress: The function-scoped one, once it is set up.
+        verdict: What failed it, if egress did.
+    """
+
+    session: Session
+    window: Window
+    options: Options
+    egress: Egress | None = None
+    verdict: EgressError | None = None
+
+    def close(self, own: BaseException | None = None) -> None:
+        """End the window, drained; where the user ends the run, no handler is waited for."""
+        at_once = isinstance(own, (KeyboardInterrupt, pytest.exit.Exception))
+        self.session.close_window(self.window, 0 if at_once else self.options.timeout)
+
+    def errors(self) -> list[BaseException]:
+        """What handlers raised."""
+        errors = (getattr(entry, "error", None) for entry in self.window.entries)
+        return [error for error in errors if error is not None]
+
+    def explain(self, own: BaseException) -> None:
+        """Let the test's own failure stand, with a handler's exception as its cause where it has none.
+
+        Raises:
+            pytest.exit.Exception: The user left the debugger in a handler.
+        """
+        if isinstance(own, QUIET):
+            return
+        self.check_exit()
+        if own.__cause__ is None and (
+            errors := [error for error in self.errors() if error is not own]
+        ):
+            own.__cause__ = without_our_frames(errors[0])
+
+    def check_exit(self) -> None:
+        """Raise `pytest.exit` of a handler again, on the test's thread: "q" at a breakpoint there."""
+        for error in self.errors():
+            if isinstance(error, pytest.exit.Exception):
+                raise error
+
+    def judge(self) -> EgressError | None:
+        """The verdict on a test that has not failed by itself."""
+        from pytest_egress.verdict import judge
+
+        self.verdict = judge(
+            self.window,
+            self.egress.routes if self.egress else (),
+            assert_all_called=self.options.assert_all_called,
+            any_container=self.session.any_container(self.window),
+        )
+        return self.verdict
+
+    def sections(self, when: str) -> Iterator[tuple[str, str]]:
+        """Titles and texts for the report of a failure: the ledger's timeline, then the containers' logs."""
+        from pytest_egress.report import ledger_lines
+
+        entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
+        if when == "setup":  # what a wider fixture set off belongs to its own scope
+            entries |= {id(entry): entry for scope in self.session.scopes for entry in scope.ledger}
+        if lines := ledger_lines(entries.values()):
+            yield "egress", "\n".join(lines)
+        yield from self.session.log_sections(self.window)
+
+    def kept(self) -> Iterator[tuple[str, str]]:
+        """The section that says what --egress-keep leaves, and how to remove it."""
+        if containers := self.session.live():
+            lines = [
+                f"{container.name}: docker logs {container.id[:12]}" for container in containers
+            ]
+            removal = " ".join(
+                ["docker rm --force", *(container.id[:12] for container in containers)]
+            )
+            yield "egress keeps", "\n".join([*lines, f"to remove: {removal}"])
+
+
+class Run:
+    """The hooks that act while tests run, and what they share with the fixtures."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.keep: Final = keep_option(config)
+        self.options: Final = Options(unrouted=unrouted_option(config))
+        self.request: pytest.FixtureRequest | None = None  # of session_egress
+        self.outside: list[str] = []
+        self._prompts = Prompts()
+        self._session: Session | None = None
+
+    # What every egress of the run shares.
+
+    @property
+    def session(self) -> Session:
+        """Made for the first test that uses egress; nothing is contacted before a container starts."""
+        if self._session is None:
+            from pytest_egress.egress import Session
+
+            self._session = Session(
+                client=lambda: self.fixture("egress_docker_client"),
+                ca=lambda: self.fixture("egress_ca"),
+            )
+        return self._session
+
+    def fixture(self, name: str) -> Any:
+        """The value of a session fixture that users may override. Whatever still needs it ends before it does."""
+        assert self.request is not None, "an Egress comes from session_egress"
+        value = self.request.getfixturevalue(name)
+        self.request.node.addfinalizer(
+            self.close
+        )  # it runs before that fixture's own: the last added is first
+        return value
+
+    def close(self) -> None:
+        """Remove all that is left; calling it again does nothing."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            failed = self.request is not None and self.request.node.stash.get(FAILED, False)
+            for egress in reversed(session.scopes.copy()):
+                egress.close(keep=self.keep and failed)
+            session.close()
+            self.outside += session.outside()
+
+    def pytest_unconfigure(self) -> None:
+        """Close what an interrupted run left open."""
+        self.close()
+
+    # Windows and verdicts.
+
+    def case(self, item: pytest.Item) -> Case:
+        """The running test; its window opens now where pytest could not know before that it uses egress."""
+        if CASE not in item.stash:
+            options = {
+                key: value
+                for marker in closest(item, "egress")
+                for key, value in marker.kwargs.items()
+            }
+            merged = dataclasses.replace(self.options, **options)
+            window = self.session.open_window(merged.unrouted)
+            item.stash[CASE] = Case(session=self.session, window=window, options=merged)
+        return item.stash[CASE]
+
+    @pytest.hookimpl(
+        wrapper=True, tryfirst=True
+    )  # not in pytest_runtest_protocol, which encloses all reruns
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        """Open the window of a test that uses egress, before its first fixture."""
+        if CASE in item.stash:
+            del item.stash[CASE]
+        if not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            self.case(item)
+        try:
+            yield
+        except BaseException as own:
+            if (case := item.stash.get(CASE, None)) is not None:
+                case.close(own)
+                case.explain(own)
+            raise
+
+    @pytest.hookimpl(
+        wrapper=True, trylast=True
+    )  # innermost: still captured, timed, and seen by xfail
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """Close the window, and raise the verdict."""
+        try:
+            yield
+        except BaseException as own:
+            if (case := item.stash.get(CASE, None)) is not None:
+                case.close(own)
+                case.explain(own)
+            raise
+        if (case := item.stash.get(CASE, None)) is None:
+            return
+        case.close()
+        case.check_exit()
+        if excinfos := getattr(
+            item, "_excinfo", None
+        ):  # unittest keeps its failures to itself until makereport
+            case.explain(excinfos[0].value)
+        elif verdict := case.judge():
+            raise verdict
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
+        """Close the window of a test without a call phase (--setup-only), before its last fixture goes."""
+        if (case := item.stash.get(CASE, None)) is not None:
+            case.close()
+        yield
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: xfail has been applied
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, Any, Any]:
+        """Show a verdict as its text, and what led to a failure as sections."""
+        report = yield
+        case = item.stash.get(CASE, None)
+        if case is None or report.when == "teardown":
+            return report
+        if call.excinfo and call.excinfo.value is case.verdict and not item.config.option.fulltrace:
+            show_text_only(report, item, call.excinfo)
+        if report.failed:
+            for node in item.listchain():
+                node.stash[FAILED] = True
+            report.sections += [*case.sections(report.when), *(case.kept() if self.keep else ())]
+        return report
+
+    # Prompts.
+
+    def pytest_enter_pdb(self, pdb: Any) -> None:
+        """Stop the clock; called on the thread that stopped."""
+        if self._session is not None:
+            self._prompts.enter(pdb, self._session.ledger)
+
+    def pytest_leave_pdb(self, pdb: Any) -> None:
+        """Let the clock go on."""
+        self._prompts.leave(pdb)
+
+    # What fell outside of any test.
+
+    def pytest_report_header(self) -> str | None:
+        """Say which options are set."""
+        unrouted = [f"unrouted={self.options.unrouted}"] if self.options.unrouted != "fail" else []
+        said = [*unrouted, *(["keeps containers of failed tests"] if self.keep else [])]
+        return f"egress: {', '.join(said)}" if said else None
+
+    @pytest.hookimpl(
+        trylast=True
+    )  # after the last fixture's teardown, inside xdist's wrapper that sends workeroutput
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Hand the controller of pytest-xdist what fell outside in this worker."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["egress"] = self.outside
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker of pytest-xdist hands over."""
+        output = getattr(node, "workeroutput", {})  # absent when the worker crashed
+        self.outside += [f"[{node.gateway.id}] {line}" for line in output.get("egress", ())]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """List it."""
+        if self.outside:
+            terminalreporter.section("egress: traffic outside of any test")
+            terminalreporter.write_line("\n".join(self.outside))
+
+
+RUN: Final = pytest.StashKey[Run]()
+CASE: Final = pytest.StashKey[Case]()
+FAILED: Final = pytest.StashKey[bool]()
+"""On an item that failed, and on everything it is in."""
+
+
+# Reports.
+
+
+def show_text_only(
+    report: Any, item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]
+) -> None:
+    """Show a verdict as its text, at the place of the test; what a handler raised before it keeps its traceback.
+
+    The attributes are undocumented, and all that survives pytest-xdist and junitxml.
+    """
+    text: Any = excinfo.getrepr(style="value", chain=False)
+    path, line, _ = item.reportinfo()
+    name = type(excinfo.value).__name__
+    crash = text.reprcrash
+    crash.path, crash.lineno = str(path), (line or 0) + 1
+    crash.message = f"{name}: {one_line(str(excinfo.value))}"
+    location = dataclasses.replace(crash, path=os.path.relpath(path), message=name)
+    text.reprtraceback.reprentries[-1].reprfileloc = location
+    if excinfo.value.__cause__ is not None:
+        text = after_cause(text, item, without_our_frames(excinfo.value.__cause__))
+    report.longrepr = text
+
+
+def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
+    """The traceback of what a handler raised, then the verdict."""
+    longrepr: Any = item.repr_failure(pytest.ExceptionInfo.from_exception(cause))
+    if hasattr(longrepr, "chain"):
+        longrepr.chain[-1] = (*longrepr.chain[-1][:2], "It failed the test:")
+        longrepr.chain.append((text.reprtraceback, text.reprcrash, None))
+        longrepr.reprtraceback = text.reprtraceback
+    elif hasattr(longrepr, "reprtraceback"):  # --tb=native
+        longrepr.reprtraceback.reprentries.extend(text.reprtraceback.reprentries)
+    else:  # a plain text, as of a failure with pytrace=False
+        return text
+    longrepr.reprcrash = text.reprcrash
+    return longrepr
+
+
+def one_line(text: str) -> str:
+    """A text for the short summary, which has room for one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}..."
+
+
+def without_our_frames(error: BaseException) -> BaseException:
+    """The exception with a traceback that begins in the handler, not in the gateway that called it."""
+    traceback: TracebackType | None = error.__traceback__
+    while traceback and traceback.tb_next and is_plumbing(traceback):
+        traceback = traceback.tb_next
+    return error.with_traceback(traceback)
+
+
+def is_plumbing(traceback: TracebackType) -> bool:
+    """Whether a frame is the gateway's, or of the loop on which it runs an async handler."""
+    module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in (__package__, "asyncio")
+
+
+# Debugger prompts.
+
+
+class Prompts:
+    """Lets no deadline of ours pass while a debugger's prompt is open, and one thread at a time read standard input."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Ledger] = {}  # by debugger
+        self._changed = threading.Condition()
+        self._reader: object = None
+        self._free_at = 0.0  # when another prompt may take over from the reader
+
+    def enter(self, pdb: Any, ledger: Ledger) -> None:
+        """A prompt opens."""
+        self._open[id(pdb)] = ledger
+        ledger.enter_prompt()
+        preloop, onecmd = (
+            pdb.preloop,
+            pdb.onecmd,
+        )  # cmd.Cmd: before the first line is read, and to act upon a line
+
+        def wait_for_input() -> None:
+            self._take(pdb)
+            preloop()
+
+        def act(line: str) -> Any:
+            with self._acting(pdb):
+                stop = onecmd(line)
+            if not stop:
+                self._take(pdb)
+            return stop
+
+        pdb.preloop, pdb.onecmd = wait_for_input, act
+
+    def leave(self, pdb: Any) -> None:
+        """It is closed."""
+        if (ledger := self._open.pop(id(pdb), None)) is not None:
+            ledger.leave_prompt()
+            with self._changed:
+                self._free_at = 0.0 if self._reader is pdb else self._free_at
+                self._changed.notify_all()
+
+    def _take(self, pdb: object) -> None:
+        """Wait for standard input; it is this debugger's until it acts upon a line."""
+        with self._changed:
+            while (
+                self._reader not in (None, pdb) and (left := self._free_at - time.monotonic()) > 0
+            ):
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+            self._reader, self._free_at = pdb, float("inf")
+
+    @contextlib.contextmanager
+    def _acting(self, pdb: Any) -> Iterator[None]:
+        """Nothing is read meanwhile: `next` may run code that waits for a handler, and that stops at a breakpoint."""
+        with self._changed:
+            self._free_at = time.monotonic() + STDIN_SECONDS
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            if pdb.quitting:  # "q", or end of file: pytest does not call it leaving
+                self.leave(pdb)
