@@ -49,7 +49,9 @@ class Authority:
     def _new_context(self, host: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         issue(self.ca, host).configure_cert(context)
-        context.num_tickets = 0  # cheaper, and a client that does not trust us then says so within the handshake
+        context.num_tickets = (
+            0  # cheaper, and a client that does not trust us then says so within the handshake
+        )
         context.set_alpn_protocols(ALPN)
         return context
 
@@ -83,7 +85,9 @@ def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + datetime.timedelta(days=LEAF_DAYS))
-        .add_extension(x509.SubjectAlternativeName([san(host)]), critical=True)  # no subject: RFC 5280 4.2.1.6
+        .add_extension(
+            x509.SubjectAlternativeName([san(host)]), critical=True
+        )  # no subject: RFC 5280 4.2.1.6
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -91,7 +95,9 @@ def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
         .sign(ca_key, hashes.SHA256())  # type: ignore[arg-type]  # a CA's key can sign
     )
     pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     return LeafCert(private, certificate.public_bytes(pem), [])
 
 

@@ -114,7 +114,9 @@ def file_of(path: str, content: object) -> File:
     if isinstance(content, bytes):
         return File(content=content)
     if isinstance(content, Path):
-        return File(content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644)
+        return File(
+            content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644
+        )
     raise TypeError(f"files={{{path!r}: ...}} takes str, bytes or a Path, not {content!r}")
 
 
@@ -124,7 +126,9 @@ class Host:
     engine: Engine
     authority: Authority
     ledger: Ledger
-    bundles: dict[str, dict[str, File]]  # by image: what was found once need not be looked for again
+    bundles: dict[
+        str, dict[str, File]
+    ]  # by image: what was found once need not be looked for again
 
     def place(self, container: Container) -> Place:
         raise NotImplementedError
@@ -191,20 +195,31 @@ class Container:
             environment=trust.environment(image_env, self._plan.env),
             network_mode=f"container:{sidecar}",
             stdin_open=self._plan.input is not None,
-            log_config={"type": "json-file", "config": {}},  # readable, whatever the engine's default is
+            log_config={
+                "type": "json-file",
+                "config": {},
+            },  # readable, whatever the engine's default is
             **options,
         )
         self._cleanup.callback(self._remove)
-        trust.put(self._docker, trust.trust_tar(self._host.authority.ca_pem, self._bundles(image, image_env)), "the CA")
+        trust.put(
+            self._docker,
+            trust.trust_tar(self._host.authority.ca_pem, self._bundles(image, image_env)),
+            "the CA",
+        )
         if self._plan.files:
             trust.put(self._docker, build_tar(dict(self._plan.files)), "files=")
 
     def _bundles(self, image: Any, image_env: list[str]) -> dict[str, File]:
         """The image's bundles; a container with mounts of its own is looked at itself."""
-        if any(self._plan.options.get(name) for name in ("volumes", "mounts", "volumes_from", "tmpfs")):
+        if any(
+            self._plan.options.get(name) for name in ("volumes", "mounts", "volumes_from", "tmpfs")
+        ):
             return trust.find_bundles(self._host.engine, self._docker, trust.candidates(image_env))
         if image.id not in self._host.bundles:
-            self._host.bundles[image.id] = trust.find_bundles(self._host.engine, self._docker, trust.candidates(image_env))
+            self._host.bundles[image.id] = trust.find_bundles(
+                self._host.engine, self._docker, trust.candidates(image_env)
+            )
         return self._host.bundles[image.id]
 
     def _start(self) -> None:
@@ -219,7 +234,9 @@ class Container:
                 "Check that the command exists in the image (`docker run --rm -it --entrypoint sh IMAGE`)."
             ) from None
         if standard_input is not None:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read it all
+            with contextlib.suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # it need not read it all
                 standard_input.sendall(self._plan.input or b"")
                 standard_input.shutdown(socket.SHUT_WR)
 
@@ -313,14 +330,18 @@ class Container:
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
-        return CompletedContainer(exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration)
+        return CompletedContainer(
+            exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration
+        )
 
     def _wait_for_exit(self, timeout: float) -> int:
         """Its exit code (`POST /containers/{id}/wait`); a prompt that is open stops the clock."""
         clock = self._host.ledger.clock
         deadline = clock() + timeout
         while (left := deadline - clock()) > 0:
-            with contextlib.suppress(requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
+            with contextlib.suppress(
+                requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError
+            ):
                 with engine_errors_but_timeouts(f"wait for {self.name}"):
                     return int(self._docker.wait(timeout=left)["StatusCode"])
             self._check_engine()
@@ -354,10 +375,14 @@ class Container:
                 if self._docker.status in ("exited", "dead"):
                     code = self._docker.attrs["State"]["ExitCode"]
                     text = f"{self.name} exited with code {code} before it was ready: {missing}"
-                    raise CommandError(with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code)
+                    raise CommandError(
+                        with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
+                    )
                 if clock() >= deadline:
                     text = f"{self.name} was not ready after {timeout:g} s: {missing}"
-                    raise ContainerTimeoutError(with_logs(text, self.log_tail()), logs=self.log_tail())
+                    raise ContainerTimeoutError(
+                        with_logs(text, self.log_tail()), logs=self.log_tail()
+                    )
                 time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:

@@ -26,8 +26,12 @@ def declare(kind: Kind, address: object, handler: object = None, **options: Any)
     own = {name: options.pop(name) for name in OWN_OPTIONS if name in options}
     accepted = [field.name for field in fields(Match)]
     if unknown := [name for name in options if name not in accepted]:
-        raise TypeError(f"{kind}() does not take {unknown[0]}=; it takes {', '.join([*accepted, *OWN_OPTIONS])}")
-    return Declaration(kind=kind, address=parsed, answer=check_handler(handler), match=Match(**options), **own)
+        raise TypeError(
+            f"{kind}() does not take {unknown[0]}=; it takes {', '.join([*accepted, *OWN_OPTIONS])}"
+        )
+    return Declaration(
+        kind=kind, address=parsed, answer=check_handler(handler), match=Match(**options), **own
+    )
 
 
 def intercept_https(address: object, handler: object = None, **options: Any) -> Declaration:
@@ -42,7 +46,9 @@ def block(address: object) -> Declaration:
     return declare("block", address)
 
 
-NETWORK: Final = "it would give the target a way out; a target has its sidecar's network and no other"
+NETWORK: Final = (
+    "it would give the target a way out; a target has its sidecar's network and no other"
+)
 REFUSED_OPTIONS: Final[Mapping[str, str]] = {
     "network": NETWORK,
     "network_mode": NETWORK,
@@ -64,7 +70,11 @@ REFUSED_OPTIONS: Final[Mapping[str, str]] = {
     "name": "names collide between parallel runs; the engine chooses one, see container.id",
     "log_config": "the log is read back into the test's report",
 }
-SIDECAR_OPTIONS: Final = ("hostname", "domainname", "extra_hosts")  # the engine refuses them beside network_mode=container:
+SIDECAR_OPTIONS: Final = (
+    "hostname",
+    "domainname",
+    "extra_hosts",
+)  # the engine refuses them beside network_mode=container:
 
 
 def check_container_options(options: Mapping[str, Any]) -> None:
@@ -78,7 +88,9 @@ def check_container_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={options[name]!r} is refused: {instead}")
     for name in ("pid_mode", "ipc_mode", "uts_mode"):
         if options.get(name) == "host":
-            raise ValueError(f"{name}='host' is refused: with it a target can reach the host's network namespace")
+            raise ValueError(
+                f"{name}='host' is refused: with it a target can reach the host's network namespace"
+            )
 
 
 def container(image: object, command: object = None, **options: Any) -> None:

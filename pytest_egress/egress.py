@@ -67,7 +67,9 @@ class Session(Host):
         self.engine = Engine(client, uuid.uuid4().hex)
         self.ledger = Ledger()
         self.scopes: list[Egress] = []
-        self.containers: list[Container] = []  # those that live, and those that this test has started
+        self.containers: list[
+            Container
+        ] = []  # those that live, and those that this test has started
         self.bundles: dict[str, dict[str, File]] = {}
         self._between: list[Window] = []
 
@@ -82,7 +84,10 @@ class Session(Host):
             if container.start_window is not None:
                 return Place(window=container.start_window, tables=container.owner.tables())
             if self.ledger.window is not None:
-                return Place(window=self.ledger.window, tables=self.scopes[-1].tables() if self.scopes else ())
+                return Place(
+                    window=self.ledger.window,
+                    tables=self.scopes[-1].tables() if self.scopes else (),
+                )
             return Place(window=container.owner.between, tables=container.owner.tables())
 
     def open_window(self, policy: Policy = "fail") -> Window:
@@ -134,8 +139,13 @@ class Session(Host):
 
     def outside(self) -> list[str]:
         """What shared containers did outside of any test, as lines."""
-        entries = [e for window in self._between for e in window.entries if not isinstance(e, DnsQuery)]
-        return [f"{e.container}: {outcome_text(e)}" + (f"  ({n} times)" if n > 1 else "") for e, n in fold(entries)]
+        entries = [
+            e for window in self._between for e in window.entries if not isinstance(e, DnsQuery)
+        ]
+        return [
+            f"{e.container}: {outcome_text(e)}" + (f"  ({n} times)" if n > 1 else "")
+            for e, n in fold(entries)
+        ]
 
     def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
         """Title and tail of the log, for each container that runs or ran in a window."""
@@ -226,8 +236,26 @@ class Egress:
         Raises:
             AddressError, TypeError, ValueError: With the value, and what is accepted.
         """
-        match_fields = {"method": method, "path": path, "query": query, "headers": headers, "json": json, "content": content, "match": match}
-        return self._add(declare("intercept_https", address, handler, times=times, optional=optional, name=name, **match_fields))
+        match_fields = {
+            "method": method,
+            "path": path,
+            "query": query,
+            "headers": headers,
+            "json": json,
+            "content": content,
+            "match": match,
+        }
+        return self._add(
+            declare(
+                "intercept_https",
+                address,
+                handler,
+                times=times,
+                optional=optional,
+                name=name,
+                **match_fields,
+            )
+        )
 
     def intercept_http(
         self,
@@ -246,8 +274,26 @@ class Egress:
         name: str | None = None,
     ) -> Route:
         """As `intercept_https`, for plain HTTP; port 80 where none is given."""
-        match_fields = {"method": method, "path": path, "query": query, "headers": headers, "json": json, "content": content, "match": match}
-        return self._add(declare("intercept_http", address, handler, times=times, optional=optional, name=name, **match_fields))
+        match_fields = {
+            "method": method,
+            "path": path,
+            "query": query,
+            "headers": headers,
+            "json": json,
+            "content": content,
+            "match": match,
+        }
+        return self._add(
+            declare(
+                "intercept_http",
+                address,
+                handler,
+                times=times,
+                optional=optional,
+                name=name,
+                **match_fields,
+            )
+        )
 
     def block(self, address: str) -> Route:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
@@ -269,15 +315,25 @@ class Egress:
         egress: Egress | None = self
         while egress is not None:
             for field in ("name", "address"):
-                found = [route for route in egress.routes if getattr(route, field) == key and not route.removed]
+                found = [
+                    route
+                    for route in egress.routes
+                    if getattr(route, field) == key and not route.removed
+                ]
                 if len(found) == 1:
                     return found[0]
                 if found:
                     listed = "\n".join(f"  {route_line(route)}" for route in found)
-                    raise LookupError(f"{len(found)} routes are called {key!r}; give one a name= of its own:\n{listed}")
+                    raise LookupError(
+                        f"{len(found)} routes are called {key!r}; give one a name= of its own:\n{listed}"
+                    )
             egress = egress.parent
         known = "\n".join(f"  {route_line(route)}" for route in self._all_routes())
-        raise LookupError(f"no route is called {key!r}; there are:\n{known}" if known else f"no route is called {key!r}; none is declared")
+        raise LookupError(
+            f"no route is called {key!r}; there are:\n{known}"
+            if known
+            else f"no route is called {key!r}; none is declared"
+        )
 
     def _all_routes(self) -> list[Route]:
         return [*self.routes, *(self.parent._all_routes() if self.parent else [])]
@@ -319,7 +375,9 @@ class Egress:
         __tracebackhide__ = True
         conditions = strategies(wait)
         options = docker_options | {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
-        container = self._launch(image, plan(image, command, env=env, files=files, input=input, options=options))
+        container = self._launch(
+            image, plan(image, command, env=env, files=files, input=input, options=options)
+        )
         try:
             container.become_ready(conditions, timeout)
             self._end_start(container)
@@ -358,7 +416,11 @@ class Egress:
     def _explain(self, container: Container, error: BaseException) -> BaseException:
         """A readiness error, with what was unrouted meanwhile."""
         window = container.start_window or self.session.ledger.window
-        unrouted = unrouted_entries([e for e in window.entries if e.container == container.name]) if window else []
+        unrouted = (
+            unrouted_entries([e for e in window.entries if e.container == container.name])
+            if window
+            else []
+        )
         if not isinstance(error, ContainerError) or not unrouted:
             return error
         lines = [line for entry, count in fold(unrouted) for line in attempt_lines(entry, count)]
@@ -395,7 +457,9 @@ class Egress:
         """
         __tracebackhide__ = True
         options = docker_options | {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
-        container = self._launch(image, plan(image, command, env=env, files=files, input=input, options=options))
+        container = self._launch(
+            image, plan(image, command, env=env, files=files, input=input, options=options)
+        )
         try:
             result = container.wait(timeout)
             self._end_start(container)
@@ -411,9 +475,19 @@ class Egress:
     def ledger(self) -> list[Entry]:
         """Every attempt in order: of a test those of its window; of a wider scope its containers' own, then those of the running test."""
         with self.session.ledger.changed:
-            own = [self._window] if self.scope == "test" and self._window else [self.session.ledger.window]
-            windows = [*self._starts, self.between, *(window for window in own if window is not None)]
-            return sorted((e for window in windows for e in window.entries), key=lambda entry: entry.started)
+            own = (
+                [self._window]
+                if self.scope == "test" and self._window
+                else [self.session.ledger.window]
+            )
+            windows = [
+                *self._starts,
+                self.between,
+                *(window for window in own if window is not None),
+            ]
+            return sorted(
+                (e for window in windows for e in window.entries), key=lambda entry: entry.started
+            )
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -442,12 +516,25 @@ class Egress:
         others = [
             entry
             for entry in self.ledger
-            if not isinstance(entry, DnsQuery) and not any(a.matches(entry.host, entry.port or 0) for a in allowed)
+            if not isinstance(entry, DnsQuery)
+            and not any(a.matches(entry.host, entry.port or 0) for a in allowed)
         ]
         if others:
             expected = f"only {', '.join(addresses)}" if addresses else "no egress"
-            lines = [f"  {subject(entry)}" + (f"  ({count} times)" if count > 1 else "") for entry, count in fold(others)]
-            raise CallError("\n".join([f"expected {expected}; there also was:" if addresses else "expected no egress; there was:", *lines]))
+            lines = [
+                f"  {subject(entry)}" + (f"  ({count} times)" if count > 1 else "")
+                for entry, count in fold(others)
+            ]
+            raise CallError(
+                "\n".join(
+                    [
+                        f"expected {expected}; there also was:"
+                        if addresses
+                        else "expected no egress; there was:",
+                        *lines,
+                    ]
+                )
+            )
 
     # Its end.
 
@@ -474,7 +561,9 @@ class Egress:
             self.session.close_window(window)
             verdict: EgressError | None = None
             if kind is None:
-                verdict = judge(window, self.routes, any_container=self.session.any_container(window))
+                verdict = judge(
+                    window, self.routes, any_container=self.session.any_container(window)
+                )
         finally:
             self.close()
             self.session.close()
@@ -494,5 +583,3 @@ def caller() -> str:
     if any(part in path for part in (f"{os.sep}_pytest{os.sep}", f"{os.sep}pluggy{os.sep}")):
         return ""
     return f"{os.path.basename(path)}:{frame.f_lineno}"
-
-

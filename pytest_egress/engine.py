@@ -91,7 +91,9 @@ class Engine:
         api = self.client.api
         url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
         with engine_errors(f"look at {path!r}"):
-            header = api.head(url, params={"path": path}).headers.get("X-Docker-Container-Path-Stat")
+            header = api.head(url, params={"path": path}).headers.get(
+                "X-Docker-Container-Path-Stat"
+            )
         return docker.utils.decode_json_header(header) if header else None
 
     def close(self) -> None:
@@ -105,7 +107,9 @@ class Engine:
             container.remove(force=True, v=True)
         except docker.errors.APIError as error:
             if error.status_code not in (404, 409):  # gone, or its removal is in progress
-                raise EngineError(f"cannot remove the container {container.id}: {explanation(error)}") from None
+                raise EngineError(
+                    f"cannot remove the container {container.id}: {explanation(error)}"
+                ) from None
 
 
 @contextmanager
@@ -118,7 +122,9 @@ def engine_errors(action: str) -> Iterator[None]:
     except docker.errors.APIError as error:
         raise EngineError(f"the engine did not {action}: {explanation(error)}") from None
     except requests.exceptions.RequestException as error:
-        raise EngineError(f"the engine at {engine_address()} did not {action}: {root_cause(error)}") from None
+        raise EngineError(
+            f"the engine at {engine_address()} did not {action}: {root_cause(error)}"
+        ) from None
 
 
 def explanation(error: Exception) -> str:

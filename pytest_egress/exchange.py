@@ -146,7 +146,9 @@ class Request:
             return json_module.loads(self.content)
         except ValueError as error:
             beginning = self.content[:80]
-            raise ValueError(f"{self.method} {self.url} has no JSON body: {error}: {beginning!r}") from None
+            raise ValueError(
+                f"{self.method} {self.url} has no JSON body: {error}: {beginning!r}"
+            ) from None
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.url}>"
@@ -179,7 +181,12 @@ class Response:
         stream: Iterable[bytes] | None = None,
         trailers: HeaderSource | None = None,
     ) -> None:
-        bodies = {"content": content, "text": text, "json": None if json is UNSET else (json,), "stream": stream}
+        bodies = {
+            "content": content,
+            "text": text,
+            "json": None if json is UNSET else (json,),
+            "stream": stream,
+        }
         if len(given := [name for name, body in bodies.items() if body is not None]) > 1:
             raise TypeError(f"Response takes one body, not {' and '.join(given)}")
         self.status_code = check_status(status_code)
@@ -189,7 +196,10 @@ class Response:
             raise TypeError("Response sends trailers after a streamed body only: give stream=")
         default_type = None
         if text is not None:
-            content, default_type = check_type("text", text, str).encode(), "text/plain; charset=utf-8"
+            content, default_type = (
+                check_type("text", text, str).encode(),
+                "text/plain; charset=utf-8",
+            )
         elif json is not UNSET:
             content, default_type = json_module.dumps(json).encode(), "application/json"
         self.content: bytes = bytes(check_type("content", content or b"", bytes, bytearray))
@@ -214,8 +224,14 @@ class Response:
 
 def check_status(status_code: object) -> int:
     """The status itself, or a ValueError: an int from 200 to 599 (an informational one is no answer)."""
-    if isinstance(status_code, bool) or not isinstance(status_code, int) or not 200 <= status_code <= 599:
-        raise ValueError(f"{status_code!r} is no status of a response; it takes an int from 200 to 599")
+    if (
+        isinstance(status_code, bool)
+        or not isinstance(status_code, int)
+        or not 200 <= status_code <= 599
+    ):
+        raise ValueError(
+            f"{status_code!r} is no status of a response; it takes an int from 200 to 599"
+        )
     return int(status_code)
 
 
@@ -223,7 +239,9 @@ def check_type(name: str, value: Any, *types: type) -> Any:
     """The value itself, or a TypeError that names the argument."""
     if not isinstance(value, types):
         wanted = " or ".join(kind.__name__ for kind in types)
-        raise TypeError(f"Response({name}=...) takes {wanted}, not {type(value).__name__}: {value!r}")
+        raise TypeError(
+            f"Response({name}=...) takes {wanted}, not {type(value).__name__}: {value!r}"
+        )
     return value
 
 
@@ -286,7 +304,9 @@ def not_an_answer(result: object, of_function: bool) -> str:
     if isinstance(result, str):
         return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
     text = f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, a status (int), (status, body), or None"
-    return text + (", str, or an iterator of bytes" if of_function else "; or a function of the request")
+    return text + (
+        ", str, or an iterator of bytes" if of_function else "; or a function of the request"
+    )
 
 
 Outcome = Literal["routed", "unrouted", "blocked", "recorded"]
@@ -386,5 +406,3 @@ class PacketAttempt(Entry):
     address: str
     size: int
     first_bytes: bytes = b""
-
-

@@ -46,7 +46,10 @@ def broken_handshake(error: OSError, host: str) -> tuple[str, str]:
     if reason == "UNEXPECTED_EOF_WHILE_READING" or isinstance(error, ConnectionResetError):
         return "likely-untrusted", LIKELY_UNTRUSTED.format(host=host, when="within the handshake")
     if reason in PROTOCOL_REASONS:
-        return "protocol", f"no TLS connection could be made for {host!r}: {PROTOCOL_REASONS[reason]}"
+        return (
+            "protocol",
+            f"no TLS connection could be made for {host!r}: {PROTOCOL_REASONS[reason]}",
+        )
     if isinstance(error, TimeoutError):
         return "timeout", f"the handshake for {host!r} did not end in time"
     return "handshake", f"the handshake for {host!r} failed: {reason or error}"

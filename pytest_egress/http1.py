@@ -14,7 +14,9 @@ import h11
 
 from pytest_egress.exchange import Headers, Response, reason_phrase
 
-MAX_HEADER_BYTES: Final = 64 * 1024  # of a request line with its fields; h11's own 16 KiB refuses real cookies
+MAX_HEADER_BYTES: Final = (
+    64 * 1024
+)  # of a request line with its fields; h11's own 16 KiB refuses real cookies
 MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: held in memory once, so that a handler can read it
 READ_BYTES: Final = 64 * 1024
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
@@ -70,7 +72,10 @@ class Http1:
     @property
     def closed(self) -> bool:
         """Whether the client has closed, or the connection cannot be used again."""
-        return self._h11.their_state in (h11.CLOSED, h11.MUST_CLOSE) or self._h11.our_state is h11.MUST_CLOSE
+        return (
+            self._h11.their_state in (h11.CLOSED, h11.MUST_CLOSE)
+            or self._h11.our_state is h11.MUST_CLOSE
+        )
 
     def read_head(self) -> Head | None:
         """The head of the next request, or None: more data is needed, or the client has closed."""
@@ -105,7 +110,10 @@ class Http1:
         return self._body.getvalue()
 
     def _take_body(self) -> bytes:
-        body, self._body = self._body.getvalue(), BytesIO()  # shares BytesIO's own buffer: no second copy
+        body, self._body = (
+            self._body.getvalue(),
+            BytesIO(),
+        )  # shares BytesIO's own buffer: no second copy
         return body
 
     def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
@@ -128,9 +136,15 @@ class Http1:
         yield head
         for chunk in () if bodiless else response.stream:
             if not isinstance(chunk, (bytes, bytearray)):
-                raise TypeError(f"a streamed body yields bytes, not {type(chunk).__name__}: {chunk!r}")
+                raise TypeError(
+                    f"a streamed body yields bytes, not {type(chunk).__name__}: {chunk!r}"
+                )
             yield self._h11.send(h11.Data(data=bytes(chunk))) or b""
-        trailers = [] if bodiless else [(k.encode(), v.encode("latin-1")) for k, v in response.trailers.raw]
+        trailers = (
+            []
+            if bodiless
+            else [(k.encode(), v.encode("latin-1")) for k, v in response.trailers.raw]
+        )
         yield self._h11.send(h11.EndOfMessage(headers=trailers)) or b""
 
     def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
@@ -187,11 +201,17 @@ def fields(raw: object) -> Headers:
 
 def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:
     """The fields to send: the response's own, Date, and Content-Length where the body is known."""
-    headers = [(name.encode("ascii"), value.encode("utf-8")) for name, value in response.headers.raw]
+    headers = [
+        (name.encode("ascii"), value.encode("utf-8")) for name, value in response.headers.raw
+    ]
     names = {name.lower() for name, _ in headers}
     if b"date" not in names:
         headers.append((b"Date", date.encode()))
-    if framed and not names & {b"content-length", b"transfer-encoding"} and response.status_code not in NO_BODY:
+    if (
+        framed
+        and not names & {b"content-length", b"transfer-encoding"}
+        and response.status_code not in NO_BODY
+    ):
         headers.append((b"Content-Length", b"%d" % len(response.content)))
     return headers
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pytest_egress.exchange import DnsQuery, Entry, Exchange, PacketAttempt, TcpAttempt, TlsFailure, reason_phrase
+from pytest_egress.exchange import (
+    DnsQuery,
+    Entry,
+    Exchange,
+    PacketAttempt,
+    TcpAttempt,
+    TlsFailure,
+    reason_phrase,
+)
 from pytest_egress.routing import NearMiss, Route, shown
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
@@ -33,7 +41,9 @@ def subject(entry: Entry) -> str:
     if isinstance(entry, TlsFailure):
         return f"TLS {where}{dialled}"
     if isinstance(entry, TcpAttempt):
-        return f"TCP {where}{dialled}" + (f", first bytes {shown(entry.first_bytes)}" if entry.first_bytes else "")
+        return f"TCP {where}{dialled}" + (
+            f", first bytes {shown(entry.first_bytes)}" if entry.first_bytes else ""
+        )
     if isinstance(entry, PacketAttempt):
         quic = ", probably QUIC" if entry.protocol == "UDP" and entry.port == 443 else ""
         return f"{entry.protocol} {where}{dialled}, {entry.size} bytes{quic}"
@@ -44,7 +54,10 @@ def remedy(entry: Entry) -> str:
     """The line of code that would route an attempt."""
     if isinstance(entry, Exchange):
         request = entry.request
-        address = host_port(request.host, None if request.port == {"https": 443, "http": 80}[request.scheme] else request.port)
+        address = host_port(
+            request.host,
+            None if request.port == {"https": 443, "http": 80}[request.scheme] else request.port,
+        )
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}", path="{request.path}")'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
@@ -73,7 +86,9 @@ def attempt_lines(entry: Entry, count: int) -> list[str]:
     if isinstance(entry, Exchange):
         details += near_lines(entry.near)
     if isinstance(entry, Exchange) and entry.note:
-        return lines + [f"      {line}" for line in details]  # refused for its form: no route would help
+        return lines + [
+            f"      {line}" for line in details
+        ]  # refused for its form: no route would help
     verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
     details.append(f"{verb}: {remedy(entry)}")
     return lines + [f"      {line}" for line in details]
@@ -99,17 +114,28 @@ def unrouted_text(entries: Sequence[Entry]) -> str:
     return "\n".join(lines)
 
 
-def never_called_text(routes: Sequence[Route], entries: Sequence[Entry], *, any_container: bool) -> str:
+def never_called_text(
+    routes: Sequence[Route], entries: Sequence[Entry], *, any_container: bool
+) -> str:
     """The verdict on routes that were declared and not used."""
     number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
     lines = [f"{number} never called:"]
     for route in routes:
-        missing = f", answered {route.lifetime_count} of {route.times} times" if route.times and route.called else ""
+        missing = (
+            f", answered {route.lifetime_count} of {route.times} times"
+            if route.times and route.called
+            else ""
+        )
         lines += ["", f"  {route_line(route)}{missing}"]
         lines += [f"      {subject(entry)}: {entry.note}" for entry in close_to(route, entries)]
     if not any_container:
-        lines += ["", "No container ran in this test. egress answers what containers send: egress.run(image, command) or"]
-        lines += ["egress.start(image) starts one. What the test process itself sends is not intercepted."]
+        lines += [
+            "",
+            "No container ran in this test. egress answers what containers send: egress.run(image, command) or",
+        ]
+        lines += [
+            "egress.start(image) starts one. What the test process itself sends is not intercepted."
+        ]
     else:
         lines += ["", "Remove it, or declare it with optional=True."]
     return "\n".join(lines)
@@ -120,7 +146,9 @@ def close_to(route: Route, entries: Sequence[Entry]) -> list[Entry]:
     return [
         entry
         for entry, _ in fold(entries)
-        if isinstance(entry, (TlsFailure, TcpAttempt)) and entry.note and route.parsed_address.matches(entry.host, entry.port or 0)
+        if isinstance(entry, (TlsFailure, TcpAttempt))
+        and entry.note
+        and route.parsed_address.matches(entry.host, entry.port or 0)
     ]
 
 
@@ -156,7 +184,9 @@ def outcome_text(entry: Entry) -> str:
     outcome = entry.outcome.upper() if entry.outcome in ("unrouted", "blocked") else ""
     if isinstance(entry, Exchange):
         status = entry.response.status_code if entry.response else None
-        answered = f" -> {status} {reason_phrase(status)}".rstrip() if status else " -> no response yet"
+        answered = (
+            f" -> {status} {reason_phrase(status)}".rstrip() if status else " -> no response yet"
+        )
         took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
         raised = f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
         return f"{subject(entry)}{answered}{took}{raised}  {outcome}{note}".rstrip()
@@ -186,5 +216,3 @@ def refused_body(exchange: Exchange) -> str:
 def handler_error_body(exchange: Exchange) -> str:
     """The 500 of a handler that raised."""
     return f"pytest-egress: {handler_error_text(exchange)}\nThe test fails with its traceback.\n"
-
-

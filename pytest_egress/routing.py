@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["intercept_https", "intercept_http", "block"]
 Scope = Literal["test", "class", "module", "session"]
-DEFAULT_PORTS: Final[Mapping[Kind, int | None]] = {"intercept_https": 443, "intercept_http": 80, "block": None}
+DEFAULT_PORTS: Final[Mapping[Kind, int | None]] = {
+    "intercept_https": 443,
+    "intercept_http": 80,
+    "block": None,
+}
 SHOWN_VALUE: Final = 60  # characters of a value in a message: two fit on a line of a terminal
 
 
@@ -58,7 +62,9 @@ class Match:
                 raise TypeError(f"{name}= takes {wanted}, not {type(value).__name__}: {value!r}")
         if self.path is not None and (not self.path.startswith(("/", "*")) or "?" in self.path):
             hint = "the query goes into query=" if "?" in self.path else "it starts with / or *"
-            raise ValueError(f"path={self.path!r} can never match: a path is without host and query ({hint})")
+            raise ValueError(
+                f"path={self.path!r} can never match: a path is without host and query ({hint})"
+            )
         if self.match is not None and not callable(self.match):
             raise TypeError(f"match= takes a function of the request, not {self.match!r}")
 
@@ -83,13 +89,17 @@ class Match:
         if self.json is not UNSET:
             found += json_request_differences(self.json, request)
         if self.match is not None and not found and not self.match(request):
-            found.append(f"match: {getattr(self.match, '__name__', self.match)} returned a false value")
+            found.append(
+                f"match: {getattr(self.match, '__name__', self.match)} returned a false value"
+            )
         return found
 
     def __str__(self) -> str:
         """As keywords of the declaration: `method='POST', path='/x'`."""
         fields = [(name, getattr(self, name)) for name in (*MATCH_TYPES, "json", "match")]
-        given = [(name, value) for name, value in fields if value is not None and value is not UNSET]
+        given = [
+            (name, value) for name, value in fields if value is not None and value is not UNSET
+        ]
         return ", ".join(f"{name}={shown_declaration(value)}" for name, value in given)
 
 
@@ -164,7 +174,9 @@ def check_handler(handler: object) -> Handler | Response:
     if callable(handler) and (isinstance(handler, type) or not takes_one_argument(handler)):
         raise TypeError(f"the handler {handler!r} cannot be called with one argument, the Request")
     if isinstance(handler, Response) and isinstance(handler.stream, Iterator):
-        raise TypeError("a static answer is sent many times, its iterator is read once; return it from a function")
+        raise TypeError(
+            "a static answer is sent many times, its iterator is read once; return it from a function"
+        )
     if callable(handler):
         return handler
     return response_from(handler, of_function=False)
@@ -195,7 +207,9 @@ class Declaration:
 
     def __post_init__(self) -> None:
         if self.times is not None and (type(self.times) is not int or self.times < 1):
-            raise ValueError(f"times={self.times!r}: a route answers 1 time or more; leave it out for any number")
+            raise ValueError(
+                f"times={self.times!r}: a route answers 1 time or more; leave it out for any number"
+            )
         if not isinstance(self.name, (str, type(None))):
             raise TypeError(f"name= takes a str, not {self.name!r}")
 
@@ -226,7 +240,9 @@ class Route:
         self._reserved = 0
         self._calls: list[tuple[object, Exchange]] = []
         self._answer: Handler | Response = declaration.answer
-        self._context: Context = copy_context()  # a handler sees the declaring test's context variables
+        self._context: Context = (
+            copy_context()
+        )  # a handler sees the declaring test's context variables
 
     @property
     def address(self) -> str:
@@ -313,7 +329,9 @@ class Route:
         if count < 1:
             raise ValueError(f"count={count}: calls are counted from 1")
         if not self._log.wait_for(lambda: self.call_count >= count, timeout):
-            raise CallError(f"{self}: waited {timeout:g} s for call {count}; there {were(self.call_count)}")
+            raise CallError(
+                f"{self}: waited {timeout:g} s for call {count}; there {were(self.call_count)}"
+            )
         return self.calls[count - 1]
 
     def assert_called_once(self) -> Exchange:
@@ -337,11 +355,18 @@ class Route:
         """
         __tracebackhide__ = True
         matcher, calls = Match(**match), self.calls
-        lines = [f"{self}: none of {len(calls)} calls matches {matcher}" if calls else f"{self}: was not called"]
+        lines = [
+            f"{self}: none of {len(calls)} calls matches {matcher}"
+            if calls
+            else f"{self}: was not called"
+        ]
         for exchange in calls:
             if not (differences := matcher.differences(exchange.request)):
                 return exchange
-            lines += [f"  {exchange.request.method} {exchange.request.url}", *(f"      {d}" for d in differences)]
+            lines += [
+                f"  {exchange.request.method} {exchange.request.url}",
+                *(f"      {d}" for d in differences),
+            ]
         raise CallError("\n".join(lines))
 
     def assert_not_called(self) -> None:
@@ -352,7 +377,11 @@ class Route:
         """
         __tracebackhide__ = True
         if calls := self.calls:
-            raise CallError("\n".join([f"{self}: expected no call, there {were(len(calls))}", *call_lines(calls)]))
+            raise CallError(
+                "\n".join(
+                    [f"{self}: expected no call, there {were(len(calls))}", *call_lines(calls)]
+                )
+            )
         self.expected_idle = True
 
     def __str__(self) -> str:
@@ -384,7 +413,9 @@ class RouteTable:
 
     def add(self, route: Route) -> None:
         """Place a route before those that are as specific as it is; the ledger's lock is held."""
-        later = sorted((route, *self.routes), key=lambda r: r.parsed_address.specificity, reverse=True)
+        later = sorted(
+            (route, *self.routes), key=lambda r: r.parsed_address.specificity, reverse=True
+        )
         self.routes = tuple(later)
 
 

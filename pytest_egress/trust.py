@@ -61,24 +61,34 @@ def environment(image_env: Sequence[str], user_env: Mapping[str, str]) -> dict[s
         user_env: What the test passes.
     """
     taken = {entry.partition("=")[0] for entry in image_env}
-    ours = {variable.name: FILES[variable.file] for variable in VARIABLES if variable.name not in taken}
+    ours = {
+        variable.name: FILES[variable.file] for variable in VARIABLES if variable.name not in taken
+    }
     return ours | dict(user_env)
 
 
 def candidates(image_env: Sequence[str]) -> list[str]:
     """Where a bundle may be: the known paths, and what the image's own variables name."""
     values = dict(entry.partition("=")[::2] for entry in image_env)
-    named = [values[v.name] for v in VARIABLES if v.file == "bundle" and values.get(v.name, "").startswith("/")]
+    named = [
+        values[v.name]
+        for v in VARIABLES
+        if v.file == "bundle" and values.get(v.name, "").startswith("/")
+    ]
     return list(dict.fromkeys([*BUNDLES, *named]))
 
 
-def find_bundles(engine: Engine, container: DockerContainer, paths: Sequence[str]) -> dict[str, File]:
+def find_bundles(
+    engine: Engine, container: DockerContainer, paths: Sequence[str]
+) -> dict[str, File]:
     """The bundles that a created container has, each once, at its real path."""
     found: dict[str, File] = {}
     for path in paths:
         if (stat := engine.stat(container, path)) is None:
             continue
-        real = posixpath.normpath(stat.get("linkTarget") or path)  # the engine has followed every link
+        real = posixpath.normpath(
+            stat.get("linkTarget") or path
+        )  # the engine has followed every link
         if real not in found and engine.stat(container, real) is not None:
             stream, _ = container.get_archive(real)
             found |= {real: file for file in read_tar(b"".join(stream)).values()}
@@ -93,7 +103,9 @@ def trust_tar(ca_pem: bytes, bundles: Mapping[str, File]) -> bytes:
         FILES["bundle"]: File(content=append(roots, ca_pem)),
     }
     for path, file in bundles.items():
-        files[path] = File(content=append(file.content, ca_pem), mode=file.mode, uid=file.uid, gid=file.gid)
+        files[path] = File(
+            content=append(file.content, ca_pem), mode=file.mode, uid=file.uid, gid=file.gid
+        )
     if not bundles:
         files[DEFAULT_BUNDLE] = File(content=ca_pem)
     return build_tar(files)

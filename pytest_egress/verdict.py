@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_egress.errors import EgressError, HandlerError, NeverCalledError, TamperingError, UnroutedError
+from pytest_egress.errors import (
+    EgressError,
+    HandlerError,
+    NeverCalledError,
+    TamperingError,
+    UnroutedError,
+)
 from pytest_egress.exchange import DnsQuery, Entry, Exchange
 from pytest_egress.ledger import Window
 from pytest_egress.report import handler_error_text, never_called_text, unrouted_text
@@ -12,7 +18,11 @@ from pytest_egress.routing import Route
 
 
 def judge(
-    window: Window, routes: Sequence[Route], *, assert_all_called: bool = True, any_container: bool = True
+    window: Window,
+    routes: Sequence[Route],
+    *,
+    assert_all_called: bool = True,
+    any_container: bool = True,
 ) -> EgressError | None:
     """Tampering, then a handler's error, then unrouted attempts, then routes never called.
 
@@ -33,22 +43,36 @@ def judge(
     if unrouted := unrouted_entries(window.entries):
         return UnroutedError(unrouted_text(unrouted))
     if assert_all_called and (idle := [route for route in routes if is_missing(route)]):
-        return NeverCalledError(never_called_text(idle, window.entries, any_container=any_container))
+        return NeverCalledError(
+            never_called_text(idle, window.entries, any_container=any_container)
+        )
     return None
 
 
 def first_handler_error(window: Window) -> Exchange | None:
     """The first exchange whose handler raised."""
-    return next((e for e in window.entries if isinstance(e, Exchange) and e.error is not None), None)
+    return next(
+        (e for e in window.entries if isinstance(e, Exchange) and e.error is not None), None
+    )
 
 
 def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
     """The attempts that fail a test."""
-    return [entry for entry in entries if entry.outcome == "unrouted" and not isinstance(entry, DnsQuery)]
+    return [
+        entry
+        for entry in entries
+        if entry.outcome == "unrouted" and not isinstance(entry, DnsQuery)
+    ]
 
 
 def is_missing(route: Route) -> bool:
     """Whether a route had to be called and was not, or not as often as its `times`."""
-    if route.kind == "block" or route.optional or route.removed or route.expected_idle or route.scope != "test":
+    if (
+        route.kind == "block"
+        or route.optional
+        or route.removed
+        or route.expected_idle
+        or route.scope != "test"
+    ):
         return False
     return route.lifetime_count < (route.times or 1)

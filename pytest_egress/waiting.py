@@ -104,5 +104,7 @@ def strategies(wait: object) -> list[Strategy]:
     listed = list(wait) if isinstance(wait, (list, tuple)) else [] if wait is None else [wait]
     for strategy in listed:
         if not callable(getattr(strategy, "missing", None)):
-            raise TypeError(f"wait= takes port_open(port), http_ok(port, path), log_line(pattern), or a list of them, not {strategy!r}")
+            raise TypeError(
+                f"wait= takes port_open(port), http_ok(port, path), log_line(pattern), or a list of them, not {strategy!r}"
+            )
     return listed
