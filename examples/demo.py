@@ -19,7 +19,9 @@ EXPECTED = (
 def main() -> int:
     """Run the two parts, and check that they did what is said here."""
     title("1. A real container calls https://api.stripe.com with curl, Python and Node.js.")
-    say("It is unchanged: no proxy, no edited URL, no added certificate. A function in the test answers.")
+    say(
+        "It is unchanged: no proxy, no edited URL, no added certificate. A function in the test answers."
+    )
     say(f"The test: {relative('test_three_clients.py')}")
     answered = pytest("test_three_clients.py", "-v")
     title("2. The same container calls what no test declared.")
@@ -28,9 +30,13 @@ def main() -> int:
     refused = pytest("undeclared_host.py")
     missing = [text for text in EXPECTED if text not in refused.stdout]
     if answered.returncode or refused.returncode != 1 or missing:
-        title(f"The demo did not go as it should: {missing or answered.returncode or refused.returncode}")
+        title(
+            f"The demo did not go as it should: {missing or answered.returncode or refused.returncode}"
+        )
         return 1
-    title("As it should be: three clients were answered, and two calls were caught. No container is left.")
+    title(
+        "As it should be: three clients were answered, and two calls were caught. No container is left."
+    )
     return 0
 
 

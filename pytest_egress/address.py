@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from pytest_egress.errors import AddressError
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 MAX_LABEL_LENGTH = 63
 """RFC 1035, section 2.3.4."""
 

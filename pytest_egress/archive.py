@@ -12,6 +12,8 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 _DIRECTORY_MODE = 0o755
 _PERMISSIONS = 0o7777
 

@@ -36,8 +36,11 @@ if TYPE_CHECKING:
     from pytest_egress.authority import Authority
     from pytest_egress.ledger import Ledger, Place, Window
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 TAIL_LINES: Final = 50  # of a log in a message
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
+NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
 DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
 
 
@@ -131,6 +134,7 @@ class Host:
     ]  # by image: what was found once need not be looked for again
 
     def place(self, container: Container) -> Place:
+        """Where what a container attempts now belongs."""
         raise NotImplementedError
 
 
@@ -264,6 +268,7 @@ class Container:
 
     @property
     def id(self) -> str:
+        """The engine's identifier."""
         return str(self._docker.id)
 
     def connect(self, port: int, timeout: float = CONNECT_SECONDS) -> socket.socket:
@@ -301,7 +306,12 @@ class Container:
         return self._log_tail
 
     def exec(self, command: Sequence[str] | str, **options: Any) -> CompletedContainer:
-        """Run a command inside and wait for it; takes docker-py's `exec_run` options (`user`, `workdir`, `environment`)."""
+        """Run a command inside and wait for it.
+
+        Args:
+            command: A list of arguments, or a string that is split.
+            options: As docker-py's `exec_run` takes them: `user`, `workdir`, `environment`.
+        """
         began = time.monotonic()
         with engine_errors(f"run {command!r} in {self.name}"):
             code, streams = self._docker.exec_run(command, demux=True, **options)  # type: ignore[arg-type]
@@ -339,11 +349,11 @@ class Container:
         clock = self._host.ledger.clock
         deadline = clock() + timeout
         while (left := deadline - clock()) > 0:
-            with contextlib.suppress(
-                requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError
+            with (
+                contextlib.suppress(*NO_ANSWER_YET),
+                engine_errors(f"wait for {self.name}", passing=NO_ANSWER_YET),
             ):
-                with engine_errors_but_timeouts(f"wait for {self.name}"):
-                    return int(self._docker.wait(timeout=left)["StatusCode"])
+                return int(self._docker.wait(timeout=left)["StatusCode"])
             self._check_engine()
         text = f"{self.name} still ran after {timeout:g} s; it has been removed"
         logs = self._finish()
@@ -420,15 +430,6 @@ class Container:
 
     def __repr__(self) -> str:
         return f"<Container {self.name}>"
-
-
-@contextlib.contextmanager
-def engine_errors_but_timeouts(action: str) -> Any:
-    """As `engine_errors`; a read that timed out comes through."""
-    try:
-        yield
-    except docker.errors.APIError as error:
-        raise EngineError(f"the engine did not {action}: {explanation(error)}") from None
 
 
 def with_logs(text: str, logs: str) -> str:

@@ -13,6 +13,8 @@ from typing import Any, Final
 from pytest_egress.address import parse_address
 from pytest_egress.routing import DEFAULT_PORTS, Declaration, Kind, Match, check_handler
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 OWN_OPTIONS: Final = ("times", "optional", "name")
 
 
@@ -35,14 +37,17 @@ def declare(kind: Kind, address: object, handler: object = None, **options: Any)
 
 
 def intercept_https(address: object, handler: object = None, **options: Any) -> Declaration:
+    """A route for HTTPS."""
     return declare("intercept_https", address, handler, **options)
 
 
 def intercept_http(address: object, handler: object = None, **options: Any) -> Declaration:
+    """A route for plain HTTP."""
     return declare("intercept_http", address, handler, **options)
 
 
 def block(address: object) -> Declaration:
+    """A route that refuses."""
     return declare("block", address)
 
 

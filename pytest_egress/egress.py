@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from pytest_egress.archive import File
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 DRAIN_SECONDS: Final = 5.0  # for requests that have begun when a test ends
 
 
@@ -117,7 +119,10 @@ class Session(Host):
         for activity in window.activities:
             where = where_stands(activity.thread)
             if activity.route is not None:
-                yield f"the handler of {route_line(activity.route)} still ran {timeout:g} s after the test\n  for {activity.what}\n  at {where}"
+                yield (
+                    f"the handler of {route_line(activity.route)} still ran {timeout:g} s after the test\n"
+                    f"  for {activity.what}\n  at {where}"
+                )
 
     def live(self) -> list[Container]:
         """The containers that have not been removed."""
@@ -372,7 +377,6 @@ class Egress:
             CommandError, ContainerTimeoutError: It is not ready; its logs are in the text.
             UnroutedError: Started at a wider scope, it attempted something that no route claims.
         """
-        __tracebackhide__ = True
         conditions = strategies(wait)
         options = docker_options | {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
         container = self._launch(
@@ -403,7 +407,6 @@ class Egress:
 
     def _end_start(self, container: Container) -> None:
         """What a shared container attempts until here belongs to no test; unrouted, it fails the fixture's set-up."""
-        __tracebackhide__ = True
         window = container.start_window
         if window is None:
             return
@@ -455,7 +458,6 @@ class Egress:
             ContainerTimeoutError: It still ran; its logs are in the text.
             CommandError: `check`, and it failed; its logs are in the text.
         """
-        __tracebackhide__ = True
         options = docker_options | {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
         container = self._launch(
             image, plan(image, command, env=env, files=files, input=input, options=options)
@@ -473,7 +475,10 @@ class Egress:
 
     @property
     def ledger(self) -> list[Entry]:
-        """Every attempt in order: of a test those of its window; of a wider scope its containers' own, then those of the running test."""
+        """Every attempt in order.
+
+        Of a test those of its window; of a wider scope its containers' own, then those of the running test.
+        """
         with self.session.ledger.changed:
             own = (
                 [self._window]
@@ -500,7 +505,6 @@ class Egress:
         Raises:
             CallError: Something was; the text lists it.
         """
-        __tracebackhide__ = True
         self.assert_only()
 
     def assert_only(self, *addresses: str) -> None:
@@ -509,7 +513,6 @@ class Egress:
         Raises:
             CallError: There were others; the text lists them.
         """
-        __tracebackhide__ = True
         from pytest_egress.address import parse_address
 
         allowed = [parse_address(address, default_port=None) for address in addresses]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import docker.errors
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container as DockerContainer
     from docker.models.images import Image
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 log = logging.getLogger(__name__)
 SESSION_LABEL: Final = "org.pytest-egress.session"
@@ -112,19 +114,31 @@ class Engine:
                 ) from None
 
 
-@contextmanager
-def engine_errors(action: str) -> Iterator[None]:
-    """Turn what docker-py raises into an `EngineError` that names the action and quotes the engine's own sentence."""
-    try:
-        yield
-    except docker.errors.ImageNotFound:
-        raise
-    except docker.errors.APIError as error:
-        raise EngineError(f"the engine did not {action}: {explanation(error)}") from None
-    except requests.exceptions.RequestException as error:
-        raise EngineError(
-            f"the engine at {engine_address()} did not {action}: {root_cause(error)}"
-        ) from None
+class engine_errors:  # used as a statement; a generator's frames would show in tracebacks
+    """Turn what docker-py raises into an `EngineError` that names the action and quotes the engine's own sentence.
+
+    Args:
+        action: What the engine was asked to do: "start it".
+        passing: Exceptions that come through as they are.
+    """
+
+    def __init__(self, action: str, *, passing: tuple[type[Exception], ...] = ()) -> None:
+        self.action = action
+        self.passing: tuple[type[Exception], ...] = (docker.errors.ImageNotFound, *passing)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, self.passing):
+            return
+        if isinstance(error, docker.errors.APIError):
+            raise EngineError(f"the engine did not {self.action}: {explanation(error)}") from None
+        if isinstance(error, requests.exceptions.RequestException):
+            where = engine_address()
+            raise EngineError(
+                f"the engine at {where} did not {self.action}: {root_cause(error)}"
+            ) from None
 
 
 def explanation(error: Exception) -> str:

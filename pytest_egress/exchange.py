@@ -12,6 +12,8 @@ from http import HTTPStatus
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 
 class Unset:
     """The type of `UNSET`, which tells "not given" from None (JSON's null)."""
@@ -303,7 +305,10 @@ def not_an_answer(result: object, of_function: bool) -> str:
     """Why this is no answer, and what is."""
     if isinstance(result, str):
         return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
-    text = f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, a status (int), (status, body), or None"
+    text = (
+        f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, "
+        "a status (int), (status, body), or None"
+    )
     return text + (
         ", str, or an iterator of bytes" if of_function else "; or a function of the request"
     )

@@ -42,6 +42,7 @@ from pytest_egress.exchange import (
     TlsInfo,
     response_from,
 )
+from pytest_egress.handshake import broken_handshake, silent_after_handshake
 from pytest_egress.http1 import (
     MAX_BODY_BYTES,
     READ_BYTES,
@@ -53,11 +54,12 @@ from pytest_egress.ledger import Activity, Ledger, Place
 from pytest_egress.link import DescriptorLink, is_local, original_destination, tampering
 from pytest_egress.report import blocked_body, handler_error_body, refused_body, unrouted_body
 from pytest_egress.routing import Route, claimed, decide, nearest_by_address
-from pytest_egress.handshake import broken_handshake, silent_after_handshake
 
 if TYPE_CHECKING:
     from pytest_egress.authority import Authority
     from pytest_egress.http1 import Head
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = (
     1.0  # a client that says nothing for so long waits for the server to speak
@@ -79,11 +81,17 @@ class Site(Protocol):
     """What the gateway knows of the target it serves."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As in the ledger."""
+        ...
 
-    def place(self) -> Place: ...
+    def place(self) -> Place:
+        """Where what it attempts now belongs."""
+        ...
 
-    def lost(self) -> None: ...  # the sidecar died under a running target
+    def lost(self) -> None:
+        """The sidecar died under a running target."""
+        ...
 
 
 class Gateway:
@@ -318,7 +326,7 @@ class Gateway:
         """The fields that every entry has."""
         return {
             "container": self.site.name,
-            "started": time.time(),
+            "started": wall_clock(),
             "outcome": outcome,
             "host": host,
             "port": port,
@@ -388,6 +396,7 @@ class Connection(threading.Thread):
             self.ledger.changed.notify_all()  # whoever waits for the last connection
 
     def run(self) -> None:
+        """Serve it, and close it whatever happens."""
         self._activity.thread = self.ident
         try:
             self.serve()
@@ -413,6 +422,7 @@ class Connection(threading.Thread):
     # What the connection is.
 
     def serve(self) -> None:
+        """Find out what it is, and treat it so."""
         if is_local(self.sock):  # the target dialled the listener itself: no attempt to leave
             return
         self.address, self.port = original_destination(self.sock)
@@ -482,6 +492,7 @@ class Connection(threading.Thread):
         self.record(TcpAttempt(**about, address=self.address, first_bytes=first_bytes, note=note))
 
     def record(self, entry: Entry) -> None:
+        """Put an entry into the window of what goes on now."""
         self.ledger.record(self.place.window, entry)
 
     def refuse(self, first_bytes: bytes, note: str = "") -> None:
@@ -503,6 +514,7 @@ class Connection(threading.Thread):
     # TLS.
 
     def serve_tls(self) -> None:
+        """Terminate TLS with a leaf for the name asked for, then serve what is inside."""
         hello = self.read_hello()
         if hello is None or not self.take_name(hello):
             return
@@ -583,6 +595,7 @@ class Connection(threading.Thread):
     # HTTP.
 
     def serve_http(self) -> None:
+        """Answer requests until one side closes."""
         http, exchange = Http1(), HttpExchange(self)
         self.sock.settimeout(FIRST_BYTE_SECONDS if self.tls else None)
         if self.tls is None:
@@ -672,7 +685,7 @@ class HttpExchange:
     def answer(self, http: Http1, head: Head) -> bool:
         """Read the body, find the route, send its answer; False when the connection is over."""
         self.number += 1
-        began, started = time.perf_counter(), time.time()
+        began, started = time.perf_counter(), wall_clock()
         connection = self.connection
         if head.is_http2_preface:
             connection.refuse_http(
@@ -698,6 +711,7 @@ class HttpExchange:
         return self.send(http, entry, response) and http.next_request()
 
     def read_body(self, http: Http1) -> tuple[bytes, Any]:
+        """The whole body and its trailers."""
         while (whole := http.read_body()) is None:
             http.receive(self.connection.sock.recv(READ_BYTES))
         return whole
@@ -831,7 +845,13 @@ class HttpExchange:
         self.ledger.record(place.window, Exchange(**about, request=request, note=note))
 
 
+def wall_clock() -> float:
+    """Seconds since the epoch, for the ledger alone: no deadline hangs on it."""
+    return time.time()  # noqa: TID251
+
+
 async def await_it(awaitable: Any) -> Any:
+    """A coroutine of whatever can be awaited: `asyncio.run` takes nothing else."""
     return await awaitable
 
 

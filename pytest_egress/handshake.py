@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 UNTRUSTED: Final = (
-    "the target does not trust the CA of this run for {host!r} (alert: {alert}). The CA is in the image's bundle and in "
-    "SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS and GIT_SSL_CAINFO; a client that pins "
+    "the target does not trust the CA of this run for {host!r} (alert: {alert}). The CA is in the image's bundle "
+    "and in SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS and GIT_SSL_CAINFO; a client that pins "
     "certificates or brings its own roots ignores them: give it /etc/pytest-egress/bundle.pem"
 )
 LIKELY_UNTRUSTED: Final = (

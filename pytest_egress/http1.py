@@ -14,6 +14,8 @@ import h11
 
 from pytest_egress.exchange import Headers, Response, reason_phrase
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 MAX_HEADER_BYTES: Final = (
     64 * 1024
 )  # of a request line with its fields; h11's own 16 KiB refuses real cookies

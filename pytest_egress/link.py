@@ -27,6 +27,8 @@ from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
 from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS
 from pytest_egress.errors import LinkError
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 REFILL_SECONDS = 5.0
 """How long the agent may take to hand out more sockets: it does nothing else."""
 

@@ -21,6 +21,8 @@ from pytest_egress.exchange import UNSET, Exchange, Request, Response, response_
 if TYPE_CHECKING:
     from pytest_egress.address import Address
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 Kind = Literal["intercept_https", "intercept_http", "block"]
 Scope = Literal["test", "class", "module", "session"]
 DEFAULT_PORTS: Final[Mapping[Kind, int | None]] = {
@@ -35,11 +37,17 @@ class CallLog(Protocol):
     """What a route needs of the ledger: whose calls count now, and a way to wait for more."""
 
     @property
-    def changed(self) -> AbstractContextManager[Any]: ...  # its lock; re-entrant
+    def changed(self) -> AbstractContextManager[Any]:
+        """Its lock; re-entrant."""
+        ...
 
-    def visible(self, window: object) -> bool: ...
+    def visible(self, window: object) -> bool:
+        """Whether a call in that window counts now."""
+        ...
 
-    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool: ...
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until the condition holds, for so many seconds."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +229,6 @@ class Route:
     of the route's lifetime.
 
     Attributes:
-        address: As declared.
         name: The name given, or None.
     """
 
@@ -246,6 +253,7 @@ class Route:
 
     @property
     def address(self) -> str:
+        """As it was declared."""
         return self.parsed_address.text
 
     def __call__(self, handler: Handler) -> Route:
@@ -308,6 +316,7 @@ class Route:
 
     @property
     def called(self) -> bool:
+        """Whether it answered a request."""
         return bool(self.calls)
 
     @property
@@ -325,7 +334,6 @@ class Route:
         Raises:
             CallError: There were fewer calls in that time.
         """
-        __tracebackhide__ = True
         if count < 1:
             raise ValueError(f"count={count}: calls are counted from 1")
         if not self._log.wait_for(lambda: self.call_count >= count, timeout):
@@ -340,7 +348,6 @@ class Route:
         Raises:
             CallError: There were none, or several.
         """
-        __tracebackhide__ = True
         calls = self.calls
         if len(calls) != 1:
             lines = [f"{self}: expected 1 call, there {were(len(calls))}", *call_lines(calls)]
@@ -353,7 +360,6 @@ class Route:
         Raises:
             CallError: No call matches; the text says in which fields each differs.
         """
-        __tracebackhide__ = True
         matcher, calls = Match(**match), self.calls
         lines = [
             f"{self}: none of {len(calls)} calls matches {matcher}"
@@ -375,7 +381,6 @@ class Route:
         Raises:
             CallError: It was.
         """
-        __tracebackhide__ = True
         if calls := self.calls:
             raise CallError(
                 "\n".join(

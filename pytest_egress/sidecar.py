@@ -31,6 +31,8 @@ from pytest_egress.archive import File, build_tar
 from pytest_egress.errors import LinkError
 from pytest_egress.link import DescriptorLink, Rendezvous
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 START_SECONDS = 30.0
 """How long a started sidecar may take until its sockets are here: far more than it needs."""
 

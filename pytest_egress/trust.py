@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from pytest_egress.engine import Engine
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 DIRECTORY: Final = "/etc/pytest-egress"
 FILES: Final = {"ca": f"{DIRECTORY}/ca.pem", "bundle": f"{DIRECTORY}/bundle.pem"}
 
@@ -91,7 +93,7 @@ def find_bundles(
         )  # the engine has followed every link
         if real not in found and engine.stat(container, real) is not None:
             stream, _ = container.get_archive(real)
-            found |= {real: file for file in read_tar(b"".join(stream)).values()}
+            found.update((real, file) for file in read_tar(b"".join(stream)).values())
     return found
 
 

@@ -11,28 +11,39 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
 PROBE_SECONDS = 2.0  # of one attempt; the next one follows until the container's own timeout
 
 
 class Probed(Protocol):
     """What a strategy needs of a container."""
 
-    def connect(self, port: int, timeout: float) -> socket.socket: ...
+    def connect(self, port: int, timeout: float) -> socket.socket:
+        """A connection to a port of the container."""
+        ...
 
-    def logs(self) -> str: ...
+    def logs(self) -> str:
+        """What it has written."""
+        ...
 
 
 class Strategy(Protocol):
     """A condition of readiness."""
 
-    def missing(self, container: Probed) -> str | None: ...
+    def missing(self, container: Probed) -> str | None:
+        """What is not there yet, or None."""
+        ...
 
 
 @dataclass(frozen=True)
 class PortOpen:
+    """See `port_open`."""
+
     port: int
 
     def missing(self, container: Probed) -> str | None:
+        """Why a connection fails, or None."""
         try:
             container.connect(self.port, PROBE_SECONDS).close()
         except OSError as error:
@@ -42,10 +53,13 @@ class PortOpen:
 
 @dataclass(frozen=True)
 class HttpOk:
+    """See `http_ok`."""
+
     port: int
     path: str
 
     def missing(self, container: Probed) -> str | None:
+        """Why it is not answered well, or None."""
         what = f"GET :{self.port}{self.path}"
         connection = http.client.HTTPConnection("localhost", self.port, timeout=PROBE_SECONDS)
         try:
@@ -62,9 +76,12 @@ class HttpOk:
 
 @dataclass(frozen=True)
 class LogLine:
+    """See `log_line`."""
+
     pattern: re.Pattern[str]
 
     def missing(self, container: Probed) -> str | None:
+        """That the line is not there, or None."""
         if self.pattern.search(container.logs()):
             return None
         return f"no line of the log matches {self.pattern.pattern!r}"
@@ -105,6 +122,7 @@ def strategies(wait: object) -> list[Strategy]:
     for strategy in listed:
         if not callable(getattr(strategy, "missing", None)):
             raise TypeError(
-                f"wait= takes port_open(port), http_ok(port, path), log_line(pattern), or a list of them, not {strategy!r}"
+                "wait= takes port_open(port), http_ok(port, path), log_line(pattern), "
+                f"or a list of them, not {strategy!r}"
             )
     return listed
