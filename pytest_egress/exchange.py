@@ -6,6 +6,7 @@ Nothing here reads a socket, a clock or a container.
 from __future__ import annotations
 
 import json as json_module
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -34,9 +35,8 @@ class Headers(Mapping[str, str]):
     """
 
     def __init__(self, source: HeaderSource = ()) -> None:
-        self.raw: tuple[tuple[str, str], ...] = tuple(
-            source.items() if isinstance(source, Mapping) else source
-        )
+        pairs = source.items() if isinstance(source, Mapping) else source
+        self.raw: tuple[tuple[str, str], ...] = tuple(pairs)
 
     def get_all(self, name: str) -> list[str]:
         """Every value of the field, in order; empty where there is none."""
@@ -59,6 +59,9 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({list(self.raw)!r})"
+
+
+NO_FIELDS: Final = Headers()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +133,7 @@ class Request:
                 charset = value.strip("\"'")
         try:
             return self.content.decode(charset, "replace")
-        except LookupError:
+        except (LookupError, ValueError):  # no such charset, or one that cannot replace
             return self.content.decode("utf-8", "replace")
 
     @property
@@ -193,23 +196,23 @@ class Response:
             raise TypeError(f"Response takes one body, not {' and '.join(given)}")
         self.status_code = check_status(status_code)
         self.stream = stream
-        self.trailers = Headers(trailers or ())
+        self.headers, self.trailers = checked_fields(headers), checked_fields(trailers)
         if trailers and stream is None:
             raise TypeError("Response sends trailers after a streamed body only: give stream=")
-        default_type = None
         if text is not None:
-            content, default_type = (
-                check_type("text", text, str).encode(),
-                "text/plain; charset=utf-8",
-            )
+            content = check_type("text", text, str).encode()
+            self._default_type("text/plain; charset=utf-8")
         elif json is not UNSET:
-            content, default_type = json_module.dumps(json).encode(), "application/json"
-        self.content: bytes = bytes(check_type("content", content or b"", bytes, bytearray))
-        self.headers = Headers(headers or ())
-        if default_type and "content-type" not in self.headers:
-            self.headers = Headers([*self.headers.raw, ("Content-Type", default_type)])
-        for name, value in (*self.headers.raw, *self.trailers.raw):
-            check_field(name, value)
+            content = json_module.dumps(json).encode()
+            self._default_type("application/json")
+        elif stream is not None:
+            check_stream(stream)
+        body = b"" if content is None else check_type("content", content, bytes, bytearray)
+        self.content: bytes = bytes(body)
+
+    def _default_type(self, content_type: str) -> None:
+        if "content-type" not in self.headers:
+            self.headers = Headers([*self.headers.raw, ("Content-Type", content_type)])
 
     @property
     def text(self) -> str:
@@ -247,14 +250,35 @@ def check_type(name: str, value: Any, *types: type) -> Any:
     return value
 
 
-FORBIDDEN_IN_FIELD: Final = frozenset("\r\n\0")
+def check_stream(stream: object) -> None:
+    """Refuse what is no iterable, or one whose items are no bytes for sure."""
+    if isinstance(stream, (str, bytes, bytearray)) or not isinstance(stream, Iterable):
+        raise TypeError(
+            f"Response(stream=...) takes an iterable of bytes, not {type(stream).__name__}: {stream!r}"
+        )
+
+
+FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
+FIELD_VALUE: Final = re.compile(
+    r"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?"
+)  # 5.5
+
+
+def checked_fields(source: HeaderSource | None) -> Headers:
+    """The header fields, or the error of the first that cannot be sent."""
+    if not source:
+        return NO_FIELDS
+    headers = Headers(source)
+    for name, value in headers.raw:
+        check_field(name, value)
+    return headers
 
 
 def check_field(name: object, value: object) -> None:
-    """Refuse a header field that would break the message (RFC 9110 section 5.5), or that is no text."""
+    """Refuse a header field that would break the message (RFC 9110 section 5), or that is no text."""
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"header fields are str, not {name!r}: {value!r}")
-    if not name or FORBIDDEN_IN_FIELD.intersection(name + value) or not name.isascii():
+    if not FIELD_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
         raise ValueError(f"{name!r}: {value!r} is no header field")
 
 
@@ -294,7 +318,9 @@ def response_from(result: object, *, of_function: bool) -> Response:
 def with_status(result: tuple[Any, Any]) -> Response:
     """The `Response` of a `(status, body)` pair; the body may be text here, since the status says it is an answer."""
     status, body = result
-    if isinstance(body, tuple) or (isinstance(body, int) and not isinstance(body, bool)):
+    if isinstance(body, (Response, tuple)) or (
+        isinstance(body, int) and not isinstance(body, bool)
+    ):
         raise TypeError(not_an_answer(result, of_function=True))
     response = response_from(body, of_function=True)
     response.status_code = check_status(status)

@@ -6,12 +6,13 @@ are called "likely".
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 UNTRUSTED: Final = (
     "the target does not trust the CA of this run for {host!r} (alert: {alert}). The CA is in the image's bundle "
-    "and in SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS and GIT_SSL_CAINFO; a client that pins "
-    "certificates or brings its own roots ignores them: give it /etc/pytest-egress/bundle.pem"
+    "and in SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS and GIT_SSL_CAINFO; a client that "
+    "pins certificates or brings its own roots ignores them: give it /etc/pytest-egress/bundle.pem"
 )
 LIKELY_UNTRUSTED: Final = (
     "the target broke off {when}, with no alert: likely it does not trust the CA of this run for {host!r}. A client "
@@ -24,6 +25,7 @@ ALERTS_OF_DISTRUST: Final = {
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "unsupported certificate",
     "TLSV1_ALERT_ACCESS_DENIED": "access denied",
 }
+BROKEN_OFF: Final = {errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN}  # Python 3.10: as SSLError
 PROTOCOL_REASONS: Final = {
     "UNSUPPORTED_PROTOCOL": "it offers only TLS versions older than 1.2",
     "NO_SHARED_CIPHER": "it offers no cipher suite that this Python's OpenSSL accepts",
@@ -43,7 +45,7 @@ def broken_handshake(error: OSError, host: str) -> tuple[str, str]:
     reason = getattr(error, "reason", None)
     if reason in ALERTS_OF_DISTRUST:
         return "untrusted", UNTRUSTED.format(host=host, alert=ALERTS_OF_DISTRUST[reason])
-    if reason == "UNEXPECTED_EOF_WHILE_READING" or isinstance(error, ConnectionResetError):
+    if reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF:
         return "likely-untrusted", LIKELY_UNTRUSTED.format(host=host, when="within the handshake")
     if reason in PROTOCOL_REASONS:
         return (

@@ -5,22 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
 import h11
 
-from pytest_egress.exchange import Headers, Response, reason_phrase
+from pytest_egress.exchange import NO_FIELDS, Headers, Response, reason_phrase
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-MAX_HEADER_BYTES: Final = (
-    64 * 1024
-)  # of a request line with its fields; h11's own 16 KiB refuses real cookies
+MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB refuses real cookies
 MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: held in memory once, so that a handler can read it
 READ_BYTES: Final = 64 * 1024
+ABSOLUTE_FORM: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)"
+)  # RFC 9112 section 3.2.2
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
@@ -98,7 +100,8 @@ class Http1:
         """
         while (event := self._h11.next_event()) is not h11.NEED_DATA:
             if isinstance(event, h11.EndOfMessage):
-                return self._take_body(), fields(event.headers)
+                trailers = fields(event.headers.raw_items()) if event.headers else NO_FIELDS
+                return self._take_body(), trailers
             if isinstance(event, h11.Data):
                 if self._body.write(event.data) and self._body.tell() > MAX_BODY_BYTES:
                     raise RequestTooLargeError
@@ -112,10 +115,7 @@ class Http1:
         return self._body.getvalue()
 
     def _take_body(self) -> bytes:
-        body, self._body = (
-            self._body.getvalue(),
-            BytesIO(),
-        )  # shares BytesIO's own buffer: no second copy
+        body, self._body = self._body.getvalue(), BytesIO()  # shares its buffer: no second copy
         return body
 
     def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
@@ -125,29 +125,32 @@ class Http1:
             method: Of the request: a HEAD gets no body.
             date: The Date field (RFC 9110 section 6.6.1).
         """
-        bodiless = method == "HEAD" or response.status_code in NO_BODY
+        stream, bodiless = response.stream, method == "HEAD" or response.status_code in NO_BODY
         event = h11.Response(
             status_code=response.status_code,
-            headers=response_fields(response, date, framed=response.stream is None),
+            headers=response_fields(response, date, framed=stream is None),
             reason=reason_phrase(response.status_code),
         )
         head = self._h11.send(event) or b""
-        if response.stream is None:
+        if stream is None or bodiless:
             yield from self._send_content(head, b"" if bodiless else response.content)
-            return
-        yield head
-        for chunk in () if bodiless else response.stream:
+        else:
+            yield head
+            yield from self._send_stream(stream, response.trailers)
+
+    def _send_stream(self, stream: Iterable[bytes], trailers: Headers) -> Iterator[bytes]:
+        for chunk in stream:
             if not isinstance(chunk, (bytes, bytearray)):
                 raise TypeError(
                     f"a streamed body yields bytes, not {type(chunk).__name__}: {chunk!r}"
                 )
             yield self._h11.send(h11.Data(data=bytes(chunk))) or b""
-        trailers = (
-            []
-            if bodiless
-            else [(k.encode(), v.encode("latin-1")) for k, v in response.trailers.raw]
+        chunked = (
+            self._h11.their_http_version != b"1.0"
+        )  # without chunks there is no place for trailers
+        yield (
+            self._h11.send(h11.EndOfMessage(headers=raw_fields(trailers) if chunked else [])) or b""
         )
-        yield self._h11.send(h11.EndOfMessage(headers=trailers)) or b""
 
     def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
         pieces = self._h11.send_with_data_passthrough(h11.Data(data=content)) if content else []
@@ -176,44 +179,46 @@ class Http1:
 
 def head_of(event: h11.Request) -> Head:
     """Our value for h11's event."""
-    headers = fields(event.headers.raw_items())
-    target, method = event.target.decode("latin-1"), event.method.decode("ascii")
-    authority = headers.get("host", "")
-    if method != "CONNECT" and not target.startswith(("/", "*")):
-        _, _, rest = target.partition("://")
-        authority, slash, path = rest.partition("/")
-        target = slash + path or "/"
+    raw = event.headers.raw_items()
+    known = {name.lower(): value for name, value in raw}  # h11 lets neither of the two repeat
+    target, authority = event.target.decode("latin-1"), known.get(b"host", b"").decode("latin-1")
+    if absolute := ABSOLUTE_FORM.fullmatch(target):
+        authority, target = absolute.groups()
+        target = target if target.startswith("/") else f"/{target}"
     path, _, query_string = target.partition("?")
-    length = headers.get("content-length")
+    length = known.get(b"content-length")
     return Head(
-        method=method,
+        method=event.method.decode("ascii"),
         path=path,
         query_string=query_string,
-        headers=headers,
+        headers=fields(raw),
         http_version=event.http_version.decode("ascii"),
         authority=authority,
         expected=int(length) if length is not None else None,
     )
 
 
-def fields(raw: object) -> Headers:
+def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Header fields as text; latin-1 keeps every byte (RFC 9110 section 5.5)."""
-    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)  # type: ignore[attr-defined]
+    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
+
+
+def raw_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Header fields as bytes: what `fields` gave comes out as it came in; other text is UTF-8."""
+    try:
+        return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.raw]
+    except UnicodeEncodeError:
+        return [(name.encode("ascii"), value.encode("utf-8")) for name, value in headers.raw]
 
 
 def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:
     """The fields to send: the response's own, Date, and Content-Length where the body is known."""
-    headers = [
-        (name.encode("ascii"), value.encode("utf-8")) for name, value in response.headers.raw
-    ]
+    headers = raw_fields(response.headers)
     names = {name.lower() for name, _ in headers}
     if b"date" not in names:
         headers.append((b"Date", date.encode()))
-    if (
-        framed
-        and not names & {b"content-length", b"transfer-encoding"}
-        and response.status_code not in NO_BODY
-    ):
+    framed = framed and not names & {b"content-length", b"transfer-encoding"}
+    if framed and response.status_code not in NO_BODY:
         headers.append((b"Content-Length", b"%d" % len(response.content)))
     return headers
 

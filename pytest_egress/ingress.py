@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
 COPY_BYTES: Final = 64 * 1024
 CONNECT_SECONDS: Final = 5.0
+RETRY_SECONDS: Final = 0.05
 
 
 class Ingress:
@@ -64,6 +66,7 @@ class Ingress:
             except OSError:
                 if self._stopping:
                     return
+                time.sleep(RETRY_SECONDS)  # no descriptor is free, as a rule; the backlog waits
                 continue
             self._spawn(self._serve, client)
 

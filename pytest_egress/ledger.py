@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Literal
 
-from pytest_egress.exchange import Entry, Exchange
+from pytest_egress.exchange import Entry, Exchange, Request
 from pytest_egress.routing import Route, RouteTable
 
 Policy = Literal["fail", "block"]
@@ -26,11 +27,17 @@ class Activity:
     Attributes:
         thread: Identifier of the thread that serves it.
         route: The route whose handler runs, or None.
+        request: What that handler was called with, the last one.
     """
 
     thread: int | None = None
     route: Route | None = None
-    what: str = ""
+    request: Request | None = None
+
+    @property
+    def what(self) -> str:
+        """The request in words."""
+        return f"{self.request.method} {self.request.url}" if self.request else ""
 
 
 @dataclass(eq=False)
@@ -69,6 +76,7 @@ class Ledger:
         self.prompts = 0
         self._prompted_at = 0.0
         self._prompted = 0.0  # seconds, of prompts that are closed
+        self._epoch = datetime.now(timezone.utc).timestamp() - time.monotonic()
 
     def visible(self, window: object) -> bool:
         """Whether a call in that window counts now: during a test its own, otherwise all."""
@@ -90,12 +98,17 @@ class Ledger:
         """Note that something goes on in a window; its end waits for it."""
         with self.changed:
             window.activities.add(activity)
+            self.changed.notify_all()  # whoever waits until all that has arrived has been taken up
 
     def end(self, window: Window, activity: Activity) -> None:
         """Note that it has ended."""
         with self.changed:
             window.activities.discard(activity)
             self.changed.notify_all()
+
+    def now(self) -> float:
+        """Seconds since the epoch, by a clock that never jumps: entries are sorted by it."""
+        return self._epoch + time.monotonic()
 
     def clock(self) -> float:
         """Seconds that go on only while no debugger's prompt is open: the clock of every deadline of ours."""
@@ -114,7 +127,7 @@ class Ledger:
             while not condition():
                 if (left := deadline - self.clock()) <= 0:
                     return False
-                self.changed.wait(left)
+                self.changed.wait(None if self.prompts else left)
             return True
 
     def enter_prompt(self) -> None:
@@ -130,3 +143,4 @@ class Ledger:
             self.prompts -= 1
             if not self.prompts:
                 self._prompted += time.monotonic() - self._prompted_at
+                self.changed.notify_all()

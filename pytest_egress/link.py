@@ -168,6 +168,15 @@ class DescriptorLink:
             raise LinkError(said or "The sidecar ended before it handed over its sockets.")
         return cls(channel, sockets, b"ipv6" in text.split())
 
+    def destination(self, sock: socket.socket) -> tuple[str, int] | None:
+        """What the client of an accepted connection dialled; None for the listener itself: no egress.
+
+        Raises:
+            OSError: ENOENT where the kernel no longer tracks the connection.
+        """
+        dialled = original_destination(sock)
+        return None if dialled == sock.getsockname()[:2] else dialled
+
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of the target, whichever of its own addresses it listens on.
 
@@ -297,12 +306,6 @@ def original_destination(sock: socket.socket) -> tuple[str, int]:
         name = sock.getsockopt(_SOL_IPV6, _SO_ORIGINAL_DST, 28)  # sockaddr_in6
         packed = name[8:24]
     return socket.inet_ntop(sock.family, packed), struct.unpack_from("!H", name, 2)[0]
-
-
-def is_local(sock: socket.socket) -> bool:
-    """Whether an accepted connection was dialled to the listener itself: not egress."""
-    address, port = sock.getsockname()[:2]
-    return original_destination(sock) == (address, port)
 
 
 # ------------------------------------------------------------------ tampering

@@ -58,10 +58,16 @@ def remedy(entry: Entry) -> str:
             request.host,
             None if request.port == {"https": 443, "http": 80}[request.scheme] else request.port,
         )
-        return f'egress.intercept_{request.scheme}("{address}", method="{request.method}", path="{request.path}")'
+        path = "" if request.method == "CONNECT" else f", path={quoted(request.path)}"
+        return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
     return f'egress.block("{host_port(entry.host, entry.port)}")'
+
+
+def quoted(text: str) -> str:
+    """A text as it stands in code, with the quotes that formatters use."""
+    return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 
 def route_line(route: Route) -> str:

@@ -73,6 +73,9 @@ class Match:
             raise ValueError(
                 f"path={self.path!r} can never match: a path is without host and query ({hint})"
             )
+        for name in ("query", "headers"):
+            for key, value in (getattr(self, name) or {}).items():
+                check_wire_text(f"{name}[{key!r}]", value)
         if self.match is not None and not callable(self.match):
             raise TypeError(f"match= takes a function of the request, not {self.match!r}")
 
@@ -120,6 +123,14 @@ MATCH_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
+def check_wire_text(what: str, value: object) -> None:
+    """Refuse what never equals a text; an object with an equality of its own (`mock.ANY`) may."""
+    if not isinstance(value, str) and type(value).__module__ == "builtins":
+        raise TypeError(
+            f"{what} takes a str, which it is on the wire, not {type(value).__name__}: {value!r}"
+        )
+
+
 @lru_cache(maxsize=1024)
 def path_pattern(path: str) -> re.Pattern[str]:
     """The whole path; `*` is any run of characters."""
@@ -136,8 +147,6 @@ def json_request_differences(wanted: Any, request: Request) -> list[str]:
 
 def json_differences(wanted: Any, found: Any, path: str = "json") -> Iterator[str]:
     """Where two JSON values differ, by path: `json.items[0].price: 5 is not 6`."""
-    if wanted == found and not (isinstance(wanted, bool) ^ isinstance(found, bool)):
-        return
     if isinstance(wanted, Mapping) and isinstance(found, dict):
         for key in [*wanted, *(key for key in found if key not in wanted)]:
             place = f"{path}.{key}" if str(key).isidentifier() else f"{path}[{key!r}]"
@@ -152,8 +161,14 @@ def json_differences(wanted: Any, found: Any, path: str = "json") -> Iterator[st
             yield from json_differences(mine, theirs, f"{path}[{index}]")
     elif isinstance(wanted, list) and isinstance(found, list):
         yield f"{path}: {len(found)} items, expected {len(wanted)}"
-    else:
+    elif wanted != found or is_true_for_one(wanted, found):
         yield f"{path}: {shown(found)} is not {shown(wanted)}"
+
+
+def is_true_for_one(wanted: object, found: object) -> bool:
+    """Whether one is `true` where the other is 1: equal in Python, not in JSON."""
+    numbers = isinstance(wanted, (int, float)) and isinstance(found, (int, float))
+    return numbers and isinstance(wanted, bool) != isinstance(found, bool)
 
 
 def shown(value: object) -> str:
@@ -281,8 +296,10 @@ class Route:
 
     def reserve(self) -> bool:
         """Take one of its `times`; False where all are taken."""
+        if self.times is None:
+            return True
         with self._log.changed:
-            if self.times is not None and self._reserved >= self.times:
+            if self._reserved >= self.times:
                 return False
             self._reserved += 1
             return True
@@ -469,23 +486,30 @@ def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route | None:
 
 def nearest_by_address(tables: Sequence[RouteTable], request: Request) -> NearMiss | None:
     """Of the routes whose address differs, the one that looks most alike, where one does."""
+    routes = (route for table in tables for route in table.routes)
+    misses = [address_miss(r, request) for r in routes if not r.removed and r.kind != "block"]
+    likeness, miss = max(misses, key=lambda found: found[0], default=(0.0, None))
+    return miss if likeness >= SIMILAR else None
+
+
+def address_miss(route: Route, request: Request) -> tuple[float, NearMiss]:
+    """How much alike the addresses are, at most 1, and where they differ."""
     from difflib import SequenceMatcher
 
-    best: tuple[float, NearMiss] | None = None
-    for route in (route for table in tables for route in table.routes if not route.removed):
-        if route.kind == "block":
-            continue
-        if route.parsed_address.matches(request.host, request.port):
-            scheme = route.kind.removeprefix("intercept_")
-            score, difference = 1.0, f"scheme: {request.scheme} is not {scheme}"
-        elif route.parsed_address.matches(request.host, route.parsed_address.port or request.port):
-            score, difference = 0.9, f"port: {request.port} is not {route.parsed_address.port}"
-        else:
-            score = SequenceMatcher(None, request.host, route.parsed_address.host).ratio()
-            difference = f"host: {request.host!r} is not {route.parsed_address.host!r}"
-        if score >= SIMILAR and (best is None or score > best[0]):
-            best = score, NearMiss(route=route, differences=(difference,))
-    return best[1] if best else None
+    address, scheme = route.parsed_address, route.kind.removeprefix("intercept_")
+    likeness, differences = 1.0, []
+    if not address.matches(request.host, address.port or request.port):
+        likeness = SequenceMatcher(None, request.host, address.host).ratio()
+        differences.append(f"host: {request.host!r} is not {address.host!r}")
+    for name, found, wanted in (
+        ("scheme", request.scheme, scheme),
+        ("port", request.port, address.port or request.port),
+    ):
+        if found != wanted:
+            likeness -= LESS_LIKE
+            differences.append(f"{name}: {found} is not {wanted}")
+    return likeness, NearMiss(route=route, differences=tuple(differences))
 
 
 SIMILAR: Final = 0.75  # of difflib's ratio: a letter or a label apart, not another service
+LESS_LIKE: Final = 0.1  # for another scheme or port: of the same name both may differ

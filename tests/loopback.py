@@ -1,0 +1,67 @@
+"""A link without a container: the gateway's sockets on loopback, and what a client of each has dialled.
+
+The kernel tells the gateway what the client of a redirected connection dialled; nothing is redirected here, so each
+listener stands for one destination.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+Destination = tuple[str, int]
+
+
+class LoopbackLink:
+    """What a gateway needs of a link; the gateway closes it.
+
+    Args:
+        destinations: Addresses and ports that `dial` can reach. None is a dial of the listener itself.
+        ipv6: What the link says of IPv6; the sockets themselves are IPv4.
+
+    Attributes:
+        packet_source: What is sent here arrives as if the kernel had logged a packet.
+        monitor_source: Likewise, as an event of a monitor.
+        agent: The other end of the channel; closed, it is a sidecar that has ended.
+    """
+
+    def __init__(
+        self,
+        destinations: Iterable[Destination | None] = (("203.0.113.9", 443),),
+        *,
+        ipv6: bool = True,
+    ) -> None:
+        self.ipv6 = ipv6
+        listeners = {d: socket.create_server(("127.0.0.1", 0), backlog=1024) for d in destinations}
+        self.ports = {destination: sock.getsockname()[1] for destination, sock in listeners.items()}
+        self._destinations = {port: destination for destination, port in self.ports.items()}
+        self.tcp = tuple(listeners.values())
+        names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        names.bind(("127.0.0.1", 0))
+        self.dns = (names,)
+        self.packets, self.packet_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        monitor, self.monitor_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.monitors = (monitor,)
+        self.channel, self.agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def dial(self, address: str, port: int) -> socket.socket:
+        """Connect as a target does that dials this address and port."""
+        return self.connect(self.ports[address, port], 10)
+
+    def dial_listener(self) -> socket.socket:
+        """Connect as a target does that dials the gateway's own listener."""
+        return self.connect(self.ports[None], 10)
+
+    def destination(self, sock: socket.socket) -> Destination | None:
+        """What the client of an accepted connection dialled; None for the listener itself."""
+        return self._destinations[sock.getsockname()[1]]
+
+    def connect(self, port: int, timeout: float) -> socket.socket:
+        """Connect to a port of loopback."""
+        return socket.create_connection(("127.0.0.1", port), timeout)
+
+    def close(self) -> None:
+        """Close all that this end holds, and what stands for the sidecar."""
+        ours = (*self.tcp, *self.dns, *self.monitors, self.packets, self.channel)
+        for sock in (*ours, self.packet_source, self.monitor_source, self.agent):
+            sock.close()
