@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +20,18 @@ from urllib.parse import urljoin
 
 import docker.errors
 import requests.exceptions
+from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
 from pytest_egress import trust
 from pytest_egress.archive import File, build_tar
-from pytest_egress.declarations import SIDECAR_OPTIONS, check_container_options
+from pytest_egress.declarations import SIDECAR_OPTIONS
+from pytest_egress.declarations import container as check_container
 from pytest_egress.engine import Engine, engine_errors, explanation
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.gateway import Gateway
-from pytest_egress.ingress import CONNECT_SECONDS, Ingress
+from pytest_egress.ingress import CONNECT_SECONDS, Ingress, shut
 from pytest_egress.sidecar import Sidecar
-from pytest_egress.waiting import Strategy
+from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -42,6 +45,9 @@ TAIL_LINES: Final = 50  # of a log in a message
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
 DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
+DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
+# Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
+LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +79,17 @@ class CompletedContainer:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to start, checked."""
+    """What to start, checked.
+
+    Attributes:
+        files: An archive to extract at `/`, or None.
+        options: As docker-py takes them.
+    """
 
     image: str
     command: Sequence[str] | str | None
     env: Mapping[str, str]
-    files: Mapping[str, File]
+    files: bytes | None
     input: bytes | None
     options: Mapping[str, Any]
 
@@ -90,23 +101,33 @@ def plan(
     env: Mapping[str, str] | None,
     files: Mapping[str, str | bytes | Path] | None,
     input: str | bytes | None,
-    options: dict[str, Any],
+    own: Mapping[str, Any],
+    docker_options: Mapping[str, Any],
 ) -> Plan:
     """Check what `start` and `run` were given.
+
+    Args:
+        own: Those of docker-py's options that have a parameter of ours.
+        docker_options: The others.
 
     Raises:
         TypeError, ValueError: With the value, and what is accepted.
     """
-    check_container_options(options)
-    if not isinstance(env or {}, Mapping):
-        raise TypeError(f"env= takes a mapping of names to values, not {env!r}")
+    check_container(image, command, env=env, files=files, input=input, **docker_options)
+    for name in docker_options:
+        if name not in DOCKER_OPTIONS:
+            raise TypeError(
+                f"there is no option {name}=; besides their own, run() and start() take those of "
+                "docker-py's containers.create()"
+            )
+    members = {path: file_of(path, content) for path, content in (files or {}).items()}
     return Plan(
         image=image,
         command=command,
         env={name: str(value) for name, value in (env or {}).items()},
-        files={path: file_of(path, content) for path, content in (files or {}).items()},
+        files=build_tar(members) if members else None,
         input=input.encode() if isinstance(input, str) else input,
-        options={name: value for name, value in options.items() if value is not None},
+        options={k: v for k, v in {**docker_options, **own}.items() if v is not None},
     )
 
 
@@ -155,6 +176,7 @@ class Container:
         self._host, self._plan = host, plan
         self._cleanup = contextlib.ExitStack()
         self._ingresses: dict[int, Ingress] = {}
+        self._lock = threading.Lock()
         self._started = 0.0
         self._log_tail = ""
         self._docker: DockerContainer
@@ -181,28 +203,28 @@ class Container:
         with engine_errors("create the sidecar"):
             sidecar = Sidecar.create(engine.client, labels=engine.labels, **mine)
         self._cleanup.callback(sidecar.remove)
+        self._cleanup.callback(close_link, sidecar)
         with ThreadPoolExecutor(1) as pool:
             link = pool.submit(sidecar.start)
             try:
                 self._create(image, sidecar.id, options)
             finally:
-                self.gateway = Gateway(link.result(), self, self._host.authority, self._host.ledger)
-                self._cleanup.callback(self.gateway.stop)
+                opened = link.result()
+        self.gateway = Gateway(opened, self, self._host.authority, self._host.ledger)
+        self._cleanup.callback(self.gateway.stop)
         self.gateway.start()
         self._start()
 
     def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
         image_env = image.attrs["Config"].get("Env") or []
         self._docker = self._host.engine.create(
-            image.id,
-            self._plan.command,
+            image,
+            self._plan.image,
+            command=self._plan.command,
             environment=trust.environment(image_env, self._plan.env),
             network_mode=f"container:{sidecar}",
             stdin_open=self._plan.input is not None,
-            log_config={
-                "type": "json-file",
-                "config": {},
-            },  # readable, whatever the engine's default is
+            log_config=LOG,
             **options,
         )
         self._cleanup.callback(self._remove)
@@ -211,8 +233,8 @@ class Container:
             trust.trust_tar(self._host.authority.ca_pem, self._bundles(image, image_env)),
             "the CA",
         )
-        if self._plan.files:
-            trust.put(self._docker, build_tar(dict(self._plan.files)), "files=")
+        if self._plan.files is not None:
+            trust.put(self._docker, self._plan.files, "files=")
 
     def _bundles(self, image: Any, image_env: list[str]) -> dict[str, File]:
         """The image's bundles; a container with mounts of its own is looked at itself."""
@@ -230,26 +252,40 @@ class Container:
         standard_input = self._attach_input() if self._plan.input is not None else None
         self._started = time.monotonic()
         try:
-            self._docker.start()
+            with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
+                self._docker.start()
         except docker.errors.APIError as error:
-            command = f" {self._plan.command!r}" if self._plan.command else " its own command"
+            command = repr(self._plan.command) if self._plan.command else "its own command"
             raise EngineError(
-                f"the engine did not start {self._plan.image!r} with{command}: {explanation(error)}\n"
-                "Check that the command exists in the image (`docker run --rm -it --entrypoint sh IMAGE`)."
+                f"the engine did not start {self._plan.image!r} with {command}: "
+                f"{explanation(error)}\n"
+                "Look at what the image has: "
+                f"`docker run --rm -it --entrypoint sh {self._plan.image}`."
             ) from None
         if standard_input is not None:
-            with contextlib.suppress(
-                BrokenPipeError, ConnectionResetError
-            ):  # it need not read it all
-                standard_input.sendall(self._plan.input or b"")
-                standard_input.shutdown(socket.SHUT_WR)
+            self._feed(standard_input, self._plan.input or b"")
 
     def _attach_input(self) -> socket.socket:
-        """A stream into the container's standard input (`POST /containers/{id}/attach`); its end is end of file."""
-        stream = self._docker.attach_socket(params={"stdin": 1, "stream": 1})
+        """A stream into its standard input (`POST /containers/{id}/attach`)."""
+        with engine_errors(f"attach to the standard input of {self.name}"):
+            stream = self._docker.attach_socket(params={"stdin": 1, "stream": 1})
         sock: socket.socket = getattr(stream, "_sock", stream)  # type: ignore[arg-type]  # docker-py hides it in a reader
-        self._cleanup.callback(stream.close)
+        for opened in (sock, stream, getattr(stream, "_response", stream)):
+            self._cleanup.callback(opened.close)
         return sock
+
+    def _feed(self, sock: socket.socket, content: bytes) -> None:
+        """Write its standard input, then end of file; on a thread, since it may read late, or never."""
+
+        def write() -> None:
+            with contextlib.suppress(OSError):  # it has ended, or is being removed
+                sock.sendall(content)
+                sock.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=write, name=f"egress input {self.name}", daemon=True)
+        thread.start()
+        self._cleanup.callback(thread.join)
+        self._cleanup.callback(shut, sock)
 
     # The gateway's view.
 
@@ -284,10 +320,12 @@ class Container:
 
     def address(self, port: int) -> tuple[str, int]:
         """Host and port, in the test process, that lead to a port of the container."""
-        if port not in self._ingresses:
-            self._ingresses[port] = Ingress(lambda: self.connect(port))
-            self._cleanup.callback(self._ingresses[port].close)
-        return self._ingresses[port].address
+        check_port(port)
+        with self._lock:
+            if port not in self._ingresses:
+                self._ingresses[port] = Ingress(lambda: self.connect(port))
+                self._cleanup.callback(self._ingresses[port].close)
+            return self._ingresses[port].address
 
     def url(self, port: int, path: str = "/") -> str:
         """An `http://` URL that leads to a port of the container."""
@@ -418,7 +456,7 @@ class Container:
 
     def _remove(self) -> None:
         if self._keep:
-            self._docker.kill()
+            self._host.engine.keep(self._docker)
         else:
             self._host.engine.remove(self._docker)
 
@@ -430,6 +468,12 @@ class Container:
 
     def __repr__(self) -> str:
         return f"<Container {self.name}>"
+
+
+def close_link(sidecar: Sidecar) -> None:
+    """Close the sidecar's sockets, where they had arrived before something else failed."""
+    if sidecar.link is not None:
+        sidecar.link.close()
 
 
 def with_logs(text: str, logs: str) -> str:

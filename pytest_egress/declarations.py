@@ -72,6 +72,8 @@ REFUSED_OPTIONS: Final[Mapping[str, str]] = {
     "detach": "egress.start() returns while the container runs, egress.run() when it has ended",
     "stream": "egress.start() returns a container whose logs() can be read while it runs",
     "stdin_open": "give what the command reads as input=",
+    "environment": "the variables go into env=",
+    "working_dir": "the folder goes into workdir=",
     "name": "names collide between parallel runs; the engine chooses one, see container.id",
     "log_config": "the log is read back into the test's report",
 }
@@ -98,6 +100,15 @@ def check_container_options(options: Mapping[str, Any]) -> None:
             )
 
 
+ACCEPTED_TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "env": ((Mapping,), "a mapping of names to values"),
+    "files": ((Mapping,), "a mapping of paths to contents"),
+    "input": ((str, bytes), "str or bytes"),
+    "extra_hosts": ((Mapping,), "a mapping of names to addresses"),
+}
+"""Option of a container to what it may be, as types and in words."""
+
+
 def container(image: object, command: object = None, **options: Any) -> None:
     """Check the arguments of `start` and `run`.
 
@@ -106,9 +117,19 @@ def container(image: object, command: object = None, **options: Any) -> None:
     """
     if not isinstance(image, str) or not image.strip():
         raise TypeError(f"the image is a name like 'shop:latest', not {image!r}")
-    if command is not None and not isinstance(command, (str, list, tuple)):
+    if not is_command(command):
         raise TypeError(f"the command is a list of arguments, or a string, not {command!r}")
+    for name, (types, words) in ACCEPTED_TYPES.items():
+        if not isinstance(options.get(name), (*types, type(None))):
+            raise TypeError(f"{name}= takes {words}, not {options[name]!r}")
     check_container_options(options)
+
+
+def is_command(command: object) -> bool:
+    """Whether it can be a command: None for the image's own, a string, or arguments."""
+    if isinstance(command, (list, tuple)):
+        return all(isinstance(argument, str) for argument in command)
+    return command is None or isinstance(command, str)
 
 
 CHECKS: Final[Mapping[str, Callable[..., object]]] = {

@@ -378,10 +378,16 @@ class Egress:
             UnroutedError: Started at a wider scope, it attempted something that no route claims.
         """
         conditions = strategies(wait)
-        options = docker_options | {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
-        container = self._launch(
-            image, plan(image, command, env=env, files=files, input=input, options=options)
+        checked = plan(
+            image,
+            command,
+            env=env,
+            files=files,
+            input=input,
+            own={"user": user, "working_dir": workdir, "entrypoint": entrypoint},
+            docker_options=docker_options,
         )
+        container = self._launch(checked)
         try:
             container.become_ready(conditions, timeout)
             self._end_start(container)
@@ -390,8 +396,8 @@ class Egress:
             raise self._explain(container, error) from error.__cause__
         return container
 
-    def _launch(self, image: str, checked: Plan) -> Container:
-        container = Container(self.session, self.session.name(image), checked, self)
+    def _launch(self, checked: Plan) -> Container:
+        container = Container(self.session, self.session.name(checked.image), checked, self)
         self.session.containers.append(container)
         if self.scope != "test":
             running = self.session.ledger.window
@@ -458,10 +464,16 @@ class Egress:
             ContainerTimeoutError: It still ran; its logs are in the text.
             CommandError: `check`, and it failed; its logs are in the text.
         """
-        options = docker_options | {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
-        container = self._launch(
-            image, plan(image, command, env=env, files=files, input=input, options=options)
+        checked = plan(
+            image,
+            command,
+            env=env,
+            files=files,
+            input=input,
+            own={"user": user, "working_dir": workdir, "entrypoint": entrypoint},
+            docker_options=docker_options,
         )
+        container = self._launch(checked)
         try:
             result = container.wait(timeout)
             self._end_start(container)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import docker.errors
 import docker.utils
 import requests.exceptions
+from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.errors import EngineError, ImageError
 
@@ -37,6 +37,8 @@ class Engine:
     def __init__(self, client: Callable[[], DockerClient], session: str) -> None:
         self._make_client = client
         self.labels: Final = {SESSION_LABEL: session}
+        self._label: Final = f"{SESSION_LABEL}={session}"
+        self._kept: set[str] = set()
 
     @functools.cached_property
     def client(self) -> DockerClient:
@@ -45,14 +47,18 @@ class Engine:
         Raises:
             EngineError: Nothing answers.
         """
+        client: DockerClient | None = None
         try:
             client = self._make_client()
             client.ping()
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        except (DockerException, requests.exceptions.RequestException) as error:
+            address = engine_address(client)
+            if client is not None:
+                client.close()
             raise EngineError(
-                f"no Docker engine answers at {engine_address()}: {root_cause(error)}\n"
-                "Start one (`systemctl start docker`, Docker Desktop), or name another with DOCKER_HOST; "
-                "`docker info` shows whether it answers."
+                f"no Docker engine answers at {address}: {root_cause(error)}\n"
+                "Start one (`systemctl start docker`, Docker Desktop), or name another with "
+                "DOCKER_HOST; `docker info` shows whether it answers."
             ) from None
         return client
 
@@ -62,7 +68,7 @@ class Engine:
         Raises:
             ImageError: It is not there and cannot be pulled.
         """
-        with suppress(docker.errors.ImageNotFound), engine_errors(f"look up the image {name!r}"):
+        with suppress(ImageNotFound), engine_errors(f"look up the image {name!r}"):
             return self.client.images.get(name)
         log.info("pulling %s", name)
         repository, tag = split_image(name)
@@ -70,20 +76,30 @@ class Engine:
             for step in self.client.api.pull(repository, tag=tag, stream=True, decode=True):
                 log.debug("%s: %s %s", name, step.get("status", ""), step.get("progress", ""))
                 if "error" in step:
-                    raise docker.errors.APIError(step["error"])
+                    raise APIError(step["error"])
             return self.client.images.get(name)
-        except (docker.errors.APIError, requests.exceptions.RequestException) as error:
+        except (APIError, requests.exceptions.RequestException) as error:
             raise ImageError(
-                f"the image {name!r} is not on the engine and cannot be pulled: {explanation(error)}\n"
-                f"Check the name (`docker images` lists what is there), build it (`docker build -t {name} .`), "
-                f"or log in to its registry."
+                f"the image {name!r} is not on the engine and cannot be pulled: "
+                f"{explanation(error)}\n"
+                "Check the name (`docker images` lists what is there), "
+                f"build it (`docker build -t {name} .`), "
+                f"or log in to its registry (`{login(name)}`)."
             ) from None
 
-    def create(self, image: str, command: object, **options: Any) -> DockerContainer:
-        """Create a container, labelled as ours (`POST /containers/create`)."""
-        labels = dict(options.pop("labels", None) or {}) | self.labels
-        with engine_errors(f"create a container of {image!r}"):
-            return self.client.containers.create(image, command, labels=labels, **options)  # type: ignore[arg-type]
+    def create(self, image: Image, name: str, **options: Any) -> DockerContainer:
+        """Create a container, labelled as ours (`POST /containers/create`).
+
+        Args:
+            image: What it runs.
+            name: The image's name, as the test has it.
+            options: As docker-py takes them.
+        """
+        labels = options.pop("labels", None) or {}
+        named = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
+        options = {"use_config_proxy": False} | options | {"labels": {**named, **self.labels}}
+        with engine_errors(f"create a container of {name!r}"):
+            return self.client.containers.create(str(image.id), **options)
 
     def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
         """What is at a path of a container, or None (`HEAD /containers/{id}/archive`).
@@ -98,20 +114,43 @@ class Engine:
             )
         return docker.utils.decode_json_header(header) if header else None
 
-    def close(self) -> None:
-        """Close the client, where one was made."""
-        if "client" in self.__dict__:
-            self.client.close()
-
     def remove(self, container: DockerContainer) -> None:
-        """Remove a container with its anonymous volumes, running or not; no error where it is gone already."""
+        """Remove a container with its anonymous volumes; no error where it is gone already."""
         try:
-            container.remove(force=True, v=True)
-        except docker.errors.APIError as error:
+            with engine_errors(f"remove the container {container.id}", passing=(APIError,)):
+                container.remove(force=True, v=True)
+        except APIError as error:
             if error.status_code not in (404, 409):  # gone, or its removal is in progress
                 raise EngineError(
                     f"cannot remove the container {container.id}: {explanation(error)}"
                 ) from None
+
+    def keep(self, container: DockerContainer) -> None:
+        """Leave a container for a look at it, stopped; its sidecar, and so its network, goes."""
+        self._kept.add(str(container.id))
+        try:
+            container.kill()
+        except APIError as error:
+            if error.status_code not in (404, 409):  # gone, or not running
+                raise EngineError(
+                    f"cannot stop the container {container.id}: {explanation(error)}"
+                ) from None
+
+    def close(self) -> None:
+        """Remove what is left of this run, and close the client, where one was made.
+
+        What is left as a rule is nothing: an interrupt may fall between the engine's making of a container and its
+        telling us.
+        """
+        if "client" not in self.__dict__:
+            return
+        with suppress(DockerException, requests.exceptions.RequestException, EngineError):
+            for container in self.client.containers.list(
+                all=True, filters={"label": self._label}, sparse=True, ignore_removed=True
+            ):
+                if container.id not in self._kept:
+                    self.remove(container)
+        self.client.close()
 
 
 class engine_errors:  # used as a statement; a generator's frames would show in tracebacks
@@ -124,7 +163,7 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
 
     def __init__(self, action: str, *, passing: tuple[type[Exception], ...] = ()) -> None:
         self.action = action
-        self.passing: tuple[type[Exception], ...] = (docker.errors.ImageNotFound, *passing)
+        self.passing: tuple[type[Exception], ...] = (ImageNotFound, *passing)
 
     def __enter__(self) -> None:
         pass
@@ -132,7 +171,7 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, self.passing):
             return
-        if isinstance(error, docker.errors.APIError):
+        if isinstance(error, APIError):
             raise EngineError(f"the engine did not {self.action}: {explanation(error)}") from None
         if isinstance(error, requests.exceptions.RequestException):
             where = engine_address()
@@ -153,9 +192,23 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def engine_address() -> str:
-    """What docker-py connects to."""
-    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+def engine_address(client: DockerClient | None = None) -> str:
+    """What docker-py connects to.
+
+    Args:
+        client: One that was made; without it, what the environment names.
+    """
+    if client is None:
+        return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    path = getattr(getattr(client.api, "_custom_adapter", None), "socket_path", None)
+    return f"unix://{path}" if path else str(client.api.base_url)  # docker-py hides the path
+
+
+def login(image: str) -> str:
+    """What to type to log in to an image's registry."""
+    registry = image.partition("/")[0]
+    named = "/" in image and ("." in registry or ":" in registry)
+    return f"docker login {registry}" if named else "docker login"
 
 
 def split_image(name: str) -> tuple[str, str | None]:

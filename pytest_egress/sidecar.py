@@ -149,8 +149,9 @@ class Sidecar:
     def _create(
         self, domainname: str | None, extra_hosts: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:
-        name = f"{self._hostname}.{domainname}" if domainname else self._hostname
-        hosts = {self._hostname: ADDRESS4, name: ADDRESS4, **extra_hosts}
+        # One line, the qualified name first: `hostname --fqdn` prints what is first.
+        names = f"{self._hostname}.{domainname} {self._hostname}" if domainname else self._hostname
+        hosts = {names: ADDRESS4, **extra_hosts}
         config: dict[str, Any] = {
             "image": ensure_image(self._api),
             "command": [*_interpreter(), "-c", _BOOT, LINK_FOLDER, self._rendezvous.nonce],

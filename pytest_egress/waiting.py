@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+READ_BYTES = 64 * 1024  # of a probe's answer: a health check's is smaller
 PROBE_SECONDS = 2.0  # of one attempt; the next one follows until the container's own timeout
 
 
@@ -65,10 +66,12 @@ class HttpOk:
         try:
             connection.sock = container.connect(self.port, PROBE_SECONDS)
             connection.sock.settimeout(PROBE_SECONDS)
-            connection.request("GET", self.path)
-            status = connection.getresponse().status
+            connection.request("GET", self.path, headers={"Connection": "close"})
+            response = connection.getresponse()
+            status = response.status
+            response.read(READ_BYTES)  # closed unread, it would look like a reset to the server
         except (OSError, http.client.HTTPException) as error:
-            return f"{what} is not answered ({error})"
+            return f"{what} is not answered ({getattr(error, 'strerror', None) or error})"
         finally:
             connection.close()
         return None if 200 <= status < 400 else f"{what} is answered with {status}"

@@ -1,0 +1,674 @@
+"""What `run` and `start` do with a container: its result, its files, its ports, its end, and every way to fail."""
+
+from __future__ import annotations
+
+import gc
+import re
+import socket
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import NotFound
+
+from pytest_egress import (
+    CommandError,
+    ContainerTimeoutError,
+    Egress,
+    EngineError,
+    ImageError,
+    LinkError,
+    UnroutedError,
+    http_ok,
+    log_line,
+    port_open,
+)
+from pytest_egress.containers import Container
+from pytest_egress.declarations import REFUSED_OPTIONS
+from pytest_egress.egress import Session
+from pytest_egress.sidecar import LINK_FOLDER
+
+SERVER = """
+import http.server, sys, threading, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = {"/size": b"x" * 5_000_000, "/broken": b"no"}.get(self.path, self.path.encode())
+        self.send_response(500 if self.path == "/broken" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+server = http.server.ThreadingHTTPServer(("", 8000), Handler)
+print("listening", flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def server(module_egress: Egress, clients_image: str) -> Container:
+    """A web server that answers with the path it was asked for."""
+    return module_egress.start(
+        clients_image,
+        ["python3", "/srv/server.py"],
+        files={"/srv/server.py": SERVER},
+        wait=[log_line("^listening$"), port_open(8000), http_ok(8000, "/ready")],
+    )
+
+
+def text(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    """The whole text of an error."""
+    return str(caught.value)
+
+
+# run
+
+
+def test_run_gives_exit_code_and_both_streams(egress: Egress, bare_image: str) -> None:
+    result = egress.run(bare_image, ["sh", "-c", r"printf 'out\377'; echo err >&2; exit 7"])
+    assert result.exit_code == 7
+    assert (result.stdout_bytes, result.stdout) == (b"out\xff", "out\N{REPLACEMENT CHARACTER}")
+    assert (result.stderr_bytes, result.stderr) == (b"err\n", "err\n")
+    assert result.duration > 0
+
+
+def test_run_with_check_raises_with_the_logs(egress: Egress, bare_image: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        egress.run(bare_image, ["sh", "-c", "echo out; echo err >&2; exit 3"], check=True)
+    assert text(caught) == ("bare:latest exited with code 3\nThe end of its log:\n  | out\n  | err")
+    assert (caught.value.exit_code, caught.value.logs) == (3, "out\nerr\n")
+
+
+def test_run_with_check_returns_what_succeeded(egress: Egress, bare_image: str) -> None:
+    assert egress.run(bare_image, ["true"], check=True).exit_code == 0
+
+
+def test_run_removes_what_goes_on_for_too_long(
+    egress: Egress, bare_image: str, engine_client: docker.DockerClient
+) -> None:
+    with pytest.raises(ContainerTimeoutError) as caught:
+        egress.run(bare_image, ["sh", "-c", "hostname; sleep 600"], timeout=0.5)
+    hostname = caught.value.logs.strip()
+    assert text(caught) == (
+        "bare:latest still ran after 0.5 s; it has been removed\n"
+        f"The end of its log:\n  | {hostname}"
+    )
+    assert isinstance(caught.value, TimeoutError)
+    assert egress.containers == []
+
+
+@pytest.mark.parametrize("given", ["päper\n", "päper\n".encode()], ids=["text", "bytes"])
+def test_input_is_what_standard_input_gives(
+    egress: Egress, bare_image: str, given: str | bytes
+) -> None:
+    assert egress.run(bare_image, ["cat"], input=given).stdout == "päper\n"
+
+
+def test_input_may_be_empty_large_or_left_unread(egress: Egress, bare_image: str) -> None:
+    assert egress.run(bare_image, ["cat"], input="").stdout == ""
+    large = b"0123456789abcdef" * 100_000
+    assert egress.run(bare_image, ["wc", "-c"], input=large).stdout == "1600000\n"
+    assert egress.run(bare_image, ["true"], input=large).exit_code == 0
+
+
+def test_files_keep_their_content_and_whether_they_can_be_executed(
+    egress: Egress, bare_image: str, tmp_path: Path
+) -> None:
+    program, data = tmp_path / "program", tmp_path / "data"
+    program.write_text("#!/bin/sh\ncat /etc/app/text /etc/app/bytes /etc/app/data\n")
+    program.chmod(0o755)
+    data.write_bytes(b"from disk\n")
+    result = egress.run(
+        bare_image,
+        ["sh", "-c", "/usr/local/bin/program && stat --format=%a:%u:%g /etc/app/*"],
+        files={
+            "/usr/local/bin/program": program,
+            "/etc/app/text": "text é\n",
+            "/etc/app/bytes": b"bytes\n",
+            "/etc/app/data": data,
+        },
+    )
+    assert result.stdout.splitlines() == ["text é", "bytes", "from disk", *["644:0:0"] * 3]
+
+
+def test_env_user_workdir_and_entrypoint_reach_the_command(egress: Egress, bare_image: str) -> None:
+    result = egress.run(
+        bare_image,
+        ['id -u; id -g; pwd; echo "$GREETING"'],
+        env={"GREETING": "hello  you"},
+        user="1234:5678",
+        workdir="/var/tmp",
+        entrypoint=["sh", "-c"],
+    )
+    assert result.stdout.splitlines() == ["1234", "5678", "/var/tmp", "hello  you"]
+
+
+def test_a_command_as_a_string_is_split_and_no_shell_sees_it(
+    egress: Egress, bare_image: str
+) -> None:
+    result = egress.run(bare_image, "printf '%s|' 'two words' $HOME && true")
+    assert result.stdout == "two words|$HOME|&&|true|"
+
+
+def test_the_images_own_command_is_the_default(egress: Egress, roots_image: str) -> None:
+    assert egress.run(roots_image, input="echo from bash").stdout == "from bash\n"
+
+
+# start
+
+
+def test_url_reaches_the_port_through_the_sidecar(server: Container) -> None:
+    assert server.url(8000).startswith("http://127.0.0.1:")
+    assert get(server.url(8000, "/a?b=c")) == b"/a?b=c"
+    assert get(server.url(8000, "relative")) == b"/relative"
+
+
+def get(url: str, data: bytes | None = None) -> bytes:
+    with urllib.request.urlopen(url, data, timeout=10) as response:
+        return bytes(response.read())
+
+
+def test_many_connections_and_large_bodies_cross_at_once(server: Container) -> None:
+    bodies = [bytes([number]) * 2_000_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda body: get(server.url(8000, "/"), body), bodies))
+    assert answers == bodies
+    assert get(server.url(8000, "/size")) == b"x" * 5_000_000
+
+
+def test_an_address_is_one_however_many_threads_ask_first(
+    egress: Egress, server: Container
+) -> None:
+    barrier = threading.Barrier(8)
+
+    def ask(_number: int) -> tuple[str, int]:
+        barrier.wait()
+        return server.address(8001)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(ask, range(8)))) == 1
+
+
+def test_a_closed_port_looks_closed(server: Container) -> None:
+    with pytest.raises(ConnectionError):
+        server.connect(9)
+    with socket.create_connection(server.address(9), 5) as sock:
+        assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("port", [0, 65536, "8000", True])
+def test_a_port_that_is_none_is_refused(server: Container, port: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(port))) as caught:
+        server.url(port)
+    assert text(caught) == f"{port!r} is no port; it takes an int from 1 to 65535"
+
+
+def test_exec_runs_a_command_and_takes_options(server: Container) -> None:
+    result = server.exec(["sh", "-c", "pwd; id -u; echo err >&2; exit 4"], workdir="/tmp", user="9")
+    assert (result.exit_code, result.stdout, result.stderr) == (4, "/tmp\n9\n", "err\n")
+
+
+def test_exec_of_a_command_that_is_missing_says_so(server: Container) -> None:
+    result = server.exec(["nosuch"])
+    assert result.exit_code in (126, 127)
+    assert 'exec: "nosuch": executable file not found' in result.stdout + result.stderr
+
+
+def test_logs_grow_while_it_runs_and_wait_gives_the_result(egress: Egress, bare_image: str) -> None:
+    script = "echo first; read line < /tmp/pipe; echo second $line; exit 5"
+    command = ["sh", "-c", f"mkfifo /tmp/pipe; {script}"]
+    container = egress.start(bare_image, command, wait=log_line("first"))
+    assert container.logs() == "first\n"
+    container.exec(["sh", "-c", "echo go > /tmp/pipe"])
+    result = container.wait(timeout=30)
+    assert (result.exit_code, result.stdout) == (5, "first\nsecond go\n")
+    assert container.logs() == "first\nsecond go\n"
+
+
+def test_stop_removes_it_at_once_and_may_be_repeated(
+    egress: Egress, bare_image: str, engine_client: docker.DockerClient
+) -> None:
+    container = egress.start(bare_image, ["sleep", "600"])
+    container.stop()
+    container.stop()
+    with pytest.raises(NotFound):
+        engine_client.containers.get(container.id)
+
+
+def test_a_container_is_stopped_by_its_with_block(
+    egress: Egress, bare_image: str, engine_client: docker.DockerClient
+) -> None:
+    with egress.start(bare_image, ["sleep", "600"]) as container:
+        assert engine_client.containers.get(container.id).status == "running"
+    with pytest.raises(NotFound):
+        engine_client.containers.get(container.id)
+
+
+def test_names_of_the_host_are_the_sidecars(egress: Egress, bare_image: str) -> None:
+    result = egress.run(
+        bare_image,
+        ["sh", "-c", "hostname; hostname --fqdn; getent ahosts legacy | grep STREAM"],
+        hostname="shop",
+        domainname="example.test",
+        extra_hosts={"legacy": "192.0.2.7"},
+    )
+    assert result.stdout.splitlines() == [
+        "shop",
+        "shop.example.test",
+        "192.0.2.7       STREAM legacy",
+    ]
+    assert egress.ledger == []
+
+
+def test_a_label_of_the_tests_own_stays_beside_ours(
+    egress: Egress, bare_image: str, engine_client: docker.DockerClient
+) -> None:
+    container = egress.start(bare_image, ["sleep", "600"], labels={"team": "payments"})
+    labels = engine_client.containers.get(container.id).labels
+    assert labels.items() >= {"team": "payments", **egress.session.engine.labels}.items()
+
+
+def test_two_of_an_image_have_names_of_their_own(egress: Egress, bare_image: str) -> None:
+    first, second = (egress.start(bare_image, ["sleep", "600"]) for _ in range(2))
+    assert (first.name, second.name) == ("bare:latest", "bare:latest#2")
+    assert repr(second) == "<Container bare:latest#2>"
+
+
+# Not ready.
+
+
+def test_a_container_that_exits_before_it_is_ready_is_an_error(
+    egress: Egress, bare_image: str
+) -> None:
+    command = ["sh", "-c", "echo starting; exit 3"]
+    with pytest.raises(CommandError) as caught:
+        egress.start(bare_image, command, wait=port_open(80))
+    assert text(caught) == (
+        "bare:latest exited with code 3 before it was ready: "
+        "port 80 is not open (Connection refused)\n"
+        "The end of its log:\n  | starting"
+    )
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("wait", "missing"),
+    [
+        (port_open(81), "port 81 is not open (Connection refused)"),
+        (
+            http_ok(8000, "/broken"),
+            "GET :8000/broken is answered with 500",
+        ),
+        (http_ok(81), "GET :81/ is not answered (Connection refused)"),
+        (log_line("^ready$"), "no line of the log matches '^ready$'"),
+    ],
+    ids=["port", "status", "no-http", "log"],
+)
+def test_a_container_that_is_never_ready_is_an_error(
+    egress: Egress, clients_image: str, wait: object, missing: str
+) -> None:
+    container = egress.session.name(clients_image)  # a number where `server` runs too
+    with pytest.raises(ContainerTimeoutError) as caught:
+        egress.start(
+            clients_image,
+            ["python3", "/server.py"],
+            files={"/server.py": SERVER},
+            wait=[log_line("listening"), wait],
+            timeout=1,
+        )
+    assert text(caught) == (
+        f"{container} was not ready after 1 s: {missing}\nThe end of its log:\n  | listening"
+    )
+    assert egress.containers == []
+
+
+def test_an_error_about_readiness_lists_what_was_unrouted(clients_image: str) -> None:
+    code = "curl -sS --retry 0 https://config.example.test/v1 >/dev/null; exit 1"
+    egress = Egress()
+    with pytest.raises(CommandError) as caught, egress:
+        egress.start(clients_image, ["sh", "-c", code], wait=port_open(80))
+    assert text(caught) == (
+        "clients:latest exited with code 1 before it was ready: "
+        "port 80 is not open (Connection refused)\n"
+        "It wrote nothing.\n"
+        "Meanwhile no route claimed:\n"
+        "  GET https://config.example.test/v1\n"
+        '      to answer it: egress.intercept_https("config.example.test", method="GET", path="/v1")'
+    )
+
+
+@pytest.mark.parametrize(
+    ("wait", "error"),
+    [
+        (
+            "8000",
+            "wait= takes port_open(port), http_ok(port, path), log_line(pattern), "
+            "or a list of them, not '8000'",
+        ),
+        (
+            [8000],
+            "wait= takes port_open(port), http_ok(port, path), log_line(pattern), "
+            "or a list of them, not 8000",
+        ),
+        (
+            port_open,
+            "wait= takes port_open(port), http_ok(port, path), log_line(pattern), "
+            f"or a list of them, not {port_open!r}",
+        ),
+    ],
+    ids=["text", "number", "function"],
+)
+def test_wait_takes_strategies_only(egress: Egress, bare_image: str, wait: Any, error: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        egress.start(bare_image, wait=wait)
+    assert text(caught) == error
+
+
+# What is refused before anything is created.
+
+OUT = "it would give the target a way out; a target has its sidecar's network and no other"
+NO_PORTS = "nothing is published; container.url(port) reaches a port through the sidecar"
+NAMES = "every name resolves, and is answered by the test"
+REMOVED = "every container is removed at the end of its scope"
+HOST = "with it a target can reach the host's network namespace"
+REFUSED: list[tuple[str, Any, str]] = [
+    ("network", "bridge", OUT),
+    ("network_mode", "host", OUT),
+    ("network_disabled", True, OUT),
+    ("networking_config", {"net": {}}, OUT),
+    ("mac_address", "02:00:00:00:00:01", OUT),
+    ("ports", {"80/tcp": 8080}, NO_PORTS),
+    ("publish_all_ports", True, NO_PORTS),
+    ("dns", ["192.0.2.1"], NAMES),
+    ("dns_opt", ["ndots:5"], NAMES),
+    ("dns_search", ["corp.test"], NAMES),
+    ("links", {"db": "db"}, "name the other container in a route instead"),
+    (
+        "privileged",
+        True,
+        "a privileged target can leave its namespace; "
+        "give it the capabilities it needs with cap_add=[...]",
+    ),
+    ("auto_remove", True, REMOVED),
+    ("remove", True, REMOVED),
+    (
+        "detach",
+        True,
+        "egress.start() returns while the container runs, egress.run() when it has ended",
+    ),
+    (
+        "stream",
+        True,
+        "egress.start() returns a container whose logs() can be read while it runs",
+    ),
+    ("stdin_open", True, "give what the command reads as input="),
+    (
+        "name",
+        "shop",
+        "names collide between parallel runs; the engine chooses one, see container.id",
+    ),
+    ("log_config", {"type": "none"}, "the log is read back into the test's report"),
+    ("environment", {"A": "b"}, "the variables go into env="),
+    ("working_dir", "/srv", "the folder goes into workdir="),
+    ("pid_mode", "host", HOST),
+    ("ipc_mode", "host", HOST),
+    ("uts_mode", "host", HOST),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "instead"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_an_option_that_would_leave_the_sidecar_is_refused_by_name(
+    egress: Egress, name: str, value: Any, instead: str
+) -> None:
+    for method in (egress.run, egress.start):
+        with pytest.raises(ValueError) as caught:
+            method("never:looked-up", **{name: value})
+        assert text(caught) == f"{name}={value!r} is refused: {instead}"
+
+
+def test_every_refused_option_is_in_the_list_above() -> None:
+    assert set(REFUSED_OPTIONS) <= {row[0] for row in REFUSED}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"env": ["A=b"]}, "env= takes a mapping of names to values, not ['A=b']"),
+        ({"files": {"/a": 1}}, "files={'/a': ...} takes str, bytes or a Path, not 1"),
+        ({"files": "/a"}, "files= takes a mapping of paths to contents, not '/a'"),
+        ({"input": 1}, "input= takes str or bytes, not 1"),
+        (
+            {"extra_hosts": ["db:192.0.2.1"]},
+            "extra_hosts= takes a mapping of names to addresses, not ['db:192.0.2.1']",
+        ),
+        (
+            {"enviroment": {}},
+            "there is no option enviroment=; besides their own, run() and start() take those of "
+            "docker-py's containers.create()",
+        ),
+    ],
+    ids=["env", "file", "files", "input", "extra_hosts", "unknown"],
+)
+def test_an_option_of_the_wrong_type_is_refused(
+    egress: Egress, options: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        egress.run("never:looked-up", **options)
+    assert text(caught) == error
+
+
+@pytest.mark.parametrize("path", ["relative", "/a/../b", "/"])
+def test_a_path_that_leads_nowhere_is_refused_before_anything_starts(
+    egress: Egress, path: str
+) -> None:
+    with pytest.raises(ValueError, match=r"^cannot put "):
+        egress.run("never:looked-up", files={path: "x"})
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "error"),
+    [
+        ("", None, "the image is a name like 'shop:latest', not ''"),
+        (None, None, "the image is a name like 'shop:latest', not None"),
+        ("shop", 5, "the command is a list of arguments, or a string, not 5"),
+        ("shop", ["a", 5], "the command is a list of arguments, or a string, not ['a', 5]"),
+    ],
+    ids=["empty", "none", "number", "member"],
+)
+def test_an_image_or_command_that_is_none_is_refused(
+    egress: Egress, image: Any, command: Any, error: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        egress.run(image, command)
+    assert text(caught) == error
+
+
+# What the engine cannot do. Its own sentence is a placeholder here.
+
+
+def test_an_image_that_is_missing_and_cannot_be_pulled_is_named(egress: Egress) -> None:
+    name = "registry.invalid:5000/shop:v2"
+    with pytest.raises(ImageError) as caught:
+        egress.run(name)
+    assert re.fullmatch(
+        re.escape(f"the image {name!r} is not on the engine and cannot be pulled: ")
+        + ".+\n"
+        + re.escape(
+            "Check the name (`docker images` lists what is there), "
+            f"build it (`docker build -t {name} .`), or log in to its registry "
+            "(`docker login registry.invalid:5000`)."
+        ),
+        text(caught),
+    )
+    assert egress.containers == []
+
+
+def test_a_command_that_is_missing_in_the_image_is_named(egress: Egress, bare_image: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        egress.run(bare_image, ["nosuch", "--flag"])
+    assert re.fullmatch(
+        re.escape(f"the engine did not start {bare_image!r} with ['nosuch', '--flag']: ")
+        + '.*exec: "nosuch": executable file not found in \\$PATH.*\n'
+        + re.escape(
+            f"Look at what the image has: `docker run --rm -it --entrypoint sh {bare_image}`."
+        ),
+        text(caught),
+    )
+    assert egress.containers == []
+
+
+def test_an_option_that_the_engine_refuses_is_quoted(egress: Egress, bare_image: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        egress.run(bare_image, ["true"], mem_limit="1k")
+    assert re.fullmatch(
+        re.escape(f"the engine did not create a container of {bare_image!r}: ")
+        + ".*memory limit.*",
+        text(caught),
+    )
+
+
+def test_a_root_that_is_read_only_says_what_to_do(egress: Egress, bare_image: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        egress.run(bare_image, ["true"], read_only=True)
+    assert re.fullmatch(
+        "the engine did not take the CA: .*read-only.*\n"
+        "read_only=True keeps files out before the first instruction; run it without, for now\\.",
+        text(caught),
+    )
+
+
+@pytest.fixture
+def with_client() -> Iterator[Callable[[Callable[[], docker.DockerClient]], Egress]]:
+    """Makes an egress whose engine's client comes from a factory."""
+    made: list[Egress] = []
+
+    def make(client: Callable[[], docker.DockerClient]) -> Egress:
+        made.append(Egress(session=Session(client=client)))
+        return made[-1]
+
+    yield make
+    for egress in made:
+        egress.session.close()
+
+
+@pytest.fixture
+def _unanswered() -> Iterator[None]:
+    """Collect the sockets that docker-py leaves open where nothing answers, unseen."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+WithClient = Callable[[Callable[[], docker.DockerClient]], Egress]
+START_ENGINE = (
+    "Start one (`systemctl start docker`, Docker Desktop), or name another with DOCKER_HOST; "
+    "`docker info` shows whether it answers."
+)
+
+
+@pytest.mark.usefixtures("_unanswered")
+def test_an_engine_that_refuses_connections_is_named(
+    monkeypatch: pytest.MonkeyPatch, bare_image: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"tcp://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(EngineError) as caught, Egress() as egress:
+        egress.run(bare_image)
+    assert text(caught) == (
+        f"no Docker engine answers at {address}: [Errno 111] Connection refused\n{START_ENGINE}"
+    )
+
+
+@pytest.mark.usefixtures("_unanswered")
+def test_a_socket_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, bare_image: str, tmp_path: Path
+) -> None:
+    address = f"unix://{tmp_path}/docker.sock"
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(EngineError) as caught, Egress() as egress:
+        egress.run(bare_image)
+    assert text(caught) == (
+        f"no Docker engine answers at {address}: [Errno 2] No such file or directory\n"
+        f"{START_ENGINE}"
+    )
+
+
+@pytest.mark.usefixtures("_unanswered")
+def test_a_client_of_the_tests_own_that_gets_no_answer_is_an_engine_error(
+    with_client: WithClient, bare_image: str, tmp_path: Path
+) -> None:
+    egress = with_client(
+        lambda: docker.DockerClient(base_url=f"unix://{tmp_path}/docker.sock", version="1.44")
+    )
+    with pytest.raises(EngineError, match=f"no Docker engine answers at .*{tmp_path.name}"):
+        egress.run(bare_image)
+
+
+def test_an_engine_that_does_not_see_this_machines_files_is_a_named_limit(
+    with_client: WithClient, bare_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+
+    def elsewhere() -> docker.DockerClient:
+        """A client whose engine finds no folder of ours, as one on another machine."""
+        client = docker.from_env()
+        create = client.api.create_container
+
+        def create_with_missing_folder(**options: Any) -> Any:
+            for mount in options["host_config"]["Mounts"]:
+                if mount["Target"] == LINK_FOLDER:
+                    mount["Source"] = "/nonexistent/folder"
+            return create(**options)
+
+        monkeypatch.setattr(client.api, "create_container", create_with_missing_folder)
+        return client
+
+    egress = with_client(elsewhere)
+    with pytest.raises(LinkError) as caught:
+        egress.run(bare_image)
+    assert re.fullmatch(
+        "The engine at \\S+ does not share this machine's files "
+        "\\(.*bind source path does not exist: /nonexistent/folder\\)\\. .*"
+        "`docker context ls` lists those that are known, and DOCKER_HOST is not set\\.",
+        text(caught),
+        re.DOTALL,
+    )
+    assert egress.containers == []
+
+
+def test_a_container_of_a_wider_scope_that_is_unrouted_while_it_starts_is_an_error(
+    clients_image: str,
+) -> None:
+    session = Session()
+    module = Egress(session=session, scope="module")
+    command = ["sh", "-c", "curl -sS https://config.example.test/; echo up; sleep 600"]
+    with pytest.raises(UnroutedError) as caught:
+        module.start(clients_image, command, wait=log_line("up"))
+    session.close()
+    assert text(caught) == (
+        "1 unrouted attempt of clients:latest; nothing got out:\n\n"
+        "  GET https://config.example.test/\n"
+        '      to answer it: egress.intercept_https("config.example.test", method="GET", path="/")'
+    )
+
+
+def test_a_broken_answer_of_the_target_is_the_clients_to_see(server: Container) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        get(server.url(8000, "/broken"))
+    with caught.value:
+        assert caught.value.code == 500
