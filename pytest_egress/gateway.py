@@ -293,6 +293,9 @@ class Gateway:
                 self._make_room()
             return
         sock.setblocking(True)
+        sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # or each small chunk waits for 40 ms
         connection = Connection(self, sock, client[:2])
         with self.lock:
             if self.stopping:
@@ -417,6 +420,7 @@ class Connection(threading.Thread):
         idle_since: When the last thing that went on in it ended, by `time.monotonic`; None while something does.
         started: When what goes on began, as entries have it.
         accounted: Whether an entry, or a byte of a request, tells of it: an attempt never vanishes.
+        is_cut: Whether its client is to see that it did not end well.
     """
 
     def __init__(self, gateway: Gateway, sock: socket.socket, client: tuple[str, int]) -> None:
@@ -425,7 +429,7 @@ class Connection(threading.Thread):
         self.sock, self.client = sock, client
         self.idle_since: float | None = None
         self.started = 0.0
-        self.accounted = False
+        self.accounted, self.is_cut = False, False
         self.address, self.port = "", 0
         self.sni: str | None = None
         self.tls: TlsInfo | None = None
@@ -461,6 +465,13 @@ class Connection(threading.Thread):
         if first := self.peek(1):
             self.begin()
         return first
+
+    def reset(self) -> None:
+        """Let `close` send RST: the client sees "connection reset" at once (SO_LINGER, socket(7))."""
+        self.is_cut = True
+        with contextlib.suppress(OSError):
+            linger = struct.pack("ii", 1, 0)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     def wake(self) -> None:
         """Make its thread stop; any thread, the gateway's lock held."""
@@ -539,7 +550,7 @@ class Connection(threading.Thread):
         """Give a silent client time where a route may answer it: it has connected ahead of its need."""
         route = claimed(self.place.tables, self.host, self.port)
         if route is None or route.kind == "block":
-            reset(self.sock)
+            self.reset()
             return b""
         self.end()
         return self.await_begin()
@@ -578,7 +589,7 @@ class Connection(threading.Thread):
     def refuse(self, first_bytes: bytes, note: str = "") -> None:
         """Record what is neither TLS nor HTTP, and reset it."""
         self.record_tcp(first_bytes, note)
-        reset(self.sock)
+        self.reset()
 
     def serve_names(self) -> None:
         """DNS over TCP (RFC 7766)."""
@@ -682,7 +693,7 @@ class Connection(threading.Thread):
     def fail_tls(self, reason: str, note: str) -> None:
         """Record a TLS connection that will never become a request, and reset it."""
         self.record_tls(reason, note)
-        reset(self.sock)
+        self.reset()
 
     def record_tls(self, reason: str, note: str) -> None:
         """Record a TLS connection that has not become a request."""
@@ -697,6 +708,7 @@ class Connection(threading.Thread):
     def serve_http(self) -> None:
         """Serve one request after the other."""
         http, exchange = Http1(), HttpExchange(self)
+        self.started = self.ledger.now()  # what came before was the connection's, not the request's
         try:
             while (head := self.read_head(http)) is not None and exchange.answer(http, head):
                 if (
@@ -754,7 +766,7 @@ class Connection(threading.Thread):
 
     def say_goodbye(self) -> None:
         """Tell a TLS client that this is the end (close_notify, RFC 8446 section 6.1), not a cut."""
-        if isinstance(self.sock, ssl.SSLSocket):
+        if isinstance(self.sock, ssl.SSLSocket) and not self.is_cut:
             with contextlib.suppress(OSError, ValueError):
                 self.sock.settimeout(0)  # its own is not waited for
                 self.sock.unwrap()
@@ -915,7 +927,7 @@ class HttpExchange:
             for piece in self.pieces(http, entry, response):
                 self.connection.sock.sendall(piece)
         except BodyError:
-            reset(self.connection.sock)
+            self.connection.reset()
             return False
         except OSError as error:
             if entry.outcome == "routed":
@@ -993,12 +1005,6 @@ def receive_timeout(sock: socket.socket, seconds: float) -> None:
     whole = int(seconds)
     value = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with RST when the owner closes: the client sees "connection reset" at once (SO_LINGER, socket(7))."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def trace(error: BaseException) -> str:

@@ -204,11 +204,16 @@ def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def raw_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Header fields as bytes: what `fields` gave comes out as it came in; other text is UTF-8."""
+    """Header fields as bytes."""
+    return [(name.encode("ascii"), raw_value(value)) for name, value in headers.raw]
+
+
+def raw_value(text: str) -> bytes:
+    """What `fields` has decoded comes out as it came in; other text is sent as UTF-8."""
     try:
-        return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.raw]
+        return text.encode("latin-1")
     except UnicodeEncodeError:
-        return [(name.encode("ascii"), value.encode("utf-8")) for name, value in headers.raw]
+        return text.encode("utf-8")
 
 
 def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:

@@ -57,8 +57,10 @@ class LoopbackLink:
         return self._destinations[sock.getsockname()[1]]
 
     def connect(self, port: int, timeout: float) -> socket.socket:
-        """Connect to a port of loopback."""
-        return socket.create_connection(("127.0.0.1", port), timeout)
+        """Connect to a port of loopback, without delays between small writes, as most clients do."""
+        sock = socket.create_connection(("127.0.0.1", port), timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def close(self) -> None:
         """Close all that this end holds, and what stands for the sidecar."""
