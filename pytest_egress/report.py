@@ -5,7 +5,8 @@ What happened with the value quoted, what was registered, and what to type. Pure
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from pytest_egress.exchange import (
@@ -21,6 +22,7 @@ from pytest_egress.routing import NearMiss, Route, shown
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
 SHOWN_NEAR: Final = 2  # near misses of an attempt
+WIDTH: Final = 100  # characters of a line of prose; what is quoted is never broken
 
 
 def host_port(host: str, port: int | None) -> str:
@@ -79,25 +81,49 @@ def near_lines(near: Sequence[NearMiss]) -> list[str]:
     """The nearest routes, and the fields in which the attempt differs."""
     lines = []
     for miss in near[:SHOWN_NEAR]:
-        lines.append(f"nearest route: {route_line(miss.route)}")
+        lines.append(f"nearest route: {miss.route}")
+        lines += [f"    declared at {miss.route.place}"] if miss.route.place else []
         lines += [f"    {difference}" for difference in miss.differences]
     return lines
 
 
-def attempt_lines(entry: Entry, count: int) -> list[str]:
-    """An unrouted attempt: what, why, and what to type."""
+def prose(text: str, indent: str) -> list[str]:
+    """A note as indented lines, each sentence on one of its own."""
+    sentences = text.replace(". ", ".\n").replace("; ", ";\n").splitlines()
+    return [line for sentence in sentences for line in folded(sentence, indent)]
+
+
+def folded(sentence: str, indent: str) -> list[str]:
+    """A sentence as indented lines."""
+    return textwrap.wrap(
+        sentence,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]:
+    """An unrouted attempt: what, why, and what to type.
+
+    Args:
+        count: How often it was made.
+        container: Who made it, where there are several.
+    """
+    who = f"  of {container}" if container else ""
     times = f"  ({count} times)" if count > 1 else ""
-    lines = [f"  {subject(entry)}{times}"]
-    details = [entry.note] if entry.note else []
+    lines = [f"  {subject(entry)}{who}{times}", *prose(entry.note, DETAIL)]
     if isinstance(entry, Exchange):
-        details += near_lines(entry.near)
-    if isinstance(entry, Exchange) and entry.note:
-        return lines + [
-            f"      {line}" for line in details
-        ]  # refused for its form: no route would help
+        lines += [DETAIL + line for line in near_lines(entry.near)]
+        if entry.note:
+            return lines  # refused for its form: no route would help
     verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
-    details.append(f"{verb}: {remedy(entry)}")
-    return lines + [f"      {line}" for line in details]
+    return [*lines, f"{DETAIL}{verb}: {remedy(entry)}"]
+
+
+DETAIL: Final = " " * 6  # indents what is said of an attempt
 
 
 def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
@@ -116,7 +142,8 @@ def unrouted_text(entries: Sequence[Entry]) -> str:
     number = f"{len(entries)} unrouted attempt{'s' * (len(entries) > 1)}"
     lines = [f"{number} of {' and '.join(containers)}; nothing got out:"]
     for entry, count in fold(entries):
-        lines += ["", *attempt_lines(entry, count)]
+        container = entry.container if len(containers) > 1 else ""
+        lines += ["", *attempt_lines(entry, count, container=container)]
     return "\n".join(lines)
 
 
@@ -125,26 +152,38 @@ def never_called_text(
 ) -> str:
     """The verdict on routes that were declared and not used."""
     number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
-    lines = [f"{number} never called:"]
+    seldom = any(route.lifetime_count for route in routes)
+    lines = [f"{number} {'called less often than declared' if seldom else 'never called'}:"]
     for route in routes:
-        missing = (
-            f", answered {route.lifetime_count} of {route.times} times"
-            if route.times and route.called
-            else ""
-        )
-        lines += ["", f"  {route_line(route)}{missing}"]
-        lines += [f"      {subject(entry)}: {entry.note}" for entry in close_to(route, entries)]
+        lines += ["", f"  {route_line(route)}"]
+        lines += [f"{DETAIL}called {count_of(route)}"] if seldom else []
+        for entry in close_to(route, entries):
+            lines += [f"{DETAIL}{subject(entry)}", *prose(entry.note, DETAIL + "    ")]
+    return "\n".join([*lines, "", *advice(routes, entries, any_container=any_container)])
+
+
+def count_of(route: Route) -> str:
+    """How often a route was called, of how often it had to be."""
+    return f"{route.lifetime_count} of {route.times or 1} times"
+
+
+def advice(
+    routes: Sequence[Route], entries: Sequence[Entry], *, any_container: bool
+) -> Iterator[str]:
+    """What to do about routes that were not called."""
     if not any_container:
-        lines += [
-            "",
-            "No container ran in this test. egress answers what containers send: egress.run(image, command) or",
-        ]
-        lines += [
-            "egress.start(image) starts one. What the test process itself sends is not intercepted."
-        ]
-    else:
-        lines += ["", "Remove it, or declare it with optional=True."]
-    return "\n".join(lines)
+        yield "No container ran in this test. egress answers what containers send: start one with"
+        yield "egress.run(image, command) or egress.start(image)."
+        yield "What the test process itself sends is not intercepted."
+        return
+    if not entries:
+        yield "No container sent anything in this test."
+    one = len(routes) == 1
+    yield (
+        "Remove it, or declare it with optional=True."
+        if one
+        else "Remove them, or declare them with optional=True."
+    )
 
 
 def close_to(route: Route, entries: Sequence[Entry]) -> list[Entry]:
@@ -162,7 +201,8 @@ def handler_error_text(exchange: Exchange) -> str:
     """The verdict on a handler that raised."""
     error, route = exchange.error, exchange.route
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
-    text = f"{who} raised {type(error).__name__}: {error}".rstrip(": ")
+    said = str(error).partition("\n")[0]  # the traceback has the rest
+    text = f"{who} raised {type(error).__name__}: {said}".rstrip(": ")
     return f"{text}\n  for {subject(exchange)} of {exchange.container}"
 
 
@@ -184,19 +224,21 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
 
 def outcome_text(entry: Entry) -> str:
     """An entry's line in the timeline."""
-    note = f"  [{entry.note}]" if entry.note else ""
     if isinstance(entry, DnsQuery):
         return f"DNS {subject(entry)} -> {', '.join(entry.answer) or entry.rcode}"
+    what = exchange_text(entry) if isinstance(entry, Exchange) else subject(entry)
     outcome = entry.outcome.upper() if entry.outcome in ("unrouted", "blocked") else ""
-    if isinstance(entry, Exchange):
-        status = entry.response.status_code if entry.response else None
-        answered = (
-            f" -> {status} {reason_phrase(status)}".rstrip() if status else " -> no response yet"
-        )
-        took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-        raised = f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
-        return f"{subject(entry)}{answered}{took}{raised}  {outcome}{note}".rstrip()
-    return f"{subject(entry)}  {outcome}{note}".rstrip()
+    note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
+    return "  ".join(filter(None, [what, outcome, note]))
+
+
+def exchange_text(entry: Exchange) -> str:
+    """A request, and what was answered."""
+    status = entry.response.status_code if entry.response else None
+    answered = f" -> {status} {reason_phrase(status)}".rstrip() if status else " -> no response yet"
+    took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
+    raised = f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
+    return f"{subject(entry)}{answered}{took}{raised}"
 
 
 # What a client reads.

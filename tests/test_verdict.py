@@ -1,0 +1,769 @@
+"""Verdicts on what real containers did: the whole text that a failing test shows, and when it does not fail."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable
+
+import pytest
+import trustme  # noqa: F401
+
+# Before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
+
+CONFTEST = """
+import textwrap
+import pytest
+
+@pytest.fixture(scope="session")
+def image():
+    return {image!r}
+
+@pytest.fixture(scope="module")
+def shop(module_egress, image):
+    return module_egress.start(image, ["sleep", "infinity"])
+
+@pytest.fixture
+def sh(shop):
+    return lambda script: shop.exec(["sh", "-c", script]).stdout
+
+@pytest.fixture
+def python(shop):
+    return lambda code: shop.exec(["python3", "-c", textwrap.dedent(code)]).stdout
+"""
+
+
+class Run:
+    """One run of pytest inside: its reports, and what it printed."""
+
+    def __init__(self, pytester: pytest.Pytester, *args: str) -> None:
+        self.result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *args)
+        self.output = self.result.stdout.str()
+        recorder = self.result.reprec  # type: ignore[attr-defined]  # absent from the stub only
+        self.reports: list[pytest.TestReport] = recorder.getreports("pytest_runtest_logreport")
+
+    def report(self, name: str, when: str = "call") -> pytest.TestReport:
+        """The report of one test's phase."""
+        (found,) = (
+            report
+            for report in self.reports
+            if report.nodeid.endswith(f"::{name}") and report.when == when
+        )
+        return found
+
+    def verdict(self, name: str = "test_a") -> str:
+        """The text that a test failed with, without what varies: its place, and our addresses."""
+        report = self.report(name)
+        assert report.failed, self.output
+        text = re.sub(r"\n\n\S+\.py:\d+: \w+$", "", report.longreprtext)
+        return scrubbed(text)
+
+    def sections(self, name: str = "test_a", when: str = "call") -> dict[str, str]:
+        """What its report has beside the failure, with times as T."""
+        sections = self.report(name, when).sections
+        return {
+            title: re.sub(r" *\d+\.\d+ (ms|s)\b", r" T \1", scrubbed(text))
+            .replace("\n ", "\n")
+            .strip()
+            for title, text in sections
+        }
+
+
+def scrubbed(text: str) -> str:
+    """A text without the addresses that names were given, and without white space at line ends."""
+    text = re.sub(r"(?m) +$", "", text)
+    return re.sub(r"fd00:198:18::\w+|198\.18\.\d+\.\d+", "ADDRESS", text)
+
+
+Inside = Callable[..., Run]
+
+
+@pytest.fixture
+def inside(pytester: pytest.Pytester, clients_image: str) -> Inside:
+    """Runs a module of tests against the real engine."""
+    pytester.makeconftest(CONFTEST.format(image=clients_image))
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+
+    def run(code: str, *args: str) -> Run:
+        (pytester.path / "test_shop.py").write_text(textwrap.dedent(code))
+        return Run(pytester, *args)
+
+    return run
+
+
+def text(indented: str) -> str:
+    """An expected text, as it is written in a test."""
+    return textwrap.dedent(indented).strip("\n")
+
+
+# Unrouted.
+
+
+def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Inside) -> None:
+    run = inside('''
+        def test_a(egress, sh):
+            egress.intercept_https(
+                "api.shop.test", path="/charges", method="POST", json={"sum": 5, "rows": [1, 2]},
+                headers={"x-key": "k"}, query={"v": "2"}, optional=True,
+            )
+            sh("""
+            curl -sS https://api.shop.test/refunds
+            curl -sS https://api.shop.tets/charges
+            curl -sS -H 'X-Key: x' -d '{"sum": 4, "rows": [1, 3]}' https://api.shop.test/charges?v=1
+            curl -sS https://api.shop.test:8443/charges
+            curl -sS http://api.shop.test/charges
+            curl -sS -H 'Host: other.test' https://api.shop.test/charges
+            curl -sS https://unlike.example/
+            """)
+        ''')
+    route = (
+        "nearest route: intercept_https(\"api.shop.test\", method='POST', path='/charges', "
+        "query={'v': '2'}, headers={'x-key': 'k'}, json={'sum': 5, 'rows': [1, 2]})\n"
+        "          declared at test_shop.py:3"
+    )
+    assert run.verdict() == text(f"""
+7 unrouted attempts of clients:latest; nothing got out:
+
+  GET https://api.shop.test/refunds
+      {route}
+          method: GET is not POST
+          path: '/refunds' is not '/charges'
+          query['v']: absent, expected '2'
+          headers['x-key']: absent, expected 'k'
+          json: the body is no JSON: b''
+      to answer it: egress.intercept_https("api.shop.test", method="GET", path="/refunds")
+
+  GET https://api.shop.tets/charges
+      {route}
+          host: 'api.shop.tets' is not 'api.shop.test'
+      to answer it: egress.intercept_https("api.shop.tets", method="GET", path="/charges")
+
+  POST https://api.shop.test/charges?v=1
+      {route}
+          query['v']: '1' is not '2'
+          headers['x-key']: 'x' is not 'k'
+          json.sum: 4 is not 5
+          json.rows[1]: 3 is not 2
+      to answer it: egress.intercept_https("api.shop.test", method="POST", path="/charges")
+
+  GET https://api.shop.test:8443/charges
+      {route}
+          port: 8443 is not 443
+      to answer it: egress.intercept_https("api.shop.test:8443", method="GET", path="/charges")
+
+  GET http://api.shop.test/charges
+      {route}
+          scheme: http is not https
+          port: 80 is not 443
+      to answer it: egress.intercept_http("api.shop.test", method="GET", path="/charges")
+
+  GET https://api.shop.test/charges
+      its Host is 'other.test', which is not 'api.shop.test'
+
+  GET https://unlike.example/
+      to answer it: egress.intercept_https("unlike.example", method="GET", path="/")
+    """)
+    assert "test_shop.py:2: UnroutedError" in run.output
+    run.result.assert_outcomes(failed=1)
+
+
+def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) -> None:
+    run = inside('''
+        def test_a(egress, sh, python):
+            python("""
+                import socket
+                def attempt(action):
+                    try: action()
+                    except OSError as error: print(error)
+                def send(host, port):
+                    socket.socket(type=socket.SOCK_DGRAM).sendto(b"hello", (host, port))
+                def talk(host, port, data):
+                    sock = socket.create_connection((host, port))
+                    if data: sock.sendall(data)
+                    sock.recv(9)
+                attempt(lambda: send("203.0.113.9", 443))
+                attempt(lambda: send("statsd.test", 8125))
+                attempt(lambda: talk("db.test", 5432, bytes([0, 0, 0, 8, 4, 210, 22, 47])))
+                attempt(lambda: talk("smtp.test", 25, b""))
+                socket.create_connection(("probe.test", 99)).close()
+            """)
+            sh("ping -c1 -W2 -4 192.0.2.1")
+            sh("for i in 1 2 3; do curl -sS http://metrics.test/push; done")
+            sh("curl -sS --http2-prior-knowledge http://192.0.2.9/")
+        ''')
+    assert run.verdict() == text(r"""
+10 unrouted attempts of clients:latest; nothing got out:
+
+  UDP 203.0.113.9:443, 13 bytes, probably QUIC
+      to expect it: egress.block("203.0.113.9:443")
+
+  UDP statsd.test:8125 (ADDRESS), 13 bytes
+      to expect it: egress.block("statsd.test:8125")
+
+  TCP db.test:5432 (ADDRESS), first bytes b'\x00\x00\x00\x08\x04\xd2\x16/'
+      to expect it: egress.block("db.test:5432")
+
+  TCP smtp.test:25 (ADDRESS)
+      connected and sent nothing within 1 s
+      to expect it: egress.block("smtp.test:25")
+
+  TCP probe.test:99 (ADDRESS)
+      connected and closed without sending a byte
+      to expect it: egress.block("probe.test:99")
+
+  ICMP 192.0.2.1, 64 bytes
+      to expect it: egress.block("192.0.2.1")
+
+  GET http://metrics.test/push  (3 times)
+      to answer it: egress.intercept_http("metrics.test", method="GET", path="/push")
+
+  TCP 192.0.2.9:80
+      the client speaks HTTP/2 without having been offered it
+      to expect it: egress.block("192.0.2.9:80")
+    """)
+
+
+def test_the_line_that_is_shown_routes_the_attempt(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, sh, python):
+            egress.intercept_https("api.shop.test:8443", method="GET", path="/charges")
+            egress.block("statsd.test:8125")
+            sh("curl -sS https://api.shop.test:8443/charges")
+            python('''
+                import socket
+                try: socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("statsd.test", 8125))
+                except OSError: pass
+            ''')
+            outcomes = [entry.outcome for entry in egress.ledger if entry.outcome != "recorded"]
+            assert outcomes == ["routed", "blocked"]
+        """)
+    run.result.assert_outcomes(passed=1)
+
+
+def test_attempts_of_several_containers_say_whose_they_are(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, sh, image):
+            sh("curl -sS https://api.shop.test/v1")
+            egress.run(image, "curl -sS https://api.shop.test/v1")
+        """)
+    assert run.verdict() == text("""
+2 unrouted attempts of clients:latest and clients:latest#2; nothing got out:
+
+  GET https://api.shop.test/v1  of clients:latest
+      to answer it: egress.intercept_https("api.shop.test", method="GET", path="/v1")
+
+  GET https://api.shop.test/v1  of clients:latest#2
+      to answer it: egress.intercept_https("api.shop.test", method="GET", path="/v1")
+    """)
+
+
+# A client that does not trust us.
+
+DISTRUST = """
+          the target does not trust the CA of this run for 'api.shop.test' (alert: unknown CA).
+          The CA is in the image's bundle and in SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE,
+            NODE_EXTRA_CA_CERTS and GIT_SSL_CAINFO;
+          a client that pins certificates or brings its own roots ignores them: give it
+            /etc/pytest-egress/bundle.pem
+"""
+OWN_ROOTS = (
+    "import ssl, urllib.request as u; u.urlopen('https://api.shop.test/', "
+    "context=ssl.create_default_context(cafile='/etc/ssl/certs/ISRG_Root_X1.pem'))"
+)
+
+
+def test_a_client_with_its_own_roots_is_named_with_its_alert(inside: Inside) -> None:
+    run = inside(f"""
+        ROOTS = {OWN_ROOTS!r}
+        def test_a(egress, python):
+            egress.intercept_https("api.shop.test")
+            python(ROOTS)
+        def test_b(egress, python):
+            python(ROOTS)
+        """)
+    assert run.verdict("test_a") == (
+        "a route was never called:\n\n"
+        '  intercept_https("api.shop.test")  declared at test_shop.py:4\n'
+        f"      TLS api.shop.test:443 (ADDRESS){DISTRUST}\n"
+        "Remove it, or declare it with optional=True."
+    )
+    outdented = DISTRUST.replace("\n          ", "\n      ").replace("\n            ", "\n        ")
+    assert run.verdict("test_b") == (
+        "1 unrouted attempt of clients:latest; nothing got out:\n\n"
+        f"  TLS api.shop.test:443 (ADDRESS){outdented}"
+        '      to answer it: egress.intercept_https("api.shop.test")'
+    )
+    timeline = run.sections("test_b")["egress"].splitlines()
+    assert timeline[-1] == (
+        "T s  TLS api.shop.test:443 (ADDRESS)  UNROUTED  "
+        "[the target does not trust the CA of this run for 'api.shop.test' (alert: unknown CA)]"
+    )
+
+
+def test_a_client_that_sends_no_alert_is_called_likely(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, shop):
+            egress.intercept_https("api.shop.test")
+            code = 'require("https").get("https://api.shop.test/", {ca: []}).on("error", () => 0)'
+            shop.exec(["node", "-e", code], environment={"NODE_EXTRA_CA_CERTS": ""})
+        """)
+    assert run.verdict() == text("""
+a route was never called:
+
+  intercept_https("api.shop.test")  declared at test_shop.py:3
+      TLS api.shop.test:443 (ADDRESS)
+          the target broke off within the handshake, with no alert: likely it does not trust the CA
+            of this run for 'api.shop.test'.
+          A client that pins certificates or brings its own roots ignores the image's bundle: give
+            it /etc/pytest-egress/bundle.pem
+
+Remove it, or declare it with optional=True.
+    """)
+
+
+# Never called.
+
+
+def test_routes_that_are_never_called_fail_with_what_to_do(inside: Inside) -> None:
+    run = inside("""
+        def test_none_ran(egress):
+            egress.intercept_https("api.shop.test")
+            egress.intercept_http("x.shop.test", name="x")
+        def test_silent(egress, shop):
+            egress.intercept_https("api.shop.test")
+        def test_too_seldom(egress, sh):
+            egress.intercept_https("api.shop.test", times=2)
+            egress.intercept_https("x.shop.test")
+            sh("curl -sS https://api.shop.test")
+        def test_not_required(egress, shop):
+            egress.intercept_https("api.shop.test", optional=True)
+            egress.intercept_https("b.shop.test").assert_not_called()
+            egress.intercept_https("c.shop.test").remove()
+            egress.block("d.shop.test")
+        """)
+    assert run.verdict("test_none_ran") == text("""
+2 routes were never called:
+
+  intercept_https("api.shop.test")  declared at test_shop.py:3
+
+  intercept_http("x.shop.test", name='x')  declared at test_shop.py:4
+
+No container ran in this test. egress answers what containers send: start one with
+egress.run(image, command) or egress.start(image).
+What the test process itself sends is not intercepted.
+    """)
+    assert run.verdict("test_silent") == text("""
+a route was never called:
+
+  intercept_https("api.shop.test")  declared at test_shop.py:6
+
+No container sent anything in this test.
+Remove it, or declare it with optional=True.
+    """)
+    assert run.verdict("test_too_seldom") == text("""
+2 routes were called less often than declared:
+
+  intercept_https("api.shop.test", times=2)  declared at test_shop.py:8
+      called 1 of 2 times
+
+  intercept_https("x.shop.test")  declared at test_shop.py:9
+      called 0 of 1 times
+
+Remove them, or declare them with optional=True.
+    """)
+    run.result.assert_outcomes(failed=3, passed=1)
+
+
+def test_a_request_beyond_times_is_unrouted_and_says_why(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, sh):
+            egress.intercept_https("api.shop.test", times=1)
+            sh("curl -sS https://api.shop.test https://api.shop.test")
+        """)
+    assert run.verdict() == text("""
+1 unrouted attempt of clients:latest; nothing got out:
+
+  GET https://api.shop.test/
+      nearest route: intercept_https("api.shop.test", times=1)
+          declared at test_shop.py:3
+          times: it has answered 1 of 1
+      to answer it: egress.intercept_https("api.shop.test", method="GET", path="/")
+    """)
+
+
+# Handlers.
+
+
+def test_a_handlers_failure_is_shown_with_its_own_traceback(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, sh):
+            @egress.intercept_https("api.shop.test")
+            def charges(request):
+                amount = request.form["amount"]
+                assert amount == "2", "expected two"
+            answer = sh("curl -sS -d amount=1 https://api.shop.test/v1")
+            assert answer == (
+                'pytest-egress: the handler of intercept_https("api.shop.test")  declared at '
+                "test_shop.py:3 raised AssertionError: expected two\\n"
+                "  for POST https://api.shop.test/v1 of clients:latest\\n"
+                "The test fails with its traceback.\\n"
+            )
+        """)
+    assert run.verdict() == text("""
+request = <Request POST https://api.shop.test/v1>
+
+    @egress.intercept_https("api.shop.test")
+    def charges(request):
+        amount = request.form["amount"]
+>       assert amount == "2", "expected two"
+E       AssertionError: expected two
+E       assert '1' == '2'
+E
+E         - 2
+E         + 1
+
+test_shop.py:6: AssertionError
+
+It failed the test:
+the handler of intercept_https("api.shop.test")  declared at test_shop.py:3 raised AssertionError: expected two
+  for POST https://api.shop.test/v1 of clients:latest
+    """)
+
+
+def test_the_tests_own_failure_stays_with_the_handlers_as_its_cause(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, sh):
+            @egress.intercept_https("api.shop.test")
+            def charges(request):
+                raise ValueError("out of charges")
+            sh("curl -sS https://api.shop.test/ https://unrouted.test/")
+            assert 1 == 2
+        """)
+    shown = run.verdict()
+    assert re.sub(r"(?m)^(egress|sh) = .*\n", "", shown) == text("""
+request = <Request GET https://api.shop.test/>
+
+    @egress.intercept_https("api.shop.test")
+    def charges(request):
+>       raise ValueError("out of charges")
+E       ValueError: out of charges
+
+test_shop.py:5: ValueError
+
+The above exception was the direct cause of the following exception:
+
+
+    def test_a(egress, sh):
+        @egress.intercept_https("api.shop.test")
+        def charges(request):
+            raise ValueError("out of charges")
+        sh("curl -sS https://api.shop.test/ https://unrouted.test/")
+>       assert 1 == 2
+E       assert 1 == 2
+    """)
+
+
+def test_a_handler_that_runs_on_fails_the_test_with_the_line_where_it_stands(
+    inside: Inside,
+) -> None:
+    run = inside("""
+        import threading, pytest
+        gate = threading.Event()
+
+        @pytest.mark.egress(timeout=0.2)
+        def test_a(egress, sh):
+            @egress.intercept_https("api.shop.test")
+            def slow(request):
+                gate.wait(30)
+            sh("curl -sS --max-time 0.3 https://api.shop.test/v1")
+
+        def test_b():
+            gate.set()
+        """)
+    assert re.sub(r"at /\S+/test_shop", "at /.../test_shop", run.verdict()) == text("""
+the handler of intercept_https("api.shop.test")  declared at test_shop.py:7 still ran 0.2 s after the test
+  for GET https://api.shop.test/v1
+  at /.../test_shop.py:9 in slow: gate.wait(30)
+    """)
+    run.result.assert_outcomes(failed=1, passed=1)
+
+
+# What a report has beside the verdict.
+
+
+def test_a_failure_has_the_timeline_and_the_end_of_each_log(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, sh, image):
+            egress.intercept_https("api.shop.test", {"id": 1})
+            command = "curl -sS https://api.shop.test/v1; echo; echo done >&2"
+            egress.run(image, ["sh", "-c", command])
+            sh("curl -sS http://x.test/")
+        """)
+    assert run.sections() == {
+        "egress": text("""
+ T s  clients:latest#2  DNS api.shop.test A -> ADDRESS
+ T s  clients:latest#2  DNS api.shop.test AAAA -> ADDRESS
+ T s  clients:latest#2  GET https://api.shop.test/v1 -> 200 OK in T ms
+ T s  clients:latest  DNS x.test A -> ADDRESS
+ T s  clients:latest  DNS x.test AAAA -> ADDRESS
+ T s  clients:latest  GET http://x.test/ -> 502 Bad Gateway in T ms  UNROUTED
+        """),
+        "container clients:latest#2": '{"id": 1}\ndone',
+    }
+    assert "---- egress ----" in run.output
+    assert "---- container clients:latest#2 ----" in run.output
+
+
+def test_a_test_that_passes_shows_nothing_of_it(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, image):
+            egress.intercept_https("api.shop.test", {"id": 1})
+            assert egress.run(image, "curl -sS https://api.shop.test/v1").stdout == '{"id": 1}'
+        """)
+    run.result.assert_outcomes(passed=1)
+    assert [report.sections for report in run.reports] == [[], [], []]
+    assert "egress" not in re.sub("plugins: .*", "", run.output)
+
+
+# Policies.
+
+ATTEMPT = """
+    def test_a(egress, sh):
+        assert sh("curl -sS https://api.shop.test/v1") == (
+            'pytest-egress: GET https://api.shop.test/v1 is blocked by unrouted="block"\\n'
+        )
+        assert [e.outcome for e in egress.exchanges] == ["blocked"]
+"""
+
+
+def test_what_is_unrouted_is_only_refused_where_an_option_says_so(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
+) -> None:
+    inside(ATTEMPT, "--egress-unrouted=block").result.assert_outcomes(passed=1)
+    marked = ATTEMPT.replace("def", '@__import__("pytest").mark.egress(unrouted="block")\n    def')
+    inside(marked).result.assert_outcomes(passed=1)
+    pytester.makeini(
+        "[pytest]\negress_unrouted = block\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    inside(ATTEMPT).result.assert_outcomes(passed=1)
+    monkeypatch.setenv("PYTEST_EGRESS_UNROUTED", "fail")
+    inside(ATTEMPT).result.assert_outcomes(failed=1)
+
+
+def test_an_address_that_is_blocked_is_refused_and_fails_nothing(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, sh, python):
+            egress.block("*.ads.test")
+            egress.block("203.0.113.0/24")
+            assert sh("curl -sS https://x.ads.test/v1") == (
+                "pytest-egress: GET https://x.ads.test/v1 is blocked by "
+                'block("*.ads.test")  declared at test_shop.py:3\\n'
+            )
+            python('''
+                import socket
+                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                    sock = socket.socket(type=kind)
+                    try:
+                        sock.connect(("203.0.113.5", 7))
+                        sock.send(b"x")
+                        sock.recv(1)
+                    except OSError: pass
+            ''')
+            outcomes = [e.outcome for e in egress.ledger if e.outcome != "recorded"]
+            assert outcomes == ["blocked"] * 3
+        """)
+    run.result.assert_outcomes(passed=1)
+
+
+# Whose traffic it is.
+
+
+def test_a_shared_container_is_answered_by_the_routes_of_each_test(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+        @pytest.fixture(scope="module")
+        def base(module_egress):
+            return module_egress.intercept_https("api.shop.test", {"by": "module"})
+        def test_a(egress, sh, base):
+            mine = egress.intercept_https("api.shop.test", {"by": "a"})
+            assert sh("curl -sS https://api.shop.test") == '{"by": "a"}'
+            assert (mine.call_count, base.call_count) == (1, 0)
+        def test_b(egress, sh, base):
+            assert sh("curl -sS https://api.shop.test") == '{"by": "module"}'
+            base.assert_called_once()
+        def test_c(egress, sh, base):
+            base.assert_not_called()
+            assert egress.ledger == []
+        """)
+    run.result.assert_outcomes(passed=3)
+
+
+def test_what_a_shared_container_sends_while_it_starts_belongs_to_no_test(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+        from pytest_egress import log_line
+        SCRIPT = "curl -sS https://config.test/v1; echo; echo up; sleep 600"
+        @pytest.fixture(scope="module")
+        def config(module_egress):
+            return module_egress.intercept_https("config.test", {"v": 1})
+        @pytest.fixture(scope="module")
+        def ready(module_egress, config, image):
+            return module_egress.start(image, ["sh", "-c", SCRIPT], wait=log_line("^up$"))
+        def test_a(egress, ready, config, module_egress):
+            assert ready.logs() == '{"v": 1}\\nup\\n'
+            assert egress.ledger == [] and config.call_count == 0
+            assert len(module_egress.exchanges) == 1
+            assert ready.exec("curl -sS https://config.test/v1").stdout == '{"v": 1}'
+            assert config.call_count == 1 and len(egress.exchanges) == 1
+        """)
+    run.result.assert_outcomes(passed=1)
+
+
+def test_what_is_unrouted_while_a_shared_container_starts_fails_its_fixture(
+    inside: Inside,
+) -> None:
+    run = inside("""
+        import pytest
+        from pytest_egress import log_line
+        SCRIPT = "curl -sS https://config.test/v1; echo; echo up; sleep 600"
+        @pytest.fixture(scope="module")
+        def ready(module_egress, image):
+            return module_egress.start(image, ["sh", "-c", SCRIPT], wait=log_line("^up$"))
+        def test_a(egress, ready): pass
+        def test_b(egress): pass
+        """)
+    run.result.assert_outcomes(errors=1, passed=1)
+    shown = scrubbed(run.report("test_a", "setup").longreprtext)
+    assert (
+        text("""
+E       pytest_egress.errors.UnroutedError: 1 unrouted attempt of clients:latest; nothing got out:
+E
+E         GET https://config.test/v1
+E             to answer it: egress.intercept_https("config.test", method="GET", path="/v1")
+    """)
+        in shown
+    )
+    assert " -> 502 Bad Gateway in T ms  UNROUTED" in run.sections("test_a", "setup")["egress"]
+
+
+def test_what_a_shared_container_sends_between_tests_is_in_the_summary(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+        @pytest.fixture
+        def after(shop):
+            yield
+            shop.exec(["sh", "-c", "for i in 1 2; do curl -sS https://late.test/x; done"])
+        def test_a(after, egress): pass
+        def test_b(egress): assert egress.ledger == []
+        """)
+    run.result.assert_outcomes(passed=2)
+    run.result.stdout.fnmatch_lines_random(["*== egress: traffic outside of any test ==*"])
+    line = next(line for line in run.output.splitlines() if "late.test" in line)
+    assert re.sub(r"[\d.]+ ms", "T ms", line) == (
+        "clients:latest: GET https://late.test/x -> 502 Bad Gateway in T ms  UNROUTED  (2 times)"
+    )
+
+
+def test_a_test_without_an_egress_fixture_is_never_judged(inside: Inside) -> None:
+    run = inside("""
+        kept = []
+        def test_a(egress, shop):
+            kept.append(shop)
+        def test_b():
+            kept[0].exec("curl -sS https://nobodys.test/")
+        """)
+    run.result.assert_outcomes(passed=2)
+    assert "nobodys.test" in run.output
+
+
+# Markers.
+
+
+def test_markers_of_module_class_and_parameter_are_routes_of_their_scope(inside: Inside) -> None:
+    run = inside("""
+        import pytest
+        pytestmark = [
+            pytest.mark.intercept_https("a.test", {"by": "module"}),
+            pytest.mark.intercept_https("b.test", {"by": "module"}),
+            pytest.mark.intercept_https("c.test", {"by": "module"}),
+        ]
+
+        @pytest.mark.intercept_https("b.test", {"by": "class"})
+        @pytest.mark.intercept_https("c.test", {"by": "class"})
+        class TestIt:
+            @pytest.mark.intercept_https("c.test", {"by": "topmost"})
+            @pytest.mark.intercept_https("c.test", {"by": "lower"}, optional=True)
+            def test_nearest(self, sh):
+                names = "https://a.test https://b.test https://c.test"
+                assert sh("curl -sS " + names) == (
+                    '{"by": "module"}{"by": "class"}{"by": "topmost"}'
+                )
+
+            @pytest.mark.parametrize("host", [
+                pytest.param("x.test", marks=pytest.mark.intercept_https("x.test", {"by": "x"})),
+                pytest.param("y.test", marks=pytest.mark.egress_block("y.test")),
+            ])
+            def test_param(self, sh, host):
+                assert ('{"by": "x"}' == sh("curl -sS https://" + host)) == (host == "x.test")
+
+        @pytest.mark.intercept_https("never.test")
+        def test_required(sh): pass
+        """)
+    run.result.assert_outcomes(passed=3, failed=1)
+    assert run.verdict("test_required").startswith(
+        'a route was never called:\n\n  intercept_https("never.test")\n\n'
+    )
+
+
+def test_the_marked_container_is_started_and_ready(inside: Inside, clients_image: str) -> None:
+    run = inside(f"""
+        import pytest
+        from pytest_egress import log_line
+        IMAGE = {clients_image!r}
+        @pytest.mark.egress_container(
+            IMAGE, ["sh", "-c", "echo up; sleep 600"], wait=log_line("up"), env={{"A": "b"}}
+        )
+        @pytest.mark.intercept_https("api.shop.test", {{"id": 1}})
+        def test_a(egress_container, egress):
+            assert egress_container.logs() == "up\\n"
+            assert egress_container.exec(["sh", "-c", "echo $A"]).stdout == "b\\n"
+            assert egress_container.exec("curl -sS https://api.shop.test").stdout == '{{"id": 1}}'
+
+        @pytest.mark.egress_container(IMAGE, ["sleep", "600"])
+        def test_alone(egress):
+            assert len(egress.containers) == 1
+
+        @pytest.mark.egress_container(IMAGE, ["sh", "-c", "exit 3"], wait=log_line("up"))
+        def test_not_ready(egress_container): pass
+        """)
+    run.result.assert_outcomes(passed=2, errors=1)
+    assert "clients:latest exited with code 3 before it was ready: " in run.output
+
+
+# pytest-xdist.
+
+
+def test_workers_have_containers_of_their_own(inside: Inside, pytester: pytest.Pytester) -> None:
+    inside(
+        """
+        import pytest
+        @pytest.mark.parametrize("number", range(4))
+        def test_a(egress, sh, number):
+            route = egress.intercept_https("api.shop.test", {"number": number})
+            assert sh("curl -sS https://api.shop.test/") == '{"number": %d}' % number
+            route.assert_called_once()
+        def test_unrouted(egress, sh):
+            sh("curl -sS https://unrouted.test/")
+        """,
+        "--collect-only",
+    )
+    result = pytester.runpytest_subprocess("-n2", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "1 unrouted attempt of clients:latest; nothing got out:",
+            "  GET https://unrouted.test/",
+            "test_shop.py:*: UnroutedError",
+            "FAILED *::test_unrouted - UnroutedError: 1 unrouted attempt of *",
+        ]
+    )
