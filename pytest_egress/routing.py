@@ -108,9 +108,7 @@ class Match:
     def __str__(self) -> str:
         """As keywords of the declaration: `method='POST', path='/x'`."""
         fields = [(name, getattr(self, name)) for name in (*MATCH_TYPES, "json", "match")]
-        given = [
-            (name, value) for name, value in fields if value is not None and value is not UNSET
-        ]
+        given = [(name, value) for name, value in fields if value is not getattr(Match, name)]
         return ", ".join(f"{name}={shown_declaration(value)}" for name, value in given)
 
 
@@ -353,11 +351,11 @@ class Route:
         """
         if count < 1:
             raise ValueError(f"count={count}: calls are counted from 1")
-        if not self._log.wait_for(lambda: self.call_count >= count, timeout):
-            raise CallError(
-                f"{self}: waited {timeout:g} s for call {count}; there {were(self.call_count)}"
-            )
-        return self.calls[count - 1]
+        with self._log.changed:  # or the calls could become another window's before they are read
+            if self._log.wait_for(lambda: self.call_count >= count, timeout):
+                return self.calls[count - 1]
+            there = were(self.call_count)
+        raise CallError(f"{self}: waited {timeout:g} s for call {count}; there {there}")
 
     def assert_called_once(self) -> Exchange:
         """The only call.
@@ -493,11 +491,11 @@ def nearest_by_address(tables: Sequence[RouteTable], request: Request) -> NearMi
 
 
 def address_miss(route: Route, request: Request) -> tuple[float, NearMiss]:
-    """How much alike the addresses are, at most 1, and where they differ."""
+    """How much alike the addresses are, over 1 where the host is the same, and where they differ."""
     from difflib import SequenceMatcher
 
     address, scheme = route.parsed_address, route.kind.removeprefix("intercept_")
-    likeness, differences = 1.0, []
+    likeness, differences = 2.0, []
     if not address.matches(request.host, address.port or request.port):
         likeness = SequenceMatcher(None, request.host, address.host).ratio()
         differences.append(f"host: {request.host!r} is not {address.host!r}")
