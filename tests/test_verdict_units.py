@@ -1,0 +1,230 @@
+"""Which verdict a window gets, and whose traffic it is: the ledger and the judge without a container."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_egress.declarations import block, declare
+from pytest_egress.errors import (
+    EgressError,
+    HandlerError,
+    NeverCalledError,
+    TamperingError,
+    UnroutedError,
+)
+from pytest_egress.exchange import DnsQuery, Exchange, Outcome, Request, TcpAttempt
+from pytest_egress.ledger import Activity, Ledger, Window
+from pytest_egress.routing import Declaration, Route, Scope
+from pytest_egress.verdict import judge
+
+SECONDS = 10.0
+LEDGER = Ledger()
+
+
+def attempt(outcome: Outcome = "unrouted") -> TcpAttempt:
+    about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": outcome}
+    return TcpAttempt(**about, host="db.test", port=5432, address="198.18.0.1")
+
+
+def exchange(error: BaseException | None = None, route: Route | None = None) -> Exchange:
+    request = Request(method="GET", scheme="https", host="api.test", port=443, path="/")
+    about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": "routed"}
+    return Exchange(**about, host="api.test", port=443, request=request, error=error, route=route)
+
+
+def route_of(declaration: Declaration, scope: Scope = "test") -> Route:
+    return Route(declaration, scope=scope, place="test_it.py:7", log=LEDGER)
+
+
+def route(scope: Scope = "test", **options: Any) -> Route:
+    return route_of(declare("intercept_https", "api.test", **options), scope)
+
+
+def test_a_quiet_window_gets_no_verdict() -> None:
+    assert judge(Window(), []) is None
+
+
+def test_the_most_telling_verdict_comes_first() -> None:
+    error = LookupError("no such charge")
+    window = Window(
+        complaints=["shop: a rule is gone"],
+        entries=[attempt(), exchange(error)],
+        stuck=["a handler still ran"],
+    )
+    idle = [route()]
+
+    def verdict() -> type[EgressError] | None:
+        found = judge(window, idle)
+        return type(found) if found else None
+
+    assert verdict() is TamperingError
+    window.complaints.clear()
+    assert verdict() is HandlerError
+    window.entries.pop()
+    assert str(judge(window, idle)) == "a handler still ran"
+    window.stuck.clear()
+    assert verdict() is UnroutedError
+    window.entries.clear()
+    assert verdict() is NeverCalledError
+    idle.clear()
+    assert verdict() is None
+
+
+def test_every_complaint_is_told() -> None:
+    verdict = judge(Window(complaints=["one", "two"]), [])
+    assert str(verdict) == "one\ntwo"
+
+
+def test_a_handlers_error_is_the_cause_and_the_first_of_them_counts() -> None:
+    first, second = LookupError("first"), LookupError("second")
+    entries = [exchange(), exchange(first, route()), exchange(second)]
+    verdict = judge(Window(entries=list(entries)), [])
+    assert verdict is not None
+    assert verdict.__cause__ is first
+    assert str(verdict) == (
+        'the handler of intercept_https("api.test")  declared at test_it.py:7'
+        " raised LookupError: first\n"
+        "  for GET https://api.test/ of shop"
+    )
+
+
+def test_a_predicates_error_says_that_it_is_one() -> None:
+    verdict = judge(Window(entries=[exchange(AssertionError())]), [])
+    assert str(verdict) == (
+        "a match= predicate raised AssertionError\n  for GET https://api.test/ of shop"
+    )
+
+
+@pytest.mark.parametrize("outcome", ["routed", "blocked", "recorded"])
+def test_only_what_is_unrouted_fails(outcome: Outcome) -> None:
+    assert judge(Window(entries=[attempt(outcome)]), []) is None
+
+
+def test_a_dns_query_never_fails() -> None:
+    query = DnsQuery(container="shop", started=1.0, outcome="unrouted", host="x.test", type="A")
+    assert judge(Window(entries=[query]), []) is None
+
+
+# Never called.
+
+
+def removed(route: Route) -> Route:
+    route.remove()
+    return route
+
+
+def expected_idle(route: Route) -> Route:
+    route.assert_not_called()
+    return route
+
+
+def called(route: Route, times: int = 1) -> Route:
+    for _ in range(times):
+        route.count(None, exchange())
+    return route
+
+
+@pytest.mark.parametrize(
+    ("idle", "is_required"),
+    [
+        (route(), True),
+        (route(times=1), True),
+        (called(route()), False),
+        (called(route(times=2)), True),
+        (called(route(times=2), 2), False),
+        (called(route(times=2, optional=True)), False),
+        (route(optional=True), False),
+        (removed(route()), False),
+        (expected_idle(route()), False),
+        (route_of(block("api.test")), False),
+        (route("class"), False),
+        (route("module", times=2), False),
+        (route("session"), False),
+    ],
+)
+def test_a_route_of_the_test_alone_must_be_called(idle: Route, is_required: bool) -> None:
+    assert (judge(Window(), [idle]) is not None) is is_required
+    assert judge(Window(), [idle], assert_all_called=False) is None
+
+
+def test_every_route_that_was_not_called_is_told_and_no_other() -> None:
+    verdict = judge(Window(), [route(path="/a"), called(route(path="/b")), route(path="/c")])
+    text = str(verdict)
+    assert text.startswith("2 routes were never called:\n")
+    assert [path for path in ("/a", "/b", "/c") if f"path='{path}'" in text] == ["/a", "/c"]
+    assert "declared at test_it.py:7" in text
+
+
+def test_without_a_container_the_verdict_says_so() -> None:
+    with_one, without = (
+        str(judge(Window(), [route()], any_container=some)) for some in (True, False)
+    )
+    assert "No container ran in this test." in without
+    assert "No container ran in this test." not in with_one
+
+
+# The ledger.
+
+
+def is_woken(ledger: Ledger, condition: Callable[[], bool], action: Callable[[], None]) -> bool:
+    """Whether an action ends a wait by itself: while a prompt is open no wait ends by its time."""
+    asked = threading.Event()
+
+    def holds() -> bool:
+        asked.set()
+        return condition()
+
+    ledger.enter_prompt()
+    thread = threading.Thread(target=ledger.wait_for, args=(holds, 0.01))
+    thread.start()
+    assert asked.wait(SECONDS)
+    action()  # takes the lock, which the wait gives up
+    thread.join(SECONDS)
+    woken = not thread.is_alive()
+    ledger.leave_prompt()
+    thread.join(SECONDS)
+    return woken
+
+
+def test_a_window_waits_for_what_goes_on_in_it() -> None:
+    ledger, window, activity = Ledger(), Window(), Activity()
+    ledger.begin(window, activity)
+    assert not ledger.wait_for(lambda: not window.activities, 0.01)
+    assert is_woken(ledger, lambda: not window.activities, lambda: ledger.end(window, activity))
+    ledger.end(window, activity)  # again is harmless
+
+
+def test_whoever_waits_is_woken_by_an_entry_a_beginning_and_a_call() -> None:
+    ledger, window, called = Ledger(), Window(), route()
+    assert is_woken(ledger, lambda: bool(window.entries), lambda: ledger.record(window, attempt()))
+    assert is_woken(
+        ledger, lambda: bool(window.activities), lambda: ledger.begin(window, Activity())
+    )
+    assert is_woken(ledger, lambda: called.called, lambda: ledger.count(called, window, exchange()))
+
+
+def test_the_clock_of_deadlines_stands_still_while_a_prompt_is_open() -> None:
+    ledger = Ledger()
+    ledger.enter_prompt()
+    before = ledger.clock()
+    time.sleep(0.02)
+    assert ledger.clock() == before
+    ledger.leave_prompt()
+    assert ledger.clock() >= before
+
+
+def test_the_clock_of_entries_is_the_wall_clock_and_goes_forward_only() -> None:
+    ledger = Ledger()
+    moments = [ledger.now() for _ in range(1000)]
+    assert moments == sorted(moments)
+    assert abs(moments[0] - time.time()) < SECONDS  # noqa: TID251
+
+
+def test_what_goes_on_is_named_by_its_request() -> None:
+    assert Activity().what == ""
+    assert Activity(request=exchange().request).what == "GET https://api.test/"
