@@ -3,17 +3,19 @@
 The words that everything here uses:
 
 * **target**: a container under test. It runs unchanged.
-* **sidecar**: the container whose network namespace a target shares. That namespace has no way out; rules in it bring
-  every connection, name lookup and packet to the test process.
+* **sidecar**: the container whose network namespace a target shares. That namespace has no way
+  out; rules in it bring every connection, name lookup and packet to the test process.
 * **agent**: the program in the sidecar that sets this up. It copies no data.
 * **link**: what hands the sidecar's sockets to the test process.
-* **gateway**: the server in the test process that accepts what the link brings, and gives every attempt an answer.
-* **egress**: what targets send out; and the object (`Egress`) through which a test declares what becomes of it.
+* **gateway**: the server in the test process that accepts what the link brings, and gives every
+  attempt an answer.
+* **egress**: what targets send out; and the object (`Egress`) with which a test declares what
+  becomes of it.
 * **route**: one declaration, an address and what answers it.
 * **handler**: the function of the `Request`, or the static answer, that a route answers with.
 * **intercept**: to terminate a connection, TLS included, and answer it.
-* **leaf certificate**: what an intercepted TLS connection is shown, issued for the name the client asked for by a
-  certificate authority that targets trust.
+* **leaf certificate**: what an intercepted TLS connection is shown, issued for the name that the
+  client asked for by a certificate authority that targets trust.
 * **exchange**: a request and the response to it.
 * **ledger**: all that targets attempted, in order.
 * **unrouted**: attempted, and claimed by no route. It never gets out, and fails the test.
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
     from pytest_egress.waiting import http_ok, log_line, port_open
 
 __all__ = [
-    "UNSET",
     "AddressError",
     "CallError",
     "CommandError",
@@ -68,6 +69,7 @@ __all__ = [
     "Response",
     "Route",
     "TamperingError",
+    "UNSET",
     "UnroutedError",
     "http_ok",
     "log_line",
@@ -91,7 +93,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for only then (PEP 562): pytest imports this package in every run that has it installed."""
+    """Import what is asked for (PEP 562): every run of pytest imports this package."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(

@@ -1,8 +1,8 @@
-"""The pytest side: fixtures, markers, options, windows, verdicts and report sections. Only here pytest is imported.
+"""The pytest side: fixtures, markers, options, windows, verdicts. Only here pytest is imported.
 
-A verdict is raised in the call phase by the innermost wrapper, so that capture, xfail, --pdb, -x and reruns treat it
-like any failure of the test itself. Importing this module costs about a millisecond: everything else of the package
-is imported where a test uses it.
+A verdict is raised in the call phase by the innermost wrapper, so that capture, xfail, --pdb, -x
+and reruns treat it like any failure of the test itself. Importing this module costs about a
+millisecond: everything else of the package is imported where a test uses it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ ROUTE_MARKERS: Final[Mapping[str, str]] = {
 """Marker to method of `Egress`, which is also the kind that `declarations` knows."""
 
 MARKERS: Final[Mapping[str, str]] = {
-    "intercept_https": "(address, handler=None, **match): answer HTTPS requests to host[:port] as `egress.intercept_https` does",
+    "intercept_https": "(address, handler=None, **match): answer HTTPS requests to host[:port], "
+    "as `egress.intercept_https` does",
     "intercept_http": "(address, handler=None, **match): the same for plain HTTP",
     "egress_block": "(address): expect attempts of any protocol to host[:port], and refuse them",
-    "egress_container": "(image, command=None, **options): start a container with the options of `egress.start`; "
-    "the fixture egress_container is it",
-    "egress": '(*, unrouted="fail"|"block", assert_all_called=True, timeout=5): what an attempt that no route claims '
-    "means, whether the test's own routes must be called, and how many seconds handlers may go on after the test",
+    "egress_container": "(image, command=None, **options): start a container with the options of "
+    "`egress.start`; the fixture egress_container is it",
+    "egress": '(*, unrouted="fail"|"block", assert_all_called=True, timeout=5): what an attempt '
+    "means that no route claims, whether the test's own routes must be called, and how many "
+    "seconds handlers may go on after the test",
 }
 """Marker to what `pytest --markers` says of it."""
 
@@ -62,12 +64,9 @@ QUIET: Final = (
 )
 """Ends of a test that are no failure of it: they are left as they are."""
 
-SUMMARY_CHARACTERS: Final = (
-    300  # of a verdict in the short summary: pytest cuts at the terminal's width, but not in CI
-)
-STDIN_SECONDS: Final = (
-    0.5  # a debugger's command that takes longer lets another thread's prompt have standard input
-)
+SUMMARY_CHARACTERS: Final = 300  # of a verdict in the short summary, which CI does not cut
+STDIN_SECONDS: Final = 0.5  # what a debugger's command may take before another prompt gets input
+MAX_SECONDS: Final = threading.TIMEOUT_MAX  # what a lock can wait for
 
 
 # Options: marker, then command line, then environment, then ini, then default.
@@ -90,12 +89,10 @@ class Options:
 
 def is_seconds(value: object) -> bool:
     """Whether a value is a time that can be waited for."""
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MAX_SECONDS
-    )
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value < MAX_SECONDS  # type: ignore[operator]  # it is a number
 
 
-MAX_SECONDS: Final = threading.TIMEOUT_MAX  # what a lock can wait for
 ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "unrouted": (lambda value: value in UNROUTED, "'fail' or 'block'"),
     "assert_all_called": (lambda value: isinstance(value, bool), "True or False"),
@@ -127,7 +124,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--egress-unrouted",
         metavar="fail|block",
-        help="What a container's attempt means that no route claims: fail the test (default), or just be refused.",
+        help="What a container's attempt means that no route claims: "
+        "fail the test (default), or just be refused.",
     )
     group.addoption(
         "--egress-keep",
@@ -145,30 +143,20 @@ def unrouted_option(config: pytest.Config) -> Policy:
     Raises:
         pytest.UsageError: It is none of the valid ones.
     """
-    sources: list[tuple[str, Any]] = [
-        ("--egress-unrouted={}", config.getoption("egress_unrouted")),
-        (
-            "PYCASE_EGRESS_UNROUTED={} in the environment",
-            os.environ.get("PYCASE_EGRESS_UNROUTED") or None,
-        ),
-        (f"egress_unrouted = {{}} in {config.inipath}", config.getini("egress_unrouted")),
-    ]
-    source, value = next((source, value) for source, value in sources if value is not None)
+    if value := config.getoption("egress_unrouted"):
+        source = f"--egress-unrouted={value}"
+    elif value := os.environ.get("PYTEST_EGRESS_UNROUTED"):
+        source = f"PYTEST_EGRESS_UNROUTED={value} in the environment"
+    else:
+        value = config.getini("egress_unrouted")
+        source = f"egress_unrouted = {value} in {config.inipath or '-o'}"
     if value not in UNROUTED:
-        raise pytest.UsageError(f"{source.format(value)}: it takes {' or '.join(UNROUTED)}")
+        raise pytest.UsageError(f"{source}: it takes {' or '.join(UNROUTED)}")
     return value  # type: ignore[no-any-return]  # one of UNROUTED
 
 
-TRUTH: Final = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
+TRUE: Final = ("1", "true", "yes", "on")
+FALSE: Final = ("0", "false", "no", "off")
 
 
 def keep_option(config: pytest.Config) -> bool:
@@ -179,15 +167,16 @@ def keep_option(config: pytest.Config) -> bool:
     """
     if config.getoption("egress_keep") is not None:
         return True
-    valid = "it takes true or false (1, 0, yes, no, on, off)"
-    if text := os.environ.get("PYCASE_EGRESS_KEEP"):
-        if text.lower() not in TRUTH:
-            raise pytest.UsageError(f"PYCASE_EGRESS_KEEP={text} in the environment: {valid}")
-        return TRUTH[text.lower()]
+    valid = f"it takes one of {', '.join((*TRUE, *FALSE))}"
+    if text := os.environ.get("PYTEST_EGRESS_KEEP"):
+        if text.lower() not in (*TRUE, *FALSE):
+            raise pytest.UsageError(f"PYTEST_EGRESS_KEEP={text} in the environment: {valid}")
+        return text.lower() in TRUE
     try:
         return bool(config.getini("egress_keep"))
-    except (TypeError, ValueError) as error:
-        raise pytest.UsageError(f"egress_keep in {config.inipath}: {error}; {valid}") from None
+    except (pytest.UsageError, TypeError, ValueError) as error:  # by the version of pytest
+        source = f"egress_keep in {config.inipath or '-o'}"
+        raise pytest.UsageError(f"{source}: {error}; {valid}") from None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -198,12 +187,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(run, "egress-run")
 
 
-# Markers. A test's own are routes of the test, its class's are its class's, its module's and packages' are its module's.
+# Markers: a test's own are routes of the test, its class's of the class, its module's and
+# packages' of the module.
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Any, Any]:
-    """Let tests with a marker of ours use `egress`; those with a malformed one fail to be collected."""
+    """Let the collection of a test with a malformed marker fail."""
     report = yield
     if report.passed:
         report.result = [
@@ -212,8 +202,17 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
     return report
 
 
+@pytest.hookimpl(trylast=True)  # other plugins add markers here
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a test with a marker of ours use `egress` without naming it."""
+    for item in items:
+        markers = {marker.name for marker in item.iter_markers() if marker.name in MARKERS}
+        if markers and hasattr(item, "fixturenames"):
+            item.fixturenames = fixture_names(item.fixturenames, markers)
+
+
 class Malformed(pytest.Collector):
-    """Stands where a test with a malformed marker would: its collection fails, its neighbours' does not."""
+    """Stands where a test with a malformed marker would: only its collection fails."""
 
     problem: str
 
@@ -223,24 +222,23 @@ class Malformed(pytest.Collector):
 
 
 def checked(item: pytest.Item) -> pytest.Item | pytest.Collector:
-    """The item itself, using `egress` if it carries a marker of ours; or a collector that fails in its place."""
-    markers = [marker for marker in item.iter_markers() if marker.name in MARKERS]
-    for marker in markers:
+    """The item itself, or a collector that fails in its place."""
+    for marker in item.iter_markers():
         try:
             check_marker(marker)
         except (TypeError, ValueError) as error:
             return malformed(item, f"@pytest.mark.{marker.name}: {error}")
-    if markers and hasattr(item, "fixturenames"):
-        item.fixturenames = fixture_names(item.fixturenames, {marker.name for marker in markers})
     return item
 
 
 def check_marker(marker: pytest.Mark) -> None:
-    """Refuse a malformed marker.
+    """Refuse a malformed marker of ours.
 
     Raises:
         TypeError, ValueError: With the value, and what is accepted.
     """
+    if marker.name not in MARKERS:
+        return
     if marker.name == "egress":
         check_options(marker.args, marker.kwargs)
         return
@@ -250,7 +248,7 @@ def check_marker(marker: pytest.Mark) -> None:
 
 
 def malformed(item: pytest.Item, problem: str) -> Malformed:
-    """What stands in the item's place. pytest's headline names only the file, so the text names the test."""
+    """What stands in the item's place. Its text names the test: pytest's headline does not."""
     collector: Malformed = Malformed.from_parent(item.parent or item.session, name=item.name)
     path, line, _ = item.reportinfo()
     collector.problem = f"{os.path.relpath(path)}:{(line or 0) + 1}: {item.name}: {problem}"
@@ -258,36 +256,31 @@ def malformed(item: pytest.Item, problem: str) -> Malformed:
 
 
 def fixture_names(names: Iterable[str], markers: set[str]) -> list[str]:
-    """The fixtures of a marked test: `egress` first, so that its routes answer what other fixtures set off.
+    """The fixtures of a marked test: a new list, since parametrized siblings share the old one.
 
-    The container of `egress_container` comes last, since other fixtures may declare the routes that it needs. It is a
-    new list: parametrized siblings share the old one.
+    `egress` comes first, so that its routes answer what other fixtures set off; the container of
+    `egress_container` last, since other fixtures may declare the routes that it needs.
     """
-    others = [name for name in names if name != "egress"]
-    container = (
-        ["egress_container"]
-        if "egress_container" in markers and "egress_container" not in others
-        else []
-    )
-    return ["egress", *others, *container]
+    found = ["egress", *(name for name in names if name != "egress")]
+    if "egress_container" in markers and "egress_container" not in found:
+        found.append("egress_container")
+    return found
 
 
 def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
     """The markers that belong to a fixture's scope, the one that wins last."""
-    node, nodes = request.node, request.node.listchain()
+    nodes = request.node.listchain()
     if request.scope == "module":
         nodes = nodes[1:]  # its packages' too, but not the session's
-    elif (
-        request.scope == "class"
-    ):  # outer ones first; a function outside of any class has none, and is the node
-        nodes = [each for each in nodes if isinstance(each, pytest.Class)]
+    elif request.scope == "class":  # outer ones too; where a function has no class, it is the node
+        nodes = [node for node in nodes if isinstance(node, pytest.Class)]
     else:
-        nodes = [node]
-    return [marker for each in nodes for marker in each.own_markers]
+        nodes = nodes[-1:]
+    return [marker for node in nodes for marker in node.own_markers]
 
 
 def declare(egress: Egress, markers: Iterable[pytest.Mark]) -> None:
-    """Declare the routes of markers, in order: the latest declared wins, and the topmost decorator is the latest."""
+    """Declare the routes of markers, in order: the latest wins, and that is the topmost."""
     for marker in markers:
         if method := ROUTE_MARKERS.get(marker.name):
             getattr(egress, method)(*marker.args, **marker.kwargs)
@@ -307,27 +300,37 @@ def closest(item: pytest.Item, name: str) -> list[pytest.Mark]:
 def egress(class_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
     """Routes, containers, ledger and assertions of this test.
 
-    What its containers send is answered by its routes, then by those of its class, module and session; what no route
-    claims fails the test, and so does a route of its own that is never called. Its containers are removed at its end.
+    What its containers send is answered by its routes, then by those of its class, module and
+    session; what no route claims fails the test, and so does a route of its own that is never
+    called. Its containers are removed at its end.
     """
     yield from open_egress(request, "test", parent=class_egress)
 
 
 @pytest.fixture(scope="class")
 def class_egress(module_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
-    """As `egress`, for a class: its containers run between its tests, and its routes are never required."""
+    """As `egress`, for a class.
+
+    Its containers run on between tests, and its routes are never required.
+    """
     yield from open_egress(request, "class", parent=module_egress)
 
 
 @pytest.fixture(scope="module")
 def module_egress(session_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
-    """As `egress`, for a module: its containers run between its tests, and its routes are never required."""
+    """As `egress`, for a module.
+
+    Its containers run on between tests, and its routes are never required.
+    """
     yield from open_egress(request, "module", parent=session_egress)
 
 
 @pytest.fixture(scope="session")
 def session_egress(request: pytest.FixtureRequest) -> Iterator[Egress]:
-    """As `egress`, for the whole run: its containers run between tests, and its routes are never required."""
+    """As `egress`, for the whole run.
+
+    Its containers run on between tests, and its routes are never required.
+    """
     run = request.config.stash[RUN]
     run.request = request
     yield from open_egress(request, "session", parent=None)
@@ -336,7 +339,7 @@ def session_egress(request: pytest.FixtureRequest) -> Iterator[Egress]:
 
 @pytest.fixture
 def egress_container(egress: Egress, request: pytest.FixtureRequest) -> Container:
-    """The container of `@pytest.mark.egress_container(image, command=None, **options)`, started and ready.
+    """The container of `@pytest.mark.egress_container`, started and ready.
 
     Raises:
         pytest.UsageError: The test has no such marker.
@@ -352,7 +355,7 @@ def egress_container(egress: Egress, request: pytest.FixtureRequest) -> Containe
 
 @pytest.fixture(scope="session")
 def egress_ca() -> trustme.CA:
-    """The `trustme.CA` that every leaf certificate is issued from; override it to use one of your own."""
+    """The `trustme.CA` that every leaf certificate is issued from; override it to use your own."""
     import trustme
 
     return trustme.CA()
@@ -360,9 +363,9 @@ def egress_ca() -> trustme.CA:
 
 @pytest.fixture(scope="session")
 def egress_docker_client() -> Iterator[docker.DockerClient]:
-    """The `docker.DockerClient` that starts containers: `docker.from_env()`; override it to use another engine.
+    """The `docker.DockerClient` that starts containers; override it to use another engine.
 
-    Requested when the first container starts, closed at the end of the run.
+    `docker.from_env()`, requested when the first container starts, closed at the end of the run.
     """
     import docker
 
@@ -379,7 +382,7 @@ def open_egress(
 
     run = request.config.stash[RUN]
     case = run.case(request.node) if scope == "test" else None
-    egress = Egress(session=run.session, parent=parent, scope=scope)
+    egress = Egress(session=run.session(), parent=parent, scope=scope)
     if case is not None:
         case.egress = egress
     try:
@@ -419,7 +422,7 @@ class Case:
         return [error for error in errors if error is not None]
 
     def explain(self, own: BaseException) -> None:
-        """Let the test's own failure stand, with a handler's exception as its cause where it has none.
+        """Let the test's own failure stand; a handler's exception becomes its cause.
 
         Raises:
             pytest.exit.Exception: The user left the debugger in a handler.
@@ -427,16 +430,20 @@ class Case:
         if isinstance(own, QUIET):
             return
         self.check_exit()
-        if own.__cause__ is None and (
-            errors := [error for error in self.errors() if error is not own]
-        ):
-            own.__cause__ = without_our_frames(errors[0])
+        others = [error for error in self.errors() if error is not own]
+        if others and own.__cause__ is None:
+            own.__cause__ = others[0]
 
     def check_exit(self) -> None:
-        """Raise `pytest.exit` of a handler again, on the test's thread: "q" at a breakpoint there."""
+        """Raise a handler's `pytest.exit` on the test's thread: "q" at a breakpoint there."""
         for error in self.errors():
             if isinstance(error, pytest.exit.Exception):
                 raise error
+
+    def shorten_tracebacks(self) -> None:
+        """Let what handlers raised be shown from the handler on, without what called it."""
+        for error in self.errors():
+            error.__traceback__ = without_our_frames(error.__traceback__)
 
     def judge(self) -> EgressError | None:
         """The verdict on a test that has not failed by itself."""
@@ -451,7 +458,7 @@ class Case:
         return self.verdict
 
     def sections(self, when: str) -> Iterator[tuple[str, str]]:
-        """Titles and texts for the report of a failure: the ledger's timeline, then the containers' logs."""
+        """Titles and texts for the report of a failure: the timeline, then the containers' logs."""
         from pytest_egress.report import ledger_lines
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
@@ -464,12 +471,8 @@ class Case:
     def kept(self) -> Iterator[tuple[str, str]]:
         """The section that says what --egress-keep leaves, and how to remove it."""
         if containers := self.session.live():
-            lines = [
-                f"{container.name}: docker logs {container.id[:12]}" for container in containers
-            ]
-            removal = " ".join(
-                ["docker rm --force", *(container.id[:12] for container in containers)]
-            )
+            lines = [f"{each.name}: docker logs {each.id[:12]}" for each in containers]
+            removal = " ".join(["docker rm --force", *(each.id[:12] for each in containers)])
             yield "egress keeps", "\n".join([*lines, f"to remove: {removal}"])
 
 
@@ -486,9 +489,8 @@ class Run:
 
     # What every egress of the run shares.
 
-    @property
-    def session(self) -> Session:
-        """Made for the first test that uses egress; nothing is contacted before a container starts."""
+    def session(self) -> Session:  # no property: pytest 7.4 looks at every one of a plugin's
+        """Made for the first test that uses egress; contacts nothing until a container starts."""
         if self._session is None:
             from pytest_egress.egress import Session
 
@@ -499,12 +501,10 @@ class Run:
         return self._session
 
     def fixture(self, name: str) -> Any:
-        """The value of a session fixture that users may override. Whatever still needs it ends before it does."""
+        """The value of a session fixture that users may override; `close` comes before its end."""
         assert self.request is not None, "an Egress comes from session_egress"
         value = self.request.getfixturevalue(name)
-        self.request.node.addfinalizer(
-            self.close
-        )  # it runs before that fixture's own: the last added is first
+        self.request.node.addfinalizer(self.close)  # before the fixture's own: last in, first out
         return value
 
     def close(self) -> None:
@@ -524,25 +524,21 @@ class Run:
     # Windows and verdicts.
 
     def case(self, item: pytest.Item) -> Case:
-        """The running test; its window opens now where pytest could not know before that it uses egress."""
+        """The running test; its window opens now where it was not known to use egress."""
         if CASE not in item.stash:
-            options = {
-                key: value
-                for marker in closest(item, "egress")
-                for key, value in marker.kwargs.items()
-            }
-            merged = dataclasses.replace(self.options, **options)
-            window = self.session.open_window(merged.unrouted)
-            item.stash[CASE] = Case(session=self.session, window=window, options=merged)
+            options = self.options
+            for marker in closest(item, "egress"):
+                options = dataclasses.replace(options, **marker.kwargs)
+            session = self.session()
+            window = session.open_window(options.unrouted)
+            item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
 
-    @pytest.hookimpl(
-        wrapper=True, tryfirst=True
-    )  # not in pytest_runtest_protocol, which encloses all reruns
+    # Not pytest_runtest_protocol, which encloses all reruns.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Open the window of a test that uses egress, before its first fixture."""
-        if CASE in item.stash:
-            del item.stash[CASE]
+        forget(item)
         if not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             self.case(item)
         try:
@@ -553,9 +549,8 @@ class Run:
                 case.explain(own)
             raise
 
-    @pytest.hookimpl(
-        wrapper=True, trylast=True
-    )  # innermost: still captured, timed, and seen by xfail
+    # Innermost: still captured, timed, and seen by xfail.
+    @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Close the window, and raise the verdict."""
         try:
@@ -569,30 +564,31 @@ class Run:
             return
         case.close()
         case.check_exit()
-        if excinfos := getattr(
-            item, "_excinfo", None
-        ):  # unittest keeps its failures to itself until makereport
+        if excinfos := getattr(item, "_excinfo", None):  # unittest shows its failures only later
             case.explain(excinfos[0].value)
         elif verdict := case.judge():
             raise verdict
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
-        """Close the window of a test without a call phase (--setup-only), before its last fixture goes."""
+        """Close the window of a test without a call phase (--setup-only)."""
         if (case := item.stash.get(CASE, None)) is not None:
             case.close()
         yield
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: xfail has been applied
+    # Outermost: xfail has been applied.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
         """Show a verdict as its text, and what led to a failure as sections."""
+        case, brief = item.stash.get(CASE, None), not item.config.option.fulltrace
+        if case is None or call.when == "teardown":
+            return (yield)
+        if brief:
+            case.shorten_tracebacks()
         report = yield
-        case = item.stash.get(CASE, None)
-        if case is None or report.when == "teardown":
-            return report
-        if call.excinfo and call.excinfo.value is case.verdict and not item.config.option.fulltrace:
+        if brief and call.excinfo and call.excinfo.value is case.verdict:
             show_text_only(report, item, call.excinfo)
         if report.failed:
             for node in item.listchain():
@@ -602,10 +598,11 @@ class Run:
 
     # Prompts.
 
-    def pytest_enter_pdb(self, pdb: Any) -> None:
+    def pytest_enter_pdb(self, config: pytest.Config, pdb: Any) -> None:
         """Stop the clock; called on the thread that stopped."""
         if self._session is not None:
-            self._prompts.enter(pdb, self._session.ledger)
+            capture = config.pluginmanager.getplugin("capturemanager")
+            self._prompts.enter(pdb, self._session.ledger, capture)
 
     def pytest_leave_pdb(self, pdb: Any) -> None:
         """Let the clock go on."""
@@ -619,9 +616,8 @@ class Run:
         said = [*unrouted, *(["keeps containers of failed tests"] if self.keep else [])]
         return f"egress: {', '.join(said)}" if said else None
 
-    @pytest.hookimpl(
-        trylast=True
-    )  # after the last fixture's teardown, inside xdist's wrapper that sends workeroutput
+    # After the last fixture's teardown, inside the wrapper of pytest-xdist that sends workeroutput.
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Hand the controller of pytest-xdist what fell outside in this worker."""
         if hasattr(session.config, "workeroutput"):
@@ -646,13 +642,21 @@ FAILED: Final = pytest.StashKey[bool]()
 """On an item that failed, and on everything it is in."""
 
 
+def forget(item: pytest.Item) -> None:
+    """Drop what the run before a rerun left."""
+    if CASE in item.stash:
+        del item.stash[CASE]
+    if FAILED in item.stash:
+        del item.stash[FAILED]
+
+
 # Reports.
 
 
 def show_text_only(
     report: Any, item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]
 ) -> None:
-    """Show a verdict as its text, at the place of the test; what a handler raised before it keeps its traceback.
+    """Show a verdict as its text, at the place of the test, after what a handler raised.
 
     The attributes are undocumented, and all that survives pytest-xdist and junitxml.
     """
@@ -665,7 +669,7 @@ def show_text_only(
     location = dataclasses.replace(crash, path=os.path.relpath(path), message=name)
     text.reprtraceback.reprentries[-1].reprfileloc = location
     if excinfo.value.__cause__ is not None:
-        text = after_cause(text, item, without_our_frames(excinfo.value.__cause__))
+        text = after_cause(text, item, excinfo.value.__cause__)
     report.longrepr = text
 
 
@@ -690,12 +694,11 @@ def one_line(text: str) -> str:
     return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}..."
 
 
-def without_our_frames(error: BaseException) -> BaseException:
-    """The exception with a traceback that begins in the handler, not in the gateway that called it."""
-    traceback: TracebackType | None = error.__traceback__
+def without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """The traceback from the handler on, without the gateway that called it."""
     while traceback and traceback.tb_next and is_plumbing(traceback):
         traceback = traceback.tb_next
-    return error.with_traceback(traceback)
+    return traceback
 
 
 def is_plumbing(traceback: TracebackType) -> bool:
@@ -708,7 +711,11 @@ def is_plumbing(traceback: TracebackType) -> bool:
 
 
 class Prompts:
-    """Lets no deadline of ours pass while a debugger's prompt is open, and one thread at a time read standard input."""
+    """Lets no deadline of ours pass while a prompt is open, and one at a time read standard input.
+
+    A prompt holds standard input while it waits for a line, not while it acts upon one: `next` may
+    run code that waits for a handler, and that handler may have a prompt of its own.
+    """
 
     def __init__(self) -> None:
         self._open: dict[int, Ledger] = {}  # by debugger
@@ -716,48 +723,48 @@ class Prompts:
         self._reader: object = None
         self._free_at = 0.0  # when another prompt may take over from the reader
 
-    def enter(self, pdb: Any, ledger: Ledger) -> None:
-        """A prompt opens."""
+    def enter(self, pdb: Any, ledger: Ledger, capture: Any) -> None:
+        """A prompt opens; *capture* is pytest's capture manager, or None."""
         self._open[id(pdb)] = ledger
         ledger.enter_prompt()
-        preloop, onecmd = (
-            pdb.preloop,
-            pdb.onecmd,
-        )  # cmd.Cmd: before the first line is read, and to act upon a line
+        interaction, onecmd = pdb.interaction, pdb.onecmd
 
-        def wait_for_input() -> None:
-            self._take(pdb)
-            preloop()
+        def interact(*args: Any) -> None:
+            self._take(pdb, capture)
+            interaction(*args)
 
         def act(line: str) -> Any:
             with self._acting(pdb):
                 stop = onecmd(line)
             if not stop:
-                self._take(pdb)
+                self._take(pdb, capture)
             return stop
 
-        pdb.preloop, pdb.onecmd = wait_for_input, act
+        pdb.interaction, pdb.onecmd = interact, act
 
     def leave(self, pdb: Any) -> None:
         """It is closed."""
         if (ledger := self._open.pop(id(pdb), None)) is not None:
             ledger.leave_prompt()
             with self._changed:
-                self._free_at = 0.0 if self._reader is pdb else self._free_at
+                if self._reader is pdb:
+                    self._reader = None
                 self._changed.notify_all()
 
-    def _take(self, pdb: object) -> None:
+    def _take(self, pdb: object, capture: Any) -> None:
         """Wait for standard input; it is this debugger's until it acts upon a line."""
         with self._changed:
-            while (
-                self._reader not in (None, pdb) and (left := self._free_at - time.monotonic()) > 0
-            ):
-                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+            while self._reader not in (None, pdb):
+                if (left := self._free_at - time.monotonic()) <= 0:
+                    break
+                self._changed.wait(min(left, MAX_SECONDS))
             self._reader, self._free_at = pdb, float("inf")
+        if capture is not None:
+            capture.suspend(in_=True)  # the end of another prompt has resumed it
 
     @contextlib.contextmanager
     def _acting(self, pdb: Any) -> Iterator[None]:
-        """Nothing is read meanwhile: `next` may run code that waits for a handler, and that stops at a breakpoint."""
+        """Let another prompt take over while it acts; not at once, or they would alternate."""
         with self._changed:
             self._free_at = time.monotonic() + STDIN_SECONDS
             self._changed.notify_all()

@@ -211,7 +211,10 @@ def test_openssl_splits_a_hello_that_is_longer_than_a_record() -> None:
         (b"\x16\x03\x01\x00\x00", "no TLS handshake: a record of 0 bytes, not 1 to 16384"),
         (b"\x16\x03\x01\x40\x01", "no TLS handshake: a record of 16385 bytes, not 1 to 16384"),
         (record(b"\x02"), "no ClientHello: handshake type 2, not 1"),
-        (record(HELLO[5:11] + bytes(9)) + record(b"", kind=23), "no TLS handshake: record type 23, not 22"),
+        (
+            record(HELLO[5:11] + bytes(9)) + record(b"", kind=23),
+            "no TLS handshake: record type 23, not 22",
+        ),
         (
             record(b"\x01\x00\x80\x00"),
             "a ClientHello of 32777 bytes or more; the limit is 32768",
