@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
 import socket
 import threading
@@ -285,6 +286,15 @@ def test_two_of_an_image_have_names_of_their_own(egress: Egress, bare_image: str
     first, second = (egress.start(bare_image, ["sleep", "600"]) for _ in range(2))
     assert (first.name, second.name) == ("bare:latest", "bare:latest#2")
     assert repr(second) == "<Container bare:latest#2>"
+
+
+def test_no_proxy_of_the_machines_configuration_reaches_a_target(
+    with_client: WithClient, bare_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxies = {"proxies": {"default": {"httpsProxy": "http://proxy.example.test:3128"}}}
+    (tmp_path / "config.json").write_text(json.dumps(proxies))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert "proxy" not in with_client(docker.from_env).run(bare_image, ["env"]).stdout.lower()
 
 
 # Not ready.
