@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dns.exception
 import dns.flags
@@ -36,6 +36,9 @@ IPV6_NETWORK = ipaddress.IPv6Network("fd00:198:18::/64")
 MAX_NAMES = 65536
 """Names that have addresses at a time: half of the /15, some 30 MB. A container that asks for
 random names for ever then forgets its own oldest ones."""
+
+MAX_KNOWN_ANSWERS = 4096
+"""Answers kept as bytes for a target: about a megabyte."""
 
 TTL_SECONDS = 10
 """How long a client may keep an address. It bounds for how long one can hold the address of a
@@ -153,6 +156,37 @@ def answer(query: bytes, names: SyntheticNames, *, ipv6: bool = True) -> Answer 
     except dns.exception.DNSException:
         return _refuse(query, dns.rcode.FORMERR)
     return _answer_question(message, names, ipv6)
+
+
+class Resolver:
+    """Answers the queries of one target; the same question gets the same bytes again, without being parsed.
+
+    Not locked, like the names that it gives addresses to.
+
+    Attributes:
+        names: Those that have been asked for.
+    """
+
+    def __init__(self, *, ipv6: bool = True) -> None:
+        self.names = SyntheticNames()
+        self._ipv6 = ipv6
+        self._known: dict[bytes, Answer] = {}  # by the query without its ID
+
+    def answer(self, query: bytes) -> Answer | None:
+        """As the function `answer`."""
+        known = self._known.get(query[2:])
+        if known is not None and self._still_holds(known):
+            return replace(known, wire=query[:2] + known.wire[2:])
+        found = answer(query, self.names, ipv6=self._ipv6)
+        if found is not None and self._still_holds(found):
+            if len(self._known) >= MAX_KNOWN_ANSWERS:
+                self._known.clear()
+            self._known[query[2:]] = found
+        return found
+
+    def _still_holds(self, known: Answer) -> bool:
+        """Whether its addresses are those of its name; an answer without a synthetic one is not kept."""
+        return bool(known.addresses) and self.names.name(known.addresses[0]) == known.question
 
 
 def tcp_frames(buffer: bytes) -> tuple[tuple[bytes, ...], bytes]:

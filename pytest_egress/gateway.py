@@ -32,7 +32,7 @@ import h11
 from pytest_egress.address import normalise_host
 from pytest_egress.agent.packets import Packet, parse_packets
 from pytest_egress.clienthello import ClientHello, bytes_needed, parse_client_hello
-from pytest_egress.dns import SyntheticNames, answer, tcp_frame, tcp_frames
+from pytest_egress.dns import Resolver, tcp_frame, tcp_frames
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.exchange import (
     DnsQuery,
@@ -154,7 +154,7 @@ class Gateway:
         self.room = threading.Condition(self.lock)
         self.connections: set[Connection] = set()
         self.stopping = False
-        self._names = SyntheticNames()
+        self._resolver = Resolver(ipv6=link.ipv6)
         self._cap = min(MAX_CONNECTIONS, free_descriptors() // 2)
         self._flushes: list[threading.Event] = []
         self._reads = False
@@ -334,7 +334,7 @@ class Gateway:
     def answer_query(self, query: bytes) -> bytes | None:
         """Answer and record one DNS message; None where it cannot be answered."""
         with self.lock:
-            reply = answer(query, self._names, ipv6=self.link.ipv6)
+            reply = self._resolver.answer(query)
         if reply is None:
             return None
         entry = DnsQuery(
@@ -349,7 +349,7 @@ class Gateway:
     def name(self, address: str) -> str:
         """The name that an address was given out for, or the address itself."""
         with self.lock:
-            return self._names.name(address) or address
+            return self._resolver.names.name(address) or address
 
     def _record_packets(self, sock: socket.socket) -> None:
         for _ in range(BATCH):

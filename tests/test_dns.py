@@ -22,6 +22,7 @@ from pytest_egress.dns import (
     MAX_NAMES,
     TTL_SECONDS,
     Answer,
+    Resolver,
     SyntheticNames,
     answer,
     tcp_frame,
@@ -319,3 +320,31 @@ def test_any_bytes_are_answered_or_dropped(wire: bytes) -> None:
         response = dns.message.from_wire(given_answer.wire)
         assert response.flags & dns.flags.QR
         assert dns.rcode.to_text(response.rcode()) == given_answer.rcode
+
+
+def test_the_same_question_gets_the_same_bytes_with_its_own_id() -> None:
+    resolver = Resolver()
+    for kind in ("A", "AAAA"):
+        first, second = (dns.message.make_query("api.test", kind) for _ in range(2))
+        for query in (first, second):
+            found = resolver.answer(query.to_wire())
+            assert found is not None
+            assert found == answer(query.to_wire(), resolver.names)
+
+
+def test_a_kept_answer_ends_with_its_names_addresses() -> None:
+    resolver, query = Resolver(), dns.message.make_query("first.test", "A").to_wire()
+    before = resolver.answer(query)
+    for number in range(MAX_NAMES):
+        resolver.names.addresses(f"{number}.test")
+    after = resolver.answer(query)
+    assert before is not None
+    assert after is not None
+    assert resolver.names.name(after.addresses[0]) == "first.test"
+    assert before.addresses != after.addresses
+
+
+@pytest.mark.parametrize("name", ["localhost", "192.0.2.1"])
+def test_what_has_no_synthetic_address_is_answered_anew(name: str) -> None:
+    resolver, query = Resolver(), dns.message.make_query(name, "A").to_wire()
+    assert resolver.answer(query) == resolver.answer(query) == answer(query, resolver.names)
