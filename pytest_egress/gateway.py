@@ -711,12 +711,10 @@ class Connection(threading.Thread):
         self.started = self.ledger.now()  # what came before was the connection's, not the request's
         try:
             while (head := self.read_head(http)) is not None and exchange.answer(http, head):
-                if (
-                    http.has_begun
-                ):  # sent before its turn: it began with what was read, in the same window
-                    self.started = self.ledger.now()
-                else:
+                if not http.has_begun:
                     self.end()
+                else:  # sent before its turn: it has been read in this window, and so has begun in it
+                    self.started = self.ledger.now()
         except h11.RemoteProtocolError as error:
             text = f"the request cannot be read: {error}"
             self.refuse_http(http, error.error_status_hint, text)

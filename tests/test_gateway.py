@@ -114,6 +114,13 @@ class Stage:
         sock = context.wrap_socket(self.link.dial(address, port), server_hostname=server_name)
         return self.open.enter_context(sock)
 
+    def strict_tls(self) -> ssl.SSLSocket:
+        """A client to which an end that TLS does not tell is an error."""
+        sock = self.trusting.wrap_socket(
+            self.link.dial(ADDRESS, 443), server_hostname="api.test", suppress_ragged_eofs=False
+        )
+        return self.open.enter_context(sock)
+
     def query(self, name: str, kind: str = "A") -> dns.message.Message:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(SECONDS)
@@ -196,6 +203,12 @@ def end_of(sock: socket.socket) -> str:
     except ConnectionResetError:
         return "reset"
     return "closed"
+
+
+def drain(sock: socket.socket) -> None:
+    sock.settimeout(SECONDS)
+    while sock.recv(65536):
+        pass
 
 
 def hello_bytes(ca: trustme.CA, server_name: str = "api.test") -> bytes:
@@ -445,10 +458,7 @@ def test_http_1_0_is_answered_and_closed(stage: Stage) -> None:
 
 def test_the_end_of_a_tls_connection_is_told_and_not_a_cut(stage: Stage) -> None:
     stage.https("api.test", b"all")
-    sock = stage.trusting.wrap_socket(
-        stage.dial(), server_hostname="api.test", suppress_ragged_eofs=False
-    )
-    stage.open.enter_context(sock)
+    sock = stage.strict_tls()
     ask(sock, b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n")
     assert sock.recv(1) == b""
 
@@ -592,12 +602,10 @@ def test_a_streamed_body_that_raises_cuts_the_response(stage: Stage) -> None:
         raise error
 
     stage.https("api.test", lambda request: stream())
-    sock = stage.tls()
-    sock.suppress_ragged_eofs = False
+    sock = stage.strict_tls()
     sock.sendall(GET)
     with pytest.raises(OSError, match=r"EOF|unknown error|reset"):  # and no end in good order
-        while sock.recv(65536):
-            pass
+        drain(sock)
     exchange = stage.only(Exchange)
     assert (exchange.error, exchange.note) == (error, "")
 
@@ -1246,7 +1254,7 @@ def test_a_defect_of_the_reader_fails_the_test_and_hangs_nobody(
     def answer(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(gateway_module.Resolver, "answer", answer)
+    monkeypatch.setattr("pytest_egress.dns.Resolver.answer", answer)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"x", stage.link.dns[0].getsockname())
         stage.gateway.flush(SECONDS)
@@ -1409,15 +1417,18 @@ def test_while_the_cap_is_held_names_resolve_and_the_next_waits(
 
 
 def test_without_a_free_descriptor_an_idle_connection_gives_way(ca: trustme.CA) -> None:
+    gateways: list[Gateway] = []
+
     class Listener(socket.socket):
         def accept(self) -> tuple[socket.socket, Any]:
-            if stage.gateway.connections:
+            if gateways[0].connections:
                 raise OSError(errno.EMFILE, "Too many open files")
             return super().accept()
 
     link = LoopbackLink()
     link.tcp = tuple(Listener(fileno=sock.detach()) for sock in link.tcp)
     stage = Stage(ca, link)
+    gateways.append(stage.gateway)
     with stage.open:
         stage.gateway.start()
         stage.https("api.test", b"yes")
