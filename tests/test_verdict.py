@@ -495,7 +495,7 @@ def test_a_failure_has_the_timeline_and_the_end_of_each_log(inside: Inside) -> N
     run = inside("""
         def test_a(egress, sh, image):
             egress.intercept_https("api.shop.test", {"id": 1})
-            command = "curl -sS https://api.shop.test/v1; echo; echo done >&2"
+            command = "curl -sS https://api.shop.test/v1; echo; echo done"
             egress.run(image, ["sh", "-c", command])
             sh("curl -sS http://x.test/")
         """)
