@@ -241,15 +241,6 @@ class Egress:
         Raises:
             AddressError, TypeError, ValueError: With the value, and what is accepted.
         """
-        match_fields = {
-            "method": method,
-            "path": path,
-            "query": query,
-            "headers": headers,
-            "json": json,
-            "content": content,
-            "match": match,
-        }
         return self._add(
             declare(
                 "intercept_https",
@@ -258,7 +249,13 @@ class Egress:
                 times=times,
                 optional=optional,
                 name=name,
-                **match_fields,
+                method=method,
+                path=path,
+                query=query,
+                headers=headers,
+                json=json,
+                content=content,
+                match=match,
             )
         )
 
@@ -279,15 +276,6 @@ class Egress:
         name: str | None = None,
     ) -> Route:
         """As `intercept_https`, for plain HTTP; port 80 where none is given."""
-        match_fields = {
-            "method": method,
-            "path": path,
-            "query": query,
-            "headers": headers,
-            "json": json,
-            "content": content,
-            "match": match,
-        }
         return self._add(
             declare(
                 "intercept_http",
@@ -296,7 +284,13 @@ class Egress:
                 times=times,
                 optional=optional,
                 name=name,
-                **match_fields,
+                method=method,
+                path=path,
+                query=query,
+                headers=headers,
+                json=json,
+                content=content,
+                match=match,
             )
         )
 

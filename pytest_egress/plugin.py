@@ -476,6 +476,13 @@ class Case:
             yield "egress keeps", "\n".join([*lines, f"to remove: {removal}"])
 
 
+def end_failed(item: pytest.Item, own: BaseException) -> None:
+    """End the window of a test that has failed by itself, in set-up or call."""
+    if (case := item.stash.get(CASE, None)) is not None:
+        case.close(own)
+        case.explain(own)
+
+
 class Run:
     """The hooks that act while tests run, and what they share with the fixtures."""
 
@@ -544,9 +551,7 @@ class Run:
         try:
             yield
         except BaseException as own:
-            if (case := item.stash.get(CASE, None)) is not None:
-                case.close(own)
-                case.explain(own)
+            end_failed(item, own)
             raise
 
     # Innermost: still captured, timed, and seen by xfail.
@@ -556,9 +561,7 @@ class Run:
         try:
             yield
         except BaseException as own:
-            if (case := item.stash.get(CASE, None)) is not None:
-                case.close(own)
-                case.explain(own)
+            end_failed(item, own)
             raise
         if (case := item.stash.get(CASE, None)) is None:
             return
