@@ -16,6 +16,7 @@ The words that everything here uses:
 * **intercept**: to terminate a connection, TLS included, and answer it.
 * **leaf certificate**: what an intercepted TLS connection is shown, issued for the name that the
   client asked for by a certificate authority that targets trust.
+* **passthrough**: to let a connection reach its **upstream**, the real server, through the test process.
 * **exchange**: a request and the response to it.
 * **ledger**: all that targets attempted, in order.
 * **unrouted**: attempted, and claimed by no route. It never gets out, and fails the test.
@@ -27,6 +28,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_egress.answers import forward, sequence
+    from pytest_egress.applications import asgi, wsgi
     from pytest_egress.containers import CompletedContainer, Container
     from pytest_egress.egress import Egress
     from pytest_egress.errors import (
@@ -43,8 +46,19 @@ if TYPE_CHECKING:
         NeverCalledError,
         TamperingError,
         UnroutedError,
+        UpstreamError,
     )
-    from pytest_egress.exchange import UNSET, Exchange, Headers, Request, Response
+    from pytest_egress.exchange import (
+        UNSET,
+        DnsQuery,
+        Exchange,
+        Headers,
+        PacketAttempt,
+        Request,
+        Response,
+        TcpConnection,
+        TlsFailure,
+    )
     from pytest_egress.routing import Route
     from pytest_egress.waiting import http_ok, log_line, port_open
 
@@ -56,6 +70,7 @@ __all__ = [
     "Container",
     "ContainerError",
     "ContainerTimeoutError",
+    "DnsQuery",
     "Egress",
     "EgressError",
     "EngineError",
@@ -65,30 +80,46 @@ __all__ = [
     "ImageError",
     "LinkError",
     "NeverCalledError",
+    "PacketAttempt",
     "Request",
     "Response",
     "Route",
     "TamperingError",
+    "TcpConnection",
+    "TlsFailure",
     "UNSET",
     "UnroutedError",
+    "UpstreamError",
+    "asgi",
+    "forward",
     "http_ok",
     "log_line",
     "port_open",
+    "sequence",
+    "wsgi",
 ]
 
 _HOMES = {
     "UNSET": "exchange",
     "CompletedContainer": "containers",
     "Container": "containers",
+    "DnsQuery": "exchange",
     "Egress": "egress",
     "Exchange": "exchange",
     "Headers": "exchange",
+    "PacketAttempt": "exchange",
     "Request": "exchange",
     "Response": "exchange",
     "Route": "routing",
+    "TcpConnection": "exchange",
+    "TlsFailure": "exchange",
+    "asgi": "applications",
+    "forward": "answers",
     "http_ok": "waiting",
     "log_line": "waiting",
     "port_open": "waiting",
+    "sequence": "answers",
+    "wsgi": "applications",
 }
 
 

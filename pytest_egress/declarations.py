@@ -10,29 +10,42 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
-from pytest_egress.address import parse_address
-from pytest_egress.routing import DEFAULT_PORTS, Declaration, Kind, Match, check_handler
+from pytest_egress.address import Address, parse_address
+from pytest_egress.errors import AddressError
+from pytest_egress.matching import Match
+from pytest_egress.routing import DEFAULT_PORTS, HTTP, RAW, Declaration, Kind, check_answer
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 OWN_OPTIONS: Final = ("times", "optional", "name")
+MATCHERS: Final = tuple(field.name for field in fields(Match))
 
 
-def declare(kind: Kind, address: object, handler: object = None, **options: Any) -> Declaration:
+def accepted_options(kind: Kind) -> tuple[str, ...]:
+    """The keywords that a route of that kind takes."""
+    if kind in HTTP:
+        return (*MATCHERS, *OWN_OPTIONS)
+    return OWN_OPTIONS if kind in RAW else ()
+
+
+def declare(kind: Kind, address: object, answer: object = None, **options: Any) -> Declaration:
     """Check the arguments of `intercept_https` and its siblings.
 
     Raises:
         AddressError, TypeError, ValueError: With the value, and what is accepted.
     """
     parsed = parse_address(address, default_port=DEFAULT_PORTS[kind])
-    own = {name: options.pop(name) for name in OWN_OPTIONS if name in options}
-    accepted = [field.name for field in fields(Match)]
+    accepted = accepted_options(kind)
     if unknown := [name for name in options if name not in accepted]:
-        raise TypeError(
-            f"{kind}() does not take {unknown[0]}=; it takes {', '.join([*accepted, *OWN_OPTIONS])}"
-        )
+        takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no keywords"
+        raise TypeError(f"{kind}() does not take {unknown[0]}=; {takes}")
+    match = {name: options.pop(name) for name in MATCHERS if name in options}
     return Declaration(
-        kind=kind, address=parsed, answer=check_handler(handler), match=Match(**options), **own
+        kind=kind,
+        address=parsed,
+        answer=check_answer(kind, answer),
+        match=Match(**match),
+        **options,
     )
 
 
@@ -46,9 +59,43 @@ def intercept_http(address: object, handler: object = None, **options: Any) -> D
     return declare("intercept_http", address, handler, **options)
 
 
+def intercept_tls(address: object, handler: object = None, **options: Any) -> Declaration:
+    """A route for what is in TLS, as bytes."""
+    return declare("intercept_tls", address, handler, **options)
+
+
+def intercept_tcp(address: object, handler: object = None, **options: Any) -> Declaration:
+    """A route for TCP, as bytes."""
+    return declare("intercept_tcp", address, handler, **options)
+
+
+def passthrough(address: object) -> Declaration:
+    """A route that leads to the real upstream."""
+    return declare("passthrough", address)
+
+
 def block(address: object) -> Declaration:
     """A route that refuses."""
     return declare("block", address)
+
+
+def dns(name: object, answer: object) -> Declaration:
+    """A route for the questions of DNS about a name."""
+    declaration = declare("dns", name, answer)
+    check_host_name(declaration.address)
+    return declaration
+
+
+def check_host_name(address: Address) -> None:
+    """Refuse what no question of DNS is about.
+
+    Raises:
+        AddressError: It has a port, or is an IP address or a network.
+    """
+    if address.port is not None:
+        raise AddressError(f"{address.text!r}: names have no port in DNS; leave it out")
+    if "/" in address.host or ":" in address.host or address.host.rpartition(".")[2].isdigit():
+        raise AddressError(f"{address.text!r}: DNS is asked for names, and this is no name")
 
 
 NETWORK: Final = (
@@ -135,7 +182,11 @@ def is_command(command: object) -> bool:
 CHECKS: Final[Mapping[str, Callable[..., object]]] = {
     "intercept_https": intercept_https,
     "intercept_http": intercept_http,
+    "intercept_tls": intercept_tls,
+    "intercept_tcp": intercept_tcp,
+    "passthrough": passthrough,
     "block": block,
+    "dns": dns,
     "container": container,
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import dns.exception
@@ -24,6 +25,7 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
 from pytest_egress.address import normalise_host
+from pytest_egress.answers import NameAnswer
 from pytest_egress.errors import AddressError
 
 IPV4_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
@@ -37,6 +39,9 @@ MAX_NAMES = 65536
 """Names that have addresses at a time: half of the /15, some 30 MB. A container that asks for
 random names for ever then forgets its own oldest ones."""
 
+MAX_ALIASES = 4096
+"""Addresses of DNS routes that tell their name when they are dialled: half a megabyte."""
+
 MAX_KNOWN_ANSWERS = 4096
 """Answers kept as bytes for a target: about a megabyte."""
 
@@ -46,6 +51,9 @@ forgotten name; a second attempt after it shows as a second query."""
 
 EDNS_PAYLOAD_BYTES = 1232
 """The UDP size we announce: what DNS Flag Day 2020 agreed on."""
+
+Rules = Callable[[str], NameAnswer | None]
+"""What is to be answered for a name; None for its synthetic addresses."""
 
 _LOOPBACK = ("127.0.0.1", "::1")
 _HOSTS_IN_BLOCK = (
@@ -114,11 +122,12 @@ class Answer:
 
     Attributes:
         wire: The message to send. With its one short question it is below 512 bytes, so it fits any
-            UDP client.
+            UDP client. Empty where there is to be silence.
         question: The name asked for, normalised; one that is no host name in the escapes of a zone
             file; empty where none could be read.
         type: The type asked for, such as `A`; empty where none could be read.
-        rcode: `NOERROR`, `NXDOMAIN`, `FORMERR`, `NOTIMP`, `REFUSED` or `BADVERS`.
+        rcode: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `FORMERR`, `NOTIMP`, `REFUSED` or `BADVERS`; empty
+            where there is to be silence.
         addresses: The addresses given.
     """
 
@@ -129,7 +138,14 @@ class Answer:
     addresses: tuple[str, ...]
 
 
-def answer(query: bytes, names: SyntheticNames, *, ipv6: bool = True) -> Answer | None:
+def no_rule(name: str) -> NameAnswer | None:
+    """Every name has its synthetic addresses."""
+    return None
+
+
+def answer(
+    query: bytes, names: SyntheticNames, rules: Rules = no_rule, *, ipv6: bool = True
+) -> Answer | None:
     """Answer a query (RFC 1035, section 4.1; EDNS by RFC 6891).
 
     Every name has an A and an AAAA record and no other, so HTTPS, SRV or TXT are empty answers, and
@@ -140,6 +156,7 @@ def answer(query: bytes, names: SyntheticNames, *, ipv6: bool = True) -> Answer 
     Args:
         query: A message without its TCP length.
         names: Where names get their addresses.
+        rules: What else is to be answered.
         ipv6: Whether the client can use IPv6; if not, there are no AAAA records.
 
     Returns:
@@ -155,7 +172,7 @@ def answer(query: bytes, names: SyntheticNames, *, ipv6: bool = True) -> Answer 
         message = dns.message.from_wire(query)
     except dns.exception.DNSException:
         return _refuse(query, dns.rcode.FORMERR)
-    return _answer_question(message, names, ipv6)
+    return _answer_question(message, names, rules, ipv6)
 
 
 class Resolver:
@@ -170,19 +187,37 @@ class Resolver:
     def __init__(self, *, ipv6: bool = True) -> None:
         self.names = SyntheticNames()
         self._ipv6 = ipv6
+        self._aliases: dict[str, str] = {}  # of addresses that rules gave out
         self._known: dict[bytes, Answer] = {}  # by the query without its ID
 
-    def answer(self, query: bytes) -> Answer | None:
+    def name(self, address: str) -> str | None:
+        """Whose address this is, or None for one that was not given out."""
+        return self._aliases.get(address) or self.names.name(address)
+
+    def answer(self, query: bytes, rules: Rules = no_rule) -> Answer | None:
         """As the function `answer`."""
         known = self._known.get(query[2:])
-        if known is not None and self._still_holds(known):
+        if known is not None and self._still_holds(known) and rules(known.question) is None:
             return replace(known, wire=query[:2] + known.wire[2:])
-        found = answer(query, self.names, ipv6=self._ipv6)
+        found = answer(query, self.names, rules, ipv6=self._ipv6)
         if found is not None and self._still_holds(found):
-            if len(self._known) >= MAX_KNOWN_ANSWERS:
-                self._known.clear()
-            self._known[query[2:]] = found
+            self._remember(query, found)
+        elif found is not None:
+            self._take_aliases(found)
         return found
+
+    def _remember(self, query: bytes, found: Answer) -> None:
+        if len(self._known) >= MAX_KNOWN_ANSWERS:
+            self._known.clear()
+        self._known[query[2:]] = found
+
+    def _take_aliases(self, found: Answer) -> None:
+        """The latest name that an address was given out for counts."""
+        for address in set(found.addresses).difference(_LOOPBACK):
+            self._aliases.pop(address, None)
+            self._aliases[address] = found.question
+            if len(self._aliases) > MAX_ALIASES:
+                del self._aliases[next(iter(self._aliases))]
 
     def _still_holds(self, known: Answer) -> bool:
         """Whether its addresses are those of its name; an answer without a synthetic one is not kept."""
@@ -220,18 +255,25 @@ def _refuse(query: bytes, rcode: dns.rcode.Rcode) -> Answer:
     )
 
 
-def _answer_question(query: dns.message.Message, names: SyntheticNames, ipv6: bool) -> Answer:
+def _answer_question(
+    query: dns.message.Message, names: SyntheticNames, rules: Rules, ipv6: bool
+) -> Answer:
     asked = query.question[0]
     name = _host(asked.name)
     rcode = _rcode(query)
     addresses: tuple[str, ...] = ()
-    if rcode == dns.rcode.NOERROR:
-        addresses = _addresses(asked, name, names, ipv6)
+    wire = None
+    if rcode == dns.rcode.NOERROR and asked.name != dns.name.root:
+        rule = None if _is_loopback(name) else rules(name)
+        if rule is not None:
+            rcode = dns.rcode.from_text(rule.rcode or "NOERROR")
+            wire = b"" if rule.rcode is None else None
+        addresses = _addresses(asked, name, names, rule, ipv6)
     return Answer(
-        wire=_response(query, rcode, addresses),
+        wire=_response(query, rcode, addresses) if wire is None else wire,
         question=name,
         type=dns.rdatatype.to_text(asked.rdtype),
-        rcode=dns.rcode.to_text(rcode),
+        rcode="" if wire is not None else dns.rcode.to_text(rcode),
         addresses=addresses,
     )
 
@@ -255,16 +297,23 @@ def _rcode(query: dns.message.Message) -> dns.rcode.Rcode:
     return dns.rcode.NOERROR
 
 
+def _is_loopback(name: str) -> bool:
+    return name == "localhost" or name.endswith(".localhost")
+
+
 def _addresses(
-    asked: dns.rrset.RRset, name: str, names: SyntheticNames, ipv6: bool
+    asked: dns.rrset.RRset, name: str, names: SyntheticNames, rule: NameAnswer | None, ipv6: bool
 ) -> tuple[str, ...]:
     want_ipv4, want_ipv6 = _ANSWERED_TYPES.get(asked.rdtype, (False, False))
-    wanted = (want_ipv4, want_ipv6 and ipv6)
-    if asked.name == dns.name.root or not any(wanted):
+    if not (want_ipv4 or want_ipv6):
         return ()
-    is_loopback = name == "localhost" or name.endswith(".localhost")
-    both = _LOOPBACK if is_loopback else names.addresses(name)
-    return tuple(address for address, want in zip(both, wanted, strict=True) if want)
+    given: tuple[str, ...] = _LOOPBACK if _is_loopback(name) else ()
+    if rule is not None:
+        given = rule.addresses
+    elif not given:
+        given = names.addresses(name)
+    wanted = {False: want_ipv4, True: want_ipv6 and ipv6}
+    return tuple(address for address in given if wanted[":" in address])
 
 
 def _response(

@@ -1,173 +1,36 @@
-"""`Egress`, the object that tests hold, and `Session`, what every egress of a run shares.
+"""`Egress`, the object that tests hold: routes, containers, ledger, assertions.
 
-Knows nothing of pytest: `with Egress() as egress:` works anywhere. Engine and gateway meet here and in `containers`.
+Knows nothing of pytest: `with Egress() as egress:` works anywhere.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from pytest_egress.authority import Authority
-from pytest_egress.containers import CompletedContainer, Container, Host, Plan, check_result, plan
-from pytest_egress.declarations import block, declare
-from pytest_egress.engine import Engine
+from pytest_egress import declarations
+from pytest_egress.address import parse_address
+from pytest_egress.containers import CompletedContainer, Container, Plan, check_result, plan
 from pytest_egress.errors import CallError, ContainerError, EgressError
-from pytest_egress.exchange import UNSET, DnsQuery, Entry, Exchange, Request
-from pytest_egress.gateway import where_stands
-from pytest_egress.ledger import Ledger, Place, Policy, Window
-from pytest_egress.report import attempt_lines, fold, outcome_text, route_line, subject
+from pytest_egress.exchange import (
+    UNSET,
+    DnsQuery,
+    Entry,
+    Exchange,
+    Request,
+    TcpConnection,
+)
+from pytest_egress.ledger import Window
+from pytest_egress.report import attempt_lines, fold, order_text, route_line, surplus_text
 from pytest_egress.routing import Declaration, Route, RouteTable, Scope
+from pytest_egress.session import DRAIN_SECONDS, Session
 from pytest_egress.verdict import judge, unrouted_entries
 from pytest_egress.waiting import strategies
 
-if TYPE_CHECKING:
-    import docker
-    import trustme
-
-    from pytest_egress.archive import File
-
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
-DRAIN_SECONDS: Final = 5.0  # for requests that have begun when a test ends
-
-
-def default_client() -> docker.DockerClient:
-    """The client of the engine that the environment names."""
-    import docker
-
-    return docker.from_env()
-
-
-def default_ca() -> trustme.CA:
-    """A CA of this run alone."""
-    import trustme
-
-    return trustme.CA()
-
-
-class Session(Host):
-    """One engine, one CA, one ledger.
-
-    Args:
-        client: Makes the engine's client; called when the first container starts.
-        ca: Makes the CA; called when the first container starts.
-    """
-
-    def __init__(
-        self,
-        *,
-        client: Callable[[], docker.DockerClient] = default_client,
-        ca: Callable[[], trustme.CA] = default_ca,
-    ) -> None:
-        self._make_ca = ca
-        self.engine = Engine(client, uuid.uuid4().hex)
-        self.ledger = Ledger()
-        self.scopes: list[Egress] = []
-        self.containers: list[
-            Container
-        ] = []  # those that live, and those that this test has started
-        self.bundles: dict[str, dict[str, File]] = {}
-        self._between: list[Window] = []
-
-    @functools.cached_property
-    def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
-        """Issues the leaves."""
-        return Authority(self._make_ca())
-
-    def place(self, container: Container) -> Place:
-        """The window and the routes for what a container attempts now."""
-        with self.ledger.changed:
-            if container.start_window is not None:
-                return Place(window=container.start_window, tables=container.owner.tables())
-            if self.ledger.window is not None:
-                return Place(
-                    window=self.ledger.window,
-                    tables=self.scopes[-1].tables() if self.scopes else (),
-                )
-            return Place(window=container.owner.between, tables=container.owner.tables())
-
-    def open_window(self, policy: Policy = "fail") -> Window:
-        """Begin a test: what begins from now on belongs to it."""
-        window = Window(policy=policy)
-        with self.ledger.changed:
-            self.ledger.window = window
-            self.containers = self.live()
-        return window
-
-    def close_window(self, window: Window, timeout: float = DRAIN_SECONDS) -> None:
-        """End a test, when all that had begun in it has ended.
-
-        Args:
-            timeout: Seconds for handlers that still run; one that runs on becomes part of the verdict.
-        """
-        if self.ledger.window is not window:
-            return
-        for container in self.live():
-            container.settle()
-        if not self.ledger.wait_for(lambda: not window.activities, timeout):
-            window.stuck += self._stuck(window, timeout)
-        with self.ledger.changed:
-            self.ledger.window = None
-
-    def _stuck(self, window: Window, timeout: float) -> Iterator[str]:
-        for activity in window.activities:
-            where = where_stands(activity.thread)
-            if activity.route is not None:
-                yield (
-                    f"the handler of {route_line(activity.route)} still ran {timeout:g} s after the test\n"
-                    f"  for {activity.what}\n  at {where}"
-                )
-
-    def live(self) -> list[Container]:
-        """The containers that have not been removed."""
-        return [container for egress in self.scopes for container in egress.containers]
-
-    def any_container(self, window: Window) -> bool:
-        """Whether a container ran while a window was open."""
-        return bool(self.live() or self.containers_of(window))
-
-    def containers_of(self, window: Window) -> list[Container]:
-        """The containers that were started in a window."""
-        return [container for container in self.containers if container.born is window]
-
-    def name(self, image: str) -> str:
-        """A name for the ledger: the image's last part, numbered where it is taken."""
-        short = image.rpartition("/")[2]
-        taken = sum(1 for container in self.containers if container.name.partition("#")[0] == short)
-        return f"{short}#{taken + 1}" if taken else short
-
-    def outside(self) -> list[str]:
-        """What shared containers did outside of any test, as lines."""
-        entries = [
-            e for window in self._between for e in window.entries if not isinstance(e, DnsQuery)
-        ]
-        return [
-            f"{e.container}: {outcome_text(e)}" + (f"  ({n} times)" if n > 1 else "")
-            for e, n in fold(entries)
-        ]
-
-    def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
-        """Title and tail of the log, for each container that runs or ran in a window."""
-        shown = self.live() + (self.containers_of(window) if window else [])
-        tails = {container.name: container.log_tail() for container in shown}
-        return [(f"container {name}", tail) for name, tail in tails.items() if tail]
-
-    def between(self) -> Window:
-        """A window for what falls outside of tests."""
-        self._between.append(Window())
-        return self._between[-1]
-
-    def close(self) -> None:
-        """Remove all that is left; calling it again does nothing."""
-        for egress in reversed(self.scopes.copy()):
-            egress.close()
-        self.engine.close()
 
 
 class Egress:
@@ -192,7 +55,7 @@ class Egress:
         self.parent: Final = parent
         self.scope: Final[Scope] = scope
         self.table: Final = RouteTable()
-        self.routes: list[Route] = []
+        self.routes: list[Route[Any]] = []
         self.containers: list[Container] = []
         self.between: Final = self.session.between()
         self._starts: list[Window] = []
@@ -221,7 +84,7 @@ class Egress:
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
-    ) -> Route:
+    ) -> Route[Exchange]:
         """Answer HTTPS requests to an address; a call, or a decorator of the handler.
 
         Args:
@@ -242,7 +105,7 @@ class Egress:
             AddressError, TypeError, ValueError: With the value, and what is accepted.
         """
         return self._add(
-            declare(
+            declarations.declare(
                 "intercept_https",
                 address,
                 handler,
@@ -274,10 +137,10 @@ class Egress:
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
-    ) -> Route:
+    ) -> Route[Exchange]:
         """As `intercept_https`, for plain HTTP; port 80 where none is given."""
         return self._add(
-            declare(
+            declarations.declare(
                 "intercept_http",
                 address,
                 handler,
@@ -294,18 +157,79 @@ class Egress:
             )
         )
 
-    def block(self, address: str) -> Route:
-        """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
-        return self._add(block(address))
+    def intercept_tcp(
+        self,
+        address: str,
+        handler: object = None,
+        *,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route[TcpConnection]:
+        """Answer TCP connections to an address, as bytes; a call, or a decorator of the handler.
 
-    def _add(self, declaration: Declaration) -> Route:
-        route = Route(declaration, scope=self.scope, place=caller(), log=self.session.ledger)
+        Args:
+            address: `host[:port]`, any port where none is given.
+            handler: A function of the connected socket, which is closed when it returns; bytes that are sent at once;
+                or `forward(...)`. Without a function what the client sends is in the call's `content`.
+            times: How many connections it answers; fewer fail the test.
+            optional: It need not be called.
+            name: For `egress[name]`.
+
+        Raises:
+            AddressError, TypeError, ValueError: With the value, and what is accepted.
+        """
+        return self._add(
+            declarations.intercept_tcp(address, handler, times=times, optional=optional, name=name)
+        )
+
+    def intercept_tls(
+        self,
+        address: str,
+        handler: object = None,
+        *,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route[TcpConnection]:
+        """As `intercept_tcp`, for what is in TLS: the handler gets an `ssl.SSLSocket` after the handshake."""
+        return self._add(
+            declarations.intercept_tls(address, handler, times=times, optional=optional, name=name)
+        )
+
+    def passthrough(self, address: str) -> Route[TcpConnection]:
+        """Let TCP to an address through, to the real upstream, by this process; TLS stays the upstream's."""
+        return self._add(declarations.passthrough(address))
+
+    def block(self, address: str) -> Route[Any]:
+        """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
+        return self._add(declarations.block(address))
+
+    def dns(self, name: str, answer: object) -> Route[DnsQuery]:
+        """Answer the questions of DNS about a name.
+
+        What dials such an address is matched by the name.
+
+        Args:
+            name: A host name or a glob.
+            answer: An IP address or a list of them, "NXDOMAIN", "SERVFAIL", "REFUSED", or "silence".
+
+        Raises:
+            AddressError, TypeError, ValueError: With the value, and what is accepted.
+        """
+        return self._add(declarations.dns(name, answer))
+
+    def _add(self, declaration: Declaration) -> Route[Any]:
+        route: Route[Any] = Route(
+            declaration, scope=self.scope, place=caller(), log=self.session.ledger
+        )
         with self.session.ledger.changed:
             self.routes.append(route)
             self.table.add(route)
+        self.session.revise()
         return route
 
-    def __getitem__(self, key: str) -> Route:
+    def __getitem__(self, key: str) -> Route[Any]:
         """The route with that name, or else that address as declared, in the nearest scope that has one.
 
         Raises:
@@ -334,7 +258,7 @@ class Egress:
             else f"no route is called {key!r}; none is declared"
         )
 
-    def _all_routes(self) -> list[Route]:
+    def _all_routes(self) -> list[Route[Any]]:
         return [*self.routes, *(self.parent._all_routes() if self.parent else [])]
 
     # Containers.
@@ -394,8 +318,7 @@ class Egress:
         container = Container(self.session, self.session.name(checked.image), checked, self)
         self.session.containers.append(container)
         if self.scope != "test":
-            running = self.session.ledger.window
-            container.start_window = Window(policy=running.policy if running else "fail")
+            container.start_window = self.session.new_window()
             self._starts.append(container.start_window)
         container.launch()
         self.containers.append(container)
@@ -491,14 +414,9 @@ class Egress:
                 if self.scope == "test" and self._window
                 else [self.session.ledger.window]
             )
-            windows = [
-                *self._starts,
-                self.between,
-                *(window for window in own if window is not None),
-            ]
-            return sorted(
-                (e for window in windows for e in window.entries), key=lambda entry: entry.started
-            )
+            windows = [*self._starts, self.between, *filter(None, own)]
+            entries = {id(entry): entry for window in windows for entry in window.entries}
+            return sorted(entries.values(), key=lambda entry: entry.started)
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -519,8 +437,6 @@ class Egress:
         Raises:
             CallError: There were others; the text lists them.
         """
-        from pytest_egress.address import parse_address
-
         allowed = [parse_address(address, default_port=None) for address in addresses]
         others = [
             entry
@@ -529,21 +445,20 @@ class Egress:
             and not any(a.matches(entry.host, entry.port or 0) for a in allowed)
         ]
         if others:
-            expected = f"only {', '.join(addresses)}" if addresses else "no egress"
-            lines = [
-                f"  {subject(entry)}" + (f"  ({count} times)" if count > 1 else "")
-                for entry, count in fold(others)
-            ]
-            raise CallError(
-                "\n".join(
-                    [
-                        f"expected {expected}; there also was:"
-                        if addresses
-                        else "expected no egress; there was:",
-                        *lines,
-                    ]
-                )
-            )
+            raise CallError(surplus_text(addresses, others))
+
+    def assert_order(self, *routes: Route[Any]) -> None:
+        """Hold that the calls of these routes came in this order; calls of other routes do not matter.
+
+        A route that is called twice is named twice.
+
+        Raises:
+            CallError: They did not; the text shows both orders.
+        """
+        calls = {id(call): (call, route) for route in routes for call in route.calls}
+        happened = sorted(calls.values(), key=lambda found: found[0].started)
+        if [route for _, route in happened] != list(routes):
+            raise CallError(order_text(routes, [call for call, _ in happened]))
 
     # Its end.
 
@@ -559,6 +474,9 @@ class Egress:
         with self.session.ledger.changed:
             if self in self.session.scopes:
                 self.session.scopes.remove(self)
+        self.session.revise()
+        for route in self.routes:
+            route.release()
 
     def __enter__(self) -> Egress:
         self._window = self.session.open_window()

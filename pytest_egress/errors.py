@@ -12,6 +12,7 @@
 * `ContainerError`: a target ended otherwise than the call expected, with its logs
     * `CommandError`: it exited with another code than 0 (`check=True`), or before it was ready
     * `ContainerTimeoutError`: it went on for longer than it may
+* `UpstreamError`: a real server, or what `forward` names, did not answer
 * `AddressError`, `ClientHelloError`: `ValueError`s of the parsers
 
 Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it).
@@ -76,6 +77,10 @@ class CommandError(ContainerError):
 
 class ContainerTimeoutError(ContainerError, TimeoutError):
     """The container did not end, or was not ready, in time. It has been removed."""
+
+
+class UpstreamError(Exception):
+    """A real server, or what a `forward` names, cannot be reached, fails verification, or broke off."""
 
 
 class AddressError(ValueError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json as json_module
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Literal
@@ -25,6 +25,24 @@ class Unset:
 
 UNSET: Final = Unset()
 
+SHOWN_VALUE: Final = 60  # characters of a value in a message: two fit on a line of a terminal
+
+
+def shown(value: object) -> str:
+    """The value's repr, cut in the middle where it is long."""
+    text = repr(value)
+    if len(text) <= SHOWN_VALUE:
+        return text
+    half = (SHOWN_VALUE - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
+
+
+def host_port(host: str, port: int | None) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    host = f"[{host}]" if ":" in host else host
+    return host if port is None else f"{host}:{port}"
+
+
 HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
@@ -35,6 +53,8 @@ class Headers(Mapping[str, str]):
     """
 
     def __init__(self, source: HeaderSource = ()) -> None:
+        if isinstance(source, Headers):
+            source = source.raw  # its items would join what repeats
         pairs = source.items() if isinstance(source, Mapping) else source
         self.raw: tuple[tuple[str, str], ...] = tuple(pairs)
 
@@ -109,6 +129,25 @@ class Request:
     tls: TlsInfo | None = None
     client: tuple[str, int] = ("", 0)
     container: str = ""
+    _forward: Callable[..., Response] | None = field(default=None, repr=False)
+
+    def forward(self, to: object = None, port: int | None = None) -> Response:
+        """What the real upstream, or another server, answers to this request; the whole of it.
+
+        The request goes out as it is, but for the fields that belong to a connection, and for
+        `Accept-Encoding: identity`, so that the content can be read. To change it, forward
+        `dataclasses.replace(request, ...)`.
+
+        Args:
+            to: As in `pytest_egress.forward`: None is the real upstream.
+            port: Of the container that `to` is.
+
+        Raises:
+            UpstreamError: It cannot be reached, its certificate does not hold, or it breaks off.
+        """
+        if self._forward is None:
+            raise TypeError(f"{self!r} came from no container: there is nothing to forward")
+        return self._forward(self, to, port)
 
     @property
     def url(self) -> str:
@@ -340,21 +379,24 @@ def not_an_answer(result: object, of_function: bool) -> str:
     )
 
 
-Outcome = Literal["routed", "unrouted", "blocked", "recorded"]
+Outcome = Literal["routed", "passthrough", "unrouted", "blocked", "recorded"]
 
 
 @dataclass(kw_only=True, eq=False)
 class Entry:
-    """Something a container attempted, in the ledger.
+    """Something a container attempted, in the ledger. `str(entry)` is a line about it.
 
     Attributes:
         container: Name of the container.
         started: Seconds since the epoch, when its first byte was read.
-        outcome: "routed" (a route answered), "unrouted" (no route claims it: it fails the test), "blocked" (a block
-            route or `unrouted="block"`), or "recorded" (seen, and no attempt to leave: DNS, the kernel's own).
+        outcome: "routed" (a route answered), "passthrough" (the real upstream did), "unrouted" (no route claims it:
+            it fails the test), "blocked" (a block route or `unrouted="block"`), or "recorded" (seen, and no attempt
+            to leave: DNS, the kernel's own).
         host: The name or address it was for.
         port: Its port, or None where the protocol has none.
         note: A sentence, where there is more to say.
+        route: What answered, passed or refused it, or None.
+        near: The routes that came near to answering it.
     """
 
     container: str
@@ -363,6 +405,18 @@ class Entry:
     host: str
     port: int | None = None
     note: str = ""
+    route: Any = None
+    near: tuple[Any, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Host and port, with the IP address that was dialled where that is another."""
+        address = getattr(self, "address", "")
+        dialled = f" ({address})" if address and address != self.host else ""
+        return f"{host_port(self.host, self.port)}{dialled}"
+
+    def __str__(self) -> str:
+        return self.where
 
 
 @dataclass(kw_only=True, eq=False)
@@ -372,39 +426,64 @@ class Exchange(Entry):
     Attributes:
         request: The whole request.
         response: What was sent; None while a handler runs, or when the connection ended first.
-        route: What answered it, or None.
         error: What the handler raised.
         duration: Seconds from the request's first byte to its response's first, or None while it runs.
     """
 
     request: Request
     response: Response | None = None
-    route: Any = None
     error: BaseException | None = None
     duration: float | None = None
-    near: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.request.method} {self.request.url}"
 
 
 @dataclass(kw_only=True, eq=False)
 class DnsQuery(Entry):
-    """A DNS question; every name resolves to an address of its own. Never unrouted."""
+    """A DNS question. Never unrouted.
+
+    Attributes:
+        type: Of the record asked for: "A", "AAAA", ...
+        answer: The addresses given.
+        rcode: "NOERROR", "NXDOMAIN", ...; "" where there was no answer.
+    """
 
     type: str
     answer: tuple[str, ...] = ()
     rcode: str = "NOERROR"
 
+    def __str__(self) -> str:
+        return f"{self.host} {self.type}"
+
 
 @dataclass(kw_only=True, eq=False)
-class TcpAttempt(Entry):
-    """A TCP connection that spoke neither TLS nor HTTP.
+class TcpConnection(Entry):
+    """A TCP connection that was not read as HTTP: refused, handed to a raw handler, or passed on.
 
     Attributes:
         address: The IP address that was dialled.
         first_bytes: What the client sent first, at most 64 bytes; empty where it waited for the server to speak.
+        content: All that the client sent, where the route has no handler that reads it.
+        sni: The server name of its TLS, or None.
+        sent: Bytes that went on to an upstream.
+        received: Bytes that came back from there.
+        error: What the handler raised.
+        duration: Seconds until it ended, or None while it is open.
     """
 
     address: str
     first_bytes: bytes = b""
+    content: bytes = b""
+    sni: str | None = None
+    sent: int = 0
+    received: int = 0
+    error: BaseException | None = None
+    duration: float | None = None
+
+    def __str__(self) -> str:
+        first = f", first bytes {shown(self.first_bytes)}" if self.first_bytes else ""
+        return f"TCP {self.where}{first}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -420,6 +499,9 @@ class TlsFailure(Entry):
     address: str
     sni: str | None = None
     reason: str = ""
+
+    def __str__(self) -> str:
+        return f"TLS {self.where}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -437,3 +519,7 @@ class PacketAttempt(Entry):
     address: str
     size: int
     first_bytes: bytes = b""
+
+    def __str__(self) -> str:
+        quic = ", probably QUIC" if self.protocol == "UDP" and self.port == 443 else ""
+        return f"{self.protocol} {self.where}, {self.size} bytes{quic}"

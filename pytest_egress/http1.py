@@ -136,9 +136,9 @@ class Http1:
             yield from self._send_content(head, b"" if bodiless else response.content)
         else:
             yield head
-            yield from self._send_stream(stream, response.trailers)
+            yield from self._send_stream(stream, response)
 
-    def _send_stream(self, stream: Iterable[bytes], trailers: Headers) -> Iterator[bytes]:
+    def _send_stream(self, stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
         for chunk in stream:
             if not isinstance(chunk, (bytes, bytearray)):
                 raise TypeError(
@@ -148,9 +148,8 @@ class Http1:
         chunked = (
             self._h11.their_http_version != b"1.0"
         )  # without chunks there is no place for trailers
-        yield (
-            self._h11.send(h11.EndOfMessage(headers=raw_fields(trailers) if chunked else [])) or b""
-        )
+        trailers = raw_fields(response.trailers) if chunked else []  # an upstream's come at the end
+        yield self._h11.send(h11.EndOfMessage(headers=trailers)) or b""
 
     def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
         pieces = self._h11.send_with_data_passthrough(h11.Data(data=content)) if content else []

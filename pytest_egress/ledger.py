@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
-from pytest_egress.exchange import Entry, Exchange, Request
+from pytest_egress.exchange import Entry
 from pytest_egress.routing import Route, RouteTable
 
-Policy = Literal["fail", "block"]
-POLICIES: tuple[Policy, ...] = ("fail", "block")
+Policy = Literal["fail", "block", "passthrough"]
+POLICIES: tuple[Policy, ...] = ("fail", "block", "passthrough")
+NamePolicy = Literal["synthetic", "strict"]
+NAME_POLICIES: tuple[NamePolicy, ...] = ("synthetic", "strict")
 
 
 @dataclass(eq=False)
@@ -27,17 +29,14 @@ class Activity:
     Attributes:
         thread: Identifier of the thread that serves it.
         route: The route whose handler runs, or None.
-        request: What that handler was called with, the last one.
+        what: What that handler was called for, in words.
+        cut: Ends its connection; any thread.
     """
 
     thread: int | None = None
-    route: Route | None = None
-    request: Request | None = None
-
-    @property
-    def what(self) -> str:
-        """The request in words."""
-        return f"{self.request.method} {self.request.url}" if self.request else ""
+    route: Route[Any] | None = None
+    what: str = ""
+    cut: Callable[[], None] = lambda: None
 
 
 @dataclass(eq=False)
@@ -46,6 +45,7 @@ class Window:
 
     Attributes:
         policy: What an attempt that no route claims means here.
+        dns: What a name is that no route names.
         entries: In the order in which they were decided.
         complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died.
         stuck: Handlers that still ran when the window was closed, and where they stood.
@@ -53,6 +53,7 @@ class Window:
     """
 
     policy: Policy = "fail"
+    dns: NamePolicy = "synthetic"
     entries: list[Entry] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -68,11 +69,18 @@ class Place:
 
 
 class Ledger:
-    """What every egress of a run shares: the lock, the test's window, and the prompts that are open."""
+    """What every egress of a run shares: the lock, the test's window, and the prompts that are open.
+
+    Attributes:
+        changed: The lock; notified of everything that happens.
+        window: The running test's, or None.
+        routes_changed: Called, without the lock, when a route has come or gone.
+    """
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.window: Window | None = None
+        self.routes_changed: Callable[[], None] = lambda: None
         self.prompts = 0
         self._prompted_at = 0.0
         self._prompted = 0.0  # seconds, of prompts that are closed
@@ -88,10 +96,10 @@ class Ledger:
             window.entries.append(entry)
             self.changed.notify_all()
 
-    def count(self, route: Route, window: Window, exchange: Exchange) -> None:
+    def count(self, route: Route[Any], window: Window, call: Entry) -> None:
         """Count a call: its handler has returned, nothing has been sent."""
         with self.changed:
-            route.count(window, exchange)
+            route.count(window, call)
             self.changed.notify_all()
 
     def begin(self, window: Window, activity: Activity) -> None:

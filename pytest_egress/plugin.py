@@ -23,17 +23,23 @@ if TYPE_CHECKING:
     import trustme
 
     from pytest_egress.containers import Container
-    from pytest_egress.egress import Egress, Session
+    from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
     from pytest_egress.exchange import Entry
-    from pytest_egress.ledger import Ledger, Policy, Window
+    from pytest_egress.ledger import Ledger, NamePolicy, Policy, Window
     from pytest_egress.routing import Scope
+    from pytest_egress.session import Session
 
-UNROUTED: Final = ("fail", "block")  # `ledger.POLICIES`, without its import
+UNROUTED: Final = ("fail", "block", "passthrough")  # `ledger.POLICIES`, without its import
+NAMES: Final = ("synthetic", "strict")  # `ledger.NAME_POLICIES` likewise
 ROUTE_MARKERS: Final[Mapping[str, str]] = {
     "intercept_https": "intercept_https",
     "intercept_http": "intercept_http",
+    "intercept_tls": "intercept_tls",
+    "intercept_tcp": "intercept_tcp",
+    "egress_passthrough": "passthrough",
     "egress_block": "block",
+    "egress_dns": "dns",
 }
 """Marker to method of `Egress`, which is also the kind that `declarations` knows."""
 
@@ -41,11 +47,18 @@ MARKERS: Final[Mapping[str, str]] = {
     "intercept_https": "(address, handler=None, **match): answer HTTPS requests to host[:port], "
     "as `egress.intercept_https` does",
     "intercept_http": "(address, handler=None, **match): the same for plain HTTP",
+    "intercept_tcp": "(address, handler=None, *, times=None, optional=False, name=None): answer TCP "
+    "connections to host[:port] as bytes; the handler gets the socket",
+    "intercept_tls": "(address, handler=None, ...): the same for what is in TLS",
+    "egress_passthrough": "(address): let TCP to host[:port] through to the real upstream",
     "egress_block": "(address): expect attempts of any protocol to host[:port], and refuse them",
+    "egress_dns": "(name, answer): answer the DNS questions about a name with IP addresses, "
+    '"NXDOMAIN", "SERVFAIL", "REFUSED" or "silence"',
     "egress_container": "(image, command=None, **options): start a container with the options of "
     "`egress.start`; the fixture egress_container is it",
-    "egress": '(*, unrouted="fail"|"block", assert_all_called=True, timeout=5): what an attempt '
-    "means that no route claims, whether the test's own routes must be called, and how many "
+    "egress": '(*, unrouted="fail"|"block"|"passthrough", dns="synthetic"|"strict", '
+    "assert_all_called=True, timeout=5): what an attempt means that no route claims, what DNS says "
+    "of a name that no route names, whether the test's own routes must be called, and how many "
     "seconds handlers may go on after the test",
 }
 """Marker to what `pytest --markers` says of it."""
@@ -78,11 +91,13 @@ class Options:
 
     Attributes:
         unrouted: What an attempt that no route claims means.
+        dns: What DNS says of a name that no route names.
         assert_all_called: Whether the test's own routes must be called.
         timeout: Seconds that handlers may go on after the test.
     """
 
     unrouted: Policy = "fail"
+    dns: NamePolicy = "synthetic"
     assert_all_called: bool = True
     timeout: float = 5.0
 
@@ -94,7 +109,8 @@ def is_seconds(value: object) -> bool:
 
 
 ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
-    "unrouted": (lambda value: value in UNROUTED, "'fail' or 'block'"),
+    "unrouted": (lambda value: value in UNROUTED, "'fail', 'block' or 'passthrough'"),
+    "dns": (lambda value: value in NAMES, "'synthetic' or 'strict'"),
     "assert_all_called": (lambda value: isinstance(value, bool), "True or False"),
     "timeout": (is_seconds, "a number of seconds"),
 }
@@ -123,9 +139,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("egress", "egress of containers")
     group.addoption(
         "--egress-unrouted",
-        metavar="fail|block",
+        metavar="fail|block|passthrough",
         help="What a container's attempt means that no route claims: "
-        "fail the test (default), or just be refused.",
+        "fail the test (default), just be refused, or reach the real upstream (TCP).",
+    )
+    group.addoption(
+        "--egress-dns",
+        metavar="synthetic|strict",
+        help="What DNS says of a name that no route names: an address of its own (default), "
+        "or NXDOMAIN.",
     )
     group.addoption(
         "--egress-keep",
@@ -134,25 +156,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Leave the containers of failed tests, stopped, for a look at them.",
     )
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
+    parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
 
 
-def unrouted_option(config: pytest.Config) -> Policy:
-    """The value of --egress-unrouted, wherever it was set.
+def chosen(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
+    """The value of an option that has a few, wherever it was set.
 
     Raises:
-        pytest.UsageError: It is none of the valid ones.
+        pytest.UsageError: It is none of the accepted ones.
     """
-    if value := config.getoption("egress_unrouted"):
-        source = f"--egress-unrouted={value}"
-    elif value := os.environ.get("PYTEST_EGRESS_UNROUTED"):
-        source = f"PYTEST_EGRESS_UNROUTED={value} in the environment"
+    dashed, variable = name.replace("_", "-"), f"PYTEST_{name.upper()}"
+    if value := config.getoption(name):
+        source = f"--{dashed}={value}"
+    elif value := os.environ.get(variable):
+        source = f"{variable}={value} in the environment"
     else:
-        value = config.getini("egress_unrouted")
-        source = f"egress_unrouted = {value} in {config.inipath or '-o'}"
-    if value not in UNROUTED:
-        raise pytest.UsageError(f"{source}: it takes {' or '.join(UNROUTED)}")
-    return value  # type: ignore[no-any-return]  # one of UNROUTED
+        value = config.getini(name)
+        source = f"{name} = {value} in {config.inipath or '-o'}"
+    if value not in accepted:
+        raise pytest.UsageError(f"{source}: it takes {', '.join(accepted[:-1])} or {accepted[-1]}")
+    return value
 
 
 TRUE: Final = ("1", "true", "yes", "on")
@@ -488,7 +512,10 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.keep: Final = keep_option(config)
-        self.options: Final = Options(unrouted=unrouted_option(config))
+        self.options: Final = Options(
+            unrouted=chosen(config, "egress_unrouted", UNROUTED),
+            dns=chosen(config, "egress_dns", NAMES),
+        )
         self.request: pytest.FixtureRequest | None = None  # of session_egress
         self.outside: list[str] = []
         self._prompts = Prompts()
@@ -499,11 +526,12 @@ class Run:
     def session(self) -> Session:  # no property: pytest 7.4 looks at every one of a plugin's
         """Made for the first test that uses egress; contacts nothing until a container starts."""
         if self._session is None:
-            from pytest_egress.egress import Session
+            from pytest_egress.session import Session
 
             self._session = Session(
                 client=lambda: self.fixture("egress_docker_client"),
                 ca=lambda: self.fixture("egress_ca"),
+                defaults={"policy": self.options.unrouted, "dns": self.options.dns},
             )
         return self._session
 
@@ -537,7 +565,7 @@ class Run:
             for marker in closest(item, "egress"):
                 options = dataclasses.replace(options, **marker.kwargs)
             session = self.session()
-            window = session.open_window(options.unrouted)
+            window = session.open_window(policy=options.unrouted, dns=options.dns)
             item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
 
@@ -615,8 +643,13 @@ class Run:
 
     def pytest_report_header(self) -> str | None:
         """Say which options are set."""
-        unrouted = [f"unrouted={self.options.unrouted}"] if self.options.unrouted != "fail" else []
-        said = [*unrouted, *(["keeps containers of failed tests"] if self.keep else [])]
+        default = Options()
+        said = [
+            f"{name}={getattr(self.options, name)}"
+            for name in ("unrouted", "dns")
+            if getattr(self.options, name) != getattr(default, name)
+        ]
+        said += [*(["keeps containers of failed tests"] if self.keep else [])]
         return f"egress: {', '.join(said)}" if said else None
 
     # After the last fixture's teardown, inside the wrapper of pytest-xdist that sends workeroutput.

@@ -7,49 +7,22 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pytest_egress.exchange import (
     DnsQuery,
     Entry,
     Exchange,
-    PacketAttempt,
-    TcpAttempt,
+    TcpConnection,
     TlsFailure,
+    host_port,
     reason_phrase,
 )
-from pytest_egress.routing import NearMiss, Route, shown
+from pytest_egress.routing import NearMiss, Route
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
 SHOWN_NEAR: Final = 2  # near misses of an attempt
 WIDTH: Final = 100  # characters of a line of prose; what is quoted is never broken
-
-
-def host_port(host: str, port: int | None) -> str:
-    """`host:port`, an IPv6 address in brackets."""
-    host = f"[{host}]" if ":" in host else host
-    return host if port is None else f"{host}:{port}"
-
-
-def subject(entry: Entry) -> str:
-    """What was attempted, in a line."""
-    if isinstance(entry, Exchange):
-        return f"{entry.request.method} {entry.request.url}"
-    if isinstance(entry, DnsQuery):
-        return f"{entry.host} {entry.type}"
-    where = host_port(entry.host, entry.port)
-    address = getattr(entry, "address", "")
-    dialled = f" ({address})" if address and address != entry.host else ""
-    if isinstance(entry, TlsFailure):
-        return f"TLS {where}{dialled}"
-    if isinstance(entry, TcpAttempt):
-        return f"TCP {where}{dialled}" + (
-            f", first bytes {shown(entry.first_bytes)}" if entry.first_bytes else ""
-        )
-    if isinstance(entry, PacketAttempt):
-        quic = ", probably QUIC" if entry.protocol == "UDP" and entry.port == 443 else ""
-        return f"{entry.protocol} {where}{dialled}, {entry.size} bytes{quic}"
-    return where
 
 
 def remedy(entry: Entry) -> str:
@@ -64,7 +37,8 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
-    return f'egress.block("{host_port(entry.host, entry.port)}")'
+    verb = "intercept_tcp" if isinstance(entry, TcpConnection) else "block"
+    return f'egress.{verb}("{host_port(entry.host, entry.port)}")'
 
 
 def quoted(text: str) -> str:
@@ -72,7 +46,7 @@ def quoted(text: str) -> str:
     return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 
-def route_line(route: Route) -> str:
+def route_line(route: Route[Any]) -> str:
     """A route with the place of its declaration."""
     return f"{route}" + (f"  declared at {route.place}" if route.place else "")
 
@@ -114,7 +88,7 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     """
     who = f"  of {container}" if container else ""
     times = f"  ({count} times)" if count > 1 else ""
-    lines = [f"  {subject(entry)}{who}{times}", *prose(entry.note, DETAIL)]
+    lines = [f"  {entry!s}{who}{times}", *prose(entry.note, DETAIL)]
     if isinstance(entry, Exchange):
         lines += [DETAIL + line for line in near_lines(entry.near)]
         if entry.note:
@@ -130,7 +104,7 @@ def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
     """Identical attempts once, with their number, in the order of the first."""
     counted: dict[tuple[str, ...], tuple[Entry, int]] = {}
     for entry in entries:
-        key = (entry.container, subject(entry), entry.note)
+        key = (entry.container, str(entry), entry.note)
         first, count = counted.get(key, (entry, 0))
         counted[key] = first, count + 1
     return list(counted.values())
@@ -148,7 +122,7 @@ def unrouted_text(entries: Sequence[Entry]) -> str:
 
 
 def never_called_text(
-    routes: Sequence[Route], entries: Sequence[Entry], *, any_container: bool
+    routes: Sequence[Route[Any]], entries: Sequence[Entry], *, any_container: bool
 ) -> str:
     """The verdict on routes that were declared and not used."""
     number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
@@ -158,17 +132,17 @@ def never_called_text(
         lines += ["", f"  {route_line(route)}"]
         lines += [f"{DETAIL}called {count_of(route)}"] if seldom else []
         for entry in close_to(route, entries):
-            lines += [f"{DETAIL}{subject(entry)}", *prose(entry.note, DETAIL + "    ")]
+            lines += [f"{DETAIL}{entry!s}", *prose(entry.note, DETAIL + "    ")]
     return "\n".join([*lines, "", *advice(routes, entries, any_container=any_container)])
 
 
-def count_of(route: Route) -> str:
+def count_of(route: Route[Any]) -> str:
     """How often a route was called, of how often it had to be."""
     return f"{route.lifetime_count} of {route.times or 1} times"
 
 
 def advice(
-    routes: Sequence[Route], entries: Sequence[Entry], *, any_container: bool
+    routes: Sequence[Route[Any]], entries: Sequence[Entry], *, any_container: bool
 ) -> Iterator[str]:
     """What to do about routes that were not called."""
     if not any_container:
@@ -186,24 +160,24 @@ def advice(
     )
 
 
-def close_to(route: Route, entries: Sequence[Entry]) -> list[Entry]:
+def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:
     """Failed connections that may be why a route was not called."""
     return [
         entry
         for entry, _ in fold(entries)
-        if isinstance(entry, (TlsFailure, TcpAttempt))
+        if isinstance(entry, (TlsFailure, TcpConnection))
         and entry.note
         and route.parsed_address.matches(entry.host, entry.port or 0)
     ]
 
 
-def handler_error_text(exchange: Exchange) -> str:
+def handler_error_text(exchange: Exchange | TcpConnection) -> str:
     """The verdict on a handler that raised."""
     error, route = exchange.error, exchange.route
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
     said = str(error).partition("\n")[0]  # the traceback has the rest
     text = f"{who} raised {type(error).__name__}: {said}".rstrip(": ")
-    return f"{text}\n  for {subject(exchange)} of {exchange.container}"
+    return f"{text}\n  for {exchange!s} of {exchange.container}"
 
 
 def ledger_lines(entries: Iterable[Entry]) -> list[str]:
@@ -225,9 +199,13 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
 def outcome_text(entry: Entry) -> str:
     """An entry's line in the timeline."""
     if isinstance(entry, DnsQuery):
-        return f"DNS {subject(entry)} -> {', '.join(entry.answer) or entry.rcode}"
-    what = exchange_text(entry) if isinstance(entry, Exchange) else subject(entry)
-    outcome = entry.outcome.upper() if entry.outcome in ("unrouted", "blocked") else ""
+        return f"DNS {entry!s} -> {', '.join(entry.answer) or entry.rcode}"
+    what = str(entry)
+    if isinstance(entry, Exchange):
+        what = exchange_text(entry)
+    elif isinstance(entry, TcpConnection):
+        what = connection_text(entry)
+    outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
     note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
     return "  ".join(filter(None, [what, outcome, note]))
 
@@ -237,8 +215,41 @@ def exchange_text(entry: Exchange) -> str:
     status = entry.response.status_code if entry.response else None
     answered = f" -> {status} {reason_phrase(status)}".rstrip() if status else " -> no response yet"
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    raised = f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
-    return f"{subject(entry)}{answered}{took}{raised}"
+    return f"{entry}{answered}{took}{raised_text(entry)}"
+
+
+def connection_text(entry: TcpConnection) -> str:
+    """A connection, and what became of it."""
+    copied = entry.sent or entry.received
+    passed = f" -> {entry.sent} bytes out, {entry.received} back" if copied else ""
+    return f"{entry}{passed}{raised_text(entry)}"
+
+
+def raised_text(entry: Exchange | TcpConnection) -> str:
+    """What its handler raised; "" for nothing."""
+    return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
+
+
+def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
+    """What was attempted besides what was expected."""
+    expected = (
+        f"only {', '.join(addresses)}; there also was:" if addresses else "no egress; there was:"
+    )
+    lines = [f"  {entry}" + times_text(count) for entry, count in fold(others)]
+    return "\n".join([f"expected {expected}", *lines])
+
+
+def order_text(routes: Sequence[Route[Any]], calls: Sequence[Entry]) -> str:
+    """The order in which routes had to be called, and what was called."""
+    wanted = [f"  {route}" for route in routes]
+    return "\n".join(
+        ["expected these calls in order:", *wanted, "there were:", *(f"  {call}" for call in calls)]
+    )
+
+
+def times_text(count: int) -> str:
+    """How often something folded was attempted; "" for once."""
+    return f"  ({count} times)" if count > 1 else ""
 
 
 # What a client reads.
@@ -246,19 +257,24 @@ def exchange_text(entry: Exchange) -> str:
 
 def unrouted_body(exchange: Exchange) -> str:
     """The 502 of a request that no route answers."""
-    lines = [f"pytest-egress: no route answers {subject(exchange)}"]
+    lines = [f"pytest-egress: no route answers {exchange!s}"]
     return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
 
 
 def blocked_body(exchange: Exchange) -> str:
     """The 502 of a request that is blocked."""
     why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
-    return f"pytest-egress: {subject(exchange)} is blocked by {why}\n"
+    return f"pytest-egress: {exchange!s} is blocked by {why}\n"
+
+
+def failed_upstream_body(exchange: Exchange) -> str:
+    """The 502 of a request that was to go to another server, which did not answer."""
+    return f"pytest-egress: {exchange.note}\n"
 
 
 def refused_body(exchange: Exchange) -> str:
     """The 421 of a request whose Host is another's."""
-    return f"pytest-egress: {subject(exchange)}: {exchange.note}\n"
+    return f"pytest-egress: {exchange!s}: {exchange.note}\n"
 
 
 def handler_error_body(exchange: Exchange) -> str:

@@ -1,36 +1,52 @@
-"""Routes: which declaration answers a request, and why the others do not.
+"""Routes: which declaration answers an attempt, and why the others do not.
 
-One `difference` both decides and explains. A `Route` is looked up for every request, so what changes here changes at
-once for connections that are open. This module never touches a socket or a clock: waiting is the ledger's.
+A `Route` is looked up for every connection and every request, so what changes here changes at once. This module never
+touches a socket or a clock: waiting is the ledger's.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
 
+from pytest_egress import answers
 from pytest_egress.errors import CallError
-from pytest_egress.exchange import UNSET, Exchange, Request, Response, response_from
+from pytest_egress.exchange import Entry, Exchange, Request
+from pytest_egress.matching import ANY_REQUEST, Match
 
 if TYPE_CHECKING:
     from pytest_egress.address import Address
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-Kind = Literal["intercept_https", "intercept_http", "block"]
+Kind = Literal[
+    "intercept_https",
+    "intercept_http",
+    "intercept_tls",
+    "intercept_tcp",
+    "passthrough",
+    "block",
+    "dns",
+]
 Scope = Literal["test", "class", "module", "session"]
 DEFAULT_PORTS: Final[Mapping[Kind, int | None]] = {
     "intercept_https": 443,
     "intercept_http": 80,
+    "intercept_tls": None,
+    "intercept_tcp": None,
+    "passthrough": None,
     "block": None,
+    "dns": None,
 }
-SHOWN_VALUE: Final = 60  # characters of a value in a message: two fit on a line of a terminal
+HTTP: Final = ("intercept_https", "intercept_http")
+RAW: Final = ("intercept_tls", "intercept_tcp")
+NEVER_REQUIRED: Final = ("passthrough", "block", "dns")
+
+Call = TypeVar("Call", bound=Entry)
+"""What a route's calls are: an `Exchange`, a `TcpConnection` or a `DnsQuery`."""
 
 
 class CallLog(Protocol):
@@ -45,173 +61,13 @@ class CallLog(Protocol):
         """Whether a call in that window counts now."""
         ...
 
+    def routes_changed(self) -> None:
+        """Let what is open be looked at again."""
+        ...
+
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait until the condition holds, for so many seconds."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """What a request must be like, apart from its address. Absent fields do not matter."""
-
-    method: str | None = None
-    path: str | None = None
-    query: Mapping[str, str] | None = None
-    headers: Mapping[str, str] | None = None
-    json: Any = UNSET
-    content: bytes | None = None
-    match: Callable[[Request], object] | None = None
-
-    def __post_init__(self) -> None:
-        for name, kinds in MATCH_TYPES.items():
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kinds):
-                wanted = " or ".join(kind.__name__ for kind in kinds)
-                raise TypeError(f"{name}= takes {wanted}, not {type(value).__name__}: {value!r}")
-        if self.path is not None and (not self.path.startswith(("/", "*")) or "?" in self.path):
-            hint = "the query goes into query=" if "?" in self.path else "it starts with / or *"
-            raise ValueError(
-                f"path={self.path!r} can never match: a path is without host and query ({hint})"
-            )
-        for name in ("query", "headers"):
-            for key, value in (getattr(self, name) or {}).items():
-                check_wire_text(f"{name}[{key!r}]", value)
-        if self.match is not None and not callable(self.match):
-            raise TypeError(f"match= takes a function of the request, not {self.match!r}")
-
-    def differences(self, request: Request) -> list[str]:
-        """Every field in which the request is not what was asked for, as a line each; none means that it matches."""
-        found = []
-        if self.method is not None and self.method.upper() != request.method.upper():
-            found.append(f"method: {request.method} is not {self.method.upper()}")
-        if self.path is not None and not path_pattern(self.path).fullmatch(request.path):
-            found.append(f"path: {shown(request.path)} is not {shown(self.path)}")
-        for name, wanted, values in (
-            ("query", self.query, request.query if self.query else {}),
-            ("headers", self.headers, request.headers),
-        ):
-            for key, value in (wanted or {}).items():
-                if key not in values:
-                    found.append(f"{name}[{key!r}]: absent, expected {shown(value)}")
-                elif values[key] != value:
-                    found.append(f"{name}[{key!r}]: {shown(values[key])} is not {shown(value)}")
-        if self.content is not None and self.content != request.content:
-            found.append(f"content: {shown(request.content)} is not {shown(self.content)}")
-        if self.json is not UNSET:
-            found += json_request_differences(self.json, request)
-        if self.match is not None and not found and not self.match(request):
-            found.append(
-                f"match: {getattr(self.match, '__name__', self.match)} returned a false value"
-            )
-        return found
-
-    def __str__(self) -> str:
-        """As keywords of the declaration: `method='POST', path='/x'`."""
-        fields = [(name, getattr(self, name)) for name in (*MATCH_TYPES, "json", "match")]
-        given = [(name, value) for name, value in fields if value is not getattr(Match, name)]
-        return ", ".join(f"{name}={shown_declaration(value)}" for name, value in given)
-
-
-MATCH_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    "method": (str,),
-    "path": (str,),
-    "query": (Mapping,),
-    "headers": (Mapping,),
-    "content": (bytes,),
-}
-
-
-def check_wire_text(what: str, value: object) -> None:
-    """Refuse what never equals a text; an object with an equality of its own (`mock.ANY`) may."""
-    if not isinstance(value, str) and type(value).__module__ == "builtins":
-        raise TypeError(
-            f"{what} takes a str, which it is on the wire, not {type(value).__name__}: {value!r}"
-        )
-
-
-@lru_cache(maxsize=1024)
-def path_pattern(path: str) -> re.Pattern[str]:
-    """The whole path; `*` is any run of characters."""
-    return re.compile(".*".join(map(re.escape, path.split("*"))), re.DOTALL)
-
-
-def json_request_differences(wanted: Any, request: Request) -> list[str]:
-    """As `json_differences`, for the body of a request."""
-    try:
-        return list(json_differences(wanted, request.json()))
-    except ValueError:
-        return [f"json: the body is no JSON: {shown(request.content)}"]
-
-
-def json_differences(wanted: Any, found: Any, path: str = "json") -> Iterator[str]:
-    """Where two JSON values differ, by path: `json.items[0].price: 5 is not 6`."""
-    if isinstance(wanted, Mapping) and isinstance(found, dict):
-        for key in [*wanted, *(key for key in found if key not in wanted)]:
-            place = f"{path}.{key}" if str(key).isidentifier() else f"{path}[{key!r}]"
-            if key not in found:
-                yield f"{place}: absent, expected {shown(wanted[key])}"
-            elif key not in wanted:
-                yield f"{place}: {shown(found[key])} was not expected"
-            else:
-                yield from json_differences(wanted[key], found[key], place)
-    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        for index, (mine, theirs) in enumerate(zip(wanted, found, strict=True)):
-            yield from json_differences(mine, theirs, f"{path}[{index}]")
-    elif isinstance(wanted, list) and isinstance(found, list):
-        yield f"{path}: {len(found)} items, expected {len(wanted)}"
-    elif wanted != found or is_true_for_one(wanted, found):
-        yield f"{path}: {shown(found)} is not {shown(wanted)}"
-
-
-def is_true_for_one(wanted: object, found: object) -> bool:
-    """Whether one is `true` where the other is 1: equal in Python, not in JSON."""
-    numbers = isinstance(wanted, (int, float)) and isinstance(found, (int, float))
-    return numbers and isinstance(wanted, bool) != isinstance(found, bool)
-
-
-def shown(value: object) -> str:
-    """The value's repr, cut in the middle where it is long."""
-    text = repr(value)
-    if len(text) <= SHOWN_VALUE:
-        return text
-    half = (SHOWN_VALUE - 3) // 2
-    return f"{text[:half]}...{text[-half:]}"
-
-
-def shown_declaration(value: object) -> str:
-    """A value as it stands in a declaration; functions by their name."""
-    return str(getattr(value, "__name__", shown(value)))
-
-
-Handler = Callable[[Request], Any]
-
-
-def check_handler(handler: object) -> Handler | Response:
-    """A function of the request, or a static answer.
-
-    Raises:
-        TypeError: It is neither; the text lists what is.
-    """
-    if callable(handler) and (isinstance(handler, type) or not takes_one_argument(handler)):
-        raise TypeError(f"the handler {handler!r} cannot be called with one argument, the Request")
-    if isinstance(handler, Response) and isinstance(handler.stream, Iterator):
-        raise TypeError(
-            "a static answer is sent many times, its iterator is read once; return it from a function"
-        )
-    if callable(handler):
-        return handler
-    return response_from(handler, of_function=False)
-
-
-def takes_one_argument(handler: Callable[..., Any]) -> bool:
-    """Whether it can be called with a request; True where its signature cannot be known."""
-    try:
-        inspect.signature(handler).bind(object())
-    except TypeError:
-        return False
-    except ValueError:
-        return True
-    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,13 +76,15 @@ class Declaration:
 
     kind: Kind
     address: Address
-    answer: Handler | Response
-    match: Match = Match()
+    answer: object
+    match: Match = ANY_REQUEST
     times: int | None = None
     optional: bool = False
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.times is not None and isinstance(self.answer, answers.Sequence):
+            raise ValueError(f"times={self.times!r}: sequence() implies it; leave it out")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
             raise ValueError(
                 f"times={self.times!r}: a route answers 1 time or more; leave it out for any number"
@@ -235,7 +93,22 @@ class Declaration:
             raise TypeError(f"name= takes a str, not {self.name!r}")
 
 
-class Route:
+def check_answer(kind: Kind, answer: object) -> object:
+    """The answer as a route of that kind can use it.
+
+    Raises:
+        TypeError, ValueError: It cannot; the text lists what it can.
+    """
+    if kind in ("passthrough", "block"):
+        if answer is not None:
+            raise TypeError(f"{kind}() has no answer, but was given {answer!r}")
+        return None
+    if kind == "dns":
+        return answers.check_name_answer(answer)
+    return answers.check_answer(answer, raw=kind in RAW)
+
+
+class Route(Generic[Call]):
     """One declaration: an address, what a request must be like, and what answers it. Made by `Egress`.
 
     Use it as a decorator to give it its handler. Calls and counts are those of the running test; outside of tests,
@@ -243,90 +116,133 @@ class Route:
 
     Attributes:
         name: The name given, or None.
+        times: How many calls it answers, or None for any number.
     """
 
     def __init__(self, declaration: Declaration, *, scope: Scope, place: str, log: CallLog) -> None:
         self.kind: Final = declaration.kind
         self.parsed_address: Final = declaration.address
         self.matcher: Final = declaration.match
-        self.times: Final = declaration.times
         self.optional: Final = declaration.optional
         self.name: Final = declaration.name
         self.scope: Final = scope
         self.place: Final = place
+        self.times = declaration.times
         self.removed = False
         self.expected_idle = False
+        self._declared_times: Final = declaration.times
         self._log = log
         self._reserved = 0
-        self._calls: list[tuple[object, Exchange]] = []
-        self._answer: Handler | Response = declaration.answer
-        self._context: Context = (
-            copy_context()
-        )  # a handler sees the declaring test's context variables
+        self._calls: list[tuple[object, Call]] = []
+        self._answer: object = None
+        self._held: tuple[answers.Application, ...] = ()
+        self._first_turn = 0
+        self._context: Context
+        self._take_up(declaration.answer)
 
     @property
     def address(self) -> str:
         """As it was declared."""
         return self.parsed_address.text
 
-    def __call__(self, handler: Handler) -> Route:
+    def __call__(self, handler: answers.Handler) -> Route[Call]:
         """Make this the route's handler: the decorator form."""
         if not callable(handler):
             raise TypeError(f"@{self.kind}({self.address!r}) decorates a function, not {handler!r}")
         return self.respond(handler)
 
-    def respond(self, handler: object) -> Route:
-        """Change the answer in place; requests that come from now on get it."""
-        self._answer, self._context = check_handler(handler), copy_context()
+    def respond(self, handler: object) -> Route[Call]:
+        """Change the answer in place; requests and connections that come from now on get it."""
+        answer, held = check_answer(self.kind, handler), self._held
+        self._take_up(answer)
+        for application in held:
+            application.release()
         return self
 
+    def _take_up(self, answer: object) -> None:
+        self._held = applications(answer)
+        for application in self._held:
+            application.acquire()
+        with self._log.changed:
+            self._answer, self._context = (
+                answer,
+                copy_context(),
+            )  # handlers see the test's variables
+            self._first_turn, self.times = self._reserved, self._declared_times
+            if isinstance(answer, answers.Sequence):
+                self.times = self._reserved + len(answer)
+
+    def release(self) -> None:
+        """Let go of what its answer holds open, when its scope has ended; again is harmless."""
+        held, self._held = self._held, ()
+        for application in held:
+            application.release()
+
     def remove(self) -> None:
-        """Stop matching; calls so far stay. A removed route is never required."""
+        """Stop matching; calls so far stay, what it let live is cut. A removed route is never required."""
         self.removed = True
+        self._log.routes_changed()
 
     # What the gateway asks.
 
+    def covers(self, host: str, port: int) -> bool:
+        """Whether its address is that of a connection, whatever is spoken on it."""
+        return not self.removed and self.kind != "dns" and self.parsed_address.matches(host, port)
+
     def claims(self, secure: bool, host: str, port: int) -> bool:
         """Whether its address and protocol are those of a request; its matchers are not asked."""
-        if self.removed or self.kind == ("intercept_http" if secure else "intercept_https"):
-            return False
-        return self.parsed_address.matches(host, port)
+        other = "intercept_http" if secure else "intercept_https"
+        return self.kind != other and self.kind not in RAW and self.covers(host, port)
 
-    def reserve(self) -> bool:
-        """Take one of its `times`; False where all are taken."""
+    def names(self, name: str) -> bool:
+        """Whether it is declared for a host name, at whatever port."""
+        return not self.removed and self.parsed_address.matches(name, self.parsed_address.port or 0)
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it is a raw route all of whose `times` are taken."""
+        return self.kind in RAW and self.times is not None and self._reserved >= self.times
+
+    def reserve(self) -> int | None:
+        """Take one of its `times`: which, from 0; None where all are taken."""
         if self.times is None:
-            return True
+            return 0
         with self._log.changed:
             if self._reserved >= self.times:
-                return False
+                return None
             self._reserved += 1
-            return True
+            return self._reserved - 1
 
-    def answer(self, request: Request) -> Any:
-        """The static answer, or what the handler returns, in the context of its declaration. May be a coroutine."""
-        if isinstance(self._answer, Response):
-            return self._answer
-        return self.in_context(self._answer, request)
+    def answer(self, turn: int = 0) -> Any:
+        """What answers: a handler, a static answer, or a `Forward`.
+
+        Args:
+            turn: What `reserve` returned.
+        """
+        answer = self._answer
+        if not isinstance(answer, answers.Sequence):
+            return answer
+        return answer.answers[min(max(turn - self._first_turn, 0), len(answer) - 1)]
 
     def in_context(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in the context of the declaration."""
         return self._context.copy().run(function, *args)
 
-    def count(self, window: object, exchange: Exchange) -> None:
+    def count(self, window: object, call: Call) -> None:
         """Record a call; the ledger's lock is held."""
-        self._calls.append((window, exchange))
+        self._calls.append((window, call))
 
     # What the test asks.
 
     @property
-    def calls(self) -> list[Exchange]:
-        """The exchanges it answered, in order."""
+    def calls(self) -> list[Call]:
+        """What it answered, in order: exchanges; connections of a raw route; queries of a DNS one."""
         with self._log.changed:
-            return [exchange for window, exchange in self._calls if self._log.visible(window)]
+            return [call for window, call in self._calls if self._log.visible(window)]
 
     @property
     def call_count(self) -> int:
-        """How many requests it answered; inside its handler, how many before this one."""
+        """How many calls it answered; inside its handler, how many before this one."""
         return len(self.calls)
 
     @property
@@ -339,7 +255,7 @@ class Route:
         """How many requests it answered since it was declared, in whichever test."""
         return len(self._calls)
 
-    def wait_for_call(self, count: int = 1, timeout: float = 5) -> Exchange:
+    def wait_for_call(self, count: int = 1, timeout: float = 5) -> Call:
         """The count-th call, as soon as it has happened; nothing is consumed.
 
         Args:
@@ -357,7 +273,7 @@ class Route:
             there = were(self.call_count)
         raise CallError(f"{self}: waited {timeout:g} s for call {count}; there {there}")
 
-    def assert_called_once(self) -> Exchange:
+    def assert_called_once(self) -> Call:
         """The only call.
 
         Raises:
@@ -369,25 +285,25 @@ class Route:
             raise CallError("\n".join(lines))
         return calls[0]
 
-    def assert_called_with(self, **match: Any) -> Exchange:
+    def assert_called_with(self, **match: Any) -> Call:
         """The first call that matches; takes `method`, `path`, `query`, `headers`, `json`, `content`, `match`.
 
         Raises:
             CallError: No call matches; the text says in which fields each differs.
         """
+        if self.kind not in HTTP:
+            raise TypeError(f"{self} has no requests to match: look at its calls")
         matcher, calls = Match(**match), self.calls
         lines = [
             f"{self}: none of {len(calls)} calls matches {matcher}"
             if calls
             else f"{self}: was not called"
         ]
-        for exchange in calls:
-            if not (differences := matcher.differences(exchange.request)):
-                return exchange
-            lines += [
-                f"  {exchange.request.method} {exchange.request.url}",
-                *(f"      {d}" for d in differences),
-            ]
+        for call in calls:
+            assert isinstance(call, Exchange)
+            if not (differences := matcher.differences(call.request)):
+                return call
+            lines += [f"  {call}", *(f"      {difference}" for difference in differences)]
         raise CallError("\n".join(lines))
 
     def assert_not_called(self) -> None:
@@ -407,7 +323,7 @@ class Route:
     def __str__(self) -> str:
         """The declaration: `intercept_https("api.stripe.com", path='/v1')`."""
         parts = [f'"{self.address}"', *filter(None, [str(self.matcher)])]
-        parts += [f"times={self.times}"] if self.times is not None else []
+        parts += [f"times={self._declared_times}"] if self._declared_times is not None else []
         parts += [f"name={self.name!r}"] if self.name is not None else []
         return f"{self.kind}({', '.join(parts)})"
 
@@ -420,18 +336,24 @@ def were(count: int) -> str:
     return {0: "was none", 1: "was 1"}.get(count, f"were {count}")
 
 
-def call_lines(calls: Iterable[Exchange]) -> list[str]:
+def call_lines(calls: Iterable[Entry]) -> list[str]:
     """Calls as indented lines."""
-    return [f"  {exchange.request.method} {exchange.request.url}" for exchange in calls]
+    return [f"  {call}" for call in calls]
+
+
+def applications(answer: object) -> tuple[answers.Application, ...]:
+    """What of an answer holds something open."""
+    parts = answer.answers if isinstance(answer, answers.Sequence) else (answer,)
+    return tuple(part for part in parts if isinstance(part, answers.Application))
 
 
 class RouteTable:
     """The routes of one scope, most specific first, then the latest declared."""
 
     def __init__(self) -> None:
-        self.routes: tuple[Route, ...] = ()  # replaced, never changed: readers take no lock
+        self.routes: tuple[Route[Any], ...] = ()  # replaced, never changed: readers take no lock
 
-    def add(self, route: Route) -> None:
+    def add(self, route: Route[Any]) -> None:
         """Place a route before those that are as specific as it is; the ledger's lock is held."""
         later = sorted(
             (route, *self.routes), key=lambda r: r.parsed_address.specificity, reverse=True
@@ -439,69 +361,114 @@ class RouteTable:
         self.routes = tuple(later)
 
 
+def in_order(tables: Sequence[RouteTable]) -> Iterator[Route[Any]]:
+    """Every route in the order in which they are asked: nearest scope, most specific, latest."""
+    for table in tables:
+        yield from table.routes
+
+
 @dataclass(frozen=True, kw_only=True)
 class NearMiss:
     """A route that did not answer, and why, as a line each."""
 
-    route: Route
+    route: Route[Any]
     differences: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The route that answers a request, or the near misses."""
+    """The route that answers, or the near misses.
 
-    route: Route | None
+    Attributes:
+        turn: Which of its `times` it is, for `Route.answer`.
+    """
+
+    route: Route[Any] | None
+    turn: int = 0
     near: tuple[NearMiss, ...] = ()
 
 
+def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
+    """What says what a connection is, before it has said anything: the first route whose address is its.
+
+    A raw route takes a connection whole. Where all of its `times` are taken, the next is asked.
+    """
+    covering = (route for route in in_order(tables) if route.covers(host, port))
+    return next((route for route in covering if not route.is_used_up), None)
+
+
+def still_claims(
+    tables: Sequence[RouteTable], route: Route[Any] | None, host: str, port: int
+) -> bool:
+    """Whether a connection that a route took, or None, would be its again."""
+    for other in in_order(tables):
+        if other.covers(host, port):
+            if other is route:
+                return True
+            if not other.is_used_up:
+                return False
+    return route is None
+
+
 def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
-    """Find what answers a request: nearest scope, most specific address, latest declared.
+    """Find what answers a request.
 
     What a predicate (`match=`) raises comes through.
     """
     secure, near = request.scheme == "https", []
-    for table in tables:
-        for route in table.routes:
-            if not route.claims(secure, request.host, request.port):
-                continue
-            differences = route.matcher.differences(request)
-            if not differences and route.reserve():
-                return Decision(route=route)
-            differences = differences or [f"times: it has answered {route.times} of {route.times}"]
-            near.append(NearMiss(route=route, differences=tuple(differences)))
+    for route in in_order(tables):
+        if not route.claims(secure, request.host, request.port):
+            continue
+        differences = route.matcher.differences(request)
+        if not differences and (turn := route.reserve()) is not None:
+            return Decision(route=route, turn=turn)
+        differences = differences or [f"times: it has answered {route.times} of {route.times}"]
+        near.append(NearMiss(route=route, differences=tuple(differences)))
     return Decision(route=None, near=tuple(sorted(near, key=lambda miss: len(miss.differences))))
 
 
-def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route | None:
-    """The first route of any protocol whose address is this one: what a connection is, before it has said anything."""
-    for table in tables:
-        for route in table.routes:
-            if route.claims(True, host, port) or route.claims(False, host, port):
-                return route
-    return None
+def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
+    """The first route of any protocol whose address is this one; its `times` do not matter."""
+    return next((route for route in in_order(tables) if route.covers(host, port)), None)
 
 
-def nearest_by_address(tables: Sequence[RouteTable], request: Request) -> NearMiss | None:
-    """Of the routes whose address differs, the one that looks most alike, where one does."""
-    routes = (route for table in tables for route in table.routes)
-    misses = [address_miss(r, request) for r in routes if not r.removed and r.kind != "block"]
+def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
+    """The DNS route of a name, or None where it has its synthetic addresses."""
+    return next((r for r in in_order(tables) if r.kind == "dns" and r.names(name)), None)
+
+
+def is_named(tables: Sequence[RouteTable], name: str) -> bool:
+    """Whether any route is declared for a name."""
+    return any(route.names(name) for route in in_order(tables))
+
+
+def nearest_by_address(
+    tables: Sequence[RouteTable], scheme: str, host: str, port: int
+) -> NearMiss | None:
+    """Of the routes whose address differs, the one that looks most alike, where one does.
+
+    Args:
+        scheme: "https", "http", or "tcp", to which only raw routes are alike.
+    """
+    kinds = RAW if scheme == "tcp" else HTTP
+    routes = (r for r in in_order(tables) if not r.removed and r.kind in kinds)
+    misses = [address_miss(route, scheme, host, port) for route in routes]
     likeness, miss = max(misses, key=lambda found: found[0], default=(0.0, None))
     return miss if likeness >= SIMILAR else None
 
 
-def address_miss(route: Route, request: Request) -> tuple[float, NearMiss]:
+def address_miss(route: Route[Any], scheme: str, host: str, port: int) -> tuple[float, NearMiss]:
     """How much alike the addresses are, over 1 where the host is the same, and where they differ."""
     from difflib import SequenceMatcher
 
-    address, scheme = route.parsed_address, route.kind.removeprefix("intercept_")
-    likeness, differences = 2.0, []
-    if not address.matches(request.host, address.port or request.port):
-        likeness = SequenceMatcher(None, request.host, address.host).ratio()
-        differences.append(f"host: {request.host!r} is not {address.host!r}")
+    address, likeness, differences = route.parsed_address, 2.0, []
+    if not address.matches(host, address.port or port):
+        likeness = SequenceMatcher(None, host, address.host).ratio()
+        differences.append(f"host: {host!r} is not {address.host!r}")
+    of_route = scheme if scheme == "tcp" else route.kind.removeprefix("intercept_")
     for name, found, wanted in (
-        ("scheme", request.scheme, scheme),
-        ("port", request.port, address.port or request.port),
+        ("scheme", scheme, of_route),
+        ("port", port, address.port or port),
     ):
         if found != wanted:
             likeness -= LESS_LIKE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pytest_egress.errors import (
     EgressError,
@@ -11,15 +12,15 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.exchange import DnsQuery, Entry, Exchange
+from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.ledger import Window
 from pytest_egress.report import handler_error_text, never_called_text, unrouted_text
-from pytest_egress.routing import Route
+from pytest_egress.routing import NEVER_REQUIRED, Route
 
 
 def judge(
     window: Window,
-    routes: Sequence[Route],
+    routes: Sequence[Route[Any]],
     *,
     assert_all_called: bool = True,
     any_container: bool = True,
@@ -49,11 +50,10 @@ def judge(
     return None
 
 
-def first_handler_error(window: Window) -> Exchange | None:
-    """The first exchange whose handler raised."""
-    return next(
-        (e for e in window.entries if isinstance(e, Exchange) and e.error is not None), None
-    )
+def first_handler_error(window: Window) -> Exchange | TcpConnection | None:
+    """The first entry whose handler raised."""
+    called = (e for e in window.entries if isinstance(e, (Exchange, TcpConnection)))
+    return next((entry for entry in called if entry.error is not None), None)
 
 
 def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
@@ -65,10 +65,10 @@ def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def is_missing(route: Route) -> bool:
+def is_missing(route: Route[Any]) -> bool:
     """Whether a route had to be called and was not, or not as often as its `times`."""
     if (
-        route.kind == "block"
+        route.kind in NEVER_REQUIRED
         or route.optional
         or route.removed
         or route.expected_idle

@@ -25,10 +25,10 @@ from docker.errors import NotFound
 
 from pytest_egress import CommandError, Egress, HandlerError, UnroutedError, log_line, trust
 from pytest_egress.containers import Container
-from pytest_egress.egress import Session
 from pytest_egress.engine import SESSION_LABEL, Engine
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import Ingress
+from pytest_egress.session import Session
 from pytest_egress.sidecar import Sidecar
 
 PATIENCE_SECONDS = 30.0  # for what ends by itself within milliseconds on an idle machine

@@ -13,7 +13,7 @@ import trustme
 
 from pytest_egress import Egress, Request, Response
 from pytest_egress.containers import CompletedContainer, Container
-from pytest_egress.exchange import DnsQuery, Entry, PacketAttempt, TcpAttempt
+from pytest_egress.exchange import DnsQuery, Entry, PacketAttempt, TcpConnection
 
 URL = "https://api.example.test/greeting"
 
@@ -424,7 +424,7 @@ def test_a_protocol_of_its_own_is_reset_with_its_first_bytes_recorded(
             print(error.strerror)
     """
     assert python(client, code) == "Connection reset by peer"
-    (entry,) = attempts(egress, TcpAttempt)
+    (entry,) = attempts(egress, TcpConnection)
     assert (entry.host, entry.port, entry.note) == ("cache.example.test", 6379, "")
     assert entry.first_bytes == b"*1\r\n$4\r\nPING\r\n"
     assert (entry.outcome, entry.container) == ("blocked", client.name)
@@ -444,7 +444,7 @@ def test_a_client_that_waits_for_the_server_to_speak_is_reset(
             print(error.strerror)
     """
     assert python(client, code) == "Connection reset by peer"
-    (entry,) = attempts(egress, TcpAttempt)
+    (entry,) = attempts(egress, TcpConnection)
     assert (entry.host, entry.port, entry.first_bytes) == ("smtp.example.test", 25, b"")
     assert entry.note == "connected and sent nothing within 1 s"
 

@@ -32,7 +32,7 @@ from pytest_egress import (
 )
 from pytest_egress.containers import Container
 from pytest_egress.declarations import REFUSED_OPTIONS
-from pytest_egress.egress import Session
+from pytest_egress.session import Session
 from pytest_egress.sidecar import LINK_FOLDER
 
 SERVER = """

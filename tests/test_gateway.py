@@ -25,8 +25,9 @@ import h11
 import pytest
 import trustme
 
+from pytest_egress import connection as connection_module
+from pytest_egress import dispatch, http1, http_server
 from pytest_egress import gateway as gateway_module
-from pytest_egress import http1
 from pytest_egress.agent import netlink
 from pytest_egress.authority import Authority
 from pytest_egress.declarations import declare
@@ -38,7 +39,7 @@ from pytest_egress.exchange import (
     PacketAttempt,
     Request,
     Response,
-    TcpAttempt,
+    TcpConnection,
     TlsFailure,
 )
 from pytest_egress.gateway import Gateway
@@ -87,17 +88,17 @@ class Stage:
     def lost(self) -> None:
         self.was_lost.set()
 
-    def route(self, kind: Kind, address: str, handler: object = None, **options: Any) -> Route:
+    def route(self, kind: Kind, address: str, handler: object = None, **options: Any) -> Route[Any]:
         declaration = declare(kind, address, handler, **options)
-        route = Route(declaration, scope="test", place="test_it.py:7", log=self.ledger)
+        route: Route[Any] = Route(declaration, scope="test", place="test_it.py:7", log=self.ledger)
         with self.ledger.changed:
             self.table.add(route)
         return route
 
-    def https(self, address: str, handler: object = None, **options: Any) -> Route:
+    def https(self, address: str, handler: object = None, **options: Any) -> Route[Any]:
         return self.route("intercept_https", address, handler, **options)
 
-    def http(self, address: str, handler: object = None, **options: Any) -> Route:
+    def http(self, address: str, handler: object = None, **options: Any) -> Route[Any]:
         return self.route("intercept_http", address, handler, **options)
 
     def dial(self, address: str = ADDRESS, port: int = 443) -> socket.socket:
@@ -252,17 +253,17 @@ def stage(ca: trustme.CA) -> Iterator[Stage]:
 
 @pytest.fixture
 def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_module, "FIRST_BYTE_SECONDS", 0.3)
+    monkeypatch.setattr(dispatch, "FIRST_BYTE_SECONDS", 0.3)
 
 
 @pytest.fixture
 def short_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_module, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(dispatch, "HANDSHAKE_SECONDS", 0.5)
 
 
 @pytest.fixture
 def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_module, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(connection_module, "LINGER_SECONDS", 0.1)
 
 
 # Names and certificates.
@@ -807,7 +808,7 @@ def test_what_is_no_request_is_refused_and_recorded(
     assert (reply.status, reply.headers["connection"]) == (status, "close")
     assert note in reply.body.decode()
     sock.close()
-    attempt = stage.only(TcpAttempt)
+    attempt = stage.only(TcpConnection)
     assert (attempt.outcome, attempt.port) == ("unrouted", 443 if secure else 80)
     assert note in attempt.note
 
@@ -819,7 +820,7 @@ def test_a_request_that_ends_within_its_head_is_recorded(stage: Stage) -> None:
     sock.close()
     unrouted, cut = stage.entries(Entry)
     assert isinstance(unrouted, Exchange)
-    assert isinstance(cut, TcpAttempt)
+    assert isinstance(cut, TcpConnection)
     assert cut.note.startswith("the request cannot be read: ")
 
 
@@ -831,7 +832,7 @@ def test_a_request_that_is_reset_within_its_head_is_recorded(stage: Stage) -> No
     assert eventually(lambda: not stage.gateway.unread())
     reset(sock)
     _, cut = stage.entries(Entry)
-    assert isinstance(cut, TcpAttempt)
+    assert isinstance(cut, TcpConnection)
     assert cut.note.startswith("broke off within the head of a request: ")
 
 
@@ -840,7 +841,7 @@ def test_a_body_over_the_limit_is_refused(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, short_linger: None, chunked: bool
 ) -> None:
     monkeypatch.setattr(http1, "MAX_BODY_BYTES", 1000)
-    monkeypatch.setattr(gateway_module, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(http_server, "MAX_BODY_BYTES", 1000)
     route = stage.https("api.test")
     how = (
         b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" if chunked else b"Content-Length: 1001\r\n\r\n"
@@ -857,7 +858,7 @@ def test_a_body_over_the_limit_is_refused(
 def test_a_client_that_waits_to_send_too_much_is_not_told_to_continue(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, short_linger: None
 ) -> None:
-    monkeypatch.setattr(gateway_module, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(http_server, "MAX_BODY_BYTES", 1000)
     request = (
         b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n"
     )
@@ -909,7 +910,7 @@ def test_what_is_neither_tls_nor_http_is_reset_and_recorded(
     sock = stage.dial(ADDRESS, 5432)
     sock.sendall(first_bytes)
     assert end_of(sock) == "reset"
-    attempt = stage.only(TcpAttempt)
+    attempt = stage.only(TcpConnection)
     assert (attempt.outcome, attempt.host, attempt.port) == ("unrouted", ADDRESS, 5432)
     assert (attempt.address, attempt.first_bytes) == (ADDRESS, first_bytes)
 
@@ -919,7 +920,7 @@ def test_garbage_is_unrouted_at_a_claimed_address_too(stage: Stage) -> None:
     sock = stage.dial()
     sock.sendall(b"\x00garbage")
     assert end_of(sock) == "reset"
-    assert stage.only(TcpAttempt).outcome == "unrouted"
+    assert stage.only(TcpConnection).outcome == "unrouted"
 
 
 def test_a_blocked_address_fails_no_test_whatever_is_spoken(stage: Stage) -> None:
@@ -927,7 +928,7 @@ def test_a_blocked_address_fails_no_test_whatever_is_spoken(stage: Stage) -> Non
     sock = stage.dial()
     sock.sendall(b"\x00garbage")
     assert end_of(sock) == "reset"
-    assert stage.only(TcpAttempt).outcome == "blocked"
+    assert stage.only(TcpConnection).outcome == "blocked"
 
 
 @pytest.mark.parametrize("beginning", [b"G", b"SSH-2.0-x", b"GET ", b"GET nowhere"])
@@ -937,12 +938,12 @@ def test_a_client_that_stops_within_its_first_word_is_recorded(
     sock = stage.dial()
     sock.sendall(beginning)
     assert end_of(sock) == "reset"
-    assert stage.only(TcpAttempt).first_bytes == beginning
+    assert stage.only(TcpConnection).first_bytes == beginning
 
 
 def test_a_client_that_connects_and_closes_is_recorded(stage: Stage) -> None:
     stage.dial(ADDRESS, 5432).close()
-    attempt = stage.only(TcpAttempt)
+    attempt = stage.only(TcpConnection)
     assert (attempt.outcome, attempt.note) == (
         "unrouted",
         "connected and closed without sending a byte",
@@ -951,7 +952,7 @@ def test_a_client_that_connects_and_closes_is_recorded(stage: Stage) -> None:
 
 def test_a_client_that_connects_and_resets_is_recorded(stage: Stage) -> None:
     reset(stage.dial(ADDRESS, 5432))
-    attempt = stage.only(TcpAttempt)
+    attempt = stage.only(TcpConnection)
     assert attempt.outcome == "unrouted"
     assert attempt.note.startswith("broke off: ")
 
@@ -960,7 +961,7 @@ def test_a_silent_client_is_reset_at_an_unclaimed_address(
     stage: Stage, short_silence: None
 ) -> None:
     assert end_of(stage.dial(ADDRESS, 5432)) == "reset"
-    attempt = stage.only(TcpAttempt)
+    attempt = stage.only(TcpConnection)
     assert (attempt.outcome, attempt.note) == (
         "unrouted",
         "connected and sent nothing within 0.3 s",
@@ -976,7 +977,7 @@ def test_a_silent_client_may_speak_late_at_a_claimed_address(
     stage.settle()  # it is idle: no window waits for it
     assert ask(sock).body == b"at last"
     silence, exchange = stage.entries(Entry)
-    assert isinstance(silence, TcpAttempt)
+    assert isinstance(silence, TcpConnection)
     assert (silence.outcome, exchange.outcome) == ("recorded", "routed")
 
 
@@ -1177,7 +1178,7 @@ def test_on_the_port_of_names_nothing_else_hides(stage: Stage) -> None:
             sock.shutdown(socket.SHUT_WR)
         end_of(sock)
     stage.settle()
-    found = [attempt.first_bytes for attempt in stage.entries(TcpAttempt)]
+    found = [attempt.first_bytes for attempt in stage.entries(TcpConnection)]
     assert sorted(found) == sorted(attempts.values())
     ask(stage.dial(ADDRESS, 53))
     assert stage.entries(Exchange)[0].outcome == "unrouted"
@@ -1273,7 +1274,7 @@ def test_a_defect_in_a_connection_fails_the_test(
     def looks_like_http(connection: object) -> bool:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(gateway_module.Connection, "looks_like_http", looks_like_http)
+    monkeypatch.setattr(dispatch.Dispatcher, "looks_like_http", looks_like_http)
     sock = stage.dial()
     sock.sendall(b"x")
     end_of(sock)

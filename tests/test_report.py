@@ -15,17 +15,16 @@ from pytest_egress.exchange import (
     PacketAttempt,
     Request,
     Response,
-    TcpAttempt,
+    TcpConnection,
     TlsFailure,
+    host_port,
 )
 from pytest_egress.report import (
     SHOWN_ENTRIES,
     fold,
-    host_port,
     ledger_lines,
     outcome_text,
     remedy,
-    subject,
 )
 
 
@@ -48,8 +47,8 @@ def exchange(method: str = "GET", path: str = "/", **fields: Any) -> Exchange:
     return Exchange(**fields, request=request)
 
 
-def tcp(**fields: Any) -> TcpAttempt:
-    return TcpAttempt(**about(port=5432, address="198.18.0.1") | fields)
+def tcp(**fields: Any) -> TcpConnection:
+    return TcpConnection(**about(port=5432, address="198.18.0.1") | fields)
 
 
 def tls(**fields: Any) -> TlsFailure:
@@ -93,7 +92,7 @@ SUBJECTS = [
 
 @pytest.mark.parametrize(("entry", "text"), SUBJECTS, ids=[text for _, text in SUBJECTS])
 def test_an_attempt_is_named_in_a_line(entry: Entry, text: str) -> None:
-    assert subject(entry) == text
+    assert str(entry) == text
 
 
 REMEDIES = [
@@ -120,7 +119,7 @@ REMEDIES = [
     ),
     (tls(), 'egress.intercept_https("api.test")'),
     (tls(port=8443), 'egress.intercept_https("api.test:8443")'),
-    (tcp(), 'egress.block("api.test:5432")'),
+    (tcp(), 'egress.intercept_tcp("api.test:5432")'),
     (packet(protocol="ICMP", port=None), 'egress.block("api.test")'),
 ]
 
@@ -135,6 +134,10 @@ class Egress:
     @staticmethod
     def intercept_http(address: str, **match: Any) -> Any:
         return declare("intercept_http", address, **match)
+
+    @staticmethod
+    def intercept_tcp(address: str) -> Any:
+        return declare("intercept_tcp", address)
 
     @staticmethod
     def block(address: str) -> Any:

@@ -201,15 +201,15 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
       to expect it: egress.block("statsd.test:8125")
 
   TCP db.test:5432 (ADDRESS), first bytes b'\x00\x00\x00\x08\x04\xd2\x16/'
-      to expect it: egress.block("db.test:5432")
+      to answer it: egress.intercept_tcp("db.test:5432")
 
   TCP smtp.test:25 (ADDRESS)
       connected and sent nothing within 1 s
-      to expect it: egress.block("smtp.test:25")
+      to answer it: egress.intercept_tcp("smtp.test:25")
 
   TCP probe.test:99 (ADDRESS)
       connected and closed without sending a byte
-      to expect it: egress.block("probe.test:99")
+      to answer it: egress.intercept_tcp("probe.test:99")
 
   ICMP 192.0.2.1, 64 bytes
       to expect it: egress.block("192.0.2.1")
@@ -219,7 +219,7 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
 
   TCP 192.0.2.9:80
       the client speaks HTTP/2 without having been offered it
-      to expect it: egress.block("192.0.2.9:80")
+      to answer it: egress.intercept_tcp("192.0.2.9:80")
     """)
 
 

@@ -17,7 +17,7 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.exchange import DnsQuery, Exchange, Outcome, Request, TcpAttempt
+from pytest_egress.exchange import DnsQuery, Exchange, Outcome, Request, TcpConnection
 from pytest_egress.ledger import Activity, Ledger, Window
 from pytest_egress.routing import Declaration, Route, Scope
 from pytest_egress.verdict import judge
@@ -26,22 +26,22 @@ SECONDS = 10.0
 LEDGER = Ledger()
 
 
-def attempt(outcome: Outcome = "unrouted") -> TcpAttempt:
+def attempt(outcome: Outcome = "unrouted") -> TcpConnection:
     about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": outcome}
-    return TcpAttempt(**about, host="db.test", port=5432, address="198.18.0.1")
+    return TcpConnection(**about, host="db.test", port=5432, address="198.18.0.1")
 
 
-def exchange(error: BaseException | None = None, route: Route | None = None) -> Exchange:
+def exchange(error: BaseException | None = None, route: Route[Any] | None = None) -> Exchange:
     request = Request(method="GET", scheme="https", host="api.test", port=443, path="/")
     about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": "routed"}
     return Exchange(**about, host="api.test", port=443, request=request, error=error, route=route)
 
 
-def route_of(declaration: Declaration, scope: Scope = "test") -> Route:
+def route_of(declaration: Declaration, scope: Scope = "test") -> Route[Any]:
     return Route(declaration, scope=scope, place="test_it.py:7", log=LEDGER)
 
 
-def route(scope: Scope = "test", **options: Any) -> Route:
+def route(scope: Scope = "test", **options: Any) -> Route[Any]:
     return route_of(declare("intercept_https", "api.test", **options), scope)
 
 
@@ -113,17 +113,17 @@ def test_a_dns_query_never_fails() -> None:
 # Never called.
 
 
-def removed(route: Route) -> Route:
+def removed(route: Route[Any]) -> Route[Any]:
     route.remove()
     return route
 
 
-def expected_idle(route: Route) -> Route:
+def expected_idle(route: Route[Any]) -> Route[Any]:
     route.assert_not_called()
     return route
 
 
-def called(route: Route, times: int = 1) -> Route:
+def called(route: Route[Any], times: int = 1) -> Route[Any]:
     for _ in range(times):
         route.count(None, exchange())
     return route
@@ -147,7 +147,7 @@ def called(route: Route, times: int = 1) -> Route:
         (route("session"), False),
     ],
 )
-def test_a_route_of_the_test_alone_must_be_called(idle: Route, is_required: bool) -> None:
+def test_a_route_of_the_test_alone_must_be_called(idle: Route[Any], is_required: bool) -> None:
     assert (judge(Window(), [idle]) is not None) is is_required
     assert judge(Window(), [idle], assert_all_called=False) is None
 
@@ -227,4 +227,4 @@ def test_the_clock_of_entries_is_the_wall_clock_and_goes_forward_only() -> None:
 
 def test_what_goes_on_is_named_by_its_request() -> None:
     assert Activity().what == ""
-    assert Activity(request=exchange().request).what == "GET https://api.test/"
+    assert str(exchange()) == "GET https://api.test/"

@@ -1,0 +1,266 @@
+"""What a route answers with: functions, static answers, and the adapters that stand for more.
+
+Everything is checked where it is declared. Values only: this module never touches a socket.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Final, Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from pytest_egress.exchange import Request, Response, host_port, response_from
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+Handler = Callable[[Any], Any]  # of a Request, or of a socket
+
+
+class Application:
+    """A handler that holds something open while routes use it, such as the event loop of an ASGI application."""
+
+    def acquire(self) -> None:
+        """A route begins to use it."""
+
+    def release(self) -> None:
+        """A route has ended; after the last one nothing may stay open."""
+
+    def __call__(self, request: Request) -> Response:
+        """Answer a request; any thread."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Connectable(Protocol):
+    """What `forward` reaches by its port: a `Container`."""
+
+    @property
+    def name(self) -> str:
+        """As in the ledger."""
+
+    def connect(self, port: int, timeout: float = ...) -> Any:
+        """A connected socket."""
+
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+MAX_PORT: Final = 65535
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forward:
+    """Another server answers. Made by `forward`.
+
+    Attributes:
+        scheme: "http", "https" or "tcp"; None for what the target spoke.
+        host: Its host; None for the one that the target dialled.
+        port: Its port, or None likewise.
+        path: What goes before the path of each request.
+        container: The container whose port it is, or None.
+    """
+
+    scheme: str | None = None
+    host: str | None = None
+    port: int | None = None
+    path: str = ""
+    container: Connectable | None = None
+
+    def __str__(self) -> str:
+        if self.container is not None:
+            return f"forward({self.container.name}, {self.port})"
+        if self.host is None:
+            return "forward()"
+        return f'forward("{self.scheme}://{host_port(self.host, self.port)}{self.path}")'
+
+
+def forward(to: object = None, port: int | None = None) -> Forward:
+    """Let another server answer, recorded.
+
+    Requests go out as they are, `Host` included, but for the fields that belong to a connection (RFC 9110 section
+    7.6.1). Certificates are verified with this machine's roots.
+
+    Args:
+        to: None for the real upstream, the one that the target meant; `"http://127.0.0.1:8000"` or an https URL, whose
+            path goes before each request's; `"tcp://127.0.0.1:5432"` for a raw route; or a container.
+        port: Of the container.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    if to is None and port is None:
+        return Forward()
+    if isinstance(to, str) and port is None:
+        return forward_to_url(to)
+    if isinstance(to, Connectable):
+        if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= MAX_PORT:
+            raise ValueError(
+                f"forward({to.name}, {port!r}): the port is a number from 1 to {MAX_PORT}"
+            )
+        return Forward(port=port, container=to)
+    given = repr(to) if port is None else f"{to!r}, {port!r}"
+    raise TypeError(f"forward({given}): {FORWARDS}")
+
+
+FORWARDS: Final = (
+    'it takes nothing (the real upstream), a URL ("http://127.0.0.1:8000", "tcp://127.0.0.1:5432"), '
+    "or a container and its port"
+)
+
+
+def forward_to_url(url: str) -> Forward:
+    """The server that a URL names.
+
+    Raises:
+        ValueError: It is no such URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    except ValueError as error:  # of the port, or of brackets
+        raise ValueError(f"forward({url!r}): {error}; {FORWARDS}") from None
+    surplus = parts.query or parts.fragment or parts.username is not None
+    if parts.scheme not in ("http", "https", "tcp") or not parts.hostname or surplus:
+        raise ValueError(f"forward({url!r}): {FORWARDS}")
+    if port is None:
+        raise ValueError(f"forward({url!r}): a tcp URL needs a port")
+    path = parts.path.rstrip("/")
+    if parts.scheme == "tcp" and path:
+        raise ValueError(f"forward({url!r}): a tcp URL has no path")
+    return Forward(scheme=parts.scheme, host=parts.hostname, port=port, path=path)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One answer after the other. Made by `sequence`."""
+
+    answers: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+def sequence(*answers: object) -> Sequence:
+    """Answer with each of these once, in order; then the route stops matching. Implies `times`.
+
+    Args:
+        answers: Whatever a route answers with: functions, static answers, `forward()`.
+
+    Raises:
+        TypeError: There are none.
+    """
+    if not answers:
+        raise TypeError("sequence() takes the answers in order: sequence(503, {'id': 1})")
+    return Sequence(answers)
+
+
+def check_answer(answer: object, *, raw: bool) -> object:
+    """A handler, a static answer, or an adapter, as the route can use it.
+
+    Args:
+        raw: Whether it gets a socket, and no requests.
+
+    Raises:
+        TypeError, ValueError: It is none of them; the text lists what is.
+    """
+    if isinstance(answer, Sequence):
+        if any(isinstance(each, Sequence) for each in answer.answers):
+            raise TypeError("a sequence() in a sequence(): write its answers in place")
+        return Sequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
+    if isinstance(answer, Forward):
+        return check_forward(answer, raw=raw)
+    if callable(answer) and (isinstance(answer, type) or not takes_one_argument(answer)):
+        argument = "a connected socket" if raw else "the Request"
+        raise TypeError(f"the handler {answer!r} cannot be called with one argument, {argument}")
+    if callable(answer):
+        return answer
+    return check_raw(answer) if raw else check_static(answer)
+
+
+def check_forward(answer: Forward, *, raw: bool) -> Forward:
+    """Refuse a URL of the other sort."""
+    if answer.scheme is not None and raw != (answer.scheme == "tcp"):
+        wanted = '"tcp://host:port"' if raw else '"http://host:port" or an https URL'
+        raise ValueError(f"{answer}: this route takes {wanted}")
+    return answer
+
+
+def check_raw(answer: object) -> bytes | None:
+    """What a raw route sends at once: bytes, or nothing."""
+    if answer is None or isinstance(answer, bytes):
+        return answer
+    raise TypeError(
+        f"{answer!r} is no answer of a raw route: it takes a function of the connected socket, bytes that are sent "
+        "at once, forward(...), sequence(...), or None"
+    )
+
+
+def check_static(answer: object) -> Response:
+    """A static answer to requests."""
+    if isinstance(answer, Response) and isinstance(answer.stream, Iterator):
+        raise TypeError(
+            "a static answer is sent many times, its iterator is read once; return it from a function"
+        )
+    return response_from(answer, of_function=False)
+
+
+def takes_one_argument(handler: Callable[..., Any]) -> bool:
+    """Whether it can be called with one; True where its signature cannot be known."""
+    try:
+        inspect.signature(handler).bind(object())
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
+RCODES: Final = ("NXDOMAIN", "SERVFAIL", "REFUSED")
+SILENCE: Final = "silence"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameAnswer:
+    """What a DNS route answers.
+
+    Attributes:
+        addresses: In normal form, of both families; none is an empty answer.
+        rcode: "NOERROR" or one of `RCODES`; None for silence.
+    """
+
+    addresses: tuple[str, ...] = ()
+    rcode: str | None = "NOERROR"
+
+
+def check_name_answer(answer: object) -> NameAnswer:
+    """An address, a list of them, one of `RCODES`, or `SILENCE`.
+
+    Raises:
+        TypeError, ValueError: It is none of them; the text lists what is.
+    """
+    if answer in RCODES:
+        return NameAnswer(rcode=str(answer))
+    if answer == SILENCE:
+        return NameAnswer(rcode=None)
+    addresses = answer if isinstance(answer, (list, tuple)) else [answer]
+    try:
+        return NameAnswer(
+            addresses=tuple(str(ip_address(text)) for text in map(text_of, addresses))
+        )
+    except ValueError:
+        raise ValueError(f"{answer!r} is no answer of DNS: {NAME_ANSWERS}") from None
+
+
+NO_SUCH_NAME: Final = NameAnswer(rcode="NXDOMAIN")
+NAME_ANSWERS: Final = (
+    f"it takes an IP address, a list of them, {', '.join(map(repr, RCODES))}, "
+    f"or {SILENCE!r} (no answer at all)"
+)
+
+
+def text_of(address: object) -> str:
+    """An address as text; TypeError for what cannot be one (a number would be taken for one)."""
+    if not isinstance(address, (str, IPv4Address, IPv6Address)):
+        raise TypeError(f"{address!r} is no answer of DNS: {NAME_ANSWERS}")
+    return str(address)

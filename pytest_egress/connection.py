@@ -1,0 +1,259 @@
+"""One connection of a target: its thread, its window, its socket. What is spoken on it is `dispatch`'s.
+
+Blocking sockets. Only the owning thread closes them; others wake it with `shutdown`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+import h11
+
+from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
+from pytest_egress.hub import READ_BYTES, Hub, trace
+from pytest_egress.ledger import Activity, Place
+from pytest_egress.relay import shut
+from pytest_egress.routing import Route, nearest_by_address
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
+PEEK: Final = int(socket.MSG_PEEK)
+
+
+class Connection(threading.Thread):
+    """One connection of a target, from its first byte to its last.
+
+    Args:
+        hub: What it shares with the target's other connections.
+        sock: As it was accepted.
+        client: Address and port of the client inside the target.
+        serve: Finds out what is spoken, and answers; called on its thread.
+
+    Attributes:
+        idle_since: When the last thing that went on in it ended, by `time.monotonic`; None while something does.
+        started: When what goes on began, as entries have it.
+        accounted: Whether an entry, or a byte of a request, tells of it: an attempt never vanishes.
+        is_reset: Whether its client is to see that it did not end well.
+        is_cut: Whether we ended it.
+        ended: Whether its thread is done with it.
+        address: The IP address that was dialled.
+        dialled: The name that this address was given out for, or else the address.
+        host: What routes are keyed on: the SNI where there is one, else `dialled`.
+        claim: Of a connection that is not read as requests: the route that lets it live (None is
+            `unrouted="passthrough"`), and the host that the route was found for.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        sock: socket.socket,
+        client: tuple[str, int],
+        serve: Callable[[Connection], None],
+    ) -> None:
+        super().__init__(name=f"egress {hub.site.name} {client[1]}", daemon=True)
+        self.hub, self.ledger, self.site = hub, hub.ledger, hub.site
+        self.sock, self.client = sock, client
+        self.idle_since: float | None = None
+        self.started = 0.0
+        self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
+        self.address, self.dialled, self.host, self.port = "", "", "", 0
+        self.sni: str | None = None
+        self.tls: TlsInfo | None = None
+        self.claim: tuple[Route[Any] | None, str] | None = None
+        self.activity = Activity(cut=self.cut)
+        self._serve = serve
+        self._upstreams: set[socket.socket] = set()
+        self._place: Place | None = None
+        self.begin()
+
+    # Threads and windows.
+
+    def begin(self) -> None:
+        """Something begins: it belongs to the window that is open now."""
+        self.started = self.ledger.now()
+        self.activity.thread = self.ident
+        with self.ledger.changed:  # or the window could close in between
+            self._place = self.site.place()
+            self.ledger.begin(self._place.window, self.activity)
+        self.idle_since = None
+
+    def end(self) -> None:
+        """It has ended: the connection is idle."""
+        self.idle_since = time.monotonic()
+        self.detach()
+
+    def detach(self) -> None:
+        """Let its window close without it, whatever goes on."""
+        self.activity.route = None
+        if self._place is not None:
+            self.ledger.end(self._place.window, self.activity)
+            self._place = None
+
+    def await_begin(self) -> bytes:
+        """Wait, idle, for the first byte of something new; b"" at the end of the connection.
+
+        It is left unread until it belongs to a window, so that whoever closes one sees it (`Gateway.unread`).
+        """
+        if first := self.peek(1):
+            self.begin()
+        return first
+
+    def reset(self) -> None:
+        """Let `close` send RST: the client sees "connection reset" at once (SO_LINGER, socket(7))."""
+        self.is_reset = True
+        with contextlib.suppress(OSError):
+            linger = struct.pack("ii", 1, 0)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    def adopt(self, upstream: socket.socket) -> socket.socket:
+        """Let a socket to a real server end with this connection."""
+        with self.hub.lock:
+            self._upstreams.add(upstream)
+            if self.is_cut:
+                shut(upstream)
+        return upstream
+
+    def cut(self) -> None:
+        """Make its thread stop; any thread."""
+        with self.hub.lock:
+            self.is_cut = True
+            for sock in (self.sock, *self._upstreams):
+                shut(sock)
+
+    def close(self) -> None:
+        """End it; the owning thread, or none yet."""
+        with self.hub.lock:
+            self.hub.connections.discard(self)
+            for upstream in self._upstreams:
+                upstream.close()
+            if self.sock.fileno() >= 0:
+                os.close(self.sock.detach())  # also where a handler left a file of it open
+            self.hub.room.notify_all()
+        self.end()
+        with self.ledger.changed:
+            self.ended = True
+            self.ledger.changed.notify_all()  # whoever waits for it, or for the last one
+
+    def run(self) -> None:
+        """Serve it to its end."""
+        self.activity.thread = self.ident
+        try:
+            self._serve(self)
+        except (OSError, h11.ProtocolError) as error:  # ssl.SSLError is an OSError
+            if not self.accounted:
+                self.record_tcp(b"", f"broke off: {error}")
+        except Exception as error:  # a defect of ours must fail the test, not end with its thread
+            self.hub.complain(f"the gateway failed: {trace(error)}")
+        finally:
+            self.close()
+
+    @property
+    def place(self) -> Place:
+        """Where what goes on now belongs."""
+        return self._place or self.site.place()
+
+    def peek(self, size: int, flags: int = PEEK) -> bytes:
+        """Up to so many bytes of what TCP carries, left unread; b"" at its end."""
+        return socket.socket.recv(self.sock, size, flags)
+
+    # Records.
+
+    def about(self) -> dict[str, Any]:
+        """The fields of every entry about it."""
+        return self.hub.about(self.host, self.port, self.started)
+
+    def judged(self, at_claimed: Outcome) -> dict[str, Any]:
+        """The fields of an entry about what no handler answers."""
+        return self.about() | self.hub.judge(self.place, self.host, self.port, at_claimed)
+
+    def record_tcp(self, first_bytes: bytes, note: str) -> None:
+        """Record a connection that is neither TLS nor HTTP; silence is no offence at a claimed address."""
+        fields = self.judged("unrouted" if first_bytes else "recorded")
+        entry = TcpConnection(
+            **fields, address=self.address, sni=self.sni, first_bytes=first_bytes, note=note
+        )
+        if entry.outcome == "unrouted":
+            miss = nearest_by_address(self.place.tables, "tcp", self.host, self.port)
+            entry.near = (miss,) if miss else ()
+        self.record(entry)
+
+    def record_tls(self, reason: str, note: str) -> None:
+        """Record a TLS connection that has not become a request."""
+        fields = self.judged("recorded")
+        self.record(
+            TlsFailure(**fields, address=self.address, sni=self.sni, reason=reason, note=note)
+        )
+
+    def record(self, entry: Entry) -> None:
+        """Put an entry into the window."""
+        self.accounted = True
+        self.hub.record(self.place, entry)
+
+    def refuse(self, first_bytes: bytes, note: str = "") -> None:
+        """Record what nothing can serve, and reset it."""
+        self.record_tcp(first_bytes, note)
+        self.reset()
+
+    def fail_tls(self, reason: str, note: str) -> None:
+        """Record a TLS connection that will never become a request, and reset it."""
+        self.record_tls(reason, note)
+        self.reset()
+
+    # Its end.
+
+    def say_goodbye(self) -> None:
+        """Tell a TLS client that this is the end (close_notify, RFC 8446 section 6.1), not a cut."""
+        if isinstance(self.sock, ssl.SSLSocket) and not self.is_reset:
+            with contextlib.suppress(OSError, ValueError):
+                self.sock.settimeout(0)  # its own is not waited for
+                self.sock.unwrap()
+
+    def linger(self) -> None:
+        """Let the client read an answer while what it still sends is thrown away (RFC 9112 section 9.6)."""
+        deadline = time.monotonic() + LINGER_SECONDS
+        self.say_goodbye()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+            self.sock.settimeout(LINGER_SECONDS)
+            while time.monotonic() < deadline and socket.socket.recv(self.sock, READ_BYTES):
+                pass
+
+
+def receive_timeout(sock: socket.socket, seconds: float) -> None:
+    """Bound blocking reads in the kernel (SO_RCVTIMEO, socket(7)): unlike `settimeout` it leaves MSG_WAITALL to work.
+
+    Args:
+        seconds: 0 for no bound.
+    """
+    whole = int(seconds)
+    value = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+
+
+NOT_THE_USERS: Final = (os.path.dirname(os.__file__), os.path.dirname(os.path.abspath(__file__)))
+
+
+def where_stands(ident: int | None) -> str:
+    """The line of the user's code, or else of any, at which a thread stands; "" when it has ended."""
+    frame = sys._current_frames().get(ident or 0)
+    if frame is None:
+        return ""
+    stack = traceback.extract_stack(frame)
+    users = [
+        f
+        for f in stack
+        if not f.filename.startswith(NOT_THE_USERS) and "site-packages" not in f.filename
+    ]
+    last = (users or stack)[-1]
+    return f"{last.filename}:{last.lineno} in {last.name}: {last.line or ''}".rstrip(": ")

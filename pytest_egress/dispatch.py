@@ -1,0 +1,260 @@
+"""Finds out what a connection is, and hands it on: to a raw route, to the real upstream, or to be read as HTTP.
+
+What is known without reading decides first, so that protocols in which the server speaks first do not wait.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import time
+from typing import Any, Final
+
+from pytest_egress.address import normalise_host
+from pytest_egress.clienthello import ClientHello, bytes_needed, parse_client_hello
+from pytest_egress.connection import Connection, receive_timeout
+from pytest_egress.dns import tcp_frame, tcp_frames
+from pytest_egress.errors import AddressError, ClientHelloError
+from pytest_egress.exchange import TlsInfo
+from pytest_egress.handshake import broken_handshake
+from pytest_egress.http_server import HttpServer
+from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES, passes
+from pytest_egress.raw_server import RawServer
+from pytest_egress.routing import Route, claimed, opening
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
+HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and again for the handshake
+PEEK_ALL: Final = int(
+    socket.MSG_PEEK | socket.MSG_WAITALL
+)  # sleeps in the kernel until it is all there
+METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
+REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
+QUERY_BEGINS: Final = b"\x00\x01"  # the high byte of its length in TCP; no query has 512 bytes
+TLS_BEGINS: Final = b"\x16"  # a handshake record (RFC 8446 section 5.1)
+
+
+def serve(connection: Connection) -> None:
+    """Serve a connection to its end."""
+    Dispatcher(connection).serve()
+
+
+class Dispatcher:
+    """Looks at one connection until it is known what it is."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self.hub = connection, connection.hub
+
+    def serve(self) -> None:
+        """By what was dialled; where that does not tell, by what the client says."""
+        connection = self.connection
+        try:
+            dialled = self.hub.link.destination(connection.sock)
+        except OSError as error:
+            self.hub.complain(f"what a connection dialled cannot be known ({error})")
+            return
+        if dialled is None:  # the listener itself: no attempt to leave
+            return
+        connection.address, connection.port = dialled
+        connection.dialled = connection.host = self.hub.name(connection.address)
+        named = connection.dialled != connection.address  # else SNI or Host may name it yet
+        if not self.hand_on(self.opening(), named=named):
+            self.listen()
+
+    def opening(self) -> Route[Any] | None:
+        """The route that says what the connection is."""
+        connection = self.connection
+        return opening(connection.place.tables, connection.host, connection.port)
+
+    def hand_on(self, route: Route[Any] | None, *, named: bool) -> bool:
+        """Serve what need not be read; False where it has to be.
+
+        Args:
+            named: Whether it is known which host is meant.
+        """
+        if route is not None and route.kind == "intercept_tcp":
+            RawServer(self.connection).serve(route)
+        elif passes(self.connection.place, route) and (route is not None or named):
+            RawServer(self.connection).pass_on(route)
+        else:
+            return False
+        return True
+
+    def listen(self) -> None:
+        """Serve what the client's first bytes tell."""
+        connection, first = self.connection, self.first_byte()
+        if first == TLS_BEGINS:
+            self.serve_tls()
+        elif first and connection.port == 53 and first in QUERY_BEGINS:
+            self.serve_names()
+        elif first and self.looks_like_http():
+            receive_timeout(connection.sock, 0)
+            HttpServer(connection).serve()
+        elif first:
+            self.turn_down(first)
+
+    def turn_down(self, first: bytes) -> None:
+        """Serve what is neither TLS nor HTTP: nobody does, as a rule."""
+        route = self.opening()
+        if self.hand_on(route, named=True):
+            return
+        note = ""
+        if route is not None and route.kind == "intercept_tls":
+            note = f"{route} expects TLS, and this is none"
+        self.connection.refuse(self.connection.peek(FIRST_BYTES_KEPT), note)
+
+    def first_byte(self) -> bytes:
+        """The first byte, left unread; b"" when there is none and the connection has been dealt with."""
+        connection = self.connection
+        receive_timeout(connection.sock, FIRST_BYTE_SECONDS)
+        try:
+            first = connection.peek(1)
+        except BlockingIOError:
+            receive_timeout(connection.sock, 0)
+            if self.hand_on(self.opening(), named=True):
+                return b""
+            note = f"connected and sent nothing within {FIRST_BYTE_SECONDS:g} s"
+            connection.record_tcp(b"", note)
+            return self.await_late_byte()
+        if not first:
+            connection.record_tcp(b"", "connected and closed without sending a byte")
+        return first
+
+    def await_late_byte(self) -> bytes:
+        """Give a silent client time where a route may answer it: it has connected ahead of its need."""
+        connection = self.connection
+        route = claimed(connection.place.tables, connection.host, connection.port)
+        if route is None or route.kind == "block":
+            connection.reset()
+            return b""
+        connection.end()
+        return connection.await_begin()
+
+    def looks_like_http(self) -> bool:
+        """Whether it begins as a request does (RFC 9112 section 3); waits for as much as that takes."""
+        receive_timeout(self.connection.sock, HANDSHAKE_SECONDS)
+        data = self.connection.peek(FIRST_BYTES_KEPT)
+        while METHOD.fullmatch(data) or may_be_request_line(data):
+            if REQUEST_LINE.match(data):
+                return True
+            wanted = len(data) + 1
+            data = self.connection.peek(wanted, PEEK_ALL)
+            if len(data) < wanted:
+                return False
+        return bool(REQUEST_LINE.match(data))
+
+    def serve_names(self) -> None:
+        """DNS over TCP (RFC 7766)."""
+        connection, rest = self.connection, b""
+        receive_timeout(connection.sock, 0)
+        while data := connection.sock.recv(READ_BYTES):
+            queries, rest = tcp_frames(rest + data)
+            for query in queries:
+                if (reply := self.hub.answer_query(query)) is None:
+                    connection.refuse(query[:FIRST_BYTES_KEPT])
+                    return
+                connection.accounted = True
+                if reply:
+                    connection.sock.sendall(tcp_frame(reply))
+            connection.end()
+        if rest:
+            connection.record_tcp(rest[:FIRST_BYTES_KEPT], "closed within a DNS query")
+
+    # TLS.
+
+    def serve_tls(self) -> None:
+        """Serve what is in TLS, under a certificate for the name that the client asks for."""
+        connection, dialled = self.connection, self.opening()
+        hello = self.read_hello()
+        if hello is None or not self.take_name(hello):
+            return
+        receive_timeout(connection.sock, 0)
+        route = self.opening() or dialled
+        if self.hand_on(route, named=True):
+            return
+        try:
+            self.shake_hands(self.hub.authority.context(connection.host))
+        except OSError as error:
+            connection.fail_tls(*broken_handshake(error, connection.host))
+            return
+        if self.hub.stopping:
+            return
+        if route is not None and route.kind == "intercept_tls":
+            RawServer(connection).serve(route)
+        elif self.awaits_request():
+            HttpServer(connection).serve()
+
+    def shake_hands(self, context: ssl.SSLContext) -> None:
+        """Make it a TLS connection."""
+        connection = self.connection
+        connection.sock.settimeout(HANDSHAKE_SECONDS)  # SO_RCVTIMEO does nothing under ssl
+        tls = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+        with self.hub.lock:  # the first object is detached: swap, and look again for an end
+            connection.sock = tls
+            if self.hub.stopping or connection.is_cut:
+                return
+        tls.do_handshake()
+        tls.settimeout(None)
+        cipher = tls.cipher()
+        connection.tls = TlsInfo(
+            version=tls.version() or "",
+            cipher=cipher[0] if cipher else "",
+            alpn=tls.selected_alpn_protocol(),
+        )
+
+    def awaits_request(self) -> bool:
+        """Wait for what follows the handshake; False when nothing will and the connection has been dealt with."""
+        connection = self.connection
+        connection.sock.settimeout(FIRST_BYTE_SECONDS)
+        try:
+            connection.peek(1)
+        except TimeoutError:
+            note = f"sent nothing within {FIRST_BYTE_SECONDS:g} s of the handshake"
+            connection.record_tls("silent", note)
+            connection.sock.settimeout(None)
+            return bool(self.await_late_byte())
+        except OSError:
+            pass  # the read that follows says what it meant
+        connection.sock.settimeout(None)
+        return True
+
+    def read_hello(self) -> ClientHello | None:
+        """The whole ClientHello, left unread; the kernel wakes us when it is there."""
+        connection = self.connection
+        deadline, needed = time.monotonic() + HANDSHAKE_SECONDS, 5
+        while (left := deadline - time.monotonic()) > 0:
+            receive_timeout(connection.sock, left)
+            try:
+                data = connection.peek(needed, PEEK_ALL)
+                if len(data) < needed:
+                    break
+                if more := bytes_needed(data):
+                    needed = more
+                    continue
+                return parse_client_hello(data)
+            except ClientHelloError as error:
+                connection.fail_tls("protocol", f"it sent no ClientHello: {error}")
+                return None
+            except OSError:
+                break
+        connection.fail_tls("incomplete", "it ended, or stopped, within its ClientHello")
+        return None
+
+    def take_name(self, hello: ClientHello) -> bool:
+        """Key everything that follows on the SNI where there is one."""
+        self.connection.sni = hello.sni
+        if hello.sni is None:
+            return True
+        try:
+            self.connection.host = normalise_host(hello.sni)
+        except AddressError as error:
+            self.connection.fail_tls("sni", f"its server name is no host name: {error}")
+            return False
+        return True
+
+
+def may_be_request_line(data: bytes) -> bool:
+    """Whether what follows a method may still become a target."""
+    return data.count(b" ") == 1 and b"\n" not in data and len(data) < FIRST_BYTES_KEPT

@@ -1,0 +1,371 @@
+"""HTTP on a connection: reads one request after the other, finds its route, and sends the answer.
+
+Handlers run here, on the connection's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import socket
+from collections.abc import Iterator
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Any
+
+import h11
+
+from pytest_egress import upstream
+from pytest_egress.address import normalise_host
+from pytest_egress.answers import Forward, check_forward, forward
+from pytest_egress.connection import Connection
+from pytest_egress.errors import AddressError, UpstreamError
+from pytest_egress.exchange import (
+    Exchange,
+    Headers,
+    Outcome,
+    Request,
+    Response,
+    TcpConnection,
+    response_from,
+)
+from pytest_egress.handshake import broken_handshake, silent_after_handshake
+from pytest_egress.http1 import (
+    MAX_BODY_BYTES,
+    READ_BYTES,
+    Head,
+    Http1,
+    RequestTooLargeError,
+    split_authority,
+)
+from pytest_egress.hub import passes
+from pytest_egress.report import (
+    blocked_body,
+    failed_upstream_body,
+    handler_error_body,
+    refused_body,
+    unrouted_body,
+)
+from pytest_egress.routing import Decision, Route, claimed, decide, nearest_by_address
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class BodyError(Exception):
+    """A response could not be sent, and not for the client's sake; the exchange has the reason."""
+
+
+class HttpServer:
+    """Serves the requests of one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.hub, self.ledger = connection.hub, connection.ledger
+        self.http = Http1()
+
+    def serve(self) -> None:
+        """Serve one request after the other."""
+        connection = self.connection
+        connection.started = self.ledger.now()  # what came before was no request's
+        try:
+            while (head := self.read_head()) is not None and self.answer(head):
+                if not self.http.has_begun:
+                    connection.end()
+                else:  # sent before its turn: read in this window, it has begun in it
+                    connection.started = self.ledger.now()
+        except h11.RemoteProtocolError as error:
+            self.refuse(error.error_status_hint, f"the request cannot be read: {error}")
+        connection.say_goodbye()
+
+    def read_head(self) -> Head | None:
+        """The next request's head, or None at the end of the connection."""
+        while (head := self.http.read_head()) is None:
+            if self.http.closed:
+                return None
+            if self.connection.idle_since is not None:
+                self.connection.await_begin()
+            self.http.receive(self.read())
+        return head
+
+    def read(self) -> bytes:
+        """What comes next of a head; b"" at the end of the connection.
+
+        Clients that do not trust us break off here, with an alert or without a word.
+        """
+        connection = self.connection
+        try:
+            data = connection.sock.recv(READ_BYTES)
+        except OSError as error:
+            if connection.tls and not connection.accounted:
+                connection.fail_tls(*broken_handshake(error, connection.host))
+            elif self.http.has_begun:
+                connection.record_tcp(b"", f"broke off within the head of a request: {error}")
+            raise
+        if data:
+            connection.accounted = True
+        elif connection.tls and not connection.accounted:
+            connection.fail_tls(*silent_after_handshake(connection.host))
+        return data
+
+    def refuse(self, status_code: int, text: str) -> None:
+        """Record what cannot be read as HTTP/1.1, say so, and close."""
+        connection = self.connection
+        fields = connection.judged("unrouted")
+        connection.record(TcpConnection(**fields, address=connection.address, note=text))
+        self.write_refusal(status_code, text)
+
+    def write_refusal(self, status_code: int, text: str) -> None:
+        """Answer, where that is still possible, and let the client read it."""
+        refusal = self.http.refusal(status_code, text, http_date(int(self.ledger.now())))
+        with contextlib.suppress(OSError):
+            self.connection.sock.sendall(refusal)
+            self.connection.linger()
+
+    def answer(self, head: Head) -> bool:
+        """Read the body, find the route, send its answer; False when the connection is over."""
+        if head.is_http2_preface:
+            self.refuse(505, "the client speaks HTTP/2 without having been offered it")
+            return False
+        try:
+            body, trailers = self.read_body(head)
+        except RequestTooLargeError:
+            text = f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
+            return self.refuse_body(head, 413, text, at_claimed="unrouted")
+        except (OSError, h11.RemoteProtocolError) as error:
+            text = f"the body broke off after {len(self.http.body_so_far)} bytes ({error})"
+            return self.refuse_body(head, 400, text, at_claimed="recorded")
+        request = self.request(head, body, trailers)
+        entry = self.entry(request, {"outcome": "unrouted"})
+        response = self.respond(entry, head)
+        entry.response, entry.duration = response, self.ledger.now() - entry.started
+        if entry.outcome == "routed" and entry.route is not None and entry.error is None:
+            self.ledger.count(entry.route, self.connection.place.window, entry)
+        return self.send(entry, response) and self.http.next_request()
+
+    def entry(self, request: Request, judged: dict[str, Any], note: str = "") -> Exchange:
+        """An entry for a request of this connection."""
+        about = self.hub.about(request.host, request.port, self.connection.started)
+        return Exchange(**about, **judged, request=request, note=note)
+
+    def read_body(self, head: Head) -> tuple[bytes, Headers]:
+        """The whole body and its trailers."""
+        if (head.expected or 0) > MAX_BODY_BYTES:
+            raise RequestTooLargeError
+        if interim := self.http.interim():
+            self.connection.sock.sendall(interim)
+        while (whole := self.http.read_body()) is None:
+            self.http.receive(self.connection.sock.recv(READ_BYTES))
+        return whole
+
+    def refuse_body(self, head: Head, status_code: int, text: str, at_claimed: Outcome) -> bool:
+        """Record a request whose body is not whole: an attempt all the same; the connection closes."""
+        place = self.connection.place
+        request = self.request(head, self.http.body_so_far, Headers())
+        judged = self.hub.judge(place, request.host, request.port, at_claimed)
+        self.connection.record(self.entry(request, judged, text))
+        self.write_refusal(status_code, text)
+        return False
+
+    def request(self, head: Head, body: bytes, trailers: Headers) -> Request:
+        """The request as handlers see it."""
+        connection = self.connection
+        return Request(
+            method=head.method,
+            scheme="https" if connection.tls else "http",
+            host=self.host_of(head),
+            port=connection.port,
+            path=head.path,
+            query_string=head.query_string,
+            headers=head.headers,
+            content=body,
+            trailers=trailers,
+            http_version=head.http_version,
+            sni=connection.sni,
+            tls=connection.tls,
+            client=connection.client,
+            container=connection.site.name,
+            _forward=self.forward_request,
+        )
+
+    def host_of(self, head: Head) -> str:
+        """The host that routes are keyed on: SNI, else the dialled name, else the address, else the name in Host."""
+        connection = self.connection
+        if connection.tls or connection.host != connection.address:
+            return connection.host
+        named = host_name(head.authority)
+        if named is None or claimed(connection.place.tables, connection.host, connection.port):
+            return connection.host
+        return named
+
+    def respond(self, entry: Exchange, head: Head) -> Response:
+        """Decide, record, and make the response."""
+        place, request = self.connection.place, entry.request
+        if self.misdirected(request, head):
+            self.judge(entry)
+            entry.note = f"its Host is {head.authority!r}, which is not {request.host!r}"
+            self.hub.record(place, entry)
+            return Response(421, text=refused_body(entry))  # RFC 9110 section 15.5.20
+        try:
+            decision = decide(place.tables, request)
+        except BaseException as error:  # of a predicate; the test's own thread raises it
+            entry.error, entry.outcome = error, "routed"
+            self.hub.record(place, entry)
+            return Response(500, text=handler_error_body(entry))
+        entry.route, entry.near = decision.route, decision.near
+        if passes(place, decision.route) and self.is_free(request, decision):
+            entry.outcome = "passthrough"
+            self.hub.record(place, entry)
+            return self.forward(entry, Forward())
+        if decision.route is None or decision.route.kind == "block":
+            return self.turn_down(entry)
+        entry.outcome = "routed"
+        self.hub.record(place, entry)
+        return self.call(entry, decision.route, decision.turn)
+
+    def is_free(self, request: Request, decision: Decision) -> bool:
+        """Whether it may pass: what `unrouted` lets through is no way around a route that claims the address."""
+        tables = self.connection.place.tables
+        return decision.route is not None or not claimed(tables, request.host, request.port)
+
+    def judge(self, entry: Exchange) -> None:
+        """Give it the outcome of what no handler answers."""
+        judged = self.hub.judge(self.connection.place, entry.host, entry.port or 0)
+        entry.outcome, entry.route = judged["outcome"], judged.get("route")
+
+    def turn_down(self, entry: Exchange) -> Response:
+        """Record what is blocked or unrouted, and say so."""
+        place, request = self.connection.place, entry.request
+        self.judge(entry)
+        if entry.route is None and not entry.near:
+            where = request.scheme, request.host, request.port
+            miss = nearest_by_address(place.tables, *where)
+            entry.near = (miss,) if miss else ()
+        self.hub.record(place, entry)
+        blocked = entry.outcome == "blocked"
+        return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))
+
+    def misdirected(self, request: Request, head: Head) -> bool:
+        """Whether Host names another host than the SNI, or than the name that was dialled."""
+        connection = self.connection
+        if head.authority in ("", request.host) or request.method == "CONNECT":
+            return False
+        if connection.host == connection.address and connection.sni is None:
+            return False
+        return host_name(head.authority) != request.host
+
+    def call(self, entry: Exchange, route: Route[Any], turn: int) -> Response:
+        """What the route answers."""
+        activity = self.connection.activity
+        activity.route, activity.what = route, str(entry)
+        try:
+            answer = route.answer(turn)
+            if isinstance(answer, Response):
+                return answer
+            if isinstance(answer, Forward):
+                return self.forward(entry, answer)
+            result = route.in_context(answer, entry.request)
+            if inspect.isawaitable(result):
+                result = route.in_context(run_async, result)
+            return response_from(result, of_function=True)
+        except BaseException as error:  # whatever it is, the test's own thread raises it
+            entry.error = error
+            return Response(500, text=handler_error_body(entry))
+        finally:
+            activity.route = None
+
+    def forward(self, entry: Exchange, to: Forward) -> Response:
+        """What another server answers; 502 where it does not (RFC 9110 section 15.6.3)."""
+        try:
+            return self.ask_upstream(entry.request, to, encoded=True)
+        except UpstreamError as error:
+            entry.note = str(error)
+            return Response(502, text=failed_upstream_body(entry))
+
+    def forward_request(self, request: Request, to: object, port: int | None) -> Response:
+        """What `Request.forward` gives."""
+        server = check_forward(forward(to, port), raw=False)
+        return upstream.whole(self.ask_upstream(request, server, encoded=False), request.method)
+
+    def ask_upstream(self, request: Request, to: Forward, encoded: bool) -> Response:
+        """Send a request to another server; the body of its answer streams."""
+        sock = self.connection.adopt(self.reach(request, to))
+        return upstream.ask(sock, request, to.path, encoded=encoded)
+
+    def reach(self, request: Request, to: Forward) -> socket.socket:
+        """A connection to another server, by TLS where that is its scheme."""
+        if to.container is not None:
+            return upstream.connect_container(to.container, to.port or 0)
+        host, port = to.host or request.host, to.port or request.port
+        own = to.host is None and host == self.connection.host
+        sock = upstream.connect(self.connection.dialled if own else host, port)
+        if (to.scheme or request.scheme) == "https":
+            return upstream.secure(sock, host, self.hub.upstream_tls)
+        return sock
+
+    def send(self, entry: Exchange, response: Response) -> bool:
+        """Send it; False when the connection is over."""
+        try:
+            for piece in self.pieces(entry, response):
+                self.connection.sock.sendall(piece)
+        except BodyError:
+            self.connection.reset()
+            return False
+        except OSError as error:
+            if entry.outcome == "routed":
+                entry.note = f"the client closed before the whole response was sent ({error})"
+            return False
+        finally:
+            if response.stream is not None:
+                self.close_stream(entry, response.stream)
+        return True
+
+    def pieces(self, entry: Exchange, response: Response) -> Iterator[bytes]:
+        """What goes out; what a streamed body raises is the handler's error, and no connection's."""
+        if response.stream is not None:
+            self.connection.activity.route = entry.route  # its handler still runs
+        try:
+            date = http_date(int(entry.started))
+            yield from self.http.send(response, entry.request.method, date)
+        except GeneratorExit:
+            raise
+        except UpstreamError as error:
+            entry.note = str(error)
+            raise BodyError from error
+        except BaseException as error:  # or a response that HTTP cannot carry
+            entry.error = entry.error or error
+            raise BodyError from error
+        finally:
+            self.connection.activity.route = None
+
+    def close_stream(self, entry: Exchange, stream: object) -> None:
+        """Let a generator end its work, also where the client has not read it all."""
+        try:
+            getattr(stream, "close", lambda: None)()
+        except BaseException as error:  # of its `finally`
+            entry.error = entry.error or error
+
+
+async def await_it(awaitable: Any) -> Any:
+    """The coroutine that `asyncio.run` wants of any awaitable."""
+    return await awaitable
+
+
+def run_async(awaitable: Any) -> Any:
+    """Run an async handler to its end, on a loop of its own."""
+    return asyncio.run(await_it(awaitable))
+
+
+@lru_cache(maxsize=1024)
+def host_name(authority: str) -> str | None:
+    """The normalised host of an authority, or None where it is none."""
+    try:
+        return normalise_host(split_authority(authority)[0])
+    except AddressError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def http_date(second: int) -> str:
+    """A Date field (RFC 9110 section 6.6.1), made once a second."""
+    return formatdate(second, usegmt=True)

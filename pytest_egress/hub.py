@@ -1,0 +1,200 @@
+"""What the connections of one target share: who it is, what answers, and where everything is recorded.
+
+This module reads no socket and starts no thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import ssl
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from pytest_egress.answers import NO_SUCH_NAME
+from pytest_egress.dns import Resolver
+from pytest_egress.exchange import DnsQuery, Entry, Outcome
+from pytest_egress.ledger import Ledger, Place
+from pytest_egress.routing import Route, claimed, is_named, name_route
+
+if TYPE_CHECKING:
+    from pytest_egress.authority import Authority
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+READ_BYTES: Final = 64 * 1024
+FIRST_BYTES_KEPT: Final = 64
+WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
+
+
+class Link(Protocol):
+    """The sockets of a target's network namespace; see `DescriptorLink`."""
+
+    @property
+    def tcp(self) -> Sequence[socket.socket]:
+        """Listeners: every TCP connection of the target."""
+
+    @property
+    def dns(self) -> Sequence[socket.socket]:
+        """UDP sockets: every DNS query."""
+
+    @property
+    def packets(self) -> socket.socket:
+        """Packets of other protocols, as the kernel's log gives them."""
+
+    @property
+    def monitors(self) -> Sequence[socket.socket]:
+        """Events of what captures, for `tampering`."""
+
+    @property
+    def channel(self) -> socket.socket:
+        """At its end of file the sidecar has ended."""
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether the target has IPv6."""
+
+    def destination(self, sock: socket.socket, /) -> tuple[str, int] | None:
+        """What the client of an accepted connection dialled; None for the listener itself."""
+
+    def connect(self, port: int, timeout: float, /) -> socket.socket:
+        """A connection to a port of the target."""
+
+    def close(self) -> None:
+        """Close every socket."""
+
+
+class Site(Protocol):
+    """What the gateway knows of the target it serves."""
+
+    @property
+    def name(self) -> str:
+        """As in the ledger."""
+        ...
+
+    def place(self) -> Place:
+        """Where what it attempts now belongs."""
+        ...
+
+    def lost(self) -> None:
+        """The sidecar died under a running target."""
+        ...
+
+
+class Hub:
+    """What the connections of a target share.
+
+    Args:
+        link: The sidecar's sockets.
+        site: The target, and where its attempts belong.
+        authority: Issues the leaf certificates.
+        ledger: Where everything is recorded.
+
+    Attributes:
+        lock: Guards the names and the connections; held, nobody waits for the ledger's.
+        room: Notified when a connection has ended.
+        connections: Those that are open.
+        stopping: Whether everything is to end.
+    """
+
+    def __init__(self, link: Link, site: Site, authority: Authority, ledger: Ledger) -> None:
+        self.link, self.site, self.authority, self.ledger = link, site, authority, ledger
+        self.lock = threading.RLock()
+        self.room = threading.Condition(self.lock)
+        self.connections: set[Any] = set()
+        self.stopping = False
+        self._resolver = Resolver(ipv6=link.ipv6)
+
+    @functools.cached_property
+    def upstream_tls(self) -> ssl.SSLContext:
+        """How real servers are verified: by this machine's roots."""
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    def name(self, address: str) -> str:
+        """The name that an address was given out for, or the address itself."""
+        with self.lock:
+            return self._resolver.name(address) or address
+
+    def answer_query(self, query: bytes) -> bytes | None:
+        """Answer and record one DNS message; None where it gets no answer."""
+        place = self.site.place()
+        with self.lock:
+            reply = self._resolver.answer(query, lambda name: self._rule(place, name))
+        if reply is None:
+            return None
+        entry = DnsQuery(
+            **self.about(reply.question, None),
+            outcome="recorded",
+            route=name_route(place.tables, reply.question),
+            type=reply.type,
+            answer=reply.addresses,
+            rcode=reply.rcode,
+            note="" if reply.wire else "not answered",
+        )
+        self.record(place, entry)
+        return reply.wire or None
+
+    def _rule(self, place: Place, name: str) -> Any:
+        """What DNS says of a name: what a route does; nothing else by `dns="strict"` where none names it."""
+        route = name_route(place.tables, name)
+        if route is not None:
+            return route.answer()
+        return (
+            NO_SUCH_NAME
+            if place.window.dns == "strict" and not is_named(place.tables, name)
+            else None
+        )
+
+    def about(self, host: str, port: int | None, started: float | None = None) -> dict[str, Any]:
+        """The fields that every entry has; it began now where nothing else is known."""
+        return {
+            "container": self.site.name,
+            "started": self.ledger.now() if started is None else started,
+            "host": host,
+            "port": port,
+        }
+
+    def judge(
+        self, place: Place, host: str, port: int, at_claimed: Outcome = "unrouted"
+    ) -> dict[str, Any]:
+        """The outcome of an attempt that no handler answers, and the route that says so.
+
+        Args:
+            at_claimed: Where a route claims the address, and yet cannot answer this.
+        """
+        route = claimed(place.tables, host, port)
+        if route is None:
+            return {"outcome": "unrouted" if place.window.policy == "fail" else "blocked"}
+        if route.kind in ("block", "passthrough"):
+            return {"outcome": "blocked", "route": route}
+        return {"outcome": at_claimed}
+
+    def record(self, place: Place, entry: Entry) -> None:
+        """Put an entry into its window; what our own stop brings about is none."""
+        if self.stopping:
+            return
+        self.ledger.record(place.window, entry)
+        if entry.route is not None and entry.route.kind in WITHOUT_HANDLER:
+            self.ledger.count(entry.route, place.window, entry)
+
+    def complain(self, text: str) -> None:
+        """Fail the test, whatever else happened."""
+        with self.ledger.changed:
+            self.site.place().window.complaints.append(f"{self.site.name}: {text}")
+            self.ledger.changed.notify_all()
+
+
+def passes(place: Place, route: Route[Any] | None) -> bool:
+    """Whether what a route claims, or none does, goes to the real upstream."""
+    if route is None:
+        return place.window.policy == "passthrough"
+    return route.kind == "passthrough"
+
+
+def trace(error: BaseException) -> str:
+    """Its traceback as text."""
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,192 @@
+"""Real servers: what `forward` and `passthrough` reach, and how a request gets there and back.
+
+Names are resolved and certificates verified as this machine does it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Final
+
+import h11
+
+from pytest_egress.answers import Connectable
+from pytest_egress.errors import UpstreamError
+from pytest_egress.exchange import Headers, Request, Response, host_port
+from pytest_egress.http1 import MAX_BODY_BYTES, MAX_HEADER_BYTES, READ_BYTES, fields, raw_fields
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+CONNECT_SECONDS: Final = 5.0
+OF_A_CONNECTION: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Fields that are not forwarded, beside those that Connection lists (RFC 9110 section 7.6.1)."""
+
+
+def connect(host: str, port: int) -> socket.socket:
+    """A connection to a real server.
+
+    Raises:
+        UpstreamError: It cannot be reached.
+    """
+    try:
+        sock = socket.create_connection((host, port), CONNECT_SECONDS)
+    except OSError as error:
+        raise UpstreamError(f"{host_port(host, port)} cannot be reached: {error}") from error
+    sock.settimeout(None)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def connect_container(container: Connectable, port: int) -> socket.socket:
+    """A connection to a port of a target.
+
+    Raises:
+        UpstreamError: Nothing listens there, or it has ended.
+    """
+    try:
+        sock: socket.socket = container.connect(port)
+    except OSError as error:
+        what = f"port {port} of {container.name}"
+        raise UpstreamError(f"{what} cannot be reached: {error}") from error
+    return sock
+
+
+def secure(sock: socket.socket, host: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """TLS to a real server, verified for a host.
+
+    Raises:
+        UpstreamError: Its certificate does not hold, or it speaks no TLS; the socket is closed.
+    """
+    try:
+        sock.settimeout(CONNECT_SECONDS)
+        tls = context.wrap_socket(sock, server_hostname=host)
+    except (OSError, ValueError) as error:
+        sock.close()
+        raise UpstreamError(f"no TLS connection to {host}: {error}") from error
+    tls.settimeout(None)
+    return tls
+
+
+def ask(
+    sock: socket.socket, request: Request, prefix: str = "", *, encoded: bool = True
+) -> Response:
+    """Send a request, and give its answer, whose body streams; closing that closes the socket.
+
+    Args:
+        prefix: What goes before the path.
+        encoded: Whether the body may come compressed, as the client accepts it.
+
+    Raises:
+        UpstreamError: The server broke off, or answered what is no HTTP/1.1; the socket is closed.
+    """
+    body = Body(sock, request)
+    try:
+        head = body.exchange(outgoing(request, prefix, encoded))
+        response = Response(head.status_code, headers=end_to_end(fields(head.headers.raw_items())))
+    except (OSError, h11.ProtocolError, ValueError) as error:
+        body.close()
+        raise UpstreamError(
+            f"{request.method} {request.url}: the upstream failed: {error}"
+        ) from error
+    body.response = response
+    response.stream = body
+    return response
+
+
+def whole(response: Response, method: str) -> Response:
+    """A streamed response, read to its end."""
+    assert response.stream is not None
+    for _ in response.stream:
+        pass
+    kept = [pair for pair in response.headers.raw if pair[0].lower() != "content-length"]
+    headers = response.headers.raw if method == "HEAD" else kept
+    return Response(response.status_code, headers=headers, content=response.content)
+
+
+class Body:
+    """The body of an answer as it comes; what has come is the response's content at its end.
+
+    Attributes:
+        response: Whose body it is.
+    """
+
+    response: Response
+
+    def __init__(self, sock: socket.socket, request: Request) -> None:
+        self._sock, self._request = sock, request
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
+        self._kept = bytearray()
+
+    def exchange(self, head: h11.Request) -> h11.Response:
+        """Send the request; return the head of its answer."""
+        end = h11.EndOfMessage()
+        content = [h11.Data(data=self._request.content)] if self._request.content else []
+        self._sock.sendall(
+            b"".join(self._h11.send(event) or b"" for event in (head, *content, end))
+        )
+        while not isinstance(event := self._next(), h11.Response):  # 100 Continue, 103 Early Hints
+            if not isinstance(event, h11.InformationalResponse):
+                raise h11.RemoteProtocolError("it closed without an answer")
+        return event
+
+    def _next(self) -> object:
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            self._h11.receive_data(self._sock.recv(READ_BYTES))
+        return event
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while isinstance(event := self._next(), h11.Data):
+                piece = bytes(event.data)
+                if len(self._kept) + len(piece) <= MAX_BODY_BYTES:
+                    self._kept += piece
+                yield piece
+        except (OSError, h11.ProtocolError) as error:
+            what = f"{self._request.method} {self._request.url}"
+            raise UpstreamError(f"{what}: the upstream broke off: {error}") from error
+        finally:
+            self.close()
+        if isinstance(event, h11.EndOfMessage) and event.headers:
+            self.response.trailers = fields(event.headers.raw_items())
+
+    def close(self) -> None:
+        """Close the connection; again is harmless."""
+        self._sock.close()
+        if self._kept:
+            self.response.content = bytes(self._kept)
+
+
+def outgoing(request: Request, prefix: str, encoded: bool) -> h11.Request:
+    """The head of a request as it goes to a real server."""
+    query = f"?{request.query_string}" if request.query_string else ""
+    dropped = {"expect", "content-length"} | (set() if encoded else {"accept-encoding"})
+    headers = [(n, v) for n, v in end_to_end(request.headers).raw if n.lower() not in dropped]
+    framed = "content-length" in request.headers or "transfer-encoding" in request.headers
+    headers += [("Content-Length", str(len(request.content)))] if framed or request.content else []
+    headers += [] if encoded else [("Accept-Encoding", "identity")]
+    if "host" not in request.headers:
+        headers.insert(0, ("Host", host_port(request.host, request.port)))
+    return h11.Request(
+        method=request.method,
+        target=f"{prefix}{request.path}{query}".encode("latin-1"),
+        headers=[*raw_fields(Headers(headers)), (b"Connection", b"close")],
+    )
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """The fields that are not a connection's own."""
+    listed = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    dropped = OF_A_CONNECTION | listed
+    return Headers([(name, value) for name, value in headers.raw if name.lower() not in dropped])
