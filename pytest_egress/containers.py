@@ -29,7 +29,8 @@ from pytest_egress.declarations import container as check_container
 from pytest_egress.engine import Engine, engine_errors, explanation
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.gateway import Gateway
-from pytest_egress.ingress import CONNECT_SECONDS, Ingress, shut
+from pytest_egress.ingress import CONNECT_SECONDS, Ingress
+from pytest_egress.relay import shut
 from pytest_egress.sidecar import Sidecar
 from pytest_egress.waiting import Strategy, check_port
 

@@ -1,6 +1,6 @@
 """Reaches a target's port from the test: a loopback port whose connections go into the sidecar's namespace.
 
-Nothing is published. This module knows nothing of containers; each connection is two threads that copy.
+Nothing is published. This module knows nothing of containers; each connection is a thread that copies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-COPY_BYTES: Final = 64 * 1024
+from pytest_egress.relay import relay, shut
+
 CONNECT_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.05
 
@@ -78,33 +79,13 @@ class Ingress:
             except OSError:
                 return
             with inside:
-                if not self._enter(client, inside):
-                    return
-                back = threading.Thread(target=copy, args=(inside, client), daemon=True)
-                back.start()
-                copy(client, inside)
-                back.join()
-                with self._lock:
-                    self._open -= {client, inside}
+                if self._enter(client, inside):
+                    with contextlib.suppress(OSError):  # one side broke off: both end
+                        relay(client, inside)
+                    with self._lock:
+                        self._open -= {client, inside}
 
     def _enter(self, *sockets: socket.socket) -> bool:
         with self._lock:
             self._open.update(sockets)
             return not self._stopping
-
-
-def copy(source: socket.socket, sink: socket.socket) -> None:
-    """Copy until end of file, and pass that on."""
-    with contextlib.suppress(OSError):
-        while data := source.recv(COPY_BYTES):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-        return
-    shut(sink)  # an error on one side ends both
-    shut(source)
-
-
-def shut(sock: socket.socket) -> None:
-    """Wake whoever blocks on it."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

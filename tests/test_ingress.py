@@ -84,7 +84,7 @@ def test_closing_it_ends_connections_and_threads(ingress: Ingress, inside: socke
         with served:
             client.sendall(b"x")
             assert served.recv(1) == b"x"
-            assert threading.active_count() == before + 2
+            assert threading.active_count() == before + 1
             ingress.close()
             assert client.recv(1) == b""
             assert read_all(served) == b""
