@@ -455,6 +455,8 @@ class LoopThread:
             self.loop.run_until_complete(self._main())
         except BaseException as error:  # SystemExit of a task of the application's own
             self.errors.append(error)
+            for conversation in list(self.open):
+                conversation.cut(error)
         finally:
             self._wind_up()
 
@@ -472,19 +474,27 @@ class LoopThread:
             await asyncio.wait(tasks)
 
     def _wind_up(self) -> None:
-        """What `asyncio.run` does at its end."""
         try:
-            self.loop.run_until_complete(cancel_others())
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.run_until_complete(end_everything())
         finally:
             self.loop.close()  # from here on `begin` raises
             for conversation in list(self.open):
                 conversation.items.put(End(RuntimeError(f"{name_of(self.app)} ended its loop")))
 
 
+async def end_everything() -> None:
+    """What `asyncio.run` does at its end, and the generators that are dropped while it does."""
+    loop = asyncio.get_running_loop()
+    await cancel_others()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
+    await cancel_others()
+
+
 async def cancel_others() -> None:
     """Cancel every task but this one, and wait until they have ended."""
+    for _ in range(2):  # one to make the task that closes a dropped generator, one for it to begin
+        await asyncio.sleep(0)
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         for task in others:
             task.cancel()
@@ -594,9 +604,13 @@ class Conversation:
         """The thread has taken a piece: the application may send the next."""
         self._taken.set()
 
+    def cut(self, error: BaseException | None) -> None:
+        """It is over: by this error, or because the client has gone."""
+        self._gone, self._cut = True, self._cut or error
+
     def leave(self, cut: BaseException | None = None) -> asyncio.Task[Any]:
         """The client has gone, or this error ends it: disconnect, and cancel what does not end by itself."""
-        self._gone, self._cut = True, self._cut or cut
+        self.cut(cut)
         self._over.set()
         self._taken.set()
         if not self._leaving and (cut is not None or not self._complete):
