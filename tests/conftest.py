@@ -45,6 +45,12 @@ def roots_image(engine_client: docker.DockerClient) -> str:
     return require_image(engine_client, "roots")
 
 
+@pytest.fixture(scope="session")
+def services_image(engine_client: docker.DockerClient) -> str:
+    """The image with a Redis server, and the clients of Redis, MySQL and AWS."""
+    return require_image(engine_client, "services")
+
+
 def require_image(client: docker.DockerClient, name: str) -> str:
     """Return the tag of the test image *name*, or fail with what to type."""
     tag = f"pytest-egress-test/{name}:latest"
