@@ -25,6 +25,7 @@ from types import TracebackType
 from pytest_egress.agent import netlink
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
 from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS
+from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -117,13 +118,15 @@ class DescriptorLink:
     A forked child keeps none of them, and never shuts its parent's.
 
     Attributes:
-        tcp: Listeners, on 127.0.0.1 and, with IPv6, on ::1: every TCP connection of the target.
+        tcp: Listeners, `LISTENERS` on 127.0.0.1 and, with IPv6, as many on ::1: every TCP connection
+            of the target arrives on one of them.
         dns: UDP sockets on the same addresses: every DNS query. A plain `sendto` answers.
         packets: The NFLOG socket: what else was attempted, for `agent.packets.parse_packets`.
         monitors: Sockets that tell of changes to what captures, for `tampering`.
         channel: The connection to the agent. Nothing is ever read from it but end of file, when the
             sidecar has ended; requests for more sockets have a connection of their own.
         ipv6: Whether the namespace has IPv6.
+        frames: Whether `packets` tells of frames that a packet socket sends, too.
     """
 
     tcp: tuple[socket.socket, ...]
@@ -132,13 +135,17 @@ class DescriptorLink:
     monitors: tuple[socket.socket, ...]
     channel: socket.socket
     ipv6: bool
+    frames: bool
 
-    def __init__(self, channel: socket.socket, sockets: list[socket.socket], ipv6: bool) -> None:
-        listeners = 2 if ipv6 else 1
-        self.channel, self.ipv6 = channel, ipv6
+    def __init__(
+        self, channel: socket.socket, sockets: list[socket.socket], ipv6: bool, frames: bool
+    ) -> None:
+        families = 2 if ipv6 else 1
+        listeners = families * LISTENERS
+        self.channel, self.ipv6, self.frames = channel, ipv6, frames
         self.tcp = tuple(sockets[:listeners])
-        self.dns = tuple(sockets[listeners : 2 * listeners])
-        self.packets, *monitors, self._control = sockets[2 * listeners :]
+        self.dns = tuple(sockets[listeners : listeners + families])
+        self.packets, *monitors, self._control = sockets[listeners + families :]
         self.monitors = tuple(monitors)
         self._control.settimeout(REFILL_SECONDS)
         self._lock = threading.Lock()
@@ -166,7 +173,8 @@ class DescriptorLink:
             channel.close()
             said = text.decode("utf-8", "replace") if word == FAILED else ""
             raise LinkError(said or "The sidecar ended before it handed over its sockets.")
-        return cls(channel, sockets, b"ipv6" in text.split())
+        words = text.split()
+        return cls(channel, sockets, b"ipv6" in words, b"frames" in words)
 
     def destination(self, sock: socket.socket) -> tuple[str, int] | None:
         """What the client of an accepted connection dialled; None for the listener itself: no egress.

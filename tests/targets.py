@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import select
+import socket
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +17,43 @@ from docker.models.containers import Container
 from pytest_egress.link import DescriptorLink
 from pytest_egress.sidecar import Sidecar
 
+SECONDS = 10.0  # what is bound to happen, on however slow a machine
+
 _PREAMBLE = """
 import errno, os, socket, struct, sys, time
+OWN4, OWN6 = "10.213.0.2", "fd00:213::2"
 def attempt(action):
     try:
         return action()
     except OSError as error:
         return errno.errorcode.get(error.errno, type(error).__name__)
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+def tcp(source, destination, port, flags=2, wrong=0):
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    segment = struct.pack("!HHIIBBHHH", 4000, port, 7, 0, 5 << 4, flags, 64240, 0, 0)
+    ends = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
+    right = checksum(ends + struct.pack("!HH", 6, len(segment)) + segment)
+    return segment[:16] + struct.pack("!H", right ^ wrong) + segment[18:]
+def udp(port, data):
+    return struct.pack("!HHHH", 4000, port, 8 + len(data), 0) + data
+def ip(source, destination, protocol, content):
+    if ":" in source:
+        ends = socket.inet_pton(10, source) + socket.inet_pton(10, destination)
+        return struct.pack("!IHBB", 6 << 28, len(content), protocol, 64) + ends + content
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    return struct.pack("!BxHIBBH", 69, 20 + len(content), 0, 64, protocol, 0) + ends + content
+def raw(family, protocol, data, destination, device=b""):
+    sender = socket.socket(family, socket.SOCK_RAW, protocol)
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+    return attempt(lambda: sender.sendto(data, (destination, 0)))
+def frame(ethertype, content, device="eth0"):
+    sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sender.bind((device, 0))
+    return sender.send(b"\\2" * 6 + b"\\4" * 6 + struct.pack("!H", ethertype) + content)
 """
 
 
@@ -43,6 +75,20 @@ class Target:
         """Start the snippet and leave it running."""
         command = ["python3", "-c", _PREAMBLE + textwrap.dedent(code)]
         self.container.exec_run(command, detach=True)
+
+
+def readable(sockets: tuple[socket.socket, ...], seconds: float = SECONDS) -> socket.socket:
+    """The first of the sockets that can be read."""
+    ready, _, _ = select.select(sockets, [], [], seconds)
+    assert ready, "nothing arrived"
+    found = ready[0]
+    assert isinstance(found, socket.socket)
+    return found
+
+
+def accepted(link: DescriptorLink) -> socket.socket:
+    """The next connection of the target, on whichever listener."""
+    return readable(link.tcp).accept()[0]
 
 
 def wait_until_gone(client: docker.DockerClient, container: str) -> None:

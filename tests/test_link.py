@@ -14,11 +14,10 @@ import docker
 import pytest
 
 from pytest_egress.agent.main import FAILED, READY, send
+from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link import DescriptorLink, Rendezvous, original_destination, receive_sockets
-from tests.targets import captured_namespace, target_in
-
-SECONDS = 10.0
+from tests.targets import SECONDS, accepted, captured_namespace, target_in
 
 
 @pytest.fixture
@@ -96,20 +95,23 @@ def test_an_agent_that_gives_up_says_why(
     assert ours.fileno() == -1
 
 
-@pytest.mark.parametrize(("families", "listeners"), [(b"ipv4", 1), (b"ipv4 ipv6", 2)])
+@pytest.mark.parametrize(
+    ("words", "families"), [(b"ipv4", 1), (b"ipv4 ipv6", 2), (b"ipv4 ipv6 frames", 2)]
+)
 def test_the_sockets_arrive_in_their_places(
-    pair: tuple[socket.socket, socket.socket], families: bytes, listeners: int
+    pair: tuple[socket.socket, socket.socket], words: bytes, families: int
 ) -> None:
     ours, theirs = pair
-    kinds = [socket.SOCK_STREAM] * listeners + [socket.SOCK_DGRAM] * listeners
+    kinds = [socket.SOCK_STREAM] * families * LISTENERS + [socket.SOCK_DGRAM] * families
     netlink = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) for _ in range(3)]
     control, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sockets = [*(socket.socket(type=kind) for kind in kinds), *netlink, control]
-    send(theirs, READY + b" " + families, sockets)
+    send(theirs, READY + b" " + words, sockets)
     link = DescriptorLink.receive(ours)
     assert [sock.type for sock in (*link.tcp, *link.dns)] == kinds
     assert {sock.family for sock in (link.packets, *link.monitors)} == {socket.AF_NETLINK}
-    assert (link.ipv6, len(link.monitors)) == (listeners == 2, 2)
+    assert (link.ipv6, len(link.monitors)) == (families == 2, 2)
+    assert link.frames == (b"frames" in words)
     link.close()
     assert agent.recv(1) == b""
     agent.close()
@@ -121,8 +123,8 @@ def test_a_port_of_an_agent_that_cannot_help_is_an_os_error(
     ours, theirs = pair
     control, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     netlink = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) for _ in range(3)]
-    tcp, dns = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
-    send(theirs, READY + b" ipv4", [tcp, dns, *netlink, control])
+    tcp, dns = [socket.socket() for _ in range(LISTENERS)], socket.socket(type=socket.SOCK_DGRAM)
+    send(theirs, READY + b" ipv4", [*tcp, dns, *netlink, control])
     link = DescriptorLink.receive(ours)
     agent.send(FAILED + b" Too many open files")
     with pytest.raises(OSError, match="no socket from the sidecar: Too many open files"):
@@ -150,7 +152,7 @@ def test_capture_outlives_the_sidecar_and_end_of_file_tells(
         assert poller.poll(SECONDS * 1000)
         assert link.channel.recv(1) == b""
         target.python("socket.create_connection(('203.0.113.9', 443), 10)")
-        with link.tcp[0].accept()[0] as connection:
+        with accepted(link) as connection:
             assert original_destination(connection) == ("203.0.113.9", 443)
 
 
@@ -200,7 +202,7 @@ def test_a_forked_child_keeps_nothing_and_shuts_nothing(
             os._exit(0 if all(sock.fileno() == -1 for sock in sockets) else 1)
         assert os.waitpid(child, 0)[1] == 0
         target.python("socket.create_connection(('203.0.113.9', 443), 10)")
-        with link.tcp[0].accept()[0] as connection:
+        with accepted(link) as connection:
             assert original_destination(connection) == ("203.0.113.9", 443)
         with pytest.raises(ConnectionRefusedError):
             link.connect(9, SECONDS)

@@ -154,6 +154,62 @@ def test_a_protocol_without_a_name_is_shown_by_number() -> None:
     assert (packet.protocol_name, packet.port, packet.payload) == ("protocol 253", None, b"zz")
 
 
+def framed(ethertype: int, header: bytes, payload: bytes) -> bytes:
+    """An NFLOG message around what an Ethernet frame holds."""
+    packet = netlink.attribute(1, struct.pack("!HBx", ethertype, 0))
+    body = bytes([5, 0, 0, 213]) + packet + netlink.attribute(16, header)
+    return netlink.message(4 << 8, 0, body + netlink.attribute(9, payload))
+
+
+FRAME = bytes.fromhex("0180c200000e020202020202") + b"\0\0"
+
+
+def test_an_ip_packet_in_a_frame_is_that_packet() -> None:
+    udp = struct.pack("!HHHH", 1, 123, 12, 0) + b"time"
+    for ethertype, packet in ((0x0800, ipv4(17, "192.0.2.1", udp)), (0x86DD, ipv6(17, "::2", udp))):
+        found = only(framed(ethertype, FRAME, packet))
+        assert (found.protocol_name, found.port, found.payload) == ("UDP", 123, b"time")
+
+
+def test_an_arp_request_is_for_the_address_that_it_asks_for() -> None:
+    ends = bytes(6) + socket.inet_aton("10.213.0.2"), bytes(6) + socket.inet_aton("192.0.2.1")
+    request = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + b"".join(ends)
+    packet = only(framed(0x0806, FRAME, request))
+    assert (packet.protocol, packet.protocol_name, packet.port) == (None, "ARP", None)
+    assert (packet.destination, packet.size) == ("192.0.2.1", 28)
+
+
+@pytest.mark.parametrize(
+    ("ethertype", "payload", "name"),
+    [
+        (0x88CC, b"hello", "LLDP"),
+        (0x88B5, b"\x45" + bytes(40), "ethertype 0x88b5"),  # it only looks like IP
+        (0x0806, bytes(27), "ARP"),
+        (0x0800, b"\x45cut", "IPv4"),
+        (0x86DD, b"", "IPv6"),
+    ],
+)
+def test_a_frame_without_an_ip_packet_is_for_its_own_destination(
+    ethertype: int, payload: bytes, name: str
+) -> None:
+    packet = only(framed(ethertype, FRAME, payload))
+    assert (packet.protocol, packet.protocol_name, packet.payload) == (None, name, payload)
+    assert packet.destination == "01:80:c2:00:00:0e"
+
+
+def test_a_frame_whose_header_is_cut_is_nothing() -> None:
+    assert list(parse_packets(framed(0x88CC, FRAME[:13], b"hello"))) == []
+
+
+@given(st.integers(0, 0xFFFF), st.binary(max_size=20), st.binary(max_size=60))
+def test_a_garbled_frame_is_a_value_or_nothing(
+    ethertype: int, header: bytes, payload: bytes
+) -> None:
+    for found in parse_packets(framed(ethertype, header, payload)):
+        assert found.protocol_name
+        assert len(found.payload) <= len(payload)
+
+
 @pytest.mark.parametrize("cut", range(20))
 def test_a_packet_without_a_whole_header_is_no_packet(cut: int) -> None:
     assert list(parse_packets(record(ipv4(17, "192.0.2.1", b"")[:cut]))) == []
@@ -175,6 +231,7 @@ def test_garbage_is_values_or_nothing(data: bytes) -> None:
 def test_a_garbled_packet_is_a_value_or_nothing(data: bytes, version: int) -> None:
     packet = bytes([version << 4 | 5]) + data
     for found in parse_packets(record(packet)):
+        assert found.protocol is not None
         assert 0 <= found.protocol <= 255
         assert found.size >= 0
         assert len(found.payload) <= len(packet)

@@ -15,10 +15,11 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import Mount
 
 from pytest_egress import sidecar as module
+from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link import original_destination
 from pytest_egress.sidecar import Sidecar, agent_archive, ensure_image
-from tests.targets import captured_namespace, target_in, wait_until_gone
+from tests.targets import accepted, captured_namespace, target_in, wait_until_gone
 
 NOT_SHARED = "does not share this machine's files"
 
@@ -139,12 +140,12 @@ def test_without_ipv6_capture_goes_on(
         captured_namespace(engine_client) as (sidecar, link),
         target_in(engine_client, sidecar, clients_image) as target,
     ):
-        assert (link.ipv6, len(link.tcp), len(link.dns)) == (False, 1, 1)
+        assert (link.ipv6, len(link.tcp), len(link.dns)) == (False, LISTENERS, 1)
         assert target.python("""
             socket.create_connection(("203.0.113.9", 443), 10)
             print(attempt(lambda: socket.create_connection(("2001:db8::9", 443), 10)))
         """) in ("ENETUNREACH", "EADDRNOTAVAIL")
-        with link.tcp[0].accept()[0] as connection:
+        with accepted(link) as connection:
             assert original_destination(connection) == ("203.0.113.9", 443)
         with pytest.raises(ConnectionRefusedError):
             link.connect(9, 10)

@@ -29,7 +29,7 @@ from .netlink import (
     numbered,
     text,
 )
-from .nftables import LOG_GROUP, SNAPLEN, batch, ruleset
+from .nftables import LAST_PORT, LISTENERS, LOG_GROUP, SNAPLEN, batch, frame_ruleset, ruleset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP, _IFF_MULTICAST = 0x1, 0x8, 0x80, 0x1000
 _NEWLINK, _GETLINK, _NEWADDR, _NEWROUTE, _NEWRULE = 16, 18, 20, 24, 32
 _IFNAME = 3
 _IFA_F_NODAD = 2  # else the address is tentative for 1.6 seconds and cannot be bound
-_MAIN_TABLE, _DEVICE_TABLE = 254, 200
+_MAIN_TABLE, _LOCAL_TABLE = 254, 200
+_INVERT = 2  # FIB_RULE_INVERT
+_LAST = attribute(6, pack("=I", 9999))  # a metric: of a route that only sockets bound to it take
 _NO_IPV6 = (errno.EACCES, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _ABSENT = (
     errno.EAFNOSUPPORT,
@@ -86,26 +88,27 @@ class Capture:
     """The sockets of a namespace that captures.
 
     Attributes:
-        tcp: Listeners, on 127.0.0.1 and, with IPv6, on ::1.
-        dns: UDP sockets, likewise.
-        packets: The NFLOG socket: what is neither TCP nor DNS.
+        tcp: Listeners, `LISTENERS` on 127.0.0.1 and, with IPv6, as many on ::1.
+        dns: UDP sockets, one of each family.
+        packets: The NFLOG socket: what is neither DNS nor a TCP connection.
         monitors: Sockets that tell of changes, of nftables and of interfaces and routes.
         ipv6: Whether IPv6 is on.
+        frames: Whether the kernel can record frames that a packet socket sends.
     """
 
-    __slots__ = ("dns", "ipv6", "monitors", "packets", "tcp")
+    __slots__ = ("dns", "frames", "ipv6", "monitors", "packets", "tcp")
 
     def __init__(self) -> None:
         refuse_namespace_in_use()
-        tcp6, dns6 = _listener(_socket.AF_INET6), _dns(_socket.AF_INET6)
-        self.ipv6 = make_network(tcp6 is not None and dns6 is not None)
-        self.tcp = [_required(_listener(_socket.AF_INET))]
+        tcp6, dns6 = _listeners(_socket.AF_INET6), _dns(_socket.AF_INET6)
+        self.ipv6 = make_network(bool(tcp6 and dns6))
+        self.tcp = _listeners(_socket.AF_INET)
         self.dns = [_required(_dns(_socket.AF_INET))]
         if self.ipv6:
-            self.tcp.append(_required(tcp6))
+            self.tcp += tcp6
             self.dns.append(_required(dns6))
-        ports = [_ports(tcp, dns) for tcp, dns in zip(self.tcp, self.dns, strict=True)]
-        load_rules(ports[0], ports[1] if self.ipv6 else None)
+        ports = [_ports(tcp, dns) for tcp, dns in zip(self.tcp[::LISTENERS], self.dns, strict=True)]
+        self.frames = load_rules(ports[0], ports[1] if self.ipv6 else None)
         self.packets = _packets()
         self.monitors = [_rules_monitor(), _network_monitor()]  # last: they tell of later changes
 
@@ -229,6 +232,8 @@ def make_network(ipv6: bool) -> bool:
     families = (_socket.AF_INET, _socket.AF_INET6) if ipv6 else (_socket.AF_INET,)
     up = [_link("starting an interface", it, _IFF_UP, _IFF_UP) for it in (peer_index, index)]
     routes = [it for family in families for it in _routes(family, index)]
+    if ipv6:
+        routes.append(_default(_socket.AF_INET6, peer_index, _MAIN_TABLE, 0, 1, _LAST))
     _ask_once(ROUTE, up + routes)
     return ipv6
 
@@ -273,20 +278,32 @@ def _address(family: int, index: int) -> Request:
 
 
 def _routes(family: int, index: int) -> list[Request]:
-    """The default route, and a table where every destination is local for device-bound sockets.
+    """Default routes, and a table in which every destination is local, for two kinds of packets.
 
-    Those would otherwise wait for a neighbour that never answers.
+    What has no ports when it is routed comes from a raw socket, and so differs from a connection in
+    its outgoing interface. What is redirected from a socket bound to a device would otherwise wait
+    for a neighbour that never answers.
     """
     version4 = family == _socket.AF_INET
     universe_or_link, universe_or_host = (253, 254) if version4 else (0, 0)
-    policy = pack("=BBBBBBBBI", family, 0, 0, 0, _DEVICE_TABLE, 0, 0, 1, 0)  # fib_rule_hdr
-    policy += attribute(6, pack("=I", 100)) + attribute(17, text(INTERFACE))
-    needs = f"CONFIG_{'IP' if version4 else 'IPV6'}_MULTIPLE_TABLES"
+    loopback, prefix = (b"\x7f\0\0\0", 8) if version4 else (bytes(15) + b"\1", 128)
+    ports = attribute(24, pack("=HH", 1, LAST_PORT - 1))  # FRA_DPORT_RANGE
     return [
         _default(family, index, _MAIN_TABLE, universe_or_link, 1),
-        _default(family, index, _DEVICE_TABLE, universe_or_host, 2, attribute(7, _own(family))),
-        Request("the rule for sockets bound to a device", needs, _NEWRULE, NEW, policy),
+        _default(family, index, _LOCAL_TABLE, universe_or_host, 2, attribute(7, _own(family))),
+        _policy("what is redirected", family, prefix, 0, attribute(1, loopback)),
+        _policy("what has no ports", family, 0, _INVERT, ports),
     ]
+
+
+def _policy(what: str, family: int, prefix: int, flags: int, condition: bytes) -> Request:
+    """A rule that makes packets use the table in which all is local."""
+    body = pack("=BBBBBBBBI", family, prefix, 0, 0, _LOCAL_TABLE, 0, 0, 1, flags)  # fib_rule_hdr
+    priority = attribute(6, pack("=I", 100 + flags))
+    needs = f"CONFIG_{'IP' if family == _socket.AF_INET else 'IPV6'}_MULTIPLE_TABLES"
+    return Request(
+        f"the routing rule for {what}", needs, _NEWRULE, NEW, body + priority + condition
+    )
 
 
 def _default(
@@ -301,16 +318,27 @@ def _default(
 # ------------------------------------------------------------------ rules and sockets
 
 
-def load_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> None:
-    """Load the whole rule set in one transaction (arguments: see `ruleset`)."""
+def load_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> bool:
+    """Load the rules (arguments: see `ruleset`); return whether frames are recorded as well.
+
+    Where the kernel lacks that (CONFIG_NF_TABLES_NETDEV), a frame of a packet socket is dropped
+    unseen: no client of a service sends such, so targets are started all the same.
+    """
     _ask_once(NETFILTER, ruleset(ports4, ports6), wrap=True)
+    try:
+        _ask_once(NETFILTER, frame_ruleset(), wrap=True)
+    except Refusal as refusal:
+        if refusal.number in _ABSENT:
+            return False
+        raise
+    return True
 
 
-def _bound(family: int, kind: int) -> Socket | None:
+def _bound(family: int, kind: int, port: int = 0) -> Socket | None:
     """A socket on the family's loopback address; None where IPv6 is disabled."""
     try:
         sock = _socket.socket(family, kind)
-        sock.bind(("127.0.0.1" if family == _socket.AF_INET else "::1", 0))
+        sock.bind(("127.0.0.1" if family == _socket.AF_INET else "::1", port))
     except OSError as error:
         if family == _socket.AF_INET6 and error.errno in _NO_IPV6:
             return None
@@ -318,11 +346,22 @@ def _bound(family: int, kind: int) -> Socket | None:
     return sock
 
 
-def _listener(family: int) -> Socket | None:
-    sock = _bound(family, _socket.SOCK_STREAM)
-    if sock is not None:
-        sock.listen(BACKLOG)
-    return sock
+def _listeners(family: int) -> list[Socket]:
+    """`LISTENERS` of them, on consecutive ports; none where IPv6 is disabled."""
+    while first := _bound(family, _socket.SOCK_STREAM):
+        port = first.getsockname()[1]
+        try:
+            more = [
+                _required(_bound(family, _socket.SOCK_STREAM, it))
+                for it in range(port + 1, port + LISTENERS)
+            ]
+        except (OSError, OverflowError):  # one is taken, or past the last port
+            continue
+        listeners = [first, *more]
+        for sock in listeners:
+            sock.listen(BACKLOG)
+        return listeners
+    return []
 
 
 def _dns(family: int) -> Socket | None:

@@ -78,8 +78,12 @@ def hand_over(link: Socket) -> Socket:
     """
     capture = Capture()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    families = b"ipv4 ipv6" if capture.ipv6 else b"ipv4"
-    send(link, READY + b" " + families, [*capture.sockets(), theirs])
+    words = [READY, b"ipv4"]
+    if capture.ipv6:
+        words.append(b"ipv6")
+    if capture.frames:
+        words.append(b"frames")
+    send(link, b" ".join(words), [*capture.sockets(), theirs])
     return ours
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _socket import AF_INET, AF_INET6, inet_pton
 from struct import pack
 
-from .addresses import ADDRESS4, ADDRESS6
+from .addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
 from .netlink import APPEND, CREATE, NEW, Request, attribute, message, nest, text
 
 TYPE_CHECKING = False
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 
 TABLE = "egress"
 LOG_GROUP = 213
-"""The NFLOG group of what is not TCP and not DNS."""
+"""The NFLOG group of what is neither DNS nor a TCP connection."""
+
+LISTENERS = 8
+"""Consecutive TCP ports of one family that connections are spread over. With a single one a
+connection waits for its predecessors' TIME_WAIT when some 50,000 have been closed by the server."""
 
 SNAPLEN = 2048
 """Bytes of such a packet that are recorded: more than any that fits an Ethernet frame."""
+
+LAST_PORT = 65535
+"""The one port that a routing rule cannot match: a raw segment for it is taken for a connection."""
 
 RESOLVERS = (b"\x7f\0\0\x0b", b"\x7f\0\0\x35")
 """127.0.0.11 and 127.0.0.53: where engines and systemd put a resolver, inside 127.0.0.0/8 but not
@@ -30,16 +37,18 @@ the target's own. Every other loopback address, 127.0.0.1:53 too, stays with the
 _OWN4, _OWN6 = inet_pton(AF_INET, ADDRESS4), inet_pton(AF_INET6, ADDRESS6)
 _LOOPBACK6 = inet_pton(AF_INET6, "::1")
 
-NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 0, 1, 2, 10
-IGMP, TCP, UDP, ICMPV6 = 2, 6, 17, 58
+NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_NETDEV, NFPROTO_IPV6 = 0, 1, 2, 5, 10
+ICMP, IGMP, TCP, UDP, ICMPV6 = 1, 2, 6, 17, 58
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_HOOK_OUTPUT = 3
+_HOOK_OUTPUT, _HOOK_INGRESS = 3, 0
 _PRIORITY_DSTNAT, _PRIORITY_FILTER = -100, 0
 _EQUAL, _DIFFERENT = 0, 1
 _DNAT_STATUS = 32  # IPS_DST_NAT
+_SYN = 2
+_DROP, _ACCEPTED, _GOTO = 0, 1, -4  # NF_DROP, NF_ACCEPT, NFT_GOTO
 
 
 def batch(requests: Sequence[bytes]) -> bytes:
@@ -49,24 +58,35 @@ def batch(requests: Sequence[bytes]) -> bytes:
 
 
 def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:
-    """The table, its two chains and their rules.
+    """The table for what sockets send: its three chains and their rules.
 
     Args:
-        ports4: The ports of the TCP and of the DNS socket on 127.0.0.1.
+        ports4: The first port of the TCP listeners and that of the DNS socket on 127.0.0.1.
         ports6: Those on ::1, or None where IPv6 is disabled.
     """
     return [
-        _request(
-            "the table inet egress", "NF_TABLES_INET", _NEWTABLE, NEW, attribute(1, text(TABLE))
-        ),
+        _table("inet", NFPROTO_INET),
         _chain("redirect", "nat", _PRIORITY_DSTNAT, "NFT_NAT"),
         *_redirect_rules(ports4, ports6),
+        _request("the nftables chain", "NF_TABLES", _NEWCHAIN, NEW, _named("refuse")),
         _chain("record", "filter", _PRIORITY_FILTER, "NF_TABLES_INET"),
         *_record_rules(),
+        *_refuse_rules(),
     ]
 
 
-# ------------------------------------------------------------------ what the two chains hold
+def frame_ruleset() -> list[Request]:
+    """The table for frames that a packet socket sends: they pass by every hook of a sender's.
+
+    Nothing else reaches the other end of either interface, so whatever does is recorded.
+    """
+    return [
+        _table("netdev", NFPROTO_NETDEV),
+        *(it for device in (PEER, INTERFACE) for it in _frame_chain(device)),
+    ]
+
+
+# ------------------------------------------------------------------ what the chains hold
 
 
 def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:
@@ -74,29 +94,65 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
     rules = []
     for resolver in RESOLVERS:
         rules.append(_redirect("resolver DNS over UDP", _to_ipv4(resolver) + _is_dns(UDP), dns4))
-        rules.append(_redirect("resolver DNS over TCP", _to_ipv4(resolver) + _is_dns(TCP), tcp4))
+        rules.append(
+            _redirect("resolver DNS over TCP", _to_ipv4(resolver) + _is_dns(TCP), tcp4, LISTENERS)
+        )
     rules += _accept_own("redirect")
+    # No answer would reach the sender, a raw socket or one bound to the peer: let it be recorded.
+    for sender in (_by_way_of("lo") + _to_last_port(_DIFFERENT), _by_way_of(PEER)):
+        expressions = _protocol(TCP) + sender + _ACCEPT
+        rules.append(_rule("redirect", "no connection", "NF_TABLES", expressions))
     rules.append(_redirect("IPv4 DNS", _family(NFPROTO_IPV4) + _is_dns(UDP), dns4))
-    rules.append(_redirect("IPv4 TCP", _family(NFPROTO_IPV4) + _protocol(TCP), tcp4))
+    rules.append(_redirect("IPv4 TCP", _family(NFPROTO_IPV4) + _protocol(TCP), tcp4, LISTENERS))
     if ports6 is not None:
         tcp6, dns6 = ports6
         rules.append(_redirect("IPv6 DNS", _family(NFPROTO_IPV6) + _is_dns(UDP), dns6))
-        rules.append(_redirect("IPv6 TCP", _family(NFPROTO_IPV6) + _protocol(TCP), tcp6))
+        rules.append(_redirect("IPv6 TCP", _family(NFPROTO_IPV6) + _protocol(TCP), tcp6, LISTENERS))
     return rules
 
 
 def _record_rules() -> list[Request]:
-    icmpv6_type = _protocol(ICMPV6) + _payload(_TRANSPORT, 0, 1)
+    refuse = _verdict(_GOTO, attribute(2, text("refuse")))
     return [
         _rule("record", "what was redirected", "NFT_CT", _was_redirected() + _ACCEPT),
         *_accept_own("record"),
+        _rule("record", "what a process sends", "NF_TABLES", _meta(_SKUID) + refuse),
         # The kernel's own packets: nobody asked for them, and none of them leaves.
-        _rule("record", "IGMP", "NF_TABLES", _protocol(IGMP) + _ACCEPT),
-        _rule("record", "neighbours", "NF_TABLES", icmpv6_type + _in_range(130, 137) + _ACCEPT),
-        _rule("record", "MLDv2", "NF_TABLES", icmpv6_type + _compare(bytes([143])) + _ACCEPT),
-        _rule("record", "log", "NFT_LOG", _log()),
-        _rule("record", "reset of TCP", "NFT_REJECT_INET", _protocol(TCP) + _reject(1)),
-        _rule("record", "rejection", "NFT_REJECT_INET", _reject(2, 1)),
+        *(
+            _rule("record", "kernel", "NF_TABLES", it)
+            for it in map(_kernels_own, (ICMP, IGMP, ICMPV6))
+        ),
+        _rule("record", "the rest", "NF_TABLES", refuse),
+    ]
+
+
+def _refuse_rules() -> list[Request]:
+    tcp = _protocol(TCP)
+    strays = (tcp + _by_way_of("lo", _DIFFERENT), tcp + _to_last_port())
+    return [
+        # Of a connection that is over and was recorded when it began.
+        *(
+            _rule("refuse", "stray", "NFT_REJECT_INET", it + _tcp_flag(_SYN, 0) + _reject(1))
+            for it in strays
+        ),
+        _rule("refuse", "log", "NFT_LOG", _log()),
+        # An answer by way of the peer or to a false source would itself look like an attempt.
+        _rule("refuse", "peer", "NF_TABLES", _by_way_of(PEER) + _verdict(_DROP)),
+        _rule("refuse", "false IPv4 source", "NF_TABLES", _not_from_ipv4(_OWN4) + _verdict(_DROP)),
+        _rule("refuse", "false IPv6 source", "NF_TABLES", _not_from_ipv6(_OWN6) + _verdict(_DROP)),
+        _rule("refuse", "reset of TCP", "NFT_REJECT_INET", tcp + _reject(1)),
+        _rule("refuse", "rejection", "NFT_REJECT_INET", _reject(2, 1)),
+    ]
+
+
+def _frame_chain(device: str) -> list[Request]:
+    hook = _hook(_HOOK_INGRESS, 0, attribute(3, text(device)))
+    drop = attribute(5, pack("!I", _DROP))
+    body = _named(device) + hook + attribute(7, text("filter")) + drop
+    what, needs = "the nftables chain for frames", "NF_TABLES_NETDEV"
+    return [
+        _request(what, needs, _NEWCHAIN, NEW, body, NFPROTO_NETDEV),
+        _rule(device, "log of frames", "NFT_LOG", _log(), NFPROTO_NETDEV),
     ]
 
 
@@ -110,44 +166,70 @@ def _accept_own(chain: str) -> list[Request]:
 # ------------------------------------------------------------------ messages
 
 
-def _request(what: str, needs: str, kind: int, flags: int, body: bytes) -> Request:
-    header = pack("!BBH", NFPROTO_INET, 0, 0)
+def _request(
+    what: str, needs: str, kind: int, flags: int, body: bytes, family: int = NFPROTO_INET
+) -> Request:
+    header = pack("!BBH", family, 0, 0)
     needs = f"nf_tables NAT (CONFIG_{needs})"
     return Request(what, needs, _SUBSYSTEM << 8 | kind, flags, header + body)
 
 
+def _table(name: str, family: int) -> Request:
+    what, needs = f"the table {name} {TABLE}", f"NF_TABLES_{name.upper()}"
+    return _request(what, needs, _NEWTABLE, NEW, attribute(1, text(TABLE)), family)
+
+
+def _named(chain: str) -> bytes:
+    return attribute(1, text(TABLE)) + attribute(3, text(chain))
+
+
+def _hook(number: int, priority: int, more: bytes = b"") -> bytes:
+    return nest(4, attribute(1, pack("!I", number)), attribute(2, pack("!i", priority)), more)
+
+
 def _chain(name: str, kind: str, priority: int, needs: str) -> Request:
-    hook = nest(4, attribute(1, pack("!I", _HOOK_OUTPUT)), attribute(2, pack("!i", priority)))
-    body = attribute(1, text(TABLE)) + attribute(3, text(name)) + hook + attribute(7, text(kind))
+    body = _named(name) + _hook(_HOOK_OUTPUT, priority) + attribute(7, text(kind))
     return _request(f"the nftables chain of type {kind}", needs, _NEWCHAIN, NEW, body)
 
 
-def _rule(chain: str, what: str, needs: str, expressions: bytes) -> Request:
+def _rule(
+    chain: str, what: str, needs: str, expressions: bytes, family: int = NFPROTO_INET
+) -> Request:
     body = attribute(1, text(TABLE)) + attribute(2, text(chain)) + nest(4, expressions)
-    return _request(f"the nftables rule ({what})", needs, _NEWRULE, CREATE | APPEND, body)
+    return _request(f"the nftables rule ({what})", needs, _NEWRULE, CREATE | APPEND, body, family)
 
 
-def _redirect(what: str, condition: bytes, port: int) -> Request:
-    load_port = _expression(
-        "immediate", attribute(1, _REGISTER), nest(2, attribute(1, pack("!H", port)))
+def _redirect(what: str, condition: bytes, port: int, ports: int = 1) -> Request:
+    """Redirect to one of so many consecutive ports; the kernel chooses."""
+    to_ports = (
+        _load(_REGISTER, pack("!H", port))
+        + _load(_REGISTER_2, pack("!H", port + ports - 1))
+        + _expression("redir", attribute(1, _REGISTER), attribute(2, _REGISTER_2))
     )
-    to_port = load_port + _expression("redir", attribute(1, _REGISTER))
-    return _rule("redirect", f"redirect of {what}", "NFT_REDIR", condition + to_port)
+    return _rule("redirect", f"redirect of {what}", "NFT_REDIR", condition + to_ports)
 
 
 # ------------------------------------------------------------------ expressions
 
-_REGISTER = pack("!I", 1)  # NFT_REG_1, the only one that is needed
+_REGISTER, _REGISTER_2 = pack("!I", 1), pack("!I", 2)  # NFT_REG_1, NFT_REG_2
 _NETWORK, _TRANSPORT = 1, 2  # payload bases: the IP header, the header after it
+_OIFNAME, _SKUID, _NFPROTO, _L4PROTO = 7, 10, 15, 16  # NFT_META_*
 
 
 def _expression(name: str, *parts: bytes) -> bytes:
     return nest(1, attribute(1, text(name)), nest(2, *parts))
 
 
-_ACCEPT = _expression(
-    "immediate", attribute(1, pack("!I", 0)), nest(2, nest(2, attribute(1, pack("!I", 1))))
-)
+def _load(register: bytes, data: bytes) -> bytes:
+    return _expression("immediate", attribute(1, register), nest(2, attribute(1, data)))
+
+
+def _verdict(code: int, chain: bytes = b"") -> bytes:
+    verdict = nest(2, attribute(1, pack("!i", code)), chain)
+    return _expression("immediate", attribute(1, pack("!I", 0)), nest(2, verdict))
+
+
+_ACCEPT = _verdict(_ACCEPTED)
 
 
 def _compare(data: bytes, operator: int = _EQUAL) -> bytes:
@@ -156,13 +238,6 @@ def _compare(data: bytes, operator: int = _EQUAL) -> bytes:
         attribute(1, _REGISTER),
         attribute(2, pack("!I", operator)),
         nest(3, attribute(1, data)),
-    )
-
-
-def _in_range(first: int, last: int) -> bytes:
-    low, high = nest(3, attribute(1, bytes([first]))), nest(4, attribute(1, bytes([last])))
-    return _expression(
-        "range", attribute(1, _REGISTER), attribute(2, pack("!I", _EQUAL)), low, high
     )
 
 
@@ -181,11 +256,11 @@ def _meta(key: int) -> bytes:
 
 
 def _family(number: int) -> bytes:
-    return _meta(15) + _compare(bytes([number]))  # meta nfproto
+    return _meta(_NFPROTO) + _compare(bytes([number]))
 
 
 def _protocol(number: int) -> bytes:
-    return _meta(16) + _compare(bytes([number]))  # meta l4proto
+    return _meta(_L4PROTO) + _compare(bytes([number]))
 
 
 def _is_dns(protocol: int) -> bytes:
@@ -200,17 +275,46 @@ def _to_ipv6(address: bytes) -> bytes:
     return _family(NFPROTO_IPV6) + _payload(_NETWORK, 24, 16) + _compare(address)
 
 
-def _was_redirected() -> bytes:
-    status = _expression("ct", attribute(1, _REGISTER), attribute(2, pack("!I", 2)))
-    only_dnat = _expression(
+def _not_from_ipv4(address: bytes) -> bytes:
+    return _family(NFPROTO_IPV4) + _payload(_NETWORK, 12, 4) + _compare(address, _DIFFERENT)
+
+
+def _not_from_ipv6(address: bytes) -> bytes:
+    return _family(NFPROTO_IPV6) + _payload(_NETWORK, 8, 16) + _compare(address, _DIFFERENT)
+
+
+def _by_way_of(interface: str, operator: int = _EQUAL) -> bytes:
+    """By outgoing interface: "lo", before any redirect, is where `capture` routes raw sockets."""
+    return _meta(_OIFNAME) + _compare(interface.encode().ljust(16, b"\0"), operator)
+
+
+def _to_last_port(operator: int = _EQUAL) -> bytes:
+    return _payload(_TRANSPORT, 2, 2) + _compare(pack("!H", LAST_PORT), operator)
+
+
+def _kernels_own(protocol: int) -> bytes:
+    """Joins, neighbours, errors: comes after what a process sends."""
+    return _protocol(protocol) + _verdict(_DROP)
+
+
+def _masked(mask: bytes) -> bytes:
+    return _expression(
         "bitwise",
         attribute(1, _REGISTER),
         attribute(2, _REGISTER),
-        attribute(3, pack("!I", 4)),
-        nest(4, attribute(1, pack("=I", _DNAT_STATUS))),
-        nest(5, attribute(1, bytes(4))),
+        attribute(3, pack("!I", len(mask))),
+        nest(4, attribute(1, mask)),
+        nest(5, attribute(1, bytes(len(mask)))),
     )
-    return status + only_dnat + _compare(bytes(4), _DIFFERENT)
+
+
+def _tcp_flag(flag: int, value: int) -> bytes:
+    return _payload(_TRANSPORT, 13, 1) + _masked(bytes([flag])) + _compare(bytes([value]))
+
+
+def _was_redirected() -> bytes:
+    status = _expression("ct", attribute(1, _REGISTER), attribute(2, pack("!I", 2)))
+    return status + _masked(pack("=I", _DNAT_STATUS)) + _compare(bytes(4), _DIFFERENT)
 
 
 def _log() -> bytes:

@@ -1,4 +1,4 @@
-"""The packets that NFLOG tells of, taken apart: what was attempted besides TCP and DNS. Sans-IO.
+"""The packets that NFLOG tells of, taken apart: attempts besides DNS and connections. Sans-IO.
 
 Read by the test process only; the agent never imports it. Whatever the bytes, it yields values or
 nothing: the packets come from the container under test.
@@ -32,8 +32,21 @@ PROTOCOL_NAMES = {
 }
 """Names of IANA's protocol numbers, as people write them."""
 
+ETHERTYPE_NAMES = {
+    0x0004: "IEEE 802.2",  # the kernel's number (ETH_P_802_2): such a frame has a length instead
+    0x0800: "IPv4",
+    0x0806: "ARP",
+    0x8863: "PPPoE",
+    0x8864: "PPPoE",
+    0x86DD: "IPv6",
+    0x88CC: "LLDP",
+}
+"""Names of IEEE's ethertypes, for frames that hold no IP packet, or none that is whole."""
+
 _PACKET = 4 << 8  # NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET
-_PAYLOAD, _SEQUENCE = 9, 12  # NFULA_PAYLOAD, NFULA_SEQ
+_HEADER, _PAYLOAD, _SEQUENCE, _FRAME_HEADER = 1, 9, 12, 16  # NFULA_*
+_ARP, _IP = 0x0806, (0x0800, 0x86DD)
+_FRAME_HEADER_BYTES, _ARP_BYTES = 14, 28  # IEEE 802.3; RFC 826 for IPv4 on Ethernet
 _HAVE_PORTS = (TCP, UDP, DCCP, SCTP, UDPLITE)
 _HEADER_BYTES = {ICMP: 8, UDP: 8, ICMPV6: 8, SCTP: 12, UDPLITE: 8}
 _EXTENSIONS = (0, 43, 60)  # RFC 8200: hop-by-hop options, routing, destination options
@@ -44,21 +57,26 @@ _FRAGMENT = 44
 class Packet:
     """One packet that was recorded and rejected.
 
+    One of TCP comes from a raw or packet socket, or had no address to come from: each connection is
+    accepted instead, and what sockets send once it is over is not recorded.
+
     Attributes:
         sequence: Its number; a gap means that packets were lost. None where the kernel gave none.
-        protocol: The protocol number (IANA), after IPv6 extension headers.
-        protocol_name: Its name, such as "UDP", or "protocol 253" for one without.
+        protocol: The protocol number (IANA), after IPv6 extension headers; None for what is not IP.
+        protocol_name: Its name, such as "UDP", or "protocol 253" for one without; of what is not IP
+            that of the ethertype, such as "ARP" or "ethertype 0x88b5".
         source_port: The port it came from; None for a protocol without ports.
-        destination: The address it was for.
+        destination: The address it was for, of ARP the one that is asked for; of what has no IP
+            address that of the Ethernet frame.
         port: The port it was for; None for a protocol without ports.
-        size: Bytes of the IP payload, transport header included.
+        size: Bytes of the IP payload, transport header included; of a frame all that was recorded.
         payload: The first bytes after the transport header, as many as were recorded.
         type: The ICMP type; None for other protocols.
         code: The ICMP code; None for other protocols.
     """
 
     sequence: int | None
-    protocol: int
+    protocol: int | None
     protocol_name: str
     source_port: int | None
     destination: str
@@ -75,13 +93,33 @@ def parse_packets(data: bytes) -> Iterator[Packet]:
         if kind != _PACKET:
             continue
         found = attributes(body[4:])
-        packet = _ip(found.get(_PAYLOAD, b""), _number(found.get(_SEQUENCE, b"")))
+        payload, sequence = found.get(_PAYLOAD, b""), _number(found.get(_SEQUENCE, b""))
+        ethertype = int.from_bytes(found[_HEADER][:2], "big") if _HEADER in found else 0
+        packet = _ip(payload, sequence) if not ethertype or ethertype in _IP else None
+        packet = packet or _frame(ethertype, found.get(_FRAME_HEADER, b""), payload, sequence)
         if packet is not None:
             yield packet
 
 
 def _number(data: bytes) -> int | None:
     return int.from_bytes(data, "big") if len(data) == 4 else None
+
+
+def _frame(ethertype: int, header: bytes, payload: bytes, sequence: int | None) -> Packet | None:
+    """What is known by its frame only, or None for what came without one."""
+    if len(header) < _FRAME_HEADER_BYTES:
+        return None
+    asked = ethertype == _ARP and len(payload) >= _ARP_BYTES
+    return Packet(
+        sequence=sequence,
+        protocol=None,
+        protocol_name=ETHERTYPE_NAMES.get(ethertype, f"ethertype 0x{ethertype:04x}"),
+        source_port=None,
+        destination=str(IPv4Address(payload[24:28])) if asked else header[:6].hex(":"),
+        port=None,
+        size=len(payload),
+        payload=payload,
+    )
 
 
 def _ip(data: bytes, sequence: int | None) -> Packet | None:
