@@ -63,6 +63,7 @@ class HttpServer:
         self.connection = connection
         self.hub, self.ledger = connection.hub, connection.ledger
         self.http = Http1()
+        self._asked: Request
 
     def serve(self) -> None:
         """Serve one request after the other."""
@@ -135,7 +136,7 @@ class HttpServer:
         except (OSError, h11.RemoteProtocolError) as error:
             text = f"the body broke off after {len(self.http.body_so_far)} bytes ({error})"
             return self.refuse_body(head, 400, text, at_claimed="recorded")
-        request = self.request(head, body, trailers)
+        request = self._asked = self.request(head, body, trailers)
         entry = self.entry(request, {"outcome": "unrouted"})
         response = self.respond(entry, head)
         entry.response, entry.duration = response, self.ledger.now() - entry.started
@@ -297,7 +298,7 @@ class HttpServer:
         if to.container is not None:
             return upstream.connect_container(to.container, to.port or 0)
         host, port = to.host or request.host, to.port or request.port
-        own = to.host is None and host == self.connection.host
+        own = to.host is None and host == self._asked.host  # no handler has changed it
         sock = upstream.connect(self.connection.dialled if own else host, port)
         if (to.scheme or request.scheme) == "https":
             return upstream.secure(sock, host, self.hub.upstream_tls)

@@ -19,7 +19,7 @@ import trustme
 
 from pytest_egress.authority import Authority
 from pytest_egress.declarations import CHECKS
-from pytest_egress.exchange import DnsQuery, Entry, Exchange
+from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.gateway import Gateway
 from pytest_egress.ledger import Ledger, Place, Window
 from pytest_egress.routing import Declaration, Kind, Route, RouteTable
@@ -81,6 +81,19 @@ class Stage:
 
     def http(self, address: str, handler: object = None, **options: Any) -> Route[Any]:
         return self.route("intercept_http", address, handler, **options)
+
+    def tcp(self, address: str, handler: object = None, **options: Any) -> Route[TcpConnection]:
+        return self.route("intercept_tcp", address, handler, **options)
+
+    def tls_route(
+        self, address: str, handler: object = None, **options: Any
+    ) -> Route[TcpConnection]:
+        return self.route("intercept_tls", address, handler, **options)
+
+    def next_window(self) -> Window:
+        with self.ledger.changed:
+            self.window = Window()
+        return self.window
 
     def dial(self, address: str = ADDRESS, port: int = 443) -> socket.socket:
         return self.open.enter_context(self.link.dial(address, port))
