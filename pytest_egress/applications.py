@@ -493,12 +493,17 @@ async def end_everything() -> None:
 
 async def cancel_others() -> None:
     """Cancel every task but this one, and wait until they have ended."""
-    for _ in range(2):  # one to make the task that closes a dropped generator, one for it to begin
-        await asyncio.sleep(0)
-    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+    while others := await other_tasks():
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+
+async def other_tasks() -> set[asyncio.Task[Any]]:
+    """Every task but this one. A generator that was dropped is closed by a task, which has begun by then."""
+    for _ in range(2):  # one turn to make that task, one for it to begin
+        await asyncio.sleep(0)
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 class Lifespan:
