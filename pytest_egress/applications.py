@@ -369,10 +369,8 @@ class AsgiApplication(Application):
         return f"asgi({self.app!r})"
 
 
-ASGI: Final = {
-    "version": "3.0",
-    "spec_version": "2.3",
-}  # 2.3: frameworks listen for http.disconnect
+# By 2.3, and no more by 2.4, frameworks end a stream at http.disconnect, and not with the next piece.
+ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 def scope_of(request: Request, state: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import flask
 import pytest
 from botocore.awsrequest import AWSResponse  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from starlette.applications import Starlette
@@ -279,6 +279,7 @@ def quoted(data: bytes) -> str:
     return "".join(f"%{byte:02X}" if byte % 3 or byte in b"?#% " else chr(byte) for byte in data)
 
 
+@settings(deadline=None)
 @given(method=METHOD, path=BYTES, query=BYTES, fields=FIELDS, content=BYTES)
 def test_whatever_is_sent_arrives_in_a_wsgi_application(
     method: str, path: bytes, query: bytes, fields: list[tuple[str, str]], content: bytes
@@ -644,6 +645,7 @@ def test_the_scope_is_whole() -> None:
 def test_whatever_is_sent_arrives_in_an_asgi_application() -> None:
     app = AsgiRecorder()
 
+    @settings(deadline=None)
     @given(method=METHOD, path=st.text(max_size=20), query=BYTES, fields=FIELDS, content=BYTES)
     def arrives(
         method: str, path: str, query: bytes, fields: list[tuple[str, str]], content: bytes
