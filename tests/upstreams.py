@@ -1,0 +1,125 @@
+"""Real servers on loopback for what is let through, under names that only this process knows, and Redis's protocol."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import trustme
+
+from pytest_egress.containers import CompletedContainer
+
+
+def succeed(result: CompletedContainer) -> str:
+    """The output of a command that succeeded, stripped."""
+    assert result.exit_code == 0, result.stdout + result.stderr
+    return result.stdout.strip()
+
+
+def name_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every name below .test lead this process to its own loopback."""
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *args: Any, **options: Any) -> Any:
+        return real("127.0.0.1" if str(host).endswith(".test") else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+class Upstream:
+    """An HTTP server that tells what it was asked.
+
+    Attributes:
+        port: On 127.0.0.1.
+        asked: Paths, in order.
+    """
+
+    def __init__(self, leaf: trustme.LeafCert | None = None) -> None:
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                body = json.dumps({"real": self.path, "host": self.headers["Host"]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.asked = asked
+        self._server = Server(("127.0.0.1", 0), Handler)
+        if leaf is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            leaf.configure_cert(context)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.port = int(self._server.server_address[1])
+
+    def __enter__(self) -> Upstream:
+        threading.Thread(target=self._server.serve_forever, args=[0.02], daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Server(ThreadingHTTPServer):
+    """Threads that end by themselves, and say nothing when a client distrusts them."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
+@contextmanager
+def tcp_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port of a server on 127.0.0.1 that gives each connection to a function, on a thread of its own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run(sock: socket.socket) -> None:
+        with sock:
+            serve(sock)
+
+    def accept() -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:  # it has ended
+                return
+            threading.Thread(target=run, args=[sock], daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
+
+
+def speak_redis(sock: socket.socket, answer: Callable[..., str]) -> None:
+    """Be a Redis server: what the function returns for the words of each command goes out as a string."""
+    with sock.makefile("rwb") as stream:
+        while head := stream.readline():
+            words = []
+            for _ in range(int(head[1:])):
+                size = int(stream.readline()[1:])
+                words.append(stream.read(size + 2)[:-2].decode())
+            stream.write(f"+{answer(*words)}\r\n".encode())
+            stream.flush()
