@@ -5,6 +5,7 @@ Knows nothing of pytest: `with Egress() as egress:` works anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -475,8 +476,9 @@ class Egress:
             if self in self.session.scopes:
                 self.session.scopes.remove(self)
         self.session.revise()
-        for route in self.routes:
-            route.release()
+        with contextlib.ExitStack() as releases:  # one that fails keeps no other held
+            for route in self.routes:
+                releases.callback(route.release)
 
     def __enter__(self) -> Egress:
         self._window = self.session.open_window()

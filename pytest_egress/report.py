@@ -87,12 +87,10 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
         container: Who made it, where there are several.
     """
     who = f"  of {container}" if container else ""
-    times = f"  ({count} times)" if count > 1 else ""
-    lines = [f"  {entry!s}{who}{times}", *prose(entry.note, DETAIL)]
-    if isinstance(entry, Exchange):
-        lines += [DETAIL + line for line in near_lines(entry.near)]
-        if entry.note:
-            return lines  # refused for its form: no route would help
+    lines = [f"  {entry}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
+    lines += [DETAIL + line for line in near_lines(entry.near)]
+    if isinstance(entry, Exchange) and entry.note:
+        return lines  # refused for its form: no route would help
     verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
     return [*lines, f"{DETAIL}{verb}: {remedy(entry)}"]
 
@@ -132,7 +130,7 @@ def never_called_text(
         lines += ["", f"  {route_line(route)}"]
         lines += [f"{DETAIL}called {count_of(route)}"] if seldom else []
         for entry in close_to(route, entries):
-            lines += [f"{DETAIL}{entry!s}", *prose(entry.note, DETAIL + "    ")]
+            lines += [f"{DETAIL}{entry}", *prose(entry.note, DETAIL + "    ")]
     return "\n".join([*lines, "", *advice(routes, entries, any_container=any_container)])
 
 
@@ -177,7 +175,7 @@ def handler_error_text(exchange: Exchange | TcpConnection) -> str:
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
     said = str(error).partition("\n")[0]  # the traceback has the rest
     text = f"{who} raised {type(error).__name__}: {said}".rstrip(": ")
-    return f"{text}\n  for {exchange!s} of {exchange.container}"
+    return f"{text}\n  for {exchange} of {exchange.container}"
 
 
 def ledger_lines(entries: Iterable[Entry]) -> list[str]:
@@ -199,7 +197,7 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
 def outcome_text(entry: Entry) -> str:
     """An entry's line in the timeline."""
     if isinstance(entry, DnsQuery):
-        return f"DNS {entry!s} -> {', '.join(entry.answer) or entry.rcode}"
+        return f"DNS {entry} -> {', '.join(entry.answer) or entry.rcode}"
     what = str(entry)
     if isinstance(entry, Exchange):
         what = exchange_text(entry)
@@ -257,14 +255,14 @@ def times_text(count: int) -> str:
 
 def unrouted_body(exchange: Exchange) -> str:
     """The 502 of a request that no route answers."""
-    lines = [f"pytest-egress: no route answers {exchange!s}"]
+    lines = [f"pytest-egress: no route answers {exchange}"]
     return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
 
 
 def blocked_body(exchange: Exchange) -> str:
     """The 502 of a request that is blocked."""
     why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
-    return f"pytest-egress: {exchange!s} is blocked by {why}\n"
+    return f"pytest-egress: {exchange} is blocked by {why}\n"
 
 
 def failed_upstream_body(exchange: Exchange) -> str:
@@ -274,7 +272,7 @@ def failed_upstream_body(exchange: Exchange) -> str:
 
 def refused_body(exchange: Exchange) -> str:
     """The 421 of a request whose Host is another's."""
-    return f"pytest-egress: {exchange!s}: {exchange.note}\n"
+    return f"pytest-egress: {exchange}: {exchange.note}\n"
 
 
 def handler_error_body(exchange: Exchange) -> str:

@@ -17,7 +17,7 @@ import pytest
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once in a process.
 import pytest_egress.egress  # noqa: F401
 from pytest_egress import plugin
-from pytest_egress.ledger import POLICIES
+from pytest_egress.ledger import NAME_POLICIES, POLICIES
 
 GATEWAY: Final = '''
 """Records and answers requests as the gateway does, without a container."""
@@ -951,10 +951,30 @@ def test_beside_a_malformed_marker_a_named_test_runs(run: Run) -> None:
         ("intercept_https('a.test', colour=1)", "*colour=*it takes method, path,*"),
         ("intercept_http('a.test', path='x')", "*path='x'*"),
         ("egress_block('host:99999')", "*99999*"),
+        (
+            "intercept_tcp('db.test', 503)",
+            "*503 is no answer of a raw route: it takes a function of *",
+        ),
+        ("intercept_tcp('db.test', b'', path='/')", "*path=; it takes times, optional, name"),
+        ("intercept_tls('db.test', lambda: 1)", "*with one argument, a connected socket"),
+        (
+            "egress_passthrough()",
+            "*passthrough() missing 1 required positional argument: 'address'",
+        ),
+        ("egress_passthrough('a.test/x')", "*'a.test/x' is no address: it has a path*"),
+        ("egress_dns('a.test')", "*dns() missing 1 required positional argument: 'answer'"),
+        ("egress_dns('a.test:53', '192.0.2.7')", "*'a.test:53': names have no port in DNS*"),
+        ("egress_dns('192.0.2.7', '192.0.2.7')", "*'192.0.2.7': DNS is asked for names*"),
+        ("egress_dns('a.test', 'nxdomain')", "*'nxdomain' is no answer of DNS: it takes an IP *"),
+        ("egress_dns('a.test', 1)", "*1 is no answer of DNS: it takes an IP address, a list *"),
         ("egress_container()", "*image*"),
         ("egress_container('shop', network='host')", "*network='host' is refused*"),
         ("egress('block')", "*'block' needs a name; it takes the keywords unrouted, *"),
-        ("egress(unrouted='ignore')", "*unrouted='ignore': it takes 'fail', 'block' or 'passthrough'"),
+        (
+            "egress(unrouted='ignore')",
+            "*unrouted='ignore': it takes 'fail', 'block' or 'passthrough'",
+        ),
+        ("egress(dns='none')", "*dns='none': it takes 'synthetic' or 'strict'"),
         ("egress(assert_all_called=1)", "*assert_all_called=1: it takes True or False"),
         ("egress(timeout='5')", "*timeout='5': it takes a number of seconds"),
         ("egress(timeout=float('nan'))", "*timeout=nan: it takes a number of seconds"),
@@ -1098,6 +1118,21 @@ def test_marker_then_command_line_then_environment_then_ini_then_default(
     run(mark + policy_test(expected), *args).assert_outcomes(passed=1)
 
 
+def test_the_options_hold_outside_of_tests_too(run: Run) -> None:
+    result = run(
+        """
+def test_a(module_egress, egress):
+    session = egress.session
+    assert (module_egress.between.policy, module_egress.between.dns) == ("passthrough", "strict")
+    assert session.ledger.window.dns == "synthetic"
+test_a = pytest.mark.egress(dns="synthetic")(test_a)
+""",
+        "--egress-unrouted=passthrough",
+        "--egress-dns=strict",
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_options_of_markers_are_merged_key_by_key(run: Run) -> None:
     result = run("""
 from pytest_egress.plugin import CASE, Options
@@ -1124,7 +1159,12 @@ def test_a(): pass
 @pytest.mark.parametrize(
     ("ini", "variables", "args", "text"),
     [
-        ("", {}, ["--egress-unrouted=ignore"], "--egress-unrouted=ignore: it takes fail, block or passthrough"),
+        (
+            "",
+            {},
+            ["--egress-unrouted=ignore"],
+            "--egress-unrouted=ignore: it takes fail, block or passthrough",
+        ),
         (
             "",
             {"PYTEST_EGRESS_UNROUTED": "ignore"},
@@ -1136,6 +1176,12 @@ def test_a(): pass
             {},
             [],
             "egress_unrouted = ignore in *tox.ini: it takes fail, block or passthrough",
+        ),
+        (
+            "egress_dns = none",
+            {},
+            [],
+            "egress_dns = none in *tox.ini: it takes synthetic or strict",
         ),
         (
             "",
@@ -1170,8 +1216,8 @@ def test_a_bad_option_names_its_value_its_source_and_the_valid_ones(
 
 def test_the_header_says_only_what_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("def test_a(): pass").stdout.no_fnmatch_line("*egress: *")
-    result = run("", "--egress-unrouted=block", "--egress-keep")
-    lines_of(result, "egress: unrouted=block, keeps containers of failed tests")
+    result = run("", "--egress-unrouted=block", "--egress-dns=strict", "--egress-keep")
+    lines_of(result, "egress: unrouted=block, dns=strict, keeps containers of failed tests")
     monkeypatch.setenv("PYTEST_EGRESS_KEEP", "on")
     lines_of(run(""), "egress: keeps containers of failed tests")
     monkeypatch.setenv("PYTEST_EGRESS_KEEP", "0")
@@ -1280,6 +1326,10 @@ def test_b(egress): pass
     )
     result.assert_outcomes(passed=1, errors=1)
     lines_of(result, "E       fixture 'egress' not found")
+
+
+def test_the_name_policies_are_those_of_the_ledger() -> None:
+    assert plugin.NAMES == NAME_POLICIES
 
 
 def test_the_policies_are_those_of_the_ledger() -> None:

@@ -240,6 +240,111 @@ def test_the_line_that_is_shown_routes_the_attempt(inside: Inside) -> None:
     run.result.assert_outcomes(passed=1)
 
 
+def test_the_nearest_raw_route_is_named(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, python):
+            egress.intercept_tcp("db.shop.test:5432", optional=True)
+            python('''
+                import socket
+                for address in (("db.shop.test", 5433), ("db.shops.test", 5432)):
+                    sock = socket.create_connection(address)
+                    sock.sendall(b"hello ;")
+                    try: sock.recv(1)
+                    except OSError: pass
+            ''')
+        """)
+    assert run.verdict() == text(r"""
+2 unrouted attempts of clients:latest; nothing got out:
+
+  TCP db.shop.test:5433 (ADDRESS), first bytes b'hello ;'
+      nearest route: intercept_tcp("db.shop.test:5432")
+          declared at test_shop.py:3
+          port: 5433 is not 5432
+      to answer it: egress.intercept_tcp("db.shop.test:5433")
+
+  TCP db.shops.test:5432 (ADDRESS), first bytes b'hello ;'
+      nearest route: intercept_tcp("db.shop.test:5432")
+          declared at test_shop.py:3
+          host: 'db.shops.test' is not 'db.shop.test'
+      to answer it: egress.intercept_tcp("db.shops.test:5432")
+    """)
+
+
+def test_a_raw_handler_that_raises_fails_the_test_with_its_own_traceback(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, python):
+            @egress.intercept_tcp("db.shop.test:5432")
+            def database(sock):
+                assert sock.recv(100) == b"hello"
+            python('''
+                import socket
+                sock = socket.create_connection(("db.shop.test", 5432))
+                sock.sendall(b"goodbye")
+                try: sock.recv(1)
+                except OSError: pass
+            ''')
+        """)
+    verdict = run.verdict()
+    assert re.search(r"^>  +assert sock.recv\(100\) == b\"hello\"$", verdict, re.MULTILINE)
+    assert re.search(r"^E  +AssertionError: assert b'goodbye' == b'hello'$", verdict, re.MULTILINE)
+    assert verdict.endswith(
+        'the handler of intercept_tcp("db.shop.test:5432")  declared at test_shop.py:3 raised '
+        "AssertionError: assert b'goodbye' == b'hello'\n"
+        "  for TCP db.shop.test:5432 (ADDRESS) of clients:latest"
+    )
+
+
+def test_a_raw_handler_sees_the_end_of_its_test_and_one_that_does_not_is_reported(
+    inside: Inside,
+) -> None:
+    run = inside("""
+        import threading, pytest
+        begun, never = threading.Event(), threading.Event()
+        CONNECT = "import socket; s = socket.create_connection(('db.shop.test', 5432)); s.recv(1); s.recv(1)"
+        @pytest.mark.egress(timeout=0.2)
+        @pytest.mark.parametrize("ends", [True, False])
+        def test_a(egress, image, ends):
+            begun.clear()
+            @egress.intercept_tcp("db.shop.test:5432")
+            def database(sock):
+                sock.sendall(b"x")
+                begun.set()
+                sock.recv(1) if ends else never.wait()
+            egress.start(image, ["python3", "-c", CONNECT])
+            assert begun.wait(30)
+        """)
+    assert run.report("test_a[True]").passed, run.output
+    verdict = re.sub(r"at \S+/test_shop", "at /.../test_shop", run.verdict("test_a[False]"))
+    assert verdict == text("""
+the handler of intercept_tcp("db.shop.test:5432")  declared at test_shop.py:9 still ran 0.2 s after the test
+  for TCP db.shop.test:5432 (ADDRESS)
+  at /.../test_shop.py:13 in database: sock.recv(1) if ends else never.wait()
+    """)
+
+
+def test_calls_in_another_order_than_expected_are_shown_in_both(inside: Inside) -> None:
+    run = inside("""
+        def test_a(egress, sh):
+            token = egress.intercept_https("auth.shop.test", {"token": 1})
+            charge = egress.intercept_https("api.shop.test", {"id": 1})
+            sh("curl -sS https://auth.shop.test/ https://api.shop.test/1 https://api.shop.test/2")
+            egress.assert_order(token, charge, charge)
+            egress.assert_order(charge, token)
+        """)
+    told = [
+        line.removeprefix("E").strip() for line in run.verdict().splitlines() if line[0:1] == "E"
+    ]
+    assert told == [
+        "pytest_egress.errors.CallError: expected these calls in order:",
+        'intercept_https("api.shop.test")',
+        'intercept_https("auth.shop.test")',
+        "there were:",
+        "GET https://auth.shop.test/",
+        "GET https://api.shop.test/1",
+        "GET https://api.shop.test/2",
+    ]
+
+
 def test_attempts_of_several_containers_say_whose_they_are(inside: Inside) -> None:
     run = inside("""
         def test_a(egress, sh, image):
