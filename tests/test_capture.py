@@ -320,6 +320,10 @@ NEITHER = {
         "seen = raw(2, 255, ip('192.0.2.77', '203.0.113.9', 17, udp(1, b'hello')), '203.0.113.9')",
         ("UDP", "203.0.113.9", 1, 13, b"hello"),
     ),
+    "a false source of IPv6": (
+        "seen = raw(10, 255, ip('2001::7', '2001:db8::9', 17, udp(1, b'hello')), '2001:db8::9')",
+        ("UDP", "2001:db8::9", 1, 13, b"hello"),
+    ),
 }
 
 
@@ -385,14 +389,14 @@ def test_joining_a_multicast_group_is_not_an_attempt(link: DescriptorLink, targe
 RAW_TCP = {
     "a whole packet": "raw(2, 255, ip(OWN4, TO4, 6, tcp(OWN4, TO4, 81)), TO4)",
     "a wrong checksum": "raw(2, 255, ip(OWN4, TO4, 6, tcp(OWN4, TO4, 81, wrong=5)), TO4)",
-    "a false source": "raw(2, 255, ip(TO4, TO4, 6, tcp(TO4, TO4, 81)), TO4)",
+    "a false source": "raw(2, 255, ip('192.0.2.7', TO4, 6, tcp('192.0.2.7', TO4, 81)), TO4)",
     "a segment": "raw(2, 6, tcp(OWN4, TO4, 81), TO4)",
     "a segment from the interface": "raw(2, 6, tcp(OWN4, TO4, 81), TO4, b'eth0')",
     "a segment from the peer": "raw(2, 6, tcp(OWN4, TO4, 81), TO4, b'egress0')",
     "an ACK": "raw(2, 6, tcp(OWN4, TO4, 81, flags=16), TO4)",
     "FIN, PSH and URG": "raw(2, 6, tcp(OWN4, TO4, 81, flags=41), TO4)",
     "a whole packet of IPv6": "raw(10, 255, ip(OWN6, TO6, 6, tcp(OWN6, TO6, 81)), TO6)",
-    "a false source of IPv6": "raw(10, 255, ip(TO6, TO6, 6, tcp(TO6, TO6, 81)), TO6)",
+    "a false source of IPv6": "raw(10, 255, ip('2001::7', TO6, 6, tcp('2001::7', TO6, 81)), TO6)",
     "a segment of IPv6": "raw(10, 6, tcp(OWN6, TO6, 81), TO6)",
     "a segment of IPv6 from the interface": "raw(10, 6, tcp(OWN6, TO6, 81), TO6, b'eth0')",
 }

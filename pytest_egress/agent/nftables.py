@@ -21,8 +21,9 @@ LOG_GROUP = 213
 """The NFLOG group of what is neither DNS nor a TCP connection."""
 
 LISTENERS = 8
-"""Consecutive TCP ports of one family that connections are spread over. With a single one a
-connection waits for its predecessors' TIME_WAIT when some 50,000 have been closed by the server."""
+"""Consecutive TCP ports of one family that connections are spread over. To a single one some knock
+in vain, for a second: where the port that they come from is still in TIME_WAIT. Of 45,000 in a row
+to 200 destinations 500 do, and then ever more; with eight none does, and of 60,000 two or three."""
 
 SNAPLEN = 2048
 """Bytes of such a packet that are recorded: more than any that fits an Ethernet frame."""
@@ -117,7 +118,7 @@ def _record_rules() -> list[Request]:
         _rule("record", "what was redirected", "NFT_CT", _was_redirected() + _ACCEPT),
         *_accept_own("record"),
         _rule("record", "what a process sends", "NF_TABLES", _meta(_SKUID) + refuse),
-        # The kernel's own packets: nobody asked for them, and none of them leaves.
+        # The kernel's own packets: joins, and answers to a false source. Nobody asked for them.
         *(
             _rule("record", "kernel", "NF_TABLES", it)
             for it in map(_kernels_own, (ICMP, IGMP, ICMPV6))
@@ -130,16 +131,14 @@ def _refuse_rules() -> list[Request]:
     tcp = _protocol(TCP)
     strays = (tcp + _by_way_of("lo", _DIFFERENT), tcp + _to_last_port())
     return [
-        # Of a connection that is over and was recorded when it began.
+        # Of a connection that the kernel no longer tracks: it was accepted when it began.
         *(
             _rule("refuse", "stray", "NFT_REJECT_INET", it + _tcp_flag(_SYN, 0) + _reject(1))
             for it in strays
         ),
         _rule("refuse", "log", "NFT_LOG", _log()),
-        # An answer by way of the peer or to a false source would itself look like an attempt.
+        # An answer by way of the peer would itself look like an attempt.
         _rule("refuse", "peer", "NF_TABLES", _by_way_of(PEER) + _verdict(_DROP)),
-        _rule("refuse", "false IPv4 source", "NF_TABLES", _not_from_ipv4(_OWN4) + _verdict(_DROP)),
-        _rule("refuse", "false IPv6 source", "NF_TABLES", _not_from_ipv6(_OWN6) + _verdict(_DROP)),
         _rule("refuse", "reset of TCP", "NFT_REJECT_INET", tcp + _reject(1)),
         _rule("refuse", "rejection", "NFT_REJECT_INET", _reject(2, 1)),
     ]
@@ -275,14 +274,6 @@ def _to_ipv6(address: bytes) -> bytes:
     return _family(NFPROTO_IPV6) + _payload(_NETWORK, 24, 16) + _compare(address)
 
 
-def _not_from_ipv4(address: bytes) -> bytes:
-    return _family(NFPROTO_IPV4) + _payload(_NETWORK, 12, 4) + _compare(address, _DIFFERENT)
-
-
-def _not_from_ipv6(address: bytes) -> bytes:
-    return _family(NFPROTO_IPV6) + _payload(_NETWORK, 8, 16) + _compare(address, _DIFFERENT)
-
-
 def _by_way_of(interface: str, operator: int = _EQUAL) -> bytes:
     """By outgoing interface: "lo", before any redirect, is where `capture` routes raw sockets."""
     return _meta(_OIFNAME) + _compare(interface.encode().ljust(16, b"\0"), operator)
@@ -293,7 +284,7 @@ def _to_last_port(operator: int = _EQUAL) -> bytes:
 
 
 def _kernels_own(protocol: int) -> bytes:
-    """Joins, neighbours, errors: comes after what a process sends."""
+    """Comes after what a process sends of that protocol."""
     return _protocol(protocol) + _verdict(_DROP)
 
 
