@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -81,14 +82,27 @@ class Ledger:
         self.changed = threading.Condition(threading.RLock())
         self.window: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
+        self.wide_set_ups = 0  # of fixtures of more than one test, that go on
         self.prompts = 0
         self._prompted_at = 0.0
         self._prompted = 0.0  # seconds, of prompts that are closed
         self._epoch = datetime.now(timezone.utc).timestamp() - time.monotonic()
 
     def visible(self, window: object) -> bool:
-        """Whether a call in that window counts now: during a test its own, otherwise all."""
-        return self.window is None or window is self.window
+        """Whether a call in that window counts now: during a test its own, otherwise all.
+
+        What is set up for several tests is not part of the one that happens to come first.
+        """
+        return self.window is None or window is self.window or self.wide_set_ups > 0
+
+    @contextmanager
+    def wide_set_up(self) -> Iterator[None]:
+        """A fixture of several tests is being set up."""
+        self.wide_set_ups += 1
+        try:
+            yield
+        finally:
+            self.wide_set_ups -= 1
 
     def record(self, window: Window, entry: Entry) -> None:
         """Put an entry into its window."""

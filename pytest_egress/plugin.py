@@ -582,6 +582,14 @@ class Run:
             end_failed(item, own)
             raise
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+        """Let the calls of all its lifetime count for a route while a wider fixture is set up."""
+        if self._session is None or fixturedef.scope == "function":
+            return (yield)
+        with self._session.ledger.wide_set_up():
+            return (yield)
+
     # Innermost: still captured, timed, and seen by xfail.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:

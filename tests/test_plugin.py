@@ -539,6 +539,24 @@ def test_d(egress): assert not egress.ledger
     lines_of(result, f"FAILED *test_a - {UNROUTED_X}*")
 
 
+def test_a_wider_fixture_sees_the_calls_of_its_routes_lifetime_while_it_is_set_up(
+    run: Run,
+) -> None:
+    result = run("""
+from pytest_egress.ledger import Window
+
+@pytest.fixture(scope="module")
+def shop(module_egress):
+    hook = module_egress.intercept_https("hooks.test")
+    module_egress.session.ledger.count(hook, Window(), "the call of a container's start")
+    assert hook.wait_for_call(timeout=0) == "the call of a container's start"
+    return hook
+@pytest.mark.parametrize("n", [1, 2])
+def test_a(egress, shop, n): assert not shop.called
+""")
+    result.assert_outcomes(passed=2)
+
+
 def test_a_wide_egress_that_is_asked_for_at_run_time_opens_no_window(run: Run) -> None:
     # It would be the first test's alone: for the others pytest does not even call the fixture.
     result = run("""
@@ -605,7 +623,7 @@ def test_a(egress, subtests):
 def test_pytest_timeout_is_the_tests_own_failure(run: Run) -> None:
     result = run(
         """
-@pytest.mark.timeout(0.5)
+@pytest.mark.timeout(3)
 def test_a(egress): traffic(egress, "https://x.test/"); threading.Event().wait(30)
 """,
         "--timeout-method=signal",
