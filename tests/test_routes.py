@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
-from pytest_egress import Egress, Request, Route, UnroutedError
+from pytest_egress import Egress, HandlerError, Request, Route, UnroutedError, sequence
 from pytest_egress.containers import Container
 from pytest_egress.exchange import DnsQuery, Entry, TcpConnection
 from tests.stage import eventually
@@ -256,6 +256,38 @@ def test_raw_routes_are_markers_too(egress: Egress, client: Container) -> None:
     assert egress["marked.test:7001"].wait_for_call().sni == "marked.test"
 
 
+def test_a_raw_route_takes_as_many_connections_as_it_says_and_the_verdict_tells(
+    services_image: str,
+) -> None:
+    ask = "for turn in 1 2 3; do redis-cli -h cache.test PING; done"
+
+    def run() -> None:
+        with Egress() as egress:
+            answers = sequence(b"+first\r\n", b"+second\r\n")
+            route = egress.intercept_tcp("cache.test:6379", answers)
+            result = egress.run(services_image, ["sh", "-c", ask])
+            assert result.stdout.split()[:2] == ["first", "second"]
+            assert route.call_count == 2
+
+    with pytest.raises(UnroutedError, match="times: it has answered 2 of 2"):
+        run()
+
+
+def test_what_a_raw_handler_raises_fails_the_test(services_image: str) -> None:
+    def run() -> None:
+        with Egress() as egress:
+
+            @egress.intercept_tcp("cache.test:6379")
+            def cache(sock: socket.socket) -> None:
+                raise LookupError("no such key")
+
+            assert egress.run(services_image, "redis-cli -h cache.test PING").exit_code != 0
+
+    with pytest.raises(HandlerError, match=r"cache\.test:6379") as failure:
+        run()
+    assert isinstance(failure.value.__cause__, LookupError)
+
+
 # TLS with bytes in it.
 
 S_CLIENT = "echo hello | openssl s_client -quiet -verify_return_error {}"
@@ -462,6 +494,41 @@ try:
 except ConnectionResetError:
     print("cut")
 """
+
+
+def test_a_server_that_speaks_first_passes_and_half_closing_does_too(
+    egress: Egress, client: Container, names: None, no_wait: None
+) -> None:
+    def answer(sock: socket.socket) -> None:
+        sock.sendall(b"ready ")
+        received = b"".join(iter(lambda: sock.recv(999), b""))
+        sock.sendall(b"got %d" % len(received))
+
+    code = """
+        import socket, sys
+        sock = socket.create_connection(("real.test", int(sys.argv[1])), 30)
+        print(sock.recv(99).decode())
+        sock.sendall(bytes(500_000))
+        sock.shutdown(socket.SHUT_WR)
+        print(b"".join(iter(lambda: sock.recv(99), b"")).decode())
+    """
+    with tcp_server(answer) as port:
+        route = egress.passthrough("real.test")
+        assert python(client, code, str(port)).split() == ["ready", "got", "500000"]
+    entry = route.assert_called_once()
+    assert (entry.sent, entry.received) == (500_000, len("ready got 500000"))
+
+
+@pytest.mark.egress(unrouted="passthrough")
+def test_what_is_blocked_does_not_pass(
+    egress: Egress, client: Container, upstream: Upstream, names: None
+) -> None:
+    egress.block("real.test")
+    url = f"https://real.test:{upstream.port}/"
+    assert "is blocked by block" in succeed(client.exec(["curl", "-sS", url]))
+    assert upstream.asked == []
+    (exchange,) = egress.exchanges
+    assert exchange.outcome == "blocked"
 
 
 # Changes while a connection is open.
@@ -725,6 +792,70 @@ def test_what_dials_an_address_of_a_name_is_matched_by_the_name(
         ("db.test", "192.0.2.20"),
         ("db.test", "2001:db8::20"),
     ]
+
+
+def test_names_that_share_an_address_are_told_apart_by_sni_and_host(
+    egress: Egress, client: Container
+) -> None:
+    egress.dns("*.shared.test", "192.0.2.30")
+    for name in ("one", "two"):
+        egress.intercept_http(f"{name}.shared.test", {"name": name})
+        egress.intercept_https(f"{name}.shared.test", {"name": name})
+    code = """
+        import http.client, json, socket, ssl
+        names = "one.shared.test", "two.shared.test"
+        found = {name: socket.gethostbyname(name) for name in names}
+        for name in names:
+            https = http.client.HTTPSConnection(name, timeout=30)
+            sock = socket.create_connection((found[name], 443), 30)
+            https.sock = ssl.create_default_context().wrap_socket(sock, server_hostname=name)
+            http_ = http.client.HTTPConnection(found[name], timeout=30)
+            for connection in (https, http_):
+                connection.request("GET", "/", headers={"Host": name})
+                print(json.loads(connection.getresponse().read())["name"])
+    """
+    assert python(client, code).split() == ["one", "one", "two", "two"]
+
+
+DIAL = """
+import socket, sys
+print(socket.create_connection((sys.argv[1], 5432), 30).recv(99).decode())
+"""
+
+
+def test_an_address_means_itself_again_after_the_removal_of_the_name_it_was_given_to(
+    egress: Egress, client: Container
+) -> None:
+    names, by_name = egress.dns("db.test", "192.0.2.40"), egress.intercept_tcp("db.test", b"name")
+    egress.intercept_tcp("192.0.2.40:5432", b"address")
+    assert python(client, DIAL, "db.test") == "name"
+    names.remove()
+    assert python(client, DIAL, "192.0.2.40") == "address"
+    by_name.assert_called_once()
+
+
+def test_an_address_means_itself_again_in_the_next_test(
+    pytester: pytest.Pytester, services_image: str
+) -> None:
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makepyfile(f"""
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def dial(module_egress):
+            client = module_egress.start("{services_image}", ["sleep", "infinity"])
+            return lambda host: client.exec(["python3", "-c", {DIAL!r}, host]).stdout.strip()
+
+        @pytest.mark.egress_dns("db.test", "192.0.2.40")
+        @pytest.mark.intercept_tcp("db.test:5432", b"name")
+        def test_name(dial):
+            assert dial("db.test") == "name"
+
+        @pytest.mark.intercept_tcp("192.0.2.40:5432", b"address")
+        def test_address(dial):
+            assert dial("192.0.2.40") == "address"
+    """)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
 
 
 @pytest.mark.egress_dns("*.gone.test", "NXDOMAIN")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import textwrap
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,9 @@ from pytest_egress import (
 )
 from pytest_egress.containers import Container
 from pytest_egress.exchange import DnsQuery, TcpConnection
-from tests.upstreams import Upstream, name_loopback, succeed
+from tests.upstreams import Upstream, name_loopback, speak_redis, succeed, tcp_server
+
+SECONDS = 30.0  # what is bound to happen, on however slow a machine
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,10 @@ def python(client: Container, code: str, *args: str, **env: str) -> str:
     """What a snippet of Python prints inside, stripped; a failure of it is one of the test."""
     command = ["python3", "-c", textwrap.dedent(code), *args]
     return succeed(client.exec(command, environment=env))
+
+
+def redis_cli(client: Container, command: str) -> str:
+    return succeed(client.exec(command))
 
 
 def curl(client: Container, *args: str) -> str:
@@ -173,6 +181,51 @@ def test_answers_come_in_sequence_to_a_client_that_retries(
     assert statuses == [503, 429, 200, 200]
 
 
+def test_what_a_real_server_streams_arrives_as_it_comes(egress: Egress, client: Container) -> None:
+    first_seen = threading.Event()
+
+    def stream(sock: socket.socket) -> None:
+        sock.recv(9999)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfirst\n")
+        assert first_seen.wait(SECONDS)
+        sock.sendall(b"second\n")
+
+    @egress.intercept_https("api.test", path="/seen")
+    def seen(request: Request) -> None:
+        first_seen.set()
+
+    code = """
+        import urllib.request
+        answer = urllib.request.urlopen("https://api.test/events", timeout=30)
+        print(answer.readline().decode().strip())
+        urllib.request.urlopen("https://api.test/seen", timeout=30)
+        print(answer.readline().decode().strip())
+    """
+    with tcp_server(stream) as port:
+        events = egress.intercept_https(
+            "api.test", forward(f"http://127.0.0.1:{port}"), path="/events"
+        )
+        assert python(client, code).split() == ["first", "second"]
+    call = events.assert_called_once()
+    assert call.response is not None
+    assert call.response.text == "first\nsecond\n"
+
+
+def test_bytes_go_to_a_server_of_the_test(egress: Egress, client: Container) -> None:
+    def cache(sock: socket.socket) -> None:
+        speak_redis(sock, lambda *words: " ".join(words))
+
+    with tcp_server(cache) as port:
+        where = forward(f"tcp://127.0.0.1:{port}")
+        plain = egress.intercept_tcp("cache.test:6379", where)
+        secure = egress.intercept_tls("cache.test:6380", where)
+        assert redis_cli(client, "redis-cli -h cache.test GET a") == "GET a"
+        ask = "redis-cli -h cache.test -p 6380 --tls --sni cache.test GET b"
+        assert redis_cli(client, ask) == "GET b"
+    assert plain.assert_called_once().received == len("+GET a\r\n")
+    assert secure.assert_called_once().sni == "cache.test"
+
+
 # A container of the test's own.
 
 APP = """
@@ -221,6 +274,7 @@ def test_a_service_and_its_database_are_shared_by_the_tests_of_a_module(
     succeed(redis.exec(f"redis-cli SET orders {orders * 10}"))
     with urllib.request.urlopen(shop.url(8080, "/orders"), data=b"{}", timeout=30) as answer:
         assert answer.read() == b"%d" % (orders * 10 + 1)
+    assert not egress.ledger  # the connection of its pool is the module's, and still open
     assert succeed(redis.exec("redis-cli GET orders")) == str(orders * 10 + 1)
     egress.assert_only("cache.internal:6379")
 
@@ -242,6 +296,13 @@ def test_one_target_reaches_another_by_a_name(
     assert {entry.container for entry in (first, second)} == {client.name}
     assert second.sent > 2 * 1024 * 1024
     assert second.received > 2 * 1024 * 1024
+
+
+def test_requests_go_to_a_target_too(egress: Egress, client: Container, shop: Container) -> None:
+    route = egress.intercept_https("shop.internal", forward(shop, 8080))
+    assert curl(client, "https://shop.internal/health") == "ready"
+    request = route.assert_called_once().request
+    assert (request.container, request.headers["host"]) == (client.name, "shop.internal")
 
 
 @pytest.mark.egress(unrouted="block")
