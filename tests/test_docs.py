@@ -12,8 +12,9 @@ import pytest
 from pytest_egress.trust import FILES, VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/addresses.md", "docs/fixtures.md"]
+PAGES = ["README.md", "docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
 HEADER = "import httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
+IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -25,7 +26,7 @@ def as_module(page: str, image: str) -> str:
     """The page's examples as one test module: definitions as they are, bare lines as a test of their own."""
     parts = [HEADER]
     for number, block in enumerate(blocks(page)):
-        if "def test_" in block or "@pytest.fixture" in block:
+        if "def test_" in block or "@pytest.fixture" in block or IMPORTS.match(block):
             parts.append(block)
         elif "with Egress()" not in block:
             lines = "".join(f"    {line}\n" for line in block.splitlines())
