@@ -40,12 +40,16 @@ def tcp(source, destination, port, flags=2, wrong=0):
     return segment[:16] + struct.pack("!H", right ^ wrong) + segment[18:]
 def udp(port, data):
     return struct.pack("!HHHH", 4000, port, 8 + len(data), 0) + data
-def ip(source, destination, protocol, content):
+def ip(source, destination, protocol, content, fragment=0):
     if ":" in source:
         ends = socket.inet_pton(10, source) + socket.inet_pton(10, destination)
+        if fragment:
+            content = struct.pack("!BxHI", protocol, fragment, 7) + content
+            protocol = 44
         return struct.pack("!IHBB", 6 << 28, len(content), protocol, 64) + ends + content
     ends = socket.inet_aton(source) + socket.inet_aton(destination)
-    return struct.pack("!BxHIBBH", 69, 20 + len(content), 0, 64, protocol, 0) + ends + content
+    start = struct.pack("!BxHHHBBH", 69, 20 + len(content), 7, fragment, 64, protocol, 0)
+    return start + ends + content
 def raw(family, protocol, data, destination, device=b""):
     sender = socket.socket(family, socket.SOCK_RAW, protocol)
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)

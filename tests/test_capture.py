@@ -320,6 +320,38 @@ NEITHER = {
         "seen = raw(2, 255, ip('192.0.2.77', '203.0.113.9', 17, udp(1, b'hello')), '203.0.113.9')",
         ("UDP", "203.0.113.9", 1, 13, b"hello"),
     ),
+    "raw DNS": (
+        "seen = raw(2, 255, ip(OWN4, '203.0.113.9', 17, udp(53, b'hello')), '203.0.113.9')",
+        ("UDP", "203.0.113.9", 53, 13, b"hello"),
+    ),
+    "raw DNS of IPv6": (
+        "seen = raw(10, 255, ip(OWN6, '2001:db8::9', 17, udp(53, b'hello')), '2001:db8::9')",
+        ("UDP", "2001:db8::9", 53, 13, b"hello"),
+    ),
+    "DNS by way of the peer": (
+        """
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"egress0")
+        seen = attempt(lambda: sender.sendto(b"hello", ("203.0.113.9", 53)))
+        """,
+        ("UDP", "203.0.113.9", 53, 13, b"hello"),
+    ),
+    "the first fragment": (
+        "seen = raw(2, 255, ip(OWN4, '203.0.113.9', 17, udp(1, b'hello'), 0x2000), '203.0.113.9')",
+        ("UDP", "203.0.113.9", 1, 13, b"hello"),
+    ),
+    "a later fragment": (
+        "seen = raw(2, 255, ip(OWN4, '203.0.113.9', 17, b'hello', 2), '203.0.113.9')",
+        ("UDP", "203.0.113.9", None, 5, b"hello"),
+    ),
+    "the first fragment of IPv6": (
+        "seen = raw(10, 255, ip(OWN6, '2001:db8::9', 17, udp(1, b'hello'), 1), '2001:db8::9')",
+        ("UDP", "2001:db8::9", 1, 13, b"hello"),
+    ),
+    "a later fragment of IPv6": (
+        "seen = raw(10, 255, ip(OWN6, '2001:db8::9', 17, b'hello', 16), '2001:db8::9')",
+        ("UDP", "2001:db8::9", None, 5, b"hello"),
+    ),
     "a false source of IPv6": (
         "seen = raw(10, 255, ip('2001::7', '2001:db8::9', 17, udp(1, b'hello')), '2001:db8::9')",
         ("UDP", "2001:db8::9", 1, 13, b"hello"),

@@ -144,6 +144,16 @@ def test_ipv6_extension_headers_are_skipped() -> None:
     assert (packet.size, packet.payload) == (12, b"ping")
 
 
+def test_a_later_fragment_has_no_ports() -> None:
+    later = bytearray(ipv4(17, "192.0.2.1", b"0123456789"))
+    later[7] = 3  # times eight bytes
+    extension = bytes([17, 0, 0, 24, 0, 0, 0, 7])
+    for data in (bytes(later), ipv6(44, "2001:db8::9", extension + b"0123456789")):
+        packet = only(record(data))
+        assert (packet.protocol_name, packet.source_port, packet.port) == ("UDP", None, None)
+        assert (packet.size, packet.payload) == (10, b"0123456789")
+
+
 def test_the_payload_of_tcp_begins_after_its_options() -> None:
     tcp = struct.pack("!HHIIBBHHH", 1, 80, 0, 0, 6 << 4, 2, 0, 0, 0) + bytes(4) + b"GET"
     assert only(record(ipv4(6, "192.0.2.1", tcp))).payload == b"GET"

@@ -39,13 +39,13 @@ _OWN4, _OWN6 = inet_pton(AF_INET, ADDRESS4), inet_pton(AF_INET6, ADDRESS6)
 _LOOPBACK6 = inet_pton(AF_INET6, "::1")
 
 NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_NETDEV, NFPROTO_IPV6 = 0, 1, 2, 5, 10
-ICMP, IGMP, TCP, UDP, ICMPV6 = 1, 2, 6, 17, 58
+ICMP, IGMP, TCP, UDP, FRAGMENT, ICMPV6 = 1, 2, 6, 17, 44, 58
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _HOOK_OUTPUT, _HOOK_INGRESS = 3, 0
-_PRIORITY_DSTNAT, _PRIORITY_FILTER = -100, 0
+_PRIORITY_FRAGMENTS, _PRIORITY_DSTNAT, _PRIORITY_FILTER = -450, -100, 0
 _EQUAL, _DIFFERENT = 0, 1
 _DNAT_STATUS = 32  # IPS_DST_NAT
 _SYN = 2
@@ -59,7 +59,7 @@ def batch(requests: Sequence[bytes]) -> bytes:
 
 
 def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:
-    """The table for what sockets send: its three chains and their rules.
+    """The table for what sockets send: its chains and their rules.
 
     Args:
         ports4: The first port of the TCP listeners and that of the DNS socket on 127.0.0.1.
@@ -69,9 +69,14 @@ def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Req
         _table("inet", NFPROTO_INET),
         _chain("redirect", "nat", _PRIORITY_DSTNAT, "NFT_NAT"),
         *_redirect_rules(ports4, ports6),
-        _request("the nftables chain", "NF_TABLES", _NEWCHAIN, NEW, _named("refuse")),
+        *(
+            _request(f"the nftables chain {name}", "NF_TABLES", _NEWCHAIN, NEW, _named(name))
+            for name in ("judge", "refuse")
+        ),
+        _chain("fragments", "filter", _PRIORITY_FRAGMENTS, "NF_TABLES_INET"),
         _chain("record", "filter", _PRIORITY_FILTER, "NF_TABLES_INET"),
         *_record_rules(),
+        *_judge_rules(),
         *_refuse_rules(),
     ]
 
@@ -101,8 +106,7 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
     rules += _accept_own("redirect")
     # No answer would reach the sender, a raw socket or one bound to the peer: let it be recorded.
     for sender in (_by_way_of("lo") + _to_last_port(_DIFFERENT), _by_way_of(PEER)):
-        expressions = _protocol(TCP) + sender + _ACCEPT
-        rules.append(_rule("redirect", "no connection", "NF_TABLES", expressions))
+        rules.append(_rule("redirect", "no answer", "NF_TABLES", sender + _ACCEPT))
     rules.append(_redirect("IPv4 DNS", _family(NFPROTO_IPV4) + _is_dns(UDP), dns4))
     rules.append(_redirect("IPv4 TCP", _family(NFPROTO_IPV4) + _protocol(TCP), tcp4, LISTENERS))
     if ports6 is not None:
@@ -113,17 +117,27 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
 
 
 def _record_rules() -> list[Request]:
-    refuse = _verdict(_GOTO, attribute(2, text("refuse")))
+    judge = _goto("judge")
     return [
+        # Only raw sockets make them here, and connection tracking keeps them until all are there.
+        _rule("fragments", "IPv4 fragments", "NF_TABLES", _is_ipv4_fragment() + judge),
+        _rule("fragments", "IPv6 fragments", "NF_TABLES", _is_ipv6_fragment() + judge),
         _rule("record", "what was redirected", "NFT_CT", _was_redirected() + _ACCEPT),
-        *_accept_own("record"),
-        _rule("record", "what a process sends", "NF_TABLES", _meta(_SKUID) + refuse),
+        _rule("record", "the rest", "NF_TABLES", judge),
+    ]
+
+
+def _judge_rules() -> list[Request]:
+    refuse = _goto("refuse")
+    return [
+        *_accept_own("judge"),
+        _rule("judge", "what a process sends", "NF_TABLES", _meta(_SKUID) + refuse),
         # The kernel's own packets: joins, and answers to a false source. Nobody asked for them.
         *(
-            _rule("record", "kernel", "NF_TABLES", it)
+            _rule("judge", "kernel", "NF_TABLES", it)
             for it in map(_kernels_own, (ICMP, IGMP, ICMPV6))
         ),
-        _rule("record", "the rest", "NF_TABLES", refuse),
+        _rule("judge", "the rest", "NF_TABLES", refuse),
     ]
 
 
@@ -228,6 +242,10 @@ def _verdict(code: int, chain: bytes = b"") -> bytes:
     return _expression("immediate", attribute(1, pack("!I", 0)), nest(2, verdict))
 
 
+def _goto(chain: str) -> bytes:
+    return _verdict(_GOTO, attribute(2, text(chain)))
+
+
 _ACCEPT = _verdict(_ACCEPTED)
 
 
@@ -272,6 +290,17 @@ def _to_ipv4(address: bytes) -> bytes:
 
 def _to_ipv6(address: bytes) -> bytes:
     return _family(NFPROTO_IPV6) + _payload(_NETWORK, 24, 16) + _compare(address)
+
+
+def _is_ipv4_fragment() -> bytes:
+    """By the offset and the flag for more of them (RFC 791)."""
+    fields = _payload(_NETWORK, 6, 2) + _masked(b"\x3f\xff")
+    return _family(NFPROTO_IPV4) + fields + _compare(bytes(2), _DIFFERENT)
+
+
+def _is_ipv6_fragment() -> bytes:
+    """By the first extension header (RFC 8200)."""
+    return _family(NFPROTO_IPV6) + _payload(_NETWORK, 6, 1) + _compare(bytes([FRAGMENT]))
 
 
 def _by_way_of(interface: str, operator: int = _EQUAL) -> bytes:

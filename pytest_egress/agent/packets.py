@@ -65,10 +65,10 @@ class Packet:
         protocol: The protocol number (IANA), after IPv6 extension headers; None for what is not IP.
         protocol_name: Its name, such as "UDP", or "protocol 253" for one without; of what is not IP
             that of the ethertype, such as "ARP" or "ethertype 0x88b5".
-        source_port: The port it came from; None for a protocol without ports.
+        source_port: The port it came from; None for a protocol without ports, or a later fragment.
         destination: The address it was for, of ARP the one that is asked for; of what has no IP
             address that of the Ethernet frame.
-        port: The port it was for; None for a protocol without ports.
+        port: The port it was for; None likewise.
         size: Bytes of the IP payload, transport header included; of a frame all that was recorded.
         payload: The first bytes after the transport header, as many as were recorded.
         type: The ICMP type; None for other protocols.
@@ -128,33 +128,36 @@ def _ip(data: bytes, sequence: int | None) -> Packet | None:
     if version == 4 and len(data) >= 20:
         header = (data[0] & 15) * 4
         size = max(int.from_bytes(data[2:4], "big") - header, 0)
-        return _transport(data[9], str(IPv4Address(data[16:20])), size, data[header:], sequence)
+        first = not int.from_bytes(data[6:8], "big") & 0x1FFF  # the fragment offset
+        address = str(IPv4Address(data[16:20]))
+        return _transport(data[9], address, size, data[header:], sequence, first)
     if version == 6 and len(data) >= 40:
-        protocol, header = _after_extensions(data)
+        protocol, header, first = _after_extensions(data)
         size = max(int.from_bytes(data[4:6], "big") + 40 - header, 0)
-        return _transport(protocol, str(IPv6Address(data[24:40])), size, data[header:], sequence)
+        address = str(IPv6Address(data[24:40]))
+        return _transport(protocol, address, size, data[header:], sequence, first)
     return None
 
 
-def _after_extensions(data: bytes) -> tuple[int, int]:
-    """The protocol behind the extension headers and where it begins."""
-    protocol, offset = data[6], 40
-    while offset + 8 <= len(data):
+def _after_extensions(data: bytes) -> tuple[int, int, bool]:
+    """The protocol behind the extension headers, where it begins, and if that is its beginning."""
+    protocol, offset, first = data[6], 40, True
+    while first and offset + 8 <= len(data):
         if protocol in _EXTENSIONS:
             length = (data[offset + 1] + 1) * 8
         elif protocol == _FRAGMENT:
-            length = 8
+            length, first = 8, not int.from_bytes(data[offset + 2 : offset + 4], "big") >> 3
         else:
             break
         protocol, offset = data[offset], offset + length
-    return protocol, offset
+    return protocol, offset, first
 
 
 def _transport(
-    protocol: int, destination: str, size: int, data: bytes, sequence: int | None
+    protocol: int, destination: str, size: int, data: bytes, sequence: int | None, first: bool
 ) -> Packet:
-    ports = protocol in _HAVE_PORTS and len(data) >= 4
-    icmp = protocol in (ICMP, ICMPV6) and len(data) >= 2
+    ports = first and protocol in _HAVE_PORTS and len(data) >= 4
+    icmp = first and protocol in (ICMP, ICMPV6) and len(data) >= 2
     return Packet(
         sequence=sequence,
         protocol=protocol,
@@ -163,7 +166,7 @@ def _transport(
         destination=destination,
         port=int.from_bytes(data[2:4], "big") if ports else None,
         size=size,
-        payload=data[_header_bytes(protocol, data) :],
+        payload=data[_header_bytes(protocol, data) if first else 0 :],
         type=data[0] if icmp else None,
         code=data[1] if icmp else None,
     )
