@@ -85,3 +85,19 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+\.md)\)", page.read_text()):
             assert (page.parent / link).is_file(), f"{page.name} links to {link}"
+
+
+def test_every_guarantee_names_a_test_that_is_there() -> None:
+    page = (ROOT / "docs/guarantees.md").read_text()
+    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", page))
+    assert len(named) > 25
+    for module, test in sorted(named):
+        source = (ROOT / "tests" / module).read_text()
+        assert re.search(rf"^def {test}\(", source, re.MULTILINE), f"{module} has no {test}"
+
+
+def test_every_row_of_the_guarantees_names_a_test() -> None:
+    page = (ROOT / "docs/guarantees.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "held by" not in line]
+    assert len(rows) > 20
+    assert [row for row in rows if "::test_" not in row] == []
