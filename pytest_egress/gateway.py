@@ -263,8 +263,8 @@ class Gateway(Hub):
         self.record(place, entry)
 
     def _judge_packet(self, place: Place, packet: Packet, host: str) -> dict[str, Any]:
-        """A segment of a connection that has been seen is none of its own; QUIC falls back to HTTPS."""
-        if packet.protocol_name == "TCP":
+        """What is no IP has no address to declare; UDP where HTTPS is answered is QUIC, which falls back to it."""
+        if packet.protocol is None:
             return {"outcome": "recorded"}
         route = claimed(place.tables, host, packet.port or 0)
         quic = packet.protocol_name == "UDP" and route and route.kind == "intercept_https"

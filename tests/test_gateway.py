@@ -1055,9 +1055,28 @@ def test_packets_are_attempts_with_the_name_that_was_meant(stage: Stage) -> None
         ("unrouted", "UDP", "time.test", 123, FIRST, 136, b"what"),
         ("blocked", "UDP", ADDRESS, 123, ADDRESS, 9, b"x"),
         ("unrouted", "ICMP", ADDRESS, None, ADDRESS, 8, b""),
-        ("recorded", "TCP", ADDRESS, 0, ADDRESS, 20, b""),
+        ("unrouted", "TCP", ADDRESS, 0, ADDRESS, 20, b""),  # of a raw socket
     ]
     assert len(stage.entries(PacketAttempt)[0].first_bytes) == 64
+
+
+def test_quic_where_https_is_answered_is_no_offence(stage: Stage) -> None:
+    stage.https(ADDRESS)
+    for port in (443, 444):
+        stage.link.packet_source.send(log_of(17, ADDRESS, udp(port, b"x")))
+    assert [p.outcome for p in stage.entries(PacketAttempt)] == ["recorded", "unrouted"]
+
+
+def test_a_frame_that_is_no_ip_is_recorded(stage: Stage) -> None:
+    asks = struct.pack(
+        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, bytes(6), bytes(4), bytes(6), bytes([192, 0, 2, 9])
+    )
+    packet_header = netlink.attribute(1, struct.pack("!HBx", 0x0806, 5))
+    stage.link.packet_source.send(
+        netlink.message(4 << 8, 0, bytes(4) + packet_header + netlink.attribute(9, asks))
+    )
+    (frame,) = stage.entries(PacketAttempt)
+    assert (frame.outcome, frame.protocol, frame.host) == ("recorded", "ARP", "192.0.2.9")
 
 
 def test_a_change_of_what_captures_fails_the_test(stage: Stage) -> None:
