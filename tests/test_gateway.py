@@ -1068,13 +1068,13 @@ def test_quic_where_https_is_answered_is_no_offence(stage: Stage) -> None:
 
 
 def test_a_frame_that_is_no_ip_is_recorded(stage: Stage) -> None:
-    asks = struct.pack(
-        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, bytes(6), bytes(4), bytes(6), bytes([192, 0, 2, 9])
-    )
-    packet_header = netlink.attribute(1, struct.pack("!HBx", 0x0806, 5))
-    stage.link.packet_source.send(
-        netlink.message(4 << 8, 0, bytes(4) + packet_header + netlink.attribute(9, asks))
-    )
+    attributes = {
+        1: struct.pack("!HBx", 0x0806, 5),  # NFULA_PACKET_HDR: the ethertype of ARP
+        16: bytes(14),  # NFULA_HWHEADER
+        9: bytes(24) + socket.inet_aton("192.0.2.9"),  # NFULA_PAYLOAD: whom it asks for
+    }
+    body = b"".join(netlink.attribute(kind, data) for kind, data in attributes.items())
+    stage.link.packet_source.send(netlink.message(4 << 8, 0, bytes(4) + body))
     (frame,) = stage.entries(PacketAttempt)
     assert (frame.outcome, frame.protocol, frame.host) == ("recorded", "ARP", "192.0.2.9")
 
