@@ -11,7 +11,7 @@ import dns.rdatatype
 import pytest
 import trustme
 
-from pytest_egress import Egress, Request, Response
+from pytest_egress import CallError, Egress, Request, Response
 from pytest_egress.containers import CompletedContainer, Container
 from pytest_egress.exchange import DnsQuery, Entry, PacketAttempt, TcpConnection
 
@@ -461,3 +461,65 @@ def test_the_targets_own_services_are_no_egress(egress: Egress, client: Containe
     """
     assert python(client, code).split() == ["own"] * 3
     egress.assert_no_egress()
+
+
+SEND_RAW = """
+    import socket, struct, time
+    def checksum(data):
+        total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+        return 0xFFFF ^ (total + (total >> 16)) & 0xFFFF
+    source, to = socket.inet_aton("10.213.0.2"), socket.inet_aton("203.0.113.9")
+    syn = struct.pack("!HHIIBBHHH", 5000, 81, 1, 0, 0x50, 2, 1000, 0, 0)
+    pseudo = source + to + struct.pack("!HH", 6, len(syn))
+    syn = syn[:16] + struct.pack("!H", checksum(pseudo + syn)) + syn[18:]
+    try: socket.socket(socket.AF_INET, socket.SOCK_RAW, 6).sendto(syn, ("203.0.113.9", 0))
+    except OSError as error: print(error)
+    datagram = struct.pack("!HHHH", 5000, 82, 13, 0) + b"hello"
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 33, 0, 0, 64, 17, 0, source, to)
+    frame = bytes(12) + struct.pack("!H", 0x0800) + head + datagram
+    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sniffer.bind(("eth0", 0))
+    sniffer.send(frame)
+"""
+
+
+def test_what_raw_and_packet_sockets_send_fails_the_test(egress: Egress, client: Container) -> None:
+    python(client, SEND_RAW)
+    client.settle()
+    segment, frame = attempts(egress, PacketAttempt)
+    assert [(it.protocol, it.host, it.port) for it in (segment, frame)] == [
+        ("TCP", "203.0.113.9", 81),
+        ("UDP", "203.0.113.9", 82),
+    ]
+    assert frame.first_bytes == b"hello"
+    with pytest.raises(CallError) as caught:
+        egress.assert_no_egress()
+    assert str(caught.value) == (
+        "expected no egress; there was:\n"
+        "  TCP 203.0.113.9:81, 20 bytes\n"
+        "  UDP 203.0.113.9:82, 13 bytes"
+    )
+    assert {segment.outcome, frame.outcome} == {"blocked"}
+
+
+CONNECT_60_000 = """
+    import socket
+    for number in range(60_000):
+        sock = socket.create_connection((f"203.0.113.{number % 200}", 7000))
+        sock.sendall(b"%d" % number)
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(10) == b"x"
+        assert sock.recv(10) == b""
+        sock.close()
+"""
+
+
+def test_60_000_connections_one_after_the_other_are_in_the_ledger_whole_and_in_order(
+    egress: Egress, client: Container
+) -> None:
+    route = egress.intercept_tcp("203.0.113.0/24:7000", b"x")
+    python(client, CONNECT_60_000)
+    calls = route.calls
+    assert [int(call.content) for call in calls] == list(range(60_000))
+    assert egress.ledger == calls
+    assert all(call.duration is not None for call in calls)
