@@ -483,7 +483,10 @@ SEND_RAW = """
 """
 
 
-def test_what_raw_and_packet_sockets_send_fails_the_test(egress: Egress, client: Container) -> None:
+@pytest.mark.egress(unrouted="block")
+def test_what_raw_and_packet_sockets_send_is_an_attempt_like_any_other(
+    egress: Egress, client: Container
+) -> None:
     python(client, SEND_RAW)
     client.settle()
     segment, frame = attempts(egress, PacketAttempt)
