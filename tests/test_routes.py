@@ -695,7 +695,7 @@ def test_an_upstream_that_cannot_be_reached_is_a_note_in_the_ledger(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    assert client.exec(f"curl -sS https://real.test:{port}/").exit_code != 0
+    assert client.exec(f"curl -4 -sS https://real.test:{port}/").exit_code != 0
     (entry,) = attempts(egress, TcpConnection)
     assert entry.outcome == "passthrough"
     assert entry.note.startswith(f"real.test:{port} cannot be reached: ")
