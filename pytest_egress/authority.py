@@ -6,6 +6,7 @@ This module never touches a socket. Contexts are cached for the session: a new n
 from __future__ import annotations
 
 import datetime
+import functools
 import ipaddress
 import ssl
 import threading
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 ALPN: Final = ["http/1.1"]
-LEAF_DAYS: Final = 365  # of leaves made here: some clients refuse more than 398
-CLOCK_SKEW: Final = datetime.timedelta(days=1)
+# As trustme's own: a target's clock may be years off.
+NOT_BEFORE: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
+NOT_AFTER: Final = datetime.datetime(2038, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 class Authority:
@@ -36,6 +38,13 @@ class Authority:
     def ca_pem(self) -> bytes:
         """The CA's certificate in PEM."""
         return self.ca.cert_pem.bytes()
+
+    @functools.cached_property
+    def ca_subject(self) -> bytes:
+        """The CA's subject in DER (RFC 5280 section 4.1.2.6)."""
+        from cryptography import x509
+
+        return x509.load_pem_x509_certificate(self.ca_pem).subject.public_bytes()
 
     def context(self, host: str) -> ssl.SSLContext:
         """The server context whose leaf certificate is for this name or IP address."""
@@ -76,15 +85,15 @@ def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
 
     ca_certificate = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
     ca_key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.timezone.utc)
+    key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))
         .issuer_name(ca_certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + datetime.timedelta(days=LEAF_DAYS))
+        .not_valid_before(NOT_BEFORE)
+        .not_valid_after(NOT_AFTER)
         .add_extension(
             x509.SubjectAlternativeName([san(host)]), critical=True
         )  # no subject: RFC 5280 4.2.1.6

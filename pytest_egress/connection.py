@@ -20,6 +20,7 @@ from typing import Any, Final
 import h11
 
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
+from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, trace
 from pytest_egress.ledger import Activity, Place
 from pytest_egress.relay import shut
@@ -191,6 +192,8 @@ class Connection(threading.Thread):
     def record_tls(self, reason: str, note: str) -> None:
         """Record a TLS connection that has not become a request."""
         fields = self.judged("recorded")
+        if reason in DISTRUST:
+            note = "; ".join([note, *self.site.hints])
         self.record(
             TlsFailure(**fields, address=self.address, sni=self.sni, reason=reason, note=note)
         )

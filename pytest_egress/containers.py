@@ -151,9 +151,8 @@ class Host:
     engine: Engine
     authority: Authority
     ledger: Ledger
-    bundles: dict[
-        str, dict[str, File]
-    ]  # by image: what was found once need not be looked for again
+    roots: dict[str, trust.Roots]  # by image
+    roots_lock: threading.Lock
 
     def place(self, container: Container) -> Place:
         """Where what a container attempts now belongs."""
@@ -167,6 +166,7 @@ class Container:
         name: As in the ledger: the image's name, numbered where there are several.
         id: The engine's.
         gateway: What answers its connections.
+        hints: Why its clients may not trust the CA, as sentences.
     """
 
     def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
@@ -180,6 +180,8 @@ class Container:
         self._lock = threading.Lock()
         self._started = 0.0
         self._log_tail = ""
+        self._directory = trust.DIRECTORY
+        self.hints: list[str] = []
         self._docker: DockerContainer
         self.gateway: Gateway
 
@@ -217,37 +219,64 @@ class Container:
         self._start()
 
     def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
-        image_env = image.attrs["Config"].get("Env") or []
-        self._docker = self._host.engine.create(
-            image,
+        engine, env = self._host.engine, trust.variables(image.attrs["Config"].get("Env") or [])
+        self._directory = trust.directory_for(options)
+        filled = self._filled_image(image, env) if options.get("read_only") else image
+        self._docker = engine.create(
+            filled,
             self._plan.image,
             command=self._plan.command,
-            environment=trust.environment(image_env, self._plan.env),
+            environment=trust.environment(env, self._plan.env, self._directory),
             network_mode=f"container:{sidecar}",
             stdin_open=self._plan.input is not None,
             log_config=LOG,
             **options,
         )
         self._cleanup.callback(self._remove)
-        trust.put(
-            self._docker,
-            trust.trust_tar(self._host.authority.ca_pem, self._bundles(image, image_env)),
-            "the CA",
-        )
-        if self._plan.files is not None:
-            trust.put(self._docker, self._plan.files, "files=")
+        if filled is image:
+            self._fill(self._docker, image, env)
 
-    def _bundles(self, image: Any, image_env: list[str]) -> dict[str, File]:
-        """The image's bundles; a container with mounts of its own is looked at itself."""
-        if any(
-            self._plan.options.get(name) for name in ("volumes", "mounts", "volumes_from", "tmpfs")
-        ):
-            return trust.find_bundles(self._host.engine, self._docker, trust.candidates(image_env))
-        if image.id not in self._host.bundles:
-            self._host.bundles[image.id] = trust.find_bundles(
-                self._host.engine, self._docker, trust.candidates(image_env)
-            )
-        return self._host.bundles[image.id]
+    def _filled_image(self, image: Any, env: dict[str, str]) -> Any:
+        """The image with the CA and the files in: nothing can be put under a root that is read-only."""
+        engine = self._host.engine
+        scratch = engine.create(image, self._plan.image)
+        try:
+            self._fill(scratch, image, env)
+            filled = engine.commit(scratch)
+        finally:
+            engine.remove(scratch)
+        self._cleanup.callback(engine.remove_image, filled)
+        return filled
+
+    def _fill(self, container: DockerContainer, image: Any, env: dict[str, str]) -> None:
+        """Put the CA and the files in, and nothing into a mount that is not the container's own."""
+        foreign = trust.foreign_mounts(container)
+        roots = self._roots(container, image, env, foreign)
+        authority = self._host.authority
+        archive = trust.trust_tar(
+            authority.ca_pem,
+            authority.ca_subject,
+            roots,
+            directory=self._directory,
+            foreign=foreign,
+        )
+        trust.put(container, archive, "the CA")
+        extended = [path for path in roots.bundles if not trust.is_foreign(path, foreign)]
+        self.hints = trust.defeated(env, self._plan.env, extended)
+        if self._plan.files is not None:
+            trust.put(container, self._plan.files, "files=")
+
+    def _roots(
+        self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]
+    ) -> trust.Roots:
+        """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
+        host, user_env = self._host, self._plan.env
+        if foreign or any(variable.name in user_env for variable in trust.VARIABLES):
+            return trust.find_roots(host.engine, container, env, user_env)
+        with host.roots_lock:  # whoever else starts this image now waits for what is found
+            if image.id not in host.roots:
+                host.roots[image.id] = trust.find_roots(host.engine, container, env, user_env)
+            return host.roots[image.id]
 
     def _start(self) -> None:
         standard_input = self._attach_input() if self._plan.input is not None else None

@@ -101,6 +101,16 @@ class Engine:
         with engine_errors(f"create a container of {name!r}"):
             return self.client.containers.create(str(image.id), **options)
 
+    def commit(self, container: DockerContainer) -> Image:
+        """An image of what a created container has, with its labels (`POST /commit`)."""
+        with engine_errors("make an image of a container"):
+            return container.commit()
+
+    def remove_image(self, image: Image) -> None:
+        """Remove an image of ours; no error where it is gone already."""
+        with engine_errors("remove an image", passing=(APIError,)), suppress(APIError):
+            self.client.images.remove(str(image.id), force=True)
+
     def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
         """What is at a path of a container, or None (`HEAD /containers/{id}/archive`).
 
@@ -150,6 +160,8 @@ class Engine:
             ):
                 if container.id not in self._kept:
                     self.remove(container)
+            for image in self.client.images.list(filters={"label": self._label}):
+                self.remove_image(image)
         self.client.close()
 
 

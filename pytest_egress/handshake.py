@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+DISTRUST: Final = ("untrusted", "likely-untrusted")
 UNTRUSTED: Final = (
-    "the target does not trust the CA of this run for {host!r} (alert: {alert}). The CA is in the image's bundle "
-    "and in SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS and GIT_SSL_CAINFO; a client that "
-    "pins certificates or brings its own roots ignores them: give it /etc/pytest-egress/bundle.pem"
+    "the target does not trust the CA of this run for {host!r} (alert: {alert}). The CA is in the image's bundle, and "
+    "SSL_CERT_FILE and its like lead to it; a client that pins certificates or brings its own roots ignores them: give "
+    "it /etc/pytest-egress/bundle.pem"
 )
 LIKELY_UNTRUSTED: Final = (
     "the target broke off {when}, with no alert: likely it does not trust the CA of this run for {host!r}. A client "

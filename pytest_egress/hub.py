@@ -74,6 +74,11 @@ class Site(Protocol):
         """As in the ledger."""
         ...
 
+    @property
+    def hints(self) -> Sequence[str]:
+        """Why its clients may not trust the CA, as sentences."""
+        ...
+
     def place(self) -> Place:
         """Where what it attempts now belongs."""
         ...

@@ -6,6 +6,7 @@ Knows nothing of pytest.
 from __future__ import annotations
 
 import functools
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
-    from pytest_egress.archive import File
+    from pytest_egress.trust import Roots
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -89,7 +90,8 @@ class Session(Host):
         self.containers: list[
             Container
         ] = []  # those that live, and those that this test has started
-        self.bundles: dict[str, dict[str, File]] = {}
+        self.roots: dict[str, Roots] = {}
+        self.roots_lock = threading.Lock()
         self._between: list[Window] = []
 
     @functools.cached_property

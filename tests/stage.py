@@ -48,6 +48,7 @@ class Stage:
     """A gateway, a client for it, and what it was told to answer: the target's site too."""
 
     name = "target"
+    hints: tuple[str, ...] = ()
 
     def __init__(self, ca: trustme.CA, link: LoopbackLink | None = None) -> None:
         destinations = [(a, p) for a in (ADDRESS, FIRST, SECOND) for p in PORTS]

@@ -550,16 +550,6 @@ def test_an_option_that_the_engine_refuses_is_quoted(egress: Egress, bare_image:
     )
 
 
-def test_a_root_that_is_read_only_says_what_to_do(egress: Egress, bare_image: str) -> None:
-    with pytest.raises(EngineError) as caught:
-        egress.run(bare_image, ["true"], read_only=True)
-    assert re.fullmatch(
-        "the engine did not take the CA: .*read-only.*\n"
-        "read_only=True keeps files out before the first instruction; run it without, for now\\.",
-        text(caught),
-    )
-
-
 @pytest.fixture
 def with_client() -> Iterator[Callable[[Callable[[], docker.DockerClient]], Egress]]:
     """Makes an egress whose engine's client comes from a factory."""

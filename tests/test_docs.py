@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_egress.trust import FILES, VARIABLES
+from pytest_egress.trust import DIRECTORY, VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
@@ -60,7 +60,7 @@ def test_the_script_of_the_fixtures_page_runs_without_pytest(shop_image: str) ->
 
 def test_the_table_of_variables_is_that_of_the_code() -> None:
     rows = [
-        f"| `{variable.name}` | `{FILES[variable.file]}` | {variable.runtime} |"
+        f"| `{variable.name}` | `{variable.value(DIRECTORY)}` | {', '.join(variable.runtimes)} |"
         for variable in VARIABLES
     ]
 

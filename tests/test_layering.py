@@ -30,7 +30,7 @@ LAYERS = {
         "routing",
         "verdict",
     },
-    "protocol": {"archive", "clienthello", "dns", "handshake", "http1"},
+    "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},
     "link": {"link"},
     "engine": {"engine", "sidecar", "trust"},
     "gateway": {

@@ -366,8 +366,7 @@ def test_attempts_of_several_containers_say_whose_they_are(inside: Inside) -> No
 
 DISTRUST = """
           the target does not trust the CA of this run for 'api.shop.test' (alert: unknown CA).
-          The CA is in the image's bundle and in SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE,
-            NODE_EXTRA_CA_CERTS and GIT_SSL_CAINFO;
+          The CA is in the image's bundle, and SSL_CERT_FILE and its like lead to it;
           a client that pins certificates or brings its own roots ignores them: give it
             /etc/pytest-egress/bundle.pem
 """
