@@ -31,7 +31,7 @@ class Authority:
 
     def __init__(self, ca: trustme.CA) -> None:
         self.ca: Final = ca
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str, str | None], ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     @property
@@ -46,22 +46,30 @@ class Authority:
 
         return x509.load_pem_x509_certificate(self.ca_pem).subject.public_bytes()
 
-    def context(self, host: str) -> ssl.SSLContext:
-        """The server context whose leaf certificate is for this name or IP address."""
-        context = self._contexts.get(host)
+    def context(self, host: str, client_certificate: str | None = None) -> ssl.SSLContext:
+        """The server context whose leaf certificate is for this name or IP address.
+
+        Args:
+            client_certificate: "request" or "require" one that this CA has issued.
+        """
+        key = host, client_certificate
+        context = self._contexts.get(key)
         if context is None:
             with self._lock:
-                context = self._contexts.get(host) or self._new_context(host)
-                self._contexts[host] = context
+                context = self._contexts.get(key) or self._new_context(host, client_certificate)
+                self._contexts[key] = context
         return context
 
-    def _new_context(self, host: str) -> ssl.SSLContext:
+    def _new_context(self, host: str, client_certificate: str | None) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         issue(self.ca, host).configure_cert(context)
-        context.num_tickets = (
-            0  # cheaper, and a client that does not trust us then says so within the handshake
-        )
+        # Cheaper, and a client that does not trust us then says so within the handshake.
+        context.num_tickets = 0
         context.set_alpn_protocols(ALPN)
+        if client_certificate is not None:
+            required = client_certificate == "require"
+            context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+            self.ca.configure_trust(context)
         return context
 
 

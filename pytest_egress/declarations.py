@@ -13,7 +13,7 @@ from typing import Any, Final
 from pytest_egress.address import Address, parse_address
 from pytest_egress.errors import AddressError
 from pytest_egress.matching import Match
-from pytest_egress.routing import DEFAULT_PORTS, HTTP, RAW, Declaration, Kind, check_answer
+from pytest_egress.routing import DEFAULT_PORTS, HTTP, RAW, TLS, Declaration, Kind, check_answer
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -23,9 +23,10 @@ MATCHERS: Final = tuple(field.name for field in fields(Match))
 
 def accepted_options(kind: Kind) -> tuple[str, ...]:
     """The keywords that a route of that kind takes."""
+    of_tls = ("client_certificate",) if kind in TLS else ()
     if kind in HTTP:
-        return (*MATCHERS, *OWN_OPTIONS)
-    return OWN_OPTIONS if kind in RAW else ()
+        return (*MATCHERS, *OWN_OPTIONS, *of_tls)
+    return (*OWN_OPTIONS, *of_tls) if kind in RAW else ()
 
 
 def declare(kind: Kind, address: object, answer: object = None, **options: Any) -> Declaration:

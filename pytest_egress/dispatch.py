@@ -21,7 +21,7 @@ from pytest_egress.handshake import broken_handshake
 from pytest_egress.http_server import HttpServer
 from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES, passes
 from pytest_egress.raw_server import RawServer
-from pytest_egress.routing import Route, claimed, opening
+from pytest_egress.routing import Route, claimed, client_certificate, opening
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -175,7 +175,7 @@ class Dispatcher:
         if self.hand_on(route, named=True):
             return
         try:
-            self.shake_hands(self.hub.authority.context(connection.host))
+            self.shake_hands(self.context())
         except OSError as error:
             connection.fail_tls(*broken_handshake(error, connection.host))
             return
@@ -185,6 +185,13 @@ class Dispatcher:
             RawServer(connection).serve(route)
         elif self.awaits_request():
             HttpServer(connection).serve()
+
+    def context(self) -> ssl.SSLContext:
+        """The certificate for what the client asked for, and what the route wants of the client's."""
+        connection = self.connection
+        tables, host = connection.place.tables, connection.host
+        wanted = client_certificate(tables, host, connection.port)
+        return self.hub.authority.context(host, wanted)
 
     def shake_hands(self, context: ssl.SSLContext) -> None:
         """Make it a TLS connection."""
@@ -202,6 +209,7 @@ class Dispatcher:
             version=tls.version() or "",
             cipher=cipher[0] if cipher else "",
             alpn=tls.selected_alpn_protocol(),
+            client_certificate=tls.getpeercert(binary_form=True),
         )
 
     def awaits_request(self) -> bool:

@@ -26,7 +26,7 @@ from pytest_egress.exchange import (
 )
 from pytest_egress.ledger import Window
 from pytest_egress.report import attempt_lines, fold, order_text, route_line, surplus_text
-from pytest_egress.routing import Declaration, Route, RouteTable, Scope
+from pytest_egress.routing import ClientCertificate, Declaration, Route, RouteTable, Scope
 from pytest_egress.session import DRAIN_SECONDS, Session
 from pytest_egress.verdict import judge, unrouted_entries
 from pytest_egress.waiting import strategies
@@ -85,6 +85,7 @@ class Egress:
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
+        client_certificate: ClientCertificate | None = None,
     ) -> Route[Exchange]:
         """Answer HTTPS requests to an address; a call, or a decorator of the handler.
 
@@ -101,6 +102,8 @@ class Egress:
             times: How many requests it answers; fewer fail the test.
             optional: It need not be called.
             name: For `egress[name]`.
+            client_certificate: "request" takes one of `egress_ca` where the client has it, "require" lets no handshake
+                succeed without; it is in `request.tls`.
 
         Raises:
             AddressError, TypeError, ValueError: With the value, and what is accepted.
@@ -113,6 +116,7 @@ class Egress:
                 times=times,
                 optional=optional,
                 name=name,
+                client_certificate=client_certificate,
                 method=method,
                 path=path,
                 query=query,
@@ -192,10 +196,18 @@ class Egress:
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
+        client_certificate: ClientCertificate | None = None,
     ) -> Route[TcpConnection]:
         """As `intercept_tcp`, for what is in TLS: the handler gets an `ssl.SSLSocket` after the handshake."""
         return self._add(
-            declarations.intercept_tls(address, handler, times=times, optional=optional, name=name)
+            declarations.intercept_tls(
+                address,
+                handler,
+                times=times,
+                optional=optional,
+                name=name,
+                client_certificate=client_certificate,
+            )
         )
 
     def passthrough(self, address: str) -> Route[TcpConnection]:

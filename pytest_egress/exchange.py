@@ -86,7 +86,14 @@ NO_FIELDS: Final = Headers()
 
 @dataclass(frozen=True, kw_only=True)
 class TlsInfo:
-    """The connection under a request: what the handshake settled on."""
+    """The connection under a request: what the handshake settled on.
+
+    Attributes:
+        version: "TLSv1.3" or "TLSv1.2".
+        cipher: As OpenSSL names it.
+        alpn: The protocol that was agreed on, or None.
+        client_certificate: The client's own in DER, verified; None where it sent none.
+    """
 
     version: str
     cipher: str

@@ -19,6 +19,14 @@ LIKELY_UNTRUSTED: Final = (
     "the target broke off {when}, with no alert: likely it does not trust the CA of this run for {host!r}. A client "
     "that pins certificates or brings its own roots ignores the image's bundle: give it /etc/pytest-egress/bundle.pem"
 )
+NO_CLIENT_CERTIFICATE: Final = (
+    "the target sent no client certificate, and the route of {host!r} requires one: give it one of "
+    "egress_ca.issue_cert(...) with files="
+)
+FOREIGN_CLIENT_CERTIFICATE: Final = (
+    "the client certificate that the target sent to {host!r} does not hold ({why}): it has to be one of "
+    "egress_ca.issue_cert(...)"
+)
 ALERTS_OF_DISTRUST: Final = {
     "TLSV1_ALERT_UNKNOWN_CA": "unknown CA",
     "SSLV3_ALERT_BAD_CERTIFICATE": "bad certificate",
@@ -48,6 +56,11 @@ def broken_handshake(error: OSError, host: str) -> tuple[str, str]:
         return "untrusted", UNTRUSTED.format(host=host, alert=ALERTS_OF_DISTRUST[reason])
     if reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF:
         return "likely-untrusted", LIKELY_UNTRUSTED.format(host=host, when="within the handshake")
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "client-certificate", NO_CLIENT_CERTIFICATE.format(host=host)
+    if reason == "CERTIFICATE_VERIFY_FAILED":
+        why = getattr(error, "verify_message", "") or reason
+        return "client-certificate", FOREIGN_CLIENT_CERTIFICATE.format(host=host, why=why)
     if reason in PROTOCOL_REASONS:
         return (
             "protocol",

@@ -41,8 +41,11 @@ DEFAULT_PORTS: Final[Mapping[Kind, int | None]] = {
     "block": None,
     "dns": None,
 }
+ClientCertificate = Literal["request", "require"]
+CLIENT_CERTIFICATES: Final = ("request", "require")
 HTTP: Final = ("intercept_https", "intercept_http")
 RAW: Final = ("intercept_tls", "intercept_tcp")
+TLS: Final = ("intercept_https", "intercept_tls")
 NEVER_REQUIRED: Final = ("passthrough", "block", "dns")
 
 Call = TypeVar("Call", bound=Entry)
@@ -81,8 +84,13 @@ class Declaration:
     times: int | None = None
     optional: bool = False
     name: str | None = None
+    client_certificate: ClientCertificate | None = None
 
     def __post_init__(self) -> None:
+        if self.client_certificate not in (None, *CLIENT_CERTIFICATES):
+            raise ValueError(
+                f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"
+            )
         if self.times is not None and isinstance(self.answer, answers.Sequence):
             raise ValueError(f"times={self.times!r}: sequence() implies it; leave it out")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
@@ -125,6 +133,7 @@ class Route(Generic[Call]):
         self.matcher: Final = declaration.match
         self.optional: Final = declaration.optional
         self.name: Final = declaration.name
+        self.client_certificate: Final = declaration.client_certificate
         self.scope: Final = scope
         self.place: Final = place
         self.times = declaration.times
@@ -324,6 +333,8 @@ class Route(Generic[Call]):
         """The declaration: `intercept_https("api.stripe.com", path='/v1')`."""
         parts = [f'"{self.address}"', *filter(None, [str(self.matcher)])]
         parts += [f"times={self._declared_times}"] if self._declared_times is not None else []
+        if self.client_certificate is not None:
+            parts.append(f"client_certificate={self.client_certificate!r}")
         parts += [f"name={self.name!r}"] if self.name is not None else []
         return f"{self.kind}({', '.join(parts)})"
 
@@ -430,6 +441,14 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
 def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
     """The first route of any protocol whose address is this one; its `times` do not matter."""
     return next((route for route in in_order(tables) if route.covers(host, port)), None)
+
+
+def client_certificate(
+    tables: Sequence[RouteTable], host: str, port: int
+) -> ClientCertificate | None:
+    """What the first route of TLS at an address wants of its clients."""
+    covering = (r for r in in_order(tables) if r.kind in TLS and r.covers(host, port))
+    return next((route.client_certificate for route in covering), None)
 
 
 def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:

@@ -1390,3 +1390,83 @@ def test_a_gateway_can_be_stopped_again_or_before_its_start(ca: trustme.CA) -> N
         assert stage.gateway.stop() == []
         assert stage.gateway.stop() == []
         stage.gateway.flush()
+
+
+# Client certificates.
+
+
+def own_certificate(ca: trustme.CA, issuer: trustme.CA | None = None) -> ssl.SSLContext:
+    """A client that trusts the CA, and has a certificate of its own."""
+    context = client_context(ca)
+    (issuer or ca).issue_cert("shop@clients.test").configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("wanted", ["request", "require"])
+def test_a_client_certificate_is_in_the_request(stage: Stage, ca: trustme.CA, wanted: str) -> None:
+    route = stage.https("api.test", {"id": 1}, client_certificate=wanted)
+    assert ask(stage.tls(context=own_certificate(ca))).body == b'{"id": 1}'
+    tls = route.calls[0].request.tls
+    assert tls is not None
+    assert tls.client_certificate is not None
+    assert b"shop@clients.test" in tls.client_certificate
+
+
+def test_a_client_certificate_that_is_requested_may_be_absent(stage: Stage) -> None:
+    route = stage.https("api.test", client_certificate="request")
+    assert ask(stage.tls()).status == 200
+    tls = route.calls[0].request.tls
+    assert tls is not None
+    assert tls.client_certificate is None
+
+
+def refused(sock: ssl.SSLSocket) -> None:
+    """In TLS 1.3 the client hears of it with its first read."""
+    with contextlib.suppress(OSError):
+        sock.sendall(GET)
+        assert sock.recv(1) == b""
+
+
+def test_without_a_certificate_that_is_required_the_handshake_fails_and_says_so(
+    stage: Stage,
+) -> None:
+    stage.https("api.test", client_certificate="require")
+    refused(stage.tls())
+    failure = stage.only(TlsFailure)
+    assert (failure.outcome, failure.reason) == ("recorded", "client-certificate")
+    assert failure.note == (
+        "the target sent no client certificate, and the route of 'api.test' requires one: give it one of "
+        "egress_ca.issue_cert(...) with files="
+    )
+
+
+@pytest.mark.parametrize("wanted", ["request", "require"])
+def test_a_client_certificate_of_another_ca_does_not_hold(
+    stage: Stage, ca: trustme.CA, wanted: str
+) -> None:
+    stage.https("api.test", client_certificate=wanted)
+    refused(stage.tls(context=own_certificate(ca, trustme.CA())))
+    assert stage.only(TlsFailure).note == (
+        "the client certificate that the target sent to 'api.test' does not hold (unable to get local issuer "
+        "certificate): it has to be one of egress_ca.issue_cert(...)"
+    )
+
+
+def test_the_first_route_of_an_address_says_what_is_wanted(stage: Stage, ca: trustme.CA) -> None:
+    stage.https("*", client_certificate="require")
+    stage.https("api.test", client_certificate=None)
+    assert ask(stage.tls()).status == 200
+    refused(stage.tls("other.test"))
+    assert len(stage.entries(TlsFailure)) == 1
+
+
+def test_bytes_in_tls_may_need_a_client_certificate_too(stage: Stage, ca: trustme.CA) -> None:
+    @stage.tls_route("mqtt.test", client_certificate="require")
+    def handler(sock: ssl.SSLSocket) -> None:
+        certificate = sock.getpeercert(binary_form=True)
+        assert certificate is not None
+        sock.sendall(b"welcome")
+
+    client = stage.tls("mqtt.test", context=own_certificate(ca))
+    client.settimeout(SECONDS)
+    assert client.recv(10) == b"welcome"
