@@ -21,9 +21,16 @@ from pytest_egress import Egress, HandlerError, Request, Route, UnroutedError, s
 from pytest_egress.containers import Container
 from pytest_egress.exchange import DnsQuery, Entry, TcpConnection
 from tests.stage import eventually
-from tests.upstreams import Upstream, name_loopback, speak_redis, succeed, tcp_server
+from tests.upstreams import (
+    SECONDS,
+    Upstream,
+    name_loopback,
+    only_connection,
+    speak_redis,
+    succeed,
+    tcp_server,
+)
 
-SECONDS = 30.0  # what is bound to happen, on however slow a machine
 OTHER_CA = "/other-ca.pem"
 
 
@@ -129,7 +136,7 @@ def test_a_mail_is_delivered_to_a_handler_that_greets_first(
     (mail,) = mails
     assert "Subject: Order 7" in mail
     assert mail[-1] == "It is on its way."
-    call = smtp.assert_called_once()
+    call = only_connection(smtp)
     assert (call.host, call.port, call.outcome) == ("mail.test", 25, "routed")
     assert call.duration is not None
 
@@ -173,7 +180,7 @@ def test_a_database_client_waits_for_no_one_and_shows_the_error_of_the_handler(
     assert result.exit_code == 1
     assert "1045" in result.stderr
     assert "The test says no" in result.stderr
-    mysql.assert_called_once()
+    only_connection(mysql)
 
 
 def test_a_static_greeting_is_sent_at_once_and_what_comes_back_is_kept(
@@ -187,7 +194,7 @@ def test_a_static_greeting_is_sent_at_once_and_what_comes_back_is_kept(
         sock.sendall(b"and goodbye")
     """
     assert python(client, code) == "b'hello\\n'"
-    assert route.wait_for_call().content == b"and goodbye"
+    assert only_connection(route).content == b"and goodbye"
 
 
 # Names for plain TCP.
@@ -205,7 +212,7 @@ def test_two_names_at_one_port_have_a_handler_each(egress: Egress, client: Conta
     ask = "redis-cli -h {}.cache.test GET key"
     assert succeed(client.exec(ask.format("orders"))) == "orders GET key"
     assert succeed(client.exec(ask.format("users"))) == "users GET key"
-    assert [orders.assert_called_once().host, users.assert_called_once().host] == [
+    assert [only_connection(orders).host, only_connection(users).host] == [
         "orders.cache.test",
         "users.cache.test",
     ]
@@ -227,8 +234,9 @@ def test_a_name_without_a_port_is_routed_at_every_port(egress: Egress, client: C
     assert (
         python(client, code).split("\n") == [f"PORT {port}" for port in (1, 22, 80, 443, 65535)] * 2
     )
+    route.wait_for_call(10, timeout=SECONDS)
     assert {call.host for call in route.calls} == {"any.test"}
-    assert [call.port for call in route.calls] == [1, 22, 80, 443, 65535] * 2
+    assert sorted(call.port or 0 for call in route.calls) == sorted([1, 22, 80, 443, 65535] * 2)
 
 
 def test_an_async_handler_gets_the_socket_too(egress: Egress, client: Container) -> None:
@@ -237,7 +245,7 @@ def test_an_async_handler_gets_the_socket_too(egress: Egress, client: Container)
         speak_redis(sock, lambda *words: "async")
 
     assert succeed(client.exec("redis-cli -h slow.cache.test PING")) == "async"
-    cache.assert_called_once()
+    only_connection(cache)
 
 
 @pytest.mark.intercept_tcp("marked.test:7000", b"by a marker\n")
@@ -303,7 +311,7 @@ def test_bytes_in_tls_come_from_a_handler_under_a_verified_leaf(
     where = "-connect raw.test:7000 -servername raw.test -verify_hostname raw.test"
     result = client.exec(["sh", "-c", S_CLIENT.format(where)])
     assert succeed(result) == "HELLO"
-    call = handler.assert_called_once()
+    call = only_connection(handler)
     assert (call.host, call.port, call.sni) == ("raw.test", 7000, "raw.test")
 
 
@@ -319,7 +327,7 @@ def test_bytes_in_tls_come_to_an_address_without_a_server_name(
 
     where = f"-noservername -connect {literal}:7000 -verify_ip {address}"
     assert succeed(client.exec(["sh", "-c", S_CLIENT.format(where)])) == "HELLO"
-    call = handler.assert_called_once()
+    call = only_connection(handler)
     assert (call.host, call.sni) == (address, None)
 
 
@@ -393,7 +401,7 @@ def test_what_passes_shows_the_certificate_of_the_real_server(
     real = ssl.get_server_certificate(("127.0.0.1", upstream.port))
     assert shown.split() == real.strip().split()
     assert '{"real": "/it"' in output
-    entry = route.assert_called_once()
+    entry = only_connection(route)
     assert (entry.host, entry.port, entry.outcome) == ("real.test", upstream.port, "passthrough")
     (only,) = attempts(egress, TcpConnection)
     assert only is entry
@@ -515,7 +523,7 @@ def test_a_server_that_speaks_first_passes_and_half_closing_does_too(
     with tcp_server(answer) as port:
         route = egress.passthrough("real.test")
         assert python(client, code, str(port)).split() == ["ready", "got", "500000"]
-    entry = route.assert_called_once()
+    entry = only_connection(route)
     assert (entry.sent, entry.received) == (500_000, len("ready got 500000"))
 
 

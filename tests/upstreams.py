@@ -1,4 +1,4 @@
-"""Real servers on loopback for what is let through, under names that only this process knows, and Redis's protocol."""
+"""Real servers on loopback for what is let through, and how tests look at what went there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,24 @@ from typing import Any
 import pytest
 import trustme
 
+from pytest_egress import Route, TcpConnection
 from pytest_egress.containers import CompletedContainer
+from tests.stage import eventually
+
+SECONDS = 30.0  # what is bound to happen, on however slow a machine
 
 
 def succeed(result: CompletedContainer) -> str:
     """The output of a command that succeeded, stripped."""
     assert result.exit_code == 0, result.stdout + result.stderr
     return result.stdout.strip()
+
+
+def only_connection(route: Route[TcpConnection]) -> TcpConnection:
+    """The only call of a raw route, at its end: a handler may go on when its client has gone."""
+    call = route.wait_for_call(timeout=SECONDS)
+    assert eventually(lambda: call.duration is not None)
+    return route.assert_called_once()
 
 
 def name_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
