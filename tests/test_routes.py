@@ -281,19 +281,22 @@ def test_a_raw_route_takes_as_many_connections_as_it_says_and_the_verdict_tells(
         run()
 
 
-def test_what_a_raw_handler_raises_fails_the_test(services_image: str) -> None:
+@pytest.mark.parametrize("kind", [LookupError, ConnectionRefusedError])
+def test_what_a_raw_handler_raises_fails_the_test(
+    services_image: str, kind: type[Exception]
+) -> None:
     def run() -> None:
         with Egress() as egress:
 
             @egress.intercept_tcp("cache.test:6379")
             def cache(sock: socket.socket) -> None:
-                raise LookupError("no such key")
+                raise kind("of the handler's own")
 
             assert egress.run(services_image, "redis-cli -h cache.test PING").exit_code != 0
 
     with pytest.raises(HandlerError, match=r"cache\.test:6379") as failure:
         run()
-    assert isinstance(failure.value.__cause__, LookupError)
+    assert isinstance(failure.value.__cause__, kind)
 
 
 # TLS with bytes in it.
