@@ -42,6 +42,7 @@ fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds f
 environment: $(environment) ## the virtual environment, with the package in it
 engine: environment ## a container engine that answers
 	@scripts/ensure-engine $(python)
+	@scripts/ensure-compose
 images: engine ## the images that the tests start
 	@$(python) scripts/ensure_images.py
 

@@ -252,6 +252,7 @@ def check_name_answer(answer: object) -> NameAnswer:
         raise ValueError(f"{answer!r} is no answer of DNS: {NAME_ANSWERS}") from None
 
 
+NO_ADDRESS: Final = NameAnswer()
 NO_SUCH_NAME: Final = NameAnswer(rcode="NXDOMAIN")
 NAME_ANSWERS: Final = (
     f"it takes an IP address, a list of them, {', '.join(map(repr, RCODES))}, "

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from pytest_egress.authority import Authority
     from pytest_egress.ledger import Ledger, Place, Window
+    from pytest_egress.link import DescriptorLink
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -167,6 +170,7 @@ class Container:
         id: The engine's.
         gateway: What answers its connections.
         hints: Why its clients may not trust the CA, as sentences.
+        hosts: The names in its own /etc/hosts.
     """
 
     def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
@@ -182,6 +186,9 @@ class Container:
         self._log_tail = ""
         self._directory = trust.DIRECTORY
         self.hints: list[str] = []
+        self.hosts: Final = frozenset(
+            name.lower() for line in plan.options.get("extra_hosts") or () for name in line.split()
+        )
         self._docker: DockerContainer
         self.gateway: Gateway
 
@@ -200,23 +207,32 @@ class Container:
             raise
 
     def _launch(self) -> None:
-        engine, options = self._host.engine, dict(self._plan.options)
-        image = engine.image(self._plan.image)
-        mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
-        with engine_errors("create the sidecar"):
-            sidecar = Sidecar.create(engine.client, labels=engine.labels, **mine)
-        self._cleanup.callback(sidecar.remove)
-        self._cleanup.callback(close_link, sidecar)
+        options = dict(self._plan.options)
+        image = self._host.engine.image(self._plan.image)
+        sidecar = self._create_sidecar(options)
         with ThreadPoolExecutor(1) as pool:
             link = pool.submit(sidecar.start)
             try:
                 self._create(image, sidecar.id, options)
             finally:
                 opened = link.result()
-        self.gateway = Gateway(opened, self, self._host.authority, self._host.ledger)
+        self._serve(opened)
+        self._start()
+
+    def _create_sidecar(self, options: dict[str, Any]) -> Sidecar:
+        """Create the sidecar, with those of the options that are its own; they are taken out."""
+        engine = self._host.engine
+        mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
+        with engine_errors("create the sidecar"):
+            sidecar = Sidecar.create(engine.client, labels=engine.labels, **mine)
+        self._cleanup.callback(sidecar.remove)
+        self._cleanup.callback(close_link, sidecar)
+        return sidecar
+
+    def _serve(self, link: DescriptorLink) -> None:
+        self.gateway = Gateway(link, self, self._host.authority, self._host.ledger)
         self._cleanup.callback(self.gateway.stop)
         self.gateway.start()
-        self._start()
 
     def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
         engine, env = self._host.engine, trust.variables(image.attrs["Config"].get("Env") or [])
@@ -498,6 +514,74 @@ class Container:
 
     def __repr__(self) -> str:
         return f"<Container {self.name}>"
+
+
+class Guest(Container):
+    """A target that something else creates and starts, beside a sidecar of ours.
+
+    Attributes:
+        network_mode: What such a target is created with; by it we know it again.
+    """
+
+    network_mode = ""
+
+    def open(self) -> dict[str, Any]:
+        """Start the sidecar; return what to create the target with, as docker-py takes it.
+
+        Raises:
+            ImageError, LinkError, EngineError: Nothing is left behind.
+        """
+        try:
+            return self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> dict[str, Any]:
+        image = self._host.engine.image(self._plan.image)
+        sidecar = self._create_sidecar(dict(self._plan.options))
+        self._serve(sidecar.start())
+        self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
+        self.network_mode = f"container:{sidecar.id}"
+        env = trust.variables(image.attrs["Config"].get("Env") or [])
+        return {
+            "network_mode": self.network_mode,
+            "environment": trust.environment(env, self._plan.env),
+            "volumes": {self._folder(image, env): {"bind": trust.DIRECTORY, "mode": "ro"}},
+        }
+
+    def _folder(self, image: Any, env: dict[str, str]) -> str:
+        """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""
+        engine, authority = self._host.engine, self._host.authority
+        scratch = engine.create(image, self._plan.image)
+        try:
+            roots = self._roots(scratch, image, env, [])
+        finally:
+            engine.remove(scratch)
+        folder = tempfile.mkdtemp(prefix="pytest-egress-")
+        self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        os.chmod(folder, 0o755)  # whoever the target runs as reads it
+        for name, content in trust.own_files(authority.ca_pem, roots).items():
+            path = Path(folder, name)
+            path.write_bytes(content)
+            path.chmod(0o644)
+        return folder
+
+    def adopt(self, container: DockerContainer) -> None:
+        """Put the CA into the target's own bundles, before its first instruction.
+
+        Raises:
+            ValueError: It runs already.
+        """
+        if container.status != "created":
+            raise ValueError(
+                f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
+            )
+        self._docker = container
+        image = container.image
+        assert image is not None
+        env = trust.variables(image.attrs["Config"].get("Env") or [])
+        self._fill(container, image, env)
 
 
 def close_link(sidecar: Sidecar) -> None:

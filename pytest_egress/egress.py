@@ -14,7 +14,14 @@ from typing import Any, Final
 
 from pytest_egress import declarations
 from pytest_egress.address import parse_address
-from pytest_egress.containers import CompletedContainer, Container, Plan, check_result, plan
+from pytest_egress.containers import (
+    CompletedContainer,
+    Container,
+    Guest,
+    Plan,
+    check_result,
+    plan,
+)
 from pytest_egress.errors import CallError, ContainerError, EgressError
 from pytest_egress.exchange import (
     UNSET,
@@ -412,6 +419,64 @@ class Egress:
         if check:
             check_result(container, result)
         return result
+
+    # Containers that something else starts.
+
+    def docker_options(
+        self,
+        image: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        hostname: str | None = None,
+        domainname: str | None = None,
+        extra_hosts: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """What to create one container of an image with: `network_mode`, `environment`, `volumes`, as docker-py has it.
+
+        A sidecar has been started for it; whoever creates the container starts and removes it too. Call `trust` in
+        between where the image's own bundle is to hold the CA as well.
+
+        Args:
+            image: What the container will run.
+            env: Environment variables; they win over those that carry the CA.
+            hostname: Its name, which the sidecar has.
+            domainname: Likewise.
+            extra_hosts: Lines of its /etc/hosts.
+
+        Raises:
+            ImageError, EngineError, LinkError: The engine cannot; the text says what to do.
+        """
+        options = {"hostname": hostname, "domainname": domainname, "extra_hosts": extra_hosts}
+        checked = plan(image, None, env=env, files=None, input=None, own={}, docker_options=options)
+        guest = Guest(self.session, self.session.name(image), checked, self)
+        self.session.containers.append(guest)
+        created_with = guest.open()
+        self.containers.append(guest)
+        return created_with
+
+    def trust(self, container: object) -> Container:
+        """Put the CA into a container that was created with `docker_options`, before it is started.
+
+        Args:
+            container: docker-py's container, or its name or id.
+
+        Returns:
+            The handle that `start` would have returned: `url`, `address`, `exec`, `logs`, `wait`.
+
+        Raises:
+            ValueError: It was created otherwise, or runs already.
+        """
+        name = container if isinstance(container, str) else str(getattr(container, "id", container))
+        found = self.session.engine.container(name)
+        mode = found.attrs["HostConfig"]["NetworkMode"]
+        for guest in self.containers:
+            if isinstance(guest, Guest) and guest.network_mode == mode:
+                guest.adopt(found)
+                return guest
+        raise ValueError(
+            f"{found.name} has network_mode={mode!r}: trust() takes a container that was created with "
+            "egress.docker_options(image)"
+        )
 
     # What happened.
 

@@ -101,6 +101,15 @@ class Engine:
         with engine_errors(f"create a container of {name!r}"):
             return self.client.containers.create(str(image.id), **options)
 
+    def container(self, name: str) -> DockerContainer:
+        """A container by its name or id (`GET /containers/{id}/json`).
+
+        Raises:
+            EngineError: There is none.
+        """
+        with engine_errors(f"find the container {name!r}"):
+            return self.client.containers.get(name)
+
     def commit(self, container: DockerContainer) -> Image:
         """An image of what a created container has, with its labels (`POST /commit`)."""
         with engine_errors("make an image of a container"):

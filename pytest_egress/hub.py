@@ -10,10 +10,10 @@ import socket
 import ssl
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_egress.answers import NO_SUCH_NAME
+from pytest_egress.answers import NO_ADDRESS, NO_SUCH_NAME
 from pytest_egress.dns import Resolver
 from pytest_egress.exchange import DnsQuery, Entry, Outcome
 from pytest_egress.ledger import Ledger, Place
@@ -72,6 +72,11 @@ class Site(Protocol):
     @property
     def name(self) -> str:
         """As in the ledger."""
+        ...
+
+    @property
+    def hosts(self) -> Collection[str]:
+        """The names in its own /etc/hosts, normalised."""
         ...
 
     @property
@@ -148,11 +153,10 @@ class Hub:
         route = name_route(place.tables, name)
         if route is not None:
             return route.answer()
-        return (
-            NO_SUCH_NAME
-            if place.window.dns == "strict" and not is_named(place.tables, name)
-            else None
-        )
+        if name in self.site.hosts:  # or its other family would be ours
+            return NO_ADDRESS
+        strict = place.window.dns == "strict" and not is_named(place.tables, name)
+        return NO_SUCH_NAME if strict else None
 
     def about(self, host: str, port: int | None, started: float | None = None) -> dict[str, Any]:
         """The fields that every entry has; it began now where nothing else is known."""

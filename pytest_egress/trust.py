@@ -32,10 +32,15 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+Form = Literal["ca", "bundle", "truststore"]
+
 DIRECTORY: Final = "/etc/pytest-egress"
 ROOT_DIRECTORY: Final = "/pytest-egress"  # where something is mounted over /etc
-FILE_NAMES: Final = {"ca": "ca.pem", "bundle": "bundle.pem", "truststore": "truststore.jks"}
-Form = Literal["ca", "bundle", "truststore"]
+FILE_NAMES: Final[Mapping[Form, str]] = {
+    "ca": "ca.pem",
+    "bundle": "bundle.pem",
+    "truststore": "truststore.jks",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,64 @@ DEFAULT_BUNDLE: Final = BUNDLES[0]
 HASHED_DIRECTORY: Final = "/etc/ssl/certs"  # where OpenSSL looks for a CA by its name
 KEYSTORES: Final = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")
 OF_JAVA_HOME: Final = ("lib/security/cacerts", "jre/lib/security/cacerts")
+IMAGE_BUNDLE: Final = "the image's bundle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A client that trusts the CA untold.
+
+    Attributes:
+        by: The variable that leads it to the CA, or `IMAGE_BUNDLE`.
+        effect: What becomes of the roots it has: what it is told "replaces" them, and holds them too, or "adds" to
+            them, or it reads the image's own, which we "extend".
+        tested: Whether a test asks with it, in a container.
+    """
+
+    name: str
+    by: str
+    effect: Literal["adds", "replaces", "extends"]
+    tested: bool = True
+
+
+RUNTIMES: Final = (
+    Runtime(name="OpenSSL", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="curl", by="CURL_CA_BUNDLE", effect="replaces"),
+    Runtime(name="libcurl with GnuTLS", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="wget", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="git", by="GIT_SSL_CAINFO", effect="replaces"),
+    Runtime(name="apt", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="Python ssl", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="requests", by="REQUESTS_CA_BUNDLE", effect="replaces"),
+    Runtime(name="httpx", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="aiohttp", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="urllib3", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="boto3", by="AWS_CA_BUNDLE", effect="replaces"),
+    Runtime(name="AWS CLI", by="AWS_CA_BUNDLE", effect="replaces"),
+    Runtime(name="pip", by="PIP_CERT", effect="replaces"),
+    Runtime(name="uv", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="Node.js", by="NODE_EXTRA_CA_CERTS", effect="adds"),
+    Runtime(name="Node.js fetch", by="NODE_EXTRA_CA_CERTS", effect="adds"),
+    Runtime(name="axios", by="NODE_EXTRA_CA_CERTS", effect="adds"),
+    Runtime(name="npm", by="NODE_EXTRA_CA_CERTS", effect="adds"),
+    Runtime(name="Deno", by="DENO_CERT", effect="adds"),
+    Runtime(name="Java 21 HttpClient", by="JAVA_TOOL_OPTIONS", effect="replaces"),
+    Runtime(name="Java 21 HttpsURLConnection", by="JAVA_TOOL_OPTIONS", effect="replaces"),
+    Runtime(name="Java 25 HttpClient", by="JAVA_TOOL_OPTIONS", effect="replaces"),
+    Runtime(name="Java 25 HttpsURLConnection", by="JAVA_TOOL_OPTIONS", effect="replaces"),
+    Runtime(name="Go", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="Ruby", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="PHP", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="PHP curl", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="Perl LWP", by="PERL_LWP_SSL_CA_FILE", effect="replaces"),
+    Runtime(name="Erlang", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="gRPC C-core", by="GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", effect="replaces"),
+    Runtime(name="cargo", by="CARGO_HTTP_CAINFO", effect="replaces"),
+    Runtime(name="Nix", by="NIX_SSL_CERT_FILE", effect="replaces"),
+    Runtime(name=".NET", by="SSL_CERT_FILE", effect="replaces", tested=False),
+    Runtime(name="Rust with rustls-native-certs", by="SSL_CERT_FILE", effect="replaces", tested=False),
+    Runtime(name="Bun", by="NODE_EXTRA_CA_CERTS", effect="adds", tested=False),
+)
 ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")  # the name of a volume that goes with its container
 
 
@@ -232,13 +295,6 @@ def trust_tar(
         subject: Its subject in DER.
         foreign: Mount points below which nothing is written.
     """
-    merged = append(next((file.content for file in roots.bundles.values()), b""), ca_pem)
-    trusted = [*(roots.keystore or from_pem(merged)), *from_pem(ca_pem)]
-    content = {
-        "ca": ca_pem,
-        "bundle": merged,
-        "truststore": java_keystore(list(dict.fromkeys(trusted))),
-    }
     files = {
         path: File(content=append(f.content, ca_pem), mode=f.mode, uid=f.uid, gid=f.gid)
         for path, f in roots.bundles.items()
@@ -247,9 +303,18 @@ def trust_tar(
         files[DEFAULT_BUNDLE] = File(content=ca_pem)
     if roots.hashed_directory is not None:
         files[f"{roots.hashed_directory}/{hashed_name(subject)}.0"] = File(content=ca_pem)
-    files = {path: file for path, file in files.items() if not is_foreign(path, foreign)}
-    ours = {f"{directory}/{FILE_NAMES[form]}": File(content=data) for form, data in content.items()}
-    return build_tar(files | ours)
+    for name, content in own_files(ca_pem, roots).items():
+        files[f"{directory}/{name}"] = File(content=content)
+    return build_tar({path: f for path, f in files.items() if not is_foreign(path, foreign)})
+
+
+def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
+    """What our directory holds, by name: the CA alone, the image's roots with it, and these as a Java keystore."""
+    merged = append(next((file.content for file in roots.bundles.values()), b""), ca_pem)
+    trusted = [*(roots.keystore or from_pem(merged)), *from_pem(ca_pem)]
+    keystore = java_keystore(list(dict.fromkeys(trusted)))
+    content: dict[Form, bytes] = {"ca": ca_pem, "bundle": merged, "truststore": keystore}
+    return {FILE_NAMES[form]: data for form, data in content.items()}
 
 
 # What is mounted over an image's files.

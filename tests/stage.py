@@ -49,6 +49,7 @@ class Stage:
 
     name = "target"
     hints: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
     def __init__(self, ca: trustme.CA, link: LoopbackLink | None = None) -> None:
         destinations = [(a, p) for a in (ADDRESS, FIRST, SECOND) for p in PORTS]

@@ -635,6 +635,13 @@ def test_a_name_without_addresses_has_an_empty_answer(stage: Stage) -> None:
     assert (reply.rcode(), reply.answer) == (0, [])
 
 
+def test_a_name_of_the_targets_own_hosts_file_has_no_other_address(stage: Stage) -> None:
+    stage.hosts = ("db.internal",)
+    reply = stage.query("DB.internal", "AAAA")
+    assert (reply.rcode(), reply.answer) == (0, [])
+    assert stage.query("api.test", "AAAA").answer != []
+
+
 def test_silence_is_recorded(stage: Stage) -> None:
     stage.route("dns", "slow.test", "silence")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
