@@ -6,18 +6,24 @@ Pure functions over bytes; this module never touches a socket, and leaves what a
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-PEM: Final = re.compile(rb"-----BEGIN (?:TRUSTED )?CERTIFICATE-----(.*?)-----END ", re.DOTALL)
+PEM: Final = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.*?)-----END ", re.DOTALL)
 JKS_MAGIC: Final = bytes.fromhex("feedfeed")
 JKS_VERSION: Final = 2
 TRUSTED_ENTRY: Final = 2
 PASSWORD: Final = "changeit"  # every JDK's own; a Java keystore is not encrypted by it, only sealed
-STRING_TAGS: Final = (0x0C, 0x13, 0x14, 0x16, 0x1E)  # UTF8, Printable, T61, IA5, BMP (X.680)
+SEQUENCE, SET, OBJECT_IDENTIFIER, UTF8_STRING = 0x30, 0x31, 0x06, 0x0C  # X.690
+ENCODINGS: Final = {  # of a name's texts: Printable, T61, IA5, Visible, Universal, BMP, as OpenSSL reads them
+    UTF8_STRING: "utf-8",
+    **dict.fromkeys((0x13, 0x14, 0x16, 0x1A), "latin-1"),
+    0x1C: "utf-32-be",
+    0x1E: "utf-16-be",
+}
 
 
 def append(bundle: bytes, pem: bytes) -> bytes:
@@ -25,14 +31,37 @@ def append(bundle: bytes, pem: bytes) -> bytes:
     return bundle + (b"\n" if bundle and not bundle.endswith(b"\n") else b"") + pem
 
 
+def merge(bundles: Iterable[bytes]) -> bytes:
+    """One PEM bundle of several: the first as it is, then the certificates that only the others have."""
+    first, *others = [*bundles] or [b""]
+    found = dict.fromkeys(der for bundle in others for der in from_pem(bundle))
+    for der in from_pem(first) if found else ():
+        found.pop(der, None)
+    return append(first, b"".join(map(to_pem, found))) if found else first
+
+
+def to_pem(der: bytes) -> bytes:
+    """A certificate in PEM (RFC 7468 section 5)."""
+    text = base64.b64encode(der)
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    marks = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+    return b"\n".join([marks[0], *lines, marks[1], b""])
+
+
 def from_pem(bundle: bytes) -> list[bytes]:
-    """The certificates of a PEM bundle in DER, each once; what cannot be decoded is left out."""
+    """The certificates of a PEM bundle in DER, each once; what cannot be decoded is left out.
+
+    So is what OpenSSL appends to one that it calls trusted.
+    """
     found: dict[bytes, None] = {}
     for match in PEM.finditer(bundle):
         try:
-            found[base64.b64decode(b"".join(match[1].split()), validate=True)] = None
-        except binascii.Error:
+            decoded = base64.b64decode(b"".join(match[1].split()), validate=True)
+            tag, _, end = _read_element(decoded, 0)
+        except ValueError:
             continue
+        if tag == SEQUENCE:
+            found[decoded[:end]] = None
     return list(found)
 
 
@@ -73,16 +102,25 @@ def _java_seal(data: bytes) -> bytes:
 
 
 def _java_entries(data: bytes) -> Iterator[bytes]:
-    offset = 12
-    for _ in range(int.from_bytes(data[8:12], "big")):
-        if int.from_bytes(data[offset : offset + 4], "big") != TRUSTED_ENTRY:
+    reader = io.BytesIO(data[len(JKS_MAGIC) :])
+
+    def read(size: int) -> bytes:
+        if len(content := reader.read(size)) < size:
+            raise ValueError("a Java keystore that is cut off")
+        return content
+
+    def number(size: int = 4) -> int:
+        return int.from_bytes(read(size), "big")
+
+    if number() != JKS_VERSION:
+        raise ValueError("a Java keystore of an unknown version")
+    for _ in range(number()):
+        if number() != TRUSTED_ENTRY:
             raise ValueError("a Java keystore with private keys is no truststore")
-        offset += 4
-        offset += 2 + int.from_bytes(data[offset : offset + 2], "big") + 8  # alias, date
-        offset += 2 + int.from_bytes(data[offset : offset + 2], "big")  # "X.509"
-        size = int.from_bytes(data[offset : offset + 4], "big")
-        yield data[offset + 4 : offset + 4 + size]
-        offset += 4 + size
+        read(number(2))  # alias
+        read(8)  # date
+        read(number(2))  # "X.509"
+        yield read(number())
 
 
 def _from_pkcs12(data: bytes) -> list[bytes]:
@@ -106,33 +144,45 @@ def hashed_name(subject: bytes) -> str:
     Args:
         subject: The Name (RFC 5280 section 4.1.2.4) in DER.
     """
-    canonical = b"".join(_canonical(der) for tag, der in _elements(_elements(subject)[0][1]))
+    canonical = b"".join(_canonical(der) for _, der in _elements(_elements(subject)[0][1]))
     return f"{int.from_bytes(hashlib.sha1(canonical).digest()[:4], 'little'):08x}"
 
 
 def _canonical(relative_name: bytes) -> bytes:
-    """One SET of the name, with its texts in UTF-8, in lower case, and single spaces."""
+    """One SET of the name, with its texts in UTF-8, in lower case as far as they are ASCII, and single spaces."""
     parts = []
     for _, attribute in _elements(relative_name):
         (_, kind), (tag, value) = _elements(attribute)
-        if tag in STRING_TAGS:
-            text = value.decode("utf-16-be" if tag == 0x1E else "utf-8", "replace")
-            tag, value = 0x0C, " ".join(text.split()).lower().encode()
-        parts.append(_element(0x30, _element(0x06, kind) + _element(tag, value)))
-    return _element(0x31, b"".join(parts))
+        if tag in ENCODINGS:
+            text = value.decode(ENCODINGS[tag], "replace").encode()
+            tag, value = UTF8_STRING, b" ".join(text.split()).lower()
+        parts.append(_element(SEQUENCE, _element(OBJECT_IDENTIFIER, kind) + _element(tag, value)))
+    return _element(SET, b"".join(sorted(parts)))
 
 
 def _elements(data: bytes) -> list[tuple[int, bytes]]:
     """The tags and contents of DER elements, one after the other (X.690)."""
     found, offset = [], 0
     while offset < len(data):
-        tag, size, offset = data[offset], data[offset + 1], offset + 2
-        if size & 0x80:
-            count = size & 0x7F
-            size, offset = int.from_bytes(data[offset : offset + count], "big"), offset + count
-        found.append((tag, data[offset : offset + size]))
-        offset += size
+        tag, content, offset = _read_element(data, offset)
+        found.append((tag, content))
     return found
+
+
+def _read_element(data: bytes, offset: int) -> tuple[int, bytes, int]:
+    """Tag, content and end of the DER element at an offset.
+
+    Raises:
+        ValueError: It is cut off.
+    """
+    head = data[offset : offset + 2]
+    start, size = offset + 2, head[-1] if head else 0
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(data[offset + 2 : start], "big")
+    if len(head) < 2 or start + size > len(data):
+        raise ValueError("a DER element that is cut off")
+    return head[0], data[start : start + size], start + size
 
 
 def _element(tag: int, content: bytes) -> bytes:

@@ -6,10 +6,12 @@ as a Java keystore; variables point there. The tables here are the whole knowled
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import docker.errors
@@ -21,8 +23,9 @@ from pytest_egress.certificates import (
     from_pem,
     hashed_name,
     java_keystore,
+    merge,
 )
-from pytest_egress.engine import explanation
+from pytest_egress.engine import engine_errors, explanation
 from pytest_egress.errors import EngineError
 
 if TYPE_CHECKING:
@@ -41,6 +44,11 @@ FILE_NAMES: Final[Mapping[Form, str]] = {
     "bundle": "bundle.pem",
     "truststore": "truststore.jks",
 }
+OUR_FILES: Final = frozenset(
+    f"{directory}/{name}"
+    for directory in (DIRECTORY, ROOT_DIRECTORY)
+    for name in FILE_NAMES.values()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +99,10 @@ VARIABLES: Final = (
 BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch, distroless
     "/etc/ssl/cert.pem",  # Alpine, as a link
+    "/etc/ssl/certs/ca-bundle.crt",  # Nix
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora, RHEL
+    "/etc/pki/tls/cert.pem",  # Fedora, RHEL, for OpenSSL
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora, RHEL, where the links lead
     "/etc/ssl/ca-bundle.pem",  # openSUSE
     "/var/lib/ca-certificates/ca-bundle.pem",  # openSUSE, where the link leads
     "/etc/pki/tls/cacert.pem",  # OpenELEC
@@ -100,7 +110,12 @@ BUNDLES: Final = (
 DEFAULT_BUNDLE: Final = BUNDLES[0]
 HASHED_DIRECTORY: Final = "/etc/ssl/certs"  # where OpenSSL looks for a CA by its name
 KEYSTORES: Final = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")
-OF_JAVA_HOME: Final = ("lib/security/cacerts", "jre/lib/security/cacerts")
+OF_JAVA_HOME: Final = tuple(  # the JVM's own order; the second folder is Java 8's
+    f"{folder}/security/{name}"
+    for folder in ("lib", "jre/lib")
+    for name in ("jssecacerts", "cacerts")
+)
+NEVER_LINKS: Final = ("/etc", "/var", "/var/lib")  # not looked at where nothing is mounted
 IMAGE_BUNDLE: Final = "the image's bundle"
 
 
@@ -156,9 +171,13 @@ RUNTIMES: Final = (
     Runtime(name="cargo", by="CARGO_HTTP_CAINFO", effect="replaces"),
     Runtime(name="Nix", by="NIX_SSL_CERT_FILE", effect="replaces"),
     Runtime(name=".NET", by="SSL_CERT_FILE", effect="replaces", tested=False),
-    Runtime(name="Rust with rustls-native-certs", by="SSL_CERT_FILE", effect="replaces", tested=False),
+    Runtime(
+        name="Rust with rustls-native-certs", by="SSL_CERT_FILE", effect="replaces", tested=False
+    ),
     Runtime(name="Bun", by="NODE_EXTRA_CA_CERTS", effect="adds", tested=False),
 )
+GO_DIRECTORY: Final = 1 << 31  # of an os.FileMode
+GO_TYPES: Final = 0x8F280000  # of an os.FileMode: whatever makes a file no regular one
 ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")  # the name of a volume that goes with its container
 
 
@@ -168,13 +187,23 @@ class Roots:
 
     Attributes:
         bundles: Its PEM bundles, each once, at its real path.
+        names: The paths that lead to them, each with the real one.
+        default_bundle: Where `DEFAULT_BUNDLE` really would be; None where something else is in its place.
         keystore: The certificates of its Java keystore in DER; none where it has none that can be read.
         hashed_directory: The real path of `HASHED_DIRECTORY`, or None where it has none.
+        mounts: The real paths of the mounts that are not the container's own.
     """
 
     bundles: Mapping[str, File] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    default_bundle: str | None = DEFAULT_BUNDLE
     keystore: Sequence[bytes] = ()
     hashed_directory: str | None = None
+    mounts: Sequence[str] = ()
+
+    def extended(self) -> list[str]:
+        """The paths, links among them, of the bundles that get the CA."""
+        return [name for name, real in self.names.items() if not is_foreign(real, self.mounts)]
 
 
 def variables(entries: Iterable[str]) -> dict[str, str]:
@@ -208,7 +237,7 @@ def defeated(
     Args:
         extended: The paths of the bundles that hold the CA.
     """
-    sentences, safe = [], {*extended}
+    sentences, safe = [], {*extended, *OUR_FILES}
     for variable in VARIABLES:
         for source, values in (("the test", user_env), ("the image", image_env)):
             if variable.name not in values:
@@ -229,7 +258,66 @@ def candidates(image_env: Mapping[str, str], user_env: Mapping[str, str]) -> lis
         for variable in VARIABLES
         if variable.form == "bundle" and (path := values.get(variable.name, "")).startswith("/")
     ]
-    return list(dict.fromkeys([*BUNDLES, *named]))
+    return list(dict.fromkeys([*BUNDLES, *map(normal, named)]))
+
+
+class Kind(Enum):
+    """What is at a path."""
+
+    MISSING = auto()
+    DIRECTORY = auto()
+    REGULAR = auto()
+    OTHER = auto()
+
+
+class Files:
+    """What a created container has, asked of the engine path by path, and each path once: a call costs milliseconds.
+
+    Args:
+        directories: Those that are taken for directories, and for their own real paths, without a look.
+    """
+
+    def __init__(
+        self, engine: Engine, container: DockerContainer, directories: Iterable[str] = ()
+    ) -> None:
+        self._engine, self._container = engine, container
+        self._seen = {path: (path, Kind.DIRECTORY) for path in ("/", *directories)}
+
+    def resolve(self, path: str) -> tuple[str, Kind]:
+        """Where a path really leads, through links among its folders too, and what is there."""
+        if path not in self._seen:
+            folder, kind = self.resolve(posixpath.dirname(path))
+            real = posixpath.join(folder, posixpath.basename(path))
+            if kind is Kind.DIRECTORY:
+                self._seen[path] = self.look(real)
+            else:
+                self._seen[path] = real, kind if kind is Kind.MISSING else Kind.OTHER
+        return self._seen[path]
+
+    def look(self, path: str) -> tuple[str, Kind]:
+        """The same without the links among its folders."""
+        if path not in self._seen:
+            stat = self._engine.stat(self._container, path)
+            target = stat and stat.get("linkTarget")
+            # The engine has followed the link to its end, of which it says nothing.
+            self._seen[path] = self.look(target) if target else (path, kind_of(stat))
+        return self._seen[path]
+
+    def read(self, path: str) -> File:
+        """The regular file at a path that is real."""
+        with engine_errors(f"read {path!r}"):
+            stream, _ = self._container.get_archive(path)
+            (file,) = read_tar(stream).values()
+        return file
+
+
+def kind_of(stat: Mapping[str, Any] | None) -> Kind:
+    """What the engine describes (the `os.FileMode` of Go)."""
+    if stat is None:
+        return Kind.MISSING
+    if stat["mode"] & GO_DIRECTORY:
+        return Kind.DIRECTORY
+    return Kind.OTHER if stat["mode"] & GO_TYPES else Kind.REGULAR
 
 
 def find_roots(
@@ -238,45 +326,39 @@ def find_roots(
     image_env: Mapping[str, str],
     user_env: Mapping[str, str],
 ) -> Roots:
-    """What a created container trusts, links followed."""
-    bundles = find_files(engine, container, candidates(image_env, user_env))
+    """What a created container trusts."""
+    foreign = foreign_mounts(container)
+    files = Files(engine, container, () if foreign else NEVER_LINKS)
+    names = {
+        path: real
+        for path in candidates(image_env, user_env)
+        for real, kind in [files.resolve(path)]
+        if kind is Kind.REGULAR
+    }
+    default, default_kind = files.resolve(DEFAULT_BUNDLE)
+    hashed, hashed_kind = files.resolve(HASHED_DIRECTORY)
     return Roots(
-        bundles=bundles,
-        keystore=find_keystore(engine, container, image_env),
-        hashed_directory=real_path(engine, container, HASHED_DIRECTORY),
+        bundles={real: files.read(real) for real in dict.fromkeys(names.values())},
+        names=names,
+        default_bundle=default if default_kind is Kind.MISSING else None,
+        keystore=find_keystore(files, image_env),
+        hashed_directory=hashed if hashed_kind is Kind.DIRECTORY else None,
+        mounts=[files.resolve(point)[0] for point in foreign],
     )
 
 
-def real_path(engine: Engine, container: DockerContainer, path: str) -> str | None:
-    """Where a path really is, or None for one that is missing; the engine follows every link."""
-    if (stat := engine.stat(container, path)) is None:
-        return None
-    return posixpath.normpath(stat.get("linkTarget") or path)
-
-
-def find_files(engine: Engine, container: DockerContainer, paths: Iterable[str]) -> dict[str, File]:
-    """The regular files among some paths, each once, at its real path."""
-    found: dict[str, File] = {}
-    for path in paths:
-        real = real_path(engine, container, path)
-        if real is None or real in found or engine.stat(container, real) is None:
-            continue
-        stream, _ = container.get_archive(real)
-        found.update((real, file) for file in read_tar(b"".join(stream)).values())
-    return found
-
-
-def find_keystore(
-    engine: Engine, container: DockerContainer, image_env: Mapping[str, str]
-) -> list[bytes]:
+def find_keystore(files: Files, image_env: Mapping[str, str]) -> list[bytes]:
     """The certificates of the first Java keystore that can be read."""
     home = image_env.get("JAVA_HOME", "")
     of_home = [posixpath.join(home, path) for path in OF_JAVA_HOME] if home.startswith("/") else []
-    for file in find_files(engine, container, [*of_home, *KEYSTORES]).values():
-        try:
-            return from_java_keystore(file.content)
-        except ValueError:  # as the JVM would fall back
-            continue
+    for look, path in [
+        *((files.look, p) for p in of_home),
+        *((files.resolve, p) for p in KEYSTORES),
+    ]:
+        real, kind = look(path)
+        if kind is Kind.REGULAR:
+            with contextlib.suppress(ValueError):  # as the JVM would fall back
+                return from_java_keystore(files.read(real).content)
     return []
 
 
@@ -293,24 +375,25 @@ def trust_tar(
     Args:
         ca_pem: The CA's certificate.
         subject: Its subject in DER.
-        foreign: Mount points below which nothing is written.
+        foreign: Mount points below which nothing is written, besides those that the roots were found among.
     """
     files = {
-        path: File(content=append(f.content, ca_pem), mode=f.mode, uid=f.uid, gid=f.gid)
-        for path, f in roots.bundles.items()
+        path: replace(file, content=append(file.content, ca_pem))
+        for path, file in roots.bundles.items()
     }
-    if not roots.bundles:
-        files[DEFAULT_BUNDLE] = File(content=ca_pem)
+    if not roots.bundles and roots.default_bundle is not None:
+        files[roots.default_bundle] = File(content=ca_pem)
     if roots.hashed_directory is not None:
         files[f"{roots.hashed_directory}/{hashed_name(subject)}.0"] = File(content=ca_pem)
     for name, content in own_files(ca_pem, roots).items():
         files[f"{directory}/{name}"] = File(content=content)
-    return build_tar({path: f for path, f in files.items() if not is_foreign(path, foreign)})
+    mounts = [*foreign, *roots.mounts]
+    return build_tar({path: f for path, f in files.items() if not is_foreign(path, mounts)})
 
 
 def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
     """What our directory holds, by name: the CA alone, the image's roots with it, and these as a Java keystore."""
-    merged = append(next((file.content for file in roots.bundles.values()), b""), ca_pem)
+    merged = append(merge(file.content for file in roots.bundles.values()), ca_pem)
     trusted = [*(roots.keystore or from_pem(merged)), *from_pem(ca_pem)]
     keystore = java_keystore(list(dict.fromkeys(trusted)))
     content: dict[Form, bytes] = {"ca": ca_pem, "bundle": merged, "truststore": keystore}
@@ -322,8 +405,10 @@ def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
 
 def directory_for(options: Mapping[str, Any]) -> str:
     """Where our files go in a container with these options of docker-py's."""
-    over_etc = any(is_under(DIRECTORY, point) for point in mount_points(options))
-    return ROOT_DIRECTORY if over_etc else DIRECTORY
+    mounted = options.get("volumes_from") or any(
+        is_under(DIRECTORY, point) or is_under(point, DIRECTORY) for point in mount_points(options)
+    )
+    return ROOT_DIRECTORY if mounted else DIRECTORY
 
 
 def mount_points(options: Mapping[str, Any]) -> list[str]:
@@ -334,18 +419,39 @@ def mount_points(options: Mapping[str, Any]) -> list[str]:
     else:
         points = [part[1] if len(part := text.split(":")) > 1 else text for text in volumes]
     points += [mount["Target"] for mount in options.get("mounts") or []]
-    return [*points, *(point.partition(":")[0] for point in tmpfs)]
+    return [normal(point) for point in (*points, *(text.partition(":")[0] for text in tmpfs))]
 
 
 def foreign_mounts(container: DockerContainer) -> list[str]:
     """The mount points of a created container whose content is not its own: nothing is written there."""
-    mounts = [
-        mount["Destination"]
-        for mount in container.attrs.get("Mounts") or []
-        if not (mount["Type"] == "volume" and ANONYMOUS.fullmatch(mount.get("Name") or ""))
-    ]
-    tmpfs = container.attrs.get("HostConfig", {}).get("Tmpfs") or {}
-    return [*mounts, *tmpfs]
+    host = container.attrs.get("HostConfig", {})
+    mounts = container.attrs.get("Mounts") or []
+    foreign = [mount["Destination"] for mount in mounts if not is_own(mount, host)]
+    return [normal(point) for point in (*foreign, *(host.get("Tmpfs") or {}))]
+
+
+def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
+    """Whether a mount is a volume that was made for this container, and goes with it."""
+    declared = host.get("Mounts") or []
+    named = {text.partition(":")[0] for text in host.get("Binds") or []}
+    named |= {each.get("Source") for each in declared}
+    by_driver = {  # whose options may lead to any folder of the host
+        each["Target"] for each in declared if (each.get("VolumeOptions") or {}).get("DriverConfig")
+    }
+    return bool(
+        mount["Type"] == "volume"
+        and mount.get("Driver") == "local"
+        and mount["RW"]
+        and ANONYMOUS.fullmatch(mount.get("Name") or "")
+        and mount["Name"] not in named
+        and mount["Destination"] not in by_driver
+        and not host.get("VolumesFrom")
+    )
+
+
+def normal(path: str) -> str:
+    """An absolute path without what changes nothing in it."""
+    return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def is_foreign(path: str, points: Iterable[str]) -> bool:
