@@ -18,9 +18,9 @@ JKS_VERSION: Final = 2
 TRUSTED_ENTRY: Final = 2
 PASSWORD: Final = "changeit"  # every JDK's own; a Java keystore is not encrypted by it, only sealed
 SEQUENCE, SET, OBJECT_IDENTIFIER, UTF8_STRING = 0x30, 0x31, 0x06, 0x0C  # X.690
-ENCODINGS: Final = {  # of a name's texts: Printable, T61, IA5, Visible, Universal, BMP, as OpenSSL reads them
+ENCODINGS: Final = {  # of a name's texts: Printable, T61, IA5, Universal, BMP, as OpenSSL reads them
     UTF8_STRING: "utf-8",
-    **dict.fromkeys((0x13, 0x14, 0x16, 0x1A), "latin-1"),
+    **dict.fromkeys((0x13, 0x14, 0x16), "latin-1"),
     0x1C: "utf-32-be",
     0x1E: "utf-16-be",
 }
