@@ -9,6 +9,7 @@ import base64
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -127,10 +128,12 @@ def _from_pkcs12(data: bytes) -> list[bytes]:
     from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 
     for password in (None, PASSWORD.encode()):
-        try:
-            store = pkcs12.load_pkcs12(data, password)
-        except ValueError:
-            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is no DER is read all the same, as the JVM does
+            try:
+                store = pkcs12.load_pkcs12(data, password)
+            except ValueError:
+                continue
         return [each.certificate.public_bytes(Encoding.DER) for each in store.additional_certs]
     raise ValueError("neither a Java keystore nor one of PKCS #12 that can be read")
 

@@ -178,6 +178,10 @@ def accepted(data: bytes) -> bool:
     return all(isinstance(der, bytes) for der in found)
 
 
+def test_a_keystore_that_is_not_quite_der_is_read_without_a_warning() -> None:
+    assert from_java_keystore(PKCS12 + b"\0") == DERS[:1]
+
+
 @given(st.binary())
 @example(b"")
 def test_any_bytes_are_a_keystore_or_a_value_error(data: bytes) -> None:
