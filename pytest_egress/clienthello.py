@@ -25,6 +25,9 @@ _HANDSHAKE_RECORD = 22
 _CLIENT_HELLO = 1
 
 _SERVER_NAME = 0
+_STATUS_REQUEST_V2, _SIGNED_TIMESTAMPS, _ENCRYPT_THEN_MAC = 17, 18, 22
+_RECORD_SIZE_LIMIT, _DELEGATED_CREDENTIAL, _SESSION_TICKET = 28, 34, 35
+_SIGNATURE_ALGORITHMS_CERT, _RENEGOTIATION_INFO = 50, 65281
 _HOST_NAME = 0
 _ALPN = 16
 _SUPPORTED_VERSIONS = 43
@@ -83,6 +86,32 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
         return None
     message, _ = _read_records(data)
     return _parse_message(_Reader(message[_MESSAGE_HEADER_BYTES : _message_length(message)]))
+
+
+def library_of(hello: ClientHello) -> str | None:
+    """The TLS library that sends such a hello, as far as its extensions tell; None where they do not.
+
+    Measured with the clients of Debian 13: OpenSSL 3.5, GnuTLS 3.8, Go 1.24, Java 21 and 25, rustls (uv), gRPC.
+    """
+    has = set(hello.extensions).__contains__
+    if any(_is_grease(number) for number in (*hello.cipher_suites, *hello.extensions)):
+        return "BoringSSL"
+    if "grpc-exp" in hello.alpn:
+        return "gRPC"
+    if has(_STATUS_REQUEST_V2) and has(_SIGNATURE_ALGORITHMS_CERT):
+        return "Java"
+    if has(_RECORD_SIZE_LIMIT):
+        return "NSS" if has(_DELEGATED_CREDENTIAL) else "GnuTLS"
+    if has(_SIGNED_TIMESTAMPS) and not has(_SESSION_TICKET):
+        return "Go"
+    if has(_ENCRYPT_THEN_MAC):
+        return "OpenSSL"
+    return None if has(_RENEGOTIATION_INFO) or not has(_SUPPORTED_VERSIONS) else "rustls"
+
+
+def _is_grease(number: int) -> bool:
+    """Whether a number is one of those that mean nothing (RFC 8701)."""
+    return number & 0x0F0F == 0x0A0A and number >> 8 == number & 0xFF
 
 
 # Records: RFC 8446, section 5.1.

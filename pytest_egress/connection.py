@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import h11
 
+from pytest_egress.clienthello import ClientHello
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
 from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, trace
@@ -70,6 +71,7 @@ class Connection(threading.Thread):
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.address, self.dialled, self.host, self.port = "", "", "", 0
         self.sni: str | None = None
+        self.hello: ClientHello | None = None
         self.tls: TlsInfo | None = None
         self.claim: tuple[Route[Any] | None, str] | None = None
         self.activity = Activity(cut=self.cut)

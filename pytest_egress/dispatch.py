@@ -58,10 +58,19 @@ class Dispatcher:
         if dialled is None:  # the listener itself: no attempt to leave
             return
         connection.address, connection.port = dialled
-        connection.dialled = connection.host = self.hub.name(connection.address)
+        connection.dialled = self.hub.name(connection.address)
+        connection.host = self.keyed_on(connection.dialled)
         named = connection.dialled != connection.address  # else SNI or Host may name it yet
         if not self.hand_on(self.opening(), named=named):
             self.listen()
+
+    def keyed_on(self, dialled: str) -> str:
+        """The name that was dialled; its address where a route is declared for that alone."""
+        tables, address = self.connection.place.tables, self.connection.address
+        port = self.connection.port
+        if not claimed(tables, dialled, port) and claimed(tables, address, port):
+            return address
+        return dialled
 
     def opening(self) -> Route[Any] | None:
         """The route that says what the connection is."""
@@ -89,7 +98,7 @@ class Dispatcher:
             self.serve_tls()
         elif first and connection.port == 53 and first in QUERY_BEGINS:
             self.serve_names()
-        elif first and self.looks_like_http():
+        elif first and not self.is_for_tls() and self.looks_like_http():
             receive_timeout(connection.sock, 0)
             HttpServer(connection).serve()
         elif first:
@@ -100,10 +109,13 @@ class Dispatcher:
         route = self.opening()
         if self.hand_on(route, named=True):
             return
-        note = ""
-        if route is not None and route.kind == "intercept_tls":
-            note = f"{route} expects TLS, and this is none"
+        note = f"{route} expects TLS, and this is none" if self.is_for_tls() else ""
         self.connection.refuse(self.connection.peek(FIRST_BYTES_KEPT), note)
+
+    def is_for_tls(self) -> bool:
+        """Whether nothing but TLS can be served here."""
+        route = self.opening()
+        return route is not None and route.kind == "intercept_tls"
 
     def first_byte(self) -> bytes:
         """The first byte, left unread; b"" when there is none and the connection has been dealt with."""
@@ -134,7 +146,7 @@ class Dispatcher:
 
     def looks_like_http(self) -> bool:
         """Whether it begins as a request does (RFC 9112 section 3); waits for as much as that takes."""
-        receive_timeout(self.connection.sock, HANDSHAKE_SECONDS)
+        receive_timeout(self.connection.sock, FIRST_BYTE_SECONDS)
         data = self.connection.peek(FIRST_BYTES_KEPT)
         while METHOD.fullmatch(data) or may_be_request_line(data):
             if REQUEST_LINE.match(data):
@@ -177,7 +189,7 @@ class Dispatcher:
         try:
             self.shake_hands(self.context())
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, connection.host))
+            connection.fail_tls(*broken_handshake(error, connection.host, connection.hello))
             return
         if self.hub.stopping:
             return
@@ -252,7 +264,7 @@ class Dispatcher:
 
     def take_name(self, hello: ClientHello) -> bool:
         """Key everything that follows on the SNI where there is one."""
-        self.connection.sni = hello.sni
+        self.connection.hello, self.connection.sni = hello, hello.sni
         if hello.sni is None:
             return True
         try:

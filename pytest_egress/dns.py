@@ -191,8 +191,12 @@ class Resolver:
         self._known: dict[bytes, Answer] = {}  # by the query without its ID
 
     def name(self, address: str) -> str | None:
-        """Whose address this is, or None for one that was not given out."""
-        return self._aliases.get(address) or self.names.name(address)
+        """Whose synthetic address this is, or None for one that was not given out."""
+        return self.names.name(address)
+
+    def alias(self, address: str) -> str | None:
+        """The name that a rule gave this address to, the latest; None where none did."""
+        return self._aliases.get(address)
 
     def answer(self, query: bytes, rules: Rules = no_rule) -> Answer | None:
         """As the function `answer`."""

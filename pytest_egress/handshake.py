@@ -9,23 +9,43 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from pytest_egress.clienthello import ClientHello, library_of
+
 DISTRUST: Final = ("untrusted", "likely-untrusted")
-UNTRUSTED: Final = (
-    "the target does not trust the CA of this run for {host!r} (alert: {alert}). The CA is in the image's bundle, and "
-    "SSL_CERT_FILE and its like lead to it; a client that pins certificates or brings its own roots ignores them: give "
-    "it /etc/pytest-egress/bundle.pem"
-)
+UNTRUSTED: Final = "{who} does not trust the CA of this run for {host!r} (alert: {alert}). {advice}"
 LIKELY_UNTRUSTED: Final = (
-    "the target broke off {when}, with no alert: likely it does not trust the CA of this run for {host!r}. A client "
-    "that pins certificates or brings its own roots ignores the image's bundle: give it /etc/pytest-egress/bundle.pem"
+    "{who} broke off {when}, with no alert: likely it does not trust the CA of this run for {host!r}. "
+    "{advice}"
 )
+PINNED: Final = (
+    "The CA is in the image's bundle, and SSL_CERT_FILE and its like lead to it; a client that pins certificates or "
+    "brings its own roots ignores them: give it /etc/pytest-egress/bundle.pem"
+)
+ADVICE: Final = {
+    "Java": (
+        "JAVA_TOOL_OPTIONS leads to the CA; a program that makes an SSLContext of its own, or starts Java without "
+        "its environment, ignores it: give it /etc/pytest-egress/truststore.jks"
+    ),
+    "rustls": (
+        "SSL_CERT_FILE leads to the CA; a program that is built with webpki-roots alone ignores it: only another "
+        "build, or an option of its own, helps"
+    ),
+    "BoringSSL": "Chromium reads an NSS database and no file: give it the CA with certutil",
+    "NSS": "What uses NSS reads a database and no file: give it the CA with certutil",
+}
+"""What helps a client of some library; `PINNED` for the others."""
+
 NO_CLIENT_CERTIFICATE: Final = (
-    "the target sent no client certificate, and the route of {host!r} requires one: give it one of "
+    "{who} sent no client certificate, and the route of {host!r} requires one: give it one of "
     "egress_ca.issue_cert(...) with files="
 )
 FOREIGN_CLIENT_CERTIFICATE: Final = (
-    "the client certificate that the target sent to {host!r} does not hold ({why}): it has to be one of "
+    "the client certificate that {who} sent to {host!r} does not hold ({why}): it has to be one of "
     "egress_ca.issue_cert(...)"
+)
+NO_COMMON_PROTOCOL: Final = (
+    "{who} offered {offered} alone by ALPN and closed right after the handshake: HTTP/1.1 is all that is "
+    "served here"
 )
 ALERTS_OF_DISTRUST: Final = {
     "TLSV1_ALERT_UNKNOWN_CA": "unknown CA",
@@ -44,33 +64,58 @@ PROTOCOL_REASONS: Final = {
 }
 
 
-def broken_handshake(error: OSError, host: str) -> tuple[str, str]:
+def broken_handshake(
+    error: OSError, host: str, hello: ClientHello | None = None
+) -> tuple[str, str]:
     """A short reason and a sentence for a handshake that raised.
 
     Args:
         error: What `SSLSocket.do_handshake`, or the first read after it, raised.
         host: The name the client asked for.
+        hello: Its ClientHello.
     """
-    reason = getattr(error, "reason", None)
+    reason, who = getattr(error, "reason", None), who_sent(hello)
     if reason in ALERTS_OF_DISTRUST:
-        return "untrusted", UNTRUSTED.format(host=host, alert=ALERTS_OF_DISTRUST[reason])
+        alert, advice = ALERTS_OF_DISTRUST[reason], advice_for(hello)
+        return "untrusted", UNTRUSTED.format(who=who, host=host, alert=alert, advice=advice)
     if reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF:
-        return "likely-untrusted", LIKELY_UNTRUSTED.format(host=host, when="within the handshake")
+        return likely_untrusted(host, hello, "within the handshake")
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
-        return "client-certificate", NO_CLIENT_CERTIFICATE.format(host=host)
+        return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host)
     if reason == "CERTIFICATE_VERIFY_FAILED":
         why = getattr(error, "verify_message", "") or reason
-        return "client-certificate", FOREIGN_CLIENT_CERTIFICATE.format(host=host, why=why)
+        text = FOREIGN_CLIENT_CERTIFICATE.format(who=who, host=host, why=why)
+        return "client-certificate", text
     if reason in PROTOCOL_REASONS:
-        return (
-            "protocol",
-            f"no TLS connection could be made for {host!r}: {PROTOCOL_REASONS[reason]}",
-        )
+        text = f"no TLS connection could be made for {host!r}: {PROTOCOL_REASONS[reason]}"
+        return "protocol", text
     if isinstance(error, TimeoutError):
         return "timeout", f"the handshake for {host!r} did not end in time"
     return "handshake", f"the handshake for {host!r} failed: {reason or error}"
 
 
-def silent_after_handshake(host: str) -> tuple[str, str]:
+def silent_after_handshake(host: str, hello: ClientHello | None = None) -> tuple[str, str]:
     """The same for a client that closed right after a handshake that succeeded."""
-    return "likely-untrusted", LIKELY_UNTRUSTED.format(host=host, when="right after the handshake")
+    if hello is not None and hello.alpn and "http/1.1" not in hello.alpn:
+        offered = " and ".join(hello.alpn)
+        return "alpn", NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered)
+    return likely_untrusted(host, hello, "right after the handshake")
+
+
+def likely_untrusted(host: str, hello: ClientHello | None, when: str) -> tuple[str, str]:
+    """The reason and the sentence for a client that said nothing."""
+    who, advice = who_sent(hello), advice_for(hello)
+    text = LIKELY_UNTRUSTED.format(who=who, host=host, when=when, advice=advice)
+    return "likely-untrusted", text
+
+
+def who_sent(hello: ClientHello | None) -> str:
+    """The client, with its library where the hello tells it."""
+    library = library_of(hello) if hello is not None else None
+    return f"the target ({library}, by its ClientHello)" if library else "the target"
+
+
+def advice_for(hello: ClientHello | None) -> str:
+    """What to do about a client that does not trust the CA."""
+    library = library_of(hello) if hello is not None else None
+    return ADVICE.get(library or "", PINNED)

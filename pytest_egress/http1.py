@@ -90,7 +90,9 @@ class Http1:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
         if not self._h11.they_are_waiting_for_100_continue:
             return b""
-        return self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+        # With its phrase: botocore takes a status line without one for none.
+        event = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+        return self._h11.send(event) or b""
 
     def read_body(self) -> tuple[bytes, Headers] | None:
         """The whole body and its trailers, or None when more data is needed.

@@ -99,14 +99,14 @@ class HttpServer:
             data = connection.sock.recv(READ_BYTES)
         except OSError as error:
             if connection.tls and not connection.accounted:
-                connection.fail_tls(*broken_handshake(error, connection.host))
+                connection.fail_tls(*broken_handshake(error, connection.host, connection.hello))
             elif self.http.has_begun:
                 connection.record_tcp(b"", f"broke off within the head of a request: {error}")
             raise
         if data:
             connection.accounted = True
         elif connection.tls and not connection.accounted:
-            connection.fail_tls(*silent_after_handshake(connection.host))
+            connection.fail_tls(*silent_after_handshake(connection.host, connection.hello))
         return data
 
     def refuse(self, status_code: int, text: str) -> None:
@@ -192,10 +192,12 @@ class HttpServer:
     def host_of(self, head: Head) -> str:
         """The host that routes are keyed on: SNI, else the dialled name, else the address, else the name in Host."""
         connection = self.connection
-        if connection.tls or connection.host != connection.address:
-            return connection.host
         named = host_name(head.authority)
-        if named is None or claimed(connection.place.tables, connection.host, connection.port):
+        if connection.tls or named is None:
+            return connection.host
+        if connection.host != connection.address:  # several names may share an address
+            return named if self.hub.gives(named, connection.address) else connection.host
+        if claimed(connection.place.tables, connection.host, connection.port):
             return connection.host
         return named
 

@@ -5,7 +5,7 @@ This module reads no socket and starts no thread.
 
 from __future__ import annotations
 
-import functools
+import os
 import socket
 import ssl
 import threading
@@ -116,18 +116,32 @@ class Hub:
         self.connections: set[Any] = set()
         self.stopping = False
         self._resolver = Resolver(ipv6=link.ipv6)
+        self._upstream_tls: dict[tuple[str | None, ...], ssl.SSLContext] = {}
 
-    @functools.cached_property
+    @property
     def upstream_tls(self) -> ssl.SSLContext:
-        """How real servers are verified: by this machine's roots."""
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        return context
+        """How real servers are verified: by this machine's roots, wherever the environment has them now."""
+        where = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        with self.lock:
+            if where not in self._upstream_tls:
+                context = ssl.create_default_context()
+                context.set_alpn_protocols(["http/1.1"])
+                self._upstream_tls = {where: context}
+            return self._upstream_tls[where]
 
     def name(self, address: str) -> str:
         """The name that an address was given out for, or the address itself."""
         with self.lock:
-            return self._resolver.name(address) or address
+            given = self._resolver.name(address)
+            alias = self._resolver.alias(address)
+        if alias is not None and self.gives(alias, address):
+            return alias
+        return given or address
+
+    def gives(self, name: str, address: str) -> bool:
+        """Whether a DNS route gives this address to a name now."""
+        route = name_route(self.site.place().tables, name)
+        return route is not None and address in route.answer().addresses
 
     def answer_query(self, query: bytes) -> bytes | None:
         """Answer and record one DNS message; None where it gets no answer."""

@@ -14,7 +14,7 @@ from pytest_egress import upstream
 from pytest_egress.answers import Forward
 from pytest_egress.connection import Connection
 from pytest_egress.errors import UpstreamError
-from pytest_egress.exchange import Outcome, TcpConnection
+from pytest_egress.exchange import Outcome, Response, TcpConnection
 from pytest_egress.http1 import MAX_BODY_BYTES
 from pytest_egress.http_server import run_async
 from pytest_egress.hub import READ_BYTES
@@ -24,8 +24,16 @@ from pytest_egress.routing import Route
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-CLIENT_LEFT: Final = (ConnectionError, ssl.SSLError)
+CLIENT_LEFT: Final = (
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    ssl.SSLError,
+)
 """What a handler raises when its client has gone: no fault of the handler's."""
+
+NOT_SENT: Final = (bytes, bytearray, str, dict, list, tuple, Response)
+"""What a handler may return in the belief that it is sent."""
 
 
 class RawServer:
@@ -92,7 +100,9 @@ class RawServer:
         try:
             result = route.in_context(handler, connection.sock)
             if inspect.isawaitable(result):
-                route.in_context(run_async, result)
+                result = route.in_context(run_async, result)
+            if isinstance(result, NOT_SENT):
+                raise TypeError(f"a raw handler sends by sock.sendall(...); it returned {result!r}")
         except CLIENT_LEFT as error:
             entry.note = f"the connection ended before its handler did ({error})"
         except BaseException as error:  # whatever it is, the test's own thread raises it

@@ -484,6 +484,8 @@ def address_miss(route: Route[Any], scheme: str, host: str, port: int) -> tuple[
     if not address.matches(host, address.port or port):
         likeness = SequenceMatcher(None, host, address.host).ratio()
         differences.append(f"host: {host!r} is not {address.host!r}")
+    if not differences and route.is_used_up:
+        differences.append(f"times: it has answered {route.times} of {route.times}")
     of_route = scheme if scheme == "tcp" else route.kind.removeprefix("intercept_")
     for name, found, wanted in (
         ("scheme", scheme, of_route),

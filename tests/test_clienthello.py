@@ -14,6 +14,7 @@ from pytest_egress.clienthello import (
     MAX_HELLO_BYTES,
     ClientHello,
     bytes_needed,
+    library_of,
     parse_client_hello,
 )
 from pytest_egress.errors import ClientHelloError
@@ -303,3 +304,50 @@ def test_a_hello_reads_the_same_however_it_is_split_into_records(cuts: list[int]
     split = b"".join(record(handshake[a:b]) for a, b in itertools.pairwise(edges))
     assert parsed(split) == parsed(HELLO)
     assert waits(split)[-1] == len(split)
+
+
+OPENSSL = (65281, 0, 11, 10, 35, 16, 22, 23, 49, 13, 43, 45, 51, 27)
+HELLOS = {
+    "curl, Python, Ruby": ((0x1302, 0x1303), OPENSSL, ("http/1.1",), "OpenSSL"),
+    "PHP": ((0x1302, 0x1303), (65281, 0, 11, 10, 35, 22, 23, 13, 43, 45, 51), (), "OpenSSL"),
+    "Java": (
+        (0x1302, 0x1301),
+        (0, 5, 10, 11, 16, 17, 23, 35, 13, 43, 45, 50, 51),
+        ("h2", "http/1.1"),
+        "Java",
+    ),
+    "Go": (
+        (0xC02B, 0xC02F),
+        (0, 11, 65281, 23, 18, 5, 10, 13, 16, 43, 51),
+        ("h2", "http/1.1"),
+        "Go",
+    ),
+    "git": (
+        (0x1302, 0x1303),
+        (51, 16, 45, 65281, 28, 13, 10, 43, 22, 35, 5, 0, 23, 11),
+        ("h2", "http/1.1"),
+        "GnuTLS",
+    ),
+    "uv": (
+        (0x1302, 0x1301),
+        (5, 43, 11, 0, 45, 10, 13, 35, 51, 23, 16),
+        ("h2", "http/1.1"),
+        "rustls",
+    ),
+    "gRPC": ((0x1302, 0x1303), OPENSSL, ("grpc-exp", "h2"), "gRPC"),
+    "Chromium": ((0x3A3A, 0x1301), (0x1A1A, 0, 23, 65281, 10), ("h2",), "BoringSSL"),
+    "TLS 1.2 alone": ((0xC02B,), (0, 10, 11, 13), (), None),
+}
+
+
+@pytest.mark.parametrize("client", HELLOS)
+def test_a_hello_tells_the_library_that_sent_it(client: str) -> None:
+    cipher_suites, extensions, alpn, library = HELLOS[client]
+    hello = ClientHello(
+        sni="api.test",
+        alpn=alpn,
+        versions=(0x304,),
+        cipher_suites=cipher_suites,
+        extensions=extensions,
+    )
+    assert library_of(hello) == library

@@ -1435,7 +1435,8 @@ def test_without_a_certificate_that_is_required_the_handshake_fails_and_says_so(
     failure = stage.only(TlsFailure)
     assert (failure.outcome, failure.reason) == ("recorded", "client-certificate")
     assert failure.note == (
-        "the target sent no client certificate, and the route of 'api.test' requires one: give it one of "
+        "the target (OpenSSL, by its ClientHello) sent no client certificate, and the route of 'api.test' requires "
+        "one: give it one of "
         "egress_ca.issue_cert(...) with files="
     )
 
@@ -1447,8 +1448,22 @@ def test_a_client_certificate_of_another_ca_does_not_hold(
     stage.https("api.test", client_certificate=wanted)
     refused(stage.tls(context=own_certificate(ca, trustme.CA())))
     assert stage.only(TlsFailure).note == (
-        "the client certificate that the target sent to 'api.test' does not hold (unable to get local issuer "
-        "certificate): it has to be one of egress_ca.issue_cert(...)"
+        "the client certificate that the target (OpenSSL, by its ClientHello) sent to 'api.test' does not hold "
+        "(unable to get local issuer certificate): it has to be one of egress_ca.issue_cert(...)"
+    )
+
+
+def test_a_client_that_speaks_http_2_alone_is_not_taken_for_one_that_distrusts(
+    stage: Stage, ca: trustme.CA
+) -> None:
+    context = client_context(ca)
+    context.set_alpn_protocols(["h2"])
+    stage.tls(context=context).close()
+    failure = stage.only(TlsFailure)
+    assert (failure.outcome, failure.reason) == ("unrouted", "alpn")
+    assert failure.note == (
+        "the target (OpenSSL, by its ClientHello) offered h2 alone by ALPN and closed right after the handshake: "
+        "HTTP/1.1 is all that is served here"
     )
 
 

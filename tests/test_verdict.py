@@ -365,7 +365,8 @@ def test_attempts_of_several_containers_say_whose_they_are(inside: Inside) -> No
 # A client that does not trust us.
 
 DISTRUST = """
-          the target does not trust the CA of this run for 'api.shop.test' (alert: unknown CA).
+          the target (OpenSSL, by its ClientHello) does not trust the CA of this run for
+            'api.shop.test' (alert: unknown CA).
           The CA is in the image's bundle, and SSL_CERT_FILE and its like lead to it;
           a client that pins certificates or brings its own roots ignores them: give it
             /etc/pytest-egress/bundle.pem
@@ -392,6 +393,7 @@ def test_a_client_with_its_own_roots_is_named_with_its_alert(inside: Inside) -> 
         "Remove it, or declare it with optional=True."
     )
     outdented = DISTRUST.replace("\n          ", "\n      ").replace("\n            ", "\n        ")
+    outdented = outdented.replace("for\n        'api.shop.test' (", "for 'api.shop.test'\n        (")
     assert run.verdict("test_b") == (
         "1 unrouted attempt of clients:latest; nothing got out:\n\n"
         f"  TLS api.shop.test:443 (ADDRESS){outdented}"
@@ -400,7 +402,8 @@ def test_a_client_with_its_own_roots_is_named_with_its_alert(inside: Inside) -> 
     timeline = run.sections("test_b")["egress"].splitlines()
     assert timeline[-1] == (
         "T s  TLS api.shop.test:443 (ADDRESS)  UNROUTED  "
-        "[the target does not trust the CA of this run for 'api.shop.test' (alert: unknown CA)]"
+        "[the target (OpenSSL, by its ClientHello) does not trust the CA of this run for 'api.shop.test' "
+        "(alert: unknown CA)]"
     )
 
 
@@ -416,10 +419,11 @@ a route was never called:
 
   intercept_https("api.shop.test")  declared at test_shop.py:3
       TLS api.shop.test:443 (ADDRESS)
-          the target broke off within the handshake, with no alert: likely it does not trust the CA
-            of this run for 'api.shop.test'.
-          A client that pins certificates or brings its own roots ignores the image's bundle: give
-            it /etc/pytest-egress/bundle.pem
+          the target (OpenSSL, by its ClientHello) broke off within the handshake, with no alert:
+            likely it does not trust the CA of this run for 'api.shop.test'.
+          The CA is in the image's bundle, and SSL_CERT_FILE and its like lead to it;
+          a client that pins certificates or brings its own roots ignores them: give it
+            /etc/pytest-egress/bundle.pem
 
 Remove it, or declare it with optional=True.
     """)
