@@ -226,6 +226,21 @@ def test_a_handler_that_raises_resets_its_client_and_fails_the_test(stage: Stage
     )
 
 
+def test_what_a_raw_handler_returns_is_not_sent_and_says_so(stage: Stage) -> None:
+    stage.tcp(ADDRESS, lambda sock: b"hello")
+    assert end_of_dial(stage) == "reset"
+    (entry,) = stage.entries(TcpConnection)
+    assert str(entry.error) == "a raw handler sends by sock.sendall(...); it returned b'hello'"
+
+
+def test_a_connection_of_the_handlers_own_that_fails_is_its_error(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    stage.tcp(ADDRESS, lambda sock: socket.create_connection(("127.0.0.1", port)))
+    assert end_of_dial(stage) == "reset"
+    assert isinstance(stage.entries(TcpConnection)[0].error, ConnectionRefusedError)
+
+
 def test_a_client_that_leaves_early_is_no_error_of_the_handler(stage: Stage) -> None:
     left = threading.Event()
 
@@ -618,6 +633,23 @@ def test_a_name_has_the_addresses_that_a_route_gives_it(stage: Stage) -> None:
         (("2001:db8::7",), route),
     ]
     assert route.calls == queries
+
+
+def test_a_route_of_the_address_answers_where_none_has_its_name(stage: Stage) -> None:
+    stage.route("dns", "db.test", ADDRESS)
+    stage.tcp(f"{ADDRESS}:5432", b"by address")
+    assert stage.resolve("db.test") == ADDRESS
+    client = stage.dial(ADDRESS, 5432)
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(client) == b"by address"
+
+
+def test_the_name_of_an_address_holds_while_its_route_does(stage: Stage) -> None:
+    route = stage.route("dns", "db.test", ADDRESS)
+    stage.resolve("db.test")
+    assert stage.gateway.name(ADDRESS) == "db.test"
+    route.respond("192.0.2.7")
+    assert stage.gateway.name(ADDRESS) == ADDRESS
 
 
 @pytest.mark.parametrize("rcode", ["NXDOMAIN", "SERVFAIL", "REFUSED"])
