@@ -51,6 +51,30 @@ def services_image(engine_client: docker.DockerClient) -> str:
     return require_image(engine_client, "services")
 
 
+@pytest.fixture(scope="session")
+def runtimes_image(engine_client: docker.DockerClient) -> str:
+    """The image with the runtimes of the matrix, but for Java and Go."""
+    return require_image(engine_client, "runtimes")
+
+
+@pytest.fixture(scope="session")
+def java_image(engine_client: docker.DockerClient) -> str:
+    """The image with Java 21 and 25, and a client in /srv."""
+    return require_image(engine_client, "java")
+
+
+@pytest.fixture(scope="session")
+def java_home_image(engine_client: docker.DockerClient) -> str:
+    """The same with a JDK below JAVA_HOME, whose keystore holds one root of its own, and with JAVA_TOOL_OPTIONS."""
+    return require_image(engine_client, "java-home")
+
+
+@pytest.fixture(scope="session")
+def go_image(engine_client: docker.DockerClient) -> str:
+    """The image with a static program and nothing else."""
+    return require_image(engine_client, "go")
+
+
 def require_image(client: docker.DockerClient, name: str) -> str:
     """Return the tag of the test image *name*, or fail with what to type."""
     tag = f"pytest-egress-test/{name}:latest"
