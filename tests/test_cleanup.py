@@ -180,7 +180,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "sidecar-create": (Sidecar, "_create"),
     "sidecar-start": (Sidecar, "start"),
     "target-create": (Engine, "create"),
-    "bundles": (trust, "find_bundles"),
+    "roots": (trust, "find_roots"),
     "put": (trust, "put"),
     "gateway": (Gateway, "__init__"),
     "gateway-start": (Gateway, "start"),
