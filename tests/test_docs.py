@@ -13,7 +13,7 @@ from pytest_egress.trust import DIRECTORY, VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
-HEADER = "import httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
+HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
 IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
