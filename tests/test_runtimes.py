@@ -172,10 +172,14 @@ AXIOS: Final = (
 APT: Final = """
     mkdir -p /tmp/lists/partial
     echo 'deb [trusted=yes] https://deb.example.test/ ./' > /tmp/test.list
-    apt-get update --error-on=any -o Acquire::Retries=0 -o Dir::Etc::SourceList=/tmp/test.list -o Dir::Etc::SourceParts=/none \
-        -o Dir::State::Lists=/tmp/lists &&
-    apt-cache policy -o Dir::Etc::SourceList=/tmp/test.list -o Dir::Etc::SourceParts=/none \
-        -o Dir::State::Lists=/tmp/lists thing
+    cat > /tmp/apt.conf <<'END'
+        Acquire::Retries "0";
+        Dir::Etc::SourceList "/tmp/test.list";
+        Dir::Etc::SourceParts "/none";
+        Dir::State::Lists "/tmp/lists";
+    END
+    export APT_CONFIG=/tmp/apt.conf
+    apt-get update --error-on=any && apt-cache policy thing
 """
 GRPC: Final = f"""
     import grpc
@@ -257,7 +261,7 @@ CLIENTS: Final = [
     Client(name="axios", command=["node", "-e", AXIOS], env=NODE),
     Client(
         name="npm",
-        command=shell("npm view --cache=$(mktemp -d) thing description"),
+        command=shell("npm view --cache=$(mktemp -d) --fetch-retries=0 thing description"),
         host="registry.npmjs.org",
         answer=npm_registry,
         says="from the test",
