@@ -176,6 +176,7 @@ RUNTIMES: Final = (
     ),
     Runtime(name="Bun", by="NODE_EXTRA_CA_CERTS", effect="adds", tested=False),
 )
+MOUNT_OPTIONS: Final = ("volumes", "mounts", "tmpfs", "volumes_from", "volume_driver")
 GO_DIRECTORY: Final = 1 << 31  # of an os.FileMode
 GO_TYPES: Final = 0x8F280000  # of an os.FileMode: whatever makes a file no regular one
 ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")  # the name of a volume that goes with its container
@@ -243,11 +244,17 @@ def defeated(
             if variable.name not in values:
                 continue
             value = values[variable.name]
-            kept = variable.flag in value if variable.flag else value not in safe
-            if kept:
+            if not leads_to(safe, variable, value):
                 sentences.append(f"{variable.name}={value!r} is set by {source}, and was kept")
             break
     return sentences
+
+
+def leads_to(safe: Iterable[str], variable: Variable, value: str) -> bool:
+    """Whether what a variable is set to leads to one of these files, or is going to."""
+    if variable.flag:  # ours is added to options of which none is it
+        return variable.flag not in value or any(f"{variable.flag}{p}" in value for p in safe)
+    return value in safe
 
 
 def candidates(image_env: Mapping[str, str], user_env: Mapping[str, str]) -> list[str]:
@@ -403,10 +410,15 @@ def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
 # What is mounted over an image's files.
 
 
-def directory_for(options: Mapping[str, Any]) -> str:
-    """Where our files go in a container with these options of docker-py's."""
+def directory_for(options: Mapping[str, Any], declared: Iterable[str] = ()) -> str:
+    """Where our files go in a container with these options of docker-py's.
+
+    Args:
+        declared: The volumes of its image: under a root that is read-only they are made anew, without our files.
+    """
+    points = [*mount_points(options), *(declared if options.get("read_only") else ())]
     mounted = options.get("volumes_from") or any(
-        is_under(DIRECTORY, point) or is_under(point, DIRECTORY) for point in mount_points(options)
+        is_under(DIRECTORY, point) or is_under(point, DIRECTORY) for point in points
     )
     return ROOT_DIRECTORY if mounted else DIRECTORY
 
