@@ -163,6 +163,7 @@ RUNTIMES: Final = (
     Runtime(name="Java 25 HttpsURLConnection", by="JAVA_TOOL_OPTIONS", effect="replaces"),
     Runtime(name="Go", by="SSL_CERT_FILE", effect="replaces"),
     Runtime(name="Ruby", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="RubyGems", by="SSL_CERT_FILE", effect="replaces"),
     Runtime(name="PHP", by="SSL_CERT_FILE", effect="replaces"),
     Runtime(name="PHP curl", by=IMAGE_BUNDLE, effect="extends"),
     Runtime(name="Perl LWP", by="PERL_LWP_SSL_CA_FILE", effect="replaces"),

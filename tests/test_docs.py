@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_egress.trust import DIRECTORY, VARIABLES
+from pytest_egress.trust import DIRECTORY, RUNTIMES, VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
@@ -65,6 +65,16 @@ def test_the_table_of_variables_is_that_of_the_code() -> None:
     ]
 
     assert "\n".join(rows) in (ROOT / "docs/options.md").read_text()
+
+
+def test_the_table_of_runtimes_is_that_of_the_code() -> None:
+    page = (ROOT / "docs/trust.md").read_text()
+    rows = re.findall(
+        r"^\| (.+?) \| (.+?) \| (adds|replaces|extends) \| (.+?) \|$", page, re.MULTILINE
+    )
+    assert [
+        (name, by.strip("`"), effect, how != "not tested") for name, by, effect, how in rows
+    ] == [(runtime.name, runtime.by, runtime.effect, runtime.tested) for runtime in RUNTIMES]
 
 
 def test_the_demo_shows_what_it_says(shop_image: str, clients_image: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import re
@@ -103,6 +104,13 @@ def crates(request: Request) -> Response:
         return Response(json={"dl": f"https://{HOST}/dl", "api": f"https://{HOST}"})
     crate = {"name": "thing", "max_version": "1.0.0", "description": "from the test"}
     return Response(json={"crates": [crate], "meta": {"total": 1}})
+
+
+def gems(request: Request) -> Response:
+    """A list of one gem, as Ruby's Marshal writes it."""
+    version = b'U:\x11Gem::Version[\x06I"\x081.0\x06;\x00F'
+    names = b'\x04\x08[\x06[\x08I"\nthing\x06:\x06EF' + version + b'I"\truby\x06;\x00F'
+    return Response(content=gzip.compress(names))
 
 
 def bucket(request: Request) -> Response:
@@ -269,6 +277,14 @@ CLIENTS: Final = [
     ),
     Client(name="Deno", command=["/opt/deno", "eval", NODE_FETCH]),
     Client(name="Ruby", command=["ruby", "-e", RUBY]),
+    Client(
+        name="RubyGems",
+        command=shell(
+            f"HOME=$(mktemp -d) gem list --remote --clear-sources --source https://{HOST}/"
+        ),
+        answer=gems,
+        says="thing (1.0)",
+    ),
     Client(name="PHP", command=["php", "-r", PHP]),
     Client(name="PHP curl", command=["php", "-r", PHP_CURL]),
     Client(name="Perl LWP", command=["perl", "-e", PERL]),
@@ -419,6 +435,16 @@ def test_grpc_ends_its_handshake_trusting_and_then_misses_http_2(egress: Egress,
     assert GRPC_CLIENT.says in shown(ask(GRPC_CLIENT))
     assert {call.sni for call in route.calls} == {HOST}
     assert not [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
+
+
+@pytest.mark.egress(unrouted="block")
+def test_grpc_is_not_called_distrustful_where_requests_are_expected(
+    egress: Egress, ask: Ask
+) -> None:
+    egress.intercept_https(HOST, HELLO, optional=True)
+    assert GRPC_CLIENT.says in shown(ask(GRPC_CLIENT))
+    failures = [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
+    assert {failure.reason for failure in failures} == {"alpn"}
 
 
 @pytest.mark.egress(unrouted="block")
