@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import stat
@@ -133,7 +134,7 @@ def program(engine_client: docker.DockerClient, bare_image: str) -> bytes:
 @pytest.fixture(scope="module")
 def make_image(engine_client: docker.DockerClient, program: bytes) -> Iterator[MakeImage]:
     """Makes an image of a tree and the program; changes are instructions of a Dockerfile."""
-    made: list[str] = []
+    cleanup = contextlib.ExitStack()
 
     def make(tree: Tree, *changes: str, named: bool = True) -> str:
         data = pack({PROGRAM: file(program, 0o755), **tree})
@@ -143,12 +144,12 @@ def make_image(engine_client: docker.DockerClient, program: bytes) -> Iterator[M
             repository=name,
             changes=[f"LABEL {LABEL}=1", f"CMD {json.dumps(RUN_PROGRAM)}", *changes],
         )
-        made.append(name or json.loads(answer)["status"])
-        return made[-1]
+        image = name or str(json.loads(answer)["status"])
+        cleanup.callback(engine_client.images.remove, image, force=True)
+        return image
 
-    yield make
-    for image in made:
-        engine_client.images.remove(image, force=True)
+    with cleanup:
+        yield make
 
 
 @pytest.fixture
@@ -604,26 +605,21 @@ def named_volume(
     engine_client: docker.DockerClient, bare_image: str
 ) -> Iterator[Callable[[str], Place]]:
     """Makes a named volume with a bundle at its place."""
-    with_volume: list[DockerContainer] = []
-    volumes: list[Any] = []
+    cleanup = contextlib.ExitStack()
 
     def make(point: str) -> Place:
-        volumes.append(
-            engine_client.volumes.create(f"layout-{uuid.uuid4().hex}", labels={LABEL: "1"})
-        )
-        name = volumes[-1].name
+        name = f"layout-{uuid.uuid4().hex}"
+        volume = engine_client.volumes.create(name, labels={LABEL: "1"})
+        cleanup.callback(volume.remove)
         container = engine_client.containers.create(bare_image, volumes=[f"{name}:/data"])
-        with_volume.append(container)
+        cleanup.callback(container.remove, v=True)
         names = FOR_THE_ENGINE if point == "/etc" else ()
         files = {f"/data/{below(point, BUNDLE)}": SECOND} | {f"/data/{n}": b"" for n in names}
         container.put_archive("/", build_tar(files))
         return Place(name, lambda: b"".join(container.get_archive("/data")[0]))
 
-    yield make
-    for container in with_volume:
-        container.remove(v=True)
-    for volume in volumes:
-        volume.remove()
+    with cleanup:
+        yield make
 
 
 BINDS: dict[str, Callable[[str, str], Options]] = {
