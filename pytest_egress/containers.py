@@ -224,7 +224,9 @@ class Container:
         engine = self._host.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         with engine_errors("create the sidecar"):
-            sidecar = Sidecar.create(engine.client, labels=engine.labels, **mine)
+            sidecar = Sidecar.create(
+                engine.client, labels=engine.labels, folder=engine.folder, **mine
+            )
         self._cleanup.callback(sidecar.remove)
         self._cleanup.callback(close_link, sidecar)
         return sidecar
@@ -558,7 +560,7 @@ class Guest(Container):
             roots = self._roots(scratch, image, env, [])
         finally:
             engine.remove(scratch)
-        folder = tempfile.mkdtemp(prefix="pytest-egress-")
+        folder = tempfile.mkdtemp(dir=engine.folder)
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         os.chmod(folder, 0o755)  # whoever the target runs as reads it
         for name, content in trust.own_files(authority.ca_pem, roots).items():

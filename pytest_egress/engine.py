@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +17,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.errors import EngineError, ImageError
+from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -24,6 +28,10 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 log = logging.getLogger(__name__)
 SESSION_LABEL: Final = "org.pytest-egress.session"
+KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
+ORPHAN_SECONDS: Final = (
+    600  # after which one that never had a sidecar belongs to no start that goes on
+)
 
 
 class Engine:
@@ -39,6 +47,12 @@ class Engine:
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
         self._kept: set[str] = set()
+        self._watchdog: Watchdog | None = None
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """A temporary folder of this run; it goes with it, however it ends."""
+        return tempfile.mkdtemp(prefix="pytest-egress-")
 
     @functools.cached_property
     def client(self) -> DockerClient:
@@ -60,6 +74,8 @@ class Engine:
                 "Start one (`systemctl start docker`, Docker Desktop), or name another with "
                 "DOCKER_HOST; `docker info` shows whether it answers."
             ) from None
+        self._watchdog = Watchdog(self._label, engine_address(client), self.folder)
+        remove_orphans(client)
         return client
 
     def image(self, name: str) -> Image:
@@ -148,6 +164,7 @@ class Engine:
         """Leave a container for a look at it, stopped; its sidecar, and so its network, goes."""
         self._kept.add(str(container.id))
         try:
+            container.rename(f"{KEPT}{container.name}")
             container.kill()
         except APIError as error:
             if error.status_code not in (404, 409):  # gone, or not running
@@ -161,8 +178,18 @@ class Engine:
         What is left as a rule is nothing: an interrupt may fall between the engine's making of a container and its
         telling us.
         """
-        if "client" not in self.__dict__:
-            return
+        try:
+            if "client" in self.__dict__:
+                self._remove_all()
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.dismiss()
+            if "folder" in self.__dict__:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            for made in ("client", "folder"):  # it may be used again
+                self.__dict__.pop(made, None)
+
+    def _remove_all(self) -> None:
         with suppress(DockerException, requests.exceptions.RequestException, EngineError):
             for container in self.client.containers.list(
                 all=True, filters={"label": self._label}, sparse=True, ignore_removed=True
@@ -172,6 +199,40 @@ class Engine:
             for image in self.client.images.list(filters={"label": self._label}):
                 self.remove_image(image)
         self.client.close()
+
+
+def remove_orphans(client: DockerClient) -> list[str]:
+    """Remove the containers that a run and its watchdog left when both were killed: those whose sidecar is gone.
+
+    Returns:
+        The identifiers of what was removed.
+    """
+    listed = client.api.containers(all=True)
+    there = {container["Id"] for container in listed}
+    orphans = [container["Id"] for container in listed if is_orphan(container, there)]
+    removed = []
+    for orphan in orphans:
+        with suppress(DockerException):  # somebody else removes it too
+            client.api.remove_container(orphan, force=True, v=True)
+            removed.append(orphan)
+    return removed
+
+
+def is_orphan(container: Mapping[str, Any], there: set[str]) -> bool:
+    """Whether a listed container is of a run that is gone (`GET /containers/json`).
+
+    Args:
+        there: The identifiers of all containers.
+    """
+    names = container.get("Names") or []
+    if SESSION_LABEL not in (container.get("Labels") or {}) or any(KEPT in name for name in names):
+        return False
+    mode = str(container["HostConfig"]["NetworkMode"])
+    if mode.startswith("container:"):
+        return mode.partition(":")[2] not in there
+    # A sidecar, or what an image is made from: those that run end by themselves.
+    old: bool = time.time() - container["Created"] > ORPHAN_SECONDS  # noqa: TID251 - the engine's clock
+    return old and container["State"] != "running"
 
 
 class engine_errors:  # used as a statement; a generator's frames would show in tracebacks

@@ -48,6 +48,9 @@ _SOL_IP, _SOL_IPV6 = 0, 41
 class Rendezvous:
     """A folder to mount, in which the agent finds a nonce and a socket; a context manager.
 
+    Args:
+        parent: Where the folder is made; the machine's folder for temporary files by default.
+
     The outer folder keeps other users of this machine out. The inner one, which is mounted, is open
     to whatever user the sidecar's root is mapped to: without capabilities root is like anyone.
 
@@ -57,8 +60,8 @@ class Rendezvous:
         socket: Listens for the agent; readable when it has connected.
     """
 
-    def __init__(self) -> None:
-        self._outer = tempfile.mkdtemp(prefix="pytest-egress-")
+    def __init__(self, parent: str | None = None) -> None:
+        self._outer = tempfile.mkdtemp(prefix="pytest-egress-", dir=parent)
         self.folder = f"{self._outer}/link"
         self.nonce = secrets.token_hex(16)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -68,13 +68,13 @@ class Sidecar:
         link: What `start` returned; None before.
     """
 
-    def __init__(self, client: docker.DockerClient, hostname: str) -> None:
+    def __init__(self, client: docker.DockerClient, hostname: str, folder: str | None) -> None:
         self.id = ""
         self.name = f"pytest-egress-sidecar-{secrets.token_hex(6)}"
         self.link: DescriptorLink | None = None
         self._api = client.api
         self._hostname = hostname
-        self._rendezvous = Rendezvous()
+        self._rendezvous = Rendezvous(folder)
         self._output: _Output | None = None
 
     @classmethod
@@ -86,6 +86,7 @@ class Sidecar:
         domainname: str | None = None,
         extra_hosts: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        folder: str | None = None,
         after_create: Callable[[str], None] | None = None,
     ) -> Sidecar:
         """Create the container, ready to start. A target can be created as soon as this returns.
@@ -96,6 +97,7 @@ class Sidecar:
             domainname: The target's domain name.
             extra_hosts: More lines of the target's /etc/hosts, from name to address.
             labels: The container's labels.
+            folder: Where temporary files go.
             after_create: Called with the container's id as soon as it exists.
 
         Raises:
@@ -103,7 +105,7 @@ class Sidecar:
         """
         if sys.platform != "linux":
             raise LinkError(_not_shared(client, f"this machine runs {sys.platform}, not Linux"))
-        sidecar = cls(client, hostname or secrets.token_hex(6))
+        sidecar = cls(client, hostname or secrets.token_hex(6), folder)
         try:
             sidecar._create(domainname, extra_hosts or {}, labels or {})
             if after_create is not None:

@@ -32,7 +32,7 @@ LAYERS = {
     },
     "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},
     "link": {"link"},
-    "engine": {"engine", "sidecar", "trust"},
+    "engine": {"engine", "sidecar", "trust", "watchdog"},
     "gateway": {
         "applications",
         "authority",

@@ -1,0 +1,100 @@
+"""Removes what a killed run leaves: a small process of its own, which waits at a pipe that only the run holds.
+
+A run that ends well dismisses it. Until then it has imported nothing, and costs an idle interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import weakref
+from typing import Final
+
+DISMISSED: Final = b"dismissed"
+WAIT: Final = f"""
+import os, sys
+said = b""
+while data := os.read(0, 100):
+    said += data
+if said != {DISMISSED!r}:
+    os.execv(sys.executable, [sys.executable, "-m", "pytest_egress.watchdog", *sys.argv[1:]])
+"""
+LOOKS: Final = 3  # a request that the engine had not finished when the run was killed may come late
+LOOK_SECONDS: Final = 0.5
+
+
+class Watchdog:
+    """The process, from the first container of a run to the run's end.
+
+    Args:
+        label: Of the run's containers and images, `name=value`.
+        address: The engine's, as docker-py takes it.
+        folder: The run's temporary folder.
+    """
+
+    def __init__(self, label: str, address: str, folder: str) -> None:
+        # A session of its own: what ends the run's process group must not end it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", WAIT, label, address, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        _close_in_children(self._process)
+
+    def dismiss(self) -> None:
+        """Let it end without a deed; again is harmless."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.closed:
+            with contextlib.suppress(OSError):  # it has been killed
+                self._process.stdin.write(DISMISSED)
+                self._process.stdin.close()
+            self._process.wait()
+
+
+def _close_in_children(process: subprocess.Popen[bytes]) -> None:
+    """A forked child that lives on would hide the end of the run."""
+    reference = weakref.ref(process)
+
+    def close_copy() -> None:
+        if (alive := reference()) is not None and alive.stdin is not None:
+            alive.stdin.close()
+
+    os.register_at_fork(after_in_child=close_copy)
+
+
+def main() -> None:
+    """Remove everything of a run that has been killed."""
+    import docker
+
+    label, address, folder = sys.argv[1:]
+    shutil.rmtree(folder, ignore_errors=True)
+    plain = address.startswith(("unix://", "http://"))
+    client = docker.DockerClient(base_url=address) if plain else docker.from_env()
+    with contextlib.closing(client):
+        for _ in range(LOOKS):
+            remove_labelled(client, label)
+            time.sleep(LOOK_SECONDS)
+
+
+def remove_labelled(client: object, label: str) -> None:
+    """Remove the containers, with their anonymous volumes, and the images of a run."""
+    from docker.errors import DockerException
+
+    api = client.api  # type: ignore[attr-defined]  # docker is imported when it is needed
+    filters = {"label": label}
+    for container in api.containers(all=True, filters=filters):
+        with contextlib.suppress(DockerException):
+            api.remove_container(container["Id"], force=True, v=True)
+    for image in api.images(filters=filters):
+        with contextlib.suppress(DockerException):
+            api.remove_image(image["Id"], force=True)
+
+
+if __name__ == "__main__":
+    main()
