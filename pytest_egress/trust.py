@@ -454,7 +454,6 @@ def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
     return bool(
         mount["Type"] == "volume"
         and mount.get("Driver") == "local"
-        and mount["RW"]
         and ANONYMOUS.fullmatch(mount.get("Name") or "")
         and mount["Name"] not in named
         and mount["Destination"] not in by_driver

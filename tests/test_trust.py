@@ -702,6 +702,7 @@ def test_a_mount_where_our_files_would_be_is_never_written(
     before = snapshot_of(tmp_path)
     container = ours(make_image({BUNDLE: FIRST}), volumes=[f"{source}:{made}"])
     assert read(container, env_of(container)["SSL_CERT_FILE"]) == FIRST + ca
+    assert read(container, env_of(container)["NODE_EXTRA_CA_CERTS"]) == ca
     assert snapshot_of(tmp_path) == before
 
 
@@ -776,6 +777,25 @@ def test_a_volume_whose_driver_leads_to_the_host_is_never_written(
     assert snapshot_of(tmp_path) == before
 
 
+def test_our_files_are_not_among_those_of_another_container(
+    make_image: MakeImage, plain: Make, ours: Make, ca: bytes
+) -> None:
+    image = make_image({BUNDLE: FIRST})
+    neighbour = plain(image, volumes=["/etc"])
+    before = b"".join(neighbour.get_archive("/etc")[0])
+    container = ours(image, volumes_from=[neighbour.id])
+    assert read(container, env_of(container)["SSL_CERT_FILE"]) == FIRST + ca
+    assert b"".join(neighbour.get_archive("/etc")[0]) == before
+
+
+def test_a_volume_of_a_driver_that_may_keep_it_elsewhere_is_foreign() -> None:
+    mount = {"Type": "volume", "Name": "0" * 64, "Destination": "/etc/ssl"}
+    container = DockerContainer({"Mounts": [{**mount, "Driver": "local"}]})
+    assert trust.foreign_mounts(container) == []
+    container = DockerContainer({"Mounts": [{**mount, "Driver": "nfs"}]})
+    assert trust.foreign_mounts(container) == ["/etc/ssl"]
+
+
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_named_volume_that_is_empty_gets_what_the_image_has(
     read_only: bool, engine_client: docker.DockerClient, make_image: MakeImage, ours: Make
@@ -796,10 +816,14 @@ def test_a_named_volume_that_is_empty_gets_what_the_image_has(
 
 
 @pytest.fixture
-def session(engine_client: docker.DockerClient) -> Iterator[Session]:
-    """A session of which no container and no image is left when its last egress has ended."""
+def session(
+    engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Session]:
+    """A session of which no container and no image is left for its end to sweep up."""
     session = Session()
-    yield session
+    with monkeypatch.context() as patch:
+        patch.setattr(session.engine, "close", lambda: None)
+        yield session
     label: Options = {"label": f"{SESSION_LABEL}={session.engine.labels[SESSION_LABEL]}"}
     images = engine_client.images.list(all=True, filters=label)
     gone = eventually(  # a sidecar goes in its own time
@@ -998,7 +1022,19 @@ def test_each_path_is_asked_for_once(
     ]
 
 
-# Variables that lead past the CA.
+# Variables.
+
+
+def test_variables_of_the_image_and_the_test_are_kept_and_options_are_added_to() -> None:
+    ours = {each.name: each.value("/our") for each in trust.VARIABLES}
+    java = ours.pop("JAVA_TOOL_OPTIONS")
+    image = {"PATH": "/bin", "PIP_CERT": "/image.pem", "JAVA_TOOL_OPTIONS": "-Xmx64m"}
+    user = {"CURL_CA_BUNDLE": "", "RETRIES": "3"}
+    expected = {**ours, **user, "JAVA_TOOL_OPTIONS": f"-Xmx64m {java}"}
+    del expected["PIP_CERT"]
+    assert trust.environment(image, user, "/our") == expected
+    mine = {"JAVA_TOOL_OPTIONS": "-Djavax.net.ssl.trustStore=/mine.jks"}
+    assert trust.environment(image, mine, "/our").items() >= mine.items()
 
 
 @pytest.mark.parametrize(
@@ -1052,6 +1088,20 @@ def test_a_variable_of_the_image_that_leads_over_a_link_to_what_is_extended_is_n
     tree = {BUNDLE: FIRST, "/etc/ssl/cert.pem": link("certs/ca-certificates.crt")}
     image = make_image(tree, "ENV SSL_CERT_FILE=/etc/ssl/cert.pem")
     assert egress.start(image).hints == []
+
+
+@pytest.mark.parametrize("kind", ["volumes", "tmpfs"])
+def test_a_variable_that_leads_to_a_bundle_in_a_mount_is_a_hint(
+    kind: str, egress: Egress, make_image: MakeImage, tmp_path: Path
+) -> None:
+    (tmp_path / "ca-certificates.crt").write_bytes(SECOND)
+    ways: dict[str, Options] = {
+        "volumes": {"volumes": [f"{tmp_path}:/etc/ssl/certs"]},
+        "tmpfs": {"tmpfs": {"/etc/ssl": ""}},
+    }
+    image = make_image({BUNDLE: FIRST}, f"ENV PIP_CERT={BUNDLE}")
+    container = egress.start(image, **ways[kind])
+    assert container.hints == [f"PIP_CERT={BUNDLE!r} is set by the image, and was kept"]
 
 
 def test_a_client_that_is_led_past_the_ca_says_so(egress: Egress, clients_image: str) -> None:
