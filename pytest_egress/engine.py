@@ -40,12 +40,16 @@ class Engine:
     Args:
         client: Makes the client; called once.
         session: Value of the label that every container of this run carries.
+
+    Attributes:
+        orphans: The containers of other runs, long gone, that were removed at the first contact.
     """
 
     def __init__(self, client: Callable[[], DockerClient], session: str) -> None:
         self._make_client = client
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
+        self.orphans: list[str] = []
         self._kept: set[str] = set()
         self._watchdog: Watchdog | None = None
 
@@ -75,7 +79,7 @@ class Engine:
                 "DOCKER_HOST; `docker info` shows whether it answers."
             ) from None
         self._watchdog = Watchdog(self._label, engine_address(client), self.folder)
-        remove_orphans(client)
+        self.orphans = remove_orphans(client)
         return client
 
     def image(self, name: str) -> Image:
@@ -201,15 +205,18 @@ class Engine:
         self.client.close()
 
 
-def remove_orphans(client: DockerClient) -> list[str]:
+def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     """Remove the containers that a run and its watchdog left when both were killed: those whose sidecar is gone.
+
+    Args:
+        kept: Also those that --egress-keep has left.
 
     Returns:
         The identifiers of what was removed.
     """
     listed = client.api.containers(all=True)
     there = {container["Id"] for container in listed}
-    orphans = [container["Id"] for container in listed if is_orphan(container, there)]
+    orphans = [container["Id"] for container in listed if is_orphan(container, there, kept)]
     removed = []
     for orphan in orphans:
         with suppress(DockerException):  # somebody else removes it too
@@ -218,15 +225,18 @@ def remove_orphans(client: DockerClient) -> list[str]:
     return removed
 
 
-def is_orphan(container: Mapping[str, Any], there: set[str]) -> bool:
+def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool:
     """Whether a listed container is of a run that is gone (`GET /containers/json`).
 
     Args:
         there: The identifiers of all containers.
+        kept: Whether one that was kept is.
     """
     names = container.get("Names") or []
-    if SESSION_LABEL not in (container.get("Labels") or {}) or any(KEPT in name for name in names):
+    if SESSION_LABEL not in (container.get("Labels") or {}):
         return False
+    if any(KEPT in name for name in names):
+        return kept
     mode = str(container["HostConfig"]["NetworkMode"])
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there

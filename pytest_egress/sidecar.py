@@ -156,7 +156,7 @@ class Sidecar:
         hosts = {names: ADDRESS4, **extra_hosts}
         config: dict[str, Any] = {
             "image": ensure_image(self._api),
-            "command": [*_interpreter(), "-c", _BOOT, LINK_FOLDER, self._rendezvous.nonce],
+            "command": [*interpreter(), "-c", _BOOT, LINK_FOLDER, self._rendezvous.nonce],
             "name": self.name,
             "hostname": self._hostname,
             "domainname": domainname,
@@ -326,7 +326,8 @@ def _executable() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def _interpreter() -> list[str]:
+def interpreter() -> list[str]:
+    """How this Python is started in a sidecar, up to the program."""
     return [_executable(), "-I", "-S", "-B"]  # isolated, without site-packages, writing no cache
 
 

@@ -35,13 +35,13 @@ def test_the_wheel_holds_the_package_with_the_agent_and_nothing_else(artifacts: 
     assert {"pytest_egress/py.typed", "pytest_egress/agent/main.py"} <= set(names)
 
 
-def test_the_wheel_registers_the_plugin(artifacts: Path) -> None:
+def test_the_wheel_registers_the_command_and_the_plugin(artifacts: Path) -> None:
     (wheel,) = artifacts.glob("*.whl")
     archive = zipfile.ZipFile(wheel)
     (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-    assert archive.read(entry_points).decode().split("\n")[:2] == [
-        "[pytest11]",
-        "egress = pytest_egress.plugin",
+    assert archive.read(entry_points).decode().split() == [
+        *("[console_scripts]", "pytest-egress", "=", "pytest_egress.cli:main"),
+        *("[pytest11]", "egress", "=", "pytest_egress.plugin"),
     ]
 
 

@@ -49,6 +49,7 @@ LAYERS = {
     "egress": {"containers", "egress", "session", "waiting"},
     "package": {""},  # __init__: what users import
     "plugin": {"plugin"},
+    "command": {"cli"},
 }
 """The layer of each module, the lowest first. A package counts with everything in it."""
 

@@ -1,0 +1,155 @@
+"""The command `pytest-egress`: `doctor` tries what a test needs, `clean` removes what killed runs have left.
+
+Imports the rest of the package where it is used: `--help` is quick, and needs no engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import platform
+import select
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pytest_egress.engine import Engine
+    from pytest_egress.link import DescriptorLink
+    from pytest_egress.sidecar import Sidecar
+
+TRIED: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
+SECONDS: Final = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code.
+
+    Args:
+        arguments: Those of the command line by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog="pytest-egress", description="Looks after what the tests of containers need."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="try what a test needs, and say what to do where it fails")
+    clean = commands.add_parser("clean", help="remove what killed runs have left on the engine")
+    clean.add_argument(
+        "--kept", action="store_true", help="also the containers that --egress-keep has left"
+    )
+    chosen = parser.parse_args(arguments)
+    return doctor() if chosen.command == "doctor" else remove_leftovers(kept=chosen.kept)
+
+
+# doctor
+
+
+class Examination:
+    """Tries one requirement after the other; each needs those before it."""
+
+    def __init__(self, engine: Engine, stack: contextlib.ExitStack) -> None:
+        self.engine, self.stack = engine, stack
+        self.sidecar: Sidecar
+        self.link: DescriptorLink
+
+    def checks(self) -> dict[str, Callable[[], str]]:
+        """What is tried, in order: a name, and what gives the finding or raises an `EngineError`."""
+        return {
+            "engine": self.check_engine,
+            "sidecar": self.check_sidecar,
+            "capture": self.check_capture,
+        }
+
+    def check_engine(self) -> str:
+        """Whether a Docker engine answers."""
+        from pytest_egress.engine import engine_address
+
+        said = self.engine.client.version()
+        about = f"{said['Version']}, API {said['ApiVersion']}, kernel {said['KernelVersion']}"
+        return f"{about}, at {engine_address(self.engine.client)}"
+
+    def check_sidecar(self) -> str:
+        """Whether the engine sees this machine's files, and a sidecar hands over its sockets."""
+        from pytest_egress.sidecar import Sidecar
+
+        engine = self.engine
+        self.sidecar = Sidecar.create(engine.client, labels=engine.labels, folder=engine.folder)
+        self.stack.callback(self.sidecar.remove)
+        self.link = self.sidecar.start()
+        self.stack.callback(self.link.close)
+        families = "IPv4 and IPv6" if self.link.ipv6 else "IPv4 alone: this engine has no IPv6"
+        frames = "" if self.link.frames else "; this kernel does not record frames"
+        return f"Python {platform.python_version()} of this machine, {families}{frames}"
+
+    def check_capture(self) -> str:
+        """Whether a connection arrives here; the sidecar itself makes it."""
+        from pytest_egress.engine import engine_errors
+        from pytest_egress.errors import LinkError
+        from pytest_egress.sidecar import interpreter
+
+        code = f"import socket; socket.create_connection({TRIED}, {SECONDS}).sendall(b'hello')"
+        with engine_errors("run a program in the sidecar"):
+            container = self.engine.client.containers.get(self.sidecar.id)
+            exit_code, output = container.exec_run([*interpreter(), "-c", code])
+        if exit_code:
+            raise LinkError(f"a connection failed in the sidecar: {output!r}")
+        ready, _, _ = select.select(self.link.tcp, [], [], SECONDS)
+        if not ready:
+            raise LinkError("a connection did not arrive")
+        accepted, _ = ready[0].accept()
+        with accepted:
+            dialled = self.link.destination(accepted)
+        if dialled != TRIED:
+            raise LinkError(f"a connection to {TRIED} arrived as one to {dialled}")
+        return f"a connection to {TRIED[0]}:{TRIED[1]} arrived here and nowhere else"
+
+
+def doctor() -> int:
+    """Try each requirement; the first that fails ends it."""
+    from pytest_egress.errors import EngineError
+
+    with engine_of_our_own() as engine, contextlib.ExitStack() as stack:
+        for name, check in Examination(engine, stack).checks().items():
+            began = time.monotonic()
+            try:
+                found = check()
+            except EngineError as error:
+                print(f"FAILED  {name}:", textwrap.indent(str(error), " " * 8), sep="\n")
+                return 1
+            print(f"ok      {name}: {found}  ({(time.monotonic() - began) * 1000:.0f} ms)")
+    print("Everything that a test needs is there.")
+    return 0
+
+
+@contextlib.contextmanager
+def engine_of_our_own() -> Iterator[Engine]:
+    """An engine as a run has it; all that it made goes at the end."""
+    from pytest_egress.engine import Engine
+    from pytest_egress.session import default_client
+
+    engine = Engine(default_client, uuid.uuid4().hex)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+# clean
+
+
+def remove_leftovers(*, kept: bool) -> int:
+    """Remove the containers and images of runs that are gone."""
+    from pytest_egress.engine import remove_orphans
+    from pytest_egress.errors import EngineError
+
+    try:
+        with engine_of_our_own() as engine:
+            others = remove_orphans(engine.client, kept=kept)
+            removed = [*engine.orphans, *others]
+    except EngineError as error:
+        print(error)
+        return 1
+    print(f"removed {len(removed)} container{'s' * (len(removed) != 1)}")
+    return 0

@@ -1,0 +1,117 @@
+"""The command `pytest-egress`: what a user sees of `doctor` and `clean`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import docker
+import pytest
+
+from pytest_egress import cli
+from pytest_egress.engine import KEPT, SESSION_LABEL
+from pytest_egress.errors import LinkError
+from pytest_egress.link import DescriptorLink
+
+
+def test_doctor_tries_what_a_test_needs_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    lines = re.sub(r"\(\d+ ms\)", "(T ms)", capsys.readouterr().out).splitlines()
+    assert re.fullmatch(
+        r"ok      engine: \S+, API \S+, kernel \S+, at unix://\S+  \(T ms\)", lines[0]
+    )
+    assert lines[1].startswith("ok      sidecar: Python ")
+    assert lines[1].endswith(" of this machine, IPv4 and IPv6  (T ms)")
+    assert lines[2:] == [
+        "ok      capture: a connection to 203.0.113.9:443 arrived here and nowhere else  (T ms)",
+        "Everything that a test needs is there.",
+    ]
+
+
+def test_doctor_says_what_to_do_where_no_engine_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    assert cli.main(["doctor"]) == 1
+    failed, *reason = capsys.readouterr().out.splitlines()
+    assert failed == "FAILED  engine:"
+    assert reason[0].startswith("        no Docker engine answers at tcp://127.0.0.1:1: ")
+    assert "DOCKER_HOST" in reason[1]
+
+
+def test_doctor_finds_a_connection_that_does_not_arrive_as_it_was_dialled(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DescriptorLink, "destination", lambda self, sock: ("192.0.2.1", 1))
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "        a connection to ('203.0.113.9', 443) arrived as one to ('192.0.2.1', 1)"
+    )
+
+
+def test_doctor_quotes_a_sidecar_that_gives_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(*_: object, **__: object) -> None:
+        raise LinkError("the kernel refused it")
+
+    monkeypatch.setattr("pytest_egress.sidecar.Sidecar.create", give_up)
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "FAILED  sidecar:",
+        "        the kernel refused it",
+    ]
+
+
+def test_doctor_leaves_nothing(engine_client: docker.DockerClient) -> None:
+    seen: list[str] = []
+
+    class Spy(cli.Examination):
+        def check_capture(self) -> str:
+            seen.append(self.engine.labels[SESSION_LABEL])
+            return super().check_capture()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "Examination", Spy)
+        assert cli.main(["doctor"]) == 0
+    label = f"{SESSION_LABEL}={seen[0]}"
+    assert engine_client.api.containers(all=True, filters={"label": label}) == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
+    engine_client: docker.DockerClient,
+    bare_image: str,
+    capsys: pytest.CaptureFixture[str],
+    kept: bool,
+) -> None:
+    gone = engine_client.containers.create(bare_image, network_mode="none")
+    labels = {SESSION_LABEL: "a run that is over"}
+    options = {"network_mode": f"container:{gone.id}", "labels": labels}
+    left = engine_client.containers.create(bare_image, **options)
+    looked_at = engine_client.containers.create(
+        bare_image, name=f"{KEPT}{gone.short_id}", **options
+    )
+    gone.remove(force=True)
+    try:
+        assert cli.main(["clean", "--kept"] if kept else ["clean"]) == 0
+        there = {each["Id"] for each in engine_client.api.containers(all=True)}
+        assert left.id not in there
+        assert (looked_at.id in there) is not kept
+        assert re.fullmatch(r"removed \d+ containers?\n", capsys.readouterr().out)
+    finally:
+        for container in (left, looked_at):
+            try:
+                container.remove(force=True)
+            except docker.errors.NotFound:
+                continue
+
+
+def test_the_command_is_installed_and_its_help_needs_no_engine() -> None:
+    code = "import sys; from pytest_egress.cli import main; sys.argv = ['x', '--help']; main()"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "doctor" in done.stdout
+    assert "docker" not in done.stderr
