@@ -305,10 +305,12 @@ class Files:
     def look(self, path: str) -> tuple[str, Kind]:
         """The same without the links among its folders."""
         if path not in self._seen:
-            stat = self._engine.stat(self._container, path)
-            target = stat and stat.get("linkTarget")
-            # The engine has followed the link to its end, of which it says nothing.
-            self._seen[path] = self.look(target) if target else (path, kind_of(stat))
+            real, stat = path, self._engine.stat(self._container, path)
+            if stat and stat.get("linkTarget"):
+                real = stat["linkTarget"]  # the end of all links; whether it is there is not said
+                stat = None if real in self._seen else self._engine.stat(self._container, real)
+            found = self._seen.setdefault(real, (real, kind_of(stat)))
+            self._seen[path] = found
         return self._seen[path]
 
     def read(self, path: str) -> File:

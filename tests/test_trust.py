@@ -310,8 +310,15 @@ LAYOUTS: dict[str, Layout] = {
     "a-dangling-link-besides": Layout(
         {BUNDLE: FIRST, "/etc/ssl/cert.pem": link("/opt/none.pem")}, extended=(BUNDLE,)
     ),
-    "a-link-to-itself-besides": Layout(
-        {BUNDLE: FIRST, "/etc/ssl/cert.pem": link("cert.pem")}, extended=(BUNDLE,)
+    "links-in-circles-besides": Layout(
+        {
+            BUNDLE: FIRST,
+            "/etc/ssl/cert.pem": link("cert.pem"),
+            "/etc/ssl/ca-bundle.pem": link("other.pem"),
+            "/etc/ssl/other.pem": link("ca-bundle.pem"),
+            "/etc/pki": link("tls/../pki"),
+        },
+        extended=(BUNDLE,),
     ),
     "a-directory-in-its-place": Layout(
         {f"{BUNDLE}/first.pem": FIRST, f"{BUNDLE}/second.pem": SECOND}, roots=b""
