@@ -170,9 +170,21 @@ def check_answer(answer: object, *, raw: bool) -> object:
         return Sequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
     if isinstance(answer, Forward):
         return check_forward(answer, raw=raw)
-    if callable(answer) and (isinstance(answer, type) or not takes_one_argument(answer)):
+    if raw and isinstance(answer, Application):
+        raise TypeError(
+            f"{answer!r} answers requests, and a raw route has none: use intercept_https"
+        )
+    if callable(answer) and (isinstance(answer, type) or not takes(answer, 1)):
         argument = "a connected socket" if raw else "the Request"
-        raise TypeError(f"the handler {answer!r} cannot be called with one argument, {argument}")
+        hints = {
+            2: "; a WSGI application goes into wsgi(...)",
+            3: "; an ASGI one goes into asgi(...)",
+        }
+        is_application = not raw and not isinstance(answer, type)
+        hint = next((hints[n] for n in hints if is_application and takes(answer, n)), "")
+        raise TypeError(
+            f"the handler {answer!r} cannot be called with one argument, {argument}{hint}"
+        )
     if callable(answer):
         return answer
     return check_raw(answer) if raw else check_static(answer)
@@ -205,10 +217,10 @@ def check_static(answer: object) -> Response:
     return response_from(answer, of_function=False)
 
 
-def takes_one_argument(handler: Callable[..., Any]) -> bool:
-    """Whether it can be called with one; True where its signature cannot be known."""
+def takes(handler: Callable[..., Any], count: int) -> bool:
+    """Whether it can be called with that many arguments; True where its signature cannot be known."""
     try:
-        inspect.signature(handler).bind(object())
+        inspect.signature(handler).bind(*range(count))
     except TypeError:
         return False
     except ValueError:

@@ -22,15 +22,16 @@ import h11
 from pytest_egress.clienthello import ClientHello
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
 from pytest_egress.handshake import DISTRUST
-from pytest_egress.hub import READ_BYTES, Hub, trace
+from pytest_egress.hub import READ_BYTES, Hub, passes, trace
 from pytest_egress.ledger import Activity, Place
 from pytest_egress.relay import shut
-from pytest_egress.routing import Route, nearest_by_address
+from pytest_egress.routing import HTTP, TLS, Route, nearest_by_address, opening, still_claims
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
 PEEK: Final = int(socket.MSG_PEEK)
+CLIENT_SPEAKS_FIRST: Final = (*HTTP, *TLS)  # kinds of routes
 
 
 class Connection(threading.Thread):
@@ -52,8 +53,9 @@ class Connection(threading.Thread):
         address: The IP address that was dialled.
         dialled: The name that this address was given out for, or else the address.
         host: What routes are keyed on: the SNI where there is one, else `dialled`.
-        claim: Of a connection that is not read as requests: the route that lets it live (None is
-            `unrouted="passthrough"`), and the host that the route was found for.
+        claim: Of one whose bytes pass unread: the route that lets it live (None is `unrouted="passthrough"`), and the
+            host that it was found for.
+        is_relayed: Whether its bytes are copied as they come: none wait for long.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Connection(threading.Thread):
         self.idle_since: float | None = None
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
+        self.is_relayed = False
         self.address, self.dialled, self.host, self.port = "", "", "", 0
         self.sni: str | None = None
         self.hello: ClientHello | None = None
@@ -122,10 +125,45 @@ class Connection(threading.Thread):
     def adopt(self, upstream: socket.socket) -> socket.socket:
         """Let a socket to a real server end with this connection."""
         with self.hub.lock:
-            self._upstreams.add(upstream)
+            self._upstreams = {sock for sock in self._upstreams if sock.fileno() >= 0} | {upstream}
             if self.is_cut:
                 shut(upstream)
         return upstream
+
+    def twin(self) -> socket.socket:
+        """Another socket object for what TCP carries; it has a descriptor of its own."""
+        return socket.socket(fileno=os.dup(self.sock.fileno()))
+
+    def release(self, upstream: socket.socket) -> None:
+        """End a socket that was adopted."""
+        with self.hub.lock:
+            self._upstreams.discard(upstream)
+            shut(upstream)
+            upstream.close()
+
+    def let_live(self, route: Route[Any] | None, host: str) -> None:
+        """Claim it, and cut it at once where what lets it live has gone meanwhile.
+
+        Args:
+            host: What the route was found for.
+        """
+        self.claim = route, host
+        if not holds(self.site.place(), self, self.ledger.window is None):
+            self.cut()
+
+    def upstream_host(self, route: Route[Any] | None, host: str) -> str:
+        """Where its real server is: what was dialled, unless the route was found by the name in SNI or Host alone.
+
+        A route that lets a name through opens no address to whoever writes that name.
+
+        Args:
+            route: What says so; None is `unrouted="passthrough"`.
+            host: The name in SNI or Host.
+        """
+        dialled = (self.dialled, self.address)
+        if route is None or any(route.covers(each, self.port) for each in dialled):
+            return self.dialled
+        return host
 
     def cut(self) -> None:
         """Make its thread stop; any thread."""
@@ -182,9 +220,20 @@ class Connection(threading.Thread):
 
     def record_tcp(self, first_bytes: bytes, note: str) -> None:
         """Record a connection that is neither TLS nor HTTP; silence is no offence at a claimed address."""
-        fields = self.judged("unrouted" if first_bytes else "recorded")
+        self._record_tcp(first_bytes, note, "unrouted" if first_bytes else self.silent_outcome())
+
+    def silent_outcome(self) -> Outcome:
+        """What silence means: where a client of HTTP or TLS is awaited, it has connected ahead of its need."""
+        route = opening(self.place.tables, self.host, self.port)
+        return "recorded" if route is not None and route.kind in CLIENT_SPEAKS_FIRST else "unrouted"
+
+    def _record_tcp(self, first_bytes: bytes, note: str, at_claimed: Outcome) -> None:
         entry = TcpConnection(
-            **fields, address=self.address, sni=self.sni, first_bytes=first_bytes, note=note
+            **self.judged(at_claimed),
+            address=self.address,
+            sni=self.sni,
+            first_bytes=first_bytes,
+            note=note,
         )
         if entry.outcome == "unrouted":
             miss = nearest_by_address(self.place.tables, "tcp", self.host, self.port)
@@ -207,7 +256,7 @@ class Connection(threading.Thread):
 
     def refuse(self, first_bytes: bytes, note: str = "") -> None:
         """Record what nothing can serve, and reset it."""
-        self.record_tcp(first_bytes, note)
+        self._record_tcp(first_bytes, note, "unrouted")
         self.reset()
 
     def fail_tls(self, reason: str, note: str) -> None:
@@ -233,6 +282,25 @@ class Connection(threading.Thread):
             self.sock.settimeout(LINGER_SECONDS)
             while time.monotonic() < deadline and socket.socket.recv(self.sock, READ_BYTES):
                 pass
+
+
+def holds(place: Place, connection: Connection, between: bool, test_over: bool = False) -> bool:
+    """Whether what lets a connection live is still there, and still comes first.
+
+    Args:
+        between: Whether no test runs: then routes are only gone that have been removed or have ended.
+        test_over: Whether what a test let through has ended.
+    """
+    assert connection.claim is not None
+    route, host = connection.claim
+    if test_over and (route is None or route.scope == "test"):
+        return False
+    if route is None:
+        hosts = {host, connection.host, connection.address}
+        return all(passes(place, None, each, connection.port) for each in hosts)
+    if between:
+        return not (route.removed or route.ended)
+    return still_claims(place.tables, route, host, connection.port)
 
 
 def receive_timeout(sock: socket.socket, seconds: float) -> None:

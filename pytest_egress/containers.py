@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 TAIL_LINES: Final = 50  # of a log in a message
+UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
 DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
@@ -453,7 +454,10 @@ class Container:
     def settle(self) -> None:
         """Return when all that it has sent has been taken up by its threads."""
         self.gateway.flush()
-        self._host.ledger.wait_for(lambda: not self.gateway.unread(), DRAIN_SECONDS)
+        clock = self._host.ledger.clock
+        deadline = clock() + DRAIN_SECONDS
+        while self.gateway.unread() and clock() < deadline:
+            time.sleep(UNREAD_SECONDS)
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
         """Wait until every strategy is satisfied.

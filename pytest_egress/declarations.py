@@ -7,18 +7,16 @@ in the same words. Imports neither docker nor trustme.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any, Final
 
 from pytest_egress.address import Address, parse_address
 from pytest_egress.errors import AddressError
-from pytest_egress.matching import Match
+from pytest_egress.matching import MATCHERS, Match
 from pytest_egress.routing import DEFAULT_PORTS, HTTP, RAW, TLS, Declaration, Kind, check_answer
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 OWN_OPTIONS: Final = ("times", "optional", "name")
-MATCHERS: Final = tuple(field.name for field in fields(Match))
 
 
 def accepted_options(kind: Kind) -> tuple[str, ...]:

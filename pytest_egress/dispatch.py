@@ -21,7 +21,7 @@ from pytest_egress.handshake import broken_handshake
 from pytest_egress.http_server import HttpServer
 from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES, passes
 from pytest_egress.raw_server import RawServer
-from pytest_egress.routing import Route, claimed, client_certificate, opening
+from pytest_egress.routing import TLS, Route, claimed, client_certificate, in_order, opening
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -60,9 +60,17 @@ class Dispatcher:
         connection.address, connection.port = dialled
         connection.dialled = self.hub.name(connection.address)
         connection.host = self.keyed_on(connection.dialled)
-        named = connection.dialled != connection.address  # else SNI or Host may name it yet
-        if not self.hand_on(self.opening(), named=named):
+        if not self.hand_on(self.opening(), named=not self.may_be_named_yet()):
             self.listen()
+
+    def may_be_named_yet(self) -> bool:
+        """Whether a route could claim it by what the client is still to say: the SNI, or Host."""
+        connection = self.connection
+        if connection.dialled == connection.address:
+            return True
+        routes = in_order(connection.place.tables)
+        of_port = (r for r in routes if r.parsed_address.port in (None, connection.port))
+        return any(route.kind in TLS and not route.removed for route in of_port)
 
     def keyed_on(self, dialled: str) -> str:
         """The name that was dialled; its address where a route is declared for that alone."""
@@ -83,10 +91,13 @@ class Dispatcher:
         Args:
             named: Whether it is known which host is meant.
         """
+        connection = self.connection
         if route is not None and route.kind == "intercept_tcp":
-            RawServer(self.connection).serve(route)
-        elif passes(self.connection.place, route) and (route is not None or named):
-            RawServer(self.connection).pass_on(route)
+            RawServer(connection).serve(route, connection.host)
+        elif (route is not None or named) and passes(
+            connection.place, route, connection.host, connection.port
+        ):
+            RawServer(connection).pass_on(route)
         else:
             return False
         return True
@@ -106,6 +117,7 @@ class Dispatcher:
 
     def turn_down(self, first: bytes) -> None:
         """Serve what is neither TLS nor HTTP: nobody does, as a rule."""
+        receive_timeout(self.connection.sock, 0)
         route = self.opening()
         if self.hand_on(route, named=True):
             return
@@ -137,8 +149,7 @@ class Dispatcher:
     def await_late_byte(self) -> bytes:
         """Give a silent client time where a route may answer it: it has connected ahead of its need."""
         connection = self.connection
-        route = claimed(connection.place.tables, connection.host, connection.port)
-        if route is None or route.kind == "block":
+        if connection.silent_outcome() == "unrouted":
             connection.reset()
             return b""
         connection.end()
@@ -178,13 +189,19 @@ class Dispatcher:
 
     def serve_tls(self) -> None:
         """Serve what is in TLS, under a certificate for the name that the client asks for."""
-        connection, dialled = self.connection, self.opening()
+        connection = self.connection
+        dialled_as = connection.host
         hello = self.read_hello()
         if hello is None or not self.take_name(hello):
             return
         receive_timeout(connection.sock, 0)
-        route = self.opening() or dialled
-        if self.hand_on(route, named=True):
+        route, found_for = self.opening(), connection.host
+        if route is None:  # by no name of its own: then by what was dialled
+            route, found_for = (
+                opening(connection.place.tables, dialled_as, connection.port),
+                dialled_as,
+            )
+        if found_for == connection.host and self.hand_on(route, named=True):
             return
         try:
             self.shake_hands(self.context())
@@ -194,7 +211,7 @@ class Dispatcher:
         if self.hub.stopping:
             return
         if route is not None and route.kind == "intercept_tls":
-            RawServer(connection).serve(route)
+            RawServer(connection).serve(route, found_for)
         elif self.awaits_request():
             HttpServer(connection).serve()
 

@@ -552,10 +552,13 @@ class Egress:
         with self.session.ledger.changed:
             if self in self.session.scopes:
                 self.session.scopes.remove(self)
-        self.session.revise()
         with contextlib.ExitStack() as releases:  # one that fails keeps no other held
             for route in self.routes:
                 releases.callback(route.release)
+        self.session.revise()
+
+    def __repr__(self) -> str:
+        return f"<Egress of a {self.scope}, {len(self.routes)} routes, {len(self.containers)} containers>"
 
     def __enter__(self) -> Egress:
         self._window = self.session.open_window()

@@ -162,7 +162,10 @@ class Request:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == {"https": 443, "http": 80}[self.scheme] else f":{self.port}"
         query = f"?{self.query_string}" if self.query_string else ""
-        return f"{self.scheme}://{host}{port}{self.path}{query}"
+        path = (
+            self.path if self.path.startswith("/") else ""
+        )  # that of `OPTIONS *` and CONNECT is none
+        return f"{self.scheme}://{host}{port}{path}{query}"
 
     @property
     def query(self) -> dict[str, str]:
@@ -471,7 +474,7 @@ class TcpConnection(Entry):
     Attributes:
         address: The IP address that was dialled.
         first_bytes: What the client sent first, at most 64 bytes; empty where it waited for the server to speak.
-        content: All that the client sent, where the route has no handler that reads it.
+        kept: All that the client sent, where the route has no handler that reads it; `content` is it as bytes.
         sni: The server name of its TLS, or None.
         sent: Bytes that went on to an upstream.
         received: Bytes that came back from there.
@@ -481,12 +484,17 @@ class TcpConnection(Entry):
 
     address: str
     first_bytes: bytes = b""
-    content: bytes = b""
+    kept: bytearray = field(default_factory=bytearray, repr=False)
     sni: str | None = None
     sent: int = 0
     received: int = 0
     error: BaseException | None = None
     duration: float | None = None
+
+    @property
+    def content(self) -> bytes:
+        """All that the client has sent so far, where the route has no handler that reads it."""
+        return bytes(self.kept)
 
     def __str__(self) -> str:
         first = f", first bytes {shown(self.first_bytes)}" if self.first_bytes else ""

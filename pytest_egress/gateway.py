@@ -18,13 +18,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.agent.packets import Packet, parse_packets
-from pytest_egress.connection import Connection, where_stands
+from pytest_egress.connection import Connection, holds, where_stands
 from pytest_egress.dispatch import serve
 from pytest_egress.exchange import PacketAttempt
-from pytest_egress.hub import FIRST_BYTES_KEPT, Hub, Link, Site, passes, trace
+from pytest_egress.hub import FIRST_BYTES_KEPT, Hub, Link, Site, trace
 from pytest_egress.ledger import Ledger, Place
 from pytest_egress.link import tampering
-from pytest_egress.routing import claimed, still_claims
+from pytest_egress.routing import claimed
 
 if TYPE_CHECKING:
     from pytest_egress.authority import Authority
@@ -80,7 +80,9 @@ class Gateway(Hub):
     def unread(self) -> bool:
         """Whether an idle connection has bytes, or its end, waiting for its thread."""
         with self.lock:
-            idle = [c.sock for c in self.connections if c.idle_since is not None]
+            idle = [
+                c.sock for c in self.connections if c.idle_since is not None and not c.is_relayed
+            ]
             poller = select.poll()
             for sock in idle:
                 with contextlib.suppress(ValueError):  # closed meanwhile
@@ -96,9 +98,10 @@ class Gateway(Hub):
         Returns:
             What was cut.
         """
-        place = self.site.place()
+        place, between = self.site.place(), self.ledger.window is None
         with self.lock:
-            over = [c for c in self.connections if c.claim and not holds(place, c, test_over)]
+            claimed = [c for c in self.connections if c.claim is not None]
+        over = [c for c in claimed if not holds(place, c, between, test_over)]
         for connection in over:
             connection.cut()
         return over
@@ -208,13 +211,16 @@ class Gateway(Hub):
         )  # or each small chunk waits for 40 ms
         connection = Connection(self, sock, client[:2], serve)
         with self.lock:
-            if self.stopping:
-                connection.close()
-                return
-            self.connections.add(connection)
+            taken = not self.stopping
+            if taken:
+                self.connections.add(connection)
         try:
-            connection.start()
-        except RuntimeError:  # no thread can be started
+            if taken:
+                connection.start()
+        except RuntimeError as error:  # no thread can be started
+            self.complain(f"a connection of {client[0]}:{client[1]} was not looked at: {error}")
+            taken = False
+        if not taken:
             connection.close()
 
     def _has_room(self) -> bool:
@@ -274,17 +280,6 @@ class Gateway(Hub):
         with contextlib.suppress(BlockingIOError):
             if (text := tampering(monitor)) and not self.stopping:
                 self.complain(text)
-
-
-def holds(place: Place, connection: Connection, test_over: bool) -> bool:
-    """Whether what lets a connection live is still there, and still comes first."""
-    assert connection.claim is not None
-    route, host = connection.claim
-    if test_over and (route is None or route.scope == "test"):
-        return False
-    if route is None and not passes(place, None):
-        return False
-    return still_claims(place.tables, route, host, connection.port)
 
 
 def free_descriptors() -> int:

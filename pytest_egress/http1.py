@@ -70,7 +70,14 @@ class Http1:
         return bool(self._h11.trailing_data[0])
 
     def receive(self, data: bytes) -> None:
-        """Take what was read; b"" is end of file."""
+        """Take what was read; b"" is end of file.
+
+        Empty lines before a request are no part of it (RFC 9112 section 2.2).
+        """
+        if data and self._h11.their_state is h11.IDLE and not self.has_begun:
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return
         self._h11.receive_data(data)
 
     @property
@@ -215,6 +222,27 @@ def raw_value(text: str) -> bytes:
         return text.encode("latin-1")
     except UnicodeEncodeError:
         return text.encode("utf-8")
+
+
+OF_A_CONNECTION: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Fields that are not forwarded, beside those that Connection lists (RFC 9110 section 7.6.1)."""
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """The fields that are not a connection's own."""
+    listed = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    dropped = OF_A_CONNECTION | listed
+    return Headers([(name, value) for name, value in headers.raw if name.lower() not in dropped])
 
 
 def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:

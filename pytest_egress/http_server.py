@@ -47,7 +47,7 @@ from pytest_egress.report import (
     refused_body,
     unrouted_body,
 )
-from pytest_egress.routing import Decision, Route, claimed, decide, nearest_by_address
+from pytest_egress.routing import Route, claimed, decide, nearest_by_address
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -64,6 +64,7 @@ class HttpServer:
         self.hub, self.ledger = connection.hub, connection.ledger
         self.http = Http1()
         self._asked: Request
+        self._route: Route[Any] | None = None
 
     def serve(self) -> None:
         """Serve one request after the other."""
@@ -87,6 +88,8 @@ class HttpServer:
             if self.connection.idle_since is not None:
                 self.connection.await_begin()
             self.http.receive(self.read())
+            if not self.http.has_begun and not self.http.closed:  # an empty line between requests
+                self.connection.end()
         return head
 
     def read(self) -> bytes:
@@ -216,20 +219,18 @@ class HttpServer:
             self.hub.record(place, entry)
             return Response(500, text=handler_error_body(entry))
         entry.route, entry.near = decision.route, decision.near
-        if passes(place, decision.route) and self.is_free(request, decision):
+        self._route = decision.route
+        if request.method == "CONNECT":
+            entry.note = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
+        elif passes(place, decision.route, request.host, request.port):
             entry.outcome = "passthrough"
             self.hub.record(place, entry)
             return self.forward(entry, Forward())
-        if decision.route is None or decision.route.kind == "block":
+        if decision.route is None or decision.route.kind == "block" or entry.note:
             return self.turn_down(entry)
         entry.outcome = "routed"
         self.hub.record(place, entry)
         return self.call(entry, decision.route, decision.turn)
-
-    def is_free(self, request: Request, decision: Decision) -> bool:
-        """Whether it may pass: what `unrouted` lets through is no way around a route that claims the address."""
-        tables = self.connection.place.tables
-        return decision.route is not None or not claimed(tables, request.host, request.port)
 
     def judge(self, entry: Exchange) -> None:
         """Give it the outcome of what no handler answers."""
@@ -239,7 +240,10 @@ class HttpServer:
     def turn_down(self, entry: Exchange) -> Response:
         """Record what is blocked or unrouted, and say so."""
         place, request = self.connection.place, entry.request
-        self.judge(entry)
+        if entry.route is not None and entry.route.kind == "block":
+            entry.outcome = "blocked"
+        else:
+            self.judge(entry)
         if entry.route is None and not entry.near:
             where = request.scheme, request.host, request.port
             miss = nearest_by_address(place.tables, *where)
@@ -292,18 +296,21 @@ class HttpServer:
 
     def ask_upstream(self, request: Request, to: Forward, encoded: bool) -> Response:
         """Send a request to another server; the body of its answer streams."""
-        sock = self.connection.adopt(self.reach(request, to))
+        sock = self.reach(request, to)
         return upstream.ask(sock, request, to.path, encoded=encoded)
 
     def reach(self, request: Request, to: Forward) -> socket.socket:
         """A connection to another server, by TLS where that is its scheme."""
+        connection = self.connection
         if to.container is not None:
-            return upstream.connect_container(to.container, to.port or 0)
+            return connection.adopt(upstream.connect_container(to.container, to.port or 0))
         host, port = to.host or request.host, to.port or request.port
-        own = to.host is None and host == self._asked.host  # no handler has changed it
-        sock = upstream.connect(self.connection.dialled if own else host, port)
+        reached = host
+        if to.host is None and host == self._asked.host:  # no handler has changed it
+            reached = connection.upstream_host(self._route, host)
+        sock = connection.adopt(upstream.connect(reached, port))
         if (to.scheme or request.scheme) == "https":
-            return upstream.secure(sock, host, self.hub.upstream_tls)
+            return connection.adopt(upstream.secure(sock, host, self.hub.upstream_tls))
         return sock
 
     def send(self, entry: Exchange, response: Response) -> bool:
@@ -325,7 +332,9 @@ class HttpServer:
 
     def pieces(self, entry: Exchange, response: Response) -> Iterator[bytes]:
         """What goes out; what a streamed body raises is the handler's error, and no connection's."""
-        if response.stream is not None:
+        if response.stream is not None and entry.outcome == "passthrough":
+            self.connection.let_live(entry.route, entry.host)
+        elif response.stream is not None:
             self.connection.activity.route = entry.route  # its handler still runs
         try:
             date = http_date(int(entry.started))
@@ -339,7 +348,7 @@ class HttpServer:
             entry.error = entry.error or error
             raise BodyError from error
         finally:
-            self.connection.activity.route = None
+            self.connection.activity.route = self.connection.claim = None
 
     def close_stream(self, entry: Exchange, stream: object) -> None:
         """Let a generator end its work, also where the client has not read it all."""

@@ -201,8 +201,11 @@ class Hub:
         if self.stopping:
             return
         self.ledger.record(place.window, entry)
-        if entry.route is not None and entry.route.kind in WITHOUT_HANDLER:
-            self.ledger.count(entry.route, place.window, entry)
+        route = entry.route
+        if route is None or route.kind not in WITHOUT_HANDLER:
+            return
+        if route.kind != "passthrough" or entry.outcome == "passthrough":
+            self.ledger.count(route, place.window, entry)
 
     def complain(self, text: str) -> None:
         """Fail the test, whatever else happened."""
@@ -211,11 +214,16 @@ class Hub:
             self.ledger.changed.notify_all()
 
 
-def passes(place: Place, route: Route[Any] | None) -> bool:
-    """Whether what a route claims, or none does, goes to the real upstream."""
-    if route is None:
-        return place.window.policy == "passthrough"
-    return route.kind == "passthrough"
+def passes(place: Place, route: Route[Any] | None, host: str, port: int) -> bool:
+    """Whether a connection or a request goes to the real upstream.
+
+    Args:
+        route: What answers it; None where nothing does. What `unrouted` lets through is no way around a route that
+            claims the address, and does not match or has answered as often as it may.
+    """
+    if route is not None:
+        return route.kind == "passthrough"
+    return place.window.policy == "passthrough" and claimed(place.tables, host, port) is None
 
 
 def trace(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Final
 
@@ -88,6 +88,7 @@ MATCH_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 
 ANY_REQUEST: Final = Match()
+MATCHERS: Final = tuple(field.name for field in fields(Match))
 
 
 def check_wire_text(what: str, value: object) -> None:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import select
+import socket
 import ssl
+import time
 from typing import Any, Final
 
 from pytest_egress import upstream
@@ -17,9 +20,9 @@ from pytest_egress.errors import UpstreamError
 from pytest_egress.exchange import Outcome, Response, TcpConnection
 from pytest_egress.http1 import MAX_BODY_BYTES
 from pytest_egress.http_server import run_async
-from pytest_egress.hub import READ_BYTES
+from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES
 from pytest_egress.ledger import Place
-from pytest_egress.relay import relay
+from pytest_egress.relay import Direction, relay
 from pytest_egress.routing import Route
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -44,12 +47,16 @@ class RawServer:
         self.hub, self.ledger = connection.hub, connection.ledger
         self.place: Final[Place] = connection.place
 
-    def serve(self, route: Route[Any]) -> None:
-        """Let a raw route answer."""
+    def serve(self, route: Route[Any], found_for: str) -> None:
+        """Let a raw route answer.
+
+        Args:
+            found_for: The host that it was found for.
+        """
         if (turn := route.reserve()) is None:  # another connection took the last of its times
             self.connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
             return
-        answer, entry = route.answer(turn), self.begin(route, "routed")
+        answer, entry = route.answer(turn), self.begin(route, "routed", found_for)
         if isinstance(answer, Forward):
             self.count(entry)
             self.relay(entry, answer)
@@ -65,9 +72,9 @@ class RawServer:
         Args:
             route: What says so; None is `unrouted="passthrough"`.
         """
-        self.relay(self.begin(route, "passthrough"), Forward())
+        self.relay(self.begin(route, "passthrough", self.connection.host), Forward())
 
-    def begin(self, route: Route[Any] | None, outcome: Outcome) -> TcpConnection:
+    def begin(self, route: Route[Any] | None, outcome: Outcome, found_for: str) -> TcpConnection:
         """Record that it begins. What its thread does from here on is the connection's, not a test's."""
         connection = self.connection
         entry = TcpConnection(
@@ -77,8 +84,8 @@ class RawServer:
             address=connection.address,
             sni=connection.sni,
         )
-        connection.claim = route, connection.host
         connection.record(entry)
+        connection.let_live(route, found_for)
         return entry
 
     def count(self, entry: TcpConnection) -> None:
@@ -97,21 +104,25 @@ class RawServer:
         connection.detach()
         connection.activity.route, connection.activity.what = route, str(entry)
         connection.sock.settimeout(None)
+        # The handler may wrap its own in TLS, or close it: this one stays, for whoever has to cut it.
+        twin = connection.adopt(connection.twin())
         try:
             result = route.in_context(handler, connection.sock)
             if inspect.isawaitable(result):
                 result = route.in_context(run_async, result)
             if isinstance(result, NOT_SENT):
                 raise TypeError(f"a raw handler sends by sock.sendall(...); it returned {result!r}")
-        except CLIENT_LEFT as error:
-            entry.note = f"the connection ended before its handler did ({error})"
         except BaseException as error:  # whatever it is, the test's own thread raises it
-            connection.reset()
-            self.fail(entry, error)
-            return
+            if not connection.is_cut and not (isinstance(error, CLIENT_LEFT) and has_ended(twin)):
+                connection.reset()
+                self.fail(entry, error)
+                return
+            entry.note = f"the connection ended before its handler did ({error})"
         finally:
             connection.activity.route = None
             self.finish(entry)
+            if connection.sock.fileno() < 0:  # closed by the handler, or wrapped
+                connection.release(twin)
         self.count(entry)
         if connection.sock.fileno() >= 0:
             connection.linger()
@@ -129,14 +140,13 @@ class RawServer:
     def collect(self, entry: TcpConnection, greeting: bytes) -> None:
         """Send what there is to say, and keep what the client sends."""
         connection = self.connection
-        kept = bytearray()
         connection.sock.settimeout(None)
         try:
             connection.sock.sendall(greeting)
             connection.end()
             while data := connection.sock.recv(READ_BYTES):
-                kept += data[: MAX_BODY_BYTES - len(kept)]
-                entry.content, entry.first_bytes = bytes(kept), bytes(kept[:64])
+                entry.kept += data[: MAX_BODY_BYTES - len(entry.kept)]
+                entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
         finally:
             self.finish(entry)
         connection.say_goodbye()
@@ -147,19 +157,21 @@ class RawServer:
         """Copy between the client and another server until one has ended."""
         connection = self.connection
         try:
-            server = connection.adopt(self.reach(to))
+            server = self.reach(entry, to)
         except UpstreamError as error:
             entry.note = str(error)
             self.finish(entry)
             connection.reset()
             return
         connection.end()
+        connection.is_relayed = True
 
-        def count(sent: int, received: int) -> None:
-            entry.sent, entry.received = sent, received
+        def watch(out: Direction, back: Direction) -> None:
+            entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
+            connection.idle_since = time.monotonic()
 
         try:
-            relay(connection.sock, server, count)
+            relay(connection.sock, server, watch)
         except OSError as error:
             entry.note = f"broke off: {error}"
             connection.reset()
@@ -169,12 +181,21 @@ class RawServer:
             connection.sock.settimeout(0)
             connection.say_goodbye()
 
-    def reach(self, to: Forward) -> Any:
+    def reach(self, entry: TcpConnection, to: Forward) -> Any:
         """A connection to another server; by TLS to the upstream of a client whose TLS ends here."""
         connection = self.connection
         if to.container is not None:
-            return upstream.connect_container(to.container, to.port or 0)
-        sock = upstream.connect(to.host or connection.dialled, to.port or connection.port)
+            return connection.adopt(upstream.connect_container(to.container, to.port or 0))
+        host = to.host or connection.upstream_host(entry.route, connection.host)
+        sock = connection.adopt(upstream.connect(host, to.port or connection.port))
         if to.host is None and connection.tls is not None:
-            return upstream.secure(sock, connection.host, self.hub.upstream_tls)
+            secured = upstream.secure(sock, connection.host, self.hub.upstream_tls)
+            return connection.adopt(secured)
         return sock
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Whether the other side has closed or reset a connection, whatever is unread (poll(2))."""
+    poller = select.poll()
+    poller.register(sock, select.POLLRDHUP)
+    return bool(poller.poll(0))

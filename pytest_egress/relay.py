@@ -1,7 +1,6 @@
 """Copies between two connected sockets, both ways, on one thread.
 
-Works for TLS too: one thread, since `ssl` allows no two on one connection. Half-closing is passed on where TCP alone
-can do it.
+Works for TLS too: one thread, since `ssl` allows no two on one connection. Half-closing is passed on towards TCP.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 COPY_BYTES: Final = 64 * 1024
+FIRST_BYTES: Final = 64  # kept of each direction
 TURNS: Final = 16  # reads of one direction before the other gets its turn
 BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -24,6 +24,7 @@ class Direction:
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source, self.sink = source, sink
         self.count = 0
+        self.first = b""
         self.done = False
         self._ended = False
         self._waiting = memoryview(b"")
@@ -45,11 +46,13 @@ class Direction:
         """Read; False at the end of the source, which is passed on."""
         data = b"" if self._ended else self.source.recv(COPY_BYTES)
         if data:
+            self.first = self.first or data[:FIRST_BYTES]
             self._waiting = memoryview(data)
             return True
         self._ended = self.done = True
-        with contextlib.suppress(OSError):  # it has ended too
-            socket.socket.shutdown(self.sink, socket.SHUT_WR)
+        if not isinstance(self.sink, ssl.SSLSocket):  # TLS says goodbye at the very end
+            with contextlib.suppress(OSError):  # it has ended too
+                socket.socket.shutdown(self.sink, socket.SHUT_WR)
         return False
 
     @property
@@ -61,25 +64,27 @@ class Direction:
 
 
 def relay(
-    one: socket.socket, other: socket.socket, count: Callable[[int, int], None] | None = None
+    one: socket.socket,
+    other: socket.socket,
+    watch: Callable[[Direction, Direction], None] | None = None,
 ) -> None:
-    """Copy both ways until both have ended; where one is TLS, until one has.
+    """Copy both ways until both have ended, or one has towards TLS, which cannot be closed by half.
 
     Args:
-        count: Told of the bytes so far, of the first socket and of the other, whenever they change.
+        watch: Called with both directions, that of the first socket's bytes first, whenever something has moved.
 
     Raises:
         OSError: One side broke off.
     """
     ways = Direction(one, other), Direction(other, one)
-    secure = isinstance(one, ssl.SSLSocket) or isinstance(other, ssl.SSLSocket)
     for sock in (one, other):
         sock.settimeout(0)
     while True:
         more = [way.pump() for way in ways]
-        if count is not None:
-            count(ways[0].count, ways[1].count)
-        if all(way.done for way in ways) or (secure and any(way.done for way in ways)):
+        if watch is not None:
+            watch(*ways)
+        ended = [way for way in ways if way.done]
+        if len(ended) == 2 or any(isinstance(way.sink, ssl.SSLSocket) for way in ended):
             return
         wait_for(ways, 0 if any(more) else None)
 

@@ -7,7 +7,7 @@ touches a socket or a clock: waiting is the ledger's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 from pytest_egress import answers
 from pytest_egress.errors import CallError
 from pytest_egress.exchange import Entry, Exchange, Request
-from pytest_egress.matching import ANY_REQUEST, Match
+from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match
 
 if TYPE_CHECKING:
     from pytest_egress.address import Address
@@ -138,13 +138,14 @@ class Route(Generic[Call]):
         self.place: Final = place
         self.times = declaration.times
         self.removed = False
+        self.ended = False
         self.expected_idle = False
         self._declared_times: Final = declaration.times
         self._log = log
         self._reserved = 0
         self._calls: list[tuple[object, Call]] = []
         self._answer: object = None
-        self._held: tuple[answers.Application, ...] = ()
+        self._held: list[answers.Application] = []
         self._first_turn = 0
         self._context: Context
         self._take_up(declaration.answer)
@@ -162,16 +163,13 @@ class Route(Generic[Call]):
 
     def respond(self, handler: object) -> Route[Call]:
         """Change the answer in place; requests and connections that come from now on get it."""
-        answer, held = check_answer(self.kind, handler), self._held
-        self._take_up(answer)
-        for application in held:
-            application.release()
+        self._take_up(check_answer(self.kind, handler))
         return self
 
     def _take_up(self, answer: object) -> None:
-        self._held = applications(answer)
-        for application in self._held:
+        for application in applications(answer):
             application.acquire()
+            self._held.append(application)  # to the end: requests that go on may use it
         with self._log.changed:
             self._answer, self._context = (
                 answer,
@@ -182,10 +180,11 @@ class Route(Generic[Call]):
                 self.times = self._reserved + len(answer)
 
     def release(self) -> None:
-        """Let go of what its answer holds open, when its scope has ended; again is harmless."""
-        held, self._held = self._held, ()
-        for application in held:
-            application.release()
+        """End it with its scope: let go of what its answers hold open; again is harmless."""
+        self.ended = True
+        with ExitStack() as releases:  # one that fails keeps no other held
+            while self._held:
+                releases.callback(self._held.pop().release)
 
     def remove(self) -> None:
         """Stop matching; calls so far stay, what it let live is cut. A removed route is never required."""
@@ -214,10 +213,8 @@ class Route(Generic[Call]):
 
     def reserve(self) -> int | None:
         """Take one of its `times`: which, from 0; None where all are taken."""
-        if self.times is None:
-            return 0
         with self._log.changed:
-            if self._reserved >= self.times:
+            if self.times is not None and self._reserved >= self.times:
                 return None
             self._reserved += 1
             return self._reserved - 1
@@ -302,6 +299,9 @@ class Route(Generic[Call]):
         """
         if self.kind not in HTTP:
             raise TypeError(f"{self} has no requests to match: look at its calls")
+        if unknown := [name for name in match if name not in MATCHERS]:
+            takes = ", ".join(MATCHERS)
+            raise TypeError(f"assert_called_with() does not take {unknown[0]}=; it takes {takes}")
         matcher, calls = Match(**match), self.calls
         lines = [
             f"{self}: none of {len(calls)} calls matches {matcher}"

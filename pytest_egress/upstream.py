@@ -5,6 +5,8 @@ Names are resolved and certificates verified as this machine does it.
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -15,23 +17,19 @@ import h11
 from pytest_egress.answers import Connectable
 from pytest_egress.errors import UpstreamError
 from pytest_egress.exchange import Headers, Request, Response, host_port
-from pytest_egress.http1 import MAX_BODY_BYTES, MAX_HEADER_BYTES, READ_BYTES, fields, raw_fields
+from pytest_egress.http1 import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    READ_BYTES,
+    end_to_end,
+    fields,
+    raw_fields,
+)
+from pytest_egress.relay import BLOCKED
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 CONNECT_SECONDS: Final = 5.0
-OF_A_CONNECTION: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Fields that are not forwarded, beside those that Connection lists (RFC 9110 section 7.6.1)."""
 
 
 def connect(host: str, port: int) -> socket.socket:
@@ -42,7 +40,7 @@ def connect(host: str, port: int) -> socket.socket:
     """
     try:
         sock = socket.create_connection((host, port), CONNECT_SECONDS)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
         raise UpstreamError(f"{host_port(host, port)} cannot be reached: {error}") from error
     sock.settimeout(None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -107,9 +105,14 @@ def ask(
 
 def whole(response: Response, method: str) -> Response:
     """A streamed response, read to its end."""
-    assert response.stream is not None
-    for _ in response.stream:
+    body = response.stream
+    assert isinstance(body, Body)
+    for _ in body:
         pass
+    if not body.is_whole:
+        raise UpstreamError(
+            f"the answer of the upstream is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
+        )
     kept = [pair for pair in response.headers.raw if pair[0].lower() != "content-length"]
     headers = response.headers.raw if method == "HEAD" else kept
     return Response(response.status_code, headers=headers, content=response.content)
@@ -120,9 +123,11 @@ class Body:
 
     Attributes:
         response: Whose body it is.
+        is_whole: Whether all that came has been kept: no more than `MAX_BODY_BYTES` is.
     """
 
     response: Response
+    is_whole = True
 
     def __init__(self, sock: socket.socket, request: Request) -> None:
         self._sock, self._request = sock, request
@@ -131,15 +136,35 @@ class Body:
 
     def exchange(self, head: h11.Request) -> h11.Response:
         """Send the request; return the head of its answer."""
-        end = h11.EndOfMessage()
         content = [h11.Data(data=self._request.content)] if self._request.content else []
-        self._sock.sendall(
-            b"".join(self._h11.send(event) or b"" for event in (head, *content, end))
-        )
+        events = (head, *content, h11.EndOfMessage())
+        self._send(b"".join(self._h11.send(event) or b"" for event in events))
         while not isinstance(event := self._next(), h11.Response):  # 100 Continue, 103 Early Hints
             if not isinstance(event, h11.InformationalResponse):
                 raise h11.RemoteProtocolError("it closed without an answer")
         return event
+
+    def _send(self, data: bytes) -> None:
+        """Send all, and take what comes meanwhile: a server may answer while it reads, or before."""
+        sock, left = self._sock, memoryview(data)
+        sock.settimeout(0)
+        try:
+            while left:
+                with contextlib.suppress(*BLOCKED):
+                    left = left[sock.send(left[:READ_BYTES]) :]
+                    continue
+                poller = select.poll()
+                poller.register(sock, select.POLLIN | select.POLLOUT)
+                poller.poll()
+                with contextlib.suppress(*BLOCKED):
+                    received = sock.recv(READ_BYTES)
+                    self._h11.receive_data(received)
+                    if not received:
+                        break
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it may have answered first; if not, the reading says so
+        finally:
+            sock.settimeout(None)
 
     def _next(self) -> object:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
@@ -150,8 +175,7 @@ class Body:
         try:
             while isinstance(event := self._next(), h11.Data):
                 piece = bytes(event.data)
-                if len(self._kept) + len(piece) <= MAX_BODY_BYTES:
-                    self._kept += piece
+                self._keep(piece)
                 yield piece
         except (OSError, h11.ProtocolError) as error:
             what = f"{self._request.method} {self._request.url}"
@@ -160,6 +184,11 @@ class Body:
             self.close()
         if isinstance(event, h11.EndOfMessage) and event.headers:
             self.response.trailers = fields(event.headers.raw_items())
+
+    def _keep(self, piece: bytes) -> None:
+        self.is_whole = self.is_whole and len(self._kept) + len(piece) <= MAX_BODY_BYTES
+        if self.is_whole:
+            self._kept += piece
 
     def close(self) -> None:
         """Close the connection; again is harmless."""
@@ -183,10 +212,3 @@ def outgoing(request: Request, prefix: str, encoded: bool) -> h11.Request:
         target=f"{prefix}{request.path}{query}".encode("latin-1"),
         headers=[*raw_fields(Headers(headers)), (b"Connection", b"close")],
     )
-
-
-def end_to_end(headers: Headers) -> Headers:
-    """The fields that are not a connection's own."""
-    listed = {name.strip().lower() for name in headers.get("connection", "").split(",")}
-    dropped = OF_A_CONNECTION | listed
-    return Headers([(name, value) for name, value in headers.raw if name.lower() not in dropped])

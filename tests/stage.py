@@ -55,6 +55,7 @@ class Stage:
         destinations = [(a, p) for a in (ADDRESS, FIRST, SECOND) for p in PORTS]
         self.link = link or LoopbackLink([*destinations, None])
         self.ledger, self.window, self.table = Ledger(), Window(), RouteTable()
+        self.ledger.window = self.window
         self.was_lost = threading.Event()
         self.trusting = client_context(ca)
         self.gateway = Gateway(self.link, self, Authority(ca), self.ledger)
@@ -94,7 +95,7 @@ class Stage:
 
     def next_window(self) -> Window:
         with self.ledger.changed:
-            self.window = Window()
+            self.window = self.ledger.window = Window()
         return self.window
 
     def dial(self, address: str = ADDRESS, port: int = 443) -> socket.socket:

@@ -88,10 +88,10 @@ def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
 ) -> None:
     gone = engine_client.containers.create(bare_image, network_mode="none")
     labels = {SESSION_LABEL: "a run that is over"}
-    options = {"network_mode": f"container:{gone.id}", "labels": labels}
-    left = engine_client.containers.create(bare_image, **options)
+    mode = f"container:{gone.id}"
+    left = engine_client.containers.create(bare_image, network_mode=mode, labels=labels)
     looked_at = engine_client.containers.create(
-        bare_image, name=f"{KEPT}{gone.short_id}", **options
+        bare_image, name=f"{KEPT}{gone.short_id}", network_mode=mode, labels=labels
     )
     gone.remove(force=True)
     try:

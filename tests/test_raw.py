@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,16 @@ import trustme
 
 from pytest_egress import dispatch
 from pytest_egress.answers import forward, sequence
-from pytest_egress.exchange import DnsQuery, Exchange, TcpConnection, TlsFailure
+from pytest_egress.connection import Connection
+from pytest_egress.exchange import (
+    DnsQuery,
+    Entry,
+    Exchange,
+    PacketAttempt,
+    TcpConnection,
+    TlsFailure,
+)
+from pytest_egress.routing import RouteTable
 from pytest_egress.verdict import judge
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
 
@@ -43,12 +53,17 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 class Echo:
     """A real server that repeats what it is sent, and ends when its client does."""
 
-    def __init__(self, context: ssl.SSLContext | None = None, greeting: bytes = b"") -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext | None = None,
+        greeting: bytes = b"",
+        handler: Callable[[socket.socket], None] | None = None,
+    ) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.seen: list[socket.socket] = []
         self.asked: list[tuple[str, int]] = []
-        self.context, self.greeting = context, greeting
+        self.context, self.greeting, self.handler = context, greeting, handler
         self.threads: list[threading.Thread] = []
         self._spawn(self._accept)
 
@@ -70,6 +85,8 @@ class Echo:
                 sock = self.context.wrap_socket(sock, server_side=True)
                 self.seen.append(sock)
             sock.sendall(self.greeting)
+            if self.handler is not None:
+                self.handler(sock)
             while data := sock.recv(65536):
                 sock.sendall(data)
         sock.close()
@@ -325,7 +342,172 @@ def test_without_a_handler_what_the_client_sends_is_kept(stage: Stage) -> None:
     assert len(call.first_bytes) == 64
 
 
+def test_a_route_that_has_answered_its_times_lets_nothing_pass(stage: Stage, real: Echo) -> None:
+    stage.window.policy = "passthrough"
+    stage.tcp("db.test:5432", b"fake\n", times=1)
+    address = stage.resolve("db.test")
+    assert read_line(stage.dial(address, 5432)) == b"fake\n"
+    second = stage.dial(address, 5432)
+    second.sendall(b"\0")
+    assert end_of(second) == "reset"
+    assert real.asked == []
+    assert judge(stage.window, []) is not None
+
+
+def test_a_silent_client_of_a_route_that_is_used_up_is_reset_and_unrouted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "FIRST_BYTE_SECONDS", 0.1)
+    stage.tcp(ADDRESS, b"welcome\n", times=1)
+    assert read_line(stage.dial(ADDRESS, 5432)) == b"welcome\n"
+    assert end_of(stage.dial(ADDRESS, 5432)) == "reset"
+    assert [entry.outcome for entry in stage.entries(TcpConnection)] == ["routed", "unrouted"]
+
+
+def test_an_error_of_the_handlers_own_connection_is_an_error_though_it_looks_like_the_clients(
+    stage: Stage,
+) -> None:
+    @stage.tcp(ADDRESS)
+    def handler(sock: socket.socket) -> None:
+        raise ConnectionResetError("of its Redis")
+
+    assert end_of_dial(stage) == "reset"
+    assert isinstance(stage.entries(TcpConnection)[0].error, ConnectionResetError)
+
+
+def test_a_handler_that_begins_tls_itself_is_cut_at_the_end(stage: Stage, ca: trustme.CA) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("mail.test").configure_cert(context)
+
+    @stage.tcp(ADDRESS)
+    def starttls(sock: socket.socket) -> None:
+        assert sock.recv(100) == b"STARTTLS\r\n"
+        sock.sendall(b"220\n")
+        with context.wrap_socket(sock, server_side=True) as tls:
+            while data := tls.recv(100):
+                tls.sendall(data)
+
+    client = stage.dial(port=5432)
+    client.sendall(b"STARTTLS\r\n")
+    assert read_line(client) == b"220\n"
+    tls = stage.open.enter_context(stage.trusting.wrap_socket(client, server_hostname="mail.test"))
+    tls.sendall(b"hello\n")
+    assert read_line(tls) == b"hello\n"
+    (connection,) = stage.gateway.revise(test_over=True)
+    assert stage.ledger.wait_for(lambda: connection.ended, SECONDS)
+    call = starttls.assert_called_once()
+    assert call.error is None
+
+
+def test_what_a_handler_raises_because_it_was_cut_is_a_note(stage: Stage) -> None:
+    @stage.tcp(ADDRESS)
+    def handler(sock: socket.socket) -> None:
+        sock.sendall(b"x\n")
+        struct.unpack("!I", sock.recv(4))
+
+    client = stage.dial(port=5432)
+    assert read_line(client) == b"x\n"
+    (connection,) = stage.gateway.revise(test_over=True)
+    assert stage.ledger.wait_for(lambda: connection.ended, SECONDS)
+    (entry,) = stage.entries(TcpConnection)
+    assert entry.error is None
+    assert entry.note.startswith("the connection ended before its handler did (unpack requires")
+
+
+def test_between_tests_a_connection_lives_as_long_as_its_route(stage: Stage, echo: Echo) -> None:
+    route = stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{echo.port}"))
+    client = opened(stage, ADDRESS)
+    stage.table = RouteTable()  # what applies outside of tests is the owner's, a wider one
+    stage.ledger.window = None
+    stage.gateway.revise()
+    client.sendall(b"y\n")
+    assert read_line(client) == b"y\n"
+    route.release()  # its scope has ended
+    stage.gateway.revise()
+    assert end_of(client) == "closed"
+
+
+def test_a_route_that_goes_while_a_connection_opens_lets_nothing_pass(
+    stage: Stage, real: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route = stage.route("passthrough", "real.test")
+    record = Connection.record
+
+    def remove_meanwhile(self: Connection, entry: Entry) -> None:
+        record(self, entry)
+        route.remove()
+
+    monkeypatch.setattr(Connection, "record", remove_meanwhile)
+    client = stage.dial(stage.resolve("real.test"), 5432)
+    with contextlib.suppress(OSError):
+        client.sendall(b"secret\n")
+    assert end_of(client) in ("reset", "closed")
+    assert eventually(lambda: not stage.gateway.connections)
+    assert [sock.recv(10) if sock.fileno() >= 0 else b"" for sock in real.seen] in ([], [b""])
+
+
+def test_a_long_answer_that_is_collected_is_not_copied_each_time(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS)
+    client = stage.dial(port=5432)
+    client.sendall(b"x" * 50_000_000)
+    client.shutdown(socket.SHUT_WR)
+    assert end_of(client) == "closed"
+    call = route.assert_called_once()
+    assert len(call.content) == 50_000_000
+    assert "xxxx" not in repr(call).partition("first_bytes")[0]
+    assert len(repr(call)) < 1000
+
+
 # TLS.
+
+
+def test_a_raw_tls_connection_outlives_a_route_that_has_nothing_to_do_with_it(
+    stage: Stage,
+) -> None:
+    @stage.tls_route(ADDRESS)
+    def echo_back(sock: ssl.SSLSocket) -> None:
+        while data := sock.recv(100):
+            sock.sendall(data)
+
+    client = stage.tls("other.test")
+    client.sendall(b"x\n")
+    assert read_line(client) == b"x\n"
+    stage.https("unrelated.test")
+    client.sendall(b"y\n")
+    assert read_line(client) == b"y\n"
+    echo_back.remove()
+
+
+def test_a_half_closed_tls_client_gets_the_answer_of_a_forward(stage: Stage) -> None:
+    def serve(sock: socket.socket) -> None:
+        data = b""
+        while piece := sock.recv(100):
+            data += piece
+        sock.sendall(data.upper())
+
+    with contextlib.closing(Echo(handler=serve)) as server:
+        stage.tls_route(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
+        context = ssl.create_default_context(cadata=stage.gateway.authority.ca_pem.decode())
+        context.check_hostname = False
+        outgoing, incoming = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing)
+        client = stage.dial(ADDRESS, 443)
+        client.settimeout(SECONDS)
+
+        def step(action: Any) -> Any:
+            while True:
+                try:
+                    return action()
+                except ssl.SSLWantReadError:
+                    client.sendall(outgoing.read())
+                    incoming.write(client.recv(65536))
+
+        step(tls.do_handshake)
+        tls.write(b"hello")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.unwrap()  # close_notify goes out; theirs has not come
+        client.sendall(outgoing.read())
+        assert step(lambda: tls.read(100)) == b"HELLO"
 
 
 def test_what_is_in_tls_reaches_the_handler_as_bytes(stage: Stage) -> None:
@@ -497,7 +679,7 @@ def test_an_address_that_was_dialled_passes_by_its_server_name(
         client = stage.tls("real.test", ADDRESS, context=trusting)
         client.sendall(b"hello\n")
         assert read_line(client) == b"hello\n"
-        assert server.asked == [(ADDRESS, 443)]
+        assert server.asked == [("real.test", 443)]  # the name opens no address
     assert stage.entries(TcpConnection)[0].sni == "real.test"
 
 
@@ -614,6 +796,25 @@ def test_what_a_policy_let_through_ends_with_it(stage: Stage, real: Echo) -> Non
     stage.window.policy = "fail"
     stage.gateway.revise()
     assert end_of(client) == "closed"
+
+
+def test_a_server_name_that_is_claimed_does_not_pass_by_another_name(
+    stage: Stage, real: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.window.policy = "passthrough"
+    api = stage.https("api.test", {"id": 1})
+    edge = stage.resolve("edge.cdn.test")
+    assert ask(stage.tls("api.test", edge)).body == b'{"id": 1}'
+    assert (api.call_count, real.asked) == (1, [])
+
+
+def test_a_packet_that_is_refused_is_no_call_of_what_passes(stage: Stage) -> None:
+    route = stage.route("passthrough", ADDRESS)
+    judged = stage.gateway.judge(stage.place(), ADDRESS, 443)
+    about = stage.gateway.about(ADDRESS, 443)
+    entry = PacketAttempt(**about, **judged, protocol="UDP", address=ADDRESS, size=9)
+    stage.gateway.record(stage.place(), entry)
+    assert (entry.outcome, entry.route, route.call_count) == ("blocked", route, 0)
 
 
 # Names.

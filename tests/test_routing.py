@@ -11,6 +11,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from pytest_egress.answers import Application, sequence
 from pytest_egress.declarations import declare
 from pytest_egress.errors import CallError
 from pytest_egress.exchange import UNSET, Exchange, Headers, Request, Response, shown
@@ -72,7 +73,11 @@ class Routes:
         return decide(list(self.tables.values()), request(*args, **fields))
 
     def call(
-        self, route: Route[Any], url: str = "https://api.test/", window: object = None, **fields: Any
+        self,
+        route: Route[Any],
+        url: str = "https://api.test/",
+        window: object = None,
+        **fields: Any,
     ) -> Exchange:
         exchange = Exchange(
             container="target",
@@ -422,7 +427,67 @@ def test_a_function_that_takes_no_request_is_refused(
     with pytest.raises(TypeError) as caught:
         routes.https(handler=handler)
     text = f"the handler {handler!r} cannot be called with one argument, the Request"
-    assert str(caught.value) == text
+    assert str(caught.value).partition(";")[0] == text
+
+
+@pytest.mark.parametrize(
+    ("application", "hint"),
+    [
+        (lambda environ, start_response: None, "; a WSGI application goes into wsgi(...)"),
+        (lambda scope, receive, send: None, "; an ASGI one goes into asgi(...)"),
+        (lambda: None, ", the Request"),
+    ],
+)
+def test_an_application_that_is_given_as_a_handler_is_told_where_it_goes(
+    routes: Routes, application: Callable[..., object], hint: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        routes.https(handler=application)
+    assert str(caught.value).endswith(hint)
+
+
+def test_an_application_is_no_answer_of_a_raw_route(routes: Routes) -> None:
+    with pytest.raises(TypeError, match="answers requests, and a raw route has none"):
+        routes.add("intercept_tcp", "db.test", Application())
+
+
+def test_a_sequence_in_place_counts_from_there(routes: Routes) -> None:
+    route = routes.https()
+    for _ in range(3):
+        assert route.reserve() is not None
+    route.respond(sequence(201, 202))
+    assert route.times == 5
+    assert [route.answer(turn).status_code for turn in (3, 4)] == [201, 202]
+
+
+def test_every_application_of_a_route_is_released_although_one_fails(routes: Routes) -> None:
+    class Counted(Application):
+        held = 0
+
+        def acquire(self) -> None:
+            self.held += 1
+
+        def release(self) -> None:
+            self.held -= 1
+            if self is bad:
+                raise ValueError("bad")
+
+    good, bad, later = Counted(), Counted(), Counted()
+    route = routes.https(handler=sequence(good, bad))
+    route.respond(later)
+    assert (good.held, bad.held, later.held) == (1, 1, 1)  # requests that go on may use them
+    with pytest.raises(ValueError, match="bad"):
+        route.release()
+    assert (good.held, bad.held, later.held) == (0, 0, 0)
+    route.release()
+
+
+def test_an_unknown_matcher_of_an_assertion_is_named(routes: Routes) -> None:
+    with pytest.raises(TypeError) as caught:
+        routes.https().assert_called_with(paht="/")
+    assert str(caught.value) == (
+        "assert_called_with() does not take paht=; it takes method, path, query, headers, json, content, match"
+    )
 
 
 def test_an_iterator_is_no_static_answer(routes: Routes) -> None:

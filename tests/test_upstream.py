@@ -311,6 +311,172 @@ def test_an_upstream_that_breaks_off_cuts_the_answer(
     assert call.error is None
 
 
+def test_an_upstream_may_answer_while_it_reads(stage: Stage) -> None:
+    size = 20_000_000
+
+    def serve(sock: socket.socket) -> None:
+        sock.settimeout(SECONDS)
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += sock.recv(65536)
+        got = len(data.partition(b"\r\n\r\n")[2])
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        sock.sendall(b"x" * got)
+        while got < size:
+            piece = sock.recv(65536)
+            sock.sendall(piece)
+            got += len(piece)
+
+    with raw_server(serve) as port:
+        stage.http(ADDRESS, forward(f"http://127.0.0.1:{port}"))
+        head = b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: %d\r\n\r\n" % size
+        client = stage.dial(ADDRESS, 80)
+        client.sendall(head + b"x" * size)
+        assert len(read_reply(client).body) == size
+
+
+def test_an_upstream_may_answer_before_it_has_read_all_and_close(stage: Stage) -> None:
+    def serve(sock: socket.socket) -> None:
+        sock.recv(1000)
+        sock.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            pass
+
+    with raw_server(serve) as port:
+        stage.http(ADDRESS, forward(f"http://127.0.0.1:{port}"))
+        head = b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5000000\r\n\r\n"
+        client = stage.dial(ADDRESS, 80)
+        client.sendall(head + b"x" * 5_000_000)
+        reply = read_reply(client)
+    assert (reply.status, reply.body) == (413, b"big")
+
+
+@contextlib.contextmanager
+def raw_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            sock, _ = listener.accept()
+            with sock:
+                serve(sock)
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    yield listener.getsockname()[1]
+    thread.join(SECONDS)
+    listener.close()
+
+
+def test_a_name_that_cannot_be_one_is_a_bad_gateway(stage: Stage) -> None:
+    stage.http(ADDRESS, forward(f"http://{'a' * 64}.test"))
+    assert ask(stage.dial(ADDRESS, 80)).status == 502
+
+
+def test_a_stalled_handshake_with_an_upstream_is_woken_at_the_end(stage: Stage) -> None:
+    asked = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        asked.set()
+        while sock.recv(65536):
+            pass
+
+    with raw_server(serve) as port:
+        stage.http(ADDRESS, forward(f"https://127.0.0.1:{port}"))
+        stage.dial(ADDRESS, 80).sendall(GET)
+        assert asked.wait(SECONDS)
+        (connection,) = stage.gateway.connections
+        connection.cut()
+        connection.join(2)
+        assert not connection.is_alive()
+
+
+def test_the_sockets_of_forwards_are_let_go(stage: Stage, real: Real) -> None:
+    stage.http(ADDRESS, forward(real.url))
+    client = stage.dial(ADDRESS, 80)
+    for _ in range(20):
+        assert ask(client).status == 200
+    (connection,) = stage.gateway.connections
+    assert len(connection._upstreams) <= 2
+
+
+def test_a_stream_that_passes_is_cut_with_what_let_it_pass(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Real]
+) -> None:
+    go_on = threading.Event()
+
+    def serve(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "10")
+        handler.end_headers()
+        handler.wfile.write(b"first")
+        go_on.wait(SECONDS)
+        handler.wfile.write(b"after")
+
+    lead_to(start(serve), monkeypatch)
+    stage.window.policy = "passthrough"
+    client = stage.dial(ADDRESS, 80)
+    client.settimeout(SECONDS)
+    client.sendall(GET)
+    data = b""
+    while not data.endswith(b"first"):
+        data += client.recv(1000)
+    stage.route("block", ADDRESS)
+    go_on.set()
+    with contextlib.suppress(OSError):
+        while piece := client.recv(1000):
+            data += piece
+    assert data.endswith(b"first")
+
+
+def test_a_tunnel_is_refused_with_a_sentence(stage: Stage) -> None:
+    route = stage.http(f"{ADDRESS}:*")
+    client = stage.dial(ADDRESS, 80)
+    client.sendall(b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n")
+    assert read_reply(client).status == 502
+    entry = stage.only(Exchange)
+    assert (entry.outcome, route.call_count) == ("unrouted", 0)
+    assert entry.note == "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
+
+
+def test_empty_lines_between_requests_are_no_part_of_them(stage: Stage) -> None:
+    stage.http(ADDRESS, {"id": 1})
+    client = stage.dial(ADDRESS, 80)
+    post = b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 2\r\n\r\n{}"
+    assert ask(client, post).status == 200
+    client.sendall(b"\r\n")
+    stage.settle()
+    assert ask(client, b"\r\n" + GET).status == 200
+    assert len(stage.entries(Exchange)) == 2
+
+
+def test_a_block_is_told_where_a_route_of_another_protocol_has_the_same_address(
+    stage: Stage,
+) -> None:
+    block = stage.route("block", "api.test")
+    stage.http("api.test:*")
+    assert ask(https(stage)).status == 502
+    assert stage.only(Exchange).outcome == "blocked"
+    assert block.call_count == 1
+
+
+def test_an_answer_that_is_too_long_to_keep_cannot_be_read_whole(
+    stage: Stage, start: Callable[..., Real], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_egress.upstream.MAX_BODY_BYTES", 10)
+    real = start(lambda handler: handler.reply(b"x" * 11))
+
+    @stage.https("api.test")
+    def handler(request: Request) -> object:
+        with pytest.raises(UpstreamError, match="over MAX_BODY_BYTES, 10 bytes"):
+            request.forward(real.url)
+        return 204
+
+    assert ask(https(stage)).status == 204
+    assert stage.only(Exchange).error is None
+
+
 # Within a handler.
 
 
