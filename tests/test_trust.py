@@ -643,7 +643,7 @@ NAMED: dict[str, Callable[[str, str], Options]] = {
     "mounts-rw": lambda source, point: {"mounts": [Mount(point, source)]},
 }
 POINTS = ["/etc", "/etc/ssl", "/etc/ssl/certs"]
-SHOW = ["sh", "-c", 'cat "$SSL_CERT_FILE"; test -r "$NODE_EXTRA_CA_CERTS"']
+SHOW = ["sh", "-c", 'cat "$SSL_CERT_FILE" && test -r "$NODE_EXTRA_CA_CERTS"']
 
 
 @pytest.mark.parametrize("point", [*POINTS, BUNDLE])
