@@ -497,7 +497,7 @@ class Mux:
         while self._turns:
             state = self._turns.popleft()
             state.scheduled = False
-            if self._streams.get(state.number) is state and state.sendable:
+            if self._streams.get(state.number) is state:
                 self._take_from(state, out)
                 return
 
@@ -519,10 +519,8 @@ class Mux:
             self._schedule(state)
 
     def _all_sent(self) -> bool:
-        """Whether nothing waits, not even for credit; asked when nothing is left that can be sent."""
-        return not any(
-            state.queue or (state.ending and not state.fin_sent) for state in self._streams.values()
-        )
+        """Whether nothing waits for credit either; asked when nothing is left that can be sent."""
+        return not any(state.queue for state in self._streams.values())
 
     # From the wire
 
@@ -638,7 +636,7 @@ class Mux:
     def _on_fin(self, number: int, _: bytes) -> Event | None:
         state = self._live(number)
         if state is None:
-            if self._resets[number]:  # both directions had their FIN: no RST will be answered
+            if self._resets[number]:  # both directions had their FIN: our RST will not be answered
                 self._forget_reset(number)
             return None
         if not state.readable:
