@@ -7,6 +7,7 @@ the target before its first instruction.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+log = logging.getLogger(__name__)
 TAIL_LINES: Final = 50  # of a log in a message
 UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
@@ -239,8 +241,9 @@ class Container:
 
     def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
         engine, env = self._host.engine, trust.variables(image.attrs["Config"].get("Env") or [])
-        self._directory = trust.directory_for(options)
-        filled = self._filled_image(image, env) if options.get("read_only") else image
+        declared = image.attrs["Config"].get("Volumes") or ()
+        self._directory = trust.directory_for(options, declared)
+        filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
             filled,
             self._plan.image,
@@ -255,10 +258,11 @@ class Container:
         if filled is image:
             self._fill(self._docker, image, env)
 
-    def _filled_image(self, image: Any, env: dict[str, str]) -> Any:
+    def _filled_image(self, image: Any, env: dict[str, str], options: dict[str, Any]) -> Any:
         """The image with the CA and the files in: nothing can be put under a root that is read-only."""
         engine = self._host.engine
-        scratch = engine.create(image, self._plan.image)
+        mounts = {name: options[name] for name in trust.MOUNT_OPTIONS if name in options}
+        scratch = engine.create(image, self._plan.image, network_mode="none", **mounts)
         try:
             self._fill(scratch, image, env)
             filled = engine.commit(scratch)
@@ -280,8 +284,7 @@ class Container:
             foreign=foreign,
         )
         trust.put(container, archive, "the CA")
-        extended = [path for path in roots.bundles if not trust.is_foreign(path, foreign)]
-        self.hints = trust.defeated(env, self._plan.env, extended)
+        self.hints = trust.defeated(env, self._plan.env, roots.extended())
         if self._plan.files is not None:
             trust.put(container, self._plan.files, "files=")
 
@@ -427,9 +430,25 @@ class Container:
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
+            if not stdout and not stderr:
+                self._look_for_lost_output()
         return CompletedContainer(
             exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration
         )
+
+    def _look_for_lost_output(self) -> None:
+        """Say so where the engine has lost what a container wrote: `docker run` on a busy machine shows the same.
+
+        Docker 26.1 does so now and then with one that ends before the engine has noted its start.
+        """
+        self._docker.reload()
+        state = self._docker.attrs["State"]
+        if state["FinishedAt"] <= state["StartedAt"]:
+            log.warning(
+                "%s ended, says the engine, before it started: what it wrote may be lost, a defect of "
+                "Docker under load",
+                self.name,
+            )
 
     def _wait_for_exit(self, timeout: float) -> int:
         """Its exit code (`POST /containers/{id}/wait`); a prompt that is open stops the clock."""

@@ -305,7 +305,7 @@ def agent_archive() -> bytes:
     files: dict[str, File | bytes] = {}
     for entry in importlib.resources.files("pytest_egress.agent").iterdir():
         stem, dot, suffix = entry.name.partition(".")
-        if suffix == "py" and stem != "packets":
+        if suffix == "py" and stem not in ("mux", "packets"):
             source = entry.read_bytes()
             path = f"{folder}/{stem}{dot}{suffix}"
             cached = f"{folder}/__pycache__/{stem}.{sys.implementation.cache_tag}.pyc"

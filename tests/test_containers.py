@@ -673,3 +673,25 @@ def test_a_broken_answer_of_the_target_is_the_clients_to_see(server: Container) 
         get(server.url(8000, "/broken"))
     with caught.value:
         assert caught.value.code == 500
+
+
+@pytest.mark.parametrize(
+    ("started", "finished", "told"),
+    [("2026-11-25T15:45:55.7300", "2026-11-25T15:45:55.7092", True), ("15:45", "15:46", False)],
+)
+def test_output_that_the_engine_may_have_lost_is_told(
+    egress: Egress,
+    bare_image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    started: str,
+    finished: str,
+    told: bool,
+) -> None:
+    def reload(container: docker.models.containers.Container) -> None:
+        container.attrs["State"] = {"StartedAt": started, "FinishedAt": finished}
+
+    monkeypatch.setattr(docker.models.containers.Container, "reload", reload)
+    egress.run(bare_image, ["true"])
+    text = "bare:latest ended, says the engine, before it started: what it wrote may be lost"
+    assert any(record.getMessage().startswith(text) for record in caplog.records) is told
