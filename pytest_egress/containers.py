@@ -25,7 +25,7 @@ import docker.errors
 import requests.exceptions
 from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
-from pytest_egress import trust
+import pytest_egress.trust as trust
 from pytest_egress.archive import File, build_tar
 from pytest_egress.declarations import SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container

@@ -17,6 +17,7 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import NotFound
+from docker.models.containers import Container as DockerContainer
 
 from pytest_egress import (
     CommandError,
@@ -688,10 +689,10 @@ def test_output_that_the_engine_may_have_lost_is_told(
     finished: str,
     told: bool,
 ) -> None:
-    def reload(container: docker.models.containers.Container) -> None:
+    def reload(container: DockerContainer) -> None:
         container.attrs["State"] = {"StartedAt": started, "FinishedAt": finished}
 
-    monkeypatch.setattr(docker.models.containers.Container, "reload", reload)
+    monkeypatch.setattr(DockerContainer, "reload", reload)
     egress.run(bare_image, ["true"])
     text = "bare:latest ended, says the engine, before it started: what it wrote may be lost"
     assert any(record.getMessage().startswith(text) for record in caplog.records) is told
