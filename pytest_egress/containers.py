@@ -7,7 +7,6 @@ the target before its first instruction.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import socket
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-log = logging.getLogger(__name__)
 TAIL_LINES: Final = 50  # of a log in a message
 UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
@@ -66,12 +64,14 @@ class CompletedContainer:
         stdout_bytes: What it wrote to its standard output.
         stderr_bytes: What it wrote to its standard error.
         duration: Seconds from its start to its end.
+        note: A sentence, where the engine may have lost what it wrote.
     """
 
     exit_code: int
     stdout_bytes: bytes
     stderr_bytes: bytes
     duration: float
+    note: str = ""
 
     @property
     def stdout(self) -> str:
@@ -430,25 +430,22 @@ class Container:
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
-            if not stdout and not stderr:
-                self._look_for_lost_output()
+            note = "" if stdout or stderr else self._note_of_lost_output()
         return CompletedContainer(
-            exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration
+            exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration, note=note
         )
 
-    def _look_for_lost_output(self) -> None:
-        """Say so where the engine has lost what a container wrote: `docker run` on a busy machine shows the same.
+    def _note_of_lost_output(self) -> str:
+        """What to think of no output at all.
 
-        Docker 26.1 does so now and then with one that ends before the engine has noted its start.
+        On a busy machine Docker 26.1 loses, now and then, that of a container which ends before the engine has noted
+        its start; so `docker run` does too.
         """
         self._docker.reload()
         state = self._docker.attrs["State"]
-        if state["FinishedAt"] <= state["StartedAt"]:
-            log.warning(
-                "%s ended, says the engine, before it started: what it wrote may be lost, a defect of "
-                "Docker under load",
-                self.name,
-            )
+        if state["FinishedAt"] > state["StartedAt"]:
+            return ""
+        return "it ended before the engine had noted its start: on a busy machine Docker may lose such output"
 
     def _wait_for_exit(self, timeout: float) -> int:
         """Its exit code (`POST /containers/{id}/wait`); a prompt that is open stops the clock."""
