@@ -387,6 +387,11 @@ def silent_registry() -> Iterator[tuple[int, threading.Event]]:
 
 
 @pytest.mark.parametrize("phase", INTERRUPTED)
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_nothing_is_left_after_an_interrupt(
     clients_image: str,
     tmp_path: Path,
@@ -408,6 +413,7 @@ def test_nothing_is_left_after_an_interrupt(
         command,
         cwd=folder,
         env={**os.environ, "TMPDIR": str(temporary)},
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
