@@ -386,12 +386,12 @@ def silent_registry() -> Iterator[tuple[int, threading.Event]]:
         thread.join()
 
 
-@pytest.mark.parametrize("phase", INTERRUPTED)
 def heed_interrupts() -> None:
     """What a shell starts in the background ignores them, and so do its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.parametrize("phase", INTERRUPTED)
 def test_nothing_is_left_after_an_interrupt(
     clients_image: str,
     tmp_path: Path,
