@@ -65,7 +65,7 @@ def run_real(pytester: pytest.Pytester, clients_image: str) -> Run:
     """Run pytest on the source of a module with real containers, in a process of its own."""
     pytester.makeconftest(f"""
         import pathlib, pytest
-        @pytest.fixture
+        @pytest.fixture(scope="session")
         def image(session_egress):
             label = session_egress.session.engine.labels["{SESSION_LABEL}"]
             pathlib.Path("session").write_text(label)
@@ -343,8 +343,11 @@ OUTPUTS: Final = [
 
 
 @pytest.mark.parametrize("option", OUTPUTS)
-def test_a_verdict_stays_under_every_option_of_output(run: Run, option: str) -> None:
-    result = run(ONE_OF_TWO, option, subprocess=option.startswith("-pno:"))
+def test_a_verdict_stays_under_every_option_of_output(
+    run: Run, pytester: pytest.Pytester, option: str
+) -> None:
+    pytester.makeini("[pytest]")  # an older pytest-asyncio has no such options: one may be strict
+    result = run(ONE_OF_TWO, option, "-pno:asyncio", subprocess=option.startswith("-pno:"))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     lines_of(result, "*1 unrouted attempt of shop; nothing got out:*")
     if option not in ("-qq", "--color=yes"):
@@ -459,7 +462,7 @@ def test_pytest_exit_ends_the_run_with_its_code(run: Run, place: str) -> None:
 def test_a_time_out_in_a_handler_by_signal_names_the_test_and_the_run_goes_on(run: Run) -> None:
     result = run(
         """
-        @pytest.mark.timeout(0.5)
+        @pytest.mark.timeout(0.5, func_only=True)
         @pytest.mark.egress(timeout=0.1)
         def test_a(egress):
             def stuck(request): threading.Event().wait()
@@ -577,7 +580,7 @@ def test_a_time_out_by_thread_ends_the_run_and_the_watchdog_removes_its_containe
     result = run_real(
         """
         import threading
-        @pytest.mark.timeout(5)
+        @pytest.mark.timeout(5, func_only=True)
         def test_a(egress, image, curl):
             def stuck(request): threading.Event().wait()
             egress.intercept_https("a.test", stuck)
@@ -590,6 +593,9 @@ def test_a_time_out_by_thread_ends_the_run_and_the_watchdog_removes_its_containe
     lines_of(result, "*in stuck")
     session = (pytester.path / "session").read_text()
     assert eventually(lambda: not containers(engine_client, session))
+
+
+# Plugins that replace clocks and sockets.
 
 
 def test_a_frozen_test_may_declare_routes(run: Run) -> None:
@@ -655,3 +661,61 @@ def test_a_container_needs_none_of_the_hosts_that_are_allowed(run_real: Run) -> 
         "--allow-unix-socket",
         "-Wignore",
     ).assert_outcomes(passed=1)
+
+
+# Ends of a run with real containers.
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("KeyboardInterrupt", 2), ("pytest.exit('enough', returncode=7)", 7)]
+)
+def test_a_set_up_that_ends_the_run_leaves_no_half_started_container(
+    run_real: Run,
+    pytester: pytest.Pytester,
+    engine_client: docker.DockerClient,
+    end: str,
+    code: int,
+) -> None:
+    result = run_real(
+        f"""
+        from pytest_egress.containers import Container
+        @pytest.fixture(scope="module")
+        def broken(module_egress, image):
+            def stop(container): raise {end}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Container, "_start", stop)
+                module_egress.start(image, ["sleep", "infinity"])
+        def test_a(egress, shop, broken): print("never")
+        """,
+        "-s",
+        "-Wignore",
+    )
+    assert result.ret == code
+    result.stdout.no_fnmatch_line("*never*")
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    assert eventually(
+        lambda: not containers(engine_client, (pytester.path / "session").read_text())
+    )
+
+
+def test_a_time_out_by_signal_leaves_a_shared_container_to_the_next_test(run_real: Run) -> None:
+    result = run_real(
+        """
+        import threading
+        @pytest.mark.timeout(5, func_only=True)
+        @pytest.mark.egress(timeout=0.5)
+        def test_a(shop, egress, curl):
+            egress.intercept_https("a.test", lambda request: threading.Event().wait())
+            curl("https://a.test/")
+        @pytest.mark.timeout(5, func_only=True)
+        def test_b(shop, egress, image): egress.run(image, ["sleep", "infinity"])
+        def test_c(egress, curl):
+            egress.intercept_https("a.test", {"n": 1})
+            assert curl("https://a.test/") == '{"n": 1}'
+            egress["a.test"].assert_called_once()
+        """,
+        "--timeout-method=signal",
+        "-Wignore",
+    )
+    result.assert_outcomes(failed=2, passed=1)
+    lines_of(result, "FAILED *test_a - Failed: Timeout*", "FAILED *test_b - Failed: Timeout*")
