@@ -621,7 +621,7 @@ class Run:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
         """Show a verdict as its text, and what led to a failure as sections."""
-        case, brief = item.stash.get(CASE, None), not item.config.option.fulltrace
+        case, brief = item.stash.get(CASE, None), not item.config.getoption("fulltrace", False)
         if case is None or call.when == "teardown":
             return (yield)
         if brief:

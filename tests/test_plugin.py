@@ -1331,6 +1331,12 @@ def pytest_unconfigure():
     lines_of(result, "imported: pytest_egress.plugin")
 
 
+def test_a_run_without_the_terminal_plugin_goes_on(run: Run) -> None:
+    result = run("def test_a(): pass\ndef test_b(egress): assert 1 == 2", "-p", "no:terminal")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
 def test_the_plugin_can_be_switched_off(run: Run) -> None:
     result = run(
         """
