@@ -17,6 +17,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.errors import EngineError, ImageError
+from pytest_egress.sidecar import LinkKind
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 log = logging.getLogger(__name__)
+LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 SESSION_LABEL: Final = "org.pytest-egress.session"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
+LINKS: Final[dict[str, LinkKind]] = {
+    "auto": "descriptor",
+    "descriptor": "descriptor",
+    "stream": "stream",
+}
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
 )
@@ -52,6 +59,18 @@ class Engine:
         self.orphans: list[str] = []
         self._kept: set[str] = set()
         self._watchdog: Watchdog | None = None
+
+    @property
+    def link(self) -> LinkKind:
+        """How a sidecar's sockets are reached, by `PYTEST_EGRESS_LINK`: "descriptor", "stream", or "auto", the default.
+
+        Raises:
+            EngineError: The variable has another value.
+        """
+        wanted = os.environ.get(LINK_VARIABLE) or "auto"
+        if wanted not in LINKS:
+            raise EngineError(f"{LINK_VARIABLE} is {wanted!r}; it takes {', '.join(LINKS)}")
+        return LINKS[wanted]
 
     @functools.cached_property
     def folder(self) -> str:
