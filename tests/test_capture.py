@@ -17,7 +17,7 @@ import pytest
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.agent.packets import Packet, parse_packets
 from pytest_egress.link import original_destination, tampering
-from pytest_egress.sidecar import agent_archive
+from pytest_egress.sidecar import AnyLink, agent_archive
 from tests.targets import SECONDS, Target, accepted, captured_namespace, readable, target_in
 
 

@@ -231,7 +231,7 @@ def test_an_interpreter_that_fails_is_quoted(
 def test_an_interpreter_that_is_not_there_is_refused_by_the_engine(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_interpreter", lambda: ["/no/such/python"])
+    monkeypatch.setattr(module, "interpreter", lambda: ["/no/such/python"])
     text = failure(engine_client, Sidecar.create(engine_client))
     assert "refuses the sidecar" in text
     assert "/no/such/python" in text
