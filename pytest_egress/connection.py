@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import h11
 
+import pytest_egress.upstream as upstream
 from pytest_egress.clienthello import ClientHello
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
 from pytest_egress.handshake import DISTRUST
@@ -79,7 +80,7 @@ class Connection(threading.Thread):
         self.claim: tuple[Route[Any] | None, str] | None = None
         self.activity = Activity(cut=self.cut)
         self._serve = serve
-        self._upstreams: set[socket.socket] = set()
+        self._others: set[socket.socket] = set()
         self._place: Place | None = None
         self.begin()
 
@@ -122,24 +123,35 @@ class Connection(threading.Thread):
             linger = struct.pack("ii", 1, 0)
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
-    def adopt(self, upstream: socket.socket) -> socket.socket:
+    def adopt(self, other: socket.socket) -> socket.socket:
         """Let a socket to a real server end with this connection."""
         with self.hub.lock:
-            self._upstreams = {sock for sock in self._upstreams if sock.fileno() >= 0} | {upstream}
+            self._others = {sock for sock in self._others if sock.fileno() >= 0} | {other}
             if self.is_cut:
-                shut(upstream)
-        return upstream
+                shut(other)
+        return other
+
+    def adopt_tls(self, upstream_socket: socket.socket, host: str) -> socket.socket:
+        """TLS to a real server, over a socket that was adopted: the handshake can be ended too.
+
+        Raises:
+            UpstreamError: Its certificate does not hold, or it speaks no TLS.
+        """
+        tls = upstream.secure(upstream_socket, host, self.hub.upstream_tls)
+        self.adopt(tls)
+        upstream.shake_hands(tls, host)
+        return tls
 
     def twin(self) -> socket.socket:
         """Another socket object for what TCP carries; it has a descriptor of its own."""
         return socket.socket(fileno=os.dup(self.sock.fileno()))
 
-    def release(self, upstream: socket.socket) -> None:
+    def release(self, other: socket.socket) -> None:
         """End a socket that was adopted."""
         with self.hub.lock:
-            self._upstreams.discard(upstream)
-            shut(upstream)
-            upstream.close()
+            self._others.discard(other)
+            shut(other)
+            other.close()
 
     def let_live(self, route: Route[Any] | None, host: str) -> None:
         """Claim it, and cut it at once where what lets it live has gone meanwhile.
@@ -169,15 +181,15 @@ class Connection(threading.Thread):
         """Make its thread stop; any thread."""
         with self.hub.lock:
             self.is_cut = True
-            for sock in (self.sock, *self._upstreams):
+            for sock in (self.sock, *self._others):
                 shut(sock)
 
     def close(self) -> None:
         """End it; the owning thread, or none yet."""
         with self.hub.lock:
             self.hub.connections.discard(self)
-            for upstream in self._upstreams:
-                upstream.close()
+            for other in self._others:
+                other.close()
             if self.sock.fileno() >= 0:
                 os.close(self.sock.detach())  # also where a handler left a file of it open
             self.hub.room.notify_all()

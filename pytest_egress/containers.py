@@ -24,7 +24,7 @@ import docker.errors
 import requests.exceptions
 from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
-from pytest_egress import trust
+import pytest_egress.trust as trust
 from pytest_egress.archive import File, build_tar
 from pytest_egress.declarations import SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container
@@ -64,12 +64,14 @@ class CompletedContainer:
         stdout_bytes: What it wrote to its standard output.
         stderr_bytes: What it wrote to its standard error.
         duration: Seconds from its start to its end.
+        note: A sentence, where the engine may have lost what it wrote.
     """
 
     exit_code: int
     stdout_bytes: bytes
     stderr_bytes: bytes
     duration: float
+    note: str = ""
 
     @property
     def stdout(self) -> str:
@@ -239,8 +241,9 @@ class Container:
 
     def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
         engine, env = self._host.engine, trust.variables(image.attrs["Config"].get("Env") or [])
-        self._directory = trust.directory_for(options)
-        filled = self._filled_image(image, env) if options.get("read_only") else image
+        declared = image.attrs["Config"].get("Volumes") or ()
+        self._directory = trust.directory_for(options, declared)
+        filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
             filled,
             self._plan.image,
@@ -255,10 +258,11 @@ class Container:
         if filled is image:
             self._fill(self._docker, image, env)
 
-    def _filled_image(self, image: Any, env: dict[str, str]) -> Any:
+    def _filled_image(self, image: Any, env: dict[str, str], options: dict[str, Any]) -> Any:
         """The image with the CA and the files in: nothing can be put under a root that is read-only."""
         engine = self._host.engine
-        scratch = engine.create(image, self._plan.image)
+        mounts = {name: options[name] for name in trust.MOUNT_OPTIONS if name in options}
+        scratch = engine.create(image, self._plan.image, network_mode="none", **mounts)
         try:
             self._fill(scratch, image, env)
             filled = engine.commit(scratch)
@@ -280,8 +284,7 @@ class Container:
             foreign=foreign,
         )
         trust.put(container, archive, "the CA")
-        extended = [path for path in roots.bundles if not trust.is_foreign(path, foreign)]
-        self.hints = trust.defeated(env, self._plan.env, extended)
+        self.hints = trust.defeated(env, self._plan.env, roots.extended())
         if self._plan.files is not None:
             trust.put(container, self._plan.files, "files=")
 
@@ -427,9 +430,22 @@ class Container:
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
+            note = "" if stdout or stderr else self._note_of_lost_output()
         return CompletedContainer(
-            exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration
+            exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration, note=note
         )
+
+    def _note_of_lost_output(self) -> str:
+        """What to think of no output at all.
+
+        On a busy machine Docker 26.1 loses, now and then, that of a container which ends before the engine has noted
+        its start; so `docker run` does too.
+        """
+        self._docker.reload()
+        state = self._docker.attrs["State"]
+        if state["FinishedAt"] > state["StartedAt"]:
+            return ""
+        return "it ended before the engine had noted its start: on a busy machine Docker may lose such output"
 
     def _wait_for_exit(self, timeout: float) -> int:
         """Its exit code (`POST /containers/{id}/wait`); a prompt that is open stops the clock."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_egress import declarations
+import pytest_egress.declarations as declarations
 from pytest_egress.address import parse_address
 from pytest_egress.containers import (
     CompletedContainer,

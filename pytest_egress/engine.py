@@ -157,7 +157,8 @@ class Engine:
     def remove_image(self, image: Image) -> None:
         """Remove an image of ours; no error where it is gone already."""
         with engine_errors("remove an image", passing=(APIError,)), suppress(APIError):
-            self.client.images.remove(str(image.id), force=True)
+            # Its parent may have no other name: that is the user's.
+            self.client.images.remove(str(image.id), force=True, noprune=True)
 
     def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
         """What is at a path of a container, or None (`HEAD /containers/{id}/archive`).

@@ -16,7 +16,7 @@ from typing import Any
 
 import h11
 
-from pytest_egress import upstream
+import pytest_egress.upstream as upstream
 from pytest_egress.address import normalise_host
 from pytest_egress.answers import Forward, check_forward, forward
 from pytest_egress.connection import Connection
@@ -310,7 +310,7 @@ class HttpServer:
             reached = connection.upstream_host(self._route, host)
         sock = connection.adopt(upstream.connect(reached, port))
         if (to.scheme or request.scheme) == "https":
-            return connection.adopt(upstream.secure(sock, host, self.hub.upstream_tls))
+            return connection.adopt_tls(sock, host)
         return sock
 
     def send(self, entry: Exchange, response: Response) -> bool:

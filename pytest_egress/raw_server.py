@@ -13,7 +13,7 @@ import ssl
 import time
 from typing import Any, Final
 
-from pytest_egress import upstream
+import pytest_egress.upstream as upstream
 from pytest_egress.answers import Forward
 from pytest_egress.connection import Connection
 from pytest_egress.errors import UpstreamError
@@ -189,8 +189,7 @@ class RawServer:
         host = to.host or connection.upstream_host(entry.route, connection.host)
         sock = connection.adopt(upstream.connect(host, to.port or connection.port))
         if to.host is None and connection.tls is not None:
-            secured = upstream.secure(sock, connection.host, self.hub.upstream_tls)
-            return connection.adopt(secured)
+            return connection.adopt_tls(sock, connection.host)
         return sock
 
 

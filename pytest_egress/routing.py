@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
 
-from pytest_egress import answers
+import pytest_egress.answers as answers
 from pytest_egress.errors import CallError
 from pytest_egress.exchange import Entry, Exchange, Request
 from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match

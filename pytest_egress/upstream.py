@@ -62,19 +62,22 @@ def connect_container(container: Connectable, port: int) -> socket.socket:
 
 
 def secure(sock: socket.socket, host: str, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """TLS to a real server, verified for a host.
+    """TLS to a real server, verified for a host; `shake_hands` is still to be called."""
+    return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+
+
+def shake_hands(tls: ssl.SSLSocket, host: str) -> None:
+    """Make it a connection.
 
     Raises:
-        UpstreamError: Its certificate does not hold, or it speaks no TLS; the socket is closed.
+        UpstreamError: Its certificate does not hold, or it speaks no TLS.
     """
     try:
-        sock.settimeout(CONNECT_SECONDS)
-        tls = context.wrap_socket(sock, server_hostname=host)
+        tls.settimeout(CONNECT_SECONDS)
+        tls.do_handshake()
     except (OSError, ValueError) as error:
-        sock.close()
         raise UpstreamError(f"no TLS connection to {host}: {error}") from error
     tls.settimeout(None)
-    return tls
 
 
 def ask(

@@ -93,7 +93,7 @@ def remove_labelled(client: object, label: str) -> None:
             api.remove_container(container["Id"], force=True, v=True)
     for image in api.images(filters=filters):
         with contextlib.suppress(DockerException):
-            api.remove_image(image["Id"], force=True)
+            api.remove_image(image["Id"], force=True, noprune=True)
 
 
 if __name__ == "__main__":

@@ -990,6 +990,7 @@ def test_a_loop_that_a_task_of_the_application_ends_answers_with_an_error() -> N
         handler(request())
     with pytest.raises(SystemExit):
         handler.release()
+    assert isinstance(tasks[0].exception(), SystemExit)  # nobody else asks, and asyncio complains
 
 
 # ASGI: from the first request until no route uses it.

@@ -13,6 +13,7 @@ from pytest_egress import cli
 from pytest_egress.engine import KEPT, SESSION_LABEL
 from pytest_egress.errors import LinkError
 from pytest_egress.link import DescriptorLink
+from tests.stage import eventually
 
 
 def test_doctor_tries_what_a_test_needs_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,8 +76,9 @@ def test_doctor_leaves_nothing(engine_client: docker.DockerClient) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "Examination", Spy)
         assert cli.main(["doctor"]) == 0
-    label = f"{SESSION_LABEL}={seen[0]}"
-    assert engine_client.api.containers(all=True, filters={"label": label}) == []
+    filters = {"label": f"{SESSION_LABEL}={seen[0]}"}
+    # The engine tells of a removal that it has begun, and not yet ended, as of one that it has done.
+    assert eventually(lambda: not engine_client.api.containers(all=True, filters=filters))
 
 
 @pytest.mark.parametrize("kept", [True, False])

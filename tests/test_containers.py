@@ -17,6 +17,7 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import NotFound
+from docker.models.containers import Container as DockerContainer
 
 from pytest_egress import (
     CommandError,
@@ -673,3 +674,24 @@ def test_a_broken_answer_of_the_target_is_the_clients_to_see(server: Container) 
         get(server.url(8000, "/broken"))
     with caught.value:
         assert caught.value.code == 500
+
+
+@pytest.mark.parametrize(
+    ("started", "finished", "told"),
+    [("2026-11-25T15:45:55.7300", "2026-11-25T15:45:55.7092", True), ("15:45", "15:46", False)],
+)
+def test_output_that_the_engine_may_have_lost_is_told(
+    egress: Egress,
+    bare_image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    started: str,
+    finished: str,
+    told: bool,
+) -> None:
+    def reload(container: DockerContainer) -> None:
+        container.attrs["State"] = {"StartedAt": started, "FinishedAt": finished}
+
+    monkeypatch.setattr(DockerContainer, "reload", reload)
+    silent, loud = egress.run(bare_image, ["true"]), egress.run(bare_image, ["echo", "x"])
+    text = "it ended before the engine had noted its start: on a busy machine Docker may lose such output"
+    assert (silent.note, loud.note) == (text if told else "", "" if loud.stdout else silent.note)

@@ -15,6 +15,7 @@ from pytest_egress import Egress, EngineError, ImageError
 from pytest_egress.exchange import TlsFailure
 from pytest_egress.trust import DIRECTORY, VARIABLES
 from tests.stage import SECONDS, eventually
+from tests.targets import wait_until_gone
 
 URL = "https://api.example.test/"
 WITHOUT_VARIABLES = ["env", "-i", "PATH=/usr/bin:/bin", "curl", "-fsS", URL]
@@ -161,7 +162,6 @@ def test_with_its_scope_a_guests_sidecar_and_folder_go_and_the_guest_stays(
     (folder,) = options["volumes"]
     assert not Path(folder).exists()
     sidecar = options["network_mode"].partition(":")[2]
-    with pytest.raises(docker.errors.NotFound):
-        engine_client.containers.get(sidecar)
+    wait_until_gone(engine_client, sidecar)
     container.reload()
     assert container.status == "running"

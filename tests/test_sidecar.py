@@ -218,7 +218,7 @@ def test_a_socket_that_cannot_be_connected_is_another_machine(
     assert "the unix socket of the test process cannot be connected: [Errno 111]" in text
 
 
-def test_an_interpreter_that_fails_is_quoted(
+def test_aninterpreter_that_fails_is_quoted(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BOOT", "raise SystemExit('libpython is missing')")
@@ -228,7 +228,7 @@ def test_an_interpreter_that_fails_is_quoted(
     assert text.endswith("It wrote:\nlibpython is missing")
 
 
-def test_an_interpreter_that_is_not_there_is_refused_by_the_engine(
+def test_aninterpreter_that_is_not_there_is_refused_by_the_engine(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "interpreter", lambda: ["/no/such/python"])
