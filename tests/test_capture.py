@@ -145,9 +145,7 @@ def test_a_target_that_dials_the_listener_is_local(link: AnyLink, target: Target
             assert link.destination(connection) is None
 
 
-def test_loopback_and_own_addresses_stay_with_the_target(
-    link: AnyLink, target: Target
-) -> None:
+def test_loopback_and_own_addresses_stay_with_the_target(link: AnyLink, target: Target) -> None:
     reached = target.python("""
         for address in ("127.0.0.1", "127.1.2.3", "::1", "10.213.0.2", "fd00:213::2"):
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -190,9 +188,7 @@ def test_the_configured_resolver_is_captured(link: AnyLink, target: Target) -> N
     assert b"\3api\7example\4test\0" in query
 
 
-def test_a_resolver_of_the_targets_own_keeps_its_queries(
-    link: AnyLink, target: Target
-) -> None:
+def test_a_resolver_of_the_targets_own_keeps_its_queries(link: AnyLink, target: Target) -> None:
     printed = target.python("""
         for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             server, client = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
@@ -514,9 +510,7 @@ def serving(link: AnyLink) -> Iterator[Counter[bytes]]:
         thread.join()
 
 
-def test_connections_that_end_in_any_way_leave_no_packet(
-    link: AnyLink, target: Target
-) -> None:
+def test_connections_that_end_in_any_way_leave_no_packet(link: AnyLink, target: Target) -> None:
     with serving(link) as seen:
         target.python("""
             reset = struct.pack("ii", 1, 0)
@@ -686,9 +680,7 @@ def test_the_host_name_resolves_without_asking(link: AnyLink, target: Target) ->
     assert target.python("print(socket.gethostbyname(socket.gethostname()))") == "10.213.0.2"
 
 
-def test_nothing_that_the_tests_did_is_taken_for_tampering(
-    link: AnyLink, target: Target
-) -> None:
+def test_nothing_that_the_tests_did_is_taken_for_tampering(link: AnyLink, target: Target) -> None:
     for monitor in link.monitors:
         while not is_silent((monitor,)):
             assert tampering(monitor) is None

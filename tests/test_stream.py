@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import random
 import select
@@ -18,6 +20,7 @@ import docker
 import pytest
 
 from pytest_egress import stream as module
+from pytest_egress.agent import stream as agent
 from pytest_egress.agent.capture import Capture
 from pytest_egress.agent.mux import AGENT, Mux
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
@@ -155,19 +158,20 @@ class Scene:
         self.namespace = Namespace()
         ours, theirs = socket.socketpair()
         self.theirs, self.mux = theirs, Mux(AGENT)
-        self.wire = Wire(self.mux, theirs.fileno(), theirs.fileno())
+        self.output = theirs.dup()  # standard input and output are two descriptors
+        self.wire = Wire(self.mux, theirs.fileno(), self.output.fileno())
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
         self.link = StreamLink(Unframed(ours))
         self.link.start(SECONDS)
 
     def _serve(self) -> None:
-        agent = Agent(self.mux, self.wire, cast("Capture", self.namespace))
+        served = Agent(self.mux, self.wire, cast("Capture", self.namespace))
         with contextlib.suppress(OSError):  # the link is gone
-            agent.serve()
+            served.serve()
             self.wire.finish()
-        agent._pump.close()
-        agent._interests.close()
+        served._pump.close()
+        served._interests.close()
 
     def dial(self) -> tuple[socket.socket, socket.socket]:
         """A client inside, and what the gateway has of it."""
@@ -179,6 +183,7 @@ class Scene:
         self.thread.join(SECONDS)
         assert not self.thread.is_alive()
         self.theirs.close()
+        self.output.close()
         self.namespace.close()
 
 
@@ -222,7 +227,7 @@ def test_a_reset_of_the_client_resets_the_gateway(scene: Scene) -> None:
 def test_a_client_that_breaks_off_while_nothing_of_it_is_read_is_noticed(scene: Scene) -> None:
     client, ours = scene.dial()
     client.setblocking(False)
-    with ours, pytest.raises(BlockingIOError):  # until the last buffer is full
+    with pytest.raises(BlockingIOError):  # until the last buffer is full
         while True:
             assert client.send(bytes(MEGABYTE))
             time.sleep(0.01)
@@ -316,12 +321,13 @@ def test_a_flood_of_packets_loses_none_while_it_is_read(scene: Scene) -> None:
     count = 3000
     feeder = threading.Thread(
         target=lambda: [
-            scene.namespace.packet_source.send(b"%d" % number) for number in range(count)
+            scene.namespace.packet_source.send(b"packet %d" % number) for number in range(count)
         ]
     )
     feeder.start()
     scene.link.packets.settimeout(SECONDS)
-    assert [int(scene.link.packets.recv(99)) for _ in range(count)] == [*range(count)]
+    arrived = [scene.link.packets.recv(99) for _ in range(count)]
+    assert arrived == [b"packet %d" % number for number in range(count)]
     feeder.join()
 
 
@@ -379,9 +385,15 @@ def test_the_client_and_what_it_dialled_are_those_of_the_purpose() -> None:
         parse_purpose(b"what")
 
 
-def test_what_is_not_known_to_have_been_dialled_is_an_error(scene: Scene) -> None:
-    client, ours = scene.dial()  # nothing redirected it
-    with client, ours, pytest.raises(FileNotFoundError):
+def test_what_is_not_known_to_have_been_dialled_is_an_error(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgotten(_: object) -> None:
+        raise OSError(errno.ENOENT, "no longer tracked")
+
+    monkeypatch.setattr(agent, "original_destination", forgotten)
+    client, ours = scene.dial()
+    with client, ours, pytest.raises(FileNotFoundError, match="no longer tracked"):
         scene.link.destination(ours)
 
 
@@ -556,8 +568,6 @@ def test_100_megabytes_pass_intact_each_way(link: StreamLink, target: Target) ->
         sock.sendall(digest.hexdigest().encode())
         sock.close()
     """)
-    import hashlib
-
     with accepted(link) as connection:
         connection.settimeout(60)
         whole = hashlib.sha256()
