@@ -18,7 +18,7 @@ from pytest_egress import sidecar as module
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link import original_destination
-from pytest_egress.sidecar import Sidecar, agent_archive, ensure_image
+from pytest_egress.sidecar import LinkKind, Sidecar, agent_archive, ensure_image
 from tests.targets import accepted, captured_namespace, target_in, wait_until_gone
 
 NOT_SHARED = "does not share this machine's files"
@@ -46,10 +46,15 @@ def failure(client: docker.DockerClient, sidecar: Sidecar) -> str:
     return str(caught.value)
 
 
-def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else() -> None:
-    with tarfile.open(fileobj=io.BytesIO(agent_archive())) as archive:
+@pytest.mark.parametrize(
+    ("link", "more"), [("descriptor", set()), ("stream", {"dialled", "mux", "pump", "stream"})]
+)
+def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else(
+    link: LinkKind, more: set[str]
+) -> None:
+    with tarfile.open(fileobj=io.BytesIO(agent_archive(link))) as archive:
         names = set(archive.getnames())
-    stems = {"__init__", "addresses", "capture", "main", "netlink", "nftables"}
+    stems = {"__init__", "addresses", "capture", "main", "netlink", "nftables"} | more
     tag = sys.implementation.cache_tag
     assert names == {
         "egress",
