@@ -31,7 +31,6 @@ from pytest_egress.declarations import container as check_container
 from pytest_egress.engine import Engine, engine_errors, explanation
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.gateway import Gateway
-from pytest_egress.hub import Link
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.relay import shut
 from pytest_egress.sidecar import Sidecar
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
 
     from pytest_egress.authority import Authority
+    from pytest_egress.hub import Link
     from pytest_egress.ledger import Ledger, Place, Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

@@ -17,7 +17,6 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.errors import EngineError, ImageError
-from pytest_egress.sidecar import LinkKind
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -25,17 +24,15 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
     from docker.models.images import Image
 
+    from pytest_egress.sidecar import LinkKind
+
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 log = logging.getLogger(__name__)
+LINKS: Final = ("auto", "descriptor", "stream")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 SESSION_LABEL: Final = "org.pytest-egress.session"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
-LINKS: Final[dict[str, LinkKind]] = {
-    "auto": "descriptor",
-    "descriptor": "descriptor",
-    "stream": "stream",
-}
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
 )
@@ -47,13 +44,16 @@ class Engine:
     Args:
         client: Makes the client; called once.
         session: Value of the label that every container of this run carries.
+        link: One of `LINKS`; what the environment says where it is not given.
 
     Attributes:
         orphans: The containers of other runs, long gone, that were removed at the first contact.
     """
 
-    def __init__(self, client: Callable[[], DockerClient], session: str) -> None:
-        self._make_client = client
+    def __init__(
+        self, client: Callable[[], DockerClient], session: str, link: str | None = None
+    ) -> None:
+        self._make_client, self._link = client, link
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
         self.orphans: list[str] = []
@@ -62,15 +62,15 @@ class Engine:
 
     @property
     def link(self) -> LinkKind:
-        """How a sidecar's sockets are reached, by `PYTEST_EGRESS_LINK`: "descriptor", "stream", or "auto", the default.
+        """How a sidecar's sockets are reached.
 
         Raises:
-            EngineError: The variable has another value.
+            EngineError: `PYTEST_EGRESS_LINK` has another value than "auto", "descriptor" or "stream".
         """
-        wanted = os.environ.get(LINK_VARIABLE) or "auto"
+        wanted = self._link or os.environ.get(LINK_VARIABLE) or "auto"
         if wanted not in LINKS:
-            raise EngineError(f"{LINK_VARIABLE} is {wanted!r}; it takes {', '.join(LINKS)}")
-        return LINKS[wanted]
+            raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
+        return "stream" if wanted == "stream" else "descriptor"
 
     @functools.cached_property
     def folder(self) -> str:

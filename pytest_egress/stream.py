@@ -355,6 +355,8 @@ class StreamLink:
                 self._turn()
         except ProtocolError as error:
             self._reason = str(error)
+            if not self._hello.done():
+                self._hello.set_exception(LinkError(f"The sidecar runs no agent of ours: {error}"))
         except OSError as error:
             self._reason = f"its link broke off: {error}"
         finally:

@@ -424,7 +424,11 @@ def test_one_that_answers_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     ("sent", "error", "text"),
     [
         (b"", EOFError, "it has ended"),
-        (b"Traceback (most recent call last)", EOFError, "does not begin with HELLO"),
+        (
+            b"Traceback (most recent call last)",
+            LinkError,
+            "no agent of ours: The peer does not beg",
+        ),
     ],
 )
 def test_an_agent_that_is_none_is_told(sent: bytes, error: type[Exception], text: str) -> None:

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 READ_BYTES = 65536
 """Bytes that one socket may hand on before it is another's turn."""
 
-READABLE, WRITABLE, BROKEN = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
+READABLE, WRITABLE, BROKEN = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHUP
 
 _AT_ONCE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7))
 
 
 class Interests:
-    """What a thread waits for, of each descriptor: an epoll instance that is told of changes only."""
+    """What a thread waits for, of each descriptor: an epoll instance that is told of changes only.
+
+    Its events have the numbers of poll(2).
+    """
 
     def __init__(self) -> None:
         self._poller = select.epoll()
