@@ -17,6 +17,7 @@ import pytest
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once in a process.
 import pytest_egress.egress  # noqa: F401
 from pytest_egress import plugin
+from pytest_egress.engine import LINKS
 from pytest_egress.ledger import NAME_POLICIES, POLICIES
 
 GATEWAY: Final = '''
@@ -1356,6 +1357,7 @@ def test_b(egress): pass
 
 def test_the_name_policies_are_those_of_the_ledger() -> None:
     assert plugin.NAMES == NAME_POLICIES
+    assert plugin.LINKS == LINKS
 
 
 def test_the_policies_are_those_of_the_ledger() -> None:
