@@ -876,6 +876,7 @@ def hostile(
 
 def events(link: AnyLink) -> list[str]:
     """What the monitors tell by now: the kernel delivers before the change's call returns."""
+    link.flush(SECONDS)
     told: list[str | None] = []
     for monitor in link.monitors:
         while not is_silent((monitor,)):

@@ -9,15 +9,18 @@ import os
 import random
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import docker
 import pytest
+import trustme
 
 from pytest_egress import stream as module
 from pytest_egress.agent import stream as agent
@@ -27,7 +30,9 @@ from pytest_egress.agent.netlink import NETFILTER, ROUTE
 from pytest_egress.agent.packets import parse_packets
 from pytest_egress.agent.stream import Agent, Wire
 from pytest_egress.attach import STDERR, STDOUT, Attachment, Frames, attach, connect
-from pytest_egress.errors import LinkError
+from pytest_egress.engine import Engine
+from pytest_egress.errors import EngineError, LinkError
+from pytest_egress.ingress import Ingress
 from pytest_egress.link import tampering
 from pytest_egress.stream import Listener, StreamLink, loopback_pair, parse_purpose
 from tests.targets import (
@@ -116,6 +121,72 @@ def test_an_engine_that_is_not_there_is_a_link_error(address: str, text: str) ->
     with pytest.raises(LinkError) as caught:
         connect(address)
     assert str(caught.value).startswith(text)
+
+
+def test_an_engine_behind_tls_is_spoken_with_like_any_other(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    body = random.Random(1).randbytes(3 * MEGABYTE)
+
+    def engine(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as sock:
+            sock.recv(4096)
+            sock.sendall(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+            for start in range(0, len(body), 30_000):
+                sock.sendall(frame(1, body[start : start + 30_000]))
+            echoed = bytearray()
+            while len(echoed) < len(body):
+                echoed += sock.recv(MEGABYTE)
+            sock.sendall(frame(1, b"same" if echoed == body else b"other"))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=engine, args=(listener,))
+        thread.start()
+        address = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        attachment = attach(connect(address, verify=str(tmp_path / "ca.pem")), "/")
+        assert read_until(attachment, len(body)) == body
+        unsent = body
+        while unsent:
+            select.select([], [attachment], [], SECONDS)
+            unsent = unsent[attachment.write(unsent) :]
+        assert read_until(attachment, 4) == b"same"
+        attachment.close()
+        thread.join(SECONDS)
+        with pytest.raises(LinkError, match="CERTIFICATE_VERIFY_FAILED"):
+            connect_while_served(listener, context, address)
+
+
+def read_until(attachment: Attachment, size: int) -> bytes:
+    """So many bytes of its standard output."""
+    found = b""
+    while len(found) < size:
+        select.select([attachment], [], [], SECONDS)
+        data = attachment.read()
+        assert data is not None
+        found += data
+    return found
+
+
+def connect_while_served(
+    listener: socket.socket, context: ssl.SSLContext, address: str
+) -> socket.socket:
+    """Connect without the CA to a server that tries its part of the handshake."""
+
+    def shake() -> None:
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(listener.accept()[0], server_side=True),
+        ):
+            pass
+
+    thread = threading.Thread(target=shake)
+    thread.start()
+    try:
+        return connect(address)
+    finally:
+        thread.join(SECONDS)
 
 
 # ------------------------------------------------------------------ both ends, without an engine
@@ -354,6 +425,37 @@ def test_a_port_of_the_namespace_is_reached_or_refuses(scene: Scene) -> None:
                 assert inside.recv(1) == b""
     with pytest.raises(ConnectionRefusedError):
         scene.link.connect(port, SECONDS)
+
+
+def test_connections_wait_in_the_backlog_until_a_stream_is_to_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pytest_egress.agent.mux.MAX_STREAMS", 2)
+    scene = Scene()
+    pairs = [scene.dial() for _ in range(2)]
+    with socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS) as third:
+        third.sendall(b"third")
+        assert select.select(scene.link.tcp, [], [], 0.2)[0] == []
+        for sock in pairs.pop(0):
+            sock.close()
+        with accepted(scene.link) as ours:
+            assert ours.recv(9) == b"third"
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+    scene.close()
+
+
+def test_a_connection_that_cannot_be_taken_is_reset(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Listener, "dial", no_room)
+    client = socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS)
+    with client, pytest.raises(ConnectionResetError):
+        client.recv(1)
 
 
 def test_a_stranger_on_this_machine_is_no_connection_of_the_target(scene: Scene) -> None:
@@ -756,6 +858,57 @@ def test_closing_leaves_no_thread_no_descriptor_and_no_container() -> None:
         wait_until_gone(client, sidecar.id)
     client.close()
     assert (open_descriptors(), threading.active_count()) == before
+
+
+def test_an_engine_that_is_reached_over_tcp_alone_will_do(
+    engine_client: docker.DockerClient, clients_image: str
+) -> None:
+    path = engine_client.api._custom_adapter.socket_path  # type: ignore[attr-defined]  # docker-py hides it
+
+    def engine() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(path)
+        return sock
+
+    ingress = Ingress(engine)
+    client = docker.DockerClient(base_url="tcp://{}:{}".format(*ingress.address))
+    try:
+        with (
+            captured_namespace(client, "stream") as (sidecar, link),
+            target_in(client, sidecar, clients_image) as target,
+        ):
+            target.start_python("socket.create_connection(('203.0.113.9', 443), 10).send(b'x')")
+            with accepted(link) as connection:
+                assert link.destination(connection) == ("203.0.113.9", 443)
+                assert connection.recv(1) == b"x"
+    finally:
+        client.close()
+        ingress.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "link"),
+    [
+        (None, None, "descriptor"),
+        (None, "auto", "descriptor"),
+        (None, "stream", "stream"),
+        ("stream", "descriptor", "stream"),
+    ],
+)
+def test_the_link_is_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, variable: str | None, link: str
+) -> None:
+    monkeypatch.delenv("PYTEST_EGRESS_LINK", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("PYTEST_EGRESS_LINK", variable)
+    assert Engine(docker.from_env, "session", given).link == link
+
+
+def test_another_value_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_EGRESS_LINK", "rope")
+    with pytest.raises(EngineError) as caught:
+        _ = Engine(docker.from_env, "session").link
+    assert str(caught.value) == "PYTEST_EGRESS_LINK=rope: it takes auto, descriptor, stream"
 
 
 def test_a_sidecar_of_a_stream_has_no_folder_of_this_machine_but_its_python(
