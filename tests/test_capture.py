@@ -544,6 +544,7 @@ def test_connections_that_end_in_any_way_leave_no_packet(link: AnyLink, target: 
                         attempt(lambda: client.send(b"too late"))
                     client.close()
         """)
+        link.flush(SECONDS)
         while not all(is_silent((listener,)) for listener in link.tcp):
             select.select([], [], [], 0.01)
     assert sum(seen.values()) == 14_000
