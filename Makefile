@@ -12,7 +12,7 @@ environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench fuzz environment engine images clean
+.PHONY: help demo test lint format bench fuzz soak environment engine images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,9 @@ bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy and a bar
 
 fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds for each
 	$(python) -m tests.fuzz $(ARGS)
+
+soak: images ## kill runs at random moments and count what is left: make soak ARGS=20
+	$(python) -m tests.soak $(ARGS)
 
 environment: $(environment) ## the virtual environment, with the package in it
 engine: environment ## a container engine that answers

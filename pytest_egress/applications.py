@@ -23,23 +23,12 @@ from types import TracebackType
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from pytest_egress.answers import Application
+from pytest_egress.answers import Application, takes
 from pytest_egress.exchange import Headers, Request, Response
-from pytest_egress.http1 import raw_value
+from pytest_egress.http1 import end_to_end, raw_value
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)  # RFC 9110 section 7.6.1: the gateway frames the message
 HEAD_SECONDS: Final = 0.2  # for a body to follow its head; then the head is sent alone
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette does
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation
@@ -98,32 +87,10 @@ def is_async(app: App) -> bool:
     )
 
 
-def takes(app: App, count: int) -> bool:
-    """Whether it can be called with that many arguments; True where nobody knows."""
-    try:
-        signature = inspect.signature(app)
-    except (TypeError, ValueError):  # such as what is written in C
-        return True
-    try:
-        signature.bind(*range(count))
-    except TypeError:
-        return False
-    return True
-
-
 def name_of(app: App) -> str:
     """What to call it in an error."""
     name = getattr(app, "__qualname__", None)
     return f"{app.__module__}.{name}" if name else repr(app)
-
-
-def end_to_end(fields: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """The header fields that are about the response, and not about its connection."""
-    return [
-        (name, value)
-        for name, value in fields
-        if not isinstance(name, str) or name.lower() not in HOP_BY_HOP
-    ]
 
 
 def declared_length(headers: Headers) -> int | None:
@@ -237,7 +204,8 @@ class WsgiCall:
             )
         if not isinstance(status, str) or not re.fullmatch(r"[0-9]{3}(?: .*)?", status):
             raise ValueError(f"{status!r} is no status; start_response takes text such as '200 OK'")
-        self._head = Response(int(status[:3]), headers=end_to_end(headers))
+        self._head = Response(int(status[:3]), headers=headers)
+        self._head.headers = end_to_end(self._head.headers)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -747,7 +715,9 @@ def head_of(message: Message) -> Response:
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise TypeError(f"header fields of ASGI are bytes, not {name!r}: {value!r}")
     text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
-    return Response(message["status"], headers=end_to_end(text))
+    head = Response(message["status"], headers=text)
+    head.headers = end_to_end(head.headers)
+    return head
 
 
 class AsgiBody(Iterator[bytes]):

@@ -18,6 +18,7 @@ JKS_MAGIC: Final = bytes.fromhex("feedfeed")
 JKS_VERSION: Final = 2
 TRUSTED_ENTRY: Final = 2
 PASSWORD: Final = "changeit"  # every JDK's own; a Java keystore is not encrypted by it, only sealed
+SEAL_BYTES: Final = 20  # a SHA-1 digest
 SEQUENCE, SET, OBJECT_IDENTIFIER, UTF8_STRING = 0x30, 0x31, 0x06, 0x0C  # X.690
 ENCODINGS: Final = {  # of a name's texts: Printable, T61, IA5, Universal, BMP, as OpenSSL reads them
     UTF8_STRING: "utf-8",
@@ -75,6 +76,20 @@ def java_keystore(certificates: Sequence[bytes]) -> bytes:
     entries = [_java_entry(f"root-{index}", der) for index, der in enumerate(certificates)]
     data = b"".join([data, *entries])
     return data + _java_seal(data)
+
+
+def extend_java_keystore(data: bytes, certificate: bytes) -> bytes:
+    """A keystore that trusts one more certificate, given in DER; one of PKCS #12 becomes a JKS, which every JDK reads.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    if not data.startswith(JKS_MAGIC):
+        return java_keystore([*from_java_keystore(data), certificate])
+    count = len(list(_java_entries(data))) + 1
+    entries = data[12:-SEAL_BYTES] + _java_entry("pytest-egress", certificate)
+    extended = data[:8] + count.to_bytes(4, "big") + entries
+    return extended + _java_seal(extended)
 
 
 def from_java_keystore(data: bytes) -> list[bytes]:

@@ -293,7 +293,7 @@ class Container:
     ) -> trust.Roots:
         """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
         host, user_env = self._host, self._plan.env
-        if foreign or any(variable.name in user_env for variable in trust.VARIABLES):
+        if foreign or not user_env.keys().isdisjoint(trust.LEADING):
             return trust.find_roots(host.engine, container, env, user_env)
         with host.roots_lock:  # whoever else starts this image now waits for what is found
             if image.id not in host.roots:

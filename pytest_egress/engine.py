@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import logging
 import os
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import docker.utils
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 LINKS: Final = ("auto", "descriptor", "stream")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 SESSION_LABEL: Final = "org.pytest-egress.session"
+FOLDER_PREFIX: Final = "pytest-egress-"
+LOCK_NAME: Final = "lock"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
@@ -75,7 +79,10 @@ class Engine:
     @functools.cached_property
     def folder(self) -> str:
         """A temporary folder of this run; it goes with it, however it ends."""
-        return tempfile.mkdtemp(prefix="pytest-egress-")
+        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+        self._lock = os.open(f"{folder}/{LOCK_NAME}", os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return folder
 
     @functools.cached_property
     def client(self) -> DockerClient:
@@ -99,6 +106,7 @@ class Engine:
             ) from None
         self._watchdog = Watchdog(self._label, engine_address(client), self.folder)
         self.orphans = remove_orphans(client)
+        remove_folders()
         return client
 
     def image(self, name: str) -> Image:
@@ -210,6 +218,7 @@ class Engine:
                 self._watchdog.dismiss()
             if "folder" in self.__dict__:
                 shutil.rmtree(self.folder, ignore_errors=True)
+                os.close(self._lock)
             for made in ("client", "folder"):  # it may be used again
                 self.__dict__.pop(made, None)
 
@@ -242,7 +251,37 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
         with suppress(DockerException):  # somebody else removes it too
             client.api.remove_container(orphan, force=True, v=True)
             removed.append(orphan)
+    left = [each for each in listed if each["Id"] not in removed]
+    remove_images(client, {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left})
     return removed
+
+
+def remove_images(client: DockerClient, living: set[str | None]) -> None:
+    """Remove the images of runs that are gone.
+
+    Args:
+        living: The sessions that have a container: as long as a run uses an image, its sidecar is there.
+    """
+    for image in client.api.images(filters={"label": SESSION_LABEL}):
+        if (image.get("Labels") or {}).get(SESSION_LABEL) not in living:
+            with suppress(DockerException):
+                client.api.remove_image(image["Id"], force=True, noprune=True)
+
+
+def remove_folders() -> None:
+    """Remove the temporary folders of runs that are gone: nobody holds the lock in them (flock(2))."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        try:
+            lock = os.open(folder / LOCK_NAME, os.O_RDWR)
+        except OSError:  # not ours, or somebody else removes it
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its run goes on
+        finally:
+            os.close(lock)
 
 
 def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool:

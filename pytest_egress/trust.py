@@ -19,6 +19,7 @@ import docker.errors
 from pytest_egress.archive import File, build_tar, read_tar
 from pytest_egress.certificates import (
     append,
+    extend_java_keystore,
     from_java_keystore,
     from_pem,
     hashed_name,
@@ -96,6 +97,9 @@ VARIABLES: Final = (
         flag="-Djavax.net.ssl.trustStore=",
     ),
 )
+LEADING: Final = frozenset({"JAVA_HOME", *(variable.name for variable in VARIABLES)})
+"""Variables that say where roots are."""
+
 BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch, distroless
     "/etc/ssl/cert.pem",  # Alpine, as a link
@@ -192,6 +196,7 @@ class Roots:
         names: The paths that lead to them, each with the real one.
         default_bundle: Where `DEFAULT_BUNDLE` really would be; None where something else is in its place.
         keystore: The certificates of its Java keystore in DER; none where it has none that can be read.
+        keystores: That keystore, at its real path.
         hashed_directory: The real path of `HASHED_DIRECTORY`, or None where it has none.
         mounts: The real paths of the mounts that are not the container's own.
     """
@@ -200,6 +205,7 @@ class Roots:
     names: Mapping[str, str] = field(default_factory=dict)
     default_bundle: str | None = DEFAULT_BUNDLE
     keystore: Sequence[bytes] = ()
+    keystores: Mapping[str, File] = field(default_factory=dict)
     hashed_directory: str | None = None
     mounts: Sequence[str] = ()
 
@@ -345,21 +351,23 @@ def find_roots(
         for real, kind in [files.resolve(path)]
         if kind is Kind.REGULAR
     }
+    keystores = find_keystore(files, {**image_env, **user_env})
     default, default_kind = files.resolve(DEFAULT_BUNDLE)
     hashed, hashed_kind = files.resolve(HASHED_DIRECTORY)
     return Roots(
         bundles={real: files.read(real) for real in dict.fromkeys(names.values())},
         names=names,
         default_bundle=default if default_kind is Kind.MISSING else None,
-        keystore=find_keystore(files, image_env),
+        keystore=[der for f in keystores.values() for der in from_java_keystore(f.content)],
+        keystores=keystores,
         hashed_directory=hashed if hashed_kind is Kind.DIRECTORY else None,
         mounts=[files.resolve(point)[0] for point in foreign],
     )
 
 
-def find_keystore(files: Files, image_env: Mapping[str, str]) -> list[bytes]:
-    """The certificates of the first Java keystore that can be read."""
-    home = image_env.get("JAVA_HOME", "")
+def find_keystore(files: Files, env: Mapping[str, str]) -> dict[str, File]:
+    """The first Java keystore that can be read, at its real path; empty where there is none."""
+    home = env.get("JAVA_HOME", "")
     of_home = [posixpath.join(home, path) for path in OF_JAVA_HOME] if home.startswith("/") else []
     for look, path in [
         *((files.look, p) for p in of_home),
@@ -368,8 +376,10 @@ def find_keystore(files: Files, image_env: Mapping[str, str]) -> list[bytes]:
         real, kind = look(path)
         if kind is Kind.REGULAR:
             with contextlib.suppress(ValueError):  # as the JVM would fall back
-                return from_java_keystore(files.read(real).content)
-    return []
+                file = files.read(real)
+                from_java_keystore(file.content)
+                return {real: file}
+    return {}
 
 
 def trust_tar(
@@ -391,6 +401,9 @@ def trust_tar(
         path: replace(file, content=append(file.content, ca_pem))
         for path, file in roots.bundles.items()
     }
+    (ca,) = from_pem(ca_pem)
+    for path, file in roots.keystores.items():
+        files[path] = replace(file, content=extend_java_keystore(file.content, ca))
     if not roots.bundles and roots.default_bundle is not None:
         files[roots.default_bundle] = File(content=ca_pem)
     if roots.hashed_directory is not None:

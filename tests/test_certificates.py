@@ -26,6 +26,7 @@ from pytest_egress.authority import NOT_AFTER, NOT_BEFORE
 from pytest_egress.certificates import (
     JKS_MAGIC,
     append,
+    extend_java_keystore,
     from_java_keystore,
     from_pem,
     hashed_name,
@@ -276,3 +277,13 @@ def test_the_name_of_a_ca_of_trustmes_is_hashed_as_openssl_does(
 ) -> None:
     pem = make().cert_pem.bytes()
     assert hashed_name(subject_of(pem)) == by_openssl(pem)
+
+
+def test_a_keystore_is_extended_and_keeps_its_names() -> None:
+    first, second = (from_pem(trustme.CA().cert_pem.bytes())[0] for _ in range(2))
+    before = java_keystore([first])
+    extended = extend_java_keystore(before, second)
+    assert from_java_keystore(extended) == [first, second]
+    assert extended.count(b"root-0") == 1
+    assert extend_java_keystore(java_keystore([]), first)[12:].startswith(b"\0\0\0\2")
+    assert extended[-20:] != before[-20:]

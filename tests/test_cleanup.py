@@ -386,6 +386,11 @@ def silent_registry() -> Iterator[tuple[int, threading.Event]]:
         thread.join()
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("phase", INTERRUPTED)
 def test_nothing_is_left_after_an_interrupt(
     clients_image: str,
@@ -408,6 +413,7 @@ def test_nothing_is_left_after_an_interrupt(
         command,
         cwd=folder,
         env={**os.environ, "TMPDIR": str(temporary)},
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

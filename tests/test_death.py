@@ -148,10 +148,11 @@ def test_nothing_is_left_when_the_whole_process_group_was_killed(
     assert is_gone(engine_client, killed)
 
 
+@pytest.mark.parametrize("options", ["", ", read_only=True"], ids=["plain", "read-only"])
 def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
-    run: Callable[[str], Run], engine_client: docker.DockerClient
+    run: Callable[[str], Run], engine_client: docker.DockerClient, options: str
 ) -> None:
-    killed = run(TARGET)
+    killed = run(f"egress.start({{image!r}}, ['sleep', '600']{options})")
     assert killed.line() == "up"
     os.kill(killed.watchdog, signal.SIGKILL)
     killed.kill()
@@ -161,7 +162,7 @@ def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
         time.sleep(0.05)
     with Egress() as egress:
         egress.session.engine.client.ping()
-        assert containers(engine_client, killed.session) == []
+        assert is_gone(engine_client, killed)
 
 
 def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
