@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pytest_egress.engine import Engine
-    from pytest_egress.link import DescriptorLink
-    from pytest_egress.sidecar import Sidecar
+    from pytest_egress.sidecar import AnyLink, Sidecar
 
 TRIED: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
 SECONDS: Final = 5
@@ -52,7 +51,7 @@ class Examination:
     def __init__(self, engine: Engine, stack: contextlib.ExitStack) -> None:
         self.engine, self.stack = engine, stack
         self.sidecar: Sidecar
-        self.link: DescriptorLink
+        self.link: AnyLink
 
     def checks(self) -> dict[str, Callable[[], str]]:
         """What is tried, in order: a name, and what gives the finding or raises an `EngineError`."""

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
 
     from pytest_egress.authority import Authority
+    from pytest_egress.hub import Link
     from pytest_egress.ledger import Ledger, Place, Window
-    from pytest_egress.link import DescriptorLink
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -228,13 +228,13 @@ class Container:
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         with engine_errors("create the sidecar"):
             sidecar = Sidecar.create(
-                engine.client, labels=engine.labels, folder=engine.folder, **mine
+                engine.client, labels=engine.labels, folder=engine.folder, link=engine.link, **mine
             )
         self._cleanup.callback(sidecar.remove)
         self._cleanup.callback(close_link, sidecar)
         return sidecar
 
-    def _serve(self, link: DescriptorLink) -> None:
+    def _serve(self, link: Link) -> None:
         self.gateway = Gateway(link, self, self._host.authority, self._host.ledger)
         self._cleanup.callback(self.gateway.stop)
         self.gateway.start()

@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
     from docker.models.images import Image
 
+    from pytest_egress.sidecar import LinkKind
+
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 log = logging.getLogger(__name__)
+LINKS: Final = ("auto", "descriptor", "stream")
+LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_PREFIX: Final = "pytest-egress-"
 LOCK_NAME: Final = "lock"
@@ -44,18 +48,33 @@ class Engine:
     Args:
         client: Makes the client; called once.
         session: Value of the label that every container of this run carries.
+        link: One of `LINKS`; what the environment says where it is not given.
 
     Attributes:
         orphans: The containers of other runs, long gone, that were removed at the first contact.
     """
 
-    def __init__(self, client: Callable[[], DockerClient], session: str) -> None:
-        self._make_client = client
+    def __init__(
+        self, client: Callable[[], DockerClient], session: str, link: str | None = None
+    ) -> None:
+        self._make_client, self._link = client, link
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
         self.orphans: list[str] = []
         self._kept: set[str] = set()
         self._watchdog: Watchdog | None = None
+
+    @property
+    def link(self) -> LinkKind:
+        """How a sidecar's sockets are reached.
+
+        Raises:
+            EngineError: `PYTEST_EGRESS_LINK` has another value than "auto", "descriptor" or "stream".
+        """
+        wanted = self._link or os.environ.get(LINK_VARIABLE) or "auto"
+        if wanted not in LINKS:
+            raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
+        return "stream" if wanted == "stream" else "descriptor"
 
     @functools.cached_property
     def folder(self) -> str:

@@ -69,13 +69,14 @@ class Gateway(Hub):
         Args:
             timeout: Seconds.
         """
-        done = threading.Event()
+        done, deadline = threading.Event(), time.monotonic() + timeout
+        self.link.flush(timeout)
         with self.lock:
             if not self._reads or self.stopping:
                 return
             self._flushes.append(done)
             self._waker.send(b"f")
-        done.wait(timeout)
+        done.wait(max(deadline - time.monotonic(), 0))
 
     def unread(self) -> bool:
         """Whether an idle connection has bytes, or its end, waiting for its thread."""

@@ -46,7 +46,7 @@ class Link(Protocol):
 
     @property
     def monitors(self) -> Sequence[socket.socket]:
-        """Events of what captures, for `tampering`."""
+        """Events of what captures, for `tampering`; `proto` is the netlink family that they are of."""
 
     @property
     def channel(self) -> socket.socket:
@@ -58,6 +58,9 @@ class Link(Protocol):
 
     def destination(self, sock: socket.socket, /) -> tuple[str, int] | None:
         """What the client of an accepted connection dialled; None for the listener itself."""
+
+    def flush(self, timeout: float, /) -> None:
+        """Return when what the target has done so far can be read from the sockets."""
 
     def connect(self, port: int, timeout: float, /) -> socket.socket:
         """A connection to a port of the target."""

@@ -24,6 +24,7 @@ from types import TracebackType
 
 from pytest_egress.agent import netlink
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
+from pytest_egress.agent.dialled import original_destination as original_destination
 from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
@@ -40,9 +41,6 @@ first loads modules."""
 _DESCRIPTORS = 64  # more than the agent ever passes at once
 _TEXT_BYTES = 1 << 16
 _EVENT_BYTES = 1 << 16
-
-_SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST is 80 too
-_SOL_IP, _SOL_IPV6 = 0, 41
 
 
 class Rendezvous:
@@ -188,6 +186,9 @@ class DescriptorLink:
         dialled = original_destination(sock)
         return None if dialled == sock.getsockname()[:2] else dialled
 
+    def flush(self, timeout: float) -> None:
+        """Nothing is under way: what the target has done is in these sockets."""
+
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of the target, whichever of its own addresses it listens on.
 
@@ -304,21 +305,6 @@ def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
     return data, sockets
 
 
-def original_destination(sock: socket.socket) -> tuple[str, int]:
-    """The address and port that the client of an accepted connection dialled.
-
-    Raises:
-        OSError: ENOENT where the kernel no longer tracks the connection.
-    """
-    if sock.family == socket.AF_INET:
-        name = sock.getsockopt(_SOL_IP, _SO_ORIGINAL_DST, 16)  # sockaddr_in
-        packed = name[4:8]
-    else:
-        name = sock.getsockopt(_SOL_IPV6, _SO_ORIGINAL_DST, 28)  # sockaddr_in6
-        packed = name[8:24]
-    return socket.inet_ntop(sock.family, packed), struct.unpack_from("!H", name, 2)[0]
-
-
 # ------------------------------------------------------------------ tampering
 
 _NFTABLES_EVENTS = {
@@ -329,6 +315,7 @@ _NFTABLES_EVENTS = {
     6: "added a rule",
     8: "deleted a rule",
 }
+_LOST = "something changed the network namespace so often that events were lost"
 _NFTABLES, _NEW_GENERATION = 10, 15  # NFNL_SUBSYS_NFTABLES; what follows every transaction
 _NEWLINK, _DELLINK, _DELADDR, _DELROUTE, _DELRULE = 16, 17, 21, 25, 33
 _OURS = {name.encode() + b"\0" for name in ("lo", INTERFACE, PEER)}
@@ -349,7 +336,9 @@ def tampering(monitor: socket.socket) -> str | None:
     except BlockingIOError:
         return None
     except OSError as error:  # ENOBUFS: more events than there is room for
-        return f"something changed the network namespace so often that events were lost ({error})"
+        return f"{_LOST} ({error})"
+    if not data:  # what a link says that has lost some
+        return _LOST
     read = _rules_event if monitor.proto == netlink.NETFILTER else _network_event
     for kind, _sequence, body in netlink.messages(data):
         if what := read(kind, body):

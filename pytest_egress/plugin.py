@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 UNROUTED: Final = ("fail", "block", "passthrough")  # `ledger.POLICIES`, without its import
 NAMES: Final = ("synthetic", "strict")  # `ledger.NAME_POLICIES` likewise
+LINKS: Final = ("auto", "descriptor", "stream")  # `engine.LINKS` likewise
 ROUTE_MARKERS: Final[Mapping[str, str]] = {
     "intercept_https": "intercept_https",
     "intercept_http": "intercept_http",
@@ -155,8 +156,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="Leave the containers of failed tests, stopped, for a look at them.",
     )
+    group.addoption(
+        "--egress-link",
+        metavar="auto|descriptor|stream",
+        help="How the sidecar of a container is reached: by its sockets' descriptors (default), "
+        "which takes an engine on this machine, or over one stream of the engine's API.",
+    )
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
+    parser.addini("egress_link", "Default of --egress-link.", default="auto")
     parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
 
 
@@ -512,6 +520,7 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.keep: Final = keep_option(config)
+        self.link: Final = chosen(config, "egress_link", LINKS)
         self.options: Final = Options(
             unrouted=chosen(config, "egress_unrouted", UNROUTED),
             dns=chosen(config, "egress_dns", NAMES),
@@ -532,6 +541,7 @@ class Run:
                 client=lambda: self.fixture("egress_docker_client"),
                 ca=lambda: self.fixture("egress_ca"),
                 defaults={"policy": self.options.unrouted, "dns": self.options.dns},
+                link=self.link,
             )
         return self._session
 
@@ -657,6 +667,7 @@ class Run:
             for name in ("unrouted", "dns")
             if getattr(self.options, name) != getattr(default, name)
         ]
+        said += [f"link={self.link}"] if self.link != "auto" else []
         said += [*(["keeps containers of failed tests"] if self.keep else [])]
         return f"egress: {', '.join(said)}" if said else None
 

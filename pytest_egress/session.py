@@ -73,6 +73,7 @@ class Session(Host):
         client: Makes the engine's client; called when the first container starts.
         ca: Makes the CA; called when the first container starts.
         defaults: What holds outside of tests, as fields of a `Window`.
+        link: How sidecars are reached, as `Engine` takes it.
     """
 
     def __init__(
@@ -81,9 +82,10 @@ class Session(Host):
         client: Callable[[], docker.DockerClient] = default_client,
         ca: Callable[[], trustme.CA] = default_ca,
         defaults: Mapping[str, Any] = MappingProxyType({}),
+        link: str | None = None,
     ) -> None:
         self._make_ca, self._defaults = ca, defaults
-        self.engine = Engine(client, uuid.uuid4().hex)
+        self.engine = Engine(client, uuid.uuid4().hex, link)
         self.ledger = Ledger()
         self.ledger.routes_changed = self.revise
         self.scopes: list[Scoped] = []

@@ -1,7 +1,7 @@
 """The sidecar container: holds a target's network namespace and runs the agent in it.
 
 No image is pulled: it is empty directories, with this process's own Python mounted read-only. That,
-and the folder that the link needs, take an engine that sees this machine's files.
+and the folder that the descriptor link needs, take an engine that sees this machine's files.
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlencode
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
 from pytest_egress.agent.addresses import ADDRESS4
-from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE
+from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM
 from pytest_egress.archive import File, build_tar
+from pytest_egress.attach import Attachment, attach, connect
 from pytest_egress.errors import LinkError
 from pytest_egress.link import DescriptorLink, Rendezvous
+from pytest_egress.stream import StreamLink
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+AnyLink: TypeAlias = DescriptorLink | StreamLink
+LinkKind: TypeAlias = Literal["descriptor", "stream"]
 
 START_SECONDS = 30.0
 """How long a started sidecar may take until its sockets are here: far more than it needs."""
@@ -56,6 +62,7 @@ _NOT_SHARED = re.compile(
     "bind source path does not exist|mounts denied|statfs .*no such file", re.IGNORECASE
 )
 _GAVE_UP = re.compile(rf"^{SIGNATURE} (\d+): (.*)$", re.MULTILINE)
+_ONLY_STREAM: Final = ("dialled", "mux", "pump", "stream")  # modules of the agent
 _FRAME_HEADER = 8  # POST /containers/{id}/attach: stream, three zeros, length
 
 
@@ -68,14 +75,17 @@ class Sidecar:
         link: What `start` returned; None before.
     """
 
-    def __init__(self, client: docker.DockerClient, hostname: str, folder: str | None) -> None:
+    def __init__(
+        self, client: docker.DockerClient, hostname: str, folder: str | None, link: LinkKind
+    ) -> None:
         self.id = ""
         self.name = f"pytest-egress-sidecar-{secrets.token_hex(6)}"
-        self.link: DescriptorLink | None = None
+        self.link: AnyLink | None = None
         self._api = client.api
         self._hostname = hostname
-        self._rendezvous = Rendezvous(folder)
+        self._rendezvous = Rendezvous(folder) if link == "descriptor" else None
         self._output: _Output | None = None
+        self._attachment: Attachment | None = None
 
     @classmethod
     def create(
@@ -88,6 +98,7 @@ class Sidecar:
         labels: Mapping[str, str] | None = None,
         folder: str | None = None,
         after_create: Callable[[str], None] | None = None,
+        link: LinkKind = "descriptor",
     ) -> Sidecar:
         """Create the container, ready to start. A target can be created as soon as this returns.
 
@@ -99,25 +110,29 @@ class Sidecar:
             labels: The container's labels.
             folder: Where temporary files go.
             after_create: Called with the container's id as soon as it exists.
+            link: How the namespace's sockets are reached: by their descriptors, or over one attach.
 
         Raises:
             LinkError: The engine does not share this machine's files, or refuses the container.
         """
         if sys.platform != "linux":
             raise LinkError(_not_shared(client, f"this machine runs {sys.platform}, not Linux"))
-        sidecar = cls(client, hostname or secrets.token_hex(6), folder)
+        sidecar = cls(client, hostname or secrets.token_hex(6), folder, link)
         try:
             sidecar._create(domainname, extra_hosts or {}, labels or {})
             if after_create is not None:
                 after_create(sidecar.id)
-            sidecar._api.put_archive(sidecar.id, "/", agent_archive())
-            sidecar._output = _Output(client, sidecar.id)
+            sidecar._api.put_archive(sidecar.id, "/", agent_archive(link))
+            if link == "stream":
+                sidecar._attachment = _attach(client.api, sidecar.id)
+            else:
+                sidecar._output = _Output(client, sidecar.id)
         except BaseException:
             sidecar.remove()
             raise
         return sidecar
 
-    def start(self) -> DescriptorLink:
+    def start(self) -> AnyLink:
         """Start the container and wait for the namespace's sockets; the caller closes the link.
 
         Raises:
@@ -126,7 +141,7 @@ class Sidecar:
         try:
             with _engine_errors(self._api):
                 self._api.start(self.id)
-            self.link = self._receive()
+            self.link = self._receive() if self._attachment is None else self._open_stream()
         except BaseException:
             self.remove()
             raise
@@ -156,7 +171,8 @@ class Sidecar:
         hosts = {names: ADDRESS4, **extra_hosts}
         config: dict[str, Any] = {
             "image": ensure_image(self._api),
-            "command": [*interpreter(), "-c", _BOOT, LINK_FOLDER, self._rendezvous.nonce],
+            "command": [*interpreter(), "-c", _BOOT, *self._arguments()],
+            "stdin_open": self._rendezvous is None,
             "name": self.name,
             "hostname": self._hostname,
             "domainname": domainname,
@@ -188,16 +204,40 @@ class Sidecar:
             dns_opt=["ndots:1"],
             extra_hosts=hosts,
             sysctls=sysctls,
-            mounts=[*_python_mounts(), _mount(self._rendezvous.folder, LINK_FOLDER)],
+            mounts=[*_python_mounts(), *self._link_mounts()],
         )
         created: dict[str, Any] = self._api.create_container(host_config=host_config, **config)
         return created
 
+    def _arguments(self) -> list[str]:
+        """Of the agent."""
+        if self._rendezvous is None:
+            return [STREAM]
+        return [LINK_FOLDER, self._rendezvous.nonce]
+
+    def _link_mounts(self) -> list[Mount]:
+        rendezvous = self._rendezvous
+        return [] if rendezvous is None else [_mount(rendezvous.folder, LINK_FOLDER)]
+
     # ---------------------------------------------------------------- starting
+
+    def _open_stream(self) -> StreamLink:
+        """The link, when the agent has greeted; an error when it has ended or time is up."""
+        assert self._attachment is not None, "create() opens it"
+        link = StreamLink(self._attachment)
+        self._attachment = None  # the link's from here on
+        try:
+            link.start(START_SECONDS)
+        except EOFError:
+            raise LinkError(self._ended(quoted(link.words()))) from None
+        except TimeoutError:
+            raise LinkError(_silent(quoted(link.words()))) from None
+        return link
 
     def _receive(self) -> DescriptorLink:
         """The link, when the agent has connected; an error when it has ended or time is up."""
         assert self._output is not None, "create() opens it"
+        assert self._rendezvous is not None, "create() opens it"
         deadline = time.monotonic() + START_SECONDS
         poller = select.poll()
         poller.register(self._rendezvous.socket, select.POLLIN)
@@ -208,10 +248,7 @@ class Sidecar:
                 return self._rendezvous.accept()
             if self._output.fileno() in ready and not self._output.read_some():
                 raise LinkError(self._last_words())
-        raise LinkError(
-            f"The sidecar is running, but sent no sockets within {START_SECONDS:g} seconds. "
-            f"{self._output.quoted()}"
-        )
+        raise LinkError(_silent(quoted(self._output.text())))
 
     def _last_words(self) -> str:
         assert self._output is not None, "create() opens it"
@@ -220,9 +257,12 @@ class Sidecar:
             NO_UNIX_SOCKET,
         ):
             return _not_shared(self._api, found[2])
+        return self._ended(quoted(self._output.text()))
+
+    def _ended(self, wrote: str) -> str:
         return (
             f"The sidecar ended before it sent its sockets{self._exit_code()}. "
-            f"It runs this process's Python, {_executable()}. {self._output.quoted()}"
+            f"It runs this process's Python, {_executable()}. {wrote}"
         )
 
     def _exit_code(self) -> str:
@@ -235,9 +275,9 @@ class Sidecar:
 
     def _release(self) -> None:
         """What is needed only until the link is there."""
-        self._rendezvous.close()
-        if self._output is not None:
-            self._output.close()
+        for opened in (self._rendezvous, self._output, self._attachment):
+            if opened is not None:
+                opened.close()
 
 
 class _Output:
@@ -267,13 +307,28 @@ class _Output:
             found += self._data[start:offset]
         return found.decode("utf-8", "replace").strip()
 
-    def quoted(self) -> str:
-        return f"It wrote:\n{self.text()}" if self.text() else "It wrote nothing."
-
     def close(self) -> None:
         if response := getattr(self._stream, "_response", None):
             response.close()
         self._stream.close()
+
+
+def quoted(text: str) -> str:
+    """What a sidecar has written, as a sentence."""
+    return f"It wrote:\n{text}" if text else "It wrote nothing."
+
+
+def _silent(wrote: str) -> str:
+    return f"The sidecar is running, but sent no sockets within {START_SECONDS:g} seconds. {wrote}"
+
+
+def _attach(api: docker.APIClient, container: str) -> Attachment:
+    """Its three standard streams, by a connection of our own to the client's engine."""
+    path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
+    address = f"unix://{path}" if path else str(api.base_url)  # docker-py hides the path
+    sock = connect(address, api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
+    query = urlencode({"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
+    return attach(sock, f"/v{api.api_version}/containers/{container}/attach?{query}")
 
 
 # -------------------------------------------------------------------- image, mounts, agent
@@ -296,16 +351,17 @@ def ensure_image(api: docker.APIClient) -> str:
 
 
 @functools.cache  # compiling takes 4 milliseconds, and the result is always the same
-def agent_archive() -> bytes:
+def agent_archive(link: LinkKind = "descriptor") -> bytes:
     """The agent as an archive for `/`: its source and, as this very Python runs it, its bytecode.
 
     With bytecode it is running 4 milliseconds earlier.
     """
+    unused = ("packets",) if link == "stream" else ("packets", *_ONLY_STREAM)
     folder = f"{AGENT_FOLDER}/agent"
     files: dict[str, File | bytes] = {}
     for entry in importlib.resources.files("pytest_egress.agent").iterdir():
         stem, dot, suffix = entry.name.partition(".")
-        if suffix == "py" and stem not in ("mux", "packets"):
+        if suffix == "py" and stem not in unused:
             source = entry.read_bytes()
             path = f"{folder}/{stem}{dot}{suffix}"
             cached = f"{folder}/__pycache__/{stem}.{sys.implementation.cache_tag}.pyc"

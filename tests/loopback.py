@@ -56,6 +56,9 @@ class LoopbackLink:
         """What the client of an accepted connection dialled; None for the listener itself."""
         return self._destinations[sock.getsockname()[1]]
 
+    def flush(self, timeout: float) -> None:
+        """Nothing is under way."""
+
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of loopback, without delays between small writes, as most clients do."""
         sock = socket.create_connection(("127.0.0.1", port), timeout)

@@ -14,8 +14,7 @@ import docker
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from pytest_egress.link import DescriptorLink
-from pytest_egress.sidecar import Sidecar
+from pytest_egress.sidecar import AnyLink, LinkKind, Sidecar
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 
@@ -90,7 +89,7 @@ def readable(sockets: tuple[socket.socket, ...], seconds: float = SECONDS) -> so
     return found
 
 
-def accepted(link: DescriptorLink) -> socket.socket:
+def accepted(link: AnyLink) -> socket.socket:
     """The next connection of the target, on whichever listener."""
     return readable(link.tcp).accept()[0]
 
@@ -103,9 +102,11 @@ def wait_until_gone(client: docker.DockerClient, container: str) -> None:
 
 
 @contextmanager
-def captured_namespace(client: docker.DockerClient) -> Iterator[tuple[Sidecar, DescriptorLink]]:
+def captured_namespace(
+    client: docker.DockerClient, kind: LinkKind = "descriptor"
+) -> Iterator[tuple[Sidecar, AnyLink]]:
     """A sidecar of its own and its link, both gone at the end."""
-    sidecar = Sidecar.create(client)
+    sidecar = Sidecar.create(client, link=kind)
     try:
         link = sidecar.start()
         try:

@@ -625,6 +625,7 @@ def test_an_engine_that_does_not_see_this_machines_files_is_a_named_limit(
     with_client: WithClient, bare_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("PYTEST_EGRESS_LINK", "descriptor")
 
     def elsewhere() -> docker.DockerClient:
         """A client whose engine finds no folder of ours, as one on another machine."""

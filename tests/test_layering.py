@@ -31,7 +31,7 @@ LAYERS = {
         "verdict",
     },
     "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},
-    "link": {"link"},
+    "link": {"attach", "link", "stream"},
     "engine": {"engine", "sidecar", "trust", "watchdog"},
     "gateway": {
         "applications",

@@ -17,6 +17,7 @@ import pytest
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once in a process.
 import pytest_egress.egress  # noqa: F401
 from pytest_egress import plugin
+from pytest_egress.engine import LINKS
 from pytest_egress.ledger import NAME_POLICIES, POLICIES
 
 GATEWAY: Final = '''
@@ -1203,6 +1204,12 @@ def test_a(): pass
         ),
         (
             "",
+            {"PYTEST_EGRESS_LINK": "rope"},
+            [],
+            "PYTEST_EGRESS_LINK=rope in the environment: it takes auto, descriptor or stream",
+        ),
+        (
+            "",
             {"PYTEST_EGRESS_KEEP": "maybe"},
             [],
             "PYTEST_EGRESS_KEEP=maybe in the environment: it takes one of 1, true, *",
@@ -1233,7 +1240,9 @@ def test_a_bad_option_names_its_value_its_source_and_the_valid_ones(
 
 
 def test_the_header_says_only_what_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_EGRESS_LINK", raising=False)
     run("def test_a(): pass").stdout.no_fnmatch_line("*egress: *")
+    lines_of(run("", "--egress-link=stream"), "egress: link=stream")
     result = run("", "--egress-unrouted=block", "--egress-dns=strict", "--egress-keep")
     lines_of(result, "egress: unrouted=block, dns=strict, keeps containers of failed tests")
     monkeypatch.setenv("PYTEST_EGRESS_KEEP", "on")
@@ -1354,6 +1363,7 @@ def test_b(egress): pass
 
 def test_the_name_policies_are_those_of_the_ledger() -> None:
     assert plugin.NAMES == NAME_POLICIES
+    assert plugin.LINKS == LINKS
 
 
 def test_the_policies_are_those_of_the_ledger() -> None:

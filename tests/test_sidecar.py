@@ -18,7 +18,7 @@ from pytest_egress import sidecar as module
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link import original_destination
-from pytest_egress.sidecar import Sidecar, agent_archive, ensure_image
+from pytest_egress.sidecar import LinkKind, Sidecar, agent_archive, ensure_image
 from tests.targets import accepted, captured_namespace, target_in, wait_until_gone
 
 NOT_SHARED = "does not share this machine's files"
@@ -32,6 +32,12 @@ def prepared(engine_client: docker.DockerClient) -> Iterator[Sidecar]:
     sidecar.remove()
 
 
+def folder_of(sidecar: Sidecar) -> str:
+    """What it mounts for its link."""
+    assert sidecar._rendezvous is not None
+    return sidecar._rendezvous.folder
+
+
 def failure(client: docker.DockerClient, sidecar: Sidecar) -> str:
     """Why it does not start; it is gone then."""
     with pytest.raises(LinkError) as caught:
@@ -40,10 +46,15 @@ def failure(client: docker.DockerClient, sidecar: Sidecar) -> str:
     return str(caught.value)
 
 
-def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else() -> None:
-    with tarfile.open(fileobj=io.BytesIO(agent_archive())) as archive:
+@pytest.mark.parametrize(
+    ("link", "more"), [("descriptor", set()), ("stream", {"dialled", "mux", "pump", "stream"})]
+)
+def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else(
+    link: LinkKind, more: set[str]
+) -> None:
+    with tarfile.open(fileobj=io.BytesIO(agent_archive(link))) as archive:
         names = set(archive.getnames())
-    stems = {"__init__", "addresses", "capture", "main", "netlink", "nftables"}
+    stems = {"__init__", "addresses", "capture", "main", "netlink", "nftables"} | more
     tag = sys.implementation.cache_tag
     assert names == {
         "egress",
@@ -123,7 +134,7 @@ def test_a_sidecar_ends_with_its_link(engine_client: docker.DockerClient) -> Non
 
 
 def test_a_sidecar_can_be_removed_before_it_starts_and_again(prepared: Sidecar) -> None:
-    folder = Path(prepared._rendezvous.folder)
+    folder = Path(folder_of(prepared))
     prepared.remove()
     prepared.remove()
     assert not folder.exists()
@@ -189,7 +200,7 @@ def test_a_folder_that_the_engine_does_not_know_is_another_machine(
 def test_another_nonce_is_another_machine(
     engine_client: docker.DockerClient, prepared: Sidecar
 ) -> None:
-    Path(prepared._rendezvous.folder, "nonce").write_text("of another test process")
+    Path(folder_of(prepared), "nonce").write_text("of another test process")
     text = failure(engine_client, prepared)
     assert NOT_SHARED in text
     assert "the nonce is 'of another test process', not that of the test process" in text
@@ -198,15 +209,15 @@ def test_another_nonce_is_another_machine(
 def test_a_missing_nonce_is_another_machine(
     engine_client: docker.DockerClient, prepared: Sidecar
 ) -> None:
-    Path(prepared._rendezvous.folder, "nonce").unlink()
+    Path(folder_of(prepared), "nonce").unlink()
     assert "the nonce of the test process cannot be read" in failure(engine_client, prepared)
 
 
 def test_a_socket_that_cannot_be_connected_is_another_machine(
     engine_client: docker.DockerClient, prepared: Sidecar
 ) -> None:
-    Path(prepared._rendezvous.folder, "socket").unlink()
-    Path(prepared._rendezvous.folder, "socket").touch()
+    Path(folder_of(prepared), "socket").unlink()
+    Path(folder_of(prepared), "socket").touch()
     text = failure(engine_client, prepared)
     assert NOT_SHARED in text
     assert "the unix socket of the test process cannot be connected: [Errno 111]" in text

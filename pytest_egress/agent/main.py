@@ -26,6 +26,9 @@ connected, because the folder is only a copy or a network file system."""
 SIGNATURE = "pytest-egress agent"
 """What begins the line that the agent writes when it gives up, before the exit code."""
 
+STREAM = "stream"
+"""The one argument of an agent that has no folder: its standard streams are the link."""
+
 SOCKET_NAME, NONCE_NAME = "socket", "nonce"
 """The two files of the mounted folder."""
 
@@ -37,7 +40,12 @@ READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
 
 
 def main() -> None:
-    """Run the agent; `sys.argv` holds the mounted folder and the nonce that it must contain."""
+    """Run the agent; `sys.argv` holds the mounted folder and the nonce that it must contain, or `STREAM`."""
+    if sys.argv[1:] == [STREAM]:
+        from .stream import run
+
+        run()
+        return
     folder, nonce = sys.argv[1:3]
     check_nonce(folder, nonce)
     link = connect(folder)

@@ -1,0 +1,219 @@
+"""Copies between the streams of a `Mux` and TCP sockets; the same on both sides of the stream link.
+
+One thread, which never waits here: sockets are non-blocking, and one whose stream has no credit is not read. FIN
+and RST are passed on as what they are.
+"""
+
+from __future__ import annotations
+
+import _socket
+import select
+from struct import pack
+
+from .mux import Data, Event, Fin, Mux, Refused, Reset
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Socket: TypeAlias = _socket.socket
+
+READ_BYTES = 65536
+"""Bytes that one socket may hand on before it is another's turn."""
+
+READABLE, WRITABLE, BROKEN = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHUP
+
+_AT_ONCE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7))
+
+
+class Interests:
+    """What a thread waits for, of each descriptor: an epoll instance that is told of changes only.
+
+    Its events have the numbers of poll(2).
+    """
+
+    def __init__(self) -> None:
+        self._poller = select.epoll()
+        self._wanted: dict[int, int] = {}
+
+    def want(self, descriptor: int, events: int) -> None:
+        """Wait for these events from now on; for 0, not even for an error."""
+        before = self._wanted.get(descriptor, 0)
+        if events == before:
+            return
+        if not events:
+            del self._wanted[descriptor]
+            self._poller.unregister(descriptor)
+            return
+        self._wanted[descriptor] = events
+        (self._poller.modify if before else self._poller.register)(descriptor, events)
+
+    def wait(self, seconds: float | None) -> list[tuple[int, int]]:
+        """What is ready; nothing when time is up. None is for ever."""
+        return self._poller.poll(seconds)
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        self._poller.close()
+
+
+class Outlet:
+    """One socket and its stream.
+
+    Attributes:
+        waiting: What the peer has sent and the socket has not yet taken.
+        ended: Whether the peer has sent FIN.
+        shut: Whether that has been passed on to the socket.
+        done: Whether the socket's own end has been passed on to the peer.
+    """
+
+    __slots__ = ("done", "ended", "shut", "sock", "stream", "waiting")
+
+    def __init__(self, stream: int, sock: Socket) -> None:
+        self.stream, self.sock = stream, sock
+        self.waiting = bytearray()
+        self.ended = self.shut = self.done = False
+
+
+class Pump:
+    """The sockets of all streams.
+
+    Args:
+        mux: Whose streams they are.
+        interests: Where they are waited for; `ready` wants to hear of them.
+    """
+
+    def __init__(self, mux: Mux, interests: Interests) -> None:
+        self._mux, self._interests = mux, interests
+        self._by_stream: dict[int, Outlet] = {}
+        self._by_descriptor: dict[int, Outlet] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_stream)
+
+    def add(self, stream: int, sock: Socket) -> None:
+        """Copy between a stream and a socket, which is closed with the stream."""
+        sock.setblocking(False)
+        outlet = Outlet(stream, sock)
+        self._by_stream[stream] = self._by_descriptor[sock.fileno()] = outlet
+        self._want(outlet)
+
+    def take(self, event: Event) -> bool:
+        """Pass on what the peer did on a stream; False where it is no stream of ours."""
+        if not isinstance(event, (Data, Fin, Reset, Refused)):
+            return False
+        outlet = self._by_stream.get(event.stream)
+        if outlet is None:
+            return False
+        if isinstance(event, (Reset, Refused)):
+            self._break(outlet)
+            return True
+        if isinstance(event, Fin):
+            outlet.ended = True
+        else:
+            outlet.waiting += event.data
+        self._write(outlet)
+        return True
+
+    def ready(self, descriptor: int, events: int) -> bool:
+        """Do what a socket is ready for; False where it is none of ours."""
+        outlet = self._by_descriptor.get(descriptor)
+        if outlet is None:
+            return False
+        if events & WRITABLE and outlet.waiting:
+            self._write(outlet)
+        if events & (READABLE | BROKEN) and outlet.sock.fileno() >= 0:
+            self._read(outlet, broken=bool(events & BROKEN))
+        return True
+
+    def refresh(self) -> None:
+        """Read again where there is room again; after the mux has given what it sends."""
+        for stream in self._mux.drained():
+            if (outlet := self._by_stream.get(stream)) is not None:
+                self._want(outlet)
+
+    def close(self) -> None:
+        """Reset every stream and close every socket."""
+        for outlet in list(self._by_stream.values()):
+            self._mux.reset(outlet.stream)
+            self._break(outlet)
+
+    def abandon(self) -> None:
+        """Close the copies that a forked child has; nobody hears of it."""
+        for outlet in list(self._by_stream.values()):
+            outlet.sock.close()
+
+    def _read(self, outlet: Outlet, broken: bool) -> None:
+        room = 0 if outlet.done else min(self._mux.room(outlet.stream), READ_BYTES)
+        if not room:
+            if broken and outlet.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
+                self._give_up(outlet)
+            elif broken:  # it has ended, and would be told so for ever; what it has is read later
+                self._interests.want(outlet.sock.fileno(), WRITABLE if outlet.waiting else 0)
+            return
+        try:
+            data = outlet.sock.recv(room)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._give_up(outlet)
+            return
+        if data:
+            self._mux.write(outlet.stream, data)
+        else:
+            outlet.done = True
+            self._mux.fin(outlet.stream)
+        self._settle(outlet)
+
+    def _write(self, outlet: Outlet) -> None:
+        try:
+            sent = outlet.sock.send(outlet.waiting) if outlet.waiting else 0
+            del outlet.waiting[:sent]
+            if outlet.ended and not outlet.waiting and not outlet.shut:
+                outlet.shut = True
+                outlet.sock.shutdown(_socket.SHUT_WR)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._give_up(outlet)
+            return
+        self._mux.consumed(outlet.stream, sent)
+        self._settle(outlet)
+
+    def _settle(self, outlet: Outlet) -> None:
+        """Close what has ended both ways; else wait for what comes next."""
+        if outlet.done and outlet.shut:
+            self._forget(outlet)
+            outlet.sock.close()
+        else:
+            self._want(outlet)
+
+    def _want(self, outlet: Outlet) -> None:
+        events = BROKEN | (WRITABLE if outlet.waiting else 0)
+        if not outlet.done and self._mux.room(outlet.stream):
+            events |= READABLE
+        self._interests.want(outlet.sock.fileno(), events)
+
+    def _give_up(self, outlet: Outlet) -> None:
+        """The socket is broken: so is the stream."""
+        self._mux.reset(outlet.stream)
+        self._break(outlet)
+
+    def _break(self, outlet: Outlet) -> None:
+        """Close the socket so that its other end sees RST."""
+        self._forget(outlet)
+        reset(outlet.sock)
+
+    def _forget(self, outlet: Outlet) -> None:
+        descriptor = outlet.sock.fileno()
+        self._interests.want(descriptor, 0)
+        del self._by_stream[outlet.stream], self._by_descriptor[descriptor]
+
+
+def reset(sock: Socket) -> None:
+    """Close a TCP socket so that its other end sees RST."""
+    try:  # noqa: SIM105 - contextlib takes long to import
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _AT_ONCE)
+    except OSError:
+        pass  # it has ended
+    sock.close()

@@ -1,0 +1,354 @@
+"""The agent of the stream link: keeps the namespace's sockets, and carries what they do over its standard streams.
+
+One thread, which waits for whatever comes next. It ends at end of file, or when the test process has said goodbye;
+why it gives up it says in one frame.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import posix
+from struct import Struct
+
+from .addresses import ADDRESS4, ADDRESS6
+from .capture import Capture, CaptureError
+from .dialled import original_destination
+from .mux import AGENT, DNS, MONITORS, PACKETS, Bye, Datagram, Event, Mux, Open, Reset
+from .pump import READABLE, WRITABLE, Interests, Pump
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    Socket: TypeAlias = _socket.socket
+
+CONNECT, FLUSH = b"connect", b"flush"
+"""What the test process opens a stream for: to reach a port, which follows; or to hear, by a datagram of four bytes
+on the channel of packets and by FIN, that all that had happened has been sent."""
+
+UNKNOWN = b"unknown"
+"""Begins the purpose of a connection of which the kernel does not tell what was dialled; why follows."""
+
+CLIENT = Struct("!BH16s")
+"""Goes before each DNS message: which socket of `Capture.dns`, port and address of the client."""
+
+STREAM = Struct("!I")
+"""A datagram that ends what was asked for by `FLUSH`: the stream's number. No packet is as short."""
+
+FRAMES = "frames"
+"""In the greeting: the kernel records frames that a packet socket sends."""
+
+BATCH = 64
+"""Datagrams, or connections, of one socket before it is another's turn."""
+
+_CHUNK = 1 << 18
+_DATAGRAM = 1 << 16
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN)
+
+
+def run() -> None:
+    """Capture, and serve until the test process has gone."""
+    mux = Mux(AGENT)
+    wire = Wire(mux)
+    try:
+        Agent(mux, wire, Capture()).serve()
+    except CaptureError as error:
+        mux.fail(str(error))
+    except Exception as error:  # whatever else it is: the test process must hear of it
+        mux.fail(f"The agent failed: {type(error).__name__}: {error}")
+    wire.finish()
+
+
+class Wire:
+    """The standard streams; those of a container are pipes.
+
+    Attributes:
+        input: The descriptor to read from.
+        output: The one to write to.
+    """
+
+    def __init__(self, mux: Mux, input: int = 0, output: int = 1) -> None:
+        self._mux = mux
+        self.input, self.output = input, output
+        self._unsent = b""
+
+    def start(self) -> None:
+        """Never wait on them from now on."""
+        posix.set_blocking(self.input, False)
+        posix.set_blocking(self.output, False)
+
+    def read(self) -> bytes | None:
+        """What has come; None at the end."""
+        try:
+            return posix.read(self.input, _CHUNK) or None
+        except BlockingIOError:
+            return b""
+
+    def write(self) -> bool:
+        """Send what can be sent at once; whether more is left."""
+        while self._unsent or self._fill():
+            try:
+                sent = posix.write(self.output, self._unsent)
+            except BlockingIOError:
+                return True
+            self._unsent = self._unsent[sent:]
+        return False
+
+    def finish(self) -> None:
+        """Send the last frames, however long that takes."""
+        posix.set_blocking(self.output, True)
+        try:  # noqa: SIM105 - contextlib takes long to import
+            self.write()
+        except OSError:
+            pass  # nobody is there to read it
+
+    def _fill(self) -> bool:
+        self._unsent = self._mux.take()
+        return bool(self._unsent)
+
+
+class Dial:
+    """A connection into the namespace that has been asked for; it tries one address after another."""
+
+    def __init__(self, stream: int, port: int, addresses: list[tuple[int, str]]) -> None:
+        self.stream, self.port, self.addresses = stream, port, addresses
+        self.failure = 0
+        self.sock: Socket | None = None
+
+
+class Agent:
+    """Serves one namespace.
+
+    Args:
+        mux: The link.
+        wire: Where its bytes go.
+        capture: The namespace's sockets.
+    """
+
+    def __init__(self, mux: Mux, wire: Wire, capture: Capture) -> None:
+        self._mux, self._wire, self._capture = mux, wire, capture
+        self._interests = Interests()
+        self._pump = Pump(mux, self._interests)
+        self._work: dict[int, Callable[[], None]] = {}
+        self._dials: dict[int, Dial] = {}  # by descriptor
+        self._dialling: dict[int, Dial] = {}  # by stream
+        self._flushes: list[int] = []
+        self._crowd: int | None = None  # streams when connections were last left in the backlog
+        self._ended = False
+
+    def serve(self) -> None:
+        """Do what comes, until the end."""
+        self._wire.start()
+        self._listen()
+        self._mux.hello(self._capture.ipv6, FRAMES if self._capture.frames else "")
+        while not self._ended:
+            more = self._wire.write()
+            self._pump.refresh()
+            self._interests.want(self._wire.output, WRITABLE if more else 0)
+            ready = self._interests.wait(0 if self._flushes else None)
+            busy = False
+            for descriptor, events in ready:
+                if descriptor != self._wire.output:
+                    busy = True
+                    self._serve(descriptor, events)
+            if not busy:
+                self._flushed()
+            self._accept_or_not()
+        self._wire.write()
+
+    def _listen(self) -> None:
+        capture = self._capture
+        for sock in capture.sockets():
+            sock.setblocking(False)
+        for listener in capture.tcp:
+            self._on(listener, self._accept)
+        for index, names in enumerate(capture.dns):
+            self._on(names, lambda sock, index=index: self._ask(index, sock))  # type: ignore[misc]  # cannot infer
+        self._on(capture.packets, lambda sock: self._tell(PACKETS, b"", sock))
+        for index, monitor in enumerate(capture.monitors):
+            prefix = bytes([index])
+            self._on(monitor, lambda sock, prefix=prefix: self._tell(MONITORS, prefix, sock))  # type: ignore[misc]  # cannot infer
+        self._work[self._wire.input] = self._hear
+        for descriptor in self._work:
+            self._interests.want(descriptor, READABLE)
+
+    def _on(self, sock: Socket, action: Callable[[Socket], None]) -> None:
+        self._work[sock.fileno()] = lambda: action(sock)
+
+    def _serve(self, descriptor: int, events: int) -> None:
+        if descriptor in self._work:
+            self._work[descriptor]()
+        elif descriptor in self._dials:
+            self._dialled(self._dials.pop(descriptor))
+        else:
+            self._pump.ready(descriptor, events)
+
+    # What the test process wants.
+
+    def _hear(self) -> None:
+        data = self._wire.read()
+        if data is None:
+            self._ended = True
+            return
+        for event in self._mux.receive(data):
+            self._obey(event)
+
+    def _obey(self, event: Event) -> None:
+        if isinstance(event, Open):
+            self._opened(event)
+        elif isinstance(event, Datagram):
+            self._answer(event.data)
+        elif isinstance(event, Bye):
+            self._ended = True
+        elif isinstance(event, Reset) and event.stream in self._flushes:
+            self._flushes.remove(event.stream)
+        elif isinstance(event, Reset) and (dial := self._dialling.pop(event.stream, None)):
+            self._drop(dial)
+        else:
+            self._pump.take(event)
+
+    def _opened(self, event: Open) -> None:
+        word, _, rest = event.purpose.partition(b" ")
+        if word == FLUSH:
+            self._flushes.append(event.stream)
+        elif word == CONNECT:
+            self._dial(Dial(event.stream, int(rest), self._addresses()))
+        else:
+            self._mux.refuse(event.stream, errno.EINVAL, f"no such purpose: {event.purpose!r}")
+
+    def _flushed(self) -> None:
+        """Nothing that has happened waits here any more: say so, behind it all."""
+        for stream in self._flushes:
+            self._mux.accept(stream)
+            self._mux.datagram(PACKETS, STREAM.pack(stream))
+            self._mux.fin(stream)
+        self._flushes = []
+
+    # Connections of the target.
+
+    def _accept(self, listener: Socket) -> None:
+        for _ in range(min(BATCH, self._mux.openable)):
+            try:
+                descriptor, client = listener._accept()  # type: ignore[attr-defined]  # typeshed has none
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._stop_accepting()  # until a stream has ended
+                return
+            sock = _socket.socket(fileno=descriptor)
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            self._pump.add(self._mux.open(purpose(sock, client)), sock)
+
+    def _accept_or_not(self) -> None:
+        """Leave connections in the backlog while no stream, or no descriptor, is to be had for them."""
+        if not self._mux.openable:
+            self._stop_accepting()
+        elif self._crowd is not None and len(self._pump) < self._crowd:
+            self._crowd = None
+            self._want_connections(READABLE)
+
+    def _stop_accepting(self) -> None:
+        if self._crowd is None:
+            self._crowd = max(len(self._pump), 1)
+            self._want_connections(0)
+
+    def _want_connections(self, events: int) -> None:
+        for listener in self._capture.tcp:
+            self._interests.want(listener.fileno(), events)
+
+    # Connections to the target.
+
+    def _addresses(self) -> list[tuple[int, str]]:
+        families = [(_socket.AF_INET, "127.0.0.1", ADDRESS4), (_socket.AF_INET6, "::1", ADDRESS6)]
+        usable = families if self._capture.ipv6 else families[:1]
+        loopback = [(family, address) for family, address, _ in usable]
+        return [*loopback, *((family, address) for family, _, address in usable)]
+
+    def _dial(self, dial: Dial) -> None:
+        """Try the next address; refuse, as the first one did, where none is left."""
+        while dial.addresses:
+            family, address = dial.addresses.pop(0)
+            dial.sock = _socket.socket(family, _socket.SOCK_STREAM)
+            dial.sock.setblocking(False)
+            number = dial.sock.connect_ex((address, dial.port))
+            if number in _IN_PROGRESS:
+                self._dials[dial.sock.fileno()] = self._dialling[dial.stream] = dial
+                self._interests.want(dial.sock.fileno(), WRITABLE)
+                return
+            if self._take_dialled(dial, number):
+                return
+        self._mux.refuse(dial.stream, dial.failure, "no port of the target's took it")
+
+    def _dialled(self, dial: Dial) -> None:
+        """The kernel has an answer."""
+        assert dial.sock is not None
+        del self._dialling[dial.stream]
+        self._interests.want(dial.sock.fileno(), 0)
+        number = dial.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        if not self._take_dialled(dial, number):
+            self._dial(dial)
+
+    def _take_dialled(self, dial: Dial, number: int) -> bool:
+        assert dial.sock is not None
+        if number:
+            dial.failure = dial.failure or number
+            dial.sock.close()
+            return False
+        dial.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        self._mux.accept(dial.stream)
+        self._pump.add(dial.stream, dial.sock)
+        return True
+
+    def _drop(self, dial: Dial) -> None:
+        """Nobody waits for it any more."""
+        assert dial.sock is not None
+        self._interests.want(dial.sock.fileno(), 0)
+        del self._dials[dial.sock.fileno()]
+        dial.sock.close()
+
+    # Datagrams.
+
+    def _ask(self, index: int, sock: Socket) -> None:
+        for _ in range(BATCH):
+            try:
+                query, client = sock.recvfrom(_DATAGRAM)
+            except OSError:
+                return
+            packed = _socket.inet_pton(sock.family, client[0].partition("%")[0])
+            self._mux.datagram(DNS, CLIENT.pack(index, client[1], packed) + query)
+
+    def _answer(self, data: bytes) -> None:
+        index, port, packed = CLIENT.unpack_from(data)
+        sock = self._capture.dns[index]
+        length = 4 if sock.family == _socket.AF_INET else 16
+        address = _socket.inet_ntop(sock.family, packed[:length])
+        try:  # noqa: SIM105 - contextlib takes long to import
+            sock.sendto(data[CLIENT.size :], (address, port))
+        except OSError:
+            pass  # as from the test process itself: the client has gone
+
+    def _tell(self, channel: int, prefix: bytes, sock: Socket) -> None:
+        for _ in range(BATCH):
+            try:
+                data = sock.recv(_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: the kernel lost some
+                if channel == MONITORS:
+                    self._mux.datagram(channel, prefix)  # no event is empty
+                return
+            self._mux.datagram(channel, prefix + data)
+
+
+def purpose(sock: Socket, client: tuple[str, int]) -> bytes:
+    """What a stream is for: the address and port that were dialled, or "-" and 0; then those of the client."""
+    try:
+        dialled = original_destination(sock)
+    except OSError as error:
+        return UNKNOWN + b" " + str(error).encode()
+    if dialled == sock.getsockname()[:2]:  # the listener itself
+        dialled = "-", 0
+    return f"{dialled[0]} {dialled[1]} {client[0]} {client[1]}".encode()
