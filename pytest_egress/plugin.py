@@ -667,7 +667,6 @@ class Run:
             for name in ("unrouted", "dns")
             if getattr(self.options, name) != getattr(default, name)
         ]
-        said += [f"link={self.link}"] if self.link != "auto" else []
         said += [*(["keeps containers of failed tests"] if self.keep else [])]
         return f"egress: {', '.join(said)}" if said else None
 

@@ -1240,9 +1240,7 @@ def test_a_bad_option_names_its_value_its_source_and_the_valid_ones(
 
 
 def test_the_header_says_only_what_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTEST_EGRESS_LINK", raising=False)
     run("def test_a(): pass").stdout.no_fnmatch_line("*egress: *")
-    lines_of(run("", "--egress-link=stream"), "egress: link=stream")
     result = run("", "--egress-unrouted=block", "--egress-dns=strict", "--egress-keep")
     lines_of(result, "egress: unrouted=block, dns=strict, keeps containers of failed tests")
     monkeypatch.setenv("PYTEST_EGRESS_KEEP", "on")
