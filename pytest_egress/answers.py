@@ -12,7 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
-from pytest_egress.exchange import Request, Response, host_port, response_from
+from pytest_egress.address import MAX_PORT
+from pytest_egress.exchange import SCHEME_PORTS, Request, Response, host_port, response_from
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -43,10 +44,6 @@ class Connectable(Protocol):
 
     def connect(self, port: int, timeout: float = ...) -> Any:
         """A connected socket."""
-
-
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-MAX_PORT: Final = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +114,7 @@ def forward_to_url(url: str) -> Forward:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+        port = parts.port or SCHEME_PORTS.get(parts.scheme)
     except ValueError as error:  # of the port, or of brackets
         raise ValueError(f"forward({url!r}): {error}; {FORWARDS}") from None
     surplus = parts.query or parts.fragment or parts.username is not None

@@ -25,6 +25,7 @@ class Unset:
 
 UNSET: Final = Unset()
 
+SCHEME_PORTS: Final = {"http": 80, "https": 443}  # RFC 9110 sections 4.2.1 and 4.2.2
 SHOWN_VALUE: Final = 60  # characters of a value in a message: two fit on a line of a terminal
 
 
@@ -160,7 +161,7 @@ class Request:
     def url(self) -> str:
         """The whole URL: scheme, host, port unless it is the scheme's own, path and query."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == {"https": 443, "http": 80}[self.scheme] else f":{self.port}"
+        port = "" if self.port == SCHEME_PORTS[self.scheme] else f":{self.port}"
         query = f"?{self.query_string}" if self.query_string else ""
         path = (
             self.path if self.path.startswith("/") else ""

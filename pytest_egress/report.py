@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from pytest_egress.exchange import (
+    SCHEME_PORTS,
     DnsQuery,
     Entry,
     Exchange,
@@ -31,7 +32,7 @@ def remedy(entry: Entry) -> str:
         request = entry.request
         address = host_port(
             request.host,
-            None if request.port == {"https": 443, "http": 80}[request.scheme] else request.port,
+            None if request.port == SCHEME_PORTS[request.scheme] else request.port,
         )
         path = "" if request.method == "CONNECT" else f", path={quoted(request.path)}"
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'

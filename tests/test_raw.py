@@ -649,14 +649,20 @@ def test_what_passes_through_reaches_the_real_server_of_its_name(stage: Stage, r
     assert eventually(lambda: (call.sent, call.received) == (6, 6))
 
 
-def test_what_passes_through_keeps_its_own_tls(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def contexts_of_another_ca() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's for real.test, and that of a client which trusts it."""
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.issue_cert("real.test").configure_cert(context)
     trusting = ssl.create_default_context()
     other.configure_trust(trusting)
+    return context, trusting
+
+
+def test_what_passes_through_keeps_its_own_tls(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, trusting = contexts_of_another_ca()
     with contextlib.closing(Echo(context)) as server:
         lead_to(server, monkeypatch)
         stage.route("passthrough", "real.test")
@@ -668,11 +674,7 @@ def test_what_passes_through_keeps_its_own_tls(
 def test_an_address_that_was_dialled_passes_by_its_server_name(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    other.issue_cert("real.test").configure_cert(context)
-    trusting = ssl.create_default_context()
-    other.configure_trust(trusting)
+    context, trusting = contexts_of_another_ca()
     with contextlib.closing(Echo(context)) as server:
         lead_to(server, monkeypatch)
         stage.route("passthrough", "real.test")
