@@ -18,7 +18,7 @@ import pytest_egress.egress  # noqa: F401
 from pytest_egress.engine import SESSION_LABEL
 from tests.stage import eventually
 from tests.test_death import containers
-from tests.test_plugin import ENVIRONMENT, GATEWAY, HEAD, INI, UNROUTED_X, Run, lines_of
+from tests.test_plugin import HEAD, UNROUTED_X, Run, keep_quiet, lines_of, runner_of
 
 ONE_OF_TWO: Final = """
 def test_good(egress):
@@ -37,27 +37,12 @@ def egress_ca(): raise AssertionError("made")
 
 @pytest.fixture(autouse=True)
 def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
-    """An environment that says nothing, and the stand-in."""
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("PYTHONPATH", str(pytester.path))
-    pytester.makepyfile(gateway=GATEWAY)
-    pytester.syspathinsert()
-    pytester.makeini(INI)
+    keep_quiet(monkeypatch, pytester)
 
 
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
-    """Run pytest on the source of a module."""
-
-    def run(source: str, *args: str, subprocess: bool = False) -> pytest.RunResult:
-        if source:
-            pytester.makepyfile(test_x=HEAD + textwrap.dedent(source))
-        runner = pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess
-        return runner(*args)
-
-    return run
+    return runner_of(pytester)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -99,8 +100,7 @@ class Run(Protocol):
     def __call__(self, source: str, *args: str, subprocess: bool = False) -> pytest.RunResult: ...
 
 
-@pytest.fixture(autouse=True)
-def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
+def keep_quiet(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
     """An environment that says nothing, and the stand-in."""
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
@@ -111,17 +111,26 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
     pytester.makeini(INI)
 
 
-@pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def runner_of(pytester: pytest.Pytester) -> Run:
     """Run pytest on the source of a module."""
 
     def run(source: str, *args: str, subprocess: bool = False) -> pytest.RunResult:
         if source:
-            pytester.makepyfile(test_x=HEAD + source)
+            pytester.makepyfile(test_x=HEAD + textwrap.dedent(source))
         runner = pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess
         return runner(*args)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
+    keep_quiet(monkeypatch, pytester)
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    return runner_of(pytester)
 
 
 def lines_of(result: pytest.RunResult, *wanted: str) -> None:
