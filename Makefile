@@ -22,7 +22,7 @@ demo: images ## watch a container's traffic being answered
 	$(python) examples/demo.py
 
 test: lint images ## lint, and run the tests: make test ARGS="-k name"
-	$(python) -m pytest -n $(WORKERS) $(ARGS)
+	$(python) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: environment ## check style and types
 	$(python) -m ruff check .

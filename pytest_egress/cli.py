@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import platform
 import select
 import textwrap
 import time
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pytest_egress.engine import Engine
-    from pytest_egress.sidecar import AnyLink, Sidecar
+    from pytest_egress.sidecar import AnyLink, Sidecar, Way
 
 TRIED: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
 SECONDS: Final = 5
@@ -52,6 +51,7 @@ class Examination:
         self.engine, self.stack = engine, stack
         self.sidecar: Sidecar
         self.link: AnyLink
+        self.way: Way
 
     def checks(self) -> dict[str, Callable[[], str]]:
         """What is tried, in order: a name, and what gives the finding or raises an `EngineError`."""
@@ -63,35 +63,39 @@ class Examination:
 
     def check_engine(self) -> str:
         """Whether a Docker engine answers."""
-        from pytest_egress.engine import engine_address
+        from pytest_egress.endpoint import engine_address
 
         said = self.engine.client.version()
         about = f"{said['Version']}, API {said['ApiVersion']}, kernel {said['KernelVersion']}"
         return f"{about}, at {engine_address(self.engine.client)}"
 
     def check_sidecar(self) -> str:
-        """Whether the engine sees this machine's files, and a sidecar hands over its sockets."""
+        """Whether a sidecar can be had, and in which way."""
+        self.engine.sidecar(self._start_sidecar, self.stack.close)
+        families = "IPv4 and IPv6" if self.link.ipv6 else "IPv4 alone: this engine has no IPv6"
+        frames = "" if self.link.frames else "; this kernel does not record frames"
+        return f"{self.way}, {families}{frames}"
+
+    def _start_sidecar(self, way: Way) -> None:
         from pytest_egress.sidecar import Sidecar
 
         engine = self.engine
-        self.sidecar = Sidecar.create(engine.client, labels=engine.labels, folder=engine.folder)
+        self.sidecar = Sidecar.create(
+            engine.client, labels=engine.labels, folder=engine.folder, way=way
+        )
         self.stack.callback(self.sidecar.remove)
-        self.link = self.sidecar.start()
+        self.way, self.link = way, self.sidecar.start()
         self.stack.callback(self.link.close)
-        families = "IPv4 and IPv6" if self.link.ipv6 else "IPv4 alone: this engine has no IPv6"
-        frames = "" if self.link.frames else "; this kernel does not record frames"
-        return f"Python {platform.python_version()} of this machine, {families}{frames}"
 
     def check_capture(self) -> str:
         """Whether a connection arrives here; the sidecar itself makes it."""
         from pytest_egress.engine import engine_errors
         from pytest_egress.errors import LinkError
-        from pytest_egress.sidecar import interpreter
 
         code = f"import socket; socket.create_connection({TRIED}, {SECONDS}).sendall(b'hello')"
         with engine_errors("run a program in the sidecar"):
             container = self.engine.client.containers.get(self.sidecar.id)
-            exit_code, output = container.exec_run([*interpreter(), "-c", code])
+            exit_code, output = container.exec_run([*self.way.python(), "-c", code])
         if exit_code:
             raise LinkError(f"a connection failed in the sidecar: {output!r}")
         ready, _, _ = select.select(self.link.tcp, [], [], SECONDS)

@@ -33,7 +33,7 @@ from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineErro
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.relay import shut
-from pytest_egress.sidecar import Sidecar
+from pytest_egress.sidecar import Sidecar, Way
 from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:
@@ -204,31 +204,34 @@ class Container:
             ImageError, LinkError, EngineError: Nothing is left behind.
         """
         try:
-            self._launch()
+            image = self._host.engine.image(self._plan.image)
+            self._serve(
+                self._host.engine.sidecar(lambda way: self._open_link(image, way), self.close)
+            )
+            self._start()
         except BaseException:
             self.close()
             raise
 
-    def _launch(self) -> None:
+    def _open_link(self, image: Any, way: Way) -> Link:
+        """Start the sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
-        image = self._host.engine.image(self._plan.image)
-        sidecar = self._create_sidecar(options)
+        sidecar = self._create_sidecar(options, way)
         with ThreadPoolExecutor(1) as pool:
             link = pool.submit(sidecar.start)
             try:
                 self._create(image, sidecar.id, options)
             finally:
                 opened = link.result()
-        self._serve(opened)
-        self._start()
+        return opened
 
-    def _create_sidecar(self, options: dict[str, Any]) -> Sidecar:
+    def _create_sidecar(self, options: dict[str, Any], way: Way) -> Sidecar:
         """Create the sidecar, with those of the options that are its own; they are taken out."""
         engine = self._host.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         with engine_errors("create the sidecar"):
             sidecar = Sidecar.create(
-                engine.client, labels=engine.labels, folder=engine.folder, link=engine.link, **mine
+                engine.client, labels=engine.labels, folder=engine.folder, way=way, **mine
             )
         self._cleanup.callback(sidecar.remove)
         self._cleanup.callback(close_link, sidecar)
@@ -561,16 +564,22 @@ class Guest(Container):
 
     def _open(self) -> dict[str, Any]:
         image = self._host.engine.image(self._plan.image)
-        sidecar = self._create_sidecar(dict(self._plan.options))
-        self._serve(sidecar.start())
+        sidecar, way = self._host.engine.sidecar(self._start_sidecar, self.close)
         self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
         self.network_mode = f"container:{sidecar.id}"
         env = trust.variables(image.attrs["Config"].get("Env") or [])
-        return {
+        found = {
             "network_mode": self.network_mode,
             "environment": trust.environment(env, self._plan.env),
-            "volumes": {self._folder(image, env): {"bind": trust.DIRECTORY, "mode": "ro"}},
         }
+        if way.image is None:  # or the engine may not see this machine's folders
+            found["volumes"] = {self._folder(image, env): {"bind": trust.DIRECTORY, "mode": "ro"}}
+        return found
+
+    def _start_sidecar(self, way: Way) -> tuple[Sidecar, Way]:
+        sidecar = self._create_sidecar(dict(self._plan.options), way)
+        self._serve(sidecar.start())
+        return sidecar, way
 
     def _folder(self, image: Any, env: dict[str, str]) -> str:
         """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import logging
 import os
-import shutil
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import docker.utils
 import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from pytest_egress.errors import EngineError, ImageError
+from pytest_egress.endpoint import describe, engine_address
+from pytest_egress.errors import EngineError, ImageError, LinkError
+from pytest_egress.folder import RunFolder, remove_folders
+from pytest_egress.sidecar import SidecarError, Way
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -26,16 +26,15 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
     from docker.models.images import Image
 
-    from pytest_egress.sidecar import LinkKind
-
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 LINKS: Final = ("auto", "descriptor", "stream")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
+IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
+SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 SESSION_LABEL: Final = "org.pytest-egress.session"
-FOLDER_PREFIX: Final = "pytest-egress-"
-LOCK_NAME: Final = "lock"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
@@ -49,24 +48,30 @@ class Engine:
         client: Makes the client; called once.
         session: Value of the label that every container of this run carries.
         link: One of `LINKS`; what the environment says where it is not given.
+        sidecar_image: The image whose Python runs the agent, instead of this process's own; likewise.
 
     Attributes:
         orphans: The containers of other runs, long gone, that were removed at the first contact.
     """
 
     def __init__(
-        self, client: Callable[[], DockerClient], session: str, link: str | None = None
+        self,
+        client: Callable[[], DockerClient],
+        session: str,
+        link: str | None = None,
+        sidecar_image: str | None = None,
     ) -> None:
-        self._make_client, self._link = client, link
+        self._make_client, self._link, self._sidecar_image = client, link, sidecar_image
+        self._lock = threading.Lock()
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
         self.orphans: list[str] = []
         self._kept: set[str] = set()
         self._watchdog: Watchdog | None = None
 
-    @property
-    def link(self) -> LinkKind:
-        """How a sidecar's sockets are reached.
+    @functools.cached_property
+    def ways(self) -> list[Way]:
+        """In which ways a sidecar may be had; the first is tried next, and was proved where it is the only one.
 
         Raises:
             EngineError: `PYTEST_EGRESS_LINK` has another value than "auto", "descriptor" or "stream".
@@ -74,15 +79,52 @@ class Engine:
         wanted = self._link or os.environ.get(LINK_VARIABLE) or "auto"
         if wanted not in LINKS:
             raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
-        return "stream" if wanted == "stream" else "descriptor"
+        image = self._sidecar_image or os.environ.get(IMAGE_VARIABLE)
+        first, last = ("descriptor", "stream") if wanted == "auto" else (wanted, wanted)
+        ways = [Way(first, image), Way(last, image or SIDECAR_IMAGE)]  # type: ignore[arg-type]  # of LINKS
+        return list(dict.fromkeys(ways))
+
+    def sidecar(self, attempt: Callable[[Way], T], undo: Callable[[], object]) -> T:
+        """Have a sidecar in the first way in which it is to be had.
+
+        Args:
+            attempt: Makes it.
+            undo: Removes what an attempt that failed has left.
+
+        Raises:
+            LinkError, ImageError: It is to be had in none.
+        """
+        reasons: list[str] = []
+        while True:
+            way = self.ways[0]
+            try:
+                if way.image is not None:
+                    self.image(way.image)
+                return attempt(way)
+            except SidecarError as error:
+                undo()
+                reasons.append(f"{error}")
+                if not self._has_another(way, reasons):
+                    raise LinkError("\nBefore that: ".join(reversed(reasons))) from None
+            except ImageError as error:
+                raise ImageError("\nIt is needed since: ".join([str(error), *reasons])) from None
+
+    def _has_another(self, way: Way, reasons: Sequence[str]) -> bool:
+        """Whether there is another way than this one, which failed; the choice holds for the run."""
+        with self._lock:
+            if self.ways[0] == way and len(self.ways) > 1:
+                del self.ways[0]
+                log.warning("%s So: %s", reasons[-1], self.ways[0])
+            return self.ways[0] != way
 
     @functools.cached_property
+    def _folder(self) -> RunFolder:
+        return RunFolder()
+
+    @property
     def folder(self) -> str:
         """A temporary folder of this run; it goes with it, however it ends."""
-        folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
-        self._lock = os.open(f"{folder}/{LOCK_NAME}", os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        return folder
+        return self._folder.path
 
     @functools.cached_property
     def client(self) -> DockerClient:
@@ -104,7 +146,7 @@ class Engine:
                 "Start one (`systemctl start docker`, Docker Desktop), or name another with "
                 "DOCKER_HOST; `docker info` shows whether it answers."
             ) from None
-        self._watchdog = Watchdog(self._label, engine_address(client), self.folder)
+        self._watchdog = Watchdog(self._label, describe(client), self.folder)
         self.orphans = remove_orphans(client)
         remove_folders()
         return client
@@ -216,10 +258,9 @@ class Engine:
         finally:
             if self._watchdog is not None:
                 self._watchdog.dismiss()
-            if "folder" in self.__dict__:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                os.close(self._lock)
-            for made in ("client", "folder"):  # it may be used again
+            if "_folder" in self.__dict__:
+                self._folder.remove()
+            for made in ("client", "_folder"):  # it may be used again
                 self.__dict__.pop(made, None)
 
     def _remove_all(self) -> None:
@@ -266,22 +307,6 @@ def remove_images(client: DockerClient, living: set[str | None]) -> None:
         if (image.get("Labels") or {}).get(SESSION_LABEL) not in living:
             with suppress(DockerException):
                 client.api.remove_image(image["Id"], force=True, noprune=True)
-
-
-def remove_folders() -> None:
-    """Remove the temporary folders of runs that are gone: nobody holds the lock in them (flock(2))."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        try:
-            lock = os.open(folder / LOCK_NAME, os.O_RDWR)
-        except OSError:  # not ours, or somebody else removes it
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its run goes on
-        finally:
-            os.close(lock)
 
 
 def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool:
@@ -341,18 +366,6 @@ def root_cause(error: BaseException) -> BaseException:
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     return error
-
-
-def engine_address(client: DockerClient | None = None) -> str:
-    """What docker-py connects to.
-
-    Args:
-        client: One that was made; without it, what the environment names.
-    """
-    if client is None:
-        return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    path = getattr(getattr(client.api, "_custom_adapter", None), "socket_path", None)
-    return f"unix://{path}" if path else str(client.api.base_url)  # docker-py hides the path
 
 
 def login(image: str) -> str:

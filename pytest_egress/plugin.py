@@ -159,12 +159,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--egress-link",
         metavar="auto|descriptor|stream",
-        help="How the sidecar of a container is reached: by its sockets' descriptors (default), "
-        "which takes an engine on this machine, or over one stream of the engine's API.",
+        help="How the sidecar of a container is reached: by its sockets' descriptors, which takes an "
+        "engine on this machine, or over one stream of the engine's API; auto (default) tries both.",
+    )
+    group.addoption(
+        "--egress-sidecar-image",
+        metavar="IMAGE",
+        help="An image with Python 3.10 or newer that sidecars run, instead of this machine's "
+        "Python, which is the default where the engine sees it.",
     )
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
+    parser.addini("egress_sidecar_image", "Default of --egress-sidecar-image.", default="")
     parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
 
 
@@ -209,6 +216,14 @@ def keep_option(config: pytest.Config) -> bool:
     except (pytest.UsageError, TypeError, ValueError) as error:  # by the version of pytest
         source = f"egress_keep in {config.inipath or '-o'}"
         raise pytest.UsageError(f"{source}: {error}; {valid}") from None
+
+
+def sidecar_image_option(config: pytest.Config) -> str | None:
+    """The value of --egress-sidecar-image, wherever it was set."""
+    given = config.getoption("egress_sidecar_image") or os.environ.get(
+        "PYTEST_EGRESS_SIDECAR_IMAGE"
+    )
+    return given or config.getini("egress_sidecar_image") or None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -397,11 +412,12 @@ def egress_ca() -> trustme.CA:
 def egress_docker_client() -> Iterator[docker.DockerClient]:
     """The `docker.DockerClient` that starts containers; override it to use another engine.
 
-    `docker.from_env()`, requested when the first container starts, closed at the end of the run.
+    That of DOCKER_HOST, or of the Docker context; requested when the first container starts, closed at the end of
+    the run.
     """
-    import docker
+    from pytest_egress.session import default_client
 
-    client = docker.from_env()
+    client = default_client()
     yield client
     client.close()
 
@@ -521,6 +537,7 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.keep: Final = keep_option(config)
         self.link: Final = chosen(config, "egress_link", LINKS)
+        self.sidecar_image: Final = sidecar_image_option(config)
         self.options: Final = Options(
             unrouted=chosen(config, "egress_unrouted", UNROUTED),
             dns=chosen(config, "egress_dns", NAMES),
@@ -542,6 +559,7 @@ class Run:
                 ca=lambda: self.fixture("egress_ca"),
                 defaults={"policy": self.options.unrouted, "dns": self.options.dns},
                 link=self.link,
+                sidecar_image=self.sidecar_image,
             )
         return self._session
 

@@ -35,9 +35,9 @@ CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
 
 def default_client() -> docker.DockerClient:
     """The client of the engine that the environment names."""
-    import docker
+    from pytest_egress.endpoint import make_client
 
-    return docker.from_env()
+    return make_client()
 
 
 def default_ca() -> trustme.CA:
@@ -74,6 +74,7 @@ class Session(Host):
         ca: Makes the CA; called when the first container starts.
         defaults: What holds outside of tests, as fields of a `Window`.
         link: How sidecars are reached, as `Engine` takes it.
+        sidecar_image: Whose Python they run, likewise.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Session(Host):
         ca: Callable[[], trustme.CA] = default_ca,
         defaults: Mapping[str, Any] = MappingProxyType({}),
         link: str | None = None,
+        sidecar_image: str | None = None,
     ) -> None:
         self._make_ca, self._defaults = ca, defaults
-        self.engine = Engine(client, uuid.uuid4().hex, link)
+        self.engine = Engine(client, uuid.uuid4().hex, link, sidecar_image)
         self.ledger = Ledger()
         self.ledger.routes_changed = self.revise
         self.scopes: list[Scoped] = []

@@ -1,7 +1,8 @@
 """The sidecar container: holds a target's network namespace and runs the agent in it.
 
-No image is pulled: it is empty directories, with this process's own Python mounted read-only. That,
-and the folder that the descriptor link needs, take an engine that sees this machine's files.
+As a rule no image is pulled: it is empty directories, with this process's own Python mounted read-only. That,
+and the folder that the descriptor link needs, take an engine that sees this machine's files; another one gets an
+image with a Python of its own, and the stream link.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import importlib.resources
 import importlib.util
 import marshal
 import os
+import platform
 import re
 import secrets
 import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 import docker
@@ -30,6 +32,7 @@ from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM
 from pytest_egress.archive import File, build_tar
 from pytest_egress.attach import Attachment, attach, connect
+from pytest_egress.endpoint import socket_of
 from pytest_egress.errors import LinkError
 from pytest_egress.link import DescriptorLink, Rendezvous
 from pytest_egress.stream import StreamLink
@@ -38,6 +41,35 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 AnyLink: TypeAlias = DescriptorLink | StreamLink
 LinkKind: TypeAlias = Literal["descriptor", "stream"]
+
+
+class Way(NamedTuple):
+    """How a sidecar is had.
+
+    Attributes:
+        link: How its sockets are reached.
+        image: Whose Python runs its agent: that of an image, or, with None, this process's own.
+    """
+
+    link: LinkKind = "descriptor"
+    image: str | None = None
+
+    def __str__(self) -> str:
+        python = self.image or f"this Python {platform.python_version()}"
+        return f"{self.link} link, sidecar with {python}"
+
+    def python(self) -> list[str]:
+        """How its Python is started, up to the program."""
+        program = "python3" if self.image is not None else _executable()
+        return [program, "-I", "-S", "-B"]  # isolated, without site-packages, writing no cache
+
+
+DESCRIPTOR: Final = Way()
+
+
+class SidecarError(LinkError):
+    """A sidecar is not to be had in this way; in another it may be."""
+
 
 START_SECONDS = 30.0
 """How long a started sidecar may take until its sockets are here: far more than it needs."""
@@ -76,14 +108,14 @@ class Sidecar:
     """
 
     def __init__(
-        self, client: docker.DockerClient, hostname: str, folder: str | None, link: LinkKind
+        self, client: docker.DockerClient, hostname: str, folder: str | None, way: Way
     ) -> None:
         self.id = ""
         self.name = f"pytest-egress-sidecar-{secrets.token_hex(6)}"
         self.link: AnyLink | None = None
         self._api = client.api
-        self._hostname = hostname
-        self._rendezvous = Rendezvous(folder) if link == "descriptor" else None
+        self._hostname, self._way = hostname, way
+        self._rendezvous = Rendezvous(folder) if way.link == "descriptor" else None
         self._output: _Output | None = None
         self._attachment: Attachment | None = None
 
@@ -98,7 +130,7 @@ class Sidecar:
         labels: Mapping[str, str] | None = None,
         folder: str | None = None,
         after_create: Callable[[str], None] | None = None,
-        link: LinkKind = "descriptor",
+        way: Way = DESCRIPTOR,
     ) -> Sidecar:
         """Create the container, ready to start. A target can be created as soon as this returns.
 
@@ -110,20 +142,21 @@ class Sidecar:
             labels: The container's labels.
             folder: Where temporary files go.
             after_create: Called with the container's id as soon as it exists.
-            link: How the namespace's sockets are reached: by their descriptors, or over one attach.
+            way: Its link, and whose Python it runs; an image must be on the engine.
 
         Raises:
-            LinkError: The engine does not share this machine's files, or refuses the container.
+            SidecarError: The engine does not share this machine's files, or refuses the container.
+            LinkError: This machine does not run Linux.
         """
         if sys.platform != "linux":
-            raise LinkError(_not_shared(client, f"this machine runs {sys.platform}, not Linux"))
-        sidecar = cls(client, hostname or secrets.token_hex(6), folder, link)
+            raise LinkError(f"this machine runs {sys.platform}; tests run on Linux alone")
+        sidecar = cls(client, hostname or secrets.token_hex(6), folder, way)
         try:
             sidecar._create(domainname, extra_hosts or {}, labels or {})
             if after_create is not None:
                 after_create(sidecar.id)
-            sidecar._api.put_archive(sidecar.id, "/", agent_archive(link))
-            if link == "stream":
+            sidecar._api.put_archive(sidecar.id, "/", agent_archive(way.link))
+            if way.link == "stream":
                 sidecar._attachment = _attach(client.api, sidecar.id)
             else:
                 sidecar._output = _Output(client, sidecar.id)
@@ -137,6 +170,7 @@ class Sidecar:
 
         Raises:
             LinkError: The sidecar gave up or was silent; the text says why. It has been removed.
+            SidecarError: It did not come as far as to capture.
         """
         try:
             with _engine_errors(self._api):
@@ -170,15 +204,12 @@ class Sidecar:
         names = f"{self._hostname}.{domainname} {self._hostname}" if domainname else self._hostname
         hosts = {names: ADDRESS4, **extra_hosts}
         config: dict[str, Any] = {
-            "image": ensure_image(self._api),
-            "command": [*interpreter(), "-c", _BOOT, *self._arguments()],
+            **self._program(),
             "stdin_open": self._rendezvous is None,
             "name": self.name,
             "hostname": self._hostname,
             "domainname": domainname,
             "labels": dict(labels),
-            # The loader's cache of library paths is not mounted.
-            "environment": {"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"},
         }
         with _engine_errors(self._api):
             try:
@@ -204,16 +235,33 @@ class Sidecar:
             dns_opt=["ndots:1"],
             extra_hosts=hosts,
             sysctls=sysctls,
-            mounts=[*_python_mounts(), *self._link_mounts()],
+            mounts=[*self._python_mounts(), *self._link_mounts()],
         )
         created: dict[str, Any] = self._api.create_container(host_config=host_config, **config)
         return created
+
+    def _program(self) -> dict[str, Any]:
+        """Image, program and environment."""
+        program = [*self._way.python(), "-c", _BOOT, *self._arguments()]
+        if self._way.image is not None:
+            # Whatever the image says of user and entry point: the agent needs its capability.
+            own = {"image": self._way.image, "user": "0:0", "working_dir": "/"}
+            return {**own, "entrypoint": program}
+        return {
+            "image": ensure_image(self._api),
+            "command": program,
+            # The loader's cache of library paths is not mounted.
+            "environment": {"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"},
+        }
 
     def _arguments(self) -> list[str]:
         """Of the agent."""
         if self._rendezvous is None:
             return [STREAM]
         return [LINK_FOLDER, self._rendezvous.nonce]
+
+    def _python_mounts(self) -> list[Mount]:
+        return [] if self._way.image is not None else _python_mounts()
 
     def _link_mounts(self) -> list[Mount]:
         rendezvous = self._rendezvous
@@ -229,7 +277,7 @@ class Sidecar:
         try:
             link.start(START_SECONDS)
         except EOFError:
-            raise LinkError(self._ended(quoted(link.words()))) from None
+            raise SidecarError(self._ended(quoted(link.words()))) from None
         except TimeoutError:
             raise LinkError(_silent(quoted(link.words()))) from None
         return link
@@ -247,7 +295,7 @@ class Sidecar:
             if self._rendezvous.socket.fileno() in ready:
                 return self._rendezvous.accept()
             if self._output.fileno() in ready and not self._output.read_some():
-                raise LinkError(self._last_words())
+                raise SidecarError(self._last_words())
         raise LinkError(_silent(quoted(self._output.text())))
 
     def _last_words(self) -> str:
@@ -256,14 +304,15 @@ class Sidecar:
             ANOTHER_HOST,
             NO_UNIX_SOCKET,
         ):
-            return _not_shared(self._api, found[2])
+            return _not_shared(found[2])
         return self._ended(quoted(self._output.text()))
 
     def _ended(self, wrote: str) -> str:
-        return (
-            f"The sidecar ended before it sent its sockets{self._exit_code()}. "
-            f"It runs this process's Python, {_executable()}. {wrote}"
-        )
+        python = f"this process's Python, {_executable()}"
+        if self._way.image is not None:
+            python = f"python3 of the image {self._way.image!r}"
+        code = self._exit_code()
+        return f"The sidecar ended before it sent its sockets{code}. It runs {python}. {wrote}"
 
     def _exit_code(self) -> str:
         """The exit code in brackets, unless the engine has removed the container already."""
@@ -324,9 +373,7 @@ def _silent(wrote: str) -> str:
 
 def _attach(api: docker.APIClient, container: str) -> Attachment:
     """Its three standard streams, by a connection of our own to the client's engine."""
-    path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
-    address = f"unix://{path}" if path else str(api.base_url)  # docker-py hides the path
-    sock = connect(address, api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
+    sock = connect(socket_of(api), api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
     query = urlencode({"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
     return attach(sock, f"/v{api.api_version}/containers/{container}/attach?{query}")
 
@@ -382,11 +429,6 @@ def _executable() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def interpreter() -> list[str]:
-    """How this Python is started in a sidecar, up to the program."""
-    return [_executable(), "-I", "-S", "-B"]  # isolated, without site-packages, writing no cache
-
-
 def _python_mounts() -> list[Mount]:
     """What the interpreter needs, each at its own path, without what another one contains."""
     executable = os.path.dirname(_executable())
@@ -413,23 +455,15 @@ def _ipv6_settings() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _engine_errors(api: docker.APIClient) -> Iterator[None]:
-    """Turn what the engine says about the sidecar into a LinkError that says what to do."""
+    """Turn what the engine says about the sidecar into a SidecarError that says what to do."""
     try:
         yield
     except APIError as error:
         said = error.explanation or str(error)
         if _NOT_SHARED.search(said):
-            raise LinkError(_not_shared(api, said)) from error
-        raise LinkError(f"The engine at {api.base_url} refuses the sidecar: {said}") from error
+            raise SidecarError(_not_shared(said)) from error
+        raise SidecarError(f"The engine refuses the sidecar: {said}") from error
 
 
-def _not_shared(client: docker.DockerClient | docker.APIClient, reason: str) -> str:
-    host = os.environ.get("DOCKER_HOST")
-    shown = f"DOCKER_HOST is {host!r}" if host else "DOCKER_HOST is not set"
-    api = client.api if isinstance(client, docker.DockerClient) else client
-    return (
-        f"The engine at {api.base_url} does not share this machine's files ({reason}). The sidecar "
-        "hands over its sockets through a folder of this machine, which Docker Desktop and remote "
-        "engines cannot see as it is. Run the tests against a Docker Engine on this machine: "
-        f"`docker context ls` lists those that are known, and {shown}."
-    )
+def _not_shared(reason: str) -> str:
+    return f"The engine does not share this machine's files ({reason})."

@@ -32,14 +32,14 @@ class Watchdog:
 
     Args:
         label: Of the run's containers and images, `name=value`.
-        address: The engine's, as docker-py takes it.
+        engine: What `endpoint.describe` says of the engine.
         folder: The run's temporary folder.
     """
 
-    def __init__(self, label: str, address: str, folder: str) -> None:
+    def __init__(self, label: str, engine: str, folder: str) -> None:
         # A session of its own: what ends the run's process group must not end it.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", WAIT, label, address, folder],
+            [sys.executable, "-I", "-S", "-c", WAIT, label, engine, folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -70,16 +70,16 @@ def _close_in_children(process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Remove everything of a run that has been killed."""
-    import docker
+    from pytest_egress.endpoint import another_client
+    from pytest_egress.folder import remove_folders
 
-    label, address, folder = sys.argv[1:]
+    label, engine, folder = sys.argv[1:]
     shutil.rmtree(folder, ignore_errors=True)
-    plain = address.startswith(("unix://", "http://"))
-    client = docker.DockerClient(base_url=address) if plain else docker.from_env()
-    with contextlib.closing(client):
+    with contextlib.closing(another_client(engine)) as client:
         for _ in range(LOOKS):
             remove_labelled(client, label)
             time.sleep(LOOK_SECONDS)
+    remove_folders()  # an ssh connection's own
 
 
 def remove_labelled(client: object, label: str) -> None:

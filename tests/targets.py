@@ -14,7 +14,7 @@ import docker
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from pytest_egress.sidecar import AnyLink, LinkKind, Sidecar
+from pytest_egress.sidecar import AnyLink, LinkKind, Sidecar, Way
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 
@@ -106,7 +106,7 @@ def captured_namespace(
     client: docker.DockerClient, kind: LinkKind = "descriptor"
 ) -> Iterator[tuple[Sidecar, AnyLink]]:
     """A sidecar of its own and its link, both gone at the end."""
-    sidecar = Sidecar.create(client, link=kind)
+    sidecar = Sidecar.create(client, way=Way(kind))
     try:
         link = sidecar.start()
         try:

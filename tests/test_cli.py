@@ -22,8 +22,8 @@ def test_doctor_tries_what_a_test_needs_and_says_so(capsys: pytest.CaptureFixtur
     assert re.fullmatch(
         r"ok      engine: \S+, API \S+, kernel \S+, at unix://\S+  \(T ms\)", lines[0]
     )
-    assert lines[1].startswith("ok      sidecar: Python ")
-    assert lines[1].endswith(" of this machine, IPv4 and IPv6  (T ms)")
+    assert lines[1].startswith("ok      sidecar: descriptor link, sidecar with this Python ")
+    assert lines[1].endswith(", IPv4 and IPv6  (T ms)")
     assert lines[2:] == [
         "ok      capture: a connection to 203.0.113.9:443 arrived here and nowhere else  (T ms)",
         "Everything that a test needs is there.",

@@ -887,27 +887,30 @@ def test_an_engine_that_is_reached_over_tcp_alone_will_do(
 
 
 @pytest.mark.parametrize(
-    ("given", "variable", "link"),
+    ("given", "variable", "links"),
     [
-        (None, None, "descriptor"),
-        (None, "auto", "descriptor"),
-        (None, "stream", "stream"),
-        ("stream", "descriptor", "stream"),
+        (None, None, ["descriptor", "stream"]),
+        (None, "auto", ["descriptor", "stream"]),
+        (None, "stream", ["stream", "stream"]),
+        ("stream", "descriptor", ["stream", "stream"]),
+        ("descriptor", None, ["descriptor", "descriptor"]),
     ],
 )
 def test_the_link_is_what_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, variable: str | None, link: str
+    monkeypatch: pytest.MonkeyPatch, given: str | None, variable: str | None, links: list[str]
 ) -> None:
     monkeypatch.delenv("PYTEST_EGRESS_LINK", raising=False)
     if variable is not None:
         monkeypatch.setenv("PYTEST_EGRESS_LINK", variable)
-    assert Engine(docker.from_env, "session", given).link == link
+    ways = Engine(docker.from_env, "session", given).ways
+    assert [way.link for way in ways] == links
+    assert [way.image for way in ways] == [None, "python:3.13-slim"]
 
 
 def test_another_value_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_EGRESS_LINK", "rope")
     with pytest.raises(EngineError) as caught:
-        _ = Engine(docker.from_env, "session").link
+        _ = Engine(docker.from_env, "session").ways
     assert str(caught.value) == "PYTEST_EGRESS_LINK=rope: it takes auto, descriptor, stream"
 
 
