@@ -28,7 +28,7 @@ import pytest_egress.trust as trust
 from pytest_egress.archive import File, build_tar
 from pytest_egress.declarations import SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container
-from pytest_egress.engine import Engine, engine_errors, explanation
+from pytest_egress.engine import Engine, check_runtime, engine_errors, explanation
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
@@ -608,6 +608,7 @@ class Guest(Container):
             raise ValueError(
                 f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
             )
+        check_runtime(container)
         self._docker = container
         image = container.image
         assert image is not None

@@ -36,6 +36,8 @@ IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 SESSION_LABEL: Final = "org.pytest-egress.session"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
+SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
+PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
 )
@@ -67,6 +69,7 @@ class Engine:
         self._label: Final = f"{SESSION_LABEL}={session}"
         self.orphans: list[str] = []
         self._kept: set[str] = set()
+        self._name = ""
         self._watchdog: Watchdog | None = None
 
     @functools.cached_property
@@ -133,23 +136,16 @@ class Engine:
         Raises:
             EngineError: Nothing answers.
         """
-        client: DockerClient | None = None
-        try:
-            client = self._make_client()
-            client.ping()
-        except (DockerException, requests.exceptions.RequestException) as error:
-            address = engine_address(client)
-            if client is not None:
-                client.close()
-            raise EngineError(
-                f"no Docker engine answers at {address}: {root_cause(error)}\n"
-                "Start one (`systemctl start docker`, Docker Desktop), or name another with "
-                "DOCKER_HOST; `docker info` shows whether it answers."
-            ) from None
+        client, self._name = contact(self._make_client)
         self._watchdog = Watchdog(self._label, describe(client), self.folder)
         self.orphans = remove_orphans(client)
         remove_folders()
         return client
+
+    @property
+    def summary(self) -> str:
+        """What was contacted, and the way in which sidecars are had; "" where nothing was."""
+        return f"{self._name}, {self.ways[0]}" if self._name else ""
 
     def image(self, name: str) -> Image:
         """The image, pulled when the engine does not have it.
@@ -159,13 +155,13 @@ class Engine:
         """
         with suppress(ImageNotFound), engine_errors(f"look up the image {name!r}"):
             return self.client.images.get(name)
-        log.info("pulling %s", name)
         repository, tag = split_image(name)
         try:
+            progress = PullProgress(name)
             for step in self.client.api.pull(repository, tag=tag, stream=True, decode=True):
-                log.debug("%s: %s %s", name, step.get("status", ""), step.get("progress", ""))
                 if "error" in step:
                     raise APIError(step["error"])
+                progress.take(step)
             return self.client.images.get(name)
         except (APIError, requests.exceptions.RequestException) as error:
             raise ImageError(
@@ -188,7 +184,13 @@ class Engine:
         named = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
         options = {"use_config_proxy": False} | options | {"labels": {**named, **self.labels}}
         with engine_errors(f"create a container of {name!r}"):
-            return self.client.containers.create(str(image.id), **options)
+            container = self.client.containers.create(str(image.id), **options)
+        try:
+            check_runtime(container)
+        except EngineError:
+            self.remove(container)
+            raise
+        return container
 
     def container(self, name: str) -> DockerContainer:
         """A container by its name or id (`GET /containers/{id}/json`).
@@ -273,6 +275,77 @@ class Engine:
             for image in self.client.images.list(filters={"label": self._label}):
                 self.remove_image(image)
         self.client.close()
+
+
+class PullProgress:
+    """Tells a log of what is downloaded (`POST /images/create`), as soon as it begins and every few seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._layers: dict[str, tuple[int, int]] = {}  # bytes that have come, and in all
+        self._next = 0.0
+        log.info("pulling %s", name)
+
+    def take(self, step: Mapping[str, Any]) -> None:
+        """The next event of the engine's."""
+        detail = step.get("progressDetail") or {}
+        if step.get("status") == "Downloading" and "total" in detail:
+            self._layers[step["id"]] = detail["current"], detail["total"]
+        elif step.get("id") in self._layers and step.get("status") == "Download complete":
+            _, total = self._layers[step["id"]]
+            self._layers[step["id"]] = total, total
+        else:
+            return
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PROGRESS_SECONDS
+            come, whole = (
+                sum(numbers) / 1e6 for numbers in zip(*self._layers.values(), strict=True)
+            )
+            log.info("pulling %s: %.1f of %.1f MB", self._name, come, whole)
+
+
+def contact(make_client: Callable[[], DockerClient]) -> tuple[DockerClient, str]:
+    """The client of an engine that has answered, and what it is: `GET /version`.
+
+    Raises:
+        EngineError: Nothing answers.
+    """
+    client: DockerClient | None = None
+    try:
+        client = make_client()
+        said = client.version()
+    except (DockerException, requests.exceptions.RequestException) as error:
+        address = engine_address(client)
+        if client is not None:
+            client.close()
+        raise EngineError(
+            f"no Docker engine answers at {address}: {root_cause(error)}\n"
+            "Start one (`systemctl start docker`, Docker Desktop), or name another with "
+            "DOCKER_HOST; `docker info` shows whether it answers."
+        ) from None
+    parts = [part["Name"] for part in said.get("Components") or ()]
+    kind = "Podman" if any("Podman" in part for part in parts) else "Docker"
+    if said.get("Os") != "linux":
+        client.close()
+        raise EngineError(
+            f"the engine at {engine_address(client)} runs containers of {said.get('Os')}: what captures is "
+            "Linux's own. Switch it to Linux containers."
+        )
+    return client, f"{kind} {said['Version']} at {engine_address(client)}"
+
+
+def check_runtime(container: DockerContainer) -> None:
+    """Refuse a container whose runtime gives it a network stack of its own, which no sidecar shares.
+
+    Raises:
+        EngineError: It is gVisor's or Kata's (google/gvisor#7168).
+    """
+    runtime = container.attrs.get("HostConfig", {}).get("Runtime") or ""
+    if any(word in runtime.lower() for word in SEPARATE_RUNTIMES):
+        raise EngineError(
+            f"the runtime {runtime!r} is refused: it gives each container a network stack of its own, so that a "
+            'sidecar cannot see what another one sends. Test the image with runtime="runc".'
+        )
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:

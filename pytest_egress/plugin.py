@@ -409,15 +409,13 @@ def egress_ca() -> trustme.CA:
 
 
 @pytest.fixture(scope="session")
-def egress_docker_client() -> Iterator[docker.DockerClient]:
+def egress_docker_client(request: pytest.FixtureRequest) -> Iterator[docker.DockerClient]:
     """The `docker.DockerClient` that starts containers; override it to use another engine.
 
     That of DOCKER_HOST, or of the Docker context; requested when the first container starts, closed at the end of
     the run.
     """
-    from pytest_egress.session import default_client
-
-    client = default_client()
+    client = request.config.stash[RUN].engine_client()
     yield client
     client.close()
 
@@ -438,6 +436,11 @@ def open_egress(
         yield egress
     finally:
         egress.close(keep=run.keep and request.node.stash.get(FAILED, False))
+
+
+def uses_egress(item: pytest.Item) -> bool:
+    """Whether it is known to use egress before it is set up."""
+    return not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 # While tests run.
@@ -544,6 +547,9 @@ class Run:
         )
         self.request: pytest.FixtureRequest | None = None  # of session_egress
         self.outside: list[str] = []
+        self.engines: list[str] = []  # those that were used
+        self._announced = ""
+        self._client: docker.DockerClient | None = None  # of the header, not yet taken
         self._prompts = Prompts()
         self._session: Session | None = None
 
@@ -563,6 +569,13 @@ class Run:
             )
         return self._session
 
+    def engine_client(self) -> docker.DockerClient:
+        """That of the header, or a new one."""
+        from pytest_egress.session import default_client
+
+        client, self._client = self._client, None
+        return client or default_client()
+
     def fixture(self, name: str) -> Any:
         """The value of a session fixture that users may override; `close` comes before its end."""
         assert self.request is not None, "an Egress comes from session_egress"
@@ -578,11 +591,14 @@ class Run:
             for egress in reversed(session.scopes.copy()):
                 egress.close(keep=self.keep and failed)
             session.close()
+            self.engines += [session.engine.summary] if session.engine.summary else []
             self.outside += session.outside()
 
     def pytest_unconfigure(self) -> None:
         """Close what an interrupted run left open."""
         self.close()
+        if self._client is not None:
+            self._client.close()
 
     # Windows and verdicts.
 
@@ -602,7 +618,7 @@ class Run:
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Open the window of a test that uses egress, before its first fixture."""
         forget(item)
-        if not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        if uses_egress(item):
             self.case(item)
         try:
             yield
@@ -688,21 +704,42 @@ class Run:
         said += [*(["keeps containers of failed tests"] if self.keep else [])]
         return f"egress: {', '.join(said)}" if said else None
 
+    def pytest_report_collectionfinish(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> str | None:
+        """Say which engine the environment names, where a test uses one; the end says what the header did not."""
+        if config.getoption("collectonly") or not any(map(uses_egress, items)):
+            return None
+        from pytest_egress.engine import contact
+        from pytest_egress.errors import EngineError
+
+        try:
+            self._client, name = contact(self.engine_client)
+        except EngineError:
+            return None  # which a test will say, unless a fixture of the user's names another one
+        self._announced = f"{name}, {self.session().engine.ways[0]}"
+        return f"egress: {self._announced}"
+
     # After the last fixture's teardown, inside the wrapper of pytest-xdist that sends workeroutput.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Hand the controller of pytest-xdist what fell outside in this worker."""
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["egress"] = self.outside
+            session.config.workeroutput["egress engines"] = self.engines
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take what a worker of pytest-xdist hands over."""
         output = getattr(node, "workeroutput", {})  # absent when the worker crashed
         self.outside += [f"[{node.gateway.id}] {line}" for line in output.get("egress", ())]
+        self.engines += output.get("egress engines", ())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """List it."""
+        """List it, and the engines that the header could not name."""
+        if terminalreporter.verbosity >= 0:
+            for engine in sorted({*self.engines} - {self._announced}):
+                terminalreporter.write_line(f"egress: {engine}")
         if self.outside:
             terminalreporter.section("egress: traffic outside of any test")
             terminalreporter.write_line("\n".join(self.outside))

@@ -33,7 +33,9 @@ class PrivateEngine:
         cert_path: What DOCKER_CERT_PATH takes: `ca.pem`, `cert.pem` and `key.pem`.
     """
 
-    def __init__(self, folder: Path, tls: bool, hidden: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, tls: bool, hidden: Sequence[str], options: Sequence[str]
+    ) -> None:
         self.folder = folder
         self.address = f"unix://{folder}/docker.sock"
         self.cert_path = folder / "certificates"
@@ -49,12 +51,9 @@ class PrivateEngine:
             *("--containerd-namespace", name, "--containerd-plugins-namespace", f"{name}-plugins"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{name}"),
             # Without one of its own, or with "none", it would take the other engine's docker0, or remove it.
-            *(
-                f"--bridge={self._bridge}",
-                "--iptables=false",
-                "--ip6tables=false",
-                "--ip-forward=false",
-            ),
+            *(f"--bridge={self._bridge}", "--ip-forward=false"),
+            *("--iptables=false", "--ip6tables=false"),
+            *options,
         ]
         if tls:
             self.tls_address = f"tcp://127.0.0.1:{free_port()}"
@@ -173,7 +172,7 @@ class PrivateEngine:
 
 @contextlib.contextmanager
 def private_engine(
-    folder: Path, tls: bool = False, hidden: Sequence[str] = ()
+    folder: Path, tls: bool = False, hidden: Sequence[str] = (), options: Sequence[str] = ()
 ) -> Iterator[PrivateEngine]:
     """A Docker engine of its own, in a folder below *folder* that goes with it.
 
@@ -181,8 +180,11 @@ def private_engine(
         folder: One whose path is short: a socket's has at most 107 bytes.
         tls: Whether it also listens on loopback, to clients that show a certificate.
         hidden: Folders of this machine that it does not see, as if it ran on another one.
+        options: More of dockerd's.
     """
-    engine = PrivateEngine(Path(tempfile.mkdtemp(prefix="engine-", dir=folder)), tls, hidden)
+    engine = PrivateEngine(
+        Path(tempfile.mkdtemp(prefix="engine-", dir=folder)), tls, hidden, options
+    )
     try:
         engine.start()
         yield engine

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import stat
@@ -14,8 +15,10 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import docker
@@ -24,6 +27,7 @@ import pytest
 from pytest_egress import Egress, EngineError, ImageError, LinkError, Response
 from pytest_egress.archive import File, build_tar
 from pytest_egress.endpoint import SshClient, engine_address, engine_parameters, make_client
+from pytest_egress.engine import Engine, contact
 from pytest_egress.session import Session
 from pytest_egress.sidecar import Way
 from pytest_egress.ssh import dial_command
@@ -106,7 +110,9 @@ def remote(
     engine_client: docker.DockerClient, python_image: str, go_image: str
 ) -> Iterator[PrivateEngine]:
     """An engine that does not see the folder for temporary files: as far as that goes, another machine's."""
-    with private_engine(Path("/var/tmp"), tls=True, hidden=[tempfile.gettempdir()]) as engine:
+    hidden = [tempfile.gettempdir()]
+    options = [f"--add-runtime=runsc={shutil.which('runc')}"]  # by its name, as far as that goes
+    with private_engine(Path("/var/tmp"), tls=True, hidden=hidden, options=options) as engine:
         for image in (python_image, go_image):
             engine.load(engine_client, image)
         yield engine
@@ -143,13 +149,18 @@ def ssh_host(
             "/", build_tar({"/root/.ssh/authorized_keys": public}, ["/root/.ssh"])
         )
         container.start()
-        container.reload()
-        port = int(container.attrs["NetworkSettings"]["Ports"]["22/tcp"][0]["HostPort"])
+        port = published_port(container, "22/tcp")
         wait_for_banner(port)
         write_ssh(folder, key)
         yield f"ssh://root@127.0.0.1:{port}/run/engine.sock", folder
     finally:
         container.remove(force=True, v=True)
+
+
+def published_port(container: Any, port: str) -> int:
+    """Where a port of a running container is on loopback."""
+    container.reload()
+    return int(container.attrs["NetworkSettings"]["Ports"][port][0]["HostPort"])
 
 
 def wait_for_banner(port: int) -> None:
@@ -185,7 +196,9 @@ def by_ssh(ssh_host: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
 
 def ssh_programs(address: str) -> list[str]:
     """The connections to an address that this machine has."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "args"], check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "args"], check=True, capture_output=True, text=True
+    )
     wanted = f" -p {urlsplit(address).port} "
     return [line for line in listed.stdout.splitlines() if wanted in line]
 
@@ -271,6 +284,7 @@ def test_a_killed_run_leaves_nothing_on_an_engine_behind_ssh(
     monkeypatch.setenv("PYTEST_EGRESS_SIDECAR_IMAGE", python_image)
     code = f"""
 import time
+import uuid
 from pytest_egress import Egress
 with Egress() as egress:
     egress.start({python_image!r}, entrypoint=["sleep", "600"])
@@ -485,3 +499,63 @@ def test_an_image_without_python_is_named(bare_image: str) -> None:
     for text in (latest, before):
         assert text.startswith("The engine refuses the sidecar: ")
         assert '"python3": executable file not found' in text
+
+
+def test_an_image_is_pulled_once_and_the_log_tells_how_far_it_is(
+    engine_client: docker.DockerClient, remote: PrivateEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = engine_client.containers.run(
+        require_image(engine_client, "registry"), ports={"5000/tcp": ("127.0.0.1", 0)}, detach=True
+    )
+    engine = Engine(remote.client, uuid.uuid4().hex)
+    try:
+        repository = f"127.0.0.1:{published_port(registry, '5000/tcp')}/blob"
+        content = build_tar({"/blob": os.urandom(3_000_000)})
+        engine_client.api.import_image_from_data(content, repository=repository, tag="latest")
+        push(engine_client, repository)
+        with caplog.at_level(logging.INFO):
+            pulled = engine.image(repository)
+            assert engine.image(repository).id == pulled.id
+        remote.client().images.remove(repository)
+    finally:
+        engine.close()
+        registry.remove(force=True, v=True)
+    first, *told = [record.getMessage() for record in caplog.records]
+    assert first == f"pulling {repository}"
+    assert told
+    assert all(re.fullmatch(rf"pulling {repository}: \d\.\d of 3\.0 MB", line) for line in told)
+
+
+def push(client: docker.DockerClient, repository: str) -> None:
+    """Move an image into a registry that may still be starting."""
+    try:
+        deadline = time.monotonic() + SECONDS
+        while "error" in (said := client.images.push(repository)):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.1)
+    finally:
+        client.images.remove(repository)
+
+
+# What is refused.
+
+
+def test_a_runtime_with_a_network_stack_of_its_own_is_refused(
+    remote: PrivateEngine, python_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_EGRESS_SIDECAR_IMAGE", python_image)
+    with (
+        pytest.raises(EngineError, match="the runtime 'runsc' is refused: it gives each container"),
+        Egress(session=Session(client=remote.client)) as egress,
+    ):
+        egress.run("pytest-egress-test/go", ["a.test"], runtime="runsc")
+    assert containers_of(remote) == []
+
+
+def test_an_engine_of_windows_containers_is_refused() -> None:
+    class Windows(docker.DockerClient):
+        def version(self, *_: object, **__: object) -> dict[str, Any]:
+            return {"Os": "windows", "Version": "27.0"}
+
+    with pytest.raises(EngineError, match=r"the engine at unix://\S+ runs containers of windows"):
+        contact(Windows)
