@@ -7,7 +7,9 @@ the target before its first instruction.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -25,6 +27,8 @@ import requests.exceptions
 from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
 import pytest_egress.trust as trust
+from pytest_egress.agent.addresses import ADDRESS4
+from pytest_egress.answers import NO_ADDRESS, NameAnswer
 from pytest_egress.archive import File, build_tar
 from pytest_egress.declarations import SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container
@@ -33,7 +37,7 @@ from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineErro
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.relay import shut
-from pytest_egress.sidecar import Sidecar, Way
+from pytest_egress.sidecar import NAMESERVER, Sidecar, Way
 from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:
@@ -50,9 +54,14 @@ UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
 DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
-DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
 # Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
+# Podman writes no resolv.conf for the network "none".
+RESOLVER: Final = build_tar(
+    {"/etc/resolv.conf": f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
+)
+PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
+DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +182,7 @@ class Container:
         id: The engine's.
         gateway: What answers its connections.
         hints: Why its clients may not trust the CA, as sentences.
-        hosts: The names in its own /etc/hosts.
+        hosts: The names in its own /etc/hosts, and what DNS says of them.
     """
 
     def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
@@ -189,9 +198,8 @@ class Container:
         self._log_tail = ""
         self._directory = trust.DIRECTORY
         self.hints: list[str] = []
-        self.hosts: Final = frozenset(
-            name.lower() for line in plan.options.get("extra_hosts") or () for name in line.split()
-        )
+        self._hostname: Final = plan.options.get("hostname") or secrets.token_hex(6)
+        self.hosts: Final = hosts_of({**plan.options, "hostname": self._hostname})
         self._docker: DockerContainer
         self.gateway: Gateway
 
@@ -229,6 +237,7 @@ class Container:
         """Create the sidecar, with those of the options that are its own; they are taken out."""
         engine = self._host.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
+        mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
             sidecar = Sidecar.create(
                 engine.client, labels=engine.labels, folder=engine.folder, way=way, **mine
@@ -254,12 +263,18 @@ class Container:
             environment=trust.environment(env, self._plan.env, self._directory),
             network_mode=f"container:{sidecar}",
             stdin_open=self._plan.input is not None,
-            log_config=LOG,
+            **self._engine_options(),
             **options,
         )
         self._cleanup.callback(self._remove)
         if filled is image:
             self._fill(self._docker, image, env)
+
+    def _engine_options(self) -> dict[str, Any]:
+        """What the engine is told of every target; Podman's would not share the sidecar's host name."""
+        if self._host.engine.is_podman:
+            return {"log_config": PODMAN_LOG, "hostname": self._hostname}
+        return {"log_config": LOG}
 
     def _filled_image(self, image: Any, env: dict[str, str], options: dict[str, Any]) -> Any:
         """The image with the CA and the files in: nothing can be put under a root that is read-only."""
@@ -276,7 +291,7 @@ class Container:
 
     def _fill(self, container: DockerContainer, image: Any, env: dict[str, str]) -> None:
         """Put the CA and the files in, and nothing into a mount that is not the container's own."""
-        foreign = trust.foreign_mounts(container)
+        engine, foreign = self._host.engine, trust.foreign_mounts(container)
         roots = self._roots(container, image, env, foreign)
         authority = self._host.authority
         archive = trust.trust_tar(
@@ -288,6 +303,8 @@ class Container:
         )
         trust.put(container, archive, "the CA")
         self.hints = trust.defeated(env, self._plan.env, roots.extended())
+        if engine.is_podman:
+            trust.put(container, RESOLVER, "resolv.conf")
         if self._plan.files is not None:
             trust.put(container, self._plan.files, "files=")
 
@@ -614,6 +631,26 @@ class Guest(Container):
         assert image is not None
         env = trust.variables(image.attrs["Config"].get("Env") or [])
         self._fill(container, image, env)
+
+
+def hosts_of(options: Mapping[str, Any]) -> dict[str, NameAnswer]:
+    """The names that a container's options give addresses to: its own, and `extra_hosts`."""
+    host, domain = options["hostname"], options.get("domainname")
+    lines = {host: ADDRESS4, **(options.get("extra_hosts") or {})}
+    if domain:
+        lines[f"{host}.{domain}"] = ADDRESS4
+    return {
+        name.lower(): host_answer(address)
+        for line, address in lines.items()
+        for name in line.split()
+    }
+
+
+def host_answer(address: str) -> NameAnswer:
+    """What DNS says of such a name; nothing where only the engine knows its address ("host-gateway")."""
+    with contextlib.suppress(ValueError):
+        return NameAnswer(addresses=(str(ipaddress.ip_address(address)),))
+    return NO_ADDRESS
 
 
 def close_link(sidecar: Sidecar) -> None:

@@ -36,6 +36,7 @@ IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 SESSION_LABEL: Final = "org.pytest-egress.session"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
+PODMAN: Final = "Podman"
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
 PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 ORPHAN_SECONDS: Final = (
@@ -146,6 +147,11 @@ class Engine:
     def summary(self) -> str:
         """What was contacted, and the way in which sidecars are had; "" where nothing was."""
         return f"{self._name}, {self.ways[0]}" if self._name else ""
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether the engine that was contacted is Podman."""
+        return self._name.startswith(PODMAN)
 
     def image(self, name: str) -> Image:
         """The image, pulled when the engine does not have it.
@@ -324,7 +330,7 @@ def contact(make_client: Callable[[], DockerClient]) -> tuple[DockerClient, str]
             "DOCKER_HOST; `docker info` shows whether it answers."
         ) from None
     parts = [part["Name"] for part in said.get("Components") or ()]
-    kind = "Podman" if any("Podman" in part for part in parts) else "Docker"
+    kind = PODMAN if any(PODMAN in part for part in parts) else "Docker"
     if said.get("Os") != "linux":
         client.close()
         raise EngineError(

@@ -10,10 +10,10 @@ import socket
 import ssl
 import threading
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_egress.answers import NO_ADDRESS, NO_SUCH_NAME
+from pytest_egress.answers import NO_SUCH_NAME, NameAnswer
 from pytest_egress.dns import Resolver
 from pytest_egress.exchange import DnsQuery, Entry, Outcome
 from pytest_egress.ledger import Ledger, Place
@@ -78,8 +78,8 @@ class Site(Protocol):
         ...
 
     @property
-    def hosts(self) -> Collection[str]:
-        """The names in its own /etc/hosts, normalised."""
+    def hosts(self) -> Mapping[str, NameAnswer]:
+        """The names that are in its /etc/hosts, or were to be, normalised, with their addresses."""
         ...
 
     @property
@@ -171,7 +171,7 @@ class Hub:
         if route is not None:
             return route.answer()
         if name in self.site.hosts:  # or its other family would be ours
-            return NO_ADDRESS
+            return self.site.hosts[name]
         strict = place.window.dns == "strict" and not is_named(place.tables, name)
         return NO_SUCH_NAME if strict else None
 

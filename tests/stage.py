@@ -8,8 +8,9 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import dns.message
@@ -17,6 +18,7 @@ import h11
 import pytest
 import trustme
 
+from pytest_egress.answers import NameAnswer
 from pytest_egress.authority import Authority
 from pytest_egress.declarations import CHECKS
 from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
@@ -49,7 +51,7 @@ class Stage:
 
     name = "target"
     hints: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
+    hosts: Mapping[str, NameAnswer] = MappingProxyType({})
 
     def __init__(self, ca: trustme.CA, link: LoopbackLink | None = None) -> None:
         destinations = [(a, p) for a in (ADDRESS, FIRST, SECOND) for p in PORTS]

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from pytest_egress import dispatch
-from pytest_egress.answers import forward, sequence
+from pytest_egress.answers import NameAnswer, forward, sequence
 from pytest_egress.connection import Connection
 from pytest_egress.exchange import (
     DnsQuery,
@@ -871,9 +871,11 @@ def test_a_name_without_addresses_has_an_empty_answer(stage: Stage) -> None:
 
 
 def test_a_name_of_the_targets_own_hosts_file_has_no_other_address(stage: Stage) -> None:
-    stage.hosts = ("db.internal",)
+    stage.hosts = {"db.internal": NameAnswer(addresses=("192.0.2.7",))}
     reply = stage.query("DB.internal", "AAAA")
     assert (reply.rcode(), reply.answer) == (0, [])
+    ((address,),) = stage.query("db.internal").answer
+    assert str(address) == "192.0.2.7"
     assert stage.query("api.test", "AAAA").answer != []
 
 
