@@ -271,10 +271,15 @@ class Container:
             self._fill(self._docker, image, env)
 
     def _engine_options(self) -> dict[str, Any]:
-        """What the engine is told of every target; Podman's would not share the sidecar's host name."""
-        if self._host.engine.is_podman:
-            return {"log_config": PODMAN_LOG, "hostname": self._hostname}
-        return {"log_config": LOG}
+        """What the engine is told of every target."""
+        log = PODMAN_LOG if self._host.engine.is_podman else LOG
+        return {"log_config": log, **self._names()}
+
+    def _names(self) -> dict[str, Any]:
+        """Host and domain name, which Podman gives each container of its own, and Docker the sidecar alone."""
+        if not self._host.engine.is_podman:
+            return {}
+        return {"hostname": self._hostname, "domainname": self._plan.options.get("domainname")}
 
     def _filled_image(self, image: Any, env: dict[str, str], options: dict[str, Any]) -> Any:
         """The image with the CA and the files in: nothing can be put under a root that is read-only."""
@@ -588,6 +593,7 @@ class Guest(Container):
         found = {
             "network_mode": self.network_mode,
             "environment": trust.environment(env, self._plan.env),
+            **self._names(),
         }
         if way.image is None:  # or the engine may not see this machine's folders
             found["volumes"] = {self._folder(image, env): {"bind": trust.DIRECTORY, "mode": "ro"}}

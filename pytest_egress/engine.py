@@ -33,6 +33,9 @@ T = TypeVar("T")
 LINKS: Final = ("auto", "descriptor", "stream")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
+FORCED: Final = (
+    "\nThe descriptor link needs them; --egress-link=auto takes the stream link where they are not."
+)
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 SESSION_LABEL: Final = "org.pytest-egress.session"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
@@ -109,7 +112,8 @@ class Engine:
                 undo()
                 reasons.append(f"{error}")
                 if not self._has_another(way, reasons):
-                    raise LinkError("\nBefore that: ".join(reversed(reasons))) from None
+                    help = FORCED if way.link == "descriptor" else ""
+                    raise LinkError("\nBefore that: ".join(reversed(reasons)) + help) from None
             except ImageError as error:
                 raise ImageError("\nIt is needed since: ".join([str(error), *reasons])) from None
 

@@ -708,7 +708,8 @@ class Run:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> str | None:
         """Say which engine the environment names, where a test uses one; the end says what the header did not."""
-        if config.getoption("collectonly") or not any(map(uses_egress, items)):
+        quiet = config.getoption("verbose") < 0 or config.getoption("collectonly")
+        if quiet or not any(map(uses_egress, items)):
             return None
         from pytest_egress.engine import contact
         from pytest_egress.errors import EngineError

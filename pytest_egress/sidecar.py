@@ -156,10 +156,11 @@ class Sidecar:
             if after_create is not None:
                 after_create(sidecar.id)
             sidecar._api.put_archive(sidecar.id, "/", agent_archive(way.link))
-            if way.link == "stream":
-                sidecar._attachment = _attach(client.api, sidecar.id)
-            else:
-                sidecar._output = _Output(client, sidecar.id)
+            with _engine_errors(client.api):  # Podman starts the program as far as that fails
+                if way.link == "stream":
+                    sidecar._attachment = _attach(client.api, sidecar.id)
+                else:
+                    sidecar._output = _Output(client, sidecar.id)
         except BaseException:
             sidecar.remove()
             raise
@@ -192,7 +193,8 @@ class Sidecar:
         except NotFound:
             pass
         except APIError as error:
-            if error.status_code != 409:  # 409: already being removed
+            # 409: already being removed. Podman keeps it for a target that is somebody else's.
+            if error.status_code != 409 and "dependent containers" not in str(error):
                 raise
 
     # ---------------------------------------------------------------- creating

@@ -70,6 +70,12 @@ def java_home_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def python_image(engine_client: docker.DockerClient) -> str:
+    """The image with a Python for sidecars."""
+    return require_image(engine_client, "python")
+
+
+@pytest.fixture(scope="session")
 def go_image(engine_client: docker.DockerClient) -> str:
     """The image with a static program and nothing else."""
     return require_image(engine_client, "go")

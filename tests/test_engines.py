@@ -100,12 +100,6 @@ def no_engine_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def python_image(engine_client: docker.DockerClient) -> str:
-    """The image with a Python for sidecars."""
-    return require_image(engine_client, "python")
-
-
-@pytest.fixture(scope="module")
 def remote(
     engine_client: docker.DockerClient, python_image: str, go_image: str
 ) -> Iterator[PrivateEngine]:
