@@ -404,7 +404,7 @@ def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool
         return False
     if any(KEPT in name for name in names):
         return kept
-    mode = str(container["HostConfig"]["NetworkMode"])
+    mode = str((container.get("HostConfig") or {}).get("NetworkMode"))  # Podman does not tell
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there
     # A sidecar, or what an image is made from: those that run end by themselves.
