@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -40,12 +41,15 @@ class PrivateEngine:
         self._process: subprocess.Popen[bytes] | None = None
         name = f"pytest-egress-engine-{uuid.uuid4().hex[:8]}"
         self._cgroup = CGROUPS / name
+        self._bridge = f"egress{name[-8:]}"
         self._command = [
             *("dockerd", "--host", self.address, "--pidfile", f"{folder}/pid"),
             *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
             *("--containerd-namespace", name, "--containerd-plugins-namespace", f"{name}-plugins"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{name}"),
-            *("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"),
+            # With "none" it would remove docker0, which is the machine's engine's; without any, take it.
+            *("--bridge", self._bridge, "--ip-forward=false"),
+            *("--iptables=false", "--ip6tables=false"),
         ]
         if tls:
             self.tls_address = f"tcp://127.0.0.1:{free_port()}"
@@ -53,6 +57,10 @@ class PrivateEngine:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        if not Path("/sys/class/net", self._bridge).exists():
+            address = f"203.0.113.{8 * random.randrange(32) + 1}/29"
+            ip("link", "add", self._bridge, "type", "bridge")
+            ip("address", "add", address, "dev", self._bridge)
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -103,6 +111,8 @@ class PrivateEngine:
         finally:
             self._open.close()
             self._remove_cgroup()
+            if Path("/sys/class/net", self._bridge).exists():
+                ip("link", "delete", self._bridge)
             for mount in reversed(mounts_below(self.folder)):
                 subprocess.run(["umount", "--lazy", mount], check=True)
             shutil.rmtree(self.folder)
@@ -167,6 +177,10 @@ def private_engine(folder: Path, tls: bool = False) -> Iterator[PrivateEngine]:
         yield engine
     finally:
         engine.remove()
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
 
 
 def free_port() -> int:
