@@ -26,6 +26,7 @@ from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
 import pytest_egress.trust as trust
 from pytest_egress.archive import File, build_tar
+from pytest_egress.clock import monotonic
 from pytest_egress.declarations import SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container
 from pytest_egress.engine import Engine, engine_errors, explanation
@@ -302,7 +303,7 @@ class Container:
 
     def _start(self) -> None:
         standard_input = self._attach_input() if self._plan.input is not None else None
-        self._started = time.monotonic()
+        self._started = monotonic()
         try:
             with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
                 self._docker.start()
@@ -402,7 +403,7 @@ class Container:
             command: A list of arguments, or a string that is split.
             options: As docker-py's `exec_run` takes them: `user`, `workdir`, `environment`.
         """
-        began = time.monotonic()
+        began = monotonic()
         with engine_errors(f"run {command!r} in {self.name}"):
             code, streams = self._docker.exec_run(command, demux=True, **options)  # type: ignore[arg-type]
         stdout, stderr = cast("tuple[bytes | None, bytes | None]", streams)
@@ -411,7 +412,7 @@ class Container:
             exit_code=code or 0,
             stdout_bytes=stdout or b"",
             stderr_bytes=stderr or b"",
-            duration=time.monotonic() - began,
+            duration=monotonic() - began,
         )
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
@@ -424,7 +425,7 @@ class Container:
             ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
         """
         code = self._wait_for_exit(timeout)
-        duration = time.monotonic() - self._started
+        duration = monotonic() - self._started
         self.settle()
         self._host.ledger.wait_for(lambda: not self.gateway.connections, DRAIN_SECONDS)
         with engine_errors(f"read the log of {self.name}"):

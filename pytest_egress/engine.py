@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import docker.utils
 import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
+from pytest_egress.clock import wall
 from pytest_egress.errors import EngineError, ImageError
 from pytest_egress.watchdog import Watchdog
 
@@ -300,7 +300,7 @@ def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there
     # A sidecar, or what an image is made from: those that run end by themselves.
-    old: bool = time.time() - container["Created"] > ORPHAN_SECONDS  # noqa: TID251 - the engine's clock
+    old: bool = wall() - container["Created"] > ORPHAN_SECONDS
     return old and container["State"] != "running"
 
 

@@ -17,7 +17,6 @@ import socket
 import struct
 import tempfile
 import threading
-import time
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +26,7 @@ from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
 from pytest_egress.agent.dialled import original_destination as original_destination
 from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS
 from pytest_egress.agent.nftables import LISTENERS
+from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -201,12 +201,12 @@ class DescriptorLink:
         Raises:
             OSError: As from any connection: refused, timed out; or the sidecar has ended.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         failures: list[OSError] = []
         for family, address in self._addresses():
             sock = self._take(family)
             try:
-                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                sock.settimeout(max(deadline - monotonic(), 0.001))
                 sock.connect((address, port))
             except OSError as error:
                 sock.close()

@@ -11,12 +11,13 @@ import contextlib
 import dataclasses
 import os
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+
+from pytest_egress.clock import monotonic
 
 if TYPE_CHECKING:
     import docker
@@ -390,6 +391,9 @@ def egress_ca() -> trustme.CA:
     """The `trustme.CA` that every leaf certificate is issued from; override it to use your own."""
     import trustme
 
+    from pytest_egress.authority import see_real_dates
+
+    see_real_dates()
     return trustme.CA()
 
 
@@ -809,7 +813,7 @@ class Prompts:
         """Wait for standard input; it is this debugger's until it acts upon a line."""
         with self._changed:
             while self._reader not in (None, pdb):
-                if (left := self._free_at - time.monotonic()) <= 0:
+                if (left := self._free_at - monotonic()) <= 0:
                     break
                 self._changed.wait(min(left, MAX_SECONDS))
             self._reader, self._free_at = pdb, float("inf")
@@ -820,7 +824,7 @@ class Prompts:
     def _acting(self, pdb: Any) -> Iterator[None]:
         """Let another prompt take over while it acts; not at once, or they would alternate."""
         with self._changed:
-            self._free_at = time.monotonic() + STDIN_SECONDS
+            self._free_at = monotonic() + STDIN_SECONDS
             self._changed.notify_all()
         try:
             yield

@@ -13,7 +13,6 @@ import errno
 import os
 import socket
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -46,6 +45,7 @@ from pytest_egress.agent.mux import (
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
 from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FRAMES, STREAM, UNKNOWN
 from pytest_egress.attach import Attachment
+from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -223,7 +223,7 @@ class StreamLink:
         self._dials: dict[int, tuple[Future[None], socket.socket]] = {}
         self._flushes: dict[int, Flush] = {}  # by stream, until its FIN
         self._marks: dict[int, Flush] = {}  # likewise, until its datagram
-        self._pinged, self._answered = time.monotonic(), True
+        self._pinged, self._answered = monotonic(), True
         self._over = self._closed = self._ended = False
         self._deadline: float | None = None
         self._reason = "it has ended"
@@ -394,7 +394,7 @@ class StreamLink:
 
     def _beat(self, heard: bool) -> None:
         """Ask whether the sidecar lives; its silence counts only where this process was awake to hear it."""
-        now = time.monotonic()
+        now = monotonic()
         if self._deadline is not None:
             self._over = self._over or now >= self._deadline
         elif self._answered:
@@ -546,7 +546,7 @@ class StreamLink:
 
     def _say_goodbye(self) -> None:
         """Drop what goes on, and end when the sidecar has heard of it."""
-        self._deadline = time.monotonic() + GOODBYE_SECONDS
+        self._deadline = monotonic() + GOODBYE_SECONDS
         self._pump.close()
         for stream in (*self._dials, *self._flushes):
             self._mux.reset(stream)

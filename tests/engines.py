@@ -118,6 +118,9 @@ class PrivateEngine:
             shutil.rmtree(self.folder)
 
     def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as sock:  # docker-py would leave its own open
+            if sock.connect_ex(f"{self.folder}/docker.sock"):
+                return False
         with contextlib.closing(docker.DockerClient(base_url=self.address, version="1.41")) as each:
             try:
                 return bool(each.ping())

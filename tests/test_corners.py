@@ -15,6 +15,7 @@ import trustme  # noqa: F401
 
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
 import pytest_egress.egress  # noqa: F401
+from pytest_egress.clock import wall
 from pytest_egress.engine import SESSION_LABEL
 from tests.stage import eventually
 from tests.test_death import containers
@@ -609,6 +610,96 @@ def test_a_handler_sees_the_frozen_clock_and_requests_are_answered_under_it(run_
             assert curl("https://other.test/") != "2099-01-02"
         """,
         "-Wignore",
+    ).assert_outcomes(passed=1)
+
+
+FREEZES: Final = {
+    "freezegun": "from freezegun import freeze_time as freeze",
+    "time-machine": "from time_machine import travel as freeze",
+}
+
+
+@pytest.mark.parametrize("day", ["1999-12-31", "2099-01-02"])
+@pytest.mark.parametrize("name", FREEZES)
+@pytest.mark.parametrize("before", ["", "import trustme", "import pytest_egress.authority"])
+def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
+    run_real: Run, before: str, name: str, day: str
+) -> None:
+    run_real(
+        f"""
+        import datetime
+        {before}
+        {FREEZES[name]}
+        @pytest.fixture(scope="session", autouse=True)
+        def frozen():
+            freezes = freeze({day!r})
+            freezes.start()
+            yield freezes
+            freezes.stop()
+        def test_a(frozen, egress, curl):
+            egress.intercept_https("*.test", lambda request: str(datetime.date.today()))
+            assert curl("https://a.test/") == curl("https://a_b.test/") == {day!r}
+            assert abs(egress.ledger[0].started - {wall()}) < 600
+        def test_b(frozen, egress, curl):
+            frozen.stop()
+            egress.intercept_https("*.test", lambda request: str(datetime.date.today()))
+            assert curl("https://b.test/") == curl("https://c_d.test/") > "2026"
+            frozen.start()
+        """,
+        "-Wignore",
+    ).assert_outcomes(passed=2)
+
+
+def test_certificates_that_freezegun_has_spoilt_are_told_of(run: Run) -> None:
+    result = run(
+        """
+        import trustme
+        from freezegun import freeze_time
+        from pytest_egress.session import Session
+        def test_a():
+            with freeze_time("2020-01-01"), pytest.raises(TypeError):
+                trustme.CA()
+            Session().authority
+        """,
+        subprocess=True,
+    )
+    lines_of(result, "*put `import trustme; trustme.CA()` into conftest.py.")
+
+
+@pytest.mark.parametrize("name", FREEZES)
+def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
+    run_real: Run, name: str
+) -> None:
+    run_real(
+        f"""
+        import asyncio
+        from pytest_egress import asgi, log_line
+        from pytest_egress.errors import CallError, ContainerTimeoutError
+        {FREEZES[name]}
+        async def app(scope, receive, send):
+            if scope["type"] == "http":
+                await asyncio.sleep(0.1)
+                await send({{"type": "http.response.start", "status": 200}})
+                await send({{"type": "http.response.body", "body": b"slow"}})
+        async def handler(request):
+            await asyncio.sleep(0.1)
+            return "slow"
+        @freeze("2020-01-02")
+        def test_a(egress, image, curl):
+            never = egress.intercept_https("never.test", optional=True)
+            route = egress.intercept_https("a.test", handler)
+            egress.intercept_https("b.test", asgi(app))
+            assert curl("https://a.test/") == curl("https://b.test/") == "slow"
+            assert egress.exchanges[0].duration >= 0.1
+            with pytest.raises(CallError): never.wait_for_call(timeout=0.1)
+            with pytest.raises(ContainerTimeoutError):
+                egress.run(image, ["sleep", "infinity"], timeout=0.5)
+            with pytest.raises(ContainerTimeoutError):
+                egress.start(image, ["sleep", "infinity"], wait=log_line("never"), timeout=0.5)
+            assert egress.run(image, ["sleep", "0.5"]).duration >= 0.5
+        """,
+        "-Wignore",
+        "--timeout=60",
     ).assert_outcomes(passed=1)
 
 
