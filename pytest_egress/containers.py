@@ -393,6 +393,7 @@ class Container:
     def log_tail(self) -> str:
         """The last lines of its log, also after it has been removed; "" where there are none."""
         with contextlib.suppress(EngineError, docker.errors.DockerException, AttributeError):
+            self._host.engine.check_owner()
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
 
@@ -512,11 +513,13 @@ class Container:
         return logs
 
     def close(self, keep: bool = False) -> None:
-        """Undo every step of the start, the last first.
+        """Undo every step of the start, the last first; a forked child undoes nothing of its parent's.
 
         Args:
             keep: Leave the target itself (`--egress-keep`), without its sidecar.
         """
+        if self._host.engine.inherited:
+            return
         self._keep = keep
         self.log_tail()
         self._cleanup.close()

@@ -335,6 +335,7 @@ class Egress:
         return container
 
     def _launch(self, checked: Plan) -> Container:
+        self.session.engine.check_owner()
         container = Container(self.session, self.session.name(checked.image), checked, self)
         self.session.containers.append(container)
         if self.scope != "test":
@@ -448,6 +449,7 @@ class Egress:
         """
         options = {"hostname": hostname, "domainname": domainname, "extra_hosts": extra_hosts}
         checked = plan(image, None, env=env, files=None, input=None, own={}, docker_options=options)
+        self.session.engine.check_owner()
         guest = Guest(self.session, self.session.name(image), checked, self)
         self.session.containers.append(guest)
         created_with = guest.open()
@@ -541,11 +543,13 @@ class Egress:
     # Its end.
 
     def close(self, keep: bool = False) -> None:
-        """Remove its containers; calling it again does nothing.
+        """Remove its containers; calling it again does nothing, and neither does a forked child.
 
         Args:
             keep: Leave the targets, stopped, for a look at them.
         """
+        if self.session.engine.inherited:
+            return
         for container in reversed(self.containers):
             container.close(keep)
         self.containers.clear()
@@ -565,6 +569,8 @@ class Egress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.session.engine.inherited:
+            return
         window = self._window or Window()
         try:
             self.session.close_window(window)

@@ -63,6 +63,24 @@ class Engine:
         self.orphans: list[str] = []
         self._kept: set[str] = set()
         self._watchdog: Watchdog | None = None
+        self._owner: Final = os.getpid()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a forked child of the one whose run it is: nothing of it is the child's to end."""
+        return os.getpid() != self._owner
+
+    def check_owner(self) -> None:
+        """Refuse to act for a forked child.
+
+        Raises:
+            EngineError: This is one.
+        """
+        if self.inherited:
+            raise EngineError(
+                f"process {os.getpid()} is a fork of {self._owner}, to which this run's containers belong: "
+                "start them there, and end the child with os._exit()"
+            )
 
     @property
     def link(self) -> LinkKind:

@@ -512,9 +512,15 @@ class Case:
             yield "egress keeps", "\n".join([*lines, f"to remove: {removal}"])
 
 
+def case_of(item: pytest.Item) -> Case | None:
+    """The run of a test that is to be judged here: no forked child judges, or ends, its parent's."""
+    case = item.stash.get(CASE, None)
+    return None if case is None or case.session.engine.inherited else case
+
+
 def end_failed(item: pytest.Item, own: BaseException) -> None:
     """End the window of a test that has failed by itself, in set-up or call."""
-    if (case := item.stash.get(CASE, None)) is not None:
+    if (case := case_of(item)) is not None:
         case.close(own)
         case.explain(own)
 
@@ -579,6 +585,7 @@ class Run:
             for marker in closest(item, "egress"):
                 options = dataclasses.replace(options, **marker.kwargs)
             session = self.session()
+            session.engine.check_owner()
             window = session.open_window(policy=options.unrouted, dns=options.dns)
             item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
@@ -613,7 +620,7 @@ class Run:
         except BaseException as own:
             end_failed(item, own)
             raise
-        if (case := item.stash.get(CASE, None)) is None:
+        if (case := case_of(item)) is None:
             return
         case.close()
         case.check_exit()
@@ -625,7 +632,7 @@ class Run:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
         """Close the window of a test without a call phase (--setup-only)."""
-        if (case := item.stash.get(CASE, None)) is not None:
+        if (case := case_of(item)) is not None:
             case.close()
         yield
 
@@ -635,7 +642,7 @@ class Run:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
         """Show a verdict as its text, and what led to a failure as sections."""
-        case, brief = item.stash.get(CASE, None), not item.config.getoption("fulltrace", False)
+        case, brief = case_of(item), not item.config.getoption("fulltrace", False)
         if case is None or call.when == "teardown":
             return (yield)
         if brief:

@@ -212,7 +212,9 @@ class Session(Host):
         return self._between[-1]
 
     def close(self) -> None:
-        """Remove all that is left; calling it again does nothing."""
+        """Remove all that is left; calling it again does nothing, and neither does a forked child."""
+        if self.engine.inherited:
+            return
         for egress in reversed(self.scopes.copy()):
             egress.close()
         self.engine.close()

@@ -560,6 +560,56 @@ def test_a_child_of_multiprocessing_disturbs_neither_the_link_nor_the_watchdog(
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("place", ["test", "with", "fixture"])
+def test_a_forked_child_that_falls_out_of_its_test_ends_nothing_of_its_parent(
+    run_real: Run, place: str
+) -> None:
+    result = run_real(
+        f"""
+        import os
+        def fork(where):
+            if where == {place!r}:
+                if (child := os.fork()) == 0: raise AssertionError("of the child")
+                os.waitpid(child, 0)
+        @pytest.fixture(scope="module")
+        def forking(shop): fork("fixture")
+        def test_a(egress, image, curl, forking):
+            egress.intercept_https("a.test", {{"n": 1}})
+            with egress.start(image, ["sleep", "infinity"]) as own:
+                fork("with")
+                assert own.exec(["true"]).exit_code == 0
+            fork("test")
+            assert curl("https://a.test/") == '{{"n": 1}}'
+            assert os.path.isdir(egress.session.engine.folder)
+            assert egress.session.engine._watchdog._process.poll() is None
+        def test_b(egress, curl):
+            egress.intercept_https("b.test", {{"n": 2}})
+            assert curl("https://b.test/") == '{{"n": 2}}'
+        """,
+        "-Wignore",
+    )
+    result.assert_outcomes(passed=2)
+    lines_of(result, "*AssertionError: of the child", "*EngineError: process * is a fork of *")
+
+
+def test_a_forked_child_that_falls_out_of_an_egress_ends_nothing_of_its_parent(
+    pytester: pytest.Pytester, bare_image: str
+) -> None:
+    script = pytester.makepyfile(
+        script=f"""
+        import os, warnings
+        from pytest_egress import Egress
+        warnings.simplefilter("ignore")
+        with Egress() as egress:
+            own = egress.start({bare_image!r}, ["sleep", "infinity"])
+            if (child := os.fork()) == 0: raise AssertionError("of the child")
+            assert os.waitpid(child, 0)[1]
+            assert own.exec(["true"]).exit_code == 0
+        """
+    )
+    assert pytester.runpython(script).ret == 0
+
+
 def test_a_time_out_by_thread_ends_the_run_and_the_watchdog_removes_its_containers(
     run_real: Run, pytester: pytest.Pytester, engine_client: docker.DockerClient
 ) -> None:
