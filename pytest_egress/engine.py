@@ -49,15 +49,20 @@ class Engine:
         client: Makes the client; called once.
         session: Value of the label that every container of this run carries.
         link: One of `LINKS`; what the environment says where it is not given.
+        address: Where it is, as DOCKER_HOST has it; what the environment says where it is not given.
 
     Attributes:
         orphans: The containers of other runs, long gone, that were removed at the first contact.
     """
 
     def __init__(
-        self, client: Callable[[], DockerClient], session: str, link: str | None = None
+        self,
+        client: Callable[[], DockerClient],
+        session: str,
+        link: str | None = None,
+        address: str | None = None,
     ) -> None:
-        self._make_client, self._link = client, link
+        self._make_client, self._link, self._address = client, link, address
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
         self.orphans: list[str] = []
@@ -114,7 +119,7 @@ class Engine:
             client = self._make_client()
             client.ping()
         except (DockerException, requests.exceptions.RequestException) as error:
-            address = engine_address(client)
+            address = (client is None and self._address) or engine_address(client)
             if client is not None:
                 client.close()
             raise EngineError(
@@ -145,7 +150,8 @@ class Engine:
             return self.client.images.get(name)
         except (APIError, requests.exceptions.RequestException) as error:
             raise ImageError(
-                f"the image {name!r} is not on the engine and cannot be pulled: "
+                f"the image {name!r} is not on the engine at {engine_address(self.client)} "
+                "and cannot be pulled: "
                 f"{explanation(error)}\n"
                 "Check the name (`docker images` lists what is there), "
                 f"build it (`docker build -t {name} .`), "
@@ -359,6 +365,15 @@ def root_cause(error: BaseException) -> BaseException:
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     return error
+
+
+def named(address: str | None) -> dict[str, str]:
+    """The environment, with the engine at an address as the one that it names.
+
+    Args:
+        address: As DOCKER_HOST has it.
+    """
+    return {**os.environ, **({"DOCKER_HOST": address} if address else {})}
 
 
 def engine_address(client: DockerClient | None = None) -> str:

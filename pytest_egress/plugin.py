@@ -163,9 +163,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="How the sidecar of a container is reached: by its sockets' descriptors (default), "
         "which takes an engine on this machine, or over one stream of the engine's API.",
     )
+    group.addoption(
+        "--egress-engines",
+        metavar="ADDRESS,...",
+        help="Engines, each as DOCKER_HOST has it: worker gwN of pytest-xdist takes number N, "
+        "from the start again where there are fewer; without workers it is the first.",
+    )
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
+    parser.addini("egress_engines", "Default of --egress-engines.", type="linelist", default=[])
     parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
 
 
@@ -186,6 +193,39 @@ def chosen(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
     if value not in accepted:
         raise pytest.UsageError(f"{source}: it takes {', '.join(accepted[:-1])} or {accepted[-1]}")
     return value
+
+
+ENGINE_SCHEMES: Final = ("unix", "tcp", "ssh", "http", "https")
+
+
+def engine_addresses(config: pytest.Config) -> list[str]:
+    """The addresses of the engines, wherever they were set; none is the environment's own.
+
+    Raises:
+        pytest.UsageError: One is no address of an engine.
+    """
+    if text := config.getoption("egress_engines"):
+        source = "--egress-engines"
+    elif text := os.environ.get("PYTEST_EGRESS_ENGINES"):
+        source = "PYTEST_EGRESS_ENGINES in the environment"
+    else:
+        text = "\n".join(config.getini("egress_engines"))
+        source = f"egress_engines in {config.inipath or '-o'}"
+    addresses = str(text).replace(",", " ").split()
+    for address in addresses:
+        scheme, _, rest = address.partition("://")
+        if scheme not in ENGINE_SCHEMES or not rest:
+            raise pytest.UsageError(
+                f"{source}: {address!r} is no address of an engine; it takes what DOCKER_HOST does, "
+                "unix:///run/docker.sock or tcp://192.0.2.1:2376, several with commas between them"
+            )
+    return addresses
+
+
+def worker_number(config: pytest.Config) -> int:
+    """Which worker of pytest-xdist this process is: 0 where it is none."""
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "gw0")
+    return int(worker.removeprefix("gw"))
 
 
 TRUE: Final = ("1", "true", "yes", "on")
@@ -398,14 +438,15 @@ def egress_ca() -> trustme.CA:
 
 
 @pytest.fixture(scope="session")
-def egress_docker_client() -> Iterator[docker.DockerClient]:
+def egress_docker_client(pytestconfig: pytest.Config) -> Iterator[docker.DockerClient]:
     """The `docker.DockerClient` that starts containers; override it to use another engine.
 
-    `docker.from_env()`, requested when the first container starts, closed at the end of the run.
+    That of the engine which egress_engines gives this worker, or else `docker.from_env()`; requested when the first
+    container starts, closed at the end of the run.
     """
-    import docker
+    from pytest_egress.session import default_client
 
-    client = docker.from_env()
+    client = default_client(pytestconfig.stash[RUN].engine)
     yield client
     client.close()
 
@@ -531,6 +572,10 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.keep: Final = keep_option(config)
         self.link: Final = chosen(config, "egress_link", LINKS)
+        self.engines: Final = engine_addresses(config)
+        self.engine: Final = (
+            self.engines[worker_number(config) % len(self.engines)] if self.engines else None
+        )
         self.options: Final = Options(
             unrouted=chosen(config, "egress_unrouted", UNROUTED),
             dns=chosen(config, "egress_dns", NAMES),
@@ -552,6 +597,7 @@ class Run:
                 ca=lambda: self.fixture("egress_ca"),
                 defaults={"policy": self.options.unrouted, "dns": self.options.dns},
                 link=self.link,
+                address=self.engine,
             )
         return self._session
 
@@ -678,6 +724,7 @@ class Run:
             for name in ("unrouted", "dns")
             if getattr(self.options, name) != getattr(default, name)
         ]
+        said += [f"engines={', '.join(self.engines)}"] if self.engines else []
         said += [*(["keeps containers of failed tests"] if self.keep else [])]
         return f"egress: {', '.join(said)}" if said else None
 

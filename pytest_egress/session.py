@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from pytest_egress.authority import Authority, see_real_dates
 from pytest_egress.connection import where_stands
 from pytest_egress.containers import Container, Host
-from pytest_egress.engine import Engine
+from pytest_egress.engine import Engine, named
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import Activity, Ledger, Place, Window
 from pytest_egress.report import fold, outcome_text, route_line
@@ -33,11 +33,15 @@ DRAIN_SECONDS: Final = 5.0  # for requests that have begun when a test ends
 CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
 
 
-def default_client() -> docker.DockerClient:
-    """The client of the engine that the environment names."""
+def default_client(address: str | None = None) -> docker.DockerClient:
+    """The client of an engine, by default of the one that the environment names.
+
+    Args:
+        address: As DOCKER_HOST has it; what else the environment says holds for it too.
+    """
     import docker
 
-    return docker.from_env()
+    return docker.from_env(environment=named(address))
 
 
 def default_ca() -> trustme.CA:
@@ -74,6 +78,7 @@ class Session(Host):
         ca: Makes the CA; called when the first container starts.
         defaults: What holds outside of tests, as fields of a `Window`.
         link: How sidecars are reached, as `Engine` takes it.
+        address: The engine's, where a setting names one: for errors.
     """
 
     def __init__(
@@ -83,9 +88,10 @@ class Session(Host):
         ca: Callable[[], trustme.CA] = default_ca,
         defaults: Mapping[str, Any] = MappingProxyType({}),
         link: str | None = None,
+        address: str | None = None,
     ) -> None:
         self._make_ca, self._defaults = ca, defaults
-        self.engine = Engine(client, uuid.uuid4().hex, link)
+        self.engine = Engine(client, uuid.uuid4().hex, link, address)
         self.ledger = Ledger()
         self.ledger.routes_changed = self.revise
         self.scopes: list[Scoped] = []

@@ -74,8 +74,10 @@ def main() -> None:
 
     label, address, folder = sys.argv[1:]
     shutil.rmtree(folder, ignore_errors=True)
-    plain = address.startswith(("unix://", "http://"))
-    client = docker.DockerClient(base_url=address) if plain else docker.from_env()
+    if address.startswith(("unix://", "http://")):
+        client = docker.DockerClient(base_url=address)
+    else:  # the environment says with which certificate
+        client = docker.from_env(environment={**os.environ, "DOCKER_HOST": address})
     with contextlib.closing(client):
         for _ in range(LOOKS):
             remove_labelled(client, label)

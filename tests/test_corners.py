@@ -669,11 +669,10 @@ FREEZES: Final = {
 }
 
 
-@pytest.mark.parametrize("day", ["1999-12-31", "2099-01-02"])
 @pytest.mark.parametrize("name", FREEZES)
-@pytest.mark.parametrize("before", ["", "import trustme", "import pytest_egress.authority"])
+@pytest.mark.parametrize("before", ["", "import pytest_egress.authority, trustme"])
 def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
-    run_real: Run, before: str, name: str, day: str
+    run_real: Run, before: str, name: str
 ) -> None:
     run_real(
         f"""
@@ -682,13 +681,13 @@ def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
         {FREEZES[name]}
         @pytest.fixture(scope="session", autouse=True)
         def frozen():
-            freezes = freeze({day!r})
+            freezes = freeze("2099-01-02")
             freezes.start()
             yield freezes
             freezes.stop()
         def test_a(frozen, egress, curl):
             egress.intercept_https("*.test", lambda request: str(datetime.date.today()))
-            assert curl("https://a.test/") == curl("https://a_b.test/") == {day!r}
+            assert curl("https://a.test/") == curl("https://a_b.test/") == "2099-01-02"
             assert abs(egress.ledger[0].started - {wall()}) < 600
         def test_b(frozen, egress, curl):
             frozen.stop()
