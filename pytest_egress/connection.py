@@ -27,6 +27,7 @@ from pytest_egress.hub import READ_BYTES, Hub, passes, trace
 from pytest_egress.ledger import Activity, Place
 from pytest_egress.relay import shut
 from pytest_egress.routing import HTTP, TLS, Route, nearest_by_address, opening, still_claims
+from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -144,7 +145,7 @@ class Connection(threading.Thread):
 
     def twin(self) -> socket.socket:
         """Another socket object for what TCP carries; it has a descriptor of its own."""
-        return socket.socket(fileno=os.dup(self.sock.fileno()))
+        return Socket(fileno=os.dup(self.sock.fileno()))
 
     def release(self, other: socket.socket) -> None:
         """End a socket that was adopted."""

@@ -37,6 +37,8 @@ SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_PREFIX: Final = "pytest-egress-"
 LOCK_NAME: Final = "lock"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
+FORBIDDEN: Final = "A test tried to use socket."  # begins what pytest-socket raises
+FORBIDS: Final = (RuntimeError, UserWarning)  # as what, by the filter of warnings
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
 )
@@ -118,10 +120,13 @@ class Engine:
         try:
             client = self._make_client()
             client.ping()
-        except (DockerException, requests.exceptions.RequestException) as error:
+        except (DockerException, requests.exceptions.RequestException, *FORBIDS) as error:
             address = (client is None and self._address) or engine_address(client)
             if client is not None:
                 client.close()
+            check_allowed(error, address)
+            if isinstance(error, FORBIDS):
+                raise
             raise EngineError(
                 f"no Docker engine answers at {address}: {root_cause(error)}\n"
                 "Start one (`systemctl start docker`, Docker Desktop), or name another with "
@@ -348,11 +353,29 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
             return
         if isinstance(error, APIError):
             raise EngineError(f"the engine did not {self.action}: {explanation(error)}") from None
+        check_allowed(error, engine_address())
         if isinstance(error, requests.exceptions.RequestException):
             where = engine_address()
             raise EngineError(
                 f"the engine at {where} did not {self.action}: {root_cause(error)}"
             ) from None
+
+
+def check_allowed(error: BaseException | None, address: str) -> None:
+    """Say what to type where pytest-socket keeps a test from the engine.
+
+    Raises:
+        EngineError: It does.
+    """
+    if error is None or FORBIDDEN not in str(root_cause(error)):
+        return
+    unix = address.startswith("unix://")
+    allow = "start pytest with --allow-unix-socket" if unix else "name its host with --allow-hosts"
+    raise EngineError(
+        f"pytest-socket keeps this test from the Docker engine at {address}: {root_cause(error)}\n"
+        f"To let tests reach it and nothing else, {allow}; to lift the ban for this test, mark it with "
+        "@pytest.mark.enable_socket."
+    ) from None
 
 
 def explanation(error: Exception) -> str:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest_egress.sockets as sockets
 from pytest_egress.agent.packets import Packet, parse_packets
 from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection, holds, where_stands
@@ -52,7 +53,7 @@ class Gateway(Hub):
         self._cap = min(MAX_CONNECTIONS, free_descriptors() // 2)
         self._flushes: list[threading.Event] = []
         self._reads = False
-        self._waker, self._wake = socket.socketpair()
+        self._waker, self._wake = sockets.pair()
         self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
 
     def start(self) -> None:

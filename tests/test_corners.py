@@ -788,6 +788,63 @@ def test_a_container_needs_none_of_the_hosts_that_are_allowed(run_real: Run) -> 
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("link", ["descriptor", "stream"])
+@pytest.mark.parametrize(
+    "options", [["--disable-socket"], ["--allow-hosts=127.0.0.1"]], ids=["none", "hosts"]
+)
+def test_a_test_that_may_open_no_socket_has_containers_all_the_same(
+    run_real: Run, options: list[str], link: str
+) -> None:
+    run_real(
+        f"""
+        import socket, urllib.request
+        from pytest_egress import forward, http_ok
+        def may_connect(port):
+            try: socket.create_connection(("127.0.0.1", port)).close()
+            except Exception as error:
+                assert "A test tried to use socket" in str(error)
+                return False
+            return True
+        async def handler(request): return {{"n": 1}}
+        def test_a(egress, image, curl):
+            egress.intercept_https("a.test", handler)
+            server = egress.start(image, "python3 -m http.server 8080", wait=http_ok(8080))
+            assert curl("https://a.test/") == '{{"n": 1}}'
+            egress.intercept_http("b.test", forward(server, 8080))
+            assert "Directory listing" in curl("http://b.test/")
+            assert may_connect(server.address(8080)[1]) is {options != ["--disable-socket"]}
+            egress.intercept_http("c.test", forward("http://192.0.2.1:9"))
+            assert "cannot be reached: A test tried to use socket." in curl("http://c.test/")
+        """,
+        *options,
+        "--allow-unix-socket",
+        f"--egress-link={link}",
+        "-Wignore",
+    ).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("filter_", ["ignore", "error"])
+@pytest.mark.parametrize("option", ["--disable-socket", "--allow-hosts=192.0.2.1"])
+def test_a_test_that_may_not_reach_the_engine_says_what_to_type(
+    run_real: Run, option: str, filter_: str
+) -> None:
+    result = run_real(
+        """
+        @pytest.mark.enable_socket
+        def test_a(egress, image): egress.run(image, ["true"])
+        def test_b(egress, image): egress.run(image, ["true"])
+        """,
+        option,
+        "-Wignore",
+        f"-W{filter_}:A test tried",
+    )
+    lines_of(
+        result,
+        "E *EngineError: pytest-socket keeps this test from the Docker engine at unix:///*",
+        "E *start pytest with --allow-unix-socket; to lift the ban *@pytest.mark.enable_socket.",
+    )
+
+
 # Ends of a run with real containers.
 
 

@@ -32,7 +32,7 @@ LAYERS = {
         "verdict",
     },
     "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},
-    "link": {"attach", "link", "stream"},
+    "link": {"attach", "link", "sockets", "stream"},
     "engine": {"engine", "sidecar", "trust", "watchdog"},
     "gateway": {
         "applications",
