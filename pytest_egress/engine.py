@@ -130,7 +130,8 @@ class Engine:
             raise EngineError(
                 f"no Docker engine answers at {address}: {root_cause(error)}\n"
                 "Start one (`systemctl start docker`, Docker Desktop), or name another with "
-                "DOCKER_HOST; `docker info` shows whether it answers."
+                f"{'egress_engines' if self._address else 'DOCKER_HOST'}; "
+                "`docker info` shows whether it answers."
             ) from None
         self._watchdog = Watchdog(self._label, engine_address(client), self.folder)
         self.orphans = remove_orphans(client)
