@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_egress.clock import monotonic
-
 if TYPE_CHECKING:
     import docker
     import trustme
@@ -865,6 +863,8 @@ class Prompts:
 
     def _take(self, pdb: object, capture: Any) -> None:
         """Wait for standard input; it is this debugger's until it acts upon a line."""
+        from pytest_egress.clock import monotonic
+
         with self._changed:
             while self._reader not in (None, pdb):
                 if (left := self._free_at - monotonic()) <= 0:
@@ -877,6 +877,8 @@ class Prompts:
     @contextlib.contextmanager
     def _acting(self, pdb: Any) -> Iterator[None]:
         """Let another prompt take over while it acts; not at once, or they would alternate."""
+        from pytest_egress.clock import monotonic
+
         with self._changed:
             self._free_at = monotonic() + STDIN_SECONDS
             self._changed.notify_all()
