@@ -336,8 +336,9 @@ class Egress:
 
     def _launch(self, checked: Plan) -> Container:
         self.session.engine.check_owner()
-        container = Container(self.session, self.session.name(checked.image), checked, self)
-        self.session.containers.append(container)
+        with self.session.ledger.changed:  # a name is taken at once
+            container = Container(self.session, self.session.name(checked.image), checked, self)
+            self.session.containers.append(container)
         if self.scope != "test":
             container.start_window = self.session.new_window()
             self._starts.append(container.start_window)
@@ -450,8 +451,9 @@ class Egress:
         options = {"hostname": hostname, "domainname": domainname, "extra_hosts": extra_hosts}
         checked = plan(image, None, env=env, files=None, input=None, own={}, docker_options=options)
         self.session.engine.check_owner()
-        guest = Guest(self.session, self.session.name(image), checked, self)
-        self.session.containers.append(guest)
+        with self.session.ledger.changed:
+            guest = Guest(self.session, self.session.name(image), checked, self)
+            self.session.containers.append(guest)
         created_with = guest.open()
         self.containers.append(guest)
         return created_with

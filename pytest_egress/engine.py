@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.clock import wall
 from pytest_egress.errors import EngineError, ImageError
+from pytest_egress.once import once_property
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Engine:
             raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
         return "stream" if wanted == "stream" else "descriptor"
 
-    @functools.cached_property
+    @once_property
     def folder(self) -> str:
         """A temporary folder of this run; it goes with it, however it ends."""
         folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
@@ -109,7 +109,7 @@ class Engine:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         return folder
 
-    @functools.cached_property
+    @once_property
     def client(self) -> DockerClient:
         """The client, once it has had an answer from its engine.
 

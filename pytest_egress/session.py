@@ -5,7 +5,6 @@ Knows nothing of pytest.
 
 from __future__ import annotations
 
-import functools
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine, named
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import Activity, Ledger, Place, Window
+from pytest_egress.once import once_property
 from pytest_egress.report import fold, outcome_text, route_line
 from pytest_egress.routing import RouteTable
 
@@ -102,7 +102,7 @@ class Session(Host):
         self.roots_lock = threading.Lock()
         self._between: list[Window] = []
 
-    @functools.cached_property
+    @once_property
     def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
         """Issues the leaves."""
         see_real_dates()

@@ -5,18 +5,23 @@ Most run against the stand-in of test_plugin.py; real containers are used where 
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
-from typing import Final
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 from xml.etree import ElementTree
 
 import docker
 import pytest
-import trustme  # noqa: F401
+import trustme
 
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
-import pytest_egress.egress  # noqa: F401
+from pytest_egress import Egress
 from pytest_egress.clock import wall
 from pytest_egress.engine import SESSION_LABEL
+from pytest_egress.session import Session
 from tests.stage import eventually
 from tests.test_death import containers
 from tests.test_plugin import HEAD, UNROUTED_X, Run, keep_quiet, lines_of, runner_of
@@ -901,3 +906,42 @@ def test_a_time_out_by_signal_leaves_a_shared_container_to_the_next_test(run_rea
     )
     result.assert_outcomes(failed=2, passed=1)
     lines_of(result, "FAILED *test_a - Failed: Timeout*", "FAILED *test_b - Failed: Timeout*")
+
+
+# Threads.
+
+
+def test_threads_that_start_the_first_containers_together_share_one_ca_and_one_client(
+    engine_client: docker.DockerClient,
+) -> None:
+    made = []
+
+    def slowly(make: Callable[[], Any]) -> Callable[[], Any]:
+        def wait_and_make() -> Any:
+            made.append(make)
+            threading.Event().wait(0.2)
+            return make()
+
+        return wait_and_make
+
+    session = Session(client=slowly(docker.from_env), ca=slowly(trustme.CA))
+    with contextlib.closing(session), ThreadPoolExecutor(4) as pool:
+        seen = list(
+            pool.map(
+                lambda _: (session.authority, session.engine.client, session.engine.folder),
+                range(4),
+            )
+        )
+    assert len({tuple(map(id, each)) for each in seen}) == 1
+    assert made == [trustme.CA, docker.from_env]
+
+
+def test_threads_may_run_containers_beside_each_other(clients_image: str) -> None:
+    def run(number: int) -> str:
+        url = f"https://{number}.test/"
+        return egress.run(clients_image, ["curl", "-sS", "--fail", url], check=True).stdout
+
+    with Egress() as egress, ThreadPoolExecutor(4) as pool:
+        egress.intercept_https("*.test", lambda request: request.host)
+        assert [*pool.map(run, range(4))] == [f"{number}.test" for number in range(4)]
+        assert len({exchange.container for exchange in egress.exchanges}) == 4

@@ -27,6 +27,7 @@ LAYERS = {
         "exchange",
         "ledger",
         "matching",
+        "once",
         "report",
         "routing",
         "verdict",
@@ -57,11 +58,12 @@ LAYERS = {
 STRANGERS = {("gateway", "engine")}
 """Layers that must not import a lower one all the same: these two meet in the egress layer."""
 
-SANS_IO = (LAYERS["core"] | LAYERS["protocol"]) - {"clock", "ledger"}
+SANS_IO = (LAYERS["core"] | LAYERS["protocol"]) - {"clock", "ledger", "once"}
 OUTSIDE_WORLD = {"socket", "_socket", "ssl", "threading", "time", "subprocess", "docker", "pytest"}
 
 FORBIDDEN = {
     **{module: OUTSIDE_WORLD for module in SANS_IO},
+    "once": OUTSIDE_WORLD - {"threading"},
     "clock": OUTSIDE_WORLD - {"time"},
     "ledger": OUTSIDE_WORLD - {"threading"},  # it is what waits
     **{module: {"docker"} for module in LAYERS["gateway"] | LAYERS["link"]},
