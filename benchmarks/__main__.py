@@ -1,12 +1,12 @@
-"""Runs the benchmarks that are named, or all: `python -m benchmarks [start] [throughput]`."""
+"""Runs the benchmarks that are named, or all: `python -m benchmarks [start] [throughput] [scaling]`."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import start, throughput
+from benchmarks import scaling, start, throughput
 
-BENCHMARKS = {"start": start.main, "throughput": throughput.main}
+BENCHMARKS = {"start": start.main, "throughput": throughput.main, "scaling": scaling.main}
 
 
 def main(names: list[str]) -> None:

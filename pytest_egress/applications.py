@@ -24,6 +24,7 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from pytest_egress.answers import Application, takes
+from pytest_egress.clock import run_by_real_clock
 from pytest_egress.exchange import Headers, Request, Response
 from pytest_egress.http1 import end_to_end, raw_value
 
@@ -384,6 +385,7 @@ class LoopThread:
     def __init__(self, app: App) -> None:
         self.app = app
         self.loop = asyncio.new_event_loop()
+        run_by_real_clock(self.loop)
         self.lifespan = Lifespan(app)
         self.open: set[Conversation] = set()
         self.errors: list[BaseException] = []

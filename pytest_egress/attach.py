@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import h11
 
 from pytest_egress.errors import LinkError
+from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -177,7 +178,7 @@ def connect(
     parts = urlsplit(address)
     try:
         if parts.scheme == "unix":
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock: socket.socket = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 sock.connect(parts.path)
             except BaseException:

@@ -22,6 +22,28 @@ NOT_BEFORE: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
 NOT_AFTER: Final = datetime.datetime(2038, 1, 1, tzinfo=datetime.timezone.utc)
 
 
+def see_real_dates() -> None:
+    """Let cryptography see dates that nobody has frozen: the class of the first ones is the one that it takes for good.
+
+    Raises:
+        RuntimeError: It has seen those of freezegun.
+    """
+    import trustme
+
+    seen = datetime.datetime
+    datetime.datetime = next(each for each in seen.__mro__ if type(each) is type)  # type: ignore[assignment,misc]
+    try:
+        trustme.CA()
+    except TypeError as error:
+        raise RuntimeError(
+            f"no certificate can be made: {error}\n"
+            "cryptography was first used while freezegun had replaced the class of dates, and takes no other since. "
+            "Let it see a real one before: put `import trustme; trustme.CA()` into conftest.py."
+        ) from None
+    finally:
+        datetime.datetime = seen  # type: ignore[misc]
+
+
 class Authority:
     """Issues a leaf certificate for whatever host a target asks for.
 

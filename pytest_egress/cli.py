@@ -9,10 +9,11 @@ import argparse
 import contextlib
 import select
 import textwrap
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
+
+from pytest_egress.clock import monotonic
 
 if TYPE_CHECKING:
     from pytest_egress.engine import Engine
@@ -115,13 +116,13 @@ def doctor() -> int:
 
     with engine_of_our_own() as engine, contextlib.ExitStack() as stack:
         for name, check in Examination(engine, stack).checks().items():
-            began = time.monotonic()
+            began = monotonic()
             try:
                 found = check()
             except EngineError as error:
                 print(f"FAILED  {name}:", textwrap.indent(str(error), " " * 8), sep="\n")
                 return 1
-            print(f"ok      {name}: {found}  ({(time.monotonic() - began) * 1000:.0f} ms)")
+            print(f"ok      {name}: {found}  ({(monotonic() - began) * 1000:.0f} ms)")
     print("Everything that a test needs is there.")
     return 0
 

@@ -12,7 +12,6 @@ import ssl
 import struct
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,12 +20,14 @@ import h11
 
 import pytest_egress.upstream as upstream
 from pytest_egress.clienthello import ClientHello
+from pytest_egress.clock import monotonic
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
 from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, passes, trace
 from pytest_egress.ledger import Activity, Place
 from pytest_egress.relay import shut
 from pytest_egress.routing import HTTP, TLS, Route, nearest_by_address, opening, still_claims
+from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -97,7 +98,7 @@ class Connection(threading.Thread):
 
     def end(self) -> None:
         """It has ended: the connection is idle."""
-        self.idle_since = time.monotonic()
+        self.idle_since = monotonic()
         self.detach()
 
     def detach(self) -> None:
@@ -144,7 +145,7 @@ class Connection(threading.Thread):
 
     def twin(self) -> socket.socket:
         """Another socket object for what TCP carries; it has a descriptor of its own."""
-        return socket.socket(fileno=os.dup(self.sock.fileno()))
+        return Socket(fileno=os.dup(self.sock.fileno()))
 
     def release(self, other: socket.socket) -> None:
         """End a socket that was adopted."""
@@ -287,12 +288,12 @@ class Connection(threading.Thread):
 
     def linger(self) -> None:
         """Let the client read an answer while what it still sends is thrown away (RFC 9112 section 9.6)."""
-        deadline = time.monotonic() + LINGER_SECONDS
+        deadline = monotonic() + LINGER_SECONDS
         self.say_goodbye()
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
             self.sock.settimeout(LINGER_SECONDS)
-            while time.monotonic() < deadline and socket.socket.recv(self.sock, READ_BYTES):
+            while monotonic() < deadline and socket.socket.recv(self.sock, READ_BYTES):
                 pass
 
 

@@ -30,6 +30,7 @@ import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.answers import NO_ADDRESS, NameAnswer
 from pytest_egress.archive import File, build_tar
+from pytest_egress.clock import monotonic
 from pytest_egress.declarations import SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container
 from pytest_egress.engine import Engine, check_runtime, engine_errors, explanation
@@ -327,7 +328,7 @@ class Container:
 
     def _start(self) -> None:
         standard_input = self._attach_input() if self._plan.input is not None else None
-        self._started = time.monotonic()
+        self._started = monotonic()
         try:
             with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
                 self._docker.start()
@@ -417,6 +418,7 @@ class Container:
     def log_tail(self) -> str:
         """The last lines of its log, also after it has been removed; "" where there are none."""
         with contextlib.suppress(EngineError, docker.errors.DockerException, AttributeError):
+            self._host.engine.check_owner()
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
 
@@ -427,7 +429,7 @@ class Container:
             command: A list of arguments, or a string that is split.
             options: As docker-py's `exec_run` takes them: `user`, `workdir`, `environment`.
         """
-        began = time.monotonic()
+        began = monotonic()
         with engine_errors(f"run {command!r} in {self.name}"):
             code, streams = self._docker.exec_run(command, demux=True, **options)  # type: ignore[arg-type]
         stdout, stderr = cast("tuple[bytes | None, bytes | None]", streams)
@@ -436,7 +438,7 @@ class Container:
             exit_code=code or 0,
             stdout_bytes=stdout or b"",
             stderr_bytes=stderr or b"",
-            duration=time.monotonic() - began,
+            duration=monotonic() - began,
         )
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
@@ -449,7 +451,7 @@ class Container:
             ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
         """
         code = self._wait_for_exit(timeout)
-        duration = time.monotonic() - self._started
+        duration = monotonic() - self._started
         self.settle()
         self._host.ledger.wait_for(lambda: not self.gateway.connections, DRAIN_SECONDS)
         with engine_errors(f"read the log of {self.name}"):
@@ -536,11 +538,13 @@ class Container:
         return logs
 
     def close(self, keep: bool = False) -> None:
-        """Undo every step of the start, the last first.
+        """Undo every step of the start, the last first; a forked child undoes nothing of its parent's.
 
         Args:
             keep: Leave the target itself (`--egress-keep`), without its sidecar.
         """
+        if self._host.engine.inherited:
+            return
         self._keep = keep
         self.log_tail()
         self._cleanup.close()

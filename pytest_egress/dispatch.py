@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import time
 from typing import Any, Final
 
 from pytest_egress.address import normalise_host
 from pytest_egress.clienthello import ClientHello, bytes_needed, parse_client_hello
+from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection, receive_timeout
 from pytest_egress.dns import tcp_frame, tcp_frames
 from pytest_egress.errors import AddressError, ClientHelloError
@@ -260,8 +260,8 @@ class Dispatcher:
     def read_hello(self) -> ClientHello | None:
         """The whole ClientHello, left unread; the kernel wakes us when it is there."""
         connection = self.connection
-        deadline, needed = time.monotonic() + HANDSHAKE_SECONDS, 5
-        while (left := deadline - time.monotonic()) > 0:
+        deadline, needed = monotonic() + HANDSHAKE_SECONDS, 5
+        while (left := deadline - monotonic()) > 0:
             receive_timeout(connection.sock, left)
             try:
                 data = connection.peek(needed, PEEK_ALL)

@@ -335,8 +335,10 @@ class Egress:
         return container
 
     def _launch(self, checked: Plan) -> Container:
-        container = Container(self.session, self.session.name(checked.image), checked, self)
-        self.session.containers.append(container)
+        self.session.engine.check_owner()
+        with self.session.ledger.changed:  # a name is taken at once
+            container = Container(self.session, self.session.name(checked.image), checked, self)
+            self.session.containers.append(container)
         if self.scope != "test":
             container.start_window = self.session.new_window()
             self._starts.append(container.start_window)
@@ -448,8 +450,10 @@ class Egress:
         """
         options = {"hostname": hostname, "domainname": domainname, "extra_hosts": extra_hosts}
         checked = plan(image, None, env=env, files=None, input=None, own={}, docker_options=options)
-        guest = Guest(self.session, self.session.name(image), checked, self)
-        self.session.containers.append(guest)
+        self.session.engine.check_owner()
+        with self.session.ledger.changed:
+            guest = Guest(self.session, self.session.name(image), checked, self)
+            self.session.containers.append(guest)
         created_with = guest.open()
         self.containers.append(guest)
         return created_with
@@ -541,11 +545,13 @@ class Egress:
     # Its end.
 
     def close(self, keep: bool = False) -> None:
-        """Remove its containers; calling it again does nothing.
+        """Remove its containers; calling it again does nothing, and neither does a forked child.
 
         Args:
             keep: Leave the targets, stopped, for a look at them.
         """
+        if self.session.engine.inherited:
+            return
         for container in reversed(self.containers):
             container.close(keep)
         self.containers.clear()
@@ -565,6 +571,8 @@ class Egress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.session.engine.inherited:
+            return
         window = self._window or Window()
         try:
             self.session.close_window(window)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,9 +13,11 @@ import docker.utils
 import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
+from pytest_egress.clock import monotonic, wall
 from pytest_egress.endpoint import describe, engine_address
 from pytest_egress.errors import EngineError, ImageError, LinkError
 from pytest_egress.folder import RunFolder, remove_folders
+from pytest_egress.once import once_property
 from pytest_egress.sidecar import SidecarError, Way
 from pytest_egress.watchdog import Watchdog
 
@@ -42,6 +42,8 @@ KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egr
 PODMAN: Final = "Podman"
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
 PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
+FORBIDDEN: Final = "A test tried to use socket."  # begins what pytest-socket raises
+FORBIDS: Final = (RuntimeError, UserWarning)  # as what, by the filter of warnings
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
 )
@@ -55,6 +57,7 @@ class Engine:
         session: Value of the label that every container of this run carries.
         link: One of `LINKS`; what the environment says where it is not given.
         sidecar_image: The image whose Python runs the agent, instead of this process's own; likewise.
+        address: Where it is, as DOCKER_HOST has it; what the environment says where it is not given.
 
     Attributes:
         orphans: The containers of other runs, long gone, that were removed at the first contact.
@@ -66,8 +69,10 @@ class Engine:
         session: str,
         link: str | None = None,
         sidecar_image: str | None = None,
+        address: str | None = None,
     ) -> None:
-        self._make_client, self._link, self._sidecar_image = client, link, sidecar_image
+        self._make_client, self._address = client, address
+        self._link, self._sidecar_image = link, sidecar_image
         self._lock = threading.Lock()
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
@@ -75,8 +80,26 @@ class Engine:
         self._kept: set[str] = set()
         self._name = ""
         self._watchdog: Watchdog | None = None
+        self._owner: Final = os.getpid()
 
-    @functools.cached_property
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a forked child of the one whose run it is: nothing of it is the child's to end."""
+        return os.getpid() != self._owner
+
+    def check_owner(self) -> None:
+        """Refuse to act for a forked child.
+
+        Raises:
+            EngineError: This is one.
+        """
+        if self.inherited:
+            raise EngineError(
+                f"process {os.getpid()} is a fork of {self._owner}, to which this run's containers belong: "
+                "start them there, and end the child with os._exit()"
+            )
+
+    @once_property
     def ways(self) -> list[Way]:
         """In which ways a sidecar may be had; the first is tried next, and was proved where it is the only one.
 
@@ -125,7 +148,7 @@ class Engine:
                 log.warning("%s So: %s", reasons[-1], self.ways[0])
             return self.ways[0] != way
 
-    @functools.cached_property
+    @once_property
     def _folder(self) -> RunFolder:
         return RunFolder()
 
@@ -134,14 +157,14 @@ class Engine:
         """A temporary folder of this run; it goes with it, however it ends."""
         return self._folder.path
 
-    @functools.cached_property
+    @once_property
     def client(self) -> DockerClient:
         """The client, once it has had an answer from its engine.
 
         Raises:
             EngineError: Nothing answers.
         """
-        client, self._name = contact(self._make_client)
+        client, self._name = contact(self._make_client, self._address)
         self._watchdog = Watchdog(self._label, describe(client), self.folder)
         self.orphans = remove_orphans(client)
         remove_folders()
@@ -175,7 +198,8 @@ class Engine:
             return self.client.images.get(name)
         except (APIError, requests.exceptions.RequestException) as error:
             raise ImageError(
-                f"the image {name!r} is not on the engine and cannot be pulled: "
+                f"the image {name!r} is not on the engine at {engine_address(self.client)} "
+                "and cannot be pulled: "
                 f"{explanation(error)}\n"
                 "Check the name (`docker images` lists what is there), "
                 f"build it (`docker build -t {name} .`), "
@@ -306,16 +330,21 @@ class PullProgress:
             self._layers[step["id"]] = total, total
         else:
             return
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + PROGRESS_SECONDS
+        if monotonic() >= self._next:
+            self._next = monotonic() + PROGRESS_SECONDS
             come, whole = (
                 sum(numbers) / 1e6 for numbers in zip(*self._layers.values(), strict=True)
             )
             log.info("pulling %s: %.1f of %.1f MB", self._name, come, whole)
 
 
-def contact(make_client: Callable[[], DockerClient]) -> tuple[DockerClient, str]:
+def contact(
+    make_client: Callable[[], DockerClient], address: str | None = None
+) -> tuple[DockerClient, str]:
     """The client of an engine that has answered, and what it is: `GET /version`.
+
+    Args:
+        address: Where it is, if a setting says so.
 
     Raises:
         EngineError: Nothing answers.
@@ -324,14 +353,18 @@ def contact(make_client: Callable[[], DockerClient]) -> tuple[DockerClient, str]
     try:
         client = make_client()
         said = client.version()
-    except (DockerException, requests.exceptions.RequestException) as error:
-        address = engine_address(client)
+    except (DockerException, requests.exceptions.RequestException, *FORBIDS) as error:
+        where = (client is None and address) or engine_address(client)
         if client is not None:
             client.close()
+        check_allowed(error, where)
+        if isinstance(error, FORBIDS):
+            raise
         raise EngineError(
-            f"no Docker engine answers at {address}: {root_cause(error)}\n"
+            f"no Docker engine answers at {where}: {root_cause(error)}\n"
             "Start one (`systemctl start docker`, Docker Desktop), or name another with "
-            "DOCKER_HOST; `docker info` shows whether it answers."
+            f"{'egress_engines' if address else 'DOCKER_HOST'}; "
+            "`docker info` shows whether it answers."
         ) from None
     parts = [part["Name"] for part in said.get("Components") or ()]
     kind = PODMAN if any(PODMAN in part for part in parts) else "Docker"
@@ -408,7 +441,7 @@ def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there
     # A sidecar, or what an image is made from: those that run end by themselves.
-    old: bool = time.time() - container["Created"] > ORPHAN_SECONDS  # noqa: TID251 - the engine's clock
+    old: bool = wall() - container["Created"] > ORPHAN_SECONDS
     return old and container["State"] != "running"
 
 
@@ -432,11 +465,29 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
             return
         if isinstance(error, APIError):
             raise EngineError(f"the engine did not {self.action}: {explanation(error)}") from None
+        check_allowed(error, engine_address())
         if isinstance(error, requests.exceptions.RequestException):
             where = engine_address()
             raise EngineError(
                 f"the engine at {where} did not {self.action}: {root_cause(error)}"
             ) from None
+
+
+def check_allowed(error: BaseException | None, address: str) -> None:
+    """Say what to type where pytest-socket keeps a test from the engine.
+
+    Raises:
+        EngineError: It does.
+    """
+    if error is None or FORBIDDEN not in str(root_cause(error)):
+        return
+    unix = address.startswith("unix://")
+    allow = "start pytest with --allow-unix-socket" if unix else "name its host with --allow-hosts"
+    raise EngineError(
+        f"pytest-socket keeps this test from the Docker engine at {address}: {root_cause(error)}\n"
+        f"To let tests reach it and nothing else, {allow}; to lift the ban for this test, mark it with "
+        "@pytest.mark.enable_socket."
+    ) from None
 
 
 def explanation(error: Exception) -> str:

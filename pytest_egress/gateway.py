@@ -13,11 +13,12 @@ import select
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest_egress.sockets as sockets
 from pytest_egress.agent.packets import Packet, parse_packets
+from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection, holds, where_stands
 from pytest_egress.dispatch import serve
 from pytest_egress.exchange import PacketAttempt
@@ -52,7 +53,7 @@ class Gateway(Hub):
         self._cap = min(MAX_CONNECTIONS, free_descriptors() // 2)
         self._flushes: list[threading.Event] = []
         self._reads = False
-        self._waker, self._wake = socket.socketpair()
+        self._waker, self._wake = sockets.pair()
         self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
 
     def start(self) -> None:
@@ -69,14 +70,14 @@ class Gateway(Hub):
         Args:
             timeout: Seconds.
         """
-        done, deadline = threading.Event(), time.monotonic() + timeout
+        done, deadline = threading.Event(), monotonic() + timeout
         self.link.flush(timeout)
         with self.lock:
             if not self._reads or self.stopping:
                 return
             self._flushes.append(done)
             self._waker.send(b"f")
-        done.wait(max(deadline - time.monotonic(), 0))
+        done.wait(max(deadline - monotonic(), 0))
 
     def unread(self) -> bool:
         """Whether an idle connection has bytes, or its end, waiting for its thread."""
@@ -116,7 +117,7 @@ class Gateway(Hub):
         Returns:
             Where a thread that did not end stands, one text each; empty as a rule.
         """
-        deadline = time.monotonic() + seconds
+        deadline = monotonic() + seconds
         with self.lock:
             self.stopping = True
             self.room.notify_all()
@@ -126,7 +127,7 @@ class Gateway(Hub):
         if self._reader.ident is not None:
             self._reader.join(seconds)
         with self.lock:
-            while self.connections and (left := deadline - time.monotonic()) > 0:
+            while self.connections and (left := deadline - monotonic()) > 0:
                 self.room.wait(left)
             stuck = [connection.ident for connection in self.connections]
         self._wake.close()

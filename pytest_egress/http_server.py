@@ -19,6 +19,7 @@ import h11
 import pytest_egress.upstream as upstream
 from pytest_egress.address import normalise_host
 from pytest_egress.answers import Forward, check_forward, forward
+from pytest_egress.clock import run_by_real_clock
 from pytest_egress.connection import Connection
 from pytest_egress.errors import AddressError, UpstreamError
 from pytest_egress.exchange import (
@@ -360,6 +361,7 @@ class HttpServer:
 
 async def await_it(awaitable: Any) -> Any:
     """The coroutine that `asyncio.run` wants of any awaitable."""
+    run_by_real_clock(asyncio.get_running_loop())
     return await awaitable
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import pytest_egress.sockets as sockets
 from pytest_egress.relay import relay, shut
 
 CONNECT_SECONDS: Final = 5.0
@@ -27,7 +28,7 @@ class Ingress:
 
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = sockets.listener(backlog=128)
         self.address: Final[tuple[str, int]] = self._listener.getsockname()
         self._open: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()

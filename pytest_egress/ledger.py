@@ -7,13 +7,12 @@ between. Everything in it changes under `Ledger.changed`, one lock for a whole r
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any, Literal
 
+from pytest_egress.clock import monotonic, wall
 from pytest_egress.exchange import Entry
 from pytest_egress.routing import Route, RouteTable
 
@@ -86,7 +85,7 @@ class Ledger:
         self.prompts = 0
         self._prompted_at = 0.0
         self._prompted = 0.0  # seconds, of prompts that are closed
-        self._epoch = datetime.now(timezone.utc).timestamp() - time.monotonic()
+        self._epoch = wall() - monotonic()
 
     def visible(self, window: object) -> bool:
         """Whether a call in that window counts now: during a test its own, otherwise all.
@@ -130,12 +129,12 @@ class Ledger:
 
     def now(self) -> float:
         """Seconds since the epoch, by a clock that never jumps: entries are sorted by it."""
-        return self._epoch + time.monotonic()
+        return self._epoch + monotonic()
 
     def clock(self) -> float:
         """Seconds that go on only while no debugger's prompt is open: the clock of every deadline of ours."""
         with self.changed:
-            now = self._prompted_at if self.prompts else time.monotonic()
+            now = self._prompted_at if self.prompts else monotonic()
             return now - self._prompted
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
@@ -156,7 +155,7 @@ class Ledger:
         """A debugger's prompt opens, on whichever thread."""
         with self.changed:
             if not self.prompts:
-                self._prompted_at = time.monotonic()
+                self._prompted_at = monotonic()
             self.prompts += 1
 
     def leave_prompt(self) -> None:
@@ -164,5 +163,5 @@ class Ledger:
         with self.changed:
             self.prompts -= 1
             if not self.prompts:
-                self._prompted += time.monotonic() - self._prompted_at
+                self._prompted += monotonic() - self._prompted_at
                 self.changed.notify_all()

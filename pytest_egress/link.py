@@ -17,7 +17,6 @@ import socket
 import struct
 import tempfile
 import threading
-import time
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +26,9 @@ from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
 from pytest_egress.agent.dialled import original_destination as original_destination
 from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS
 from pytest_egress.agent.nftables import LISTENERS
+from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
+from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -62,7 +63,7 @@ class Rendezvous:
         self._outer = tempfile.mkdtemp(prefix="pytest-egress-", dir=parent)
         self.folder = f"{self._outer}/link"
         self.nonce = secrets.token_hex(16)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._fill()
         except BaseException:
@@ -201,12 +202,12 @@ class DescriptorLink:
         Raises:
             OSError: As from any connection: refused, timed out; or the sidecar has ended.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         failures: list[OSError] = []
         for family, address in self._addresses():
             sock = self._take(family)
             try:
-                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                sock.settimeout(max(deadline - monotonic(), 0.001))
                 sock.connect((address, port))
             except OSError as error:
                 sock.close()
@@ -297,7 +298,7 @@ def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    sockets: list[socket.socket] = [Socket(fileno=descriptor) for descriptor in descriptors]
     if flags & socket.MSG_CTRUNC:
         for received in sockets:
             received.close()

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import os
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -168,10 +167,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="An image with Python 3.10 or newer that sidecars run, instead of this machine's "
         "Python, which is the default where the engine sees it.",
     )
+    group.addoption(
+        "--egress-engines",
+        metavar="ADDRESS,...",
+        help="Engines, each as DOCKER_HOST has it: worker gwN of pytest-xdist takes number N, "
+        "from the start again where there are fewer; without workers it is the first.",
+    )
     parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
     parser.addini("egress_sidecar_image", "Default of --egress-sidecar-image.", default="")
+    parser.addini("egress_engines", "Default of --egress-engines.", type="linelist", default=[])
     parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
 
 
@@ -192,6 +198,39 @@ def chosen(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
     if value not in accepted:
         raise pytest.UsageError(f"{source}: it takes {', '.join(accepted[:-1])} or {accepted[-1]}")
     return value
+
+
+ENGINE_SCHEMES: Final = ("unix", "tcp", "ssh", "http", "https")
+
+
+def engine_addresses(config: pytest.Config) -> list[str]:
+    """The addresses of the engines, wherever they were set; none is the environment's own.
+
+    Raises:
+        pytest.UsageError: One is no address of an engine.
+    """
+    if text := config.getoption("egress_engines"):
+        source = "--egress-engines"
+    elif text := os.environ.get("PYTEST_EGRESS_ENGINES"):
+        source = "PYTEST_EGRESS_ENGINES in the environment"
+    else:
+        text = "\n".join(config.getini("egress_engines"))
+        source = f"egress_engines in {config.inipath or '-o'}"
+    addresses = str(text).replace(",", " ").split()
+    for address in addresses:
+        scheme, _, rest = address.partition("://")
+        if scheme not in ENGINE_SCHEMES or not rest:
+            raise pytest.UsageError(
+                f"{source}: {address!r} is no address of an engine; it takes what DOCKER_HOST does, "
+                "unix:///run/docker.sock or tcp://192.0.2.1:2376, several with commas between them"
+            )
+    return addresses
+
+
+def worker_number(config: pytest.Config) -> int:
+    """Which worker of pytest-xdist this process is: 0 where it is none."""
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "gw0")
+    return int(worker.removeprefix("gw"))
 
 
 TRUE: Final = ("1", "true", "yes", "on")
@@ -405,17 +444,20 @@ def egress_ca() -> trustme.CA:
     """The `trustme.CA` that every leaf certificate is issued from; override it to use your own."""
     import trustme
 
+    from pytest_egress.authority import see_real_dates
+
+    see_real_dates()
     return trustme.CA()
 
 
 @pytest.fixture(scope="session")
-def egress_docker_client(request: pytest.FixtureRequest) -> Iterator[docker.DockerClient]:
+def egress_docker_client(pytestconfig: pytest.Config) -> Iterator[docker.DockerClient]:
     """The `docker.DockerClient` that starts containers; override it to use another engine.
 
-    That of DOCKER_HOST, or of the Docker context; requested when the first container starts, closed at the end of
-    the run.
+    That of the engine which egress_engines gives this worker, or else of DOCKER_HOST or the Docker context; requested
+    when the first container starts, closed at the end of the run.
     """
-    client = request.config.stash[RUN].engine_client()
+    client = pytestconfig.stash[RUN].engine_client()
     yield client
     client.close()
 
@@ -527,9 +569,15 @@ class Case:
             yield "egress keeps", "\n".join([*lines, f"to remove: {removal}"])
 
 
+def case_of(item: pytest.Item) -> Case | None:
+    """The run of a test that is to be judged here: no forked child judges, or ends, its parent's."""
+    case = item.stash.get(CASE, None)
+    return None if case is None or case.session.engine.inherited else case
+
+
 def end_failed(item: pytest.Item, own: BaseException) -> None:
     """End the window of a test that has failed by itself, in set-up or call."""
-    if (case := item.stash.get(CASE, None)) is not None:
+    if (case := case_of(item)) is not None:
         case.close(own)
         case.explain(own)
 
@@ -541,13 +589,17 @@ class Run:
         self.keep: Final = keep_option(config)
         self.link: Final = chosen(config, "egress_link", LINKS)
         self.sidecar_image: Final = sidecar_image_option(config)
+        self.engines: Final = engine_addresses(config)
+        self.engine: Final = (
+            self.engines[worker_number(config) % len(self.engines)] if self.engines else None
+        )
         self.options: Final = Options(
             unrouted=chosen(config, "egress_unrouted", UNROUTED),
             dns=chosen(config, "egress_dns", NAMES),
         )
         self.request: pytest.FixtureRequest | None = None  # of session_egress
         self.outside: list[str] = []
-        self.engines: list[str] = []  # those that were used
+        self.used: list[str] = []  # engines, and how sidecars were had
         self._announced = ""
         self._client: docker.DockerClient | None = None  # of the header, not yet taken
         self._prompts = Prompts()
@@ -566,6 +618,7 @@ class Run:
                 defaults={"policy": self.options.unrouted, "dns": self.options.dns},
                 link=self.link,
                 sidecar_image=self.sidecar_image,
+                address=self.engine,
             )
         return self._session
 
@@ -574,7 +627,7 @@ class Run:
         from pytest_egress.session import default_client
 
         client, self._client = self._client, None
-        return client or default_client()
+        return client or default_client(self.engine)
 
     def fixture(self, name: str) -> Any:
         """The value of a session fixture that users may override; `close` comes before its end."""
@@ -591,7 +644,7 @@ class Run:
             for egress in reversed(session.scopes.copy()):
                 egress.close(keep=self.keep and failed)
             session.close()
-            self.engines += [session.engine.summary] if session.engine.summary else []
+            self.used += [session.engine.summary] if session.engine.summary else []
             self.outside += session.outside()
 
     def pytest_unconfigure(self) -> None:
@@ -609,6 +662,7 @@ class Run:
             for marker in closest(item, "egress"):
                 options = dataclasses.replace(options, **marker.kwargs)
             session = self.session()
+            session.engine.check_owner()
             window = session.open_window(policy=options.unrouted, dns=options.dns)
             item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
@@ -643,7 +697,7 @@ class Run:
         except BaseException as own:
             end_failed(item, own)
             raise
-        if (case := item.stash.get(CASE, None)) is None:
+        if (case := case_of(item)) is None:
             return
         case.close()
         case.check_exit()
@@ -655,7 +709,7 @@ class Run:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
         """Close the window of a test without a call phase (--setup-only)."""
-        if (case := item.stash.get(CASE, None)) is not None:
+        if (case := case_of(item)) is not None:
             case.close()
         yield
 
@@ -665,7 +719,7 @@ class Run:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
         """Show a verdict as its text, and what led to a failure as sections."""
-        case, brief = item.stash.get(CASE, None), not item.config.getoption("fulltrace", False)
+        case, brief = case_of(item), not item.config.getoption("fulltrace", False)
         if case is None or call.when == "teardown":
             return (yield)
         if brief:
@@ -701,6 +755,7 @@ class Run:
             for name in ("unrouted", "dns")
             if getattr(self.options, name) != getattr(default, name)
         ]
+        said += [f"engines={', '.join(self.engines)}"] if self.engines else []
         said += [*(["keeps containers of failed tests"] if self.keep else [])]
         return f"egress: {', '.join(said)}" if said else None
 
@@ -715,7 +770,7 @@ class Run:
         from pytest_egress.errors import EngineError
 
         try:
-            self._client, name = contact(self.engine_client)
+            self._client, name = contact(self.engine_client, self.engine)
         except EngineError:
             return None  # which a test will say, unless a fixture of the user's names another one
         self._announced = f"{name}, {self.session().engine.ways[0]}"
@@ -727,19 +782,19 @@ class Run:
         """Hand the controller of pytest-xdist what fell outside in this worker."""
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["egress"] = self.outside
-            session.config.workeroutput["egress engines"] = self.engines
+            session.config.workeroutput["egress engines"] = self.used
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take what a worker of pytest-xdist hands over."""
         output = getattr(node, "workeroutput", {})  # absent when the worker crashed
         self.outside += [f"[{node.gateway.id}] {line}" for line in output.get("egress", ())]
-        self.engines += output.get("egress engines", ())
+        self.used += output.get("egress engines", ())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """List it, and the engines that the header could not name."""
         if terminalreporter.verbosity >= 0:
-            for engine in sorted({*self.engines} - {self._announced}):
+            for engine in sorted({*self.used} - {self._announced}):
                 terminalreporter.write_line(f"egress: {engine}")
         if self.outside:
             terminalreporter.section("egress: traffic outside of any test")
@@ -863,9 +918,11 @@ class Prompts:
 
     def _take(self, pdb: object, capture: Any) -> None:
         """Wait for standard input; it is this debugger's until it acts upon a line."""
+        from pytest_egress.clock import monotonic
+
         with self._changed:
             while self._reader not in (None, pdb):
-                if (left := self._free_at - time.monotonic()) <= 0:
+                if (left := self._free_at - monotonic()) <= 0:
                     break
                 self._changed.wait(min(left, MAX_SECONDS))
             self._reader, self._free_at = pdb, float("inf")
@@ -875,8 +932,10 @@ class Prompts:
     @contextlib.contextmanager
     def _acting(self, pdb: Any) -> Iterator[None]:
         """Let another prompt take over while it acts; not at once, or they would alternate."""
+        from pytest_egress.clock import monotonic
+
         with self._changed:
-            self._free_at = time.monotonic() + STDIN_SECONDS
+            self._free_at = monotonic() + STDIN_SECONDS
             self._changed.notify_all()
         try:
             yield

@@ -10,11 +10,11 @@ import inspect
 import select
 import socket
 import ssl
-import time
 from typing import Any, Final
 
 import pytest_egress.upstream as upstream
 from pytest_egress.answers import Forward
+from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection
 from pytest_egress.errors import UpstreamError
 from pytest_egress.exchange import Outcome, Response, TcpConnection
@@ -168,7 +168,7 @@ class RawServer:
 
         def watch(out: Direction, back: Direction) -> None:
             entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
-            connection.idle_since = time.monotonic()
+            connection.idle_since = monotonic()
 
         try:
             relay(connection.sock, server, watch)

@@ -5,19 +5,19 @@ Knows nothing of pytest.
 
 from __future__ import annotations
 
-import functools
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_egress.authority import Authority
+from pytest_egress.authority import Authority, see_real_dates
 from pytest_egress.connection import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import Activity, Ledger, Place, Window
+from pytest_egress.once import once_property
 from pytest_egress.report import fold, outcome_text, route_line
 from pytest_egress.routing import RouteTable
 
@@ -33,11 +33,15 @@ DRAIN_SECONDS: Final = 5.0  # for requests that have begun when a test ends
 CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
 
 
-def default_client() -> docker.DockerClient:
-    """The client of the engine that the environment names."""
+def default_client(address: str | None = None) -> docker.DockerClient:
+    """The client of an engine, by default of the one that the environment names.
+
+    Args:
+        address: As DOCKER_HOST has it; what else the environment says holds for it too.
+    """
     from pytest_egress.endpoint import make_client
 
-    return make_client()
+    return make_client(address)
 
 
 def default_ca() -> trustme.CA:
@@ -75,6 +79,7 @@ class Session(Host):
         defaults: What holds outside of tests, as fields of a `Window`.
         link: How sidecars are reached, as `Engine` takes it.
         sidecar_image: Whose Python they run, likewise.
+        address: The engine's, where a setting names one: for errors.
     """
 
     def __init__(
@@ -85,9 +90,10 @@ class Session(Host):
         defaults: Mapping[str, Any] = MappingProxyType({}),
         link: str | None = None,
         sidecar_image: str | None = None,
+        address: str | None = None,
     ) -> None:
         self._make_ca, self._defaults = ca, defaults
-        self.engine = Engine(client, uuid.uuid4().hex, link, sidecar_image)
+        self.engine = Engine(client, uuid.uuid4().hex, link, sidecar_image, address)
         self.ledger = Ledger()
         self.ledger.routes_changed = self.revise
         self.scopes: list[Scoped] = []
@@ -98,9 +104,10 @@ class Session(Host):
         self.roots_lock = threading.Lock()
         self._between: list[Window] = []
 
-    @functools.cached_property
+    @once_property
     def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
         """Issues the leaves."""
+        see_real_dates()
         return Authority(self._make_ca())
 
     def place(self, container: Container) -> Place:
@@ -213,7 +220,9 @@ class Session(Host):
         return self._between[-1]
 
     def close(self) -> None:
-        """Remove all that is left; calling it again does nothing."""
+        """Remove all that is left; calling it again does nothing, and neither does a forked child."""
+        if self.engine.inherited:
+            return
         for egress in reversed(self.scopes.copy()):
             egress.close()
         self.engine.close()

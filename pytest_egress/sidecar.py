@@ -19,7 +19,6 @@ import re
 import secrets
 import select
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlencode
@@ -32,6 +31,7 @@ from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM
 from pytest_egress.archive import File, build_tar
 from pytest_egress.attach import Attachment, attach, connect
+from pytest_egress.clock import monotonic
 from pytest_egress.endpoint import socket_of
 from pytest_egress.errors import LinkError
 from pytest_egress.link import DescriptorLink, Rendezvous
@@ -288,11 +288,11 @@ class Sidecar:
         """The link, when the agent has connected; an error when it has ended or time is up."""
         assert self._output is not None, "create() opens it"
         assert self._rendezvous is not None, "create() opens it"
-        deadline = time.monotonic() + START_SECONDS
+        deadline = monotonic() + START_SECONDS
         poller = select.poll()
         poller.register(self._rendezvous.socket, select.POLLIN)
         poller.register(self._output, select.POLLIN)
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - monotonic()) > 0:
             ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
             if self._rendezvous.socket.fileno() in ready:
                 return self._rendezvous.accept()

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pytest_egress.errors import EngineError
 from pytest_egress.folder import RunFolder
+from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -44,7 +45,7 @@ class Bridge:
         self.path: Final = f"{self._folder.path}/engine"
         self._words: Final = Path(self._folder.path, "stderr")
         self._programs: list[subprocess.Popen[bytes]] = []
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self.path)
         self._listener.listen(BACKLOG)
         self._thread = threading.Thread(target=self._serve, name="egress ssh", daemon=True)

@@ -13,7 +13,6 @@ import errno
 import os
 import socket
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
+import pytest_egress.sockets as sockets
 from pytest_egress.agent import netlink
 from pytest_egress.agent.mux import (
     DNS,
@@ -46,7 +46,9 @@ from pytest_egress.agent.mux import (
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
 from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FRAMES, STREAM, UNKNOWN
 from pytest_egress.attach import Attachment
+from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
+from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -62,7 +64,7 @@ _DATAGRAM: Final = 1 << 16
 _MAX_WAITING: Final = 1 << 16  # datagrams of a channel that its reader is behind
 
 
-class Accepted(socket.socket):
+class Accepted(Socket):
     """A connection of the target.
 
     Attributes:
@@ -72,7 +74,7 @@ class Accepted(socket.socket):
     dialled: tuple[str, int] | str | None = None
 
 
-class Listener(socket.socket):
+class Listener(Socket):
     """Where connections of the target are accepted. The port is this machine's: a stranger's are closed unseen."""
 
     def __init__(self) -> None:
@@ -84,7 +86,7 @@ class Listener(socket.socket):
 
     def dial(self, dialled: tuple[str, int] | str | None, client: tuple[str, int]) -> socket.socket:
         """Our end of a connection of the target; `accept` gives the other one."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = Socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             with self._lock:
@@ -98,7 +100,7 @@ class Listener(socket.socket):
             raise
         return sock
 
-    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+    def accept(self) -> tuple[Accepted, tuple[str, int]]:
         """The next connection, and the address of the client inside the target.
 
         Raises:
@@ -117,7 +119,7 @@ class Listener(socket.socket):
         return sock, client
 
 
-class NameSocket(socket.socket):
+class NameSocket(Socket):
     """Where the target's DNS queries arrive: each message begins with its client, which is opaque."""
 
     def recvfrom(self, size: int, flags: int = 0, /) -> tuple[bytes, Any]:
@@ -223,7 +225,7 @@ class StreamLink:
         self._dials: dict[int, tuple[Future[None], socket.socket]] = {}
         self._flushes: dict[int, Flush] = {}  # by stream, until its FIN
         self._marks: dict[int, Flush] = {}  # likewise, until its datagram
-        self._pinged, self._answered = time.monotonic(), True
+        self._pinged, self._answered = monotonic(), True
         self._over = self._closed = self._ended = False
         self._deadline: float | None = None
         self._reason = "it has ended"
@@ -233,11 +235,11 @@ class StreamLink:
     def _open_sockets(self) -> None:
         self._listener = Listener()
         self.tcp = (self._listener,)
-        self.channel, self._end = socket.socketpair()
-        self._waker, self._wake = socket.socketpair()
+        self.channel, self._end = sockets.pair()
+        self._waker, self._wake = sockets.pair()
         self._names = self._mailbox(NameSocket)
-        self._packets = self._mailbox(socket.socket)
-        self._monitors = [self._mailbox(socket.socket, family) for family in MONITORED]
+        self._packets = self._mailbox(Socket)
+        self._monitors = [self._mailbox(Socket, family) for family in MONITORED]
         self.dns, self.packets = (self._names.reader,), self._packets.reader
         self.monitors = tuple(mailbox.reader for mailbox in self._monitors)
         self._mailboxes = [self._names, self._packets, *self._monitors]
@@ -246,7 +248,7 @@ class StreamLink:
         self._interests.want(self._wake.fileno(), READABLE)
 
     def _mailbox(self, kind: type[socket.socket], protocol: int = 0) -> Mailbox:
-        reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        reader, writer = sockets.pair(socket.SOCK_DGRAM)
         typed = kind(socket.AF_UNIX, socket.SOCK_DGRAM, protocol, fileno=reader.detach())
         return Mailbox(typed, writer, self._interests)
 
@@ -394,7 +396,7 @@ class StreamLink:
 
     def _beat(self, heard: bool) -> None:
         """Ask whether the sidecar lives; its silence counts only where this process was awake to hear it."""
-        now = time.monotonic()
+        now = monotonic()
         if self._deadline is not None:
             self._over = self._over or now >= self._deadline
         elif self._answered:
@@ -546,7 +548,7 @@ class StreamLink:
 
     def _say_goodbye(self) -> None:
         """Drop what goes on, and end when the sidecar has heard of it."""
-        self._deadline = time.monotonic() + GOODBYE_SECONDS
+        self._deadline = monotonic() + GOODBYE_SECONDS
         self._pump.close()
         for stream in (*self._dials, *self._flushes):
             self._mux.reset(stream)
@@ -630,8 +632,9 @@ def parse_purpose(purpose: bytes) -> tuple[tuple[str, int] | str | None, tuple[s
 
 def loopback_pair() -> tuple[socket.socket, socket.socket]:
     """Two ends of a TCP connection."""
-    with socket.create_server(("127.0.0.1", 0), backlog=8) as listener:
-        one = socket.create_connection(listener.getsockname())
+    with sockets.listener(backlog=8) as listener:
+        one = Socket(socket.AF_INET, socket.SOCK_STREAM)
+        one.connect(listener.getsockname())
         while True:
             other, peer = listener.accept()
             if peer == one.getsockname():

@@ -40,7 +40,8 @@ def connect(host: str, port: int) -> socket.socket:
     """
     try:
         sock = socket.create_connection((host, port), CONNECT_SECONDS)
-    except (OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
+    # ValueError: a name that IDNA refuses; the others: pytest-socket forbids it
+    except (OSError, ValueError, RuntimeError, UserWarning) as error:
         raise UpstreamError(f"{host_port(host, port)} cannot be reached: {error}") from error
     sock.settimeout(None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -50,8 +50,8 @@ class PrivateEngine:
             *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
             *("--containerd-namespace", name, "--containerd-plugins-namespace", f"{name}-plugins"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{name}"),
-            # Without one of its own, or with "none", it would take the other engine's docker0, or remove it.
-            *(f"--bridge={self._bridge}", "--ip-forward=false"),
+            # With "none" it would remove docker0, which is the machine's engine's; without any, take it.
+            *("--bridge", self._bridge, "--ip-forward=false"),
             *("--iptables=false", "--ip6tables=false"),
             *options,
         ]

@@ -515,8 +515,8 @@ def test_an_image_that_is_missing_and_cannot_be_pulled_is_named(egress: Egress) 
     with pytest.raises(ImageError) as caught:
         egress.run(name)
     assert re.fullmatch(
-        re.escape(f"the image {name!r} is not on the engine and cannot be pulled: ")
-        + ".+\n"
+        re.escape(f"the image {name!r} is not on the engine at ")
+        + "unix:///.+ and cannot be pulled: .+\n"
         + re.escape(
             "Check the name (`docker images` lists what is there), "
             f"build it (`docker build -t {name} .`), or log in to its registry "

@@ -5,17 +5,23 @@ Most run against the stand-in of test_plugin.py; real containers are used where 
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
-from typing import Final
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 from xml.etree import ElementTree
 
 import docker
 import pytest
-import trustme  # noqa: F401
+import trustme
 
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
-import pytest_egress.egress  # noqa: F401
+from pytest_egress import Egress
+from pytest_egress.clock import wall
 from pytest_egress.engine import SESSION_LABEL
+from pytest_egress.session import Session
 from tests.stage import eventually
 from tests.test_death import containers
 from tests.test_plugin import HEAD, UNROUTED_X, Run, keep_quiet, lines_of, runner_of
@@ -559,6 +565,56 @@ def test_a_child_of_multiprocessing_disturbs_neither_the_link_nor_the_watchdog(
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("place", ["test", "with", "fixture"])
+def test_a_forked_child_that_falls_out_of_its_test_ends_nothing_of_its_parent(
+    run_real: Run, place: str
+) -> None:
+    result = run_real(
+        f"""
+        import os
+        def fork(where):
+            if where == {place!r}:
+                if (child := os.fork()) == 0: raise AssertionError("of the child")
+                os.waitpid(child, 0)
+        @pytest.fixture(scope="module")
+        def forking(shop): fork("fixture")
+        def test_a(egress, image, curl, forking):
+            egress.intercept_https("a.test", {{"n": 1}})
+            with egress.start(image, ["sleep", "infinity"]) as own:
+                fork("with")
+                assert own.exec(["true"]).exit_code == 0
+            fork("test")
+            assert curl("https://a.test/") == '{{"n": 1}}'
+            assert os.path.isdir(egress.session.engine.folder)
+            assert egress.session.engine._watchdog._process.poll() is None
+        def test_b(egress, curl):
+            egress.intercept_https("b.test", {{"n": 2}})
+            assert curl("https://b.test/") == '{{"n": 2}}'
+        """,
+        "-Wignore",
+    )
+    result.assert_outcomes(passed=2)
+    lines_of(result, "*AssertionError: of the child", "*EngineError: process * is a fork of *")
+
+
+def test_a_forked_child_that_falls_out_of_an_egress_ends_nothing_of_its_parent(
+    pytester: pytest.Pytester, bare_image: str
+) -> None:
+    script = pytester.makepyfile(
+        script=f"""
+        import os, warnings
+        from pytest_egress import Egress
+        warnings.simplefilter("ignore")
+        with Egress() as egress:
+            own = egress.start({bare_image!r}, ["sleep", "infinity"])
+            if (child := os.fork()) == 0: raise AssertionError("of the child")
+            assert os.waitpid(child, 0)[1]
+            assert own.exec(["true"]).exit_code == 0
+        """
+    )
+    assert pytester.runpython(script).ret == 0
+
+
 def test_a_time_out_by_thread_ends_the_run_and_the_watchdog_removes_its_containers(
     run_real: Run, pytester: pytest.Pytester, engine_client: docker.DockerClient
 ) -> None:
@@ -612,6 +668,95 @@ def test_a_handler_sees_the_frozen_clock_and_requests_are_answered_under_it(run_
     ).assert_outcomes(passed=1)
 
 
+FREEZES: Final = {
+    "freezegun": "from freezegun import freeze_time as freeze",
+    "time-machine": "from time_machine import travel as freeze",
+}
+
+
+@pytest.mark.parametrize("name", FREEZES)
+@pytest.mark.parametrize("before", ["", "import pytest_egress.authority, trustme"])
+def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
+    run_real: Run, before: str, name: str
+) -> None:
+    run_real(
+        f"""
+        import datetime
+        {before}
+        {FREEZES[name]}
+        @pytest.fixture(scope="session", autouse=True)
+        def frozen():
+            freezes = freeze("2099-01-02")
+            freezes.start()
+            yield freezes
+            freezes.stop()
+        def test_a(frozen, egress, curl):
+            egress.intercept_https("*.test", lambda request: str(datetime.date.today()))
+            assert curl("https://a.test/") == curl("https://a_b.test/") == "2099-01-02"
+            assert abs(egress.ledger[0].started - {wall()}) < 600
+        def test_b(frozen, egress, curl):
+            frozen.stop()
+            egress.intercept_https("*.test", lambda request: str(datetime.date.today()))
+            assert curl("https://b.test/") == curl("https://c_d.test/") > "2026"
+            frozen.start()
+        """,
+        "-Wignore",
+    ).assert_outcomes(passed=2)
+
+
+def test_certificates_that_freezegun_has_spoilt_are_told_of(run: Run) -> None:
+    result = run(
+        """
+        import trustme
+        from freezegun import freeze_time
+        from pytest_egress.session import Session
+        def test_a():
+            with freeze_time("2020-01-01"), pytest.raises(TypeError):
+                trustme.CA()
+            Session().authority
+        """,
+        subprocess=True,
+    )
+    lines_of(result, "*put `import trustme; trustme.CA()` into conftest.py.")
+
+
+@pytest.mark.parametrize("name", FREEZES)
+def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
+    run_real: Run, name: str
+) -> None:
+    run_real(
+        f"""
+        import asyncio
+        from pytest_egress import asgi, log_line
+        from pytest_egress.errors import CallError, ContainerTimeoutError
+        {FREEZES[name]}
+        async def app(scope, receive, send):
+            if scope["type"] == "http":
+                await asyncio.sleep(0.1)
+                await send({{"type": "http.response.start", "status": 200}})
+                await send({{"type": "http.response.body", "body": b"slow"}})
+        async def handler(request):
+            await asyncio.sleep(0.1)
+            return "slow"
+        @freeze("2020-01-02")
+        def test_a(egress, image, curl):
+            never = egress.intercept_https("never.test", optional=True)
+            route = egress.intercept_https("a.test", handler)
+            egress.intercept_https("b.test", asgi(app))
+            assert curl("https://a.test/") == curl("https://b.test/") == "slow"
+            assert egress.exchanges[0].duration >= 0.1
+            with pytest.raises(CallError): never.wait_for_call(timeout=0.1)
+            with pytest.raises(ContainerTimeoutError):
+                egress.run(image, ["sleep", "infinity"], timeout=0.5)
+            with pytest.raises(ContainerTimeoutError):
+                egress.start(image, ["sleep", "infinity"], wait=log_line("never"), timeout=0.5)
+            assert egress.run(image, ["sleep", "0.5"]).duration >= 0.5
+        """,
+        "-Wignore",
+        "--timeout=60",
+    ).assert_outcomes(passed=1)
+
+
 def test_a_test_without_sockets_may_declare_routes(run: Run) -> None:
     result = run(ONE_OF_TWO, "--disable-socket", "-Wignore")
     result.assert_outcomes(passed=1, failed=1)
@@ -646,6 +791,63 @@ def test_a_container_needs_none_of_the_hosts_that_are_allowed(run_real: Run) -> 
         "--allow-unix-socket",
         "-Wignore",
     ).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("link", ["descriptor", "stream"])
+@pytest.mark.parametrize(
+    "options", [["--disable-socket"], ["--allow-hosts=127.0.0.1"]], ids=["none", "hosts"]
+)
+def test_a_test_that_may_open_no_socket_has_containers_all_the_same(
+    run_real: Run, options: list[str], link: str
+) -> None:
+    run_real(
+        f"""
+        import socket, urllib.request
+        from pytest_egress import forward, http_ok
+        def may_connect(port):
+            try: socket.create_connection(("127.0.0.1", port)).close()
+            except Exception as error:
+                assert "A test tried to use socket" in str(error)
+                return False
+            return True
+        async def handler(request): return {{"n": 1}}
+        def test_a(egress, image, curl):
+            egress.intercept_https("a.test", handler)
+            server = egress.start(image, "python3 -m http.server 8080", wait=http_ok(8080))
+            assert curl("https://a.test/") == '{{"n": 1}}'
+            egress.intercept_http("b.test", forward(server, 8080))
+            assert "Directory listing" in curl("http://b.test/")
+            assert may_connect(server.address(8080)[1]) is {options != ["--disable-socket"]}
+            egress.intercept_http("c.test", forward("http://192.0.2.1:9"))
+            assert "cannot be reached: A test tried to use socket." in curl("http://c.test/")
+        """,
+        *options,
+        "--allow-unix-socket",
+        f"--egress-link={link}",
+        "-Wignore",
+    ).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("filter_", ["ignore", "error"])
+@pytest.mark.parametrize("option", ["--disable-socket", "--allow-hosts=192.0.2.1"])
+def test_a_test_that_may_not_reach_the_engine_says_what_to_type(
+    run_real: Run, option: str, filter_: str
+) -> None:
+    result = run_real(
+        """
+        @pytest.mark.enable_socket
+        def test_a(egress, image): egress.run(image, ["true"])
+        def test_b(egress, image): egress.run(image, ["true"])
+        """,
+        option,
+        "-Wignore",
+        f"-W{filter_}:A test tried",
+    )
+    lines_of(
+        result,
+        "E *EngineError: pytest-socket keeps this test from the Docker engine at unix:///*",
+        "E *start pytest with --allow-unix-socket; to lift the ban *@pytest.mark.enable_socket.",
+    )
 
 
 # Ends of a run with real containers.
@@ -704,3 +906,42 @@ def test_a_time_out_by_signal_leaves_a_shared_container_to_the_next_test(run_rea
     )
     result.assert_outcomes(failed=2, passed=1)
     lines_of(result, "FAILED *test_a - Failed: Timeout*", "FAILED *test_b - Failed: Timeout*")
+
+
+# Threads.
+
+
+def test_threads_that_start_the_first_containers_together_share_one_ca_and_one_client(
+    engine_client: docker.DockerClient,
+) -> None:
+    made = []
+
+    def slowly(make: Callable[[], Any]) -> Callable[[], Any]:
+        def wait_and_make() -> Any:
+            made.append(make)
+            threading.Event().wait(0.2)
+            return make()
+
+        return wait_and_make
+
+    session = Session(client=slowly(docker.from_env), ca=slowly(trustme.CA))
+    with contextlib.closing(session), ThreadPoolExecutor(4) as pool:
+        seen = list(
+            pool.map(
+                lambda _: (session.authority, session.engine.client, session.engine.folder),
+                range(4),
+            )
+        )
+    assert len({tuple(map(id, each)) for each in seen}) == 1
+    assert made == [trustme.CA, docker.from_env]
+
+
+def test_threads_may_run_containers_beside_each_other(clients_image: str) -> None:
+    def run(number: int) -> str:
+        url = f"https://{number}.test/"
+        return egress.run(clients_image, ["curl", "-sS", "--fail", url], check=True).stdout
+
+    with Egress() as egress, ThreadPoolExecutor(4) as pool:
+        egress.intercept_https("*.test", lambda request: request.host)
+        assert [*pool.map(run, range(4))] == [f"{number}.test" for number in range(4)]
+        assert len({exchange.container for exchange in egress.exchanges}) == 4

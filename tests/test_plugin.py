@@ -1229,6 +1229,24 @@ def test_a(): pass
             [],
             "egress_keep in *tox.ini: *'maybe'*it takes one of 1, true, *",
         ),
+        (
+            "",
+            {},
+            ["--egress-engines=unix:///a.sock,ci@b.test"],
+            "--egress-engines: 'ci@b.test' is no address of an engine; it takes what DOCKER_HOST does, *",
+        ),
+        (
+            "",
+            {"PYTEST_EGRESS_ENGINES": "unix://"},
+            [],
+            "PYTEST_EGRESS_ENGINES in the environment: 'unix://' is no address of an engine; *",
+        ),
+        (
+            "egress_engines =\n  unix:///a.sock\n  /b.sock",
+            {},
+            [],
+            "egress_engines in *tox.ini: '/b.sock' is no address of an engine; *",
+        ),
     ],
 )
 def test_a_bad_option_names_its_value_its_source_and_the_valid_ones(
@@ -1252,6 +1270,9 @@ def test_the_header_says_only_what_is_set(run: Run, monkeypatch: pytest.MonkeyPa
     run("def test_a(): pass").stdout.no_fnmatch_line("*egress: *")
     result = run("", "--egress-unrouted=block", "--egress-dns=strict", "--egress-keep")
     lines_of(result, "egress: unrouted=block, dns=strict, keeps containers of failed tests")
+    lines_of(
+        run("", "--egress-engines=unix:///a,tcp://b:1"), "egress: engines=unix:///a, tcp://b:1"
+    )
     monkeypatch.setenv("PYTEST_EGRESS_KEEP", "on")
     lines_of(run(""), "egress: keeps containers of failed tests")
     monkeypatch.setenv("PYTEST_EGRESS_KEEP", "0")

@@ -495,7 +495,7 @@ def test_an_accepted_connection_outlives_its_streams_end() -> None:
         sock, client = listener.accept()
         with sock:
             assert client == ("10.213.0.2", 4000)
-            assert cast("module.Accepted", sock).dialled == ("203.0.113.9", 443)
+            assert sock.dialled == ("203.0.113.9", 443)
 
 
 def test_a_sidecar_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

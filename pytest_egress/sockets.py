@@ -1,0 +1,46 @@
+"""Sockets of our own, whatever a test may not open: pytest-socket replaces `socket.socket`, or its `connect`.
+
+What it forbids is the test's: a container's connection to us is none of it, nor is our way into a container.
+"""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    Real = socket.socket
+else:
+    Real = next(each for each in socket.socket.__mro__ if each.__module__ == "socket")
+
+
+class Socket(Real):
+    """As `socket.socket` is where nobody has replaced it."""
+
+    def accept(self) -> tuple[Socket, Any]:
+        """The next connection, blocking, and the address of its other end."""
+        descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
+        return Socket(fileno=descriptor), peer
+
+    def connect(self, address: Any) -> None:
+        """Connect."""
+        _socket.socket.connect(self, address)
+
+
+def pair(kind: int = socket.SOCK_STREAM) -> tuple[Socket, Socket]:
+    """Two unix sockets that are connected."""
+    one, other = _socket.socketpair(socket.AF_UNIX, kind)
+    return Socket(fileno=one.detach()), Socket(fileno=other.detach())
+
+
+def listener(backlog: int) -> Socket:
+    """A listener at a port of 127.0.0.1 that is free."""
+    sock = Socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
