@@ -1,12 +1,12 @@
-"""Runs the benchmarks that are named, or all: `python -m benchmarks [start] [throughput]`."""
+"""Runs the benchmarks that are named, or all: `python -m benchmarks [start] [throughput] [trust]`."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import start, throughput
+from benchmarks import start, throughput, trust
 
-BENCHMARKS = {"start": start.main, "throughput": throughput.main}
+BENCHMARKS = {"start": start.main, "throughput": throughput.main, "trust": trust.main}
 
 
 def main(names: list[str]) -> None:

@@ -32,7 +32,7 @@ LAYERS = {
     },
     "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},
     "link": {"attach", "link", "stream"},
-    "engine": {"engine", "sidecar", "trust", "watchdog"},
+    "engine": {"engine", "roots", "sidecar", "trust", "watchdog"},
     "gateway": {
         "applications",
         "authority",

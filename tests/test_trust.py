@@ -34,6 +34,7 @@ from pytest_egress.authority import Authority
 from pytest_egress.certificates import from_java_keystore, hashed_name, java_keystore
 from pytest_egress.engine import SESSION_LABEL, Engine
 from pytest_egress.exchange import TlsFailure
+from pytest_egress.roots import Roots
 from pytest_egress.session import Session
 from tests.stage import eventually
 
@@ -978,7 +979,7 @@ def test_the_roots_of_an_image_are_found_once_whoever_asks_at_the_same_time(
     image, count = make_image({BUNDLE: FIRST}), 8
     asked, find, barrier = [], trust.find_roots, threading.Barrier(count)
 
-    def record(*args: Any) -> trust.Roots:
+    def record(*args: Any) -> Roots:
         asked.append(threading.get_ident())
         return find(*args)
 
@@ -1003,7 +1004,7 @@ def test_what_one_container_has_besides_is_not_taken_for_the_images(
 ) -> None:
     image, found, find = make_image({BUNDLE: FIRST, "/opt/mine.pem": SECOND}), [], trust.find_roots
 
-    def record(*args: Any) -> trust.Roots:
+    def record(*args: Any) -> Roots:
         found.append(find(*args))
         return found[-1]
 
