@@ -217,9 +217,9 @@ class Files:
     def _follow(self, path: str, target: str) -> tuple[str, Kind] | None:
         """Where a link leads, unless it leads out of what is read, back through a link, or in circles."""
         end = normal(posixpath.join(posixpath.dirname(path), target))
-        here = target.startswith("/") or is_foreign(path, FOLDERS)
+        known = target.startswith("/") or not is_foreign(path, self._homes)
         back = ".." in CLIMB.sub("", target, count=1).split("/")
-        if back or not here or not is_foreign(end, FOLDERS) or self._links == MAX_LINKS:
+        if back or not known or not is_foreign(end, FOLDERS) or self._links == MAX_LINKS:
             return None
         self._links += 1
         try:
@@ -229,7 +229,7 @@ class Files:
 
     def _folder(self, path: str) -> Mapping[str, Member] | None:
         """What the folder that a path is in has, by path; None where it is none of those that are read whole."""
-        folder = next((f for f in (*FOLDERS, *self._homes) if is_under(path, f)), None)
+        folder = next((f for f in (*self._homes, *FOLDERS) if is_under(path, f)), None)
         if folder is None:
             return None
         if folder not in self._folders:
