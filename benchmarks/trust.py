@@ -1,4 +1,4 @@
-"""What the CA costs: the whole step between create and start, and a bare call of the engine's beside it.
+"""What the CA costs: the whole step between create and start, and bare calls of the engine's, of which it takes four.
 
 Both are measured while the sidecar is started, as in every start, and alone, when that is done. The first container of
 an image looks up what the image trusts; the next one knows.
@@ -10,23 +10,24 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 from benchmarks.figures import ratio, table
 from pytest_egress import Egress
+from pytest_egress.archive import build_tar
 from pytest_egress.containers import Container
 from pytest_egress.sidecar import Sidecar
 
 IMAGES = {
     "with a bundle": "pytest-egress-test/clients:latest",
     "with a bundle and a JDK": "pytest-egress-test/java-home:latest",
-    "without": "pytest-egress-test/bare:latest",
+    "without a bundle": "pytest-egress-test/bare:latest",
 }
-FILE = "/etc/debian_version"
+FIRST, NEXT, CALLS = "first container", "next container", "calls"
+FILE, FOLDER = "/etc/debian_version", "/etc/ssl"
 ROUNDS = 15
 
-Subject = Literal["first container", "next container", "calls"]
 Figures = Mapping[str, list[float]]
 
 
@@ -39,9 +40,10 @@ def main() -> None:
 
 def print_result(content: str, figures: Figures) -> None:
     print(table(f"The CA, in an image {content}", "ms", figures))
-    for step in [name for name in figures if "container" in name]:
-        head = figures[f"one HEAD{step.partition('container')[2]}"]
-        print(ratio(f"{step} / HEAD", figures[step], head))
+    for when in ("", ", alone"):
+        for step in (FIRST, NEXT):
+            text = f"{step}{when} / HEAD"
+            print(ratio(text, figures[f"{step}{when}"], figures[f"HEAD of a file{when}"]))
     print()
 
 
@@ -50,18 +52,19 @@ def measure(egress: Egress, image: str) -> Figures:
     figures: dict[str, list[float]] = defaultdict(list)
     for _ in range(ROUNDS):
         for when in ("", ", alone"):
-            subjects: tuple[Subject, ...] = ("first container", "next container", "calls")
-            for subject in subjects:
-                if subject == "first container":
+            for subject in (FIRST, NEXT, CALLS):
+                if subject == FIRST:
                     egress.session.roots.clear()
-                run_once(egress, image, subject, when, figures)
+                whole = run_once(egress, image, subject, when, figures)
+                if subject != CALLS and not when:
+                    figures[f"egress.run, {subject}"].append(whole)
     return figures
 
 
 def run_once(
-    egress: Egress, image: str, subject: Subject, when: str, figures: dict[str, list[float]]
-) -> None:
-    """Run a container, and add what its trust step, or calls in its place, take."""
+    egress: Egress, image: str, subject: str, when: str, figures: dict[str, list[float]]
+) -> float:
+    """Run a container, add what its step, or calls in the place of it, take, and return what all of it takes."""
     fill, start, started = Container._fill, Sidecar.start, threading.Event()
 
     def start_sidecar(sidecar: Sidecar) -> Any:
@@ -73,14 +76,15 @@ def run_once(
     def timed_fill(container: Container, created: Any, *rest: Any) -> None:
         if when:
             started.wait()
-        stat = egress.session.engine.stat
         actions: dict[str, Callable[[], object]] = {
             subject: lambda: fill(container, created, *rest)
         }
-        if subject == "calls":
+        if subject == CALLS:
             actions = {
-                "one HEAD": lambda: stat(created, FILE),
-                "one GET": lambda: b"".join(created.get_archive(FILE)[0]),
+                "HEAD of a file": lambda: egress.session.engine.stat(created, FILE),
+                "GET of a file": lambda: b"".join(created.get_archive(FILE)[0]),
+                f"GET of {FOLDER}": lambda: b"".join(created.get_archive(FOLDER)[0]),
+                "PUT of a file": lambda: created.put_archive("/", build_tar({"/tmp/file": b""})),
             }
         for name, action in actions.items():
             figures[f"{name}{when}"].append(milliseconds(action))
@@ -89,9 +93,7 @@ def run_once(
         mock.patch.object(Sidecar, "start", start_sidecar),
         mock.patch.object(Container, "_fill", timed_fill),
     ):
-        whole = milliseconds(lambda: egress.run(image, ["true"]))
-    if subject != "calls" and not when:
-        figures[f"egress.run, {subject}"].append(whole)
+        return milliseconds(lambda: egress.run(image, ["true"]))
 
 
 def milliseconds(action: Callable[[], object]) -> float:

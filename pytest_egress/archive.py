@@ -119,7 +119,7 @@ def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None
             end = archive.offset
         while stream.read():
             pass
-    except (tarfile.TarError, LookupError, ValueError):
+    except (tarfile.TarError, KeyError):
         return None
     whole = stream.size >= end + len(_END) and stream.tail == _END
     return members if whole and "" in members and members[""].directory else None

@@ -588,13 +588,12 @@ KEYSTORES: dict[str, tuple[Tree, tuple[str, ...]]] = {
     ),
     "home-behind-a-link-with-a-relative-one": (
         {
-            "/opt/java": link("/srv/some/where/java"),
-            "/srv/some/where/java/lib/security/cacerts": link(
-                "../../../../../../etc/pki/java/cacerts"
-            ),
-            "/etc/pki/java/cacerts": JKS,
+            "/etc/java": link("/srv/java"),
+            "/srv/java/lib/security/cacerts": link("../../../pki/java/cacerts"),
+            "/srv/pki/java/cacerts": JKS,
+            "/etc/pki/java/cacerts": java_keystore([der(THIRD)]),
         },
-        (HOME,),
+        ("ENV JAVA_HOME=/etc/java",),
     ),
     "home-in-a-folder-that-is-read-whole": (
         {"/etc/pki/java": link("/opt/jdk"), f"/opt/jdk/{CACERTS}": JKS},
