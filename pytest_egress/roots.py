@@ -77,7 +77,7 @@ class Roots:
 
     def extended(self) -> list[str]:
         """The paths, links among them, of the bundles that get the CA."""
-        return [name for name, real in self.names.items() if not is_foreign(real, self.mounts)]
+        return [name for name, real in self.names.items() if not is_within(real, self.mounts)]
 
 
 class Kind(Enum):
@@ -215,11 +215,11 @@ class Files:
         return path, kind_of_member(member)
 
     def _follow(self, path: str, target: str) -> tuple[str, Kind] | None:
-        """Where a link leads, unless it leads out of what is read, back through a link, or in circles."""
+        """Where a link leads; None where it leads out of what is read, back through a folder, or in circles."""
         end = normal(posixpath.join(posixpath.dirname(path), target))
-        known = target.startswith("/") or not is_foreign(path, self._homes)
+        known = target.startswith("/") or not is_within(path, self._homes)
         back = ".." in CLIMB.sub("", target, count=1).split("/")
-        if back or not known or not is_foreign(end, FOLDERS) or self._links == MAX_LINKS:
+        if back or not known or not is_within(end, FOLDERS) or self._links == MAX_LINKS:
             return None
         self._links += 1
         try:
@@ -267,11 +267,11 @@ def normal(path: str) -> str:
     return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
-def is_foreign(path: str, points: Iterable[str]) -> bool:
-    """Whether a path is in one of these mounts."""
-    return any(is_under(path, point) for point in points)
+def is_within(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of these folders, or in one."""
+    return any(is_under(path, folder) for folder in folders)
 
 
-def is_under(path: str, point: str) -> bool:
-    """Whether a path is at a mount point or below it."""
-    return f"{path}/".startswith(f"{point.rstrip('/')}/")
+def is_under(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or in it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

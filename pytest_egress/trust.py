@@ -23,7 +23,7 @@ from pytest_egress.certificates import (
 )
 from pytest_egress.engine import explanation
 from pytest_egress.errors import EngineError
-from pytest_egress.roots import Roots, find, is_foreign, is_under, normal
+from pytest_egress.roots import Roots, find, is_under, is_within, normal
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -262,7 +262,7 @@ def trust_tar(
     for name, content in own_files(ca_pem, roots).items():
         files[f"{directory}/{name}"] = File(content=content)
     mounts = [*foreign, *roots.mounts]
-    return build_tar({path: f for path, f in files.items() if not is_foreign(path, mounts)})
+    return build_tar({path: f for path, f in files.items() if not is_within(path, mounts)})
 
 
 def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
