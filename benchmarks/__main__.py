@@ -1,12 +1,17 @@
-"""Runs the benchmarks that are named, or all: `python -m benchmarks [start] [throughput] [scaling]`."""
+"""Runs the benchmarks that are named, or all: `python -m benchmarks [start] [throughput] [scaling] [trust]`."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import scaling, start, throughput
+from benchmarks import scaling, start, throughput, trust
 
-BENCHMARKS = {"start": start.main, "throughput": throughput.main, "scaling": scaling.main}
+BENCHMARKS = {
+    "start": start.main,
+    "throughput": throughput.main,
+    "scaling": scaling.main,
+    "trust": trust.main,
+}
 
 
 def main(names: list[str]) -> None:

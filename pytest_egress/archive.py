@@ -8,6 +8,7 @@ owner, so parents get none (the engine makes those that are missing).
 from __future__ import annotations
 
 import io
+import posixpath
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 _DIRECTORY_MODE = 0o755
 _PERMISSIONS = 0o7777
+_END = bytes(2 * tarfile.BLOCKSIZE)  # of every archive that is whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,21 @@ class File:
     uid: int = 0
     gid: int = 0
     mtime: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """What a folder has at a path; neither of these where it is a device, or the like.
+
+    Attributes:
+        directory: Whether it is one.
+        target: Where it leads, of a link.
+        file: A regular file.
+    """
+
+    directory: bool = False
+    target: str | None = None
+    file: File | None = None
 
 
 def build_tar(files: Mapping[str, File | bytes], directories: Iterable[str] = ()) -> bytes:
@@ -79,6 +96,67 @@ def read_tar(data: bytes | Iterable[bytes]) -> dict[str, File]:
     whole = data if isinstance(data, bytes) else b"".join(data)
     with tarfile.open(fileobj=io.BytesIO(whole), mode="r:", encoding="utf-8") as archive:
         return {member.name: _read(archive, member) for member in archive if member.isreg()}
+
+
+def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None:
+    """All that a folder has, by the path in it; the folder itself is at "".
+
+    An archive that is cut off looks like one that ends, and what is not in it as if it were missing: only where the
+    end is marked it counts.
+
+    Args:
+        chunks: The archive that `GET /containers/{id}/archive` answers with.
+        limit: The bytes of it that are read at most.
+
+    Returns:
+        None where this is not the whole of a folder, or cannot be told.
+    """
+    stream, members = _Stream(chunks, limit), dict[str, Member]()
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
+            for info in archive:
+                members[_inside(info.name)] = _member(archive, info, members)
+            end = archive.offset
+        while stream.read():
+            pass
+    except (tarfile.TarError, KeyError):
+        return None
+    whole = stream.size >= end + len(_END) and stream.tail == _END
+    return members if whole and "" in members and members[""].directory else None
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file that is read from the beginning to the end, and up to a limit."""
+
+    def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
+        self._chunks, self._limit = iter(chunks), limit
+        self.size, self.tail = 0, b""
+
+    def read(self, _size: int = -1) -> bytes:
+        """The next chunk, however long it is: `tarfile` keeps what it does not need yet."""
+        chunk = next(self._chunks, b"")
+        self.size += len(chunk)
+        if self.size > self._limit:
+            raise tarfile.ReadError(f"more than {self._limit} bytes")
+        self.tail = (self.tail + chunk)[-len(_END) :]
+        return chunk
+
+
+def _inside(name: str) -> str:
+    """The path in a folder of what is named with it."""
+    return posixpath.normpath(name).partition("/")[2]
+
+
+def _member(
+    archive: tarfile.TarFile, info: tarfile.TarInfo, members: Mapping[str, Member]
+) -> Member:
+    if info.islnk():  # one more name of what went before
+        return members[_inside(info.linkname)]
+    return Member(
+        directory=info.isdir(),
+        target=info.linkname if info.issym() else None,
+        file=_read(archive, info) if info.isreg() else None,
+    )
 
 
 def _add(members: dict[str, File | None], path: str, entry: File | None) -> None:

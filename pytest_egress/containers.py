@@ -38,6 +38,7 @@ from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineErro
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.relay import shut
+from pytest_egress.roots import Roots
 from pytest_egress.sidecar import NAMESERVER, Sidecar, Way
 from pytest_egress.waiting import Strategy, check_port
 
@@ -167,7 +168,7 @@ class Host:
     engine: Engine
     authority: Authority
     ledger: Ledger
-    roots: dict[str, trust.Roots]  # by image
+    roots: dict[str, Roots]  # by image
     roots_lock: threading.Lock
 
     def place(self, container: Container) -> Place:
@@ -316,7 +317,7 @@ class Container:
 
     def _roots(
         self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]
-    ) -> trust.Roots:
+    ) -> Roots:
         """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
         host, user_env = self._host, self._plan.env
         if foreign or not user_env.keys().isdisjoint(trust.LEADING):

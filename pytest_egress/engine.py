@@ -13,6 +13,7 @@ import docker.utils
 import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
+from pytest_egress.archive import Member, read_folder
 from pytest_egress.clock import monotonic, wall
 from pytest_egress.endpoint import describe, engine_address
 from pytest_egress.errors import EngineError, ImageError, LinkError
@@ -22,6 +23,7 @@ from pytest_egress.sidecar import SidecarError, Way
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    import requests
     from docker import DockerClient
     from docker.models.containers import Container as DockerContainer
     from docker.models.images import Image
@@ -44,6 +46,7 @@ SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
 PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 FORBIDDEN: Final = "A test tried to use socket."  # begins what pytest-socket raises
 FORBIDS: Final = (RuntimeError, UserWarning)  # as what, by the filter of warnings
+CHUNK_BYTES: Final = 1 << 14  # read while the engine makes the next ones
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
 )
@@ -251,13 +254,36 @@ class Engine:
 
         docker-py's `get_archive` would do, but leaves its connection open where the path is missing.
         """
-        api = self.client.api
-        url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
         with engine_errors(f"look at {path!r}"):
-            header = api.head(url, params={"path": path}).headers.get(
-                "X-Docker-Container-Path-Stat"
-            )
-        return docker.utils.decode_json_header(header) if header else None
+            answer = self.client.api.head(self._archive_url(container), params={"path": path})
+        return stat_of(answer)
+
+    def members(
+        self, container: DockerContainer, path: str, limit: int
+    ) -> tuple[dict[str, Any] | None, dict[str, Member] | None]:
+        """What `stat` says of a path, and all that is below it, if it is a folder (`GET /containers/{id}/archive`).
+
+        Args:
+            limit: The bytes of the archive that are read at most; of a larger one nothing is known.
+        """
+        with (
+            engine_errors(f"read {path!r}"),
+            self.client.api.get(
+                self._archive_url(container),
+                params={"path": path},
+                headers={"Accept-Encoding": "identity"},  # compressing takes longer than all else
+                stream=True,
+            ) as answer,
+        ):
+            stat, chunks = stat_of(answer), answer.iter_content(CHUNK_BYTES)
+            if stat is None:
+                b"".join(chunks)  # read to its end, a connection serves the next call too
+                return None, None
+            return stat, read_folder(chunks, limit)
+
+    def _archive_url(self, container: DockerContainer) -> str:
+        api = self.client.api
+        return f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
 
     def remove(self, container: DockerContainer) -> None:
         """Remove a container with its anonymous volumes; no error where it is gone already."""
@@ -389,6 +415,12 @@ def check_runtime(container: DockerContainer) -> None:
             f"the runtime {runtime!r} is refused: it gives each container a network stack of its own, so that a "
             'sidecar cannot see what another one sends. Test the image with runtime="runc".'
         )
+
+
+def stat_of(answer: requests.Response) -> dict[str, Any] | None:
+    """What an answer about a path says; None where nothing is there."""
+    header = answer.headers.get("X-Docker-Container-Path-Stat")
+    return docker.utils.decode_json_header(header) if header else None
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
-    from pytest_egress.trust import Roots
+    from pytest_egress.roots import Roots
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

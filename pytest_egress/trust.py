@@ -6,28 +6,24 @@ as a Java keystore; variables point there. The tables here are the whole knowled
 
 from __future__ import annotations
 
-import contextlib
-import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import docker.errors
 
-from pytest_egress.archive import File, build_tar, read_tar
+from pytest_egress.archive import File, build_tar
 from pytest_egress.certificates import (
     append,
     extend_java_keystore,
-    from_java_keystore,
     from_pem,
     hashed_name,
     java_keystore,
-    merge,
 )
-from pytest_egress.engine import engine_errors, explanation
+from pytest_egress.engine import explanation
 from pytest_egress.errors import EngineError
+from pytest_egress.roots import Roots, find, is_under, is_within, normal
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -100,26 +96,6 @@ VARIABLES: Final = (
 LEADING: Final = frozenset({"JAVA_HOME", *(variable.name for variable in VARIABLES)})
 """Variables that say where roots are."""
 
-BUNDLES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch, distroless
-    "/etc/ssl/cert.pem",  # Alpine, as a link
-    "/etc/ssl/certs/ca-bundle.crt",  # Nix
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
-    "/etc/pki/tls/cert.pem",  # Fedora, RHEL, for OpenSSL
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora, RHEL, where the links lead
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-    "/var/lib/ca-certificates/ca-bundle.pem",  # openSUSE, where the link leads
-    "/etc/pki/tls/cacert.pem",  # OpenELEC
-)
-DEFAULT_BUNDLE: Final = BUNDLES[0]
-HASHED_DIRECTORY: Final = "/etc/ssl/certs"  # where OpenSSL looks for a CA by its name
-KEYSTORES: Final = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")
-OF_JAVA_HOME: Final = tuple(  # the JVM's own order; the second folder is Java 8's
-    f"{folder}/security/{name}"
-    for folder in ("lib", "jre/lib")
-    for name in ("jssecacerts", "cacerts")
-)
-NEVER_LINKS: Final = ("/etc", "/var", "/var/lib")  # not looked at where nothing is mounted
 IMAGE_BUNDLE: Final = "the image's bundle"
 
 
@@ -182,36 +158,7 @@ RUNTIMES: Final = (
     Runtime(name="Bun", by="NODE_EXTRA_CA_CERTS", effect="adds", tested=False),
 )
 MOUNT_OPTIONS: Final = ("volumes", "mounts", "tmpfs", "volumes_from", "volume_driver")
-GO_DIRECTORY: Final = 1 << 31  # of an os.FileMode
-GO_TYPES: Final = 0x8F280000  # of an os.FileMode: whatever makes a file no regular one
 ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")  # the name of a volume that goes with its container
-
-
-@dataclass(frozen=True, kw_only=True)
-class Roots:
-    """What an image trusts.
-
-    Attributes:
-        bundles: Its PEM bundles, each once, at its real path.
-        names: The paths that lead to them, each with the real one.
-        default_bundle: Where `DEFAULT_BUNDLE` really would be; None where something else is in its place.
-        keystore: The certificates of its Java keystore in DER; none where it has none that can be read.
-        keystores: That keystore, at its real path.
-        hashed_directory: The real path of `HASHED_DIRECTORY`, or None where it has none.
-        mounts: The real paths of the mounts that are not the container's own.
-    """
-
-    bundles: Mapping[str, File] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-    default_bundle: str | None = DEFAULT_BUNDLE
-    keystore: Sequence[bytes] = ()
-    keystores: Mapping[str, File] = field(default_factory=dict)
-    hashed_directory: str | None = None
-    mounts: Sequence[str] = ()
-
-    def extended(self) -> list[str]:
-        """The paths, links among them, of the bundles that get the CA."""
-        return [name for name, real in self.names.items() if not is_foreign(real, self.mounts)]
 
 
 def variables(entries: Iterable[str]) -> dict[str, str]:
@@ -264,122 +211,26 @@ def leads_to(safe: Iterable[str], variable: Variable, value: str) -> bool:
     return value in safe
 
 
-def candidates(image_env: Mapping[str, str], user_env: Mapping[str, str]) -> list[str]:
-    """Where a bundle may be: the known paths, and what variables of the image or the test name."""
-    named = [
-        path
-        for values in (image_env, user_env)
-        for variable in VARIABLES
-        if variable.form == "bundle" and (path := values.get(variable.name, "")).startswith("/")
-    ]
-    return list(dict.fromkeys([*BUNDLES, *map(normal, named)]))
-
-
-class Kind(Enum):
-    """What is at a path."""
-
-    MISSING = auto()
-    DIRECTORY = auto()
-    REGULAR = auto()
-    OTHER = auto()
-
-
-class Files:
-    """What a created container has, asked of the engine path by path, and each path once: a call costs milliseconds.
-
-    Args:
-        directories: Those that are taken for directories, and for their own real paths, without a look.
-    """
-
-    def __init__(
-        self, engine: Engine, container: DockerContainer, directories: Iterable[str] = ()
-    ) -> None:
-        self._engine, self._container = engine, container
-        self._seen = {path: (path, Kind.DIRECTORY) for path in ("/", *directories)}
-
-    def resolve(self, path: str) -> tuple[str, Kind]:
-        """Where a path really leads, through links among its folders too, and what is there."""
-        if path not in self._seen:
-            folder, kind = self.resolve(posixpath.dirname(path))
-            real = posixpath.join(folder, posixpath.basename(path))
-            if kind is Kind.DIRECTORY:
-                self._seen[path] = self.look(real)
-            else:
-                self._seen[path] = real, kind if kind is Kind.MISSING else Kind.OTHER
-        return self._seen[path]
-
-    def look(self, path: str) -> tuple[str, Kind]:
-        """The same without the links among its folders."""
-        if path not in self._seen:
-            real, stat = path, self._engine.stat(self._container, path)
-            if stat and stat.get("linkTarget"):
-                real = stat["linkTarget"]  # the end of all links; whether it is there is not said
-                stat = None if real in self._seen else self._engine.stat(self._container, real)
-            found = self._seen.setdefault(real, (real, kind_of(stat)))
-            self._seen[path] = found
-        return self._seen[path]
-
-    def read(self, path: str) -> File:
-        """The regular file at a path that is real."""
-        with engine_errors(f"read {path!r}"):
-            stream, _ = self._container.get_archive(path)
-            (file,) = read_tar(stream).values()
-        return file
-
-
-def kind_of(stat: Mapping[str, Any] | None) -> Kind:
-    """What the engine describes (the `os.FileMode` of Go)."""
-    if stat is None:
-        return Kind.MISSING
-    if stat["mode"] & GO_DIRECTORY:
-        return Kind.DIRECTORY
-    return Kind.OTHER if stat["mode"] & GO_TYPES else Kind.REGULAR
-
-
 def find_roots(
     engine: Engine,
     container: DockerContainer,
     image_env: Mapping[str, str],
     user_env: Mapping[str, str],
 ) -> Roots:
-    """What a created container trusts."""
-    foreign = foreign_mounts(container)
-    files = Files(engine, container, () if foreign else NEVER_LINKS)
-    names = {
-        path: real
-        for path in candidates(image_env, user_env)
-        for real, kind in [files.resolve(path)]
-        if kind is Kind.REGULAR
-    }
-    keystores = find_keystore(files, {**image_env, **user_env})
-    default, default_kind = files.resolve(DEFAULT_BUNDLE)
-    hashed, hashed_kind = files.resolve(HASHED_DIRECTORY)
-    return Roots(
-        bundles={real: files.read(real) for real in dict.fromkeys(names.values())},
-        names=names,
-        default_bundle=default if default_kind is Kind.MISSING else None,
-        keystore=[der for f in keystores.values() for der in from_java_keystore(f.content)],
-        keystores=keystores,
-        hashed_directory=hashed if hashed_kind is Kind.DIRECTORY else None,
-        mounts=[files.resolve(point)[0] for point in foreign],
+    """What a created container trusts, also where variables of the image or the test say so."""
+    named = [
+        path
+        for values in (image_env, user_env)
+        for variable in VARIABLES
+        if variable.form == "bundle" and (path := values.get(variable.name, "")).startswith("/")
+    ]
+    return find(
+        engine,
+        container,
+        named=named,
+        java_home={**image_env, **user_env}.get("JAVA_HOME", ""),
+        foreign=foreign_mounts(container),
     )
-
-
-def find_keystore(files: Files, env: Mapping[str, str]) -> dict[str, File]:
-    """The first Java keystore that can be read, at its real path; empty where there is none."""
-    home = env.get("JAVA_HOME", "")
-    of_home = [posixpath.join(home, path) for path in OF_JAVA_HOME] if home.startswith("/") else []
-    for look, path in [
-        *((files.look, p) for p in of_home),
-        *((files.resolve, p) for p in KEYSTORES),
-    ]:
-        real, kind = look(path)
-        if kind is Kind.REGULAR:
-            with contextlib.suppress(ValueError):  # as the JVM would fall back
-                file = files.read(real)
-                from_java_keystore(file.content)
-                return {real: file}
-    return {}
 
 
 def trust_tar(
@@ -411,15 +262,14 @@ def trust_tar(
     for name, content in own_files(ca_pem, roots).items():
         files[f"{directory}/{name}"] = File(content=content)
     mounts = [*foreign, *roots.mounts]
-    return build_tar({path: f for path, f in files.items() if not is_foreign(path, mounts)})
+    return build_tar({path: f for path, f in files.items() if not is_within(path, mounts)})
 
 
 def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
     """What our directory holds, by name: the CA alone, the image's roots with it, and these as a Java keystore."""
-    merged = append(merge(file.content for file in roots.bundles.values()), ca_pem)
-    trusted = [*(roots.keystore or from_pem(merged)), *from_pem(ca_pem)]
-    keystore = java_keystore(list(dict.fromkeys(trusted)))
-    content: dict[Form, bytes] = {"ca": ca_pem, "bundle": merged, "truststore": keystore}
+    bundle = append(roots.merged, ca_pem)
+    keystore = java_keystore(list(dict.fromkeys([*roots.of_java, *from_pem(ca_pem)])))
+    content: dict[Form, bytes] = {"ca": ca_pem, "bundle": bundle, "truststore": keystore}
     return {FILE_NAMES[form]: data for form, data in content.items()}
 
 
@@ -474,21 +324,6 @@ def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
         and mount["Destination"] not in by_driver
         and not host.get("VolumesFrom")
     )
-
-
-def normal(path: str) -> str:
-    """An absolute path without what changes nothing in it."""
-    return posixpath.normpath(f"/{path.lstrip('/')}")
-
-
-def is_foreign(path: str, points: Iterable[str]) -> bool:
-    """Whether a path is in one of these mounts."""
-    return any(is_under(path, point) for point in points)
-
-
-def is_under(path: str, point: str) -> bool:
-    """Whether a path is at a mount point or below it."""
-    return f"{path}/".startswith(f"{point.rstrip('/')}/")
 
 
 def put(container: DockerContainer, archive: bytes, what: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.archive import File, build_tar, read_tar
+from pytest_egress.archive import File, Member, build_tar, read_folder, read_tar
 
 
 def members(archive: bytes) -> dict[str, tarfile.TarInfo]:
@@ -140,3 +140,90 @@ def test_what_was_built_is_read_back_from_any_chunks(files: dict[str, File], siz
     archive = build_tar({f"/{path}": file for path, file in files.items()})
     chunks = (archive[at : at + size] for at in range(0, len(archive), size))
     assert read_tar(chunks) == files
+
+
+# A folder that is read whole.
+
+
+def folder(*infos: tuple[str, bytes, str], content: bytes = b"") -> bytes:
+    """An archive of members: name, type, and where a link leads; files have this content."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as writer:
+        for name, kind, target in infos:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            info.size = len(content) if kind == tarfile.REGTYPE else 0
+            writer.addfile(info, io.BytesIO(content))
+        end = writer.offset
+    return buffer.getvalue()[:end] + bytes(2 * tarfile.BLOCKSIZE)  # as the engine ends it
+
+
+FOLDER = ("ssl", tarfile.DIRTYPE, "")
+LIMIT = 1 << 20
+
+
+def test_a_folder_has_files_links_hard_links_and_whatever_else_is_in_it() -> None:
+    archive = folder(
+        FOLDER,
+        ("ssl/certs", tarfile.DIRTYPE, ""),
+        ("ssl/certs/roots.pem", tarfile.REGTYPE, ""),
+        (f"ssl/certs/{'ü' * 200}", tarfile.SYMTYPE, "../" * 60 + "roots.pem"),
+        ("ssl/again.pem", tarfile.LNKTYPE, "ssl/certs/roots.pem"),
+        ("ssl/pipe", tarfile.FIFOTYPE, ""),
+        ("ssl/device", tarfile.CHRTYPE, ""),
+        content=b"roots",
+    )
+    roots = Member(file=File(content=b"roots"))
+    assert read_folder([archive], LIMIT) == {
+        "": Member(directory=True),
+        "certs": Member(directory=True),
+        "certs/roots.pem": roots,
+        f"certs/{'ü' * 200}": Member(target="../" * 60 + "roots.pem"),
+        "again.pem": roots,
+        "pipe": Member(),
+        "device": Member(),
+    }
+
+
+@pytest.mark.parametrize("content", [b"", b"roots", bytes(1500)])
+def test_a_folder_that_is_cut_off_is_none(content: bytes) -> None:
+    archive = folder(FOLDER, ("ssl/a", tarfile.REGTYPE, ""), content=content)
+    whole = read_folder([archive], LIMIT)
+    assert whole is not None
+    assert whole.keys() == {"", "a"}
+    for size in range(len(archive)):
+        assert read_folder([archive[:size]], LIMIT) is None, size
+    assert read_folder([archive[:-1024], b'{"message": "the engine failed"}\n'], LIMIT) is None
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        folder(("ssl", tarfile.SYMTYPE, "/opt/ssl")),
+        folder(("ssl", tarfile.REGTYPE, "")),
+        folder(FOLDER, ("ssl/again", tarfile.LNKTYPE, "ssl/missing")),
+        build_tar({}),
+        b"",
+        b'{"message": "no such file"}\n',
+    ],
+    ids=["a-link", "a-file", "a-hard-link-to-nothing", "empty", "no-bytes", "no-archive"],
+)
+def test_what_is_not_a_folder_that_can_be_told_whole_is_none(archive: bytes) -> None:
+    assert read_folder([archive], LIMIT) is None
+
+
+def test_a_folder_is_read_up_to_a_limit_and_no_further() -> None:
+    archive = folder(FOLDER, ("ssl/a", tarfile.REGTYPE, ""), content=bytes(100_000))
+    chunks = iter([archive[at : at + 1000] for at in range(0, len(archive), 1000)])
+    assert read_folder(chunks, 5000) is None
+    assert len(list(chunks)) == len(range(0, len(archive), 1000)) - 6
+    assert read_folder([archive], len(archive)) is not None
+
+
+@given(st.binary(), st.data())
+def test_any_bytes_are_a_folder_or_none(junk: bytes, data: st.DataObject) -> None:
+    archive = bytearray(folder(FOLDER, ("ssl/a", tarfile.REGTYPE, ""), content=b"roots"))
+    at = data.draw(st.integers(0, len(archive)))
+    for changed in (junk, bytes(archive[:at] + junk + archive[at + len(junk) :])):
+        found = read_folder([changed], LIMIT)
+        assert found is None or found[""].directory

@@ -69,6 +69,8 @@ def test_what_is_no_certificate_is_left_out_of_a_bundle() -> None:
     spoiled = [block(b"!!!!"), block(b"AAA"), block(b""), block(b"AAAA"), block(cut)]
     bundle = b"".join([PEMS[0], *spoiled, block(cut, b"PRIVATE KEY"), PEMS[2]])
     assert from_pem(bundle) == [DERS[0], DERS[2]]
+    torn = PEMS[1].partition(b"-----END")[0]
+    assert from_pem(torn + PEMS[2]) == [DERS[2]]
 
 
 def test_openssls_own_kinds_of_certificate_are_read_without_what_it_adds_to_them() -> None:

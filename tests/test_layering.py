@@ -34,7 +34,7 @@ LAYERS = {
     },
     "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},
     "link": {"attach", "link", "sockets", "stream"},
-    "engine": {"endpoint", "engine", "folder", "sidecar", "ssh", "trust", "watchdog"},
+    "engine": {"endpoint", "engine", "folder", "roots", "sidecar", "ssh", "trust", "watchdog"},
     "gateway": {
         "applications",
         "authority",

@@ -34,6 +34,7 @@ from pytest_egress.authority import Authority
 from pytest_egress.certificates import from_java_keystore, hashed_name, java_keystore
 from pytest_egress.engine import SESSION_LABEL, Engine
 from pytest_egress.exchange import TlsFailure
+from pytest_egress.roots import FOLDER_BYTES, Roots
 from pytest_egress.session import Session
 from tests.stage import eventually
 
@@ -325,6 +326,56 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "a-file-in-its-folders-place": Layout({"/etc/ssl/certs": b"no folder"}, roots=b"", hashed=None),
     "a-fifo-in-its-place": Layout({BUNDLE: Node(tarfile.FIFOTYPE, None, 0o644)}, roots=b""),
+    "an-odd-folder": Layout(
+        {
+            BUNDLE: FIRST,
+            "/etc/ssl/pipe": Node(tarfile.FIFOTYPE, None, 0o644),
+            "/etc/ssl/device": Node(tarfile.BLKTYPE, None, 0o600),
+            f"/etc/ssl/{'ü' * 120}.pem": link("../" * 60 + "nowhere"),
+            "/etc/pki": b"no folder",
+            "/var/lib/ca-certificates": link("../../etc/ssl/certs"),
+            "/etc/ssl/certs/ca-bundle.pem": SECOND,
+        },
+        extended=(BUNDLE, "/etc/ssl/certs/ca-bundle.pem"),
+        roots=FIRST + SECOND,
+    ),
+    "more-than-is-read-of-a-folder": Layout(
+        {
+            BUNDLE: FIRST,
+            "/etc/ssl/cert.pem": link("../ssl/certs/ca-certificates.crt"),
+            "/etc/ssl/large": bytes(FOLDER_BYTES),
+        },
+        extended=(BUNDLE,),
+    ),
+    "a-link-that-goes-back-through-a-link": Layout(
+        {
+            "/opt/deep/roots.pem": FIRST,
+            "/opt/deep/er": DIRECTORY,
+            "/etc/ssl/linked": link("/opt/deep/er"),
+            "/etc/ssl/roots.pem": SECOND,
+            BUNDLE: link("../linked/../roots.pem"),
+        },
+        extended=("/opt/deep/roots.pem",),
+    ),
+    "folders-that-are-links-to-each-other": Layout(
+        {
+            "/etc/ssl/certs": link("../pki/certs"),
+            "/etc/pki/certs": link("/etc/ssl/real/."),
+            "/etc/ssl/real/ca-certificates.crt": link("./../../pki/roots.pem"),
+            "/etc/pki/roots.pem": file(FIRST, 0o444),
+        },
+        extended=("/etc/pki/roots.pem",),
+        hashed="/etc/ssl/real",
+    ),
+    "many-links-besides": Layout(
+        {
+            BUNDLE: FIRST,
+            "/etc/ssl/cert.pem": link("link-0"),
+            **{f"/etc/ssl/link-{n}": link(f"link-{n + 1}") for n in range(300)},
+            "/etc/ssl/link-300": SECOND,
+        },
+        extended=(BUNDLE,),
+    ),
     "no-line-feed-mode-and-owner": Layout(
         {BUNDLE: file(FIRST.rstrip(), 0o640, 1234, 4321, 1_700_000_000)}, extended=(BUNDLE,)
     ),
@@ -530,6 +581,23 @@ KEYSTORES: dict[str, tuple[Tree, tuple[str, ...]]] = {
     "after-one-that-cannot-be-read": (
         {f"/opt/java/{CACERTS}": b"no keystore", "/etc/pki/java/cacerts": JKS},
         (HOME,),
+    ),
+    "home-whose-folder-is-a-link": (
+        {"/opt/java/lib/security": link("/opt/conf/security"), "/opt/conf/security/cacerts": JKS},
+        (HOME,),
+    ),
+    "home-behind-a-link-with-a-relative-one": (
+        {
+            "/etc/java": link("/srv/java"),
+            "/srv/java/lib/security/cacerts": link("../../../pki/java/cacerts"),
+            "/srv/pki/java/cacerts": JKS,
+            "/etc/pki/java/cacerts": java_keystore([der(THIRD)]),
+        },
+        ("ENV JAVA_HOME=/etc/java",),
+    ),
+    "home-in-a-folder-that-is-read-whole": (
+        {"/etc/pki/java": link("/opt/jdk"), f"/opt/jdk/{CACERTS}": JKS},
+        ("ENV JAVA_HOME=/etc/pki/java",),
     ),
     "home-that-is-not-there": ({"/etc/pki/java/cacerts": JKS}, (HOME,)),
     "home-that-is-no-path": ({"/etc/pki/java/cacerts": JKS}, ("ENV JAVA_HOME=java",)),
@@ -978,7 +1046,7 @@ def test_the_roots_of_an_image_are_found_once_whoever_asks_at_the_same_time(
     image, count = make_image({BUNDLE: FIRST}), 8
     asked, find, barrier = [], trust.find_roots, threading.Barrier(count)
 
-    def record(*args: Any) -> trust.Roots:
+    def record(*args: Any) -> Roots:
         asked.append(threading.get_ident())
         return find(*args)
 
@@ -1003,7 +1071,7 @@ def test_what_one_container_has_besides_is_not_taken_for_the_images(
 ) -> None:
     image, found, find = make_image({BUNDLE: FIRST, "/opt/mine.pem": SECOND}), [], trust.find_roots
 
-    def record(*args: Any) -> trust.Roots:
+    def record(*args: Any) -> Roots:
         found.append(find(*args))
         return found[-1]
 
@@ -1015,29 +1083,82 @@ def test_what_one_container_has_besides_is_not_taken_for_the_images(
     assert found[0] != found[1]
 
 
-def test_each_path_is_asked_for_once(
-    session: Session, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the engine is asked for meanwhile: the paths of a container's files, in any way."""
+    calls: list[str] = []
+
+    def record(method: Any) -> Any:
+        def recorded(api: docker.APIClient, url: str, **options: Any) -> Any:
+            if url.endswith("/archive"):
+                calls.append(options["params"]["path"])
+            return method(api, url, **options)
+
+        return recorded
+
+    for name in ("head", "get", "put"):
+        monkeypatch.setattr(docker.APIClient, name, record(getattr(docker.APIClient, name)))
+    return calls
+
+
+FOLDERS_AND_PUT = ["/etc/ssl", "/etc/pki", "/var/lib/ca-certificates", "/"]
+
+
+@pytest.mark.parametrize(
+    ("tree", "changes", "besides"),
+    [
+        ({}, (), []),
+        ({BUNDLE: FIRST, "/etc/ssl/cert.pem": link("certs/ca-certificates.crt")}, (), []),
+        (RHEL, (), []),
+        ({BUNDLE: FIRST, f"/opt/java/{CACERTS}": JKS}, (HOME,), ["/opt/java/lib/security"]),
+        (
+            {"/opt/roots.pem": FIRST, BUNDLE: link("/opt/roots.pem")},
+            (),
+            [BUNDLE, "/opt/roots.pem", "/opt/roots.pem"],
+        ),
+    ],
+    ids=["empty", "bundle", "RHEL", "JDK", "link-that-leads-out"],
+)
+def test_the_engine_is_asked_once_for_each_folder_and_for_what_links_lead_out_to(
+    tree: Tree,
+    changes: tuple[str, ...],
+    besides: list[str],
+    session: Session,
+    make_image: MakeImage,
+    asked: list[str],
 ) -> None:
-    asked, look = [], Engine.stat
-
-    def record(engine: Engine, container: DockerContainer, path: str) -> Any:
-        asked.append(path)
-        return look(engine, container, path)
-
-    monkeypatch.setattr(Engine, "stat", record)
+    image = make_image(tree, *changes)
     with Egress(session=session) as egress:
-        egress.run(make_image({BUNDLE: FIRST}), check=True)
-    assert sorted(asked) == [
-        "/etc/pki",  # and nothing below, where this is missing
-        "/etc/ssl",
-        "/etc/ssl/ca-bundle.pem",
-        "/etc/ssl/cert.pem",
-        "/etc/ssl/certs",
-        "/etc/ssl/certs/ca-bundle.crt",
-        BUNDLE,
-        "/etc/ssl/certs/java",
-        "/var/lib/ca-certificates",
-    ]
+        for expected in ([*FOLDERS_AND_PUT, *besides], ["/"]):
+            asked.clear()
+            egress.run(image, check=True)
+            asked.remove("/")  # the sidecar's agent
+            assert sorted(asked) == sorted(expected)
+
+
+def test_each_name_of_a_bundle_with_several_is_extended(
+    make_image: MakeImage, ours: Make, ca: bytes
+) -> None:
+    names = ("/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem")
+    again = Node(tarfile.LNKTYPE, None, 0o644, target="etc/aaa.pem")
+    container = ours(make_image({"/etc/aaa.pem": FIRST, **dict.fromkeys(names, again)}))
+    for name in names:
+        assert read(container, name) == FIRST + ca
+    assert read(container, "/etc/aaa.pem") == FIRST
+    assert read(container, "/etc/pytest-egress/bundle.pem") == FIRST + ca
+
+
+@pytest.mark.parametrize("point", [BUNDLE, "/etc/ssl/cert.pem"])
+def test_a_file_that_is_mounted_in_a_folder_that_is_read_whole_is_never_written(
+    point: str, tmp_path: Path, make_image: MakeImage, ours: Make, ca: bytes
+) -> None:
+    (tmp_path / "mine.pem").write_bytes(SECOND)
+    before = snapshot_of(tmp_path)
+    image = make_image({BUNDLE: FIRST, "/etc/ssl/cert.pem": THIRD})
+    container = ours(image, volumes=[f"{tmp_path}/mine.pem:{point}"])
+    for path, content in ((BUNDLE, FIRST), ("/etc/ssl/cert.pem", THIRD)):
+        assert read(container, path) == (SECOND if path == point else content + ca)
+    assert snapshot_of(tmp_path) == before
 
 
 # Variables.
