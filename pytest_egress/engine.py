@@ -256,7 +256,7 @@ class Engine:
         """
         with engine_errors(f"look at {path!r}"):
             answer = self.client.api.head(self._archive_url(container), params={"path": path})
-        return stat_of(answer)
+        return stat_of(answer, path)
 
     def members(
         self, container: DockerContainer, path: str, limit: int
@@ -275,7 +275,7 @@ class Engine:
                 stream=True,
             ) as answer,
         ):
-            stat, chunks = stat_of(answer), answer.iter_content(CHUNK_BYTES)
+            stat, chunks = stat_of(answer, path), answer.iter_content(CHUNK_BYTES)
             if stat is None:
                 b"".join(chunks)  # read to its end, a connection serves the next call too
                 return None, None
@@ -417,10 +417,13 @@ def check_runtime(container: DockerContainer) -> None:
         )
 
 
-def stat_of(answer: requests.Response) -> dict[str, Any] | None:
+def stat_of(answer: requests.Response, path: str) -> dict[str, Any] | None:
     """What an answer about a path says; None where nothing is there."""
     header = answer.headers.get("X-Docker-Container-Path-Stat")
-    return docker.utils.decode_json_header(header) if header else None
+    stat = docker.utils.decode_json_header(header) if header else None
+    if stat and stat.get("linkTarget") == path:  # Podman says so of what is no link
+        del stat["linkTarget"]
+    return stat
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:

@@ -105,7 +105,11 @@ def find(
         foreign: The mount points whose content is not the container's own.
     """
     homes = [posixpath.join(java_home, path) for path in OF_JAVA_HOME if java_home.startswith("/")]
-    files = Files(engine, container, () if foreign else NEVER_LINKS, homes)
+    # Podman's archive of a folder does not have what is mounted below it.
+    whole = not (engine.is_podman and container.attrs.get("Mounts"))
+    files = Files(
+        engine, container, () if foreign else NEVER_LINKS, homes, FOLDERS if whole else ()
+    )
     names = {
         path: real
         for path in dict.fromkeys([*BUNDLES, *map(normal, named)])
@@ -146,7 +150,8 @@ class Files:
 
     Args:
         directories: Those that are taken for directories, and for their own real paths, without a look.
-        homes: Folders that are read in one call too, and may not be where they seem.
+        homes: Folders that are read in one call, and may not be where they seem.
+        folders: Others that are read in one call.
     """
 
     def __init__(
@@ -155,8 +160,10 @@ class Files:
         container: DockerContainer,
         directories: Iterable[str] = (),
         homes: Sequence[str] = (),
+        folders: Sequence[str] = FOLDERS,
     ) -> None:
-        self._engine, self._container, self._homes = engine, container, homes
+        self._engine, self._container = engine, container
+        self._homes, self._whole = homes, (*homes, *folders)
         self._seen = {path: (path, Kind.DIRECTORY) for path in ("/", *directories)}
         self._stats: dict[str, Mapping[str, Any] | None] = {}
         self._folders: dict[str, Mapping[str, Member] | None] = {}
@@ -229,7 +236,7 @@ class Files:
 
     def _folder(self, path: str) -> Mapping[str, Member] | None:
         """What the folder that a path is in has, by path; None where it is none of those that are read whole."""
-        folder = next((f for f in (*self._homes, *FOLDERS) if is_under(path, f)), None)
+        folder = next((f for f in self._whole if is_under(path, f)), None)
         if folder is None:
             return None
         if folder not in self._folders:

@@ -22,6 +22,12 @@ def engine_client() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
+def is_podman(engine_client: docker.DockerClient) -> bool:
+    """Whether the engine is Podman, which differs in what a test may have to say."""
+    return any("Podman" in part["Name"] for part in engine_client.version()["Components"])
+
+
+@pytest.fixture(scope="session")
 def clients_image(engine_client: docker.DockerClient) -> str:
     """The image with curl, git, Node.js, Python's httpx and requests, openssl, ping and nc."""
     return require_image(engine_client, "clients")

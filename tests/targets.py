@@ -122,8 +122,9 @@ def target_in(
     client: docker.DockerClient, sidecar: Sidecar, image: str, **options: Any
 ) -> Iterator[Target]:
     """A target in the sidecar's namespace."""
+    raw = [*options.pop("cap_add", ()), "NET_RAW"]  # Docker's default, and not Podman's
     container = client.containers.create(
-        image, ["sleep", "600"], network_mode=f"container:{sidecar.id}", **options
+        image, ["sleep", "600"], network_mode=f"container:{sidecar.id}", cap_add=raw, **options
     )
     try:
         container.start()
