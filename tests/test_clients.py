@@ -22,7 +22,7 @@ URL = "https://api.example.test/greeting"
 @pytest.fixture(scope="module")
 def client(module_egress: Egress, clients_image: str) -> Container:
     """A container that waits for commands; each test answers them with routes of its own."""
-    return module_egress.start(clients_image, ["sleep", "infinity"])
+    return module_egress.start(clients_image, ["sleep", "infinity"], cap_add=["NET_RAW"])
 
 
 def python(client: Container, code: str, *args: str) -> str:
