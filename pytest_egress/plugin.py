@@ -228,9 +228,10 @@ def engine_addresses(config: pytest.Config) -> list[str]:
 
 
 def worker_number(config: pytest.Config) -> int:
-    """Which worker of pytest-xdist this process is: 0 where it is none."""
-    worker: str = getattr(config, "workerinput", {}).get("workerid", "gw0")
-    return int(worker.removeprefix("gw"))
+    """Which worker of pytest-xdist this process is: 0 where it is none, or has a name that was made up."""
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
+    number = worker.removeprefix("gw")
+    return int(number) if number.isdigit() else 0
 
 
 TRUE: Final = ("1", "true", "yes", "on")

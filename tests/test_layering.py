@@ -6,6 +6,7 @@ Read from the source itself: imports inside functions and under TYPE_CHECKING co
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -178,6 +179,13 @@ def test_a_module_stays_away_from_what_its_layer_must_not_know(module: str) -> N
 @pytest.mark.parametrize("module", sorted({*MODULES} - {"plugin"}))
 def test_only_the_plugin_imports_pytest(module: str) -> None:
     assert not foreign_imports(module) & {"pytest", "_pytest", "pluggy"}
+
+
+@pytest.mark.parametrize("module", sorted({*MODULES} - {*AGENT_MODULES, "clock", "sockets"}))
+def test_what_tests_replace_is_reached_by_one_module_each(module: str) -> None:
+    # freezegun stops the clocks, pytest-socket forbids sockets: ours are in `clock` and `sockets`.
+    replaced = r"\b(time\.(time|monotonic|perf_counter)|datetime\.now|socket\.(socket|socketpair|create_server))\("
+    assert not re.findall(replaced, source_path(module).read_text())
 
 
 @pytest.mark.parametrize("module", AGENT_MODULES)
