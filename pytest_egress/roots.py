@@ -164,6 +164,7 @@ class Files:
     ) -> None:
         self._engine, self._container = engine, container
         self._homes, self._whole = homes, (*homes, *folders)
+        self._mounts = [normal(each["Destination"]) for each in container.attrs.get("Mounts") or ()]
         self._seen = {path: (path, Kind.DIRECTORY) for path in ("/", *directories)}
         self._stats: dict[str, Mapping[str, Any] | None] = {}
         self._folders: dict[str, Mapping[str, Member] | None] = {}
@@ -183,7 +184,13 @@ class Files:
     def look(self, path: str) -> tuple[str, Kind]:
         """The same without the links among its folders."""
         if path not in self._seen:
-            self._seen[path] = self._by_folder(path) or self._by_engine(path)
+            found = self._by_folder(path) or self._by_engine(path)
+            if found[1] is Kind.MISSING and any(is_under(point, path) for point in self._mounts):
+                found = (
+                    path,
+                    Kind.DIRECTORY,
+                )  # Podman makes what leads to a mount at the start alone
+            self._seen[path] = found
         return self._seen[path]
 
     def read(self, path: str) -> File:
