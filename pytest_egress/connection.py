@@ -193,6 +193,7 @@ class Connection(threading.Thread):
                 other.close()
             if self.sock.fileno() >= 0:
                 os.close(self.sock.detach())  # also where a handler left a file of it open
+            self.sock.close()  # frees what TLS holds: the ledger's requests know their connection
             self.hub.room.notify_all()
         self.end()
         with self.ledger.changed:

@@ -374,10 +374,8 @@ class Container:
 
     def lost(self) -> None:
         """Its sidecar died: what it attempts from now on is unseen, so the test fails."""
-        with self._host.ledger.changed:
-            self.place().window.complaints.append(
-                f"{self.name}: its sidecar ended while it ran; nothing it sent after that was seen, and nothing got out"
-            )
+        text = "its sidecar ended while it ran; nothing it sent after that was seen, and nothing got out"
+        self._host.ledger.complain(self.place().window, f"{self.name}: {text}")
 
     # What a test uses.
 

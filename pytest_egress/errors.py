@@ -4,7 +4,7 @@
     * `HandlerError`: a handler raised, returned what is no answer, or never returned
     * `UnroutedError`: a container attempted what no route claims
     * `NeverCalledError`: a route that this test declared was never called
-    * `TamperingError`: a container changed the capture rules
+    * `TamperingError`: a container changed the capture rules, or attempted more than can be recorded
     * `CallError`: an `assert_*` method or a wait of a route does not hold
 * `EngineError`: the container engine did not do what it was asked
     * `ImageError`: the image cannot be had
@@ -38,7 +38,7 @@ class NeverCalledError(EgressError):
 
 
 class TamperingError(EgressError):
-    """A container changed the rules that bring its traffic to us. Nothing left; something may be unseen."""
+    """A container changed what brings its traffic to us, or attempted too much. Nothing left; some may be unseen."""
 
 
 class CallError(EgressError):

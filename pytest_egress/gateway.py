@@ -17,7 +17,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest_egress.sockets as sockets
+from pytest_egress.agent.capture import BACKLOG, LISTENER
 from pytest_egress.agent.packets import Packet, parse_packets
+from pytest_egress.agent.pump import reset
 from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection, holds, where_stands
 from pytest_egress.dispatch import serve
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 MAX_CONNECTIONS: Final = 1000  # of a target: 100 MB of thread stacks; more wait in the backlog
+DESCRIPTORS_EACH: Final = 4  # at most, with an upstream's and the link's own
 ROOM_SECONDS: Final = 0.05  # for a connection to end before names and packets get their turn
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 BATCH: Final = 256  # datagrams read before connections get their turn again
@@ -50,9 +53,11 @@ class Gateway(Hub):
 
     def __init__(self, link: Link, site: Site, authority: Authority, ledger: Ledger) -> None:
         super().__init__(link, site, authority, ledger)
-        self._cap = min(MAX_CONNECTIONS, free_descriptors() // 2)
+        self._cap = min(MAX_CONNECTIONS, free_descriptors() // DESCRIPTORS_EACH)
+        self._next_packet = 0
         self._flushes: list[threading.Event] = []
         self._reads = False
+        self._poller = select.poll()
         self._waker, self._wake = sockets.pair()
         self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
 
@@ -78,6 +83,20 @@ class Gateway(Hub):
             self._flushes.append(done)
             self._waker.send(b"f")
         done.wait(max(deadline - monotonic(), 0))
+
+    def turn_away(self) -> None:
+        """Reset and count the connections that wait at the cap, where nobody takes them up."""
+        with self.lock:
+            if len(self.connections) < self._cap:
+                return
+        waited = 0
+        for listener in self.link.tcp:
+            with contextlib.suppress(OSError):
+                for _ in range(BACKLOG):
+                    sock, _client = listener.accept()
+                    reset(sock)
+                    waited += 1
+        self.ledger.miss(self.site.place().window, waited)
 
     def unread(self) -> bool:
         """Whether an idle connection has bytes, or its end, waiting for its thread."""
@@ -118,6 +137,8 @@ class Gateway(Hub):
             Where a thread that did not end stands, one text each; empty as a rule.
         """
         deadline = monotonic() + seconds
+        if not self.stopping:
+            self.turn_away()
         with self.lock:
             self.stopping = True
             self.room.notify_all()
@@ -148,12 +169,12 @@ class Gateway(Hub):
             self._flushed()
 
     def _read(self) -> None:
-        poller, work = select.poll(), self._sources()
+        work = self._sources()
         for descriptor in work:
-            poller.register(descriptor, select.POLLIN)
-        poller.register(self.link.channel, select.POLLRDHUP)
+            self._poller.register(descriptor, select.POLLIN)
+        self._poller.register(self.link.channel, select.POLLRDHUP)
         while not self.stopping:
-            ready = dict(poller.poll(0 if self._flushes else None))
+            ready = dict(self._poller.poll(0 if self._flushes else None))
             if self.link.channel.fileno() in ready:
                 self._lost()
                 return
@@ -206,6 +227,9 @@ class Gateway(Hub):
         except OSError as error:  # as a rule the client has gone
             if error.errno in NO_ROOM:
                 self._make_room()
+            elif error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
+                self._poller.unregister(listener)
+                self.complain(f"something closed {LISTENER}")
             return
         sock.setblocking(True)
         sock.setsockopt(
@@ -253,13 +277,23 @@ class Gateway(Hub):
         for _ in range(BATCH):
             try:
                 data = sock.recv(65536)
-            except OSError:  # ENOBUFS says that the kernel lost some: the sequence numbers show it
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: the kernel lost some
+                data = b""
+            if (
+                not data
+            ):  # what a link says that has lost some; the numbers tell how many, if more follow
+                self.complain("packets came faster than they could be recorded")
                 return
             for packet in parse_packets(data):
                 self._record_packet(packet)
 
     def _record_packet(self, packet: Packet) -> None:
         place, host = self.site.place(), self.name(packet.destination)
+        if packet.sequence is not None:
+            self.ledger.miss(place.window, packet.sequence - self._next_packet)
+            self._next_packet = packet.sequence + 1
         entry = PacketAttempt(
             **self.about(host, packet.port),
             **self._judge_packet(place, packet, host),

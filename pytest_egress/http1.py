@@ -50,7 +50,7 @@ class Head:
 
 
 class RequestTooLargeError(Exception):
-    """The body is, or says it will be, over `MAX_BODY_BYTES`."""
+    """The body is, or says it will be, over `MAX_BODY_BYTES`; or, with a text, over another limit."""
 
 
 class Http1:

@@ -41,6 +41,7 @@ from pytest_egress.http1 import (
     split_authority,
 )
 from pytest_egress.hub import passes
+from pytest_egress.ledger import MAX_HELD_BYTES
 from pytest_egress.report import (
     blocked_body,
     failed_upstream_body,
@@ -79,6 +80,8 @@ class HttpServer:
                     connection.started = self.ledger.now()
         except h11.RemoteProtocolError as error:
             self.refuse(error.error_status_hint, f"the request cannot be read: {error}")
+        except RequestTooLargeError as error:
+            self.refuse(413, str(error))
         connection.say_goodbye()
 
     def read_head(self) -> Head | None:
@@ -109,6 +112,7 @@ class HttpServer:
             raise
         if data:
             connection.accounted = True
+            self.hold(data)
         elif connection.tls and not connection.accounted:
             connection.fail_tls(*silent_after_handshake(connection.host, connection.hello))
         return data
@@ -134,8 +138,8 @@ class HttpServer:
             return False
         try:
             body, trailers = self.read_body(head)
-        except RequestTooLargeError:
-            text = f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
+        except RequestTooLargeError as error:
+            text = str(error) or f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
             return self.refuse_body(head, 413, text, at_claimed="unrouted")
         except (OSError, h11.RemoteProtocolError) as error:
             text = f"the body broke off after {len(self.http.body_so_far)} bytes ({error})"
@@ -160,8 +164,21 @@ class HttpServer:
         if interim := self.http.interim():
             self.connection.sock.sendall(interim)
         while (whole := self.http.read_body()) is None:
-            self.http.receive(self.connection.sock.recv(READ_BYTES))
+            data = self.connection.sock.recv(READ_BYTES)
+            self.hold(data)
+            self.http.receive(data)
         return whole
+
+    def hold(self, data: bytes) -> None:
+        """Count what is kept in the ledger.
+
+        Raises:
+            RequestTooLargeError: It is more than a window may keep.
+        """
+        if not self.ledger.hold(self.connection.place.window, len(data)):
+            raise RequestTooLargeError(
+                f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
+            )
 
     def refuse_body(self, head: Head, status_code: int, text: str, at_claimed: Outcome) -> bool:
         """Record a request whose body is not whole: an attempt all the same; the connection closes."""

@@ -212,9 +212,7 @@ class Hub:
 
     def complain(self, text: str) -> None:
         """Fail the test, whatever else happened."""
-        with self.ledger.changed:
-            self.site.place().window.complaints.append(f"{self.site.name}: {text}")
-            self.ledger.changed.notify_all()
+        self.ledger.complain(self.site.place().window, f"{self.site.name}: {text}")
 
 
 def passes(place: Place, route: Route[Any] | None, host: str, port: int) -> bool:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pytest_egress.clock import monotonic, wall
 from pytest_egress.exchange import Entry
@@ -20,6 +20,15 @@ Policy = Literal["fail", "block", "passthrough"]
 POLICIES: tuple[Policy, ...] = ("fail", "block", "passthrough")
 NamePolicy = Literal["synthetic", "strict"]
 NAME_POLICIES: tuple[NamePolicy, ...] = ("synthetic", "strict")
+
+MAX_ENTRIES: Final = 100_000
+"""Of a window, and of the calls in it: up to a gigabyte, where each is a request by a connection of its own."""
+
+MAX_HELD_BYTES: Final = 2 << 30
+"""What the requests and raw connections of a window may send that is kept: twice the longest body."""
+
+MAX_COMPLAINTS: Final = 100
+"""Different ones of a window: whoever brings about more of them has been told of."""
 
 
 @dataclass(eq=False)
@@ -47,7 +56,11 @@ class Window:
         policy: What an attempt that no route claims means here.
         dns: What a name is that no route names.
         entries: In the order in which they were decided.
-        complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died.
+        complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died. Each once.
+        repeated: How many more complaints there were.
+        unrecorded: How many attempts have no entry.
+        held: Bytes that were sent and are kept.
+        calls: How many calls of routes there were.
         stuck: Handlers that still ran when the window was closed, and where they stood.
         activities: What has begun and not ended.
     """
@@ -56,6 +69,10 @@ class Window:
     dns: NamePolicy = "synthetic"
     entries: list[Entry] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    repeated: int = 0
+    unrecorded: int = 0
+    held: int = 0
+    calls: int = 0
     stuck: list[str] = field(default_factory=list)
     activities: set[Activity] = field(default_factory=set)
 
@@ -104,15 +121,40 @@ class Ledger:
             self.wide_set_ups -= 1
 
     def record(self, window: Window, entry: Entry) -> None:
-        """Put an entry into its window."""
+        """Put an entry into its window; where that is full, only count it."""
         with self.changed:
-            window.entries.append(entry)
+            if len(window.entries) < MAX_ENTRIES:
+                window.entries.append(entry)
+            else:
+                window.unrecorded += 1
+            self.changed.notify_all()
+
+    def miss(self, window: Window, attempts: int) -> None:
+        """Count attempts of which nothing else is known: their test fails."""
+        with self.changed:
+            window.unrecorded += attempts
+
+    def hold(self, window: Window, size: int) -> bool:
+        """Count bytes that are to be kept; False where they must not be."""
+        with self.changed:
+            window.held += size
+            return window.held <= MAX_HELD_BYTES
+
+    def complain(self, window: Window, text: str) -> None:
+        """Fail the test, whatever else happened."""
+        with self.changed:
+            if text in window.complaints or len(window.complaints) >= MAX_COMPLAINTS:
+                window.repeated += 1
+            else:
+                window.complaints.append(text)
             self.changed.notify_all()
 
     def count(self, route: Route[Any], window: Window, call: Entry) -> None:
         """Count a call: its handler has returned, nothing has been sent."""
         with self.changed:
-            route.count(window, call)
+            window.calls += 1
+            if window.calls <= MAX_ENTRIES:  # else its entry is missing too, and fails the test
+                route.count(window, call)
             self.changed.notify_all()
 
     def begin(self, window: Window, activity: Activity) -> None:

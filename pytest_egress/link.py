@@ -318,19 +318,25 @@ _NFTABLES_EVENTS = {
 }
 _LOST = "something changed the network namespace so often that events were lost"
 _NFTABLES, _NEW_GENERATION = 10, 15  # NFNL_SUBSYS_NFTABLES; what follows every transaction
-_NEWLINK, _DELLINK, _DELADDR, _DELROUTE, _DELRULE = 16, 17, 21, 25, 33
+_NEWLINK, _DELLINK, _DELADDR = 16, 17, 21
+_NEWROUTE, _DELROUTE, _NEWRULE, _DELRULE = 24, 25, 32, 33
+_TRAFFIC_CONTROL = range(36, 47)  # RTM_NEWQDISC to RTM_GETTFILTER
+_LOCAL = 2  # RTN_LOCAL
+_NOWHERE = range(6, 10)  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW
 _OURS = {name.encode() + b"\0" for name in ("lo", INTERFACE, PEER)}
 _OUR_ADDRESSES = {
     socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
     for address in (ADDRESS4, ADDRESS6, "127.0.0.1", "::1")
 }
+_LOOPBACK4 = b"\x7f"  # begins every address of 127.0.0.0/8, all of which are redirected to
 
 
 def tampering(monitor: socket.socket) -> str | None:
     """Read one event of a monitor and say what it changes of what captures; None if harmless.
 
-    Any change of nftables counts, since it may undo the rules. Of interfaces, addresses and routes
-    only what takes away ours counts: a target may make some of its own. Never waits for an event.
+    Any change of nftables, policy rules and traffic control counts, since it may undo ours. Of
+    interfaces, addresses and routes only what takes away ours or goes before it counts: a target may
+    make some of its own. Never waits for an event.
     """
     try:
         data = monitor.recv(_EVENT_BYTES, socket.MSG_DONTWAIT)
@@ -361,14 +367,34 @@ def _network_event(kind: int, body: bytes) -> str | None:
         found = netlink.attributes(body[8:])  # after ifaddrmsg; IFA_ADDRESS is 1, IFA_LOCAL 2
         ours = _OUR_ADDRESSES & {found.get(1), found.get(2)}
         return "deleted an address of ours" if ours else None
-    if kind == _DELROUTE:
-        return "deleted a default route" if len(body) > 1 and body[1] == 0 else None
-    return "deleted a policy rule" if kind == _DELRULE else None
+    if kind in (_NEWROUTE, _DELROUTE):
+        return _route_event(kind, body)
+    if kind in _TRAFFIC_CONTROL:
+        return "changed traffic control"
+    return {_NEWRULE: "added a policy rule", _DELRULE: "deleted a policy rule"}.get(kind)
+
+
+def _route_event(kind: int, body: bytes) -> str | None:
+    """After rtmsg; RTA_DST is 1. A route that is replaced is told as a new one."""
+    if len(body) < 12:
+        return None
+    verb = "deleted" if kind == _DELROUTE else "added"
+    destination = netlink.attributes(body[12:]).get(1, b"")
+    if body[1] == 0:
+        return f"{verb} a default route"
+    if verb == "added" and body[7] in _NOWHERE:
+        return "added a route that leads nowhere"
+    ours = destination in _OUR_ADDRESSES or (
+        len(destination) == 4 and destination.startswith(_LOOPBACK4)
+    )
+    if not ours or (verb == "added" and body[7] == _LOCAL):  # the kernel's, some come late
+        return None
+    return f"{verb} a route to an address of ours"
 
 
 def _link_event(kind: int, body: bytes) -> str | None:
     name = netlink.attributes(body[16:]).get(3)  # after ifinfomsg; IFLA_IFNAME
-    if len(body) < 16 or name not in _OURS:
+    if len(body) < 16 or name not in _OURS or body[0] == socket.AF_BRIDGE:  # of a bridge's ports
         return None
     shown = name[:-1].decode()
     if kind == _DELLINK:

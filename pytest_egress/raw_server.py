@@ -133,22 +133,27 @@ class RawServer:
             entry.error = error
             now = self.hub.site.place().window
             if now is not self.place.window:
-                now.entries.append(entry)
+                self.ledger.record(now, entry)
 
     # A static answer.
 
     def collect(self, entry: TcpConnection, greeting: bytes) -> None:
         """Send what there is to say, and keep what the client sends."""
-        connection = self.connection
+        connection, lost = self.connection, 0
         connection.sock.settimeout(None)
         try:
             connection.sock.sendall(greeting)
             connection.end()
             while data := connection.sock.recv(READ_BYTES):
-                entry.kept += data[: MAX_BODY_BYTES - len(entry.kept)]
+                held = self.ledger.hold(self.place.window, len(data))
+                kept = data[: MAX_BODY_BYTES - len(entry.kept)] if held else b""
+                entry.kept += kept
+                lost += len(data) - len(kept)
                 entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
         finally:
             self.finish(entry)
+            if lost:
+                self.hub.complain(f"{lost} bytes were not kept of what {entry} sent")
         connection.say_goodbye()
 
     # Another server.

@@ -22,6 +22,7 @@ from pytest_egress.exchange import (
 from pytest_egress.routing import NearMiss, Route
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
+SHOWN_ATTEMPTS: Final = 50  # different ones, of a verdict
 SHOWN_NEAR: Final = 2  # near misses of an attempt
 WIDTH: Final = 100  # characters of a line of prose; what is quoted is never broken
 
@@ -114,9 +115,28 @@ def unrouted_text(entries: Sequence[Entry]) -> str:
     containers = list(dict.fromkeys(entry.container for entry in entries))
     number = f"{len(entries)} unrouted attempt{'s' * (len(entries) > 1)}"
     lines = [f"{number} of {' and '.join(containers)}; nothing got out:"]
-    for entry, count in fold(entries):
+    folded_entries = fold(entries)
+    for entry, count in folded_entries[:SHOWN_ATTEMPTS]:
         container = entry.container if len(containers) > 1 else ""
         lines += ["", *attempt_lines(entry, count, container=container)]
+    return "\n".join(lines + more_lines(folded_entries))
+
+
+def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
+    """What is not shown of folded attempts."""
+    hidden = entries[SHOWN_ATTEMPTS:]
+    total = sum(count for _, count in hidden)
+    return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
+
+
+def complaints_text(complaints: Sequence[str], repeated: int, unrecorded: int) -> str:
+    """The verdict on what must never happen."""
+    lines = [*complaints]
+    if repeated:
+        lines.append(f"and {repeated} more of this kind")
+    if unrecorded:
+        number = f"at least {unrecorded} attempt{'s' * (unrecorded > 1)}"
+        lines.append(f"{number} could not be recorded: there were too many, or too many at once")
     return "\n".join(lines)
 
 
@@ -234,8 +254,9 @@ def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
     expected = (
         f"only {', '.join(addresses)}; there also was:" if addresses else "no egress; there was:"
     )
-    lines = [f"  {entry}" + times_text(count) for entry, count in fold(others)]
-    return "\n".join([f"expected {expected}", *lines])
+    listed = fold(others)
+    lines = [f"  {entry}" + times_text(count) for entry, count in listed[:SHOWN_ATTEMPTS]]
+    return "\n".join([f"expected {expected}", *lines, *more_lines(listed)])
 
 
 def order_text(routes: Sequence[Route[Any]], calls: Sequence[Entry]) -> str:

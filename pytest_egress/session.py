@@ -145,6 +145,7 @@ class Session(Host):
             return
         for container in self.live():
             container.settle()
+            container.gateway.turn_away()
         if not self.ledger.wait_for(lambda: not window.activities, timeout):
             self._cut_off(window, timeout)
         with self.ledger.changed:

@@ -27,6 +27,7 @@ from pytest_egress.agent.mux import (
     HOST,
     MAX_PAYLOAD,
     MONITORS,
+    PACKETS,
     Bye,
     ByeAcknowledged,
     Datagram,
@@ -436,6 +437,7 @@ class StreamLink:
             sock = self._listener.dial(dialled, client)
         except OSError as error:
             self._mux.refuse(event.stream, error.errno or 0, str(error))
+            self._packets.put(b"")
             return
         self._mux.accept(event.stream)
         self._pump.add(event.stream, sock)
@@ -474,6 +476,8 @@ class StreamLink:
         if event.channel == MONITORS:
             for mailbox in self._monitors:
                 mailbox.put(b"")
+        elif event.channel == PACKETS:
+            self._packets.put(b"")
 
     def _on_pong(self, _: Pong) -> None:
         self._answered = True

@@ -14,7 +14,12 @@ from pytest_egress.errors import (
 )
 from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.ledger import Window
-from pytest_egress.report import handler_error_text, never_called_text, unrouted_text
+from pytest_egress.report import (
+    complaints_text,
+    handler_error_text,
+    never_called_text,
+    unrouted_text,
+)
 from pytest_egress.routing import NEVER_REQUIRED, Route
 
 
@@ -33,8 +38,10 @@ def judge(
         assert_all_called: Whether they must have been called.
         any_container: Whether a container ran: without one, the text says that egress does not see the test process.
     """
-    if window.complaints:
-        return TamperingError("\n".join(window.complaints))
+    if window.complaints or window.unrecorded:
+        return TamperingError(
+            complaints_text(window.complaints, window.repeated, window.unrecorded)
+        )
     if (broken := first_handler_error(window)) is not None:
         error = HandlerError(handler_error_text(broken))
         error.__cause__ = broken.error

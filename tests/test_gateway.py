@@ -1023,14 +1023,16 @@ def test_garbage_instead_of_a_query_gets_no_answer_or_an_error(stage: Stage) -> 
     assert [query.rcode for query in stage.entries(DnsQuery)] == ["FORMERR"]
 
 
-def log_of(protocol: int, destination: str, transport: bytes) -> bytes:
+def log_of(protocol: int, destination: str, transport: bytes, number: bytes = b"") -> bytes:
     """What the kernel's packet log says of an IPv4 packet (linux/netfilter/nfnetlink_log.h)."""
     header = struct.pack(
         "!BBHHHBBH4s4s",
         *(0x45, 0, 20 + len(transport), 0, 0, 64, protocol, 0),
         *map(socket.inet_aton, ("192.0.2.1", destination)),
     )
-    return netlink.message(4 << 8, 0, bytes(4) + netlink.attribute(9, header + transport))
+    sequence = netlink.attribute(12, number) if number else b""
+    packet = netlink.attribute(9, header + transport)
+    return netlink.message(4 << 8, 0, bytes(4) + packet + sequence)
 
 
 def udp(port: int, payload: bytes) -> bytes:
@@ -1058,6 +1060,18 @@ def test_packets_are_attempts_with_the_name_that_was_meant(stage: Stage) -> None
         ("unrouted", "TCP", ADDRESS, 0, ADDRESS, 20, b""),  # of a raw socket
     ]
     assert len(stage.entries(PacketAttempt)[0].first_bytes) == 64
+
+
+def test_packets_that_are_missing_are_counted(stage: Stage) -> None:
+    for number in (0, 1, 5):
+        packet = log_of(17, ADDRESS, udp(123, b"x"), number.to_bytes(4, "big"))
+        stage.link.packet_source.send(packet)
+    stage.settle()
+    assert stage.window.unrecorded == 3
+    stage.link.packet_source.send(b"")  # what a link says that has lost some
+    stage.settle()
+    assert stage.window.complaints == ["target: packets came faster than they could be recorded"]
+    stage.window.complaints.clear()
 
 
 def test_quic_where_https_is_answered_is_no_offence(stage: Stage) -> None:

@@ -47,6 +47,9 @@ RECEIVE_BYTES = 4 << 20
 BACKLOG = 4096
 """Connections that may wait for the test process; the kernel caps it at net.core.somaxconn."""
 
+LISTENER = "a listener of ours in the target's network namespace"
+"""What a target with CAP_NET_ADMIN can close: its connections are refused then, and not seen."""
+
 _RECEIVE_BUFFER_FORCE = 33  # SO_RCVBUFFORCE: past rmem_max, which CAP_NET_ADMIN allows
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _DATAGRAM = 1 << 16
@@ -161,6 +164,8 @@ def ask(sock: Socket, requests: Sequence[Request], wrap: bool = False) -> None:
 def open_netlink(family: int, groups: int = 0) -> Socket:
     """A netlink socket, subscribed to the first 32 groups of its family by bit mask.
 
+    Connected to the kernel: what a target with CAP_NET_ADMIN sends to it is refused.
+
     Raises:
         CaptureError: The kernel has no such family.
     """
@@ -172,6 +177,7 @@ def open_netlink(family: int, groups: int = 0) -> Socket:
         needs = "nf_tables NAT (CONFIG_NF_TABLES)" if nft else "CONFIG_NET"
         raise Refusal(Request(what, needs, 0, 0, b""), error.errno or 0) from None
     sock.bind((0, groups))
+    sock.connect((0, 0))
     return sock
 
 
@@ -411,6 +417,6 @@ def _rules_monitor() -> Socket:
 
 
 def _network_monitor() -> Socket:
-    """Interfaces, addresses, routes and policy rules of both families, RTNLGRP_*."""
-    groups = (1, 5, 7, 8, 9, 11, 19)
+    """Interfaces, traffic control, addresses, routes and policy rules of both families, RTNLGRP_*."""
+    groups = (1, 4, 5, 7, 8, 9, 11, 19)
     return _roomy(open_netlink(ROUTE, sum(1 << group - 1 for group in groups)))

@@ -39,7 +39,7 @@ _OWN4, _OWN6 = inet_pton(AF_INET, ADDRESS4), inet_pton(AF_INET6, ADDRESS6)
 _LOOPBACK6 = inet_pton(AF_INET6, "::1")
 
 NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_NETDEV, NFPROTO_IPV6 = 0, 1, 2, 5, 10
-ICMP, IGMP, TCP, UDP, FRAGMENT, ICMPV6 = 1, 2, 6, 17, 44, 58
+ICMP, IGMP, TCP, UDP, ROUTING, FRAGMENT, ICMPV6 = 1, 2, 6, 17, 43, 44, 58
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6
@@ -104,8 +104,10 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
             _redirect("resolver DNS over TCP", _to_ipv4(resolver) + _is_dns(TCP), tcp4, LISTENERS)
         )
     rules += _accept_own("redirect")
-    # No answer would reach the sender, a raw socket or one bound to the peer: let it be recorded.
-    for sender in (_by_way_of("lo") + _to_last_port(_DIFFERENT), _by_way_of(PEER)):
+    # No answer would reach the sender, a raw socket or one bound to the peer; and no listener what is
+    # routed by its source, which the kernel drops on its way in: let it be recorded.
+    raw = _by_way_of("lo") + _to_last_port(_DIFFERENT)
+    for sender in (raw, _by_way_of(PEER), _has_ipv4_options(), _has_routing_header()):
         rules.append(_rule("redirect", "no answer", "NF_TABLES", sender + _ACCEPT))
     rules.append(_redirect("IPv4 DNS", _family(NFPROTO_IPV4) + _is_dns(UDP), dns4))
     rules.append(_redirect("IPv4 TCP", _family(NFPROTO_IPV4) + _protocol(TCP), tcp4, LISTENERS))
@@ -301,6 +303,25 @@ def _is_ipv4_fragment() -> bytes:
 def _is_ipv6_fragment() -> bytes:
     """By the first extension header (RFC 8200)."""
     return _family(NFPROTO_IPV6) + _payload(_NETWORK, 6, 1) + _compare(bytes([FRAGMENT]))
+
+
+def _has_ipv4_options() -> bytes:
+    """By the length of the header (RFC 791): loose and strict source routes are such."""
+    length = _payload(_NETWORK, 0, 1) + _masked(b"\x0f")
+    return _family(NFPROTO_IPV4) + length + _compare(b"\5", _DIFFERENT)
+
+
+def _has_routing_header() -> bytes:
+    """Wherever it stands among the extension headers (RFC 8200)."""
+    present = _expression(
+        "exthdr",
+        attribute(1, _REGISTER),
+        attribute(2, bytes([ROUTING])),
+        attribute(3, bytes(4)),
+        attribute(4, pack("!I", 1)),
+        attribute(5, pack("!I", 1)),  # NFT_EXTHDR_F_PRESENT
+    )
+    return _family(NFPROTO_IPV6) + present + _compare(b"\1")
 
 
 def _by_way_of(interface: str, operator: int = _EQUAL) -> bytes:

@@ -12,7 +12,7 @@ import posix
 from struct import Struct
 
 from .addresses import ADDRESS4, ADDRESS6
-from .capture import Capture, CaptureError
+from .capture import LISTENER, Capture, CaptureError
 from .dialled import original_destination
 from .mux import AGENT, DNS, MONITORS, PACKETS, Bye, Datagram, Event, Mux, Open, Reset
 from .pump import READABLE, WRITABLE, Interests, Pump
@@ -237,6 +237,8 @@ class Agent:
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._stop_accepting()  # until a stream has ended
+                if error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
+                    raise CaptureError(f"Something closed {LISTENER}.") from None
                 return
             sock = _socket.socket(fileno=descriptor)
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -337,8 +339,7 @@ class Agent:
             except BlockingIOError:
                 return
             except OSError:  # ENOBUFS: the kernel lost some
-                if channel == MONITORS:
-                    self._mux.datagram(channel, prefix)  # no event is empty
+                self._mux.datagram(channel, prefix)  # no event, and no packet, is empty
                 return
             self._mux.datagram(channel, prefix + data)
 
