@@ -127,26 +127,52 @@ def attach(sock: socket.socket, path: str) -> Attachment:
         LinkError: The engine refused.
     """
     try:
-        return _attach(sock, path)
-    except (OSError, h11.RemoteProtocolError) as error:
+        return Attachment(sock, upgrade(sock, path))
+    except OSError as error:
         sock.close()
-        raise LinkError(f"The engine did not attach to the sidecar: {error}.") from error
+        raise LinkError(f"The engine did not attach to the sidecar: {error}") from error
     except BaseException:
         sock.close()
         raise
 
 
-def _attach(sock: socket.socket, path: str) -> Attachment:
+def output_of(sock: socket.socket, path: str, body: bytes) -> tuple[bytes, bytes]:
+    """What a command writes to its two streams, to its end (`POST /exec/{id}/start`).
+
+    Raises:
+        OSError: The engine refused, or broke off.
+    """
+    frames, found = Frames(), {STDOUT: bytearray(), STDERR: bytearray()}
+    chunk = upgrade(sock, path, body)
+    sock.settimeout(None)
+    while True:
+        for stream, piece in frames.feed(chunk):
+            found[stream] += piece
+        if not (chunk := sock.recv(READ_BYTES)):
+            return bytes(found[STDOUT]), bytes(found[STDERR])
+
+
+def upgrade(sock: socket.socket, path: str, body: bytes = b"") -> bytes:
+    """Make a connection to the engine one to a container's streams; what has been read of them by now.
+
+    Raises:
+        OSError: The engine refused.
+    """
     http = h11.Connection(h11.CLIENT)
     headers = [("Host", "docker"), ("Connection", "Upgrade"), ("Upgrade", "tcp")]
-    request = h11.Request(method="POST", target=path, headers=[*headers, ("Content-Length", "0")])
+    headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    request = h11.Request(method="POST", target=path, headers=headers)
+    events = [request, *([h11.Data(body)] if body else []), h11.EndOfMessage()]
     sock.settimeout(ANSWER_SECONDS)
-    sock.sendall((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-    while (event := http.next_event()) is h11.NEED_DATA:
-        http.receive_data(sock.recv(READ_BYTES))
-    if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
-        return Attachment(sock, http.trailing_data[0])
-    raise LinkError(f"The engine did not attach to the sidecar: {_explanation(sock, http, event)}")
+    sock.sendall(b"".join(http.send(event) or b"" for event in events))
+    try:
+        while (event := http.next_event()) is h11.NEED_DATA:
+            http.receive_data(sock.recv(READ_BYTES))
+        if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+            return http.trailing_data[0]
+        raise OSError(_explanation(sock, http, event))
+    except h11.RemoteProtocolError as error:
+        raise OSError(f"{error}.") from error
 
 
 def _explanation(sock: socket.socket, http: h11.Connection, event: object) -> str:

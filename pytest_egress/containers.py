@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
 import docker.errors
@@ -421,22 +421,37 @@ class Container:
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
 
-    def exec(self, command: Sequence[str] | str, **options: Any) -> CompletedContainer:
+    def exec(
+        self,
+        command: Sequence[str] | str,
+        *,
+        user: str = "",
+        workdir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        privileged: bool = False,
+    ) -> CompletedContainer:
         """Run a command inside and wait for it.
 
         Args:
             command: A list of arguments, or a string that is split.
-            options: As docker-py's `exec_run` takes them: `user`, `workdir`, `environment`.
+            user: A name or number, by default that of the container.
+            workdir: An absolute path, by default that of the container.
+            environment: More variables.
+            privileged: Whether with all capabilities.
         """
         began = monotonic()
-        with engine_errors(f"run {command!r} in {self.name}"):
-            code, streams = self._docker.exec_run(command, demux=True, **options)  # type: ignore[arg-type]
-        stdout, stderr = cast("tuple[bytes | None, bytes | None]", streams)
+        options = {
+            "user": user,
+            "workdir": workdir,
+            "environment": dict(environment or {}),
+            "privileged": privileged,
+        }
+        code, stdout, stderr = self._host.engine.exec(self._docker, command, options, self.name)
         self.settle()
         return CompletedContainer(
-            exit_code=code or 0,
-            stdout_bytes=stdout or b"",
-            stderr_bytes=stderr or b"",
+            exit_code=code,
+            stdout_bytes=stdout,
+            stderr_bytes=stderr,
             duration=monotonic() - began,
         )
 

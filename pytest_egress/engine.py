@@ -14,12 +14,13 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.archive import Member, read_folder
+from pytest_egress.attach import output_of
 from pytest_egress.clock import monotonic, wall
 from pytest_egress.endpoint import describe, engine_address
 from pytest_egress.errors import EngineError, ImageError, LinkError
 from pytest_egress.folder import RunFolder, remove_folders
 from pytest_egress.once import once_property
-from pytest_egress.sidecar import SidecarError, Way
+from pytest_egress.sidecar import SidecarError, Way, connection_of
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -237,6 +238,34 @@ class Engine:
         """
         with engine_errors(f"find the container {name!r}"):
             return self.client.containers.get(name)
+
+    def exec(
+        self,
+        container: DockerContainer,
+        command: Sequence[str] | str,
+        options: Mapping[str, Any],
+        name: str,
+    ) -> tuple[int, bytes, bytes]:
+        """Run a command in a container: its exit code, and what it wrote to its two streams.
+
+        By a connection of our own: docker-py's loses what it has read ahead with the headers.
+
+        Args:
+            options: As docker-py's `exec_create` takes them.
+            name: The container's, for errors.
+        """
+        api = self.client.api
+        with engine_errors(f"run {command!r} in {name}"):
+            made = api.exec_create(container.id, command, **options)["Id"]
+            path = f"/v{api.api_version}/exec/{made}/start"
+            try:
+                with connection_of(api) as sock:
+                    stdout, stderr = output_of(sock, path, b'{"Detach": false, "Tty": false}')
+            except OSError as error:
+                raise EngineError(
+                    f"the engine did not run {command!r} in {name}: {error}"
+                ) from None
+            return api.exec_inspect(made)["ExitCode"] or 0, stdout, stderr
 
     def commit(self, container: DockerContainer) -> Image:
         """An image of what a created container has, with its labels (`POST /commit`)."""

@@ -18,6 +18,7 @@ import platform
 import re
 import secrets
 import select
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -375,9 +376,14 @@ def _silent(wrote: str) -> str:
 
 def _attach(api: docker.APIClient, container: str) -> Attachment:
     """Its three standard streams, by a connection of our own to the client's engine."""
-    sock = connect(socket_of(api), api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
+    sock = connection_of(api)
     query = urlencode({"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
     return attach(sock, f"/v{api.api_version}/containers/{container}/attach?{query}")
+
+
+def connection_of(api: docker.APIClient) -> socket.socket:
+    """A connection of our own to a client's engine."""
+    return connect(socket_of(api), api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
 
 
 # -------------------------------------------------------------------- image, mounts, agent

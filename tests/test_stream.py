@@ -29,7 +29,7 @@ from pytest_egress.agent.mux import AGENT, Mux, ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
 from pytest_egress.agent.packets import parse_packets
 from pytest_egress.agent.stream import Agent, Wire
-from pytest_egress.attach import STDERR, STDOUT, Attachment, Frames, attach, connect
+from pytest_egress.attach import STDERR, STDOUT, Attachment, Frames, attach, connect, output_of
 from pytest_egress.engine import Engine
 from pytest_egress.errors import EngineError, LinkError
 from pytest_egress.ingress import Ingress
@@ -85,6 +85,19 @@ def test_bytes_behind_the_answer_are_kept(engine_end: tuple[socket.socket, socke
     assert (attachment.read(), attachment.text()) == (b"", "words")
     engine.close()
     assert attachment.read() is None
+
+
+def test_what_a_command_has_written_before_it_is_looked_at_is_kept(
+    engine_end: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, engine = engine_end
+    head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    engine.sendall(head + frame(1, b"all ") + frame(2, b"words") + frame(1, b"of it"))
+    engine.shutdown(socket.SHUT_WR)
+    assert output_of(ours, "/exec/e/start", b"{}") == (b"all of it", b"words")
+    request = engine.recv(4096)
+    assert request.startswith(b"POST /exec/e/start HTTP/1.1\r\n")
+    assert request.endswith(b"\r\n\r\n{}")
 
 
 def test_an_engine_that_refuses_is_quoted(
