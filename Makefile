@@ -11,8 +11,12 @@ python := $(VENV)/bin/python
 environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed
 
+# Say themselves which link they take, or which engine.
+of_one_link := $(addprefix --ignore=tests/test_,engines.py link.py sidecar.py stream.py)
+main_job := $(addprefix tests/test_,capture.py clients.py containers.py guests.py routes.py services.py)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench fuzz soak environment engine images clean
+.PHONY: help demo test stream podman lint format bench fuzz soak environment engine images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +27,12 @@ demo: images ## watch a container's traffic being answered
 
 test: lint images ## lint, and run the tests: make test ARGS="-k name"
 	$(python) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+stream: images ## run the tests of containers over the stream link
+	PYTEST_EGRESS_LINK=stream $(python) -m pytest -n $(WORKERS) --dist loadgroup -m engine $(of_one_link) $(ARGS)
+
+podman: images ## run the tests of the main job on Podman
+	scripts/with-podman $(python) $(python) -m pytest -n $(WORKERS) -m 'not docker' $(main_job) $(ARGS)
 
 lint: environment ## check style and types
 	$(python) -m ruff check .

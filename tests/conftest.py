@@ -10,6 +10,12 @@ import pytest
 pytest_plugins = "pytester"
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what needs an engine."""
+    if "engine_client" in getattr(item, "fixturenames", ()):
+        item.add_marker("engine")
+
+
 @pytest.fixture(scope="session")
 def engine_client() -> Iterator[docker.DockerClient]:
     """A client of the engine that the environment names."""

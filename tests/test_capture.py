@@ -364,7 +364,9 @@ NEITHER = {
 }
 
 
-@pytest.mark.parametrize("kind", NEITHER)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.docker] * (k == "ping")) for k in NEITHER]
+)
 def test_what_is_neither_tcp_nor_dns_fails_at_once_and_is_recorded(
     link: AnyLink, target: Target, kind: str
 ) -> None:
@@ -387,6 +389,7 @@ def test_a_connected_udp_socket_is_refused(link: AnyLink, target: Target) -> Non
     assert [it.destination for it in packets(link)] == ["203.0.113.9", "2001:db8::9"]
 
 
+@pytest.mark.docker
 def test_an_icmpv6_echo_is_refused_and_recorded(link: AnyLink, target: Target) -> None:
     assert "ECONNREFUSED" in target.python("""
         echo = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6)
@@ -686,6 +689,7 @@ def test_addresses_are_usable_at_once(target: Target) -> None:
     """) == ("['fd000213000000000000000000000002']")
 
 
+@pytest.mark.docker
 def test_the_host_name_resolves_without_asking(link: AnyLink, target: Target) -> None:
     assert target.python("print(socket.gethostbyname(socket.gethostname()))") == "10.213.0.2"
 

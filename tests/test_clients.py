@@ -184,6 +184,7 @@ def test_variables_of_the_image_and_of_the_test_win(egress: Egress, roots_image:
     assert {name: found[name] for name in expected} == expected
 
 
+@pytest.mark.docker
 def test_a_bundle_in_a_volume_of_the_targets_own_is_extended_there(
     egress: Egress, clients_image: str
 ) -> None:

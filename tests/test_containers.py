@@ -259,6 +259,7 @@ def test_a_container_is_stopped_by_its_with_block(
         engine_client.containers.get(container.id)
 
 
+@pytest.mark.docker
 def test_names_of_the_host_are_the_sidecars(egress: Egress, bare_image: str) -> None:
     result = egress.run(
         bare_image,
@@ -541,6 +542,7 @@ def test_a_command_that_is_missing_in_the_image_is_named(egress: Egress, bare_im
     assert egress.containers == []
 
 
+@pytest.mark.docker
 def test_an_option_that_the_engine_refuses_is_quoted(egress: Egress, bare_image: str) -> None:
     with pytest.raises(EngineError) as caught:
         egress.run(bare_image, ["true"], mem_limit="1k")
@@ -621,6 +623,7 @@ def test_a_client_of_the_tests_own_that_gets_no_answer_is_an_engine_error(
         egress.run(bare_image)
 
 
+@pytest.mark.docker
 def test_an_engine_that_does_not_see_this_machines_files_is_a_named_limit(
     with_client: WithClient, bare_image: str, python_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def create(engine_client: docker.DockerClient) -> Iterator[Create]:
         container.remove(force=True)
 
 
+@pytest.mark.docker
 def test_the_options_are_a_network_variables_and_a_folder(egress: Egress, bare_image: str) -> None:
     options = egress.docker_options(bare_image, env={"X": "1", "SSL_CERT_FILE": "/mine.pem"})
     assert set(options) == {"network_mode", "environment", "volumes"}
@@ -152,6 +153,7 @@ def test_an_image_that_is_not_there_leaves_no_sidecar(
     assert found == []
 
 
+@pytest.mark.docker
 def test_with_its_scope_a_guests_sidecar_and_folder_go_and_the_guest_stays(
     engine_client: docker.DockerClient, create: Create, bare_image: str
 ) -> None:
