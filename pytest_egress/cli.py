@@ -74,7 +74,7 @@ class Examination:
         from pytest_egress.sidecar import Sidecar
 
         engine = self.engine
-        self.sidecar = Sidecar.create(engine.client, labels=engine.labels, folder=engine.folder)
+        self.sidecar = Sidecar.create(engine.client, labels=engine.marks, folder=engine.folder)
         self.stack.callback(self.sidecar.remove)
         self.link = self.sidecar.start()
         self.stack.callback(self.link.close)

@@ -50,6 +50,7 @@ UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
 DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
+PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
 DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
 # Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
@@ -174,6 +175,7 @@ class Container:
         gateway: What answers its connections.
         hints: Why its clients may not trust the CA, as sentences.
         hosts: The names in its own /etc/hosts.
+        loss: How its sidecar was lost under it, as a sentence; "" as a rule.
     """
 
     def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
@@ -189,6 +191,7 @@ class Container:
         self._log_tail = ""
         self._directory = trust.DIRECTORY
         self.hints: list[str] = []
+        self.loss = ""
         self.hosts: Final = frozenset(
             name.lower() for line in plan.options.get("extra_hosts") or () for name in line.split()
         )
@@ -228,7 +231,7 @@ class Container:
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         with engine_errors("create the sidecar"):
             sidecar = Sidecar.create(
-                engine.client, labels=engine.labels, folder=engine.folder, link=engine.link, **mine
+                engine.client, labels=engine.marks, folder=engine.folder, link=engine.link, **mine
             )
         self._cleanup.callback(sidecar.remove)
         self._cleanup.callback(close_link, sidecar)
@@ -346,11 +349,13 @@ class Container:
         return self._host.place(self)
 
     def lost(self) -> None:
-        """Its sidecar died: what it attempts from now on is unseen, so the test fails."""
+        """Its sidecar died: what it attempts from now on is unseen, so the test fails, and those after it."""
         with self._host.ledger.changed:
-            self.place().window.complaints.append(
-                f"{self.name}: its sidecar ended while it ran; nothing it sent after that was seen, and nothing got out"
+            self.loss = (
+                f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
+                "nothing it sent after that was seen, and nothing got out"
             )
+            self.place().window.complaints.append(self.loss)
 
     # What a test uses.
 
@@ -458,9 +463,15 @@ class Container:
             ):
                 return int(self._docker.wait(timeout=left)["StatusCode"])
             self._check_engine()
-        text = f"{self.name} still ran after {timeout:g} s; it has been removed"
+        text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been removed"
         logs = self._finish()
         raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+
+    def _paused(self) -> str:
+        """Why it does nothing, where something has paused it."""
+        with contextlib.suppress(docker.errors.DockerException):
+            self._docker.reload()
+        return PAUSED if self._docker.status == "paused" else ""
 
     def _check_engine(self) -> None:
         """A connection error is a timeout only as long as the engine answers."""
@@ -495,7 +506,8 @@ class Container:
                         with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
                     )
                 if clock() >= deadline:
-                    text = f"{self.name} was not ready after {timeout:g} s: {missing}"
+                    paused = self._paused()
+                    text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
                     raise ContainerTimeoutError(
                         with_logs(text, self.log_tail()), logs=self.log_tail()
                     )

@@ -19,6 +19,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.errors import EngineError, ImageError
+from pytest_egress.forks import in_children
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 LINKS: Final = ("auto", "descriptor", "stream")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 SESSION_LABEL: Final = "org.pytest-egress.session"
+FOLDER_LABEL: Final = "org.pytest-egress.folder"
 FOLDER_PREFIX: Final = "pytest-egress-"
 LOCK_NAME: Final = "lock"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
@@ -63,6 +65,7 @@ class Engine:
         self.orphans: list[str] = []
         self._kept: set[str] = set()
         self._watchdog: Watchdog | None = None
+        self._lock: int | None = None
 
     @property
     def link(self) -> LinkKind:
@@ -76,12 +79,19 @@ class Engine:
             raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
         return "stream" if wanted == "stream" else "descriptor"
 
+    @property
+    def marks(self) -> dict[str, str]:
+        """The labels of a container of this run: its own, and the folder by which others see whether it goes on."""
+        return {**self.labels, FOLDER_LABEL: self.folder}
+
     @functools.cached_property
     def folder(self) -> str:
         """A temporary folder of this run; it goes with it, however it ends."""
         folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
-        self._lock = os.open(f"{folder}/{LOCK_NAME}", os.O_CREAT | os.O_RDWR, 0o600)
+        self._lock = os.open(f"{folder}/new", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.rename(f"{folder}/new", f"{folder}/{LOCK_NAME}")  # nobody sees it without its lock
+        in_children(self, Engine.unlock)
         return folder
 
     @functools.cached_property
@@ -144,7 +154,7 @@ class Engine:
         """
         labels = options.pop("labels", None) or {}
         named = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
-        options = {"use_config_proxy": False} | options | {"labels": {**named, **self.labels}}
+        options = {"use_config_proxy": False} | options | {"labels": {**named, **self.marks}}
         with engine_errors(f"create a container of {name!r}"):
             return self.client.containers.create(str(image.id), **options)
 
@@ -218,9 +228,15 @@ class Engine:
                 self._watchdog.dismiss()
             if "folder" in self.__dict__:
                 shutil.rmtree(self.folder, ignore_errors=True)
-                os.close(self._lock)
+                self.unlock()
             for made in ("client", "folder"):  # it may be used again
                 self.__dict__.pop(made, None)
+
+    def unlock(self) -> None:
+        """Close the lock of the folder; again is harmless."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def _remove_all(self) -> None:
         with suppress(DockerException, requests.exceptions.RequestException, EngineError):
@@ -271,17 +287,23 @@ def remove_images(client: DockerClient, living: set[str | None]) -> None:
 def remove_folders() -> None:
     """Remove the temporary folders of runs that are gone: nobody holds the lock in them (flock(2))."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        try:
-            lock = os.open(folder / LOCK_NAME, os.O_RDWR)
-        except OSError:  # not ours, or somebody else removes it
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its run goes on
-        finally:
-            os.close(lock)
+
+
+def is_abandoned(folder: str | Path) -> bool:
+    """Whether a run's temporary folder is here, and its run is not."""
+    try:
+        lock = os.open(Path(folder, LOCK_NAME), os.O_RDWR)
+    except OSError:  # not ours, of another machine, or somebody else removes it
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False  # its run goes on
+    finally:
+        os.close(lock)
+    return True
 
 
 def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool:
@@ -291,11 +313,13 @@ def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool
         there: The identifiers of all containers.
         kept: Whether one that was kept is.
     """
-    names = container.get("Names") or []
-    if SESSION_LABEL not in (container.get("Labels") or {}):
+    names, labels = container.get("Names") or [], container.get("Labels") or {}
+    if SESSION_LABEL not in labels:
         return False
     if any(KEPT in name for name in names):
         return kept
+    if (folder := labels.get(FOLDER_LABEL)) and is_abandoned(folder):
+        return True
     mode = str(container["HostConfig"]["NetworkMode"])
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there

@@ -26,6 +26,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
+import pytest_egress.stream as stream
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM
 from pytest_egress.archive import File, build_tar
@@ -212,7 +213,7 @@ class Sidecar:
     def _arguments(self) -> list[str]:
         """Of the agent."""
         if self._rendezvous is None:
-            return [STREAM]
+            return [STREAM, f"{stream.GONE_SECONDS:g}"]
         return [LINK_FOLDER, self._rendezvous.nonce]
 
     def _link_mounts(self) -> list[Mount]:

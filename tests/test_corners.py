@@ -16,8 +16,8 @@ import trustme  # noqa: F401
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
 import pytest_egress.egress  # noqa: F401
 from pytest_egress.engine import SESSION_LABEL
+from tests.leftovers import containers
 from tests.stage import eventually
-from tests.test_death import containers
 from tests.test_plugin import HEAD, UNROUTED_X, Run, keep_quiet, lines_of, runner_of
 
 ONE_OF_TWO: Final = """

@@ -24,6 +24,7 @@ LAYERS = {
         "declarations",
         "errors",
         "exchange",
+        "forks",
         "ledger",
         "matching",
         "report",
