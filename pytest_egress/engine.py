@@ -251,7 +251,7 @@ class Engine:
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
-    """Remove the containers that a run and its watchdog left when both were killed: those whose sidecar is gone.
+    """Remove the containers that a run and its watchdog left when both were killed.
 
     Args:
         kept: Also those that --egress-keep has left.
@@ -285,25 +285,29 @@ def remove_images(client: DockerClient, living: set[str | None]) -> None:
 
 
 def remove_folders() -> None:
-    """Remove the temporary folders of runs that are gone: nobody holds the lock in them (flock(2))."""
+    """Remove the temporary folders of runs that are gone."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        if is_abandoned(folder):
+        if run_lives(folder) is False:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_abandoned(folder: str | Path) -> bool:
-    """Whether a run's temporary folder is here, and its run is not."""
+def run_lives(folder: str | Path) -> bool | None:
+    """Whether the run goes on that has this temporary folder: it holds the lock in it (flock(2)).
+
+    Returns:
+        None where it is not to be seen from here: the folder is another machine's, or has been removed.
+    """
     try:
         lock = os.open(Path(folder, LOCK_NAME), os.O_RDWR)
-    except OSError:  # not ours, of another machine, or somebody else removes it
-        return False
+    except OSError:
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False  # its run goes on
+        return True
     finally:
         os.close(lock)
-    return True
+    return False
 
 
 def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool:
@@ -318,8 +322,8 @@ def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool
         return False
     if any(KEPT in name for name in names):
         return kept
-    if (folder := labels.get(FOLDER_LABEL)) and is_abandoned(folder):
-        return True
+    if (lives := run_lives(labels.get(FOLDER_LABEL, "/"))) is not None:
+        return not lives
     mode = str(container["HostConfig"]["NetworkMode"])
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there
