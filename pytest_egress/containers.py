@@ -49,6 +49,11 @@ TAIL_LINES: Final = 50  # of a log in a message
 UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
+NO_LOG: Final = (
+    docker.errors.DockerException,  # it has gone
+    requests.exceptions.RequestException,  # the engine has
+    AttributeError,  # it has never been
+)
 DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
 PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
 DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
@@ -220,8 +225,10 @@ class Container:
             link = pool.submit(sidecar.start)
             try:
                 self._create(image, sidecar.id, options)
-            finally:
-                opened = link.result()
+            except BaseException:
+                link.exception()  # what failed here says more: a disk that files= have filled
+                raise
+            opened = link.result()
         self._serve(opened)
         self._start()
 
@@ -233,7 +240,7 @@ class Container:
             sidecar = Sidecar.create(
                 engine.client, labels=engine.marks, folder=engine.folder, link=engine.link, **mine
             )
-        self._cleanup.callback(sidecar.remove)
+        self._cleanup.callback(self._remove_sidecar, sidecar)
         self._cleanup.callback(close_link, sidecar)
         return sidecar
 
@@ -396,7 +403,7 @@ class Container:
 
     def log_tail(self) -> str:
         """The last lines of its log, also after it has been removed; "" where there are none."""
-        with contextlib.suppress(EngineError, docker.errors.DockerException, AttributeError):
+        with contextlib.suppress(*NO_LOG):
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
 
@@ -469,7 +476,7 @@ class Container:
 
     def _paused(self) -> str:
         """Why it does nothing, where something has paused it."""
-        with contextlib.suppress(docker.errors.DockerException):
+        with contextlib.suppress(*NO_LOG):
             self._docker.reload()
         return PAUSED if self._docker.status == "paused" else ""
 
@@ -539,6 +546,10 @@ class Container:
             self._host.engine.keep(self._docker)
         else:
             self._host.engine.remove(self._docker)
+
+    def _remove_sidecar(self, sidecar: Sidecar) -> None:
+        with engine_errors(f"remove the sidecar of {self.name}"):
+            sidecar.remove()
 
     def __enter__(self) -> Container:
         return self

@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
 import docker
+import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
@@ -422,6 +423,10 @@ def _engine_errors(api: docker.APIClient) -> Iterator[None]:
         if _NOT_SHARED.search(said):
             raise LinkError(_not_shared(api, said)) from error
         raise LinkError(f"The engine at {api.base_url} refuses the sidecar: {said}") from error
+    except requests.exceptions.RequestException as error:
+        raise LinkError(
+            f"The engine at {api.base_url} does not answer any more: {error}"
+        ) from error
 
 
 def _not_shared(client: docker.DockerClient | docker.APIClient, reason: str) -> str:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import docker.errors
-
 from pytest_egress.archive import File, build_tar, read_tar
 from pytest_egress.certificates import (
     append,
@@ -26,8 +24,7 @@ from pytest_egress.certificates import (
     java_keystore,
     merge,
 )
-from pytest_egress.engine import engine_errors, explanation
-from pytest_egress.errors import EngineError
+from pytest_egress.engine import engine_errors
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -497,7 +494,5 @@ def put(container: DockerContainer, archive: bytes, what: str) -> None:
     Raises:
         EngineError: The engine refuses.
     """
-    try:
+    with engine_errors(f"take {what}"):
         container.put_archive("/", archive)
-    except docker.errors.APIError as error:
-        raise EngineError(f"the engine did not take {what}: {explanation(error)}") from None

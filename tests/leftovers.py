@@ -127,8 +127,10 @@ class Witness:
         """What is there of a run, each with what it is."""
         there = [f"container {name}" for name in containers(self.client, session)]
         there += [f"image {name}" for name in images(self.client, session)]
-        there += [f"volume {name}" for name in self.volumes[session] if self._has_volume(name)]
-        there += [f"namespace at {key}" for key in self.keys[session] if is_mounted(key)]
+        there += [
+            f"volume {name}" for name in list(self.volumes[session]) if self._has_volume(name)
+        ]
+        there += [f"namespace at {key}" for key in list(self.keys[session]) if is_mounted(key)]
         there += [f"namespace {name}" for name in self._held(session)]
         return there + [f"watchdog {pid}" for pid in watchdogs(session)]
 
@@ -141,7 +143,7 @@ class Witness:
 
     def _held(self, session: str) -> set[str]:
         """The namespaces in which a process of the run's containers lives."""
-        made = self.made[session]
+        made = list(self.made[session])
         alive = (pid for pid in processes() if any(in_container(pid, each) for each in made))
         return {name for pid in alive if (name := namespace(pid))}
 

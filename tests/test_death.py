@@ -233,3 +233,34 @@ def test_a_forked_child_does_not_keep_the_watchdog_waiting(bare_image: str) -> N
         assert done.stdout is not None
         assert done.stdout.readline() == "0\n"
         os.killpg(done.pid, signal.SIGKILL)
+
+
+def test_a_worker_of_xdist_that_is_killed_fails_its_test_and_no_other(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, witness: Witness, bare_image: str
+) -> None:
+    temporary = pytester.mkdir("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makeconftest("""
+        import pytest
+        @pytest.fixture(autouse=True, scope="session")
+        def said(session_egress):
+            with open("sessions", "a") as file:
+                file.write(session_egress.session.engine.labels["org.pytest-egress.session"] + "\\n")
+    """)
+    pytester.makepyfile(f"""
+        import os, pytest
+        @pytest.mark.parametrize("number", range(6))
+        def test_it(egress, number):
+            egress.start({bare_image!r}, ["sleep", "600"], volumes=["/data"])
+            if number == 1:
+                os.kill(os.getpid(), 9)
+    """)
+    result = pytester.runpytest_subprocess("-n", "2", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.re_match_lines([r"worker 'gw\d' crashed while running '.*test_it\[1\]'"])
+    sessions = (pytester.path / "sessions").read_text().split()
+    assert len(sessions) >= 2
+    assert all(witness.made[session] for session in sessions)
+    assert until(lambda: not any(witness.left(session) for session in sessions))
+    assert list(temporary.glob("pytest-egress-*")) == []

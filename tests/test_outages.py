@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,13 +21,15 @@ import pytest
 
 from pytest_egress import Egress
 from pytest_egress.engine import LINK_VARIABLE
+from pytest_egress.session import Session
+from tests.engines import PrivateEngine, private_engine
 from tests.leftovers import Witness, until, watchdogs
 
 LINKS = ("descriptor", "stream")
 RUN_SECONDS = 120.0  # of a run of pytest inside, on however slow a machine
 
 CONFTEST = """
-import gc, os, pathlib, threading, time
+import gc, os, pathlib, sys, threading, time
 import pytest
 
 IMAGE = {image!r}
@@ -85,6 +88,8 @@ def pytest_sessionstart(session):
     session.config.before = descriptors(), {{t.name for t in threading.enumerate()}}
 
 def pytest_unconfigure(config):
+    for name in ("last_exc", "last_value", "last_traceback"):  # of the last failure, with its frames
+        vars(sys).pop(name, None)
     gc.collect()
     opened, threads = config.before
     left = [v for k, v in descriptors().items() if opened.get(k) != v]
@@ -117,7 +122,8 @@ class Inside:
         self.temporary.mkdir()
         (folder / "conftest.py").write_text(CONFTEST.format(image=image))
         (folder / "pytest.ini").write_text(INI)
-        test = f"from conftest import *\n{textwrap.dedent(code)}\n{NEXT}"
+        following = "" if "test_the_next" in code else NEXT
+        test = f"from conftest import *\n{textwrap.dedent(code)}\n{following}"
         (folder / "test_inside.py").write_text(test)
         options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:rerunfailures"]
         with open(folder / "output", "wb") as output:
@@ -154,18 +160,19 @@ class Inside:
     def left(self, witness: Witness) -> list[str]:
         return witness.left(self.session) + [str(path) for path in self.temporary.iterdir()]
 
-    def end(self, witness: Witness, *texts: str) -> str:
+    def end(self, witness: Witness, *texts: str, outcome: str = "1 failed, 1 passed") -> str:
         """Wait for its end: the first test failed and the next passed; or, without a text, both passed.
 
         Args:
             texts: What the failure says.
+            outcome: As the last line has it.
 
         Returns:
             Its output.
         """
         self.process.wait(RUN_SECONDS)
         output = self.output()
-        assert ("1 failed, 1 passed" if texts else "2 passed") in output, output
+        assert (f"{outcome} in" if texts else "2 passed in") in output, output
         assert all(text in output for text in texts), output
         assert "INTERNALERROR" not in output, output
         assert (self.folder / "left").read_text() == "", output
@@ -501,3 +508,199 @@ def is_there(client: docker.DockerClient, run: Inside) -> bool:
     """Whether the engine has the sidecar of a run."""
     sidecar = (run.folder / "sidecar").read_text()
     return bool(client.api.containers(all=True, filters={"id": sidecar}))
+
+
+# The engine.
+
+
+ASK = """
+ASK = ["bash", "-c", "exec 3<>/dev/tcp/api.test/80; printf 'GET / HTTP/1.0\\\\r\\\\n"
+       "Host: api.test\\\\r\\\\n\\\\r\\\\n' >&3; cat <&3"]
+"""
+HOLD = """
+        def test_it(egress):
+            egress.intercept_http("api.test", b"first")
+            target = egress.start(IMAGE, ["sleep", "600"], volumes=["/data"])
+            assert "first" in target.exec(ASK).stdout
+            say("up")
+            until((HERE / "go").exists)
+            {then}
+"""
+NEXT_HTTP = """
+        def test_the_next(egress):
+            until((HERE / "again").exists)
+            egress.intercept_http("api.test", b"second")
+            assert "second" in egress.run(IMAGE, ASK, check=True).stdout
+"""
+
+
+@pytest.fixture(scope="module")
+def engine(
+    tmp_path_factory: pytest.TempPathFactory, engine_client: docker.DockerClient, bare_image: str
+) -> Iterator[PrivateEngine]:
+    """An engine of these tests' own, with one image."""
+    with tempfile.TemporaryDirectory() as folder, private_engine(Path(folder)) as engine:
+        engine.load(engine_client, bare_image)
+        yield engine
+
+
+@pytest.fixture
+def inside_engine(inside: StartInside, engine: PrivateEngine, bare_image: str) -> StartInside:
+    def start(code: str, link: str = "auto", **environment: str) -> Inside:
+        code = textwrap.dedent(ASK) + f"IMAGE = {bare_image!r}\n" + textwrap.dedent(code)
+        return inside(code, link, DOCKER_HOST=engine.address, **environment)
+
+    return start
+
+
+@pytest.fixture
+def engine_witness(engine: PrivateEngine) -> Iterator[Witness]:
+    witness = Witness(docker.DockerClient(base_url=engine.address))
+    yield witness
+    witness.close()
+
+
+@pytest.mark.parametrize(
+    ("link", "then", "text"),
+    [
+        ("descriptor", "target.exec(ASK)", "EngineError: the engine did not run"),
+        ("stream", "target.exec(ASK)", "EngineError: the engine did not run"),
+        ("descriptor", "target.wait()", "TamperingError: bare:latest: its sidecar was lost"),
+        ("stream", "egress.run(IMAGE, ASK)", "TamperingError: bare:latest: its sidecar was lost"),
+    ],
+)
+def test_an_engine_that_is_restarted_fails_the_test(
+    inside_engine: StartInside,
+    engine: PrivateEngine,
+    engine_witness: Witness,
+    link: str,
+    then: str,
+    text: str,
+) -> None:
+    run = inside_engine(HOLD.format(then=then) + NEXT_HTTP, link)
+    run.wait_for("up")
+    engine.restart()
+    (run.folder / "go").touch()
+    (run.folder / "again").touch()
+    run.end(engine_witness, text, "bare:latest: its sidecar was lost while it ran (it has ended)")
+
+
+def test_an_engine_that_is_stopped_while_it_is_waited_for_fails_the_test_and_the_removal(
+    inside_engine: StartInside, engine: PrivateEngine, engine_witness: Witness
+) -> None:
+    run = inside_engine(HOLD.format(then="target.wait(timeout=300)") + NEXT_HTTP)
+    (run.folder / "go").touch()
+    run.wait_for("up")
+    engine.stop()
+    assert until(lambda: "FE" in run.output(), RUN_SECONDS), run.output()
+    engine.start()
+    (run.folder / "again").touch()
+    texts = ("EngineError: the engine at unix://", "its sidecar was lost while it ran")
+    run.end(engine_witness, *texts, outcome="1 failed, 1 passed, 1 error")
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_an_engine_that_is_killed_fails_the_test_and_what_removes_its_containers(
+    inside_engine: StartInside, engine: PrivateEngine, engine_witness: Witness, link: str
+) -> None:
+    run = inside_engine(HOLD.format(then="target.exec(ASK)") + NEXT_HTTP, link)
+    run.wait_for("up")
+    engine.kill()
+    (run.folder / "go").touch()
+    assert until(lambda: "FE" in run.output(), RUN_SECONDS), run.output()
+    engine.start()
+    (run.folder / "again").touch()
+    texts = ("EngineError: the engine at unix://", "did not run", "did not remove the sidecar of")
+    run.end(engine_witness, *texts, outcome="1 failed, 1 passed, 1 error")
+
+
+def test_a_run_that_ends_without_its_engine_says_so_and_the_next_run_removes_what_is_left(
+    inside_engine: StartInside, engine: PrivateEngine, engine_witness: Witness
+) -> None:
+    run = inside_engine(HOLD.format(then="target.exec(ASK)") + "\n        test_the_next = None\n")
+    run.wait_for("up")
+    engine.kill()
+    (run.folder / "go").touch()
+    run.process.wait(RUN_SECONDS)
+    assert "1 failed, 1 error" in run.output(), run.output()
+    assert (run.folder / "left").read_text() == ""
+    engine.start()
+    with Egress(session=Session(client=engine.client)) as egress:
+        egress.session.engine.client.ping()
+        assert until(lambda: not run.left(engine_witness)), run.left(engine_witness)
+
+
+# Its disk.
+
+
+FILL = """
+        def fill(left):
+            folder = os.environ["DISK"]
+            free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+            with open(folder + "/filler", "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, free - left)
+
+        @pytest.fixture
+        def disk():
+            yield
+            os.unlink(os.environ["DISK"] + "/filler")
+"""
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of its own, which can be filled."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500m", "tmpfs", folder], check=True)
+        yield Path(folder)
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def small_engine(
+    disk: Path, engine_client: docker.DockerClient, bare_image: str
+) -> Iterator[PrivateEngine]:
+    with private_engine(disk) as engine:
+        engine.load(engine_client, bare_image)
+        yield engine
+
+
+NO_ROOM = "EngineError: the engine did not take files=: write /big: no space left on device"
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize(
+    ("left", "what", "text"),
+    [
+        (40 << 20, "files={'/big': bytes(64 << 20)}", NO_ROOM),
+        (40 << 20, "read_only=True, files={'/big': bytes(64 << 20)}", NO_ROOM),
+        (0, "volumes=['/data']", "no space left on device"),
+    ],
+    ids=["files", "read-only", "all"],
+)
+def test_a_full_disk_fails_the_test(
+    inside: StartInside,
+    small_engine: PrivateEngine,
+    disk: Path,
+    bare_image: str,
+    link: str,
+    left: int,
+    what: str,
+    text: str,
+) -> None:
+    witness = Witness(docker.DockerClient(base_url=small_engine.address))
+    code = (
+        textwrap.dedent(ASK)
+        + f"IMAGE = {bare_image!r}\n"
+        + textwrap.dedent(FILL)
+        + textwrap.dedent(f"""
+        def test_it(egress, disk):
+            fill({left})
+            egress.run(IMAGE, ASK, {what})
+        """)
+        + textwrap.dedent(NEXT_HTTP)
+    )
+    run = inside(code, link, DOCKER_HOST=small_engine.address, DISK=str(disk))
+    (run.folder / "again").touch()
+    run.end(witness, text)
+    witness.close()
