@@ -171,7 +171,7 @@ class Soak:
         self.lengths: dict[Kind, float] = {}
         self.done: Counter[str] = Counter()
         self.moments: Counter[str] = Counter()
-        self.problems: list[str] = []
+        self.left, self.broken = 0, 0
         self.slowest = 0.0
 
     def measure(self, kind: Kind) -> None:
@@ -190,13 +190,14 @@ class Soak:
             time.sleep(self.chance.uniform(0, self.lengths[kind]))
             moment = run.moment()
             victim = self._kill(run, victim)
-            problems = self._judge(run, victim, witness)
+            left, problems = self._judge(run, victim, witness)
             self.done[f"{kind}: {victim}"] += 1
             self.moments[moment] += 1
-            for problem in problems:
-                said = f"{sum(self.done.values())}: {kind}: {victim} at {moment}: {problem}"
-                self.problems.append(said)
-                print(said, run.output()[-3000:], sep="\n", flush=True)
+            self.left += bool(left)
+            self.broken += bool(problems)
+            if left or problems:
+                said = f"{sum(self.done.values())}: {kind}: {victim} at {moment}"
+                print(said, *left, *problems, run.output()[-3000:], sep="\n", flush=True)
 
     def _kill(self, run: Run, victim: str) -> str:
         """Kill it; what has been killed, since there may be none of it at this moment."""
@@ -227,31 +228,26 @@ class Soak:
             return False
         return True
 
-    def _judge(self, run: Run, victim: str, witness: Witness) -> list[str]:
-        """What is wrong afterwards, as sentences."""
+    def _judge(self, run: Run, victim: str, witness: Witness) -> tuple[list[str], list[str]]:
+        """What is left afterwards, and what else is wrong, as sentences."""
+        problems: list[str] = []
         if victim in ("worker", "sidecar"):
-            try:
-                run.process.wait(LONGEST)
-            except subprocess.TimeoutExpired:
-                return ["the run did not go on to its end"]
+            problems = judge_end(run)
         began = time.monotonic()
         if victim == "pytest and watchdogs":
             until(lambda: not any("sidecar" in what for what in run.left(witness)), 3)
             sweep(run.temporary)
         gone = until(lambda: not run.left(witness))
         self.slowest = max(self.slowest, time.monotonic() - began)
-        problems = [] if gone else [f"left {run.left(witness)}"]
-        if victim in ("worker", "sidecar"):
-            problems += judge_end(run)
-        return problems
+        return [] if gone else run.left(witness), problems
 
     def summary(self) -> str:
         rows = [f"{count:5}  {what}" for what, count in sorted(self.done.items())]
         moments = ", ".join(f"{what} {count}" for what, count in self.moments.most_common())
-        kills = sum(self.done.values())
-        end = f"{kills} kills, {len(self.problems)} of them left something or broke the run"
-        slowest = f"the slowest was gone after {self.slowest:.1f} s"
-        return "\n".join([*rows, f"at {moments}", f"{end}; {slowest}"])
+        kills = f"{sum(self.done.values())} kills: {self.left} left something"
+        broken = f"{self.broken} broke a run that should have gone on"
+        slowest = f"all was gone after at most {self.slowest:.1f} s"
+        return "\n".join([*rows, f"at {moments}", f"{kills}, {broken}; {slowest}"])
 
 
 @contextlib.contextmanager
@@ -274,8 +270,12 @@ def sweep(temporary: Path) -> None:
 
 
 def judge_end(run: Run) -> list[str]:
-    """Whether a run that has lost something went on to its end, as sentences where not."""
-    output, code = run.output(), run.process.returncode
+    """Whether a run that has lost something goes on to its end, as sentences where not."""
+    try:
+        code = run.process.wait(LONGEST)
+    except subprocess.TimeoutExpired:
+        return ["the run did not go on to its end"]
+    output = run.output()
     problems = [] if code in (0, 1) else [f"pytest exited with code {code}"]
     if " passed" not in output.splitlines()[-1]:
         problems.append("no test passed")
@@ -302,7 +302,7 @@ def main() -> int:
     print(soak.summary())
     witness.close()
     client.close()
-    return len(soak.problems)
+    return soak.left + soak.broken
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,14 @@ import docker
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.engine import KEPT, LINK_VARIABLE, SESSION_LABEL, remove_orphans
+from pytest_egress.engine import (
+    FOLDER_LABEL,
+    KEPT,
+    LINK_VARIABLE,
+    LOCK_NAME,
+    SESSION_LABEL,
+    remove_orphans,
+)
 from tests.leftovers import Witness, containers, is_alive, until, watchdogs
 
 LINKS = ("descriptor", "stream")
@@ -202,6 +210,28 @@ def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
         assert len(before) == 2
     finally:
         kept.remove(force=True)
+
+
+def test_the_next_run_leaves_a_living_run_its_target_when_the_sidecar_has_gone(
+    run: Callable[..., Run], engine_client: docker.DockerClient
+) -> None:
+    living = run(TARGET)
+    assert living.line() == "up"
+    (sidecar,) = (name for name in containers(engine_client, living.session) if "sidecar" in name)
+    engine_client.api.kill(sidecar.strip("/"))
+    assert until(lambda: len(containers(engine_client, living.session)) == 1)
+    remove_orphans(engine_client)
+    assert len(containers(engine_client, living.session)) == 1
+
+
+def test_the_next_run_removes_at_once_what_a_dead_run_had_only_created(
+    engine_client: docker.DockerClient, bare_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / LOCK_NAME).touch()  # and nobody holds it
+    labels = {SESSION_LABEL: uuid.uuid4().hex, FOLDER_LABEL: str(tmp_path)}
+    engine_client.containers.create(bare_image, network_mode="none", labels=labels)
+    remove_orphans(engine_client)
+    assert until(lambda: not containers(engine_client, labels[SESSION_LABEL]))
 
 
 def test_a_run_that_ends_well_dismisses_its_watchdog(bare_image: str) -> None:
