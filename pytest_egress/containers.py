@@ -536,8 +536,10 @@ class Container:
             keep: Leave the target itself (`--egress-keep`), without its sidecar.
         """
         self._keep = keep
-        self.log_tail()
-        self._cleanup.close()
+        try:
+            self.log_tail()
+        finally:
+            self._cleanup.close()
 
     _keep = False
 
