@@ -82,7 +82,7 @@ class Examination:
 
         engine = self.engine
         self.sidecar = Sidecar.create(
-            engine.client, labels=engine.labels, folder=engine.folder, way=way
+            engine.client, labels=engine.marks, folder=engine.folder, way=way
         )
         self.stack.callback(self.sidecar.remove)
         self.way, self.link = way, self.sidecar.start()

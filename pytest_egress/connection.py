@@ -178,11 +178,15 @@ class Connection(threading.Thread):
             return self.dialled
         return host
 
+    def sockets(self) -> list[socket.socket]:
+        """Its own, and those that end with it."""
+        return [self.sock, *self._others]
+
     def cut(self) -> None:
         """Make its thread stop; any thread."""
         with self.hub.lock:
             self.is_cut = True
-            for sock in (self.sock, *self._others):
+            for sock in self.sockets():
                 shut(sock)
 
     def close(self) -> None:

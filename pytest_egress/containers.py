@@ -39,7 +39,7 @@ from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.relay import shut
 from pytest_egress.roots import Roots
-from pytest_egress.sidecar import NAMESERVER, Sidecar, Way
+from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way
 from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:
@@ -55,7 +55,13 @@ TAIL_LINES: Final = 50  # of a log in a message
 UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
+NO_LOG: Final = (
+    docker.errors.DockerException,  # it has gone
+    requests.exceptions.RequestException,  # the engine has
+    AttributeError,  # it has never been
+)
 DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
+PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
 # Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 # Podman writes no resolv.conf for the network "none".
@@ -185,6 +191,7 @@ class Container:
         gateway: What answers its connections.
         hints: Why its clients may not trust the CA, as sentences.
         hosts: The names in its own /etc/hosts, and what DNS says of them.
+        loss: How its sidecar was lost under it, as a sentence; "" as a rule.
     """
 
     def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
@@ -200,6 +207,7 @@ class Container:
         self._log_tail = ""
         self._directory = trust.DIRECTORY
         self.hints: list[str] = []
+        self.loss = ""
         self._hostname: Final = plan.options.get("hostname") or secrets.token_hex(6)
         self.hosts: Final = hosts_of({**plan.options, "hostname": self._hostname})
         self._docker: DockerContainer
@@ -231,9 +239,11 @@ class Container:
             link = pool.submit(sidecar.start)
             try:
                 self._create(image, sidecar.id, options)
-            finally:
-                opened = link.result()
-        return opened
+            except BaseException:
+                if isinstance(failed := link.exception(), SidecarError):
+                    raise failed from None  # there may be another way
+                raise  # says more: a disk that files= have filled
+            return link.result()
 
     def _create_sidecar(self, options: dict[str, Any], way: Way) -> Sidecar:
         """Create the sidecar, with those of the options that are its own; they are taken out."""
@@ -242,9 +252,9 @@ class Container:
         mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
             sidecar = Sidecar.create(
-                engine.client, labels=engine.labels, folder=engine.folder, way=way, **mine
+                engine.client, labels=engine.marks, folder=engine.folder, way=way, **mine
             )
-        self._cleanup.callback(sidecar.remove)
+        self._cleanup.callback(self._remove_sidecar, sidecar)
         self._cleanup.callback(close_link, sidecar)
         return sidecar
 
@@ -373,9 +383,12 @@ class Container:
         return self._host.place(self)
 
     def lost(self) -> None:
-        """Its sidecar died: what it attempts from now on is unseen, so the test fails."""
-        text = "its sidecar ended while it ran; nothing it sent after that was seen, and nothing got out"
-        self._host.ledger.complain(self.place().window, f"{self.name}: {text}")
+        """Its sidecar died: what it attempts from now on is unseen, so the test fails, and those after it."""
+        self.loss = (
+            f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
+            "nothing it sent after that was seen, and nothing got out"
+        )
+        self._host.ledger.complain(self.place().window, self.loss)
 
     # What a test uses.
 
@@ -416,7 +429,7 @@ class Container:
 
     def log_tail(self) -> str:
         """The last lines of its log, also after it has been removed; "" where there are none."""
-        with contextlib.suppress(EngineError, docker.errors.DockerException, AttributeError):
+        with contextlib.suppress(EngineError, *NO_LOG):
             self._host.engine.check_owner()
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
@@ -499,9 +512,15 @@ class Container:
             ):
                 return int(self._docker.wait(timeout=left)["StatusCode"])
             self._check_engine()
-        text = f"{self.name} still ran after {timeout:g} s; it has been removed"
+        text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been removed"
         logs = self._finish()
         raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+
+    def _paused(self) -> str:
+        """Why it does nothing, where something has paused it."""
+        with contextlib.suppress(*NO_LOG):
+            self._docker.reload()
+        return PAUSED if self._docker.status == "paused" else ""
 
     def _check_engine(self) -> None:
         """A connection error is a timeout only as long as the engine answers."""
@@ -536,7 +555,8 @@ class Container:
                         with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
                     )
                 if clock() >= deadline:
-                    text = f"{self.name} was not ready after {timeout:g} s: {missing}"
+                    paused = self._paused()
+                    text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
                     raise ContainerTimeoutError(
                         with_logs(text, self.log_tail()), logs=self.log_tail()
                     )
@@ -560,8 +580,10 @@ class Container:
         if self._host.engine.inherited:
             return
         self._keep = keep
-        self.log_tail()
-        self._cleanup.close()
+        try:
+            self.log_tail()
+        finally:
+            self._cleanup.close()
 
     _keep = False
 
@@ -570,6 +592,10 @@ class Container:
             self._host.engine.keep(self._docker)
         else:
             self._host.engine.remove(self._docker)
+
+    def _remove_sidecar(self, sidecar: Sidecar) -> None:
+        with engine_errors(f"remove the sidecar of {self.name}"):
+            sidecar.remove()
 
     def __enter__(self) -> Container:
         return self

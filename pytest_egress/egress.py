@@ -552,8 +552,12 @@ class Egress:
         """
         if self.session.engine.inherited:
             return
-        for container in reversed(self.containers):
-            container.close(keep)
+        with contextlib.ExitStack() as removals:  # one that fails keeps no other, nor this one
+            removals.callback(self._leave)
+            for container in self.containers:
+                removals.callback(container.close, keep)
+
+    def _leave(self) -> None:
         self.containers.clear()
         with self.session.ledger.changed:
             if self in self.session.scopes:

@@ -18,7 +18,7 @@ from pytest_egress.attach import output_of
 from pytest_egress.clock import monotonic, wall
 from pytest_egress.endpoint import describe, engine_address
 from pytest_egress.errors import EngineError, ImageError, LinkError
-from pytest_egress.folder import RunFolder, remove_folders
+from pytest_egress.folder import RunFolder, remove_folders, run_lives
 from pytest_egress.once import once_property
 from pytest_egress.sidecar import SidecarError, Way, connection_of
 from pytest_egress.watchdog import Watchdog
@@ -41,6 +41,7 @@ FORCED: Final = (
 )
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 SESSION_LABEL: Final = "org.pytest-egress.session"
+FOLDER_LABEL: Final = "org.pytest-egress.folder"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
 PODMAN: Final = "Podman"
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
@@ -117,6 +118,11 @@ class Engine:
         first, last = ("descriptor", "stream") if wanted == "auto" else (wanted, wanted)
         ways = [Way(first, image), Way(last, image or SIDECAR_IMAGE)]  # type: ignore[arg-type]  # of LINKS
         return list(dict.fromkeys(ways))
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The labels of a container of this run: its own, and the folder by which others see whether it goes on."""
+        return {**self.labels, FOLDER_LABEL: self.folder}
 
     def sidecar(self, attempt: Callable[[Way], T], undo: Callable[[], object]) -> T:
         """Have a sidecar in the first way in which it is to be had.
@@ -220,7 +226,7 @@ class Engine:
         """
         labels = options.pop("labels", None) or {}
         named = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
-        options = {"use_config_proxy": False} | options | {"labels": {**named, **self.labels}}
+        options = {"use_config_proxy": False} | options | {"labels": {**named, **self.marks}}
         with engine_errors(f"create a container of {name!r}"):
             container = self.client.containers.create(str(image.id), **options)
         try:
@@ -456,7 +462,7 @@ def stat_of(answer: requests.Response, path: str) -> dict[str, Any] | None:
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
-    """Remove the containers that a run and its watchdog left when both were killed: those whose sidecar is gone.
+    """Remove the containers that a run and its watchdog left when both were killed.
 
     Args:
         kept: Also those that --egress-keep has left.
@@ -496,11 +502,13 @@ def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool
         there: The identifiers of all containers.
         kept: Whether one that was kept is.
     """
-    names = container.get("Names") or []
-    if SESSION_LABEL not in (container.get("Labels") or {}):
+    names, labels = container.get("Names") or [], container.get("Labels") or {}
+    if SESSION_LABEL not in labels:
         return False
     if any(KEPT in name for name in names):
         return kept
+    if (lives := run_lives(labels.get(FOLDER_LABEL, "/"))) is not None:
+        return not lives
     mode = str((container.get("HostConfig") or {}).get("NetworkMode"))  # Podman does not tell
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from pytest_egress.forks import in_children
+
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 PREFIX: Final = "pytest-egress-"
@@ -24,26 +26,45 @@ class RunFolder:
 
     def __init__(self) -> None:
         self.path: Final = tempfile.mkdtemp(prefix=PREFIX)
-        self._lock = os.open(f"{self.path}/{LOCK_NAME}", os.O_CREAT | os.O_RDWR, 0o600)
+        self._lock: int | None = os.open(f"{self.path}/new", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.rename(f"{self.path}/new", f"{self.path}/{LOCK_NAME}")  # nobody sees it without its lock
+        in_children(self, RunFolder.unlock)
 
     def remove(self) -> None:
-        """Remove it with what is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        """Remove it with what is in it; again is harmless."""
+        if self._lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.unlock()
+
+    def unlock(self) -> None:
+        """Close the lock; again is harmless."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
 
 def remove_folders() -> None:
-    """Remove the folders of runs that are gone: nobody holds the lock in them (flock(2))."""
+    """Remove the temporary folders of runs that are gone."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        try:
-            lock = os.open(folder / LOCK_NAME, os.O_RDWR)
-        except OSError:  # not ours, or somebody else removes it
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if run_lives(folder) is False:
             shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its run goes on
-        finally:
-            os.close(lock)
+
+
+def run_lives(folder: str | Path) -> bool | None:
+    """Whether the run goes on that has this temporary folder: it holds the lock in it (flock(2)).
+
+    Returns:
+        None where it is not to be seen from here: the folder is another machine's, or has been removed.
+    """
+    try:
+        lock = os.open(Path(folder, LOCK_NAME), os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False

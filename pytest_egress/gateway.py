@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
 import select
 import socket
@@ -24,9 +25,11 @@ from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection, holds, where_stands
 from pytest_egress.dispatch import serve
 from pytest_egress.exchange import PacketAttempt
+from pytest_egress.forks import in_children
 from pytest_egress.hub import FIRST_BYTES_KEPT, Hub, Link, Site, trace
 from pytest_egress.ledger import Ledger, Place
 from pytest_egress.link import tampering
+from pytest_egress.relay import shut
 from pytest_egress.routing import claimed
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class Gateway(Hub):
         self._poller = select.poll()
         self._waker, self._wake = sockets.pair()
         self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
+        in_children(self, Gateway.abandon)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -144,6 +148,7 @@ class Gateway(Hub):
             self.room.notify_all()
             for connection in self.connections:
                 connection.cut()
+            shut(self._waker)  # closing it wakes nobody where a forked child has a copy
             self._waker.close()
         if self._reader.ident is not None:
             self._reader.join(seconds)
@@ -154,6 +159,13 @@ class Gateway(Hub):
         self._wake.close()
         self.link.close()
         return [text for ident in stuck if (text := where_stands(ident))]
+
+    def abandon(self) -> None:
+        """Close the copies of a forked child, which has no thread of ours."""
+        connections = [sock for c in list(self.connections) for sock in c.sockets()]
+        for sock in (self._waker, self._wake, *connections):
+            if sock.fileno() >= 0:
+                os.close(sock.detach())
 
     # The reader's thread.
 

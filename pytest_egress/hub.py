@@ -53,6 +53,10 @@ class Link(Protocol):
         """At its end of file the sidecar has ended."""
 
     @property
+    def reason(self) -> str:
+        """Why it has ended: "it has ended"."""
+
+    @property
     def ipv6(self) -> bool:
         """Whether the target has IPv6."""
 

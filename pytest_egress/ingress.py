@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 import pytest_egress.sockets as sockets
+from pytest_egress.forks import in_children
 from pytest_egress.relay import relay, shut
 
 CONNECT_SECONDS: Final = 5.0
@@ -34,6 +35,7 @@ class Ingress:
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._stopping = False
+        in_children(self, Ingress.abandon)
         self._spawn(self._accept)
 
     def close(self) -> None:
@@ -47,6 +49,11 @@ class Ingress:
         for thread in threads:
             thread.join(CONNECT_SECONDS)
         self._listener.close()
+
+    def abandon(self) -> None:
+        """Close the copies of a forked child, which has no thread of ours."""
+        for sock in (self._listener, *self._open):
+            sock.close()
 
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
         def run() -> None:

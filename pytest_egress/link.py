@@ -17,7 +17,6 @@ import socket
 import struct
 import tempfile
 import threading
-import weakref
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +27,7 @@ from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOC
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
+from pytest_egress.forks import in_children
 from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -127,6 +127,7 @@ class DescriptorLink:
         monitors: Sockets that tell of changes to what captures, for `tampering`.
         channel: The connection to the agent. Nothing is ever read from it but end of file, when the
             sidecar has ended; requests for more sockets have a connection of their own.
+        reason: What that end of file means.
         ipv6: Whether the namespace has IPv6.
         frames: Whether `packets` tells of frames that a packet socket sends, too.
     """
@@ -136,6 +137,7 @@ class DescriptorLink:
     packets: socket.socket
     monitors: tuple[socket.socket, ...]
     channel: socket.socket
+    reason = "it has ended"
     ipv6: bool
     frames: bool
 
@@ -153,7 +155,7 @@ class DescriptorLink:
         self._lock = threading.Lock()
         self._spare: dict[int, list[socket.socket]] = {socket.AF_INET: [], socket.AF_INET6: []}
         self._closed = False
-        _close_in_children(self)
+        in_children(self, DescriptorLink._close_all)
 
     @classmethod
     def receive(cls, channel: socket.socket) -> DescriptorLink:
@@ -263,21 +265,6 @@ class DescriptorLink:
         fixed = (*self.tcp, *self.dns, self.packets, *self.monitors, self.channel, self._control)
         for sock in (*fixed, *spare):
             sock.close()
-
-
-def _close_in_children(link: DescriptorLink) -> None:
-    """Close the copies of a forked child: the sidecar ends at end of file, which they would hide.
-
-    Without the lock, which some thread of the parent may hold. A hook cannot be taken back, so this
-    one keeps nothing alive.
-    """
-    reference = weakref.ref(link)
-
-    def close_copies() -> None:
-        if (alive := reference()) is not None:
-            alive._close_all()
-
-    os.register_at_fork(after_in_child=close_copies)
 
 
 def _shut(sock: socket.socket) -> None:

@@ -558,7 +558,8 @@ class Case:
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
         if when == "setup":  # what a wider fixture set off belongs to its own scope
             entries |= {id(entry): entry for scope in self.session.scopes for entry in scope.ledger}
-        if lines := ledger_lines(entries.values()):
+        complaints = () if self.verdict else self.window.complaints
+        if lines := [*complaints, *ledger_lines(entries.values())]:
             yield "egress", "\n".join(lines)
         yield from self.session.log_sections(self.window)
 

@@ -132,6 +132,7 @@ class Session(Host):
         with self.ledger.changed:
             self.ledger.window = window
             self.containers = self.live()
+            window.complaints += [each.loss for each in self.containers if each.loss]
         self.revise()
         return window
 
@@ -197,7 +198,8 @@ class Session(Host):
         entries = [
             e for window in self._between for e in window.entries if not isinstance(e, DnsQuery)
         ]
-        return [
+        complaints = [text for window in self._between for text in window.complaints]
+        return complaints + [
             f"{e.container}: {outcome_text(e)}" + (f"  ({n} times)" if n > 1 else "")
             for e, n in fold(entries)
         ]

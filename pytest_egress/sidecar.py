@@ -25,9 +25,11 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 import docker
+import requests.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
+import pytest_egress.stream as stream
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM
 from pytest_egress.archive import File, build_tar
@@ -260,7 +262,7 @@ class Sidecar:
     def _arguments(self) -> list[str]:
         """Of the agent."""
         if self._rendezvous is None:
-            return [STREAM]
+            return [STREAM, f"{stream.GONE_SECONDS:g}"]
         return [LINK_FOLDER, self._rendezvous.nonce]
 
     def _python_mounts(self) -> list[Mount]:
@@ -471,6 +473,8 @@ def _engine_errors(api: docker.APIClient) -> Iterator[None]:
         if _NOT_SHARED.search(said):
             raise SidecarError(_not_shared(said)) from error
         raise SidecarError(f"The engine refuses the sidecar: {said}") from error
+    except requests.exceptions.RequestException as error:
+        raise LinkError(f"The engine does not answer any more: {error}") from error
 
 
 def _not_shared(reason: str) -> str:

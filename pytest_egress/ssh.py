@@ -68,8 +68,7 @@ class Bridge:
         for program in self._programs:
             end(program)
         self._programs = []
-        if Path(self._folder.path).exists():
-            self._folder.remove()
+        self._folder.remove()
 
     def _serve(self) -> None:
         while True:

@@ -13,7 +13,6 @@ import errno
 import os
 import socket
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -49,12 +48,16 @@ from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FRAMES, STREAM, U
 from pytest_egress.attach import Attachment
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
+from pytest_egress.forks import in_children
 from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 PING_SECONDS: Final = 5.0  # between two heartbeats
 SILENT_SECONDS: Final = 30.0  # after which a sidecar that answers none is lost
+GONE_SECONDS: Final = (
+    600.0  # after which a sidecar that gets none ends: a process that is stopped may go on
+)
 GOODBYE_SECONDS: Final = 2.0  # for the sidecar to say that all has arrived
 BACKLOG: Final = 4096
 CLOSED: Final = "the link to the sidecar is closed"
@@ -203,6 +206,7 @@ class StreamLink:
         packets: As of `DescriptorLink`.
         monitors: Likewise; `proto` tells of which netlink family they are.
         channel: At its end of file the sidecar has ended.
+        reason: What that end of file means.
         ipv6: Whether the namespace has IPv6.
         frames: Whether `packets` tells of frames that a packet socket sends, too.
     """
@@ -229,9 +233,9 @@ class StreamLink:
         self._pinged, self._answered = monotonic(), True
         self._over = self._closed = self._ended = False
         self._deadline: float | None = None
-        self._reason = "it has ended"
+        self.reason = "it has ended"
         self._thread = threading.Thread(target=self._run, name="egress link", daemon=True)
-        _close_in_children(self)
+        in_children(self, StreamLink._abandon)
 
     def _open_sockets(self) -> None:
         self._listener = Listener()
@@ -357,11 +361,11 @@ class StreamLink:
             while not self._over:
                 self._turn()
         except ProtocolError as error:
-            self._reason = str(error)
+            self.reason = str(error)
             if not self._hello.done():
                 self._hello.set_exception(LinkError(f"The sidecar runs no agent of ours: {error}"))
         except OSError as error:
-            self._reason = f"its link broke off: {error}"
+            self.reason = f"its link broke off: {error}"
         finally:
             self._end_all()
 
@@ -405,7 +409,7 @@ class StreamLink:
                 self._pinged, self._answered = now, False
                 self._mux.ping()
         elif not heard and now - self._pinged >= SILENT_SECONDS:
-            self._reason = f"it has not answered for {SILENT_SECONDS:g} s"
+            self.reason = f"it has not answered for {SILENT_SECONDS:g} s"
             self._over = True
 
     def _hear(self) -> None:
@@ -427,7 +431,7 @@ class StreamLink:
         self._hello.set_result(event)
 
     def _on_failed(self, event: Failed) -> None:
-        self._reason, self._over = event.text, True
+        self.reason, self._over = event.text, True
         if not self._hello.done():
             self._hello.set_exception(LinkError(event.text))
 
@@ -506,7 +510,7 @@ class StreamLink:
             if self._closed:
                 raise OSError(errno.ENOTCONN, CLOSED)
             if self._ended:
-                raise OSError(errno.ENOTCONN, f"no connection by the sidecar: {self._reason}")
+                raise OSError(errno.ENOTCONN, f"no connection by the sidecar: {self.reason}")
             self._commands.append(action)
             self._ring()
 
@@ -569,11 +573,11 @@ class StreamLink:
             if action != self._say_goodbye:
                 action()  # it waits for an answer, which follows
         if not self._hello.done():
-            self._hello.set_exception(EOFError(self._reason))
+            self._hello.set_exception(EOFError(self.reason))
         for opened, sock in self._dials.values():
             sock.close()
             opened.set_exception(
-                OSError(errno.ENOTCONN, f"no connection by the sidecar: {self._reason}")
+                OSError(errno.ENOTCONN, f"no connection by the sidecar: {self.reason}")
             )
         for flush in (*self._flushes.values(), *self._marks.values()):
             flush.done.set()
@@ -647,14 +651,3 @@ def loopback_pair() -> tuple[socket.socket, socket.socket]:
     for sock in (one, other):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return one, other
-
-
-def _close_in_children(link: StreamLink) -> None:
-    """Close the copies of a forked child: they would hide end of file from the sidecar."""
-    reference = weakref.ref(link)
-
-    def close_copies() -> None:
-        if (alive := reference()) is not None:
-            alive._abandon()
-
-    os.register_at_fork(after_in_child=close_copies)

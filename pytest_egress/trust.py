@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import docker.errors
-
 from pytest_egress.archive import File, build_tar
 from pytest_egress.certificates import (
     append,
@@ -21,8 +19,7 @@ from pytest_egress.certificates import (
     hashed_name,
     java_keystore,
 )
-from pytest_egress.engine import explanation
-from pytest_egress.errors import EngineError
+from pytest_egress.engine import engine_errors
 from pytest_egress.roots import Roots, find, is_under, is_within, normal
 
 if TYPE_CHECKING:
@@ -332,7 +329,5 @@ def put(container: DockerContainer, archive: bytes, what: str) -> None:
     Raises:
         EngineError: The engine refuses.
     """
-    try:
+    with engine_errors(f"take {what}"):
         container.put_archive("/", archive)
-    except docker.errors.APIError as error:
-        raise EngineError(f"the engine did not take {what}: {explanation(error)}") from None

@@ -6,13 +6,13 @@ A run that ends well dismisses it. Until then it has imported nothing, and costs
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
 import time
-import weakref
 from typing import Final
+
+from pytest_egress.forks import in_children
 
 DISMISSED: Final = b"dismissed"
 WAIT: Final = f"""
@@ -45,7 +45,8 @@ class Watchdog:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        _close_in_children(self._process)
+        assert self._process.stdin is not None
+        in_children(self._process.stdin, lambda stdin: stdin.close())
 
     def dismiss(self) -> None:
         """Let it end without a deed; again is harmless."""
@@ -55,17 +56,6 @@ class Watchdog:
                 self._process.stdin.write(DISMISSED)
                 self._process.stdin.close()
             self._process.wait()
-
-
-def _close_in_children(process: subprocess.Popen[bytes]) -> None:
-    """A forked child that lives on would hide the end of the run."""
-    reference = weakref.ref(process)
-
-    def close_copy() -> None:
-        if (alive := reference()) is not None and alive.stdin is not None:
-            alive.stdin.close()
-
-    os.register_at_fork(after_in_child=close_copy)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class LoopbackLink:
         *,
         ipv6: bool = True,
     ) -> None:
-        self.ipv6 = ipv6
+        self.ipv6, self.reason = ipv6, "it has ended"
         listeners = {d: socket.create_server(("127.0.0.1", 0), backlog=1024) for d in destinations}
         self.ports = {destination: sock.getsockname()[1] for destination, sock in listeners.items()}
         self._destinations = {port: destination for destination, port in self.ports.items()}

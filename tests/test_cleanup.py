@@ -434,6 +434,48 @@ def test_nothing_is_left_after_an_interrupt(
     assert list(temporary.iterdir()) == [], output
 
 
+@pytest.mark.parametrize("second", ["in-teardown", "at-once"])
+def test_nothing_is_left_after_two_interrupts(
+    clients_image: str, tmp_path: Path, second: str
+) -> None:
+    folder, temporary = tmp_path / "tests", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    conftest = CONFTEST.format(image=clients_image, label=SESSION_LABEL)
+    (folder / "conftest.py").write_text(conftest)
+    (folder / "pytest.ini").write_text(INI)
+    code = """
+        def test_a(egress, shop):
+            pause(containers.Container, "close", 2)
+            egress.intercept_https("ready.test", lambda request: now())
+            egress.run(IMAGE, "sh -c 'curl -sS https://ready.test; sleep 600'", timeout=600)
+    """
+    (folder / "test_inside.py").write_text(f"from conftest import *\n{textwrap.dedent(code)}")
+    ready = folder / "ready"
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        preexec_fn=heed_interrupts,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            assert until(ready.exists)
+            ready.unlink()
+            process.send_signal(signal.SIGINT)
+            assert second == "at-once" or until(ready.exists)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        finally:
+            process.kill()
+    assert "KeyboardInterrupt" in output
+    session = (folder / "session").read_text()
+    assert until(lambda: not containers_of(session)), output
+    assert until(lambda: not list(temporary.iterdir())), output
+
+
 # What is left on purpose.
 
 

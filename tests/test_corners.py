@@ -22,8 +22,8 @@ from pytest_egress import Egress
 from pytest_egress.clock import wall
 from pytest_egress.engine import SESSION_LABEL
 from pytest_egress.session import Session
+from tests.leftovers import containers
 from tests.stage import eventually
-from tests.test_death import containers
 from tests.test_plugin import HEAD, UNROUTED_X, Run, keep_quiet, lines_of, runner_of
 
 ONE_OF_TWO: Final = """

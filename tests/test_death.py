@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,9 +17,17 @@ import docker
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.engine import KEPT, SESSION_LABEL, remove_orphans
+from pytest_egress.engine import (
+    FOLDER_LABEL,
+    KEPT,
+    LINK_VARIABLE,
+    SESSION_LABEL,
+    remove_orphans,
+)
+from pytest_egress.folder import LOCK_NAME
+from tests.leftovers import Witness, containers, is_alive, until, watchdogs
 
-SECONDS = 10.0
+LINKS = ("descriptor", "stream")
 
 RUN = """
 import os, sys, threading, time
@@ -27,32 +36,39 @@ with Egress() as egress:
     egress.session.engine.client
     print(egress.session.engine.labels["org.pytest-egress.session"], flush=True)
     print(egress.session.engine.folder, flush=True)
-    print(egress.session.engine._watchdog._process.pid, flush=True)
     {action}
     print("up", flush=True)
     time.sleep(600)
 """
-TARGET = "egress.start({image!r}, ['sleep', '600'])"
+TARGET = "egress.start({image!r}, ['sleep', '600'], volumes=['/data'])"
+READ_ONLY = "egress.start({image!r}, ['sleep', '600'], read_only=True)"
 GUEST = "egress.docker_options({image!r})"
 FORKED = (
     TARGET
     + """
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         time.sleep(600)
+    print(child, flush=True)
 """
 )
+ACTIONS = {"target": TARGET, "read-only": READ_ONLY, "guest": GUEST}
 
 
 class Run:
     """A run in a process of its own, as far as it has got."""
 
-    def __init__(self, action: str) -> None:
-        code = RUN.format(action=action)
+    def __init__(self, action: str, link: str = "auto") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, "-c", RUN.format(action=action)],
+            env={**os.environ, LINK_VARIABLE: link},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         assert self.process.stdout is not None
-        self.session, self.folder, watchdog = (self.line() for _ in range(3))
+        self.session, self.folder = self.line(), self.line()
+        (watchdog,) = watchdogs(self.session)
         self.watchdog = int(watchdog)
 
     def line(self) -> str:
@@ -65,6 +81,11 @@ class Run:
         self.process.kill()
         self.process.wait()
 
+    def left(self, witness: Witness) -> list[str]:
+        """What is there of it."""
+        folder = [f"folder {self.folder}"] if Path(self.folder).exists() else []
+        return witness.left(self.session) + folder
+
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -74,11 +95,11 @@ class Run:
 
 
 @pytest.fixture
-def run(bare_image: str) -> Iterator[Callable[[str], Run]]:
+def run(bare_image: str) -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
 
-    def run(action: str) -> Run:
-        runs.append(Run(action.format(image=bare_image)))
+    def run(action: str, link: str = "auto") -> Run:
+        runs.append(Run(action.format(image=bare_image), link))
         return runs[-1]
 
     yield run
@@ -86,87 +107,93 @@ def run(bare_image: str) -> Iterator[Callable[[str], Run]]:
         each.close()
 
 
-def containers(client: docker.DockerClient, session: str) -> list[str]:
-    """The names of the containers of a run, whatever their state."""
-    listed = client.api.containers(all=True, filters={"label": f"{SESSION_LABEL}={session}"})
-    return [name for container in listed for name in container["Names"]]
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    witness = Witness(docker.from_env())
+    yield witness
+    witness.close()
 
 
-def images(client: docker.DockerClient, session: str) -> list[str]:
-    listed = client.api.images(filters={"label": f"{SESSION_LABEL}={session}"})
-    return [image["Id"] for image in listed]
+def assert_nothing_is_left(witness: Witness, run: Run) -> None:
+    assert until(lambda: not run.left(witness)), run.left(witness)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def is_gone(client: docker.DockerClient, run: Run) -> bool:
-    """Whether nothing is left, within the time that the engine needs."""
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        left = containers(client, run.session) + images(client, run.session)
-        if not left and not Path(run.folder).exists() and not is_alive(run.watchdog):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-@pytest.mark.parametrize("action", [TARGET, GUEST, FORKED], ids=["target", "guest", "forked"])
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
 def test_nothing_is_left_of_a_run_that_was_killed(
-    run: Callable[[str], Run], engine_client: docker.DockerClient, action: str
+    run: Callable[..., Run], witness: Witness, action: str, link: str
 ) -> None:
-    killed = run(action)
+    killed = run(action, link)
     assert killed.line() == "up"
-    assert containers(engine_client, killed.session)
+    kinds = {what.split()[0] for what in killed.left(witness)}
+    assert kinds >= {"container", "namespace", "watchdog", "folder"}
+    assert ("volume" in kinds) is (action == TARGET)
+    assert ("image" in kinds) is (action == READ_ONLY)
     killed.kill()
-    assert is_gone(engine_client, killed)
+    assert_nothing_is_left(witness, killed)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_nothing_is_left_while_a_child_that_the_run_forked_lives_on(
+    run: Callable[..., Run], witness: Witness, link: str
+) -> None:
+    killed = run(FORKED, link)
+    child = int(killed.line())
+    assert killed.line() == "up"
+    killed.kill()
+    assert_nothing_is_left(witness, killed)
+    assert is_alive(child)
 
 
 @pytest.mark.parametrize("after", [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3])
-@pytest.mark.parametrize("options", ["", ", read_only=True"], ids=["plain", "read-only"])
+@pytest.mark.parametrize(
+    ("action", "link"),
+    [(TARGET, "descriptor"), (READ_ONLY, "descriptor"), (TARGET, "stream")],
+    ids=["plain", "read-only", "stream"],
+)
 def test_nothing_is_left_of_a_run_that_was_killed_within_a_start(
-    run: Callable[[str], Run], engine_client: docker.DockerClient, after: float, options: str
+    run: Callable[..., Run], witness: Witness, after: float, action: str, link: str
 ) -> None:
-    killed = run(f"egress.start({{image!r}}, ['sleep', '600']{options})")
+    killed = run(action, link)
     time.sleep(after)
     killed.kill()
-    assert is_gone(engine_client, killed)
+    assert_nothing_is_left(witness, killed)
 
 
 def test_nothing_is_left_when_the_whole_process_group_was_killed(
-    run: Callable[[str], Run], engine_client: docker.DockerClient
+    run: Callable[..., Run], witness: Witness
 ) -> None:
     killed = run(TARGET)
     assert killed.line() == "up"
     os.killpg(killed.process.pid, signal.SIGKILL)
     killed.process.wait()
-    assert is_gone(engine_client, killed)
+    assert_nothing_is_left(witness, killed)
 
 
-@pytest.mark.parametrize("options", ["", ", read_only=True"], ids=["plain", "read-only"])
+@pytest.mark.parametrize(
+    ("action", "link"),
+    [(TARGET, "descriptor"), (READ_ONLY, "descriptor"), (TARGET, "stream")],
+    ids=["plain", "read-only", "stream"],
+)
 def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
-    run: Callable[[str], Run], engine_client: docker.DockerClient, options: str
+    run: Callable[..., Run],
+    engine_client: docker.DockerClient,
+    witness: Witness,
+    action: str,
+    link: str,
 ) -> None:
-    killed = run(f"egress.start({{image!r}}, ['sleep', '600']{options})")
+    killed = run(action, link)
     assert killed.line() == "up"
     os.kill(killed.watchdog, signal.SIGKILL)
     killed.kill()
-    deadline = time.monotonic() + SECONDS
-    while len(containers(engine_client, killed.session)) > 1:  # the sidecar ends by itself
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert until(lambda: len(containers(engine_client, killed.session)) == 1)  # the sidecar ends
     with Egress() as egress:
         egress.session.engine.client.ping()
-        assert is_gone(engine_client, killed)
+        assert_nothing_is_left(witness, killed)
 
 
 def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
-    run: Callable[[str], Run], engine_client: docker.DockerClient, bare_image: str
+    run: Callable[..., Run], engine_client: docker.DockerClient, bare_image: str
 ) -> None:
     living = run(TARGET)
     assert living.line() == "up"
@@ -183,6 +210,28 @@ def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
         assert len(before) == 2
     finally:
         kept.remove(force=True)
+
+
+def test_the_next_run_leaves_a_living_run_its_target_when_the_sidecar_has_gone(
+    run: Callable[..., Run], engine_client: docker.DockerClient
+) -> None:
+    living = run(TARGET)
+    assert living.line() == "up"
+    (sidecar,) = (name for name in containers(engine_client, living.session) if "sidecar" in name)
+    engine_client.api.kill(sidecar.strip("/"))
+    assert until(lambda: len(containers(engine_client, living.session)) == 1)
+    remove_orphans(engine_client)
+    assert len(containers(engine_client, living.session)) == 1
+
+
+def test_the_next_run_removes_at_once_what_a_dead_run_had_only_created(
+    engine_client: docker.DockerClient, bare_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / LOCK_NAME).touch()  # and nobody holds it
+    labels = {SESSION_LABEL: uuid.uuid4().hex, FOLDER_LABEL: str(tmp_path)}
+    engine_client.containers.create(bare_image, network_mode="none", labels=labels)
+    remove_orphans(engine_client)
+    assert until(lambda: not containers(engine_client, labels[SESSION_LABEL]))
 
 
 def test_a_run_that_ends_well_dismisses_its_watchdog(bare_image: str) -> None:
@@ -214,3 +263,34 @@ def test_a_forked_child_does_not_keep_the_watchdog_waiting(bare_image: str) -> N
         assert done.stdout is not None
         assert done.stdout.readline() == "0\n"
         os.killpg(done.pid, signal.SIGKILL)
+
+
+def test_a_worker_of_xdist_that_is_killed_fails_its_test_and_no_other(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, witness: Witness, bare_image: str
+) -> None:
+    temporary = pytester.mkdir("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makeconftest("""
+        import pytest
+        @pytest.fixture(autouse=True, scope="session")
+        def said(session_egress):
+            with open("sessions", "a") as file:
+                file.write(session_egress.session.engine.labels["org.pytest-egress.session"] + "\\n")
+    """)
+    pytester.makepyfile(f"""
+        import os, pytest
+        @pytest.mark.parametrize("number", range(6))
+        def test_it(egress, number):
+            egress.start({bare_image!r}, ["sleep", "600"], volumes=["/data"])
+            if number == 1:
+                os.kill(os.getpid(), 9)
+    """)
+    result = pytester.runpytest_subprocess("-n", "2", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=5, failed=1)
+    result.stdout.re_match_lines([r"worker 'gw\d' crashed while running '.*test_it\[1\]'"])
+    sessions = (pytester.path / "sessions").read_text().split()
+    assert len(sessions) >= 2
+    assert all(witness.made[session] for session in sessions)
+    assert until(lambda: not any(witness.left(session) for session in sessions))
+    assert list(temporary.glob("pytest-egress-*")) == []

@@ -1110,6 +1110,30 @@ def test_when_the_sidecar_dies_nobody_is_left_waiting(stage: Stage) -> None:
         stage.dial()
 
 
+def test_a_forked_child_keeps_no_connection_open_and_no_reader_asleep(stage: Stage) -> None:
+    stage.http("api.test", b"all")
+    sock = stage.dial(port=80)
+    read, write = os.pipe()
+    assert eventually(lambda: stage.gateway.connections)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
+        child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)  # until the test is over
+        os._exit(0)
+    try:
+        assert ask(sock, b"GET / HTTP/1.0\r\nHost: api.test\r\n\r\n").body == b"all"
+        assert end_of(sock) == "closed"
+        stage.gateway.stop()
+        assert not stage.gateway._reader.is_alive()
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)
+        os.close(read)
+    assert not stage.window.complaints
+
+
 def test_a_defect_of_the_reader_fails_the_test_and_hangs_nobody(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

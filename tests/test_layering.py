@@ -26,6 +26,7 @@ LAYERS = {
         "declarations",
         "errors",
         "exchange",
+        "forks",
         "ledger",
         "matching",
         "once",

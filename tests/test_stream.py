@@ -250,7 +250,7 @@ class Scene:
         self.link.start(SECONDS)
 
     def _serve(self) -> None:
-        served = Agent(self.mux, self.wire, cast("Capture", self.namespace))
+        served = Agent(self.mux, self.wire, cast("Capture", self.namespace), SECONDS)
         with contextlib.suppress(OSError):  # the link is gone
             served.serve()
             self.wire.finish()

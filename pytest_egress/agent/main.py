@@ -27,7 +27,7 @@ SIGNATURE = "pytest-egress agent"
 """What begins the line that the agent writes when it gives up, before the exit code."""
 
 STREAM = "stream"
-"""The one argument of an agent that has no folder: its standard streams are the link."""
+"""The first argument of an agent that has no folder: its standard streams are the link."""
 
 SOCKET_NAME, NONCE_NAME = "socket", "nonce"
 """The two files of the mounted folder."""
@@ -40,13 +40,16 @@ READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
 
 
 def main() -> None:
-    """Run the agent; `sys.argv` holds the mounted folder and the nonce that it must contain, or `STREAM`."""
-    if sys.argv[1:] == [STREAM]:
+    """Run the agent.
+
+    `sys.argv` holds the mounted folder and the nonce that it must contain; or `STREAM`, and what its `run` takes.
+    """
+    folder, nonce = sys.argv[1:3]
+    if folder == STREAM:
         from .stream import run
 
-        run()
+        run(float(nonce))
         return
-    folder, nonce = sys.argv[1:3]
     check_nonce(folder, nonce)
     link = connect(folder)
     try:

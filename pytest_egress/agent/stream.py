@@ -1,7 +1,7 @@
 """The agent of the stream link: keeps the namespace's sockets, and carries what they do over its standard streams.
 
-One thread, which waits for whatever comes next. It ends at end of file, or when the test process has said goodbye;
-why it gives up it says in one frame.
+One thread, which waits for whatever comes next. It ends at end of file, when the test process has said goodbye, or
+when it has said nothing for long; why it gives up it says in one frame.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import _socket
 import errno
 import posix
 from struct import Struct
+from time import monotonic
 
 from .addresses import ADDRESS4, ADDRESS6
 from .capture import LISTENER, Capture, CaptureError
@@ -48,12 +49,16 @@ _DATAGRAM = 1 << 16
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN)
 
 
-def run() -> None:
-    """Capture, and serve until the test process has gone."""
+def run(silent_seconds: float) -> None:
+    """Capture, and serve until the test process has gone.
+
+    Args:
+        silent_seconds: After which one that says nothing has gone without an end of file: its machine has.
+    """
     mux = Mux(AGENT)
     wire = Wire(mux)
     try:
-        Agent(mux, wire, Capture()).serve()
+        Agent(mux, wire, Capture(), silent_seconds).serve()
     except CaptureError as error:
         mux.fail(str(error))
     except Exception as error:  # whatever else it is: the test process must hear of it
@@ -125,9 +130,10 @@ class Agent:
         mux: The link.
         wire: Where its bytes go.
         capture: The namespace's sockets.
+        silent_seconds: As `run` takes it.
     """
 
-    def __init__(self, mux: Mux, wire: Wire, capture: Capture) -> None:
+    def __init__(self, mux: Mux, wire: Wire, capture: Capture, silent_seconds: float) -> None:
         self._mux, self._wire, self._capture = mux, wire, capture
         self._interests = Interests()
         self._pump = Pump(mux, self._interests)
@@ -136,6 +142,7 @@ class Agent:
         self._dialling: dict[int, Dial] = {}  # by stream
         self._flushes: list[int] = []
         self._crowd: int | None = None  # streams when connections were last left in the backlog
+        self._silent_seconds, self._heard = silent_seconds, monotonic()
         self._ended = False
 
     def serve(self) -> None:
@@ -147,7 +154,7 @@ class Agent:
             more = self._wire.write()
             self._pump.refresh()
             self._interests.want(self._wire.output, WRITABLE if more else 0)
-            ready = self._interests.wait(0 if self._flushes else None)
+            ready = self._interests.wait(0 if self._flushes else self._silent_seconds)
             busy = False
             for descriptor, events in ready:
                 if descriptor != self._wire.output:
@@ -156,6 +163,7 @@ class Agent:
             if not busy:
                 self._flushed()
             self._accept_or_not()
+            self._check_heard()
         self._wire.write()
 
     def _listen(self) -> None:
@@ -189,11 +197,19 @@ class Agent:
 
     def _hear(self) -> None:
         data = self._wire.read()
+        self._heard = monotonic()
         if data is None:
             self._ended = True
             return
         for event in self._mux.receive(data):
             self._obey(event)
+
+    def _check_heard(self) -> None:
+        """End where the test process has gone; what came while this one was asleep has been read by now."""
+        if monotonic() - self._heard >= self._silent_seconds:
+            self._mux.fail(f"it heard nothing of the test process for {self._silent_seconds:g} s")
+            self._wire.write()
+            raise SystemExit(1)  # and wait for nobody who may be gone
 
     def _obey(self, event: Event) -> None:
         if isinstance(event, Open):
