@@ -68,6 +68,7 @@ class Run:
         )
         assert self.process.stdout is not None
         self.session, self.folder = self.line(), self.line()
+        assert until(lambda: watchdogs(self.session))  # it may be between fork and exec
         (watchdog,) = watchdogs(self.session)
         self.watchdog = int(watchdog)
 

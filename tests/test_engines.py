@@ -448,7 +448,7 @@ def test_each_way_that_failed_is_in_the_error(remote: PrivateEngine) -> None:
         egress.run("pytest-egress-test/go", ["any"])
     first, *rest = str(caught.value).splitlines()
     assert first.startswith(
-        "the image 'python:3.13-slim' is not on the engine and cannot be pulled"
+        f"the image 'python:3.13-slim' is not on the engine at {remote.address} and cannot be pulled"
     )
     assert rest[-1].startswith(
         "It is needed since: The engine does not share this machine's files ("

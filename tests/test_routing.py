@@ -55,7 +55,7 @@ class Routes:
     """Tables of the four scopes, nearest first, and the ledger that they share."""
 
     def __init__(self) -> None:
-        self.ledger = Ledger()
+        self.ledger, self.window = Ledger(), Window()
         self.tables = {scope: RouteTable() for scope in ("test", "class", "module", "session")}
 
     def add(
@@ -76,7 +76,7 @@ class Routes:
         self,
         route: Route[Any],
         url: str = "https://api.test/",
-        window: object = None,
+        window: Window | None = None,
         **fields: Any,
     ) -> Exchange:
         exchange = Exchange(
@@ -86,7 +86,7 @@ class Routes:
             host="api.test",
             request=request(url, **fields),
         )
-        self.ledger.count(route, window, exchange)  # type: ignore[arg-type]
+        self.ledger.count(route, window or self.window, exchange)
         return exchange
 
 
