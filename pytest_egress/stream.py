@@ -55,9 +55,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 PING_SECONDS: Final = 5.0  # between two heartbeats
 SILENT_SECONDS: Final = 30.0  # after which a sidecar that answers none is lost
-GONE_SECONDS: Final = (
-    600.0  # after which a sidecar that gets none ends: a process that is stopped may go on
-)
+GONE_SECONDS: Final = 600.0  # after which a sidecar that gets none ends: who is stopped may go on
 GOODBYE_SECONDS: Final = 2.0  # for the sidecar to say that all has arrived
 BACKLOG: Final = 4096
 CLOSED: Final = "the link to the sidecar is closed"
