@@ -33,8 +33,7 @@ BUNDLES: Final = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
     "/etc/pki/tls/cert.pem",  # Fedora, RHEL, for OpenSSL
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora, RHEL, where the links lead
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-    "/var/lib/ca-certificates/ca-bundle.pem",  # openSUSE, where the link leads
+    "/etc/ssl/ca-bundle.pem",  # openSUSE, as a link
     "/etc/pki/tls/cacert.pem",  # OpenELEC
 )
 DEFAULT_BUNDLE: Final = BUNDLES[0]
@@ -42,7 +41,8 @@ HASHED_DIRECTORY: Final = "/etc/ssl/certs"  # where OpenSSL looks for a CA by it
 KEYSTORES: Final = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")
 OF_JAVA_HOME: Final = ("lib/security", "jre/lib/security")  # the second is Java 8's
 OF_JAVA: Final = ("jssecacerts", "cacerts")  # the JVM's own order
-FOLDERS: Final = ("/etc/ssl", "/etc/pki", "/var/lib/ca-certificates")  # each is read in one call
+# Each is read in one call; the last, openSUSE's, where a link leads there.
+FOLDERS: Final = ("/etc/ssl", "/etc/pki", "/var/lib/ca-certificates")
 FOLDER_BYTES: Final = 8 << 20  # of one: several times what a distribution has there
 MAX_LINKS: Final = 40  # one after the other, as Linux has it (path_resolution(7))
 CLIMB: Final = re.compile(r"(\.\./+)*")  # at the start of a link's target

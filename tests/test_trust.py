@@ -334,9 +334,9 @@ LAYOUTS: dict[str, Layout] = {
             f"/etc/ssl/{'ü' * 120}.pem": link("../" * 60 + "nowhere"),
             "/etc/pki": b"no folder",
             "/var/lib/ca-certificates": link("../../etc/ssl/certs"),
-            "/etc/ssl/certs/ca-bundle.pem": SECOND,
+            "/etc/ssl/certs/ca-bundle.crt": SECOND,
         },
-        extended=(BUNDLE, "/etc/ssl/certs/ca-bundle.pem"),
+        extended=(BUNDLE, "/etc/ssl/certs/ca-bundle.crt"),
         roots=FIRST + SECOND,
     ),
     "more-than-is-read-of-a-folder": Layout(
@@ -1113,7 +1113,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-FOLDERS_AND_PUT = ["/etc/ssl", "/etc/pki", "/var/lib/ca-certificates", "/"]
+FOLDERS_AND_PUT = ["/etc/ssl", "/etc/pki", "/"]
 
 
 @pytest.mark.parametrize(
@@ -1122,6 +1122,14 @@ FOLDERS_AND_PUT = ["/etc/ssl", "/etc/pki", "/var/lib/ca-certificates", "/"]
         ({}, (), []),
         ({BUNDLE: FIRST, "/etc/ssl/cert.pem": link("certs/ca-certificates.crt")}, (), []),
         (RHEL, (), []),
+        (
+            {
+                "/var/lib/ca-certificates/ca-bundle.pem": FIRST,
+                "/etc/ssl/ca-bundle.pem": link("/var/lib/ca-certificates/ca-bundle.pem"),
+            },
+            (),
+            ["/var/lib/ca-certificates"],
+        ),
         ({BUNDLE: FIRST, f"/opt/java/{CACERTS}": JKS}, (HOME,), ["/opt/java/lib/security"]),
         (
             {"/opt/roots.pem": FIRST, BUNDLE: link("/opt/roots.pem")},
@@ -1129,7 +1137,7 @@ FOLDERS_AND_PUT = ["/etc/ssl", "/etc/pki", "/var/lib/ca-certificates", "/"]
             [BUNDLE, "/opt/roots.pem", "/opt/roots.pem"],
         ),
     ],
-    ids=["empty", "bundle", "RHEL", "JDK", "link-that-leads-out"],
+    ids=["empty", "bundle", "RHEL", "openSUSE", "JDK", "link-that-leads-out"],
 )
 def test_the_engine_is_asked_once_for_each_folder_and_for_what_links_lead_out_to(
     tree: Tree,
