@@ -84,7 +84,9 @@ def run_once(
             actions = {
                 "HEAD of a file": lambda: egress.session.engine.stat(created, FILE),
                 "GET of a file": lambda: b"".join(created.get_archive(FILE)[0]),
-                f"GET of {FOLDER}": lambda: egress.session.engine.members(created, FOLDER, FOLDER_BYTES),
+                f"GET of {FOLDER}": lambda: egress.session.engine.members(
+                    created, FOLDER, FOLDER_BYTES
+                ),
                 "PUT of a file": lambda: created.put_archive("/", build_tar({"/tmp/file": b""})),
             }
         for name, action in actions.items():

@@ -106,7 +106,7 @@ class Engine:
 
     @once_property
     def ways(self) -> list[Way]:
-        """In which ways a sidecar may be had; the first is tried next, and was proved where it is the only one.
+        """In which ways a sidecar may be had, in the order in which they are tried.
 
         Raises:
             EngineError: `PYTEST_EGRESS_LINK` has another value than "auto", "descriptor" or "stream".
@@ -135,28 +135,28 @@ class Engine:
             LinkError, ImageError: It is to be had in none.
         """
         reasons: list[str] = []
-        while True:
-            way = self.ways[0]
+        for way in self.ways.copy():
             try:
                 if way.image is not None:
                     self.image(way.image)
-                return attempt(way)
+                made = attempt(way)
             except SidecarError as error:
                 undo()
                 reasons.append(f"{error}")
-                if not self._has_another(way, reasons):
-                    help = FORCED if way.link == "descriptor" else ""
-                    raise LinkError("\nBefore that: ".join(reversed(reasons)) + help) from None
             except ImageError as error:
                 raise ImageError("\nIt is needed since: ".join([str(error), *reasons])) from None
+            else:
+                self._choose(way, reasons)
+                return made
+        advice = FORCED if self.ways[-1].link == "descriptor" else ""
+        raise LinkError("\nBefore that: ".join(reversed(reasons)) + advice)
 
-    def _has_another(self, way: Way, reasons: Sequence[str]) -> bool:
-        """Whether there is another way than this one, which failed; the choice holds for the run."""
+    def _choose(self, way: Way, reasons: Sequence[str]) -> None:
+        """Begin with this way from now on, which has worked where others failed."""
         with self._lock:
-            if self.ways[0] == way and len(self.ways) > 1:
-                del self.ways[0]
-                log.warning("%s So: %s", reasons[-1], self.ways[0])
-            return self.ways[0] != way
+            if reasons and way in self.ways[1:]:  # nor has another thread chosen meanwhile
+                del self.ways[: self.ways.index(way)]
+                log.warning("%s So: %s", reasons[-1], way)
 
     @once_property
     def _folder(self) -> RunFolder:

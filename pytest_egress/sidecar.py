@@ -77,6 +77,9 @@ class SidecarError(LinkError):
 START_SECONDS = 30.0
 """How long a started sidecar may take until its sockets are here: far more than it needs."""
 
+KILLED = 128
+"""Exit codes from here on are of a program that a signal ended."""
+
 EXIT_SECONDS = 5
 """How long the engine may take to tell the exit code of a sidecar that has ended its output."""
 
@@ -96,6 +99,7 @@ _IPV6_SETTINGS = "/proc/sys/net/ipv6/conf/all"
 _NOT_SHARED = re.compile(
     "bind source path does not exist|mounts denied|statfs .*no such file", re.IGNORECASE
 )
+_NO_PROGRAM = re.compile("executable file not found|: no such file or directory", re.IGNORECASE)
 _GAVE_UP = re.compile(rf"^{SIGNATURE} (\d+): (.*)$", re.MULTILINE)
 _ONLY_STREAM: Final = ("dialled", "mux", "pump", "stream")  # modules of the agent
 _FRAME_HEADER = 8  # POST /containers/{id}/attach: stream, three zeros, length
@@ -282,7 +286,7 @@ class Sidecar:
         try:
             link.start(START_SECONDS)
         except EOFError:
-            raise SidecarError(self._ended(quoted(link.words()))) from None
+            raise self._ended(quoted(link.words())) from None
         except TimeoutError:
             raise LinkError(_silent(quoted(link.words()))) from None
         return link
@@ -300,32 +304,36 @@ class Sidecar:
             if self._rendezvous.socket.fileno() in ready:
                 return self._rendezvous.accept()
             if self._output.fileno() in ready and not self._output.read_some():
-                raise SidecarError(self._last_words())
+                raise self._last_words()
         raise LinkError(_silent(quoted(self._output.text())))
 
-    def _last_words(self) -> str:
+    def _last_words(self) -> LinkError:
         assert self._output is not None, "create() opens it"
         if (found := _GAVE_UP.search(self._output.text())) and int(found[1]) in (
             ANOTHER_HOST,
             NO_UNIX_SOCKET,
         ):
-            return _not_shared(found[2])
+            return SidecarError(_not_shared(found[2]))
         return self._ended(quoted(self._output.text()))
 
-    def _ended(self, wrote: str) -> str:
+    def _ended(self, wrote: str) -> LinkError:
+        """A program that was killed would be in another way too."""
         python = f"this process's Python, {_executable()}"
         if self._way.image is not None:
             python = f"python3 of the image {self._way.image!r}"
         code = self._exit_code()
-        return f"The sidecar ended before it sent its sockets{code}. It runs {python}. {wrote}"
+        shown = "" if code is None else f" (exit code {code})"
+        kind = SidecarError if code is None or code < KILLED else LinkError
+        return kind(
+            f"The sidecar ended before it sent its sockets{shown}. It runs {python}. {wrote}"
+        )
 
-    def _exit_code(self) -> str:
-        """The exit code in brackets, unless the engine has removed the container already."""
+    def _exit_code(self) -> int | None:
+        """The exit code, unless the engine has removed the container already."""
         try:
-            code = self._api.wait(self.id, timeout=EXIT_SECONDS)["StatusCode"]
+            return int(self._api.wait(self.id, timeout=EXIT_SECONDS)["StatusCode"])
         except (DockerException, OSError):
-            return ""
-        return f" (exit code {code})"
+            return None
 
     def _release(self) -> None:
         """What is needed only until the link is there."""
@@ -465,14 +473,15 @@ def _ipv6_settings() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _engine_errors(api: docker.APIClient) -> Iterator[None]:
-    """Turn what the engine says about the sidecar into a SidecarError that says what to do."""
+    """Turn what the engine says about the sidecar into a LinkError; a SidecarError where another way may help."""
     try:
         yield
     except APIError as error:
         said = error.explanation or str(error)
         if _NOT_SHARED.search(said):
             raise SidecarError(_not_shared(said)) from error
-        raise SidecarError(f"The engine refuses the sidecar: {said}") from error
+        kind = SidecarError if _NO_PROGRAM.search(said) else LinkError
+        raise kind(f"The engine refuses the sidecar: {said}") from error
     except requests.exceptions.RequestException as error:
         raise LinkError(f"The engine does not answer any more: {error}") from error
 

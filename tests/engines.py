@@ -151,7 +151,8 @@ class PrivateEngine:
         if self._process.poll() is not None:
             self.start()
         for container in self.client().containers.list(all=True, ignore_removed=True):
-            container.remove(force=True, v=True)
+            with contextlib.suppress(docker.errors.APIError):  # it is being removed
+                container.remove(force=True, v=True)
 
     def _remove_cgroup(self) -> None:
         self._end_containers()
