@@ -79,7 +79,8 @@ def build_tar(files: Mapping[str, File | bytes], directories: Iterable[str] = ()
         for name, entry in sorted(members.items(), key=lambda member: member[0]):
             content = b"" if entry is None else entry.content
             archive.addfile(_describe(name, entry), io.BytesIO(content))
-    return buffer.getvalue()
+        end = archive.offset + len(_END)  # Podman breaks off at what would fill a record behind it
+    return buffer.getvalue()[:end]
 
 
 def read_tar(data: bytes | Iterable[bytes]) -> dict[str, File]:

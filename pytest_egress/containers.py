@@ -318,12 +318,12 @@ class Container:
             directory=self._directory,
             foreign=foreign,
         )
-        trust.put(container, archive, "the CA")
+        engine.put(container, archive, "the CA")
         self.hints = trust.defeated(env, self._plan.env, roots.extended())
         if engine.is_podman:
-            trust.put(container, RESOLVER, "resolv.conf")
+            engine.put(container, RESOLVER, "resolv.conf")
         if self._plan.files is not None:
-            trust.put(container, self._plan.files, "files=")
+            engine.put(container, self._plan.files, "files=")
 
     def _roots(
         self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import docker.utils
 import requests.exceptions
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import (
+    APIError,
+    DockerException,
+    ImageNotFound,
+    create_api_error_from_http_exception,
+)
 
 from pytest_egress.archive import Member, read_folder
 from pytest_egress.attach import output_of
@@ -315,6 +320,25 @@ class Engine:
                 b"".join(chunks)  # read to its end, a connection serves the next call too
                 return None, None
             return stat, read_folder(chunks, limit)
+
+    def put(self, container: DockerContainer, archive: bytes, what: str) -> None:
+        """Extract an archive at `/` of a created container (`PUT /containers/{id}/archive`).
+
+        Unlike docker-py's `put_archive` it says that the files keep their owners: Podman gives them to root.
+
+        Raises:
+            EngineError: The engine refuses.
+        """
+        with engine_errors(f"take {what}"):
+            answer = self.client.api.put(
+                self._archive_url(container),
+                params={"path": "/", "copyUIDGID": "false"},
+                data=archive,
+            )
+            try:
+                answer.raise_for_status()
+            except requests.exceptions.HTTPError as error:
+                raise create_api_error_from_http_exception(error) from None
 
     def _archive_url(self, container: DockerContainer) -> str:
         api = self.client.api
