@@ -136,14 +136,14 @@ def attach(sock: socket.socket, path: str) -> Attachment:
         raise
 
 
-def output_of(sock: socket.socket, path: str, body: bytes) -> tuple[bytes, bytes]:
-    """What a command writes to its two streams, to its end (`POST /exec/{id}/start`).
+def output_of(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
+    """What a command without a terminal writes to its two streams, to its end (`POST /exec/{id}/start`).
 
     Raises:
         OSError: The engine refused, or broke off.
     """
     frames, found = Frames(), {STDOUT: bytearray(), STDERR: bytearray()}
-    chunk = upgrade(sock, path, body)
+    chunk = upgrade(sock, path, b'{"Detach": false, "Tty": false}')
     sock.settimeout(None)
     while True:
         for stream, piece in frames.feed(chunk):

@@ -318,12 +318,12 @@ class Container:
             directory=self._directory,
             foreign=foreign,
         )
-        engine.put(container, archive, "the CA")
+        trust.put(container, archive, "the CA")
         self.hints = trust.defeated(env, self._plan.env, roots.extended())
         if engine.is_podman:
-            engine.put(container, RESOLVER, "resolv.conf")
+            trust.put(container, RESOLVER, "resolv.conf")
         if self._plan.files is not None:
-            engine.put(container, self._plan.files, "files=")
+            trust.put(container, self._plan.files, "files=")
 
     def _roots(
         self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]

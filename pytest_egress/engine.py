@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import docker.utils
 import requests.exceptions
-from docker.errors import (
-    APIError,
-    DockerException,
-    ImageNotFound,
-    create_api_error_from_http_exception,
-)
+from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_egress.archive import Member, read_folder
 from pytest_egress.attach import output_of
@@ -271,7 +266,7 @@ class Engine:
             path = f"/v{api.api_version}/exec/{made}/start"
             try:
                 with connection_of(api) as sock:
-                    stdout, stderr = output_of(sock, path, b'{"Detach": false, "Tty": false}')
+                    stdout, stderr = output_of(sock, path)
             except OSError as error:
                 raise EngineError(
                     f"the engine did not run {command!r} in {name}: {error}"
@@ -320,25 +315,6 @@ class Engine:
                 b"".join(chunks)  # read to its end, a connection serves the next call too
                 return None, None
             return stat, read_folder(chunks, limit)
-
-    def put(self, container: DockerContainer, archive: bytes, what: str) -> None:
-        """Extract an archive at `/` of a created container (`PUT /containers/{id}/archive`).
-
-        Unlike docker-py's `put_archive` it says that the files keep their owners: Podman gives them to root.
-
-        Raises:
-            EngineError: The engine refuses.
-        """
-        with engine_errors(f"take {what}"):
-            answer = self.client.api.put(
-                self._archive_url(container),
-                params={"path": "/", "copyUIDGID": "false"},
-                data=archive,
-            )
-            try:
-                answer.raise_for_status()
-            except requests.exceptions.HTTPError as error:
-                raise create_api_error_from_http_exception(error) from None
 
     def _archive_url(self, container: DockerContainer) -> str:
         api = self.client.api

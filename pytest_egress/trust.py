@@ -19,6 +19,7 @@ from pytest_egress.certificates import (
     hashed_name,
     java_keystore,
 )
+from pytest_egress.engine import engine_errors
 from pytest_egress.roots import Roots, find, is_under, is_within, normal
 
 if TYPE_CHECKING:
@@ -320,3 +321,13 @@ def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
         and mount["Destination"] not in by_driver
         and not host.get("VolumesFrom")
     )
+
+
+def put(container: DockerContainer, archive: bytes, what: str) -> None:
+    """Extract an archive at `/` of a created container (`PUT /containers/{id}/archive`).
+
+    Raises:
+        EngineError: The engine refuses.
+    """
+    with engine_errors(f"take {what}"):
+        container.put_archive("/", archive)

@@ -14,7 +14,8 @@ import docker
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from pytest_egress.sidecar import AnyLink, LinkKind, Sidecar, Way
+from pytest_egress.attach import output_of
+from pytest_egress.sidecar import AnyLink, LinkKind, Sidecar, Way, connection_of
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 
@@ -68,10 +69,16 @@ class Target:
 
     def python(self, code: str) -> str:
         """What the snippet prints, stripped; a failure of it is one of the test."""
-        result = self.container.exec_run(["python3", "-c", _PREAMBLE + textwrap.dedent(code)])
-        assert isinstance(result.output, bytes)
-        output = result.output.decode()
-        assert result.exit_code == 0, output
+        assert self.container.client is not None
+        api, command = (
+            self.container.client.api,
+            ["python3", "-c", _PREAMBLE + textwrap.dedent(code)],
+        )
+        made = api.exec_create(self.container.id, command)["Id"]
+        with connection_of(api) as sock:  # docker-py's own loses what comes at once
+            streams = output_of(sock, f"/v{api.api_version}/exec/{made}/start")
+        output = b"".join(streams).decode()
+        assert api.exec_inspect(made)["ExitCode"] == 0, output
         return output.strip()
 
     def start_python(self, code: str) -> None:

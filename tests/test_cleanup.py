@@ -181,7 +181,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "sidecar-start": (Sidecar, "start"),
     "target-create": (Engine, "create"),
     "roots": (trust, "find_roots"),
-    "put": (Engine, "put"),
+    "put": (trust, "put"),
     "gateway": (Gateway, "__init__"),
     "gateway-start": (Gateway, "start"),
     "input": (Container, "_attach_input"),

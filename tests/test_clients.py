@@ -153,6 +153,7 @@ def test_the_images_own_roots_stay_before_the_ca(
     assert described == "regular file:644:0:0\n"
 
 
+@pytest.mark.docker
 def test_bundles_are_extended_behind_their_links_and_keep_owner_and_mode(
     egress: Egress, roots_image: str, egress_ca: trustme.CA
 ) -> None:

@@ -94,10 +94,10 @@ def test_what_a_command_has_written_before_it_is_looked_at_is_kept(
     head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     engine.sendall(head + frame(1, b"all ") + frame(2, b"words") + frame(1, b"of it"))
     engine.shutdown(socket.SHUT_WR)
-    assert output_of(ours, "/exec/e/start", b"{}") == (b"all of it", b"words")
+    assert output_of(ours, "/exec/e/start") == (b"all of it", b"words")
     request = engine.recv(4096)
     assert request.startswith(b"POST /exec/e/start HTTP/1.1\r\n")
-    assert request.endswith(b"\r\n\r\n{}")
+    assert request.endswith(b'\r\n\r\n{"Detach": false, "Tty": false}')
 
 
 def test_an_engine_that_refuses_is_quoted(

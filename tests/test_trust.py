@@ -1012,12 +1012,12 @@ def test_nothing_is_left_of_a_root_that_is_read_only_when_its_start_fails_half_w
 
     options: Options = {"read_only": True}
     if half == "files":
-        put = Engine.put
+        put = trust.put
         monkeypatch.setattr(
-            Engine,
+            trust,
             "put",
-            lambda engine, container, archive, what: (put if what == "the CA" else refuse)(
-                engine, container, archive, what
+            lambda container, archive, what: (put if what == "the CA" else refuse)(
+                container, archive, what
             ),
         )
     elif half == "commit":
