@@ -479,6 +479,7 @@ def test_nothing_is_left_after_two_interrupts(
 # What is left on purpose.
 
 
+@pytest.mark.xdist_group("kept")  # one of these removes what any run has kept
 def test_containers_of_failed_tests_are_kept_on_request(
     pytester: pytest.Pytester, engine_client: docker.DockerClient, bare_image: str
 ) -> None:
