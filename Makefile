@@ -56,6 +56,7 @@ environment: $(environment) ## the virtual environment, with the package in it
 engine: environment ## a container engine that answers
 	@scripts/ensure-engine $(python)
 	@scripts/ensure-compose
+	@scripts/ensure-commands
 images: engine ## the images that the tests start
 	@$(python) scripts/ensure_images.py
 

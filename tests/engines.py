@@ -183,6 +183,8 @@ def private_engine(
         hidden: Folders of this machine that it does not see, as if it ran on another one.
         options: More of dockerd's.
     """
+    if os.geteuid() != 0 or not shutil.which("dockerd"):
+        pytest.skip("an engine of a test's own takes root, and dockerd")
     engine = PrivateEngine(
         Path(tempfile.mkdtemp(prefix="engine-", dir=folder)), tls, hidden, options
     )
