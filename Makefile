@@ -26,10 +26,10 @@ demo: images ## watch a container's traffic being answered
 	$(python) examples/demo.py
 
 test: lint images ## lint, and run the tests: make test ARGS="-k name"
-	$(python) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(python) -m pytest -n $(WORKERS) $(ARGS)
 
 stream: images ## run the tests of containers over the stream link
-	PYTEST_EGRESS_LINK=stream $(python) -m pytest -n $(WORKERS) --dist loadgroup -m engine $(of_one_link) $(ARGS)
+	PYTEST_EGRESS_LINK=stream $(python) -m pytest -n $(WORKERS) -m engine $(of_one_link) $(ARGS)
 
 podman: images ## run the tests of the main job on Podman
 	scripts/with-podman $(python) $(python) -m pytest -n $(WORKERS) -m 'not docker' $(main_job) $(ARGS)

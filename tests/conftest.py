@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 
 import docker
@@ -14,6 +15,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what needs an engine."""
     if "engine_client" in getattr(item, "fixturenames", ()):
         item.add_marker("engine")
+
+
+@pytest.fixture
+def kept_alone() -> Iterator[None]:
+    """Only one test at a time, of all workers, keeps containers or removes what any run has kept (flock(2))."""
+    with open(__file__) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -479,7 +479,12 @@ def test_nothing_is_left_after_two_interrupts(
 # What is left on purpose.
 
 
-@pytest.mark.xdist_group("kept")  # one of these removes what any run has kept
+def listed(client: docker.DockerClient, session: str) -> list[tuple[str, str]]:
+    found = client.api.containers(all=True, filters={"label": f"{SESSION_LABEL}={session}"})
+    return [(container["Names"][0], container["Status"]) for container in found]
+
+
+@pytest.mark.usefixtures("kept_alone")
 def test_containers_of_failed_tests_are_kept_on_request(
     pytester: pytest.Pytester, engine_client: docker.DockerClient, bare_image: str
 ) -> None:
@@ -501,7 +506,7 @@ def test_containers_of_failed_tests_are_kept_on_request(
     result.assert_outcomes(passed=1, failed=1)
     session = (pytester.path / "session").read_text()
     try:
-        assert until(lambda: len(containers_of(session)) == 2)
+        assert until(lambda: len(containers_of(session)) == 2), listed(engine_client, session)
         kept = [engine_client.containers.get(c) for c in containers_of(session)]
         assert {container.status for container in kept} == {"exited"}
         assert sorted(container.logs() for container in kept) == [b"", b"evidence\n"]

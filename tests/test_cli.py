@@ -81,7 +81,7 @@ def test_doctor_leaves_nothing(engine_client: docker.DockerClient) -> None:
     assert eventually(lambda: not engine_client.api.containers(all=True, filters=filters))
 
 
-@pytest.mark.xdist_group("kept")  # one of these removes what any run has kept
+@pytest.mark.usefixtures("kept_alone")
 @pytest.mark.parametrize("kept", [True, False])
 def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
     engine_client: docker.DockerClient,

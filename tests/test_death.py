@@ -193,7 +193,7 @@ def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
         assert_nothing_is_left(witness, killed)
 
 
-@pytest.mark.xdist_group("kept")  # one of these removes what any run has kept
+@pytest.mark.usefixtures("kept_alone")
 def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
     run: Callable[..., Run], engine_client: docker.DockerClient, bare_image: str
 ) -> None:

@@ -34,9 +34,6 @@ from pytest_egress.ssh import dial_command
 from tests.conftest import require_image
 from tests.engines import PrivateEngine, private_engine
 
-# One engine for all of them, so one worker.
-pytestmark = pytest.mark.xdist_group("engines")
-
 SECONDS = 30
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 LINK_VARIABLES = ("PYTEST_EGRESS_LINK", "PYTEST_EGRESS_SIDECAR_IMAGE")

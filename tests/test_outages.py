@@ -51,7 +51,7 @@ class Engine:
 
     def ids(self, egress, sidecars=False):
         (label,) = ("=".join(each) for each in egress.session.engine.labels.items())
-        found = self.api.containers(filters={{"label": label}})
+        found = self.api.containers(all=True, filters={{"label": label}})
         return [c["Id"] for c in found if sidecars == any("sidecar" in n for n in c["Names"])]
 
     def wait_until_gone(self, container):
