@@ -470,6 +470,7 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     Returns:
         The identifiers of what was removed.
     """
+    images = client.api.images(filters={"label": SESSION_LABEL})  # before what may still use them
     listed = client.api.containers(all=True)
     there = {container["Id"] for container in listed}
     orphans = [container["Id"] for container in listed if is_orphan(container, there, kept)]
@@ -479,20 +480,23 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
             client.api.remove_container(orphan, force=True, v=True)
             removed.append(orphan)
     left = [each for each in listed if each["Id"] not in removed]
-    remove_images(client, {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left})
+    living = {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left}
+    for image in images:
+        if is_unused(image.get("Labels") or {}, living):
+            with suppress(DockerException):
+                client.api.remove_image(image["Id"], force=True, noprune=True)
     return removed
 
 
-def remove_images(client: DockerClient, living: set[str | None]) -> None:
-    """Remove the images of runs that are gone.
+def is_unused(labels: Mapping[str, str], living: set[str | None]) -> bool:
+    """Whether an image, which has the labels of the container that it was made of, is of a run that is gone.
 
     Args:
         living: The sessions that have a container: as long as a run uses an image, its sidecar is there.
     """
-    for image in client.api.images(filters={"label": SESSION_LABEL}):
-        if (image.get("Labels") or {}).get(SESSION_LABEL) not in living:
-            with suppress(DockerException):
-                client.api.remove_image(image["Id"], force=True, noprune=True)
+    if (lives := run_lives(labels.get(FOLDER_LABEL, "/"))) is not None:
+        return not lives
+    return labels.get(SESSION_LABEL) not in living
 
 
 def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool:

@@ -24,7 +24,7 @@ from pytest_egress.engine import (
     SESSION_LABEL,
     remove_orphans,
 )
-from pytest_egress.folder import LOCK_NAME
+from pytest_egress.folder import LOCK_NAME, RunFolder
 from tests.leftovers import Witness, containers, is_alive, until, watchdogs
 
 LINKS = ("descriptor", "stream")
@@ -224,6 +224,24 @@ def test_the_next_run_leaves_a_living_run_its_target_when_the_sidecar_has_gone(
     assert until(lambda: len(containers(engine_client, living.session)) == 1)
     remove_orphans(engine_client)
     assert len(containers(engine_client, living.session)) == 1
+
+
+def test_the_next_run_leaves_a_living_run_an_image_that_no_container_uses_yet(
+    engine_client: docker.DockerClient, bare_image: str
+) -> None:
+    folder = RunFolder()
+    labels = {SESSION_LABEL: uuid.uuid4().hex, FOLDER_LABEL: folder.path}
+    container = engine_client.containers.create(bare_image, network_mode="none", labels=labels)
+    image = str(container.commit().id)
+    container.remove()
+    found = {"label": f"{SESSION_LABEL}={labels[SESSION_LABEL]}"}
+    try:
+        remove_orphans(engine_client)
+        assert [each["Id"] for each in engine_client.api.images(filters=found)] == [image]
+    finally:
+        folder.remove()
+    remove_orphans(engine_client)
+    assert engine_client.api.images(filters=found) == []
 
 
 def test_the_next_run_removes_at_once_what_a_dead_run_had_only_created(
