@@ -207,7 +207,10 @@ def check_scenario(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
 
 
 def containers_of(engine: PrivateEngine) -> list[str]:
-    return [str(container.name) for container in engine.client().containers.list(all=True)]
+    return [
+        str(container.name)
+        for container in engine.client().containers.list(all=True, ignore_removed=True)
+    ]
 
 
 def test_over_tls_another_machine_gets_the_stream_link_and_the_image(
@@ -285,11 +288,13 @@ with Egress() as egress:
 """
     run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     with run:
-        assert run.stdout is not None
-        folders = [Path(each) for each in run.stdout.readline().decode().split()]
-        assert all(each.is_dir() for each in folders)
-        assert len(containers_of(remote)) == 2
-        run.kill()
+        try:
+            assert run.stdout is not None
+            folders = [Path(each) for each in run.stdout.readline().decode().split()]
+            assert all(each.is_dir() for each in folders)
+            assert len(containers_of(remote)) == 2
+        finally:
+            run.kill()
     deadline = time.monotonic() + SECONDS
     while left := [*containers_of(remote), *ssh_programs(by_ssh), *filter(Path.exists, folders)]:
         assert time.monotonic() < deadline, left
