@@ -90,13 +90,11 @@ class Examination:
 
     def check_capture(self) -> str:
         """Whether a connection arrives here; the sidecar itself makes it."""
-        from pytest_egress.engine import engine_errors
         from pytest_egress.errors import LinkError
 
         code = f"import socket; socket.create_connection({TRIED}, {SECONDS}).sendall(b'hello')"
-        with engine_errors("run a program in the sidecar"):
-            container = self.engine.client.containers.get(self.sidecar.id)
-            exit_code, output = container.exec_run([*self.way.python(), "-c", code])
+        sidecar, command = self.engine.container(self.sidecar.id), [*self.way.python(), "-c", code]
+        exit_code, _, output = self.engine.exec(sidecar, command, {}, "the sidecar")
         if exit_code:
             raise LinkError(f"a connection failed in the sidecar: {output!r}")
         ready, _, _ = select.select(self.link.tcp, [], [], SECONDS)

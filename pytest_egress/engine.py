@@ -254,24 +254,16 @@ class Engine:
     ) -> tuple[int, bytes, bytes]:
         """Run a command in a container: its exit code, and what it wrote to its two streams.
 
-        By a connection of our own: docker-py's loses what it has read ahead with the headers.
-
         Args:
             options: As docker-py's `exec_create` takes them.
             name: The container's, for errors.
         """
-        api = self.client.api
-        with engine_errors(f"run {command!r} in {name}"):
-            made = api.exec_create(container.id, command, **options)["Id"]
-            path = f"/v{api.api_version}/exec/{made}/start"
-            try:
-                with connection_of(api) as sock:
-                    stdout, stderr = output_of(sock, path)
-            except OSError as error:
-                raise EngineError(
-                    f"the engine did not run {command!r} in {name}: {error}"
-                ) from None
-            return api.exec_inspect(made)["ExitCode"] or 0, stdout, stderr
+        action = f"run {command!r} in {name}"
+        try:
+            with engine_errors(action):
+                return run_command(self.client.api, str(container.id), command, **options)
+        except OSError as error:
+            raise EngineError(f"the engine did not {action}: {error}") from None
 
     def commit(self, container: DockerContainer) -> Image:
         """An image of what a created container has, with its labels (`POST /commit`)."""
@@ -436,6 +428,22 @@ def contact(
             "Linux's own. Switch it to Linux containers."
         )
     return client, f"{kind} {said['Version']} at {engine_address(client)}"
+
+
+def run_command(
+    api: docker.APIClient, container: str, command: Sequence[str] | str, **options: Any
+) -> tuple[int, bytes, bytes]:
+    """Run a command in a container: its exit code, and what it wrote to its two streams.
+
+    By a connection of our own: docker-py's loses what it has read ahead with the headers.
+
+    Args:
+        options: As docker-py's `exec_create` takes them.
+    """
+    made = api.exec_create(container, command, **options)["Id"]
+    with connection_of(api) as sock:
+        stdout, stderr = output_of(sock, f"/v{api.api_version}/exec/{made}/start")
+    return api.exec_inspect(made)["ExitCode"] or 0, stdout, stderr
 
 
 def check_runtime(container: DockerContainer) -> None:

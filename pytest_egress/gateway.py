@@ -293,9 +293,7 @@ class Gateway(Hub):
                 return
             except OSError:  # ENOBUFS: the kernel lost some
                 data = b""
-            if (
-                not data
-            ):  # what a link says that has lost some; the numbers tell how many, if more follow
+            if not data:  # a link has lost some; the numbers tell how many, if more follow
                 self.complain("packets came faster than they could be recorded")
                 return
             for packet in parse_packets(data):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import docker
 import pytest
 
+from tests.leftovers import Witness
+
 pytest_plugins = "pytester"
 
 
@@ -34,6 +36,14 @@ def engine_client() -> Iterator[docker.DockerClient]:
         pytest.fail(f"these tests need a Docker engine ({error}); run `make engine`", pytrace=False)
     yield client
     client.close()
+
+
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    """Sees what each run makes, and what is left of it."""
+    witness = Witness(docker.from_env())
+    yield witness
+    witness.close()
 
 
 @pytest.fixture(scope="session")

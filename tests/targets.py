@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +16,8 @@ import docker
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from pytest_egress.attach import output_of
-from pytest_egress.sidecar import AnyLink, LinkKind, Sidecar, Way, connection_of
+from pytest_egress.engine import run_command
+from pytest_egress.sidecar import AnyLink, LinkKind, Sidecar, Way
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 
@@ -70,15 +72,12 @@ class Target:
     def python(self, code: str) -> str:
         """What the snippet prints, stripped; a failure of it is one of the test."""
         assert self.container.client is not None
-        api, command = (
-            self.container.client.api,
-            ["python3", "-c", _PREAMBLE + textwrap.dedent(code)],
+        command = ["python3", "-c", _PREAMBLE + textwrap.dedent(code)]
+        exit_code, *streams = run_command(
+            self.container.client.api, str(self.container.id), command
         )
-        made = api.exec_create(self.container.id, command)["Id"]
-        with connection_of(api) as sock:  # docker-py's own loses what comes at once
-            streams = output_of(sock, f"/v{api.api_version}/exec/{made}/start")
         output = b"".join(streams).decode()
-        assert api.exec_inspect(made)["ExitCode"] == 0, output
+        assert exit_code == 0, output
         return output.strip()
 
     def start_python(self, code: str) -> None:
@@ -106,6 +105,18 @@ def wait_until_gone(client: docker.DockerClient, container: str) -> None:
     with contextlib.suppress(NotFound):
         while True:
             client.api.inspect_container(container)
+
+
+def assert_a_child_keeps_nothing(link: AnyLink) -> None:
+    """A forked child has no descriptor of a link, and can close it without harm."""
+    sockets = (*link.tcp, *link.dns, link.packets, *link.monitors, link.channel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
+        child = os.fork()
+    if child == 0:
+        link.close()
+        os._exit(0 if all(sock.fileno() == -1 for sock in sockets) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @contextmanager

@@ -391,6 +391,31 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def folders(parent: Path) -> tuple[Path, Path]:
+    """Where a run of pytest is, and where it puts temporary files."""
+    folder, temporary = parent / "tests", parent / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    return folder, temporary
+
+
+def started(folder: Path, temporary: Path, image: str, code: str) -> subprocess.Popen[str]:
+    """A run of pytest that heeds interrupts, in a process of its own."""
+    (folder / "conftest.py").write_text(CONFTEST.format(image=image, label=SESSION_LABEL))
+    (folder / "pytest.ini").write_text(INI)
+    test = f"import pytest\nfrom conftest import *\n{textwrap.dedent(code)}"
+    (folder / "test_inside.py").write_text(test)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        preexec_fn=heed_interrupts,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize("phase", INTERRUPTED)
 def test_nothing_is_left_after_an_interrupt(
     clients_image: str,
@@ -399,25 +424,9 @@ def test_nothing_is_left_after_an_interrupt(
     phase: str,
 ) -> None:
     port, asked = silent_registry
-    folder, temporary = tmp_path / "tests", tmp_path / "temporary"
-    folder.mkdir()
-    temporary.mkdir()
-    conftest = CONFTEST.format(image=clients_image, label=SESSION_LABEL)
-    (folder / "conftest.py").write_text(conftest)
-    (folder / "pytest.ini").write_text(INI)
-    code = textwrap.dedent(INTERRUPTED[phase]).replace("{port}", str(port))
-    (folder / "test_inside.py").write_text(f"import pytest\nfrom conftest import *\n{code}")
-
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        preexec_fn=heed_interrupts,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    folder, temporary = folders(tmp_path)
+    code = INTERRUPTED[phase].replace("{port}", str(port))
+    with started(folder, temporary, clients_image, code) as process:
         try:
             ready = folder / "ready"
             reached = until(lambda: ready.exists() or asked.is_set() or process.poll() is not None)
@@ -438,29 +447,15 @@ def test_nothing_is_left_after_an_interrupt(
 def test_nothing_is_left_after_two_interrupts(
     clients_image: str, tmp_path: Path, second: str
 ) -> None:
-    folder, temporary = tmp_path / "tests", tmp_path / "temporary"
-    folder.mkdir()
-    temporary.mkdir()
-    conftest = CONFTEST.format(image=clients_image, label=SESSION_LABEL)
-    (folder / "conftest.py").write_text(conftest)
-    (folder / "pytest.ini").write_text(INI)
+    folder, temporary = folders(tmp_path)
     code = """
         def test_a(egress, shop):
             pause(containers.Container, "close", 2)
             egress.intercept_https("ready.test", lambda request: now())
             egress.run(IMAGE, "sh -c 'curl -sS https://ready.test; sleep 600'", timeout=600)
     """
-    (folder / "test_inside.py").write_text(f"from conftest import *\n{textwrap.dedent(code)}")
     ready = folder / "ready"
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        preexec_fn=heed_interrupts,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with started(folder, temporary, clients_image, code) as process:
         try:
             assert until(ready.exists)
             ready.unlink()

@@ -108,13 +108,6 @@ def run(bare_image: str) -> Iterator[Callable[..., Run]]:
         each.close()
 
 
-@pytest.fixture
-def witness() -> Iterator[Witness]:
-    witness = Witness(docker.from_env())
-    yield witness
-    witness.close()
-
-
 def assert_nothing_is_left(witness: Witness, run: Run) -> None:
     assert until(lambda: not run.left(witness)), run.left(witness)
 

@@ -6,7 +6,6 @@ import select
 import socket
 import stat
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,13 @@ from pytest_egress.agent.main import FAILED, READY, send
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link import DescriptorLink, Rendezvous, original_destination, receive_sockets
-from tests.targets import SECONDS, accepted, captured_namespace, target_in
+from tests.targets import (
+    SECONDS,
+    accepted,
+    assert_a_child_keeps_nothing,
+    captured_namespace,
+    target_in,
+)
 
 
 @pytest.fixture
@@ -193,14 +198,7 @@ def test_a_forked_child_keeps_nothing_and_shuts_nothing(
         captured_namespace(engine_client) as (sidecar, link),
         target_in(engine_client, sidecar, clients_image) as target,
     ):
-        sockets = (*link.tcp, *link.dns, link.packets, *link.monitors, link.channel)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
-            child = os.fork()
-        if child == 0:
-            link.close()
-            os._exit(0 if all(sock.fileno() == -1 for sock in sockets) else 1)
-        assert os.waitpid(child, 0)[1] == 0
+        assert_a_child_keeps_nothing(link)
         target.python("socket.create_connection(('203.0.113.9', 443), 10)")
         with accepted(link) as connection:
             assert original_destination(connection) == ("203.0.113.9", 443)

@@ -200,13 +200,6 @@ def inside(tmp_path: Path, clients_image: str) -> Iterator[StartInside]:
         each.close()
 
 
-@pytest.fixture
-def witness() -> Iterator[Witness]:
-    witness = Witness(docker.from_env())
-    yield witness
-    witness.close()
-
-
 # The sidecar, and the agent in it.
 
 

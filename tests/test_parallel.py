@@ -172,8 +172,6 @@ def test_an_engine_may_be_reached_by_its_certificate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     second.load(engine_client, bare_image)
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # requests lets them win
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setenv("DOCKER_CERT_PATH", str(second.cert_path))
     addresses = f"{engine_address(engine_client)},{second.tls_address}"

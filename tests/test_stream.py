@@ -13,7 +13,6 @@ import ssl
 import struct
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +38,7 @@ from tests.targets import (
     SECONDS,
     Target,
     accepted,
+    assert_a_child_keeps_nothing,
     captured_namespace,
     readable,
     target_in,
@@ -943,14 +943,7 @@ def test_a_forked_child_keeps_nothing_and_ends_nothing(
         captured_namespace(engine_client, "stream") as (sidecar, link),
         target_in(engine_client, sidecar, clients_image) as target,
     ):
-        sockets = (*link.tcp, *link.dns, link.packets, *link.monitors, link.channel)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
-            child = os.fork()
-        if child == 0:
-            link.close()
-            os._exit(0 if all(sock.fileno() == -1 for sock in sockets) else 1)
-        assert os.waitpid(child, 0)[1] == 0
+        assert_a_child_keeps_nothing(link)
         target.start_python("socket.create_connection(('203.0.113.9', 443), 10)")
         with accepted(link) as connection:
             assert link.destination(connection) == ("203.0.113.9", 443)
