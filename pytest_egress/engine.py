@@ -39,6 +39,9 @@ IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
 FORCED: Final = (
     "\nThe descriptor link needs them; --egress-link=auto takes the stream link where they are not."
 )
+WITH_IMAGE: Final = (
+    "\n--egress-sidecar-image names an image that has python3, 3.10 or newer, for a sidecar to run."
+)
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
@@ -148,7 +151,7 @@ class Engine:
             else:
                 self._choose(way, reasons)
                 return made
-        advice = FORCED if self.ways[-1].link == "descriptor" else ""
+        advice = FORCED if self.ways[-1].link == "descriptor" else WITH_IMAGE
         raise LinkError("\nBefore that: ".join(reversed(reasons)) + advice)
 
     def _choose(self, way: Way, reasons: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ import pytest
 from pytest_egress import Egress, EngineError, ImageError, LinkError, Response
 from pytest_egress.archive import File, build_tar
 from pytest_egress.endpoint import SshClient, engine_address, engine_parameters, make_client
-from pytest_egress.engine import Engine, contact
+from pytest_egress.engine import WITH_IMAGE, Engine, contact
 from pytest_egress.session import Session
 from pytest_egress.sidecar import Way
 from pytest_egress.ssh import dial_command
@@ -491,6 +491,7 @@ def test_an_image_without_python_is_named(bare_image: str) -> None:
         Egress(session=Session(sidecar_image=bare_image)) as egress,
     ):
         egress.run(bare_image, ["true"])
+    assert str(caught.value).endswith(WITH_IMAGE)
     latest, before = str(caught.value).split("\nBefore that: ")
     for text in (latest, before):
         assert text.startswith("The engine refuses the sidecar: ")
