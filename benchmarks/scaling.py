@@ -1,7 +1,8 @@
 """One run with 1, 2 and 4 processes, as workers of pytest-xdist are: containers started and requests answered a second.
 
 Each process has its own `Egress` on one engine, starts one container after the other, and then lets curl ask for
-seconds in one that runs. All begin together; the rounds of the three counts are interleaved.
+seconds in one that runs. All begin together; the rounds of the three counts are interleaved. How many cores were busy
+meanwhile, by whatever ran on the machine, says how many more workers could have had.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.synchronize import Barrier
 from typing import Final
 
-from benchmarks.figures import ratio, table
+from benchmarks.figures import median, ratio, table
 from pytest_egress import Egress
 
 IMAGE: Final = "pytest-egress-test/clients:latest"
@@ -23,51 +24,75 @@ ROUNDS, STARTS, REQUESTS = 5, 4, 2000
 ASK: Final = ["curl", "-sS", "--fail", "-o", "/dev/null", f"https://api.test/[1-{REQUESTS}]"]
 
 Figures = Mapping[int, list[float]]
+Phase = tuple[float, float]  # how many seconds it took, and how many cores were busy
 
 
 def main() -> None:
-    starts: Figures = {count: [] for count in COUNTS}
-    requests: Figures = {count: [] for count in COUNTS}
+    phases: list[dict[int, list[Phase]]] = [{count: [] for count in COUNTS} for _ in range(2)]
     for _ in range(ROUNDS):
         for count in COUNTS:
-            start_rate, request_rate = measure(count)
-            starts[count].append(start_rate)
-            requests[count].append(request_rate)
+            for phase, measured in zip(phases, measure(count), strict=True):
+                phase[count].append(measured)
     print(f"{os.cpu_count()} cores, which curl and the engine share")
-    for title, unit, figures in (
-        ("Containers started", "a minute", starts),
-        ("Requests answered", "a second", requests),
-    ):
-        print(table(title, unit, {f"{count} workers": figures[count] for count in COUNTS}))
-        for count in COUNTS[1:]:
-            print(ratio(f"{count} workers / 1", figures[count], figures[1]))
+    report("Containers started", "a minute", 60 * STARTS, phases[0])
+    report("Requests answered", "a second", REQUESTS, phases[1])
 
 
-def measure(count: int) -> tuple[float, float]:
-    """Return starts a minute and requests a second of that many processes together."""
+def report(title: str, unit: str, amount: int, phases: Mapping[int, list[Phase]]) -> None:
+    """Print what each count of workers did, when each worker did *amount* in a phase."""
+    rates = {count: [count * amount / seconds for seconds, _ in phases[count]] for count in COUNTS}
+    print(table(title, unit, {f"{count} workers": rates[count] for count in COUNTS}))
+    for count in COUNTS[1:]:
+        print(ratio(f"{count} workers / 1", rates[count], rates[1]))
+    for count in COUNTS:
+        busy = median([cores for _, cores in phases[count]])
+        print(f"  {f'cores busy, {count} workers':<28}{busy:>8.2f}")
+
+
+def measure(count: int) -> list[Phase]:
+    """Return the two phases of that many processes together."""
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(count), context.SimpleQueue()
     processes = [context.Process(target=work, args=(barrier, queue)) for _ in range(count)]
     for process in processes:
         process.start()
-    seconds = [queue.get() for _ in processes]
+    measured = [queue.get() for _ in processes]
     for process in processes:
         process.join()
     # All begin together, so the slowest has the time of all.
-    slowest = [max(each) for each in zip(*seconds, strict=True)]
-    return 60 * count * STARTS / slowest[0], count * REQUESTS / slowest[1]
+    return [max(each) for each in zip(*measured, strict=True)]
 
 
-def work(barrier: Barrier, queue: multiprocessing.SimpleQueue[tuple[float, float]]) -> None:
+def work(barrier: Barrier, queue: multiprocessing.SimpleQueue[list[Phase]]) -> None:
     with Egress() as egress:
         egress.intercept_https("api.test", {"ok": True})
         shared = egress.start(IMAGE, ["sleep", "infinity"])
-        barrier.wait()
-        began = time.monotonic()
-        for _ in range(STARTS):
-            egress.run(IMAGE, ["true"], check=True)
-        started = time.monotonic() - began
-        barrier.wait()
-        began = time.monotonic()
-        assert shared.exec(ASK).exit_code == 0
-        queue.put((started, time.monotonic() - began))
+
+        def start() -> None:
+            for _ in range(STARTS):
+                egress.run(IMAGE, ["true"], check=True)
+
+        def ask() -> None:
+            assert shared.exec(ASK).exit_code == 0
+
+        phases = []
+        for do in (start, ask):
+            barrier.wait()
+            phases.append(timed(do))
+        queue.put(phases)
+
+
+def timed(do: Callable[[], None]) -> Phase:
+    began, busy = time.monotonic(), busy_seconds()
+    do()
+    seconds = time.monotonic() - began
+    return seconds, (busy_seconds() - busy) / seconds
+
+
+def busy_seconds() -> float:
+    """How long the machine's cores have been busy so far, all together (proc_stat(5))."""
+    with open("/proc/stat") as file:
+        user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(
+            int, file.readline().split()[1:]
+        )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

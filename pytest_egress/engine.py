@@ -7,11 +7,17 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import docker.utils
 import requests.exceptions
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import (
+    APIError,
+    DockerException,
+    ImageNotFound,
+    create_api_error_from_http_exception,
+)
 
 from pytest_egress.archive import Member, read_folder
 from pytest_egress.attach import output_of
@@ -51,6 +57,8 @@ SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
 PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 FORBIDDEN: Final = "A test tried to use socket."  # begins what pytest-socket raises
 FORBIDS: Final = (RuntimeError, UserWarning)  # as what, by the filter of warnings
+# What the engine says of a path that nothing can be at: errno(3), and links without an end.
+UNREACHABLE: Final = ("not a directory", "too many l", "file name too long")
 CHUNK_BYTES: Final = 1 << 14  # read while the engine makes the next ones
 ORPHAN_SECONDS: Final = (
     600  # after which one that never had a sidecar belongs to no start that goes on
@@ -286,7 +294,9 @@ class Engine:
         """
         with engine_errors(f"look at {path!r}"):
             answer = self.client.api.head(self._archive_url(container), params={"path": path})
-        return stat_of(answer, path)
+            if answer.ok or answer.status_code == HTTPStatus.NOT_FOUND:
+                return stat_of(answer, path)
+        return self.members(container, path, 0)[0]  # no answer to HEAD says why
 
     def members(
         self, container: DockerContainer, path: str, limit: int
@@ -305,11 +315,10 @@ class Engine:
                 stream=True,
             ) as answer,
         ):
-            stat, chunks = stat_of(answer, path), answer.iter_content(CHUNK_BYTES)
-            if stat is None:
-                b"".join(chunks)  # read to its end, a connection serves the next call too
-                return None, None
-            return stat, read_folder(chunks, limit)
+            if not answer.ok:
+                check_missing(answer)
+                return stat_of(answer, path), None
+            return stat_of(answer, path), read_folder(answer.iter_content(CHUNK_BYTES), limit)
 
     def _archive_url(self, container: DockerContainer) -> str:
         api = self.client.api
@@ -461,6 +470,20 @@ def check_runtime(container: DockerContainer) -> None:
             f"the runtime {runtime!r} is refused: it gives each container a network stack of its own, so that a "
             'sidecar cannot see what another one sends. Test the image with runtime="runc".'
         )
+
+
+def check_missing(answer: requests.Response) -> None:
+    """See to it that an answer about a path says that nothing can be there, and read it to its end.
+
+    Raises:
+        APIError: It says that the engine failed: whatever is there must not be taken for missing.
+    """
+    said = answer.text  # read, a connection serves the next call too
+    if answer.status_code != HTTPStatus.NOT_FOUND and not any(each in said for each in UNREACHABLE):
+        try:
+            answer.raise_for_status()
+        except requests.exceptions.HTTPError as error:
+            create_api_error_from_http_exception(error)
 
 
 def stat_of(answer: requests.Response, path: str) -> dict[str, Any] | None:

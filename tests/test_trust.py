@@ -1156,6 +1156,42 @@ def test_the_engine_is_asked_once_for_each_folder_and_for_what_links_lead_out_to
             assert sorted(asked) == sorted(expected)
 
 
+@pytest.mark.parametrize("failing", ["/etc/ssl", "/opt/roots.pem"])
+def test_what_the_engine_cannot_read_is_not_taken_for_missing(
+    failing: str, egress: Egress, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = make_image({"/opt/roots.pem": FIRST, BUNDLE: link("/opt/roots.pem")})
+
+    def broken(method: Any) -> Any:
+        def answered(api: docker.APIClient, url: str, **options: Any) -> Any:
+            answer = method(api, url, **options)
+            if url.endswith("/archive") and options["params"]["path"] == failing:
+                answer.close()
+                answer.status_code = 500
+                answer.headers.pop("X-Docker-Container-Path-Stat")
+                answer.raw = io.BytesIO(b'{"message": "lstat: input/output error"}')
+            return answer
+
+        return answered
+
+    for name in ("head", "get"):
+        monkeypatch.setattr(docker.APIClient, name, broken(getattr(docker.APIClient, name)))
+    with pytest.raises(EngineError, match=r"the engine did not .*: lstat: input/output error"):
+        egress.run(image)
+
+
+def test_a_path_that_nothing_can_be_at_is_missing(ours: Make, make_image: MakeImage) -> None:
+    image = make_image(
+        {
+            "/etc/ssl/certs": file(b"no folder"),
+            "/etc/pki/tls": link("/opt/tls"),
+            "/opt/tls": link("/etc/pki/tls"),
+        },
+        f"ENV SSL_CERT_FILE=/{'long' * 200}.pem",
+    )
+    assert "/etc/pytest-egress/ca.pem" in unpack(ours(image).get_archive("/etc")[0])
+
+
 def test_each_name_of_a_bundle_with_several_is_extended(
     make_image: MakeImage, ours: Make, ca: bytes
 ) -> None:
