@@ -143,8 +143,8 @@ def engine_of_our_own() -> Iterator[Engine]:
 
 def remove_leftovers(*, kept: bool) -> int:
     """Remove the containers and images of runs that are gone."""
-    from pytest_egress.engine import remove_orphans
     from pytest_egress.errors import EngineError
+    from pytest_egress.leftovers import remove_orphans
 
     try:
         with engine_of_our_own() as engine:

@@ -33,8 +33,9 @@ from pytest_egress.archive import File, build_tar
 from pytest_egress.clock import monotonic
 from pytest_egress.declarations import SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container
-from pytest_egress.engine import Engine, check_runtime, engine_errors, explanation
+from pytest_egress.engine import Engine, check_runtime
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
+from pytest_egress.failures import engine_errors, explanation
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.relay import shut

@@ -1,4 +1,4 @@
-"""The few calls we make of a Docker engine, with errors that say what to type. Nothing else talks to docker-py."""
+"""The few calls we make of a Docker engine, with errors that say what to type."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import docker.utils
 import requests.exceptions
-from docker.errors import (
-    APIError,
-    DockerException,
-    ImageNotFound,
-    create_api_error_from_http_exception,
-)
+from docker.errors import APIError, DockerException, create_api_error_from_http_exception
 
 from pytest_egress.archive import Member, read_folder
 from pytest_egress.attach import output_of
-from pytest_egress.clock import monotonic, wall
 from pytest_egress.endpoint import describe, engine_address
 from pytest_egress.errors import EngineError, ImageError, LinkError
-from pytest_egress.folder import RunFolder, remove_folders, run_lives
+from pytest_egress.failures import FORBIDS, check_allowed, engine_errors, explanation, root_cause
+from pytest_egress.folder import RunFolder, remove_folders
+from pytest_egress.images import find_image
+from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL, remove_orphans
 from pytest_egress.once import once_property
 from pytest_egress.sidecar import SidecarError, Way, connection_of
 from pytest_egress.watchdog import Watchdog
@@ -49,20 +46,11 @@ WITH_IMAGE: Final = (
     "\n--egress-sidecar-image names an image that has python3, 3.10 or newer, for a sidecar to run."
 )
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
-SESSION_LABEL: Final = "org.pytest-egress.session"
-FOLDER_LABEL: Final = "org.pytest-egress.folder"
-KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
 PODMAN: Final = "Podman"
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
-PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
-FORBIDDEN: Final = "A test tried to use socket."  # begins what pytest-socket raises
-FORBIDS: Final = (RuntimeError, UserWarning)  # as what, by the filter of warnings
 # What the engine says of a path that nothing can be at: errno(3), and links without an end.
 UNREACHABLE: Final = ("not a directory", "too many l", "file name too long")
 CHUNK_BYTES: Final = 1 << 14  # read while the engine makes the next ones
-ORPHAN_SECONDS: Final = (
-    600  # after which one that never had a sidecar belongs to no start that goes on
-)
 
 
 class Engine:
@@ -207,25 +195,7 @@ class Engine:
         Raises:
             ImageError: It is not there and cannot be pulled.
         """
-        with suppress(ImageNotFound), engine_errors(f"look up the image {name!r}"):
-            return self.client.images.get(name)
-        repository, tag = split_image(name)
-        try:
-            progress = PullProgress(name)
-            for step in self.client.api.pull(repository, tag=tag, stream=True, decode=True):
-                if "error" in step:
-                    raise APIError(step["error"])
-                progress.take(step)
-            return self.client.images.get(name)
-        except (APIError, requests.exceptions.RequestException) as error:
-            raise ImageError(
-                f"the image {name!r} is not on the engine at {engine_address(self.client)} "
-                "and cannot be pulled: "
-                f"{explanation(error)}\n"
-                "Check the name (`docker images` lists what is there), "
-                f"build it (`docker build -t {name} .`), "
-                f"or log in to its registry (`{login(name)}`)."
-            ) from None
+        return find_image(self.client, name)
 
     def create(self, image: Image, name: str, **options: Any) -> DockerContainer:
         """Create a container, labelled as ours (`POST /containers/create`).
@@ -376,33 +346,6 @@ class Engine:
         self.client.close()
 
 
-class PullProgress:
-    """Tells a log of what is downloaded (`POST /images/create`), as soon as it begins and every few seconds."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._layers: dict[str, tuple[int, int]] = {}  # bytes that have come, and in all
-        self._next = 0.0
-        log.info("pulling %s", name)
-
-    def take(self, step: Mapping[str, Any]) -> None:
-        """The next event of the engine's."""
-        detail = step.get("progressDetail") or {}
-        if step.get("status") == "Downloading" and "total" in detail:
-            self._layers[step["id"]] = detail["current"], detail["total"]
-        elif step.get("id") in self._layers and step.get("status") == "Download complete":
-            _, total = self._layers[step["id"]]
-            self._layers[step["id"]] = total, total
-        else:
-            return
-        if monotonic() >= self._next:
-            self._next = monotonic() + PROGRESS_SECONDS
-            come, whole = (
-                sum(numbers) / 1e6 for numbers in zip(*self._layers.values(), strict=True)
-            )
-            log.info("pulling %s: %.1f of %.1f MB", self._name, come, whole)
-
-
 def contact(
     make_client: Callable[[], DockerClient], address: str | None = None
 ) -> tuple[DockerClient, str]:
@@ -493,136 +436,3 @@ def stat_of(answer: requests.Response, path: str) -> dict[str, Any] | None:
     if stat and stat.get("linkTarget") == path:  # Podman says so of what is no link
         del stat["linkTarget"]
     return stat
-
-
-def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
-    """Remove the containers that a run and its watchdog left when both were killed.
-
-    Args:
-        kept: Also those that --egress-keep has left.
-
-    Returns:
-        The identifiers of what was removed.
-    """
-    images = client.api.images(filters={"label": SESSION_LABEL})  # before what may still use them
-    listed = client.api.containers(all=True)
-    there = {container["Id"] for container in listed}
-    orphans = [container["Id"] for container in listed if is_orphan(container, there, kept)]
-    removed = []
-    for orphan in orphans:
-        with suppress(DockerException):  # somebody else removes it too
-            client.api.remove_container(orphan, force=True, v=True)
-            removed.append(orphan)
-    left = [each for each in listed if each["Id"] not in removed]
-    living = {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left}
-    for image in images:
-        if is_unused(image.get("Labels") or {}, living):
-            with suppress(DockerException):
-                client.api.remove_image(image["Id"], force=True, noprune=True)
-    return removed
-
-
-def is_unused(labels: Mapping[str, str], living: set[str | None]) -> bool:
-    """Whether an image, which has the labels of the container that it was made of, is of a run that is gone.
-
-    Args:
-        living: The sessions that have a container: as long as a run uses an image, its sidecar is there.
-    """
-    if (lives := run_lives(labels.get(FOLDER_LABEL, "/"))) is not None:
-        return not lives
-    return labels.get(SESSION_LABEL) not in living
-
-
-def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool:
-    """Whether a listed container is of a run that is gone (`GET /containers/json`).
-
-    Args:
-        there: The identifiers of all containers.
-        kept: Whether one that was kept is.
-    """
-    names, labels = container.get("Names") or [], container.get("Labels") or {}
-    if SESSION_LABEL not in labels:
-        return False
-    if any(KEPT in name for name in names):
-        return kept
-    if (lives := run_lives(labels.get(FOLDER_LABEL, "/"))) is not None:
-        return not lives
-    mode = str((container.get("HostConfig") or {}).get("NetworkMode"))  # Podman does not tell
-    if mode.startswith("container:"):
-        return mode.partition(":")[2] not in there
-    # A sidecar, or what an image is made from: those that run end by themselves.
-    old: bool = wall() - container["Created"] > ORPHAN_SECONDS
-    return old and container["State"] != "running"
-
-
-class engine_errors:  # used as a statement; a generator's frames would show in tracebacks
-    """Turn what docker-py raises into an `EngineError` that names the action and quotes the engine's own sentence.
-
-    Args:
-        action: What the engine was asked to do: "start it".
-        passing: Exceptions that come through as they are.
-    """
-
-    def __init__(self, action: str, *, passing: tuple[type[Exception], ...] = ()) -> None:
-        self.action = action
-        self.passing: tuple[type[Exception], ...] = (ImageNotFound, *passing)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, self.passing):
-            return
-        if isinstance(error, APIError):
-            raise EngineError(f"the engine did not {self.action}: {explanation(error)}") from None
-        check_allowed(error, engine_address())
-        if isinstance(error, requests.exceptions.RequestException):
-            where = engine_address()
-            raise EngineError(
-                f"the engine at {where} did not {self.action}: {root_cause(error)}"
-            ) from None
-
-
-def check_allowed(error: BaseException | None, address: str) -> None:
-    """Say what to type where pytest-socket keeps a test from the engine.
-
-    Raises:
-        EngineError: It does.
-    """
-    if error is None or FORBIDDEN not in str(root_cause(error)):
-        return
-    unix = address.startswith("unix://")
-    allow = "start pytest with --allow-unix-socket" if unix else "name its host with --allow-hosts"
-    raise EngineError(
-        f"pytest-socket keeps this test from the Docker engine at {address}: {root_cause(error)}\n"
-        f"To let tests reach it and nothing else, {allow}; to lift the ban for this test, mark it with "
-        "@pytest.mark.enable_socket."
-    ) from None
-
-
-def explanation(error: Exception) -> str:
-    """The engine's own sentence."""
-    return str(getattr(error, "explanation", None) or error)
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The first of a chain of exceptions: docker-py and requests wrap the one that says something."""
-    while (deeper := error.__cause__ or error.__context__) is not None:
-        error = deeper
-    return error
-
-
-def login(image: str) -> str:
-    """What to type to log in to an image's registry."""
-    registry = image.partition("/")[0]
-    named = "/" in image and ("." in registry or ":" in registry)
-    return f"docker login {registry}" if named else "docker login"
-
-
-def split_image(name: str) -> tuple[str, str | None]:
-    """Repository and tag (or digest) as the pull endpoint takes them; the tag is `latest` where none is written."""
-    if "@" in name:
-        repository, _, digest = name.partition("@")
-        return repository, digest
-    repository, _, tag = name.rpartition(":")
-    return (repository, tag) if repository and "/" not in tag else (name, "latest")

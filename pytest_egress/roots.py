@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.archive import File, Member, read_tar
 from pytest_egress.certificates import from_java_keystore, from_pem, merge
-from pytest_egress.engine import engine_errors
+from pytest_egress.failures import engine_errors
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

@@ -19,7 +19,7 @@ from pytest_egress.certificates import (
     hashed_name,
     java_keystore,
 )
-from pytest_egress.engine import engine_errors
+from pytest_egress.failures import engine_errors
 from pytest_egress.roots import Roots, find, is_under, is_within, normal
 
 if TYPE_CHECKING:

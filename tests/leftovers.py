@@ -18,7 +18,7 @@ import docker
 import requests.exceptions
 from docker.errors import DockerException
 
-from pytest_egress.engine import SESSION_LABEL
+from pytest_egress.leftovers import SESSION_LABEL
 
 SECONDS = 10.0  # after a death nothing may be left
 

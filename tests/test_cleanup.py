@@ -25,9 +25,10 @@ from docker.errors import NotFound
 
 from pytest_egress import CommandError, Egress, HandlerError, UnroutedError, log_line, trust
 from pytest_egress.containers import Container
-from pytest_egress.engine import SESSION_LABEL, Engine
+from pytest_egress.engine import Engine
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import Ingress
+from pytest_egress.leftovers import SESSION_LABEL
 from pytest_egress.session import Session
 from pytest_egress.sidecar import Sidecar
 

@@ -10,8 +10,8 @@ import docker
 import pytest
 
 from pytest_egress import cli
-from pytest_egress.engine import KEPT, SESSION_LABEL
 from pytest_egress.errors import LinkError
+from pytest_egress.leftovers import KEPT, SESSION_LABEL
 from pytest_egress.link import DescriptorLink
 from tests.stage import eventually
 

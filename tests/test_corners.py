@@ -20,7 +20,7 @@ import trustme
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
 from pytest_egress import Egress
 from pytest_egress.clock import wall
-from pytest_egress.engine import SESSION_LABEL
+from pytest_egress.leftovers import SESSION_LABEL
 from pytest_egress.session import Session
 from tests.leftovers import containers
 from tests.stage import eventually

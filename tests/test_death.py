@@ -17,14 +17,9 @@ import docker
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.engine import (
-    FOLDER_LABEL,
-    KEPT,
-    LINK_VARIABLE,
-    SESSION_LABEL,
-    remove_orphans,
-)
+from pytest_egress.engine import LINK_VARIABLE
 from pytest_egress.folder import LOCK_NAME, RunFolder
+from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL, remove_orphans
 from tests.leftovers import Witness, containers, is_alive, until, watchdogs
 
 LINKS = ("descriptor", "stream")

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_egress.clock import wall
 from pytest_egress.endpoint import engine_address
-from pytest_egress.engine import SESSION_LABEL
+from pytest_egress.leftovers import SESSION_LABEL
 from tests.engines import PrivateEngine, private_engine
 
 EXAMPLE: Final = Path(__file__).parent.parent / "examples" / "test_two_engines.py"

@@ -32,8 +32,9 @@ from pytest_egress import CommandError, Egress, EngineError, trust
 from pytest_egress.archive import build_tar
 from pytest_egress.authority import Authority
 from pytest_egress.certificates import from_java_keystore, hashed_name, java_keystore
-from pytest_egress.engine import SESSION_LABEL, Engine
+from pytest_egress.engine import Engine
 from pytest_egress.exchange import TlsFailure
+from pytest_egress.leftovers import SESSION_LABEL
 from pytest_egress.roots import FOLDER_BYTES, Roots
 from pytest_egress.session import Session
 from tests.stage import eventually
