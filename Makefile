@@ -22,7 +22,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) ARGS="arguments of pytest or the benchmark"'
 
-demo: images ## watch a container's traffic being answered
+demo: engine ## watch a container's traffic being answered
+	@$(python) scripts/ensure_images.py clients
 	$(python) examples/demo.py
 
 test: lint images ## lint, and run the tests: make test ARGS="-k name"

@@ -1,4 +1,4 @@
-"""Build the images that the tests start, where they are missing or out of date.
+"""Build the images that the tests start, or those that are named, where they are missing or out of date.
 
 Everything goes through the engine's API, so neither the docker command nor buildx is needed. An
 image carries the digest of the folder it was built from as a label: a second run only asks for
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import docker
@@ -26,12 +27,13 @@ IMAGES_FOLDER = SCRIPTS_FOLDER.parent / "tests" / "images"
 ENGINE_TIMEOUT_SECONDS = 900
 
 
-def main() -> int:
-    """Bring every image up to date; return the exit code."""
+def main(names: Sequence[str]) -> int:
+    """Bring these images up to date, or every one; return the exit code."""
     client = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS)
+    every = sorted(path.parent.name for path in IMAGES_FOLDER.glob("*/Dockerfile"))
     try:
-        for folder in sorted(path.parent for path in IMAGES_FOLDER.glob("*/Dockerfile")):
-            ensure_image(client, folder)
+        for name in names or every:
+            ensure_image(client, IMAGES_FOLDER / name)
     except (docker.errors.DockerException, subprocess.CalledProcessError) as error:
         print(f"ensure_images: {error}", file=sys.stderr)
         return 1
@@ -130,4 +132,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
