@@ -21,7 +21,14 @@ from pytest_egress.errors import EngineError, ImageError, LinkError
 from pytest_egress.failures import FORBIDS, check_allowed, engine_errors, explanation, root_cause
 from pytest_egress.folder import RunFolder, remove_folders
 from pytest_egress.images import find_image
-from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL, remove_orphans
+from pytest_egress.leftovers import (
+    FOLDER_LABEL,
+    KEPT,
+    SESSION_LABEL,
+    remove_container,
+    remove_containers,
+    remove_orphans,
+)
 from pytest_egress.once import once_property
 from pytest_egress.sidecar import SidecarError, Way, connection_of
 from pytest_egress.watchdog import Watchdog
@@ -298,7 +305,7 @@ class Engine:
         """Remove a container with its anonymous volumes; no error where it is gone already."""
         try:
             with engine_errors(f"remove the container {container.id}", passing=(APIError,)):
-                container.remove(force=True, v=True)
+                remove_container(self.client.api, str(container.id))
         except APIError as error:
             if error.status_code not in (404, 409):  # gone, or its removal is in progress
                 raise EngineError(
@@ -336,11 +343,8 @@ class Engine:
 
     def _remove_all(self) -> None:
         with suppress(DockerException, requests.exceptions.RequestException, EngineError):
-            for container in self.client.containers.list(
-                all=True, filters={"label": self._label}, sparse=True, ignore_removed=True
-            ):
-                if container.id not in self._kept:
-                    self.remove(container)
+            listed = self.client.api.containers(all=True, filters={"label": self._label})
+            remove_containers(self.client.api, {each["Id"] for each in listed} - self._kept)
             for image in self.client.images.list(filters={"label": self._label}):
                 self.remove_image(image)
         self.client.close()

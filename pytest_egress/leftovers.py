@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 from pytest_egress.clock import wall
 from pytest_egress.folder import run_lives
 
 if TYPE_CHECKING:
-    from docker import DockerClient
+    from docker import APIClient, DockerClient
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -20,6 +20,37 @@ SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
 ORPHAN_SECONDS: Final = 600  # after which what never had a sidecar belongs to no start
+
+
+def remove_container(api: APIClient, container: str) -> None:
+    """Remove a container with its anonymous volumes, whatever it does (`DELETE /containers/{id}`).
+
+    Killed first, since Podman would ask it to end, and wait ten seconds.
+
+    Raises:
+        APIError: It is gone, or its removal is in progress (404, 409), or the engine fails.
+    """
+    with suppress(APIError):  # it does not run
+        api.kill(container)
+    api.remove_container(container, force=True, v=True)
+
+
+def remove_containers(api: APIClient, containers: Iterable[str]) -> list[str]:
+    """Remove what can be removed of these containers: Podman keeps a sidecar as long as its target is there.
+
+    Returns:
+        The identifiers of those that were.
+    """
+    removed: list[str] = []
+    left, before = list(containers), -1
+    while left and len(removed) > before:
+        before = len(removed)
+        for container in left.copy():
+            with suppress(DockerException):  # somebody else removes it too, or it has to wait
+                remove_container(api, container)
+                removed.append(container)
+                left.remove(container)
+    return removed
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
@@ -35,11 +66,7 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     listed = client.api.containers(all=True)
     there = {container["Id"] for container in listed}
     orphans = [container["Id"] for container in listed if is_orphan(container, there, kept)]
-    removed = []
-    for orphan in orphans:
-        with suppress(DockerException):  # somebody else removes it too
-            client.api.remove_container(orphan, force=True, v=True)
-            removed.append(orphan)
+    removed = remove_containers(client.api, orphans)
     left = [each for each in listed if each["Id"] not in removed]
     living = {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left}
     for image in images:

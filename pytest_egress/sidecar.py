@@ -37,6 +37,7 @@ from pytest_egress.attach import Attachment, attach, connect
 from pytest_egress.clock import monotonic
 from pytest_egress.endpoint import socket_of
 from pytest_egress.errors import LinkError
+from pytest_egress.leftovers import remove_container
 from pytest_egress.link import DescriptorLink, Rendezvous
 from pytest_egress.stream import StreamLink
 
@@ -196,7 +197,7 @@ class Sidecar:
         if not self.id:
             return
         try:
-            self._api.remove_container(self.id, force=True, v=True)
+            remove_container(self._api, self.id)
         except NotFound:
             pass
         except APIError as error:

@@ -76,11 +76,11 @@ def remove_labelled(client: object, label: str) -> None:
     """Remove the containers, with their anonymous volumes, and the images of a run."""
     from docker.errors import DockerException
 
+    from pytest_egress.leftovers import remove_containers
+
     api = client.api  # type: ignore[attr-defined]  # docker is imported when it is needed
     filters = {"label": label}
-    for container in api.containers(all=True, filters=filters):
-        with contextlib.suppress(DockerException):
-            api.remove_container(container["Id"], force=True, v=True)
+    remove_containers(api, [each["Id"] for each in api.containers(all=True, filters=filters)])
     for image in api.images(filters=filters):
         with contextlib.suppress(DockerException):
             api.remove_image(image["Id"], force=True, noprune=True)
