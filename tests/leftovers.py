@@ -39,6 +39,12 @@ def containers(client: docker.DockerClient, session: str) -> list[str]:
     return [name for container in listed for name in container["Names"]]
 
 
+def running(client: docker.DockerClient, session: str) -> list[str]:
+    """Those that run: Podman keeps a sidecar that has ended as long as its target is there."""
+    listed = client.api.containers(filters={"label": f"{SESSION_LABEL}={session}"})
+    return [name for container in listed for name in container["Names"]]
+
+
 def images(client: docker.DockerClient, session: str) -> list[str]:
     listed = client.api.images(filters={"label": f"{SESSION_LABEL}={session}"})
     return [image["Id"] for image in listed]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import docker
 import pytest
 
 from pytest_egress import cli
 from pytest_egress.errors import LinkError
-from pytest_egress.leftovers import KEPT, SESSION_LABEL
+from pytest_egress.folder import LOCK_NAME
+from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL
 from pytest_egress.link import DescriptorLink
 from tests.stage import eventually
 
@@ -83,15 +85,20 @@ def test_doctor_leaves_nothing(engine_client: docker.DockerClient) -> None:
 
 @pytest.mark.usefixtures("kept_alone")
 @pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("told_by", [pytest.param("network", marks=pytest.mark.docker), "folder"])
 def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
     engine_client: docker.DockerClient,
     bare_image: str,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    told_by: str,
     kept: bool,
 ) -> None:
+    (tmp_path / LOCK_NAME).touch()  # and nobody holds it
+    folder = str(tmp_path) if told_by == "folder" else "/of/another/machine"
+    labels = {SESSION_LABEL: "a run that is over", FOLDER_LABEL: folder}
     gone = engine_client.containers.create(bare_image, network_mode="none")
-    labels = {SESSION_LABEL: "a run that is over"}
-    mode = f"container:{gone.id}"
+    mode = f"container:{gone.id}" if told_by == "network" else "none"
     left = engine_client.containers.create(bare_image, network_mode=mode, labels=labels)
     looked_at = engine_client.containers.create(
         bare_image, name=f"{KEPT}{gone.short_id}", network_mode=mode, labels=labels

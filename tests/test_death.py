@@ -20,7 +20,7 @@ from pytest_egress import Egress
 from pytest_egress.engine import LINK_VARIABLE
 from pytest_egress.folder import LOCK_NAME, RunFolder
 from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL, remove_orphans
-from tests.leftovers import Witness, containers, is_alive, until, watchdogs
+from tests.leftovers import Witness, containers, is_alive, running, until, watchdogs
 
 LINKS = ("descriptor", "stream")
 
@@ -175,7 +175,7 @@ def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
     assert killed.line() == "up"
     os.kill(killed.watchdog, signal.SIGKILL)
     killed.kill()
-    assert until(lambda: len(containers(engine_client, killed.session)) == 1)  # the sidecar ends
+    assert until(lambda: len(running(engine_client, killed.session)) == 1)  # the sidecar ends
     with Egress() as egress:
         egress.session.engine.client.ping()
         assert_nothing_is_left(witness, killed)
@@ -207,11 +207,11 @@ def test_the_next_run_leaves_a_living_run_its_target_when_the_sidecar_has_gone(
 ) -> None:
     living = run(TARGET)
     assert living.line() == "up"
-    (sidecar,) = (name for name in containers(engine_client, living.session) if "sidecar" in name)
+    target, sidecar = sorted(running(engine_client, living.session), key=lambda n: "sidecar" in n)
     engine_client.api.kill(sidecar.strip("/"))
-    assert until(lambda: len(containers(engine_client, living.session)) == 1)
+    assert until(lambda: running(engine_client, living.session) == [target])
     remove_orphans(engine_client)
-    assert len(containers(engine_client, living.session)) == 1
+    assert running(engine_client, living.session) == [target]
 
 
 def test_the_next_run_leaves_a_living_run_an_image_that_no_container_uses_yet(
