@@ -11,9 +11,9 @@ python := $(VENV)/bin/python
 environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed
 
-# Say themselves which link they take, or which engine.
-of_one_link := $(addprefix --ignore=tests/test_,engines.py link.py sidecar.py stream.py)
-main_job := $(addprefix tests/test_,capture.py clients.py containers.py guests.py routes.py services.py)
+# Say themselves which engine they take, or which link.
+of_one_engine := $(addprefix --ignore=tests/test_,engines.py sidecar.py)
+of_one_link := $(of_one_engine) $(addprefix --ignore=tests/test_,link.py stream.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test stream podman lint format bench fuzz soak environment engine images clean
@@ -32,8 +32,8 @@ test: lint images ## lint, and run the tests: make test ARGS="-k name"
 stream: images ## run the tests of containers over the stream link
 	PYTEST_EGRESS_LINK=stream $(python) -m pytest -n $(WORKERS) -m engine $(of_one_link) $(ARGS)
 
-podman: images ## run the tests of the main job on Podman
-	scripts/with-podman $(python) $(python) -m pytest -n $(WORKERS) -m 'not docker' $(main_job) $(ARGS)
+podman: images ## run the tests of containers on Podman
+	scripts/with-podman $(python) $(python) -m pytest -n $(WORKERS) -m 'engine and not docker' $(of_one_engine) $(ARGS)
 
 lint: environment ## check style and types
 	$(python) -m ruff check .

@@ -19,6 +19,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
+ENDED: Final = ("exited", "dead")  # of a container's states
 ORPHAN_SECONDS: Final = 600  # after which what never had a sidecar belongs to no start
 
 
@@ -64,8 +65,13 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     """
     images = client.api.images(filters={"label": SESSION_LABEL})  # before what may still use them
     listed = client.api.containers(all=True)
-    there = {container["Id"] for container in listed}
-    orphans = [container["Id"] for container in listed if is_orphan(container, there, kept)]
+    there = {container["Id"] for container in listed if container["State"] not in ENDED}
+    orphans = [
+        container["Id"]
+        for container in listed
+        if SESSION_LABEL in (container.get("Labels") or {})
+        and is_orphan(client.api, container, there, kept)
+    ]
     removed = remove_containers(client.api, orphans)
     left = [each for each in listed if each["Id"] not in removed]
     living = {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left}
@@ -87,23 +93,29 @@ def is_unused(labels: Mapping[str, str], living: set[str | None]) -> bool:
     return labels.get(SESSION_LABEL) not in living
 
 
-def is_orphan(container: Mapping[str, Any], there: set[str], kept: bool) -> bool:
-    """Whether a listed container is of a run that is gone (`GET /containers/json`).
+def is_orphan(api: APIClient, container: Mapping[str, Any], there: set[str], kept: bool) -> bool:
+    """Whether a listed container with our label is of a run that is gone (`GET /containers/json`).
 
     Args:
-        there: The identifiers of all containers.
+        there: The identifiers of all containers but those that have ended.
         kept: Whether one that was kept is.
     """
-    names, labels = container.get("Names") or [], container.get("Labels") or {}
-    if SESSION_LABEL not in labels:
-        return False
-    if any(KEPT in name for name in names):
+    if any(KEPT in name for name in container.get("Names") or []):
         return kept
-    if (lives := run_lives(labels.get(FOLDER_LABEL, "/"))) is not None:
+    if (lives := run_lives(container["Labels"].get(FOLDER_LABEL, "/"))) is not None:
         return not lives
-    mode = str((container.get("HostConfig") or {}).get("NetworkMode"))  # Podman does not tell
+    mode = network_mode(api, container)
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there
-    # A sidecar, or what an image is made from: those that run end by themselves.
+    # A sidecar, which ends by itself, or what an image is made from, which never runs.
     old: bool = wall() - container["Created"] > ORPHAN_SECONDS
-    return old and container["State"] != "running"
+    return container["State"] in ENDED or (old and container["State"] != "running")
+
+
+def network_mode(api: APIClient, container: Mapping[str, Any]) -> str:
+    """Whose network a listed container has; Podman's list does not tell."""
+    told: Mapping[str, Any] = container.get("HostConfig") or {}
+    if "NetworkMode" not in told:
+        with suppress(DockerException):  # somebody else removes it
+            told = api.inspect_container(container["Id"])["HostConfig"]
+    return str(told.get("NetworkMode"))

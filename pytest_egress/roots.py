@@ -11,7 +11,7 @@ import itertools
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
@@ -186,18 +186,18 @@ class Files:
         if path not in self._seen:
             found = self._by_folder(path) or self._by_engine(path)
             if found[1] is Kind.MISSING and any(is_under(point, path) for point in self._mounts):
-                found = (
-                    path,
-                    Kind.DIRECTORY,
-                )  # Podman makes what leads to a mount at the start alone
+                found = path, Kind.DIRECTORY  # Podman makes what leads to a mount at the start
             self._seen[path] = found
         return self._seen[path]
 
     def read(self, path: str) -> File:
         """The regular file at a path that is real."""
         member = (self._folder(path) or {}).get(path)
-        if member is not None and member.file is not None:
-            return member.file
+        file = member.file if member is not None and member.file is not None else self._read(path)
+        # Podman says of every file that it is the container's user's; roots are root's.
+        return replace(file, uid=0, gid=0) if self._engine.is_podman else file
+
+    def _read(self, path: str) -> File:
         with engine_errors(f"read {path!r}"):
             stream, _ = self._container.get_archive(path)
             (file,) = read_tar(stream).values()

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import shutil
 from collections.abc import Iterator
 
 import docker
 import pytest
 
+from tests.engines import OwnEngine, private_engine
 from tests.leftovers import Witness
 
 pytest_plugins = "pytester"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what needs an engine."""
-    if "engine_client" in getattr(item, "fixturenames", ()):
-        item.add_marker("engine")
+    """Mark what needs an engine, and what needs Docker's."""
+    fixtures = getattr(item, "fixturenames", ())
+    for fixture, mark in (("engine_client", "engine"), ("own_engine", "docker")):
+        if fixture in fixtures:
+            item.add_marker(mark)
 
 
 @pytest.fixture
@@ -36,6 +41,14 @@ def engine_client() -> Iterator[docker.DockerClient]:
         pytest.fail(f"these tests need a Docker engine ({error}); run `make engine`", pytrace=False)
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def own_engine() -> OwnEngine:
+    """Starts a Docker engine of a test's own: `private_engine`."""
+    if os.geteuid() != 0 or not shutil.which("dockerd"):
+        pytest.skip("an engine of a test's own takes root, and dockerd")
+    return private_engine
 
 
 @pytest.fixture

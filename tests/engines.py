@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import docker
@@ -183,8 +183,6 @@ def private_engine(
         hidden: Folders of this machine that it does not see, as if it ran on another one.
         options: More of dockerd's.
     """
-    if os.geteuid() != 0 or not shutil.which("dockerd"):
-        pytest.skip("an engine of a test's own takes root, and dockerd")
     engine = PrivateEngine(
         Path(tempfile.mkdtemp(prefix="engine-", dir=folder)), tls, hidden, options
     )
@@ -193,6 +191,9 @@ def private_engine(
         yield engine
     finally:
         engine.remove()
+
+
+OwnEngine = Callable[..., contextlib.AbstractContextManager[PrivateEngine]]
 
 
 def hiding(folders: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ from pytest_egress.session import Session
 from pytest_egress.sidecar import Way
 from pytest_egress.ssh import dial_command
 from tests.conftest import require_image
-from tests.engines import PrivateEngine, private_engine
+from tests.engines import OwnEngine, PrivateEngine
 
 SECONDS = 30
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
@@ -98,12 +98,12 @@ def no_engine_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def remote(
-    engine_client: docker.DockerClient, python_image: str, go_image: str
+    engine_client: docker.DockerClient, own_engine: OwnEngine, python_image: str, go_image: str
 ) -> Iterator[PrivateEngine]:
     """An engine that does not see the folder for temporary files: as far as that goes, another machine's."""
     hidden = [tempfile.gettempdir()]
     options = [f"--add-runtime=runsc={shutil.which('runc')}"]  # by its name, as far as that goes
-    with private_engine(Path("/var/tmp"), tls=True, hidden=hidden, options=options) as engine:
+    with own_engine(Path("/var/tmp"), tls=True, hidden=hidden, options=options) as engine:
         for image in (python_image, go_image):
             engine.load(engine_client, image)
         yield engine

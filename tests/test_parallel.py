@@ -15,7 +15,7 @@ import pytest
 from pytest_egress.clock import wall
 from pytest_egress.endpoint import engine_address
 from pytest_egress.leftovers import SESSION_LABEL
-from tests.engines import PrivateEngine, private_engine
+from tests.engines import OwnEngine, PrivateEngine
 
 EXAMPLE: Final = Path(__file__).parent.parent / "examples" / "test_two_engines.py"
 MODULE: Final = """
@@ -121,8 +121,10 @@ def test_a_worker_that_fails_shows_its_own_attempts_alone(
 
 
 @pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
-    with private_engine(tmp_path_factory.mktemp("second"), tls=True) as engine:
+def second(
+    own_engine: OwnEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrivateEngine]:
+    with own_engine(tmp_path_factory.mktemp("second"), tls=True) as engine:
         yield engine
 
 

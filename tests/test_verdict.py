@@ -167,6 +167,7 @@ def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Insid
     run.result.assert_outcomes(failed=1)
 
 
+@pytest.mark.docker  # Podman gives no right to ping
 def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) -> None:
     run = inside('''
         def test_a(egress, sh, python):
