@@ -201,9 +201,9 @@ Make = Callable[..., DockerContainer]
 
 def node_at(container: DockerContainer, path: str) -> Node:
     """What is at a path, in a volume too."""
-    archive = b""
-    while not archive:  # Podman answers with nothing while it tidies up behind one that has ended
-        archive = b"".join(container.get_archive(path)[0])
+    for _ in range(100):  # Podman answers with nothing while it tidies up behind one that has ended
+        if archive := b"".join(container.get_archive(path)[0]):
+            break
     (node,) = unpack([archive]).values()
     return node
 
