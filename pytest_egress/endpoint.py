@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import docker
+import requests.exceptions
 from docker.errors import DockerException
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
@@ -23,10 +25,33 @@ from pytest_egress.ssh import Bridge
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 DEFAULT: Final = "unix:///var/run/docker.sock"
+PODMAN: Final = "Podman"
+SERVER: Final = re.compile(r"Docker/(\S+) \(")  # "Docker/26.1.5 (linux)"
 BY_DEFAULT: Final = "default"  # the name of the context that is none
 
 
-class SshClient(docker.DockerClient):
+class Api(docker.APIClient):
+    """The calls of an engine. It tells its API by `GET /_ping`: for `GET /version` Podman takes a second."""
+
+    def _retrieve_server_version(self) -> str:  # docker-py's, which asks for the other
+        told = said_by(self).get("Api-Version")
+        return str(told or self.version(api_version=False)["ApiVersion"])
+
+
+class SecureApi(Api):
+    """Those of an engine with a CA of its own, which requests would drop where REQUESTS_CA_BUNDLE is set."""
+
+    trust_env = property(lambda _: False, lambda _, value: None)
+
+
+class Client(docker.DockerClient):
+    """A client by its calls."""
+
+    def __init__(self, api: docker.APIClient) -> None:
+        self.api = api
+
+
+class SshClient(Client):
     """A client of an engine that ssh leads to; `close` ends its connections.
 
     Args:
@@ -48,10 +73,10 @@ class SshClient(docker.DockerClient):
             self._bridge.close()
             raise DockerException(said or str(failure))
 
-    def _connect(self) -> DockerException | None:
+    def _connect(self) -> Exception | None:
         try:
-            super().__init__(base_url=f"unix://{self._bridge.path}")
-        except DockerException as error:
+            super().__init__(Api(f"unix://{self._bridge.path}"))
+        except (DockerException, requests.exceptions.RequestException) as error:
             return error
         return None
 
@@ -59,19 +84,6 @@ class SshClient(docker.DockerClient):
         """End the connections and the programs that they are of."""
         super().close()
         self._bridge.close()
-
-
-class SecureApi(docker.APIClient):
-    """The calls of an engine with a CA of its own, which requests would drop where REQUESTS_CA_BUNDLE is set."""
-
-    trust_env = property(lambda _: False, lambda _, value: None)
-
-
-class SecureClient(docker.DockerClient):
-    """A client of an engine behind TLS."""
-
-    def __init__(self, base_url: str, tls: TLSConfig) -> None:
-        self.api = SecureApi(base_url, tls=tls)
 
 
 def make_client(address: str | None = None) -> docker.DockerClient:
@@ -92,9 +104,7 @@ def client_of(base_url: str = DEFAULT, tls: TLSConfig | None = None) -> docker.D
     """The client that suits an address."""
     if base_url.startswith("ssh://"):
         return SshClient(base_url)
-    if tls is not None:
-        return SecureClient(base_url, tls)
-    return docker.DockerClient(base_url=base_url)
+    return Client(Api(base_url) if tls is None else SecureApi(base_url, tls=tls))
 
 
 def engine_parameters(environ: Mapping[str, str], address: str | None = None) -> dict[str, Any]:
@@ -159,6 +169,35 @@ def tls_of(material: Path, verify: bool) -> TLSConfig:
         ca_cert=str(ca) if ca.exists() else None,
         verify=verify,
     )
+
+
+def identify(client: docker.DockerClient) -> tuple[str, str, str]:
+    """What answers: "Docker" or `PODMAN`, its version, and the system whose containers it runs.
+
+    Raises:
+        DockerException, RequestException: Nothing does.
+    """
+    said = said_by(client.api)
+    if "Libpod-Api-Version" in said:
+        return PODMAN, said["Libpod-Api-Version"], said["OSType"]
+    if (server := SERVER.match(said.get("Server", ""))) and "OSType" in said:
+        return "Docker", server[1], said["OSType"]
+    about = client.version()  # a proxy in between has taken it out
+    parts = [part["Name"] for part in about.get("Components") or ()]
+    kind = PODMAN if any(PODMAN in part for part in parts) else "Docker"
+    return kind, about["Version"], about["Os"]
+
+
+def said_by(api: docker.APIClient) -> Mapping[str, str]:
+    """What an engine says of itself when it only has to answer: the headers of `GET /_ping`.
+
+    Raises:
+        RequestException: Nothing answers.
+    """
+    answer = api.get(f"{api.base_url}/_ping", timeout=api.timeout)
+    answer.raise_for_status()
+    headers: Mapping[str, str] = answer.headers
+    return headers
 
 
 def engine_address(client: docker.DockerClient | None = None) -> str:

@@ -16,7 +16,7 @@ from docker.errors import APIError, DockerException, create_api_error_from_http_
 
 from pytest_egress.archive import Member, read_folder
 from pytest_egress.attach import output_of
-from pytest_egress.endpoint import describe, engine_address
+from pytest_egress.endpoint import PODMAN, describe, engine_address, identify
 from pytest_egress.errors import EngineError, ImageError, LinkError
 from pytest_egress.failures import FORBIDS, check_allowed, engine_errors, explanation, root_cause
 from pytest_egress.folder import RunFolder, remove_folders
@@ -53,7 +53,6 @@ WITH_IMAGE: Final = (
     "\n--egress-sidecar-image names an image that has python3, 3.10 or newer, for a sidecar to run."
 )
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
-PODMAN: Final = "Podman"
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
 # What the engine says of a path that nothing can be at: errno(3), and links without an end.
 UNREACHABLE: Final = ("not a directory", "too many l", "file name too long")
@@ -353,7 +352,7 @@ class Engine:
 def contact(
     make_client: Callable[[], DockerClient], address: str | None = None
 ) -> tuple[DockerClient, str]:
-    """The client of an engine that has answered, and what it is: `GET /version`.
+    """The client of an engine that has answered, and what it is.
 
     Args:
         address: Where it is, if a setting says so.
@@ -364,7 +363,7 @@ def contact(
     client: DockerClient | None = None
     try:
         client = make_client()
-        said = client.version()
+        kind, version, system = identify(client)
     except (DockerException, requests.exceptions.RequestException, *FORBIDS) as error:
         where = (client is None and address) or engine_address(client)
         if client is not None:
@@ -378,15 +377,13 @@ def contact(
             f"{'egress_engines' if address else 'DOCKER_HOST'}; "
             "`docker info` shows whether it answers."
         ) from None
-    parts = [part["Name"] for part in said.get("Components") or ()]
-    kind = PODMAN if any(PODMAN in part for part in parts) else "Docker"
-    if said.get("Os") != "linux":
+    if system != "linux":
         client.close()
         raise EngineError(
-            f"the engine at {engine_address(client)} runs containers of {said.get('Os')}: what captures is "
+            f"the engine at {engine_address(client)} runs containers of {system}: what captures is "
             "Linux's own. Switch it to Linux containers."
         )
-    return client, f"{kind} {said['Version']} at {engine_address(client)}"
+    return client, f"{kind} {version} at {engine_address(client)}"
 
 
 def run_command(

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import docker
 import pytest
 
+import pytest_egress.endpoint as endpoint
 from pytest_egress import Egress, EngineError, ImageError, LinkError, Response
 from pytest_egress.archive import File, build_tar
 from pytest_egress.endpoint import SshClient, engine_address, engine_parameters, make_client
@@ -549,10 +550,17 @@ def test_a_runtime_with_a_network_stack_of_its_own_is_refused(
     assert containers_of(remote) == []
 
 
-def test_an_engine_of_windows_containers_is_refused() -> None:
-    class Windows(docker.DockerClient):
-        def version(self, *_: object, **__: object) -> dict[str, Any]:
-            return {"Os": "windows", "Version": "27.0"}
-
+def test_an_engine_of_windows_containers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = {"Server": "Docker/27.0 (windows)", "OSType": "windows"}
+    monkeypatch.setattr(endpoint, "said_by", lambda api: windows)
     with pytest.raises(EngineError, match=r"the engine at unix://\S+ runs containers of windows"):
-        contact(Windows)
+        contact(docker.from_env)
+
+
+def test_an_engine_behind_a_proxy_that_drops_headers_is_known_too(
+    engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = endpoint.identify(engine_client), engine_client.api.api_version
+    monkeypatch.setattr(endpoint, "said_by", lambda api: {"Server": "nginx"})
+    with contextlib.closing(endpoint.make_client()) as client:
+        assert (endpoint.identify(client), client.api.api_version) == known
