@@ -11,7 +11,7 @@ python := $(VENV)/bin/python
 environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed
 
-# Say themselves which engine they take, or which link.
+# Are about an engine, or a sidecar, by itself; say which link they take.
 of_one_engine := $(addprefix --ignore=tests/test_,engines.py sidecar.py)
 of_one_link := $(of_one_engine) $(addprefix --ignore=tests/test_,link.py stream.py)
 

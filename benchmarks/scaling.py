@@ -2,7 +2,7 @@
 
 Each process has its own `Egress` on one engine, starts one container after the other, and then lets curl ask for
 seconds in one that runs. All begin together; the rounds of the three counts are interleaved. How many cores were busy
-meanwhile, by whatever ran on the machine, says how many more workers could have had.
+meanwhile, with whatever ran on the machine, tells whether more workers would have found a free one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ ROUNDS, STARTS, REQUESTS = 5, 4, 2000
 # curl asks for the same URL again and again on one connection.
 ASK: Final = ["curl", "-sS", "--fail", "-o", "/dev/null", f"https://api.test/[1-{REQUESTS}]"]
 
-Figures = Mapping[int, list[float]]
 Phase = tuple[float, float]  # how many seconds it took, and how many cores were busy
 
 

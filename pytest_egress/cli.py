@@ -149,7 +149,7 @@ def remove_leftovers(*, kept: bool) -> int:
     try:
         with engine_of_our_own() as engine:
             others = remove_orphans(engine.client, kept=kept)
-            removed = [*engine.orphans, *others]
+            removed = {*engine.orphans, *others}
     except EngineError as error:
         print(error)
         return 1

@@ -319,7 +319,11 @@ class Container:
             directory=self._directory,
             foreign=foreign,
         )
-        trust.put(container, archive, "the CA")
+        try:
+            trust.put(container, archive, "the CA")
+        except EngineError:  # what has gone meanwhile seemed to trust nothing
+            self._host.roots.pop(image.id, None)
+            raise
         self.hints = trust.defeated(env, self._plan.env, roots.extended())
         if engine.is_podman:
             trust.put(container, RESOLVER, "resolv.conf")

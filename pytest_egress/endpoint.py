@@ -34,8 +34,13 @@ class Api(docker.APIClient):
     """The calls of an engine. It tells its API by `GET /_ping`: for `GET /version` Podman takes a second."""
 
     def _retrieve_server_version(self) -> str:  # docker-py's, which asks for the other
-        told = said_by(self).get("Api-Version")
-        return str(told or self.version(api_version=False)["ApiVersion"])
+        try:
+            told = said_by(self).get("Api-Version")
+            return str(told or self.version(api_version=False)["ApiVersion"])
+        except requests.exceptions.RequestException as error:
+            raise DockerException(f"no version of its API is to be had: {error}") from error
+        except (KeyError, TypeError):
+            raise DockerException("what answers there does not say which API it has") from None
 
 
 class SecureApi(Api):
@@ -73,10 +78,10 @@ class SshClient(Client):
             self._bridge.close()
             raise DockerException(said or str(failure))
 
-    def _connect(self) -> Exception | None:
+    def _connect(self) -> DockerException | None:
         try:
             super().__init__(Api(f"unix://{self._bridge.path}"))
-        except (DockerException, requests.exceptions.RequestException) as error:
+        except DockerException as error:
             return error
         return None
 
@@ -179,13 +184,13 @@ def identify(client: docker.DockerClient) -> tuple[str, str, str]:
     """
     said = said_by(client.api)
     if "Libpod-Api-Version" in said:
-        return PODMAN, said["Libpod-Api-Version"], said["OSType"]
+        return PODMAN, said["Libpod-Api-Version"], "linux"
     if (server := SERVER.match(said.get("Server", ""))) and "OSType" in said:
         return "Docker", server[1], said["OSType"]
     about = client.version()  # a proxy in between has taken it out
     parts = [part["Name"] for part in about.get("Components") or ()]
     kind = PODMAN if any(PODMAN in part for part in parts) else "Docker"
-    return kind, about["Version"], about["Os"]
+    return kind, str(about.get("Version")), str(about.get("Os"))
 
 
 def said_by(api: docker.APIClient) -> Mapping[str, str]:

@@ -22,9 +22,11 @@ from pytest_egress.failures import FORBIDS, check_allowed, engine_errors, explan
 from pytest_egress.folder import RunFolder, remove_folders
 from pytest_egress.images import find_image
 from pytest_egress.leftovers import (
+    FAILURES,
     FOLDER_LABEL,
     KEPT,
     SESSION_LABEL,
+    is_gone,
     remove_container,
     remove_containers,
     remove_orphans,
@@ -55,7 +57,12 @@ WITH_IMAGE: Final = (
 SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
 # What the engine says of a path that nothing can be at: errno(3), and links without an end.
-UNREACHABLE: Final = ("not a directory", "too many l", "file name too long")
+UNREACHABLE: Final = (
+    "not a directory",
+    "too many links",
+    "too many levels of symbolic links",
+    "file name too long",
+)
 CHUNK_BYTES: Final = 1 << 14  # read while the engine makes the next ones
 
 
@@ -181,7 +188,8 @@ class Engine:
         """
         client, self._name = contact(self._make_client, self._address)
         self._watchdog = Watchdog(self._label, describe(client), self.folder)
-        self.orphans = remove_orphans(client)
+        with suppress(*FAILURES):  # this run can do without
+            self.orphans = remove_orphans(client)
         remove_folders()
         return client
 
@@ -306,13 +314,13 @@ class Engine:
             with engine_errors(f"remove the container {container.id}", passing=(APIError,)):
                 remove_container(self.client.api, str(container.id))
         except APIError as error:
-            if error.status_code not in (404, 409):  # gone, or its removal is in progress
+            if not is_gone(error):
                 raise EngineError(
                     f"cannot remove the container {container.id}: {explanation(error)}"
                 ) from None
 
     def keep(self, container: DockerContainer) -> None:
-        """Leave a container for a look at it, stopped; its sidecar, and so its network, goes."""
+        """Leave a container for a look at it, stopped; its network goes with its sidecar."""
         self._kept.add(str(container.id))
         try:
             container.rename(f"{KEPT}{container.name}")
@@ -341,7 +349,7 @@ class Engine:
                 self.__dict__.pop(made, None)
 
     def _remove_all(self) -> None:
-        with suppress(DockerException, requests.exceptions.RequestException, EngineError):
+        with suppress(*FAILURES, EngineError):
             listed = self.client.api.containers(all=True, filters={"label": self._label})
             remove_containers(self.client.api, {each["Id"] for each in listed} - self._kept)
             for image in self.client.images.list(filters={"label": self._label}):

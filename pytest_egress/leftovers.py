@@ -1,11 +1,13 @@
-"""What a run leaves on an engine when it and its watchdog are killed: told by labels, removed by the next run."""
+"""What a run has on an engine, told by its labels: removed when it ends, or by the next run, if it was killed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+import requests.exceptions
 from docker.errors import APIError, DockerException
 
 from pytest_egress.clock import wall
@@ -19,7 +21,9 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
 KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
-ENDED: Final = ("exited", "dead")  # of a container's states
+ENDED: Final = ("exited", "stopped", "dead")  # of a container's states
+# What an engine that fails raises: none of it ends a removal that others wait for.
+FAILURES: Final = (DockerException, requests.exceptions.RequestException)
 ORPHAN_SECONDS: Final = 600  # after which what never had a sidecar belongs to no start
 
 
@@ -29,29 +33,44 @@ def remove_container(api: APIClient, container: str) -> None:
     Killed first, since Podman would ask it to end, and wait ten seconds.
 
     Raises:
-        APIError: It is gone, or its removal is in progress (404, 409), or the engine fails.
+        APIError: It is gone (404), or its removal is in progress (409), or the engine fails.
     """
     with suppress(APIError):  # it does not run
         api.kill(container)
     api.remove_container(container, force=True, v=True)
 
 
+def is_gone(error: APIError) -> bool:
+    """Whether an error of a removal says that there is nothing to remove, or soon nothing."""
+    return error.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+
+
 def remove_containers(api: APIClient, containers: Iterable[str]) -> list[str]:
     """Remove what can be removed of these containers: Podman keeps a sidecar as long as its target is there.
 
     Returns:
-        The identifiers of those that were.
+        The identifiers of those that are gone, or soon gone.
     """
-    removed: list[str] = []
+    gone: list[str] = []
     left, before = list(containers), -1
-    while left and len(removed) > before:
-        before = len(removed)
+    while left and len(gone) > before:
+        before = len(gone)
         for container in left.copy():
-            with suppress(DockerException):  # somebody else removes it too, or it has to wait
-                remove_container(api, container)
-                removed.append(container)
+            if is_removed(api, container):
+                gone.append(container)
                 left.remove(container)
-    return removed
+    return gone
+
+
+def is_removed(api: APIClient, container: str) -> bool:
+    """Try to remove a container; whether it is gone, or soon gone, whoever does it."""
+    try:
+        remove_container(api, container)
+    except APIError as error:
+        return is_gone(error)
+    except FAILURES:
+        return False
+    return True
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
@@ -77,7 +96,7 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     living = {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left}
     for image in images:
         if is_unused(image.get("Labels") or {}, living):
-            with suppress(DockerException):
+            with suppress(*FAILURES):
                 client.api.remove_image(image["Id"], force=True, noprune=True)
     return removed
 
@@ -104,7 +123,8 @@ def is_orphan(api: APIClient, container: Mapping[str, Any], there: set[str], kep
         return kept
     if (lives := run_lives(container["Labels"].get(FOLDER_LABEL, "/"))) is not None:
         return not lives
-    mode = network_mode(api, container)
+    if (mode := network_mode(api, container)) is None:
+        return False
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there
     # A sidecar, which ends by itself, or what an image is made from, which never runs.
@@ -112,10 +132,10 @@ def is_orphan(api: APIClient, container: Mapping[str, Any], there: set[str], kep
     return container["State"] in ENDED or (old and container["State"] != "running")
 
 
-def network_mode(api: APIClient, container: Mapping[str, Any]) -> str:
-    """Whose network a listed container has; Podman's list does not tell."""
+def network_mode(api: APIClient, container: Mapping[str, Any]) -> str | None:
+    """Whose network a listed container has, which Podman's list does not tell; None where nothing does."""
     told: Mapping[str, Any] = container.get("HostConfig") or {}
     if "NetworkMode" not in told:
-        with suppress(DockerException):  # somebody else removes it
+        with suppress(*FAILURES):  # somebody else removes it
             told = api.inspect_container(container["Id"])["HostConfig"]
-    return str(told.get("NetworkMode"))
+    return told.get("NetworkMode")

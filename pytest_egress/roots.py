@@ -194,8 +194,10 @@ class Files:
         """The regular file at a path that is real."""
         member = (self._folder(path) or {}).get(path)
         file = member.file if member is not None and member.file is not None else self._read(path)
-        # Podman says of every file that it is the container's user's; roots are root's.
-        return replace(file, uid=0, gid=0) if self._engine.is_podman else file
+        if not self._engine.is_podman:
+            return file
+        # It says of every file that it is the container's user's. Roots are root's, and for all to read.
+        return replace(file, uid=0, gid=0, mode=file.mode | 0o444)
 
     def _read(self, path: str) -> File:
         with engine_errors(f"read {path!r}"):

@@ -201,7 +201,7 @@ class Sidecar:
         except NotFound:
             pass
         except APIError as error:
-            # 409: already being removed. Podman keeps it for a target that is somebody else's.
+            # 409: already being removed. Podman keeps it for a target that somebody else removes.
             if error.status_code != 409 and "dependent containers" not in str(error):
                 raise
 

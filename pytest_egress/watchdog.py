@@ -74,15 +74,13 @@ def main() -> None:
 
 def remove_labelled(client: object, label: str) -> None:
     """Remove the containers, with their anonymous volumes, and the images of a run."""
-    from docker.errors import DockerException
-
-    from pytest_egress.leftovers import remove_containers
+    from pytest_egress.leftovers import FAILURES, remove_containers
 
     api = client.api  # type: ignore[attr-defined]  # docker is imported when it is needed
     filters = {"label": label}
     remove_containers(api, [each["Id"] for each in api.containers(all=True, filters=filters)])
     for image in api.images(filters=filters):
-        with contextlib.suppress(DockerException):
+        with contextlib.suppress(*FAILURES):
             api.remove_image(image["Id"], force=True, noprune=True)
 
 

@@ -32,6 +32,7 @@ def main(names: Sequence[str]) -> int:
     client = docker.from_env(timeout=ENGINE_TIMEOUT_SECONDS)
     every = sorted(path.parent.name for path in IMAGES_FOLDER.glob("*/Dockerfile"))
     try:
+        ensure_base_image(client)
         for name in names or every:
             ensure_image(client, IMAGES_FOLDER / name)
     except (docker.errors.DockerException, subprocess.CalledProcessError) as error:
@@ -48,7 +49,6 @@ def ensure_image(client: docker.DockerClient, folder: Path) -> None:
     digest = folder_digest(folder)
     if image_labels(client, tag).get(DIGEST_LABEL) == digest:
         return
-    ensure_base_image(client)
     say(f"building {tag}")
     try:
         client.images.build(

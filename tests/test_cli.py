@@ -109,7 +109,9 @@ def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
         there = {each["Id"] for each in engine_client.api.containers(all=True)}
         assert left.id not in there
         assert (looked_at.id in there) is not kept
-        assert re.fullmatch(r"removed \d+ containers?\n", capsys.readouterr().out)
+        said = re.fullmatch(r"removed (\d+) containers?\n", capsys.readouterr().out)
+        assert said is not None
+        assert int(said[1]) >= 1 + kept  # others may have left something too
     finally:
         for container in (left, looked_at):
             try:

@@ -19,7 +19,13 @@ import pytest
 from pytest_egress import Egress
 from pytest_egress.engine import LINK_VARIABLE
 from pytest_egress.folder import LOCK_NAME, RunFolder
-from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL, remove_orphans
+from pytest_egress.leftovers import (
+    FOLDER_LABEL,
+    KEPT,
+    SESSION_LABEL,
+    remove_containers,
+    remove_orphans,
+)
 from tests.leftovers import Witness, containers, is_alive, running, until, watchdogs
 
 LINKS = ("descriptor", "stream")
@@ -200,6 +206,33 @@ def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
         assert len(before) == 2
     finally:
         kept.remove(force=True)
+
+
+def test_the_next_run_leaves_alone_what_lives_on_another_machine(
+    engine_client: docker.DockerClient, bare_image: str
+) -> None:
+    session = uuid.uuid4().hex
+    labels = {SESSION_LABEL: session, FOLDER_LABEL: "/of/another/machine"}
+
+    def make(command: list[str], network: str) -> str:
+        made = engine_client.containers.create(
+            bare_image, command, network_mode=network, labels=labels
+        )
+        made.start()
+        return str(made.id)
+
+    sidecar = make(["sleep", "600"], "none")
+    targets = [make(command, f"container:{sidecar}") for command in (["sleep", "600"], ["true"])]
+    try:
+        engine_client.api.wait(targets[1])
+        assert {sidecar, *targets}.isdisjoint(remove_orphans(engine_client))
+        assert len(containers(engine_client, session)) == 3
+        engine_client.api.kill(sidecar)
+        engine_client.api.wait(sidecar)
+        remove_orphans(engine_client)
+        assert until(lambda: not containers(engine_client, session))
+    finally:
+        remove_containers(engine_client.api, [*targets, sidecar])
 
 
 def test_the_next_run_leaves_a_living_run_its_target_when_the_sidecar_has_gone(
