@@ -1,18 +1,22 @@
 """One run with 1, 2 and 4 processes, as workers of pytest-xdist are: containers started and requests answered a second.
 
-Each process has its own `Egress` on one engine, starts one container after the other, and then lets curl ask for
-seconds in one that runs. All begin together; the rounds of the three counts are interleaved. How many cores were busy
-meanwhile, with whatever ran on the machine, tells whether more workers would have found a free one.
+Each process has its own `Egress` on one engine, starts one container after the other, the same without a sidecar, as
+docker-py alone does, and then lets curl ask for seconds in one that runs. All begin together; the rounds of the three
+counts are interleaved. How many cores were busy meanwhile, with whatever ran on the machine, tells whether more workers
+would have found a free one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.synchronize import Barrier
 from typing import Final
+
+import docker
 
 from benchmarks.figures import median, ratio, table
 from pytest_egress import Egress
@@ -27,14 +31,15 @@ Phase = tuple[float, float]  # how many seconds it took, and how many cores were
 
 
 def main() -> None:
-    phases: list[dict[int, list[Phase]]] = [{count: [] for count in COUNTS} for _ in range(2)]
+    phases: list[dict[int, list[Phase]]] = [{count: [] for count in COUNTS} for _ in range(3)]
     for _ in range(ROUNDS):
         for count in COUNTS:
             for phase, measured in zip(phases, measure(count), strict=True):
                 phase[count].append(measured)
     print(f"{os.cpu_count()} cores, which curl and the engine share")
     report("Containers started", "a minute", 60 * STARTS, phases[0])
-    report("Requests answered", "a second", REQUESTS, phases[1])
+    report("The same without a sidecar, by docker-py", "a minute", 60 * STARTS, phases[1])
+    report("Requests answered", "a second", REQUESTS, phases[2])
 
 
 def report(title: str, unit: str, amount: int, phases: Mapping[int, list[Phase]]) -> None:
@@ -49,7 +54,7 @@ def report(title: str, unit: str, amount: int, phases: Mapping[int, list[Phase]]
 
 
 def measure(count: int) -> list[Phase]:
-    """Return the two phases of that many processes together."""
+    """Return the three phases of that many processes together."""
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(count), context.SimpleQueue()
     processes = [context.Process(target=work, args=(barrier, queue)) for _ in range(count)]
@@ -63,7 +68,7 @@ def measure(count: int) -> list[Phase]:
 
 
 def work(barrier: Barrier, queue: multiprocessing.SimpleQueue[list[Phase]]) -> None:
-    with Egress() as egress:
+    with Egress() as egress, contextlib.closing(docker.from_env()) as client:
         egress.intercept_https("api.test", {"ok": True})
         shared = egress.start(IMAGE, ["sleep", "infinity"])
 
@@ -71,11 +76,15 @@ def work(barrier: Barrier, queue: multiprocessing.SimpleQueue[list[Phase]]) -> N
             for _ in range(STARTS):
                 egress.run(IMAGE, ["true"], check=True)
 
+        def start_plain() -> None:
+            for _ in range(STARTS):
+                client.containers.run(IMAGE, ["true"], network_mode="none", remove=True)
+
         def ask() -> None:
             assert shared.exec(ASK).exit_code == 0
 
         phases = []
-        for do in (start, ask):
+        for do in (start, start_plain, ask):
             barrier.wait()
             phases.append(timed(do))
         queue.put(phases)
