@@ -207,11 +207,12 @@ def check_raw(answer: object) -> bytes | None:
 
 def check_static(answer: object) -> Response:
     """A static answer to requests."""
-    if isinstance(answer, Response) and isinstance(answer.stream, Iterator):
+    response = response_from(answer, of_function=False)
+    if isinstance(response.stream, Iterator):
         raise TypeError(
             "a static answer is sent many times, its iterator is read once; return it from a function"
         )
-    return response_from(answer, of_function=False)
+    return response
 
 
 def takes(handler: Callable[..., Any], count: int) -> bool:

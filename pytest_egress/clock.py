@@ -18,6 +18,25 @@ WALL: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 """CLOCK_REALTIME_COARSE (clock_gettime(2)), exact to some milliseconds: `time` has no name for it."""
 
 
+MAX_SECONDS: Final = 9e9  # nearly what a lock can wait for (threading.TIMEOUT_MAX)
+
+
+def is_seconds(value: object) -> bool:
+    """Whether a value is a time that can be waited for."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value < MAX_SECONDS  # type: ignore[operator]  # it is a number
+
+
+def check_seconds(timeout: object) -> None:
+    """Refuse what is no time that can be waited for.
+
+    Raises:
+        TypeError: With the value.
+    """
+    if not is_seconds(timeout):
+        raise TypeError(f"timeout={timeout!r}: it takes a number of seconds")
+
+
 def monotonic() -> float:
     """Seconds by a clock that never jumps: `time.monotonic`, unless somebody has frozen that."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -30,14 +30,15 @@ import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.answers import NO_ADDRESS, NameAnswer
 from pytest_egress.archive import File, build_tar
-from pytest_egress.clock import monotonic
-from pytest_egress.declarations import SIDECAR_OPTIONS
+from pytest_egress.clock import check_seconds, monotonic
+from pytest_egress.declarations import REFUSED_OPTIONS, SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container
 from pytest_egress.engine import Engine, check_runtime
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.failures import engine_errors, explanation
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
+from pytest_egress.ledger import DRAIN_SECONDS
 from pytest_egress.relay import shut
 from pytest_egress.roots import Roots
 from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way
@@ -61,7 +62,6 @@ NO_LOG: Final = (
     requests.exceptions.RequestException,  # the engine has
     AttributeError,  # it has never been
 )
-DRAIN_SECONDS: Final = 5.0  # for handlers that still run when their client has gone
 PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
 # Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
@@ -145,18 +145,22 @@ def plan(
                 f"there is no option {name}=; besides their own, run() and start() take those of "
                 "docker-py's containers.create()"
             )
-    members = {path: file_of(path, content) for path, content in (files or {}).items()}
+    members = {os.fspath(path): file_of(path, content) for path, content in (files or {}).items()}
     return Plan(
         image=image,
         command=command,
         env={name: str(value) for name, value in (env or {}).items()},
         files=build_tar(members) if members else None,
         input=input.encode() if isinstance(input, str) else input,
-        options={k: v for k, v in {**docker_options, **own}.items() if v is not None},
+        options={
+            name: value
+            for name, value in {**docker_options, **own}.items()
+            if value is not None and name not in REFUSED_OPTIONS  # what is not set does no harm
+        },
     )
 
 
-def file_of(path: str, content: object) -> File:
+def file_of(path: object, content: object) -> File:
     """A file for the archive; one from disk keeps whether it can be executed."""
     if isinstance(content, str):
         return File(content=content.encode())
@@ -166,13 +170,14 @@ def file_of(path: str, content: object) -> File:
         return File(
             content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644
         )
-    raise TypeError(f"files={{{path!r}: ...}} takes str, bytes or a Path, not {content!r}")
+    raise TypeError(f"files={{{str(path)!r}: ...}} takes str, bytes or a Path, not {content!r}")
 
 
 class Host:
     """What a container needs of the egress that starts it."""
 
     engine: Engine
+    keep: bool
     authority: Authority
     ledger: Ledger
     roots: dict[str, Roots]  # by image
@@ -482,10 +487,13 @@ class Container:
         Raises:
             ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
         """
+        check_seconds(timeout)
         code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
         self.settle()
-        self._host.ledger.wait_for(lambda: not self.gateway.connections, DRAIN_SECONDS)
+        window = self.start_window or self._host.ledger.window
+        seconds = window.drain_seconds if window else DRAIN_SECONDS
+        self._host.ledger.wait_for(lambda: not self.gateway.connections, seconds)
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
@@ -517,7 +525,8 @@ class Container:
             ):
                 return int(self._docker.wait(timeout=left)["StatusCode"])
             self._check_engine()
-        text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been removed"
+        done = "killed" if self._host.keep else "removed"
+        text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
         logs = self._finish()
         raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
 
@@ -573,7 +582,11 @@ class Container:
 
     def _finish(self) -> str:
         logs = self.log_tail()
-        self.close()
+        if self._host.keep:  # until its test is known to have passed
+            with contextlib.suppress(*NO_LOG):
+                self._docker.kill()
+        else:
+            self.close()
         return logs
 
     def close(self, keep: bool = False) -> None:

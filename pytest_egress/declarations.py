@@ -163,19 +163,32 @@ def container(image: object, command: object = None, **options: Any) -> None:
     """
     if not isinstance(image, str) or not image.strip():
         raise TypeError(f"the image is a name like 'shop:latest', not {image!r}")
-    if not is_command(command):
-        raise TypeError(f"the command is a list of arguments, or a string, not {command!r}")
+    check_command(command)
     for name, (types, words) in ACCEPTED_TYPES.items():
         if not isinstance(options.get(name), (*types, type(None))):
             raise TypeError(f"{name}= takes {words}, not {options[name]!r}")
+    check_env(options.get("env") or {})
     check_container_options(options)
 
 
-def is_command(command: object) -> bool:
-    """Whether it can be a command: None for the image's own, a string, or arguments."""
-    if isinstance(command, (list, tuple)):
-        return all(isinstance(argument, str) for argument in command)
-    return command is None or isinstance(command, str)
+def check_command(command: object) -> None:
+    """Refuse what is no command: None is the image's own, a string is split, a list has its arguments."""
+    if not isinstance(command, (str, list, tuple, type(None))):
+        raise TypeError(f"the command is a list of arguments, or a string, not {command!r}")
+    for argument in command if isinstance(command, (list, tuple)) else ():
+        if not isinstance(argument, str):
+            raise TypeError(
+                f"{argument!r} in the command {command!r} is no str; write {str(argument)!r}"
+            )
+
+
+def check_env(env: Mapping[str, object]) -> None:
+    """Refuse what would become a text that nobody meant."""
+    for name, value in env.items():
+        if value is None:
+            raise TypeError(f"env[{name!r}] is None: leave it out, or write '' for an empty value")
+        if isinstance(value, bytes):
+            raise TypeError(f"env[{name!r}] takes a str, not the bytes {value!r}")
 
 
 CHECKS: Final[Mapping[str, Callable[..., object]]] = {

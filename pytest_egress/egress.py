@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pytest_egress.declarations as declarations
 from pytest_egress.address import parse_address
+from pytest_egress.clock import check_seconds
 from pytest_egress.containers import (
     CompletedContainer,
     Container,
@@ -34,7 +35,7 @@ from pytest_egress.exchange import (
 from pytest_egress.ledger import Window
 from pytest_egress.report import attempt_lines, fold, order_text, route_line, surplus_text
 from pytest_egress.routing import ClientCertificate, Declaration, Route, RouteTable, Scope
-from pytest_egress.session import DRAIN_SECONDS, Session
+from pytest_egress.session import Session
 from pytest_egress.verdict import judge, unrouted_entries
 from pytest_egress.waiting import strategies
 
@@ -316,6 +317,7 @@ class Egress:
             UnroutedError: Started at a wider scope, it attempted something that no route claims.
         """
         conditions = strategies(wait)
+        check_seconds(timeout)
         checked = plan(
             image,
             command,
@@ -348,7 +350,8 @@ class Egress:
 
     def _discard(self, container: Container) -> None:
         container.stop()
-        self.containers.remove(container)
+        if not self.session.keep:
+            self.containers.remove(container)
 
     def _end_start(self, container: Container) -> None:
         """What a shared container attempts until here belongs to no test; unrouted, it fails the fixture's set-up."""
@@ -356,7 +359,7 @@ class Egress:
         if window is None:
             return
         container.settle()
-        self.session.ledger.wait_for(lambda: not window.activities, DRAIN_SECONDS)
+        self.session.ledger.wait_for(lambda: not window.activities, window.drain_seconds)
         container.start_window = None
         if (verdict := judge(window, [])) is not None:
             raise verdict
@@ -403,6 +406,7 @@ class Egress:
             ContainerTimeoutError: It still ran; its logs are in the text.
             CommandError: `check`, and it failed; its logs are in the text.
         """
+        check_seconds(timeout)
         checked = plan(
             image,
             command,

@@ -468,6 +468,10 @@ class DnsQuery(Entry):
         return f"{self.host} {self.type}"
 
 
+UNREADABLE: Final = "the request cannot be read"
+"""Begins the note of a connection that speaks HTTP, and not so that it could be answered."""
+
+
 @dataclass(kw_only=True, eq=False)
 class TcpConnection(Entry):
     """A TCP connection that was not read as HTTP: refused, handed to a raw handler, or passed on.

@@ -72,12 +72,17 @@ class Http1:
     def receive(self, data: bytes) -> None:
         """Take what was read; b"" is end of file.
 
-        Empty lines before a request are no part of it (RFC 9112 section 2.2).
+        Empty lines before a request are no part of it (RFC 9112 section 2.2). What is no ASCII in its first line, as
+        of curl, which encodes no query, counts as if it were encoded.
         """
-        if data and self._h11.their_state is h11.IDLE and not self.has_begun:
-            data = data.lstrip(b"\r\n")
+        if data and self._h11.their_state is h11.IDLE:
+            waiting = self._h11.trailing_data[0]
+            data = data if waiting else data.lstrip(b"\r\n")
             if not data:
                 return
+            if not data.isascii() and b"\n" not in waiting:
+                line, end, rest = data.partition(b"\n")
+                data = percent_encoded(line) + end + rest
         self._h11.receive_data(data)
 
     @property
@@ -257,9 +262,15 @@ def response_fields(response: Response, date: str, *, framed: bool) -> list[tupl
     return headers
 
 
+def percent_encoded(data: bytes) -> bytes:
+    """The same in ASCII (RFC 3986 section 2.1)."""
+    return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in data)
+
+
 def split_authority(authority: str) -> tuple[str, int | None]:
     """Host and port of `host[:port]`; brackets are kept off an IPv6 address. A port that is none becomes None."""
     host, _, port = authority.rpartition(":")
     if not host or "]" in port:
         host, port = authority, ""
-    return host.strip("[]"), int(port) if port.isascii() and port.isdigit() else None
+    is_port = port.isascii() and port.isdigit() and len(port) <= len("65535")
+    return host.strip("[]"), int(port) if is_port else None

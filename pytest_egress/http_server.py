@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import inspect
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,7 @@ from pytest_egress.clock import run_by_real_clock
 from pytest_egress.connection import Connection
 from pytest_egress.errors import AddressError, UpstreamError
 from pytest_egress.exchange import (
+    UNREADABLE,
     Exchange,
     Headers,
     Outcome,
@@ -79,7 +81,7 @@ class HttpServer:
                 else:  # sent before its turn: read in this window, it has begun in it
                     connection.started = self.ledger.now()
         except h11.RemoteProtocolError as error:
-            self.refuse(error.error_status_hint, f"the request cannot be read: {error}")
+            self.refuse(error.error_status_hint, f"{UNREADABLE}: {error}")
         except RequestTooLargeError as error:
             self.refuse(413, str(error))
         connection.say_goodbye()
@@ -289,10 +291,11 @@ class HttpServer:
                 return answer
             if isinstance(answer, Forward):
                 return self.forward(entry, answer)
-            result = route.in_context(answer, entry.request)
+            run = route.context().run
+            result = run(answer, entry.request)
             if inspect.isawaitable(result):
-                result = route.in_context(run_async, result)
-            return response_from(result, of_function=True)
+                result = run(run_async, result)
+            return begun(response_from(result, of_function=True), run)
         except BaseException as error:  # whatever it is, the test's own thread raises it
             entry.error = error
             return Response(500, text=handler_error_body(entry))
@@ -374,6 +377,46 @@ class HttpServer:
             getattr(stream, "close", lambda: None)()
         except BaseException as error:  # of its `finally`
             entry.error = entry.error or error
+
+
+class Begun:
+    """A streamed body of which the first piece has been made; each piece is made in one context.
+
+    Args:
+        run: Runs a function in that context.
+        first: The first piece, or none where there is no piece at all.
+        rest: Makes the others.
+    """
+
+    def __init__(
+        self, run: Callable[..., Any], first: Sequence[bytes], rest: Iterator[bytes]
+    ) -> None:
+        self._run, self._first, self._rest = run, [*first], rest
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        piece: bytes = self._first.pop() if self._first else self._run(next, self._rest)
+        return piece
+
+    def close(self) -> None:
+        """Let a generator end its work."""
+        self._run(getattr(self._rest, "close", lambda: None))
+
+
+def begun(response: Response, run: Callable[..., Any]) -> Response:
+    """A function's response; what it raises before the first piece of a streamed body is raised here."""
+    if not isinstance(response.stream, Iterator):
+        return response
+    pieces = response.stream
+    try:
+        first = [run(next, pieces)]
+    except StopIteration:
+        first = []
+    streaming = copy.copy(response)
+    streaming.stream = Begun(run, first, pieces)
+    return streaming
 
 
 async def await_it(awaitable: Any) -> Any:

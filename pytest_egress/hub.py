@@ -198,7 +198,8 @@ class Hub:
         """
         route = claimed(place.tables, host, port)
         if route is None:
-            return {"outcome": "unrouted" if place.window.policy == "fail" else "blocked"}
+            lenient = place.window.policy in ("block", "passthrough")
+            return {"outcome": "blocked" if lenient else "unrouted"}
         if route.kind in ("block", "passthrough"):
             return {"outcome": "blocked", "route": route}
         return {"outcome": at_claimed}

@@ -21,6 +21,7 @@ POLICIES: tuple[Policy, ...] = ("fail", "block", "passthrough")
 NamePolicy = Literal["synthetic", "strict"]
 NAME_POLICIES: tuple[NamePolicy, ...] = ("synthetic", "strict")
 
+DRAIN_SECONDS: Final = 5.0  # for what has begun when a container, or a test, ends
 MAX_ENTRIES: Final = 100_000
 """Of a window, and of the calls in it: up to a gigabyte, where each is a request by a connection of its own."""
 
@@ -55,6 +56,7 @@ class Window:
     Attributes:
         policy: What an attempt that no route claims means here.
         dns: What a name is that no route names.
+        drain_seconds: How long handlers are waited for whose container has ended.
         entries: In the order in which they were decided.
         complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died. Each once.
         repeated: How many more complaints there were.
@@ -67,6 +69,7 @@ class Window:
 
     policy: Policy = "fail"
     dns: NamePolicy = "synthetic"
+    drain_seconds: float = DRAIN_SECONDS
     entries: list[Entry] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     repeated: int = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Final
 
+from pytest_egress.answers import takes
 from pytest_egress.exchange import UNSET, Request, shown
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -34,16 +35,18 @@ class Match:
             if value is not None and not isinstance(value, kinds):
                 wanted = " or ".join(kind.__name__ for kind in kinds)
                 raise TypeError(f"{name}= takes {wanted}, not {type(value).__name__}: {value!r}")
-        if self.path is not None and (not self.path.startswith(("/", "*")) or "?" in self.path):
-            hint = "the query goes into query=" if "?" in self.path else "it starts with / or *"
-            raise ValueError(
-                f"path={self.path!r} can never match: a path is without host and query ({hint})"
-            )
+        if self.path is not None:
+            check_path(self.path)
+        if self.method == "":
+            raise ValueError("method='' can never match: leave it out, or name one")
         for name in ("query", "headers"):
             for key, value in (getattr(self, name) or {}).items():
+                if not isinstance(key, str):
+                    raise TypeError(f"{name}= takes names that are str, not {key!r}")
                 check_wire_text(f"{name}[{key!r}]", value)
-        if self.match is not None and not callable(self.match):
-            raise TypeError(f"match= takes a function of the request, not {self.match!r}")
+        match: object = self.match
+        if match is not None and not (callable(match) and takes(match, 1)):
+            raise TypeError(f"match= takes a function of the request, not {match!r}")
 
     def differences(self, request: Request) -> list[str]:
         """Every field in which the request is not what was asked for, as a line each; none means that it matches."""
@@ -91,9 +94,21 @@ ANY_REQUEST: Final = Match()
 MATCHERS: Final = tuple(field.name for field in fields(Match))
 
 
+def check_path(path: str) -> None:
+    """Refuse what no path of a request equals."""
+    if path.startswith(("/", "*")) and not {"?", "#"} & {*path}:
+        return
+    hint = "it starts with / or *"
+    if "?" in path:
+        hint = "the query goes into query="
+    elif "#" in path:
+        hint = "a fragment is never sent"
+    raise ValueError(f"path={path!r} can never match: a path is without host and query ({hint})")
+
+
 def check_wire_text(what: str, value: object) -> None:
     """Refuse what never equals a text; an object with an equality of its own (`mock.ANY`) may."""
-    if not isinstance(value, str) and type(value).__module__ == "builtins":
+    if not isinstance(value, str) and type(value).__eq__(value, "") is NotImplemented:
         raise TypeError(
             f"{what} takes a str, which it is on the wire, not {type(value).__name__}: {value!r}"
         )
@@ -109,7 +124,7 @@ def json_request_differences(wanted: Any, request: Request) -> list[str]:
     """As `json_differences`, for the body of a request."""
     try:
         return list(json_differences(wanted, request.json()))
-    except ValueError:
+    except (ValueError, RecursionError):  # so deep that nobody reads it
         return [f"json: the body is no JSON: {shown(request.content)}"]
 
 

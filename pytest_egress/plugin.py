@@ -79,7 +79,6 @@ QUIET: Final = (
 
 SUMMARY_CHARACTERS: Final = 300  # of a verdict in the short summary, which CI does not cut
 STDIN_SECONDS: Final = 0.5  # what a debugger's command may take before another prompt gets input
-MAX_SECONDS: Final = threading.TIMEOUT_MAX  # what a lock can wait for
 
 
 # Options: marker, then command line, then environment, then ini, then default.
@@ -104,8 +103,9 @@ class Options:
 
 def is_seconds(value: object) -> bool:
     """Whether a value is a time that can be waited for."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 <= value < MAX_SECONDS  # type: ignore[operator]  # it is a number
+    from pytest_egress.clock import is_seconds as is_time
+
+    return is_time(value)
 
 
 ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
@@ -526,7 +526,7 @@ class Case:
         self.check_exit()
         others = [error for error in self.errors() if error is not own]
         if others and own.__cause__ is None:
-            own.__cause__ = others[0]
+            BaseException.__setattr__(own, "__cause__", others[0])  # it may be a frozen dataclass
 
     def check_exit(self) -> None:
         """Raise a handler's `pytest.exit` on the test's thread: "q" at a breakpoint there."""
@@ -537,7 +537,7 @@ class Case:
     def shorten_tracebacks(self) -> None:
         """Let what handlers raised be shown from the handler on, without what called it."""
         for error in self.errors():
-            error.__traceback__ = without_our_frames(error.__traceback__)
+            error.with_traceback(without_our_frames(error.__traceback__))
 
     def judge(self) -> EgressError | None:
         """The verdict on a test that has not failed by itself."""
@@ -558,8 +558,8 @@ class Case:
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
         if when == "setup":  # what a wider fixture set off belongs to its own scope
             entries |= {id(entry): entry for scope in self.session.scopes for entry in scope.ledger}
-        complaints = () if self.verdict else self.window.complaints
-        if lines := [*complaints, *ledger_lines(entries.values())]:
+        besides = () if self.verdict else (*self.window.complaints, *self.window.stuck)
+        if lines := [*besides, *ledger_lines(entries.values())]:
             yield "egress", "\n".join(lines)
         yield from self.session.log_sections(self.window)
 
@@ -621,6 +621,7 @@ class Run:
                 link=self.link,
                 sidecar_image=self.sidecar_image,
                 address=self.engine,
+                keep=self.keep,
             )
         return self._session
 
@@ -662,10 +663,16 @@ class Run:
         if CASE not in item.stash:
             options = self.options
             for marker in closest(item, "egress"):
+                try:  # another plugin may have added it after the collection
+                    check_marker(marker)
+                except (TypeError, ValueError) as error:
+                    raise pytest.UsageError(f"@pytest.mark.egress: {error}") from None
                 options = dataclasses.replace(options, **marker.kwargs)
             session = self.session()
             session.engine.check_owner()
-            window = session.open_window(policy=options.unrouted, dns=options.dns)
+            window = session.open_window(
+                policy=options.unrouted, dns=options.dns, drain_seconds=options.timeout
+            )
             item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
 
@@ -674,10 +681,16 @@ class Run:
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Open the window of a test that uses egress, before its first fixture."""
         forget(item)
+        refusal: pytest.UsageError | None = None
         if uses_egress(item):
-            self.case(item)
+            try:
+                self.case(item)
+            except pytest.UsageError as error:  # raised when pytest has set up what it tears down
+                refusal = error
         try:
             yield
+            if refusal is not None:
+                raise refusal
         except BaseException as own:
             end_failed(item, own)
             raise
@@ -926,7 +939,7 @@ class Prompts:
             while self._reader not in (None, pdb):
                 if (left := self._free_at - monotonic()) <= 0:
                     break
-                self._changed.wait(min(left, MAX_SECONDS))
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
             self._reader, self._free_at = pdb, float("inf")
         if capture is not None:
             capture.suspend(in_=True)  # the end of another prompt has resumed it

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pytest_egress.exchange import (
     SCHEME_PORTS,
+    UNREADABLE,
     DnsQuery,
     Entry,
     Exchange,
@@ -93,6 +94,8 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     lines += [DETAIL + line for line in near_lines(entry.near)]
     if isinstance(entry, Exchange) and entry.note:
         return lines  # refused for its form: no route would help
+    if entry.note.startswith(UNREADABLE):
+        return lines  # likewise
     verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
     return [*lines, f"{DETAIL}{verb}: {remedy(entry)}"]
 
@@ -194,9 +197,18 @@ def handler_error_text(exchange: Exchange | TcpConnection) -> str:
     """The verdict on a handler that raised."""
     error, route = exchange.error, exchange.route
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
-    said = str(error).partition("\n")[0]  # the traceback has the rest
+    said = said_of(error).partition("\n")[0]  # the traceback has the rest
     text = f"{who} raised {type(error).__name__}: {said}".rstrip(": ")
     return f"{text}\n  for {exchange} of {exchange.container}"
+
+
+def said_of(error: BaseException | None) -> str:
+    """What an exception says, as text that can be sent: `__str__` may fail, and a text have no encoding."""
+    try:
+        said = str(error)
+    except Exception as failure:
+        said = f"its __str__ raised {type(failure).__name__}"
+    return said.encode(errors="backslashreplace").decode()
 
 
 def ledger_lines(entries: Iterable[Entry]) -> list[str]:

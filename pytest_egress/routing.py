@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
 
 import pytest_egress.answers as answers
+from pytest_egress.clock import check_seconds
 from pytest_egress.errors import CallError
 from pytest_egress.exchange import Entry, Exchange, Request
 from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match
@@ -230,9 +231,13 @@ class Route(Generic[Call]):
             return answer
         return answer.answers[min(max(turn - self._first_turn, 0), len(answer) - 1)]
 
+    def context(self) -> Context:
+        """A context like that of the declaration, for one call."""
+        return self._context.copy()
+
     def in_context(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in the context of the declaration."""
-        return self._context.copy().run(function, *args)
+        """Call a function in such a context."""
+        return self.context().run(function, *args)
 
     def count(self, window: object, call: Call) -> None:
         """Record a call; the ledger's lock is held."""
@@ -273,6 +278,7 @@ class Route(Generic[Call]):
         """
         if count < 1:
             raise ValueError(f"count={count}: calls are counted from 1")
+        check_seconds(timeout)
         with self._log.changed:  # or the calls could become another window's before they are read
             if self._log.wait_for(lambda: self.call_count >= count, timeout):
                 return self.calls[count - 1]

@@ -16,7 +16,7 @@ from pytest_egress.connection import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
-from pytest_egress.ledger import Activity, Ledger, Place, Window
+from pytest_egress.ledger import DRAIN_SECONDS, Activity, Ledger, Place, Window
 from pytest_egress.once import once_property
 from pytest_egress.report import fold, outcome_text, route_line
 from pytest_egress.routing import RouteTable
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-DRAIN_SECONDS: Final = 5.0  # for requests that have begun when a test ends
 CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
 
 
@@ -80,6 +79,7 @@ class Session(Host):
         link: How sidecars are reached, as `Engine` takes it.
         sidecar_image: Whose Python they run, likewise.
         address: The engine's, where a setting names one: for errors.
+        keep: Whether containers stay until it is known whether their test has failed.
     """
 
     def __init__(
@@ -91,7 +91,9 @@ class Session(Host):
         link: str | None = None,
         sidecar_image: str | None = None,
         address: str | None = None,
+        keep: bool = False,
     ) -> None:
+        self.keep = keep
         self._make_ca, self._defaults = ca, defaults
         self.engine = Engine(client, uuid.uuid4().hex, link, sidecar_image, address)
         self.ledger = Ledger()
@@ -214,7 +216,9 @@ class Session(Host):
         """A window that is judged as the running test's, outside of one by the defaults."""
         running = self.ledger.window
         return (
-            Window(policy=running.policy, dns=running.dns) if running else Window(**self._defaults)
+            Window(policy=running.policy, dns=running.dns, drain_seconds=running.drain_seconds)
+            if running
+            else Window(**self._defaults)
         )
 
     def between(self) -> Window:

@@ -104,7 +104,15 @@ def http_ok(port: int, path: str = "/") -> Strategy:
 
 def log_line(pattern: str | re.Pattern[str]) -> Strategy:
     """Ready when a regular expression is found in what the container has written, both streams."""
-    return LogLine(re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern)
+    text: object = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+    if not isinstance(text, str):
+        raise TypeError(f"log_line() takes a regular expression that is a str, not {pattern!r}")
+    try:
+        return LogLine(re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern)
+    except re.error as error:
+        raise ValueError(
+            f"log_line({pattern!r}): it is no regular expression ({error}); re.escape() takes a text as it is"
+        ) from None
 
 
 def check_port(port: object) -> int:

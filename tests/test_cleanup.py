@@ -496,6 +496,7 @@ def test_containers_of_failed_tests_are_kept_on_request(
             assert ended.wait().stdout == "other"
         def test_passes(egress):
             egress.start(IMAGE, ["sleep", "600"])
+            egress.run(IMAGE, "true")
         """
     )
     result = pytester.runpytest_subprocess("--egress-keep", "-p", "no:cacheprovider")
@@ -511,5 +512,53 @@ def test_containers_of_failed_tests_are_kept_on_request(
         removal = re.search(r"to remove: docker rm --force (\w+) (\w+)", result.stdout.str())
         assert removal is not None
         assert {c.id[:12] for c in kept if c.id} == set(removal.groups())
+    finally:
+        remove_containers(engine_client.api, containers_of(session))
+
+
+RUN = 'egress.run(IMAGE, ["sh", "-c", "echo evidence; {then}"], {options})'
+
+
+@pytest.mark.usefixtures("kept_alone")
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (RUN.format(then="false", options="check=True"), "CommandError"),
+        (RUN.format(then="sleep 60", options="timeout=1"), "it has been killed"),
+        (
+            RUN.replace("run", "start").format(
+                then="sleep 60", options="wait=port_open(80), timeout=1"
+            ),
+            "was not ready",
+        ),
+    ],
+    ids=["ended", "timeout", "not-ready"],
+)
+def test_what_a_failed_test_has_run_is_kept_too(
+    pytester: pytest.Pytester,
+    engine_client: docker.DockerClient,
+    bare_image: str,
+    code: str,
+    error: str,
+) -> None:
+    pytester.makeini(INI)
+    pytester.makepyfile(
+        f"""
+        import pathlib
+        from pytest_egress import port_open
+        IMAGE = {bare_image!r}
+        def test_fails(egress):
+            pathlib.Path("session").write_text(egress.session.engine.labels["{SESSION_LABEL}"])
+            {code}
+        """
+    )
+    result = pytester.runpytest_subprocess("--egress-keep", "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    session = (pytester.path / "session").read_text()
+    try:
+        assert error in result.stdout.str()
+        (kept,) = (name for name, _ in listed(engine_client, session) if KEPT in name)
+        container = engine_client.containers.get(kept.strip("/"))
+        assert (container.status, container.logs()) == ("exited", b"evidence\n")
     finally:
         remove_containers(engine_client.api, containers_of(session))

@@ -31,7 +31,8 @@ from pytest_egress import (
     log_line,
     port_open,
 )
-from pytest_egress.containers import Container
+from pytest_egress.archive import read_tar
+from pytest_egress.containers import Container, plan
 from pytest_egress.declarations import REFUSED_OPTIONS
 from pytest_egress.session import Session
 from pytest_egress.sidecar import LINK_FOLDER
@@ -482,6 +483,53 @@ def test_an_option_of_the_wrong_type_is_refused(
     assert text(caught) == error
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"env": {"A": None}}, "env['A'] is None: leave it out, or write '' for an empty value"),
+        ({"env": {"A": b"x"}}, "env['A'] takes a str, not the bytes b'x'"),
+        ({"timeout": None}, "timeout=None: it takes a number of seconds"),
+    ],
+    ids=["none", "bytes", "timeout"],
+)
+def test_a_value_that_nobody_can_mean_is_refused(
+    egress: Egress, options: dict[str, Any], error: str
+) -> None:
+    for method in (egress.run, egress.start):
+        with pytest.raises(TypeError) as caught:
+            method("never:looked-up", **options)
+        assert text(caught) == error
+
+
+def test_an_option_that_is_refused_may_be_given_unset() -> None:
+    unset = {"environment": {}, "stdin_open": False}
+    checked = plan(
+        "shop",
+        None,
+        env={"N": "1"},
+        files={Path("/x"): "a"},  # type: ignore[dict-item]  # more than is promised
+        input=None,
+        own={},
+        docker_options=unset,
+    )
+    assert (checked.options, checked.env) == ({}, {"N": "1"})
+    assert read_tar(checked.files or b"").keys() == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "error"),
+    [
+        (b"ready", "log_line() takes a regular expression that is a str, not b'ready'"),
+        (re.compile(b"x"), "log_line() takes a regular expression that is a str, not re.compile("),
+        ("*ready", "log_line('*ready'): it is no regular expression (nothing to repeat at"),
+    ],
+    ids=["bytes", "pattern-of-bytes", "malformed"],
+)
+def test_a_line_to_wait_for_is_checked_where_it_is_declared(pattern: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(error)):
+        log_line(pattern)
+
+
 @pytest.mark.parametrize("path", ["relative", "/a/../b", "/"])
 def test_a_path_that_leads_nowhere_is_refused_before_anything_starts(
     egress: Egress, path: str
@@ -496,7 +544,7 @@ def test_a_path_that_leads_nowhere_is_refused_before_anything_starts(
         ("", None, "the image is a name like 'shop:latest', not ''"),
         (None, None, "the image is a name like 'shop:latest', not None"),
         ("shop", 5, "the command is a list of arguments, or a string, not 5"),
-        ("shop", ["a", 5], "the command is a list of arguments, or a string, not ['a', 5]"),
+        ("shop", ["a", 5], "5 in the command ['a', 5] is no str; write '5'"),
     ],
     ids=["empty", "none", "number", "member"],
 )

@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import dns.message
@@ -1523,3 +1524,81 @@ def test_bytes_in_tls_may_need_a_client_certificate_too(stage: Stage, ca: trustm
     client = stage.tls("mqtt.test", context=own_certificate(ca))
     client.settimeout(SECONDS)
     assert client.recv(10) == b"welcome"
+
+
+# Bodies that a generator makes.
+
+
+def test_a_generator_runs_in_its_handlers_context_and_is_counted_after_its_first_piece(
+    stage: Stage,
+) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="lost")
+    variable.set("of the test")
+
+    def handler(request: Request) -> Iterator[bytes]:
+        yield f"{variable.get()}, {route.call_count} calls; ".encode()
+        variable.set("of the first piece")
+        yield variable.get().encode()
+
+    route = stage.https("api.test", handler)
+    assert ask(stage.tls()).body == b"of the test, 0 calls; of the first piece"
+    stage.settle()
+    assert route.call_count == 1
+
+
+def test_what_a_generator_raises_before_its_first_piece_is_a_500(stage: Stage) -> None:
+    def handler(request: Request) -> Iterator[bytes]:
+        assert request.method == "POST"
+        yield b"never"
+
+    stage.https("api.test", handler)
+    reply = ask(stage.tls())
+    assert (reply.status, b"AssertionError" in reply.body) == (500, True)
+    assert isinstance(stage.only(Exchange).error, AssertionError)
+
+
+def test_a_generator_that_yields_nothing_is_an_empty_body(stage: Stage) -> None:
+    stage.https("api.test", lambda request: iter(()))
+    assert ask(stage.tls()).body == b""
+
+
+# What is odd and can be answered.
+
+
+@pytest.mark.parametrize("cut", [0, 9, 14])
+def test_a_target_that_is_not_encoded_counts_as_if_it_were(stage: Stage, cut: int) -> None:
+    stage.https("api.test", b"found", path="/caf%C3%A9", query={"q": "é"})
+    with stage.tls() as sock:
+        request = "GET /café?q=é HTTP/1.1\r\nHost: api.test\r\n\r\n".encode()
+        sock.sendall(request[:cut])
+        assert ask(sock, request[cut:]).body == b"found"
+    assert stage.only(Exchange).request.url == "https://api.test/caf%C3%A9?q=%C3%A9"
+
+
+class Unsayable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [ValueError("half \ud83d"), Unsayable()], ids=["text", "str"])
+def test_an_exception_that_cannot_be_said_is_the_handlers_all_the_same(
+    stage: Stage, error: Exception
+) -> None:
+    def handler(request: Request) -> None:
+        raise error
+
+    stage.https("api.test", handler)
+    assert ask(stage.tls()).status == 500
+    assert stage.only(Exchange).error is error
+    assert not stage.window.complaints
+
+
+def test_a_port_and_a_body_beyond_all_reason_are_a_requests_own(stage: Stage) -> None:
+    stage.https("api.test", json=[])
+    body = b"[" * 60_000
+    head = b"POST / HTTP/1.1\r\nHost: api.test:" + b"7" * 5000 + b"\r\n"
+    with stage.tls() as sock:
+        reply = ask(sock, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert reply.status in (421, 502)
+    assert stage.only(Exchange).outcome == "unrouted"
+    assert not stage.window.complaints

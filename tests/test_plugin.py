@@ -1541,3 +1541,67 @@ def test_a(egress):
     child.sendline("c")
     child.expect("1 passed")
     child.wait()
+
+
+# What comes late, and what cannot be changed.
+
+
+@pytest.mark.parametrize(
+    ("marker", "error"),
+    [
+        ("unrouted='blok'", "unrouted='blok': it takes 'fail', 'block' or 'passthrough'"),
+        ("'block'", "'block' needs a name; it takes the keywords *"),
+        ("timout=3", "it does not take timout=; it takes the keywords *"),
+    ],
+)
+def test_a_malformed_marker_that_a_plugin_adds_fails_its_test_alone(
+    pytester: pytest.Pytester, run: Run, marker: str, error: str
+) -> None:
+    pytester.makeconftest(f"""
+        import pytest
+        def pytest_collection_modifyitems(items):
+            items[0].add_marker(pytest.mark.egress({marker}))
+    """)
+    result = run("""
+def test_a(egress): pass
+def test_b(egress): pass
+""")
+    result.assert_outcomes(errors=1, passed=1)
+    lines_of(result, f"*@pytest.mark.egress: {error}")
+
+
+def test_exceptions_that_are_frozen_are_a_cause_and_have_one(run: Run) -> None:
+    result = run("""
+import dataclasses
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    text: str
+def test_a(egress):
+    def handler(request): raise Frozen("of the handler")
+    egress.intercept_https("a.test", handler)
+    traffic(egress, "https://a.test/")
+def test_b(egress):
+    def handler(request): raise Frozen("of the handler")
+    egress.intercept_https("a.test", handler)
+    traffic(egress, "https://a.test/")
+    raise Frozen("the test's own")
+def test_c(egress): pass
+""")
+    result.assert_outcomes(failed=2, passed=1)
+    lines_of(result, "*HandlerError: *raised Frozen: of the handler*")
+    lines_of(result, "*of the handler*", "*direct cause*", "*the test's own*")
+
+
+def test_a_handler_that_hangs_is_told_of_beside_the_tests_own_failure(run: Run) -> None:
+    result = run("""
+@pytest.mark.egress(timeout=0.1)
+def test_a(egress):
+    def handler(request): threading.Event().wait(20)
+    egress.intercept_https("a.test", handler)
+    behind(egress, "https://a.test/")
+    with egress.session.ledger.changed:
+        egress.session.ledger.changed.wait_for(lambda: egress.session.ledger.window.entries)
+    assert False, "own"
+""")
+    result.assert_outcomes(failed=1)
+    lines_of(result, '*the handler of intercept_https("a.test")*still ran 0.1 s after the test*')

@@ -9,6 +9,7 @@ import pytest
 from pytest_egress.address import parse_address
 from pytest_egress.declarations import declare
 from pytest_egress.exchange import (
+    UNREADABLE,
     DnsQuery,
     Entry,
     Exchange,
@@ -21,6 +22,7 @@ from pytest_egress.exchange import (
 )
 from pytest_egress.report import (
     SHOWN_ENTRIES,
+    attempt_lines,
     fold,
     ledger_lines,
     outcome_text,
@@ -203,3 +205,8 @@ def test_a_long_timeline_keeps_its_beginning_and_its_end() -> None:
 )
 def test_a_line_of_the_timeline_says_what_became_of_it(entry: Entry, text: str) -> None:
     assert outcome_text(entry) == text
+
+
+def test_what_cannot_be_read_as_http_gets_no_advice() -> None:
+    assert "to answer it" in "".join(attempt_lines(tcp(), 1))
+    assert "to answer it" not in "".join(attempt_lines(tcp(note=f"{UNREADABLE}: a line"), 1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -649,3 +651,31 @@ def test_a_route_shows_its_declaration_and_calls(routes: Routes) -> None:
     assert str(route) == text
     assert repr(route) == f"<Route {text}, 1 calls>"
     assert isinstance(route.matcher.headers, Mapping)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"query": {"id": uuid.UUID(int=7)}}, "query['id'] takes a str, which it is on the wire"),
+        ({"headers": {"user-agent": re.compile("curl.*")}}, "headers['user-agent'] takes a str"),
+        ({"headers": {b"user-agent": "x"}}, "headers= takes names that are str, not b'user-agent'"),
+        ({"method": ""}, "method='' can never match: leave it out, or name one"),
+        ({"path": "/x#y"}, "path='/x#y' can never match: a path is without host and query (a fr"),
+        ({"match": lambda: True}, "match= takes a function of the request, not <function"),
+    ],
+    ids=["uuid", "pattern", "bytes", "method", "fragment", "match"],
+)
+def test_what_can_never_match_is_refused(options: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(error)):
+        declare("intercept_https", "a.test", **options)
+
+
+def test_what_equals_a_text_by_an_equality_of_its_own_may_be_a_matcher() -> None:
+    declare("intercept_https", "a.test", headers={"user-agent": ANY})
+
+
+@pytest.mark.parametrize("timeout", [None, "5", -1, float("inf"), float("nan"), True])
+def test_what_is_no_time_to_wait_is_refused(timeout: Any) -> None:
+    route = Routes().https()
+    with pytest.raises(TypeError, match=r"timeout=\S+: it takes a number of seconds"):
+        route.wait_for_call(timeout=timeout)
