@@ -36,6 +36,9 @@ PEEK: Final = int(socket.MSG_PEEK)
 CLIENT_SPEAKS_FIRST: Final = (*HTTP, *TLS)  # kinds of routes
 
 
+Claim = tuple[Route[Any] | None, str]
+
+
 class Connection(threading.Thread):
     """One connection of a target, from its first byte to its last.
 
@@ -78,7 +81,7 @@ class Connection(threading.Thread):
         self.sni: str | None = None
         self.hello: ClientHello | None = None
         self.tls: TlsInfo | None = None
-        self.claim: tuple[Route[Any] | None, str] | None = None
+        self.claim: Claim | None = None
         self.activity = Activity(cut=self.cut)
         self._serve = serve
         self._others: set[socket.socket] = set()
@@ -140,7 +143,11 @@ class Connection(threading.Thread):
         """
         tls = upstream.secure(upstream_socket, host, self.hub.upstream_tls)
         self.adopt(tls)
-        upstream.shake_hands(tls, host)
+        try:
+            upstream.shake_hands(tls, host)
+        except BaseException:
+            self.release(tls)
+            raise
         return tls
 
     def twin(self) -> socket.socket:
@@ -160,8 +167,8 @@ class Connection(threading.Thread):
         Args:
             host: What the route was found for.
         """
-        self.claim = route, host
-        if not holds(self.site.place(), self, self.ledger.window is None):
+        claim = self.claim = route, host
+        if not holds(self.site.place(), self, claim, self.ledger.window is None):
             self.cut()
 
     def upstream_host(self, route: Route[Any] | None, host: str) -> str:
@@ -302,15 +309,17 @@ class Connection(threading.Thread):
                 pass
 
 
-def holds(place: Place, connection: Connection, between: bool, test_over: bool = False) -> bool:
+def holds(
+    place: Place, connection: Connection, claim: Claim, between: bool, test_over: bool = False
+) -> bool:
     """Whether what lets a connection live is still there, and still comes first.
 
     Args:
+        claim: The route that does, or none, and the host.
         between: Whether no test runs: then routes are only gone that have been removed or have ended.
         test_over: Whether what a test let through has ended.
     """
-    assert connection.claim is not None
-    route, host = connection.claim
+    route, host = claim
     if test_over and (route is None or route.scope == "test"):
         return False
     if route is None:

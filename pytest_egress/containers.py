@@ -38,7 +38,7 @@ from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineErro
 from pytest_egress.failures import engine_errors, explanation
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
-from pytest_egress.ledger import DRAIN_SECONDS
+from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
 from pytest_egress.relay import shut
 from pytest_egress.roots import Roots
 from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way
@@ -416,7 +416,7 @@ class Container:
         Raises:
             OSError: Nothing listens there.
         """
-        return self.gateway.link.connect(port, timeout)
+        return self.gateway.link.connect(check_port(port), timeout)
 
     def address(self, port: int) -> tuple[str, int]:
         """Host and port, in the test process, that lead to a port of the container."""
@@ -527,7 +527,7 @@ class Container:
             self._check_engine()
         done = "killed" if self._host.keep else "removed"
         text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
-        logs = self._finish()
+        logs = self.finish()
         raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
 
     def _paused(self) -> str:
@@ -578,9 +578,20 @@ class Container:
 
     def stop(self) -> None:
         """Remove it and its sidecar at once. What it attempted stays in the ledger; calling it again does nothing."""
-        self._finish()
+        if not self.gateway.stopping:
+            self._gather()
+        self.finish()
 
-    def _finish(self) -> str:
+    def _gather(self) -> None:
+        """Have what it has begun just now recorded as it is."""
+        self.settle()
+        busy = self.gateway.busy()
+        for connection in busy:
+            connection.cut()
+        self._host.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
+
+    def finish(self) -> str:
+        """Remove it, or where it may be kept, end it; its logs."""
         logs = self.log_tail()
         if self._host.keep:  # until its test is known to have passed
             with contextlib.suppress(*NO_LOG):

@@ -349,7 +349,7 @@ class Egress:
         return container
 
     def _discard(self, container: Container) -> None:
-        container.stop()
+        container.finish()
         if not self.session.keep:
             self.containers.remove(container)
 

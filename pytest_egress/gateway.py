@@ -114,6 +114,11 @@ class Gateway(Hub):
                     poller.register(sock, select.POLLIN)
             return bool(poller.poll(0))
 
+    def busy(self) -> list[Connection]:
+        """The connections on which something has begun and not ended, but for those that something lets live."""
+        with self.lock:
+            return [c for c in self.connections if c.idle_since is None and c.claim is None]
+
     def revise(self, *, test_over: bool = False) -> list[Connection]:
         """Cut what is not read as requests and would not be let through any more: a route has come, gone or ended.
 
@@ -125,8 +130,8 @@ class Gateway(Hub):
         """
         place, between = self.site.place(), self.ledger.window is None
         with self.lock:
-            claimed = [c for c in self.connections if c.claim is not None]
-        over = [c for c in claimed if not holds(place, c, between, test_over)]
+            claimed = [(c, claim) for c in self.connections if (claim := c.claim) is not None]
+        over = [c for c, claim in claimed if not holds(place, c, claim, between, test_over)]
         for connection in over:
             connection.cut()
         return over

@@ -65,8 +65,9 @@ class Ingress:
 
         thread = threading.Thread(target=run, name=f"egress ingress {self.address[1]}", daemon=True)
         with self._lock:
-            self._threads.add(thread)
-        thread.start()
+            if not self._stopping:
+                thread.start()
+                self._threads.add(thread)
 
     def _accept(self) -> None:
         while True:
@@ -77,7 +78,10 @@ class Ingress:
                     return
                 time.sleep(RETRY_SECONDS)  # no descriptor is free, as a rule; the backlog waits
                 continue
-            self._spawn(self._serve, client)
+            try:
+                self._spawn(self._serve, client)
+            except RuntimeError:  # no thread is to be had (pids limit)
+                client.close()
 
     def _serve(self, client: socket.socket) -> None:
         """Connect, then copy both ways; a closed port looks closed, late by one accept."""

@@ -22,6 +22,7 @@ NamePolicy = Literal["synthetic", "strict"]
 NAME_POLICIES: tuple[NamePolicy, ...] = ("synthetic", "strict")
 
 DRAIN_SECONDS: Final = 5.0  # for what has begun when a container, or a test, ends
+CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
 MAX_ENTRIES: Final = 100_000
 """Of a window, and of the calls in it: up to a gigabyte, where each is a request by a connection of its own."""
 

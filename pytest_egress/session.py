@@ -9,14 +9,14 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_egress.authority import Authority, see_real_dates
 from pytest_egress.connection import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
-from pytest_egress.ledger import DRAIN_SECONDS, Activity, Ledger, Place, Window
+from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window
 from pytest_egress.once import once_property
 from pytest_egress.report import fold, outcome_text, route_line
 from pytest_egress.routing import RouteTable
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from pytest_egress.roots import Roots
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
-CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
 
 
 def default_client(address: str | None = None) -> docker.DockerClient:

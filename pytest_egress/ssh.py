@@ -10,6 +10,7 @@ import contextlib
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 SSH: Final = ("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30")
 END_SECONDS: Final = 5.0  # for a program that was told to end
 BACKLOG: Final = 128
+RETRY_SECONDS: Final = 0.1  # where no connection can be accepted
 
 
 class Bridge:
@@ -45,8 +47,17 @@ class Bridge:
         self.path: Final = f"{self._folder.path}/engine"
         self._words: Final = Path(self._folder.path, "stderr")
         self._programs: list[subprocess.Popen[bytes]] = []
+        self._closing = False
         self._listener = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(self.path)
+        try:
+            self._listener.bind(self.path)
+        except OSError as error:
+            self._listener.close()
+            self._folder.remove()
+            raise EngineError(
+                f"no socket can be had at {self.path!r}: {error}\n"
+                "Where its path is too long, let TMPDIR name a folder whose path is shorter."
+            ) from None
         self._listener.listen(BACKLOG)
         self._thread = threading.Thread(target=self._serve, name="egress ssh", daemon=True)
         self._thread.start()
@@ -59,6 +70,7 @@ class Bridge:
 
     def close(self) -> None:
         """End every connection; again is harmless."""
+        self._closing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
@@ -75,7 +87,10 @@ class Bridge:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                return
+                if self._closing:
+                    return
+                time.sleep(RETRY_SECONDS)  # no descriptor is free, as a rule
+                continue
             with connection, contextlib.suppress(OSError):  # no ssh: the connection just ends
                 self._dial(connection)
             self._programs = [each for each in self._programs if each.poll() is None]

@@ -229,6 +229,7 @@ class StreamLink:
         self._flushes: dict[int, Flush] = {}  # by stream, until its FIN
         self._marks: dict[int, Flush] = {}  # likewise, until its datagram
         self._pinged, self._answered = monotonic(), True
+        self._heard = self._pinged
         self._over = self._closed = self._ended = False
         self._deadline: float | None = None
         self.reason = "it has ended"
@@ -309,15 +310,18 @@ class StreamLink:
         opened: Future[None] = Future()
         try:
             self._command(lambda: self._dial(port, theirs, opened))
-            opened.result(timeout)
-        except FutureTimeoutError:
-            with contextlib.suppress(OSError):
-                self._command(lambda: self._give_up(opened))
-            ours.close()
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
         except BaseException:
             ours.close()
             theirs.close()
+            raise
+        try:  # from here on the other end is the link's thread's to close
+            opened.result(timeout)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self._command(lambda: self._give_up(opened))
+            ours.close()
+            if isinstance(error, FutureTimeoutError) and not opened.done():
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
             raise
         return ours
 
@@ -372,10 +376,8 @@ class StreamLink:
         self._pump.refresh()
         self._interests.want(self._wire.fileno(), READABLE | (WRITABLE if more else 0))
         ready = self._interests.wait(GOODBYE_SECONDS if self._deadline else PING_SECONDS)
-        heard = False
         for descriptor, events in ready:
             if descriptor == self._wire.fileno():
-                heard = True
                 self._hear()
             elif descriptor == self._wake.fileno():
                 self._obey()
@@ -383,7 +385,7 @@ class StreamLink:
                 self._serve(mailbox, events)
             else:
                 self._pump.ready(descriptor, events)
-        self._beat(heard)
+        self._beat()
 
     def _send(self) -> bool:
         """Write what can be written at once; whether more is left."""
@@ -397,7 +399,7 @@ class StreamLink:
         self._unsent = self._mux.take()
         return bool(self._unsent)
 
-    def _beat(self, heard: bool) -> None:
+    def _beat(self) -> None:
         """Ask whether the sidecar lives; its silence counts only where this process was awake to hear it."""
         now = monotonic()
         if self._deadline is not None:
@@ -406,12 +408,13 @@ class StreamLink:
             if now - self._pinged >= PING_SECONDS:
                 self._pinged, self._answered = now, False
                 self._mux.ping()
-        elif not heard and now - self._pinged >= SILENT_SECONDS:
+        elif now - max(self._pinged, self._heard) >= SILENT_SECONDS:
             self.reason = f"it has not answered for {SILENT_SECONDS:g} s"
             self._over = True
 
     def _hear(self) -> None:
         data = self._wire.read()
+        self._heard = monotonic()
         if data is None:
             self._over = True
             return
@@ -493,7 +496,7 @@ class StreamLink:
         if events & READABLE:
             with contextlib.suppress(BlockingIOError):
                 while answer := mailbox.writer.recv(_DATAGRAM + CLIENT.size):
-                    if self._deadline is None and len(answer) <= MAX_PAYLOAD:
+                    if self._deadline is None and not self._over and len(answer) <= MAX_PAYLOAD:
                         self._mux.datagram(DNS, answer)
 
     # What other threads want.

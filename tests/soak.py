@@ -278,7 +278,8 @@ def judge_end(run: Run) -> list[str]:
         return ["the run did not go on to its end"]
     output = run.output()
     problems = [] if code in (0, 1) else [f"pytest exited with code {code}"]
-    if " passed" not in output.splitlines()[-1]:
+    all_lost = "its sidecar was lost" in output  # that of the container which all share
+    if " passed" not in output.splitlines()[-1] and not all_lost:
         problems.append("no test passed")
     if "INTERNALERROR" in output:
         problems.append("pytest broke")

@@ -126,6 +126,16 @@ class Pump:
             self._read(outlet, broken=bool(events & BROKEN))
         return True
 
+    def end_oldest(self) -> None:
+        """Reset the socket that has left its end open longest after the peer has ended, where there is one.
+
+        The kernel does so to those that no process holds (tcp_fin_timeout, tcp(7)).
+        """
+        for outlet in self._by_stream.values():
+            if outlet.shut:
+                self._give_up(outlet)
+                return
+
     def refresh(self) -> None:
         """Read again where there is room again; after the mux has given what it sends."""
         for stream in self._mux.drained():

@@ -44,6 +44,7 @@ FRAMES = "frames"
 BATCH = 64
 """Datagrams, or connections, of one socket before it is another's turn."""
 
+_ALL_STREAMS = 1 << 30  # more than there ever are
 _CHUNK = 1 << 18
 _DATAGRAM = 1 << 16
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN)
@@ -141,7 +142,7 @@ class Agent:
         self._dials: dict[int, Dial] = {}  # by descriptor
         self._dialling: dict[int, Dial] = {}  # by stream
         self._flushes: list[int] = []
-        self._crowd: int | None = None  # streams when connections were last left in the backlog
+        self._crowd: int | None = None  # while connections are left in the backlog
         self._silent_seconds, self._heard = silent_seconds, monotonic()
         self._ended = False
 
@@ -252,7 +253,7 @@ class Agent:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._stop_accepting()  # until a stream has ended
+                    self._stop_accepting(max(len(self._pump), 1))  # until a stream has ended
                 if error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
                     raise CaptureError(f"Something closed {LISTENER}.") from None
                 return
@@ -263,14 +264,16 @@ class Agent:
     def _accept_or_not(self) -> None:
         """Leave connections in the backlog while no stream, or no descriptor, is to be had for them."""
         if not self._mux.openable:
-            self._stop_accepting()
+            self._pump.end_oldest()
+            self._stop_accepting(_ALL_STREAMS)
         elif self._crowd is not None and len(self._pump) < self._crowd:
             self._crowd = None
             self._want_connections(READABLE)
 
-    def _stop_accepting(self) -> None:
+    def _stop_accepting(self, crowd: int) -> None:
+        """Accept nothing until fewer streams than these are open, and one can be opened."""
         if self._crowd is None:
-            self._crowd = max(len(self._pump), 1)
+            self._crowd = crowd
             self._want_connections(0)
 
     def _want_connections(self, events: int) -> None:
@@ -289,7 +292,11 @@ class Agent:
         """Try the next address; refuse, as the first one did, where none is left."""
         while dial.addresses:
             family, address = dial.addresses.pop(0)
-            dial.sock = _socket.socket(family, _socket.SOCK_STREAM)
+            try:
+                dial.sock = _socket.socket(family, _socket.SOCK_STREAM)
+            except OSError as error:  # no descriptor is free
+                dial.failure = dial.failure or error.errno or errno.EMFILE
+                break
             dial.sock.setblocking(False)
             number = dial.sock.connect_ex((address, dial.port))
             if number in _IN_PROGRESS:
