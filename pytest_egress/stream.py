@@ -26,7 +26,6 @@ from pytest_egress.agent.mux import (
     HOST,
     MAX_PAYLOAD,
     MONITORS,
-    PACKETS,
     Bye,
     ByeAcknowledged,
     Datagram,
@@ -63,7 +62,7 @@ MONITORED: Final = (netlink.NETFILTER, netlink.ROUTE)
 """The families of the agent's monitors, in their order."""
 
 _DATAGRAM: Final = 1 << 16
-_MAX_WAITING: Final = 1 << 16  # datagrams of a channel that its reader is behind
+_MAX_WAITING: Final = 4 << 20  # bytes of a channel that its reader is behind
 
 
 class Accepted(Socket):
@@ -141,18 +140,37 @@ class Mailbox:
         reader: What the gateway reads from.
         writer: Its other end.
         interests: Where the writer is waited for.
+        lost: Called for each datagram for which there is no room here either; else its reader is told.
     """
 
-    def __init__(self, reader: socket.socket, writer: socket.socket, interests: Interests) -> None:
+    def __init__(
+        self,
+        reader: socket.socket,
+        writer: socket.socket,
+        interests: Interests,
+        lost: Callable[[], None] | None = None,
+    ) -> None:
         self.reader, self.writer, self._interests = reader, writer, interests
-        self._queue: deque[bytes | Callable[[], None]] = deque(maxlen=_MAX_WAITING)
+        self._lost = lost or self.tell_of_loss
+        self._queue: deque[bytes | Callable[[], None]] = deque()
+        self._waiting = 0  # bytes
         writer.setblocking(False)
         interests.want(writer.fileno(), READABLE)
 
     def put(self, item: bytes | Callable[[], None]) -> None:
         """Hand on a datagram, or call what is to be called once all that came before has been handed on."""
+        if isinstance(item, bytes):
+            if self._waiting + len(item) > _MAX_WAITING:
+                self._lost()
+                return
+            self._waiting += len(item)
         self._queue.append(item)
         self.drain()
+
+    def tell_of_loss(self) -> None:
+        """Hand on that something was lost, as an empty datagram; once is enough where it waits."""
+        if not self._queue or self._queue[-1] != b"":
+            self.put(b"")
 
     def drain(self) -> None:
         """Hand on what there is room for."""
@@ -167,7 +185,9 @@ class Mailbox:
                     break
                 except OSError:
                     self._queue.clear()  # nobody reads it any more
+                    self._waiting = 0
                     break
+                self._waiting -= len(item)
             self._queue.popleft()
         self._interests.want(self.writer.fileno(), READABLE | (WRITABLE if self._queue else 0))
 
@@ -241,8 +261,8 @@ class StreamLink:
         self.tcp = (self._listener,)
         self.channel, self._end = sockets.pair()
         self._waker, self._wake = sockets.pair()
-        self._names = self._mailbox(NameSocket)
         self._packets = self._mailbox(Socket)
+        self._names = self._mailbox(NameSocket, lost=self._packets.tell_of_loss)
         self._monitors = [self._mailbox(Socket, family) for family in MONITORED]
         self.dns, self.packets = (self._names.reader,), self._packets.reader
         self.monitors = tuple(mailbox.reader for mailbox in self._monitors)
@@ -251,10 +271,15 @@ class StreamLink:
         self._wake.setblocking(False)
         self._interests.want(self._wake.fileno(), READABLE)
 
-    def _mailbox(self, kind: type[socket.socket], protocol: int = 0) -> Mailbox:
+    def _mailbox(
+        self,
+        kind: type[socket.socket],
+        protocol: int = 0,
+        lost: Callable[[], None] | None = None,
+    ) -> Mailbox:
         reader, writer = sockets.pair(socket.SOCK_DGRAM)
         typed = kind(socket.AF_UNIX, socket.SOCK_DGRAM, protocol, fileno=reader.detach())
-        return Mailbox(typed, writer, self._interests)
+        return Mailbox(typed, writer, self._interests, lost)
 
     def start(self, seconds: float) -> None:
         """Wait until the namespace captures; to be called once, when the sidecar has been started.
@@ -442,7 +467,7 @@ class StreamLink:
             sock = self._listener.dial(dialled, client)
         except OSError as error:
             self._mux.refuse(event.stream, error.errno or 0, str(error))
-            self._packets.put(b"")
+            self._packets.tell_of_loss()
             return
         self._mux.accept(event.stream)
         self._pump.add(event.stream, sock)
@@ -481,8 +506,8 @@ class StreamLink:
         if event.channel == MONITORS:
             for mailbox in self._monitors:
                 mailbox.put(b"")
-        elif event.channel == PACKETS:
-            self._packets.put(b"")
+        else:
+            self._packets.tell_of_loss()  # of queries too
 
     def _on_pong(self, _: Pong) -> None:
         self._answered = True

@@ -747,3 +747,29 @@ def test_output_that_the_engine_may_have_lost_is_told(
     silent, loud = egress.run(bare_image, ["true"]), egress.run(bare_image, ["echo", "x"])
     text = "it ended before the engine had noted its start: on a busy machine Docker may lose such output"
     assert (silent.note, loud.note) == (text if told else "", "" if loud.stdout else silent.note)
+
+
+# What is under way when a container is stopped.
+
+
+@pytest.mark.egress(unrouted="block")
+def test_what_a_container_has_begun_when_it_is_stopped_is_in_the_ledger(
+    egress: Egress, clients_image: str
+) -> None:
+    half = "POST / HTTP/1.1\\r\\nHost: api.test\\r\\nContent-Length: 9\\r\\n\\r\\nhalf"
+    script = f'exec 3<>/dev/tcp/api.test/80; printf "{half}" >&3; echo sent; sleep 600'
+    container = egress.start(clients_image, ["bash", "-c", script], wait=log_line("sent"))
+    container.stop()
+    (exchange,) = egress.exchanges
+    assert (exchange.request.method, exchange.request.content) == ("POST", b"half")
+
+
+@pytest.mark.parametrize("port", ["5432", None, 70000, 0])
+def test_what_is_no_port_is_refused_and_harms_nothing(
+    egress: Egress, bare_image: str, port: Any
+) -> None:
+    container = egress.start(bare_image, ["sleep", "600"])
+    with pytest.raises(ValueError, match="is no port; it takes an int from 1 to 65535"):
+        container.connect(port)
+    with pytest.raises(OSError, match=r".+"):
+        container.connect(9)

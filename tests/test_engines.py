@@ -564,3 +564,16 @@ def test_an_engine_behind_a_proxy_that_drops_headers_is_known_too(
     monkeypatch.setattr(endpoint, "said_by", lambda api: {"Server": "nginx"})
     with contextlib.closing(endpoint.make_client()) as client:
         assert (endpoint.identify(client), client.api.api_version) == known
+
+
+def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(
+        EngineError, match=r"AF_UNIX path too long\nWhere its path is too long, let T"
+    ):
+        make_client("ssh://nobody@engine.test")
+    assert list(folder.iterdir()) == []

@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -457,6 +458,79 @@ def test_connections_wait_in_the_backlog_until_a_stream_is_to_be_had(
         for sock in pair:
             sock.close()
     scene.close()
+
+
+@pytest.mark.parametrize("channel", ["dns", "packets"])
+def test_what_is_not_read_is_bounded_by_bytes_and_its_loss_is_told(
+    scene: Scene, channel: str
+) -> None:
+    mailbox = scene.link._names if channel == "dns" else scene.link._packets
+
+    def fill() -> None:
+        for _ in range(2 * module._MAX_WAITING // 60_000):
+            mailbox.put(bytes(60_000))
+        done.set()
+
+    done = threading.Event()
+    scene.link._command(fill)
+    assert done.wait(SECONDS)
+    assert mailbox._waiting <= module._MAX_WAITING
+    scene.link.packets.settimeout(SECONDS)
+    while scene.link.packets.recv(1 << 16):
+        pass  # until one is empty
+
+
+def test_clients_that_never_close_use_up_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_egress.agent.mux.MAX_STREAMS", 3)
+    scene, clients = Scene(), []
+    for number in range(9):
+        client = socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS)
+        client.sendall(b"%d" % number)
+        clients.append(client)
+        with accepted(scene.link) as ours:
+            assert ours.recv(9) == b"%d" % number
+    for client in clients:
+        client.close()
+    scene.close()
+
+
+def test_accepting_goes_on_as_soon_as_a_stream_is_to_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pytest_egress.agent.mux.MAX_STREAMS", 4)
+    scene = Scene()
+    pairs = [scene.dial() for _ in range(4)]
+    for client, ours in pairs[2:]:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        ours.close()
+    pairs[2:] = [scene.dial()]
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+    scene.close()
+
+
+def test_a_connection_to_the_target_that_is_given_up_by_an_interrupt_leaves_the_link(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            super().result(timeout)
+            raise KeyboardInterrupt
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with monkeypatch.context() as patch:
+            patch.setattr("pytest_egress.stream.Future", Interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                scene.link.connect(port, SECONDS)
+        inside, _ = server.accept()
+        with inside:
+            inside.sendall(b"too late")
+        with scene.link.connect(port, SECONDS) as ours, server.accept()[0] as again:
+            again.sendall(b"in time")
+            assert ours.recv(9) == b"in time"
 
 
 def test_a_connection_that_cannot_be_taken_is_reset(
