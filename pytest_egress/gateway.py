@@ -56,6 +56,7 @@ class Gateway(Hub):
 
     def __init__(self, link: Link, site: Site, authority: Authority, ledger: Ledger) -> None:
         super().__init__(link, site, authority, ledger)
+        self._left_waiting = False  # by the last try, for want of a descriptor
         self._cap = min(MAX_CONNECTIONS, free_descriptors() // DESCRIPTORS_EACH)
         self._next_packet = 0
         self._flushes: list[threading.Event] = []
@@ -91,15 +92,21 @@ class Gateway(Hub):
     def turn_away(self) -> None:
         """Reset and count the connections that wait at the cap, where nobody takes them up."""
         with self.lock:
-            if len(self.connections) < self._cap:
+            if len(self.connections) < self._cap and not self._left_waiting:
                 return
         waited = 0
         for listener in self.link.tcp:
-            with contextlib.suppress(OSError):
+            try:
                 for _ in range(BACKLOG):
                     sock, _client = listener.accept()
                     reset(sock)
                     waited += 1
+            except OSError as error:  # none is left, as a rule
+                if error.errno in NO_ROOM:
+                    self.complain(
+                        f"connections were left waiting that nobody counted ({error}); "
+                        "`ulimit -n` gives this process more descriptors"
+                    )
         self.ledger.miss(self.site.place().window, waited)
 
     def unread(self) -> bool:
@@ -243,11 +250,13 @@ class Gateway(Hub):
             sock, client = listener.accept()
         except OSError as error:  # as a rule the client has gone
             if error.errno in NO_ROOM:
+                self._left_waiting = True
                 self._make_room()
             elif error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
                 self._poller.unregister(listener)
                 self.complain(f"something closed {LISTENER}")
             return
+        self._left_waiting = False
         sock.setblocking(True)
         sock.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1

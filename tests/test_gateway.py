@@ -1303,6 +1303,29 @@ def test_while_the_cap_is_held_names_resolve_and_the_next_waits(
         assert end_of(waiting) == "reset"
 
 
+def test_what_waits_for_want_of_a_descriptor_is_told_at_the_end_of_its_test(
+    ca: trustme.CA,
+) -> None:
+    tried = threading.Event()
+
+    class Listener(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            tried.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    link = LoopbackLink()
+    link.tcp = tuple(Listener(fileno=sock.detach()) for sock in link.tcp)
+    stage = Stage(ca, link)
+    with stage.open:
+        stage.gateway.start()
+        stage.dial()
+        assert tried.wait(SECONDS)
+        stage.gateway.turn_away()
+        (complaint,) = stage.window.complaints
+        assert "connections were left waiting that nobody counted ([Errno 24]" in complaint
+        assert "`ulimit -n`" in complaint
+
+
 def test_without_a_free_descriptor_an_idle_connection_gives_way(ca: trustme.CA) -> None:
     gateways: list[Gateway] = []
 
