@@ -145,6 +145,8 @@ def plan(
                 f"there is no option {name}=; besides their own, run() and start() take those of "
                 "docker-py's containers.create()"
             )
+    # One that is refused and not set, as stdin_open=False, does no harm, and says nothing.
+    harmless = {n: value for n, value in docker_options.items() if n not in REFUSED_OPTIONS}
     members = {os.fspath(path): file_of(path, content) for path, content in (files or {}).items()}
     return Plan(
         image=image,
@@ -152,11 +154,7 @@ def plan(
         env={name: str(value) for name, value in (env or {}).items()},
         files=build_tar(members) if members else None,
         input=input.encode() if isinstance(input, str) else input,
-        options={
-            name: value
-            for name, value in {**docker_options, **own}.items()
-            if value is not None and name not in REFUSED_OPTIONS  # what is not set does no harm
-        },
+        options={name: value for name, value in {**harmless, **own}.items() if value is not None},
     )
 
 
