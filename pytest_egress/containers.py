@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import secrets
 import shutil
 import socket
 import tempfile
@@ -41,7 +40,7 @@ from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
 from pytest_egress.relay import shut
 from pytest_egress.roots import Roots
-from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way
+from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way, made_up_hostname
 from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:
@@ -212,7 +211,7 @@ class Container:
         self._directory = trust.DIRECTORY
         self.hints: list[str] = []
         self.loss = ""
-        self._hostname: Final = plan.options.get("hostname") or secrets.token_hex(6)
+        self._hostname: Final = plan.options.get("hostname") or made_up_hostname()
         self.hosts: Final = hosts_of({**plan.options, "hostname": self._hostname})
         self._docker: DockerContainer
         self.gateway: Gateway

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -176,6 +177,12 @@ def test_an_engine_that_refuses_sysctls_gets_none(
     with captured_namespace(engine_client) as (sidecar, link):
         assert not engine_client.api.inspect_container(sidecar.id)["HostConfig"].get("Sysctls")
         assert len(link.tcp) >= 1
+
+
+def test_a_host_name_that_is_made_up_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = iter(["123456789012", "000000000000", "12345678901a"])
+    monkeypatch.setattr(secrets, "token_hex", lambda size: next(names))
+    assert module.made_up_hostname() == "12345678901a"
 
 
 # ------------------------------------------------------------------ what can go wrong
