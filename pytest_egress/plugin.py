@@ -332,6 +332,12 @@ def check_marker(marker: pytest.Mark) -> None:
     from pytest_egress.declarations import check_declaration
 
     check_declaration(ROUTE_MARKERS.get(marker.name, "container"), marker.args, marker.kwargs)
+    if marker.name == "egress_container":
+        from pytest_egress.clock import check_seconds
+        from pytest_egress.waiting import strategies
+
+        strategies(marker.kwargs.get("wait"))
+        check_seconds(marker.kwargs.get("timeout", 0))
 
 
 def malformed(item: pytest.Item, problem: str) -> Malformed:

@@ -997,6 +997,9 @@ def test_beside_a_malformed_marker_a_named_test_runs(run: Run) -> None:
         ("egress_dns('a.test', 1)", "*1 is no answer of DNS: it takes an IP address, a list *"),
         ("egress_container()", "*image*"),
         ("egress_container('shop', network='host')", "*network='host' is refused*"),
+        ("egress_container('shop', wait=8080)", "*wait= takes port_open(port), *, not 8080"),
+        ("egress_container('shop', timeout=None)", "*timeout=None: it takes a number of seconds"),
+        ("egress_container('shop', env={'A': None})", "*env?'A'? is None: leave it out, *"),
         ("egress('block')", "*'block' needs a name; it takes the keywords unrouted, *"),
         (
             "egress(unrouted='ignore')",
