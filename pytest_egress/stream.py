@@ -393,6 +393,7 @@ class StreamLink:
                 self._hello.set_exception(LinkError(f"The sidecar runs no agent of ours: {error}"))
         except OSError as error:
             self.reason = f"its link broke off: {error}"
+            self._hear_last()
         finally:
             self._end_all()
 
@@ -445,6 +446,14 @@ class StreamLink:
             return
         for event in self._mux.receive(data):
             self._happened(event)
+
+    def _hear_last(self) -> None:
+        """Hear why the sidecar ended, where that came before its link broke off."""
+        with contextlib.suppress(OSError, ProtocolError):
+            while data := self._wire.read():
+                for event in self._mux.receive(data):
+                    if isinstance(event, Failed):
+                        self._on_failed(event)
 
     def _happened(self, event: Event) -> None:
         if self._pump.take(event):
