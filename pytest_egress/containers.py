@@ -488,8 +488,7 @@ class Container:
         code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
         self.settle()
-        window = self.start_window or self._host.ledger.window
-        seconds = window.drain_seconds if window else DRAIN_SECONDS
+        seconds = self.place().window.drain_seconds
         self._host.ledger.wait_for(lambda: not self.gateway.connections, seconds)
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)

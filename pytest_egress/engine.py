@@ -28,7 +28,7 @@ from pytest_egress.leftovers import (
     SESSION_LABEL,
     is_gone,
     remove_container,
-    remove_containers,
+    remove_labelled,
     remove_orphans,
 )
 from pytest_egress.once import once_property
@@ -350,10 +350,7 @@ class Engine:
 
     def _remove_all(self) -> None:
         with suppress(*FAILURES, EngineError):
-            listed = self.client.api.containers(all=True, filters={"label": self._label})
-            remove_containers(self.client.api, {each["Id"] for each in listed} - self._kept)
-            for image in self.client.images.list(filters={"label": self._label}):
-                self.remove_image(image)
+            remove_labelled(self.client.api, self._label, self._kept)
         self.client.close()
 
 

@@ -65,9 +65,10 @@ class Ingress:
 
         thread = threading.Thread(target=run, name=f"egress ingress {self.address[1]}", daemon=True)
         with self._lock:
-            if not self._stopping:
-                thread.start()
-                self._threads.add(thread)
+            if self._stopping:
+                raise RuntimeError("it is being closed")
+            thread.start()
+            self._threads.add(thread)
 
     def _accept(self) -> None:
         while True:
@@ -80,7 +81,7 @@ class Ingress:
                 continue
             try:
                 self._spawn(self._serve, client)
-            except RuntimeError:  # no thread is to be had (pids limit)
+            except RuntimeError:  # no thread is to be had (pids limit), or wanted
                 client.close()
 
     def _serve(self, client: socket.socket) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -73,6 +73,20 @@ def is_removed(api: APIClient, container: str) -> bool:
     return True
 
 
+def remove_image(api: APIClient, image: str) -> None:
+    """Remove an image of ours, where that can be done; its parent may have no other name, and is the user's."""
+    with suppress(*FAILURES):
+        api.remove_image(image, force=True, noprune=True)
+
+
+def remove_labelled(api: APIClient, label: str, kept: Collection[str] = ()) -> None:
+    """Remove the containers and the images that have a label, `name=value`, but for containers that are kept."""
+    listed = [each["Id"] for each in api.containers(all=True, filters={"label": label})]
+    remove_containers(api, [each for each in listed if each not in kept])
+    for image in api.images(filters={"label": label}):
+        remove_image(api, image["Id"])
+
+
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     """Remove the containers that a run and its watchdog left when both were killed.
 
@@ -96,8 +110,7 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     living = {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left}
     for image in images:
         if is_unused(image.get("Labels") or {}, living):
-            with suppress(*FAILURES):
-                client.api.remove_image(image["Id"], force=True, noprune=True)
+            remove_image(client.api, image["Id"])
     return removed
 
 

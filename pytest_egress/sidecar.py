@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 
 import docker
 import requests.exceptions
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import LogConfig, Mount
 
 import pytest_egress.stream as stream
@@ -37,7 +37,7 @@ from pytest_egress.attach import Attachment, attach, connect
 from pytest_egress.clock import monotonic
 from pytest_egress.endpoint import socket_of
 from pytest_egress.errors import LinkError
-from pytest_egress.leftovers import remove_container
+from pytest_egress.leftovers import is_gone, remove_container
 from pytest_egress.link import DescriptorLink, Rendezvous
 from pytest_egress.stream import StreamLink
 
@@ -205,11 +205,9 @@ class Sidecar:
             return
         try:
             remove_container(self._api, self.id)
-        except NotFound:
-            pass
         except APIError as error:
-            # 409: already being removed. Podman keeps it for a target that somebody else removes.
-            if error.status_code != 409 and "dependent containers" not in str(error):
+            # Podman keeps it for a target that somebody else removes.
+            if not is_gone(error) and "dependent containers" not in str(error):
                 raise
 
     # ---------------------------------------------------------------- creating

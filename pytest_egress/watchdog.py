@@ -62,26 +62,15 @@ def main() -> None:
     """Remove everything of a run that has been killed."""
     from pytest_egress.endpoint import another_client
     from pytest_egress.folder import remove_folders
+    from pytest_egress.leftovers import remove_labelled
 
     label, engine, folder = sys.argv[1:]
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.closing(another_client(engine)) as client:
         for _ in range(LOOKS):
-            remove_labelled(client, label)
+            remove_labelled(client.api, label)
             time.sleep(LOOK_SECONDS)
     remove_folders()  # an ssh connection's own
-
-
-def remove_labelled(client: object, label: str) -> None:
-    """Remove the containers, with their anonymous volumes, and the images of a run."""
-    from pytest_egress.leftovers import FAILURES, remove_containers
-
-    api = client.api  # type: ignore[attr-defined]  # docker is imported when it is needed
-    filters = {"label": label}
-    remove_containers(api, [each["Id"] for each in api.containers(all=True, filters=filters)])
-    for image in api.images(filters=filters):
-        with contextlib.suppress(*FAILURES):
-            api.remove_image(image["Id"], force=True, noprune=True)
 
 
 if __name__ == "__main__":

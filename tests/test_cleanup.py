@@ -480,28 +480,40 @@ def listed(client: docker.DockerClient, session: str) -> list[tuple[str, str]]:
     return [(container["Names"][0], container["Status"]) for container in found]
 
 
+def run_and_keep(pytester: pytest.Pytester, image: str, tests: str) -> tuple[pytest.RunResult, str]:
+    """Run tests with --egress-keep: the result, and the session; one of them has to take `said`."""
+    pytester.makeini(INI)
+    prelude = f"""
+        import pathlib, pytest
+        from pytest_egress import port_open
+        IMAGE = {image!r}
+        @pytest.fixture
+        def said(egress):
+            pathlib.Path("session").write_text(egress.session.engine.labels["{SESSION_LABEL}"])
+    """
+    pytester.makepyfile(textwrap.dedent(prelude) + textwrap.dedent(tests))
+    result = pytester.runpytest_subprocess("--egress-keep", "-p", "no:cacheprovider")
+    return result, (pytester.path / "session").read_text()
+
+
 @pytest.mark.usefixtures("kept_alone")
 def test_containers_of_failed_tests_are_kept_on_request(
     pytester: pytest.Pytester, engine_client: docker.DockerClient, is_podman: bool, bare_image: str
 ) -> None:
-    pytester.makeini(INI)
-    pytester.makepyfile(
-        f"""
-        import pathlib
-        IMAGE = {bare_image!r}
-        def test_fails(egress):
-            pathlib.Path("session").write_text(egress.session.engine.labels["{SESSION_LABEL}"])
+    result, session = run_and_keep(
+        pytester,
+        bare_image,
+        """
+        def test_fails(egress, said):
             egress.start(IMAGE, ["sleep", "600"])
             ended = egress.start(IMAGE, ["sh", "-c", "echo evidence"])
             assert ended.wait().stdout == "other"
         def test_passes(egress):
             egress.start(IMAGE, ["sleep", "600"])
             egress.run(IMAGE, "true")
-        """
+        """,
     )
-    result = pytester.runpytest_subprocess("--egress-keep", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, failed=1)
-    session = (pytester.path / "session").read_text()
     try:
         left = 4 if is_podman else 2  # it keeps the sidecars too, ended
         assert until(lambda: len(containers_of(session)) == left), listed(engine_client, session)
@@ -541,20 +553,8 @@ def test_what_a_failed_test_has_run_is_kept_too(
     code: str,
     error: str,
 ) -> None:
-    pytester.makeini(INI)
-    pytester.makepyfile(
-        f"""
-        import pathlib
-        from pytest_egress import port_open
-        IMAGE = {bare_image!r}
-        def test_fails(egress):
-            pathlib.Path("session").write_text(egress.session.engine.labels["{SESSION_LABEL}"])
-            {code}
-        """
-    )
-    result = pytester.runpytest_subprocess("--egress-keep", "-p", "no:cacheprovider")
+    result, session = run_and_keep(pytester, bare_image, f"def test_fails(egress, said): {code}\n")
     result.assert_outcomes(failed=1)
-    session = (pytester.path / "session").read_text()
     try:
         assert error in result.stdout.str()
         (kept,) = (name for name, _ in listed(engine_client, session) if KEPT in name)

@@ -633,14 +633,15 @@ def test_twenty_thousand_connections_held_open_leave_threads_and_descriptors(
 
 
 def test_a_flood_of_datagrams_fills_the_ledger_and_no_more(
-    watch: Watch, clients_image: str, monkeypatch: pytest.MonkeyPatch
+    watch: Watch, clients_image: str, is_podman: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "MAX_ENTRIES", 5_000)
     with failing(TamperingError) as (egress, caught):
         flood(egress, clients_image, "floods datagrams")
     assert len(egress.ledger) == ledger.MAX_ENTRIES
     (unrecorded,) = UNRECORDED.findall(str(caught.value))
-    assert int(unrecorded) > 0  # where the last are lost, nothing tells how many they were
+    # On Podman, under load, the last have been lost: nothing tells how many those were.
+    assert int(unrecorded) > (0 if is_podman else 12_000 - ledger.MAX_ENTRIES)
     assert watch.more("bytes") <= ledger.MAX_ENTRIES * A_REQUEST
 
 

@@ -127,7 +127,7 @@ class Pump:
         return True
 
     def end_oldest(self) -> None:
-        """Reset the socket that has left its end open longest after the peer has ended, where there is one.
+        """Reset the oldest socket that leaves its end open though the peer has ended, where there is one.
 
         The kernel does so to those that no process holds (tcp_fin_timeout, tcp(7)).
         """
