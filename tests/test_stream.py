@@ -8,9 +8,13 @@ import hashlib
 import os
 import random
 import select
+import signal
 import socket
 import ssl
 import struct
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -612,6 +616,29 @@ def test_one_that_answers_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     assert select.select([scene.link.channel], [], [], 1.5)[0] == []
     scene.close()
+
+
+def test_who_was_stopped_past_its_time_sees_what_has_come_meanwhile() -> None:
+    code = """
+        from pytest_egress.agent.pump import Interests, READABLE
+        interests = Interests()
+        interests.want(0, READABLE)
+        print("waiting", flush=True)
+        print(interests.wait(0.5))
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as waiting:
+        assert waiting.stdin is not None
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == b"waiting\n"
+        waiting.send_signal(signal.SIGSTOP)
+        os.waitpid(waiting.pid, os.WUNTRACED)
+        waiting.stdin.write(b"!")
+        waiting.stdin.flush()
+        time.sleep(1)
+        waiting.send_signal(signal.SIGCONT)
+        assert waiting.stdout.readline() == b"[(0, 1)]\n"
 
 
 @pytest.mark.parametrize(

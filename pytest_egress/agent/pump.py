@@ -49,8 +49,11 @@ class Interests:
         (self._poller.modify if before else self._poller.register)(descriptor, events)
 
     def wait(self, seconds: float | None) -> list[tuple[int, int]]:
-        """What is ready; nothing when time is up. None is for ever."""
-        return self._poller.poll(seconds)
+        """What is ready; nothing when time is up. None is for ever.
+
+        Python does not look once more where time is up as an interrupted epoll_wait(2) ends: after SIGSTOP, SIGCONT.
+        """
+        return self._poller.poll(seconds) or self._poller.poll(0)
 
     def close(self) -> None:
         """Wait for nothing more."""
