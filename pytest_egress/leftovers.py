@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -25,6 +26,42 @@ ENDED: Final = ("exited", "stopped", "dead")  # of a container's states
 # What an engine that fails raises: none of it ends a removal that others wait for.
 FAILURES: Final = (DockerException, requests.exceptions.RequestException)
 ORPHAN_SECONDS: Final = 600  # after which what never had a sidecar belongs to no start
+_IDENTIFIER: Final = re.compile("[0-9a-f]{64}")
+
+
+def labelled(api: APIClient, label: str) -> list[dict[str, Any]]:
+    """The containers that have a label, `name` or `name=value`, whatever they do (`GET /containers/json`).
+
+    Podman removes a container in part where another one with its network is created at that moment, and lists none of
+    a label as long as such remains have it: they are removed first.
+
+    Raises:
+        APIError: The engine fails otherwise.
+    """
+    tried: set[str] = set()
+    while True:
+        try:
+            return list(api.containers(all=True, filters={"label": label}))
+        except APIError as error:
+            remains = named(error) - tried
+            if not remains:
+                raise
+            tried |= remains
+            for container in remains:
+                remove_remains(api, container)
+
+
+def named(error: APIError) -> set[str]:
+    """The identifiers in what an engine says."""
+    return set(_IDENTIFIER.findall(str(error.explanation)))
+
+
+def remove_remains(api: APIClient, container: str) -> None:
+    """Remove a container that is there in part, after those with its network, which the engine's refusal names."""
+    try:
+        remove_container(api, container)
+    except APIError as error:
+        remove_containers(api, [*named(error) - {container}, container])
 
 
 def remove_container(api: APIClient, container: str) -> None:
@@ -81,7 +118,7 @@ def remove_image(api: APIClient, image: str) -> None:
 
 def remove_labelled(api: APIClient, label: str, kept: Collection[str] = ()) -> None:
     """Remove the containers and the images that have a label, `name=value`, but for containers that are kept."""
-    listed = [each["Id"] for each in api.containers(all=True, filters={"label": label})]
+    listed = [each["Id"] for each in labelled(api, label)]
     remove_containers(api, [each for each in listed if each not in kept])
     for image in api.images(filters={"label": label}):
         remove_image(api, image["Id"])
@@ -97,24 +134,20 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
         The identifiers of what was removed.
     """
     images = client.api.images(filters={"label": SESSION_LABEL})  # before what may still use them
-    listed = client.api.containers(all=True)
+    listed = labelled(client.api, SESSION_LABEL)
     there = {container["Id"] for container in listed if container["State"] not in ENDED}
     orphans = [
-        container["Id"]
-        for container in listed
-        if SESSION_LABEL in (container.get("Labels") or {})
-        and is_orphan(client.api, container, there, kept)
+        container["Id"] for container in listed if is_orphan(client.api, container, there, kept)
     ]
     removed = remove_containers(client.api, orphans)
-    left = [each for each in listed if each["Id"] not in removed]
-    living = {(each.get("Labels") or {}).get(SESSION_LABEL) for each in left}
+    living = {each["Labels"][SESSION_LABEL] for each in listed if each["Id"] not in removed}
     for image in images:
         if is_unused(image.get("Labels") or {}, living):
             remove_image(client.api, image["Id"])
     return removed
 
 
-def is_unused(labels: Mapping[str, str], living: set[str | None]) -> bool:
+def is_unused(labels: Mapping[str, str], living: set[str]) -> bool:
     """Whether an image, which has the labels of the container that it was made of, is of a run that is gone.
 
     Args:
@@ -129,7 +162,7 @@ def is_orphan(api: APIClient, container: Mapping[str, Any], there: set[str], kep
     """Whether a listed container with our label is of a run that is gone (`GET /containers/json`).
 
     Args:
-        there: The identifiers of all containers but those that have ended.
+        there: The identifiers of all that have our label, but for those that have ended.
         kept: Whether one that was kept is.
     """
     if any(KEPT in name for name in container.get("Names") or []):

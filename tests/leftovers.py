@@ -34,8 +34,11 @@ def until(condition: Callable[[], object], seconds: float = SECONDS) -> bool:
 
 
 def containers(client: docker.DockerClient, session: str) -> list[str]:
-    """The names of the containers of a run, whatever their state."""
-    listed = client.api.containers(all=True, filters={"label": f"{SESSION_LABEL}={session}"})
+    """The names of the containers of a run, whatever their state; what the engine says where it cannot list them."""
+    try:
+        listed = client.api.containers(all=True, filters={"label": f"{SESSION_LABEL}={session}"})
+    except docker.errors.APIError as error:
+        return [str(error)]
     return [name for container in listed for name in container["Names"]]
 
 

@@ -13,7 +13,7 @@ import pytest
 from pytest_egress import cli
 from pytest_egress.errors import LinkError
 from pytest_egress.folder import LOCK_NAME
-from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL
+from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL, labelled
 from pytest_egress.link import DescriptorLink
 from tests.stage import eventually
 
@@ -106,7 +106,7 @@ def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
     gone.remove(force=True)
     try:
         assert cli.main(["clean", "--kept"] if kept else ["clean"]) == 0
-        there = {each["Id"] for each in engine_client.api.containers(all=True)}
+        there = {each["Id"] for each in labelled(engine_client.api, SESSION_LABEL)}
         assert left.id not in there
         assert (looked_at.id in there) is not kept
         said = re.fullmatch(r"removed (\d+) containers?\n", capsys.readouterr().out)

@@ -11,6 +11,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
@@ -23,6 +24,7 @@ from pytest_egress.leftovers import (
     FOLDER_LABEL,
     KEPT,
     SESSION_LABEL,
+    is_removed,
     remove_containers,
     remove_orphans,
 )
@@ -271,6 +273,25 @@ def test_the_next_run_removes_at_once_what_a_dead_run_had_only_created(
     (tmp_path / LOCK_NAME).touch()  # and nobody holds it
     labels = {SESSION_LABEL: uuid.uuid4().hex, FOLDER_LABEL: str(tmp_path)}
     engine_client.containers.create(bare_image, network_mode="none", labels=labels)
+    remove_orphans(engine_client)
+    assert until(lambda: not containers(engine_client, labels[SESSION_LABEL]))
+
+
+def test_what_is_created_while_its_sidecar_is_removed_goes_with_the_next_run(
+    engine_client: docker.DockerClient, bare_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / LOCK_NAME).touch()
+    labels = {SESSION_LABEL: uuid.uuid4().hex, FOLDER_LABEL: str(tmp_path)}
+    for wait in (0.0, 0.05, 0.1, 0.2):  # while Podman stops it, cleans up after it, removes it
+        sidecar = engine_client.containers.run(
+            bare_image, ["sleep", "600"], network_mode="none", labels=labels, detach=True
+        )
+        with ThreadPoolExecutor() as pool:
+            pool.submit(is_removed, engine_client.api, str(sidecar.id))
+            time.sleep(wait)
+            with contextlib.suppress(docker.errors.APIError):  # it has gone
+                mode = f"container:{sidecar.id}"
+                engine_client.containers.create(bare_image, network_mode=mode, labels=labels)
     remove_orphans(engine_client)
     assert until(lambda: not containers(engine_client, labels[SESSION_LABEL]))
 
