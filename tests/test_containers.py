@@ -340,10 +340,10 @@ def test_a_container_that_is_never_ready_is_an_error(
             ["python3", "/server.py"],
             files={"/server.py": SERVER},
             wait=[log_line("listening"), wait],
-            timeout=1,
+            timeout=4,
         )
     assert text(caught) == (
-        f"{container} was not ready after 1 s: {missing}\nThe end of its log:\n  | listening"
+        f"{container} was not ready after 4 s: {missing}\nThe end of its log:\n  | listening"
     )
     assert egress.containers == []
 
