@@ -7,6 +7,9 @@ ARGS ?=
 # Tests mostly wait for the engine, so more workers than cores pay.
 WORKERS ?= 4
 
+# Tests run pytest in pytest, which would compile all of its plugins each time: half of their time.
+unexport PYTHONDONTWRITEBYTECODE
+
 python := $(VENV)/bin/python
 environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed

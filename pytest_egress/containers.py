@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,15 +138,10 @@ def plan(
         TypeError, ValueError: With the value, and what is accepted.
     """
     check_container(image, command, env=env, files=files, input=input, **docker_options)
-    for name in docker_options:
-        if name not in DOCKER_OPTIONS:
-            raise TypeError(
-                f"there is no option {name}=; besides their own, run() and start() take those of "
-                "docker-py's containers.create()"
-            )
+    check_docker_options(docker_options)
     # One that is refused and not set, as stdin_open=False, does no harm, and says nothing.
     harmless = {n: value for n, value in docker_options.items() if n not in REFUSED_OPTIONS}
-    members = {os.fspath(path): file_of(path, content) for path, content in (files or {}).items()}
+    members = {os.fspath(path): file_of(content) for path, content in (files or {}).items()}
     return Plan(
         image=image,
         command=command,
@@ -157,17 +152,27 @@ def plan(
     )
 
 
-def file_of(path: object, content: object) -> File:
+def check_docker_options(names: Iterable[str]) -> None:
+    """Refuse options that neither docker-py nor we have.
+
+    Raises:
+        TypeError: Names the option.
+    """
+    for name in names:
+        if name not in DOCKER_OPTIONS:
+            raise TypeError(
+                f"there is no option {name}=; besides their own, run() and start() take those of "
+                "docker-py's containers.create()"
+            )
+
+
+def file_of(content: str | bytes | Path) -> File:
     """A file for the archive; one from disk keeps whether it can be executed."""
     if isinstance(content, str):
         return File(content=content.encode())
     if isinstance(content, bytes):
         return File(content=content)
-    if isinstance(content, Path):
-        return File(
-            content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644
-        )
-    raise TypeError(f"files={{{str(path)!r}: ...}} takes str, bytes or a Path, not {content!r}")
+    return File(content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644)
 
 
 class Host:

@@ -7,6 +7,7 @@ in the same words. Imports neither docker nor trustme.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from pytest_egress.address import Address, parse_address
@@ -17,6 +18,16 @@ from pytest_egress.routing import DEFAULT_PORTS, HTTP, RAW, TLS, Declaration, Ki
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 OWN_OPTIONS: Final = ("times", "optional", "name")
+START_OPTIONS: Final = (
+    "env",
+    "files",
+    "user",
+    "workdir",
+    "entrypoint",
+    "input",
+    "wait",
+    "timeout",
+)  # of a container; the others are docker-py's
 
 
 def accepted_options(kind: Kind) -> tuple[str, ...]:
@@ -168,6 +179,7 @@ def container(image: object, command: object = None, **options: Any) -> None:
         if not isinstance(options.get(name), (*types, type(None))):
             raise TypeError(f"{name}= takes {words}, not {options[name]!r}")
     check_env(options.get("env") or {})
+    check_files(options.get("files") or {})
     check_container_options(options)
 
 
@@ -189,6 +201,15 @@ def check_env(env: Mapping[str, object]) -> None:
             raise TypeError(f"env[{name!r}] is None: leave it out, or write '' for an empty value")
         if isinstance(value, bytes):
             raise TypeError(f"env[{name!r}] takes a str, not the bytes {value!r}")
+
+
+def check_files(files: Mapping[object, object]) -> None:
+    """Refuse what is no content of a file."""
+    for path, content in files.items():
+        if not isinstance(content, (str, bytes, Path)):
+            raise TypeError(
+                f"files={{{str(path)!r}: ...}} takes str, bytes or a Path, not {content!r}"
+            )
 
 
 CHECKS: Final[Mapping[str, Callable[..., object]]] = {

@@ -329,7 +329,7 @@ def check_marker(marker: pytest.Mark) -> None:
     if marker.name == "egress":
         check_options(marker.args, marker.kwargs)
         return
-    from pytest_egress.declarations import check_declaration
+    from pytest_egress.declarations import START_OPTIONS, check_declaration
 
     check_declaration(ROUTE_MARKERS.get(marker.name, "container"), marker.args, marker.kwargs)
     if marker.name == "egress_container":
@@ -338,6 +338,10 @@ def check_marker(marker: pytest.Mark) -> None:
 
         strategies(marker.kwargs.get("wait"))
         check_seconds(marker.kwargs.get("timeout", 0))
+        if others := [name for name in marker.kwargs if name not in START_OPTIONS]:
+            from pytest_egress.containers import check_docker_options  # which imports docker
+
+            check_docker_options(others)
 
 
 def malformed(item: pytest.Item, problem: str) -> Malformed:
@@ -558,13 +562,21 @@ class Case:
         return self.verdict
 
     def sections(self, when: str) -> Iterator[tuple[str, str]]:
-        """Titles and texts for the report of a failure: the timeline, then the containers' logs."""
-        from pytest_egress.report import ledger_lines
+        """Titles and texts for the report of a failure: the timeline, then the containers' logs.
+
+        Before the timeline what speaks against the containers and is not what failed the test.
+        """
+        from pytest_egress.errors import UnroutedError
+        from pytest_egress.report import ledger_lines, unrouted_text
+        from pytest_egress.verdict import unrouted_entries
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
         if when == "setup":  # what a wider fixture set off belongs to its own scope
             entries |= {id(entry): entry for scope in self.session.scopes for entry in scope.ledger}
-        besides = () if self.verdict else (*self.window.complaints, *self.window.stuck)
+        besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
+        unrouted = unrouted_entries(self.window.entries)
+        if unrouted and not isinstance(self.verdict, UnroutedError):
+            besides += [unrouted_text(unrouted), ""]
         if lines := [*besides, *ledger_lines(entries.values())]:
             yield "egress", "\n".join(lines)
         yield from self.session.log_sections(self.window)

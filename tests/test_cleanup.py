@@ -536,10 +536,10 @@ RUN = 'egress.run(IMAGE, ["sh", "-c", "echo evidence; {then}"], {options})'
     ("code", "error"),
     [
         (RUN.format(then="false", options="check=True"), "CommandError"),
-        (RUN.format(then="sleep 60", options="timeout=1"), "it has been killed"),
+        (RUN.format(then="sleep 60", options="timeout=3"), "it has been killed"),
         (
             RUN.replace("run", "start").format(
-                then="sleep 60", options="wait=port_open(80), timeout=1"
+                then="sleep 60", options="wait=port_open(80), timeout=3"
             ),
             "was not ready",
         ),

@@ -516,7 +516,7 @@ def test_a_target_that_rewrites_what_the_kernel_knows_of_a_connection_gets_what_
         target_in(engine_client, sidecar, clients_image, cap_add=RIGHTS) as target,
     ):
         target.container.put_archive(
-            "/", build_tar({path: file_of(path, it) for path, it in FILES.items()})
+            "/", build_tar({path: file_of(it) for path, it in FILES.items()})
         )
         target.python(CLAIM)
         with accepted(link) as sock:

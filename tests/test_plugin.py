@@ -5,6 +5,7 @@ What needs real containers is in test_verdict.py.
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -13,11 +14,14 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 from xml.etree import ElementTree
 
+# Before pytester takes its snapshot of sys.modules: hypothesis would take a second at the end of every run, and
+# cryptography can be imported only once in a process.
+import hypothesis.internal.observability  # noqa: F401
 import pytest
 
-# Before pytester takes its snapshot of sys.modules: cryptography can be imported only once in a process.
 import pytest_egress.egress  # noqa: F401
-from pytest_egress import plugin
+from pytest_egress import Egress, plugin
+from pytest_egress.declarations import START_OPTIONS
 from pytest_egress.engine import LINKS
 from pytest_egress.ledger import NAME_POLICIES, POLICIES
 
@@ -348,10 +352,45 @@ def test_b(egress): assert not egress.ledger
         "*direct cause*",
         "E       RuntimeError: not ready",
         "*- egress -*",
+        "1 unrouted attempt of shop; nothing got out:",
+        "      to answer it: egress.intercept_https(*",
         "*GET https://a.test/*handler raised ZeroDivisionError",
         "*GET https://x.test/*UNROUTED",
     )
     assert str(result.stdout).count("- egress -") == 1
+
+
+def test_what_would_answer_is_shown_beside_any_other_failure(run: Run) -> None:
+    result = run("""
+def test_own(egress):
+    egress.intercept_https("x.test", path="/v1", optional=True)
+    traffic(egress, "https://x.test/v2")
+    assert 502 == 200
+def test_handler(egress):
+    egress.intercept_https("a.test", lambda request: 1 / 0)
+    traffic(egress, "https://a.test/", "https://x.test/v2")
+def test_verdict(egress): traffic(egress, "https://x.test/v2")
+""")
+    result.assert_outcomes(failed=3)
+    told = ["1 unrouted attempt of shop; nothing got out:", "", "  GET https://x.test/v2"]
+    lines_of(
+        result,
+        "E *assert 502 == 200",
+        "*- egress -*",
+        *told,
+        "      nearest route: intercept_https(?x.test?, path='/v1')",
+        "      to answer it: egress.intercept_https(*",
+        "*GET https://x.test/v2 *UNROUTED",
+        "*: HandlerError",
+        "*- egress -*",
+        *told,
+        "*GET https://x.test/v2 *UNROUTED",
+        *told,
+        "*: UnroutedError",
+        "*- egress -*",
+        "*GET https://x.test/v2 *UNROUTED",
+    )
+    assert str(result.stdout).count(told[0]) == 3 + 1  # a line of the summary
 
 
 def test_sections_are_of_failures_only_and_not_repeated(run: Run) -> None:
@@ -999,6 +1038,11 @@ def test_beside_a_malformed_marker_a_named_test_runs(run: Run) -> None:
         ("egress_container('shop', network='host')", "*network='host' is refused*"),
         ("egress_container('shop', wait=8080)", "*wait= takes port_open(port), *, not 8080"),
         ("egress_container('shop', timeout=None)", "*timeout=None: it takes a number of seconds"),
+        (
+            "egress_container('shop', files={'/a': 1})",
+            "*files=*'/a': ...* takes str, bytes or a Path*",
+        ),
+        ("egress_container('shop', enviroment={})", "*there is no option enviroment=; *"),
         ("egress_container('shop', env={'A': None})", "*env?'A'? is None: leave it out, *"),
         ("egress('block')", "*'block' needs a name; it takes the keywords unrouted, *"),
         (
@@ -1020,6 +1064,15 @@ def test_a_malformed_marker_is_refused_with_its_value_and_the_accepted_forms(
     assert result.ret == pytest.ExitCode.INTERRUPTED
     name = marker.partition("(")[0]
     lines_of(result, f"test_x.py:3: test_a: @pytest.mark.{name}: {text}")
+
+
+def test_the_markers_options_of_a_container_are_those_of_start() -> None:
+    named = [
+        parameter.name
+        for parameter in inspect.signature(Egress.start).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    assert named == list(START_OPTIONS)
 
 
 def test_a_malformed_marker_of_a_module_names_every_test(run: Run) -> None:
