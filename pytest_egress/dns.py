@@ -43,7 +43,10 @@ MAX_ALIASES = 4096
 """Addresses of DNS routes that tell their name when they are dialled: half a megabyte."""
 
 MAX_KNOWN_ANSWERS = 4096
-"""Answers kept as bytes for a target: about a megabyte."""
+"""Answers kept as bytes for a target: about a megabyte, and three at most."""
+
+MAX_KNOWN_BYTES = 512
+"""Of a query whose answer is kept: a name has 255."""
 
 TTL_SECONDS = 10
 """How long a client may keep an address. It bounds for how long one can hold the address of a
@@ -51,6 +54,10 @@ forgotten name; a second attempt after it shows as a second query."""
 
 EDNS_PAYLOAD_BYTES = 1232
 """The UDP size we announce: what DNS Flag Day 2020 agreed on."""
+
+MAX_PARSED_BYTES = 4096
+"""Of a longer query, of which there are none by honest clients, only the question is read: 64 KB of
+records take a tenth of a second."""
 
 Rules = Callable[[str], NameAnswer | None]
 """What is to be answered for a name; None for its synthetic addresses."""
@@ -169,7 +176,7 @@ def answer(
     if query[4:6] != b"\x00\x01":  # QDCOUNT: exactly one, RFC 9619
         return _refuse(query, dns.rcode.FORMERR)
     try:
-        message = dns.message.from_wire(query)
+        message = dns.message.from_wire(query, question_only=len(query) > MAX_PARSED_BYTES)
     except dns.exception.DNSException:
         return _refuse(query, dns.rcode.FORMERR)
     return _answer_question(message, names, rules, ipv6)
@@ -211,6 +218,8 @@ class Resolver:
         return found
 
     def _remember(self, query: bytes, found: Answer) -> None:
+        if len(query) > MAX_KNOWN_BYTES:
+            return
         if len(self._known) >= MAX_KNOWN_ANSWERS:
             self._known.clear()
         self._known[query[2:]] = found

@@ -186,6 +186,26 @@ def test_the_longest_answer_fits_a_udp_client_without_edns() -> None:
     assert not response.flags & dns.flags.TC
 
 
+def test_of_a_query_that_is_too_long_only_the_question_is_read() -> None:
+    records = b"\x00\xff\xff" * 1366  # of 4098 bytes, and no records
+    wire = header() + QUESTION + records
+    found, cut = answer(wire, SyntheticNames()), answer(wire[:-100], SyntheticNames())
+    assert found is not None
+    assert (found.question, found.rcode) == ("api.example.com", "NOERROR")
+    assert cut is not None
+    assert (cut.question, cut.rcode) == ("", "FORMERR")
+
+
+def test_the_answer_to_a_long_query_is_not_kept() -> None:
+    resolver = Resolver()
+    for size in (512, 513):
+        padding = dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(size - 48))
+        wire = query("api.example.com", use_edns=0, options=[padding]).to_wire()
+        assert len(wire) == size
+        assert resolver.answer(wire) is not None
+    assert [len(known) for known in resolver._known] == [510]  # without its ID
+
+
 # What is refused or dropped
 
 
