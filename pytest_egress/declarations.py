@@ -27,7 +27,8 @@ START_OPTIONS: Final = (
     "input",
     "wait",
     "timeout",
-)  # of a container; the others are docker-py's
+)
+"""Of a container that starts; the others are docker-py's."""
 
 
 def accepted_options(kind: Kind) -> tuple[str, ...]:

@@ -27,13 +27,14 @@ ENDED: Final = ("exited", "stopped", "dead")  # of a container's states
 FAILURES: Final = (DockerException, requests.exceptions.RequestException)
 ORPHAN_SECONDS: Final = 600  # after which what never had a sidecar belongs to no start
 _IDENTIFIER: Final = re.compile("[0-9a-f]{64}")
+_REMAINS: Final = re.compile(f'container from store "({_IDENTIFIER.pattern})": container not known')
 
 
 def labelled(api: APIClient, label: str) -> list[dict[str, Any]]:
     """The containers that have a label, `name` or `name=value`, whatever they do (`GET /containers/json`).
 
-    Podman removes a container in part where another one with its network is created at that moment, and lists none of
-    a label as long as such remains have it: they are removed first.
+    Podman removes a container in part where another one with its network is created at that moment: its entry has no
+    storage any more. It lists none of a label as long as such remains have it, so they are removed first.
 
     Raises:
         APIError: The engine fails otherwise.
@@ -43,17 +44,11 @@ def labelled(api: APIClient, label: str) -> list[dict[str, Any]]:
         try:
             return list(api.containers(all=True, filters={"label": label}))
         except APIError as error:
-            remains = named(error) - tried
-            if not remains:
+            remains = _REMAINS.search(str(error.explanation))
+            if remains is None or remains[1] in tried:
                 raise
-            tried |= remains
-            for container in remains:
-                remove_remains(api, container)
-
-
-def named(error: APIError) -> set[str]:
-    """The identifiers in what an engine says."""
-    return set(_IDENTIFIER.findall(str(error.explanation)))
+            tried.add(remains[1])
+            remove_remains(api, remains[1])
 
 
 def remove_remains(api: APIClient, container: str) -> None:
@@ -61,7 +56,8 @@ def remove_remains(api: APIClient, container: str) -> None:
     try:
         remove_container(api, container)
     except APIError as error:
-        remove_containers(api, [*named(error) - {container}, container])
+        users = set(_IDENTIFIER.findall(str(error.explanation))) - {container}
+        remove_containers(api, [*users, container])
 
 
 def remove_container(api: APIClient, container: str) -> None:
