@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from typing import Any
 
@@ -13,6 +14,7 @@ import trustme
 
 from pytest_egress import CallError, Egress, Request, Response
 from pytest_egress.containers import CompletedContainer, Container
+from pytest_egress.engine import LINK_VARIABLE
 from pytest_egress.exchange import DnsQuery, Entry, PacketAttempt, TcpConnection
 from pytest_egress.trust import DIRECTORY, VARIABLES
 
@@ -503,9 +505,9 @@ def test_what_raw_and_packet_sockets_send_is_an_attempt_like_any_other(
     assert {segment.outcome, frame.outcome} == {"blocked"}
 
 
-CONNECT_60_000 = """
-    import socket
-    for number in range(60_000):
+CONNECT = """
+    import socket, sys
+    for number in range(int(sys.argv[1])):
         sock = socket.create_connection((f"203.0.113.{number % 200}", 7000))
         sock.sendall(b"%d" % number)
         sock.shutdown(socket.SHUT_WR)
@@ -515,12 +517,14 @@ CONNECT_60_000 = """
 """
 
 
-def test_60_000_connections_one_after_the_other_are_in_the_ledger_whole_and_in_order(
+def test_more_connections_than_there_are_ports_are_in_the_ledger_whole_and_in_order(
     egress: Egress, client: Container
 ) -> None:
+    # There are 28,000 ports. Over a stream one connection takes a millisecond, on a busy machine five.
+    number = 35_000 if os.environ.get(LINK_VARIABLE) == "stream" else 60_000
     route = egress.intercept_tcp("203.0.113.0/24:7000", b"x")
-    python(client, CONNECT_60_000)
+    python(client, CONNECT, str(number))
     calls = route.calls
-    assert [int(call.content) for call in calls] == list(range(60_000))
+    assert [int(call.content) for call in calls] == list(range(number))
     assert egress.ledger == calls
     assert all(call.duration is not None for call in calls)
