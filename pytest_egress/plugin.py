@@ -488,7 +488,7 @@ def open_egress(
         declare(egress, own_markers(request))
         yield egress
     finally:
-        egress.close(keep=run.keep and request.node.stash.get(FAILED, False))
+        egress.close(keep=run.keep and bool(request.node.stash.get(FAILED, ())))
 
 
 def uses_egress(item: pytest.Item) -> bool:
@@ -661,7 +661,7 @@ class Run:
         """Remove all that is left; calling it again does nothing."""
         if self._session is not None:
             session, self._session = self._session, None
-            failed = self.request is not None and self.request.node.stash.get(FAILED, False)
+            failed = self.request is not None and bool(self.request.node.stash.get(FAILED, ()))
             for egress in reversed(session.scopes.copy()):
                 egress.close(keep=self.keep and failed)
             session.close()
@@ -762,7 +762,7 @@ class Run:
             show_text_only(report, item, call.excinfo)
         if report.failed:
             for node in item.listchain():
-                node.stash[FAILED] = True
+                node.stash.setdefault(FAILED, set()).add(item.nodeid)
             report.sections += [*case.sections(report.when), *(case.kept() if self.keep else ())]
         return report
 
@@ -836,16 +836,16 @@ class Run:
 
 RUN: Final = pytest.StashKey[Run]()
 CASE: Final = pytest.StashKey[Case]()
-FAILED: Final = pytest.StashKey[bool]()
-"""On an item that failed, and on everything it is in."""
+FAILED: Final = pytest.StashKey[set[str]]()
+"""On an item that failed, and on everything it is in: its name, until a rerun of it passes."""
 
 
 def forget(item: pytest.Item) -> None:
     """Drop what the run before a rerun left."""
     if CASE in item.stash:
         del item.stash[CASE]
-    if FAILED in item.stash:
-        del item.stash[FAILED]
+    for node in item.listchain():
+        node.stash.get(FAILED, set()).discard(item.nodeid)
 
 
 # Reports.

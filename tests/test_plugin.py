@@ -1343,7 +1343,7 @@ class Gateway:
     def revise(self, test_over=False): return []
     def turn_away(self): pass
 class Kept:
-    name, id = "shop", "0123456789abcdef"
+    name, id, loss, born = "shop", "0123456789abcdef", "", None
     gateway = Gateway()
     def settle(self): pass
     def log_tail(self): return ""
@@ -1382,13 +1382,17 @@ def test_a_rerun_that_passes_leaves_no_container(run: Run, pytester: pytest.Pyte
     source = """
 runs = []
 @pytest.mark.flaky(reruns=1)
-def test_a(shop):
+def test_a(shop, shared):
     runs.append(1)
     assert len(runs) > 1
+def test_b(shared): {b}
 """
-    result = run(source, "-s", "--egress-keep", "-Wignore")
-    assert result.parseoutcomes() == {"passed": 1, "rerun": 1}
-    lines_of(result, "*closed with True*", "*closed with False*")
+    result = run(source.format(b="pass"), "-s", "--egress-keep", "-Wignore")
+    assert result.parseoutcomes() == {"passed": 2, "rerun": 1}
+    lines_of(result, *("*closed with True*", "*closed with False*", "*closed with False*"))
+    result = run(source.format(b="assert 0"), "-s", "--egress-keep", "-Wignore")
+    assert result.parseoutcomes() == {"passed": 1, "failed": 1, "rerun": 1}
+    lines_of(result, *("*closed with True*", "*closed with False*", "*closed with True*"))
 
 
 # Costs.
