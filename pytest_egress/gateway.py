@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import select
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -57,7 +55,7 @@ class Gateway(Hub):
     def __init__(self, link: Link, site: Site, authority: Authority, ledger: Ledger) -> None:
         super().__init__(link, site, authority, ledger)
         self._left_waiting = False  # by the last try, for want of a descriptor
-        self._cap = min(MAX_CONNECTIONS, free_descriptors() // DESCRIPTORS_EACH)
+        self._cap = min(MAX_CONNECTIONS, sockets.free_descriptors() // DESCRIPTORS_EACH)
         self._next_packet = 0
         self._flushes: list[threading.Event] = []
         self._reads = False
@@ -340,9 +338,3 @@ class Gateway(Hub):
         with contextlib.suppress(BlockingIOError):
             if (text := tampering(monitor)) and not self.stopping:
                 self.complain(text)
-
-
-def free_descriptors() -> int:
-    """How many descriptors this process may have (getrlimit(2))."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -272,7 +272,7 @@ class Sidecar:
     def _arguments(self) -> list[str]:
         """Of the agent."""
         if self._rendezvous is None:
-            return [STREAM, f"{stream.GONE_SECONDS:g}"]
+            return [STREAM, f"{stream.GONE_SECONDS:g}", str(stream.most_streams())]
         return [LINK_FOLDER, self._rendezvous.nonce]
 
     def _python_mounts(self) -> list[Mount]:

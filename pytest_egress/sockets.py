@@ -6,7 +6,9 @@ What it forbids is the test's: a container's connection to us is none of it, nor
 from __future__ import annotations
 
 import _socket
+import resource
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,3 +46,9 @@ def listener(backlog: int) -> Socket:
         sock.close()
         raise
     return sock
+
+
+def free_descriptors() -> int:
+    """How many descriptors this process may have (getrlimit(2))."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -25,6 +25,7 @@ from pytest_egress.agent.mux import (
     DNS,
     HOST,
     MAX_PAYLOAD,
+    MAX_STREAMS,
     MONITORS,
     Bye,
     ByeAcknowledged,
@@ -63,6 +64,14 @@ MONITORED: Final = (netlink.NETFILTER, netlink.ROUTE)
 
 _DATAGRAM: Final = 1 << 16
 _MAX_WAITING: Final = 4 << 20  # bytes of a channel that its reader is behind
+
+
+def most_streams() -> int:
+    """How many connections of a target a link may pass on at once: more wait in the target's namespace.
+
+    A third of the descriptors that this process may have: one each, and more only for those that the gateway takes up.
+    """
+    return min(MAX_STREAMS, sockets.free_descriptors() // 3)
 
 
 class Accepted(Socket):

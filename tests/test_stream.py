@@ -29,7 +29,7 @@ import trustme
 from pytest_egress import stream as module
 from pytest_egress.agent import stream as agent
 from pytest_egress.agent.capture import Capture
-from pytest_egress.agent.mux import AGENT, Mux, ProtocolError
+from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux, ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
 from pytest_egress.agent.packets import parse_packets
 from pytest_egress.agent.stream import Agent, Wire
@@ -243,10 +243,10 @@ class Unframed(Attachment):
 class Scene:
     """A link, and the namespace that it leads to."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_STREAMS) -> None:
         self.namespace = Namespace()
         ours, theirs = socket.socketpair()
-        self.theirs, self.mux = theirs, Mux(AGENT)
+        self.theirs, self.mux = theirs, Mux(AGENT, most)
         self.output = theirs.dup()  # standard input and output are two descriptors
         self.wire = Wire(self.mux, theirs.fileno(), self.output.fileno())
         self.thread = threading.Thread(target=self._serve)
@@ -445,11 +445,8 @@ def test_a_port_of_the_namespace_is_reached_or_refuses(scene: Scene) -> None:
         scene.link.connect(port, SECONDS)
 
 
-def test_connections_wait_in_the_backlog_until_a_stream_is_to_be_had(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("pytest_egress.agent.mux.MAX_STREAMS", 2)
-    scene = Scene()
+def test_connections_wait_in_the_backlog_until_a_stream_is_to_be_had() -> None:
+    scene = Scene(2)
     pairs = [scene.dial() for _ in range(2)]
     with socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS) as third:
         third.sendall(b"third")
@@ -484,9 +481,8 @@ def test_what_is_not_read_is_bounded_by_bytes_and_its_loss_is_told(
         pass  # until one is empty
 
 
-def test_clients_that_never_close_use_up_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_egress.agent.mux.MAX_STREAMS", 3)
-    scene, clients = Scene(), []
+def test_clients_that_never_close_use_up_no_link() -> None:
+    scene, clients = Scene(3), []
     for number in range(9):
         client = socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS)
         client.sendall(b"%d" % number)
@@ -498,11 +494,8 @@ def test_clients_that_never_close_use_up_no_link(monkeypatch: pytest.MonkeyPatch
     scene.close()
 
 
-def test_accepting_goes_on_as_soon_as_a_stream_is_to_be_had(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("pytest_egress.agent.mux.MAX_STREAMS", 4)
-    scene = Scene()
+def test_accepting_goes_on_as_soon_as_a_stream_is_to_be_had() -> None:
+    scene = Scene(4)
     pairs = [scene.dial() for _ in range(4)]
     for client, ours in pairs[2:]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

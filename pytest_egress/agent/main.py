@@ -44,12 +44,12 @@ def main() -> None:
 
     `sys.argv` holds the mounted folder and the nonce that it must contain; or `STREAM`, and what its `run` takes.
     """
-    folder, nonce = sys.argv[1:3]
-    if folder == STREAM:
+    if sys.argv[1] == STREAM:
         from .stream import run
 
-        run(float(nonce))
+        run(float(sys.argv[2]), int(sys.argv[3]))
         return
+    folder, nonce = sys.argv[1:3]
     check_nonce(folder, nonce)
     link = connect(folder)
     try:

@@ -272,10 +272,11 @@ class Mux:
 
     Args:
         side: `AGENT` or `HOST`.
+        most: How many streams it may open at once, `MAX_STREAMS` at most.
     """
 
-    def __init__(self, side: int) -> None:
-        self._side = side
+    def __init__(self, side: int, most: int = MAX_STREAMS) -> None:
+        self._side, self._most = side, most
         self._peer = AGENT + HOST - side
         self._next = {AGENT: AGENT, HOST: HOST}  # the id of the next stream that each opens
         self._known = {AGENT: 0, HOST: 0}  # streams by who opened them, until both sides forget
@@ -335,7 +336,7 @@ class Mux:
     @property
     def openable(self) -> int:
         """How many more streams may be opened now: accept no more connections than that."""
-        return 0 if self._closing else MAX_STREAMS - self._known[self._side]
+        return 0 if self._closing else self._most - self._known[self._side]
 
     def open(self, purpose: bytes) -> int:
         """Open a stream. Data may follow at once, the answer is not to be waited for.

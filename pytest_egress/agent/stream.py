@@ -50,13 +50,14 @@ _DATAGRAM = 1 << 16
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN)
 
 
-def run(silent_seconds: float) -> None:
+def run(silent_seconds: float, most: int) -> None:
     """Capture, and serve until the test process has gone.
 
     Args:
         silent_seconds: After which one that says nothing has gone without an end of file: its machine has.
+        most: Connections of the target that are passed on at once; more wait.
     """
-    mux = Mux(AGENT)
+    mux = Mux(AGENT, most)
     wire = Wire(mux)
     try:
         Agent(mux, wire, Capture(), silent_seconds).serve()
