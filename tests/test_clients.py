@@ -521,7 +521,7 @@ def test_more_connections_than_there_are_ports_are_in_the_ledger_whole_and_in_or
     egress: Egress, client: Container
 ) -> None:
     # There are 28,000 ports. Over a stream one connection takes a millisecond, on a busy machine five.
-    number = 35_000 if os.environ.get(LINK_VARIABLE) == "stream" else 60_000
+    number = 30_000 if os.environ.get(LINK_VARIABLE) == "stream" else 60_000
     route = egress.intercept_tcp("203.0.113.0/24:7000", b"x")
     python(client, CONNECT, str(number))
     calls = route.calls
