@@ -488,7 +488,7 @@ def open_egress(
         declare(egress, own_markers(request))
         yield egress
     finally:
-        egress.close(keep=run.keep and bool(request.node.stash.get(FAILED, ())))
+        egress.close(keep=run.keep and has_failed(request.node))
 
 
 def uses_egress(item: pytest.Item) -> bool:
@@ -661,7 +661,7 @@ class Run:
         """Remove all that is left; calling it again does nothing."""
         if self._session is not None:
             session, self._session = self._session, None
-            failed = self.request is not None and bool(self.request.node.stash.get(FAILED, ()))
+            failed = self.request is not None and has_failed(self.request.node)
             for egress in reversed(session.scopes.copy()):
                 egress.close(keep=self.keep and failed)
             session.close()
@@ -838,6 +838,11 @@ RUN: Final = pytest.StashKey[Run]()
 CASE: Final = pytest.StashKey[Case]()
 FAILED: Final = pytest.StashKey[set[str]]()
 """On an item that failed, and on everything it is in: its name, until a rerun of it passes."""
+
+
+def has_failed(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether a test that this is, or has, failed."""
+    return bool(node.stash.get(FAILED, ()))
 
 
 def forget(item: pytest.Item) -> None:

@@ -550,11 +550,7 @@ def test_connections_that_end_in_any_way_leave_no_packet(link: AnyLink, target: 
         link.flush(SECONDS)
         while not all(is_silent((listener,)) for listener in link.tcp):
             select.select([], [], [], 0.01)
-    given_up = seen.pop(
-        b""
-    )  # of which one that is never made is accepted nowhere, on a busy machine
-    assert seen == dict.fromkeys((b"s", b"r", b"c", b"h", b"u", b"a"), 2000)
-    assert 1990 <= given_up <= 2000
+    assert sum(seen.values()) == 14_000
     assert packets(link) == []
 
 
