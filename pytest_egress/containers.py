@@ -69,6 +69,8 @@ RESOLVER: Final = build_tar(
     {"/etc/resolv.conf": f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
 )
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
+SCRATCH_OPTIONS: Final = (*trust.MOUNT_OPTIONS, "entrypoint")
+NEVER_RUN: Final = ["never-run"]  # the engine creates nothing that has no command
 DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
 
 
@@ -304,8 +306,11 @@ class Container:
     def _filled_image(self, image: Any, env: dict[str, str], options: dict[str, Any]) -> Any:
         """The image with the CA and the files in: nothing can be put under a root that is read-only."""
         engine = self._host.engine
-        mounts = {name: options[name] for name in trust.MOUNT_OPTIONS if name in options}
-        scratch = engine.create(image, self._plan.image, network_mode="none", **mounts)
+        kept = {name: options[name] for name in SCRATCH_OPTIONS if name in options}
+        command = self._plan.command  # the image may have none
+        scratch = engine.create(
+            image, self._plan.image, command=command, network_mode="none", **kept
+        )
         try:
             self._fill(scratch, image, env)
             filled = engine.commit(scratch)
@@ -681,7 +686,7 @@ class Guest(Container):
     def _folder(self, image: Any, env: dict[str, str]) -> str:
         """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""
         engine, authority = self._host.engine, self._host.authority
-        scratch = engine.create(image, self._plan.image)
+        scratch = engine.create(image, self._plan.image, command=NEVER_RUN)
         try:
             roots = self._roots(scratch, image, env, [])
         finally:

@@ -1020,6 +1020,25 @@ def test_nothing_is_left_of_a_root_that_is_read_only(
             engine_client.volumes.get(name)
 
 
+@pytest.mark.parametrize(("entrypoint", "command"), [(None, RUN_PROGRAM), (RUN_PROGRAM, None)])
+def test_an_image_without_a_command_may_have_a_root_that_is_read_only(
+    egress: Egress,
+    make_image: MakeImage,
+    entrypoint: list[str] | None,
+    command: list[str] | None,
+) -> None:
+    image = make_image({}, "CMD []")
+    egress.run(image, command, entrypoint=entrypoint, read_only=True, check=True)
+    with pytest.raises(EngineError, match="no command"):
+        egress.run(image, read_only=True)
+
+
+def test_an_image_without_a_command_has_docker_options(
+    egress: Egress, make_image: MakeImage
+) -> None:
+    assert egress.docker_options(make_image({}, "CMD []"))["network_mode"]
+
+
 def test_an_image_without_a_name_outlives_a_root_that_is_read_only(
     egress: Egress, make_image: MakeImage
 ) -> None:
