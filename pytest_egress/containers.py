@@ -34,7 +34,7 @@ from pytest_egress.declarations import REFUSED_OPTIONS, SIDECAR_OPTIONS
 from pytest_egress.declarations import container as check_container
 from pytest_egress.engine import Engine, check_runtime
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
-from pytest_egress.failures import engine_errors, explanation
+from pytest_egress.failures import engine_errors, start_failure
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
@@ -62,6 +62,9 @@ NO_LOG: Final = (
     AttributeError,  # it has never been
 )
 PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
+OUT_OF_MEMORY: Final = (
+    "the kernel killed a process of it for want of memory: OOMKilled; mem_limit= gives it more"
+)
 # Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 # Podman writes no resolv.conf for the network "none".
@@ -83,7 +86,7 @@ class CompletedContainer:
         stdout_bytes: What it wrote to its standard output.
         stderr_bytes: What it wrote to its standard error.
         duration: Seconds from its start to its end.
-        note: A sentence, where the engine may have lost what it wrote.
+        note: A sentence, where it was killed for want of memory, or the engine may have lost what it wrote; else "".
     """
 
     exit_code: int
@@ -361,13 +364,8 @@ class Container:
             with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
                 self._docker.start()
         except docker.errors.APIError as error:
-            command = repr(self._plan.command) if self._plan.command else "its own command"
-            raise EngineError(
-                f"the engine did not start {self._plan.image!r} with {command}: "
-                f"{explanation(error)}\n"
-                "Look at what the image has: "
-                f"`docker run --rm -it --entrypoint sh {self._plan.image}`."
-            ) from None
+            failure = start_failure(self._plan.image, self._plan.command, error)
+            raise EngineError(failure) from None
         if standard_input is not None:
             self._feed(standard_input, self._plan.input or b"")
 
@@ -503,20 +501,22 @@ class Container:
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
-            note = "" if stdout or stderr else self._note_of_lost_output()
+            note = "" if code == 0 and (stdout or stderr) else self._note_of_end(stdout + stderr)
         return CompletedContainer(
             exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration, note=note
         )
 
-    def _note_of_lost_output(self) -> str:
-        """What to think of no output at all.
+    def _note_of_end(self, written: bytes) -> str:
+        """What the engine knows of an end with an error, or without output.
 
-        On a busy machine Docker 26.1 loses, now and then, that of a container which ends before the engine has noted
-        its start; so `docker run` does too.
+        On a busy machine Docker 26.1 loses, now and then, the output of a container which ends before the engine has
+        noted its start; so `docker run` does too.
         """
         self._docker.reload()
         state = self._docker.attrs["State"]
-        if state["FinishedAt"] > state["StartedAt"]:
+        if state.get("OOMKilled"):
+            return OUT_OF_MEMORY
+        if written or state["FinishedAt"] > state["StartedAt"]:
             return ""
         return "it ended before the engine had noted its start: on a busy machine Docker may lose such output"
 
@@ -569,8 +569,9 @@ class Container:
                 with engine_errors(f"look at {self.name}"):
                     self._docker.reload()
                 if self._docker.status in ("exited", "dead"):
-                    code = self._docker.attrs["State"]["ExitCode"]
-                    text = f"{self.name} exited with code {code} before it was ready: {missing}"
+                    state = self._docker.attrs["State"]
+                    code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
+                    text = f"{exit_text(self, code, why)} before it was ready: {missing}"
                     raise CommandError(
                         with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
                     )
@@ -754,5 +755,10 @@ def check_result(container: Container, result: CompletedContainer) -> None:
     """Raise `CommandError` where a command failed, with both of its streams."""
     if result.exit_code:
         logs = result.stdout + result.stderr
-        text = f"{container.name} exited with code {result.exit_code}"
+        text = exit_text(container, result.exit_code, result.note)
         raise CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
+
+
+def exit_text(container: Container, code: int, note: str) -> str:
+    """That a container has ended, and why, where the engine knows."""
+    return f"{container.name} exited with code {code}" + (f" ({note})" if note else "")

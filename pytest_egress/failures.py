@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Final
 
 import requests.exceptions
@@ -13,6 +15,12 @@ from pytest_egress.errors import EngineError
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FORBIDDEN: Final = "A test tried to use socket."  # begins what pytest-socket raises
+NOT_EXECUTED: Final = re.compile(
+    r'exec: "(?P<runc>[^"]+)": (?P<why>[^:]+(?:: no such file or directory)?)'
+    r"|executable file `(?P<crun>[^`]+)` not found"
+)
+"""How the runtimes runc and crun say that a command cannot be executed."""
+
 FORBIDS: Final = (RuntimeError, UserWarning)  # as what, by the filter of warnings
 
 
@@ -64,6 +72,24 @@ def check_allowed(error: BaseException | None, address: str) -> None:
 def explanation(error: Exception) -> str:
     """The engine's own sentence."""
     return str(getattr(error, "explanation", None) or error)
+
+
+def start_failure(image: str, command: Sequence[str] | str | None, error: Exception) -> str:
+    """Why the engine did not start a container, beginning with the program that cannot be executed, where that is it.
+
+    Args:
+        image: Its name, as the test has it.
+        command: As the test has it; None for the image's own.
+    """
+    said = explanation(error)
+    with_command = f"with {command!r}" if command else "with its own command"
+    text = f"the engine did not start {image!r} {with_command}: {said}\n"
+    if (found := NOT_EXECUTED.search(said)) is not None:
+        program, why = found["runc"] or found["crun"], found["why"] or "not found"
+        absent = "not found" in why or "no such file" in why
+        missing = f"there is no {program!r} in {image!r}"
+        text = f"{missing if absent else f'{program!r} in {image!r} cannot be run: {why}'}\n{text}"
+    return f"{text}Look at what the image has: `docker run --rm -it --entrypoint sh {image}`."
 
 
 def root_cause(error: BaseException) -> BaseException:

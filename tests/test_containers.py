@@ -580,14 +580,49 @@ def test_a_command_that_is_missing_in_the_image_is_named(egress: Egress, bare_im
     with pytest.raises(EngineError) as caught:
         egress.run(bare_image, ["nosuch", "--flag"])
     assert re.fullmatch(
-        re.escape(f"the engine did not start {bare_image!r} with ['nosuch', '--flag']: ")
-        + '.*exec: "nosuch": executable file not found in \\$PATH.*\n'
+        re.escape(
+            f"there is no 'nosuch' in {bare_image!r}\n"
+            f"the engine did not start {bare_image!r} with ['nosuch', '--flag']: "
+        )
+        + ".*executable file .*not found in \\$PATH.*\n"
         + re.escape(
             f"Look at what the image has: `docker run --rm -it --entrypoint sh {bare_image}`."
         ),
         text(caught),
     )
     assert egress.containers == []
+
+
+@pytest.mark.parametrize(
+    ("program", "begins"),
+    [("/nosuch", "there is no '/nosuch' in "), ("/etc/passwd", "'/etc/passwd' in ")],
+)
+def test_a_path_that_cannot_be_executed_is_named_first(
+    egress: Egress, bare_image: str, program: str, begins: str
+) -> None:
+    with pytest.raises(EngineError) as caught:
+        egress.run(bare_image, [program])
+    assert text(caught).startswith(begins)
+
+
+HUNGRY = ["python3", "-c", "bytearray(200 << 20)"]
+LITTLE: dict[str, Any] = {"mem_limit": "32m", "memswap_limit": "32m"}
+
+
+def test_want_of_memory_is_named_where_a_command_fails_by_it(
+    egress: Egress, clients_image: str
+) -> None:
+    result = egress.run(clients_image, HUNGRY, **LITTLE)
+    assert (result.exit_code, "OOMKilled" in result.note) == (137, True)
+    with pytest.raises(CommandError, match=r"exited with code 137 \(.* want of memory: OOMKilled"):
+        egress.run(clients_image, HUNGRY, check=True, **LITTLE)
+
+
+def test_want_of_memory_is_named_where_a_container_ends_by_it_before_it_is_ready(
+    egress: Egress, clients_image: str
+) -> None:
+    with pytest.raises(CommandError, match=r"exited with code 137 \(.*OOMKilled.* before it was"):
+        egress.start(clients_image, HUNGRY, wait=port_open(80), **LITTLE)
 
 
 @pytest.mark.docker
