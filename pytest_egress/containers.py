@@ -157,6 +157,20 @@ def plan(
     )
 
 
+def check_command(image: Any, plan: Plan) -> None:
+    """Refuse to start an image that has no command where none is given: Podman would tell of it badly.
+
+    Raises:
+        EngineError: Says what to type.
+    """
+    config = image.attrs["Config"]
+    given = plan.command or plan.options.get("entrypoint")
+    if not (given or config.get("Cmd") or config.get("Entrypoint")):
+        raise EngineError(
+            f"{plan.image!r} has no command of its own: give it one, as in run({plan.image!r}, [...])"
+        )
+
+
 def check_docker_options(names: Iterable[str]) -> None:
     """Refuse options that neither docker-py nor we have.
 
@@ -236,6 +250,7 @@ class Container:
         """
         try:
             image = self._host.engine.image(self._plan.image)
+            check_command(image, self._plan)
             self._serve(
                 self._host.engine.sidecar(lambda way: self._open_link(image, way), self.close)
             )

@@ -1029,7 +1029,7 @@ def test_an_image_without_a_command_may_have_a_root_that_is_read_only(
 ) -> None:
     image = make_image({}, "CMD []")
     egress.run(image, command, entrypoint=entrypoint, read_only=True, check=True)
-    with pytest.raises(EngineError, match="no command"):
+    with pytest.raises(EngineError, match="has no command of its own"):
         egress.run(image, read_only=True)
 
 
