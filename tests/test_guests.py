@@ -185,7 +185,9 @@ def test_an_image_that_is_not_there_leaves_no_sidecar(
 ) -> None:
     ((name, value),) = egress.session.engine.labels.items()
     ours: dict[str, Any] = {"label": f"{name}={value}"}
-    before = engine_client.containers.list(all=True, filters=ours)  # those of other tests may go yet
+    before = engine_client.containers.list(
+        all=True, filters=ours
+    )  # those of other tests may go yet
     with pytest.raises(ImageError):
         egress.docker_options("pytest-egress-test/nothing:latest")
     after = engine_client.containers.list(all=True, filters=ours)
