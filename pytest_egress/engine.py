@@ -68,6 +68,7 @@ UNREACHABLE: Final = (
     "too many levels of symbolic links",
     "file name too long",
 )
+UNWATCHED: Final = "Had this run been killed, its containers would have stayed until the next one."
 CHUNK_BYTES: Final = 1 << 14  # read while the engine makes the next ones
 
 
@@ -83,6 +84,7 @@ class Engine:
 
     Attributes:
         orphans: The containers of other runs, long gone, that were removed at the first contact.
+        notes: What a user should know and no test fails by, as sentences.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Engine:
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
         self.orphans: list[str] = []
+        self.notes: list[str] = []
         self._kept: set[str] = set()
         self._name = ""
         self._watchdog: Watchdog | None = None
@@ -192,11 +195,20 @@ class Engine:
             EngineError: Nothing answers.
         """
         client, self._name = contact(self._make_client, self._address)
-        self._watchdog = Watchdog(self._label, describe(client), self.folder)
+        try:
+            self._watchdog = Watchdog(self._label, describe(client), self.folder)
+        except OSError as error:  # no process is to be had
+            self._tell(f"there is no watchdog: {error}. {UNWATCHED}")
         with suppress(*FAILURES):  # this run can do without
             self.orphans = remove_orphans(client)
-        remove_folders()
+        for failure in remove_folders():
+            self._tell(f"the watchdog of a run that was killed has failed: {failure}")
         return client
+
+    def _tell(self, text: str) -> None:
+        """Say once what fails no test."""
+        self.notes.append(text)
+        log.warning(text)
 
     @property
     def summary(self) -> str:
@@ -346,8 +358,8 @@ class Engine:
             if "client" in self.__dict__:
                 self._remove_all()
         finally:
-            if self._watchdog is not None:
-                self._watchdog.dismiss()
+            if self._watchdog is not None and (failure := self._watchdog.dismiss()):
+                self._tell(f"{failure}. {UNWATCHED}")
             if "_folder" in self.__dict__:
                 self._folder.remove()
             for made in ("client", "_folder"):  # it may be used again

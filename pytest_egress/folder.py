@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 PREFIX: Final = "pytest-egress-"
 LOCK_NAME: Final = "lock"
+WORDS_NAME: Final = "watchdog"  # of a file: why the run's watchdog failed
 KINDS: Final = (stat.S_IFREG, stat.S_IFDIR)
 
 
@@ -50,11 +52,19 @@ class RunFolder:
             os.close(lock)
 
 
-def remove_folders() -> None:
-    """Remove the temporary folders of runs that are gone."""
+def remove_folders() -> list[str]:
+    """Remove the temporary folders of runs that are gone.
+
+    Returns:
+        Why their watchdogs failed, the last line of each; a watchdog that does not fail has removed its folder.
+    """
+    failures = []
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if run_lives(folder) is False:
+            with suppress(OSError):
+                failures += (folder / WORDS_NAME).read_text("utf-8", "replace").split("\n")[-2:-1]
             shutil.rmtree(folder, ignore_errors=True)
+    return failures
 
 
 def run_lives(folder: str | Path) -> bool | None:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -33,6 +34,7 @@ LINKS = ("descriptor", "stream")
 
 RUN = """
 import os, sys, threading, time
+sys.path.remove("")  # as where pytest is a command
 from pytest_egress import Egress
 with Egress() as egress:
     egress.session.engine.client
@@ -58,12 +60,23 @@ ACTIONS = {"target": TARGET, "read-only": READ_ONLY, "guest": GUEST}
 
 
 class Run:
-    """A run in a process of its own, as far as it has got."""
+    """A run in a process of its own, as far as it has got.
 
-    def __init__(self, action: str, link: str = "auto") -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN.format(action=action)],
-            env={**os.environ, LINK_VARIABLE: link},
+    Args:
+        action: What it does, as code.
+        link: As the environment has it.
+        python: Its interpreter.
+        options: Of `subprocess.Popen`.
+    """
+
+    def __init__(
+        self, action: str, link: str = "auto", python: str = sys.executable, **options: Any
+    ) -> None:
+        env = {**os.environ, LINK_VARIABLE: link, **options.pop("env", {})}
+        self.process: subprocess.Popen[str] = subprocess.Popen(
+            [python, "-c", RUN.format(action=action)],
+            env=env,
+            **options,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -163,7 +163,7 @@ def test_trust_refuses_what_start_refuses_in_the_same_words(
         egress.trust(container)
     assert str(caught.value) == f"{container.name}: {option}={value!r} is refused: {reason}"
     with pytest.raises(ValueError, match="is refused") as of_start:
-        egress.start(bare_image, **{option: value})
+        egress.start(bare_image, **{option: value})  # type: ignore[arg-type]  # of docker-py
     assert str(caught.value) == f"{container.name}: {of_start.value}"
 
 
