@@ -30,7 +30,7 @@ from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.answers import NO_ADDRESS, NameAnswer
 from pytest_egress.archive import File, build_tar
 from pytest_egress.clock import check_seconds, monotonic
-from pytest_egress.declarations import REFUSED_OPTIONS, SIDECAR_OPTIONS
+from pytest_egress.declarations import REFUSED_OPTIONS, SIDECAR_OPTIONS, check_container_options
 from pytest_egress.declarations import container as check_container
 from pytest_egress.engine import Engine, check_runtime
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
@@ -71,6 +71,13 @@ LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "co
 RESOLVER: Final = build_tar(
     {"/etc/resolv.conf": f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
 )
+# What `GET /containers/{id}/json` calls the options with which a container can leave its namespaces.
+ESCAPES: Final = {
+    "privileged": "Privileged",
+    "pid_mode": "PidMode",
+    "ipc_mode": "IpcMode",
+    "uts_mode": "UTSMode",
+}
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
 SCRATCH_OPTIONS: Final = (*trust.MOUNT_OPTIONS, "entrypoint")
 NEVER_RUN: Final = ["never-run"]  # the engine creates nothing that has no command
@@ -720,18 +727,34 @@ class Guest(Container):
         """Put the CA into the target's own bundles, before its first instruction.
 
         Raises:
-            ValueError: It runs already.
+            ValueError: It runs already, or was created with what `start` refuses.
         """
         if container.status != "created":
             raise ValueError(
                 f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
             )
         check_runtime(container)
+        check_created(container)
         self._docker = container
         image = container.image
         assert image is not None
         env = trust.variables(image.attrs["Config"].get("Env") or [])
         self._fill(container, image, env)
+
+
+def check_created(container: DockerContainer) -> None:
+    """Refuse a container that was created with what would let it leave its sidecar, in the words of `start`.
+
+    What else `start` refuses the engine itself does beside another container's network.
+
+    Raises:
+        ValueError: Names the container and the option.
+    """
+    config = container.attrs["HostConfig"]
+    try:
+        check_container_options({name: config.get(field) for name, field in ESCAPES.items()})
+    except ValueError as error:
+        raise ValueError(f"{container.name}: {error}") from None
 
 
 def hosts_of(options: Mapping[str, Any]) -> dict[str, NameAnswer]:

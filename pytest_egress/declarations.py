@@ -132,7 +132,7 @@ REFUSED_OPTIONS: Final[Mapping[str, str]] = {
     "stdin_open": "give what the command reads as input=",
     "environment": "the variables go into env=",
     "working_dir": "the folder goes into workdir=",
-    "name": "names collide between parallel runs; the engine chooses one, see container.id",
+    "name": "egress gives each container a name of its own, by which it is told from others; see container.id",
     "log_config": "the log is read back into the test's report",
 }
 SIDECAR_OPTIONS: Final = (

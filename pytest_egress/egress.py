@@ -472,7 +472,7 @@ class Egress:
             The handle that `start` would have returned: `url`, `address`, `exec`, `logs`, `wait`.
 
         Raises:
-            ValueError: It was created otherwise, or runs already.
+            ValueError: It was created otherwise, or with what `start` refuses, or runs already.
         """
         name = container if isinstance(container, str) else str(getattr(container, "id", container))
         found = self.session.engine.container(name)

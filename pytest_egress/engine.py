@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,11 +24,15 @@ from pytest_egress.folder import RunFolder, remove_folders
 from pytest_egress.images import find_image
 from pytest_egress.leftovers import (
     FAILURES,
+    FILLED,
     FOLDER_LABEL,
-    KEPT,
+    NAME_LABEL,
     SESSION_LABEL,
+    TARGET,
     is_gone,
+    kept_name,
     remove_container,
+    remove_image,
     remove_labelled,
     remove_orphans,
 )
@@ -63,6 +68,7 @@ UNREACHABLE: Final = (
     "too many levels of symbolic links",
     "file name too long",
 )
+UNWATCHED: Final = "Had this run been killed, its containers would have stayed until the next one."
 CHUNK_BYTES: Final = 1 << 14  # read while the engine makes the next ones
 
 
@@ -78,6 +84,7 @@ class Engine:
 
     Attributes:
         orphans: The containers of other runs, long gone, that were removed at the first contact.
+        notes: What a user should know and no test fails by, as sentences.
     """
 
     def __init__(
@@ -94,6 +101,7 @@ class Engine:
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
         self.orphans: list[str] = []
+        self.notes: list[str] = []
         self._kept: set[str] = set()
         self._name = ""
         self._watchdog: Watchdog | None = None
@@ -187,11 +195,20 @@ class Engine:
             EngineError: Nothing answers.
         """
         client, self._name = contact(self._make_client, self._address)
-        self._watchdog = Watchdog(self._label, describe(client), self.folder)
+        try:
+            self._watchdog = Watchdog(self._label, describe(client), self.folder)
+        except OSError as error:  # no process is to be had
+            self._tell(f"there is no watchdog: {error}. {UNWATCHED}")
         with suppress(*FAILURES):  # this run can do without
             self.orphans = remove_orphans(client)
-        remove_folders()
+        for failure in remove_folders():
+            self._tell(f"the watchdog of a run that was killed has failed: {failure}")
         return client
+
+    def _tell(self, text: str) -> None:
+        """Say once what fails no test."""
+        self.notes.append(text)
+        log.warning(text)
 
     @property
     def summary(self) -> str:
@@ -212,7 +229,7 @@ class Engine:
         return find_image(self.client, name)
 
     def create(self, image: Image, name: str, **options: Any) -> DockerContainer:
-        """Create a container, labelled as ours (`POST /containers/create`).
+        """Create a container, named and labelled as ours (`POST /containers/create`).
 
         Args:
             image: What it runs.
@@ -221,7 +238,9 @@ class Engine:
         """
         labels = options.pop("labels", None) or {}
         named = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
-        options = {"use_config_proxy": False} | options | {"labels": {**named, **self.marks}}
+        own_name = f"{TARGET}{secrets.token_hex(6)}"
+        marks = {**named, **self.marks, NAME_LABEL: own_name}
+        options = {"use_config_proxy": False} | options | {"name": own_name, "labels": marks}
         with engine_errors(f"create a container of {name!r}"):
             container = self.client.containers.create(str(image.id), **options)
         try:
@@ -261,15 +280,13 @@ class Engine:
             raise EngineError(f"the engine did not {action}: {error}") from None
 
     def commit(self, container: DockerContainer) -> Image:
-        """An image of what a created container has, with its labels (`POST /commit`)."""
+        """An image of what a created container has, with its labels and a name of ours (`POST /commit`)."""
         with engine_errors("make an image of a container"):
-            return container.commit()
+            return container.commit(repository=FILLED, tag=secrets.token_hex(6))
 
     def remove_image(self, image: Image) -> None:
-        """Remove an image of ours; no error where it is gone already."""
-        with engine_errors("remove an image", passing=(APIError,)), suppress(APIError):
-            # Its parent may have no other name: that is the user's.
-            self.client.images.remove(str(image.id), force=True, noprune=True)
+        """Remove an image of ours; one that a kept container uses goes after it, by a later run."""
+        remove_image(self.client.api, image.attrs)
 
     def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
         """What is at a path of a container, or None (`HEAD /containers/{id}/archive`).
@@ -323,7 +340,7 @@ class Engine:
         """Leave a container for a look at it, stopped; its network goes with its sidecar."""
         self._kept.add(str(container.id))
         try:
-            container.rename(f"{KEPT}{container.name}")
+            container.rename(kept_name(str(container.name)))
             container.kill()
         except APIError as error:
             if error.status_code not in (404, 409):  # gone, or not running
@@ -341,8 +358,8 @@ class Engine:
             if "client" in self.__dict__:
                 self._remove_all()
         finally:
-            if self._watchdog is not None:
-                self._watchdog.dismiss()
+            if self._watchdog is not None and (failure := self._watchdog.dismiss()):
+                self._tell(f"{failure}. {UNWATCHED}")
             if "_folder" in self.__dict__:
                 self._folder.remove()
             for made in ("client", "_folder"):  # it may be used again

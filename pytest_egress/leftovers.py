@@ -1,4 +1,8 @@
-"""What a run has on an engine, told by its labels: removed when it ends, or by the next run, if it was killed."""
+"""What a run has on an engine: removed when it ends, or by the next run, if it was killed.
+
+Labels find it, and names tell it: a label is inherited by whatever is committed or built of a container, and by what
+runs on that; a name is not, and an engine has each name once.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +25,43 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
-KEPT: Final = "pytest-egress-kept-"  # begins the names of containers that --egress-keep leaves
+NAME_LABEL: Final = "org.pytest-egress.name"  # of the container that it was put on
+TARGET: Final = "pytest-egress-target-"  # begins the names of targets
+KEPT: Final = "pytest-egress-kept-"  # takes its place in those that --egress-keep leaves
+FILLED: Final = "pytest-egress/filled"  # the repository of images that a run makes
 ENDED: Final = ("exited", "stopped", "dead")  # of a container's states
 # What an engine that fails raises: none of it ends a removal that others wait for.
 FAILURES: Final = (DockerException, requests.exceptions.RequestException)
 ORPHAN_SECONDS: Final = 600  # after which what never had a sidecar belongs to no start
 _IDENTIFIER: Final = re.compile("[0-9a-f]{64}")
+_OWN_TAG: Final = re.compile(rf"(.+/)?{FILLED}:[^/]+")  # Podman puts a registry before it
 _REMAINS: Final = re.compile(f'container from store "({_IDENTIFIER.pattern})": container not known')
 
 
+def is_ours(container: Mapping[str, Any]) -> bool:
+    """Whether a listed container was made by a run: its label tells its very name (`GET /containers/json`).
+
+    One that somebody made of ours, by `docker commit` or a Dockerfile, has inherited the label, and has another name.
+    """
+    name = (container.get("Labels") or {}).get(NAME_LABEL)
+    if not name:
+        return False
+    names = {each.lstrip("/") for each in container.get("Names") or []}
+    return not names.isdisjoint({name, kept_name(name)})
+
+
+def kept_name(name: str) -> str:
+    """The name under which --egress-keep leaves a container of ours."""
+    return f"{KEPT}{name.removeprefix(TARGET)}"
+
+
+def own_tags(image: Mapping[str, Any]) -> list[str]:
+    """The names that a run has given to a listed image (`GET /images/json`); others are somebody else's."""
+    return [tag for tag in image.get("RepoTags") or [] if _OWN_TAG.fullmatch(tag)]
+
+
 def labelled(api: APIClient, label: str) -> list[dict[str, Any]]:
-    """The containers that have a label, `name` or `name=value`, whatever they do (`GET /containers/json`).
+    """The containers of runs that have a label, `name` or `name=value`, whatever they do (`GET /containers/json`).
 
     Podman removes a container in part where another one with its network is created at that moment: its entry has no
     storage any more. It lists none of a label as long as such remains have it, so they are removed first.
@@ -42,7 +72,8 @@ def labelled(api: APIClient, label: str) -> list[dict[str, Any]]:
     tried: set[str] = set()
     while True:
         try:
-            return list(api.containers(all=True, filters={"label": label}))
+            listed = api.containers(all=True, filters={"label": label})
+            return [container for container in listed if is_ours(container)]
         except APIError as error:
             remains = _REMAINS.search(str(error.explanation))
             if remains is None or remains[1] in tried:
@@ -52,12 +83,22 @@ def labelled(api: APIClient, label: str) -> list[dict[str, Any]]:
 
 
 def remove_remains(api: APIClient, container: str) -> None:
-    """Remove a container that is there in part, after those with its network, which the engine's refusal names."""
+    """Remove a container that is there in part, after ours with its network, which the engine's refusal names."""
     try:
         remove_container(api, container)
     except APIError as error:
         users = set(_IDENTIFIER.findall(str(error.explanation))) - {container}
-        remove_containers(api, [*users, container])
+        remove_containers(
+            api, [*(user for user in users if is_known_as_ours(api, user)), container]
+        )
+
+
+def is_known_as_ours(api: APIClient, container: str) -> bool:
+    """Whether a container, of which only the identifier is known, was made by a run."""
+    with suppress(*FAILURES):  # it has gone
+        found = api.inspect_container(container)
+        return is_ours({"Names": [found["Name"]], "Labels": found["Config"]["Labels"]})
+    return False
 
 
 def remove_container(api: APIClient, container: str) -> None:
@@ -106,18 +147,22 @@ def is_removed(api: APIClient, container: str) -> bool:
     return True
 
 
-def remove_image(api: APIClient, image: str) -> None:
-    """Remove an image of ours, where that can be done; its parent may have no other name, and is the user's."""
-    with suppress(*FAILURES):
-        api.remove_image(image, force=True, noprune=True)
+def remove_image(api: APIClient, image: Mapping[str, Any]) -> None:
+    """Remove an image of ours, where no container uses it; somebody else's name for it stays, and so does it then.
+
+    Its parent may have no name at all, and is the user's (`noprune`).
+    """
+    for tag in own_tags(image):
+        with suppress(*FAILURES):
+            api.remove_image(tag, noprune=True)
 
 
 def remove_labelled(api: APIClient, label: str, kept: Collection[str] = ()) -> None:
-    """Remove the containers and the images that have a label, `name=value`, but for containers that are kept."""
+    """Remove a run's containers and images, which have a label, `name=value`, but for containers that are kept."""
     listed = [each["Id"] for each in labelled(api, label)]
     remove_containers(api, [each for each in listed if each not in kept])
     for image in api.images(filters={"label": label}):
-        remove_image(api, image["Id"])
+        remove_image(api, image)
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
@@ -139,7 +184,7 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
     living = {each["Labels"][SESSION_LABEL] for each in listed if each["Id"] not in removed}
     for image in images:
         if is_unused(image.get("Labels") or {}, living):
-            remove_image(client.api, image["Id"])
+            remove_image(client.api, image)
     return removed
 
 

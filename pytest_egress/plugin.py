@@ -619,7 +619,7 @@ class Run:
         )
         self.request: pytest.FixtureRequest | None = None  # of session_egress
         self.outside: list[str] = []
-        self.used: list[str] = []  # engines, and how sidecars were had
+        self.used: list[str] = []  # engines, how sidecars were had, and what fails no test
         self._announced = ""
         self._client: docker.DockerClient | None = None  # of the header, not yet taken
         self._prompts = Prompts()
@@ -666,6 +666,7 @@ class Run:
                 egress.close(keep=self.keep and failed)
             session.close()
             self.used += [session.engine.summary] if session.engine.summary else []
+            self.used += session.engine.notes
             self.outside += session.outside()
 
     def pytest_unconfigure(self) -> None:

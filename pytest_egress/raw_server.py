@@ -5,7 +5,6 @@ Such a connection keeps no window open: it may be a pool's, and live for longer 
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import select
 import socket
@@ -159,7 +158,7 @@ class RawServer:
     # Another server.
 
     def relay(self, entry: TcpConnection, to: Forward) -> None:
-        """Copy between the client and another server until one has ended."""
+        """Copy between the client and another server until both have ended."""
         connection = self.connection
         try:
             server = self.reach(entry, to)
@@ -180,11 +179,10 @@ class RawServer:
         except OSError as error:
             entry.note = f"broke off: {error}"
             connection.reset()
+            return
         finally:
             self.finish(entry)
-        with contextlib.suppress(OSError):
-            connection.sock.settimeout(0)
-            connection.say_goodbye()
+        connection.linger()
 
     def reach(self, entry: TcpConnection, to: Forward) -> Any:
         """A connection to another server; by TLS to the upstream of a client whose TLS ends here."""

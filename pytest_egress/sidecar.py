@@ -37,7 +37,7 @@ from pytest_egress.attach import Attachment, attach, connect
 from pytest_egress.clock import monotonic
 from pytest_egress.endpoint import socket_of
 from pytest_egress.errors import LinkError
-from pytest_egress.leftovers import is_gone, remove_container
+from pytest_egress.leftovers import NAME_LABEL, is_gone, remove_container
 from pytest_egress.link import DescriptorLink, Rendezvous
 from pytest_egress.stream import StreamLink
 
@@ -224,7 +224,7 @@ class Sidecar:
             "name": self.name,
             "hostname": self._hostname,
             "domainname": domainname,
-            "labels": dict(labels),
+            "labels": {**labels, NAME_LABEL: self.name},
         }
         with _engine_errors(self._api):
             try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket
 import resource
+import secrets
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,14 @@ def listener(backlog: int) -> Socket:
         sock.close()
         raise
     return sock
+
+
+def unguessed_loopback() -> str:
+    """An address of this machine's loopback, of which there are 16 million, at random.
+
+    A connection of a stranger's from the same address and port may wait, dead, where ours is awaited.
+    """
+    return f"127.{'.'.join(str(secrets.randbelow(254) + 1) for _ in range(3))}"
 
 
 def free_descriptors() -> int:

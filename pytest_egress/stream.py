@@ -85,26 +85,34 @@ class Accepted(Socket):
 
 
 class Listener(Socket):
-    """Where connections of the target are accepted. The port is this machine's: a stranger's are closed unseen."""
+    """Where connections of the target are accepted. The port is this machine's: a stranger's are closed unseen.
+
+    Ours come from an address that nobody guesses, and are known by it and their port: as long as it is open, no other
+    socket of this machine can have both.
+    """
 
     def __init__(self) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)
-        self._expected: dict[int, tuple[tuple[str, int] | str | None, tuple[str, int]]] = {}
+        self._expected: dict[
+            tuple[str, int], tuple[tuple[str, int] | str | None, tuple[str, int]]
+        ] = {}
         self._lock = threading.Lock()
         self.bind(("127.0.0.1", 0))
         self.listen(BACKLOG)
 
     def dial(self, dialled: tuple[str, int] | str | None, client: tuple[str, int]) -> socket.socket:
         """Our end of a connection of the target; `accept` gives the other one."""
-        sock = Socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = Dialled(socket.AF_INET, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.bind((sockets.unguessed_loopback(), 0))
             with self._lock:
                 number = sock.connect_ex(self.getsockname())
                 if number not in (0, errno.EINPROGRESS):
                     raise OSError(number, os.strerror(number))
-                self._expected[sock.getsockname()[1]] = dialled, client
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._expected[sock.getsockname()] = dialled, client
+            sock.forget = self._expected.pop
         except BaseException:
             sock.close()
             raise
@@ -119,7 +127,7 @@ class Listener(Socket):
         descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
         sock = Accepted(fileno=descriptor)
         with self._lock:
-            expected = self._expected.pop(peer[1], None)
+            expected = self._expected.pop(peer, None)
         if expected is None:
             sock.close()
             raise ConnectionAbortedError(
@@ -127,6 +135,26 @@ class Listener(Socket):
             )
         sock.dialled, client = expected
         return sock, client
+
+
+class Dialled(Socket):
+    """Our end of a connection of the target.
+
+    Attributes:
+        forget: Called with its address where it is closed before it was connected: whoever has that address next is a
+            stranger. One that was connected is accepted before any such.
+    """
+
+    forget: Callable[[tuple[str, int], None], object] | None = None
+
+    def close(self) -> None:
+        """Close it."""
+        if self.forget is not None and self.fileno() >= 0:
+            try:
+                self.getpeername()
+            except OSError:
+                self.forget(self.getsockname(), None)
+        super().close()
 
 
 class NameSocket(Socket):
@@ -686,6 +714,7 @@ def loopback_pair() -> tuple[socket.socket, socket.socket]:
     """Two ends of a TCP connection."""
     with sockets.listener(backlog=8) as listener:
         one = Socket(socket.AF_INET, socket.SOCK_STREAM)
+        one.bind((sockets.unguessed_loopback(), 0))
         one.connect(listener.getsockname())
         while True:
             other, peer = listener.accept()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import threading
 import time
 from collections import defaultdict
@@ -18,9 +19,16 @@ import docker
 import requests.exceptions
 from docker.errors import DockerException
 
-from pytest_egress.leftovers import SESSION_LABEL
+from pytest_egress.leftovers import FOLDER_LABEL, NAME_LABEL, SESSION_LABEL, TARGET, kept_name
 
 SECONDS = 10.0  # after a death nothing may be left
+
+
+def identity(session: str, folder: str, *, kept: bool = False) -> dict[str, Any]:
+    """Name and labels of a container of a run, as docker-py takes them."""
+    name = f"{TARGET}{secrets.token_hex(6)}"
+    labels = {SESSION_LABEL: session, FOLDER_LABEL: folder, NAME_LABEL: name}
+    return {"name": kept_name(name) if kept else name, "labels": labels}
 
 
 def until(condition: Callable[[], object], seconds: float = SECONDS) -> bool:

@@ -13,8 +13,9 @@ import pytest
 from pytest_egress import cli
 from pytest_egress.errors import LinkError
 from pytest_egress.folder import LOCK_NAME
-from pytest_egress.leftovers import FOLDER_LABEL, KEPT, SESSION_LABEL, labelled
+from pytest_egress.leftovers import SESSION_LABEL, labelled
 from pytest_egress.link import DescriptorLink
+from tests.leftovers import identity
 from tests.stage import eventually
 
 
@@ -96,12 +97,14 @@ def test_clean_removes_what_is_left_and_what_was_kept_on_request_only(
 ) -> None:
     (tmp_path / LOCK_NAME).touch()  # and nobody holds it
     folder = str(tmp_path) if told_by == "folder" else "/of/another/machine"
-    labels = {SESSION_LABEL: "a run that is over", FOLDER_LABEL: folder}
+    session = "a run that is over"
     gone = engine_client.containers.create(bare_image, network_mode="none")
     mode = f"container:{gone.id}" if told_by == "network" else "none"
-    left = engine_client.containers.create(bare_image, network_mode=mode, labels=labels)
+    left = engine_client.containers.create(
+        bare_image, network_mode=mode, **identity(session, folder)
+    )
     looked_at = engine_client.containers.create(
-        bare_image, name=f"{KEPT}{gone.short_id}", network_mode=mode, labels=labels
+        bare_image, network_mode=mode, **identity(session, folder, kept=True)
     )
     gone.remove(force=True)
     try:

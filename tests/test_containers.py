@@ -431,7 +431,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (
         "name",
         "shop",
-        "names collide between parallel runs; the engine chooses one, see container.id",
+        "egress gives each container a name of its own, by which it is told from others; see container.id",
     ),
     ("log_config", {"type": "none"}, "the log is read back into the test's report"),
     ("environment", {"A": "b"}, "the variables go into env="),

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -21,19 +22,19 @@ from pytest_egress import Egress
 from pytest_egress.engine import LINK_VARIABLE
 from pytest_egress.folder import LOCK_NAME, RunFolder
 from pytest_egress.leftovers import (
-    FOLDER_LABEL,
-    KEPT,
+    FILLED,
     SESSION_LABEL,
     is_removed,
     remove_containers,
     remove_orphans,
 )
-from tests.leftovers import Witness, containers, is_alive, running, until, watchdogs
+from tests.leftovers import Witness, containers, identity, is_alive, running, until, watchdogs
 
 LINKS = ("descriptor", "stream")
 
 RUN = """
 import os, sys, threading, time
+sys.path.remove("")  # as where pytest is a command
 from pytest_egress import Egress
 with Egress() as egress:
     egress.session.engine.client
@@ -59,12 +60,23 @@ ACTIONS = {"target": TARGET, "read-only": READ_ONLY, "guest": GUEST}
 
 
 class Run:
-    """A run in a process of its own, as far as it has got."""
+    """A run in a process of its own, as far as it has got.
 
-    def __init__(self, action: str, link: str = "auto") -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN.format(action=action)],
-            env={**os.environ, LINK_VARIABLE: link},
+    Args:
+        action: What it does, as code.
+        link: As the environment has it.
+        python: Its interpreter.
+        options: Of `subprocess.Popen`.
+    """
+
+    def __init__(
+        self, action: str, link: str = "auto", python: str = sys.executable, **options: Any
+    ) -> None:
+        env = {**os.environ, LINK_VARIABLE: link, **options.pop("env", {})}
+        self.process: subprocess.Popen[str] = subprocess.Popen(
+            [python, "-c", RUN.format(action=action)],
+            env=env,
+            **options,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -197,9 +209,8 @@ def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
     assert living.line() == "up"
     kept = engine_client.containers.create(
         bare_image,
-        name=f"{KEPT}{os.getpid()}",
         network_mode="none",
-        labels={SESSION_LABEL: "a run that is over"},
+        **identity("a run that is over", "/of/another/machine", kept=True),
     )
     try:
         before = containers(engine_client, living.session)
@@ -214,12 +225,10 @@ def test_the_next_run_leaves_alone_what_lives_on_another_machine(
     engine_client: docker.DockerClient, bare_image: str
 ) -> None:
     session = uuid.uuid4().hex
-    labels = {SESSION_LABEL: session, FOLDER_LABEL: "/of/another/machine"}
 
     def make(command: list[str], network: str) -> str:
-        made = engine_client.containers.create(
-            bare_image, command, network_mode=network, labels=labels
-        )
+        own = identity(session, "/of/another/machine")
+        made = engine_client.containers.create(bare_image, command, network_mode=network, **own)
         made.start()
         return str(made.id)
 
@@ -253,11 +262,13 @@ def test_the_next_run_leaves_a_living_run_an_image_that_no_container_uses_yet(
     engine_client: docker.DockerClient, bare_image: str
 ) -> None:
     folder = RunFolder()
-    labels = {SESSION_LABEL: uuid.uuid4().hex, FOLDER_LABEL: folder.path}
-    container = engine_client.containers.create(bare_image, network_mode="none", labels=labels)
-    image = str(container.commit().id)
+    session = uuid.uuid4().hex
+    container = engine_client.containers.create(
+        bare_image, network_mode="none", **identity(session, folder.path)
+    )
+    image = str(container.commit(repository=FILLED, tag=session).id)
     container.remove()
-    found = {"label": f"{SESSION_LABEL}={labels[SESSION_LABEL]}"}
+    found = {"label": f"{SESSION_LABEL}={session}"}
     try:
         remove_orphans(engine_client)
         assert [each["Id"] for each in engine_client.api.images(filters=found)] == [image]
@@ -271,29 +282,37 @@ def test_the_next_run_removes_at_once_what_a_dead_run_had_only_created(
     engine_client: docker.DockerClient, bare_image: str, tmp_path: Path
 ) -> None:
     (tmp_path / LOCK_NAME).touch()  # and nobody holds it
-    labels = {SESSION_LABEL: uuid.uuid4().hex, FOLDER_LABEL: str(tmp_path)}
-    engine_client.containers.create(bare_image, network_mode="none", labels=labels)
+    session = uuid.uuid4().hex
+    engine_client.containers.create(
+        bare_image, network_mode="none", **identity(session, str(tmp_path))
+    )
     remove_orphans(engine_client)
-    assert until(lambda: not containers(engine_client, labels[SESSION_LABEL]))
+    assert until(lambda: not containers(engine_client, session))
 
 
 def test_what_is_created_while_its_sidecar_is_removed_goes_with_the_next_run(
     engine_client: docker.DockerClient, bare_image: str, tmp_path: Path
 ) -> None:
     (tmp_path / LOCK_NAME).touch()
-    labels = {SESSION_LABEL: uuid.uuid4().hex, FOLDER_LABEL: str(tmp_path)}
+    session, folder = uuid.uuid4().hex, str(tmp_path)
     for wait in (0.0, 0.05, 0.1, 0.2):  # while Podman stops it, cleans up after it, removes it
         sidecar = engine_client.containers.run(
-            bare_image, ["sleep", "600"], network_mode="none", labels=labels, detach=True
+            bare_image,
+            ["sleep", "600"],
+            network_mode="none",
+            detach=True,
+            **identity(session, folder),
         )
         with ThreadPoolExecutor() as pool:
             pool.submit(is_removed, engine_client.api, str(sidecar.id))
             time.sleep(wait)
             with contextlib.suppress(docker.errors.APIError):  # it has gone
                 mode = f"container:{sidecar.id}"
-                engine_client.containers.create(bare_image, network_mode=mode, labels=labels)
+                engine_client.containers.create(
+                    bare_image, network_mode=mode, **identity(session, folder)
+                )
     remove_orphans(engine_client)
-    assert until(lambda: not containers(engine_client, labels[SESSION_LABEL]))
+    assert until(lambda: not containers(engine_client, session))
 
 
 def test_a_run_that_ends_well_dismisses_its_watchdog(bare_image: str) -> None:

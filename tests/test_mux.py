@@ -212,6 +212,53 @@ def test_a_reset_drops_what_is_queued_and_is_told_once() -> None:
     assert agent.send() == b""
 
 
+def test_what_breaks_off_is_reset_after_what_is_queued() -> None:
+    agent, host = pair()
+    stream, empty = agent.open(b""), agent.open(b"")
+    carry(agent, host)
+    agent.write(stream, b"last words")
+    agent.fin(stream)
+    agent.break_off(stream)
+    agent.break_off(empty)
+    assert (agent.room(stream), agent.pending(stream)) == (0, 10)
+    with pytest.raises(ValueError, match="cannot be written to"):
+        agent.write(stream, b"more")
+    assert carry(agent, host) == [Reset(empty), Data(stream, b"last words"), Reset(stream)]
+    agent.break_off(stream)
+    assert carry(host, agent) == []
+    assert agent.openable == MAX_STREAMS
+
+
+def test_what_breaks_off_waits_for_credit_and_no_close_waits_for_it() -> None:
+    agent, host = pair()
+    stream, other = agent.open(b""), agent.open(b"")
+    for each in (stream, other):
+        agent.write(each, bytes(WINDOW))
+    carry(agent, host)
+    for each in (stream, other):
+        host.accept(each)
+        agent.write(each, b"last words")
+        agent.break_off(each)
+    assert carry(agent, host) == []
+    host.consumed(stream, WINDOW)
+    carry(host, agent)
+    assert carry(agent, host) == [Data(stream, b"last words"), Reset(stream)]
+    agent.close()
+    assert carry(agent, host) == [Reset(other), Bye()]
+
+
+def test_a_peer_that_resets_first_hears_no_last_words() -> None:
+    agent, host = pair()
+    stream = agent.open(b"")
+    carry(agent, host)
+    agent.write(stream, b"last words")
+    agent.break_off(stream)
+    host.reset(stream)
+    assert carry(host, agent) == [Reset(stream)]
+    assert carry(agent, host) == []
+    assert agent.openable == MAX_STREAMS
+
+
 def test_resets_that_cross_answer_each_other() -> None:
     agent, host = pair()
     stream = opened(agent, host)

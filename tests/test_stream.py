@@ -38,7 +38,9 @@ from pytest_egress.engine import Engine
 from pytest_egress.errors import EngineError, LinkError
 from pytest_egress.ingress import Ingress
 from pytest_egress.link import tampering
+from pytest_egress.relay import unsent
 from pytest_egress.stream import Listener, StreamLink, loopback_pair, parse_purpose
+from tests.stage import eventually
 from tests.targets import (
     SECONDS,
     Target,
@@ -319,6 +321,43 @@ def test_a_client_that_breaks_off_while_nothing_of_it_is_read_is_noticed(scene: 
     reset(client)
     with ours, pytest.raises(ConnectionResetError):
         read_all(ours)
+
+
+def test_what_a_client_had_sent_is_read_before_its_reset(scene: Scene) -> None:
+    client, ours = scene.dial()
+    sent, got = fill(client), 0
+    with ours:
+        while unsent(client):  # what its kernel has not sent, a reset drops
+            got += len(ours.recv(1 << 18))
+        reset(client)
+        rest = bytearray()
+        with pytest.raises(ConnectionResetError):
+            read_into(rest, ours)
+    assert got + len(rest) == sent
+
+
+def test_what_the_gateway_had_sent_is_read_before_its_reset(scene: Scene) -> None:
+    client, ours = scene.dial()
+    sent, got = fill(ours), 0
+    with client:
+        while unsent(ours):
+            got += len(client.recv(1 << 18))
+        reset(ours)
+        rest = bytearray()
+        with pytest.raises(ConnectionResetError):
+            read_into(rest, client)
+    assert got + len(rest) == sent
+
+
+def test_a_client_that_writes_to_no_one_hears_what_the_gateway_had_to_say(scene: Scene) -> None:
+    client, ours = scene.dial()
+    with client:
+        fill(client)
+        ours.sendall(b"enough")
+        assert eventually(lambda: not unsent(ours))
+        reset(ours)
+        client.settimeout(SECONDS)
+        assert client.recv(100) == b"enough"
 
 
 def test_a_reader_that_is_slow_holds_its_own_client_back_and_no_other(scene: Scene) -> None:
@@ -1095,9 +1134,13 @@ def failure(client: docker.DockerClient) -> str:
 
 def read_all(sock: socket.socket) -> bytes:
     found = bytearray()
+    read_into(found, sock)
+    return bytes(found)
+
+
+def read_into(found: bytearray, sock: socket.socket) -> None:
     while data := sock.recv(1 << 18):
         found += data
-    return bytes(found)
 
 
 def fill(sock: socket.socket) -> int:

@@ -230,6 +230,7 @@ class _Stream:
         "fin_sent",
         "number",
         "queue",
+        "resetting",
         "scheduled",
         "theirs",
     )
@@ -241,12 +242,12 @@ class _Stream:
         self.credit = self.allowed = WINDOW
         self.consumed = 0
         self.answered = self.crowded = self.scheduled = False
-        self.ending = self.fin_sent = self.fin_received = False
+        self.ending = self.resetting = self.fin_sent = self.fin_received = False
 
     @property
     def writable(self) -> bool:
         """Whether we may queue data: pipelined on a stream of ours, after accepting one of theirs."""
-        return (self.answered or not self.theirs) and not self.ending
+        return (self.answered or not self.theirs) and not self.ending and not self.resetting
 
     @property
     def readable(self) -> bool:
@@ -325,6 +326,8 @@ class Mux:
         the peer still opens are reset unseen.
         """
         self._closing = True
+        for stream in [number for number, state in self._streams.items() if state.resetting]:
+            self.reset(stream)
 
     def fail(self, text: str) -> None:
         """Give up: drop everything, and tell the peer why; that frame is the last."""
@@ -414,6 +417,17 @@ class Mux:
         """End a stream both ways and drop what is queued. Without effect on one that has ended."""
         if stream in self._streams:
             self._end(stream, _frame(_RST, stream))
+
+    def break_off(self, stream: int) -> None:
+        """End a stream both ways, after what is queued; a reader that has stopped holds it back until `close`.
+
+        Without effect on one that has ended.
+        """
+        state = self._streams.get(stream)
+        if state is not None and state.queue and not self._closing:
+            state.resetting = True
+        else:
+            self.reset(stream)
 
     # Datagrams
 
@@ -512,7 +526,9 @@ class Mux:
         if state.crowded and len(state.queue) <= WINDOW // 2:
             state.crowded = False
             self._drained[state.number] = None
-        if state.ending and not state.queue:
+        if state.resetting and not state.queue:
+            self.reset(state.number)
+        elif state.ending and not state.queue:
             state.fin_sent = True
             out += _frame(_FIN, state.number)
             self._forget_finished(state)

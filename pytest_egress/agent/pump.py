@@ -1,7 +1,7 @@
 """Copies between the streams of a `Mux` and TCP sockets; the same on both sides of the stream link.
 
 One thread, which never waits here: sockets are non-blocking, and one whose stream has no credit is not read. FIN
-and RST are passed on as what they are.
+and RST are passed on as what they are, each after what was sent before it.
 """
 
 from __future__ import annotations
@@ -68,14 +68,16 @@ class Outlet:
         ended: Whether the peer has sent FIN.
         shut: Whether that has been passed on to the socket.
         done: Whether the socket's own end has been passed on to the peer.
+        cut: Whether the peer has sent RST: the socket is reset when it has taken what waits.
+        deaf: Whether the socket takes nothing more: the stream is reset when all that it has said has been read.
     """
 
-    __slots__ = ("done", "ended", "shut", "sock", "stream", "waiting")
+    __slots__ = ("cut", "deaf", "done", "ended", "shut", "sock", "stream", "waiting")
 
     def __init__(self, stream: int, sock: Socket) -> None:
         self.stream, self.sock = stream, sock
         self.waiting = bytearray()
-        self.ended = self.shut = self.done = False
+        self.ended = self.shut = self.done = self.cut = self.deaf = False
 
 
 class Pump:
@@ -109,7 +111,9 @@ class Pump:
         if outlet is None:
             return False
         if isinstance(event, (Reset, Refused)):
-            self._break(outlet)
+            outlet.cut = True
+            if not outlet.waiting:
+                self._break(outlet)
             return True
         if isinstance(event, Fin):
             outlet.ended = True
@@ -136,7 +140,8 @@ class Pump:
         """
         for outlet in self._by_stream.values():
             if outlet.shut:
-                self._give_up(outlet)
+                self._mux.reset(outlet.stream)
+                self._break(outlet)
                 return
 
     def refresh(self) -> None:
@@ -157,9 +162,10 @@ class Pump:
             outlet.sock.close()
 
     def _read(self, outlet: Outlet, broken: bool) -> None:
-        room = 0 if outlet.done else min(self._mux.room(outlet.stream), READ_BYTES)
+        over = outlet.done or outlet.cut
+        room = 0 if over else min(self._mux.room(outlet.stream), READ_BYTES)
         if not room:
-            if broken and outlet.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
+            if broken and over and outlet.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
                 self._give_up(outlet)
             elif broken:  # it has ended, and would be told so for ever; what it has is read later
                 self._interests.want(outlet.sock.fileno(), WRITABLE if outlet.waiting else 0)
@@ -173,6 +179,9 @@ class Pump:
             return
         if data:
             self._mux.write(outlet.stream, data)
+        elif outlet.deaf:
+            self._give_up(outlet)
+            return
         else:
             outlet.done = True
             self._mux.fin(outlet.stream)
@@ -180,18 +189,38 @@ class Pump:
 
     def _write(self, outlet: Outlet) -> None:
         try:
-            sent = outlet.sock.send(outlet.waiting) if outlet.waiting else 0
-            del outlet.waiting[:sent]
-            if outlet.ended and not outlet.waiting and not outlet.shut:
+            sent = self._send(outlet)
+            if outlet.ended and not outlet.waiting and not outlet.shut and not outlet.deaf:
                 outlet.shut = True
                 outlet.sock.shutdown(_socket.SHUT_WR)
-        except BlockingIOError:
-            sent = 0
         except OSError:
             self._give_up(outlet)
             return
         self._mux.consumed(outlet.stream, sent)
-        self._settle(outlet)
+        if outlet.cut and not outlet.waiting:
+            self._break(outlet)
+        else:
+            self._settle(outlet)
+
+    def _send(self, outlet: Outlet) -> int:
+        """Write, or drop what the socket does not take any more; how many bytes.
+
+        Raises:
+            OSError: It takes nothing more, nor is there anything to be read.
+        """
+        waiting = outlet.waiting
+        try:
+            sent = outlet.sock.send(waiting) if waiting and not outlet.deaf else 0
+        except BlockingIOError:
+            return 0
+        except OSError:
+            if outlet.done or outlet.cut:
+                raise
+            outlet.deaf = True
+        if outlet.deaf:
+            sent = len(waiting)
+        del waiting[:sent]
+        return sent
 
     def _settle(self, outlet: Outlet) -> None:
         """Close what has ended both ways; else wait for what comes next."""
@@ -202,14 +231,15 @@ class Pump:
             self._want(outlet)
 
     def _want(self, outlet: Outlet) -> None:
-        events = BROKEN | (WRITABLE if outlet.waiting else 0)
+        # A deaf one would tell of its error for ever.
+        events = 0 if outlet.deaf else BROKEN | (WRITABLE if outlet.waiting else 0)
         if not outlet.done and self._mux.room(outlet.stream):
             events |= READABLE
         self._interests.want(outlet.sock.fileno(), events)
 
     def _give_up(self, outlet: Outlet) -> None:
-        """The socket is broken: so is the stream."""
-        self._mux.reset(outlet.stream)
+        """The socket is broken: so is the stream, after what was read."""
+        self._mux.break_off(outlet.stream)
         self._break(outlet)
 
     def _break(self, outlet: Outlet) -> None:

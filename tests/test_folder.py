@@ -1,0 +1,125 @@
+"""A run's temporary folder: its owner's alone, and known by a lock that nobody else can put there."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_egress.folder import LOCK_NAME, PREFIX, RunFolder, remove_folders, run_lives
+
+SOMEBODY = 12345  # a user who is not the one of the tests
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to somebody else")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def living(temporary: Path) -> Iterator[RunFolder]:
+    folder = RunFolder()
+    yield folder
+    folder.remove()
+
+
+def dead(parent: Path, name: str = "dead") -> Path:
+    """The folder of a run that was killed."""
+    folder = parent / f"{PREFIX}{name}"
+    folder.mkdir(mode=0o700)
+    (folder / LOCK_NAME).touch()
+    return folder
+
+
+def mode_of(path: str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def test_nobody_but_its_owner_enters_it_whatever_the_umask_is(temporary: Path) -> None:
+    before = os.umask(0)
+    try:
+        folder = RunFolder()
+    finally:
+        os.umask(before)
+    try:
+        assert Path(folder.path).parent == temporary
+        assert mode_of(folder.path) == 0o700
+        assert mode_of(f"{folder.path}/{LOCK_NAME}") == 0o600
+    finally:
+        folder.remove()
+
+
+def test_its_lock_tells_whether_the_run_goes_on(living: RunFolder, temporary: Path) -> None:
+    assert run_lives(living.path) is True
+    living.unlock()
+    assert run_lives(living.path) is False
+    assert run_lives(temporary / "gone") is None
+
+
+def test_a_program_that_is_started_does_not_get_the_lock(living: RunFolder) -> None:
+    assert living._lock is not None
+    assert not os.get_inheritable(living._lock)
+
+
+def test_what_a_label_names_may_be_no_path_at_all() -> None:
+    assert run_lives("a\0b") is None
+    assert run_lives("") is None
+
+
+def test_a_lock_that_is_a_link_is_not_followed(temporary: Path) -> None:
+    folder = dead(temporary)
+    (folder / LOCK_NAME).unlink()
+    victim = temporary / "victim"
+    victim.touch()
+    (folder / LOCK_NAME).symlink_to(victim)
+    assert run_lives(folder) is None
+
+
+def test_a_folder_that_is_a_link_is_not_followed(temporary: Path) -> None:
+    real = dead(temporary, "real")
+    kept = real.rename(temporary / "kept")
+    link = temporary / f"{PREFIX}link"
+    link.symlink_to(kept)
+    assert run_lives(kept) is False
+    assert run_lives(link) is None
+    remove_folders()
+    assert kept.exists()
+    assert link.is_symlink()
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(temporary: Path) -> None:
+    folder = dead(temporary)
+    (folder / LOCK_NAME).unlink()
+    os.mkfifo(folder / LOCK_NAME)
+    assert run_lives(folder) is None
+
+
+@as_root
+@pytest.mark.parametrize("whose", ["folder", "lock"])
+def test_what_is_another_users_is_neither_looked_at_nor_removed(
+    temporary: Path, whose: str
+) -> None:
+    folder = dead(temporary)
+    os.chown(folder if whose == "folder" else folder / LOCK_NAME, SOMEBODY, -1)
+    assert run_lives(folder) is None
+    remove_folders()
+    assert (folder / LOCK_NAME).exists()
+
+
+def test_the_folders_of_runs_that_are_gone_are_removed_and_no_others(
+    living: RunFolder, temporary: Path
+) -> None:
+    gone, unlocked = dead(temporary), temporary / f"{PREFIX}unlocked"
+    unlocked.mkdir()
+    remove_folders()
+    assert not gone.exists()
+    assert unlocked.exists()
+    assert Path(living.path).exists()
