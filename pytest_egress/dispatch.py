@@ -211,6 +211,7 @@ class Dispatcher:
         if self.hub.stopping:
             return
         if route is not None and route.kind == "intercept_tls":
+            connection.shook_hands()
             RawServer(connection).serve(route, found_for)
         elif self.awaits_request():
             HttpServer(connection).serve()
@@ -250,6 +251,7 @@ class Dispatcher:
         except TimeoutError:
             note = f"sent nothing within {FIRST_BYTE_SECONDS:g} s of the handshake"
             connection.record_tls("silent", note)
+            connection.shook_hands()  # one that distrusts us would have left
             connection.sock.settimeout(None)
             return bool(self.await_late_byte())
         except OSError:
@@ -281,13 +283,15 @@ class Dispatcher:
 
     def take_name(self, hello: ClientHello) -> bool:
         """Key everything that follows on the SNI where there is one."""
-        self.connection.hello, self.connection.sni = hello, hello.sni
+        connection = self.connection
+        connection.hello, connection.sni = hello, hello.sni
+        connection.greeted = connection.started
         if hello.sni is None:
             return True
         try:
-            self.connection.host = normalise_host(hello.sni)
+            connection.host = normalise_host(hello.sni)
         except AddressError as error:
-            self.connection.fail_tls("sni", f"its server name is no host name: {error}")
+            connection.fail_tls("sni", f"its server name is no host name: {error}")
             return False
         return True
 

@@ -506,6 +506,10 @@ class TcpConnection(Entry):
         return f"TCP {self.where}{first}"
 
 
+TlsPeers = tuple[str, str, "int | None", str]
+"""A client and a server of TLS: container, host, port, and what tells the client from others in the container."""
+
+
 @dataclass(kw_only=True, eq=False)
 class TlsFailure(Entry):
     """A TLS connection that never became a request; `note` says why, in a sentence.
@@ -514,11 +518,18 @@ class TlsFailure(Entry):
         address: The IP address that was dialled.
         sni: The server name on the wire, or None.
         reason: A short name: "untrusted", "likely-untrusted", "timeout", "protocol", ...
+        client: What tells its client from the container's others, by its ClientHello; "" where there was none.
     """
 
     address: str
     sni: str | None = None
     reason: str = ""
+    client: str = ""
+
+    @property
+    def peers(self) -> TlsPeers:
+        """Whose handshakes with whom it is one of."""
+        return self.container, self.host, self.port, self.client
 
     def __str__(self) -> str:
         return f"TLS {self.where}"

@@ -12,6 +12,17 @@ from typing import Final
 from pytest_egress.clienthello import ClientHello, library_of
 
 DISTRUST: Final = ("untrusted", "likely-untrusted")
+VERIFY_WITHIN: Final = ("BoringSSL", "Go", "Java", "NSS", "gRPC", "rustls")
+"""Libraries that check a certificate within the handshake. A client of theirs that completes it and sends nothing has
+opened more connections than it needed, unless it pins a certificate."""
+
+ALERT_ALWAYS: Final = ("Go",)
+"""Of these, those that never break off for distrust without an alert."""
+
+UNUSED: Final = (
+    "{who} closed a connection to {host!r} {when}, without an alert and without a request: it pins a certificate, or "
+    "needed the connection no more"
+)
 UNTRUSTED: Final = "{who} does not trust the CA of this run for {host!r} (alert: {alert}). {advice}"
 LIKELY_UNTRUSTED: Final = (
     "{who} broke off {when}, with no alert: likely it does not trust the CA of this run for {host!r}. "
@@ -79,7 +90,7 @@ def broken_handshake(
         alert, advice = ALERTS_OF_DISTRUST[reason], advice_for(hello)
         return "untrusted", UNTRUSTED.format(who=who, host=host, alert=alert, advice=advice)
     if reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF:
-        return likely_untrusted(host, hello, "within the handshake")
+        return broken_off(host, hello, "within the handshake", ALERT_ALWAYS)
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host)
     if reason == "CERTIFICATE_VERIFY_FAILED":
@@ -99,12 +110,20 @@ def silent_after_handshake(host: str, hello: ClientHello | None = None) -> tuple
     if hello is not None and hello.alpn and "http/1.1" not in hello.alpn:
         offered = " and ".join(hello.alpn)
         return "alpn", NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered)
-    return likely_untrusted(host, hello, "right after the handshake")
+    return broken_off(host, hello, "right after the handshake", VERIFY_WITHIN)
 
 
-def likely_untrusted(host: str, hello: ClientHello | None, when: str) -> tuple[str, str]:
-    """The reason and the sentence for a client that said nothing."""
+def broken_off(
+    host: str, hello: ClientHello | None, when: str, trusting: tuple[str, ...]
+) -> tuple[str, str]:
+    """The reason and the sentence for a client that said nothing.
+
+    Args:
+        trusting: The libraries that do not show distrust in this way.
+    """
     who, advice = who_sent(hello), advice_for(hello)
+    if hello is not None and library_of(hello) in trusting:
+        return "unused", UNUSED.format(who=who, host=host, when=when)
     text = LIKELY_UNTRUSTED.format(who=who, host=host, when=when, advice=advice)
     return "likely-untrusted", text
 

@@ -113,6 +113,8 @@ class HttpServer:
                 connection.record_tcp(b"", f"broke off within the head of a request: {error}")
             raise
         if data:
+            if connection.tls and not connection.accounted:
+                connection.shook_hands()
             connection.accounted = True
             self.hold(data)
         elif connection.tls and not connection.accounted:

@@ -132,6 +132,24 @@ def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
     return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
 
 
+def handshakes_text(entries: Sequence[Entry]) -> str:
+    """The verdict on TLS that failed at routes, and whose clients never came through."""
+    containers = list(dict.fromkeys(entry.container for entry in entries))
+    number = "a TLS handshake" if len(entries) == 1 else f"{len(entries)} TLS handshakes"
+    lines = [
+        f"{number} of {' and '.join(containers)} failed at what a route claims, "
+        "and no later one of the same client succeeded:"
+    ]
+    failures = fold(entries)
+    for entry, count in failures[:SHOWN_ATTEMPTS]:
+        who = f"  of {entry.container}" if len(containers) > 1 else ""
+        lines += ["", f"  {entry}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
+        lines += [f"{DETAIL}claimed by: {route_line(miss.route)}" for miss in entry.near]
+        address = host_port(entry.host, entry.port)
+        lines.append(f'{DETAIL}to expect it, and answer nobody there: egress.block("{address}")')
+    return "\n".join(lines + more_lines(failures))
+
+
 def complaints_text(complaints: Sequence[str], repeated: int, unrecorded: int) -> str:
     """The verdict on what must never happen."""
     lines = [*complaints]
