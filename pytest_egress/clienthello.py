@@ -136,7 +136,7 @@ def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
     traits = [
         *([n for n in numbers if not _is_grease(n) and n not in _SIGNALS] for numbers in lists),
         sorted(n for n in extensions if not _is_grease(n) and (alpn or n != _ALPN)),
-        hello.alpn if alpn else (),
+        hello.alpn if alpn else "whatever it offers",
     ]
     return hashlib.sha256(repr(traits).encode()).hexdigest()[:16]
 

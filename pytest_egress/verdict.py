@@ -61,8 +61,8 @@ def judge(
         return NeverCalledError(
             never_called_text(idle, window.entries, any_container=any_container)
         )
-    if broken := broken_handshakes(window):
-        return HandshakeError(handshakes_text(broken))
+    if failures := broken_handshakes(window):
+        return HandshakeError(handshakes_text(failures))
     return None
 
 
