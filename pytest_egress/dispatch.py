@@ -19,7 +19,7 @@ from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.exchange import TlsInfo
 from pytest_egress.handshake import broken_handshake
 from pytest_egress.http_server import HttpServer
-from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES, passes
+from pytest_egress.hub import FIRST_BYTES_KEPT, NAMES_PORT, READ_BYTES, passes
 from pytest_egress.raw_server import RawServer
 from pytest_egress.routing import TLS, Route, claimed, client_certificate, in_order, opening
 
@@ -107,7 +107,7 @@ class Dispatcher:
         connection, first = self.connection, self.first_byte()
         if first == TLS_BEGINS:
             self.serve_tls()
-        elif first and connection.port == 53 and first in QUERY_BEGINS:
+        elif first and connection.port == NAMES_PORT and first in QUERY_BEGINS:
             self.serve_names()
         elif first and not self.is_for_tls() and self.looks_like_http():
             receive_timeout(connection.sock, 0)
@@ -175,12 +175,13 @@ class Dispatcher:
         while data := connection.sock.recv(READ_BYTES):
             queries, rest = tcp_frames(rest + data)
             for query in queries:
-                if (reply := self.hub.answer_query(query)) is None:
-                    connection.refuse(query[:FIRST_BYTES_KEPT])
+                reply = self.hub.answer_query(query, over_tcp=True)
+                if reply.no_query:
+                    connection.refuse(query[:FIRST_BYTES_KEPT], reply.no_query)
                     return
                 connection.accounted = True
-                if reply:
-                    connection.sock.sendall(tcp_frame(reply))
+                if reply.wire:
+                    connection.sock.sendall(tcp_frame(reply.wire))
             connection.end()
         if rest:
             connection.record_tcp(rest[:FIRST_BYTES_KEPT], "closed within a DNS query")

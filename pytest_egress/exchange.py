@@ -541,7 +541,7 @@ class PacketAttempt(Entry):
 
     Attributes:
         protocol: "UDP", "ICMP", "ICMPv6", "SCTP" or the protocol's number.
-        address: The IP address it was for.
+        address: The IP address it was for; "" where that is not known, and then its host is `*`.
         size: Bytes of its IP payload.
         first_bytes: Of what the transport carries, at most 64.
     """

@@ -5,6 +5,7 @@ This module reads no socket and starts no thread.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import ssl
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_egress.answers import NO_SUCH_NAME, NameAnswer
-from pytest_egress.dns import Resolver
+from pytest_egress.dns import Answer, Resolver
 from pytest_egress.exchange import DnsQuery, Entry, Outcome
 from pytest_egress.ledger import Ledger, Place
 from pytest_egress.routing import Route, claimed, is_named, name_route
@@ -26,6 +27,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 READ_BYTES: Final = 64 * 1024
 FIRST_BYTES_KEPT: Final = 64
+NAMES_PORT: Final = 53  # of DNS, over UDP and TCP (RFC 1035, section 4.2)
 WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
 
 
@@ -150,13 +152,14 @@ class Hub:
         route = name_route(self.site.place().tables, name)
         return route is not None and address in route.answer().addresses
 
-    def answer_query(self, query: bytes) -> bytes | None:
-        """Answer and record one DNS message; None where it gets no answer."""
+    def answer_query(self, query: bytes, *, over_tcp: bool = False) -> Answer:
+        """Answer one DNS message, and record it where it is a query; what is none is the caller's to record."""
         place = self.site.place()
         with self.lock:
-            reply = self._resolver.answer(query, lambda name: self._rule(place, name))
-        if reply is None:
-            return None
+            rules = functools.partial(self._rule, place)
+            reply = self._resolver.answer(query, rules, over_tcp=over_tcp)
+        if reply.no_query:
+            return reply
         entry = DnsQuery(
             **self.about(reply.question, None),
             outcome="recorded",
@@ -167,7 +170,7 @@ class Hub:
             note="" if reply.wire else "not answered",
         )
         self.record(place, entry)
-        return reply.wire or None
+        return reply
 
     def _rule(self, place: Place, name: str) -> Any:
         """What DNS says of a name: what a route does; nothing else by `dns="strict"` where none names it."""
