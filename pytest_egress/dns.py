@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.name
@@ -18,6 +19,7 @@ import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+import dns.reversename
 import dns.rrset
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
@@ -73,7 +75,10 @@ _HOSTS_IN_BLOCK = (
     254  # of each 256 addresses; some software takes .0 and .255 for network and broadcast
 )
 _HEADER_BYTES = 12
-_RECORD_BYTES = {False: 12 + 4, True: 12 + 16}  # of an address, by whether it is IPv6; its name is a pointer
+_RECORD_BYTES = {
+    False: 12 + 4,
+    True: 12 + 16,
+}  # of an address, by whether it is IPv6; its name is a pointer
 _IS_RESPONSE = 0x80  # QR, in the third byte
 _ECHOED_FLAGS = 0x7800 | dns.flags.RD  # the opcode, and whether recursion was desired
 _ANSWERED_TYPES = {
@@ -85,6 +90,23 @@ _BESIDES = (dns.rdatatype.SIG, dns.rdatatype.TKEY)
 """Records that a query may have in its additional section, beside OPT and TSIG: RFC 2931, RFC 2930."""
 
 _ANSWERED_CLASSES = (dns.rdataclass.IN, dns.rdataclass.ANY)
+
+
+def without_service(name: str) -> str:
+    """The host in the name of a service of its: `_https._tcp.api.test` is about `api.test` (RFC 8552)."""
+    while name.startswith("_") and "." in name:
+        name = name.partition(".")[2]
+    return name
+
+
+def reversed_address(name: str) -> str | None:
+    """The address that the name of one is about: `9.113.0.203.in-addr.arpa` (RFC 1035, section 3.5; RFC 3596)."""
+    if not name.endswith(".arpa"):
+        return None
+    try:
+        return dns.reversename.to_address(dns.name.from_text(name))
+    except (dns.exception.DNSException, ValueError):
+        return None
 
 
 class SyntheticNames:

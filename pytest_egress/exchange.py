@@ -452,7 +452,7 @@ class Exchange(Entry):
 
 @dataclass(kw_only=True, eq=False)
 class DnsQuery(Entry):
-    """A DNS question. Never unrouted.
+    """A DNS question; unrouted, or blocked, where `dns="strict"` holds and no route names its name.
 
     Attributes:
         type: Of the record asked for: "A", "AAAA", ...

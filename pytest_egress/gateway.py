@@ -304,7 +304,9 @@ class Gateway(Hub):
         """What is to be sent back to a datagram that was for a DNS server."""
         try:
             reply = self.answer_query(query)
-        except Exception as error:  # a defect of ours must fail the test, and no other client's query
+        except (
+            Exception
+        ) as error:  # a defect of ours must fail the test, and no other client's query
             self.complain(f"a DNS query was not answered: {trace(error)}")
             return b""
         if reply.no_query:

@@ -467,6 +467,20 @@ def is_named(tables: Sequence[RouteTable], name: str) -> bool:
     return any(route.names(name) for route in in_order(tables))
 
 
+def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
+    """Of the routes that name no such name, the one whose own looks most alike, where one does."""
+    from difflib import SequenceMatcher
+
+    def likeness(route: Route[Any]) -> float:
+        return SequenceMatcher(None, name, route.parsed_address.host).ratio()
+
+    nearest = max((r for r in in_order(tables) if not r.removed), key=likeness, default=None)
+    if nearest is None or likeness(nearest) < SIMILAR:
+        return None
+    difference = f"name: {name!r} is not {nearest.parsed_address.host!r}"
+    return NearMiss(route=nearest, differences=(difference,))
+
+
 def nearest_by_address(
     tables: Sequence[RouteTable], scheme: str, host: str, port: int
 ) -> NearMiss | None:

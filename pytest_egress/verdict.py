@@ -13,7 +13,7 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
+from pytest_egress.exchange import Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.ledger import Window
 from pytest_egress.report import (
     complaints_text,
@@ -74,11 +74,7 @@ def first_handler_error(window: Window) -> Exchange | TcpConnection | None:
 
 def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
     """The attempts that fail a test."""
-    return [
-        entry
-        for entry in entries
-        if entry.outcome == "unrouted" and not isinstance(entry, DnsQuery)
-    ]
+    return [entry for entry in entries if entry.outcome == "unrouted"]
 
 
 def broken_handshakes(window: Window) -> list[TlsFailure]:

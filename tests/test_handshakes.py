@@ -145,9 +145,7 @@ def test_a_client_that_never_comes_through_fails_the_test_though_no_route_need_b
 
 def test_a_client_without_the_certificate_that_is_required_fails_the_test(stage: Stage) -> None:
     stage.https("api.test", optional=True, client_certificate="require")
-    with stage.tls() as sock, pytest.raises(OSError, match=r".*"):
-        sock.recv(1)
-        raise ConnectionResetError  # TLS 1.2 says so as an end
+    stage.tls()
     assert eventually(lambda: stage.window.entries)
     assert isinstance(verdict(stage), HandshakeError)
 
@@ -274,9 +272,7 @@ def test_a_client_that_sent_no_hello_is_excused_by_nobody(stage: Stage, ca: trus
     assert isinstance(verdict(stage), HandshakeError)
 
 
-def test_a_client_of_another_protocol_may_come_back_with_ours(
-    stage: Stage, ca: trustme.CA
-) -> None:
+def test_a_client_of_another_protocol_may_come_back_with_ours(stage: Stage, ca: trustme.CA) -> None:
     context = client_context(ca)
     context.set_alpn_protocols(["h2"])
     stage.tls(context=context).close()
@@ -413,10 +409,14 @@ def session(engine_client: docker.DockerClient) -> Session:
 def test_of_two_clients_in_a_container_the_one_that_distrusts_fails_the_test(
     session: Session, clients_image: str
 ) -> None:
-    with pytest.raises(HandshakeError) as caught, Egress(session=session) as egress:
-        egress.intercept_https("api.test", optional=True)
-        result = egress.run(clients_image, ["sh", "-c", f"{DISTRUSTING}; {CURL}"], check=True)
-        assert "CERTIFICATE_VERIFY_FAILED" in result.stderr
+    def two_clients() -> None:
+        with Egress(session=session) as egress:
+            egress.intercept_https("api.test", optional=True)
+            result = egress.run(clients_image, ["sh", "-c", f"{DISTRUSTING}; {CURL}"], check=True)
+            assert "CERTIFICATE_VERIFY_FAILED" in result.stderr
+
+    with pytest.raises(HandshakeError) as caught:
+        two_clients()
     assert "does not trust the CA of this run for 'api.test'" in str(caught.value)
 
 
