@@ -35,8 +35,8 @@ _ALPN = 16
 _SUPPORTED_VERSIONS = 43
 
 _OF_ONE_TRY = frozenset({_SESSION_TICKET, 21, 41, 42, 44, 45, 51})
-"""Extensions that a client sends, or leaves out, by what happened before: session tickets (RFC 5077), padding (RFC 7685),
-and pre-shared keys, early data, cookies and key shares (RFC 8446, section 4.2)."""
+"""Extensions that a client sends, or leaves out, by what happened before: session tickets (RFC 5077), padding
+(RFC 7685), and pre-shared keys, early data, cookies and key shares (RFC 8446, section 4.2)."""
 
 _SIGNALS = frozenset({0x00FF, 0x5600})
 """Cipher suites that are none: of renegotiation (RFC 5746), and of a retry with an older version (RFC 7507)."""

@@ -17,11 +17,19 @@ from pytest_egress.connection import Connection, receive_timeout
 from pytest_egress.dns import tcp_frame, tcp_frames
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.exchange import TlsInfo
-from pytest_egress.handshake import broken_handshake
+from pytest_egress.handshake import broken_handshake, no_client_certificate
 from pytest_egress.http_server import HttpServer
 from pytest_egress.hub import FIRST_BYTES_KEPT, NAMES_PORT, READ_BYTES, passes
 from pytest_egress.raw_server import RawServer
-from pytest_egress.routing import TLS, Route, claimed, client_certificate, in_order, opening
+from pytest_egress.routing import (
+    TLS,
+    Route,
+    certificate_route,
+    claimed,
+    in_order,
+    lacks_certificate,
+    opening,
+)
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -204,25 +212,25 @@ class Dispatcher:
             )
         if found_for == connection.host and self.hand_on(route, named=True):
             return
+        hosts = (connection.host, dialled_as)
+        wishing = certificate_route(connection.place.tables, hosts, connection.port)
+        wish = None if wishing is None else wishing.client_certificate
+        about = connection.host, connection.hello
         try:
-            self.shake_hands(self.context())
+            self.shake_hands(self.hub.authority.context(connection.host, wish))
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, connection.host, connection.hello))
+            connection.fail_tls(*broken_handshake(error, *about, wishing))
             return
         if self.hub.stopping:
             return
         if route is not None and route.kind == "intercept_tls":
+            if lacks_certificate(route, connection.tls):  # it was declared within the handshake
+                connection.fail_tls(*no_client_certificate(*about, route))
+                return
             connection.shook_hands()
             RawServer(connection).serve(route, found_for)
         elif self.awaits_request():
             HttpServer(connection).serve()
-
-    def context(self) -> ssl.SSLContext:
-        """The certificate for what the client asked for, and what the route wants of the client's."""
-        connection = self.connection
-        tables, host = connection.place.tables, connection.host
-        wanted = client_certificate(tables, host, connection.port)
-        return self.hub.authority.context(host, wanted)
 
     def shake_hands(self, context: ssl.SSLContext) -> None:
         """Make it a TLS connection."""

@@ -29,7 +29,7 @@ from pytest_egress.hub import FIRST_BYTES_KEPT, NAMES_PORT, Hub, Link, Site, tra
 from pytest_egress.ledger import Ledger, Place
 from pytest_egress.link import tampering
 from pytest_egress.relay import shut
-from pytest_egress.routing import claimed
+from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
 
 if TYPE_CHECKING:
     from pytest_egress.authority import Authority
@@ -142,7 +142,20 @@ class Gateway(Hub):
         over = [c for c, claim in claimed if not holds(place, c, claim, between, test_over)]
         for connection in over:
             connection.cut()
+        self._close_unproved(place)
         return over
+
+    def _close_unproved(self, place: Place) -> None:
+        """Close what is idle without the client certificate that a route requires now: a pool opens another."""
+        if not any(route.client_certificate == "require" for route in in_order(place.tables)):
+            return
+        with self.lock:
+            idle = [c for c in self.connections if c.idle_since is not None and c.claim is None]
+        for connection in idle:
+            host, port, tls = connection.host, connection.port, connection.tls
+            route = certificate_route(place.tables, (host,), port) if tls is not None else None
+            if route is not None and lacks_certificate(route, tls) and not has_bytes(connection):
+                connection.cut()
 
     def stop(self, seconds: float = 1.0) -> list[str]:
         """Close every connection and the link; again is harmless.
@@ -366,3 +379,11 @@ class Gateway(Hub):
         with contextlib.suppress(BlockingIOError):
             if (text := tampering(monitor)) and not self.stopping:
                 self.complain(text)
+
+
+def has_bytes(connection: Connection) -> bool:
+    """Whether something of a connection, or its end, is still to be read: a request that has been sent."""
+    poller = select.poll()
+    with contextlib.suppress(ValueError):  # closed meanwhile
+        poller.register(connection.sock, select.POLLIN)
+    return bool(poller.poll(0))

@@ -47,7 +47,7 @@ ADVICE: Final = {
 """What helps a client of some library; `PINNED` for the others."""
 
 NO_CLIENT_CERTIFICATE: Final = (
-    "{who} sent no client certificate, and the route of {host!r} requires one: give it one of "
+    "{who} sent no client certificate to {host!r}, and {route} requires one: give it one of "
     "egress_ca.issue_cert(...) with files="
 )
 FOREIGN_CLIENT_CERTIFICATE: Final = (
@@ -76,7 +76,7 @@ PROTOCOL_REASONS: Final = {
 
 
 def broken_handshake(
-    error: OSError, host: str, hello: ClientHello | None = None
+    error: OSError, host: str, hello: ClientHello | None = None, route: object = "a route"
 ) -> tuple[str, str]:
     """A short reason and a sentence for a handshake that raised.
 
@@ -84,6 +84,7 @@ def broken_handshake(
         error: What `SSLSocket.do_handshake`, or the first read after it, raised.
         host: The name the client asked for.
         hello: Its ClientHello.
+        route: What wants a client certificate.
     """
     reason, who = getattr(error, "reason", None), who_sent(hello)
     if reason in ALERTS_OF_DISTRUST:
@@ -92,7 +93,7 @@ def broken_handshake(
     if reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF:
         return broken_off(host, hello, "within the handshake", ALERT_ALWAYS)
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
-        return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host)
+        return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host, route=route)
     if reason == "CERTIFICATE_VERIFY_FAILED":
         why = getattr(error, "verify_message", "") or reason
         text = FOREIGN_CLIENT_CERTIFICATE.format(who=who, host=host, why=why)
@@ -103,6 +104,12 @@ def broken_handshake(
     if isinstance(error, TimeoutError):
         return "timeout", f"the handshake for {host!r} did not end in time"
     return "handshake", f"the handshake for {host!r} failed: {reason or error}"
+
+
+def no_client_certificate(host: str, hello: ClientHello | None, route: object) -> tuple[str, str]:
+    """The same for a connection whose handshake was over before a certificate was required."""
+    text = NO_CLIENT_CERTIFICATE.format(who=who_sent(hello), host=host, route=route)
+    return "client-certificate", text
 
 
 def silent_after_handshake(host: str, hello: ClientHello | None = None) -> tuple[str, str]:

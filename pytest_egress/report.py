@@ -342,7 +342,7 @@ def failed_upstream_body(exchange: Exchange) -> str:
 
 
 def refused_body(exchange: Exchange) -> str:
-    """The 421 of a request whose Host is another's."""
+    """The 421 of a request that is not its connection's: its Host is another's, or a certificate is missing."""
     return f"pytest-egress: {exchange}: {exchange.note}\n"
 
 

@@ -1,8 +1,8 @@
 """Tells the names that a resolver makes, by its search list, from those that somebody asks for. Values only.
 
-A resolver appends the suffixes of its list (resolv.conf(5)) to a name: glibc after the name itself where that has dots
-enough (`ndots`) and is not found, else before it; musl before it alone. Which suffixes there are is not known here, since
-an image and a program may bring a list of their own; but they come next to the name itself.
+A resolver appends the suffixes of its list (resolv.conf(5)) to a name: glibc after the name itself where that has
+dots enough (`ndots`) and is not found, else before it; musl before it alone. Which suffixes there are is not known
+here, since an image and a program may bring a list of their own; but they come next to the name itself.
 """
 
 from __future__ import annotations

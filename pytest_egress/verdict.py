@@ -90,7 +90,7 @@ def broken_handshakes(window: Window) -> list[TlsFailure]:
 
 
 def came_through(failure: TlsFailure, window: Window) -> bool:
-    """Whether the client of a handshake that failed succeeded with that host: later, or at all where it may trust us."""
+    """Whether the client of a handshake that failed succeeded with that host: later, or ever where it may trust us."""
     succeeded = window.handshakes.get(failure.peers)
     if succeeded is None or not failure.client:
         return False

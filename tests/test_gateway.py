@@ -46,7 +46,7 @@ from pytest_egress.exchange import (
 from pytest_egress.gateway import Gateway
 from pytest_egress.ledger import Window
 from pytest_egress.report import unrouted_text
-from pytest_egress.routing import Kind
+from pytest_egress.routing import Kind, Route
 from tests.loopback import LoopbackLink
 from tests.stage import (
     ADDRESS,
@@ -1615,8 +1615,8 @@ def test_without_a_certificate_that_is_required_the_handshake_fails_and_says_so(
     failure = stage.only(TlsFailure)
     assert (failure.outcome, failure.reason) == ("recorded", "client-certificate")
     assert failure.note == (
-        "the target (OpenSSL, by its ClientHello) sent no client certificate, and the route of 'api.test' requires "
-        "one: give it one of "
+        "the target (OpenSSL, by its ClientHello) sent no client certificate to 'api.test', and "
+        "intercept_https(\"api.test\", client_certificate='require') requires one: give it one of "
         "egress_ca.issue_cert(...) with files="
     )
 
@@ -1647,12 +1647,89 @@ def test_a_client_that_speaks_http_2_alone_is_not_taken_for_one_that_distrusts(
     )
 
 
-def test_the_first_route_of_an_address_says_what_is_wanted(stage: Stage, ca: trustme.CA) -> None:
-    stage.https("*", client_certificate="require")
-    stage.https("api.test", client_certificate=None)
+@pytest.mark.parametrize("first", ["require", "request", None])
+def test_the_strictest_route_of_an_address_says_what_is_wanted(
+    stage: Stage, ca: trustme.CA, first: str | None
+) -> None:
+    stage.https("api.test", path="/a", client_certificate="require")
+    stage.https("api.test", path="/b", client_certificate=first)
+    refused(stage.tls())
+    assert "client_certificate='require') requires one" in stage.only(TlsFailure).note
+    own = stage.tls(context=own_certificate(ca))
+    assert ask(own, GET.replace(b" / ", b" /b ")).status == 200
+
+
+def test_a_route_of_another_name_wants_nothing(stage: Stage) -> None:
+    stage.https("*.internal.test", client_certificate="require")
+    stage.https("api.test")
+    stage.https("old.test", client_certificate="require").remove()
     assert ask(stage.tls()).status == 200
-    refused(stage.tls("other.test"))
-    assert len(stage.entries(TlsFailure)) == 1
+    assert ask(stage.tls("old.test"), GET.replace(b"api", b"old")).status == 502
+
+
+def declared_late(stage: Stage, sock: ssl.SSLSocket) -> Route[Exchange]:
+    """A route that requires a certificate, while a request of a connection without one is on its way."""
+    sock.sendall(GET[:-2])  # so that it is not idle
+    assert eventually(lambda: all(c.idle_since is None for c in stage.gateway.connections))
+    return stage.https("api.test", b"proved", client_certificate="require")
+
+
+def test_a_request_of_a_connection_that_lacks_the_certificate_is_refused_and_says_why(
+    stage: Stage,
+) -> None:
+    earlier = stage.https("*.test", b"unproved")
+    sock = stage.tls()
+    assert ask(sock).body == b"unproved"
+    late = declared_late(stage, sock)
+    reply = ask(sock, b"\r\n")
+    assert (reply.status, reply.headers["connection"]) == (421, "close")
+    assert (
+        b"requires a client certificate, and the connection of this request has none" in reply.body
+    )
+    assert end_of(sock) == "closed"
+    (_, refusal) = stage.entries(Exchange)
+    assert (refusal.outcome, refusal.route) == ("unrouted", None)
+    assert refusal.note == (
+        "intercept_https(\"api.test\", client_certificate='require') requires a client certificate, and the "
+        "connection of this request has none: it was opened before the route was declared"
+    )
+    assert (earlier.call_count, late.call_count) == (1, 0)
+
+
+def test_a_refusal_takes_none_of_the_times_of_its_route(stage: Stage, ca: trustme.CA) -> None:
+    stage.https("*.test")
+    sock = stage.tls()
+    ask(sock)
+    late = declared_late(stage, sock)
+    late.times = 1
+    assert ask(sock, b"\r\n").status == 421
+    assert ask(stage.tls(context=own_certificate(ca))).body == b"proved"
+
+
+def test_an_idle_connection_without_the_certificate_is_closed_and_its_pool_opens_another(
+    stage: Stage, ca: trustme.CA
+) -> None:
+    stage.https("*.test", b"any")
+    pooled, other = stage.tls(), stage.tls("other.test")
+    ask(pooled)
+    ask(other, GET.replace(b"api", b"other"))
+    stage.settle()
+    route = stage.https("api.test", b"proved", client_certificate="require")
+    assert end_of(pooled) == "closed"
+    assert ask(stage.tls(context=own_certificate(ca))).body == b"proved"
+    assert ask(other, GET.replace(b"api", b"other")).body == b"any"
+    assert route.call_count == 1
+    assert {exchange.outcome for exchange in stage.entries(Exchange)} == {"routed"}
+
+
+def test_a_raw_route_that_was_found_by_what_was_dialled_has_its_certificate_too(
+    stage: Stage,
+) -> None:
+    name = stage.resolve("mqtt.test")
+    route = stage.tls_route("mqtt.test", b"welcome", client_certificate="require")
+    refused(stage.tls("other.test", name))
+    failure = stage.entries(TlsFailure)[0]
+    assert (failure.reason, route.call_count) == ("client-certificate", 0)
 
 
 def test_bytes_in_tls_may_need_a_client_certificate_too(stage: Stage, ca: trustme.CA) -> None:
