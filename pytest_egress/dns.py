@@ -75,10 +75,7 @@ _HOSTS_IN_BLOCK = (
     254  # of each 256 addresses; some software takes .0 and .255 for network and broadcast
 )
 _HEADER_BYTES = 12
-_RECORD_BYTES = {
-    False: 12 + 4,
-    True: 12 + 16,
-}  # of an address, by whether it is IPv6; its name is a pointer
+_RECORD_BYTES = {False: 12 + 4, True: 12 + 16}  # of an address, by whether it is IPv6
 _IS_RESPONSE = 0x80  # QR, in the third byte
 _ECHOED_FLAGS = 0x7800 | dns.flags.RD  # the opcode, and whether recursion was desired
 _ANSWERED_TYPES = {

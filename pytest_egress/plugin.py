@@ -147,7 +147,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--egress-dns",
         metavar="synthetic|strict",
         help="What DNS says of a name that no route names: an address of its own (default), "
-        "or NXDOMAIN.",
+        "or NXDOMAIN, which is an attempt that no route claims.",
     )
     group.addoption(
         "--egress-keep",

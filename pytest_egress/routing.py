@@ -494,8 +494,11 @@ def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:
-    """Whether any route is declared for a name."""
-    return any(route.names(name) for route in in_order(tables))
+    """Whether any route is declared for a name; one of `*:53`, every DNS server, is for none."""
+    return any(
+        route.names(name) and (route.parsed_address.host, route.parsed_address.port) != ("*", 53)
+        for route in in_order(tables)
+    )
 
 
 def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:

@@ -14,9 +14,7 @@ from typing import Final
 from pytest_egress.exchange import DnsQuery, Entry
 
 APPENDED: Final = "made by a resolver's search list, so no attempt of its own"
-LOOKED_AT: Final = (
-    64  # entries before a query: six suffixes, of two families, among what others do meanwhile
-)
+LOOKED_AT: Final = 64  # entries before a query: six suffixes of two types, among what others do
 
 
 def tell_apart(entries: Sequence[Entry], query: DnsQuery) -> None:

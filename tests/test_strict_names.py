@@ -84,6 +84,11 @@ def test_a_block_and_an_answer_of_dns_declare_a_name(stage: Stage) -> None:
     assert unrouted(stage, "ads.test", "gone.test") == []
 
 
+def test_a_block_of_every_dns_server_declares_no_name(stage: Stage) -> None:
+    stage.route("block", "*:53")
+    assert unrouted(stage, "typo.test") == ["typo.test"]
+
+
 def test_where_every_name_exists_none_is_an_attempt(stage: Stage) -> None:
     stage.window.dns = "synthetic"
     assert unrouted(stage, "typo.test", "typo.test.corp.test") == []

@@ -47,9 +47,7 @@ _BATCH_BEGIN, _BATCH_END = 16, 17
 _HOOK_OUTPUT, _HOOK_INGRESS = 3, 0
 _PRIORITY_FRAGMENTS, _PRIORITY_DSTNAT, _PRIORITY_FILTER = -450, -100, 0
 _EQUAL, _DIFFERENT, _LESS = 0, 1, 2
-_SHORTEST_QUERY = (
-    8 + 12 + 5
-)  # bytes of a UDP datagram: its header, that of DNS, the root with type and class
+_SHORTEST_QUERY = 8 + 12 + 5  # bytes: the headers of UDP and DNS; the root, its type and class
 _DNAT_STATUS = 32  # IPS_DST_NAT
 _SYN = 2
 _DROP, _ACCEPTED, _GOTO = 0, 1, -4  # NF_DROP, NF_ACCEPT, NFT_GOTO
