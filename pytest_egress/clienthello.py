@@ -8,6 +8,7 @@ records and TCP segments.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from pytest_egress.errors import ClientHelloError
@@ -29,8 +30,16 @@ _STATUS_REQUEST_V2, _SIGNED_TIMESTAMPS, _ENCRYPT_THEN_MAC = 17, 18, 22
 _RECORD_SIZE_LIMIT, _DELEGATED_CREDENTIAL, _SESSION_TICKET = 28, 34, 35
 _SIGNATURE_ALGORITHMS_CERT, _RENEGOTIATION_INFO = 50, 65281
 _HOST_NAME = 0
+_SUPPORTED_GROUPS, _SIGNATURE_ALGORITHMS = 10, 13
 _ALPN = 16
 _SUPPORTED_VERSIONS = 43
+
+_OF_ONE_TRY = frozenset({_SESSION_TICKET, 21, 41, 42, 44, 45, 51})
+"""Extensions that a client sends, or leaves out, by what happened before: session tickets (RFC 5077), padding
+(RFC 7685), and pre-shared keys, early data, cookies and key shares (RFC 8446, section 4.2)."""
+
+_SIGNALS = frozenset({0x00FF, 0x5600})
+"""Cipher suites that are none: of renegotiation (RFC 5746), and of a retry with an older version (RFC 7507)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,8 @@ class ClientHello:
             supported_versions (RFC 8446, section 4.2.1), or the one legacy version.
         cipher_suites: Their numbers, by preference.
         extensions: The types of its extensions, in order.
+        groups: The groups of its key exchange, by preference (RFC 8446, section 4.2.7).
+        signatures: The signature algorithms it accepts, by preference (RFC 8446, section 4.2.3).
     """
 
     sni: str | None
@@ -52,6 +63,8 @@ class ClientHello:
     versions: tuple[int, ...]
     cipher_suites: tuple[int, ...]
     extensions: tuple[int, ...]
+    groups: tuple[int, ...] = ()
+    signatures: tuple[int, ...] = ()
 
 
 def bytes_needed(data: bytes) -> int:
@@ -107,6 +120,25 @@ def library_of(hello: ClientHello) -> str | None:
     if has(_ENCRYPT_THEN_MAC):
         return "OpenSSL"
     return None if has(_RENEGOTIATION_INFO) or not has(_SUPPORTED_VERSIONS) else "rustls"
+
+
+def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
+    """What tells one TLS client of a container from another: a digest of its hello that its retries share.
+
+    What differs from one try to the next is left out: GREASE (RFC 8701), the order of extensions, session tickets, key
+    shares, padding. Two programs that use one library in one way are one client.
+
+    Args:
+        alpn: Whether the protocols that it offers count: they do not where it may come back with others.
+    """
+    lists = hello.versions, hello.cipher_suites, hello.groups, hello.signatures
+    extensions = {*hello.extensions} - _OF_ONE_TRY
+    traits = [
+        *([n for n in numbers if not _is_grease(n) and n not in _SIGNALS] for numbers in lists),
+        sorted(n for n in extensions if not _is_grease(n) and (alpn or n != _ALPN)),
+        hello.alpn if alpn else "whatever it offers",
+    ]
+    return hashlib.sha256(repr(traits).encode()).hexdigest()[:16]
 
 
 def _is_grease(number: int) -> bool:
@@ -220,6 +252,8 @@ def _parse_message(message: _Reader) -> ClientHello:
         versions=_parse_versions(extensions.get(_SUPPORTED_VERSIONS)) or (legacy_version,),
         cipher_suites=cipher_suites,
         extensions=tuple(extensions),
+        groups=_pairs(extensions.get(_SUPPORTED_GROUPS)),
+        signatures=_pairs(extensions.get(_SIGNATURE_ALGORITHMS)),
     )
 
 
@@ -253,6 +287,12 @@ def _parse_alpn(extension: bytes | None) -> tuple[str, ...]:
 
 def _parse_versions(extension: bytes | None) -> tuple[int, ...]:
     return () if extension is None else _numbers(_Reader(extension).last_vector(1))
+
+
+def _pairs(extension: bytes | None) -> tuple[int, ...]:
+    """The numbers of a list that OpenSSL checks: here they tell clients apart, and nothing more."""
+    body = (extension or b"")[2:]
+    return tuple(int.from_bytes(body[i : i + 2], "big") for i in range(0, len(body), 2))
 
 
 def _numbers(reader: _Reader) -> tuple[int, ...]:

@@ -19,14 +19,23 @@ from typing import Any, Final
 import h11
 
 import pytest_egress.upstream as upstream
-from pytest_egress.clienthello import ClientHello
+from pytest_egress.clienthello import ClientHello, client_of
 from pytest_egress.clock import monotonic
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
 from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, passes, trace
 from pytest_egress.ledger import Activity, Place
 from pytest_egress.relay import shut
-from pytest_egress.routing import HTTP, TLS, Route, nearest_by_address, opening, still_claims
+from pytest_egress.routing import (
+    HTTP,
+    TLS,
+    NearMiss,
+    Route,
+    claimed,
+    nearest_by_address,
+    opening,
+    still_claims,
+)
 from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -58,6 +67,8 @@ class Connection(threading.Thread):
         address: The IP address that was dialled.
         dialled: The name that this address was given out for, or else the address.
         host: What routes are keyed on: the SNI where there is one, else `dialled`.
+        hello: The ClientHello of its TLS, or None.
+        greeted: When what brought that hello began, as entries have it.
         claim: Of one whose bytes pass unread: the route that lets it live (None is `unrouted="passthrough"`), and the
             host that it was found for.
         is_relayed: Whether its bytes are copied as they come: none wait for long.
@@ -80,6 +91,7 @@ class Connection(threading.Thread):
         self.address, self.dialled, self.host, self.port = "", "", "", 0
         self.sni: str | None = None
         self.hello: ClientHello | None = None
+        self.greeted = 0.0
         self.tls: TlsInfo | None = None
         self.claim: Claim | None = None
         self.activity = Activity(cut=self.cut)
@@ -266,13 +278,34 @@ class Connection(threading.Thread):
         self.record(entry)
 
     def record_tls(self, reason: str, note: str) -> None:
-        """Record a TLS connection that has not become a request."""
+        """Record a TLS connection that has not become a request; at a claimed address the end of its test judges it."""
         fields = self.judged("recorded")
+        if self.is_cut:
+            reason, note = "cut", "its handshake had not ended when its test did"
         if reason in DISTRUST:
             note = "; ".join([note, *self.site.hints])
-        self.record(
-            TlsFailure(**fields, address=self.address, sni=self.sni, reason=reason, note=note)
+        entry = TlsFailure(
+            **fields,
+            address=self.address,
+            sni=self.sni,
+            reason=reason,
+            client=self.tls_client(reason),
+            note=note,
         )
+        route = claimed(self.place.tables, self.host, self.port)
+        if entry.outcome == "recorded" and route is not None:
+            entry.near = (NearMiss(route=route, differences=()),)
+        self.record(entry)
+
+    def tls_client(self, reason: str = "") -> str:
+        """What tells its TLS client from the container's others: one that has to come back with other protocols may."""
+        return "" if self.hello is None else client_of(self.hello, alpn=reason != "alpn")
+
+    def shook_hands(self) -> None:
+        """Note that its TLS client has shown that it trusts us."""
+        for reason in ("", "alpn"):
+            peers = (self.site.name, self.host, self.port, self.tls_client(reason))
+            self.ledger.shook_hands(self.place.window, peers, self.greeted)
 
     def record(self, entry: Entry) -> None:
         """Put an entry into the window."""

@@ -17,11 +17,19 @@ from pytest_egress.connection import Connection, receive_timeout
 from pytest_egress.dns import tcp_frame, tcp_frames
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.exchange import TlsInfo
-from pytest_egress.handshake import broken_handshake
+from pytest_egress.handshake import broken_handshake, no_client_certificate
 from pytest_egress.http_server import HttpServer
-from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES, passes
+from pytest_egress.hub import FIRST_BYTES_KEPT, NAMES_PORT, READ_BYTES, passes
 from pytest_egress.raw_server import RawServer
-from pytest_egress.routing import TLS, Route, claimed, client_certificate, in_order, opening
+from pytest_egress.routing import (
+    TLS,
+    Route,
+    certificate_route,
+    claimed,
+    in_order,
+    lacks_certificate,
+    opening,
+)
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -107,7 +115,7 @@ class Dispatcher:
         connection, first = self.connection, self.first_byte()
         if first == TLS_BEGINS:
             self.serve_tls()
-        elif first and connection.port == 53 and first in QUERY_BEGINS:
+        elif first and connection.port == NAMES_PORT and first in QUERY_BEGINS:
             self.serve_names()
         elif first and not self.is_for_tls() and self.looks_like_http():
             receive_timeout(connection.sock, 0)
@@ -175,12 +183,13 @@ class Dispatcher:
         while data := connection.sock.recv(READ_BYTES):
             queries, rest = tcp_frames(rest + data)
             for query in queries:
-                if (reply := self.hub.answer_query(query)) is None:
-                    connection.refuse(query[:FIRST_BYTES_KEPT])
+                reply = self.hub.answer_query(query, over_tcp=True)
+                if reply.no_query:
+                    connection.refuse(query[:FIRST_BYTES_KEPT], reply.no_query)
                     return
                 connection.accounted = True
-                if reply:
-                    connection.sock.sendall(tcp_frame(reply))
+                if reply.wire:
+                    connection.sock.sendall(tcp_frame(reply.wire))
             connection.end()
         if rest:
             connection.record_tcp(rest[:FIRST_BYTES_KEPT], "closed within a DNS query")
@@ -203,24 +212,25 @@ class Dispatcher:
             )
         if found_for == connection.host and self.hand_on(route, named=True):
             return
+        hosts = (connection.host, dialled_as)
+        wishing = certificate_route(connection.place.tables, hosts, connection.port)
+        wish = None if wishing is None else wishing.client_certificate
+        about = connection.host, connection.hello
         try:
-            self.shake_hands(self.context())
+            self.shake_hands(self.hub.authority.context(connection.host, wish))
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, connection.host, connection.hello))
+            connection.fail_tls(*broken_handshake(error, *about, wishing))
             return
         if self.hub.stopping:
             return
         if route is not None and route.kind == "intercept_tls":
+            if lacks_certificate(route, connection.tls):  # it was declared within the handshake
+                connection.fail_tls(*no_client_certificate(*about, route))
+                return
+            connection.shook_hands()
             RawServer(connection).serve(route, found_for)
         elif self.awaits_request():
             HttpServer(connection).serve()
-
-    def context(self) -> ssl.SSLContext:
-        """The certificate for what the client asked for, and what the route wants of the client's."""
-        connection = self.connection
-        tables, host = connection.place.tables, connection.host
-        wanted = client_certificate(tables, host, connection.port)
-        return self.hub.authority.context(host, wanted)
 
     def shake_hands(self, context: ssl.SSLContext) -> None:
         """Make it a TLS connection."""
@@ -250,6 +260,7 @@ class Dispatcher:
         except TimeoutError:
             note = f"sent nothing within {FIRST_BYTE_SECONDS:g} s of the handshake"
             connection.record_tls("silent", note)
+            connection.shook_hands()  # one that distrusts us would have left
             connection.sock.settimeout(None)
             return bool(self.await_late_byte())
         except OSError:
@@ -281,13 +292,15 @@ class Dispatcher:
 
     def take_name(self, hello: ClientHello) -> bool:
         """Key everything that follows on the SNI where there is one."""
-        self.connection.hello, self.connection.sni = hello, hello.sni
+        connection = self.connection
+        connection.hello, connection.sni = hello, hello.sni
+        connection.greeted = connection.started
         if hello.sni is None:
             return True
         try:
-            self.connection.host = normalise_host(hello.sni)
+            connection.host = normalise_host(hello.sni)
         except AddressError as error:
-            self.connection.fail_tls("sni", f"its server name is no host name: {error}")
+            connection.fail_tls("sni", f"its server name is no host name: {error}")
             return False
         return True
 

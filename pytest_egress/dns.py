@@ -1,8 +1,7 @@
 """DNS in which every name exists, with addresses of its own that tell the name when dialled.
 
 Rule: messages are bytes in and bytes out, and this module never touches a socket. `answer` gives an
-`Answer` or None for any bytes whatever, and never raises. dnspython reads and writes the wire
-format.
+`Answer` for any bytes whatever, and never raises. dnspython reads and writes the wire format.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+import dns.reversename
 import dns.rrset
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
@@ -55,9 +55,17 @@ forgotten name; a second attempt after it shows as a second query."""
 EDNS_PAYLOAD_BYTES = 1232
 """The UDP size we announce: what DNS Flag Day 2020 agreed on."""
 
-MAX_PARSED_BYTES = 4096
-"""Of a longer query, of which there are none by honest clients, only the question is read: 64 KB of
-records take a tenth of a second."""
+MAX_QUERY_BYTES = 4096
+"""What is longer is no query: honest clients send none, and 64 KB of records take a tenth of a second."""
+
+UDP_BYTES = 512
+"""Of an answer over UDP to a client that does not say how many it takes (RFC 1035, section 4.2.1)."""
+
+MAX_UDP_BYTES = 65507
+"""Of any answer over UDP: what an IPv4 packet carries."""
+
+MAX_TCP_BYTES = 65535
+"""Of an answer over TCP: its length has two bytes (RFC 1035, section 4.2.2)."""
 
 Rules = Callable[[str], NameAnswer | None]
 """What is to be answered for a name; None for its synthetic addresses."""
@@ -67,6 +75,7 @@ _HOSTS_IN_BLOCK = (
     254  # of each 256 addresses; some software takes .0 and .255 for network and broadcast
 )
 _HEADER_BYTES = 12
+_RECORD_BYTES = {False: 12 + 4, True: 12 + 16}  # of an address, by whether it is IPv6
 _IS_RESPONSE = 0x80  # QR, in the third byte
 _ECHOED_FLAGS = 0x7800 | dns.flags.RD  # the opcode, and whether recursion was desired
 _ANSWERED_TYPES = {
@@ -74,7 +83,27 @@ _ANSWERED_TYPES = {
     dns.rdatatype.AAAA: (False, True),
     dns.rdatatype.ANY: (True, True),
 }
+_BESIDES = (dns.rdatatype.SIG, dns.rdatatype.TKEY)
+"""Records that a query may have in its additional section, beside OPT and TSIG: RFC 2931, RFC 2930."""
+
 _ANSWERED_CLASSES = (dns.rdataclass.IN, dns.rdataclass.ANY)
+
+
+def without_service(name: str) -> str:
+    """The host in the name of a service of its: `_https._tcp.api.test` is about `api.test` (RFC 8552)."""
+    while name.startswith("_") and "." in name:
+        name = name.partition(".")[2]
+    return name
+
+
+def reversed_address(name: str) -> str | None:
+    """The address that the name of one is about: `9.113.0.203.in-addr.arpa` (RFC 1035, section 3.5; RFC 3596)."""
+    if not name.endswith(".arpa"):
+        return None
+    try:
+        return dns.reversename.to_address(dns.name.from_text(name))
+    except (dns.exception.DNSException, ValueError):
+        return None
 
 
 class SyntheticNames:
@@ -128,14 +157,14 @@ class Answer:
     """A response, and what it says.
 
     Attributes:
-        wire: The message to send. With its one short question it is below 512 bytes, so it fits any
-            UDP client. Empty where there is to be silence.
+        wire: The message to send. Empty where there is to be silence.
         question: The name asked for, normalised; one that is no host name in the escapes of a zone
             file; empty where none could be read.
         type: The type asked for, such as `A`; empty where none could be read.
         rcode: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `FORMERR`, `NOTIMP`, `REFUSED` or `BADVERS`; empty
             where there is to be silence.
-        addresses: The addresses given.
+        addresses: The addresses given, as many as fit.
+        no_query: Why what was to be answered is no query, as a sentence; empty for a query.
     """
 
     wire: bytes
@@ -143,6 +172,7 @@ class Answer:
     type: str
     rcode: str
     addresses: tuple[str, ...]
+    no_query: str = ""
 
 
 def no_rule(name: str) -> NameAnswer | None:
@@ -150,9 +180,35 @@ def no_rule(name: str) -> NameAnswer | None:
     return None
 
 
+class _NoQueryError(Exception):
+    """What was sent is no query; the text says why.
+
+    Attributes:
+        rcode: Of the refusal; None where there is to be silence.
+    """
+
+    def __init__(self, why: str, rcode: dns.rcode.Rcode | None) -> None:
+        super().__init__(f"it is no DNS query: {why}")
+        self.rcode = rcode
+
+
+def why_no_query(message: bytes) -> str:
+    """Why a message is no query, as a sentence; "" for one that is."""
+    try:
+        _read(message)
+    except _NoQueryError as error:
+        return str(error)
+    return ""
+
+
 def answer(
-    query: bytes, names: SyntheticNames, rules: Rules = no_rule, *, ipv6: bool = True
-) -> Answer | None:
+    query: bytes,
+    names: SyntheticNames,
+    rules: Rules = no_rule,
+    *,
+    ipv6: bool = True,
+    over_tcp: bool = False,
+) -> Answer:
     """Answer a query (RFC 1035, section 4.1; EDNS by RFC 6891).
 
     Every name has an A and an AAAA record and no other, so HTTPS, SRV or TXT are empty answers, and
@@ -165,21 +221,16 @@ def answer(
         names: Where names get their addresses.
         rules: What else is to be answered.
         ipv6: Whether the client can use IPv6; if not, there are no AAAA records.
+        over_tcp: Whether it has come over TCP; over UDP what does not fit is left out, and the client told so (TC).
 
     Returns:
-        The answer, or None for what must not be answered: a response, or less than a header.
+        The answer; an empty one to what must not be answered: a response, or less than a header.
     """
-    if len(query) < _HEADER_BYTES or query[2] & _IS_RESPONSE:
-        return None
-    if query[2] >> 3 != dns.opcode.QUERY:
-        return _refuse(query, dns.rcode.NOTIMP)
-    if query[4:6] != b"\x00\x01":  # QDCOUNT: exactly one, RFC 9619
-        return _refuse(query, dns.rcode.FORMERR)
     try:
-        message = dns.message.from_wire(query, question_only=len(query) > MAX_PARSED_BYTES)
-    except dns.exception.DNSException:
-        return _refuse(query, dns.rcode.FORMERR)
-    return _answer_question(message, names, rules, ipv6)
+        message = _read(query)
+    except _NoQueryError as error:
+        return _refuse(query, error)
+    return _answer_question(message, names, rules, ipv6, over_tcp)
 
 
 class Resolver:
@@ -205,15 +256,15 @@ class Resolver:
         """The name that a rule gave this address to, the latest; None where none did."""
         return self._aliases.get(address)
 
-    def answer(self, query: bytes, rules: Rules = no_rule) -> Answer | None:
+    def answer(self, query: bytes, rules: Rules = no_rule, *, over_tcp: bool = False) -> Answer:
         """As the function `answer`."""
         known = self._known.get(query[2:])
         if known is not None and self._still_holds(known) and rules(known.question) is None:
             return replace(known, wire=query[:2] + known.wire[2:])
-        found = answer(query, self.names, rules, ipv6=self._ipv6)
-        if found is not None and self._still_holds(found):
+        found = answer(query, self.names, rules, ipv6=self._ipv6, over_tcp=over_tcp)
+        if self._still_holds(found):
             self._remember(query, found)
-        elif found is not None:
+        else:
             self._take_aliases(found)
         return found
 
@@ -258,37 +309,80 @@ def tcp_frame(wire: bytes) -> bytes:
     return len(wire).to_bytes(2, "big") + wire
 
 
-def _refuse(query: bytes, rcode: dns.rcode.Rcode) -> Answer:
+def _read(query: bytes) -> dns.message.Message:
+    """The query, whole.
+
+    Raises:
+        _NoQueryError: It is a response, of another opcode, or holds what no query holds.
+    """
+    if len(query) < _HEADER_BYTES:
+        raise _NoQueryError("it is shorter than the header of one", None)
+    if query[2] & _IS_RESPONSE:
+        raise _NoQueryError("it is a response", None)
+    if (opcode := dns.opcode.from_flags(int.from_bytes(query[2:4], "big"))) != dns.opcode.QUERY:
+        raise _NoQueryError(f"its opcode is {dns.opcode.to_text(opcode)}", dns.rcode.NOTIMP)
+    if query[4:8] != b"\x00\x01\x00\x00":  # QDCOUNT: exactly one, RFC 9619; ANCOUNT
+        raise _NoQueryError("it does not ask one question alone", dns.rcode.FORMERR)
+    if len(query) > MAX_QUERY_BYTES:
+        raise _NoQueryError(f"it has {len(query)} bytes", dns.rcode.FORMERR)
+    try:
+        message = dns.message.from_wire(query)
+    except Exception:  # of dnspython's, whichever
+        raise _NoQueryError("it cannot be read", dns.rcode.FORMERR) from None
+    incremental = message.question[0].rdtype == dns.rdatatype.IXFR  # RFC 1995: with the SOA it has
+    besides = [record for record in message.additional if record.rdtype not in _BESIDES]
+    if (message.authority and not incremental) or besides:
+        raise _NoQueryError("it has records of its own", dns.rcode.FORMERR)
+    return message
+
+
+def _refuse(query: bytes, error: _NoQueryError) -> Answer:
     """An answer made from the header alone, where the rest is not understood."""
+    if error.rcode is None:
+        return Answer(wire=b"", question="", type="", rcode="", addresses=(), no_query=str(error))
     response = dns.message.Message(id=int.from_bytes(query[:2], "big"))
     response.flags = dns.flags.QR | (int.from_bytes(query[2:4], "big") & _ECHOED_FLAGS)
-    response.set_rcode(rcode)
+    response.set_rcode(error.rcode)
+    rcode = dns.rcode.to_text(error.rcode)
     return Answer(
-        wire=response.to_wire(), question="", type="", rcode=dns.rcode.to_text(rcode), addresses=()
+        wire=response.to_wire(),
+        question="",
+        type="",
+        rcode=rcode,
+        addresses=(),
+        no_query=str(error),
     )
 
 
 def _answer_question(
-    query: dns.message.Message, names: SyntheticNames, rules: Rules, ipv6: bool
+    query: dns.message.Message, names: SyntheticNames, rules: Rules, ipv6: bool, over_tcp: bool
 ) -> Answer:
     asked = query.question[0]
     name = _host(asked.name)
     rcode = _rcode(query)
     addresses: tuple[str, ...] = ()
-    wire = None
+    is_silent = False
     if rcode == dns.rcode.NOERROR and asked.name != dns.name.root:
         rule = None if _is_loopback(name) else rules(name)
         if rule is not None:
             rcode = dns.rcode.from_text(rule.rcode or "NOERROR")
-            wire = b"" if rule.rcode is None else None
+            is_silent = rule.rcode is None
         addresses = _addresses(asked, name, names, rule, ipv6)
+    wire, given = _response(query, rcode, addresses, _room(query, over_tcp))
     return Answer(
-        wire=_response(query, rcode, addresses) if wire is None else wire,
+        wire=b"" if is_silent else wire,
         question=name,
         type=dns.rdatatype.to_text(asked.rdtype),
-        rcode="" if wire is not None else dns.rcode.to_text(rcode),
-        addresses=addresses,
+        rcode="" if is_silent else dns.rcode.to_text(rcode),
+        addresses=given,
     )
+
+
+def _room(query: dns.message.Message, over_tcp: bool) -> int:
+    """Bytes that an answer may have; over UDP what the client says by EDNS (RFC 6891, section 6.2.3)."""
+    if over_tcp:
+        return MAX_TCP_BYTES
+    return max(UDP_BYTES, min(query.payload, MAX_UDP_BYTES)) if query.edns >= 0 else UDP_BYTES
 
 
 def _host(name: dns.name.Name) -> str:
@@ -330,18 +424,33 @@ def _addresses(
 
 
 def _response(
-    query: dns.message.Message, rcode: dns.rcode.Rcode, addresses: tuple[str, ...]
-) -> bytes:
-    """The message. It has RA set: glibc takes an empty answer without it for a lame server's."""
+    query: dns.message.Message, rcode: dns.rcode.Rcode, addresses: tuple[str, ...], room: int
+) -> tuple[bytes, tuple[str, ...]]:
+    """The message, and the addresses that are in it: TC is set where there is no room for all (RFC 2181, section 9).
+
+    It has RA set: glibc takes an empty answer without it for a lame server's.
+    """
     response = dns.message.QueryMessage(id=query.id)
     response.flags = dns.flags.QR | dns.flags.RA | (query.flags & dns.flags.RD)
     response.question = query.question
     if query.edns >= 0:  # RFC 3225, section 3: DO is copied
         response.use_edns(0, query.ednsflags & dns.flags.DO, EDNS_PAYLOAD_BYTES)
     response.set_rcode(rcode)
-    for address in addresses:
+    given = _fitting(addresses, room - len(response.to_wire())) if addresses else ()
+    if len(given) < len(addresses):
+        response.flags |= dns.flags.TC
+    for address in given:
         response.answer.append(_record(query.question[0].name, address))
-    return response.to_wire()
+    return response.to_wire(max_size=MAX_TCP_BYTES), given
+
+
+def _fitting(addresses: tuple[str, ...], room: int) -> tuple[str, ...]:
+    """The first addresses, as many as have room."""
+    for number, address in enumerate(addresses):
+        room -= _RECORD_BYTES[":" in address]
+        if room < 0:
+            return addresses[:number]
+    return addresses
 
 
 def _record(name: dns.name.Name, address: str) -> dns.rrset.RRset:

@@ -4,6 +4,7 @@
     * `HandlerError`: a handler raised, returned what is no answer, or never returned
     * `UnroutedError`: a container attempted what no route claims
     * `NeverCalledError`: a route that this test declared was never called
+    * `HandshakeError`: a client never got through TLS to a host that a route claims
     * `TamperingError`: a container changed the capture rules, or attempted more than can be recorded
     * `CallError`: an `assert_*` method or a wait of a route does not hold
 * `EngineError`: the container engine did not do what it was asked
@@ -35,6 +36,10 @@ class UnroutedError(EgressError):
 
 class NeverCalledError(EgressError):
     """A route that was declared for this test alone was never called."""
+
+
+class HandshakeError(EgressError):
+    """A client broke off TLS with a host that a route claims, and no later handshake of it succeeded."""
 
 
 class TamperingError(EgressError):

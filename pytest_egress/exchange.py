@@ -452,7 +452,7 @@ class Exchange(Entry):
 
 @dataclass(kw_only=True, eq=False)
 class DnsQuery(Entry):
-    """A DNS question. Never unrouted.
+    """A DNS question; unrouted, or blocked, where `dns="strict"` holds and no route names its name.
 
     Attributes:
         type: Of the record asked for: "A", "AAAA", ...
@@ -506,6 +506,10 @@ class TcpConnection(Entry):
         return f"TCP {self.where}{first}"
 
 
+TlsPeers = tuple[str, str, "int | None", str]
+"""A client and a server of TLS: container, host, port, and what tells the client from others in the container."""
+
+
 @dataclass(kw_only=True, eq=False)
 class TlsFailure(Entry):
     """A TLS connection that never became a request; `note` says why, in a sentence.
@@ -514,11 +518,18 @@ class TlsFailure(Entry):
         address: The IP address that was dialled.
         sni: The server name on the wire, or None.
         reason: A short name: "untrusted", "likely-untrusted", "timeout", "protocol", ...
+        client: What tells its client from the container's others, by its ClientHello; "" where there was none.
     """
 
     address: str
     sni: str | None = None
     reason: str = ""
+    client: str = ""
+
+    @property
+    def peers(self) -> TlsPeers:
+        """Whose handshakes with whom it is one of."""
+        return self.container, self.host, self.port, self.client
 
     def __str__(self) -> str:
         return f"TLS {self.where}"
@@ -530,7 +541,7 @@ class PacketAttempt(Entry):
 
     Attributes:
         protocol: "UDP", "ICMP", "ICMPv6", "SCTP" or the protocol's number.
-        address: The IP address it was for.
+        address: The IP address it was for; "" where that is not known, and then its host is `*`.
         size: Bytes of its IP payload.
         first_bytes: Of what the transport carries, at most 64.
     """

@@ -22,13 +22,14 @@ from pytest_egress.agent.pump import reset
 from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection, holds, where_stands
 from pytest_egress.dispatch import serve
+from pytest_egress.dns import why_no_query
 from pytest_egress.exchange import PacketAttempt
 from pytest_egress.forks import in_children
-from pytest_egress.hub import FIRST_BYTES_KEPT, Hub, Link, Site, trace
+from pytest_egress.hub import FIRST_BYTES_KEPT, NAMES_PORT, Hub, Link, Site, trace
 from pytest_egress.ledger import Ledger, Place
 from pytest_egress.link import tampering
 from pytest_egress.relay import shut
-from pytest_egress.routing import claimed
+from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
 
 if TYPE_CHECKING:
     from pytest_egress.authority import Authority
@@ -39,6 +40,8 @@ MAX_CONNECTIONS: Final = 1000  # of a target: 100 MB of thread stacks; more wait
 DESCRIPTORS_EACH: Final = 4  # at most, with an upstream's and the link's own
 ROOM_SECONDS: Final = 0.05  # for a connection to end before names and packets get their turn
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
+ANY_HOST: Final = "*"  # a datagram that is redirected does not tell what it was for
+UDP_HEADER_BYTES: Final = 8
 BATCH: Final = 256  # datagrams read before connections get their turn again
 
 
@@ -139,7 +142,20 @@ class Gateway(Hub):
         over = [c for c, claim in claimed if not holds(place, c, claim, between, test_over)]
         for connection in over:
             connection.cut()
+        self._close_unproved(place)
         return over
+
+    def _close_unproved(self, place: Place) -> None:
+        """Close what is idle without the client certificate that a route requires now: a pool opens another."""
+        if not any(route.client_certificate == "require" for route in in_order(place.tables)):
+            return
+        with self.lock:
+            idle = [c for c in self.connections if c.idle_since is not None and c.claim is None]
+        for connection in idle:
+            host, port, tls = connection.host, connection.port, connection.tls
+            route = certificate_route(place.tables, (host,), port) if tls is not None else None
+            if route is not None and lacks_certificate(route, tls) and not has_bytes(connection):
+                connection.cut()
 
     def stop(self, seconds: float = 1.0) -> list[str]:
         """Close every connection and the link; again is harmless.
@@ -293,9 +309,32 @@ class Gateway(Hub):
                 query, client = sock.recvfrom(65535)
             except OSError:
                 return
-            if reply := self.answer_query(query):
+            if wire := self._answer_datagram(query):
                 with contextlib.suppress(OSError):
-                    sock.sendto(reply, client)
+                    sock.sendto(wire, client)
+
+    def _answer_datagram(self, query: bytes) -> bytes:
+        """What is to be sent back to a datagram that was for a DNS server."""
+        try:
+            reply = self.answer_query(query)
+        except (
+            Exception
+        ) as error:  # a defect of ours must fail the test, and no other client's query
+            self.complain(f"a DNS query was not answered: {trace(error)}")
+            return b""
+        if reply.no_query:
+            place = self.site.place()
+            entry = PacketAttempt(
+                **self.about(ANY_HOST, NAMES_PORT),
+                **self.judge(place, ANY_HOST, NAMES_PORT),
+                protocol="UDP",
+                address="",
+                size=UDP_HEADER_BYTES + len(query),
+                first_bytes=query[:FIRST_BYTES_KEPT],
+                note=f"{reply.no_query}; for which server it was is not known",
+            )
+            self.record(place, entry)
+        return reply.wire
 
     def _record_packets(self, sock: socket.socket) -> None:
         for _ in range(BATCH):
@@ -324,6 +363,8 @@ class Gateway(Hub):
             size=packet.size,
             first_bytes=packet.payload[:FIRST_BYTES_KEPT],
         )
+        if entry.protocol == "UDP" and entry.port == NAMES_PORT:
+            entry.note = why_no_query(packet.payload)
         self.record(place, entry)
 
     def _judge_packet(self, place: Place, packet: Packet, host: str) -> dict[str, Any]:
@@ -338,3 +379,11 @@ class Gateway(Hub):
         with contextlib.suppress(BlockingIOError):
             if (text := tampering(monitor)) and not self.stopping:
                 self.complain(text)
+
+
+def has_bytes(connection: Connection) -> bool:
+    """Whether something of a connection, or its end, is still to be read: a request that has been sent."""
+    poller = select.poll()
+    with contextlib.suppress(ValueError):  # closed meanwhile
+        poller.register(connection.sock, select.POLLIN)
+    return bool(poller.poll(0))

@@ -12,6 +12,17 @@ from typing import Final
 from pytest_egress.clienthello import ClientHello, library_of
 
 DISTRUST: Final = ("untrusted", "likely-untrusted")
+VERIFY_WITHIN: Final = ("BoringSSL", "Go", "Java", "NSS", "gRPC", "rustls")
+"""Libraries that check a certificate within the handshake. A client of theirs that completes it and sends nothing has
+opened more connections than it needed, unless it pins a certificate."""
+
+ALERT_ALWAYS: Final = ("Go",)
+"""Of these, those that never break off for distrust without an alert."""
+
+UNUSED: Final = (
+    "{who} closed a connection to {host!r} {when}, without an alert and without a request: it pins a certificate, or "
+    "needed the connection no more"
+)
 UNTRUSTED: Final = "{who} does not trust the CA of this run for {host!r} (alert: {alert}). {advice}"
 LIKELY_UNTRUSTED: Final = (
     "{who} broke off {when}, with no alert: likely it does not trust the CA of this run for {host!r}. "
@@ -36,7 +47,7 @@ ADVICE: Final = {
 """What helps a client of some library; `PINNED` for the others."""
 
 NO_CLIENT_CERTIFICATE: Final = (
-    "{who} sent no client certificate, and the route of {host!r} requires one: give it one of "
+    "{who} sent no client certificate to {host!r}, and {route} requires one: give it one of "
     "egress_ca.issue_cert(...) with files="
 )
 FOREIGN_CLIENT_CERTIFICATE: Final = (
@@ -65,7 +76,7 @@ PROTOCOL_REASONS: Final = {
 
 
 def broken_handshake(
-    error: OSError, host: str, hello: ClientHello | None = None
+    error: OSError, host: str, hello: ClientHello | None = None, route: object = "a route"
 ) -> tuple[str, str]:
     """A short reason and a sentence for a handshake that raised.
 
@@ -73,15 +84,16 @@ def broken_handshake(
         error: What `SSLSocket.do_handshake`, or the first read after it, raised.
         host: The name the client asked for.
         hello: Its ClientHello.
+        route: What wants a client certificate.
     """
     reason, who = getattr(error, "reason", None), who_sent(hello)
     if reason in ALERTS_OF_DISTRUST:
         alert, advice = ALERTS_OF_DISTRUST[reason], advice_for(hello)
         return "untrusted", UNTRUSTED.format(who=who, host=host, alert=alert, advice=advice)
     if reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF:
-        return likely_untrusted(host, hello, "within the handshake")
+        return broken_off(host, hello, "within the handshake", ALERT_ALWAYS)
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
-        return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host)
+        return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host, route=route)
     if reason == "CERTIFICATE_VERIFY_FAILED":
         why = getattr(error, "verify_message", "") or reason
         text = FOREIGN_CLIENT_CERTIFICATE.format(who=who, host=host, why=why)
@@ -94,17 +106,31 @@ def broken_handshake(
     return "handshake", f"the handshake for {host!r} failed: {reason or error}"
 
 
+def no_client_certificate(host: str, hello: ClientHello | None, route: object) -> tuple[str, str]:
+    """The same for a connection whose handshake was over before a certificate was required."""
+    text = NO_CLIENT_CERTIFICATE.format(who=who_sent(hello), host=host, route=route)
+    return "client-certificate", text
+
+
 def silent_after_handshake(host: str, hello: ClientHello | None = None) -> tuple[str, str]:
     """The same for a client that closed right after a handshake that succeeded."""
     if hello is not None and hello.alpn and "http/1.1" not in hello.alpn:
         offered = " and ".join(hello.alpn)
         return "alpn", NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered)
-    return likely_untrusted(host, hello, "right after the handshake")
+    return broken_off(host, hello, "right after the handshake", VERIFY_WITHIN)
 
 
-def likely_untrusted(host: str, hello: ClientHello | None, when: str) -> tuple[str, str]:
-    """The reason and the sentence for a client that said nothing."""
+def broken_off(
+    host: str, hello: ClientHello | None, when: str, trusting: tuple[str, ...]
+) -> tuple[str, str]:
+    """The reason and the sentence for a client that said nothing.
+
+    Args:
+        trusting: The libraries that do not show distrust in this way.
+    """
     who, advice = who_sent(hello), advice_for(hello)
+    if hello is not None and library_of(hello) in trusting:
+        return "unused", UNUSED.format(who=who, host=host, when=when)
     text = LIKELY_UNTRUSTED.format(who=who, host=host, when=when, advice=advice)
     return "likely-untrusted", text
 

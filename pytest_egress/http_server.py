@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import h11
 
@@ -54,6 +54,12 @@ from pytest_egress.report import (
 from pytest_egress.routing import Route, claimed, decide, nearest_by_address
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+UNPROVED: Final = (
+    "{route} requires a client certificate, and the connection of this request has none: it was opened before "
+    "the route was declared"
+)
 
 
 class BodyError(Exception):
@@ -113,6 +119,8 @@ class HttpServer:
                 connection.record_tcp(b"", f"broke off within the head of a request: {error}")
             raise
         if data:
+            if connection.tls and not connection.accounted:
+                connection.shook_hands()
             connection.accounted = True
             self.hold(data)
         elif connection.tls and not connection.accounted:
@@ -238,6 +246,8 @@ class HttpServer:
             entry.error, entry.outcome = error, "routed"
             self.hub.record(place, entry)
             return Response(500, text=handler_error_body(entry))
+        if decision.unproved is not None:
+            return self.refuse_unproved(entry, decision.unproved)
         entry.route, entry.near = decision.route, decision.near
         self._route = decision.route
         if request.method == "CONNECT":
@@ -251,6 +261,13 @@ class HttpServer:
         entry.outcome = "routed"
         self.hub.record(place, entry)
         return self.call(entry, decision.route, decision.turn)
+
+    def refuse_unproved(self, entry: Exchange, route: Route[Any]) -> Response:
+        """Record a request whose connection lacks a client certificate; another may have it (RFC 9110, 15.5.20)."""
+        self.judge(entry)
+        entry.note = UNPROVED.format(route=route)
+        self.hub.record(self.connection.place, entry)
+        return Response(421, headers={"Connection": "close"}, text=refused_body(entry))
 
     def judge(self, entry: Exchange) -> None:
         """Give it the outcome of what no handler answers."""

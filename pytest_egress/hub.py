@@ -13,11 +13,13 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
 from pytest_egress.answers import NO_SUCH_NAME, NameAnswer
-from pytest_egress.dns import Resolver
+from pytest_egress.dns import Answer, Resolver, reversed_address, without_service
 from pytest_egress.exchange import DnsQuery, Entry, Outcome
 from pytest_egress.ledger import Ledger, Place
-from pytest_egress.routing import Route, claimed, is_named, name_route
+from pytest_egress.routing import Route, claimed, is_named, name_route, nearest_by_name
+from pytest_egress.searchlist import tell_apart
 
 if TYPE_CHECKING:
     from pytest_egress.authority import Authority
@@ -26,6 +28,8 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 READ_BYTES: Final = 64 * 1024
 FIRST_BYTES_KEPT: Final = 64
+UNDECLARED: Final = 'no route names it, so by dns="strict" it does not exist'
+NAMES_PORT: Final = 53  # of DNS, over UDP and TCP (RFC 1035, section 4.2)
 WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
 
 
@@ -150,13 +154,20 @@ class Hub:
         route = name_route(self.site.place().tables, name)
         return route is not None and address in route.answer().addresses
 
-    def answer_query(self, query: bytes) -> bytes | None:
-        """Answer and record one DNS message; None where it gets no answer."""
+    def answer_query(self, query: bytes, *, over_tcp: bool = False) -> Answer:
+        """Answer one DNS message, and record it where it is a query; what is none is the caller's to record."""
         place = self.site.place()
+        found: NameAnswer | None = None
+
+        def rules(name: str) -> NameAnswer | None:
+            nonlocal found
+            found = self._rule(place, name)
+            return found
+
         with self.lock:
-            reply = self._resolver.answer(query, lambda name: self._rule(place, name))
-        if reply is None:
-            return None
+            reply = self._resolver.answer(query, rules, over_tcp=over_tcp)
+        if reply.no_query:
+            return reply
         entry = DnsQuery(
             **self.about(reply.question, None),
             outcome="recorded",
@@ -166,14 +177,35 @@ class Hub:
             rcode=reply.rcode,
             note="" if reply.wire else "not answered",
         )
-        self.record(place, entry)
-        return reply.wire or None
+        if found is NO_SUCH_NAME:
+            self._judge_name(place, entry)
+        with self.ledger.changed:  # or another query could come in between
+            if place.window.dns == "strict":
+                tell_apart(place.window.entries, entry)
+            self.record(place, entry)
+        return reply
 
-    def _rule(self, place: Place, name: str) -> Any:
+    def _judge_name(self, place: Place, query: DnsQuery) -> None:
+        """Make a query for a name that nobody declared an attempt, unless it is about one that is declared.
+
+        That are services of a name (`_https._tcp.api.test`, RFC 8552), and the names of addresses (RFC 1035, section
+        3.5) that a route claims, or that are the target's own.
+        """
+        bare, address = without_service(query.host), reversed_address(query.host)
+        with self.lock:
+            is_ours = address in (ADDRESS4, ADDRESS6) or bool(self._resolver.name(address or ""))
+        if is_ours or is_named(place.tables, address or bare):
+            return
+        query.outcome, query.note = self.unclaimed(place), UNDECLARED
+        miss = nearest_by_name(place.tables, query.host)
+        query.near = (miss,) if miss else ()
+
+    def _rule(self, place: Place, name: str) -> NameAnswer | None:
         """What DNS says of a name: what a route does; nothing else by `dns="strict"` where none names it."""
         route = name_route(place.tables, name)
         if route is not None:
-            return route.answer()
+            answer: NameAnswer = route.answer()
+            return answer
         if name in self.site.hosts:  # or its other family would be ours
             return self.site.hosts[name]
         strict = place.window.dns == "strict" and not is_named(place.tables, name)
@@ -198,11 +230,14 @@ class Hub:
         """
         route = claimed(place.tables, host, port)
         if route is None:
-            lenient = place.window.policy in ("block", "passthrough")
-            return {"outcome": "blocked" if lenient else "unrouted"}
+            return {"outcome": self.unclaimed(place)}
         if route.kind in ("block", "passthrough"):
             return {"outcome": "blocked", "route": route}
         return {"outcome": at_claimed}
+
+    def unclaimed(self, place: Place) -> Outcome:
+        """The outcome of an attempt that no route claims."""
+        return "unrouted" if place.window.policy == "fail" else "blocked"
 
     def record(self, place: Place, entry: Entry) -> None:
         """Put an entry into its window; what our own stop brings about is none."""

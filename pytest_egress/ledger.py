@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pytest_egress.clock import monotonic, wall
-from pytest_egress.exchange import Entry
+from pytest_egress.exchange import Entry, TlsPeers
 from pytest_egress.routing import Route, RouteTable
 
 Policy = Literal["fail", "block", "passthrough"]
@@ -66,6 +66,7 @@ class Window:
         calls: How many calls of routes there were.
         stuck: Handlers that still ran when the window was closed, and where they stood.
         activities: What has begun and not ended.
+        handshakes: When the latest handshake began that succeeded, of each client with each host.
     """
 
     policy: Policy = "fail"
@@ -79,6 +80,7 @@ class Window:
     calls: int = 0
     stuck: list[str] = field(default_factory=list)
     activities: set[Activity] = field(default_factory=set)
+    handshakes: dict[TlsPeers, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,13 @@ class Ledger:
             else:
                 window.unrecorded += 1
             self.changed.notify_all()
+
+    def shook_hands(self, window: Window, peers: TlsPeers, started: float) -> None:
+        """Note that a handshake succeeded: failures of the same client before it are no offence any more."""
+        with self.changed:
+            latest = window.handshakes.get(peers, started)
+            if peers in window.handshakes or len(window.handshakes) < MAX_ENTRIES:
+                window.handshakes[peers] = max(latest, started)
 
     def miss(self, window: Window, attempts: int) -> None:
         """Count attempts of which nothing else is known: their test fails."""

@@ -147,7 +147,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--egress-dns",
         metavar="synthetic|strict",
         help="What DNS says of a name that no route names: an address of its own (default), "
-        "or NXDOMAIN.",
+        "or NXDOMAIN, which is an attempt that no route claims.",
     )
     group.addoption(
         "--egress-keep",
@@ -566,9 +566,9 @@ class Case:
 
         Before the timeline what speaks against the containers and is not what failed the test.
         """
-        from pytest_egress.errors import UnroutedError
-        from pytest_egress.report import ledger_lines, unrouted_text
-        from pytest_egress.verdict import unrouted_entries
+        from pytest_egress.errors import HandshakeError, NeverCalledError, UnroutedError
+        from pytest_egress.report import handshakes_text, ledger_lines, unrouted_text
+        from pytest_egress.verdict import broken_handshakes, unrouted_entries
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
         if when == "setup":  # what a wider fixture set off belongs to its own scope
@@ -577,6 +577,9 @@ class Case:
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):
             besides += [unrouted_text(unrouted), ""]
+        failures = broken_handshakes(self.window)
+        if failures and not isinstance(self.verdict, (HandshakeError, NeverCalledError)):
+            besides += [handshakes_text(failures), ""]
         if lines := [*besides, *ledger_lines(entries.values())]:
             yield "egress", "\n".join(lines)
         yield from self.session.log_sections(self.window)

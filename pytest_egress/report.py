@@ -6,6 +6,7 @@ What happened with the value quoted, what was registered, and what to type. Pure
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ def remedy(entry: Entry) -> str:
         )
         path = "" if request.method == "CONNECT" else f", path={quoted(request.path)}"
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
+    if isinstance(entry, DnsQuery):
+        return f'egress.intercept_https("{entry.host}")'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
     verb = "intercept_tcp" if isinstance(entry, TcpConnection) else "block"
@@ -90,35 +93,49 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
         container: Who made it, where there are several.
     """
     who = f"  of {container}" if container else ""
-    lines = [f"  {entry}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
+    lines = [f"  {attempt_text(entry)}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
     lines += [DETAIL + line for line in near_lines(entry.near)]
     if isinstance(entry, Exchange) and entry.note:
         return lines  # refused for its form: no route would help
     if entry.note.startswith(UNREADABLE):
         return lines  # likewise
     verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
-    return [*lines, f"{DETAIL}{verb}: {remedy(entry)}"]
+    lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
+    if isinstance(entry, DnsQuery):
+        lines.append(
+            f'{DETAIL}to expect that it does not exist: egress.dns("{entry.host}", "NXDOMAIN")'
+        )
+    return lines
+
+
+def attempt_text(entry: Entry) -> str:
+    """What was attempted; of names whatever types were asked for."""
+    return f"DNS {entry.host}" if isinstance(entry, DnsQuery) else str(entry)
 
 
 DETAIL: Final = " " * 6  # indents what is said of an attempt
 
 
 def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
-    """Identical attempts once, with their number, in the order of the first."""
-    counted: dict[tuple[str, ...], tuple[Entry, int]] = {}
+    """Identical attempts once, with their number, in the order of the first.
+
+    One look for a name asks for several types: those are one attempt.
+    """
+    counted: dict[tuple[str, ...], tuple[Entry, Counter[str]]] = {}
     for entry in entries:
-        key = (entry.container, str(entry), entry.note)
-        first, count = counted.get(key, (entry, 0))
-        counted[key] = first, count + 1
-    return list(counted.values())
+        key = (entry.container, attempt_text(entry), entry.note)
+        _, types = counted.setdefault(key, (entry, Counter()))
+        types[entry.type if isinstance(entry, DnsQuery) else ""] += 1
+    return [(first, max(types.values())) for first, types in counted.values()]
 
 
 def unrouted_text(entries: Sequence[Entry]) -> str:
     """The verdict on what no route claims."""
     containers = list(dict.fromkeys(entry.container for entry in entries))
-    number = f"{len(entries)} unrouted attempt{'s' * (len(entries) > 1)}"
-    lines = [f"{number} of {' and '.join(containers)}; nothing got out:"]
     folded_entries = fold(entries)
+    attempts = sum(count for _, count in folded_entries)
+    number = f"{attempts} unrouted attempt{'s' * (attempts > 1)}"
+    lines = [f"{number} of {' and '.join(containers)}; nothing got out:"]
     for entry, count in folded_entries[:SHOWN_ATTEMPTS]:
         container = entry.container if len(containers) > 1 else ""
         lines += ["", *attempt_lines(entry, count, container=container)]
@@ -130,6 +147,24 @@ def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
     hidden = entries[SHOWN_ATTEMPTS:]
     total = sum(count for _, count in hidden)
     return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
+
+
+def handshakes_text(entries: Sequence[Entry]) -> str:
+    """The verdict on TLS that failed at routes, and whose clients never came through."""
+    containers = list(dict.fromkeys(entry.container for entry in entries))
+    number = "a TLS handshake" if len(entries) == 1 else f"{len(entries)} TLS handshakes"
+    lines = [
+        f"{number} of {' and '.join(containers)} failed at what a route claims, "
+        "and no later one of the same client succeeded:"
+    ]
+    failures = fold(entries)
+    for entry, count in failures[:SHOWN_ATTEMPTS]:
+        who = f"  of {entry.container}" if len(containers) > 1 else ""
+        lines += ["", f"  {entry}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
+        lines += [f"{DETAIL}claimed by: {route_line(miss.route)}" for miss in entry.near]
+        address = host_port(entry.host, entry.port)
+        lines.append(f'{DETAIL}to expect it, and answer nobody there: egress.block("{address}")')
+    return "\n".join(lines + more_lines(failures))
 
 
 def complaints_text(complaints: Sequence[str], repeated: int, unrecorded: int) -> str:
@@ -230,7 +265,8 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
 def outcome_text(entry: Entry) -> str:
     """An entry's line in the timeline."""
     if isinstance(entry, DnsQuery):
-        return f"DNS {entry} -> {', '.join(entry.answer) or entry.rcode}"
+        answered = f"DNS {entry} -> {', '.join(entry.answer) or entry.rcode}"
+        return answered if entry.outcome == "recorded" else f"{answered}  {entry.outcome.upper()}"
     what = str(entry)
     if isinstance(entry, Exchange):
         what = exchange_text(entry)
@@ -267,7 +303,8 @@ def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
         f"only {', '.join(addresses)}; there also was:" if addresses else "no egress; there was:"
     )
     listed = fold(others)
-    lines = [f"  {entry}" + times_text(count) for entry, count in listed[:SHOWN_ATTEMPTS]]
+    shown = listed[:SHOWN_ATTEMPTS]
+    lines = [f"  {attempt_text(entry)}" + times_text(count) for entry, count in shown]
     return "\n".join([f"expected {expected}", *lines, *more_lines(listed)])
 
 
@@ -305,7 +342,7 @@ def failed_upstream_body(exchange: Exchange) -> str:
 
 
 def refused_body(exchange: Exchange) -> str:
-    """The 421 of a request whose Host is another's."""
+    """The 421 of a request that is not its connection's: its Host is another's, or a certificate is missing."""
     return f"pytest-egress: {exchange}: {exchange.note}\n"
 
 

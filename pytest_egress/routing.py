@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 import pytest_egress.answers as answers
 from pytest_egress.clock import check_seconds
 from pytest_egress.errors import CallError
-from pytest_egress.exchange import Entry, Exchange, Request
+from pytest_egress.exchange import Entry, Exchange, Request, TlsInfo
 from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ DEFAULT_PORTS: Final[Mapping[Kind, int | None]] = {
     "dns": None,
 }
 ClientCertificate = Literal["request", "require"]
-CLIENT_CERTIFICATES: Final = ("request", "require")
+CLIENT_CERTIFICATES: Final = ("request", "require")  # the strictest last
 HTTP: Final = ("intercept_https", "intercept_http")
 RAW: Final = ("intercept_tls", "intercept_tcp")
 TLS: Final = ("intercept_https", "intercept_tls")
@@ -208,9 +208,14 @@ class Route(Generic[Call]):
         return not self.removed and self.parsed_address.matches(name, self.parsed_address.port or 0)
 
     @property
+    def is_exhausted(self) -> bool:
+        """Whether all of its `times` are taken."""
+        return self.times is not None and self._reserved >= self.times
+
+    @property
     def is_used_up(self) -> bool:
         """Whether it is a raw route all of whose `times` are taken."""
-        return self.kind in RAW and self.times is not None and self._reserved >= self.times
+        return self.kind in RAW and self.is_exhausted
 
     def reserve(self) -> int | None:
         """Take one of its `times`: which, from 0; None where all are taken."""
@@ -398,11 +403,13 @@ class Decision:
 
     Attributes:
         turn: Which of its `times` it is, for `Route.answer`.
+        unproved: The route that would answer, did the connection have the client certificate that it requires.
     """
 
     route: Route[Any] | None
     turn: int = 0
     near: tuple[NearMiss, ...] = ()
+    unproved: Route[Any] | None = None
 
 
 def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
@@ -437,6 +444,9 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
         if not route.claims(secure, request.host, request.port):
             continue
         differences = route.matcher.differences(request)
+        proved = route.is_exhausted or not lacks_certificate(route, request.tls)
+        if not differences and not proved:
+            return Decision(route=None, unproved=route)
         if not differences and (turn := route.reserve()) is not None:
             return Decision(route=route, turn=turn)
         differences = differences or [f"times: it has answered {route.times} of {route.times}"]
@@ -449,12 +459,33 @@ def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
     return next((route for route in in_order(tables) if route.covers(host, port)), None)
 
 
-def client_certificate(
-    tables: Sequence[RouteTable], host: str, port: int
-) -> ClientCertificate | None:
-    """What the first route of TLS at an address wants of its clients."""
-    covering = (r for r in in_order(tables) if r.kind in TLS and r.covers(host, port))
-    return next((route.client_certificate for route in covering), None)
+def certificate_route(
+    tables: Sequence[RouteTable], hosts: Iterable[str], port: int
+) -> Route[Any] | None:
+    """The route of TLS that wants most of the clients at an address; None where none wants a certificate.
+
+    A handshake comes before what says which route a request is for, so the strictest counts.
+
+    Args:
+        hosts: What the connection is for: its SNI, and the name or address that was dialled.
+    """
+    covering = [
+        route
+        for route in in_order(tables)
+        if route.kind in TLS
+        and not route.is_used_up
+        and any(route.covers(host, port) for host in hosts)
+    ]
+    for wish in reversed(CLIENT_CERTIFICATES):
+        for route in covering:
+            if route.client_certificate == wish:
+                return route
+    return None
+
+
+def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
+    """Whether a route requires a client certificate, and a connection has none."""
+    return route.client_certificate == "require" and (tls is None or tls.client_certificate is None)
 
 
 def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
@@ -463,8 +494,25 @@ def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:
-    """Whether any route is declared for a name."""
-    return any(route.names(name) for route in in_order(tables))
+    """Whether any route is declared for a name; one of `*:53`, every DNS server, is for none."""
+    return any(
+        route.names(name) and (route.parsed_address.host, route.parsed_address.port) != ("*", 53)
+        for route in in_order(tables)
+    )
+
+
+def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
+    """Of the routes that name no such name, the one whose own looks most alike, where one does."""
+    from difflib import SequenceMatcher
+
+    def likeness(route: Route[Any]) -> float:
+        return SequenceMatcher(None, name, route.parsed_address.host).ratio()
+
+    nearest = max((r for r in in_order(tables) if not r.removed), key=likeness, default=None)
+    if nearest is None or likeness(nearest) < SIMILAR:
+        return None
+    difference = f"name: {name!r} is not {nearest.parsed_address.host!r}"
+    return NearMiss(route=nearest, differences=(difference,))
 
 
 def nearest_by_address(

@@ -196,7 +196,10 @@ class Session(Host):
     def outside(self) -> list[str]:
         """What shared containers did outside of any test, as lines."""
         entries = [
-            e for window in self._between for e in window.entries if not isinstance(e, DnsQuery)
+            e
+            for window in self._between
+            for e in window.entries
+            if not isinstance(e, DnsQuery) or e.outcome != "recorded"
         ]
         complaints = [text for window in self._between for text in window.complaints]
         return complaints + [

@@ -8,19 +8,24 @@ from typing import Any
 from pytest_egress.errors import (
     EgressError,
     HandlerError,
+    HandshakeError,
     NeverCalledError,
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.exchange import Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.ledger import Window
 from pytest_egress.report import (
     complaints_text,
     handler_error_text,
+    handshakes_text,
     never_called_text,
     unrouted_text,
 )
 from pytest_egress.routing import NEVER_REQUIRED, Route
+
+NO_OFFENCE = ("silent", "cut")
+"""Reasons of a `TlsFailure` that speak of no distrust: a connection opened ahead of its need, or ended by us."""
 
 
 def judge(
@@ -30,7 +35,9 @@ def judge(
     assert_all_called: bool = True,
     any_container: bool = True,
 ) -> EgressError | None:
-    """Tampering, then a handler's error, then unrouted attempts, then routes never called.
+    """Tampering, then a handler's error, unrouted attempts, routes never called, and handshakes that failed for good.
+
+    The latter come last, since a route that was never called quotes those that may be why.
 
     Args:
         window: Closed and drained.
@@ -54,6 +61,8 @@ def judge(
         return NeverCalledError(
             never_called_text(idle, window.entries, any_container=any_container)
         )
+    if failures := broken_handshakes(window):
+        return HandshakeError(handshakes_text(failures))
     return None
 
 
@@ -65,11 +74,27 @@ def first_handler_error(window: Window) -> Exchange | TcpConnection | None:
 
 def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
     """The attempts that fail a test."""
+    return [entry for entry in entries if entry.outcome == "unrouted"]
+
+
+def broken_handshakes(window: Window) -> list[TlsFailure]:
+    """The handshakes with claimed hosts that failed, and of whose client no later one succeeded."""
     return [
         entry
-        for entry in entries
-        if entry.outcome == "unrouted" and not isinstance(entry, DnsQuery)
+        for entry in window.entries
+        if isinstance(entry, TlsFailure)
+        and entry.outcome == "recorded"
+        and entry.reason not in NO_OFFENCE
+        and not came_through(entry, window)
     ]
+
+
+def came_through(failure: TlsFailure, window: Window) -> bool:
+    """Whether the client of a handshake that failed succeeded with that host: later, or ever where it may trust us."""
+    succeeded = window.handshakes.get(failure.peers)
+    if succeeded is None or not failure.client:
+        return False
+    return failure.reason == "unused" or succeeded > failure.started
 
 
 def is_missing(route: Route[Any]) -> bool:

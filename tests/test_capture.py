@@ -168,6 +168,13 @@ def test_loopback_and_own_addresses_stay_with_the_target(link: AnyLink, target: 
 
 # ------------------------------------------------------------------ DNS
 
+QUERY = bytes.fromhex("12340100000100000000000003617069047465737400" + "00010001")
+
+
+def flagged(flags: str, counts: str = "0001000000000000") -> bytes:
+    """The same with other flags, or other numbers of records."""
+    return QUERY[:2] + bytes.fromhex(flags + counts) + QUERY[12:]
+
 
 @pytest.mark.parametrize(
     "server", ["203.0.113.53", "2001:db8::53", "127.0.0.11", "127.0.0.53", "192.0.2.53"]
@@ -180,15 +187,16 @@ def test_a_query_to_any_server_arrives_and_its_answer_returns(
         query = socket.socket(family, socket.SOCK_DGRAM)
         query.settimeout(10)
         query.connect(({server!r}, 53))
-        query.send(b"query")
+        query.send({QUERY!r})
         print(query.recv(100).decode())
     """
     with ThreadPoolExecutor() as pool:
         printed = pool.submit(target.python, snippet)
         sock = readable(link.dns)
         query, client = sock.recvfrom(100)
-        sock.sendto(b"answer to " + query, client)
-        assert printed.result() == "answer to query"
+        assert query == QUERY
+        sock.sendto(b"answer", client)
+        assert printed.result() == "answer"
 
 
 def test_the_configured_resolver_is_captured(link: AnyLink, target: Target) -> None:
@@ -226,6 +234,16 @@ def udp(destination: str, port: int) -> tuple[str, tuple[object, ...]]:
     """
     return snippet, ("UDP", destination.partition("%")[0], port, 13, b"hello")
 
+
+NO_QUERIES = {
+    "nothing": b"",
+    "too little": QUERY[:16],
+    "a response": flagged("8180"),
+    "an UPDATE": flagged("2800"),
+    "a NOTIFY": flagged("2400"),
+    "two questions": flagged("0100", "0002000000000000"),
+    "an answer": flagged("0100", "0001000100000000"),
+}
 
 NEITHER = {
     **{
@@ -375,6 +393,26 @@ def test_what_is_neither_tcp_nor_dns_fails_at_once_and_is_recorded(
     (packet,) = packets(link)
     seen = packet.protocol_name, packet.destination, packet.port, packet.size, packet.payload
     assert seen == expected
+
+
+@pytest.mark.parametrize("server", ["203.0.113.53", "2001:db8::53"])
+@pytest.mark.parametrize("what", NO_QUERIES)
+def test_what_is_no_query_is_refused_and_recorded_with_the_server_that_it_was_for(
+    link: AnyLink, target: Target, what: str, server: str
+) -> None:
+    payload = NO_QUERIES[what]
+    seen = target.python(f"""
+        family = socket.AF_INET6 if ":" in {server!r} else socket.AF_INET
+        client = socket.socket(family, socket.SOCK_DGRAM)
+        client.connect(({server!r}, 53))
+        print(client.send({QUERY!r}), attempt(lambda: client.send({payload!r})))
+    """)
+    assert seen == f"{len(QUERY)} EPERM"
+    while not readable(link.dns).recv(512).endswith(QUERY):  # over a stream its client comes first
+        pass  # a name that an earlier test's client asks for again
+    (packet,) = packets(link)
+    seen_as = packet.protocol_name, packet.destination, packet.port, packet.size, packet.payload
+    assert seen_as == ("UDP", server, 53, 8 + len(payload), payload)
 
 
 def test_a_connected_udp_socket_is_refused(link: AnyLink, target: Target) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import dns.edns
 import dns.flags
@@ -12,10 +13,12 @@ import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+import dns.rrset
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_egress.answers import NameAnswer
 from pytest_egress.dns import (
     IPV4_NETWORK,
     IPV6_NETWORK,
@@ -23,10 +26,12 @@ from pytest_egress.dns import (
     TTL_SECONDS,
     Answer,
     Resolver,
+    Rules,
     SyntheticNames,
     answer,
     tcp_frame,
     tcp_frames,
+    why_no_query,
 )
 
 
@@ -41,7 +46,6 @@ def ask(
 ) -> tuple[Answer, dns.message.Message]:
     """Our answer, and how dnspython reads it, which takes it for the answer to its query."""
     given_answer = answer(message.to_wire(), names or SyntheticNames(), ipv6=ipv6)
-    assert given_answer is not None
     response = dns.message.from_wire(given_answer.wire)
     assert message.is_response(response)
     return given_answer, response
@@ -186,46 +190,61 @@ def test_the_longest_answer_fits_a_udp_client_without_edns() -> None:
     assert not response.flags & dns.flags.TC
 
 
-def test_of_a_query_that_is_too_long_only_the_question_is_read() -> None:
-    records = b"\x00\xff\xff" * 1366  # of 4098 bytes, and no records
-    wire = header() + QUESTION + records
-    found, cut = answer(wire, SyntheticNames()), answer(wire[:-100], SyntheticNames())
-    assert found is not None
-    assert (found.question, found.rcode) == ("api.example.com", "NOERROR")
-    assert cut is not None
-    assert (cut.question, cut.rcode) == ("", "FORMERR")
+def padded(size: int) -> bytes:
+    """A query of so many bytes."""
+    padding = dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(size - 48))
+    wire = query("api.example.com", use_edns=0, payload=8192, options=[padding]).to_wire()
+    assert len(wire) == size
+    return wire
+
+
+def test_what_is_too_long_is_no_query_and_is_not_read() -> None:
+    longest, longer = (answer(padded(size), SyntheticNames()) for size in (4096, 4097))
+    assert (longest.question, longest.no_query) == ("api.example.com", "")
+    assert (longer.rcode, longer.no_query) == (
+        "FORMERR",
+        "it is no DNS query: it has 4097 bytes",
+    )
 
 
 def test_the_answer_to_a_long_query_is_not_kept() -> None:
     resolver = Resolver()
     for size in (512, 513):
-        padding = dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(size - 48))
-        wire = query("api.example.com", use_edns=0, options=[padding]).to_wire()
-        assert len(wire) == size
-        assert resolver.answer(wire) is not None
+        assert resolver.answer(padded(size)).rcode == "NOERROR"
     assert [len(known) for known in resolver._known] == [510]  # without its ID
 
 
 # What is refused or dropped
 
 
+RECORD = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\xcb\x00\x71\x07"
+NOT_ONE = "it does not ask one question alone"
+
+
+def counted(*counts: int) -> bytes:
+    """A header with these numbers of records, behind its one question."""
+    return header()[:6] + b"".join(number.to_bytes(2, "big") for number in counts)
+
+
 @pytest.mark.parametrize(
-    ("wire", "rcode"),
+    ("wire", "rcode", "why"),
     [
-        (header(flags=0x0100) + b"\x03ap", "FORMERR"),
-        (header(flags=0x0100), "FORMERR"),
-        (header(questions=0), "FORMERR"),
-        (header(questions=2) + QUESTION + QUESTION, "FORMERR"),
-        (header() + QUESTION + b"trailing", "FORMERR"),
-        (header() + b"\xc0\x0c\x00\x01\x00\x01", "FORMERR"),
-        (header(flags=0x2000) + QUESTION, "NOTIMP"),
-        (header(flags=0x2800) + QUESTION, "NOTIMP"),
-        (header(flags=0x7900), "NOTIMP"),
+        (header(flags=0x0100) + b"\x03ap", "FORMERR", "it cannot be read"),
+        (header(flags=0x0100), "FORMERR", "it cannot be read"),
+        (header(questions=0), "FORMERR", NOT_ONE),
+        (header(questions=2) + QUESTION + QUESTION, "FORMERR", NOT_ONE),
+        (header() + QUESTION + b"trailing", "FORMERR", "it cannot be read"),
+        (header() + b"\xc0\x0c\x00\x01\x00\x01", "FORMERR", "it cannot be read"),
+        (counted(1, 0, 0) + QUESTION + RECORD, "FORMERR", NOT_ONE),
+        (counted(0, 1, 0) + QUESTION + RECORD, "FORMERR", "it has records of its own"),
+        (counted(0, 0, 1) + QUESTION + RECORD, "FORMERR", "it has records of its own"),
+        (header(flags=0x2000) + QUESTION, "NOTIMP", "its opcode is NOTIFY"),
+        (header(flags=0x2800) + QUESTION, "NOTIMP", "its opcode is UPDATE"),
+        (header(flags=0x7900), "NOTIMP", "its opcode is 15"),
     ],
 )
-def test_what_is_no_query_is_refused_by_its_header(wire: bytes, rcode: str) -> None:
+def test_what_is_no_query_is_refused_by_its_header(wire: bytes, rcode: str, why: str) -> None:
     given_answer = answer(wire, SyntheticNames())
-    assert given_answer is not None
     sent = int.from_bytes(wire[2:4], "big")
     flags = 0x8000 | (sent & 0x7900) | dns.rcode.from_text(rcode)
     assert given_answer == Answer(
@@ -234,12 +253,61 @@ def test_what_is_no_query_is_refused_by_its_header(wire: bytes, rcode: str) -> N
         type="",
         rcode=rcode,
         addresses=(),
+        no_query=f"it is no DNS query: {why}",
     )
+    assert why_no_query(wire) == given_answer.no_query
 
 
 @pytest.mark.parametrize("wire", [b"", b"\x12\x34", header()[:11], header(flags=0x8000) + QUESTION])
-def test_responses_and_less_than_a_header_are_dropped(wire: bytes) -> None:
-    assert answer(wire, SyntheticNames()) is None
+def test_responses_and_less_than_a_header_get_no_answer(wire: bytes) -> None:
+    given_answer = answer(wire, SyntheticNames())
+    assert (given_answer.wire, given_answer.rcode) == (b"", "")
+    assert given_answer.no_query.startswith("it is no DNS query: it is ")
+
+
+def test_an_incremental_transfer_is_a_query_with_the_record_that_the_client_has() -> None:
+    message = query("example.com", "IXFR")
+    soa = dns.rrset.from_text("example.com.", 0, "IN", "SOA", "ns. root. 1 2 3 4 5")
+    message.authority.append(soa)
+    assert answer(message.to_wire(), SyntheticNames()).no_query == ""
+
+
+# More than there is room for
+
+
+def many(number: int) -> Rules:
+    """Every name has so many addresses of each family."""
+    ipv4 = [f"192.0.2.{n}" for n in range(256)]
+    ipv6 = [f"2001:db8::{n:x}" for n in range(number)]
+    return lambda name: NameAnswer(addresses=(*(ipv4 * 20)[:number], *ipv6))
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "over_tcp", "given_number"),
+    [
+        (29, {}, False, 29),  # 12 + 17 + 29 * 16 = 493 of 512 bytes
+        (31, {}, False, 30),
+        (31, {"use_edns": 0, "payload": 1232}, False, 31),
+        (100, {"use_edns": 0, "payload": 1232}, False, 74),
+        (100, {"use_edns": 0, "payload": 4096}, False, 100),
+        (100, {"use_edns": 0, "payload": 1}, False, 29),  # RFC 6891, section 6.2.3: as 512
+        (100, {}, True, 100),
+        (4000, {}, True, 4000),
+        (5000, {}, True, 4094),
+        (5000, {"use_edns": 0, "payload": 65535}, False, 4091),
+    ],
+)
+def test_what_does_not_fit_is_left_out_and_the_client_told_so(
+    number: int, options: dict[str, Any], over_tcp: bool, given_number: int
+) -> None:
+    message = query("api.test", **options)
+    found = answer(message.to_wire(), SyntheticNames(), many(number), over_tcp=over_tcp)
+    response = dns.message.from_wire(found.wire, one_rr_per_rrset=True)
+    assert message.is_response(response)
+    assert len(response.answer) == len(found.addresses) == given_number
+    assert bool(response.flags & dns.flags.TC) is (given_number < number)
+    room = 65535 if over_tcp else max(512, int(options.get("payload", 512)))
+    assert len(found.wire) <= room
 
 
 # The table of names
@@ -335,7 +403,7 @@ LIKELY_QUERIES = st.builds(
 @example(header() + b"\x00\x00\xfa\x00\xff")
 def test_any_bytes_are_answered_or_dropped(wire: bytes) -> None:
     given_answer = answer(wire, SyntheticNames())
-    if given_answer is not None:
+    if given_answer.wire:
         assert given_answer.wire[:2] == wire[:2]
         response = dns.message.from_wire(given_answer.wire)
         assert response.flags & dns.flags.QR
@@ -348,7 +416,6 @@ def test_the_same_question_gets_the_same_bytes_with_its_own_id() -> None:
         first, second = (dns.message.make_query("api.test", kind) for _ in range(2))
         for query in (first, second):
             found = resolver.answer(query.to_wire())
-            assert found is not None
             assert found == answer(query.to_wire(), resolver.names)
 
 
@@ -358,8 +425,6 @@ def test_a_kept_answer_ends_with_its_names_addresses() -> None:
     for number in range(MAX_NAMES):
         resolver.names.addresses(f"{number}.test")
     after = resolver.answer(query)
-    assert before is not None
-    assert after is not None
     assert resolver.names.name(after.addresses[0]) == "first.test"
     assert before.addresses != after.addresses
 

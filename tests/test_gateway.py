@@ -19,7 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
+import dns.flags
 import dns.message
+import dns.query
 import dns.rcode
 import h11
 import pytest
@@ -28,6 +30,7 @@ import trustme
 from pytest_egress import connection as connection_module
 from pytest_egress import dispatch, http1, http_server
 from pytest_egress import gateway as gateway_module
+from pytest_egress import ledger as ledger_module
 from pytest_egress.agent import netlink
 from pytest_egress.dns import tcp_frame, tcp_frames
 from pytest_egress.exchange import (
@@ -42,7 +45,8 @@ from pytest_egress.exchange import (
 )
 from pytest_egress.gateway import Gateway
 from pytest_egress.ledger import Window
-from pytest_egress.routing import Kind
+from pytest_egress.report import unrouted_text
+from pytest_egress.routing import Kind, Route
 from tests.loopback import LoopbackLink
 from tests.stage import (
     ADDRESS,
@@ -1013,15 +1017,112 @@ def test_on_the_port_of_names_nothing_else_hides(stage: Stage) -> None:
     assert stage.entries(Exchange)[0].outcome == "unrouted"
 
 
-def test_garbage_instead_of_a_query_gets_no_answer_or_an_error(stage: Stage) -> None:
+def send_datagrams(stage: Stage, *datagrams: bytes) -> None:
+    """Send them to the port of names, as a target does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for datagram in datagrams:
+            sock.sendto(datagram, stage.link.dns[0].getsockname())
+
+
+def test_garbage_instead_of_a_query_is_an_attempt_and_gets_no_answer_or_an_error(
+    stage: Stage,
+) -> None:
+    garbage = b"\x12\x34" + b"\x00\x00" + b"\xff" * 60
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(SECONDS)
         sock.sendto(b"short", stage.link.dns[0].getsockname())
-        sock.sendto(b"\x12\x34" + b"\x00\x00" + b"\xff" * 40, stage.link.dns[0].getsockname())
+        sock.sendto(garbage, stage.link.dns[0].getsockname())
         answer = sock.recv(4096)
     assert answer[:2] == b"\x12\x34"
     assert answer[3] & 15 == dns.rcode.FORMERR
-    assert [query.rcode for query in stage.entries(DnsQuery)] == ["FORMERR"]
+    assert stage.entries(DnsQuery) == []
+    short, long = stage.entries(PacketAttempt)
+    assert (short.outcome, str(short), short.first_bytes) == (
+        "unrouted",
+        "UDP *:53, 13 bytes",
+        b"short",
+    )
+    assert (long.size, long.first_bytes) == (72, garbage)
+    assert unrouted_text([short, long]) == (
+        "2 unrouted attempts of target; nothing got out:\n"
+        "\n"
+        "  UDP *:53, 13 bytes\n"
+        "      it is no DNS query: it is shorter than the header of one;\n"
+        "      for which server it was is not known\n"
+        '      to expect it: egress.block("*:53")\n'
+        "\n"
+        "  UDP *:53, 72 bytes\n"
+        "      it is no DNS query: it does not ask one question alone;\n"
+        "      for which server it was is not known\n"
+        '      to expect it: egress.block("*:53")'
+    )
+
+
+def test_a_block_of_every_server_expects_what_is_no_query_and_one_of_another_port_does_not(
+    stage: Stage,
+) -> None:
+    stage.route("block", "*:443")
+    send_datagrams(stage, b"one")
+    assert stage.only(PacketAttempt).outcome == "unrouted"
+    block = stage.route("block", "*:53")
+    send_datagrams(stage, b"two")
+    assert [p.outcome for p in stage.entries(PacketAttempt)] == ["unrouted", "blocked"]
+    assert block.call_count == 1
+
+
+def test_a_packet_to_the_port_of_names_says_why_it_is_no_query(stage: Stage) -> None:
+    query = dns.message.make_query("api.test", "A").to_wire()
+    for payload in (b"hello", query):  # of a raw socket: a query is no redirected one either
+        stage.link.packet_source.send(log_of(17, ADDRESS, udp(53, payload)))
+    notes = [(p.outcome, p.host, p.note) for p in stage.entries(PacketAttempt)]
+    assert notes == [
+        ("unrouted", ADDRESS, "it is no DNS query: it is shorter than the header of one"),
+        ("unrouted", ADDRESS, ""),
+    ]
+
+
+def test_a_flood_of_what_is_no_query_keeps_no_more_than_a_ledger_may(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_ENTRIES", 10)
+    send_datagrams(stage, *(b"x" for _ in range(100)))
+    stage.settle()
+    assert (len(stage.window.entries), stage.window.unrecorded) == (10, 90)
+
+
+@pytest.mark.parametrize("wire", [b"\x12\x34\x28\0" + bytes(12), b"\x12\x34\x80\0" + bytes(12)])
+def test_what_is_no_query_over_tcp_is_a_connection_that_no_route_claims(
+    stage: Stage, wire: bytes
+) -> None:
+    sock = stage.dial(ADDRESS, 53)
+    sock.sendall(tcp_frame(dns.message.make_query("api.test", "A").to_wire()) + tcp_frame(wire))
+    assert end_of(sock) == "reset"
+    (attempt,) = stage.entries(TcpConnection)
+    assert (attempt.outcome, attempt.host, attempt.first_bytes) == ("unrouted", ADDRESS, wire)
+    assert attempt.note.startswith("it is no DNS query: it")
+    assert [query.host for query in stage.entries(DnsQuery)] == ["api.test"]
+
+
+def test_more_addresses_than_fit_a_datagram_come_whole_over_tcp(stage: Stage) -> None:
+    addresses = [f"203.0.{n // 256}.{n % 256}" for n in range(2000)]
+    stage.route("dns", "many.test", addresses)
+    assert stage.query("many.test").flags & dns.flags.TC
+    sock = stage.dial(FIRST, 53)
+    sock.settimeout(SECONDS)
+    query = dns.message.make_query("many.test", "A")
+    dns.query.send_tcp(sock, query)
+    reply, _ = dns.query.receive_tcp(sock)
+    assert sorted(str(record) for record in reply.answer[0]) == sorted(addresses)
+    short, whole = (len(query.answer) for query in stage.entries(DnsQuery))
+    assert (short, whole) == (30, 2000)
+
+
+def test_more_addresses_than_any_answer_holds_leave_the_next_name_to_be_answered(
+    stage: Stage,
+) -> None:
+    stage.route("dns", "many.test", [f"2001:db8::{n:x}" for n in range(9000)])
+    assert stage.query("many.test", "AAAA").flags & dns.flags.TC
+    assert stage.resolve("api.test") == FIRST
 
 
 def log_of(protocol: int, destination: str, transport: bytes, number: bytes = b"") -> bytes:
@@ -1138,13 +1239,12 @@ def test_a_forked_child_keeps_no_connection_open_and_no_reader_asleep(stage: Sta
 def test_a_defect_of_the_reader_fails_the_test_and_hangs_nobody(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(*args: object, **kwargs: object) -> None:
+    def parse_packets(data: bytes) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("pytest_egress.dns.Resolver.answer", answer)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.sendto(b"x", stage.link.dns[0].getsockname())
-        stage.gateway.flush(SECONDS)
+    monkeypatch.setattr(gateway_module, "parse_packets", parse_packets)
+    stage.link.packet_source.send(b"x")
+    stage.gateway.flush(SECONDS)
     assert eventually(lambda: stage.window.complaints)
     (complaint,) = stage.window.complaints
     assert complaint.startswith("target: the gateway failed: Traceback")
@@ -1152,6 +1252,24 @@ def test_a_defect_of_the_reader_fails_the_test_and_hangs_nobody(
     with pytest.raises(ConnectionRefusedError):
         stage.dial()
     stage.window.complaints.clear()
+
+
+def test_a_defect_in_an_answer_of_dns_fails_the_test_and_ends_no_reader(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rule(*args: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(stage.gateway, "_rule", rule)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            query = dns.message.make_query("api.test", "A").to_wire()
+            sock.sendto(query, stage.link.dns[0].getsockname())
+            stage.gateway.flush(SECONDS)
+    (complaint,) = stage.window.complaints
+    assert complaint.startswith("target: a DNS query was not answered: Traceback")
+    stage.window.complaints.clear()
+    assert stage.resolve("api.test") == FIRST
 
 
 def test_a_defect_in_a_connection_fails_the_test(
@@ -1497,8 +1615,8 @@ def test_without_a_certificate_that_is_required_the_handshake_fails_and_says_so(
     failure = stage.only(TlsFailure)
     assert (failure.outcome, failure.reason) == ("recorded", "client-certificate")
     assert failure.note == (
-        "the target (OpenSSL, by its ClientHello) sent no client certificate, and the route of 'api.test' requires "
-        "one: give it one of "
+        "the target (OpenSSL, by its ClientHello) sent no client certificate to 'api.test', and "
+        "intercept_https(\"api.test\", client_certificate='require') requires one: give it one of "
         "egress_ca.issue_cert(...) with files="
     )
 
@@ -1529,12 +1647,89 @@ def test_a_client_that_speaks_http_2_alone_is_not_taken_for_one_that_distrusts(
     )
 
 
-def test_the_first_route_of_an_address_says_what_is_wanted(stage: Stage, ca: trustme.CA) -> None:
-    stage.https("*", client_certificate="require")
-    stage.https("api.test", client_certificate=None)
+@pytest.mark.parametrize("first", ["require", "request", None])
+def test_the_strictest_route_of_an_address_says_what_is_wanted(
+    stage: Stage, ca: trustme.CA, first: str | None
+) -> None:
+    stage.https("api.test", path="/a", client_certificate="require")
+    stage.https("api.test", path="/b", client_certificate=first)
+    refused(stage.tls())
+    assert "client_certificate='require') requires one" in stage.only(TlsFailure).note
+    own = stage.tls(context=own_certificate(ca))
+    assert ask(own, GET.replace(b" / ", b" /b ")).status == 200
+
+
+def test_a_route_of_another_name_wants_nothing(stage: Stage) -> None:
+    stage.https("*.internal.test", client_certificate="require")
+    stage.https("api.test")
+    stage.https("old.test", client_certificate="require").remove()
     assert ask(stage.tls()).status == 200
-    refused(stage.tls("other.test"))
-    assert len(stage.entries(TlsFailure)) == 1
+    assert ask(stage.tls("old.test"), GET.replace(b"api", b"old")).status == 502
+
+
+def declared_late(stage: Stage, sock: ssl.SSLSocket) -> Route[Exchange]:
+    """A route that requires a certificate, while a request of a connection without one is on its way."""
+    sock.sendall(GET[:-2])  # so that it is not idle
+    assert eventually(lambda: all(c.idle_since is None for c in stage.gateway.connections))
+    return stage.https("api.test", b"proved", client_certificate="require")
+
+
+def test_a_request_of_a_connection_that_lacks_the_certificate_is_refused_and_says_why(
+    stage: Stage,
+) -> None:
+    earlier = stage.https("*.test", b"unproved")
+    sock = stage.tls()
+    assert ask(sock).body == b"unproved"
+    late = declared_late(stage, sock)
+    reply = ask(sock, b"\r\n")
+    assert (reply.status, reply.headers["connection"]) == (421, "close")
+    assert (
+        b"requires a client certificate, and the connection of this request has none" in reply.body
+    )
+    assert end_of(sock) == "closed"
+    (_, refusal) = stage.entries(Exchange)
+    assert (refusal.outcome, refusal.route) == ("unrouted", None)
+    assert refusal.note == (
+        "intercept_https(\"api.test\", client_certificate='require') requires a client certificate, and the "
+        "connection of this request has none: it was opened before the route was declared"
+    )
+    assert (earlier.call_count, late.call_count) == (1, 0)
+
+
+def test_a_refusal_takes_none_of_the_times_of_its_route(stage: Stage, ca: trustme.CA) -> None:
+    stage.https("*.test")
+    sock = stage.tls()
+    ask(sock)
+    late = declared_late(stage, sock)
+    late.times = 1
+    assert ask(sock, b"\r\n").status == 421
+    assert ask(stage.tls(context=own_certificate(ca))).body == b"proved"
+
+
+def test_an_idle_connection_without_the_certificate_is_closed_and_its_pool_opens_another(
+    stage: Stage, ca: trustme.CA
+) -> None:
+    stage.https("*.test", b"any")
+    pooled, other = stage.tls(), stage.tls("other.test")
+    ask(pooled)
+    ask(other, GET.replace(b"api", b"other"))
+    stage.settle()
+    route = stage.https("api.test", b"proved", client_certificate="require")
+    assert end_of(pooled) == "closed"
+    assert ask(stage.tls(context=own_certificate(ca))).body == b"proved"
+    assert ask(other, GET.replace(b"api", b"other")).body == b"any"
+    assert route.call_count == 1
+    assert {exchange.outcome for exchange in stage.entries(Exchange)} == {"routed"}
+
+
+def test_a_raw_route_that_was_found_by_what_was_dialled_has_its_certificate_too(
+    stage: Stage,
+) -> None:
+    name = stage.resolve("mqtt.test")
+    route = stage.tls_route("mqtt.test", b"welcome", client_certificate="require")
+    refused(stage.tls("other.test", name))
+    failure = stage.entries(TlsFailure)[0]
+    assert (failure.reason, route.call_count) == ("client-certificate", 0)
 
 
 def test_bytes_in_tls_may_need_a_client_certificate_too(stage: Stage, ca: trustme.CA) -> None:

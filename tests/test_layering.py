@@ -32,6 +32,7 @@ LAYERS = {
         "once",
         "report",
         "routing",
+        "searchlist",
         "verdict",
     },
     "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},

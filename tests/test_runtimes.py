@@ -445,7 +445,7 @@ def test_grpc_ends_its_handshake_trusting_and_then_misses_http_2(egress: Egress,
 def test_grpc_is_not_called_distrustful_where_requests_are_expected(
     egress: Egress, ask: Ask
 ) -> None:
-    egress.intercept_https(HOST, HELLO, optional=True)
+    egress.block(HOST)
     assert GRPC_CLIENT.says in shown(ask(GRPC_CLIENT))
     failures = [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
     assert {failure.reason for failure in failures} == {"alpn"}
@@ -453,10 +453,11 @@ def test_grpc_is_not_called_distrustful_where_requests_are_expected(
 
 @pytest.mark.egress(unrouted="block")
 def test_grpc_trusts_nobody_where_its_variable_leads_nowhere(egress: Egress, ask: Ask) -> None:
-    route = egress.intercept_tls(HOST, optional=True)
+    egress.block(HOST)
     output = shown(ask(GRPC_CLIENT, **nowhere([BY[GRPC_CLIENT.name]])))
     assert "certificate verify failed" in output
-    assert not route.calls
+    failures = [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
+    assert {failure.reason for failure in failures} == {"untrusted"}
 
 
 # Go, where there is nothing but the program.

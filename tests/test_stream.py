@@ -894,6 +894,9 @@ def test_resets_pass_both_ways(link: StreamLink, target: Target) -> None:
             connection.recv(1)
 
 
+QUERY = b"\x12\x34\1\0\0\1" + bytes(6) + b"\3api\4test\0\0\1\0\1"
+
+
 @pytest.mark.parametrize("server", ["192.0.2.53", "127.0.0.11", "8.8.8.8", "2001:db8::53"])
 def test_names_are_asked_for_over_udp(link: StreamLink, target: Target, server: str) -> None:
     (names,) = link.dns
@@ -905,10 +908,10 @@ def test_names_are_asked_for_over_udp(link: StreamLink, target: Target, server: 
         sock = socket.socket({family}, socket.SOCK_DGRAM)
         sock.connect(({server!r}, 53))
         sock.settimeout(10)
-        sock.send(b"query")
-        print(sock.recv(99).decode())
+        sock.send({QUERY!r})
+        print(sock.recv(99))
     """)
-        == "re: query"
+        == f"{b're: ' + QUERY!r}"
     )
     answering.join(SECONDS)
 

@@ -1360,7 +1360,7 @@ def test_a_variable_that_leads_to_a_bundle_in_a_mount_is_a_hint(
 
 
 def test_a_client_that_is_led_past_the_ca_says_so(egress: Egress, clients_image: str) -> None:
-    egress.intercept_https("api.example.test", optional=True)
+    egress.block("api.example.test")
     code = "import urllib.request as u; u.urlopen('https://api.example.test/')"
     result = egress.run(
         clients_image,

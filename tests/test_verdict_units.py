@@ -105,9 +105,16 @@ def test_only_what_is_unrouted_fails(outcome: Outcome) -> None:
     assert judge(Window(entries=[attempt(outcome)]), []) is None
 
 
-def test_a_dns_query_never_fails() -> None:
-    query = DnsQuery(container="shop", started=1.0, outcome="unrouted", host="x.test", type="A")
-    assert judge(Window(entries=[query]), []) is None
+def test_a_name_that_nobody_declared_fails_once_whatever_types_it_is_asked_for() -> None:
+    about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": "unrouted"}
+    queries = [DnsQuery(**about, host="x.test", type=kind) for kind in ("A", "AAAA")]
+    assert str(judge(Window(entries=[*queries]), [])) == (
+        "1 unrouted attempt of shop; nothing got out:\n"
+        "\n"
+        "  DNS x.test\n"
+        '      to answer it: egress.intercept_https("x.test")\n'
+        '      to expect that it does not exist: egress.dns("x.test", "NXDOMAIN")'
+    )
 
 
 # Never called.

@@ -46,7 +46,8 @@ _NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _HOOK_OUTPUT, _HOOK_INGRESS = 3, 0
 _PRIORITY_FRAGMENTS, _PRIORITY_DSTNAT, _PRIORITY_FILTER = -450, -100, 0
-_EQUAL, _DIFFERENT = 0, 1
+_EQUAL, _DIFFERENT, _LESS = 0, 1, 2
+_SHORTEST_QUERY = 8 + 12 + 5  # bytes: the headers of UDP and DNS; the root, its type and class
 _DNAT_STATUS = 32  # IPS_DST_NAT
 _SYN = 2
 _DROP, _ACCEPTED, _GOTO = 0, 1, -4  # NF_DROP, NF_ACCEPT, NFT_GOTO
@@ -124,6 +125,11 @@ def _record_rules() -> list[Request]:
         # Only raw sockets make them here, and connection tracking keeps them until all are there.
         _rule("fragments", "IPv4 fragments", "NF_TABLES", _is_ipv4_fragment() + judge),
         _rule("fragments", "IPv6 fragments", "NF_TABLES", _is_ipv6_fragment() + judge),
+        # Here, before a redirect, it still tells the server that it is for.
+        *(
+            _rule("fragments", "no DNS query", "NF_TABLES", _is_dns(UDP) + it + judge)
+            for it in _no_query()
+        ),
         _rule("record", "what was redirected", "NFT_CT", _was_redirected() + _ACCEPT),
         _rule("record", "the rest", "NF_TABLES", judge),
     ]
@@ -284,6 +290,15 @@ def _protocol(number: int) -> bytes:
 
 def _is_dns(protocol: int) -> bytes:
     return _protocol(protocol) + _payload(_TRANSPORT, 2, 2) + _compare(pack("!H", 53))
+
+
+def _no_query() -> list[bytes]:
+    """By its length and its header (RFC 1035, section 4.1.1): a response, another opcode, other than one question."""
+    return [
+        _payload(_TRANSPORT, 4, 2) + _compare(pack("!H", _SHORTEST_QUERY), _LESS),
+        _payload(_TRANSPORT, 10, 1) + _masked(b"\xf8") + _compare(b"\0", _DIFFERENT),
+        _payload(_TRANSPORT, 12, 4) + _compare(b"\0\1\0\0", _DIFFERENT),
+    ]
 
 
 def _to_ipv4(address: bytes) -> bytes:
