@@ -71,7 +71,13 @@ class Outside:
 
     def near(self, function: Callable[..., Result], *args: object) -> Result:
         """Call it in the near namespace; threads and processes that it starts are there for good."""
-        return self._near.submit(function, *args).result()
+        folder = os.getcwd()
+
+        def call() -> Result:
+            os.chdir(folder)  # a thread with mounts of its own has a working directory of its own
+            return function(*args)
+
+        return self._near.submit(call).result()
 
     def far(self, function: Callable[..., Result], *args: object) -> Result:
         """Call it in the far namespace."""
