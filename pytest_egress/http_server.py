@@ -282,7 +282,8 @@ class HttpServer:
         connection = self.connection
         if head.authority is None or request.method == "CONNECT":
             return False
-        named = named_by(head.authority)
+        literally = head.authority == request.host  # what DNS named need be no host to declare
+        named = (request.host, None) if literally else named_by(head.authority)
         if named is None or head.scheme not in (None, request.scheme):
             return True
         host, port = named

@@ -10,7 +10,7 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import h11
@@ -33,9 +33,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 CONNECT_SECONDS: Final = 5.0
 
-Found = tuple[
-    Any, ...
-]  # what getaddrinfo(3) gives of an address: family, type, protocol, name, socket address
+SocketAddress = tuple[Any, ...]  # of IPv4 or IPv6: address as text, port, more of IPv6
 
 
 def connect(host: str, port: int, remedy: str = "") -> socket.socket:
@@ -51,9 +49,8 @@ def connect(host: str, port: int, remedy: str = "") -> socket.socket:
     where = host_port(host, port)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        if remedy:
-            found = unreserved(where, found, remedy)
-        sock = first_of(found)
+        addresses = [address for *_, address in found]
+        sock = first_of(unreserved(where, addresses, remedy) if remedy else addresses)
     # ValueError: a name that IDNA refuses; the others: pytest-socket forbids it
     except (OSError, ValueError, RuntimeError, UserWarning) as error:
         raise UpstreamError(f"{where} cannot be reached: {error}") from error
@@ -62,41 +59,33 @@ def connect(host: str, port: int, remedy: str = "") -> socket.socket:
     return sock
 
 
-def unreserved(where: str, found: list[Found], remedy: str) -> list[Found]:
+def unreserved(where: str, addresses: Iterable[SocketAddress], remedy: str) -> list[SocketAddress]:
     """The addresses that a container may reach by whatever lets it through.
 
     Raises:
         UpstreamError: There are none.
     """
-    whys = {each[4][0]: reserved(str(each[4][0])) for each in found}
-    if kept := [each for each in found if not whys[each[4][0]]]:
+    whys = {address: reserved(str(address[0])) for address in addresses}
+    if kept := [address for address, why in whys.items() if not why]:
         return kept
-    listed = " and ".join(f"{address} is {why}" for address, why in whys.items())
+    listed = " and ".join(f"{address[0]} is {why}" for address, why in whys.items())
     raise UpstreamError(
         f"{where} is not reached: {listed}. Only what names this very host reaches it: {remedy}"
     )
 
 
-def first_of(found: list[Found]) -> socket.socket:
+def first_of(addresses: Iterable[SocketAddress]) -> socket.socket:
     """A connection to the first address that takes one.
 
     Raises:
         OSError: The last one's; none does.
     """
-    last: OSError = OSError("it has no address")
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
+    last = OSError("it has no address")
+    for address in addresses:
         try:
-            sock.settimeout(CONNECT_SECONDS)
-            sock.connect(address)
+            return socket.create_connection(address[:2], CONNECT_SECONDS)
         except OSError as error:
-            sock.close()
             last = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
     raise last
 
 

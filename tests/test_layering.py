@@ -59,6 +59,7 @@ LAYERS = {
         "hub",
         "ingress",
         "raw_server",
+        "reach",
         "relay",
         "upstream",
     },
