@@ -89,7 +89,7 @@ class _Network:
         self.rank = (2, network.prefixlen)
 
     def matches(self, host: str) -> bool:
-        if not _is_like_ip(host):
+        if not is_ip_address(host):
             return False
         try:
             return ipaddress.ip_address(host) in self.network
@@ -115,7 +115,7 @@ class _Glob:
             if position < 0:
                 return False
             position += len(part)
-        return not _is_like_ip(host)
+        return not is_ip_address(host)
 
 
 class _Any:
@@ -152,6 +152,11 @@ class Address:
     def matches(self, host: str, port: int) -> bool:
         """Whether this address covers `host`, which `normalise_host` has normalised, and `port`."""
         return (self.port is None or self.port == port) and self._pattern.matches(host)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether this is one name or one address, and no pattern of several."""
+        return isinstance(self._pattern, _Exact)
 
     @property
     def specificity(self) -> tuple[int, int, bool]:
@@ -304,7 +309,7 @@ def _parse_pattern(host: str) -> _Pattern:
 def _refuse_loopback(host: str) -> None:
     if host == "localhost" or host.endswith(".localhost"):
         raise _Refusal("it is loopback, which is never captured (RFC 6761, section 6.3)")
-    if _is_like_ip(host):
+    if is_ip_address(host):
         _refuse_loopback_network(ipaddress.ip_network(host))
 
 
@@ -454,6 +459,6 @@ def _ends_in_number(name: str) -> bool:
     )
 
 
-def _is_like_ip(host: str) -> bool:
+def is_ip_address(host: str) -> bool:
     """Whether a normalised host is an address: no name has a colon or ends in a number."""
     return ":" in host or host.rpartition(".")[2].isdigit()

@@ -205,7 +205,7 @@ class WsgiCall:
             )
         if not isinstance(status, str) or not re.fullmatch(r"[0-9]{3}(?: .*)?", status):
             raise ValueError(f"{status!r} is no status; start_response takes text such as '200 OK'")
-        self._head = Response(int(status[:3]), headers=headers)
+        self._head = Response(int(status[:3]), headers=headers, reason=status[4:] or None)
         self._head.headers = end_to_end(self._head.headers)
         return self.write
 
@@ -230,7 +230,7 @@ class WsgiCall:
             self._refuse_more(pieces)
             return self._whole(first)
         body = WsgiBody(chain([first], pieces), iterable)
-        return Response(head.status_code, headers=head.headers.raw, stream=body)
+        return Response(head.status_code, headers=head.headers.raw, stream=body, reason=head.reason)
 
     def _pieces(self, iterable: Iterable[bytes]) -> Iterator[bytes]:
         """What goes out, without the empty pieces that only keep the server going."""
@@ -260,7 +260,9 @@ class WsgiCall:
 
     def _whole(self, content: bytes) -> Response:
         head = self._started()
-        return Response(head.status_code, headers=head.headers.raw, content=content)
+        return Response(
+            head.status_code, headers=head.headers.raw, content=content, reason=head.reason
+        )
 
     def _refuse_more(self, pieces: Iterator[bytes]) -> None:
         """Let it run to its end, which runs what stands behind its last `yield`."""

@@ -26,6 +26,7 @@ from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, passes, trace
 from pytest_egress.ledger import Activity, Place
 from pytest_egress.relay import shut
+from pytest_egress.report import naming
 from pytest_egress.routing import (
     HTTP,
     TLS,
@@ -183,19 +184,50 @@ class Connection(threading.Thread):
         if not holds(self.site.place(), self, claim, self.ledger.window is None):
             self.cut()
 
-    def upstream_host(self, route: Route[Any] | None, host: str) -> str:
-        """Where its real server is: what was dialled, unless the route was found by the name in SNI or Host alone.
+    @property
+    def hosts(self) -> set[str]:
+        """All that it is known to be for: the name that was dialled, its address, the SNI."""
+        return {self.dialled, self.address, self.host}
 
-        A route that lets a name through opens no address to whoever writes that name.
+    def upstream_host(self, route: Route[Any] | None, host: str) -> str:
+        """Where its real server is: what was dialled, unless the route answers by the name in SNI or Host alone.
+
+        A route that lets a name through opens no address to whoever writes that name, nor a host that another route
+        claims.
 
         Args:
             route: What says so; None is `unrouted="passthrough"`.
             host: The name in SNI or Host.
         """
-        dialled = (self.dialled, self.address)
-        if route is None or any(route.covers(each, self.port) for each in dialled):
+        if route is None or self.answers(route, self.dialled) or self.answers(route, self.address):
             return self.dialled
         return host
+
+    def answers(self, route: Route[Any], host: str) -> bool:
+        """Whether a route covers a host, and none that is declared for another address comes before it."""
+        first = opening(self.place.tables, host, self.port)
+        same = first is not None and first.parsed_address == route.parsed_address
+        return same and route.covers(host, self.port)
+
+    def reach(
+        self, route: Route[Any] | None, host: str, port: int, scheme: str, by: str = ""
+    ) -> socket.socket:
+        """A connection to the real server of a host, which ends with this one.
+
+        Args:
+            route: What lets it through: where it is for this very host, the user has named it.
+            scheme: Of its URL, for the error's text.
+            by: "request.forward" where a handler asks for it.
+
+        Raises:
+            UpstreamError: It cannot be reached, or may not be.
+        """
+        kind, address = (
+            ("passthrough", f"*:{port}") if route is None else (route.kind, route.address)
+        )
+        named = route is not None and route.is_for(host)
+        remedy = "" if named else naming(by or kind, address, scheme, host, port)
+        return self.adopt(upstream.connect(host, port, remedy))
 
     def sockets(self) -> list[socket.socket]:
         """Its own, and those that end with it."""
@@ -356,8 +388,7 @@ def holds(
     if test_over and (route is None or route.scope == "test"):
         return False
     if route is None:
-        hosts = {host, connection.host, connection.address}
-        return all(passes(place, None, each, connection.port) for each in hosts)
+        return passes(place, None, {host, *connection.hosts}, connection.port)
     if between:
         return not (route.removed or route.ended)
     return still_claims(place.tables, route, host, connection.port)

@@ -22,7 +22,6 @@ from pytest_egress.http_server import HttpServer
 from pytest_egress.hub import FIRST_BYTES_KEPT, NAMES_PORT, READ_BYTES, passes
 from pytest_egress.raw_server import RawServer
 from pytest_egress.routing import (
-    TLS,
     Route,
     certificate_route,
     claimed,
@@ -76,9 +75,8 @@ class Dispatcher:
         connection = self.connection
         if connection.dialled == connection.address:
             return True
-        routes = in_order(connection.place.tables)
-        of_port = (r for r in routes if r.parsed_address.port in (None, connection.port))
-        return any(route.kind in TLS and not route.removed for route in of_port)
+        routes = (r for r in in_order(connection.place.tables) if not r.removed and r.kind != "dns")
+        return any(route.parsed_address.port in (None, connection.port) for route in routes)
 
     def keyed_on(self, dialled: str) -> str:
         """The name that was dialled; its address where a route is declared for that alone."""
@@ -103,7 +101,7 @@ class Dispatcher:
         if route is not None and route.kind == "intercept_tcp":
             RawServer(connection).serve(route, connection.host)
         elif (route is not None or named) and passes(
-            connection.place, route, connection.host, connection.port
+            connection.place, route, connection.hosts, connection.port
         ):
             RawServer(connection).pass_on(route)
         else:
@@ -210,7 +208,8 @@ class Dispatcher:
                 opening(connection.place.tables, dialled_as, connection.port),
                 dialled_as,
             )
-        if found_for == connection.host and self.hand_on(route, named=True):
+        known = route is None or found_for == connection.host
+        if known and self.hand_on(route, named=True):
             return
         hosts = (connection.host, dialled_as)
         wishing = certificate_route(connection.place.tables, hosts, connection.port)

@@ -158,15 +158,19 @@ class Request:
         return self._forward(self, to, port)
 
     @property
+    def authority(self) -> str:
+        """Host, and port unless it is the scheme's own: what Host says (RFC 9110 section 7.2)."""
+        own = self.port == SCHEME_PORTS[self.scheme]
+        return host_port(self.host, None if own else self.port)
+
+    @property
     def url(self) -> str:
         """The whole URL: scheme, host, port unless it is the scheme's own, path and query."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == SCHEME_PORTS[self.scheme] else f":{self.port}"
         query = f"?{self.query_string}" if self.query_string else ""
         path = (
             self.path if self.path.startswith("/") else ""
         )  # that of `OPTIONS *` and CONNECT is none
-        return f"{self.scheme}://{host}{port}{path}{query}"
+        return f"{self.scheme}://{self.authority}{path}{query}"
 
     @property
     def query(self) -> dict[str, str]:
@@ -220,6 +224,7 @@ class Response:
         json: The body as anything `json.dumps` takes.
         stream: An iterable of bytes, sent chunk by chunk as it yields.
         trailers: Fields sent after a streamed body.
+        reason: The reason phrase; None is the registered one (RFC 9112 section 4).
 
     Raises:
         TypeError, ValueError: At once, where the response is made.
@@ -235,6 +240,7 @@ class Response:
         json: Any = UNSET,
         stream: Iterable[bytes] | None = None,
         trailers: HeaderSource | None = None,
+        reason: str | None = None,
     ) -> None:
         bodies = {
             "content": content,
@@ -245,6 +251,7 @@ class Response:
         if len(given := [name for name, body in bodies.items() if body is not None]) > 1:
             raise TypeError(f"Response takes one body, not {' and '.join(given)}")
         self.status_code = check_status(status_code)
+        self._phrases = {} if reason is None else {status_code: check_reason(reason)}
         self.stream = stream
         self.headers, self.trailers = checked_fields(headers), checked_fields(trailers)
         if trailers and stream is None:
@@ -260,6 +267,27 @@ class Response:
         body = b"" if content is None else check_type("content", content, bytes, bytearray)
         self.content: bytes = bytes(body)
 
+    @classmethod
+    def received(
+        cls,
+        status_code: int,
+        headers: Headers,
+        *,
+        reason: str,
+        content: bytes | None = None,
+        stream: Iterable[bytes] | None = None,
+    ) -> Response:
+        """What another server answered, as it came: it need not be what a handler may answer."""
+        response = cls(content=content, stream=stream)
+        response.status_code, response.headers = status_code, headers
+        response._phrases = {status_code: reason}
+        return response
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase: the one given with this status, else the registered one, or ""."""
+        return self._phrases.get(self.status_code, reason_phrase(self.status_code))
+
     def _default_type(self, content_type: str) -> None:
         if "content-type" not in self.headers:
             self.headers = Headers([*self.headers.raw, ("Content-Type", content_type)])
@@ -274,7 +302,7 @@ class Response:
         return json_module.loads(self.content)
 
     def __repr__(self) -> str:
-        return f"<Response {self.status_code} {reason_phrase(self.status_code)}>".replace(" >", ">")
+        return f"<Response {self.status_code} {self.reason}>".replace(" >", ">")
 
 
 def check_status(status_code: object) -> int:
@@ -312,6 +340,17 @@ FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 secti
 FIELD_VALUE: Final = re.compile(
     r"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?"
 )  # 5.5
+
+
+REASON: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9112 section 4
+
+
+def check_reason(reason: object) -> str:
+    """The reason phrase itself, or the error of one that would break the status line."""
+    text: str = check_type("reason", reason, str)
+    if not REASON.fullmatch(text):
+        raise ValueError(f"{text!r} is no reason phrase: it has a control character")
+    return text
 
 
 def checked_fields(source: HeaderSource | None) -> Headers:

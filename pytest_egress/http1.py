@@ -13,7 +13,7 @@ from typing import Final
 
 import h11
 
-from pytest_egress.exchange import NO_FIELDS, Headers, Response, reason_phrase
+from pytest_egress.exchange import NO_FIELDS, Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -21,8 +21,11 @@ MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB ref
 MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: held in memory once, so that a handler can read it
 READ_BYTES: Final = 64 * 1024
 ABSOLUTE_FORM: Final = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)"
+    r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)"
 )  # RFC 9112 section 3.2.2
+AUTHORITY: Final = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
+)  # RFC 9110 section 7.2; which names are hosts is `normalise_host`'s
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
@@ -31,7 +34,9 @@ class Head:
     """The request line and its fields.
 
     Attributes:
-        authority: From an absolute request-target, else from Host; "" where there is neither (RFC 9112 section 3.2.2).
+        headers: Host is that of an absolute request-target, whatever was sent as Host (RFC 9112 section 3.2.2).
+        scheme: Of an absolute request-target, in lower case; None for the other forms.
+        authority: From an absolute request-target, else from Host; None where Host is empty or absent.
         expected: Content-Length, or None where the body is chunked or absent.
     """
 
@@ -40,7 +45,8 @@ class Head:
     query_string: str
     headers: Headers
     http_version: str
-    authority: str
+    scheme: str | None
+    authority: str | None
     expected: int | None
 
     @property
@@ -143,7 +149,7 @@ class Http1:
         event = h11.Response(
             status_code=response.status_code,
             headers=response_fields(response, date, framed=stream is None),
-            reason=reason_phrase(response.status_code),
+            reason=raw_value(response.reason),
         )
         head = self._h11.send(event) or b""
         if stream is None or bodiless:
@@ -195,9 +201,11 @@ def head_of(event: h11.Request) -> Head:
     raw = event.headers.raw_items()
     known = {name.lower(): value for name, value in raw}  # h11 lets neither of the two repeat
     target, authority = event.target.decode("latin-1"), known.get(b"host", b"").decode("latin-1")
-    if absolute := ABSOLUTE_FORM.fullmatch(target):
-        authority, target = absolute.groups()
+    scheme = None
+    if event.method != b"CONNECT" and (absolute := ABSOLUTE_FORM.fullmatch(target)):
+        scheme, named, target = absolute.groups("")
         target = target if target.startswith("/") else f"/{target}"
+        raw, authority = with_host(raw, named), named
     path, _, query_string = target.partition("?")
     length = known.get(b"content-length")
     return Head(
@@ -206,9 +214,18 @@ def head_of(event: h11.Request) -> Head:
         query_string=query_string,
         headers=fields(raw),
         http_version=event.http_version.decode("ascii"),
-        authority=authority,
+        scheme=scheme and scheme.lower(),
+        authority=authority if authority or scheme else None,
         expected=int(length) if length is not None else None,
     )
+
+
+def with_host(raw: list[tuple[bytes, bytes]], host: str) -> list[tuple[bytes, bytes]]:
+    """The fields with this Host, as it was sent where it is the same."""
+    value = host.encode("latin-1")
+    if (b"host", value) in [(name.lower(), each) for name, each in raw]:
+        return raw
+    return [(b"Host", value), *(pair for pair in raw if pair[0].lower() != b"host")]
 
 
 def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -267,10 +284,13 @@ def percent_encoded(data: bytes) -> bytes:
     return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in data)
 
 
-def split_authority(authority: str) -> tuple[str, int | None]:
-    """Host and port of `host[:port]`; brackets are kept off an IPv6 address. A port that is none becomes None."""
-    host, _, port = authority.rpartition(":")
-    if not host or "]" in port:
-        host, port = authority, ""
-    is_port = port.isascii() and port.isdigit() and len(port) <= len("65535")
-    return host.strip("[]"), int(port) if is_port else None
+def split_authority(authority: str) -> tuple[str, int | None] | None:
+    """Host and port of `host[:port]`, an IPv6 address without its brackets; None for anything else.
+
+    User information is an error here (RFC 9110 section 4.2.4).
+    """
+    found = AUTHORITY.fullmatch(authority)
+    if found is None:
+        return None
+    literal, name, port = found.groups()
+    return literal or name, int(port) if port else None

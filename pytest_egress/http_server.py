@@ -11,6 +11,7 @@ import copy
 import inspect
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final
@@ -18,8 +19,8 @@ from typing import Any, Final
 import h11
 
 import pytest_egress.upstream as upstream
-from pytest_egress.address import normalise_host
-from pytest_egress.answers import Forward, check_forward, forward
+from pytest_egress.address import is_ip_address, normalise_host
+from pytest_egress.answers import Forward, Handler, check_forward, forward
 from pytest_egress.clock import run_by_real_clock
 from pytest_egress.connection import Connection
 from pytest_egress.errors import AddressError, UpstreamError
@@ -31,6 +32,7 @@ from pytest_egress.exchange import (
     Request,
     Response,
     TcpConnection,
+    host_port,
     response_from,
 )
 from pytest_egress.handshake import broken_handshake, silent_after_handshake
@@ -223,7 +225,7 @@ class HttpServer:
     def host_of(self, head: Head) -> str:
         """The host that routes are keyed on: SNI, else the dialled name, else the address, else the name in Host."""
         connection = self.connection
-        named = host_name(head.authority)
+        named, _ = named_by(head.authority or "") or (None, None)
         if connection.tls or named is None:
             return connection.host
         if connection.host != connection.address:  # several names may share an address
@@ -237,7 +239,7 @@ class HttpServer:
         place, request = self.connection.place, entry.request
         if self.misdirected(request, head):
             self.judge(entry)
-            entry.note = f"its Host is {head.authority!r}, which is not {request.host!r}"
+            entry.note = f"its {said(head)}, which is not {meant(request, head)}"
             self.hub.record(place, entry)
             return Response(421, text=refused_body(entry))  # RFC 9110 section 15.5.20
         try:
@@ -252,7 +254,7 @@ class HttpServer:
         self._route = decision.route
         if request.method == "CONNECT":
             entry.note = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
-        elif passes(place, decision.route, request.host, request.port):
+        elif passes(place, decision.route, {*self.connection.hosts, request.host}, request.port):
             entry.outcome = "passthrough"
             self.hub.record(place, entry)
             return self.forward(entry, Forward())
@@ -290,13 +292,21 @@ class HttpServer:
         return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))
 
     def misdirected(self, request: Request, head: Head) -> bool:
-        """Whether Host names another host than the SNI, or than the name that was dialled."""
+        """Whether the request names another server than the one that it is recorded, matched and forwarded for.
+
+        A client that dialled an address may name any host of it.
+        """
         connection = self.connection
-        if head.authority in ("", request.host) or request.method == "CONNECT":
+        if head.authority is None or request.method == "CONNECT":
             return False
-        if connection.host == connection.address and connection.sni is None:
-            return False
-        return host_name(head.authority) != request.host
+        literally = head.authority == request.host  # what DNS named need be no host to declare
+        named = (request.host, None) if literally else named_by(head.authority)
+        if named is None or head.scheme not in (None, request.scheme):
+            return True
+        host, port = named
+        by_address = connection.host == connection.address and connection.sni is None
+        same = host == request.host or (by_address and not is_ip_address(host))
+        return not same or port not in (None, request.port)
 
     def call(self, entry: Exchange, route: Route[Any], turn: int) -> Response:
         """What the route answers."""
@@ -308,21 +318,26 @@ class HttpServer:
                 return answer
             if isinstance(answer, Forward):
                 return self.forward(entry, answer)
+            return self.handle(entry, route, answer)
+        finally:
+            activity.route = None
+
+    def handle(self, entry: Exchange, route: Route[Any], handler: Handler) -> Response:
+        """What a handler answers; 500 where it raises."""
+        try:
             run = route.context().run
-            result = run(answer, entry.request)
+            result = run(handler, entry.request)
             if inspect.isawaitable(result):
                 result = run(run_async, result)
             return begun(response_from(result, of_function=True), run)
         except BaseException as error:  # whatever it is, the test's own thread raises it
             entry.error = error
             return Response(500, text=handler_error_body(entry))
-        finally:
-            activity.route = None
 
     def forward(self, entry: Exchange, to: Forward) -> Response:
         """What another server answers; 502 where it does not (RFC 9110 section 15.6.3)."""
         try:
-            return self.ask_upstream(entry.request, to, encoded=True)
+            return self.ask_upstream(entry.request, to)
         except UpstreamError as error:
             entry.note = str(error)
             return Response(502, text=failed_upstream_body(entry))
@@ -330,26 +345,41 @@ class HttpServer:
     def forward_request(self, request: Request, to: object, port: int | None) -> Response:
         """What `Request.forward` gives."""
         server = check_forward(forward(to, port), raw=False)
-        return upstream.whole(self.ask_upstream(request, server, encoded=False), request.method)
+        response = self.ask_upstream(self.renamed(request), server, by="request.forward")
+        return upstream.whole(response, request.method)
 
-    def ask_upstream(self, request: Request, to: Forward, encoded: bool) -> Response:
-        """Send a request to another server; the body of its answer streams."""
-        sock = self.reach(request, to)
-        return upstream.ask(sock, request, to.path, encoded=encoded)
+    def renamed(self, request: Request) -> Request:
+        """The request with the Host of its own host, where a handler has replaced that and left the field."""
+        asked = self._asked
+        is_same = (request.host, request.port) == (asked.host, asked.port)
+        if is_same or request.headers.get("host") != asked.headers.get("host"):
+            return request
+        others = upstream.without(request.headers, "host").raw
+        return replace(request, headers=Headers([("Host", request.authority), *others]))
 
-    def reach(self, request: Request, to: Forward) -> socket.socket:
+    def ask_upstream(self, request: Request, to: Forward, by: str = "") -> Response:
+        """Send a request to another server; the body of its answer streams.
+
+        Args:
+            by: "request.forward" where a handler asks, who is to read it.
+        """
+        sock = self.reach(request, to, by)
+        return upstream.ask(sock, request, to.path, encoded=not by)
+
+    def reach(self, request: Request, to: Forward, by: str) -> socket.socket:
         """A connection to another server, by TLS where that is its scheme."""
         connection = self.connection
         if to.container is not None:
             return connection.adopt(upstream.connect_container(to.container, to.port or 0))
-        host, port = to.host or request.host, to.port or request.port
-        reached = host
-        if to.host is None and host == self._asked.host:  # no handler has changed it
-            reached = connection.upstream_host(self._route, host)
-        sock = connection.adopt(upstream.connect(reached, port))
-        if (to.scheme or request.scheme) == "https":
-            return connection.adopt_tls(sock, host)
-        return sock
+        host, scheme = to.host or request.host, to.scheme or request.scheme
+        if to.host is not None:
+            sock = connection.adopt(upstream.connect(host, to.port or request.port))
+        else:
+            reached = host
+            if host == self._asked.host:  # no handler has changed it
+                reached = connection.upstream_host(self._route, host)
+            sock = connection.reach(self._route, reached, request.port, scheme, by)
+        return connection.adopt_tls(sock, host) if scheme == "https" else sock
 
     def send(self, entry: Exchange, response: Response) -> bool:
         """Send it; False when the connection is over."""
@@ -379,11 +409,13 @@ class HttpServer:
             yield from self.http.send(response, entry.request.method, date)
         except GeneratorExit:
             raise
-        except UpstreamError as error:
-            entry.note = str(error)
-            raise BodyError from error
         except BaseException as error:  # or a response that HTTP cannot carry
-            entry.error = entry.error or error
+            if isinstance(
+                response.stream, upstream.Body
+            ):  # of `forward()`: no handler has a part in it
+                entry.note = str(error)
+            else:
+                entry.error = entry.error or error
             raise BodyError from error
         finally:
             self.connection.activity.route = self.connection.claim = None
@@ -448,12 +480,28 @@ def run_async(awaitable: Any) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def host_name(authority: str) -> str | None:
-    """The normalised host of an authority, or None where it is none."""
+def named_by(authority: str) -> tuple[str, int | None] | None:
+    """The normalised host of an authority and its port, or None where it is none."""
+    parts = split_authority(authority)
     try:
-        return normalise_host(split_authority(authority)[0])
+        return None if parts is None else (normalise_host(parts[0]), parts[1])
     except AddressError:
         return None
+
+
+def said(head: Head) -> str:
+    """What a request says that it is for, and where."""
+    if head.scheme is None:
+        return f"Host is {head.authority!r}"
+    return f"request-target begins with '{head.scheme}://{head.authority}'"
+
+
+def meant(request: Request, head: Head) -> str:
+    """What it is for, as far as that is another."""
+    scheme = f"{request.scheme}://" if head.scheme is not None else ""
+    named = named_by(head.authority or "")
+    port = request.port if named is not None and named[1] is not None else None
+    return repr(f"{scheme}{host_port(request.host, port)}")
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
@@ -255,16 +255,18 @@ class Hub:
         self.ledger.complain(self.site.place().window, f"{self.site.name}: {text}")
 
 
-def passes(place: Place, route: Route[Any] | None, host: str, port: int) -> bool:
+def passes(place: Place, route: Route[Any] | None, hosts: Iterable[str], port: int) -> bool:
     """Whether a connection or a request goes to the real upstream.
 
     Args:
         route: What answers it; None where nothing does. What `unrouted` lets through is no way around a route that
-            claims the address, and does not match or has answered as often as it may.
+            claims any of the hosts, and does not match or has answered as often as it may.
+        hosts: All that it names: the name that was dialled, its address, the SNI, Host.
     """
     if route is not None:
         return route.kind == "passthrough"
-    return place.window.policy == "passthrough" and claimed(place.tables, host, port) is None
+    lenient = place.window.policy == "passthrough"
+    return lenient and not any(claimed(place.tables, host, port) for host in hosts)
 
 
 def trace(error: BaseException) -> str:

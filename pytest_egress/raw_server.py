@@ -189,9 +189,11 @@ class RawServer:
         connection = self.connection
         if to.container is not None:
             return connection.adopt(upstream.connect_container(to.container, to.port or 0))
-        host = to.host or connection.upstream_host(entry.route, connection.host)
-        sock = connection.adopt(upstream.connect(host, to.port or connection.port))
-        if to.host is None and connection.tls is not None:
+        if to.host is not None:
+            return connection.adopt(upstream.connect(to.host, to.port or connection.port))
+        host = connection.upstream_host(entry.route, connection.host)
+        sock = connection.reach(entry.route, host, connection.port, "tcp")
+        if connection.tls is not None:
             return connection.adopt_tls(sock, connection.host)
         return sock
 

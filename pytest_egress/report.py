@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from pytest_egress.address import parse_address
+from pytest_egress.errors import AddressError
 from pytest_egress.exchange import (
     SCHEME_PORTS,
     UNREADABLE,
@@ -19,7 +21,6 @@ from pytest_egress.exchange import (
     TcpConnection,
     TlsFailure,
     host_port,
-    reason_phrase,
 )
 from pytest_egress.routing import NearMiss, Route
 
@@ -45,6 +46,25 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
     verb = "intercept_tcp" if isinstance(entry, TcpConnection) else "block"
     return f'egress.{verb}("{host_port(entry.host, entry.port)}")'
+
+
+def naming(kind: str, address: str, scheme: str, host: str, port: int) -> str:
+    """The line that names the very host of a real server.
+
+    Args:
+        kind: Of the route that lets a container through to it, or "request.forward" for a handler.
+        address: As that route is declared.
+        scheme: Of the server's URL: "https", "http" or "tcp".
+    """
+    where = host_port(host, port)
+    if kind == "request.forward":
+        return f'request.forward("{scheme}://{where}")'
+    try:
+        parse_address(where, default_port=port)
+    except AddressError:  # as of 0x7f000001, for which no route can be declared
+        verb = "intercept_tcp" if kind == "passthrough" else kind
+        return f'egress.{verb}("{address}", forward("{scheme}://{where}"))'
+    return f'egress.{kind}("{where}"{"" if kind == "passthrough" else ", forward()"})'
 
 
 def quoted(text: str) -> str:
@@ -279,8 +299,9 @@ def outcome_text(entry: Entry) -> str:
 
 def exchange_text(entry: Exchange) -> str:
     """A request, and what was answered."""
-    status = entry.response.status_code if entry.response else None
-    answered = f" -> {status} {reason_phrase(status)}".rstrip() if status else " -> no response yet"
+    answered = " -> no response yet"
+    if entry.response is not None:
+        answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
     return f"{entry}{answered}{took}{raised_text(entry)}"
 

@@ -207,6 +207,10 @@ class Route(Generic[Call]):
         """Whether it is declared for a host name, at whatever port."""
         return not self.removed and self.parsed_address.matches(name, self.parsed_address.port or 0)
 
+    def is_for(self, host: str) -> bool:
+        """Whether it is declared for this very host, and not for a pattern that the host is one of."""
+        return self.parsed_address.is_exact and self.parsed_address.host == host
+
     @property
     def is_exhausted(self) -> bool:
         """Whether all of its `times` are taken."""

@@ -1,6 +1,7 @@
 """Real servers: what `forward` and `passthrough` reach, and how a request gets there and back.
 
-Names are resolved and certificates verified as this machine does it.
+Names are resolved and certificates verified as this machine does it. What is connected to is the very address that was
+looked at.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import h11
 
@@ -25,27 +26,67 @@ from pytest_egress.http1 import (
     fields,
     raw_fields,
 )
+from pytest_egress.reach import reserved
 from pytest_egress.relay import BLOCKED
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 CONNECT_SECONDS: Final = 5.0
 
+SocketAddress = tuple[Any, ...]  # of IPv4 or IPv6: address as text, port, more of IPv6
 
-def connect(host: str, port: int) -> socket.socket:
-    """A connection to a real server.
+
+def connect(host: str, port: int, remedy: str = "") -> socket.socket:
+    """A connection to a real server, at the first of its addresses that answers.
+
+    Args:
+        remedy: The line to type that names this very host. Without it this machine's own addresses are not reached,
+            nor the others of `reserved`; "" where the user has named the host.
 
     Raises:
-        UpstreamError: It cannot be reached.
+        UpstreamError: It cannot be reached, or all of its addresses are reserved.
     """
+    where = host_port(host, port)
     try:
-        sock = socket.create_connection((host, port), CONNECT_SECONDS)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [address for *_, address in found]
+        sock = first_of(unreserved(where, addresses, remedy) if remedy else addresses)
     # ValueError: a name that IDNA refuses; the others: pytest-socket forbids it
     except (OSError, ValueError, RuntimeError, UserWarning) as error:
-        raise UpstreamError(f"{host_port(host, port)} cannot be reached: {error}") from error
+        raise UpstreamError(f"{where} cannot be reached: {error}") from error
     sock.settimeout(None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def unreserved(where: str, addresses: Iterable[SocketAddress], remedy: str) -> list[SocketAddress]:
+    """The addresses that a container may reach by whatever lets it through.
+
+    Raises:
+        UpstreamError: There are none.
+    """
+    whys = {address: reserved(str(address[0])) for address in addresses}
+    if kept := [address for address, why in whys.items() if not why]:
+        return kept
+    listed = " and ".join(f"{address[0]} is {why}" for address, why in whys.items())
+    raise UpstreamError(
+        f"{where} is not reached: {listed}. Only what names this very host reaches it: {remedy}"
+    )
+
+
+def first_of(addresses: Iterable[SocketAddress]) -> socket.socket:
+    """A connection to the first address that takes one.
+
+    Raises:
+        OSError: The last one's; none does.
+    """
+    last = OSError("it has no address")
+    for address in addresses:
+        try:
+            return socket.create_connection(address[:2], CONNECT_SECONDS)
+        except OSError as error:
+            last = error
+    raise last
 
 
 def connect_container(container: Connectable, port: int) -> socket.socket:
@@ -96,15 +137,27 @@ def ask(
     body = Body(sock, request)
     try:
         head = body.exchange(outgoing(request, prefix, encoded))
-        response = Response(head.status_code, headers=end_to_end(fields(head.headers.raw_items())))
     except (OSError, h11.ProtocolError, ValueError) as error:
         body.close()
         raise UpstreamError(
             f"{request.method} {request.url}: the upstream failed: {error}"
         ) from error
-    body.response = response
-    response.stream = body
-    return response
+    body.response = Response.received(
+        head.status_code, answered_fields(head), reason=head.reason.decode("latin-1"), stream=body
+    )
+    return body.response
+
+
+def answered_fields(head: h11.Response) -> Headers:
+    """The fields of an answer that go on. Transfer-Encoding overrides Content-Length (RFC 9112 section 6.3)."""
+    received = fields(head.headers.raw_items())
+    kept = end_to_end(received)
+    return without(kept, "content-length") if "transfer-encoding" in received else kept
+
+
+def without(headers: Headers, *names: str) -> Headers:
+    """The fields without those of these names."""
+    return Headers([pair for pair in headers.raw if pair[0].lower() not in names])
 
 
 def whole(response: Response, method: str) -> Response:
@@ -117,9 +170,10 @@ def whole(response: Response, method: str) -> Response:
         raise UpstreamError(
             f"the answer of the upstream is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
         )
-    kept = [pair for pair in response.headers.raw if pair[0].lower() != "content-length"]
-    headers = response.headers.raw if method == "HEAD" else kept
-    return Response(response.status_code, headers=headers, content=response.content)
+    headers = response.headers if method == "HEAD" else without(response.headers, "content-length")
+    return Response.received(
+        response.status_code, headers, reason=response.reason, content=response.content
+    )
 
 
 class Body:
@@ -137,15 +191,17 @@ class Body:
         self._sock, self._request = sock, request
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._kept = bytearray()
+        self._ahead: object = h11.NEED_DATA
 
     def exchange(self, head: h11.Request) -> h11.Response:
-        """Send the request; return the head of its answer."""
+        """Send the request; return the head of its answer, when what came with the head has been read too."""
         content = [h11.Data(data=self._request.content)] if self._request.content else []
         events = (head, *content, h11.EndOfMessage())
         self._send(b"".join(self._h11.send(event) or b"" for event in events))
         while not isinstance(event := self._next(), h11.Response):  # 100 Continue, 103 Early Hints
             if not isinstance(event, h11.InformationalResponse):
                 raise h11.RemoteProtocolError("it closed without an answer")
+        self._ahead = self._h11.next_event()  # what is wrong with it can still be told by a status
         return event
 
     def _send(self, data: bytes) -> None:
@@ -171,6 +227,9 @@ class Body:
             sock.settimeout(None)
 
     def _next(self) -> object:
+        event, self._ahead = self._ahead, h11.NEED_DATA
+        if event is not h11.NEED_DATA:
+            return event
         while (event := self._h11.next_event()) is h11.NEED_DATA:
             self._h11.receive_data(self._sock.recv(READ_BYTES))
         return event
@@ -205,12 +264,12 @@ def outgoing(request: Request, prefix: str, encoded: bool) -> h11.Request:
     """The head of a request as it goes to a real server."""
     query = f"?{request.query_string}" if request.query_string else ""
     dropped = {"expect", "content-length"} | (set() if encoded else {"accept-encoding"})
-    headers = [(n, v) for n, v in end_to_end(request.headers).raw if n.lower() not in dropped]
+    headers = [*without(end_to_end(request.headers), *dropped).raw]
     framed = "content-length" in request.headers or "transfer-encoding" in request.headers
     headers += [("Content-Length", str(len(request.content)))] if framed or request.content else []
     headers += [] if encoded else [("Accept-Encoding", "identity")]
-    if "host" not in request.headers:
-        headers.insert(0, ("Host", host_port(request.host, request.port)))
+    if not request.headers.get("host"):  # as of HTTP/1.0
+        headers = [("Host", request.authority), *without(Headers(headers), "host").raw]
     return h11.Request(
         method=request.method,
         target=f"{prefix}{request.path}{query}".encode("latin-1"),

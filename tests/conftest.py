@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from tests.engines import OwnEngine, private_engine
 from tests.leftovers import Witness
+from tests.outside import Outside
 
 pytest_plugins = "pytester"
 
@@ -49,6 +51,15 @@ def own_engine() -> OwnEngine:
     if os.geteuid() != 0 or not shutil.which("dockerd"):
         pytest.skip("an engine of a test's own takes root, and dockerd")
     return private_engine
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """A network in which real servers have addresses that are no address of the machine's."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces of a test's own take root")
+    with contextlib.closing(Outside(tmp_path_factory.mktemp("outside"))) as outside:
+        yield outside
 
 
 @pytest.fixture

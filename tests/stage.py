@@ -8,7 +8,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -154,6 +154,19 @@ class Stage:
         (entry,) = (e for e in self.window.entries if not isinstance(e, DnsQuery))
         assert isinstance(entry, kind)
         return entry
+
+
+@contextlib.contextmanager
+def staged(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A stage that is open; its upstreams are those of `outside` where the test uses that."""
+    stage = Stage(ca)
+    with stage.open:
+        if "outside" in request.fixturenames:
+            request.getfixturevalue("outside").near(stage.gateway.start)
+        else:
+            stage.gateway.start()
+        yield stage
+    assert not stage.window.complaints
 
 
 def client_context(ca: trustme.CA) -> ssl.SSLContext:

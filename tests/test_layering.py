@@ -60,6 +60,7 @@ LAYERS = {
         "hub",
         "ingress",
         "raw_server",
+        "reach",
         "relay",
         "upstream",
     },

@@ -27,7 +27,8 @@ from pytest_egress.exchange import (
 )
 from pytest_egress.routing import RouteTable
 from pytest_egress.verdict import judge
-from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
+from tests.outside import REAL, Outside
+from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,9 @@ def ca() -> trustme.CA:
 
 
 @pytest.fixture
-def stage(ca: trustme.CA) -> Iterator[Stage]:
-    stage = Stage(ca)
-    with stage.open:
-        stage.gateway.start()
+def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with staged(ca, request) as stage:
         yield stage
-    assert not stage.window.complaints
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +56,9 @@ class Echo:
         context: ssl.SSLContext | None = None,
         greeting: bytes = b"",
         handler: Callable[[socket.socket], None] | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.seen: list[socket.socket] = []
         self.asked: list[tuple[str, int]] = []
@@ -77,6 +76,7 @@ class Echo:
             while True:
                 sock, _ = self.listener.accept()
                 self.seen.append(sock)
+                self.asked.append(sock.getsockname())
                 self._spawn(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
@@ -111,18 +111,10 @@ def echo() -> Iterator[Echo]:
 
 
 @pytest.fixture
-def real(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> Echo:
-    """The server that every name and address leads to, outside of targets."""
-    return lead_to(echo, monkeypatch)
-
-
-def lead_to(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> Echo:
-    def to_loopback(host: str, port: int) -> socket.socket:
-        echo.asked.append((host, port))
-        return socket.create_connection(("127.0.0.1", echo.port), SECONDS)
-
-    monkeypatch.setattr("pytest_egress.upstream.connect", to_loopback)
-    return echo
+def real(outside: Outside) -> Iterator[Echo]:
+    """A server at port 5432 of every name and address outside of the machine."""
+    with contextlib.closing(Echo(listener=outside.listen(5432))) as echo:
+        yield echo
 
 
 def end_of_dial(stage: Stage, address: str = ADDRESS) -> str:
@@ -607,17 +599,14 @@ def test_a_raw_route_leads_to_a_port_of_another_container(stage: Stage, echo: Ec
     assert read_line(client) == b"select 1\n"
 
 
-def test_what_was_in_tls_goes_to_the_upstream_in_tls(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_in_tls_goes_to_the_upstream_in_tls(stage: Stage, outside: Outside) -> None:
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    other.issue_cert("mqtt.test").configure_cert(context)
+    other.issue_cert("real.test").configure_cert(context)
     other.configure_trust(stage.gateway.upstream_tls)
-    with contextlib.closing(Echo(context)) as server:
-        lead_to(server, monkeypatch)
-        stage.tls_route("mqtt.test:8443", forward())
-        client = stage.tls("mqtt.test", stage.resolve("mqtt.test"), 8443)
+    with contextlib.closing(Echo(context, listener=outside.listen(8443))):
+        stage.tls_route("real.test:8443", forward())
+        client = stage.tls("real.test", stage.resolve("real.test"), 8443)
         client.sendall(b"hello\n")
         assert read_line(client) == b"hello\n"
 
@@ -644,7 +633,7 @@ def test_what_passes_through_reaches_the_real_server_of_its_name(stage: Stage, r
     assert read_line(client) == b"hello\n"
     client.close()
     call = route.wait_for_call(timeout=SECONDS)
-    assert real.asked == [("real.test", 5432)]
+    assert real.asked == [(REAL, 5432)]
     assert (call.outcome, call.address) == ("passthrough", address)
     assert eventually(lambda: (call.sent, call.received) == (6, 6))
 
@@ -659,12 +648,9 @@ def contexts_of_another_ca() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return context, trusting
 
 
-def test_what_passes_through_keeps_its_own_tls(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_passes_through_keeps_its_own_tls(stage: Stage, outside: Outside) -> None:
     context, trusting = contexts_of_another_ca()
-    with contextlib.closing(Echo(context)) as server:
-        lead_to(server, monkeypatch)
+    with contextlib.closing(Echo(context, listener=outside.listen(443))):
         stage.route("passthrough", "real.test")
         client = stage.tls("real.test", stage.resolve("real.test"), context=trusting)
         client.sendall(b"hello\n")
@@ -672,16 +658,15 @@ def test_what_passes_through_keeps_its_own_tls(
 
 
 def test_an_address_that_was_dialled_passes_by_its_server_name(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, outside: Outside
 ) -> None:
     context, trusting = contexts_of_another_ca()
-    with contextlib.closing(Echo(context)) as server:
-        lead_to(server, monkeypatch)
+    with contextlib.closing(Echo(context, listener=outside.listen(443))) as server:
         stage.route("passthrough", "real.test")
         client = stage.tls("real.test", ADDRESS, context=trusting)
         client.sendall(b"hello\n")
         assert read_line(client) == b"hello\n"
-        assert server.asked == [("real.test", 443)]  # the name opens no address
+        assert server.asked == [(REAL, 443)]  # the name opens no address
     assert stage.entries(TcpConnection)[0].sni == "real.test"
 
 
@@ -693,7 +678,7 @@ def test_the_policy_lets_through_what_no_route_claims(stage: Stage, real: Echo) 
     assert read_line(client) == b"hello\n"
     reply = ask(stage.tls("api.test", stage.resolve("api.test")))
     assert reply.body == b'{"id": 1}'
-    assert real.asked == [("real.test", 5432)]
+    assert real.asked == [(REAL, 5432)]
     assert judge(stage.window, []) is None
 
 
@@ -716,12 +701,11 @@ def test_under_the_policy_a_server_name_still_finds_its_route(stage: Stage, real
 
 
 def test_under_the_policy_a_silent_client_of_an_address_hears_the_real_server(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "FIRST_BYTE_SECONDS", 0.1)
     stage.window.policy = "passthrough"
-    with contextlib.closing(Echo(greeting=b"220\n")) as server:
-        lead_to(server, monkeypatch)
+    with contextlib.closing(Echo(greeting=b"220\n", listener=outside.listen(5432))):
         assert read_line(stage.dial(ADDRESS, 5432)) == b"220\n"
     assert [entry.outcome for entry in stage.entries(TcpConnection)] == ["passthrough"]
 
@@ -752,9 +736,9 @@ def test_without_its_route_an_open_connection_is_cut(stage: Stage, real: Echo) -
 
 
 def test_a_route_that_comes_first_takes_over_from_an_open_connection(
-    stage: Stage, real: Echo
+    stage: Stage, echo: Echo
 ) -> None:
-    stage.tcp("*", forward(f"tcp://127.0.0.1:{real.port}"))
+    stage.tcp("*", forward(f"tcp://127.0.0.1:{echo.port}"))
     address = stage.resolve("db.test")
     client = opened(stage, address)
     stage.tcp("db.test:5432", b"fake\n")
@@ -762,8 +746,8 @@ def test_a_route_that_comes_first_takes_over_from_an_open_connection(
     assert read_line(stage.dial(address, 5432)) == b"fake\n"
 
 
-def test_a_connection_outlives_the_times_of_its_route(stage: Stage, real: Echo) -> None:
-    stage.tcp("db.test", forward(f"tcp://127.0.0.1:{real.port}"), times=1)
+def test_a_connection_outlives_the_times_of_its_route(stage: Stage, echo: Echo) -> None:
+    stage.tcp("db.test", forward(f"tcp://127.0.0.1:{echo.port}"), times=1)
     client = opened(stage, stage.resolve("db.test"))
     stage.gateway.revise()
     client.sendall(b"y\n")
@@ -801,7 +785,7 @@ def test_what_a_policy_let_through_ends_with_it(stage: Stage, real: Echo) -> Non
 
 
 def test_a_server_name_that_is_claimed_does_not_pass_by_another_name(
-    stage: Stage, real: Echo, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, real: Echo
 ) -> None:
     stage.window.policy = "passthrough"
     api = stage.https("api.test", {"id": 1})

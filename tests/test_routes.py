@@ -12,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,11 +21,11 @@ import trustme
 from pytest_egress import Egress, HandlerError, Request, Route, UnroutedError, sequence
 from pytest_egress.containers import Container
 from pytest_egress.exchange import DnsQuery, Entry, TcpConnection
+from tests.outside import Outside
 from tests.stage import eventually
 from tests.upstreams import (
     SECONDS,
     Upstream,
-    name_loopback,
     only_connection,
     speak_redis,
     succeed,
@@ -41,23 +42,20 @@ def other_ca() -> trustme.CA:
 
 
 @pytest.fixture(scope="module")
-def client(module_egress: Egress, services_image: str, other_ca: trustme.CA) -> Container:
+def client(
+    module_egress: Egress, services_image: str, other_ca: trustme.CA, outside: Outside
+) -> Container:
     """A container that waits for commands; each test answers them with routes of its own."""
     files = {OTHER_CA: other_ca.cert_pem.bytes()}
-    return module_egress.start(services_image, ["sleep", "infinity"], files=files)
+    start = partial(module_egress.start, services_image, ["sleep", "infinity"], files=files)
+    return outside.near(start)
 
 
 @pytest.fixture
-def upstream(other_ca: trustme.CA) -> Iterator[Upstream]:
+def upstream(other_ca: trustme.CA, outside: Outside) -> Iterator[Upstream]:
     """A real server at real.test."""
-    with Upstream(other_ca.issue_cert("real.test")) as upstream:
+    with Upstream(other_ca.issue_cert("real.test"), outside.listen(0)) as upstream:
         yield upstream
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names of real servers, as this process resolves them."""
-    name_loopback(monkeypatch)
 
 
 @pytest.fixture
@@ -396,12 +394,12 @@ with context.wrap_socket(sock, server_hostname="real.test") as sock:
 
 
 def test_what_passes_shows_the_certificate_of_the_real_server(
-    egress: Egress, client: Container, upstream: Upstream, names: None
+    egress: Egress, client: Container, upstream: Upstream, outside: Outside
 ) -> None:
     route = egress.passthrough(f"real.test:{upstream.port}")
     output = python(client, SHOWN_CERTIFICATE, str(upstream.port), OTHER_CA)
     shown = output.partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----"
-    real = ssl.get_server_certificate(("127.0.0.1", upstream.port))
+    real = outside.near(ssl.get_server_certificate, ("real.test", upstream.port))
     assert shown.split() == real.strip().split()
     assert '{"real": "/it"' in output
     entry = only_connection(route)
@@ -413,9 +411,7 @@ def test_what_passes_shows_the_certificate_of_the_real_server(
 
 
 @pytest.mark.egress_passthrough("*.test")
-def test_a_marker_lets_pass(
-    egress: Egress, client: Container, upstream: Upstream, names: None
-) -> None:
+def test_a_marker_lets_pass(egress: Egress, client: Container, upstream: Upstream) -> None:
     url = f"https://real.test:{upstream.port}/marked"
     answer = json.loads(succeed(client.exec(["curl", "-fsS", "--cacert", OTHER_CA, url])))
     assert answer == {"real": "/marked", "host": f"real.test:{upstream.port}"}
@@ -424,7 +420,7 @@ def test_a_marker_lets_pass(
 
 @pytest.mark.egress(unrouted="passthrough")
 def test_what_no_route_claims_passes_where_a_marker_says_so(
-    egress: Egress, client: Container, upstream: Upstream, names: None
+    egress: Egress, client: Container, upstream: Upstream
 ) -> None:
     claimed = egress.intercept_https("api.test", {"by": "route"})
     url = f"https://real.test:{upstream.port}/unclaimed"
@@ -442,7 +438,7 @@ def test_what_no_route_claims_passes_where_the_run_says_so(
     services_image: str,
     upstream: Upstream,
     other_ca: trustme.CA,
-    names: None,
+    outside: Outside,
     source: str,
 ) -> None:
     ini, args = "[pytest]\nasyncio_default_fixture_loop_scope = function\n", []
@@ -462,20 +458,20 @@ def test_what_no_route_claims_passes_where_the_run_says_so(
             egress.run("{services_image}", command, files=files, check=True)
             assert [entry.outcome for entry in egress.ledger[-1:]] == ["passthrough"]
     """)
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *args)
+    result = outside.near(pytester.runpytest_subprocess, "-p", "no:cacheprovider", *args)
     result.assert_outcomes(passed=1)
     assert upstream.asked == ["/inner"]
 
 
 @pytest.mark.egress(unrouted="block")
 def test_after_its_removal_a_route_lets_nothing_pass_and_cuts_what_is_open(
-    egress: Egress, client: Container, background: Background, names: None
+    egress: Egress, client: Container, background: Background, outside: Outside
 ) -> None:
     def answer(sock: socket.socket) -> None:
         while data := sock.recv(99):
             sock.sendall(data.upper())
 
-    with tcp_server(answer) as port:
+    with tcp_server(answer, outside.listen(0)) as port:
         route = egress.passthrough(f"real.test:{port}")
         open_one = background(CUT, "real.test", str(port))
         route.wait_for_call(timeout=SECONDS)
@@ -508,7 +504,7 @@ except ConnectionResetError:
 
 
 def test_a_server_that_speaks_first_passes_and_half_closing_does_too(
-    egress: Egress, client: Container, names: None, no_wait: None
+    egress: Egress, client: Container, outside: Outside, no_wait: None
 ) -> None:
     def answer(sock: socket.socket) -> None:
         sock.sendall(b"ready ")
@@ -523,7 +519,7 @@ def test_a_server_that_speaks_first_passes_and_half_closing_does_too(
         sock.shutdown(socket.SHUT_WR)
         print(b"".join(iter(lambda: sock.recv(99), b"")).decode())
     """
-    with tcp_server(answer) as port:
+    with tcp_server(answer, outside.listen(0)) as port:
         route = egress.passthrough("real.test")
         assert python(client, code, str(port)).split() == ["ready", "got", "500000"]
     entry = only_connection(route)
@@ -532,7 +528,7 @@ def test_a_server_that_speaks_first_passes_and_half_closing_does_too(
 
 @pytest.mark.egress(unrouted="passthrough")
 def test_what_is_blocked_does_not_pass(
-    egress: Egress, client: Container, upstream: Upstream, names: None
+    egress: Egress, client: Container, upstream: Upstream
 ) -> None:
     egress.block("real.test")
     url = f"https://real.test:{upstream.port}/"
@@ -702,9 +698,9 @@ def test_what_no_route_claims_may_be_refused_without_failing(
 
 @pytest.mark.egress(unrouted="passthrough")
 def test_an_upstream_that_cannot_be_reached_is_a_note_in_the_ledger(
-    egress: Egress, client: Container, names: None
+    egress: Egress, client: Container, outside: Outside
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
+    with outside.listen(0) as unused:
         port = unused.getsockname()[1]
     assert client.exec(f"curl -4 -sS https://real.test:{port}/").exit_code != 0
     (entry,) = attempts(egress, TcpConnection)

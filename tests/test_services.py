@@ -27,11 +27,11 @@ from pytest_egress import (
 )
 from pytest_egress.containers import Container
 from pytest_egress.exchange import DnsQuery, TcpConnection
+from tests.outside import Outside
 from tests.stage import eventually
 from tests.upstreams import (
     SECONDS,
     Upstream,
-    name_loopback,
     only_connection,
     speak_redis,
     succeed,
@@ -59,10 +59,9 @@ def other_ca() -> trustme.CA:
 
 
 @pytest.fixture
-def upstream(monkeypatch: pytest.MonkeyPatch, other_ca: trustme.CA) -> Iterator[Upstream]:
-    """A real server at real.test, as this process resolves it."""
-    name_loopback(monkeypatch)
-    with Upstream(other_ca.issue_cert("real.test")) as upstream:
+def upstream(other_ca: trustme.CA, outside: Outside) -> Iterator[Upstream]:
+    """A real server at real.test."""
+    with Upstream(other_ca.issue_cert("real.test"), outside.listen(0)) as upstream:
         yield upstream
 
 
@@ -92,11 +91,11 @@ def curl(client: Container, *args: str) -> str:
 
 
 def test_forward_reaches_the_real_upstream_and_records_what_it_says(
-    egress: Egress, services_image: str, upstream: Upstream, trusted: None
+    egress: Egress, services_image: str, upstream: Upstream, outside: Outside, trusted: None
 ) -> None:
     route = egress.intercept_https(f"real.test:{upstream.port}", forward())
     url = f"https://real.test:{upstream.port}/it?a=1"
-    result = egress.run(services_image, ["curl", "-fsS", url], check=True)
+    result = outside.near(egress.run, services_image, ["curl", "-fsS", url])
     answer = {"real": "/it?a=1", "host": f"real.test:{upstream.port}"}
     assert json.loads(result.stdout) == answer
     call = route.assert_called_once()
@@ -106,11 +105,11 @@ def test_forward_reaches_the_real_upstream_and_records_what_it_says(
 
 
 def test_an_upstream_that_this_machine_does_not_trust_is_refused(
-    egress: Egress, services_image: str, upstream: Upstream
+    egress: Egress, services_image: str, upstream: Upstream, outside: Outside
 ) -> None:
     route = egress.intercept_https(f"real.test:{upstream.port}", forward())
     command = ["curl", "-sS", "-w", "%{http_code}", f"https://real.test:{upstream.port}/"]
-    result = egress.run(services_image, command, check=True)
+    result = outside.near(egress.run, services_image, command)
     assert result.stdout.endswith("502")
     assert "certificate verify failed" in result.stdout
     note = route.assert_called_once().note
@@ -120,7 +119,7 @@ def test_an_upstream_that_this_machine_does_not_trust_is_refused(
 
 
 def test_a_route_that_lets_pass_what_is_already_read_forwards_it(
-    egress: Egress, services_image: str, upstream: Upstream, trusted: None
+    egress: Egress, services_image: str, upstream: Upstream, outside: Outside, trusted: None
 ) -> None:
     where = f"real.test:{upstream.port}"
 
@@ -137,7 +136,7 @@ def test_a_route_that_lets_pass_what_is_already_read_forwards_it(
             print(json.loads(connection.getresponse().read())["real"])
     """
     command = ["python3", "-c", textwrap.dedent(code), where]
-    result = egress.run(services_image, command, check=True)
+    result = outside.near(egress.run, services_image, command)
     assert result.stdout.split("\n") == ["not yet", "/it", ""]
     assert [exchange.outcome for exchange in egress.exchanges] == ["routed", "passthrough"]
 

@@ -19,7 +19,8 @@ from pytest_egress.answers import forward, sequence
 from pytest_egress.errors import UpstreamError
 from pytest_egress.exchange import Exchange, Headers, Request, Response
 from pytest_egress.verdict import judge
-from tests.stage import ADDRESS, GET, SECONDS, Reply, Stage, ask, eventually, read_reply
+from tests.outside import API, Outside
+from tests.stage import ADDRESS, GET, SECONDS, Reply, Stage, ask, eventually, read_reply, staged
 
 Serve = Callable[["Handler"], None]
 
@@ -52,12 +53,21 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Real(ThreadingHTTPServer):
-    """Counts what it is asked for."""
+    """Counts what it is asked for, and at which of its addresses."""
 
     daemon_threads = True
 
-    def __init__(self, serve: Serve, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        serve: Serve,
+        context: ssl.SSLContext | None = None,
+        listener: socket.socket | None = None,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        if listener is not None:
+            self.socket.close()
+            self.socket = listener
+        self.asked: list[tuple[str, int]] = []
         if context is not None:
             self.socket = context.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
@@ -67,6 +77,11 @@ class Real(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.thread = threading.Thread(target=self.serve_forever, args=[0.01], daemon=True)
         self.thread.start()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        sock, client = super().get_request()
+        self.asked.append(sock.getsockname())
+        return sock, client
 
     def handle_error(self, *_: object) -> None:
         pass
@@ -83,12 +98,9 @@ def ca() -> trustme.CA:
 
 
 @pytest.fixture
-def stage(ca: trustme.CA) -> Iterator[Stage]:
-    stage = Stage(ca)
-    with stage.open:
-        stage.gateway.start()
+def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with staged(ca, request) as stage:
         yield stage
-    assert not stage.window.complaints
 
 
 def answer_json(handler: Handler) -> None:
@@ -111,16 +123,18 @@ def start() -> Iterator[Callable[..., Real]]:
         yield start
 
 
-def lead_to(real: Real, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Let every upstream be this server; returns what was asked for."""
-    asked = []
+@pytest.fixture
+def server(outside: Outside) -> Iterator[Callable[..., Real]]:
+    """Starts real servers outside of the machine."""
+    with contextlib.ExitStack() as stack:
 
-    def to_loopback(host: str, port: int) -> socket.socket:
-        asked.append((host, port))
-        return socket.create_connection(real.server_address[:2], SECONDS)  # type: ignore[arg-type]
+        def server(
+            port: int, serve: Serve = answer_json, context: ssl.SSLContext | None = None
+        ) -> Real:
+            real = Real(serve, context, outside.listen(port))
+            return stack.enter_context(contextlib.closing(real))
 
-    monkeypatch.setattr("pytest_egress.upstream.connect", to_loopback)
-    return asked
+        yield server
 
 
 def https(stage: Stage) -> ssl.SSLSocket:
@@ -239,12 +253,9 @@ def trusting(ca: trustme.CA, *names: str) -> ssl.SSLContext:
     return context
 
 
-def test_the_real_upstream_is_verified(
-    stage: Stage, start: Callable[..., Real], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_real_upstream_is_verified(stage: Stage, server: Callable[..., Real]) -> None:
     other = trustme.CA()
-    real = start(answer_json, trusting(other, "api.test"))
-    asked = lead_to(real, monkeypatch)
+    real = server(443, context=trusting(other, "api.test"))
     stage.https("api.test", forward())
     reply = ask(https(stage))
     assert reply.status == 502
@@ -255,18 +266,18 @@ def test_the_real_upstream_is_verified(
 
     other.configure_trust(stage.gateway.upstream_tls)
     assert ask(https(stage)).body == b'{"id": 1}'
-    assert asked == [("api.test", 443)] * 2
+    assert real.asked == [(API, 443)] * 2
 
 
 def test_the_real_upstream_is_where_the_target_dialled(
-    stage: Stage, real: Real, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, server: Callable[..., Real]
 ) -> None:
-    asked = lead_to(real, monkeypatch)
+    by_address, by_name = server(8443), server(80)
     stage.http("*", forward())
     stage.http(f"{ADDRESS}:8443", forward())
     ask(stage.dial(ADDRESS, 8443))
     ask(stage.dial(stage.resolve("api.test"), 80))
-    assert asked == [(ADDRESS, 8443), ("api.test", 80)]
+    assert (by_address.asked, by_name.asked) == ([(ADDRESS, 8443)], [(API, 80)])
 
 
 def test_an_upstream_that_is_down_is_a_bad_gateway_and_no_failure_of_the_test(
@@ -402,7 +413,7 @@ def test_the_sockets_of_forwards_are_let_go(stage: Stage, real: Real) -> None:
 
 
 def test_a_stream_that_passes_is_cut_with_what_let_it_pass(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Real]
+    stage: Stage, server: Callable[..., Real]
 ) -> None:
     go_on = threading.Event()
 
@@ -414,7 +425,7 @@ def test_a_stream_that_passes_is_cut_with_what_let_it_pass(
         go_on.wait(SECONDS)
         handler.wfile.write(b"after")
 
-    lead_to(start(serve), monkeypatch)
+    server(80, serve)
     stage.window.policy = "passthrough"
     client = stage.dial(ADDRESS, 80)
     client.settimeout(SECONDS)
@@ -572,29 +583,29 @@ def test_a_sequence_can_be_given_in_place(stage: Stage) -> None:
 
 
 def test_a_passthrough_route_found_on_an_open_connection_forwards(
-    stage: Stage, real: Real, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, server: Callable[..., Real]
 ) -> None:
-    asked = lead_to(real, monkeypatch)
+    real = server(80)
     route = stage.http("api.test", {"id": "fake"})
     client = stage.dial(stage.resolve("api.test"), 80)
     assert ask(client).body == b'{"id": "fake"}'
     route.remove()
     passing = stage.route("passthrough", "api.test")
     assert ask(client).body == b'{"id": 1}'
-    assert asked == [("api.test", 80)]
+    assert real.asked == [(API, 80)]
     assert [entry.outcome for entry in stage.entries(Exchange)] == ["routed", "passthrough"]
     assert passing.call_count == 1
 
 
 def test_the_policy_forwards_plain_http_to_an_address(
-    stage: Stage, real: Real, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, server: Callable[..., Real]
 ) -> None:
-    asked = lead_to(real, monkeypatch)
+    real = server(80)
     stage.window.policy = "passthrough"
     assert ask(stage.dial(ADDRESS, 80)).body == b'{"id": 1}'
     entry = stage.only(Exchange)
     assert (entry.outcome, entry.request.url) == ("passthrough", "http://api.test/")
-    assert asked == [(ADDRESS, 80)]
+    assert real.asked == [(ADDRESS, 80)]
 
 
 def test_what_a_streamed_answer_was_is_in_the_ledger_at_its_end(stage: Stage, real: Any) -> None:

@@ -1,4 +1,4 @@
-"""Real servers on loopback for what is let through, and how tests look at what went there."""
+"""Real servers for what is let through, and how tests look at what went there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import pytest
 import trustme
 
 from pytest_egress import Route, TcpConnection
@@ -34,25 +33,20 @@ def only_connection(route: Route[TcpConnection]) -> TcpConnection:
     return route.assert_called_once()
 
 
-def name_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every name below .test lead this process to its own loopback."""
-    real = socket.getaddrinfo
-
-    def resolve(host: Any, *args: Any, **options: Any) -> Any:
-        return real("127.0.0.1" if str(host).endswith(".test") else host, *args, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-
-
 class Upstream:
     """An HTTP server that tells what it was asked.
 
+    Args:
+        listener: Where it listens; without one, on 127.0.0.1.
+
     Attributes:
-        port: On 127.0.0.1.
+        port: Its port.
         asked: Paths, in order.
     """
 
-    def __init__(self, leaf: trustme.LeafCert | None = None) -> None:
+    def __init__(
+        self, leaf: trustme.LeafCert | None = None, listener: socket.socket | None = None
+    ) -> None:
         asked: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -71,13 +65,16 @@ class Upstream:
 
         self.asked = asked
         self._server = Server(("127.0.0.1", 0), Handler)
+        if listener is not None:
+            self._server.socket.close()
+            self._server.socket = listener
         if leaf is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             leaf.configure_cert(context)
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self.port = int(self._server.server_address[1])
+        self.port = int(self._server.socket.getsockname()[1])
 
     def __enter__(self) -> Upstream:
         threading.Thread(target=self._server.serve_forever, args=[0.02], daemon=True).start()
@@ -98,9 +95,15 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def tcp_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """The port of a server on 127.0.0.1 that gives each connection to a function, on a thread of its own."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def tcp_server(
+    serve: Callable[[socket.socket], None], listener: socket.socket | None = None
+) -> Iterator[int]:
+    """The port of a server that gives each connection to a function, on a thread of its own.
+
+    Args:
+        listener: Where it listens; without one, on 127.0.0.1.
+    """
+    listener = listener or socket.create_server(("127.0.0.1", 0))
 
     def run(sock: socket.socket) -> None:
         with sock:
