@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 from pytest_egress.address import normalise_host
@@ -103,19 +104,28 @@ class Dispatcher:
         return True
 
     def listen(self) -> None:
-        """Serve what the client's first bytes tell."""
-        connection, first = self.connection, self.first_byte()
+        """Wait for the client to speak, and serve what its first bytes tell."""
+        if first := self.first_byte():
+            self.take_up(first)
+
+    def take_up(self, first: bytes) -> None:
+        """Serve what the client's first bytes tell.
+
+        Args:
+            first: The first of them, left unread.
+        """
+        connection = self.connection
         if first == TLS_BEGINS:
             self.serve_tls()
-        elif first and connection.port == 53 and first in QUERY_BEGINS:
+        elif connection.port == 53 and first in QUERY_BEGINS:
             self.serve_names()
-        elif first and not self.is_for_tls() and self.looks_like_http():
+        elif not self.is_for_tls() and self.looks_like_http():
             receive_timeout(connection.sock, 0)
             HttpServer(connection).serve()
-        elif first:
-            self.turn_down(first)
+        else:
+            self.turn_down()
 
-    def turn_down(self, first: bytes) -> None:
+    def turn_down(self) -> None:
         """Serve what is neither TLS nor HTTP: nobody does, as a rule."""
         receive_timeout(self.connection.sock, 0)
         route = self.opening()
@@ -141,19 +151,23 @@ class Dispatcher:
                 return b""
             note = f"connected and sent nothing within {FIRST_BYTE_SECONDS:g} s"
             connection.record_tcp(b"", note)
-            return self.await_late_byte()
+            return self.await_late_byte(lambda: self.take_up(connection.peek(1)))
         if not first:
             connection.record_tcp(b"", "connected and closed without sending a byte")
         return first
 
-    def await_late_byte(self) -> bytes:
-        """Give a silent client time where a route may answer it: it has connected ahead of its need."""
+    def await_late_byte(self, go_on: Callable[[], None]) -> bytes:
+        """Give a silent client time where a route may answer it: it has connected ahead of its need.
+
+        Args:
+            go_on: See `Connection.await_begin`.
+        """
         connection = self.connection
         if connection.silent_outcome() == "unrouted":
             connection.reset()
             return b""
         connection.end()
-        return connection.await_begin()
+        return connection.await_begin(go_on)
 
     def looks_like_http(self) -> bool:
         """Whether it begins as a request does (RFC 9112 section 3); waits for as much as that takes."""
@@ -251,7 +265,7 @@ class Dispatcher:
             note = f"sent nothing within {FIRST_BYTE_SECONDS:g} s of the handshake"
             connection.record_tls("silent", note)
             connection.sock.settimeout(None)
-            return bool(self.await_late_byte())
+            return bool(self.await_late_byte(lambda: HttpServer(connection).serve()))
         except OSError:
             pass  # the read that follows says what it meant
         connection.sock.settimeout(None)

@@ -71,7 +71,11 @@ class HttpServer:
         self._route: Route[Any] | None = None
 
     def serve(self) -> None:
-        """Serve one request after the other."""
+        """Serve one request after the other.
+
+        Raises:
+            Parked: The next one does not come soon.
+        """
         connection = self.connection
         connection.started = self.ledger.now()  # what came before was no request's
         try:
@@ -92,7 +96,7 @@ class HttpServer:
             if self.http.closed:
                 return None
             if self.connection.idle_since is not None:
-                self.connection.await_begin()
+                self.connection.await_begin(self.serve)
             self.http.receive(self.read())
             if not self.http.has_begun and not self.http.closed:  # an empty line between requests
                 self.connection.end()
@@ -135,6 +139,7 @@ class HttpServer:
 
     def answer(self, head: Head) -> bool:
         """Read the body, find the route, send its answer; False when the connection is over."""
+        self.connection.idle_seconds = self.hub.idle_seconds
         if head.is_http2_preface:
             self.refuse(505, "the client speaks HTTP/2 without having been offered it")
             return False

@@ -26,6 +26,16 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 READ_BYTES: Final = 64 * 1024
 FIRST_BYTES_KEPT: Final = 64
+IDLE_SECONDS: Final = 17.0
+"""After which a connection that has been answered is closed.
+
+Servers take 5 s (Apache, Node.js, uvicorn) to 75 s (nginx). Clients that give an idle connection up before do so after 4 s
+(undici, agentkeepalive), 5 s (Node.js, httpx, HttpURLConnection), 15 s (aiohttp), 30 s (Java's HttpClient), 60 s (.NET),
+90 s (Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). None has its
+timer here, nor do programs that ask every so many seconds, so no client sends in the moment of the end.
+"""
+ANNOUNCED_SECONDS: Final = 15  # by Keep-Alive: a client that reads it ends before we do
+UNUSED_SECONDS: Final = 70.0  # for a pool that has connected ahead of its need
 WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
 
 
@@ -114,7 +124,12 @@ class Hub:
         room: Notified when a connection has ended.
         connections: Those that are open.
         stopping: Whether everything is to end.
+        idle_seconds: See `IDLE_SECONDS`.
+        unused_seconds: How long a connection may be open before its first request.
     """
+
+    idle_seconds: float = IDLE_SECONDS
+    unused_seconds: float = UNUSED_SECONDS
 
     def __init__(self, link: Link, site: Site, authority: Authority, ledger: Ledger) -> None:
         self.link, self.site, self.authority, self.ledger = link, site, authority, ledger
@@ -203,6 +218,19 @@ class Hub:
         if route.kind in ("block", "passthrough"):
             return {"outcome": "blocked", "route": route}
         return {"outcome": at_claimed}
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether threads become scarce: an idle connection then gives its own up at once."""
+        return False
+
+    def park(self, connection: Any, seconds: float) -> bool:
+        """Keep an idle connection without a thread until it has something to read; False where that cannot be.
+
+        Args:
+            seconds: After which it is closed.
+        """
+        return False
 
     def record(self, place: Place, entry: Entry) -> None:
         """Put an entry into its window; what our own stop brings about is none."""

@@ -6,7 +6,8 @@ What happened with the value quoted, what was registered, and what to type. Pure
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from pytest_egress.exchange import (
@@ -132,15 +133,32 @@ def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
     return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
 
 
-def complaints_text(complaints: Sequence[str], repeated: int, unrecorded: int) -> str:
+def complaints_text(
+    complaints: Sequence[str],
+    repeated: int,
+    unrecorded: int,
+    evicted: Mapping[str, int] = MappingProxyType({}),
+) -> str:
     """The verdict on what must never happen."""
-    lines = [*complaints]
+    lines = [*complaints, *evicted_lines(evicted)]
     if repeated:
         lines.append(f"and {repeated} more of this kind")
     if unrecorded:
         number = f"at least {unrecorded} attempt{'s' * (unrecorded > 1)}"
         lines.append(f"{number} could not be recorded: there were too many, or too many at once")
     return "\n".join(lines)
+
+
+def evicted_lines(evicted: Mapping[str, int]) -> Iterator[str]:
+    """What was cut for want of room, and what to do about it.
+
+    Args:
+        evicted: How many, by what there was too little of.
+    """
+    for why, count in evicted.items():
+        number = "an idle connection was" if count == 1 else f"{count} idle connections were"
+        yield f"{number} cut to make room for others, the longest idle first: {why}"
+        yield "  have the target close what it does not use, or give this process more descriptors"
 
 
 def never_called_text(
