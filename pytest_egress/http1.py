@@ -23,6 +23,9 @@ READ_BYTES: Final = 64 * 1024
 ABSOLUTE_FORM: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)"
 )  # RFC 9112 section 3.2.2
+KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
+"""Tells how long a connection is kept: less than it is, so that a client which reads this (Node.js, undici, HttpURLConnection,
+Apache's HttpClient) is the first to close, and never sends in the moment of our end."""
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
@@ -140,9 +143,12 @@ class Http1:
             date: The Date field (RFC 9110 section 6.6.1).
         """
         stream, bodiless = response.stream, method == "HEAD" or response.status_code in NO_BODY
+        headers = response_fields(response, date, framed=stream is None)
+        if self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {*response.headers}:
+            headers += KEPT_ALIVE
         event = h11.Response(
             status_code=response.status_code,
-            headers=response_fields(response, date, framed=stream is None),
+            headers=headers,
             reason=reason_phrase(response.status_code),
         )
         head = self._h11.send(event) or b""

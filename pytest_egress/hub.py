@@ -34,7 +34,6 @@ Servers take 5 s (Apache, Node.js, uvicorn) to 75 s (nginx). Clients that give a
 90 s (Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). None has its
 timer here, nor do programs that ask every so many seconds, so no client sends in the moment of the end.
 """
-ANNOUNCED_SECONDS: Final = 15  # by Keep-Alive: a client that reads it ends before we do
 UNUSED_SECONDS: Final = 70.0  # for a pool that has connected ahead of its need
 WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
 
