@@ -23,6 +23,7 @@ READ_BYTES: Final = 64 * 1024
 ABSOLUTE_FORM: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)"
 )  # RFC 9112 section 3.2.2
+CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Tells how long a connection is kept: less than it is, so that a client which reads this (Node.js, undici, HttpURLConnection,
 Apache's HttpClient) is the first to close, and never sends in the moment of our end."""
@@ -35,7 +36,7 @@ class Head:
 
     Attributes:
         authority: From an absolute request-target, else from Host; "" where there is neither (RFC 9112 section 3.2.2).
-        expected: Content-Length, or None where the body is chunked or absent.
+        expected: Content-Length, or None where the body is chunked or absent: beside Transfer-Encoding it is not believed.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Http1:
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._body = BytesIO()
+        self._is_ambiguous = False
 
     @property
     def has_begun(self) -> bool:
@@ -99,7 +101,11 @@ class Http1:
     def read_head(self) -> Head | None:
         """The head of the next request, or None: more data is needed, or the client has closed."""
         event = self._h11.next_event()
-        return head_of(event) if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        names = {name for name, _ in event.headers}
+        self._is_ambiguous = {b"transfer-encoding", b"content-length"} <= names
+        return head_of(event)
 
     def interim(self) -> bytes:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
@@ -144,7 +150,13 @@ class Http1:
         """
         stream, bodiless = response.stream, method == "HEAD" or response.status_code in NO_BODY
         headers = response_fields(response, date, framed=stream is None)
-        if self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {*response.headers}:
+        if (
+            self._is_ambiguous
+        ):  # where its body ends is read otherwise elsewhere (RFC 9112 section 6.1)
+            headers = [pair for pair in headers if pair[0].lower() != b"connection"] + [CLOSED]
+        elif self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {
+            *response.headers
+        }:
             headers += KEPT_ALIVE
         event = h11.Response(
             status_code=response.status_code,
@@ -188,12 +200,11 @@ class Http1:
             return True
         return False
 
-    def refusal(self, status_code: int, text: str, date: str) -> bytes:
+    def refusal(self, response: Response, date: str) -> bytes:
         """The bytes of an answer that closes the connection, or b"" where none can be sent any more."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return b""
-        headers = [("Connection", "close")]
-        return b"".join(self.send(Response(status_code, text=text, headers=headers), "GET", date))
+        return b"".join(self.send(response, "GET", date))
 
 
 def head_of(event: h11.Request) -> Head:
@@ -205,7 +216,7 @@ def head_of(event: h11.Request) -> Head:
         authority, target = absolute.groups()
         target = target if target.startswith("/") else f"/{target}"
     path, _, query_string = target.partition("?")
-    length = known.get(b"content-length")
+    length = known.get(b"content-length") if b"transfer-encoding" not in known else None
     return Head(
         method=event.method.decode("ascii"),
         path=path,

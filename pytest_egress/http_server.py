@@ -130,12 +130,16 @@ class HttpServer:
         connection.record(TcpConnection(**fields, address=connection.address, note=text))
         self.write_refusal(status_code, text)
 
-    def write_refusal(self, status_code: int, text: str) -> None:
-        """Answer, where that is still possible, and let the client read it."""
-        refusal = self.http.refusal(status_code, text, http_date(int(self.ledger.now())))
-        with contextlib.suppress(OSError):
+    def write_refusal(self, status_code: int, text: str) -> Response | None:
+        """Answer, where that is still possible, and let the client read it; what was sent."""
+        response = Response(status_code, text=text, headers={"Connection": "close"})
+        refusal = self.http.refusal(response, http_date(int(self.ledger.now())))
+        try:
             self.connection.sock.sendall(refusal)
-            self.connection.linger()
+        except OSError:
+            return None
+        self.connection.linger()
+        return response if refusal else None
 
     def answer(self, head: Head) -> bool:
         """Read the body, find the route, send its answer; False when the connection is over."""
@@ -192,8 +196,9 @@ class HttpServer:
         place = self.connection.place
         request = self.request(head, self.http.body_so_far, Headers())
         judged = self.hub.judge(place, request.host, request.port, at_claimed)
-        self.connection.record(self.entry(request, judged, text))
-        self.write_refusal(status_code, text)
+        entry = self.entry(request, judged, text)
+        self.connection.record(entry)
+        entry.response = self.write_refusal(status_code, text)
         return False
 
     def request(self, head: Head, body: bytes, trailers: Headers) -> Request:
