@@ -1,7 +1,7 @@
 """One connection of a target: its thread, its window, its socket. What is spoken on it is `dispatch`'s.
 
-Blocking sockets. Only the owning thread closes them; others wake it with `shutdown`. A connection that waits for its client
-to speak has a thread for a second and none after that: it is parked, and the gateway's reader owns it (`Gateway.park`).
+Blocking sockets. Only the owning thread closes them; others wake it with `shutdown`. A connection that waits for its
+client to speak has a thread for a second and none after that: it is parked, and owned by the gateway's reader.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The server in the test process: accepts what the sidecar's sockets catch, and gives every attempt an answer.
 
 One thread reads the link (connections, DNS, packets, tampering, the sidecar's death); each connection has a thread of
-its own while something goes on in it. One that waits for its client is parked: it stands in the reader's poller, and the
-reader alone ends it or gives it a thread again. This module knows nothing of containers or engines.
+its own while something goes on in it. One that waits for its client is parked: it stands in the reader's poller, and
+the reader alone ends it or gives it a thread again. This module knows nothing of containers or engines.
 """
 
 from __future__ import annotations

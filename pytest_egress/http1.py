@@ -25,8 +25,8 @@ ABSOLUTE_FORM: Final = re.compile(
 )  # RFC 9112 section 3.2.2
 CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
-"""Tells how long a connection is kept: less than it is, so that a client which reads this (Node.js, undici, HttpURLConnection,
-Apache's HttpClient) is the first to close, and never sends in the moment of our end."""
+"""Tells how long a connection is kept: less than it is (`hub.IDLE_SECONDS`), so that clients which read this (Node.js,
+undici, HttpURLConnection, Apache's HttpClient) are the first to close, and never send as we close."""
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
@@ -36,7 +36,7 @@ class Head:
 
     Attributes:
         authority: From an absolute request-target, else from Host; "" where there is neither (RFC 9112 section 3.2.2).
-        expected: Content-Length, or None where the body is chunked or absent: beside Transfer-Encoding it is not believed.
+        expected: Content-Length, or None where the body is chunked (whatever it says then) or absent.
     """
 
     method: str

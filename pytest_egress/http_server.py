@@ -6,7 +6,6 @@ Handlers run here, on the connection's thread.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import inspect
 import socket
@@ -32,6 +31,7 @@ from pytest_egress.exchange import (
     Response,
     TcpConnection,
     response_from,
+    shown,
 )
 from pytest_egress.handshake import broken_handshake, silent_after_handshake
 from pytest_egress.http1 import (
@@ -44,6 +44,7 @@ from pytest_egress.http1 import (
 )
 from pytest_egress.hub import passes
 from pytest_egress.ledger import MAX_HELD_BYTES
+from pytest_egress.redaction import masked_authority, masked_text
 from pytest_egress.report import (
     blocked_body,
     failed_upstream_body,
@@ -85,7 +86,7 @@ class HttpServer:
                 else:  # sent before its turn: read in this window, it has begun in it
                     connection.started = self.ledger.now()
         except h11.RemoteProtocolError as error:
-            self.refuse(error.error_status_hint, f"{UNREADABLE}: {error}")
+            self.refuse(error.error_status_hint, f"{UNREADABLE}: {masked_text(str(error))}")
         except RequestTooLargeError as error:
             self.refuse(413, str(error))
         connection.say_goodbye()
@@ -239,7 +240,8 @@ class HttpServer:
         place, request = self.connection.place, entry.request
         if self.misdirected(request, head):
             self.judge(entry)
-            entry.note = f"its Host is {head.authority!r}, which is not {request.host!r}"
+            named = shown(masked_authority(head.authority))
+            entry.note = f"its Host is {named}, which is not {request.host!r}"
             self.hub.record(place, entry)
             return Response(421, text=refused_body(entry))  # RFC 9110 section 15.5.20
         try:

@@ -29,10 +29,10 @@ FIRST_BYTES_KEPT: Final = 64
 IDLE_SECONDS: Final = 17.0
 """After which a connection that has been answered is closed.
 
-Servers take 5 s (Apache, Node.js, uvicorn) to 75 s (nginx). Clients that give an idle connection up before do so after 4 s
-(undici, agentkeepalive), 5 s (Node.js, httpx, HttpURLConnection), 15 s (aiohttp), 30 s (Java's HttpClient), 60 s (.NET),
-90 s (Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). None has its
-timer here, nor do programs that ask every so many seconds, so no client sends in the moment of the end.
+Servers take from 5 s (Apache, Node.js, uvicorn) to 75 s (nginx). Clients give an idle connection up after 4 s (undici,
+agentkeepalive), 5 s (Node.js, httpx, HttpURLConnection), 15 s (aiohttp), 30 s (Java's HttpClient), 60 s (.NET), 90 s
+(Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). None has its
+timer here, nor has a program that asks every so many seconds: few send something just as we close.
 """
 UNUSED_SECONDS: Final = 70.0  # for a pool that has connected ahead of its need
 WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once

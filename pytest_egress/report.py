@@ -12,12 +12,14 @@ from typing import Any, Final
 
 from pytest_egress.exchange import (
     SCHEME_PORTS,
+    SHOWN_TARGET,
     UNREADABLE,
     DnsQuery,
     Entry,
     Exchange,
     TcpConnection,
     TlsFailure,
+    cut,
     host_port,
     reason_phrase,
 )
@@ -37,12 +39,17 @@ def remedy(entry: Entry) -> str:
             request.host,
             None if request.port == SCHEME_PORTS[request.scheme] else request.port,
         )
-        path = "" if request.method == "CONNECT" else f", path={quoted(request.path)}"
+        path = "" if request.method == "CONNECT" else f", path={quoted(glob_of(request.path))}"
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
     verb = "intercept_tcp" if isinstance(entry, TcpConnection) else "block"
     return f'egress.{verb}("{host_port(entry.host, entry.port)}")'
+
+
+def glob_of(path: str) -> str:
+    """A path as it is declared: of a long one the beginning and the end, with `*` for what is between."""
+    return cut(path, SHOWN_TARGET, "*")
 
 
 def quoted(text: str) -> str:
