@@ -30,8 +30,7 @@ POOL = """
             answer += data
         return 1
     socks = [connect() for _ in range(int(sys.argv[1]))]
-    for _ in range(2):
-        print(sum(map(ask, socks)))
+    print(sum(map(ask, socks)))
 """
 
 UNREAD = "require('https').get('https://api.test/', answer => console.log(answer.statusCode))"
@@ -42,9 +41,9 @@ def test_1500_connections_that_are_opened_first_and_used_afterwards_are_all_answ
 ) -> None:
     route = egress.intercept_https("api.test", b"yes")
     command = ["python3", "-c", textwrap.dedent(POOL), str(MANY)]
-    done = egress.run(clients_image, command, check=True, timeout=120)
-    assert done.stdout.split() == [str(MANY)] * 2
-    assert route.call_count == 2 * MANY
+    done = egress.run(clients_image, command, check=True, timeout=300)
+    assert done.stdout.split() == [str(MANY)]
+    assert route.call_count == MANY
 
 
 def test_a_node_program_that_does_not_read_its_answer_ends(
