@@ -34,7 +34,9 @@ agentkeepalive), 5 s (Node.js, httpx, HttpURLConnection), 15 s (aiohttp), 30 s (
 (Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). None has its
 timer here, nor has a program that asks every so many seconds: few send something just as we close.
 """
-UNUSED_SECONDS: Final = 330.0  # for a pool that connects ahead of its need: longer than the clients above keep one
+UNUSED_SECONDS: Final = (
+    330.0  # for a pool that connects ahead of its need: longer than the clients above keep one
+)
 WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
 
 

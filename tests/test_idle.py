@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -364,3 +366,27 @@ def test_a_connection_without_a_thread_is_cut_like_any_other(stage: Stage) -> No
     assert eventually(lambda: connection.ended)
     with pytest.raises(ssl.SSLError):
         ask(sock)
+
+
+def test_a_forked_child_keeps_no_waiting_connection_open(stage: Stage) -> None:
+    stage.https("api.test", b"yes")
+    sock = stage.strict_tls()
+    ask(sock)
+    assert parked(stage)
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
+        child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)  # until the test is over
+        os._exit(0)
+    try:
+        assert ask(sock).body == b"yes"  # the parent's poller has not been touched
+        assert parked(stage)
+        stage.gateway.stop()
+        assert end_of(sock) == "closed"
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)
+        os.close(read)
