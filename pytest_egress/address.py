@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pytest_egress.errors import AddressError
+from pytest_egress.globs import Glob
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -98,24 +99,15 @@ class _Network:
 
 
 class _Glob:
-    """Names in which each `*` is any run of characters, and no address, in linear time."""
+    """Names in which each `*` is any run of characters, and no address."""
 
     def __init__(self, glob: str) -> None:
         self.host = glob
-        self.first, *self.middle, self.last = glob.split("*")
+        self.glob = Glob(glob)
         self.rank = (1, len(glob) - glob.count("*"))
 
     def matches(self, host: str) -> bool:
-        end = len(host) - len(self.last)
-        position = len(self.first)
-        if position > end or not host.startswith(self.first) or not host.endswith(self.last):
-            return False
-        for part in self.middle:
-            position = host.find(part, position, end)
-            if position < 0:
-                return False
-            position += len(part)
-        return not is_ip_address(host)
+        return self.glob.matches(host) and not is_ip_address(host)
 
 
 class _Any:

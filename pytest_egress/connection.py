@@ -1,12 +1,14 @@
 """One connection of a target: its thread, its window, its socket. What is spoken on it is `dispatch`'s.
 
-Blocking sockets. Only the owning thread closes them; others wake it with `shutdown`.
+Blocking sockets. Only the owning thread closes them; others wake it with `shutdown`. A connection that waits for its
+client to speak has a thread for a second and none after that: it is parked, and owned by the gateway's reader.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import ssl
 import struct
@@ -42,14 +44,31 @@ from pytest_egress.sockets import Socket
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
+PARK_SECONDS: Final = (
+    1.0  # that a thread waits: starting one for each request costs more than the request
+)
 PEEK: Final = int(socket.MSG_PEEK)
+PEEK_NOW: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 CLIENT_SPEAKS_FIRST: Final = (*HTTP, *TLS)  # kinds of routes
 
 
 Claim = tuple[Route[Any] | None, str]
 
 
-class Connection(threading.Thread):
+class Parked(Exception):
+    """A connection goes on without a thread; ends what served it, up to `Connection.run`.
+
+    Args:
+        go_on: Serves it from there on, on another thread.
+        seconds: After which it is closed, unless something arrives.
+    """
+
+    def __init__(self, go_on: Callable[[], None], seconds: float) -> None:
+        super().__init__()
+        self.go_on, self.seconds = go_on, seconds
+
+
+class Connection:
     """One connection of a target, from its first byte to its last.
 
     Args:
@@ -59,7 +78,12 @@ class Connection(threading.Thread):
         serve: Finds out what is spoken, and answers; called on its thread.
 
     Attributes:
+        ident: Identifier of its thread; None while it has none.
         idle_since: When the last thing that went on in it ended, by `time.monotonic`; None while something does.
+        awaits: Whether it waits for its client to speak: then it gives its thread up by itself.
+        idle_seconds: After how many it is closed while it waits.
+        deadline: Of a parked one: when it is closed, by `Ledger.clock`.
+        is_ending: Whether its client has been told of that, and not yet closed its own side.
         started: When what goes on began, as entries have it.
         accounted: Whether an entry, or a byte of a request, tells of it: an attempt never vanishes.
         is_reset: Whether its client is to see that it did not end well.
@@ -82,10 +106,12 @@ class Connection(threading.Thread):
         client: tuple[str, int],
         serve: Callable[[Connection], None],
     ) -> None:
-        super().__init__(name=f"egress {hub.site.name} {client[1]}", daemon=True)
         self.hub, self.ledger, self.site = hub, hub.ledger, hub.site
         self.sock, self.client = sock, client
+        self.ident: int | None = None
         self.idle_since: float | None = None
+        self.awaits, self.is_ending = False, False
+        self.idle_seconds, self.deadline = hub.unused_seconds, 0.0
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.is_relayed = False
@@ -96,7 +122,7 @@ class Connection(threading.Thread):
         self.tls: TlsInfo | None = None
         self.claim: Claim | None = None
         self.activity = Activity(cut=self.cut)
-        self._serve = serve
+        self._go_on: Callable[[], None] = lambda: serve(self)
         self._others: set[socket.socket] = set()
         self._place: Place | None = None
         self.begin()
@@ -110,7 +136,7 @@ class Connection(threading.Thread):
         with self.ledger.changed:  # or the window could close in between
             self._place = self.site.place()
             self.ledger.begin(self._place.window, self.activity)
-        self.idle_since = None
+        self.idle_since, self.awaits = None, False
 
     def end(self) -> None:
         """It has ended: the connection is idle."""
@@ -124,14 +150,38 @@ class Connection(threading.Thread):
             self.ledger.end(self._place.window, self.activity)
             self._place = None
 
-    def await_begin(self) -> bytes:
+    def await_begin(self, go_on: Callable[[], None]) -> bytes:
         """Wait, idle, for the first byte of something new; b"" at the end of the connection.
 
         It is left unread until it belongs to a window, so that whoever closes one sees it (`Gateway.unread`).
+
+        Args:
+            go_on: What to do with that byte where it comes so late that it is another thread's.
+
+        Raises:
+            Parked: It does not come soon.
         """
+        self.awaits = True
+        seconds = 0 if self.hub.is_crowded else min(PARK_SECONDS, self.idle_seconds)
+        poller = select.poll()  # SO_RCVTIMEO would bound the reads that follow, too
+        poller.register(self.sock, select.POLLIN)
+        if not poller.poll(seconds * 1000):
+            raise Parked(go_on, self.idle_seconds - seconds)
         if first := self.peek(1):
             self.begin()
         return first
+
+    def has_arrived(self) -> bool | None:
+        """Whether something can be read; None at its end. For one that waits: what has been read leaves nothing behind.
+
+        TLS reads record by record, and a read takes a whole one; a request that h11 has begun to read is not idle.
+        """
+        try:
+            return bool(self.peek(1, PEEK_NOW)) or None
+        except BlockingIOError:
+            return False
+        except OSError:  # it has been reset
+            return None
 
     def reset(self) -> None:
         """Let `close` send RST: the client sees "connection reset" at once (SO_LINGER, socket(7))."""
@@ -255,18 +305,41 @@ class Connection(threading.Thread):
             self.ended = True
             self.ledger.changed.notify_all()  # whoever waits for it, or for the last one
 
+    def start(self) -> None:
+        """Let a thread of its own serve it, from where it stands.
+
+        Raises:
+            RuntimeError: None can be started.
+        """
+        name = f"egress {self.site.name} {self.client[1]}"
+        threading.Thread(target=self.run, name=name, daemon=True).start()
+
     def run(self) -> None:
-        """Serve it to its end."""
-        self.activity.thread = self.ident
+        """Serve it to its end, or until it waits."""
+        self.activity.thread = self.ident = threading.get_ident()
+        is_parked = False
         try:
-            self._serve(self)
+            is_parked = self._serve()
+        finally:
+            if not is_parked:
+                self.close()
+
+    def _serve(self) -> bool:
+        """Whether it has been parked: it is another thread's then, already."""
+        try:
+            self._go_on()
+        except Parked as parked:
+            self._go_on = parked.go_on
+            self.activity.thread = self.ident = None
+            if self.hub.park(self, parked.seconds):
+                return True
+            self.say_goodbye()
         except (OSError, h11.ProtocolError) as error:  # ssl.SSLError is an OSError
             if not self.accounted:
                 self.record_tcp(b"", f"broke off: {error}")
         except Exception as error:  # a defect of ours must fail the test, not end with its thread
             self.hub.complain(f"the gateway failed: {trace(error)}")
-        finally:
-            self.close()
+        return False
 
     @property
     def place(self) -> Place:
@@ -355,6 +428,32 @@ class Connection(threading.Thread):
         self.reset()
 
     # Its end.
+
+    def tell_end(self) -> None:
+        """Send the end of an idle connection; what the client has sent meanwhile can still be read."""
+        self.is_ending = True
+        self.say_goodbye()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
+        self.sock.settimeout(0)
+
+    def read_late(self) -> bool:
+        """Read what comes after `tell_end`; False at its end.
+
+        A request that crossed it gets no answer, and its client asks again or fails: an attempt never vanishes.
+        """
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        if data:
+            self.begin()
+            note = f"sent something in the moment in which it was closed: it had been idle for {self.idle_seconds:g} s"
+            self.record_tcp(b"", note)
+            self.end()
+        return bool(data)
 
     def say_goodbye(self) -> None:
         """Tell a TLS client that this is the end (close_notify, RFC 8446 section 6.1), not a cut."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 from pytest_egress.address import normalise_host
@@ -34,11 +35,13 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
 HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and again for the handshake
+STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
 PEEK_ALL: Final = int(
     socket.MSG_PEEK | socket.MSG_WAITALL
 )  # sleeps in the kernel until it is all there
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
 REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
+EMPTY_LINES: Final = b"\r\n"  # any of these
 QUERY_BEGINS: Final = b"\x00\x01"  # the high byte of its length in TCP; no query has 512 bytes
 TLS_BEGINS: Final = b"\x16"  # a handshake record (RFC 8446 section 5.1)
 
@@ -109,19 +112,28 @@ class Dispatcher:
         return True
 
     def listen(self) -> None:
-        """Serve what the client's first bytes tell."""
-        connection, first = self.connection, self.first_byte()
+        """Wait for the client to speak, and serve what its first bytes tell."""
+        if first := self.first_byte():
+            self.take_up(first)
+
+    def take_up(self, first: bytes) -> None:
+        """Serve what the client's first bytes tell.
+
+        Args:
+            first: The first of them, left unread.
+        """
+        connection = self.connection
         if first == TLS_BEGINS:
             self.serve_tls()
-        elif first and connection.port == NAMES_PORT and first in QUERY_BEGINS:
+        elif connection.port == NAMES_PORT and first in QUERY_BEGINS:
             self.serve_names()
-        elif first and not self.is_for_tls() and self.looks_like_http():
+        elif not self.is_for_tls() and self.looks_like_http():
             receive_timeout(connection.sock, 0)
             HttpServer(connection).serve()
-        elif first:
-            self.turn_down(first)
+        else:
+            self.turn_down()
 
-    def turn_down(self, first: bytes) -> None:
+    def turn_down(self) -> None:
         """Serve what is neither TLS nor HTTP: nobody does, as a rule."""
         receive_timeout(self.connection.sock, 0)
         route = self.opening()
@@ -147,32 +159,41 @@ class Dispatcher:
                 return b""
             note = f"connected and sent nothing within {FIRST_BYTE_SECONDS:g} s"
             connection.record_tcp(b"", note)
-            return self.await_late_byte()
+            return self.await_late_byte(lambda: self.take_up(connection.peek(1)))
         if not first:
             connection.record_tcp(b"", "connected and closed without sending a byte")
         return first
 
-    def await_late_byte(self) -> bytes:
-        """Give a silent client time where a route may answer it: it has connected ahead of its need."""
+    def await_late_byte(self, go_on: Callable[[], None]) -> bytes:
+        """Give a silent client time where a route may answer it: it has connected ahead of its need.
+
+        Args:
+            go_on: See `Connection.await_begin`.
+        """
         connection = self.connection
         if connection.silent_outcome() == "unrouted":
             connection.reset()
             return b""
         connection.end()
-        return connection.await_begin()
+        return connection.await_begin(go_on)
 
     def looks_like_http(self) -> bool:
-        """Whether it begins as a request does (RFC 9112 section 3); waits for as much as that takes."""
-        receive_timeout(self.connection.sock, FIRST_BYTE_SECONDS)
-        data = self.connection.peek(FIRST_BYTES_KEPT)
-        while METHOD.fullmatch(data) or may_be_request_line(data):
-            if REQUEST_LINE.match(data):
+        """Whether it begins as a request does (RFC 9112 section 3); waits for as much as that takes.
+
+        Where a real server may be meant that speaks another protocol, a client that stalls waits for its answer.
+        """
+        connection, route = self.connection, self.opening()
+        passes_on = passes(connection.place, route, connection.hosts, connection.port)
+        receive_timeout(connection.sock, FIRST_BYTE_SECONDS if passes_on else STALLED_SECONDS)
+        data = connection.peek(FIRST_BYTES_KEPT)
+        while may_become_request(data):
+            if REQUEST_LINE.match(data.lstrip(EMPTY_LINES)):
                 return True
             wanted = len(data) + 1
-            data = self.connection.peek(wanted, PEEK_ALL)
+            data = connection.peek(wanted, PEEK_ALL)
             if len(data) < wanted:
                 return False
-        return bool(REQUEST_LINE.match(data))
+        return bool(REQUEST_LINE.match(data.lstrip(EMPTY_LINES)))
 
     def serve_names(self) -> None:
         """DNS over TCP (RFC 7766)."""
@@ -261,7 +282,7 @@ class Dispatcher:
             connection.record_tls("silent", note)
             connection.shook_hands()  # one that distrusts us would have left
             connection.sock.settimeout(None)
-            return bool(self.await_late_byte())
+            return bool(self.await_late_byte(lambda: HttpServer(connection).serve()))
         except OSError:
             pass  # the read that follows says what it meant
         connection.sock.settimeout(None)
@@ -304,6 +325,12 @@ class Dispatcher:
         return True
 
 
-def may_be_request_line(data: bytes) -> bool:
-    """Whether what follows a method may still become a target."""
-    return data.count(b" ") == 1 and b"\n" not in data and len(data) < FIRST_BYTES_KEPT
+def may_become_request(data: bytes) -> bool:
+    """Whether more of the same may be a request line: empty lines (RFC 9112 section 2.2), a method, a target begun."""
+    if len(data) >= FIRST_BYTES_KEPT:
+        return False
+    line = data.lstrip(EMPTY_LINES)
+    method, space, target = line.partition(b" ")
+    if not space:
+        return not line or METHOD.fullmatch(line) is not None
+    return METHOD.fullmatch(method) is not None and not {*b" \n"} & {*target}

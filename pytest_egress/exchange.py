@@ -13,6 +13,8 @@ from http import HTTPStatus
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
+from pytest_egress.redaction import masked_bytes, masked_query
+
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 
@@ -27,15 +29,20 @@ UNSET: Final = Unset()
 
 SCHEME_PORTS: Final = {"http": 80, "https": 443}  # RFC 9110 sections 4.2.1 and 4.2.2
 SHOWN_VALUE: Final = 60  # characters of a value in a message: two fit on a line of a terminal
+SHOWN_TARGET: Final = 100  # characters of a URL's path and query: the line stays one of a log
 
 
 def shown(value: object) -> str:
     """The value's repr, cut in the middle where it is long."""
-    text = repr(value)
-    if len(text) <= SHOWN_VALUE:
+    return cut(repr(value), SHOWN_VALUE)
+
+
+def cut(text: str, size: int, gap: str = "...") -> str:
+    """A text without its middle where it has more than so many characters."""
+    if len(text) <= size:
         return text
-    half = (SHOWN_VALUE - 3) // 2
-    return f"{text[:half]}...{text[-half:]}"
+    half = (size - len(gap)) // 2
+    return f"{text[:half]}{gap}{text[-half:]}"
 
 
 def host_port(host: str, port: int | None) -> str:
@@ -166,11 +173,21 @@ class Request:
     @property
     def url(self) -> str:
         """The whole URL: scheme, host, port unless it is the scheme's own, path and query."""
-        query = f"?{self.query_string}" if self.query_string else ""
-        path = (
-            self.path if self.path.startswith("/") else ""
-        )  # that of `OPTIONS *` and CONNECT is none
-        return f"{self.scheme}://{self.authority}{path}{query}"
+        return f"{self._origin}{self._path}{f'?{self.query_string}' if self.query_string else ''}"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL for a report: secrets of its query are not spelled out, and a long one is cut in the middle."""
+        query = f"?{masked_query(self.query_string)}" if self.query_string else ""
+        return f"{self._origin}{cut(self._path + query, SHOWN_TARGET)}"
+
+    @property
+    def _origin(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def _path(self) -> str:
+        return self.path if self.path.startswith("/") else ""  # `OPTIONS *` and CONNECT have none
 
     @property
     def query(self) -> dict[str, str]:
@@ -204,13 +221,13 @@ class Request:
         try:
             return json_module.loads(self.content)
         except ValueError as error:
-            beginning = self.content[:80]
+            beginning = masked_bytes(self.content)[:80]
             raise ValueError(
-                f"{self.method} {self.url} has no JSON body: {error}: {beginning!r}"
+                f"{self.method} {self.shown_url} has no JSON body: {error}: {beginning!r}"
             ) from None
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.url}>"
+        return f"<Request {self.method} {self.shown_url}>"
 
 
 class Response:
@@ -486,7 +503,7 @@ class Exchange(Entry):
     duration: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.request.method} {self.request.url}"
+        return f"{cut(self.request.method, SHOWN_VALUE)} {self.request.shown_url}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -541,7 +558,7 @@ class TcpConnection(Entry):
         return bytes(self.kept)
 
     def __str__(self) -> str:
-        first = f", first bytes {shown(self.first_bytes)}" if self.first_bytes else ""
+        first = f", first bytes {shown(masked_bytes(self.first_bytes))}" if self.first_bytes else ""
         return f"TCP {self.where}{first}"
 
 

@@ -1,7 +1,8 @@
 """The server in the test process: accepts what the sidecar's sockets catch, and gives every attempt an answer.
 
 One thread reads the link (connections, DNS, packets, tampering, the sidecar's death); each connection has a thread of
-its own. This module knows nothing of containers or engines.
+its own while something goes on in it. One that waits for its client is parked: it stands in the reader's poller, and
+the reader alone ends it or gives it a thread again. This module knows nothing of containers or engines.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest_egress.sockets as sockets
@@ -20,12 +22,21 @@ from pytest_egress.agent.capture import BACKLOG, LISTENER
 from pytest_egress.agent.packets import Packet, parse_packets
 from pytest_egress.agent.pump import reset
 from pytest_egress.clock import monotonic
-from pytest_egress.connection import Connection, holds, where_stands
+from pytest_egress.connection import LINGER_SECONDS, Connection, holds, where_stands
 from pytest_egress.dispatch import serve
 from pytest_egress.dns import why_no_query
 from pytest_egress.exchange import PacketAttempt
 from pytest_egress.forks import in_children
-from pytest_egress.hub import FIRST_BYTES_KEPT, NAMES_PORT, Hub, Link, Site, trace
+from pytest_egress.hub import (
+    FIRST_BYTES_KEPT,
+    IDLE_SECONDS,
+    NAMES_PORT,
+    UNUSED_SECONDS,
+    Hub,
+    Link,
+    Site,
+    trace,
+)
 from pytest_egress.ledger import Ledger, Place
 from pytest_egress.link import tampering
 from pytest_egress.relay import shut
@@ -36,12 +47,22 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-MAX_CONNECTIONS: Final = 1000  # of a target: 100 MB of thread stacks; more wait in the backlog
-DESCRIPTORS_EACH: Final = 4  # at most, with an upstream's and the link's own
+MAX_CONNECTIONS: Final = 1000  # of a target, each with a thread: 100 MB of stacks; more wait
+DESCRIPTORS_EACH: Final = 4  # of one at most, with an upstream's and the link's own
+MAX_OPEN: Final = 10_000  # of a target, with those that wait for their client, which have no thread
+DESCRIPTORS_OPEN: Final = (
+    3  # of one that waits: its own, the link's, and one for all else in this process
+)
 ROOM_SECONDS: Final = 0.05  # for a connection to end before names and packets get their turn
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 ANY_HOST: Final = "*"  # a datagram that is redirected does not tell what it was for
 UDP_HEADER_BYTES: Final = 8
+AT_WORK: Final = (
+    "as many as {0} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
+)
+OPEN: Final = "as many as {0} were open at once (MAX_OPEN, or a third of `ulimit -n`)"
+NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"
+"""Why a connection was cut: what ran out."""
 BATCH: Final = 256  # datagrams read before connections get their turn again
 
 
@@ -53,16 +74,35 @@ class Gateway(Hub):
         site: The target, and where its attempts belong.
         authority: Issues the leaf certificates.
         ledger: Where everything is recorded.
+        idle_seconds: After how many a connection that has been answered is closed.
+        unused_seconds: The same before its first request.
     """
 
-    def __init__(self, link: Link, site: Site, authority: Authority, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        link: Link,
+        site: Site,
+        authority: Authority,
+        ledger: Ledger,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        unused_seconds: float = UNUSED_SECONDS,
+    ) -> None:
         super().__init__(link, site, authority, ledger)
+        self.idle_seconds, self.unused_seconds = idle_seconds, unused_seconds
+        descriptors = sockets.free_descriptors()
+        self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
+        self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN)
+        self._parked: dict[int, Connection] = {}  # by descriptor
+        self._overdue_at = inf  # the first of them, by `Ledger.clock`
         self._left_waiting = False  # by the last try, for want of a descriptor
-        self._cap = min(MAX_CONNECTIONS, sockets.free_descriptors() // DESCRIPTORS_EACH)
+        self._no_room = False  # for what was ready in this turn
         self._next_packet = 0
         self._flushes: list[threading.Event] = []
         self._reads = False
-        self._poller = select.poll()
+        self._poller = (
+            select.epoll()
+        )  # its cost is that of what is ready, not of all that are parked
         self._waker, self._wake = sockets.pair()
         self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
         in_children(self, Gateway.abandon)
@@ -91,11 +131,15 @@ class Gateway(Hub):
         done.wait(max(deadline - monotonic(), 0))
 
     def turn_away(self) -> None:
-        """Reset and count the connections that wait at the cap, where nobody takes them up."""
+        """Cut and count the connections that wait at the cap, where nobody takes them up or goes on with them."""
         with self.lock:
-            if len(self.connections) < self._cap and not self._left_waiting:
+            if self._has_room() and not self._left_waiting:
                 return
-        waited = 0
+            parked = self._parked.values() if self._at_work >= self._cap else ()
+            waiting = [c for c in parked if c.has_arrived() and not c.is_cut]
+            for connection in waiting:
+                connection.cut()
+        waited = len(waiting)
         for listener in self.link.tcp:
             try:
                 for _ in range(BACKLOG):
@@ -183,11 +227,14 @@ class Gateway(Hub):
                 self.room.wait(left)
             stuck = [connection.ident for connection in self.connections]
         self._wake.close()
+        if not self._reader.is_alive():
+            self._poller.close()
         self.link.close()
         return [text for ident in stuck if (text := where_stands(ident))]
 
     def abandon(self) -> None:
         """Close the copies of a forked child, which has no thread of ours."""
+        self._poller.close()
         connections = [sock for c in list(self.connections) for sock in c.sockets()]
         for sock in (self._waker, self._wake, *connections):
             if sock.fileno() >= 0:
@@ -204,22 +251,37 @@ class Gateway(Hub):
         finally:
             with self.lock:
                 self._reads = False
+            for connection in list(self._parked.values()):
+                self._end(connection)
             self._flushed()
 
     def _read(self) -> None:
         work = self._sources()
         for descriptor in work:
-            self._poller.register(descriptor, select.POLLIN)
-        self._poller.register(self.link.channel, select.POLLRDHUP)
+            self._poller.register(descriptor, select.EPOLLIN)
+        self._poller.register(self.link.channel, select.EPOLLRDHUP)
         while not self.stopping:
-            ready = dict(self._poller.poll(0 if self._flushes else None))
+            seconds = self._seconds()
+            ready = dict(self._poller.poll(seconds))
             if self.link.channel.fileno() in ready:
                 self._lost()
                 return
-            for descriptor in ready.keys() & work.keys():
-                work[descriptor]()
-            if not ready:
+            for descriptor in ready:
+                if descriptor in work:
+                    work[descriptor]()
+                else:
+                    self._hear(descriptor)
+            if self._no_room:
+                self._make_room()
+            self._end_overdue()
+            if not ready and seconds == 0:
                 self._flushed()
+
+    def _seconds(self) -> float | None:
+        """How long to wait for something that can be read; None is for ever."""
+        if self._flushes:
+            return 0
+        return None if self._overdue_at == inf else max(self._overdue_at - self.ledger.clock(), 0)
 
     def _sources(self) -> dict[int, Callable[[], None]]:
         """What to do when a descriptor can be read."""
@@ -259,13 +321,13 @@ class Gateway(Hub):
 
     def _accept(self, listener: socket.socket) -> None:
         if not self._has_room():
-            return  # the backlog waits
+            self._no_room = True  # the backlog waits
+            return
         try:
             sock, client = listener.accept()
         except OSError as error:  # as a rule the client has gone
             if error.errno in NO_ROOM:
-                self._left_waiting = True
-                self._make_room()
+                self._left_waiting = self._no_room = True
             elif error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
                 self._poller.unregister(listener)
                 self.complain(f"something closed {LISTENER}")
@@ -280,28 +342,136 @@ class Gateway(Hub):
             taken = not self.stopping
             if taken:
                 self.connections.add(connection)
-        try:
-            if taken:
-                connection.start()
-        except RuntimeError as error:  # no thread can be started
-            self.complain(f"a connection of {client[0]}:{client[1]} was not looked at: {error}")
-            taken = False
-        if not taken:
+        if taken:
+            self._set_to_work(connection)
+        else:
             connection.close()
 
+    def _set_to_work(self, connection: Connection) -> None:
+        try:
+            connection.start()
+        except RuntimeError as error:  # no thread can be started
+            address, port = connection.client
+            self.complain(f"a connection of {address}:{port} was not looked at: {error}")
+            connection.close()
+
+    # Room for more; who asks for less than an answer that may be old in a moment holds the lock.
+
+    @property
+    def _at_work(self) -> int:
+        """How many connections have a thread, or are to get one."""
+        return len(self.connections) - len(self._parked)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether threads become scarce: an idle connection then gives its own up at once."""
+        return self._at_work > self._cap // 2
+
     def _has_room(self) -> bool:
-        with self.lock:
-            if len(self.connections) >= self._cap:
-                self._make_room()
-            return len(self.connections) < self._cap and not self.stopping
+        """Whether another connection can be accepted."""
+        return self._at_work < self._cap and len(self.connections) < self._most_open
 
     def _make_room(self) -> None:
-        """Evict the longest idle connection, or silent ones starve the next; wait for one to end."""
+        """Cut the longest idle connection, or silent ones starve the next; where there is none, wait for one to end."""
+        self._no_room = False
+        longest, why = self._cut_longest_idle()
+        if longest is not None:
+            self.ledger.evict(self.site.place().window, why)
+            if longest in self._parked.values():
+                self._end(longest)
+                return
         with self.lock:
-            idle = [c for c in self.connections if c.idle_since is not None]
-            if idle:
-                min(idle, key=lambda c: c.idle_since or 0).cut()
             self.room.wait(ROOM_SECONDS)
+
+    def _cut_longest_idle(self) -> tuple[Connection | None, str]:
+        """Cut a connection, where that makes room; it, and what there was too little of.
+
+        What waits for its client gives its thread up by itself: it is not cut for the sake of a thread.
+        """
+        with self.lock:
+            threads = False
+            if self._left_waiting:
+                why = NO_DESCRIPTOR
+            elif len(self.connections) >= self._most_open:
+                why = OPEN.format(self._most_open)
+            else:
+                why, threads = AT_WORK.format(self._cap), True
+            idle = [
+                c
+                for c in self.connections
+                if c.idle_since is not None and not c.is_cut and not (threads and c.awaits)
+            ]
+            longest = min(idle, key=lambda c: c.idle_since or 0, default=None)
+            if longest is not None and longest.awaits and longest.has_arrived():
+                return None, why
+            if longest is not None:
+                longest.cut()
+            return longest, why
+
+    # Connections that wait for their client, without a thread.
+
+    def park(self, connection: Connection, seconds: float) -> bool:
+        """Keep an idle connection without a thread until it can be read; False where that cannot be.
+
+        Args:
+            connection: Its thread leaves it alone from here on.
+            seconds: After which it is closed.
+        """
+        connection.deadline = self.ledger.clock() + seconds
+        with self.lock:
+            if self.stopping or not self._reads:
+                return False
+            descriptor = connection.sock.fileno()
+            self._parked[descriptor] = connection
+            self._poller.register(descriptor, select.EPOLLIN)
+            if connection.deadline < self._overdue_at:
+                self._overdue_at = connection.deadline
+                self._waker.send(b"p")
+            self.room.notify_all()
+        return True
+
+    def _unpark(self, connection: Connection) -> None:
+        with self.lock:
+            descriptor = connection.sock.fileno()
+            del self._parked[descriptor]
+            self._poller.unregister(descriptor)
+
+    def _hear(self, descriptor: int) -> None:
+        """Go on with what is parked and can be read."""
+        connection = self._parked.get(descriptor)
+        if connection is None:
+            return
+        arrived = None if connection.is_cut else connection.has_arrived()
+        if arrived is None or (connection.is_ending and not connection.read_late()):
+            self._end(connection)
+        elif not arrived or connection.is_ending:
+            return
+        elif self._at_work >= self._cap:
+            self._no_room = True  # it waits, unread
+        else:
+            connection.begin()  # while it is still seen as unread
+            self._unpark(connection)
+            self._set_to_work(connection)
+
+    def _end(self, connection: Connection) -> None:
+        """Close a parked connection."""
+        self._unpark(connection)
+        connection.say_goodbye()
+        connection.close()
+
+    def _end_overdue(self) -> None:
+        """Tell clients that their connections end, where nothing has arrived; close those who were told a while ago."""
+        if self._overdue_at == inf or (now := self.ledger.clock()) < self._overdue_at:
+            return
+        for connection in [c for c in list(self._parked.values()) if c.deadline <= now]:
+            if connection.is_ending:
+                self._end(connection)
+            elif connection.has_arrived() is False:
+                connection.tell_end()
+                connection.deadline = now + LINGER_SECONDS
+        with self.lock:
+            later = (c.deadline for c in self._parked.values() if c.deadline > now)
+            self._overdue_at = min(later, default=inf)
 
     def _answer_names(self, sock: socket.socket) -> None:
         for _ in range(BATCH):

@@ -26,6 +26,10 @@ ABSOLUTE_FORM: Final = re.compile(
 AUTHORITY: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
 )  # RFC 9110 section 7.2; which names are hosts is `normalise_host`'s
+CLOSED: Final = (b"Connection", b"close")
+KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
+"""Tells how long a connection is kept: less than it is (`hub.IDLE_SECONDS`), so that clients which read this (Node.js,
+undici, HttpURLConnection, Apache's HttpClient) are the first to close, and never send as we close."""
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
@@ -37,7 +41,7 @@ class Head:
         headers: Host is that of an absolute request-target, whatever was sent as Host (RFC 9112 section 3.2.2).
         scheme: Of an absolute request-target, in lower case; None for the other forms.
         authority: From an absolute request-target, else from Host; None where Host is empty or absent.
-        expected: Content-Length, or None where the body is chunked or absent.
+        expected: Content-Length, or None where the body is chunked (whatever it says then) or absent.
     """
 
     method: str
@@ -69,6 +73,7 @@ class Http1:
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._body = BytesIO()
+        self._is_ambiguous = False
 
     @property
     def has_begun(self) -> bool:
@@ -102,7 +107,11 @@ class Http1:
     def read_head(self) -> Head | None:
         """The head of the next request, or None: more data is needed, or the client has closed."""
         event = self._h11.next_event()
-        return head_of(event) if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        names = {name for name, _ in event.headers}
+        self._is_ambiguous = {b"transfer-encoding", b"content-length"} <= names
+        return head_of(event)
 
     def interim(self) -> bytes:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
@@ -146,9 +155,18 @@ class Http1:
             date: The Date field (RFC 9110 section 6.6.1).
         """
         stream, bodiless = response.stream, method == "HEAD" or response.status_code in NO_BODY
+        headers = response_fields(response, date, framed=stream is None)
+        if (
+            self._is_ambiguous
+        ):  # where its body ends is read otherwise elsewhere (RFC 9112 section 6.1)
+            headers = [pair for pair in headers if pair[0].lower() != b"connection"] + [CLOSED]
+        elif self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {
+            *response.headers
+        }:
+            headers += KEPT_ALIVE
         event = h11.Response(
             status_code=response.status_code,
-            headers=response_fields(response, date, framed=stream is None),
+            headers=headers,
             reason=raw_value(response.reason),
         )
         head = self._h11.send(event) or b""
@@ -188,12 +206,11 @@ class Http1:
             return True
         return False
 
-    def refusal(self, status_code: int, text: str, date: str) -> bytes:
+    def refusal(self, response: Response, date: str) -> bytes:
         """The bytes of an answer that closes the connection, or b"" where none can be sent any more."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return b""
-        headers = [("Connection", "close")]
-        return b"".join(self.send(Response(status_code, text=text, headers=headers), "GET", date))
+        return b"".join(self.send(response, "GET", date))
 
 
 def head_of(event: h11.Request) -> Head:
@@ -207,7 +224,7 @@ def head_of(event: h11.Request) -> Head:
         target = target if target.startswith("/") else f"/{target}"
         raw, authority = with_host(raw, named), named
     path, _, query_string = target.partition("?")
-    length = known.get(b"content-length")
+    length = known.get(b"content-length") if b"transfer-encoding" not in known else None
     return Head(
         method=event.method.decode("ascii"),
         path=path,

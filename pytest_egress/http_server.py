@@ -6,7 +6,6 @@ Handlers run here, on the connection's thread.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import inspect
 import socket
@@ -34,6 +33,7 @@ from pytest_egress.exchange import (
     TcpConnection,
     host_port,
     response_from,
+    shown,
 )
 from pytest_egress.handshake import broken_handshake, silent_after_handshake
 from pytest_egress.http1 import (
@@ -46,6 +46,7 @@ from pytest_egress.http1 import (
 )
 from pytest_egress.hub import passes
 from pytest_egress.ledger import MAX_HELD_BYTES
+from pytest_egress.redaction import masked_authority, masked_text
 from pytest_egress.report import (
     blocked_body,
     failed_upstream_body,
@@ -79,7 +80,11 @@ class HttpServer:
         self._route: Route[Any] | None = None
 
     def serve(self) -> None:
-        """Serve one request after the other."""
+        """Serve one request after the other.
+
+        Raises:
+            Parked: The next one does not come soon.
+        """
         connection = self.connection
         connection.started = self.ledger.now()  # what came before was no request's
         try:
@@ -89,7 +94,7 @@ class HttpServer:
                 else:  # sent before its turn: read in this window, it has begun in it
                     connection.started = self.ledger.now()
         except h11.RemoteProtocolError as error:
-            self.refuse(error.error_status_hint, f"{UNREADABLE}: {error}")
+            self.refuse(error.error_status_hint, f"{UNREADABLE}: {masked_text(str(error))}")
         except RequestTooLargeError as error:
             self.refuse(413, str(error))
         connection.say_goodbye()
@@ -100,7 +105,7 @@ class HttpServer:
             if self.http.closed:
                 return None
             if self.connection.idle_since is not None:
-                self.connection.await_begin()
+                self.connection.await_begin(self.serve)
             self.http.receive(self.read())
             if not self.http.has_begun and not self.http.closed:  # an empty line between requests
                 self.connection.end()
@@ -136,15 +141,20 @@ class HttpServer:
         connection.record(TcpConnection(**fields, address=connection.address, note=text))
         self.write_refusal(status_code, text)
 
-    def write_refusal(self, status_code: int, text: str) -> None:
-        """Answer, where that is still possible, and let the client read it."""
-        refusal = self.http.refusal(status_code, text, http_date(int(self.ledger.now())))
-        with contextlib.suppress(OSError):
+    def write_refusal(self, status_code: int, text: str) -> Response | None:
+        """Answer, where that is still possible, and let the client read it; what was sent."""
+        response = Response(status_code, text=text, headers={"Connection": "close"})
+        refusal = self.http.refusal(response, http_date(int(self.ledger.now())))
+        try:
             self.connection.sock.sendall(refusal)
-            self.connection.linger()
+        except OSError:
+            return None
+        self.connection.linger()
+        return response if refusal else None
 
     def answer(self, head: Head) -> bool:
         """Read the body, find the route, send its answer; False when the connection is over."""
+        self.connection.idle_seconds = self.hub.idle_seconds
         if head.is_http2_preface:
             self.refuse(505, "the client speaks HTTP/2 without having been offered it")
             return False
@@ -197,8 +207,9 @@ class HttpServer:
         place = self.connection.place
         request = self.request(head, self.http.body_so_far, Headers())
         judged = self.hub.judge(place, request.host, request.port, at_claimed)
-        self.connection.record(self.entry(request, judged, text))
-        self.write_refusal(status_code, text)
+        entry = self.entry(request, judged, text)
+        self.connection.record(entry)
+        entry.response = self.write_refusal(status_code, text)
         return False
 
     def request(self, head: Head, body: bytes, trailers: Headers) -> Request:
@@ -491,9 +502,10 @@ def named_by(authority: str) -> tuple[str, int | None] | None:
 
 def said(head: Head) -> str:
     """What a request says that it is for, and where."""
+    named = masked_authority(head.authority or "")
     if head.scheme is None:
-        return f"Host is {head.authority!r}"
-    return f"request-target begins with '{head.scheme}://{head.authority}'"
+        return f"Host is {shown(named)}"
+    return f"request-target begins with {shown(f'{head.scheme}://{named}')}"
 
 
 def meant(request: Request, head: Head) -> str:

@@ -30,6 +30,17 @@ READ_BYTES: Final = 64 * 1024
 FIRST_BYTES_KEPT: Final = 64
 UNDECLARED: Final = 'no route names it, so by dns="strict" it does not exist'
 NAMES_PORT: Final = 53  # of DNS, over UDP and TCP (RFC 1035, section 4.2)
+IDLE_SECONDS: Final = 17.0
+"""After which a connection that has been answered is closed.
+
+Servers take from 5 s (Apache, Node.js, uvicorn) to 75 s (nginx). Clients give an idle connection up after 4 s (undici,
+agentkeepalive), 5 s (Node.js, httpx, HttpURLConnection), 15 s (aiohttp), 30 s (Java's HttpClient), 60 s (.NET), 90 s
+(Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). None has its
+timer here, nor has a program that asks every so many seconds: few send something just as we close.
+"""
+UNUSED_SECONDS: Final = (
+    330.0  # for a pool that connects ahead of its need: longer than the clients above keep one
+)
 WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
 
 
@@ -118,7 +129,12 @@ class Hub:
         room: Notified when a connection has ended.
         connections: Those that are open.
         stopping: Whether everything is to end.
+        idle_seconds: See `IDLE_SECONDS`.
+        unused_seconds: How long a connection may be open before its first request.
     """
+
+    idle_seconds: float = IDLE_SECONDS
+    unused_seconds: float = UNUSED_SECONDS
 
     def __init__(self, link: Link, site: Site, authority: Authority, ledger: Ledger) -> None:
         self.link, self.site, self.authority, self.ledger = link, site, authority, ledger
@@ -238,6 +254,19 @@ class Hub:
     def unclaimed(self, place: Place) -> Outcome:
         """The outcome of an attempt that no route claims."""
         return "unrouted" if place.window.policy == "fail" else "blocked"
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether threads become scarce: an idle connection then gives its own up at once."""
+        return False
+
+    def park(self, connection: Any, seconds: float) -> bool:
+        """Keep an idle connection without a thread until it has something to read; False where that cannot be.
+
+        Args:
+            seconds: After which it is closed.
+        """
+        return False
 
     def record(self, place: Place, entry: Entry) -> None:
         """Put an entry into its window; what our own stop brings about is none."""

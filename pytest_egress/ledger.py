@@ -62,6 +62,7 @@ class Window:
         complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died. Each once.
         repeated: How many more complaints there were.
         unrecorded: How many attempts have no entry.
+        evicted: How many idle connections we cut, by what there was too little of.
         held: Bytes that were sent and are kept.
         calls: How many calls of routes there were.
         stuck: Handlers that still ran when the window was closed, and where they stood.
@@ -76,6 +77,7 @@ class Window:
     complaints: list[str] = field(default_factory=list)
     repeated: int = 0
     unrecorded: int = 0
+    evicted: dict[str, int] = field(default_factory=dict)
     held: int = 0
     calls: int = 0
     stuck: list[str] = field(default_factory=list)
@@ -146,6 +148,15 @@ class Ledger:
         """Count attempts of which nothing else is known: their test fails."""
         with self.changed:
             window.unrecorded += attempts
+
+    def evict(self, window: Window, why: str) -> None:
+        """Count a connection that we cut for want of room: its test fails.
+
+        Args:
+            why: What there was too little of.
+        """
+        with self.changed:
+            window.evicted[why] = window.evicted.get(why, 0) + 1
 
     def hold(self, window: Window, size: int) -> bool:
         """Count bytes that are to be kept; False where they must not be."""

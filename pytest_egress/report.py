@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from pytest_egress.address import parse_address
 from pytest_egress.errors import AddressError
 from pytest_egress.exchange import (
     SCHEME_PORTS,
+    SHOWN_TARGET,
     UNREADABLE,
     DnsQuery,
     Entry,
     Exchange,
     TcpConnection,
     TlsFailure,
+    cut,
     host_port,
 )
 from pytest_egress.routing import NearMiss, Route
@@ -38,7 +41,7 @@ def remedy(entry: Entry) -> str:
             request.host,
             None if request.port == SCHEME_PORTS[request.scheme] else request.port,
         )
-        path = "" if request.method == "CONNECT" else f", path={quoted(request.path)}"
+        path = "" if request.method == "CONNECT" else f", path={quoted(glob_of(request.path))}"
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, DnsQuery):
         return f'egress.intercept_https("{entry.host}")'
@@ -65,6 +68,11 @@ def naming(kind: str, address: str, scheme: str, host: str, port: int) -> str:
         verb = "intercept_tcp" if kind == "passthrough" else kind
         return f'egress.{verb}("{address}", forward("{scheme}://{where}"))'
     return f'egress.{kind}("{where}"{"" if kind == "passthrough" else ", forward()"})'
+
+
+def glob_of(path: str) -> str:
+    """A path as it is declared: of a long one the beginning and the end, with `*` for what is between."""
+    return cut(path, SHOWN_TARGET, "*")
 
 
 def quoted(text: str) -> str:
@@ -187,15 +195,32 @@ def handshakes_text(entries: Sequence[Entry]) -> str:
     return "\n".join(lines + more_lines(failures))
 
 
-def complaints_text(complaints: Sequence[str], repeated: int, unrecorded: int) -> str:
+def complaints_text(
+    complaints: Sequence[str],
+    repeated: int,
+    unrecorded: int,
+    evicted: Mapping[str, int] = MappingProxyType({}),
+) -> str:
     """The verdict on what must never happen."""
-    lines = [*complaints]
+    lines = [*complaints, *evicted_lines(evicted)]
     if repeated:
         lines.append(f"and {repeated} more of this kind")
     if unrecorded:
         number = f"at least {unrecorded} attempt{'s' * (unrecorded > 1)}"
         lines.append(f"{number} could not be recorded: there were too many, or too many at once")
     return "\n".join(lines)
+
+
+def evicted_lines(evicted: Mapping[str, int]) -> Iterator[str]:
+    """What was cut for want of room, and what to do about it.
+
+    Args:
+        evicted: How many, by what there was too little of.
+    """
+    for why, count in evicted.items():
+        number = "an idle connection was" if count == 1 else f"{count} idle connections were"
+        yield f"{number} cut to make room for others, the longest idle first: {why}"
+        yield "  have the target close what it does not use, or give this process more descriptors"
 
 
 def never_called_text(

@@ -18,7 +18,7 @@ from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window
 from pytest_egress.once import once_property
-from pytest_egress.report import fold, outcome_text, route_line
+from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
 from pytest_egress.routing import RouteTable
 
 if TYPE_CHECKING:
@@ -202,7 +202,8 @@ class Session(Host):
             if not isinstance(e, DnsQuery) or e.outcome != "recorded"
         ]
         complaints = [text for window in self._between for text in window.complaints]
-        return complaints + [
+        evicted = [text for window in self._between for text in evicted_lines(window.evicted)]
+        return [*complaints, *evicted] + [
             f"{e.container}: {outcome_text(e)}" + (f"  ({n} times)" if n > 1 else "")
             for e, n in fold(entries)
         ]

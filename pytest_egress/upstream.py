@@ -140,7 +140,7 @@ def ask(
     except (OSError, h11.ProtocolError, ValueError) as error:
         body.close()
         raise UpstreamError(
-            f"{request.method} {request.url}: the upstream failed: {error}"
+            f"{request.method} {request.shown_url}: the upstream failed: {error}"
         ) from error
     body.response = Response.received(
         head.status_code, answered_fields(head), reason=head.reason.decode("latin-1"), stream=body
@@ -241,7 +241,7 @@ class Body:
                 self._keep(piece)
                 yield piece
         except (OSError, h11.ProtocolError) as error:
-            what = f"{self._request.method} {self._request.url}"
+            what = f"{self._request.method} {self._request.shown_url}"
             raise UpstreamError(f"{what}: the upstream broke off: {error}") from error
         finally:
             self.close()

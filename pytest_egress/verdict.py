@@ -45,10 +45,9 @@ def judge(
         assert_all_called: Whether they must have been called.
         any_container: Whether a container ran: without one, the text says that egress does not see the test process.
     """
-    if window.complaints or window.unrecorded:
-        return TamperingError(
-            complaints_text(window.complaints, window.repeated, window.unrecorded)
-        )
+    if window.complaints or window.unrecorded or window.evicted:
+        told = (window.complaints, window.repeated, window.unrecorded, window.evicted)
+        return TamperingError(complaints_text(*told))
     if (broken := first_handler_error(window)) is not None:
         error = HandlerError(handler_error_text(broken))
         error.__cause__ = broken.error

@@ -747,6 +747,14 @@ def holds_connections(nonce: bytes) -> None:
     signal.pause()
 
 
+@attempt
+def waits_on_connections(nonce: bytes) -> None:
+    """A thousand, without a word."""
+    socks = [socket.create_connection((TO4, 80)) for _ in range(1000)]
+    print("held", len(socks), flush=True)
+    signal.pause()
+
+
 def attempted(send: Callable[[bytes], int], data: bytes) -> int:
     with contextlib.suppress(OSError):
         return send(data)

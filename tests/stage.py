@@ -53,14 +53,14 @@ class Stage:
     hints: tuple[str, ...] = ()
     hosts: Mapping[str, NameAnswer] = MappingProxyType({})
 
-    def __init__(self, ca: trustme.CA, link: LoopbackLink | None = None) -> None:
+    def __init__(self, ca: trustme.CA, link: LoopbackLink | None = None, **options: Any) -> None:
         destinations = [(a, p) for a in (ADDRESS, FIRST, SECOND) for p in PORTS]
         self.link = link or LoopbackLink([*destinations, None])
         self.ledger, self.window, self.table = Ledger(), Window(), RouteTable()
         self.ledger.window = self.window
         self.was_lost = threading.Event()
         self.trusting = client_context(ca)
-        self.gateway = Gateway(self.link, self, Authority(ca), self.ledger)
+        self.gateway = Gateway(self.link, self, Authority(ca), self.ledger, **options)
         self.open = contextlib.ExitStack()
         self.open.callback(self.gateway.stop)
 

@@ -1384,7 +1384,7 @@ def test_a_handler_that_runs_is_known_by_its_route_and_request(stage: Stage) -> 
 def test_at_the_cap_the_longest_idle_connection_gives_way(
     ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, short_silence: None
 ) -> None:
-    monkeypatch.setattr(gateway_module, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(gateway_module, "MAX_OPEN", 3)
     stage = Stage(ca)
     with stage.open:
         stage.gateway.start()

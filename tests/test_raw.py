@@ -618,8 +618,7 @@ def test_the_threads_of_a_forward_end_with_the_gateway(stage: Stage, echo: Echo)
     assert read_line(client) == b"x\n"
     (connection,) = stage.gateway.connections
     assert stage.gateway.stop() == []
-    connection.join(SECONDS)
-    assert not connection.is_alive()
+    assert connection.ended
 
 
 # Passing through.

@@ -104,12 +104,12 @@ def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Insid
         def test_a(egress, sh):
             egress.intercept_https(
                 "api.shop.test", path="/charges", method="POST", json={"sum": 5, "rows": [1, 2]},
-                headers={"x-key": "k"}, query={"v": "2"}, optional=True,
+                headers={"x-shop": "k"}, query={"v": "2"}, optional=True,
             )
             sh("""
             curl -sS https://api.shop.test/refunds
             curl -sS https://api.shop.tets/charges
-            curl -sS -H 'X-Key: x' -d '{"sum": 4, "rows": [1, 3]}' https://api.shop.test/charges?v=1
+            curl -sS -H 'X-Shop: x' -d '{"sum": 4, "rows": [1, 3]}' https://api.shop.test/charges?v=1
             curl -sS https://api.shop.test:8443/charges
             curl -sS http://api.shop.test/charges
             curl -sS -H 'Host: other.test' https://api.shop.test/charges
@@ -118,7 +118,7 @@ def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Insid
         ''')
     route = (
         "nearest route: intercept_https(\"api.shop.test\", method='POST', path='/charges', "
-        "query={'v': '2'}, headers={'x-key': 'k'}, json={'sum': 5, 'rows': [1, 2]})\n"
+        "query={'v': '2'}, headers={'x-shop': 'k'}, json={'sum': 5, 'rows': [1, 2]})\n"
         "          declared at test_shop.py:3"
     )
     assert run.verdict() == text(f"""
@@ -129,7 +129,7 @@ def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Insid
           method: GET is not POST
           path: '/refunds' is not '/charges'
           query['v']: absent, expected '2'
-          headers['x-key']: absent, expected 'k'
+          headers['x-shop']: absent, expected 'k'
           json: the body is no JSON: b''
       to answer it: egress.intercept_https("api.shop.test", method="GET", path="/refunds")
 
@@ -141,7 +141,7 @@ def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Insid
   POST https://api.shop.test/charges?v=1
       {route}
           query['v']: '1' is not '2'
-          headers['x-key']: 'x' is not 'k'
+          headers['x-shop']: 'x' is not 'k'
           json.sum: 4 is not 5
           json.rows[1]: 3 is not 2
       to answer it: egress.intercept_https("api.shop.test", method="POST", path="/charges")

@@ -1,0 +1,32 @@
+"""Texts with `*`, of hosts and of paths: matched in linear time, since a target chooses what is matched.
+
+A regular expression with `.*` tries every split of the text: three stars against 2 KB took seconds.
+"""
+
+from __future__ import annotations
+
+
+class Glob:
+    """A text in which each `*` is any run of characters, and nothing else is special.
+
+    Args:
+        text: Without `*` it matches itself alone.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._first, *self._middle = text.split("*")
+        self._last = self._middle.pop() if self._middle else None
+
+    def matches(self, text: str) -> bool:
+        """Whether it matches the whole of a text. The first place of a part is never worse than a later one."""
+        if self._last is None:
+            return text == self._first
+        position, end = len(self._first), len(text) - len(self._last)
+        if position > end or not text.startswith(self._first) or not text.endswith(self._last):
+            return False
+        for part in self._middle:
+            position = text.find(part, position, end)
+            if position < 0:
+                return False
+            position += len(part)
+        return True
