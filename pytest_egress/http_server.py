@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any
+from weakref import WeakMethod
 
 import h11
 
@@ -67,7 +68,7 @@ class HttpServer:
         self.connection = connection
         self.hub, self.ledger = connection.hub, connection.ledger
         self.http = Http1()
-        self._asked: Request
+        self._asked_host = ""
         self._route: Route[Any] | None = None
 
     def serve(self) -> None:
@@ -146,7 +147,8 @@ class HttpServer:
         except (OSError, h11.RemoteProtocolError) as error:
             text = f"the body broke off after {len(self.http.body_so_far)} bytes ({error})"
             return self.refuse_body(head, 400, text, at_claimed="recorded")
-        request = self._asked = self.request(head, body, trailers)
+        request = self.request(head, body, trailers)
+        self._asked_host = request.host
         entry = self.entry(request, {"outcome": "unrouted"})
         response = self.respond(entry, head)
         entry.response, entry.duration = response, self.ledger.now() - entry.started
@@ -209,7 +211,9 @@ class HttpServer:
             tls=connection.tls,
             client=connection.client,
             container=connection.site.name,
-            _forward=self.forward_request,
+            _forward=WeakMethod(
+                self.forward_request
+            ),  # requests are kept for longer than connections
         )
 
     def host_of(self, head: Head) -> str:
@@ -327,7 +331,7 @@ class HttpServer:
             return connection.adopt(upstream.connect_container(to.container, to.port or 0))
         host, port = to.host or request.host, to.port or request.port
         reached = host
-        if to.host is None and host == self._asked.host:  # no handler has changed it
+        if to.host is None and host == self._asked_host:  # no handler has changed it
             reached = connection.upstream_host(self._route, host)
         sock = connection.adopt(upstream.connect(reached, port))
         if (to.scheme or request.scheme) == "https":

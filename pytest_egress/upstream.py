@@ -9,6 +9,7 @@ import contextlib
 import select
 import socket
 import ssl
+import weakref
 from collections.abc import Iterator
 from typing import Final
 
@@ -102,7 +103,7 @@ def ask(
         raise UpstreamError(
             f"{request.method} {request.url}: the upstream failed: {error}"
         ) from error
-    body.response = response
+    body.response = weakref.proxy(response)  # it has the body, which may be large
     response.stream = body
     return response
 
@@ -199,6 +200,7 @@ class Body:
         self._sock.close()
         if self._kept:
             self.response.content = bytes(self._kept)
+            self._kept.clear()
 
 
 def outgoing(request: Request, prefix: str, encoded: bool) -> h11.Request:
