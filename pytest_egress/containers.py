@@ -291,12 +291,21 @@ class Container:
             )
         self._cleanup.callback(self._remove_sidecar, sidecar)
         self._cleanup.callback(close_link, sidecar)
+        self._cleanup.callback(self._end_gateway)  # after the target's end, which comes next
         return sidecar
 
     def _serve(self, link: Link) -> None:
         self.gateway = Gateway(link, self, self._host.authority, self._host.ledger)
-        self._cleanup.callback(self.gateway.stop)
+        self._serves = True
         self.gateway.start()
+
+    def _end_gateway(self) -> None:
+        """Have recorded what the target attempted until its end, then stop to answer."""
+        if self._serves:
+            try:
+                self._gather()
+            finally:
+                self.gateway.stop()
 
     def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
         engine, env = self._host.engine, trust.variables(image.attrs["Config"].get("Env") or [])
@@ -606,13 +615,16 @@ class Container:
                 time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Remove it and its sidecar at once. What it attempted stays in the ledger; calling it again does nothing."""
-        if not self.gateway.stopping:
-            self._gather()
+        """Remove it and its sidecar at once; calling it again does nothing.
+
+        All that it attempted until its end is in the ledger, what it had just begun as it is.
+        """
         self.finish()
 
     def _gather(self) -> None:
-        """Have what it has begun just now recorded as it is."""
+        """Have what it has begun recorded as it is."""
+        if self.gateway.stopping:
+            return
         self.settle()
         busy = self.gateway.busy()
         for connection in busy:
@@ -625,6 +637,7 @@ class Container:
         if self._host.keep:  # until its test is known to have passed
             with contextlib.suppress(*NO_LOG):
                 self._docker.kill()
+            self._gather()
         else:
             self.close()
         return logs
@@ -644,6 +657,7 @@ class Container:
             self._cleanup.close()
 
     _keep = False
+    _serves = False
 
     def _remove(self) -> None:
         if self._keep:

@@ -33,10 +33,17 @@ from pytest_egress.exchange import (
     TcpConnection,
 )
 from pytest_egress.ledger import Window
-from pytest_egress.report import attempt_lines, fold, order_text, route_line, surplus_text
+from pytest_egress.report import (
+    attempt_lines,
+    fold,
+    no_container_text,
+    order_text,
+    route_line,
+    surplus_text,
+)
 from pytest_egress.routing import ClientCertificate, Declaration, Route, RouteTable, Scope
-from pytest_egress.session import Session
-from pytest_egress.verdict import judge, unrouted_entries
+from pytest_egress.session import AFTER_END, Session
+from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.waiting import strategies
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -66,8 +73,12 @@ class Egress:
         self.table: Final = RouteTable()
         self.routes: list[Route[Any]] = []
         self.containers: list[Container] = []
-        self.between: Final = self.session.between()
+        self.between: Final = (
+            self.session.new_window() if scope == "test" else self.session.between()
+        )
         self._starts: list[Window] = []
+        self._to_judge: list[Window] = [self.between] if scope == "test" else []
+        self._has_started = False
         self._window: Window | None = self.session.ledger.window
         with self.session.ledger.changed:
             self.session.scopes.append(self)
@@ -333,11 +344,13 @@ class Egress:
             self._end_start(container)
         except BaseException as error:
             self._discard(container)
-            raise self._explain(container, error) from error.__cause__
+            explained = self._explain(container, error)
+            raise explained from explained.__cause__
         return container
 
     def _launch(self, checked: Plan) -> Container:
         self.session.engine.check_owner()
+        self._has_started = True
         with self.session.ledger.changed:  # a name is taken at once
             container = Container(self.session, self.session.name(checked.image), checked, self)
             self.session.containers.append(container)
@@ -358,25 +371,25 @@ class Egress:
         window = container.start_window
         if window is None:
             return
-        container.settle()
-        self.session.ledger.wait_for(lambda: not window.activities, window.drain_seconds)
-        container.start_window = None
+        self.session.end_start(container, window)
         if (verdict := judge(window, [])) is not None:
             raise verdict
+        self._to_judge.append(window)  # what had begun may end, or raise, later
 
     def _explain(self, container: Container, error: BaseException) -> BaseException:
-        """A readiness error, with what was unrouted meanwhile."""
+        """An error about a container, with what was unrouted meanwhile, and what a handler raised as its cause."""
         window = container.start_window or self.session.ledger.window
-        unrouted = (
-            unrouted_entries([e for e in window.entries if e.container == container.name])
-            if window
-            else []
-        )
-        if not isinstance(error, ContainerError) or not unrouted:
+        if not isinstance(error, ContainerError) or window is None:
             return error
-        lines = [line for entry, count in fold(unrouted) for line in attempt_lines(entry, count)]
-        text = "\n".join([str(error), "Meanwhile no route claimed:", *lines])
-        return type(error)(text, logs=error.logs, exit_code=error.exit_code)
+        entries = [e for e in window.entries if e.container == container.name]
+        broken = first_handler_error(entries)
+        cause = error.__cause__ or (broken.error if broken else None)
+        if unrouted := unrouted_entries(entries):
+            lines = [line for entry, n in fold(unrouted) for line in attempt_lines(entry, n)]
+            text = "\n".join([str(error), "Meanwhile no route claimed:", *lines])
+            error = type(error)(text, logs=error.logs, exit_code=error.exit_code)
+        error.__cause__ = cause
+        return error
 
     def run(
         self,
@@ -420,8 +433,11 @@ class Egress:
         try:
             result = container.wait(timeout)
             self._end_start(container)
-        finally:
+        except BaseException as error:
             self._discard(container)
+            explained = self._explain(container, error)
+            raise explained from explained.__cause__
+        self._discard(container)
         if check:
             check_result(container, result)
         return result
@@ -455,6 +471,7 @@ class Egress:
         options = {"hostname": hostname, "domainname": domainname, "extra_hosts": extra_hosts}
         checked = plan(image, None, env=env, files=None, input=None, own={}, docker_options=options)
         self.session.engine.check_owner()
+        self._has_started = True
         with self.session.ledger.changed:
             guest = Guest(self.session, self.session.name(image), checked, self)
             self.session.containers.append(guest)
@@ -513,7 +530,7 @@ class Egress:
         """Hold that nothing was attempted: no request, no connection, no packet, no name that `dns="strict"` refuses.
 
         Raises:
-            CallError: Something was; the text lists it.
+            CallError: Something was; the text lists it. Or no container ran that could have attempted anything.
         """
         self.assert_only()
 
@@ -521,7 +538,7 @@ class Egress:
         """Hold that every attempt was for one of these addresses.
 
         Raises:
-            CallError: There were others; the text lists them.
+            CallError: There were others; the text lists them. Or no container ran that could have attempted anything.
         """
         allowed = [parse_address(address, default_port=None) for address in addresses]
         others = [
@@ -532,6 +549,9 @@ class Egress:
         ]
         if others:
             raise CallError(surplus_text(addresses, others))
+        window = self._window if self.scope == "test" else self.session.ledger.window
+        if not self._has_started and not self.session.any_container(window):
+            raise CallError(no_container_text(addresses))
 
     def assert_order(self, *routes: Route[Any]) -> None:
         """Hold that the calls of these routes came in this order; calls of other routes do not matter.
@@ -551,6 +571,8 @@ class Egress:
     def close(self, keep: bool = False) -> None:
         """Remove its containers; calling it again does nothing, and neither does a forked child.
 
+        What they attempted until then is in the ledger; `late_verdict` judges what no other verdict has.
+
         Args:
             keep: Leave the targets, stopped, for a look at them.
         """
@@ -563,13 +585,35 @@ class Egress:
 
     def _leave(self) -> None:
         self.containers.clear()
-        with self.session.ledger.changed:
-            if self in self.session.scopes:
-                self.session.scopes.remove(self)
+        for window in self._to_judge:
+            self.session.drain(window, window.drain_seconds, AFTER_END)
+        self.session.leave(self)
         with contextlib.ExitStack() as releases:  # one that fails keeps no other held
             for route in self.routes:
                 releases.callback(route.release)
         self.session.revise()
+
+    def late_verdict(self) -> EgressError | None:
+        """The verdict on what came too late for any other; asked when it is closed, and given once.
+
+        Of a test that is what its own containers did after the test, until they were removed; of a wider scope what had
+        begun when its containers started, and ended badly only afterwards.
+        """
+        windows, self._to_judge = self._to_judge, []
+        for window in windows:
+            if (verdict := judge(window, [])) is not None:
+                why = LATE_IN_TEST if window is self.between else LATE_OF_START
+                late = type(verdict)(f"{verdict}\n\n{why}")
+                late.__cause__ = verdict.__cause__
+                return late
+        return None
+
+    def let_go(self) -> None:
+        """Let go of what was received, when nobody can ask for it any more."""
+        for window in (*self._starts, self.between):
+            self.session.release(window)
+        for route in self.routes:
+            route.let_go()
 
     def __repr__(self) -> str:
         return f"<Egress of a {self.scope}, {len(self.routes)} routes, {len(self.containers)} containers>"
@@ -592,16 +636,21 @@ class Egress:
         finally:
             self.close()
             self.session.close()
-        if verdict is not None:
+        if kind is None and (verdict := verdict or self.late_verdict()) is not None:
             raise verdict
+
+
+LATE_IN_TEST: Final = "This came after the test had ended, and before its containers were removed."
+LATE_OF_START: Final = (
+    "This began while a container of a wider scope started, and ended after start() had returned."
+)
+
+HERE: Final = os.path.dirname(os.path.abspath(__file__))
 
 
 def port_of(entry: Entry, allowed: Address) -> int:
     """The port of an entry; a name is asked for whatever its port will be."""
     return (allowed.port if isinstance(entry, DnsQuery) else entry.port) or 0
-
-
-HERE: Final = os.path.dirname(os.path.abspath(__file__))
 
 
 def caller() -> str:

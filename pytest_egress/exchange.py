@@ -144,7 +144,7 @@ class Request:
     tls: TlsInfo | None = None
     client: tuple[str, int] = ("", 0)
     container: str = ""
-    _forward: Callable[..., Response] | None = field(default=None, repr=False)
+    _forward: Callable[[], Callable[..., Response] | None] = field(default=lambda: None, repr=False)
 
     def forward(self, to: object = None, port: int | None = None) -> Response:
         """What the real upstream, or another server, answers to this request; the whole of it.
@@ -160,9 +160,10 @@ class Request:
         Raises:
             UpstreamError: It cannot be reached, its certificate does not hold, or it breaks off.
         """
-        if self._forward is None:
-            raise TypeError(f"{self!r} came from no container: there is nothing to forward")
-        return self._forward(self, to, port)
+        if (forward := self._forward()) is None:
+            why = "has no connection any more" if self.container else "came from no container"
+            raise TypeError(f"{self!r} {why}: there is nothing to forward")
+        return forward(self, to, port)
 
     @property
     def authority(self) -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final
+from weakref import WeakMethod
 
 import h11
 
@@ -76,7 +77,7 @@ class HttpServer:
         self.connection = connection
         self.hub, self.ledger = connection.hub, connection.ledger
         self.http = Http1()
-        self._asked: Request
+        self._asked: tuple[str, int, str | None] = ("", 0, None)  # no request: it may be large
         self._route: Route[Any] | None = None
 
     def serve(self) -> None:
@@ -166,7 +167,8 @@ class HttpServer:
         except (OSError, h11.RemoteProtocolError) as error:
             text = f"the body broke off after {len(self.http.body_so_far)} bytes ({error})"
             return self.refuse_body(head, 400, text, at_claimed="recorded")
-        request = self._asked = self.request(head, body, trailers)
+        request = self.request(head, body, trailers)
+        self._asked = named_as(request)
         entry = self.entry(request, {"outcome": "unrouted"})
         response = self.respond(entry, head)
         entry.response, entry.duration = response, self.ledger.now() - entry.started
@@ -230,7 +232,9 @@ class HttpServer:
             tls=connection.tls,
             client=connection.client,
             container=connection.site.name,
-            _forward=self.forward_request,
+            _forward=WeakMethod(
+                self.forward_request
+            ),  # requests are kept for longer than connections
         )
 
     def host_of(self, head: Head) -> str:
@@ -361,9 +365,8 @@ class HttpServer:
 
     def renamed(self, request: Request) -> Request:
         """The request with the Host of its own host, where a handler has replaced that and left the field."""
-        asked = self._asked
-        is_same = (request.host, request.port) == (asked.host, asked.port)
-        if is_same or request.headers.get("host") != asked.headers.get("host"):
+        host, port, field = named_as(request)
+        if (host, port) == self._asked[:2] or field != self._asked[2]:
             return request
         others = upstream.without(request.headers, "host").raw
         return replace(request, headers=Headers([("Host", request.authority), *others]))
@@ -387,7 +390,7 @@ class HttpServer:
             sock = connection.adopt(upstream.connect(host, to.port or request.port))
         else:
             reached = host
-            if host == self._asked.host:  # no handler has changed it
+            if host == self._asked[0]:  # no handler has changed it
                 reached = connection.upstream_host(self._route, host)
             sock = connection.reach(self._route, reached, request.port, scheme, by)
         return connection.adopt_tls(sock, host) if scheme == "https" else sock
@@ -498,6 +501,11 @@ def named_by(authority: str) -> tuple[str, int | None] | None:
         return None if parts is None else (normalise_host(parts[0]), parts[1])
     except AddressError:
         return None
+
+
+def named_as(request: Request) -> tuple[str, int, str | None]:
+    """What a request is for: its host, its port, and what its field Host says."""
+    return request.host, request.port, request.headers.get("host")
 
 
 def said(head: Head) -> str:

@@ -98,19 +98,31 @@ class Ledger:
 
     Attributes:
         changed: The lock; notified of everything that happens.
-        window: The running test's, or None.
         routes_changed: Called, without the lock, when a route has come or gone.
+        look: Called where no window is open: opens that of a test which is seen to use egress only while it runs.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
-        self.window: Window | None = None
+        self._window: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
+        self.look: Callable[[], None] = lambda: None
         self.wide_set_ups = 0  # of fixtures of more than one test, that go on
         self.prompts = 0
         self._prompted_at = 0.0
         self._prompted = 0.0  # seconds, of prompts that are closed
         self._epoch = wall() - monotonic()
+
+    @property
+    def window(self) -> Window | None:
+        """The running test's, or None."""
+        if self._window is None:
+            self.look()
+        return self._window
+
+    @window.setter
+    def window(self, window: Window | None) -> None:
+        self._window = window
 
     def visible(self, window: object) -> bool:
         """Whether a call in that window counts now: during a test its own, otherwise all.

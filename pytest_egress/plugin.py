@@ -66,7 +66,7 @@ MARKERS: Final[Mapping[str, str]] = {
 EGRESS_FIXTURES: Final = frozenset(
     {"egress", "class_egress", "module_egress", "session_egress", "egress_container"}
 )
-"""A test that uses one of them has a window, and is judged."""
+"""A test that uses one of them, however it asks for it, has a window, and is judged."""
 
 QUIET: Final = (
     KeyboardInterrupt,
@@ -430,8 +430,10 @@ def session_egress(request: pytest.FixtureRequest) -> Iterator[Egress]:
     """
     run = request.config.stash[RUN]
     run.request = request
-    yield from open_egress(request, "session", parent=None)
-    run.close()
+    try:
+        yield from open_egress(request, "session", parent=None)
+    finally:
+        run.close()
 
 
 @pytest.fixture
@@ -476,7 +478,11 @@ def egress_docker_client(pytestconfig: pytest.Config) -> Iterator[docker.DockerC
 def open_egress(
     request: pytest.FixtureRequest, scope: Scope, *, parent: Egress | None
 ) -> Iterator[Egress]:
-    """An `Egress` with the routes of its markers; at its end its containers are removed."""
+    """An `Egress` with the routes of its markers; at its end its containers are removed, and what came late is judged.
+
+    Raises:
+        EgressError: In its teardown. What came after a test that has not passed only goes to the summary.
+    """
     from pytest_egress.egress import Egress
 
     run = request.config.stash[RUN]
@@ -488,12 +494,23 @@ def open_egress(
         declare(egress, own_markers(request))
         yield egress
     finally:
-        egress.close(keep=run.keep and has_failed(request.node))
+        late = run.end(egress, request.node)
+    if late is not None and (case is None or case.passed):
+        raise late
 
 
 def uses_egress(item: pytest.Item) -> bool:
     """Whether it is known to use egress before it is set up."""
     return not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def requested_fixtures(item: pytest.Item) -> Iterable[str]:
+    """The names of all fixtures that a running test has asked for so far, `request.getfixturevalue` included."""
+    names: Iterable[str] = getattr(item, "fixturenames", ())
+    for attribute in ("_request", "fixture_request"):  # the latter of a doctest, by pytest 7.4
+        if request := getattr(item, attribute, None):
+            names = request.fixturenames
+    return names
 
 
 # While tests run.
@@ -507,6 +524,7 @@ class Case:
         window: From before its first fixture until the end of its call phase.
         egress: The function-scoped one, once it is set up.
         verdict: What failed it, if egress did.
+        passed: Whether its call phase has.
     """
 
     session: Session
@@ -514,6 +532,7 @@ class Case:
     options: Options
     egress: Egress | None = None
     verdict: EgressError | None = None
+    passed: bool = False
 
     def close(self, own: BaseException | None = None) -> None:
         """End the window, drained; where the user ends the run, no handler is waited for."""
@@ -584,6 +603,12 @@ class Case:
             yield "egress", "\n".join(lines)
         yield from self.session.log_sections(self.window)
 
+    def let_go(self) -> None:
+        """Let go of what the test received; all its reports have been made."""
+        self.session.release(self.window)
+        if self.egress is not None:
+            self.egress.let_go()
+
     def kept(self) -> Iterator[tuple[str, str]]:
         """The section that says what --egress-keep leaves, and how to remove it."""
         if containers := self.session.live():
@@ -598,11 +623,12 @@ def case_of(item: pytest.Item) -> Case | None:
     return None if case is None or case.session.engine.inherited else case
 
 
-def end_failed(item: pytest.Item, own: BaseException) -> None:
-    """End the window of a test that has failed by itself, in set-up or call."""
-    if (case := case_of(item)) is not None:
-        case.close(own)
-        case.explain(own)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Late:
+    """A verdict that a teardown raises, and what its report shows beside it."""
+
+    verdict: EgressError
+    sections: list[tuple[str, str]]
 
 
 class Run:
@@ -627,6 +653,9 @@ class Run:
         self._client: docker.DockerClient | None = None  # of the header, not yet taken
         self._prompts = Prompts()
         self._session: Session | None = None
+        self._item: pytest.Item | None = None  # set up or called, and not known to use egress
+        self._egress_users = set(EGRESS_FIXTURES)
+        self._late: list[Late] = []
 
     # What every egress of the run shares.
 
@@ -644,6 +673,7 @@ class Run:
                 address=self.engine,
                 keep=self.keep,
             )
+            self._session.ledger.look = self.look
         return self._session
 
     def engine_client(self) -> docker.DockerClient:
@@ -698,6 +728,46 @@ class Run:
             item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
 
+    def look(self) -> None:
+        """Open the window of a test that is seen to use egress while it runs; on any thread."""
+        if self._session is None or self._session.engine.inherited:
+            return
+        with self._session.ledger.changed:
+            item = self._item
+            if item is None or self._egress_users.isdisjoint(requested_fixtures(item)):
+                return
+            self._item = None  # or what opens the window would look for it
+            try:
+                self.case(item)
+            except pytest.UsageError:  # a malformed marker, that its own thread has to tell of
+                self._item = item
+
+    def end_of(self, item: pytest.Item) -> Case | None:
+        """The run of a test that ends, where it has used egress; it is looked at for the last time."""
+        self.look()
+        self._item = None
+        return case_of(item)
+
+    def end_failed(self, item: pytest.Item, own: BaseException) -> None:
+        """End the window of a test that has failed by itself, in set-up or call."""
+        if (case := self.end_of(item)) is not None:
+            case.close(own)
+            case.explain(own)
+
+    def end(self, egress: Egress, node: Any) -> EgressError | None:
+        """Close an egress; the verdict on what came late, which a report is to show."""
+        from pytest_egress.report import ledger_lines
+        from pytest_egress.session import log_sections
+
+        containers = egress.containers.copy()
+        egress.close(keep=self.keep and has_failed(node))
+        if (late := egress.late_verdict()) is not None:
+            timeline = ("egress", "\n".join(ledger_lines(egress.ledger)))
+            self._late.append(Late(verdict=late, sections=[timeline, *log_sections(containers)]))
+        if egress.scope != "test":  # a test's is let go of when its report has been made
+            egress.let_go()
+        return late
+
     # Not pytest_runtest_protocol, which encloses all reruns.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
@@ -709,21 +779,51 @@ class Run:
                 self.case(item)
             except pytest.UsageError as error:  # raised when pytest has set up what it tears down
                 refusal = error
+        else:
+            self._item = item
         try:
             yield
             if refusal is not None:
                 raise refusal
         except BaseException as own:
-            end_failed(item, own)
+            self.end_failed(item, own)
             raise
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
-        """Let the calls of all its lifetime count for a route while a wider fixture is set up."""
-        if self._session is None or fixturedef.scope == "function":
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, Any, Any]:
+        """Note whether a wider fixture uses egress, and let the calls of all its lifetime count while it is set up."""
+        if fixturedef.scope == "function":
+            return (yield)
+        self._note_users(fixturedef, request)
+        if self._session is None:
             return (yield)
         with self._session.ledger.wide_set_up():
             return (yield)
+
+    def _note_users(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> None:
+        """Know a wider fixture that uses egress by its name: of one that is cached pytest tells no more.
+
+        What it asks for by `request.getfixturevalue` is seen by taking that method's place on its own request.
+        """
+        name, users, get = fixturedef.argname, self._egress_users, request.getfixturevalue
+        if name in EGRESS_FIXTURES:
+            return
+        users.discard(name)  # it may be another fixture of that name
+
+        def get_and_note(argname: str) -> Any:
+            value = get(argname)
+            if argname in users:
+                users.add(name)
+            return value
+
+        if users.isdisjoint(fixturedef.argnames):
+            request.getfixturevalue = get_and_note  # type: ignore[method-assign]
+        else:
+            users.add(name)
 
     # Innermost: still captured, timed, and seen by xfail.
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -732,9 +832,11 @@ class Run:
         try:
             yield
         except BaseException as own:
-            end_failed(item, own)
+            self.end_failed(item, own)
             raise
-        if (case := case_of(item)) is None:
+        if (case := self.end_of(item)) is None:
+            if not self._egress_users.isdisjoint(requested_fixtures(item)):
+                self.case(item)  # which says why it has no window
             return
         case.close()
         case.check_exit()
@@ -742,11 +844,13 @@ class Run:
             case.explain(excinfos[0].value)
         elif verdict := case.judge():
             raise verdict
+        else:
+            case.passed = True
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
         """Close the window of a test without a call phase (--setup-only)."""
-        if (case := case_of(item)) is not None:
+        if (case := self.end_of(item)) is not None:
             case.close()
         yield
 
@@ -757,7 +861,9 @@ class Run:
     ) -> Generator[None, Any, Any]:
         """Show a verdict as its text, and what led to a failure as sections."""
         case, brief = case_of(item), not item.config.getoption("fulltrace", False)
-        if case is None or call.when == "teardown":
+        if call.when == "teardown":
+            return (yield from self._report_teardown(item, call, brief))
+        if case is None:
             return (yield)
         if brief:
             case.shorten_tracebacks()
@@ -768,6 +874,21 @@ class Run:
             for node in item.listchain():
                 node.stash.setdefault(FAILED, set()).add(item.nodeid)
             report.sections += [*case.sections(report.when), *(case.kept() if self.keep else ())]
+        return report
+
+    def _report_teardown(
+        self, item: pytest.Item, call: pytest.CallInfo[None], brief: bool
+    ) -> Generator[None, Any, Any]:
+        """Show what came late, and let go of what the test received."""
+        report = yield
+        found, self._late = self._late, []
+        if report.failed:
+            if brief and call.excinfo and any(call.excinfo.value is late.verdict for late in found):
+                show_text_only(report, item, call.excinfo)
+            report.sections += [section for late in found for section in late.sections]
+        if (case := case_of(item)) is not None:
+            del item.stash[CASE]
+            case.let_go()
         return report
 
     # Prompts.

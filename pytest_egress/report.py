@@ -248,9 +248,7 @@ def advice(
 ) -> Iterator[str]:
     """What to do about routes that were not called."""
     if not any_container:
-        yield "No container ran in this test. egress answers what containers send: start one with"
-        yield "egress.run(image, command) or egress.start(image)."
-        yield "What the test process itself sends is not intercepted."
+        yield NO_CONTAINER
         return
     if not entries:
         yield "No container sent anything in this test."
@@ -260,6 +258,13 @@ def advice(
         if one
         else "Remove them, or declare them with optional=True."
     )
+
+
+NO_CONTAINER: Final = (
+    "No container ran in this test. egress answers what containers send: start one with\n"
+    "egress.run(image, command) or egress.start(image).\n"
+    "What the test process itself sends is not intercepted."
+)
 
 
 def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:
@@ -352,6 +357,12 @@ def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
     shown = listed[:SHOWN_ATTEMPTS]
     lines = [f"  {attempt_text(entry)}" + times_text(count) for entry, count in shown]
     return "\n".join([f"expected {expected}", *lines, *more_lines(listed)])
+
+
+def no_container_text(addresses: Sequence[str]) -> str:
+    """What was expected where nobody could attempt anything."""
+    expected = f"only {', '.join(addresses)}" if addresses else "no egress"
+    return f"expected {expected}, which proves nothing here.\n{NO_CONTAINER}"
 
 
 def order_text(routes: Sequence[Route[Any]], calls: Sequence[Entry]) -> str:

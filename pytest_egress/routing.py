@@ -252,6 +252,11 @@ class Route(Generic[Call]):
         """Record a call; the ledger's lock is held."""
         self._calls.append((window, call))
 
+    def let_go(self) -> None:
+        """Forget its calls, with all that they received; its scope has ended."""
+        with self._log.changed:
+            self._calls.clear()
+
     # What the test asks.
 
     @property

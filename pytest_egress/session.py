@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_egress.authority import Authority, see_real_dates
 from pytest_egress.connection import where_stands
@@ -52,6 +52,11 @@ class Scoped(Protocol):
     """What a session needs of an egress."""
 
     containers: list[Container]
+
+    @property
+    def between(self) -> Window:
+        """What its containers do outside of tests."""
+        ...
 
     @property
     def ledger(self) -> list[Entry]:
@@ -102,7 +107,7 @@ class Session(Host):
         ] = []  # those that live, and those that this test has started
         self.roots: dict[str, Roots] = {}
         self.roots_lock = threading.Lock()
-        self._between: list[Window] = []
+        self._outside: list[str] = []
 
     @once_property
     def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
@@ -115,11 +120,8 @@ class Session(Host):
         with self.ledger.changed:
             if container.start_window is not None:
                 return Place(window=container.start_window, tables=container.owner.tables())
-            if self.ledger.window is not None:
-                return Place(
-                    window=self.ledger.window,
-                    tables=self.scopes[-1].tables() if self.scopes else (),
-                )
+            if (window := self.ledger.window) is not None:
+                return Place(window=window, tables=self.scopes[-1].tables() if self.scopes else ())
             return Place(window=container.owner.between, tables=container.owner.tables())
 
     def open_window(self, **fields: Any) -> Window:
@@ -147,23 +149,41 @@ class Session(Host):
         for container in self.live():
             container.settle()
             container.gateway.turn_away()
-        if not self.ledger.wait_for(lambda: not window.activities, timeout):
-            self._cut_off(window, timeout)
+        self.drain(window, timeout, AFTER_TEST)
         with self.ledger.changed:
             self.ledger.window = None
         self._end_raw(window, timeout)
+
+    def end_start(self, container: Container, window: Window) -> None:
+        """End the start of a shared container as a test is ended; raw connections stay, as those of a pool."""
+        container.settle()
+        container.gateway.turn_away()
+        self.drain(window, window.drain_seconds, AFTER_START)
+        with self.ledger.changed:
+            container.start_window = None
+        container.gateway.revise()
+
+    def drain(self, window: Window, timeout: float, after: str) -> None:
+        """Wait until all that has begun in a window has ended, and cut what has not.
+
+        Args:
+            timeout: Seconds for handlers that still run; one that runs on becomes part of the verdict.
+            after: What they have outlasted, in words.
+        """
+        if not self.ledger.wait_for(lambda: not window.activities, timeout):
+            self._cut_off(window, timeout, after)
 
     def revise(self) -> None:
         """Look again at what is open and is not read as requests."""
         for container in self.live():
             container.gateway.revise()
 
-    def _cut_off(self, window: Window, timeout: float) -> None:
+    def _cut_off(self, window: Window, timeout: float, after: str) -> None:
         """Cut what goes on; what breaks off by it is recorded in this window yet, a handler that runs is reported."""
         with self.ledger.changed:
             left = list(window.activities)
         running = [activity for activity in left if activity.route is not None]
-        window.stuck += [stuck_text(activity, timeout) for activity in running]
+        window.stuck += [stuck_text(activity, timeout, after) for activity in running]
         for activity in left:
             activity.cut()
         self.ledger.wait_for(lambda: window.activities <= {*running}, CUT_SECONDS)
@@ -173,15 +193,15 @@ class Session(Host):
         over = [c for container in self.live() for c in container.gateway.revise(test_over=True)]
         if not self.ledger.wait_for(lambda: all(c.ended for c in over), timeout):
             left = (c.activity for c in over if not c.ended and c.activity.route is not None)
-            window.stuck += [stuck_text(activity, timeout) for activity in left]
+            window.stuck += [stuck_text(activity, timeout, AFTER_TEST) for activity in left]
 
     def live(self) -> list[Container]:
         """The containers that have not been removed."""
         return [container for egress in self.scopes for container in egress.containers]
 
-    def any_container(self, window: Window) -> bool:
-        """Whether a container ran while a window was open."""
-        return bool(self.live() or self.containers_of(window))
+    def any_container(self, window: Window | None) -> bool:
+        """Whether a container runs, or ran while a window was open."""
+        return bool(self.live() or (window and self.containers_of(window)))
 
     def containers_of(self, window: Window) -> list[Container]:
         """The containers that were started in a window."""
@@ -194,25 +214,25 @@ class Session(Host):
         return f"{short}#{taken + 1}" if taken else short
 
     def outside(self) -> list[str]:
-        """What shared containers did outside of any test, as lines."""
-        entries = [
-            e
-            for window in self._between
-            for e in window.entries
-            if not isinstance(e, DnsQuery) or e.outcome != "recorded"
-        ]
-        complaints = [text for window in self._between for text in window.complaints]
-        evicted = [text for window in self._between for text in evicted_lines(window.evicted)]
-        return [*complaints, *evicted] + [
-            f"{e.container}: {outcome_text(e)}" + (f"  ({n} times)" if n > 1 else "")
-            for e, n in fold(entries)
-        ]
+        """What the containers of the scopes that have ended did outside of any test, as lines."""
+        return self._outside
+
+    def leave(self, scope: Scoped) -> None:
+        """Note that a scope has ended, and what its containers did outside of any test."""
+        with self.ledger.changed:
+            if scope in self.scopes:
+                self.scopes.remove(scope)
+                self._outside += outside_lines(scope.between)
+
+    def release(self, window: Window) -> None:
+        """Let go of what a test received: it is judged and reported."""
+        with self.ledger.changed:
+            window.entries = []
+            self.containers = self.live()
 
     def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
         """Title and tail of the log, for each container that runs or ran in a window."""
-        shown = self.live() + (self.containers_of(window) if window else [])
-        tails = {container.name: container.log_tail() for container in shown}
-        return [(f"container {name}", tail) for name, tail in tails.items() if tail]
+        return log_sections(self.live() + (self.containers_of(window) if window else []))
 
     def new_window(self) -> Window:
         """A window that is judged as the running test's, outside of one by the defaults."""
@@ -225,8 +245,7 @@ class Session(Host):
 
     def between(self) -> Window:
         """A window for what falls outside of tests."""
-        self._between.append(Window(**self._defaults))
-        return self._between[-1]
+        return Window(**self._defaults)
 
     def close(self) -> None:
         """Remove all that is left; calling it again does nothing, and neither does a forked child."""
@@ -237,10 +256,31 @@ class Session(Host):
         self.engine.close()
 
 
-def stuck_text(activity: Activity, timeout: float) -> str:
-    """A handler that still runs after a test, and where it stands."""
+AFTER_TEST: Final = "the test"
+AFTER_START: Final = "its container had started"
+AFTER_END: Final = "its container had ended"
+
+
+def outside_lines(window: Window) -> list[str]:
+    """What fell outside of tests, as lines."""
+    entries = (e for e in window.entries if not isinstance(e, DnsQuery) or e.outcome != "recorded")
+    told = [*window.complaints, *evicted_lines(window.evicted)]
+    return told + [
+        f"{entry.container}: {outcome_text(entry)}" + (f"  ({count} times)" if count > 1 else "")
+        for entry, count in fold(entries)
+    ]
+
+
+def log_sections(containers: Sequence[Container]) -> list[tuple[str, str]]:
+    """Title and tail of the log of each container that has written something."""
+    tails = {container.name: container.log_tail() for container in containers}
+    return [(f"container {name}", tail) for name, tail in tails.items() if tail]
+
+
+def stuck_text(activity: Activity, timeout: float, after: str) -> str:
+    """A handler that still runs after what it should have ended in, and where it stands."""
     assert activity.route is not None
     return (
-        f"the handler of {route_line(activity.route)} still ran {timeout:g} s after the test\n"
+        f"the handler of {route_line(activity.route)} still ran {timeout:g} s after {after}\n"
         f"  for {activity.what}\n  at {where_stands(activity.thread)}"
     )

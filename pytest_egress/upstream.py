@@ -10,6 +10,7 @@ import contextlib
 import select
 import socket
 import ssl
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -142,10 +143,11 @@ def ask(
         raise UpstreamError(
             f"{request.method} {request.shown_url}: the upstream failed: {error}"
         ) from error
-    body.response = Response.received(
+    response = Response.received(
         head.status_code, answered_fields(head), reason=head.reason.decode("latin-1"), stream=body
     )
-    return body.response
+    body.response = weakref.proxy(response)  # it has the body, which may be large
+    return response
 
 
 def answered_fields(head: h11.Response) -> Headers:
@@ -258,6 +260,7 @@ class Body:
         self._sock.close()
         if self._kept:
             self.response.content = bytes(self._kept)
+            self._kept.clear()
 
 
 def outgoing(request: Request, prefix: str, encoded: bool) -> h11.Request:

@@ -48,7 +48,7 @@ def judge(
     if window.complaints or window.unrecorded or window.evicted:
         told = (window.complaints, window.repeated, window.unrecorded, window.evicted)
         return TamperingError(complaints_text(*told))
-    if (broken := first_handler_error(window)) is not None:
+    if (broken := first_handler_error(window.entries)) is not None:
         error = HandlerError(handler_error_text(broken))
         error.__cause__ = broken.error
         return error
@@ -65,9 +65,9 @@ def judge(
     return None
 
 
-def first_handler_error(window: Window) -> Exchange | TcpConnection | None:
+def first_handler_error(entries: Sequence[Entry]) -> Exchange | TcpConnection | None:
     """The first entry whose handler raised."""
-    called = (e for e in window.entries if isinstance(e, (Exchange, TcpConnection)))
+    called = (e for e in entries if isinstance(e, (Exchange, TcpConnection)))
     return next((entry for entry in called if entry.error is not None), None)
 
 

@@ -606,18 +606,6 @@ def test_a(egress, shop, n): assert not shop.called
     result.assert_outcomes(passed=2)
 
 
-def test_a_wide_egress_that_is_asked_for_at_run_time_opens_no_window(run: Run) -> None:
-    # It would be the first test's alone: for the others pytest does not even call the fixture.
-    result = run("""
-@pytest.fixture(scope="module")
-def shop(module_egress): return module_egress
-def test_a(request): traffic(request.getfixturevalue("shop"), "https://x.test/")
-def test_b(request): traffic(request.getfixturevalue("shop"), "https://x.test/")
-""")
-    result.assert_outcomes(passed=2)
-    lines_of(result, "*traffic outside of any test*", "shop: GET https://x.test/*(2 times)")
-
-
 def test_reruns_have_a_window_each(run: Run) -> None:
     result = run(
         """
