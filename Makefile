@@ -19,7 +19,7 @@ of_one_engine := $(addprefix --ignore=tests/test_,engines.py sidecar.py)
 of_one_link := $(of_one_engine) $(addprefix --ignore=tests/test_,link.py stream.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test stream podman lint format bench fuzz soak environment engine images clean
+.PHONY: help demo test stream podman lint format docs bench fuzz soak environment engine images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,10 @@ format: environment ## put the code into its form
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
+# The variable keeps the theme's advertisement for its successor out of the output.
+docs: environment ## build the site into build/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict $(ARGS)
+
 bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy and a bare server
 	$(python) -m benchmarks $(ARGS)
 
@@ -70,7 +74,7 @@ $(VENV)/pyvenv.cfg:
 # pip 25.1 is the first that installs dependency groups.
 $(environment): $(VENV)/pyvenv.cfg pyproject.toml
 	$(python) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(python) -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint
+	$(python) -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint --group docs
 	@mkdir -p $(@D) && touch $@
 
 # In an environment of its own: it pins the very libraries that this package uses.
