@@ -87,7 +87,7 @@ def ensure_base_image(client: docker.DockerClient) -> None:
 
 
 def is_pulled(client: docker.DockerClient, tag: str) -> bool:
-    """Whether the image *tag* is a registry's: pulled before, or now. One that was built here is not asked for again."""
+    """Whether the image *tag* is a registry's: pulled before, or now. One that was built here is not tried again."""
     if is_there(client, tag):
         return DIGEST_LABEL not in image_labels(client, tag)
     return pull(client, tag)
