@@ -18,6 +18,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     urls = dict(url.split(", ") for url in metadata("pytest-egress").get_all("Project-URL", []))
     config.site_url = urls["Documentation"]
     config.repo_url = urls["Homepage"]
+    config.repo_name = "GitHub"
     return config
 
 
@@ -31,4 +32,4 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def within_the_site(text: str, site: str) -> str:
     """A page of Markdown with links to files in the place of those to the site."""
-    return re.sub(rf"\]\({re.escape(site)}([\w-]+)/(#[\w-]+)?\)", r"](\1.md\2)", text)
+    return re.sub(rf"^(\[.+\]: ){re.escape(site)}([\w-]+)/", r"\1\2.md", text, flags=re.MULTILINE)

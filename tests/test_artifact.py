@@ -56,7 +56,8 @@ def test_the_page_on_pypi_has_the_addresses_and_no_link_that_needs_the_repositor
     metadata = email.message_from_bytes(archive.read(name))
     labels = [url.partition(", ")[0] for url in metadata.get_all("Project-URL", [])]
     assert labels == ["Homepage", "Documentation", "Changelog", "Issues"]
-    links = re.findall(r"\]\(([^)]+)\)", str(metadata.get_payload()))
+    page = str(metadata.get_payload())
+    links = re.findall(r"\]\(([^)]+)\)", page) + re.findall(r"^\[.+\]: (.+)$", page, re.MULTILINE)
     assert len(links) > 10
     assert [link for link in links if not link.startswith("https://")] == []
 
