@@ -15,11 +15,11 @@ environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed
 
 # Are about an engine, or a sidecar, by itself; say which link they take.
-of_one_engine := $(addprefix --ignore=tests/test_,engines.py sidecar.py)
+of_one_engine := $(addprefix --ignore=tests/test_,ci.py engines.py sidecar.py)
 of_one_link := $(of_one_engine) $(addprefix --ignore=tests/test_,link.py stream.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test stream podman lint format bench fuzz soak environment engine images clean
+.PHONY: help demo test stream podman lint format docs dist bench fuzz soak environment engine images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,15 @@ format: environment ## put the code into its form
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
+# The variable keeps the theme's advertisement for its successor out of the output.
+docs: environment ## build the site into build/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict $(ARGS)
+
+dist: environment ## build what is published, into dist: make dist TAG=v1.2.3
+	rm -rf dist
+	$(python) -m build
+	@test -z '$(TAG)' || test -f dist/pytest_egress-$(TAG:v%=%).tar.gz || { echo "$(TAG) is not the version in pyproject.toml"; exit 1; }
+
 bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy and a bare server
 	$(python) -m benchmarks $(ARGS)
 
@@ -70,7 +79,7 @@ $(VENV)/pyvenv.cfg:
 # pip 25.1 is the first that installs dependency groups.
 $(environment): $(VENV)/pyvenv.cfg pyproject.toml
 	$(python) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(python) -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint
+	$(python) -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint --group docs
 	@mkdir -p $(@D) && touch $@
 
 # In an environment of its own: it pins the very libraries that this package uses.

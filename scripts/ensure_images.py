@@ -23,6 +23,8 @@ DIGEST_LABEL = "org.pytest-egress.test-image"
 SCRIPTS_FOLDER = Path(__file__).resolve().parent
 APT_INSTALL = SCRIPTS_FOLDER / "apt-install"
 IMAGES_FOLDER = SCRIPTS_FOLDER.parent / "tests" / "images"
+# Images of a registry, as the README names them. Their folders are built only where they cannot be pulled.
+PULLED_IMAGES = {"curl": "curlimages/curl:latest"}
 # The builder downloads packages and may say nothing meanwhile: docker-py's 60 s are too short.
 ENGINE_TIMEOUT_SECONDS = 900
 
@@ -44,9 +46,11 @@ def main(names: Sequence[str]) -> int:
 
 
 def ensure_image(client: docker.DockerClient, folder: Path) -> None:
-    """Build the image of *folder* unless the engine has it with the same content."""
-    tag = f"pytest-egress-test/{folder.name}:latest"
+    """Build the image of *folder* unless the engine has it with the same content, or it is a registry's."""
+    tag = PULLED_IMAGES.get(folder.name, f"pytest-egress-test/{folder.name}:latest")
     digest = folder_digest(folder)
+    if folder.name in PULLED_IMAGES and is_pulled(client, tag):
+        return
     if image_labels(client, tag).get(DIGEST_LABEL) == digest:
         return
     say(f"building {tag}")
@@ -78,15 +82,34 @@ def image_labels(client: docker.DockerClient, tag: str) -> dict[str, str]:
 
 def ensure_base_image(client: docker.DockerClient) -> None:
     """Pull the base image where it is missing, or make it where no registry can be reached."""
+    if not is_there(client, BASE_IMAGE) and not pull(client, BASE_IMAGE):
+        bootstrap_base_image(client)
+
+
+def is_pulled(client: docker.DockerClient, tag: str) -> bool:
+    """Whether the image *tag* is a registry's: pulled before, or now. One that was built here is not tried again."""
+    if is_there(client, tag):
+        return DIGEST_LABEL not in image_labels(client, tag)
+    return pull(client, tag)
+
+
+def is_there(client: docker.DockerClient, tag: str) -> bool:
+    """Whether the engine has the image *tag*."""
     try:
-        client.images.get(BASE_IMAGE)
+        return bool(client.images.get(tag))
     except docker.errors.ImageNotFound:
-        say(f"pulling {BASE_IMAGE}")
-        try:
-            client.images.pull(BASE_IMAGE)
-        except docker.errors.APIError as error:
-            say(f"cannot pull it ({error.explanation or error}); making it with debootstrap")
-            bootstrap_base_image(client)
+        return False
+
+
+def pull(client: docker.DockerClient, tag: str) -> bool:
+    """Pull the image *tag*, and return whether that was possible."""
+    say(f"pulling {tag}")
+    try:
+        client.images.pull(tag)
+    except docker.errors.APIError as error:
+        say(f"cannot pull it ({error.explanation or error}); making one")
+        return False
+    return True
 
 
 def bootstrap_base_image(client: docker.DockerClient) -> None:

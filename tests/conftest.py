@@ -95,6 +95,13 @@ def shop_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def curl_image(engine_client: docker.DockerClient) -> str:
+    """The image of the README, or one that stands in for it where it cannot be pulled."""
+    require_tag(engine_client, "curlimages/curl")
+    return "curlimages/curl"
+
+
+@pytest.fixture(scope="session")
 def roots_image(engine_client: docker.DockerClient) -> str:
     """The image whose roots are behind links and where a variable of its own points."""
     return require_image(engine_client, "roots")
@@ -138,7 +145,12 @@ def go_image(engine_client: docker.DockerClient) -> str:
 
 def require_image(client: docker.DockerClient, name: str) -> str:
     """Return the tag of the test image *name*, or fail with what to type."""
-    tag = f"pytest-egress-test/{name}:latest"
+    return require_tag(client, f"pytest-egress-test/{name}")
+
+
+def require_tag(client: docker.DockerClient, name: str) -> str:
+    """Return an image's name with its tag, or fail with what to type."""
+    tag = f"{name}:latest"
     try:
         client.images.get(tag)
     except docker.errors.ImageNotFound:

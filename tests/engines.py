@@ -162,7 +162,7 @@ class PrivateEngine:
     def _certificates(self) -> list[str]:
         """Write what server and client show alike, and return dockerd's options for it."""
         ca = trustme.CA()
-        leaf = ca.issue_cert("127.0.0.1", "localhost")
+        leaf = ca.issue_cert("127.0.0.1", "localhost", "docker", "engine.example.test")
         self.cert_path.mkdir()
         ca.cert_pem.write_to_path(self.cert_path / "ca.pem")
         leaf.cert_chain_pems[0].write_to_path(self.cert_path / "cert.pem")

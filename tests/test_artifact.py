@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import re
 import subprocess
 import sys
 import tarfile
@@ -43,6 +45,21 @@ def test_the_wheel_registers_the_command_and_the_plugin(artifacts: Path) -> None
         *("[console_scripts]", "pytest-egress", "=", "pytest_egress.cli:main"),
         *("[pytest11]", "egress", "=", "pytest_egress.plugin"),
     ]
+
+
+def test_the_page_on_pypi_has_the_addresses_and_no_link_that_needs_the_repository(
+    artifacts: Path,
+) -> None:
+    (wheel,) = artifacts.glob("*.whl")
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (each for each in archive.namelist() if each.endswith("/METADATA"))
+    metadata = email.message_from_bytes(archive.read(name))
+    labels = [url.partition(", ")[0] for url in metadata.get_all("Project-URL", [])]
+    assert labels == ["Homepage", "Documentation", "Changelog", "Issues"]
+    page = str(metadata.get_payload())
+    links = re.findall(r"\]\(([^)]+)\)", page) + re.findall(r"^\[.+\]: (.+)$", page, re.MULTILINE)
+    assert len(links) > 10
+    assert [link for link in links if not link.startswith("https://")] == []
 
 
 def test_the_source_archive_holds_the_licence_and_the_tests(artifacts: Path) -> None:

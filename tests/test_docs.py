@@ -3,23 +3,73 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
+import docker
 import pytest
 
 from pytest_egress.trust import DIRECTORY, RUNTIMES, VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
+PAGES = ["docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
 HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
 IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")
-PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Of docs/plugins.md: `Charge`, and a view that charges.
+DJANGO_PROJECT = {
+    "pytest.ini": """
+[pytest]
+DJANGO_SETTINGS_MODULE = settings
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+""",
+    "settings.py": """
+SECRET_KEY = "of a test"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "payments.views"
+INSTALLED_APPS = ["payments"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": "db.sqlite3",
+        "TEST": {"NAME": "test.sqlite3"},
+    }
+}
+""",
+    "payments/__init__.py": "",
+    "payments/models.py": """
+from django.db import models
+
+class Charge(models.Model):
+    amount = models.IntegerField()
+""",
+    "payments/views.py": """
+import json
+from django.http import JsonResponse
+from django.urls import path
+from payments.models import Charge
+
+def charge(request):
+    charge = Charge.objects.create(amount=json.loads(request.body)["amount"])
+    return JsonResponse({"id": f"ch_{charge.pk}"})
+
+urlpatterns = [path("v1/charges", charge)]
+""",
+}
+FENCED = re.MULTILINE | re.DOTALL
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", FENCED)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text()
 
 
 def blocks(page: str) -> list[str]:
-    return PYTHON_BLOCK.findall((ROOT / page).read_text())
+    return PYTHON_BLOCK.findall(text_of(page))
 
 
 def as_module(page: str, image: str) -> str:
@@ -45,6 +95,83 @@ def test_the_examples_of_a_page_run_as_printed(
     result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
 
     result.assert_outcomes(passed=source.count("def test_"))
+
+
+def test_the_examples_of_the_readme_run_as_they_stand(
+    pytester: pytest.Pytester, curl_image: str
+) -> None:
+    first, start = blocks("README.md")
+    pytester.makepyfile(test_shop=first, test_outbound=start)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    result.assert_outcomes(passed=3)
+
+
+@pytest.fixture
+def django_project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A folder for tests that holds the project of docs/plugins.md."""
+    for name, content in DJANGO_PROJECT.items():
+        (pytester.path / name).parent.mkdir(exist_ok=True)
+        (pytester.path / name).write_text(content)
+    return pytester
+
+
+def test_the_examples_beside_other_plugins_run_as_printed(
+    django_project: pytest.Pytester, shop_image: str
+) -> None:
+    django_project.makepyfile(test_page=as_module("docs/plugins.md", shop_image))
+
+    result = django_project.runpytest_subprocess("-p", "no:randomly")
+
+    result.assert_outcomes(passed=3)
+
+
+def test_without_a_transaction_of_its_own_a_handler_fails_as_the_page_says(
+    django_project: pytest.Pytester, shop_image: str
+) -> None:
+    page = as_module("docs/plugins.md", shop_image).replace("(transaction=True)", "")
+    django_project.makepyfile(test_page=page)
+
+    result = django_project.runpytest_subprocess("-k", "is_a_row")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines("*OperationalError: database is locked")
+
+
+def test_the_failure_in_the_readme_is_what_a_test_says(
+    pytester: pytest.Pytester, curl_image: str
+) -> None:
+    first, _ = blocks("README.md")
+    refund = "curl --data amount=4200 https://api.stripe.com/v1/refunds"
+    both = f"""f"sh -c '{{charge}}; {refund}'\""""
+    pytester.makepyfile(test_shop=first.replace("charge, check=True", both))
+    (failure,) = re.findall(r"^```text\n(\d+ unrouted .*?)^```", text_of("README.md"), FENCED)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    assert failure in result.stdout.str()
+
+
+@pytest.mark.docker  # Podman gives another name to what is built
+def test_the_image_of_the_examples_is_built_by_the_line_that_the_page_has(
+    engine_client: docker.DockerClient,
+) -> None:
+    (line,) = re.findall(r"^\$ (docker build .*)$", text_of("docs/fixtures.md"), re.MULTILINE)
+    *command, source = shlex.split(line)
+    repository, _, folder = source.partition("#main:")
+    assert repository.endswith(".git")
+    name = f"pytest-egress-docs-{uuid.uuid4().hex[:8]}"
+    command[command.index("shop:latest")] = name
+
+    done = subprocess.run(
+        [*command, ROOT / folder], capture_output=True, text=True, timeout=300, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    image = engine_client.images.get(name)
+    engine_client.images.remove(name)
+    assert image.attrs["Config"]["WorkingDir"] == "/srv"
 
 
 def test_the_script_of_the_fixtures_page_runs_without_pytest(shop_image: str) -> None:
@@ -89,12 +216,6 @@ def test_the_demo_shows_what_it_says(shop_image: str, clients_image: str) -> Non
 
     assert done.returncode == 0, done.stdout
     assert "As it should be" in done.stdout
-
-
-def test_links_between_pages_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+\.md)\)", page.read_text()):
-            assert (page.parent / link).is_file(), f"{page.name} links to {link}"
 
 
 def test_every_guarantee_names_a_test_that_is_there() -> None:

@@ -1,0 +1,35 @@
+"""What MkDocs does besides mkdocs.yml: the addresses of pyproject.toml, and the pages that lie outside of docs/."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import metadata
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {"index.md": "README.md", "changelog.md": "CHANGELOG.md"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Take the addresses from the project's metadata."""
+    urls = dict(url.split(", ") for url in metadata("pytest-egress").get_all("Project-URL", []))
+    config.site_url = urls["Documentation"]
+    config.repo_url = urls["Homepage"]
+    config.repo_name = "GitHub"
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add README.md and CHANGELOG.md, whose absolute links to the site lead to its pages, so that they are checked."""
+    for name, source in PAGES.items():
+        text = within_the_site((ROOT / source).read_text(), str(config.site_url))
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def within_the_site(text: str, site: str) -> str:
+    """A page of Markdown with links to files in the place of those to the site."""
+    return re.sub(rf"^(\[.+\]: ){re.escape(site)}([\w-]+)/", r"\1\2.md", text, flags=re.MULTILINE)
