@@ -43,6 +43,7 @@ LAYERS = {
         "folder",
         "images",
         "leftovers",
+        "packages",
         "roots",
         "sidecar",
         "ssh",
