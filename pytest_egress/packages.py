@@ -100,11 +100,10 @@ CHROMIUM: Final[Mapping[str, str]] = {
 }
 """A Chromium to where it reads policies."""
 
-FIREFOX: Final[Mapping[str, str]] = {
-    "/usr/bin/firefox-esr": "/etc/firefox-esr/policies/policies.json",
-    "/usr/bin/firefox": "/etc/firefox/policies/policies.json",
-}
-"""A Firefox to where it reads policies, before those in a folder of its own."""
+FIREFOX: Final = ("/usr/bin/firefox-esr", "/usr/bin/firefox")
+FIREFOX_POLICIES: Final = (
+    "/etc/firefox/policies/policies.json"  # read before those in a folder of its own
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +139,13 @@ class Packaged:
         bundles: PEM bundles of SDKs, each at its real path.
         mounted: The paths of those in a mount that is not the container's own.
         chromium: The folders that the Chromiums of the image read policies from.
-        firefox: The policies of its Firefoxes, by where they are read from.
+        firefox: The policies of its Firefox; None where it has none.
     """
 
     bundles: Mapping[str, File] = field(default_factory=dict)
     mounted: Sequence[str] = ()
     chromium: Sequence[str] = ()
-    firefox: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    firefox: Mapping[str, Any] | None = None
 
 
 def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[str]) -> Places:
@@ -211,7 +210,7 @@ def find_packaged(
         bundles=bundles,
         mounted=mounted,
         chromium=list(dict.fromkeys(path for each, path in CHROMIUM.items() if look.has(each))),
-        firefox=dict(look.firefox()),
+        firefox=look.firefox(),
     )
 
 
@@ -314,13 +313,14 @@ class Look:
         ]
         return self.among(f"{home}/gems", names) if names else iter(())
 
-    def firefox(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Where each Firefox reads its policies, and what they are now."""
-        for program, path in FIREFOX.items():
+    def firefox(self) -> Mapping[str, Any] | None:
+        """The policies that a Firefox reads now; None where there is no Firefox."""
+        for program in FIREFOX:
             real, kind = self.real(program)
             if kind is not Kind.MISSING:
                 beside = posixpath.join(posixpath.dirname(real), "distribution/policies.json")
-                yield path, self._policies(path, beside)
+                return self._policies(FIREFOX_POLICIES, beside)
+        return None
 
     def _policies(self, *paths: str) -> Mapping[str, Any]:
         """Those of the first file that is there and can be read."""

@@ -23,7 +23,7 @@ from pytest_egress.certificates import (
 )
 from pytest_egress.errors import EngineError
 from pytest_egress.failures import engine_errors
-from pytest_egress.packages import Packaged
+from pytest_egress.packages import FIREFOX_POLICIES, Packaged
 from pytest_egress.roots import Files, Kind, Roots, find, is_under, is_within, normal
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ LEADING: Final = frozenset({"JAVA_HOME", *(variable.name for variable in VARIABL
 
 IMAGE_BUNDLE: Final = "the image's bundle"
 POLICY_NAME: Final = "pytest-egress.json"  # of a Chromium; it reads every file of a folder
-LOOK_FOR_ROOTS: Final = "`docker run --rm --entrypoint find IMAGE / -name '*.pem' -o -name '*.crt'` lists what may be one."
+LOOK_FOR_ROOTS: Final = (
+    "What may be one is listed by "
+    "`docker run --rm --entrypoint find IMAGE / -name '*.pem' -o -name '*.crt'`."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,9 +298,9 @@ def extended(packaged: Packaged, ca_pem: bytes, directory: str) -> dict[str, Fil
     policy = {"CACertificates": [base64.b64encode(der).decode()]}
     for folder in packaged.chromium:
         files[f"{folder}/{POLICY_NAME}"] = File(content=json.dumps(policy).encode())
-    for path, policies in packaged.firefox.items():
-        merged = with_certificate(policies, f"{directory}/{FILE_NAMES['ca']}")
-        files[path] = File(content=json.dumps(merged).encode())
+    if packaged.firefox is not None:
+        merged = with_certificate(packaged.firefox, f"{directory}/{FILE_NAMES['ca']}")
+        files[FIREFOX_POLICIES] = File(content=json.dumps(merged).encode())
     return files
 
 
