@@ -78,7 +78,7 @@ OF_THE_SYSTEM: Final = re.compile(
 )
 # What such a path goes on with, inside of an application.
 INSIDE: Final = re.compile(
-    r"/(?:node_modules|vendor|\.venv|venv|bin|lib|[^/]+\.(?:cfg|in|ini|js|json|lock|php|py|rb|sh|toml|txt|ya?ml))(?:/.*)?$"
+    r"/(?:node_modules|vendor|bin|lib|[^/]+\.(?:cfg|in|ini|js|json|lock|php|py|rb|sh|toml|txt|ya?ml))(?:/.*)?$"
 )
 MAX_APPLICATIONS: Final = 8  # folders of an image that may be one: each costs five calls
 DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin"  # of an image that has none; also the engine's
@@ -223,9 +223,21 @@ class Look:
     """
 
     def __init__(self, files: Files, where: Places, *, mounted: bool) -> None:
-        self.files, self._where = files, where
-        self.real = files.resolve if mounted else files.look
+        self.files, self._where, self._mounted = files, where, mounted
         self._pythons: dict[str, None] = {}  # the versions that were seen
+
+    def real(self, path: str) -> tuple[str, Kind]:
+        """Where a path leads, and what is there: through links among its folders too, where these matter or cost nothing."""
+        if self._mounted or self.files.is_read(path):
+            return self.files.resolve(path)
+        return self.files.look(path)
+
+    def folder(self, path: str) -> str | None:
+        """The real path of a folder; None where there is none."""
+        if self._mounted:
+            path, _ = self.files.resolve(path)
+        real, kind = self.files.peek(path, PEEK_BYTES)
+        return real if kind is Kind.DIRECTORY else None
 
     def has(self, path: str) -> bool:
         """Whether something is at a path."""
@@ -233,8 +245,10 @@ class Look:
 
     def among(self, folder: str, names: Iterable[str]) -> Iterator[str]:
         """The real paths of those files that a folder has."""
-        for name in names if self.files.peek(folder, PEEK_BYTES) else ():
-            real, kind = self.real(posixpath.join(folder, name))
+        if (found := self.folder(folder)) is None:
+            return
+        for name in names:
+            real, kind = self.real(posixpath.join(found, name))
             if kind is Kind.REGULAR:
                 yield real
 
@@ -256,12 +270,12 @@ class Look:
             yield from self._application(folder, ruby)
 
     def _application(self, folder: str, ruby: str) -> Iterator[str]:
-        if not self.files.peek(folder, PEEK_BYTES):
+        if self.folder(folder) is None:
             return
         for version in self._pythons.copy():
             yield from self._site(f"{folder}/lib/python{version}/site-packages")
-        for name in (".venv", "venv"):
-            yield from self._python(f"{folder}/{name}/bin")
+        for name in (".venv", "venv") if self._pythons else ("", ".venv", "venv"):
+            yield from self._python(posixpath.join(folder, name, "bin"))
         yield from self._modules(f"{folder}/node_modules")
         yield from self.among(f"{folder}/vendor", OF_COMPOSER)
         if ruby:
@@ -294,7 +308,7 @@ class Look:
 
     def _modules(self, folder: str) -> Iterator[str]:
         """Of Node.js's packages, as npm's own list has them, or else right in a folder."""
-        if not self.files.peek(folder, PEEK_BYTES):
+        if self.folder(folder) is None:
             return iter(())
         index, kind = self.real(f"{folder}/{NPM_INDEX}")
         names = [f"{name}/{path}" for name, path in OF_NODE.items()]

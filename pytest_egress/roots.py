@@ -200,19 +200,22 @@ class Files:
         # It says of every file that it is the container's user's. Roots are root's, and for all to read.
         return replace(file, uid=0, gid=0, mode=file.mode | 0o444)
 
-    def peek(self, folder: str, limit: int) -> bool:
-        """Whether a folder is at a path; one that is small is read whole, so that nothing in it is asked for again.
+    def peek(self, folder: str, limit: int) -> tuple[str, Kind]:
+        """As `look`, of a folder: one that is small is read whole, so that nothing in it is asked for again.
 
         Args:
             limit: The bytes of its archive that are read at most.
         """
         if folder not in self._folders and folder not in self._seen:
-            stat, members = self._engine.members(self._container, folder, limit)
-            self._stats[folder] = stat
+            self._stats[folder], members = self._engine.members(self._container, folder, limit)
             if members is not None:
                 self._folders[folder] = by_path(folder, members)
                 self._whole = (folder, *self._whole)
-        return self.look(folder)[1] is Kind.DIRECTORY
+        return self.look(folder)
+
+    def is_read(self, path: str) -> bool:
+        """Whether a path is in a folder that was read whole."""
+        return is_within(path, (folder for folder, found in self._folders.items() if found))
 
     def names(self, folder: str, limit: int) -> list[str]:
         """The names in a folder, whose archive is read up to a limit; none where it is no folder, or larger."""

@@ -1,9 +1,8 @@
-"""SDKs of PyPI and npm, each in a real container as its users install it, told of no CA, with roots of its own or without."""
+"""SDKs of PyPI and npm in a real container, as their users install them, that are told of no CA and verify."""
 
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -171,12 +170,12 @@ PYTHON: Final = [
     Sdk(
         name="boto3",
         by="AWS_CA_BUNDLE",
-        host="b.s3.us-east-1.amazonaws.com",
+        host="things.s3.us-east-1.amazonaws.com",
         answer=BUCKET,
         env=AWS,
         code="""
             import boto3
-            print(boto3.client("s3").list_objects_v2(Bucket="b")["Contents"][0]["Key"])
+            print(boto3.client("s3").list_objects_v2(Bucket="things")["Contents"][0]["Key"])
         """,
     ),
     Sdk(
@@ -261,7 +260,7 @@ PYTHON: Final = [
     Sdk(
         name="launchdarkly-server-sdk",
         by=CERTIFI,
-        host="sdk.launchdarkly.com",
+        host="app.launchdarkly.com",
         answer={"flags": {}, "segments": {}},
         says="initialized: True",
         code="""
@@ -409,10 +408,10 @@ NPM: Final = [
     ),
     node(
         "@aws-sdk/client-s3",
-        "b.s3.us-east-1.amazonaws.com",
+        "things.s3.us-east-1.amazonaws.com",
         """
             import {S3Client, ListObjectsV2Command} from "@aws-sdk/client-s3"
-            const found = await new S3Client({}).send(new ListObjectsV2Command({Bucket: "b"}))
+            const found = await new S3Client({}).send(new ListObjectsV2Command({Bucket: "things"}))
             console.log(found.Contents[0].Key)
         """,
         answer=BUCKET,
