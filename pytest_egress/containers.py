@@ -38,6 +38,7 @@ from pytest_egress.failures import engine_errors, start_failure
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
+from pytest_egress.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.relay import shut
 from pytest_egress.roots import Roots
 from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way, made_up_hostname
@@ -119,6 +120,7 @@ class Plan:
 
     Attributes:
         files: An archive to extract at `/`, or None.
+        trust: The paths of files that get the CA besides those that are known.
         options: As docker-py takes them.
     """
 
@@ -127,6 +129,7 @@ class Plan:
     env: Mapping[str, str]
     files: bytes | None
     input: bytes | None
+    trust: Sequence[str]
     options: Mapping[str, Any]
 
 
@@ -137,6 +140,7 @@ def plan(
     env: Mapping[str, str] | None,
     files: Mapping[str, str | bytes | Path] | None,
     input: str | bytes | None,
+    trust: Sequence[str] | None = None,
     own: Mapping[str, Any],
     docker_options: Mapping[str, Any],
 ) -> Plan:
@@ -149,7 +153,9 @@ def plan(
     Raises:
         TypeError, ValueError: With the value, and what is accepted.
     """
-    check_container(image, command, env=env, files=files, input=input, **docker_options)
+    check_container(
+        image, command, env=env, files=files, input=input, trust=trust, **docker_options
+    )
     check_docker_options(docker_options)
     # One that is refused and not set, as stdin_open=False, does no harm, and says nothing.
     harmless = {n: value for n, value in docker_options.items() if n not in REFUSED_OPTIONS}
@@ -160,6 +166,7 @@ def plan(
         env={name: str(value) for name, value in (env or {}).items()},
         files=build_tar(members) if members else None,
         input=input.encode() if isinstance(input, str) else input,
+        trust=tuple(trust or ()),
         options={name: value for name, value in {**harmless, **own}.items() if value is not None},
     )
 
@@ -209,6 +216,8 @@ class Host:
     authority: Authority
     ledger: Ledger
     roots: dict[str, Roots]  # by image
+    packaged: dict[object, Packaged]  # by image, and what else matters
+    trust: Sequence[str]  # the files that get the CA wherever they are
     roots_lock: threading.Lock
 
     def place(self, container: Container) -> Place:
@@ -358,10 +367,21 @@ class Container:
         engine, foreign = self._host.engine, trust.foreign_mounts(container)
         roots = self._roots(container, image, env, foreign)
         authority = self._host.authority
+        packaged = self._packaged(container, image, env, foreign)
+        besides = trust.extended(packaged, authority.ca_pem, self._directory)
+        besides |= trust.named_files(
+            engine,
+            container,
+            self._plan.trust,
+            authority.ca_pem,
+            foreign,
+            wherever=self._host.trust,
+        )
         archive = trust.trust_tar(
             authority.ca_pem,
             authority.ca_subject,
             roots,
+            besides,
             directory=self._directory,
             foreign=foreign,
         )
@@ -369,8 +389,10 @@ class Container:
             trust.put(container, archive, "the CA")
         except EngineError:  # what has gone meanwhile seemed to trust nothing
             self._host.roots.pop(image.id, None)
+            self._host.packaged.clear()
             raise
-        self.hints = trust.defeated(env, self._plan.env, roots.extended())
+        self.hints = trust.defeated(env, self._plan.env, [*roots.extended(), *besides])
+        self.hints += [f"{path} is in a mount, and was left as it is" for path in packaged.mounted]
         if engine.is_podman:
             trust.put(container, RESOLVER, "resolv.conf")
         if self._plan.files is not None:
@@ -387,6 +409,25 @@ class Container:
             if image.id not in host.roots:
                 host.roots[image.id] = trust.find_roots(host.engine, container, env, user_env)
             return host.roots[image.id]
+
+    def _packaged(
+        self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]
+    ) -> Packaged:
+        """What the image has of SDKs and browsers, looked up once; mounts may hide it, or have more."""
+        host, theirs = self._host, {**env, **self._plan.env}
+        config, workdir = image.attrs["Config"], self._plan.options.get("working_dir")
+        named = [theirs.get(name, "") for name in LEADING]
+        key = (image.id, workdir, *named, *foreign)
+        with host.roots_lock:  # as for the roots
+            if key not in host.packaged:
+                where = places(
+                    theirs,
+                    workdir or config.get("WorkingDir") or "",
+                    config.get("User") or "",
+                    host.engine.history(image),
+                )
+                host.packaged[key] = find_packaged(host.engine, container, where, foreign)
+            return host.packaged[key]
 
     def _start(self) -> None:
         standard_input = self._attach_input() if self._plan.input is not None else None

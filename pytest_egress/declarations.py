@@ -25,6 +25,7 @@ START_OPTIONS: Final = (
     "workdir",
     "entrypoint",
     "input",
+    "trust",
     "wait",
     "timeout",
 )
@@ -181,6 +182,7 @@ def container(image: object, command: object = None, **options: Any) -> None:
             raise TypeError(f"{name}= takes {words}, not {options[name]!r}")
     check_env(options.get("env") or {})
     check_files(options.get("files") or {})
+    check_trust(options.get("trust"))
     check_container_options(options)
 
 
@@ -211,6 +213,22 @@ def check_files(files: Mapping[object, object]) -> None:
             raise TypeError(
                 f"files={{{str(path)!r}: ...}} takes str, bytes or a Path, not {content!r}"
             )
+
+
+def check_trust(paths: object) -> None:
+    """Refuse what is no list of absolute paths.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    form = 'it takes the absolute paths of files in the container, trust=["/app/roots.pem"]'
+    if not isinstance(paths, (list, tuple, type(None))):
+        raise TypeError(f"trust={paths!r}: {form}")
+    for path in paths or ():
+        if not isinstance(path, str):
+            raise TypeError(f"trust=[{path!r}]: {form}")
+        if not path.startswith("/"):
+            raise ValueError(f"trust=[{path!r}]: {form}")
 
 
 CHECKS: Final[Mapping[str, Callable[..., object]]] = {

@@ -306,6 +306,7 @@ class Egress:
         workdir: str | None = None,
         entrypoint: Sequence[str] | str | None = None,
         input: str | bytes | None = None,
+        trust: Sequence[str] | None = None,
         wait: object = None,
         timeout: float = 60,
         **docker_options: Any,
@@ -318,6 +319,8 @@ class Egress:
             env: Environment variables; they win over those that carry the CA.
             files: Path in the container to content, put in before the start.
             input: What its standard input gives.
+            trust: Paths of files in the container that get the CA too: PEM bundles or Java keystores that a program
+                has for itself.
             wait: `port_open(port)`, `http_ok(port, path)`, `log_line(pattern)`, or a list of them.
             timeout: Seconds until it must be ready.
             docker_options: As docker-py's `containers.create` takes them, without those that would leave the sidecar.
@@ -335,6 +338,7 @@ class Egress:
             env=env,
             files=files,
             input=input,
+            trust=trust,
             own={"user": user, "working_dir": workdir, "entrypoint": entrypoint},
             docker_options=docker_options,
         )
@@ -402,6 +406,7 @@ class Egress:
         workdir: str | None = None,
         entrypoint: Sequence[str] | str | None = None,
         input: str | bytes | None = None,
+        trust: Sequence[str] | None = None,
         timeout: float = 60,
         check: bool = False,
         **docker_options: Any,
@@ -426,6 +431,7 @@ class Egress:
             env=env,
             files=files,
             input=input,
+            trust=trust,
             own={"user": user, "working_dir": workdir, "entrypoint": entrypoint},
             docker_options=docker_options,
         )
@@ -452,6 +458,7 @@ class Egress:
         hostname: str | None = None,
         domainname: str | None = None,
         extra_hosts: Mapping[str, str] | None = None,
+        trust: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """What to create one container of an image with: `network_mode`, `environment`, `volumes`, as docker-py has it.
 
@@ -464,12 +471,22 @@ class Egress:
             hostname: Its name, which the sidecar has.
             domainname: Likewise.
             extra_hosts: Lines of its /etc/hosts.
+            trust: As `start` has it, for the method `trust`.
 
         Raises:
             ImageError, EngineError, LinkError: The engine cannot; the text says what to do.
         """
         options = {"hostname": hostname, "domainname": domainname, "extra_hosts": extra_hosts}
-        checked = plan(image, None, env=env, files=None, input=None, own={}, docker_options=options)
+        checked = plan(
+            image,
+            None,
+            env=env,
+            files=None,
+            input=None,
+            trust=trust,
+            own={},
+            docker_options=options,
+        )
         self.session.engine.check_owner()
         self._has_started = True
         with self.session.ledger.changed:

@@ -228,6 +228,11 @@ class Engine:
         """
         return find_image(self.client, name)
 
+    def history(self, image: Image) -> list[str]:
+        """The instructions that an image was built by, the last first (`GET /images/{id}/history`)."""
+        with engine_errors(f"read the history of the image {image.id}"):
+            return [str(step.get("CreatedBy") or "") for step in image.history()]
+
     def create(self, image: Image, name: str, **options: Any) -> DockerContainer:
         """Create a container, named and labelled as ours (`POST /containers/create`).
 

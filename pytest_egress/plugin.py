@@ -178,6 +178,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
     parser.addini("egress_sidecar_image", "Default of --egress-sidecar-image.", default="")
     parser.addini("egress_engines", "Default of --egress-engines.", type="linelist", default=[])
+    parser.addini(
+        "egress_trust",
+        "Files in containers, by their absolute paths, that get the CA where they are there: PEM bundles "
+        "or Java keystores.",
+        type="linelist",
+        default=[],
+    )
     parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
 
 
@@ -225,6 +232,22 @@ def engine_addresses(config: pytest.Config) -> list[str]:
                 "unix:///run/docker.sock or tcp://192.0.2.1:2376, several with commas between them"
             )
     return addresses
+
+
+def trust_option(config: pytest.Config) -> list[str]:
+    """The paths of the files that get the CA in every container.
+
+    Raises:
+        pytest.UsageError: One is no absolute path.
+    """
+    paths: list[str] = config.getini("egress_trust")
+    for path in paths:
+        if not path.startswith("/"):
+            raise pytest.UsageError(
+                f"egress_trust in {config.inipath or '-o'}: {path!r} is no absolute path of a file in a container; "
+                "it takes one a line"
+            )
+    return paths
 
 
 def worker_number(config: pytest.Config) -> int:
@@ -639,6 +662,7 @@ class Run:
         self.link: Final = chosen(config, "egress_link", LINKS)
         self.sidecar_image: Final = sidecar_image_option(config)
         self.engines: Final = engine_addresses(config)
+        self.trust: Final = trust_option(config)
         self.engine: Final = (
             self.engines[worker_number(config) % len(self.engines)] if self.engines else None
         )
@@ -672,6 +696,7 @@ class Run:
                 sidecar_image=self.sidecar_image,
                 address=self.engine,
                 keep=self.keep,
+                trust=self.trust,
             )
             self._session.ledger.look = self.look
         return self._session

@@ -163,7 +163,8 @@ class Files:
         folders: Sequence[str] = FOLDERS,
     ) -> None:
         self._engine, self._container = engine, container
-        self._homes, self._whole = homes, (*homes, *folders)
+        self._homes = homes
+        self._whole: tuple[str, ...] = (*homes, *folders)
         self._mounts = [normal(each["Destination"]) for each in container.attrs.get("Mounts") or ()]
         self._seen = {path: (path, Kind.DIRECTORY) for path in ("/", *directories)}
         self._stats: dict[str, Mapping[str, Any] | None] = {}
@@ -198,6 +199,28 @@ class Files:
             return file
         # It says of every file that it is the container's user's. Roots are root's, and for all to read.
         return replace(file, uid=0, gid=0, mode=file.mode | 0o444)
+
+    def peek(self, folder: str, limit: int) -> tuple[str, Kind]:
+        """As `look`, of a folder: one that is small is read whole, so that nothing in it is asked for again.
+
+        Args:
+            limit: The bytes of its archive that are read at most.
+        """
+        if folder not in self._folders and folder not in self._seen:
+            self._stats[folder], members = self._engine.members(self._container, folder, limit)
+            if members is not None:
+                self._folders[folder] = by_path(folder, members)
+                self._whole = (folder, *self._whole)
+        return self.look(folder)
+
+    def is_read(self, path: str) -> bool:
+        """Whether a path is in a folder that was read whole."""
+        return is_within(path, (folder for folder, found in self._folders.items() if found))
+
+    def names(self, folder: str, limit: int) -> list[str]:
+        """The names in a folder, whose archive is read up to a limit; none where it is no folder, or larger."""
+        _, members = self._engine.members(self._container, folder, limit)
+        return [name for name in members or () if name]
 
     def _read(self, path: str) -> File:
         with engine_errors(f"read {path!r}"):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
+    from pytest_egress.packages import Packaged
     from pytest_egress.roots import Roots
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -83,6 +84,7 @@ class Session(Host):
         sidecar_image: Whose Python they run, likewise.
         address: The engine's, where a setting names one: for errors.
         keep: Whether containers stay until it is known whether their test has failed.
+        trust: The paths of files that get the CA in each container that has them.
     """
 
     def __init__(
@@ -95,8 +97,9 @@ class Session(Host):
         sidecar_image: str | None = None,
         address: str | None = None,
         keep: bool = False,
+        trust: Sequence[str] = (),
     ) -> None:
-        self.keep = keep
+        self.keep, self.trust = keep, trust
         self._make_ca, self._defaults = ca, defaults
         self.engine = Engine(client, uuid.uuid4().hex, link, sidecar_image, address)
         self.ledger = Ledger()
@@ -106,6 +109,7 @@ class Session(Host):
             Container
         ] = []  # those that live, and those that this test has started
         self.roots: dict[str, Roots] = {}
+        self.packaged: dict[object, Packaged] = {}
         self.roots_lock = threading.Lock()
         self._outside: list[str] = []
 

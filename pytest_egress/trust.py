@@ -6,6 +6,8 @@ as a Java keystore; variables point there. The tables here are the whole knowled
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +21,10 @@ from pytest_egress.certificates import (
     hashed_name,
     java_keystore,
 )
+from pytest_egress.errors import EngineError
 from pytest_egress.failures import engine_errors
-from pytest_egress.roots import Roots, find, is_under, is_within, normal
+from pytest_egress.packages import FIREFOX_POLICIES, Packaged
+from pytest_egress.roots import Files, Kind, Roots, find, is_under, is_within, normal
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -77,6 +81,7 @@ VARIABLES: Final = (
     Variable(name="GIT_SSL_CAINFO", form="bundle", runtimes=("git",)),
     Variable(name="NODE_EXTRA_CA_CERTS", form="ca", runtimes=("Node.js", "npm", "axios", "Bun")),
     Variable(name="DENO_CERT", form="ca", runtimes=("Deno",)),
+    Variable(name="HTTPLIB2_CA_CERTS", form="bundle", runtimes=("httplib2",)),
     Variable(name="PERL_LWP_SSL_CA_FILE", form="bundle", runtimes=("Perl LWP",)),
     Variable(name="CARGO_HTTP_CAINFO", form="bundle", runtimes=("cargo",)),
     Variable(name="NIX_SSL_CERT_FILE", form="bundle", runtimes=("Nix",)),
@@ -94,6 +99,11 @@ LEADING: Final = frozenset({"JAVA_HOME", *(variable.name for variable in VARIABL
 """Variables that say where roots are."""
 
 IMAGE_BUNDLE: Final = "the image's bundle"
+POLICY_NAME: Final = "pytest-egress.json"  # of a Chromium; it reads every file of a folder
+LOOK_FOR_ROOTS: Final = (
+    "What may be one is listed by "
+    "`docker run --rm --entrypoint find IMAGE / -name '*.pem' -o -name '*.crt'`."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +244,7 @@ def trust_tar(
     ca_pem: bytes,
     subject: bytes,
     roots: Roots,
+    besides: Mapping[str, File],
     *,
     directory: str = DIRECTORY,
     foreign: Sequence[str] = (),
@@ -243,11 +254,15 @@ def trust_tar(
     Args:
         ca_pem: The CA's certificate.
         subject: Its subject in DER.
+        besides: Files that hold it already, by their real paths.
         foreign: Mount points below which nothing is written, besides those that the roots were found among.
     """
     files = {
-        path: replace(file, content=append(file.content, ca_pem))
-        for path, file in roots.bundles.items()
+        **besides,
+        **{
+            path: replace(file, content=append(file.content, ca_pem))
+            for path, file in roots.bundles.items()
+        },
     }
     (ca,) = from_pem(ca_pem)
     for path, file in roots.keystores.items():
@@ -268,6 +283,90 @@ def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
     keystore = java_keystore(list(dict.fromkeys([*roots.of_java, *from_pem(ca_pem)])))
     content: dict[Form, bytes] = {"ca": ca_pem, "bundle": bundle, "truststore": keystore}
     return {FILE_NAMES[form]: data for form, data in content.items()}
+
+
+# What an image has besides its own roots.
+
+
+def extended(packaged: Packaged, ca_pem: bytes, directory: str) -> dict[str, File]:
+    """The roots of SDKs with the CA at their end, and policies that lead browsers to it."""
+    files = {
+        path: replace(file, content=append(file.content, ca_pem))
+        for path, file in packaged.bundles.items()
+    }
+    (der,) = from_pem(ca_pem)
+    policy = {"CACertificates": [base64.b64encode(der).decode()]}
+    for folder in packaged.chromium:
+        files[f"{folder}/{POLICY_NAME}"] = File(content=json.dumps(policy).encode())
+    if packaged.firefox is not None:
+        merged = with_certificate(packaged.firefox, f"{directory}/{FILE_NAMES['ca']}")
+        files[FIREFOX_POLICIES] = File(content=json.dumps(merged).encode())
+    return files
+
+
+def with_certificate(policies: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The policies of a Firefox, and one more certificate to install."""
+    inner = dict(policies.get("policies") or {})
+    certificates = dict(inner.get("Certificates") or {})
+    certificates["Install"] = [*(certificates.get("Install") or ()), path]
+    return {**policies, "policies": {**inner, "Certificates": certificates}}
+
+
+def named_files(
+    engine: Engine,
+    container: DockerContainer,
+    paths: Iterable[str],
+    ca_pem: bytes,
+    foreign: Sequence[str],
+    *,
+    wherever: Iterable[str] = (),
+) -> dict[str, File]:
+    """The files that a test names (`trust=`), with the CA in, at their real paths.
+
+    Args:
+        foreign: The mount points whose content is not the container's own.
+        wherever: Paths that hold for every image (`egress_trust`): one that is missing in this one is passed over.
+
+    Raises:
+        EngineError: There is no such file, or it has no roots that can be extended.
+    """
+    files, found = Files(engine, container, folders=()), {}
+    required = dict.fromkeys(paths)
+    mounts = [files.resolve(point)[0] for point in foreign]
+    for path in dict.fromkeys([*required, *wherever]):
+        real, kind = files.resolve(normal(path))
+        if kind is Kind.MISSING and path not in required:
+            continue
+        refusal = f"trust={path!r}: "
+        if kind is Kind.MISSING:
+            raise EngineError(f"{refusal}there is no such file in the container. {LOOK_FOR_ROOTS}")
+        if kind is not Kind.REGULAR:
+            raise EngineError(f"{refusal}this is no file. {LOOK_FOR_ROOTS}")
+        if is_within(real, mounts):
+            raise EngineError(
+                f"{refusal}{real} is in a mount, which is never written to: add the CA to it where it is kept "
+                "(egress_ca.cert_pem has it), or leave the mount out"
+            )
+        file = files.read(real)
+        try:
+            found[real] = replace(file, content=with_root(file.content, ca_pem))
+        except ValueError as error:
+            raise EngineError(
+                f"{refusal}this is no PEM bundle, and no Java keystore either ({error}). {LOOK_FOR_ROOTS}"
+            ) from None
+    return found
+
+
+def with_root(content: bytes, ca_pem: bytes) -> bytes:
+    """A PEM bundle or a Java keystore that trusts one certificate more.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if from_pem(content):
+        return append(content, ca_pem)
+    (ca,) = from_pem(ca_pem)
+    return extend_java_keystore(content, ca)
 
 
 # What is mounted over an image's files.

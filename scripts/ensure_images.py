@@ -7,18 +7,21 @@ the labels.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import docker
 
 BASE_IMAGE = "debian:trixie-slim"
 BASE_SUITE = "trixie"
+BASE_PYTHON = "3.13"
 DIGEST_LABEL = "org.pytest-egress.test-image"
 SCRIPTS_FOLDER = Path(__file__).resolve().parent
 APT_INSTALL = SCRIPTS_FOLDER / "apt-install"
@@ -55,12 +58,63 @@ def ensure_image(client: docker.DockerClient, folder: Path) -> None:
         return
     say(f"building {tag}")
     try:
-        client.images.build(
-            path=str(folder), tag=tag, rm=True, forcerm=True, labels={DIGEST_LABEL: digest}
-        )
+        with context_of(folder) as context:
+            client.images.build(
+                path=str(context), tag=tag, rm=True, forcerm=True, labels={DIGEST_LABEL: digest}
+            )
     except docker.errors.BuildError as error:
         sys.stderr.writelines(line.get("stream", "") for line in error.build_log)
         raise
+
+
+@contextlib.contextmanager
+def context_of(folder: Path) -> Iterator[Path]:
+    """The folder to build an image from: a copy with what its lists of packages name, where it has such lists.
+
+    They are downloaded here, since a registry may be reached with what this machine alone has: a mirror, or a CA.
+
+    Raises:
+        subprocess.CalledProcessError: A package cannot be had.
+    """
+    wanted = [name for name in DOWNLOADS if (folder / name).is_file()]
+    if not wanted:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="pytest-egress-context-") as temporary:
+        context = Path(temporary) / folder.name
+        shutil.copytree(folder, context)
+        for name in wanted:
+            DOWNLOADS[name](context)
+        yield context
+
+
+def download_wheels(context: Path) -> None:
+    """Download the wheels that `requirements.txt` names, for the base image's Python, into `wheels`."""
+    machine = platform.machine()
+    platforms = [
+        f"{each}_{machine}" for each in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+    ]
+    run(
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *("--only-binary=:all:", f"--python-version={BASE_PYTHON}"),
+        *(f"--platform={each}" for each in platforms),
+        *(f"--requirement={context / 'requirements.txt'}", f"--dest={context / 'wheels'}"),
+    )
+
+
+def download_node_modules(context: Path) -> None:
+    """Download what `package.json` names into `node_modules`."""
+    if not shutil.which("npm"):
+        run(str(APT_INSTALL), "npm")
+    quiet = ("--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev")
+    run("npm", "install", *quiet, f"--prefix={context}")
+
+
+DOWNLOADS: Mapping[str, Callable[[Path], None]] = {
+    "requirements.txt": download_wheels,
+    "package.json": download_node_modules,
+}
+"""A list of packages to what downloads them."""
 
 
 def folder_digest(folder: Path) -> str:

@@ -120,6 +120,12 @@ def runtimes_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def sdks_image(engine_client: docker.DockerClient) -> str:
+    """The image with SDKs of PyPI and npm in /app, as their users install them."""
+    return require_image(engine_client, "sdks")
+
+
+@pytest.fixture(scope="session")
 def java_image(engine_client: docker.DockerClient) -> str:
     """The image with Java 21 and 25, and a client in /srv."""
     return require_image(engine_client, "java")

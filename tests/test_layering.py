@@ -46,6 +46,7 @@ LAYERS = {
         "folder",
         "images",
         "leftovers",
+        "packages",
         "roots",
         "sidecar",
         "ssh",
