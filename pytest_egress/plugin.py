@@ -733,10 +733,12 @@ class Run:
                 options = dataclasses.replace(options, **marker.kwargs)
             session = self.session()
             session.engine.check_owner()
-            window = session.open_window(
-                policy=options.unrouted, dns=options.dns, drain_seconds=options.timeout
-            )
-            item.stash[CASE] = Case(session=session, window=window, options=options)
+            with session.ledger.changed:
+                if CASE not in item.stash:  # by now: another thread may have looked
+                    window = session.open_window(
+                        policy=options.unrouted, dns=options.dns, drain_seconds=options.timeout
+                    )
+                    item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
 
     def look(self) -> None:
@@ -767,6 +769,8 @@ class Run:
 
     def end(self, egress: Egress, node: Any) -> EgressError | None:
         """Close an egress; the verdict on what came late, which a report is to show."""
+        if egress.session.engine.inherited:  # a child's copy: what is in it is its parent's
+            return None
         containers = egress.containers.copy()
         if self.keep:  # until it is known whether its test has failed
             for container in containers:
