@@ -6,6 +6,7 @@ Knows nothing of pytest: `with Egress() as egress:` works anywhere.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -602,8 +603,6 @@ class Egress:
 
     def _leave(self) -> None:
         self.containers.clear()
-        for window in self._to_judge:
-            self.session.drain(window, window.drain_seconds, AFTER_END)
         self.session.leave(self)
         with contextlib.ExitStack() as releases:  # one that fails keeps no other held
             for route in self.routes:
@@ -611,14 +610,16 @@ class Egress:
         self.session.revise()
 
     def late_verdict(self) -> EgressError | None:
-        """The verdict on what came too late for any other; asked when it is closed, and given once.
+        """The verdict on what came too late for any other; asked when its containers have ended, and given once.
 
-        Of a test that is what its own containers did after the test, until they were removed; of a wider scope what had
-        begun when its containers started, and ended badly only afterwards.
+        Of a test that is what its own containers did after the test, until their end; of a wider scope what had begun
+        when its containers started, and ended badly only afterwards.
         """
         windows, self._to_judge = self._to_judge, []
         for window in windows:
-            if (verdict := judge(window, [])) is not None:
+            self.session.drain(window, window.drain_seconds, AFTER_END)
+            entries = [entry for entry in window.entries if not came_back(entry)]
+            if (verdict := judge(dataclasses.replace(window, entries=entries), [])) is not None:
                 why = LATE_IN_TEST if window is self.between else LATE_OF_START
                 late = type(verdict)(f"{verdict}\n\n{why}")
                 late.__cause__ = verdict.__cause__
@@ -661,6 +662,13 @@ LATE_IN_TEST: Final = "This came after the test had ended, and before its contai
 LATE_OF_START: Final = (
     "This began while a container of a wider scope started, and ended after start() had returned."
 )
+
+
+def came_back(entry: Entry) -> bool:
+    """Whether it is a client that was cut at the end of its test, and dialled again: all `times` are taken."""
+    used_up = (miss.route.is_used_up for miss in entry.near)
+    return isinstance(entry, TcpConnection) and entry.outcome == "unrouted" and any(used_up)
+
 
 HERE: Final = os.path.dirname(os.path.abspath(__file__))
 

@@ -232,9 +232,7 @@ class HttpServer:
             tls=connection.tls,
             client=connection.client,
             container=connection.site.name,
-            _forward=WeakMethod(
-                self.forward_request
-            ),  # requests are kept for longer than connections
+            _forward=WeakMethod(self.forward_request),  # what is kept does not keep the connection
         )
 
     def host_of(self, head: Head) -> str:

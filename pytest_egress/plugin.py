@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -518,7 +518,7 @@ def open_egress(
         yield egress
     finally:
         late = run.end(egress, request.node)
-    if late is not None and (case is None or case.passed):
+    if late is not None:
         raise late
 
 
@@ -646,12 +646,27 @@ def case_of(item: pytest.Item) -> Case | None:
     return None if case is None or case.session.engine.inherited else case
 
 
+def has_passed(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether a test that uses egress has passed its call phase; of several it is not asked."""
+    return not isinstance(node, pytest.Item) or (
+        (case := case_of(node)) is not None and case.passed
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Late:
     """A verdict that a teardown raises, and what its report shows beside it."""
 
     verdict: EgressError
     sections: list[tuple[str, str]]
+
+
+def late_sections(egress: Egress, containers: Sequence[Container]) -> list[tuple[str, str]]:
+    """The timeline of an egress that has ended, and the logs of its containers."""
+    from pytest_egress.report import ledger_lines
+    from pytest_egress.session import log_sections
+
+    return [("egress", "\n".join(ledger_lines(egress.ledger))), *log_sections(containers)]
 
 
 class Run:
@@ -747,10 +762,12 @@ class Run:
                 options = dataclasses.replace(options, **marker.kwargs)
             session = self.session()
             session.engine.check_owner()
-            window = session.open_window(
-                policy=options.unrouted, dns=options.dns, drain_seconds=options.timeout
-            )
-            item.stash[CASE] = Case(session=session, window=window, options=options)
+            with session.ledger.changed:
+                if CASE not in item.stash:  # by now: another thread may have looked
+                    window = session.open_window(
+                        policy=options.unrouted, dns=options.dns, drain_seconds=options.timeout
+                    )
+                    item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
 
     def look(self) -> None:
@@ -781,14 +798,18 @@ class Run:
 
     def end(self, egress: Egress, node: Any) -> EgressError | None:
         """Close an egress; the verdict on what came late, which a report is to show."""
-        from pytest_egress.report import ledger_lines
-        from pytest_egress.session import log_sections
-
+        if egress.session.engine.inherited:  # a child's copy: what is in it is its parent's
+            return None
         containers = egress.containers.copy()
-        egress.close(keep=self.keep and has_failed(node))
-        if (late := egress.late_verdict()) is not None:
-            timeline = ("egress", "\n".join(ledger_lines(egress.ledger)))
-            self._late.append(Late(verdict=late, sections=[timeline, *log_sections(containers)]))
+        if self.keep:  # until it is known whether its test has failed
+            for container in containers:
+                container.finish()
+        else:
+            egress.close()
+        late = egress.late_verdict() if has_passed(node) else None
+        egress.close(keep=self.keep and (late is not None or has_failed(node)))
+        if late is not None:
+            self._late.append(Late(verdict=late, sections=late_sections(egress, containers)))
         if egress.scope != "test":  # a test's is let go of when its report has been made
             egress.let_go()
         return late

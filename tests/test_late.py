@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme  # noqa: F401
 
 from pytest_egress import Egress, HandlerError, Request, UnroutedError, log_line
 from pytest_egress.containers import Container
 from pytest_egress.errors import CommandError, ContainerTimeoutError
 from pytest_egress.exchange import Exchange, PacketAttempt
 from pytest_egress.session import Session
+
+# trustme before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
 
 SECONDS = 10.0  # what is bound to happen
 HALF = "POST /late HTTP/1.1\\r\\nHost: api.test\\r\\nContent-Length: 9\\r\\n\\r\\nhalf"
@@ -126,7 +130,6 @@ def test_what_began_in_a_start_and_raised_after_it_is_judged_at_the_end_of_its_s
 HAMMER = """
 import os, socket, sys
 out = os.open("/out/sent", os.O_CREAT | os.O_WRONLY)
-print("up", flush=True)
 kind = socket.SOCK_DGRAM if sys.argv[1] == "udp" else socket.SOCK_STREAM
 count = 0
 while True:
@@ -142,6 +145,8 @@ while True:
                 raise
     count += 1
     os.pwrite(out, b"%9d" % count, 0)
+    if count == 1:
+        print("up", flush=True)
 """
 
 
@@ -194,3 +199,136 @@ def test_outside_of_pytest_what_comes_after_the_block_is_judged_too(clients_imag
         egress.__exit__(None)
     assert "GET http://api.test/late" in str(caught.value)
     assert str(caught.value).endswith("and before its containers were removed.")
+
+
+# The same inside pytest.
+
+
+def run(pytester: pytest.Pytester, image: str, code: str, *args: str) -> pytest.RunResult:
+    head = f"import pytest, threading\nfrom pytest_egress import log_line\nIMAGE = {image!r}\n"
+    pytester.makepyfile(test_x=head + textwrap.dedent(code))
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *args)
+
+
+@pytest.mark.parametrize("link", ["descriptor", "stream"])
+def test_what_a_shared_containers_start_brings_about_later_fails_the_end_of_its_scope(
+    pytester: pytest.Pytester, clients_image: str, link: str
+) -> None:
+    result = run(
+        pytester,
+        clients_image,
+        """
+        over, gone = threading.Event(), threading.Event()
+        @pytest.fixture(scope="module")
+        def shop(module_egress):
+            @module_egress.intercept_tcp("db.test")
+            def handler(sock):
+                over.wait(10)
+                gone.set()
+                raise LookupError("no such database")
+            shell = "exec 3<>/dev/tcp/db.test/5432; echo up; sleep 600"
+            yield module_egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
+            over.set()
+            assert gone.wait(10)
+        def test_a(shop): pass
+        def test_b(): pass
+        """,
+        f"--egress-link={link}",
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_b*",
+            "E  *LookupError: no such database",
+            "It failed the test:",
+            '*handler of intercept_tcp("db.test")*raised LookupError: no such database',
+            "This began while a container of a wider scope started, and ended after start() had returned.",
+            "*- egress -*",
+            "*TCP db.test:5432*handler raised LookupError",
+            "*- container clients:latest -*",
+            "up",
+            "ERROR test_x.py::test_b - HandlerError: the handler of intercept_tcp*",
+        ]
+    )
+
+
+@pytest.mark.parametrize("link", ["descriptor", "stream"])
+def test_what_a_tests_own_container_attempts_until_its_end_fails_its_teardown(
+    pytester: pytest.Pytester, clients_image: str, link: str
+) -> None:
+    result = run(
+        pytester,
+        clients_image,
+        """
+        @pytest.fixture
+        def client(egress):
+            route = egress.intercept_http("api.test")
+            shell = "echo up; while :; do curl -sS http://api.test/v1; done"
+            yield egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
+            route.remove()
+            session = egress.session
+            late = egress.between.entries
+            assert session.ledger.wait_for(lambda: any(e.outcome == "unrouted" for e in late), 10)
+        def test_a(client, egress): egress["api.test"].wait_for_call()
+        """,
+        f"--egress-link={link}",
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*unrouted attempt* of clients:latest; nothing got out:",
+            "  GET http://api.test/v1*",
+            "This came after the test had ended, and before its containers were removed.",
+        ]
+    )
+
+
+def test_a_client_that_dials_again_when_its_test_has_ended_fails_no_teardown(
+    pytester: pytest.Pytester, clients_image: str
+) -> None:
+    result = run(
+        pytester,
+        clients_image,
+        """
+        @pytest.fixture
+        def client(egress):
+            egress.intercept_tcp("db.test", lambda sock: sock.recv(1), times=1)
+            shell = "while :; do exec 3<>/dev/tcp/db.test/5432; echo up; cat <&3; done"
+            yield egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
+            late = egress.between.entries
+            assert egress.session.ledger.wait_for(lambda: any(e.port for e in late), 10)
+        def test_a(client): pass
+        """,
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*outside of any test*", "*TCP db.test:5432*UNROUTED*"])
+
+
+def test_a_container_that_runs_and_attempts_nothing_is_proof_of_no_egress(
+    pytester: pytest.Pytester, clients_image: str
+) -> None:
+    result = run(
+        pytester,
+        clients_image,
+        """
+        @pytest.fixture(scope="module")
+        def shop(module_egress):
+            module_egress.run(IMAGE, ["true"])
+            module_egress.assert_no_egress()
+            return module_egress.start(IMAGE, ["sleep", "600"])
+        def test_before(egress):
+            with pytest.raises(AssertionError, match="No container ran"): egress.assert_no_egress()
+        def test_shared(shop, egress): egress.assert_no_egress()
+        def test_own(egress):
+            egress.run(IMAGE, ["true"])
+            egress.assert_no_egress()
+        def test_at_a_wider_scope(egress, session_egress):
+            session_egress.run(IMAGE, ["true"])
+            egress.assert_only("api.test")
+        """,
+        "-p",
+        "no:randomly",
+    )
+    result.assert_outcomes(passed=4)

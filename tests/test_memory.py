@@ -115,7 +115,7 @@ time.sleep(600)
 
 def test_a(egress, shop, keep):  # by a connection that lives on, idle
     egress.intercept_http("api.test")
-    script = "python3 -c \"$0\" >/tmp/out 2>&1 & until grep -q sent /tmp/out; do sleep 0.1; done"
+    script = 'python3 -c "$0" >/tmp/out 2>&1 & until grep -q sent /tmp/out; do sleep 0.1; done'
     shop.exec(["timeout", "20", "bash", "-c", script, SERVE])
     (exchange,) = egress.exchanges
     keep(exchange, exchange.request)
