@@ -188,14 +188,18 @@ def looked_up(session: Session, image: str, *names: str, **options: Any) -> list
         return egress.run(image, command, check=True, **options).stdout.split()
 
 
+def names_in(verdict: Exception) -> list[str]:
+    """The names in a verdict; on Podman `search .` makes glibc ask for each that it does not find twice."""
+    lines = [line.split() for line in str(verdict).splitlines()]
+    return [words[1] for words in lines if words[:1] == ["DNS"]]
+
+
 def test_a_name_that_a_container_asks_for_fails_its_test(
     session: Session, clients_image: str
 ) -> None:
     with pytest.raises(UnroutedError) as caught:
         looked_up(session, clients_image, "api.test", "typo.test")
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "1 unrouted attempt of clients:latest; nothing got out:"
-    assert [line for line in lines if line.startswith("  DNS")] == ["  DNS typo.test"]
+    assert names_in(caught.value) == ["typo.test"]
 
 
 @pytest.mark.parametrize("dots", [1, 5])
@@ -211,8 +215,7 @@ def test_what_glibc_makes_of_a_name_by_a_search_list_is_no_attempt(
     assert found != ["none"]
     with pytest.raises(UnroutedError) as caught:
         looked_up(session, clients_image, "typo.test", **mount)
-    text = str(caught.value)
-    assert [line for line in text.splitlines() if line.startswith("  DNS")] == ["  DNS typo.test"]
+    assert names_in(caught.value) == ["typo.test"]
 
 
 def test_a_list_of_the_environments_makes_no_attempts_either(
@@ -227,6 +230,6 @@ def test_a_name_that_nobody_declared_is_egress(egress: Egress, clients_image: st
     assert window is not None
     window.dns, window.policy = "strict", "block"
     egress.run(clients_image, ["getent", "hosts", "typo.test"])
-    with pytest.raises(CallError, match=r"no egress; there was:\n  DNS typo\.test$"):
+    with pytest.raises(CallError, match=r"no egress; there was:\n  DNS typo\.test\b"):
         egress.assert_no_egress()
     egress.assert_only("typo.test:443")
