@@ -251,7 +251,7 @@ class HttpServer:
         """Decide, record, and make the response."""
         place, request = self.connection.place, entry.request
         if self.misdirected(request, head):
-            self.judge(entry)
+            self.judge(entry, head.authority or "")
             entry.note = f"its {said(head)}, which is not {meant(request, head)}"
             self.hub.record(place, entry)
             return Response(421, text=refused_body(entry))  # RFC 9110 section 15.5.20
@@ -284,10 +284,24 @@ class HttpServer:
         self.hub.record(self.connection.place, entry)
         return Response(421, headers={"Connection": "close"}, text=refused_body(entry))
 
-    def judge(self, entry: Exchange) -> None:
-        """Give it the outcome of what no handler answers."""
-        judged = self.hub.judge(self.connection.place, entry.host, entry.port or 0)
+    def judge(self, entry: Exchange, authority: str = "") -> None:
+        """Give it the outcome of what no handler answers.
+
+        No policy excuses a request that reaches for a host of a route by the name of another.
+
+        Args:
+            authority: What it says that it is for, where that is another host.
+        """
+        place, port = self.connection.place, entry.port or 0
+        judged = self.hub.judge(place, entry.host, port)
         entry.outcome, entry.route = judged["outcome"], judged.get("route")
+        if entry.outcome == "blocked" and entry.route is None:  # by a policy
+            named, _ = named_by(authority) or (entry.host, None)
+            outcomes = (
+                self.hub.judge(place, host, port)["outcome"]
+                for host in (named, *self.connection.hosts)
+            )
+            entry.outcome = "unrouted" if "unrouted" in outcomes else "blocked"
 
     def turn_down(self, entry: Exchange) -> Response:
         """Record what is blocked or unrouted, and say so."""

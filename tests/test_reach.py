@@ -19,8 +19,9 @@ from pytest_egress.errors import UpstreamError
 from pytest_egress.exchange import Exchange, Request, TcpConnection
 from pytest_egress.reach import reserved
 from pytest_egress.verdict import judge
+from tests.loopback import LoopbackLink
 from tests.outside import EDGE, FAR, NEAR, NEAR6, REAL, Outside, ip
-from tests.stage import ADDRESS, SECONDS, Stage, ask, end_of, staged
+from tests.stage import SECONDS, Stage, ask, end_of, staged
 
 OWN = "own.test"  # 127.0.0.1
 
@@ -183,17 +184,17 @@ def test_a_pattern_with_a_forward_reaches_nothing_of_this_machine(
     assert body.startswith(f"pytest-egress: {name}:80 is not reached: {RESERVED[name]}. ")
 
 
+@pytest.mark.parametrize("address", [NEAR, "127.0.0.1", "169.254.169.254"])
 def test_a_network_of_addresses_reaches_none_of_this_machines_own(
-    stage: Stage, own: Server
+    ca: trustme.CA, outside: Outside, own: Server, address: str
 ) -> None:
-    stage.route("dns", "data.test", NEAR)
-    stage.route("passthrough", "203.0.113.0/24")
-    stage.route("dns", "meta.test", ADDRESS)
-    stage.http(f"{ADDRESS}/32", forward())
-    assert stage.resolve("meta.test") == ADDRESS
-    client = stage.dial(ADDRESS, 80)
-    assert ask(client, b"GET / HTTP/1.1\r\nHost: own.test\r\n\r\n").status == 502
-    assert own.asked == []
+    stage = Stage(ca, LoopbackLink([(address, 80)]))
+    with stage.open:
+        outside.near(stage.gateway.start)
+        stage.http("0.0.0.0/0", forward())
+        reply = ask(stage.dial(address, 80))
+        assert (reply.status, own.asked) == (502, [])
+        assert f"{address}:80 is not reached: {address} is " in reply.body.decode()
 
 
 @pytest.mark.parametrize("host", ["2130706433", "017700000001", "127.1", "0", "localhost"])
@@ -326,6 +327,7 @@ def test_under_the_policy_a_claimed_host_is_not_reached_by_the_server_name_of_an
     client = stage.tls("real.test", stage.resolve("api.test"))
     reply = ask(client, b"GET / HTTP/1.1\r\nHost: real.test\r\n\r\n")
     assert (reply.status, secure.asked, route.call_count) == (502, [], 0)
+    assert judge(stage.window, []) is not None
 
 
 def test_a_pattern_leads_to_no_host_that_another_route_claims(
@@ -348,6 +350,7 @@ def test_under_the_policy_a_claimed_host_is_not_reached_by_another_name(
     stage.route(kind, "api.test")
     assert get(stage, "edge.test", host="api.test")[0] == 421
     assert real.asked == []
+    assert (judge(stage.window, []) is not None) == kind.startswith("intercept")
     assert get(stage, "edge.test") == (200, "real")
     assert real.asked == [EDGE]
 

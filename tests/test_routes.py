@@ -18,7 +18,15 @@ from typing import Any
 import pytest
 import trustme
 
-from pytest_egress import Egress, HandlerError, Request, Route, UnroutedError, sequence
+from pytest_egress import (
+    Egress,
+    HandlerError,
+    Request,
+    Route,
+    UnroutedError,
+    forward,
+    sequence,
+)
 from pytest_egress.containers import Container
 from pytest_egress.exchange import DnsQuery, Entry, TcpConnection
 from tests.outside import Outside
@@ -536,6 +544,27 @@ def test_what_is_blocked_does_not_pass(
     assert upstream.asked == []
     (exchange,) = egress.exchanges
     assert exchange.outcome == "blocked"
+
+
+@pytest.mark.parametrize("name", ["own.test", "near.test"])
+@pytest.mark.parametrize("how", ["passthrough", "forward"])
+def test_what_lets_any_host_through_reaches_no_service_of_this_machine(
+    egress: Egress, client: Container, outside: Outside, name: str, how: str
+) -> None:
+    with outside.near(socket.create_server, ("0.0.0.0", 0)) as service:
+        port = service.getsockname()[1]
+        url = f"http://{name}:{port}/"
+        if how == "passthrough":
+            egress.passthrough("*")
+        else:
+            egress.intercept_http(f"*:{port}", forward())
+        answer = client.exec(["curl", "-4", "-sS", url])
+        service.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            service.accept()
+    (entry,) = (entry for entry in egress.ledger if not isinstance(entry, DnsQuery))
+    assert entry.note.startswith(f"{name}:{port} is not reached: ")
+    assert answer.exit_code != 0 or entry.note in answer.stdout
 
 
 # Changes while a connection is open.
