@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
@@ -16,6 +17,7 @@ import trustme
 from pytest_egress import connection as connection_module
 from pytest_egress import dispatch
 from pytest_egress import gateway as gateway_module
+from pytest_egress.connection import Connection
 from pytest_egress.errors import TamperingError
 from pytest_egress.exchange import Exchange, Response, TcpConnection, TlsFailure
 from pytest_egress.verdict import judge
@@ -390,3 +392,19 @@ def test_a_forked_child_keeps_no_waiting_connection_open(stage: Stage) -> None:
         os.close(write)
         os.waitpid(child, 0)
         os.close(read)
+
+
+def test_a_request_that_tls_throws_away_at_the_end_is_recorded(stage: Stage) -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(stage.gateway, ours, ("10.0.0.1", 1), lambda connection: None)
+    connection.host, connection.port = "api.test", 443
+    context = stage.gateway.authority.context("api.test", None)
+    with ThreadPoolExecutor(1) as pool:
+        client = pool.submit(stage.trusting.wrap_socket, theirs, server_hostname="api.test")
+        connection.sock = context.wrap_socket(ours, server_side=True)
+        client.result().sendall(GET)  # it has come, and nobody has looked yet
+    connection.end()
+    connection.tell_end()
+    connection.close()
+    client.result().close()
+    assert "in the moment in which it was closed" in stage.only(TcpConnection).note
