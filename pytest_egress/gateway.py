@@ -338,7 +338,7 @@ class Gateway(Hub):
             self.complain(f"a connection of {address}:{port} was not looked at: {error}")
             connection.close()
 
-    # Room for more; who asks for less than an answer that may be old in a moment holds the lock.
+    # Room for more. Whoever must not have an answer that is old in a moment holds the lock.
 
     @property
     def _at_work(self) -> int:
@@ -354,10 +354,20 @@ class Gateway(Hub):
         """Whether another connection can be accepted."""
         return self._at_work < self._cap and len(self.connections) < self._most_open
 
+    def _shortage(self) -> str:
+        """What there is too little of to take up another connection; "" for nothing."""
+        if self._left_waiting:
+            return NO_DESCRIPTOR
+        if len(self.connections) >= self._most_open:
+            return OPEN.format(self._most_open)
+        return AT_WORK.format(self._cap) if self._at_work >= self._cap else ""
+
     def _make_room(self) -> None:
         """Cut the longest idle connection, or silent ones starve the next; where there is none, wait for one to end."""
         self._no_room = False
-        longest, why = self._cut_longest_idle()
+        if not (why := self._shortage()):
+            return  # one has ended meanwhile
+        longest = self._cut_longest_idle()
         if longest is not None:
             self.ledger.evict(self.site.place().window, why)
             if longest in self._parked.values():
@@ -366,30 +376,23 @@ class Gateway(Hub):
         with self.lock:
             self.room.wait(ROOM_SECONDS)
 
-    def _cut_longest_idle(self) -> tuple[Connection | None, str]:
-        """Cut a connection, where that makes room; it, and what there was too little of.
+    def _cut_longest_idle(self) -> Connection | None:
+        """Cut a connection where that makes room.
 
         What waits for its client gives its thread up by itself: it is not cut for the sake of a thread.
         """
         with self.lock:
-            threads = False
-            if self._left_waiting:
-                why = NO_DESCRIPTOR
-            elif len(self.connections) >= self._most_open:
-                why = OPEN.format(self._most_open)
-            else:
-                why, threads = AT_WORK.format(self._cap), True
+            threads = not self._left_waiting and len(self.connections) < self._most_open
             idle = [
                 c
                 for c in self.connections
                 if c.idle_since is not None and not c.is_cut and not (threads and c.awaits)
             ]
             longest = min(idle, key=lambda c: c.idle_since or 0, default=None)
-            if longest is not None and longest.awaits and longest.has_arrived():
-                return None, why
-            if longest is not None:
-                longest.cut()
-            return longest, why
+            if longest is None or (longest.awaits and longest.has_arrived()):
+                return None
+            longest.cut()
+            return longest
 
     # Connections that wait for their client, without a thread.
 

@@ -167,9 +167,10 @@ def test_what_is_cut_since_too_many_are_open_is_counted_and_fails_the_test(
 def test_a_raw_connection_that_is_cut_for_its_thread_is_told_of(narrow: Stage) -> None:
     narrow.tcp(f"{ADDRESS}:5432", b"hello")
     narrow.http("api.test", b"yes")
-    raw = [narrow.dial(port=5432) for _ in range(FEW)]
-    for sock in raw:
-        assert sock.recv(5) == b"hello"
+    raw = []
+    for _ in range(FEW):
+        raw.append(narrow.dial(port=5432))
+        assert raw[-1].recv(5) == b"hello"
         narrow.settle()
     assert ask(narrow.dial(port=80)).body == b"yes"
     assert end_of(raw[0]) == "closed"
