@@ -34,9 +34,7 @@ from pytest_egress.sockets import Socket
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
-PARK_SECONDS: Final = (
-    1.0  # that a thread waits: starting one for each request costs more than the request
-)
+PARK_SECONDS: Final = 1.0  # that a thread waits: to start one for each request costs more than it
 PEEK: Final = int(socket.MSG_PEEK)
 PEEK_NOW: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 CLIENT_SPEAKS_FIRST: Final = (*HTTP, *TLS)  # kinds of routes

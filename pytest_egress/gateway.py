@@ -48,15 +48,11 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 MAX_CONNECTIONS: Final = 1000  # of a target, each with a thread: 100 MB of stacks; more wait
 DESCRIPTORS_EACH: Final = 4  # of one at most, with an upstream's and the link's own
 MAX_OPEN: Final = 10_000  # of a target, with those that wait for their client, which have no thread
-DESCRIPTORS_OPEN: Final = (
-    3  # of one that waits: its own, the link's, and one for all else in this process
-)
+DESCRIPTORS_OPEN: Final = 3  # of one that waits: its own, the link's, one for all else
 ROOM_SECONDS: Final = 0.05  # for a connection to end before names and packets get their turn
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
-AT_WORK: Final = (
-    "as many as {0} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
-)
-OPEN: Final = "as many as {0} were open at once (MAX_OPEN, or a third of `ulimit -n`)"
+AT_WORK: Final = "as many as {} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
+OPEN: Final = "as many as {} were open at once (MAX_OPEN, or a third of `ulimit -n`)"
 NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"
 """Why a connection was cut: what ran out."""
 BATCH: Final = 256  # datagrams read before connections get their turn again
@@ -96,9 +92,7 @@ class Gateway(Hub):
         self._next_packet = 0
         self._flushes: list[threading.Event] = []
         self._reads = False
-        self._poller = (
-            select.epoll()
-        )  # its cost is that of what is ready, not of all that are parked
+        self._poller = select.epoll()  # thousands may stand in it
         self._waker, self._wake = sockets.pair()
         self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
         in_children(self, Gateway.abandon)
@@ -388,7 +382,7 @@ class Gateway(Hub):
                 for c in self.connections
                 if c.idle_since is not None and not c.is_cut and not (threads and c.awaits)
             ]
-            longest = min(idle, key=lambda c: c.idle_since or 0, default=None)
+            longest: Connection | None = min(idle, key=lambda c: c.idle_since or 0, default=None)
             if longest is None or (longest.awaits and longest.has_arrived()):
                 return None
             longest.cut()
