@@ -52,7 +52,7 @@ DESCRIPTORS_OPEN: Final = 3  # of one that waits: its own, the link's, one for a
 ROOM_SECONDS: Final = 0.05  # for a connection to end before names and packets get their turn
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 AT_WORK: Final = "as many as {} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
-OPEN: Final = "as many as {} were open at once (MAX_OPEN, or a third of `ulimit -n`)"
+OPEN: Final = "as many as {} were open at once (MAX_OPEN, or less by `ulimit -n` and the link)"
 NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"
 """Why a connection was cut: what ran out."""
 BATCH: Final = 256  # datagrams read before connections get their turn again
@@ -84,7 +84,8 @@ class Gateway(Hub):
         self.idle_seconds, self.unused_seconds = idle_seconds, unused_seconds
         descriptors = sockets.free_descriptors()
         self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
-        self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN)
+        by_link = link.most - link.most // 4  # room for the next, or none would be seen to wait
+        self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN, by_link)
         self._parked: dict[int, Connection] = {}  # by descriptor
         self._overdue_at = inf  # the first of them, by `Ledger.clock`
         self._left_waiting = False  # by the last try, for want of a descriptor

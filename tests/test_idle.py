@@ -21,6 +21,7 @@ from pytest_egress.connection import Connection
 from pytest_egress.errors import TamperingError
 from pytest_egress.exchange import Exchange, Response, TcpConnection, TlsFailure
 from pytest_egress.verdict import judge
+from tests.loopback import LoopbackLink
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
 FEW = 3
@@ -159,9 +160,25 @@ def test_what_is_cut_since_too_many_are_open_is_counted_and_fails_the_test(
     assert isinstance(error, TamperingError)
     assert str(error) == (
         "2 idle connections were cut to make room for others, the longest idle first: as many as 3 were open at once "
-        "(MAX_OPEN, or a third of `ulimit -n`)\n"
+        "(MAX_OPEN, or less by `ulimit -n` and the link)\n"
         "  have the target close what it does not use, or give this process more descriptors"
     )
+
+
+def test_a_link_with_little_room_has_some_for_the_next(ca: trustme.CA) -> None:
+    link = LoopbackLink()
+    link.most = 4  # over a stream link more than these are not even seen
+    stage = Stage(ca, link)
+    with stage.open:
+        stage.gateway.start()
+        stage.https("api.test", b"yes")
+        socks = [stage.tls() for _ in range(3)]
+        for sock in socks:
+            assert ask(sock).body == b"yes"
+            stage.settle()
+        assert ask(stage.tls()).body == b"yes"
+        assert end_of(socks[0]) == "closed"
+    assert sum(stage.window.evicted.values()) == 1
 
 
 def test_a_raw_connection_that_is_cut_for_its_thread_is_told_of(narrow: Stage) -> None:
