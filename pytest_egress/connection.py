@@ -44,9 +44,7 @@ from pytest_egress.sockets import Socket
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
-PARK_SECONDS: Final = (
-    1.0  # that a thread waits: starting one for each request costs more than the request
-)
+PARK_SECONDS: Final = 1.0  # that a thread waits: to start one for each request costs more than it
 PEEK: Final = int(socket.MSG_PEEK)
 PEEK_NOW: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 CLIENT_SPEAKS_FIRST: Final = (*HTTP, *TLS)  # kinds of routes
@@ -432,16 +430,14 @@ class Connection:
     def tell_end(self) -> None:
         """Send the end of an idle connection; what the client has sent meanwhile can still be read."""
         self.is_ending = True
-        self.say_goodbye()
+        if self.say_goodbye():
+            self.record_late()
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
         self.sock.settimeout(0)
 
     def read_late(self) -> bool:
-        """Read what comes after `tell_end`; False at its end.
-
-        A request that crossed it gets no answer, and its client asks again or fails: an attempt never vanishes.
-        """
+        """Read what comes after `tell_end`; False at its end."""
         try:
             data = self.sock.recv(READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -449,18 +445,31 @@ class Connection:
         except OSError:
             return False
         if data:
-            self.begin()
-            note = f"sent something in the moment in which it was closed: it had been idle for {self.idle_seconds:g} s"
-            self.record_tcp(b"", note)
-            self.end()
+            self.record_late()
         return bool(data)
 
-    def say_goodbye(self) -> None:
-        """Tell a TLS client that this is the end (close_notify, RFC 8446 section 6.1), not a cut."""
+    def record_late(self) -> None:
+        """Record a request that crossed the end: it gets no answer, and its client asks again or fails."""
+        self.begin()
+        note = f"sent something in the moment in which it was closed: it had been idle for {self.idle_seconds:g} s"
+        self.record_tcp(b"", note)
+        self.end()
+
+    def say_goodbye(self) -> bool:
+        """Tell a TLS client that this is the end (close_notify, RFC 8446 section 6.1), not a cut.
+
+        Returns:
+            Whether it has just sent something: OpenSSL looks for the client's own end, and throws that away.
+        """
         if isinstance(self.sock, ssl.SSLSocket) and not self.is_reset:
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 self.sock.settimeout(0)  # its own is not waited for
                 self.sock.unwrap()
+            except ssl.SSLError as error:
+                return error.reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"
+            except (OSError, ValueError):
+                pass
+        return False
 
     def linger(self) -> None:
         """Let the client read an answer while what it still sends is thrown away (RFC 9112 section 9.6)."""

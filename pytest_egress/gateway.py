@@ -50,17 +50,13 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 MAX_CONNECTIONS: Final = 1000  # of a target, each with a thread: 100 MB of stacks; more wait
 DESCRIPTORS_EACH: Final = 4  # of one at most, with an upstream's and the link's own
 MAX_OPEN: Final = 10_000  # of a target, with those that wait for their client, which have no thread
-DESCRIPTORS_OPEN: Final = (
-    3  # of one that waits: its own, the link's, and one for all else in this process
-)
+DESCRIPTORS_OPEN: Final = 3  # of one that waits: its own, the link's, one for all else
 ROOM_SECONDS: Final = 0.05  # for a connection to end before names and packets get their turn
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 ANY_HOST: Final = "*"  # a datagram that is redirected does not tell what it was for
 UDP_HEADER_BYTES: Final = 8
-AT_WORK: Final = (
-    "as many as {0} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
-)
-OPEN: Final = "as many as {0} were open at once (MAX_OPEN, or a third of `ulimit -n`)"
+AT_WORK: Final = "as many as {} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
+OPEN: Final = "as many as {} were open at once (MAX_OPEN, or less by `ulimit -n` and the link)"
 NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"
 """Why a connection was cut: what ran out."""
 BATCH: Final = 256  # datagrams read before connections get their turn again
@@ -92,7 +88,8 @@ class Gateway(Hub):
         self.idle_seconds, self.unused_seconds = idle_seconds, unused_seconds
         descriptors = sockets.free_descriptors()
         self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
-        self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN)
+        by_link = link.most - link.most // 4  # room for the next, or none would be seen to wait
+        self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN, by_link)
         self._parked: dict[int, Connection] = {}  # by descriptor
         self._overdue_at = inf  # the first of them, by `Ledger.clock`
         self._left_waiting = False  # by the last try, for want of a descriptor
@@ -100,9 +97,7 @@ class Gateway(Hub):
         self._next_packet = 0
         self._flushes: list[threading.Event] = []
         self._reads = False
-        self._poller = (
-            select.epoll()
-        )  # its cost is that of what is ready, not of all that are parked
+        self._poller = select.epoll()  # thousands may stand in it
         self._waker, self._wake = sockets.pair()
         self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
         in_children(self, Gateway.abandon)
@@ -355,7 +350,7 @@ class Gateway(Hub):
             self.complain(f"a connection of {address}:{port} was not looked at: {error}")
             connection.close()
 
-    # Room for more; who asks for less than an answer that may be old in a moment holds the lock.
+    # Room for more. Whoever must not have an answer that is old in a moment holds the lock.
 
     @property
     def _at_work(self) -> int:
@@ -371,10 +366,20 @@ class Gateway(Hub):
         """Whether another connection can be accepted."""
         return self._at_work < self._cap and len(self.connections) < self._most_open
 
+    def _shortage(self) -> str:
+        """What there is too little of to take up another connection; "" for nothing."""
+        if self._left_waiting:
+            return NO_DESCRIPTOR
+        if len(self.connections) >= self._most_open:
+            return OPEN.format(self._most_open)
+        return AT_WORK.format(self._cap) if self._at_work >= self._cap else ""
+
     def _make_room(self) -> None:
         """Cut the longest idle connection, or silent ones starve the next; where there is none, wait for one to end."""
         self._no_room = False
-        longest, why = self._cut_longest_idle()
+        if not (why := self._shortage()):
+            return  # one has ended meanwhile
+        longest = self._cut_longest_idle()
         if longest is not None:
             self.ledger.evict(self.site.place().window, why)
             if longest in self._parked.values():
@@ -383,30 +388,23 @@ class Gateway(Hub):
         with self.lock:
             self.room.wait(ROOM_SECONDS)
 
-    def _cut_longest_idle(self) -> tuple[Connection | None, str]:
-        """Cut a connection, where that makes room; it, and what there was too little of.
+    def _cut_longest_idle(self) -> Connection | None:
+        """Cut a connection where that makes room.
 
         What waits for its client gives its thread up by itself: it is not cut for the sake of a thread.
         """
         with self.lock:
-            threads = False
-            if self._left_waiting:
-                why = NO_DESCRIPTOR
-            elif len(self.connections) >= self._most_open:
-                why = OPEN.format(self._most_open)
-            else:
-                why, threads = AT_WORK.format(self._cap), True
+            threads = not self._left_waiting and len(self.connections) < self._most_open
             idle = [
                 c
                 for c in self.connections
                 if c.idle_since is not None and not c.is_cut and not (threads and c.awaits)
             ]
-            longest = min(idle, key=lambda c: c.idle_since or 0, default=None)
-            if longest is not None and longest.awaits and longest.has_arrived():
-                return None, why
-            if longest is not None:
-                longest.cut()
-            return longest, why
+            longest: Connection | None = min(idle, key=lambda c: c.idle_since or 0, default=None)
+            if longest is None or (longest.awaits and longest.has_arrived()):
+                return None
+            longest.cut()
+            return longest
 
     # Connections that wait for their client, without a thread.
 

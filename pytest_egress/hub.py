@@ -75,6 +75,10 @@ class Link(Protocol):
     def ipv6(self) -> bool:
         """Whether the target has IPv6."""
 
+    @property
+    def most(self) -> int:
+        """How many connections of the target it has room for at once: more wait where nobody sees them."""
+
     def destination(self, sock: socket.socket, /) -> tuple[str, int] | None:
         """What the client of an accepted connection dialled; None for the listener itself."""
 

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import socket
 import struct
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -130,6 +131,7 @@ class DescriptorLink:
         reason: What that end of file means.
         ipv6: Whether the namespace has IPv6.
         frames: Whether `packets` tells of frames that a packet socket sends, too.
+        most: How many connections of the target it has room for: the kernel's own bounds alone count.
     """
 
     tcp: tuple[socket.socket, ...]
@@ -138,6 +140,7 @@ class DescriptorLink:
     monitors: tuple[socket.socket, ...]
     channel: socket.socket
     reason = "it has ended"
+    most = sys.maxsize
     ipv6: bool
     frames: bool
 

@@ -264,6 +264,7 @@ class StreamLink:
         reason: What that end of file means.
         ipv6: Whether the namespace has IPv6.
         frames: Whether `packets` tells of frames that a packet socket sends, too.
+        most: How many connections of the target may be open at once.
     """
 
     tcp: tuple[socket.socket, ...]
@@ -274,6 +275,7 @@ class StreamLink:
 
     def __init__(self, attachment: Attachment) -> None:
         self.ipv6 = self.frames = False
+        self.most = most_streams()
         self._wire, self._mux = attachment, Mux(HOST)
         self._unsent = b""
         self._interests = Interests()

@@ -7,6 +7,7 @@ listener stands for one destination.
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterable
 
 Destination = tuple[str, int]
@@ -31,7 +32,7 @@ class LoopbackLink:
         *,
         ipv6: bool = True,
     ) -> None:
-        self.ipv6, self.reason = ipv6, "it has ended"
+        self.ipv6, self.reason, self.most = ipv6, "it has ended", sys.maxsize
         listeners = {d: socket.create_server(("127.0.0.1", 0), backlog=1024) for d in destinations}
         self.ports = {destination: sock.getsockname()[1] for destination, sock in listeners.items()}
         self._destinations = {port: destination for destination, port in self.ports.items()}

@@ -31,7 +31,7 @@ from pytest_egress.archive import build_tar
 from pytest_egress.containers import Container, file_of
 from pytest_egress.errors import EgressError, TamperingError, UnroutedError
 from pytest_egress.exchange import Entry, PacketAttempt, TcpConnection
-from pytest_egress.gateway import DESCRIPTORS_EACH, DESCRIPTORS_OPEN, MAX_CONNECTIONS
+from pytest_egress.gateway import DESCRIPTORS_EACH, MAX_CONNECTIONS
 from pytest_egress.report import SHOWN_ATTEMPTS
 from tests.stage import eventually
 from tests.targets import accepted, captured_namespace, target_in
@@ -227,6 +227,7 @@ HIDDEN = ["blocks by ipsec policy", "drops by legacy iptables"]
 
 FLOODS = {
     "holds connections",
+    "waits on connections",
     "floods datagrams",
     "asks for 10000 names",
     "sends heads hellos and bodies without end",
@@ -654,10 +655,8 @@ def test_a_thousand_connections_that_wait_are_cut_where_descriptors_are_few_and_
     with descriptors(640) as may, failing(TamperingError) as (egress, caught):
         egress.intercept_http("*:80", optional=True)
         egress.start(clients_image, command, files=FILES, cap_add=RIGHTS, wait=log_line("held"))
-        most = may // DESCRIPTORS_OPEN
     (cut,) = re.findall(r"(\d+) idle connections were cut", str(caught.value))
     assert int(cut) > 0
-    assert f"as many as {most} were open at once" in str(caught.value)
     assert watch.more("threads") <= may // DESCRIPTORS_EACH + FEW
     assert watch.more("descriptors") <= 3 * may // 4
 

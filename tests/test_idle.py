@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
@@ -16,9 +17,11 @@ import trustme
 from pytest_egress import connection as connection_module
 from pytest_egress import dispatch
 from pytest_egress import gateway as gateway_module
+from pytest_egress.connection import Connection
 from pytest_egress.errors import TamperingError
 from pytest_egress.exchange import Exchange, Response, TcpConnection, TlsFailure
 from pytest_egress.verdict import judge
+from tests.loopback import LoopbackLink
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
 FEW = 3
@@ -157,17 +160,34 @@ def test_what_is_cut_since_too_many_are_open_is_counted_and_fails_the_test(
     assert isinstance(error, TamperingError)
     assert str(error) == (
         "2 idle connections were cut to make room for others, the longest idle first: as many as 3 were open at once "
-        "(MAX_OPEN, or a third of `ulimit -n`)\n"
+        "(MAX_OPEN, or less by `ulimit -n` and the link)\n"
         "  have the target close what it does not use, or give this process more descriptors"
     )
+
+
+def test_a_link_with_little_room_has_some_for_the_next(ca: trustme.CA) -> None:
+    link = LoopbackLink()
+    link.most = 4  # over a stream link more than these are not even seen
+    stage = Stage(ca, link)
+    with stage.open:
+        stage.gateway.start()
+        stage.https("api.test", b"yes")
+        socks = [stage.tls() for _ in range(3)]
+        for sock in socks:
+            assert ask(sock).body == b"yes"
+            stage.settle()
+        assert ask(stage.tls()).body == b"yes"
+        assert end_of(socks[0]) == "closed"
+    assert sum(stage.window.evicted.values()) == 1
 
 
 def test_a_raw_connection_that_is_cut_for_its_thread_is_told_of(narrow: Stage) -> None:
     narrow.tcp(f"{ADDRESS}:5432", b"hello")
     narrow.http("api.test", b"yes")
-    raw = [narrow.dial(port=5432) for _ in range(FEW)]
-    for sock in raw:
-        assert sock.recv(5) == b"hello"
+    raw = []
+    for _ in range(FEW):
+        raw.append(narrow.dial(port=5432))
+        assert raw[-1].recv(5) == b"hello"
         narrow.settle()
     assert ask(narrow.dial(port=80)).body == b"yes"
     assert end_of(raw[0]) == "closed"
@@ -390,3 +410,19 @@ def test_a_forked_child_keeps_no_waiting_connection_open(stage: Stage) -> None:
         os.close(write)
         os.waitpid(child, 0)
         os.close(read)
+
+
+def test_a_request_that_tls_throws_away_at_the_end_is_recorded(stage: Stage) -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(stage.gateway, ours, ("10.0.0.1", 1), lambda connection: None)
+    connection.host, connection.port = "api.test", 443
+    context = stage.gateway.authority.context("api.test", None)
+    with ThreadPoolExecutor(1) as pool:
+        client = pool.submit(stage.trusting.wrap_socket, theirs, server_hostname="api.test")
+        connection.sock = context.wrap_socket(ours, server_side=True)
+        client.result().sendall(GET)  # it has come, and nobody has looked yet
+    connection.end()
+    connection.tell_end()
+    connection.close()
+    client.result().close()
+    assert "in the moment in which it was closed" in stage.only(TcpConnection).note
