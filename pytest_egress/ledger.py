@@ -95,12 +95,14 @@ class Ledger:
     Attributes:
         changed: The lock; notified of everything that happens.
         window: The running test's, or None.
+        closing: That of a test whose raw connections are being cut, or None: what they bring about is judged with it.
         routes_changed: Called, without the lock, when a route has come or gone.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.window: Window | None = None
+        self.closing: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
         self.wide_set_ups = 0  # of fixtures of more than one test, that go on
         self.prompts = 0

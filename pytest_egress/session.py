@@ -150,8 +150,12 @@ class Session(Host):
         if not self.ledger.wait_for(lambda: not window.activities, timeout):
             self._cut_off(window, timeout)
         with self.ledger.changed:
-            self.ledger.window = None
-        self._end_raw(window, timeout)
+            self.ledger.window, self.ledger.closing = None, window
+        try:
+            self._end_raw(window, timeout)
+        finally:
+            with self.ledger.changed:
+                self.ledger.closing = None
 
     def revise(self) -> None:
         """Look again at what is open and is not read as requests."""
