@@ -98,6 +98,7 @@ class Ledger:
 
     Attributes:
         changed: The lock; notified of everything that happens.
+        closing: That of a test whose raw connections are being cut, or None: what they bring about is judged with it.
         routes_changed: Called, without the lock, when a route has come or gone.
         look: Called where no window is open: opens that of a test which is seen to use egress only while it runs.
     """
@@ -105,6 +106,7 @@ class Ledger:
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
         self._window: Window | None = None
+        self.closing: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
         self.look: Callable[[], None] = lambda: None
         self.wide_set_ups = 0  # of fixtures of more than one test, that go on

@@ -5,6 +5,7 @@ Such a connection keeps no window open: it may be a pool's, and live for longer 
 
 from __future__ import annotations
 
+import errno
 import inspect
 import select
 import socket
@@ -33,6 +34,9 @@ CLIENT_LEFT: Final = (
     ssl.SSLError,
 )
 """What a handler raises when its client has gone: no fault of the handler's."""
+
+CUT_NOTE: Final = "the connection had been cut: what let it live was over"
+"""Of an entry whose handler raised after that: it may have read an end that its client never sent."""
 
 NOT_SENT: Final = (bytes, bytearray, str, dict, list, tuple, Response)
 """What a handler may return in the belief that it is sent."""
@@ -112,7 +116,7 @@ class RawServer:
             if isinstance(result, NOT_SENT):
                 raise TypeError(f"a raw handler sends by sock.sendall(...); it returned {result!r}")
         except BaseException as error:  # whatever it is, the test's own thread raises it
-            if not connection.is_cut and not (isinstance(error, CLIENT_LEFT) and has_ended(twin)):
+            if not self.is_excused(error, twin):
                 connection.reset()
                 self.fail(entry, error)
                 return
@@ -126,11 +130,22 @@ class RawServer:
         if connection.sock.fileno() >= 0:
             connection.linger()
 
+    def is_excused(self, error: BaseException, twin: socket.socket) -> bool:
+        """Whether a handler raised since its connection had ended: by its client, or cut by us.
+
+        What it raises about bytes that it has read is an error whenever the connection ends.
+        """
+        if self.connection.is_cut:
+            return is_of_connection(error)
+        return isinstance(error, CLIENT_LEFT) and has_ended(twin)
+
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
-        """Keep what a handler raised; for the test that runs now where its own is over."""
+        """Keep what a handler raised; for the test that runs, or just ends, where its own is over."""
         with self.ledger.changed:
             entry.error = error
-            now = self.hub.site.place().window
+            if self.connection.is_cut:
+                entry.note = CUT_NOTE
+            now = self.ledger.closing or self.hub.site.place().window
             if now is not self.place.window:
                 self.ledger.record(now, entry)
 
@@ -196,6 +211,16 @@ class RawServer:
         if connection.tls is not None:
             return connection.adopt_tls(sock, connection.host)
         return sock
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether an error is what reading or writing a connection raises that has been shut down.
+
+    EOFError is what readers raise of a message that is cut short, such as `asyncio.IncompleteReadError`.
+    """
+    if isinstance(error, (*CLIENT_LEFT, EOFError)):
+        return True
+    return isinstance(error, OSError) and error.errno == errno.ENOTCONN
 
 
 def has_ended(sock: socket.socket) -> bool:

@@ -155,8 +155,12 @@ class Session(Host):
             container.gateway.turn_away()
         self.drain(window, timeout, AFTER_TEST)
         with self.ledger.changed:
-            self.ledger.window = None
-        self._end_raw(window, timeout)
+            self.ledger.window, self.ledger.closing = None, window
+        try:
+            self._end_raw(window, timeout)
+        finally:
+            with self.ledger.changed:
+                self.ledger.closing = None
 
     def end_start(self, container: Container, window: Window) -> None:
         """End the start of a shared container as a test is ended; raw connections stay, as those of a pool."""

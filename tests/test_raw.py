@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -389,21 +388,6 @@ def test_a_handler_that_begins_tls_itself_is_cut_at_the_end(stage: Stage, ca: tr
     assert stage.ledger.wait_for(lambda: connection.ended, SECONDS)
     call = starttls.assert_called_once()
     assert call.error is None
-
-
-def test_what_a_handler_raises_because_it_was_cut_is_a_note(stage: Stage) -> None:
-    @stage.tcp(ADDRESS)
-    def handler(sock: socket.socket) -> None:
-        sock.sendall(b"x\n")
-        struct.unpack("!I", sock.recv(4))
-
-    client = stage.dial(port=5432)
-    assert read_line(client) == b"x\n"
-    (connection,) = stage.gateway.revise(test_over=True)
-    assert stage.ledger.wait_for(lambda: connection.ended, SECONDS)
-    (entry,) = stage.entries(TcpConnection)
-    assert entry.error is None
-    assert entry.note.startswith("the connection ended before its handler did (unpack requires")
 
 
 def test_between_tests_a_connection_lives_as_long_as_its_route(stage: Stage, echo: Echo) -> None:

@@ -1,0 +1,258 @@
+"""What a raw handler raises fails its test, also where that ends first; the end of its connection does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+from pytest_egress import Egress, HandlerError, Route
+from pytest_egress.exchange import TcpConnection
+from pytest_egress.raw_server import CUT_NOTE
+from pytest_egress.session import Session
+from pytest_egress.verdict import judge
+from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually
+
+Handler = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def stage(ca: trustme.CA) -> Iterator[Stage]:
+    stage = Stage(ca)
+    stage.gateway.start()
+    with stage.open:
+        yield stage
+    assert not stage.window.complaints
+
+
+def cut_within(stage: Stage, handler: Handler, kind: str = "tcp") -> TcpConnection:
+    """The entry of a connection that is cut while its handler reads the second message."""
+    read = threading.Event()
+
+    def reading(sock: socket.socket) -> Any:
+        assert sock.recv(5) == b"first"
+        read.set()
+        return handler(sock)
+
+    if kind == "tls":
+        stage.tls_route("api.test", reading)
+        client: socket.socket = stage.tls()
+    else:
+        stage.tcp(ADDRESS, reading)
+        client = stage.dial(port=5432)
+    client.sendall(b"first")
+    assert read.wait(SECONDS)
+    (connection,) = stage.gateway.revise(test_over=True)
+    client.close()
+    assert stage.ledger.wait_for(lambda: connection.ended, SECONDS)
+    (entry,) = stage.entries(TcpConnection)
+    return entry
+
+
+def judges_what_it_has_read(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # of TLS
+        sock.recv(5)
+    raise AssertionError("first is not what was expected")
+
+
+def takes_its_end_for_a_message(sock: socket.socket) -> None:
+    struct.unpack("!I", sock.recv(4))
+
+
+def takes_a_byte(sock: socket.socket) -> int:
+    return sock.recv(1)[0]
+
+
+def opens_a_file(sock: socket.socket) -> None:
+    sock.recv(1)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/nowhere")
+
+
+def dials_another(sock: socket.socket) -> None:
+    sock.recv(1)
+    raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+
+async def judges_in_a_loop(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_recv(sock, 1)
+    raise AssertionError("first is not what was expected")
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"),
+    [
+        (judges_what_it_has_read, AssertionError),
+        (takes_its_end_for_a_message, struct.error),
+        (takes_a_byte, IndexError),
+        (opens_a_file, FileNotFoundError),
+        (dials_another, ConnectionRefusedError),
+        (judges_in_a_loop, AssertionError),
+    ],
+)
+def test_what_a_handler_raises_of_its_own_fails_the_test_that_has_ended(
+    stage: Stage, handler: Handler, error: type[Exception]
+) -> None:
+    entry = cut_within(stage, handler)
+    assert isinstance(entry.error, error)
+    assert entry.note == CUT_NOTE
+    assert entry.route is not None
+    assert entry.route.call_count == 0
+    assert isinstance(judge(stage.window, []), HandlerError)
+
+
+def test_so_does_what_it_raises_of_what_was_in_tls(stage: Stage) -> None:
+    entry = cut_within(stage, judges_what_it_has_read, "tls")
+    assert isinstance(entry.error, AssertionError)
+
+
+def writes_without_end(sock: socket.socket) -> None:
+    sock.recv(1)
+    while True:
+        sock.sendall(b"x")
+
+
+def shuts_it_down_itself(sock: socket.socket) -> None:
+    sock.recv(1)
+    while True:
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+async def reads_exactly(sock: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        await reader.readexactly(4)
+    finally:
+        writer.close()
+
+
+def reads_a_whole_message(sock: socket.socket) -> None:
+    if len(sock.recv(4)) < 4:
+        raise EOFError("a message was cut short")
+
+
+@pytest.mark.parametrize(
+    "handler", [writes_without_end, shuts_it_down_itself, reads_exactly, reads_a_whole_message]
+)
+def test_the_end_of_a_connection_that_was_cut_is_a_note(stage: Stage, handler: Handler) -> None:
+    entry = cut_within(stage, handler)
+    assert entry.error is None
+    assert entry.note.startswith("the connection ended before its handler did (")
+    assert entry.route is not None
+    assert entry.route.call_count == 1
+    assert judge(stage.window, []) is None
+
+
+def test_so_is_the_end_of_one_in_tls(stage: Stage) -> None:
+    entry = cut_within(stage, takes_a_byte, "tls")
+    assert entry.error is None
+    assert entry.note.startswith("the connection ended before its handler did (")
+
+
+def test_what_a_handler_raises_with_its_client_still_there_is_no_call(stage: Stage) -> None:
+    @stage.tcp(ADDRESS)
+    def handler(sock: socket.socket) -> None:
+        assert sock.recv(5) == b"right"
+
+    client = stage.dial(port=5432)
+    client.sendall(b"wrong")
+    assert end_of(client) == "reset"
+    (entry,) = stage.entries(TcpConnection)
+    assert isinstance(entry.error, AssertionError)
+    assert entry.note == ""
+    assert handler.call_count == 0
+
+
+# In real containers.
+
+TALK = "(printf wrong; sleep 600) | nc {host} 5432"
+
+
+@pytest.mark.parametrize("link", ["descriptor", "stream"])
+def test_an_assertion_about_what_was_read_fails_the_test_that_ends_first(
+    clients_image: str, link: str
+) -> None:
+    read = threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        data = b""
+        while chunk := sock.recv(100):
+            data += chunk
+            read.set()
+        assert data == b"right"
+
+    session = Session(link=link)
+
+    routes: list[Route[Any]] = []
+
+    def use() -> None:
+        with Egress(session=session) as egress:
+            routes.append(egress.intercept_tcp("db.test:5432", handler))
+            egress.start(clients_image, ["sh", "-c", TALK.format(host="db.test")])
+            assert read.wait(SECONDS)
+
+    with pytest.raises(HandlerError, match="raised AssertionError") as caught:
+        use()
+    assert isinstance(caught.value.__cause__, AssertionError)
+    assert routes[0].call_count == 0
+    assert session.outside() == []
+
+
+def test_what_a_wider_routes_handler_raises_while_a_test_is_closed_is_that_tests(
+    clients_image: str,
+) -> None:
+    read, closing, raised = threading.Event(), threading.Event(), threading.Event()
+
+    def wide(sock: socket.socket) -> None:
+        sock.recv(100)
+        read.set()
+        closing.wait(SECONDS)
+        raised.set()
+        raise LookupError("of the module")
+
+    def own(sock: socket.socket) -> None:
+        sock.recv(100)
+        read.set()
+        assert sock.recv(1) == b""  # the test is being closed
+        closing.set()
+        assert eventually(
+            lambda: any(e.error for e in first.entries if isinstance(e, TcpConnection))
+        )
+
+    session = Session()
+    with contextlib.closing(session):
+        module = Egress(session=session, scope="module")
+        module.intercept_tcp("wide.test:5432", wide)
+        first = session.open_window()
+        container = module.start(clients_image, ["sleep", "600"])
+        background = ["sh", "-c", f"{TALK.format(host='wide.test')} >/dev/null 2>&1 &"]
+        container.exec(background)
+        assert read.wait(SECONDS)
+        session.close_window(first)
+        assert judge(first, []) is None
+        read.clear()
+        second = session.open_window()
+        test = Egress(session=session, scope="test", parent=module)
+        test.intercept_tcp("own.test:5432", own)
+        container.exec(["sh", "-c", f"{TALK.format(host='own.test')} >/dev/null 2>&1 &"])
+        assert read.wait(SECONDS)
+        session.close_window(second)
+        verdict = judge(second, [])
+        assert isinstance(verdict, HandlerError)
+        assert isinstance(verdict.__cause__, LookupError)
+        assert raised.is_set()
+        assert module.between.entries == []
