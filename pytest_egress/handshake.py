@@ -18,8 +18,8 @@ LIKELY_UNTRUSTED: Final = (
     "{advice}"
 )
 PINNED: Final = (
-    "The CA is in the image's bundle and in the roots that known SDKs bring, and SSL_CERT_FILE and its like lead to it; "
-    "a client that brings other roots ignores them: name their file, "
+    "The CA is in the image's bundle and in the roots that known SDKs bring, and SSL_CERT_FILE and its like lead to "
+    "it; a client that brings other roots ignores them: name their file, "
     'trust=["/app/.venv/lib/python3.13/site-packages/sdk/cacert.pem"], or give it /etc/pytest-egress/bundle.pem'
 )
 ADVICE: Final = {
@@ -33,11 +33,11 @@ ADVICE: Final = {
         "build, or an option of its own, helps"
     ),
     "BoringSSL": (
-        "a Chromium or Chrome that the image has where its package puts it gets a policy with the CA; another one, or a "
-        "headless shell, reads an NSS database: give it the CA with certutil"
+        "a Chromium or Chrome that is where its package puts it gets a policy with the CA; another one, or a headless "
+        "shell, reads an NSS database: give it the CA with certutil"
     ),
     "NSS": (
-        "a Firefox that the image has as /usr/bin/firefox gets a policy with the CA; what else uses NSS reads a database: "
+        "a Firefox that is where its package puts it gets a policy with the CA; what else uses NSS reads a database: "
         "give it the CA with certutil"
     ),
 }
