@@ -92,6 +92,16 @@ def extend_java_keystore(data: bytes, certificate: bytes) -> bytes:
     return extended + _java_seal(extended)
 
 
+def check_seal(data: bytes) -> None:
+    """Refuse a JKS that a program opens with another password than `PASSWORD`: we could not seal it again.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if data.startswith(JKS_MAGIC) and data[-SEAL_BYTES:] != _java_seal(data[:-SEAL_BYTES]):
+        raise ValueError(f"a Java keystore whose password is not {PASSWORD!r}")
+
+
 def from_java_keystore(data: bytes) -> list[bytes]:
     """The certificates in DER that a keystore trusts: JKS, or PKCS #12 as newer JDKs have it.
 

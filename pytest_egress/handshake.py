@@ -29,20 +29,28 @@ LIKELY_UNTRUSTED: Final = (
     "{advice}"
 )
 PINNED: Final = (
-    "The CA is in the image's bundle, and SSL_CERT_FILE and its like lead to it; a client that pins certificates or "
-    "brings its own roots ignores them: give it /etc/pytest-egress/bundle.pem"
+    "The CA is in the image's bundle and in the roots that known SDKs bring, and SSL_CERT_FILE and its like lead to "
+    "it; a client that brings other roots ignores them: name their file, "
+    'trust=["/app/.venv/lib/python3.13/site-packages/sdk/cacert.pem"], or give it /etc/pytest-egress/bundle.pem'
 )
 ADVICE: Final = {
     "Java": (
         "JAVA_TOOL_OPTIONS leads to the CA; a program that makes an SSLContext of its own, or starts Java without "
-        "its environment, ignores it: give it /etc/pytest-egress/truststore.jks"
+        'its environment, ignores it: name its keystore, trust=["/app/truststore.jks"], or give it '
+        "/etc/pytest-egress/truststore.jks"
     ),
     "rustls": (
         "SSL_CERT_FILE leads to the CA; a program that is built with webpki-roots alone ignores it: only another "
         "build, or an option of its own, helps"
     ),
-    "BoringSSL": "Chromium reads an NSS database and no file: give it the CA with certutil",
-    "NSS": "What uses NSS reads a database and no file: give it the CA with certutil",
+    "BoringSSL": (
+        "a Chromium or Chrome that is where its package puts it gets a policy with the CA; another one, or a headless "
+        "shell, reads an NSS database: give it the CA with certutil"
+    ),
+    "NSS": (
+        "a Firefox that is where its package puts it gets a policy with the CA; what else uses NSS reads a database: "
+        "give it the CA with certutil"
+    ),
 }
 """What helps a client of some library; `PINNED` for the others."""
 

@@ -38,8 +38,6 @@ OF_PYTHON: Final = (  # below a site-packages or dist-packages
     "pusher/cacert.pem",
     "razorpay/ca-bundle.crt",
     "duo_client/ca_certs.pem",
-    "paypalrestsdk/data/DigiCertHighAssuranceEVRootCA.crt.pem",
-    "paypalrestsdk/data/DigiCertSHA2ExtendedValidationServerCA.crt.pem",
 )
 OF_DEBIAN: Final = (  # of these, where Debian has its own packages; the others read the image's bundle there
     "pip/_vendor/certifi/cacert.pem",
@@ -227,7 +225,7 @@ class Look:
         self._pythons: dict[str, None] = {}  # the versions that were seen
 
     def real(self, path: str) -> tuple[str, Kind]:
-        """Where a path leads, and what is there: through links among its folders too, where these matter or cost nothing."""
+        """Where a path leads, and what is there; through links among its folders where they matter or cost nothing."""
         if self._mounted or self.files.is_read(path):
             return self.files.resolve(path)
         return self.files.look(path)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pytest_egress.archive import File, build_tar
 from pytest_egress.certificates import (
     append,
+    check_seal,
     extend_java_keystore,
     from_pem,
     hashed_name,
@@ -352,7 +353,7 @@ def named_files(
             found[real] = replace(file, content=with_root(file.content, ca_pem))
         except ValueError as error:
             raise EngineError(
-                f"{refusal}this is no PEM bundle, and no Java keystore either ({error}). {LOOK_FOR_ROOTS}"
+                f"{refusal}this is no PEM bundle, and no Java keystore that can be extended ({error}). {LOOK_FOR_ROOTS}"
             ) from None
     return found
 
@@ -365,6 +366,7 @@ def with_root(content: bytes, ca_pem: bytes) -> bytes:
     """
     if from_pem(content):
         return append(content, ca_pem)
+    check_seal(content)
     (ca,) = from_pem(ca_pem)
     return extend_java_keystore(content, ca)
 

@@ -126,6 +126,12 @@ def sdks_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def browsers_image(engine_client: docker.DockerClient) -> str:
+    """The image with Debian's Chromium and Firefox."""
+    return require_image(engine_client, "browsers")
+
+
+@pytest.fixture(scope="session")
 def java_image(engine_client: docker.DockerClient) -> str:
     """The image with Java 21 and 25, and a client in /srv."""
     return require_image(engine_client, "java")

@@ -350,6 +350,7 @@ def test_a_list_of_packages_that_is_none_names_nothing(content: bytes) -> None:
 # Files that a test names.
 
 MINE = "/opt/mine.pem"
+OTHER_PASSWORD = java_keystore([der(FIRST)])[:-20] + bytes(20)
 
 
 def test_a_file_that_the_test_names_is_extended_where_it_really_is(
@@ -380,11 +381,12 @@ def test_a_bundle_of_the_image_that_the_test_names_too_is_extended_once(
     ("tree", "path", "options", "said"),
     [
         ({}, "/opt/none.pem", {}, "there is no such file in the container"),
-        ({MINE: b"hello"}, MINE, {}, "this is no PEM bundle, and no Java keystore either"),
+        ({MINE: b"hello"}, MINE, {}, "this is no PEM bundle, and no Java keystore that"),
+        ({MINE: OTHER_PASSWORD}, MINE, {}, "this is no PEM bundle, and no Java keystore that"),
         ({"/opt/roots/a.pem": FIRST}, "/opt/roots", {}, "this is no file"),
         ({MINE: FIRST}, MINE, {"tmpfs": {"/opt": ""}}, "/opt/mine.pem is in a mount"),
     ],
-    ids=["missing", "no-bundle", "folder", "mount"],
+    ids=["missing", "no-bundle", "another-password", "folder", "mount"],
 )
 def test_a_file_that_cannot_get_the_ca_is_an_error_that_names_it(
     tree: Tree,

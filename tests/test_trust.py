@@ -1169,6 +1169,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 FOLDERS_AND_PUT = ["/etc/ssl", "/etc/pki", "/"]
+PROGRAMS = [  # that bring roots, or read neither variables nor bundles
+    *(f"{folder}/python3" for folder in ("/usr/local/bin", "/usr/bin")),
+    "/usr/bin/ruby",
+    *("/usr/bin/chromium", "/usr/bin/chromium-browser", "/opt/google/chrome"),
+    *("/usr/bin/firefox-esr", "/usr/bin/firefox"),
+]
 
 
 @pytest.mark.parametrize(
@@ -1205,7 +1211,7 @@ def test_the_engine_is_asked_once_for_each_folder_and_for_what_links_lead_out_to
 ) -> None:
     image = make_image(tree, *changes)
     with Egress(session=session) as egress:
-        for expected in ([*FOLDERS_AND_PUT, *besides], ["/"]):
+        for expected in ([*FOLDERS_AND_PUT, *PROGRAMS, *besides], ["/"]):
             asked.clear()
             egress.run(image, check=True)
             asked.remove("/")  # the sidecar's agent
