@@ -20,7 +20,7 @@ from docker.errors import DockerException
 
 from pytest_egress.leftovers import SESSION_LABEL
 
-SECONDS = 10.0  # after a death nothing may be left
+SECONDS = 60.0  # for what ends by itself, on however slow a machine
 
 
 def until(condition: Callable[[], object], seconds: float = SECONDS) -> bool:
