@@ -144,7 +144,6 @@ test in psql -v ON_ERROR_STOP=1 -c 'TRUNCATE pgbench_accounts' -c '\\copy pgbenc
 
 SUITES: dict[str, Callable[[], tuple[Outcomes, Outcomes]]] = {
     "requests": lambda: from_pypi("requests", "requests[socks]", "pytest-mock", "trustme"),
-    "httpie": lambda: from_pypi("httpie", "responses", "pytest-mock"),
     "redis-benchmark": lambda: from_debian(REDIS, 6379, REDIS_BENCHMARK),
     "pgbench": lambda: from_debian(POSTGRESQL, 5432, PGBENCH),
 }
