@@ -13,13 +13,14 @@ unexport PYTHONDONTWRITEBYTECODE
 python := $(VENV)/bin/python
 environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed
+foreign := .make/foreign.installed
 
 # Are about an engine, or a sidecar, by itself; say which link they take.
 of_one_engine := $(addprefix --ignore=tests/test_,ci.py engines.py sidecar.py)
 of_one_link := $(of_one_engine) $(addprefix --ignore=tests/test_,link.py stream.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test stream podman lint format docs dist bench fuzz soak environment engine images clean
+.PHONY: help demo test stream podman lint format docs dist bench fuzz soak foreign mutants environment engine images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,6 +66,13 @@ fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds f
 soak: images ## kill runs at random moments and count what is left: make soak ARGS=20
 	$(python) -m tests.soak $(ARGS)
 
+foreign: engine $(foreign) ## compare other people's suites through routes and without: make foreign ARGS=requests
+	@$(python) scripts/ensure_images.py $(CURDIR)/tests/foreign/images/foreign
+	.venv-foreign/bin/python -m tests.foreign $(ARGS)
+
+mutants: environment ## find changes of a module that its tests do not notice: make mutants ARGS="MODULE TEST..."
+	$(python) scripts/mutants.py $(ARGS)
+
 environment: $(environment) ## the virtual environment, with the package in it
 engine: environment ## a container engine that answers
 	@scripts/ensure-engine $(python)
@@ -85,6 +93,12 @@ $(environment): $(VENV)/pyvenv.cfg pyproject.toml
 # In an environment of its own: it pins the very libraries that this package uses.
 $(mitmproxy): scripts/ensure-mitmproxy
 	scripts/ensure-mitmproxy .venv-mitmproxy
+	@mkdir -p $(@D) && touch $@
+
+# In an environment of its own: nothing of it is a dependency of the tests.
+$(foreign): $(environment)
+	scripts/ensure-venv $(PYTHON) .venv-foreign
+	.venv-foreign/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'httpbin>=0.10'
 	@mkdir -p $(@D) && touch $@
 
 clean: ## remove what these targets made here; the engine and its images stay

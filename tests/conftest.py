@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 
 import docker
+import hypothesis
 import pytest
 
 from tests.engines import OwnEngine, private_engine
-from tests.leftovers import Witness
+from tests.leftovers import Witness, until
 from tests.outside import Outside
+from tests.reaper import LabellingClient, Reaper, containers_with
 
 pytest_plugins = "pytester"
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("pytest-egress", deadline=None)
+hypothesis.settings.load_profile("pytest-egress")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -26,23 +31,20 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(mark)
 
 
-@pytest.fixture
-def kept_alone() -> Iterator[None]:
-    """Only one test at a time, of all workers, keeps containers or removes what any run has kept (flock(2))."""
-    with open(__file__) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 @pytest.fixture(scope="session")
 def engine_client() -> Iterator[docker.DockerClient]:
-    """A client of the engine that the environment names."""
+    """A client of the engine that the environment names; what it creates goes with this process."""
     try:
-        client = docker.from_env()
+        client = LabellingClient.from_env()
     except docker.errors.DockerException as error:
         pytest.fail(f"these tests need a Docker engine ({error}); run `make engine`", pytrace=False)
+    reaper = Reaper("containers", client.label)
     yield client
+    left = until(lambda: not containers_with(client, client.label))
+    names = [each["Names"] for each in containers_with(client, client.label)]
+    reaper.close()
     client.close()
+    assert left, f"tests have left these containers: {names}"
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,12 +16,16 @@ import pytest
 import requests.exceptions
 import trustme
 
+from tests.leftovers import until
+from tests.reaper import EngineRemains, Reaper, has_interface
+
 SECONDS = 60.0  # for an engine to start or stop, on however slow a machine
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 class PrivateEngine:
     """A dockerd with its own containerd, images and containers, and without a network that leads out.
+
+    It goes with this process, however that ends.
 
     Attributes:
         address: Where it listens, as DOCKER_HOST takes it.
@@ -34,16 +34,20 @@ class PrivateEngine:
     """
 
     def __init__(
-        self, folder: Path, tls: bool, hidden: Sequence[str], options: Sequence[str]
+        self, folder: Path, tls: bool, size: str, hidden: Sequence[str], options: Sequence[str]
     ) -> None:
         self.folder = folder
         self.address = f"unix://{folder}/docker.sock"
         self.cert_path = folder / "certificates"
         self._open = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
-        name = f"pytest-egress-engine-{uuid.uuid4().hex[:8]}"
-        self._cgroup = CGROUPS / name
-        self._bridge = f"egress{name[-8:]}"
+        self._remains = EngineRemains(folder)
+        self._reaper = Reaper("engine", str(folder))
+        if size:
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True
+            )
+        name, bridge = self._remains.name, self._remains.bridge
         self._command = [
             *hiding(hidden),
             *("dockerd", "--host", self.address, "--pidfile", f"{folder}/pid"),
@@ -51,7 +55,7 @@ class PrivateEngine:
             *("--containerd-namespace", name, "--containerd-plugins-namespace", f"{name}-plugins"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{name}"),
             # With "none" it would remove docker0, which is the machine's engine's; without any, take it.
-            *("--bridge", self._bridge, "--ip-forward=false"),
+            *("--bridge", bridge, "--ip-forward=false"),
             *("--iptables=false", "--ip6tables=false"),
             *options,
         ]
@@ -61,10 +65,10 @@ class PrivateEngine:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        if not Path("/sys/class/net", self._bridge).exists():
+        if not has_interface(bridge := self._remains.bridge):
             address = f"203.0.113.{8 * random.randrange(32) + 1}/29"
-            ip("link", "add", self._bridge, "type", "bridge")
-            ip("address", "add", address, "dev", self._bridge)
+            ip("link", "add", bridge, "type", "bridge")
+            ip("address", "add", address, "dev", bridge)
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -73,12 +77,12 @@ class PrivateEngine:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                log_tail = (self.folder / "log").read_text(errors="replace")[-3000:]
-                pytest.fail(f"a private Docker engine does not start:\n{log_tail}", pytrace=False)
-            time.sleep(0.05)
+        process = self._process
+        if not until(lambda: self._answers() or process.poll() is not None, SECONDS) or (
+            process.poll() is not None
+        ):
+            log_tail = (self.folder / "log").read_text(errors="replace")[-3000:]
+            pytest.fail(f"a private Docker engine does not start:\n{log_tail}", pytrace=False)
 
     def stop(self) -> None:
         """Stop it, and its containers with it."""
@@ -109,17 +113,12 @@ class PrivateEngine:
         """Leave nothing of it: containers, processes, cgroups, mounts, files."""
         try:
             if self._process is not None:
-                self._end_containers()
+                self._remains.end_containers()
                 self._remove_containers()
                 self.stop()
         finally:
             self._open.close()
-            self._remove_cgroup()
-            if Path("/sys/class/net", self._bridge).exists():
-                ip("link", "delete", self._bridge)
-            for mount in reversed(mounts_below(self.folder)):
-                subprocess.run(["umount", "--lazy", mount], check=True)
-            shutil.rmtree(self.folder)
+            self._reaper.close()
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as sock:  # docker-py would leave its own open
@@ -136,16 +135,6 @@ class PrivateEngine:
         self._process.send_signal(how)
         self._process.wait(SECONDS)
 
-    def _end_containers(self) -> None:
-        """Kill all that runs in them, whether or not a daemon is there (cgroups(7), `cgroup.kill`)."""
-        if not self._cgroup.exists():
-            return
-        (self._cgroup / "cgroup.kill").write_text("1")
-        deadline = time.monotonic() + SECONDS
-        while "populated 1" in (self._cgroup / "cgroup.events").read_text():
-            assert time.monotonic() < deadline, f"{self._cgroup} has processes that do not end"
-            time.sleep(0.05)
-
     def _remove_containers(self) -> None:
         assert self._process is not None
         if self._process.poll() is not None:
@@ -153,11 +142,6 @@ class PrivateEngine:
         for container in self.client().containers.list(all=True, ignore_removed=True):
             with contextlib.suppress(docker.errors.APIError):  # it is being removed
                 container.remove(force=True, v=True)
-
-    def _remove_cgroup(self) -> None:
-        self._end_containers()
-        for folder, _, _ in os.walk(self._cgroup, topdown=False):
-            os.rmdir(folder)
 
     def _certificates(self) -> list[str]:
         """Write what server and client show alike, and return dockerd's options for it."""
@@ -173,19 +157,24 @@ class PrivateEngine:
 
 @contextlib.contextmanager
 def private_engine(
-    folder: Path, tls: bool = False, hidden: Sequence[str] = (), options: Sequence[str] = ()
+    folder: Path,
+    tls: bool = False,
+    size: str = "",
+    hidden: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Iterator[PrivateEngine]:
     """A Docker engine of its own, in a folder below *folder* that goes with it.
 
     Args:
         folder: One whose path is short: a socket's has at most 107 bytes.
         tls: Whether it also listens on loopback, to clients that show a certificate.
+        size: Of a disk of its own, as tmpfs(5) takes it.
         hidden: Folders of this machine that it does not see, as if it ran on another one.
         options: More of dockerd's.
     """
-    engine = PrivateEngine(
-        Path(tempfile.mkdtemp(prefix="engine-", dir=folder)), tls, hidden, options
-    )
+    own = folder / f"engine-{uuid.uuid4().hex[:8]}"
+    own.mkdir(mode=0o700)
+    engine = PrivateEngine(own, tls, size, hidden, options)
     try:
         engine.start()
         yield engine
@@ -214,9 +203,3 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
-
-
-def mounts_below(folder: Path) -> list[str]:
-    """What is mounted in a folder, the deepest last (proc(5), `mountinfo`)."""
-    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    return sorted(point for point in points if Path(point).is_relative_to(folder))

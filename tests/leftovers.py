@@ -21,7 +21,7 @@ from docker.errors import DockerException
 
 from pytest_egress.leftovers import FOLDER_LABEL, NAME_LABEL, SESSION_LABEL, TARGET, kept_name
 
-SECONDS = 10.0  # after a death nothing may be left
+SECONDS = 60.0  # for what ends by itself, on however slow a machine
 
 
 def identity(session: str, folder: str, *, kept: bool = False) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from tests.leftovers import Witness, containers, is_alive, until, watchdogs
 
 IMAGE = "pytest-egress-test/clients:latest"
 KILLS = 100
+SECONDS = 10.0  # after which what is left is counted
 LONGEST = 120.0  # seconds of a run, on however slow a machine
 WORKERS = ("0", "2")
 VICTIMS = ("pytest", "group", "pytest and watchdogs", "worker", "sidecar")
@@ -238,7 +239,7 @@ class Soak:
         if victim == "pytest and watchdogs":
             until(lambda: not any("sidecar" in what for what in run.left(witness)), 3)
             sweep(run.temporary)
-        gone = until(lambda: not run.left(witness))
+        gone = until(lambda: not run.left(witness), SECONDS)
         self.slowest = max(self.slowest, time.monotonic() - began)
         return [] if gone else run.left(witness), problems
 

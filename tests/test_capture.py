@@ -561,9 +561,10 @@ def serving(link: AnyLink) -> Iterator[Counter[bytes]]:
 
 
 def test_connections_that_end_in_any_way_leave_no_packet(link: AnyLink, target: Target) -> None:
+    # One that its client gives up before the kernel has made it may be accepted nowhere: SYN_SENT (tcp(7), TCP_INFO).
     with serving(link) as seen:
-        target.python("""
-            reset = struct.pack("ii", 1, 0)
+        unmade = target.python("""
+            reset, unmade = struct.pack("ii", 1, 0), 0
             for number in range(2000):
                 for how in (b"s", b"r", b"c", b"h", b"u", b"a", b""):
                     client = socket.socket(socket.AF_INET6 if number % 2 else socket.AF_INET)
@@ -583,12 +584,15 @@ def test_connections_that_end_in_any_way_leave_no_packet(link: AnyLink, target: 
                         while attempt(lambda: client.recv(10)) == b"x":
                             pass
                         attempt(lambda: client.send(b"too late"))
+                    if not how:
+                        unmade += client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\\2"
                     client.close()
+            print(unmade)
         """)
         link.flush(SECONDS)
         while not all(is_silent((listener,)) for listener in link.tcp):
             select.select([], [], [], 0.01)
-    assert sum(seen.values()) == 14_000
+    assert 14_000 - int(unmade) <= sum(seen.values()) <= 14_000
     assert packets(link) == []
 
 

@@ -496,7 +496,6 @@ def run_and_keep(pytester: pytest.Pytester, image: str, tests: str) -> tuple[pyt
     return result, (pytester.path / "session").read_text()
 
 
-@pytest.mark.usefixtures("kept_alone")
 def test_containers_of_failed_tests_are_kept_on_request(
     pytester: pytest.Pytester, engine_client: docker.DockerClient, is_podman: bool, bare_image: str
 ) -> None:
@@ -531,7 +530,6 @@ def test_containers_of_failed_tests_are_kept_on_request(
 RUN = 'egress.run(IMAGE, ["sh", "-c", "echo evidence; {then}"], {options})'
 
 
-@pytest.mark.usefixtures("kept_alone")
 @pytest.mark.parametrize(
     ("code", "error"),
     [

@@ -1,4 +1,4 @@
-"""What is left of a run that is killed: nothing, ten seconds later, whatever was killed with it."""
+"""What is left of a run that is killed: nothing, whatever was killed with it."""
 
 from __future__ import annotations
 
@@ -195,13 +195,13 @@ def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
     assert killed.line() == "up"
     os.kill(killed.watchdog, signal.SIGKILL)
     killed.kill()
-    assert until(lambda: len(running(engine_client, killed.session)) == 1)  # the sidecar ends
+    # The sidecar ends; another worker's run may have removed the target since.
+    assert until(lambda: len(running(engine_client, killed.session)) <= 1)
     with Egress() as egress:
         egress.session.engine.client.ping()
         assert_nothing_is_left(witness, killed)
 
 
-@pytest.mark.usefixtures("kept_alone")
 def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
     run: Callable[..., Run], engine_client: docker.DockerClient, bare_image: str
 ) -> None:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,14 +156,13 @@ def published_port(container: Any, port: str) -> int:
 
 
 def wait_for_banner(port: int) -> None:
-    deadline = time.monotonic() + SECONDS
-    while True:
+    def is_there() -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as sock:
             sock.settimeout(1)
-            if sock.recv(4) == b"SSH-":
-                return
-        assert time.monotonic() < deadline, "sshd does not answer"
-        time.sleep(0.05)
+            return sock.recv(4) == b"SSH-"
+        return False
+
+    assert until(is_there, SECONDS), "sshd does not answer"
 
 
 def write_ssh(folder: Path, key: Path) -> None:
@@ -298,10 +296,11 @@ with Egress() as egress:
             assert len(containers_of(remote)) == 2
         finally:
             run.kill()
-    deadline = time.monotonic() + SECONDS
-    while left := [*containers_of(remote), *ssh_programs(by_ssh), *filter(Path.exists, folders)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+
+    def left() -> list[object]:
+        return [*containers_of(remote), *ssh_programs(by_ssh), *filter(Path.exists, folders)]
+
+    assert until(lambda: not left(), SECONDS), left()
 
 
 # Which engine.
@@ -528,11 +527,14 @@ def test_an_image_is_pulled_once_and_the_log_tells_how_far_it_is(
 
 def push(client: docker.DockerClient, repository: str) -> None:
     """Move an image into a registry that may still be starting."""
+    said: list[str] = []
+
+    def is_pushed() -> bool:
+        said.append(client.images.push(repository))
+        return "error" not in said[-1]
+
     try:
-        deadline = time.monotonic() + SECONDS
-        while "error" in (said := client.images.push(repository)):
-            assert time.monotonic() < deadline, said
-            time.sleep(0.1)
+        assert until(is_pushed, SECONDS), said[-1]
     finally:
         client.images.remove(repository)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +114,56 @@ def test_what_is_another_users_is_neither_looked_at_nor_removed(
     assert run_lives(folder) is None
     remove_folders()
     assert (folder / LOCK_NAME).exists()
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_a_folder_is_removed_with_what_is_in_it_once(living: RunFolder) -> None:
+    Path(living.path, "socket").touch()
+    before = descriptors()
+    living.remove()
+    assert not Path(living.path).exists()
+    assert len(descriptors()) == len(before) - 1
+    Path(living.path).mkdir()  # of somebody else, by the same name
+    living.remove()
+    assert Path(living.path).exists()
+
+
+def test_a_folder_that_cannot_be_removed_is_no_error(living: RunFolder) -> None:
+    os.rename(living.path, f"{living.path}-moved")
+    living.remove()
+    assert run_lives(f"{living.path}-moved") is False
+
+
+def test_a_forked_child_neither_removes_the_folder_nor_keeps_its_lock(living: RunFolder) -> None:
+    code = f"""
+import os, tempfile, sys
+tempfile.tempdir = {tempfile.gettempdir()!r}
+from pytest_egress.folder import RunFolder, run_lives
+folder = RunFolder()
+read, write = os.pipe()
+if os.fork() == 0:
+    folder.remove()
+    os.close(write)
+    os.read(0, 1)
+    os._exit(0)
+os.close(write)
+os.read(read, 1)
+print(os.path.exists(folder.path), run_lives(folder.path))
+folder.unlock()
+print(run_lives(folder.path), flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-Wignore", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "True True\n"
+        assert run.stdout.readline() == "False\n"
 
 
 def test_the_folders_of_runs_that_are_gone_are_removed_and_no_others(

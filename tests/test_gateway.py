@@ -1421,6 +1421,26 @@ def test_while_the_cap_is_held_names_resolve_and_the_next_waits(
         assert end_of(waiting) == "reset"
 
 
+def test_what_waits_at_the_cap_when_its_test_ends_is_reset_and_counted(
+    ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "MAX_CONNECTIONS", 2)
+    stage, go_on = Stage(ca), threading.Event()
+    with stage.open:
+        stage.gateway.start()
+        stage.https("api.test", lambda request: 200 if go_on.wait(SECONDS) else 500)
+        first, second = (stage.tls() for _ in range(2))
+        first.sendall(GET)
+        second.sendall(GET)
+        assert eventually(lambda: len(stage.gateway.busy()) == 2)
+        waiting = [stage.dial() for _ in range(3)]
+        stage.gateway.turn_away()
+        assert stage.window.unrecorded == 3
+        assert [end_of(sock) for sock in waiting] == ["reset"] * 3
+        go_on.set()
+        assert [read_reply(sock).status for sock in (first, second)] == [200, 200]
+
+
 def test_what_waits_for_want_of_a_descriptor_is_told_at_the_end_of_its_test(
     ca: trustme.CA,
 ) -> None:

@@ -735,7 +735,6 @@ pieces = st.one_of(
 
 
 @given(few_or_many(pieces), st.booleans(), st.booleans())
-@settings(deadline=None)
 def test_any_bytes_give_events_or_our_error(
     received: list[bytes], polite: bool, closing: bool
 ) -> None:
@@ -757,7 +756,6 @@ def test_any_bytes_give_events_or_our_error(
 
 
 @given(st.lists(st.integers(1, 60), max_size=20), st.binary(max_size=50))
-@settings(deadline=None)
 def test_a_cut_anywhere_changes_nothing(cuts: list[int], content: bytes) -> None:
     agent = Mux(AGENT)
     agent.hello(text="é")
@@ -961,7 +959,7 @@ acts = st.tuples(st.integers(0, 1), st.sampled_from(ACTS), st.integers(0, 7), si
 
 
 @given(few_or_many(acts))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_whatever_the_schedule_all_that_was_written_arrives_once_and_in_order(
     schedule: list[tuple[int, str, int, int]],
 ) -> None:
@@ -991,7 +989,7 @@ def test_whatever_the_schedule_all_that_was_written_arrives_once_and_in_order(
 
 
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_stream_that_nobody_reads_starves_no_other(writes: list[int]) -> None:
     agent, host = pair()
     stuck, busy = agent.open(b""), agent.open(b"")

@@ -63,7 +63,7 @@ def engine(egress_docker_client):
     return Engine(egress_docker_client)
 
 def until(condition):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + {seconds}
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -121,7 +121,7 @@ class Inside:
     ) -> None:
         self.folder, self.temporary = folder, folder / "temporary"
         self.temporary.mkdir()
-        (folder / "conftest.py").write_text(CONFTEST.format(image=image))
+        (folder / "conftest.py").write_text(CONFTEST.format(image=image, seconds=RUN_SECONDS))
         (folder / "pytest.ini").write_text(INI)
         following = "" if "test_the_next" in code else NEXT
         test = f"from conftest import *\n{textwrap.dedent(code)}\n{following}"
@@ -534,7 +534,7 @@ def engine(
     own_engine: OwnEngine, engine_client: docker.DockerClient, bare_image: str
 ) -> Iterator[PrivateEngine]:
     """An engine of these tests' own, with one image."""
-    with tempfile.TemporaryDirectory() as folder, own_engine(Path(folder)) as engine:
+    with own_engine(Path(tempfile.gettempdir())) as engine:
         engine.load(engine_client, bare_image)
         yield engine
 
@@ -643,19 +643,11 @@ FILL = """
 
 
 @pytest.fixture(scope="module")
-def disk() -> Iterator[Path]:
-    """A file system of its own, which can be filled."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500m", "tmpfs", folder], check=True)
-        yield Path(folder)
-        subprocess.run(["umount", folder], check=True)
-
-
-@pytest.fixture(scope="module")
 def small_engine(
-    disk: Path, own_engine: OwnEngine, engine_client: docker.DockerClient, bare_image: str
+    own_engine: OwnEngine, engine_client: docker.DockerClient, bare_image: str
 ) -> Iterator[PrivateEngine]:
-    with own_engine(disk) as engine:
+    """An engine on a disk of its own, which can be filled."""
+    with own_engine(Path(tempfile.gettempdir()), size="500m") as engine:
         engine.load(engine_client, bare_image)
         yield engine
 
@@ -676,7 +668,6 @@ NO_ROOM = "EngineError: the engine did not take files=: write /big: no space lef
 def test_a_full_disk_fails_the_test(
     inside: StartInside,
     small_engine: PrivateEngine,
-    disk: Path,
     bare_image: str,
     link: str,
     left: int,
@@ -695,7 +686,7 @@ def test_a_full_disk_fails_the_test(
         """)
         + textwrap.dedent(NEXT_HTTP)
     )
-    run = inside(code, link, DOCKER_HOST=small_engine.address, DISK=str(disk))
+    run = inside(code, link, DOCKER_HOST=small_engine.address, DISK=str(small_engine.folder))
     (run.folder / "again").touch()
     run.end(witness, text)
     witness.close()

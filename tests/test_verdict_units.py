@@ -18,11 +18,19 @@ from pytest_egress.errors import (
     UnroutedError,
 )
 from pytest_egress.exchange import DnsQuery, Exchange, Outcome, Request, TcpConnection
-from pytest_egress.ledger import Activity, Ledger, Window
+from pytest_egress.ledger import (
+    MAX_COMPLAINTS,
+    MAX_ENTRIES,
+    MAX_HELD_BYTES,
+    Activity,
+    Ledger,
+    Window,
+)
 from pytest_egress.routing import Declaration, Route, Scope
 from pytest_egress.verdict import judge
 
 SECONDS = 10.0
+STEP = 1.0  # seconds by which the wall clock may have been set meanwhile
 LEDGER = Ledger()
 
 
@@ -77,6 +85,12 @@ def test_the_most_telling_verdict_comes_first() -> None:
 
 def test_every_complaint_is_told() -> None:
     verdict = judge(Window(complaints=["one", "two"]), [])
+    assert str(verdict) == "one\ntwo"
+
+
+def test_every_handler_that_still_ran_is_told() -> None:
+    verdict = judge(Window(stuck=["one", "two"]), [])
+    assert isinstance(verdict, HandlerError)
     assert str(verdict) == "one\ntwo"
 
 
@@ -173,6 +187,7 @@ def test_without_a_container_the_verdict_says_so() -> None:
     )
     assert "No container ran in this test." in without
     assert "No container ran in this test." not in with_one
+    assert str(judge(Window(), [route()])) == with_one
 
 
 # The ledger.
@@ -215,21 +230,122 @@ def test_whoever_waits_is_woken_by_an_entry_a_beginning_and_a_call() -> None:
     assert is_woken(ledger, lambda: called.called, lambda: ledger.count(called, window, exchange()))
 
 
-def test_the_clock_of_deadlines_stands_still_while_a_prompt_is_open() -> None:
+def test_whoever_waits_is_woken_by_a_complaint() -> None:
+    ledger, window = Ledger(), Window()
+    assert is_woken(
+        ledger, lambda: bool(window.complaints), lambda: ledger.complain(window, "a rule is gone")
+    )
+
+
+def test_a_window_begins_without_anything_and_with_the_strict_policy() -> None:
+    window = Window()
+    assert (window.policy, window.dns) == ("fail", "synthetic")
+    assert (window.repeated, window.unrecorded, window.held, window.calls) == (0, 0, 0, 0)
+
+
+def test_what_a_full_window_does_not_take_is_counted_and_fails_the_test() -> None:
     ledger = Ledger()
+    window = Window(entries=[attempt("routed")] * (MAX_ENTRIES - 1))
+    ledger.record(window, attempt("routed"))
+    assert (len(window.entries), window.unrecorded) == (MAX_ENTRIES, 0)
+    assert judge(window, []) is None
+    for number in (1, 2):
+        ledger.record(window, attempt("routed"))
+        assert (len(window.entries), window.unrecorded) == (MAX_ENTRIES, number)
+    assert isinstance(judge(window, []), TamperingError)
+
+
+def test_attempts_of_which_nothing_is_known_add_up_and_fail_the_test() -> None:
+    ledger, window = Ledger(), Window()
+    ledger.miss(window, 3)
+    ledger.miss(window, 2)
+    assert window.unrecorded == 5
+    assert isinstance(judge(window, []), TamperingError)
+
+
+def test_bytes_are_kept_up_to_the_limit_of_their_window() -> None:
+    ledger, window = Ledger(), Window()
+    assert ledger.hold(window, MAX_HELD_BYTES - 1)
+    assert ledger.hold(window, 1)
+    assert not ledger.hold(window, 1)
+
+
+def test_a_complaint_is_kept_once_and_so_many_different_ones_are() -> None:
+    ledger, window = Ledger(), Window()
+    texts = [f"rule {number} is gone" for number in range(MAX_COMPLAINTS)]
+    for text in texts:
+        ledger.complain(window, text)
+    assert (window.complaints, window.repeated) == (texts, 0)
+    for number, text in enumerate((texts[0], "another", "another"), 1):
+        ledger.complain(window, text)
+        assert (window.complaints, window.repeated) == (texts, number)
+
+
+def test_a_complaint_that_comes_again_takes_no_room() -> None:
+    ledger, window = Ledger(), Window()
+    for text in ("a rule is gone", "a rule is gone", "a route is gone"):
+        ledger.complain(window, text)
+    assert (window.complaints, window.repeated) == (["a rule is gone", "a route is gone"], 1)
+
+
+def test_calls_are_kept_as_far_as_entries_are() -> None:
+    ledger, window, called = Ledger(), Window(calls=MAX_ENTRIES - 1), route()
+    for _ in range(3):
+        ledger.count(called, window, exchange())
+    assert (window.calls, called.lifetime_count) == (MAX_ENTRIES + 2, 1)
+
+
+def test_only_the_running_tests_calls_are_visible_but_while_a_wider_fixture_is_set_up() -> None:
+    ledger, ours, others = Ledger(), Window(), Window()
+    assert ledger.visible(ours)
+    assert ledger.visible(others)
+    ledger.window = ours
+
+    def visible() -> tuple[bool, bool]:
+        return ledger.visible(ours), ledger.visible(others)
+
+    assert visible() == (True, False)
+    with ledger.wide_set_up():
+        with ledger.wide_set_up():
+            assert visible() == (True, True)
+        assert visible() == (True, True)
+    assert visible() == (True, False)
+    with pytest.raises(LookupError), ledger.wide_set_up():
+        raise LookupError("no such fixture")
+    assert visible() == (True, False)
+
+
+def test_the_clock_of_deadlines_stands_still_while_a_prompt_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pytest_egress.ledger.monotonic", lambda: now[0])
+    ledger = Ledger()
+    begun = ledger.clock()
+
+    def passed_after(seconds: float) -> float:
+        now[0] += seconds
+        return ledger.clock() - begun
+
+    assert passed_after(1) == 1
     ledger.enter_prompt()
-    before = ledger.clock()
-    time.sleep(0.02)
-    assert ledger.clock() == before
+    assert passed_after(2) == 1
+    ledger.enter_prompt()  # of another thread
     ledger.leave_prompt()
-    assert ledger.clock() >= before
+    assert passed_after(4) == 1
+    ledger.leave_prompt()
+    assert passed_after(8) == 9
+    ledger.enter_prompt()
+    assert passed_after(16) == 9
+    ledger.leave_prompt()
+    assert passed_after(32) == 41
 
 
 def test_the_clock_of_entries_is_the_wall_clock_and_goes_forward_only() -> None:
-    ledger = Ledger()
+    before, ledger = time.time(), Ledger()  # noqa: TID251
     moments = [ledger.now() for _ in range(1000)]
     assert moments == sorted(moments)
-    assert abs(moments[0] - time.time()) < SECONDS  # noqa: TID251
+    assert before - STEP < moments[0] < time.time() + STEP  # noqa: TID251
 
 
 def test_what_goes_on_is_named_by_its_request() -> None:
