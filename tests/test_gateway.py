@@ -90,6 +90,11 @@ def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def short_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "STALLED_SECONDS", 0.3)
+
+
+@pytest.fixture
 def short_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "HANDSHAKE_SECONDS", 0.5)
 
@@ -766,7 +771,7 @@ def test_a_blocked_address_fails_no_test_whatever_is_spoken(stage: Stage) -> Non
 
 @pytest.mark.parametrize("beginning", [b"G", b"SSH-2.0-x", b"GET ", b"GET nowhere"])
 def test_a_client_that_stops_within_its_first_word_is_recorded(
-    stage: Stage, short_handshake: None, beginning: bytes
+    stage: Stage, short_stall: None, beginning: bytes
 ) -> None:
     sock = stage.dial()
     sock.sendall(beginning)
