@@ -1335,6 +1335,7 @@ class Kept:
     gateway = Gateway()
     def settle(self): pass
     def log_tail(self): return ""
+    def finish(self): return ""
     def close(self, keep=False): print("closed with", keep)
 
 @pytest.fixture
