@@ -528,9 +528,13 @@ CA = "/etc/pytest-egress/ca.pem"
             {"/usr/lib/firefox/distribution/policies.json": b'{"policies": {"X": 1}}'},
             {"policies": {"Certificates": {"Install": [CA]}, "X": 1}},
         ),
+        (
+            {FIREFOX_POLICY: b'{"policies": {"Certificates": [7]}}'},
+            {"policies": {"Certificates": {"Install": [CA]}}},
+        ),
         ({FIREFOX_POLICY: b"no JSON"}, {"policies": {"Certificates": {"Install": [CA]}}}),
     ],
-    ids=["none", "of the system", "of its own folder", "broken"],
+    ids=["none", "of the system", "of its own folder", "of another form", "broken"],
 )
 def test_a_firefox_keeps_its_policies_and_installs_the_ca(
     tree: Tree, expected: dict[str, Any], ours: Make, make_image: MakeImage
