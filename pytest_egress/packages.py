@@ -61,13 +61,9 @@ OF_GEMS: Final[Mapping[str, str]] = {
     "stripe": "lib/data/ca-certificates.crt",
 }
 SPECIFICATION: Final = re.compile(r"([\w-]+?)-(\d[\w.]*(?:-[\w.-]+)?)\.gemspec")
-PEEK_BYTES: Final = (
-    1 << 18
-)  # what is read of a folder to see whether it has more: as long as one call takes
+PEEK_BYTES: Final = 1 << 18  # of a folder, to see whether it has more: as long as a call takes
 INDEX_BYTES: Final = 16 << 20  # of a list of packages: several times what a large application has
-NPM_INDEX: Final = (
-    ".package-lock.json"  # what npm has installed in a node_modules, since its version 7
-)
+NPM_INDEX: Final = ".package-lock.json"  # npm's list of a node_modules, since its version 7
 
 HISTORY_PATH: Final = re.compile(r"(?<![^\s=:\"'\[])/[\w.@+-][\w.@+/-]*")
 # Where no application is put; what distributions have there is asked for by name.
@@ -99,9 +95,8 @@ CHROMIUM: Final[Mapping[str, str]] = {
 """A Chromium to where it reads policies."""
 
 FIREFOX: Final = ("/usr/bin/firefox-esr", "/usr/bin/firefox")
-FIREFOX_POLICIES: Final = (
-    "/etc/firefox/policies/policies.json"  # read before those in a folder of its own
-)
+# Read before those in a folder of its own.
+FIREFOX_POLICIES: Final = "/etc/firefox/policies/policies.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +155,6 @@ def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[st
     named = [path for text in history for path in HISTORY_PATH.findall(text)]
     outer = [INSIDE.sub("", normal(path)) or "/" for path in [workdir or "/", *named]]
     applications = [p for p in dict.fromkeys(outer) if p != "/" and not OF_THE_SYSTEM.match(p)]
-    name = user.partition(":")[0]
     bundler = [f"{path}/ruby" for path in listed(env.get("BUNDLE_PATH", ""))]
     return Places(
         bins=tuple(path for path in dict.fromkeys(bins) if path != "/bin"),
@@ -170,8 +164,13 @@ def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[st
         gems=tuple(dict.fromkeys([p for v in GEM_HOMES for p in listed(env.get(v, ""))] + bundler)),
         python=minor(env.get("PYTHON_VERSION", "")),
         ruby=minor(env.get("RUBY_VERSION", "")),
-        home=env.get("HOME") or (f"/home/{name}" if name.isalpha() and name != "root" else "/root"),
+        home=env.get("HOME") or home_of(user.partition(":")[0]),
     )
+
+
+def home_of(user: str) -> str:
+    """Where the home of a user is as a rule; of a number nothing is known."""
+    return f"/home/{user}" if user and user != "root" and not user.isdigit() else "/root"
 
 
 def minor(version: str) -> str:

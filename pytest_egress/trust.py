@@ -250,12 +250,12 @@ def trust_tar(
     directory: str = DIRECTORY,
     foreign: Sequence[str] = (),
 ) -> bytes:
-    """The archive to extract at `/`: our directory, and every bundle with the CA at its end.
+    """The archive to extract at `/`: our directory, every bundle with the CA at its end, and what is put besides.
 
     Args:
         ca_pem: The CA's certificate.
         subject: Its subject in DER.
-        besides: Files that hold it already, by their real paths.
+        besides: Files that lead to it already, by their real paths.
         foreign: Mount points below which nothing is written, besides those that the roots were found among.
     """
     files = {
@@ -307,10 +307,16 @@ def extended(packaged: Packaged, ca_pem: bytes, directory: str) -> dict[str, Fil
 
 def with_certificate(policies: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The policies of a Firefox, and one more certificate to install."""
-    inner = dict(policies.get("policies") or {})
-    certificates = dict(inner.get("Certificates") or {})
-    certificates["Install"] = [*(certificates.get("Install") or ()), path]
+    inner = mapping(policies.get("policies"))
+    certificates = mapping(inner.get("Certificates"))
+    installed = certificates.get("Install")
+    certificates["Install"] = [*(installed if isinstance(installed, list) else ()), path]
     return {**policies, "policies": {**inner, "Certificates": certificates}}
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """A copy of a mapping; empty where a file has something else in its place."""
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def named_files(

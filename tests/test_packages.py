@@ -119,7 +119,7 @@ LAYOUTS: dict[str, Layout] = {
     "a-python-that-is-no-link": Layout(
         {"/opt/venv/bin/python3": file(b"", 0o755), f"/opt/venv/{SITE}/{CERTIFI}": FIRST},
         (f"/opt/venv/{SITE}/{CERTIFI}",),
-        ("ENV VIRTUAL_ENV=/opt/venv PYTHON_VERSION=3.13.9",),
+        ("ENV VIRTUAL_ENV=/opt/venv", "ENV PYTHON_VERSION=3.13.9"),
     ),
     "Debian": Layout(
         {
@@ -151,7 +151,7 @@ LAYOUTS: dict[str, Layout] = {
     "folders-that-variables-name": Layout(
         {f"/deps/{CERTIFI}": FIRST, f"/task/{CERTIFI}": FIRST, "/js/certifi/cacert.pem": FIRST},
         (f"/deps/{CERTIFI}", f"/task/{CERTIFI}", "/js/certifi/cacert.pem"),
-        ("ENV PYTHONPATH=/none:/deps LAMBDA_TASK_ROOT=/task",),
+        ("ENV PYTHONPATH=/none:/deps", "ENV LAMBDA_TASK_ROOT=/task"),
         env={"NODE_PATH": "/js"},
     ),
     "npm": Layout(
@@ -191,7 +191,7 @@ LAYOUTS: dict[str, Layout] = {
             "/usr/local/bundle/gems/stripe-13.0.0/lib/data/ca-certificates.crt",
             "/srv/vendor/bundle/ruby/3.3.0/gems/excon-0.1.0/data/cacert.pem",
         ),
-        ("ENV GEM_HOME=/usr/local/bundle RUBY_VERSION=3.3.8", "WORKDIR /srv"),
+        ("ENV GEM_HOME=/usr/local/bundle", "ENV RUBY_VERSION=3.3.8", "WORKDIR /srv"),
     ),
     "gems-of-Debians-ruby": Layout(
         {
@@ -257,7 +257,7 @@ def test_a_folder_that_only_the_history_names_is_looked_at(
 
 
 def test_packages_in_a_folder_of_the_host_are_never_written_and_a_hint(
-    egress: Egress, make_image: MakeImage, tmp_path: Path
+    egress: Egress, make_image: MakeImage, tmp_path: Path, is_podman: bool
 ) -> None:
     (tmp_path / f"venv/{SITE}/certifi").mkdir(parents=True)
     roots = tmp_path / f"venv/{SITE}/{CERTIFI}"
@@ -268,7 +268,7 @@ def test_packages_in_a_folder_of_the_host_are_never_written_and_a_hint(
     container = egress.start(image, volumes=[f"{tmp_path}:/app"])
     assert roots.read_bytes() == FIRST
     hint = f"/app/venv/{SITE}/{CERTIFI} is in a mount, and was left as it is"
-    assert container.hints == [hint]
+    assert container.hints == ([] if is_podman else [hint])  # it shows no mount before the start
     assert egress.start(image).hints == []
 
 
@@ -528,9 +528,13 @@ CA = "/etc/pytest-egress/ca.pem"
             {"/usr/lib/firefox/distribution/policies.json": b'{"policies": {"X": 1}}'},
             {"policies": {"Certificates": {"Install": [CA]}, "X": 1}},
         ),
+        (
+            {FIREFOX_POLICY: b'{"policies": {"Certificates": [7]}}'},
+            {"policies": {"Certificates": {"Install": [CA]}}},
+        ),
         ({FIREFOX_POLICY: b"no JSON"}, {"policies": {"Certificates": {"Install": [CA]}}}),
     ],
-    ids=["none", "of the system", "of its own folder", "broken"],
+    ids=["none", "of the system", "of its own folder", "of another form", "broken"],
 )
 def test_a_firefox_keeps_its_policies_and_installs_the_ca(
     tree: Tree, expected: dict[str, Any], ours: Make, make_image: MakeImage

@@ -398,7 +398,7 @@ def test_a_client_with_its_own_roots_is_named_with_its_alert(inside: Inside) -> 
     outdented = DISTRUST.replace("\n          ", "\n      ").replace("\n            ", "\n        ")
     outdented = outdented.replace(
         "for\n        'api.shop.test' (", "for 'api.shop.test'\n        ("
-    )
+    ).replace("SSL_CERT_FILE\n        and its", "SSL_CERT_FILE and\n        its")
     assert run.verdict("test_b") == (
         "1 unrouted attempt of clients:latest; nothing got out:\n\n"
         f"  TLS api.shop.test:443 (ADDRESS){outdented}"
