@@ -385,6 +385,8 @@ class Connection:
         fields = self.judged("recorded")
         if self.is_cut:
             reason, note = "cut", "its handshake had not ended when its test did"
+        elif self.site.is_ending and reason != "untrusted":  # no alert: it need not have left
+            reason, note = "cut", "its handshake had not ended when its container was stopped"
         if reason in DISTRUST:
             note = "; ".join([note, *self.site.hints])
         entry = TlsFailure(

@@ -234,6 +234,7 @@ class Container:
         gateway: What answers its connections.
         hints: Why its clients may not trust the CA, as sentences.
         hosts: The names in its own /etc/hosts, and what DNS says of them.
+        is_ending: Whether it is being ended, or has been.
         loss: How its sidecar was lost under it, as a sentence; "" as a rule.
     """
 
@@ -675,6 +676,7 @@ class Container:
     def finish(self) -> str:
         """Remove it, or where it may be kept, end it; its logs."""
         logs = self.log_tail()
+        self.is_ending = True
         if self._host.keep:  # until its test is known to have passed
             with contextlib.suppress(*NO_LOG):
                 self._docker.kill()
@@ -697,10 +699,12 @@ class Container:
         finally:
             self._cleanup.close()
 
+    is_ending = False
     _keep = False
     _serves = False
 
     def _remove(self) -> None:
+        self.is_ending = True
         if self._keep:
             self._host.engine.keep(self._docker)
         else:

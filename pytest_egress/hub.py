@@ -106,6 +106,11 @@ class Site(Protocol):
         ...
 
     @property
+    def is_ending(self) -> bool:
+        """Whether the target is being ended: a connection that it leaves then tells nothing of its client."""
+        ...
+
+    @property
     def hints(self) -> Sequence[str]:
         """Why its clients may not trust the CA, as sentences."""
         ...

@@ -50,6 +50,7 @@ class Stage:
     """A gateway, a client for it, and what it was told to answer: the target's site too."""
 
     name = "target"
+    is_ending = False
     hints: tuple[str, ...] = ()
     hosts: Mapping[str, NameAnswer] = MappingProxyType({})
 

@@ -20,6 +20,7 @@ from pytest_egress.handshake import broken_handshake, silent_after_handshake
 from pytest_egress.ledger import Window
 from pytest_egress.session import Session
 from pytest_egress.verdict import judge
+from pytest_egress.waiting import log_line
 from tests.stage import (
     FIRST,
     Stage,
@@ -454,3 +455,30 @@ def test_distrust_at_the_start_of_a_shared_container_fails_its_fixture(
     result.stdout.fnmatch_lines(
         ["*ERROR at setup of test_a*", "*a TLS handshake of clients:latest failed at what a route*"]
     )
+
+
+HALF_A_HANDSHAKE = """
+import os, socket, ssl, time
+incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="api.test")
+try:
+    tls.do_handshake()
+except ssl.SSLWantReadError:
+    pass
+sock = socket.create_connection(("api.test", 443))
+sock.sendall(outgoing.read())
+sock.recv(1)
+print("half", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_handshake_that_is_under_way_when_its_container_is_stopped_is_no_distrust(
+    clients_image: str,
+) -> None:
+    with Egress() as egress:
+        egress.intercept_https("api.test", optional=True)
+        command = ["python3", "-c", HALF_A_HANDSHAKE]
+        egress.start(clients_image, command, wait=log_line("half")).stop()
+        (failure,) = (entry for entry in egress.ledger if isinstance(entry, TlsFailure))
+        assert failure.reason == "cut"

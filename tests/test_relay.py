@@ -19,7 +19,8 @@ from pytest_egress.ingress import Ingress
 from pytest_egress.relay import relay, unsent
 from pytest_egress.session import Session
 from pytest_egress.stream import loopback_pair
-from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset
+from tests.outside import Outside
+from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
 from tests.test_stream import Scene
 
 TIMES = 200
@@ -33,11 +34,17 @@ class Server:
     Args:
         context: For TLS.
         words: What it says; with none it resets the connection.
+        listener: By default one of 127.0.0.1.
     """
 
-    def __init__(self, context: ssl.SSLContext | None = None, words: bytes = LAST_WORDS) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext | None = None,
+        words: bytes = LAST_WORDS,
+        listener: socket.socket | None = None,
+    ) -> None:
         self.context, self.words = context, words
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.listener = listener or socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self.listener.getsockname()[1]
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -81,12 +88,9 @@ def ca() -> trustme.CA:
 
 
 @pytest.fixture
-def stage(ca: trustme.CA) -> Iterator[Stage]:
-    stage = Stage(ca)
-    stage.gateway.start()
-    with stage.open:
+def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with staged(ca, request) as stage:
         yield stage
-    assert not stage.window.complaints
 
 
 def hear_out(sock: socket.socket) -> bytes:
@@ -182,22 +186,16 @@ def test_all_last_words_arrive_through_a_forward_of_what_is_in_tls(
     assert_all_heard(stage.tls)
 
 
-def test_all_last_words_arrive_of_a_server_that_speaks_tls(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_last_words_arrive_of_a_server_that_speaks_tls(stage: Stage, outside: Outside) -> None:
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0  # those that a client has not read take the last words with them
-    other.issue_cert("api.test").configure_cert(context)
+    other.issue_cert("real.test").configure_cert(context)
     other.configure_trust(stage.gateway.upstream_tls)
-    with contextlib.closing(Server(context)) as server:
-
-        def to_loopback(_host: str, _port: int) -> socket.socket:
-            return socket.create_connection(("127.0.0.1", server.port), SECONDS)
-
-        monkeypatch.setattr("pytest_egress.upstream.connect", to_loopback)
-        stage.tls_route("api.test", forward())
-        assert_all_heard(stage.tls)
+    with contextlib.closing(Server(context, listener=outside.listen(8443))):
+        stage.tls_route("real.test:8443", forward())
+        address = stage.resolve("real.test")
+        assert_all_heard(lambda: stage.tls("real.test", address, 8443))
 
 
 def test_all_last_words_arrive_through_an_ingress(server: Server) -> None:
