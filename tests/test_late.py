@@ -294,7 +294,7 @@ def test_a_client_that_dials_again_when_its_test_has_ended_fails_no_teardown(
         """
         @pytest.fixture
         def client(egress):
-            egress.intercept_tcp("db.test", lambda sock: sock.recv(1), times=1)
+            egress.intercept_tcp("db.test", lambda sock: print(sock.recv(1)), times=1)
             shell = "while :; do exec 3<>/dev/tcp/db.test/5432; echo up; cat <&3; done"
             yield egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
             late = egress.between.entries

@@ -368,11 +368,10 @@ def test_attempts_of_several_containers_say_whose_they_are(inside: Inside) -> No
 DISTRUST = """
           the target (OpenSSL, by its ClientHello) does not trust the CA of this run for
             'api.shop.test' (alert: unknown CA).
-          The CA is in the image's bundle and in the roots that known SDKs bring, and SSL_CERT_FILE
-            and its like lead to it;
-          a client that brings other roots ignores them: name their file,
-            trust=["/app/.venv/lib/python3.13/site-packages/sdk/cacert.pem"], or give it
-            /etc/pytest-egress/bundle.pem
+          The CA is in the image's bundle, in the roots of known SDKs, and where SSL_CERT_FILE and
+            its like lead;
+          a client with other roots ignores it: name their file, trust=["/path/of/cacert.pem"], or
+            give it /etc/pytest-egress/bundle.pem
 """
 OWN_ROOTS = (
     "import ssl, urllib.request as u; u.urlopen('https://api.shop.test/', "
@@ -426,11 +425,10 @@ a route was never called:
       TLS api.shop.test:443 (ADDRESS)
           the target (OpenSSL, by its ClientHello) broke off within the handshake, with no alert:
             likely it does not trust the CA of this run for 'api.shop.test'.
-          The CA is in the image's bundle and in the roots that known SDKs bring, and SSL_CERT_FILE
-            and its like lead to it;
-          a client that brings other roots ignores them: name their file,
-            trust=["/app/.venv/lib/python3.13/site-packages/sdk/cacert.pem"], or give it
-            /etc/pytest-egress/bundle.pem
+          The CA is in the image's bundle, in the roots of known SDKs, and where SSL_CERT_FILE and
+            its like lead;
+          a client with other roots ignores it: name their file, trust=["/path/of/cacert.pem"], or
+            give it /etc/pytest-egress/bundle.pem
 
 Remove it, or declare it with optional=True.
     """)
