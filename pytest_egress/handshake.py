@@ -29,8 +29,9 @@ LIKELY_UNTRUSTED: Final = (
     "{advice}"
 )
 PINNED: Final = (
-    "The CA is in the image's bundle, in the roots of known SDKs, and where SSL_CERT_FILE and its like lead; a client "
-    'with other roots ignores it: name their file, trust=["/path/of/cacert.pem"], or give it /etc/pytest-egress/bundle.pem'
+    "The CA is in the image's bundle, in the roots of known SDKs, and where SSL_CERT_FILE and its like lead; "
+    'a client with other roots ignores it: name their file, trust=["/path/of/cacert.pem"], '
+    "or give it /etc/pytest-egress/bundle.pem"
 )
 ADVICE: Final = {
     "Java": (
