@@ -436,9 +436,7 @@ class HttpServer:
         except GeneratorExit:
             raise
         except BaseException as error:  # or a response that HTTP cannot carry
-            if isinstance(
-                response.stream, upstream.Body
-            ):  # of `forward()`: no handler has a part in it
+            if isinstance(response.stream, upstream.Body):  # of `forward()`: no handler's
                 entry.note = str(error)
             else:
                 entry.error = entry.error or error

@@ -25,7 +25,7 @@ from pytest_egress.leftovers import (
     own_tags,
     remove_orphans,
 )
-from tests.leftovers import running, until
+from tests.leftovers import until
 from tests.test_death import READ_ONLY, Run
 
 SLEEP = ["sleep", "600"]
@@ -186,11 +186,12 @@ def test_what_is_made_of_a_target_outlives_a_run_on_another_machine(
     os.kill(living.watchdog, signal.SIGKILL)
     living.kill()
     os.unlink(f"{living.folder}/{LOCK_NAME}")  # what a run elsewhere looks like from here
-    assert until(  # the sidecar ends; Podman keeps it
-        lambda: not any("sidecar" in name for name in running(engine_client, living.session))
-    )
-    remove_orphans(engine_client)
-    assert until(lambda: not ours(engine_client, living.session))
+
+    def swept() -> bool:
+        remove_orphans(engine_client)
+        return not ours(engine_client, living.session)
+
+    assert until(swept)  # once the sidecar has ended
     assert users.gone() == []
 
 
