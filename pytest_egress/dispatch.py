@@ -253,14 +253,20 @@ class Dispatcher:
             HttpServer(connection).serve()
 
     def shake_hands(self, context: ssl.SSLContext) -> None:
-        """Make it a TLS connection."""
+        """Make it a TLS connection.
+
+        Raises:
+            OSError: The handshake failed, or the connection was cut before it.
+        """
         connection = self.connection
         connection.sock.settimeout(HANDSHAKE_SECONDS)  # SO_RCVTIMEO does nothing under ssl
         tls = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
         with self.hub.lock:  # the first object is detached: swap, and look again for an end
             connection.sock = tls
-            if self.hub.stopping or connection.is_cut:
+            if self.hub.stopping:
                 return
+            if connection.is_cut:
+                raise ConnectionAbortedError("it was cut before its handshake")
         tls.do_handshake()
         tls.settimeout(None)
         cipher = tls.cipher()

@@ -207,6 +207,23 @@ def test_what_its_tests_end_has_cut_is_no_distrust(stage: Stage, ca: trustme.CA)
     )
 
 
+def test_what_is_cut_between_its_hello_and_its_handshake_is_recorded(
+    stage: Stage, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stage.gateway.authority.context
+
+    def cut_meanwhile(*args: Any) -> ssl.SSLContext:
+        for connection in list(stage.gateway.connections):
+            connection.cut()
+        return real(*args)
+
+    monkeypatch.setattr(stage.gateway.authority, "context", cut_meanwhile)
+    stops_after_its_hello(stage, ca)
+    assert eventually(lambda: stage.window.entries)
+    assert stage.only(TlsFailure).reason == "cut"
+    assert verdict(stage) is None
+
+
 # What excuses.
 
 

@@ -18,6 +18,7 @@ from docker.types import Mount
 from pytest_egress import sidecar as module
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
+from pytest_egress.leftovers import NAME_LABEL
 from pytest_egress.link import original_destination
 from pytest_egress.sidecar import LinkKind, Sidecar, SidecarError, agent_archive, ensure_image
 from tests.reaper import LABEL
@@ -108,7 +109,7 @@ def test_a_sidecar_has_names_hosts_labels_and_a_resolver_of_ours(
         container = engine_client.containers.get(sidecar.id)
         assert container.name == sidecar.name
         assert container.labels.pop(LABEL)  # by which it goes with this process
-        assert container.labels == {"pytest-egress-test": "yes"}
+        assert container.labels == {"pytest-egress-test": "yes", NAME_LABEL: sidecar.name}
         link = sidecar.start()
         with target_in(engine_client, sidecar, clients_image) as target:
             names = target.python("""

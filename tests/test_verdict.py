@@ -395,9 +395,11 @@ def test_a_client_with_its_own_roots_is_named_with_its_alert(inside: Inside) -> 
         "Remove it, or declare it with optional=True."
     )
     outdented = DISTRUST.replace("\n          ", "\n      ").replace("\n            ", "\n        ")
-    outdented = outdented.replace(
-        "for\n        'api.shop.test' (", "for 'api.shop.test'\n        ("
-    ).replace("SSL_CERT_FILE\n        and its", "SSL_CERT_FILE and\n        its")
+    outdented = (
+        outdented.replace("for\n        'api.shop.test' (", "for 'api.shop.test'\n        (")
+        .replace("and\n        its like", "and its\n        like")
+        .replace("or\n        give it", "or give\n        it")
+    )
     assert run.verdict("test_b") == (
         "1 unrouted attempt of clients:latest; nothing got out:\n\n"
         f"  TLS api.shop.test:443 (ADDRESS){outdented}"
