@@ -15,8 +15,8 @@ environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed
 foreign := .make/foreign.installed
 
-# Are about an engine, or a sidecar, by itself; say which link they take.
-of_one_engine := $(addprefix --ignore=tests/test_,ci.py engines.py sidecar.py)
+# Are about an engine, or a sidecar, by itself, or about what an image trusts; say which link they take.
+of_one_engine := $(addprefix --ignore=tests/test_,browsers.py ci.py engines.py sdks.py sidecar.py)
 of_one_link := $(of_one_engine) $(addprefix --ignore=tests/test_,link.py stream.py)
 
 .DEFAULT_GOAL := help
