@@ -534,8 +534,8 @@ class Egress:
     def ledger(self) -> list[Entry]:
         """Every attempt in order.
 
-        Of a test those of its window; of a wider scope those of its containers outside of tests, and of the running test:
-        what a test that is over has seen is its own, and gone with it.
+        Of a test those of its window; of a wider scope those of its containers outside of tests, then those of the
+        running test: what another test has seen is its own, and goes with it.
 
         Raises:
             CallError: The scope has ended and been reported, and nobody knows them any more.
