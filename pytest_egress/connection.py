@@ -26,7 +26,7 @@ from pytest_egress.clock import monotonic
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
 from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, passes, trace
-from pytest_egress.ledger import Activity, Place
+from pytest_egress.ledger import Activity, Place, Window
 from pytest_egress.relay import shut
 from pytest_egress.report import naming
 from pytest_egress.routing import (
@@ -123,6 +123,7 @@ class Connection:
         self._go_on: Callable[[], None] = lambda: serve(self)
         self._others: set[socket.socket] = set()
         self._place: Place | None = None
+        self._trusted_in: Window | None = None
         self.begin()
 
     # Threads and windows.
@@ -407,10 +408,14 @@ class Connection:
         return "" if self.hello is None else client_of(self.hello, alpn=reason != "alpn")
 
     def shook_hands(self) -> None:
-        """Note that its TLS client has shown that it trusts us."""
+        """Note that its TLS client has shown that it trusts us, once in each window."""
+        window = self.place.window
+        if window is self._trusted_in:
+            return
+        self._trusted_in = window
         for reason in ("", "alpn"):
             peers = (self.site.name, self.host, self.port, self.tls_client(reason))
-            self.ledger.shook_hands(self.place.window, peers, self.greeted)
+            self.ledger.shook_hands(window, peers, self.greeted)
 
     def record(self, entry: Entry) -> None:
         """Put an entry into the window."""

@@ -42,7 +42,14 @@ from pytest_egress.report import (
     route_line,
     surplus_text,
 )
-from pytest_egress.routing import ClientCertificate, Declaration, Route, RouteTable, Scope
+from pytest_egress.routing import (
+    LET_GO,
+    ClientCertificate,
+    Declaration,
+    Route,
+    RouteTable,
+    Scope,
+)
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.waiting import strategies
@@ -79,7 +86,7 @@ class Egress:
         )
         self._starts: list[Window] = []
         self._to_judge: list[Window] = [self.between] if scope == "test" else []
-        self._has_started = False
+        self._has_started, self._has_let_go = False, False
         self._window: Window | None = self.session.ledger.window
         with self.session.ledger.changed:
             self.session.scopes.append(self)
@@ -527,8 +534,14 @@ class Egress:
     def ledger(self) -> list[Entry]:
         """Every attempt in order.
 
-        Of a test those of its window; of a wider scope its containers' own, then those of the running test.
+        Of a test those of its window; of a wider scope those of its containers outside of tests, then those of the
+        running test: what another test has seen is its own, and goes with it.
+
+        Raises:
+            CallError: The scope has ended and been reported, and nobody knows them any more.
         """
+        if self._has_let_go:
+            raise CallError(f"the ledger of a {self.scope} is asked for too late: {LET_GO}")
         with self.session.ledger.changed:
             own = (
                 [self._window]
@@ -628,6 +641,7 @@ class Egress:
 
     def let_go(self) -> None:
         """Let go of what was received, when nobody can ask for it any more."""
+        self._has_let_go = True
         for window in (*self._starts, self.between):
             self.session.release(window)
         for route in self.routes:

@@ -156,6 +156,8 @@ class HttpServer:
     def answer(self, head: Head) -> bool:
         """Read the body, find the route, send its answer; False when the connection is over."""
         self.connection.idle_seconds = self.hub.idle_seconds
+        if self.connection.tls:  # in each test that it has requests in
+            self.connection.shook_hands()
         if head.is_http2_preface:
             self.refuse(505, "the client speaks HTTP/2 without having been offered it")
             return False

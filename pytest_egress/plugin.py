@@ -633,11 +633,8 @@ class Case:
             self.egress.let_go()
 
     def kept(self) -> Iterator[tuple[str, str]]:
-        """The section that says what --egress-keep leaves, and how to remove it."""
-        if containers := self.session.live():
-            lines = [f"{each.name}: docker logs {each.id[:12]}" for each in containers]
-            removal = " ".join(["docker rm --force", *(each.id[:12] for each in containers)])
-            yield "egress keeps", "\n".join([*lines, f"to remove: {removal}"])
+        """What --egress-keep leaves of those that run."""
+        return kept_section(self.session.live())
 
 
 def case_of(item: pytest.Item) -> Case | None:
@@ -667,6 +664,14 @@ def late_sections(egress: Egress, containers: Sequence[Container]) -> list[tuple
     from pytest_egress.session import log_sections
 
     return [("egress", "\n".join(ledger_lines(egress.ledger))), *log_sections(containers)]
+
+
+def kept_section(containers: Sequence[Container]) -> Iterator[tuple[str, str]]:
+    """The section that says what --egress-keep leaves, and how to remove it."""
+    if containers:
+        lines = [f"{each.name}: docker logs {each.id[:12]}" for each in containers]
+        removal = " ".join(["docker rm --force", *(each.id[:12] for each in containers)])
+        yield "egress keeps", "\n".join([*lines, f"to remove: {removal}"])
 
 
 class Run:
@@ -809,7 +814,9 @@ class Run:
         late = egress.late_verdict() if has_passed(node) else None
         egress.close(keep=self.keep and (late is not None or has_failed(node)))
         if late is not None:
-            self._late.append(Late(verdict=late, sections=late_sections(egress, containers)))
+            kept = kept_section(containers) if self.keep else ()
+            sections = [*late_sections(egress, containers), *kept]
+            self._late.append(Late(verdict=late, sections=sections))
         if egress.scope != "test":  # a test's is let go of when its report has been made
             egress.let_go()
         return late

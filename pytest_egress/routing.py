@@ -145,6 +145,7 @@ class Route(Generic[Call]):
         self._log = log
         self._reserved = 0
         self._calls: list[tuple[object, Call]] = []
+        self._has_let_go = False
         self._answer: object = None
         self._held: list[answers.Application] = []
         self._first_turn = 0
@@ -256,13 +257,20 @@ class Route(Generic[Call]):
         """Forget its calls, with all that they received; its scope has ended."""
         with self._log.changed:
             self._calls.clear()
+            self._has_let_go = True
 
     # What the test asks.
 
     @property
     def calls(self) -> list[Call]:
-        """What it answered, in order: exchanges; connections of a raw route; queries of a DNS one."""
+        """What it answered, in order: exchanges; connections of a raw route; queries of a DNS one.
+
+        Raises:
+            CallError: Its scope has ended and been reported, and nobody knows them any more.
+        """
         with self._log.changed:
+            if self._has_let_go:
+                raise CallError(f"{self}: its calls are asked for too late: {LET_GO}")
             return [call for window, call in self._calls if self._log.visible(window)]
 
     @property
@@ -360,6 +368,13 @@ class Route(Generic[Call]):
 
     def __repr__(self) -> str:
         return f"<Route {self}, {self.lifetime_count} calls>"
+
+
+LET_GO: Final = (
+    "what a test received is let go of with its report, and what a wider scope did with its end; ask before that, "
+    "or keep a copy"
+)
+"""Why an answer would be an empty one."""
 
 
 def were(count: int) -> str:

@@ -2,7 +2,8 @@
 
 A resolver appends the suffixes of its list (resolv.conf(5)) to a name: glibc after the name itself where that has
 dots enough (`ndots`) and is not found, else before it; musl before it alone. Which suffixes there are is not known
-here, since an image and a program may bring a list of their own; but they come next to the name itself.
+here, since an image and a program may bring a list of their own; but they come next to the name itself, or among
+the names of searches at the same time that have the same suffixes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Final
 from pytest_egress.exchange import DnsQuery, Entry
 
 APPENDED: Final = "made by a resolver's search list, so no attempt of its own"
-LOOKED_AT: Final = 64  # entries before a query: six suffixes of two types, among what others do
+LOOKED_AT: Final = 256
+"""Entries before a query: twenty searches at once by six suffixes of two types each, a pool of threads."""
 
 
 def tell_apart(entries: Sequence[Entry], query: DnsQuery) -> None:
@@ -26,11 +28,22 @@ def tell_apart(entries: Sequence[Entry], query: DnsQuery) -> None:
     """
     if query.outcome != "recorded" and is_appended(entries, query):
         query.outcome, query.note, query.near = "recorded", APPENDED, ()
-    for earlier in queries_before(entries, query):
-        if not is_longer(earlier, query):
+    before = [*queries_before(entries, query)]
+    suffixes = tuple(q.host[len(query.host) :] for q in before if is_longer(q, query))
+    if not suffixes:
+        return
+    asked = {q.host for q in before}
+    for earlier in before:
+        if is_longer(earlier, query):
+            if earlier.outcome != "recorded":
+                earlier.outcome, earlier.note, earlier.near = "recorded", APPENDED, ()
+        elif not is_searched_for(earlier.host, suffixes, asked):
             return
-        if earlier.outcome != "recorded":
-            earlier.outcome, earlier.note, earlier.near = "recorded", APPENDED, ()
+
+
+def is_searched_for(name: str, suffixes: tuple[str, ...], asked: set[str]) -> bool:
+    """Whether a name is of another thread's search by one of these suffixes: with it, or the name itself."""
+    return name.endswith(suffixes) or any(name + suffix in asked for suffix in suffixes)
 
 
 def is_appended(entries: Sequence[Entry], query: DnsQuery) -> bool:

@@ -560,3 +560,26 @@ def test_what_a_failed_test_has_run_is_kept_too(
         assert (container.status, container.logs()) == ("exited", b"evidence\n")
     finally:
         remove_containers(engine_client.api, containers_of(session))
+
+
+def test_what_fails_only_in_its_teardown_is_kept_and_told_of(
+    pytester: pytest.Pytester, engine_client: docker.DockerClient, bare_image: str
+) -> None:
+    result, session = run_and_keep(
+        pytester,
+        bare_image,
+        """
+        @pytest.fixture
+        def late(egress):
+            yield
+            egress.run(IMAGE, ["bash", "-c", "exec 3<>/dev/tcp/192.0.2.7/5432; echo evidence"])
+        def test_passes(late, said): pass
+        """,
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    try:
+        (kept,) = (name for name, _ in listed(engine_client, session) if KEPT in name)
+        container = engine_client.containers.get(kept.strip("/"))
+        assert f"to remove: docker rm --force {str(container.id)[:12]}" in result.stdout.str()
+    finally:
+        remove_containers(engine_client.api, containers_of(session))

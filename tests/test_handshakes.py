@@ -366,6 +366,39 @@ def test_a_connection_that_was_opened_in_vain_is_excused_by_any_that_was_used(
     assert (judge(window, []) is None) is is_excused
 
 
+def test_a_pool_of_an_earlier_test_excuses_what_it_opens_in_vain(stage: Stage) -> None:
+    pooled = stage.tls()
+    assert ask(pooled).status == 200
+    stage.settle()
+    failure = TlsFailure(
+        container=stage.name,
+        started=stage.ledger.now(),
+        outcome="recorded",
+        host="api.test",
+        port=443,
+        address=FIRST,
+        client="",
+        reason="unused",
+    )
+    for client in stage.window.handshakes:
+        failure.client = failure.client or client[-1]
+    stage.next_window()
+    stage.ledger.record(stage.window, failure)
+    assert isinstance(verdict(stage), HandshakeError)
+    assert ask(pooled).status == 200
+    assert verdict(stage) is None
+
+
+def test_a_pool_of_an_earlier_test_excuses_no_distrust(stage: Stage) -> None:
+    pooled = stage.tls()
+    assert ask(pooled).status == 200
+    stage.settle()
+    stage.next_window()
+    distrust(stage)
+    assert ask(pooled).status == 200
+    assert isinstance(verdict(stage), HandshakeError)
+
+
 # What tells one client from another.
 
 

@@ -150,6 +150,21 @@ def test_a_longer_name_is_an_attempt_where_another_comes_between(stage: Stage) -
     assert unrouted(stage, *asked) == ["api.test.evil.example"]
 
 
+def test_searches_at_the_same_time_by_the_same_suffixes_are_no_attempts(stage: Stage) -> None:
+    stage.https("other.test", optional=True)
+    asked = [
+        *("api.test.a.example", "other.test.a.example", "other.test.b.example"),
+        *("other.test", "api.test.b.example", "api.test"),
+    ]
+    assert unrouted(stage, *asked) == []
+
+
+def test_another_suffix_at_the_same_time_is_an_attempt(stage: Stage) -> None:
+    stage.https("other.test", optional=True)
+    asked = ("api.test.a.example", "other.test.b.example", "other.test", "api.test")
+    assert unrouted(stage, *asked) == ["api.test.a.example"]
+
+
 def test_a_suffix_of_another_containers_name_is_an_attempt(stage: Stage) -> None:
     stage.query("typo.test")
     stage.gateway.flush()

@@ -295,3 +295,41 @@ def test_b(egress): egress.assert_only("a.test", "b.test")
         "E   What the test process itself sends is not intercepted.",
         "E   *CallError: expected only a.test, b.test, which proves nothing here.",
     )
+
+
+# Afterwards.
+
+TOO_LATE = """
+    import pytest_egress
+    kept = []
+
+    @pytest.fixture(scope="session", autouse=True)
+    def at_the_end():
+        yield
+        egress, wide, *routes = kept
+        asked = [lambda: egress.ledger, lambda: egress.exchanges, egress.assert_no_egress, egress.assert_only]
+        asked += [lambda: wide.ledger, lambda: egress.assert_order(*routes)]
+        for route in routes:
+            asked += [lambda r=route: r.calls, lambda r=route: r.call_count, route.assert_not_called]
+        for ask in asked:
+            with pytest.raises(pytest_egress.CallError, match="too late"):
+                ask()
+        print("all of", repr(egress), repr(routes))
+
+    def test_a(egress, module_egress):
+        kept.extend([egress, module_egress])
+        kept.append(egress.intercept_https("api.test"))
+        kept.append(module_egress.intercept_https("wide.test"))
+        traffic(egress, "https://api.test/", "https://wide.test/")
+        assert len(egress.exchanges) == 2 and kept[-1].call_count == 1
+
+    def test_b(): pass  # the last test's report is made after the end of all scopes
+"""
+
+
+@pytest.mark.parametrize("xdist", [False, True])
+def test_whoever_asks_when_all_has_been_let_go_of_gets_no_empty_answer(
+    run: Run, xdist: bool
+) -> None:
+    result = run(TOO_LATE, *["-n1"] * xdist, subprocess=xdist)
+    result.assert_outcomes(passed=2)
