@@ -326,9 +326,11 @@ def _read(query: bytes) -> dns.message.Message:
     if len(query) > MAX_QUERY_BYTES:
         raise _NoQueryError(f"it has {len(query)} bytes", dns.rcode.FORMERR)
     try:
-        message = dns.message.from_wire(query)
+        message = dns.message.from_wire(query, continue_on_error=True)
     except Exception:  # of dnspython's, whichever
         raise _NoQueryError("it cannot be read", dns.rcode.FORMERR) from None
+    if any(not isinstance(each.exception, dns.message.UnknownTSIGKey) for each in message.errors):
+        raise _NoQueryError("it cannot be read", dns.rcode.FORMERR)
     incremental = message.question[0].rdtype == dns.rdatatype.IXFR  # RFC 1995: with the SOA it has
     besides = [record for record in message.additional if record.rdtype not in _BESIDES]
     if (message.authority and not incremental) or besides:

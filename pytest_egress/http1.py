@@ -71,7 +71,7 @@ class Http1:
     """
 
     def __init__(self) -> None:
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        self._h11 = server_side()
         self._body = BytesIO()
         self._is_ambiguous = False
 
@@ -202,7 +202,15 @@ class Http1:
     def next_request(self) -> bool:
         """Get ready for the next request; False when the connection is over."""
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            waiting, closed = self._h11.trailing_data
             self._h11.start_next_cycle()
+            if waiting.startswith((b"\r", b"\n")) or not waiting.isascii():
+                self._h11 = (
+                    server_side()
+                )  # what came with the request before is looked at as what comes alone
+                self.receive(waiting)
+                if closed:
+                    self.receive(b"")
             return True
         return False
 
@@ -211,6 +219,11 @@ class Http1:
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return b""
         return b"".join(self.send(response, "GET", date))
+
+
+def server_side() -> h11.Connection:
+    """A connection's state before its first request."""
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
 
 
 def head_of(event: h11.Request) -> Head:

@@ -323,7 +323,7 @@ class HttpServer:
     def misdirected(self, request: Request, head: Head) -> bool:
         """Whether the request names another server than the one that it is recorded, matched and forwarded for.
 
-        A client that dialled an address may name any host of it.
+        A client that dialled an address may name any host of it, and one that resolved a name itself the address.
         """
         connection = self.connection
         if head.authority is None or request.method == "CONNECT":
@@ -334,7 +334,10 @@ class HttpServer:
             return True
         host, port = named
         by_address = connection.host == connection.address and connection.sni is None
-        same = host == request.host or (by_address and not is_ip_address(host))
+        is_dialled = (
+            host == connection.address and connection.sni is None
+        )  # its client has resolved
+        same = host == request.host or is_dialled or (by_address and not is_ip_address(host))
         return not same or port not in (None, request.port)
 
     def call(self, entry: Exchange, route: Route[Any], turn: int) -> Response:

@@ -35,10 +35,18 @@ WORDS_OF_NAMES: Final = frozenset({"auth", "key", "pass", "pwd", "sig"})
 
 WORDS: Final = re.compile(r"[A-Z]*[a-z]+|[A-Z]+")
 READ: Final = 4096  # characters of a text in which names are looked for: more are never shown
-NAMES: Final = re.compile(r'"([^"\\]{1,64})"\s{0,9}:\s{0,9}"|([\w.%\[\]-]{1,64})(=| ?: {0,9})')
+NAMES: Final = re.compile(
+    r'\\?"([^"\\]{1,64})\\?"\s{0,9}:\s{0,9}(\\?"|[\[{])|([\w.%\[\]-]{1,64})(="?| ?: {0,9})'
+)
 IN_QUOTES: Final = re.compile(r'(?:[^"\\]|\\.)*')
-AFTER_EQUALS: Final = re.compile(r"""[^&;,\s"']*""")
-AFTER_COLON: Final = re.compile(r"""[^\r\n"']*""")
+AFTER_EQUALS: Final = re.compile(r'[^&\s"]*')
+AFTER_COLON: Final = re.compile(r"[^\r\n']*")
+MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{\]}]')
+WITHIN_VALUES: Final = re.compile(
+    r"(?i)((?:%[0-9A-F]{2})?)([\w.-]{1,64})(=|%3D)((?:%(?!26)|[^%&])*)"
+)
+"""Of a parameter's value, which may be a URL itself, encoded or not."""
+
 SCHEME: Final = re.compile(r"[A-Za-z0-9_-]{1,32} ")
 
 
@@ -114,7 +122,15 @@ def masked_query(query_string: str) -> str:
 def masked_parameter(pair: str) -> str:
     """`name=value` of a query."""
     name, equals, value = pair.partition("=")
-    return f"{name}={mask_in_url(value)}" if equals and is_secret(unquote_plus(name)) else pair
+    if equals and is_secret(unquote_plus(name)):
+        return f"{name}={mask_in_url(value)}"
+    return f"{name}{equals}{WITHIN_VALUES.sub(masked_within, value)}"
+
+
+def masked_within(found: re.Match[str]) -> str:
+    """`name=value` of a query within a query."""
+    before, name, equals, value = found.groups()
+    return f"{before}{name}{equals}{mask_in_url(value)}" if is_secret(name) else found[0]
 
 
 def masked_authority(authority: str) -> str:
@@ -129,17 +145,41 @@ def masked_text(text: str) -> str:
         text = f"{text[:READ]}..."
     shown, position = [], 0
     while (named := NAMES.search(text, position)) is not None:
-        quoted, name, sign = named.groups()
+        quoted, opening, name, sign = named.groups()
         start = end = named.end()
         shown.append(text[position:end])
         if is_secret(quoted or unquote_plus(name)):
-            values = IN_QUOTES if quoted else AFTER_EQUALS if sign == "=" else AFTER_COLON
-            value = values.match(text, start)
-            assert value is not None  # it may be empty
-            end = value.end()
-            shown.append(masked_field(quoted or name, value[0]) if value[0] else "")
+            end = end_of_value(text, start, opening or sign)
+            value = text[start:end]
+            masks = mask(value) if opening in ("[", "{") else masked_field(quoted or name, value)
+            shown.append(masks if value else "")
         position = end
     return "".join([*shown, text[position:]])
+
+
+def end_of_value(text: str, start: int, sign: str) -> int:
+    """Where a value ends.
+
+    Args:
+        sign: What is before it: an opening quote or bracket, "=" or ":".
+    """
+    if sign in ("[", "{"):
+        return end_of_brackets(text, start)
+    in_quotes = sign.endswith('"')
+    values = IN_QUOTES if in_quotes else AFTER_EQUALS if sign == "=" else AFTER_COLON
+    value = values.match(text, start)
+    assert value is not None  # it may be empty
+    return value.end()
+
+
+def end_of_brackets(text: str, start: int) -> int:
+    """Where the bracket that was opened before is closed, or the end of the text."""
+    depth = 1
+    for mark in MARKS.finditer(text, start):
+        depth += (mark[0] in ("[", "{")) - (mark[0] in ("]", "}"))
+        if not depth:
+            return mark.start()
+    return len(text)
 
 
 def masked_bytes(data: bytes) -> bytes:

@@ -265,6 +265,14 @@ def test_responses_and_less_than_a_header_get_no_answer(wire: bytes) -> None:
     assert given_answer.no_query.startswith("it is no DNS query: it is ")
 
 
+def test_a_query_that_is_signed_is_one_and_what_follows_its_signature_is_not() -> None:
+    message = dns.message.make_query("api.test", "A", use_edns=0)
+    message.use_tsig({dns.name.from_text("key.test"): b"secret"})
+    wire = message.to_wire()
+    assert answer(wire, SyntheticNames()).addresses == ("198.18.0.1",)
+    assert why_no_query(wire + b"\0") == "it is no DNS query: it cannot be read"
+
+
 def test_an_incremental_transfer_is_a_query_with_the_record_that_the_client_has() -> None:
     message = query("example.com", "IXFR")
     soa = dns.rrset.from_text("example.com.", 0, "IN", "SOA", "ns. root. 1 2 3 4 5")

@@ -50,6 +50,26 @@ def test_empty_lines_before_the_very_first_request_are_ignored(
     assert len(stage.entries(Exchange)) == len(stage.window.entries) == 2
 
 
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("more", [b"", GET], ids=["alone", "pipelined"])
+def test_empty_lines_that_come_with_a_body_are_ignored(
+    stage: Stage, empty: bytes, more: bytes
+) -> None:  # as of old clients (RFC 9112 section 2.2)
+    route, sock = stage.http("api.test", b"yes"), stage.dial(port=80)
+    post = b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 2\r\n\r\nhi"
+    assert ask(sock, post + empty + more).body == b"yes"
+    if not more:
+        assert ask(sock, GET).body == b"yes"
+    route.wait_for_call(2)
+    assert route.call_count == len(stage.window.entries) == 2
+
+
+def test_a_path_in_utf8_may_come_with_the_request_before(stage: Stage) -> None:
+    route, sock = stage.http("api.test", b"yes"), stage.dial(port=80)
+    assert ask(sock, GET + GET.replace(b"GET /", b"GET /\xc3\xa9", 1)).status == 200
+    assert route.wait_for_call(2).request.path == "/%C3%A9"
+
+
 def test_a_client_that_waits_after_an_empty_line_is_answered(stage: Stage) -> None:
     stage.http("api.test", b"yes")
     sock = stage.dial(port=80)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Iterator
 
 import pytest
@@ -154,6 +155,28 @@ def test_at_an_address_only_a_name_may_be_another(stage: Stage, host: str) -> No
     stage.http(ADDRESS, lambda request: request.url)
     reply = ask(stage.dial(ADDRESS, 80), head("/", host))
     assert reply.status == (421 if host else 200)
+
+
+@pytest.mark.parametrize("target", ["/it", "{scheme}://{host}/it"], ids=["origin", "absolute"])
+@pytest.mark.parametrize("secure", [True, False], ids=["https", "http"])
+def test_a_client_that_has_resolved_a_name_may_name_the_address(
+    stage: Stage, target: str, secure: bool
+) -> None:
+    answer = stage.https if secure else stage.http
+    route, address = answer("api.test", lambda request: request.url), stage.resolve("api.test")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    client = stage.tls(None, address, context=context) if secure else stage.dial(address, 80)
+    scheme = "https" if secure else "http"
+    reply = ask(client, head(target.format(scheme=scheme, host=address), address))
+    assert (reply.status, reply.body) == (200, f"{scheme}://api.test/it".encode())
+    assert route.call_count == 1
+
+
+def test_the_address_is_no_name_for_a_client_that_gives_a_server_name(stage: Stage) -> None:
+    stage.https("api.test", b"never", optional=True)
+    address = stage.resolve("api.test")
+    assert ask(stage.tls("api.test", address), head("/", address)).status == 421
 
 
 def test_an_application_sees_the_host_of_an_absolute_target(stage: Stage) -> None:

@@ -109,6 +109,21 @@ def test_a_query_is_shown_without_its_secrets() -> None:
     assert masked_query(f"user%5Bpassword%5D={SECRET}") == "user%5Bpassword%5D=sk_l...(32)"
 
 
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        (f"next=https://x.test/?token={SECRET}", "next=https://x.test/?token=sk_l...(32)"),
+        (
+            f"next=https%3A%2F%2Fx.test%2F%3Fkey%3D{SECRET}%26a%3Db",
+            "next=https%3A%2F%2Fx.test%2F%3Fkey%3Dsk_l...(32)%26a%3Db",
+        ),
+        ("next=%2F%3Fpage%3D2&a=b=c", "next=%2F%3Fpage%3D2&a=b=c"),
+    ],
+)
+def test_a_url_in_a_query_is_shown_without_its_secrets(query: str, shown: str) -> None:
+    assert masked_query(query) == shown
+
+
 def test_who_logs_in_is_not_shown() -> None:
     assert masked_authority(f"joe:{SECRET}@api.test:80") == "joe:...(36)@api.test:80"
     assert masked_authority("api.test:80") == "api.test:80"
@@ -137,6 +152,20 @@ def test_json_is_shown_without_its_secrets_however_deep() -> None:
         (
             f"Referer: http://x.test/?key={SECRET}",
             "Referer: http://x.test/?key=sk_l... (32 characters)",
+        ),
+        (
+            f'{{"tokens": ["{SECRET}", "b"], "a": 1}}',
+            '{"tokens": ["sk_... (39 characters)], "a": 1}',
+        ),
+        (
+            f'{{"secret": {{"x": {{"y": "}}"}}, "z": "{SECRET}"}}, "a": "b"}}',
+            '{"secret": {"x":... (56 characters)}, "a": "b"}',
+        ),
+        (f"password=a'b,{SECRET};&b=2", "password=a'b,... (37 characters)&b=2"),
+        (f'password="{SECRET}" a', 'password="sk_l... (32 characters)" a'),
+        (
+            f'{{"body": "{{\\"key\\": \\"{SECRET}',
+            '{"body": "{\\"key\\": \\"sk_l... (32 characters)',
         ),
         ("no names at all", "no names at all"),
     ],
