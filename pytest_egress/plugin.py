@@ -536,6 +536,15 @@ def requested_fixtures(item: pytest.Item) -> Iterable[str]:
     return names
 
 
+def fixture_of(item: pytest.Item, name: str) -> object:
+    """The fixture of a name that a test has, or is to get; None where pytest does not tell."""
+    request = getattr(item, "_request", None) or getattr(item, "fixture_request", None)
+    if found := getattr(request, "_fixture_defs", {}).get(name):
+        return found
+    named = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return next(iter(named.get(name, ())[-1:]), None)
+
+
 # While tests run.
 
 
@@ -698,7 +707,7 @@ class Run:
         self._prompts = Prompts()
         self._session: Session | None = None
         self._item: pytest.Item | None = None  # set up or called, and not known to use egress
-        self._egress_users = set(EGRESS_FIXTURES)
+        self._egress_users: dict[str, set[object]] = {}  # wider fixtures of the user's, by name
         self._late: list[Late] = []
 
     # What every egress of the run shares.
@@ -781,13 +790,24 @@ class Run:
             return
         with self._session.ledger.changed:
             item = self._item
-            if item is None or self._egress_users.isdisjoint(requested_fixtures(item)):
+            if item is None or not self._asks_for_egress(item):
                 return
             self._item = None  # or what opens the window would look for it
             try:
                 self.case(item)
             except pytest.UsageError:  # a malformed marker, that its own thread has to tell of
                 self._item = item
+
+    def _asks_for_egress(self, item: pytest.Item) -> bool:
+        """Whether it has asked for a fixture that uses egress; several of its module may have that name."""
+        for name in requested_fixtures(item):
+            if name in EGRESS_FIXTURES:
+                return True
+            if users := self._egress_users.get(name):
+                found = fixture_of(item, name)
+                if found is None or found in users:
+                    return True
+        return False
 
     def end_of(self, item: pytest.Item) -> Case | None:
         """The run of a test that ends, where it has used egress; it is looked at for the last time."""
@@ -862,21 +882,23 @@ class Run:
 
         What it asks for by `request.getfixturevalue` is seen by taking that method's place on its own request.
         """
-        name, users, get = fixturedef.argname, self._egress_users, request.getfixturevalue
+        name, get = fixturedef.argname, request.getfixturevalue
         if name in EGRESS_FIXTURES:
             return
-        users.discard(name)  # it may be another fixture of that name
+        self._egress_users.get(name, set()).discard(fixturedef)  # it may do without this time
+
+        def note_if_user(argname: str) -> None:
+            if argname in EGRESS_FIXTURES or self._egress_users.get(argname):
+                self._egress_users.setdefault(name, set()).add(fixturedef)
 
         def get_and_note(argname: str) -> Any:
             value = get(argname)
-            if argname in users:
-                users.add(name)
+            note_if_user(argname)
             return value
 
-        if users.isdisjoint(fixturedef.argnames):
-            request.getfixturevalue = get_and_note  # type: ignore[method-assign]
-        else:
-            users.add(name)
+        request.getfixturevalue = get_and_note  # type: ignore[method-assign]
+        for argname in fixturedef.argnames:
+            note_if_user(argname)
 
     # Innermost: still captured, timed, and seen by xfail.
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -888,7 +910,7 @@ class Run:
             self.end_failed(item, own)
             raise
         if (case := self.end_of(item)) is None:
-            if not self._egress_users.isdisjoint(requested_fixtures(item)):
+            if self._asks_for_egress(item):
                 self.case(item)  # which says why it has no window
             return
         case.close()

@@ -77,6 +77,44 @@ def test_a(hidden_twice, n): traffic(hidden_twice, "https://x.test/")
     result.stdout.no_fnmatch_line("*outside of any test*")
 
 
+def test_another_fixture_of_that_name_hides_no_traffic(run: Run) -> None:
+    result = run(
+        f"""
+{SHARED}
+def test_a(hidden_twice): traffic(hidden_twice, "https://x.test/")
+class TestOther:
+    @pytest.fixture(scope="class")
+    def hidden_twice(self): pass
+    def test_b(self, hidden_twice): pass
+def test_c(hidden_twice): traffic(hidden_twice, "https://x.test/")
+def test_d(request): traffic(request.getfixturevalue("hidden_twice"), "https://x.test/")
+""",
+        "-Wignore",  # newer pytest deprecates such fixtures in classes
+    )
+    result.assert_outcomes(failed=3, passed=1)
+    result.stdout.no_fnmatch_line("*outside of any test*")
+
+
+def test_a_test_of_another_fixture_of_that_name_is_not_judged(run: Run) -> None:
+    result = run(
+        f"""
+{SHARED}
+kept = []
+def test_a(hidden_twice): kept.append(hidden_twice)
+class TestOther:
+    @pytest.fixture(scope="class")
+    def hidden_twice(self): pass
+    def test_b(self, hidden_twice): traffic(kept[0], "https://x.test/")
+    def test_c(self, request):
+        request.getfixturevalue("hidden_twice")
+        traffic(kept[0], "https://x.test/")
+""",
+        "-Wignore",  # newer pytest deprecates such fixtures in classes
+    )
+    result.assert_outcomes(passed=3)
+    lines_of(result, "*outside of any test*", "shop: GET https://x.test/*UNROUTED*(2 times)")
+
+
 def test_what_a_test_asks_for_in_its_set_up_is_judged_too(run: Run) -> None:
     result = run(f"""
 {SHARED}
