@@ -214,6 +214,13 @@ class Http1:
             return True
         return False
 
+    @property
+    def left_over(self) -> bytes | None:
+        """What came behind a whole request, without empty lines; None within a request."""
+        if self._h11.their_state not in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
+            return None
+        return self._h11.trailing_data[0].lstrip(b"\r\n")
+
     def refusal(self, response: Response, date: str) -> bytes:
         """The bytes of an answer that closes the connection, or b"" where none can be sent any more."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):

@@ -6,6 +6,7 @@ Handlers run here, on the connection's thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import inspect
 import socket
@@ -45,7 +46,7 @@ from pytest_egress.http1 import (
     RequestTooLargeError,
     split_authority,
 )
-from pytest_egress.hub import passes
+from pytest_egress.hub import FIRST_BYTES_KEPT, passes
 from pytest_egress.ledger import MAX_HELD_BYTES
 from pytest_egress.redaction import masked_authority, masked_text
 from pytest_egress.report import (
@@ -55,7 +56,7 @@ from pytest_egress.report import (
     refused_body,
     unrouted_body,
 )
-from pytest_egress.routing import Route, claimed, decide, nearest_by_address
+from pytest_egress.routing import Route, claimed, decide, nearest_by_address, would_answer
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -64,6 +65,9 @@ UNPROVED: Final = (
     "{route} requires a client certificate, and the connection of this request has none: it was opened before "
     "the route was declared"
 )
+
+
+LEFT_OVER: Final = "sent behind a request after which its connection closes, so nobody answers it"
 
 
 class BodyError(Exception):
@@ -176,7 +180,46 @@ class HttpServer:
         entry.response, entry.duration = response, self.ledger.now() - entry.started
         if entry.outcome == "routed" and entry.route is not None and entry.error is None:
             self.ledger.count(entry.route, self.connection.place.window, entry)
-        return self.send(entry, response) and self.http.next_request()
+        if self.send(entry, response) and self.http.next_request():
+            return True
+        self.record_left_over()
+        return False
+
+    def record_left_over(self) -> None:
+        """Record the requests that were sent behind one after which the connection closes: nobody answers them."""
+        connection, left = self.connection, self.http.left_over
+        if left is None:
+            return
+        with contextlib.suppress(OSError):  # what has arrived and was not read
+            connection.sock.settimeout(0)
+            left += connection.sock.recv(READ_BYTES)
+        while left:
+            http, head = Http1(), None
+            http.receive(left)
+            with contextlib.suppress(h11.RemoteProtocolError):
+                head = http.read_head()
+            if head is None:
+                if left := left.lstrip(b"\r\n"):
+                    connection.record_tcp(left[:FIRST_BYTES_KEPT], LEFT_OVER)
+                return
+            self.record_unanswered(http, head)
+            left = http.left_over or b""
+
+    def record_unanswered(self, http: Http1, head: Head) -> None:
+        """Record a request that gets no answer; it is unrouted where no route would give one.
+
+        Args:
+            http: Has read the head.
+        """
+        place, body = self.connection.place, None
+        with contextlib.suppress(h11.RemoteProtocolError, RequestTooLargeError):
+            body = http.read_body()
+        content, trailers = body or (http.body_so_far, Headers())
+        request = self.request(head, content, trailers)
+        expected = not self.misdirected(request, head) and would_answer(place.tables, request)
+        at_claimed: Outcome = "recorded" if expected else "unrouted"
+        judged = self.hub.judge(place, request.host, request.port, at_claimed)
+        self.hub.record(place, self.entry(request, judged, LEFT_OVER))
 
     def entry(self, request: Request, judged: dict[str, Any], note: str = "") -> Exchange:
         """An entry for a request of this connection."""

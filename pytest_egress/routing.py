@@ -478,6 +478,19 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
     return Decision(route=None, near=tuple(sorted(near, key=lambda miss: len(miss.differences))))
 
 
+def would_answer(tables: Sequence[RouteTable], request: Request) -> bool:
+    """Whether a route is for a request, however often it has answered."""
+    secure = request.scheme == "https"
+    for route in in_order(tables):
+        if route.claims(secure, request.host, request.port):
+            try:
+                if not route.matcher.differences(request):
+                    return True
+            except Exception:  # of a predicate, which is not asked in earnest
+                return False
+    return False
+
+
 def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
     """The first route of any protocol whose address is this one; its `times` do not matter."""
     return next((route for route in in_order(tables) if route.covers(host, port)), None)

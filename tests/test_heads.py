@@ -10,7 +10,7 @@ import trustme
 
 from pytest_egress import dispatch, http1
 from pytest_egress.dispatch import may_become_request
-from pytest_egress.exchange import Exchange, TcpConnection
+from pytest_egress.exchange import Exchange, Response, TcpConnection
 from pytest_egress.ledger import Window
 from tests.loopback import LoopbackLink
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, read_reply
@@ -62,6 +62,44 @@ def test_empty_lines_that_come_with_a_body_are_ignored(
         assert ask(sock, GET).body == b"yes"
     route.wait_for_call(2)
     assert route.call_count == len(stage.window.entries) == 2
+
+
+@pytest.mark.parametrize("secure", [True, False], ids=["https", "http"])
+@pytest.mark.parametrize(
+    ("head", "answer"),
+    [
+        (
+            b"POST / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
+            {},
+        ),
+        (b"POST / HTTP/1.0\r\nHost: api.test\r\nContent-Length: 2\r\n\r\nhi", {}),
+        (
+            b"POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 2\r\n\r\nhi",
+            {"Connection": "close"},
+        ),
+    ],
+    ids=["closes", "HTTP/1.0", "closed"],
+)
+def test_what_is_sent_behind_a_last_request_is_an_attempt(
+    stage: Stage, secure: bool, head: bytes, answer: dict[str, str]
+) -> None:
+    declare = stage.https if secure else stage.http
+    route = declare("api.test", Response(text="yes", headers=answer), path="/")
+    more = GET + b"\r\n" + GET.replace(b"/", b"/x", 1) + b"GET /y"
+    assert ask(stage.tls() if secure else stage.dial(port=80), head + more).body == b"yes"
+    stage.settle()
+    first, again, other, begun = stage.window.entries
+    assert [route.call_count, first.note] == [1, ""]
+    assert [entry.outcome for entry in (first, again, other, begun)] == [
+        "routed",
+        "recorded",
+        "unrouted",
+        "unrouted",
+    ]
+    assert isinstance(other, Exchange)
+    assert other.request.path == "/x"
+    assert isinstance(begun, TcpConnection)
+    assert begun.first_bytes == b"GET /y"
 
 
 def test_a_path_in_utf8_may_come_with_the_request_before(stage: Stage) -> None:
@@ -176,7 +214,7 @@ def test_a_request_with_two_lengths_is_answered_and_its_connection_closed(
     assert (reply.body, reply.headers["connection"]) == (b"hello", "close")
     assert sock.recv(1) == b""
     assert [call.request.path for call in route.calls] == ["/"]
-    assert stage.only(Exchange).outcome == "routed"
+    assert [entry.outcome for entry in stage.entries(Exchange)] == ["routed", "recorded"]
 
 
 # What is refused.
