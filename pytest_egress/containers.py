@@ -38,6 +38,7 @@ from pytest_egress.failures import engine_errors, start_failure
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
+from pytest_egress.leftovers import is_known_as_ours
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.relay import shut
 from pytest_egress.roots import Roots
@@ -333,6 +334,7 @@ class Container:
             **options,
         )
         self._cleanup.callback(self._remove)
+        check_processes(engine, self._docker)
         if filled is image:
             self._fill(self._docker, image, env)
 
@@ -793,7 +795,7 @@ class Guest(Container):
                 f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
             )
         check_runtime(container)
-        check_created(container)
+        check_created(self._host.engine, container)
         self._docker = container
         image = container.image
         assert image is not None
@@ -801,7 +803,7 @@ class Guest(Container):
         self._fill(container, image, env)
 
 
-def check_created(container: DockerContainer) -> None:
+def check_created(engine: Engine, container: DockerContainer) -> None:
     """Refuse a container that was created with what would let it leave its sidecar, in the words of `start`.
 
     What else `start` refuses the engine itself does beside another container's network.
@@ -812,8 +814,36 @@ def check_created(container: DockerContainer) -> None:
     config = container.attrs["HostConfig"]
     try:
         check_container_options({name: config.get(field) for name, field in ESCAPES.items()})
+        check_processes(engine, container)
     except ValueError as error:
         raise ValueError(f"{container.name}: {error}") from None
+
+
+def check_processes(engine: Engine, container: DockerContainer) -> None:
+    """Refuse a container among the processes of one whose network is not captured: they lead to it (setns(2)).
+
+    Raises:
+        ValueError: Names the option.
+    """
+    mode = container.attrs["HostConfig"].get("PidMode") or ""
+    kind, _, name = mode.partition(":")
+    if kind == "container" and not is_captured(engine, engine.container(name)):
+        raise ValueError(
+            f"pid_mode={mode!r} is refused: with it a target can reach the network of that container; "
+            "name another target"
+        )
+
+
+def is_captured(engine: Engine, container: DockerContainer) -> bool:
+    """Whether a container has no network but a sidecar's, or none at all, and sees nobody else's processes."""
+    config = container.attrs["HostConfig"]
+    if config.get("Privileged") or config.get("PidMode") == "host":
+        return False
+    kind, _, name = (config.get("NetworkMode") or "").partition(":")
+    if kind != "none" and not (kind == "container" and is_known_as_ours(engine.client.api, name)):
+        return False
+    kind, _, name = (config.get("PidMode") or "").partition(":")
+    return kind != "container" or is_captured(engine, engine.container(name))
 
 
 def hosts_of(options: Mapping[str, Any]) -> dict[str, NameAnswer]:

@@ -846,11 +846,11 @@ class Run:
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Open the window of a test that uses egress, before its first fixture."""
         forget(item)
-        refusal: pytest.UsageError | None = None
+        refusal: Exception | None = None
         if uses_egress(item):
             try:
                 self.case(item)
-            except pytest.UsageError as error:  # raised when pytest has set up what it tears down
+            except Exception as error:  # raised when pytest has set up what it tears down
                 refusal = error
         else:
             self._item = item
@@ -999,12 +999,13 @@ class Run:
         quiet = config.getoption("verbose") < 0 or config.getoption("collectonly")
         if quiet or not any(map(uses_egress, items)):
             return None
-        from pytest_egress.engine import contact
         from pytest_egress.errors import EngineError
 
         try:
+            from pytest_egress.engine import contact
+
             self._client, name = contact(self.engine_client, self.engine)
-        except EngineError:
+        except (EngineError, ImportError):  # a project may have a docker.py of its own
             return None  # which a test will say, unless a fixture of the user's names another one
         self._announced = f"{name}, {self.session().engine.ways[0]}"
         return f"egress: {self._announced}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -166,6 +168,33 @@ def test_trust_refuses_what_start_refuses_in_the_same_words(
     with pytest.raises(ValueError, match="is refused") as of_start:
         egress.start(bare_image, **{option: value})  # type: ignore[arg-type]  # of docker-py
     assert str(caught.value) == f"{container.name}: {of_start.value}"
+
+
+def test_the_processes_of_a_container_with_another_network_are_refused(
+    egress: Egress, create: Create, bare_image: str
+) -> None:
+    stranger = create(bare_image, ["true"], name=f"stranger-{uuid.uuid4().hex}")
+    beside = create(
+        bare_image, ["true"], network_mode="none", pid_mode=f"container:{stranger.name}"
+    )
+    options = egress.docker_options(bare_image)
+    refusal = re.escape(
+        " is refused: with it a target can reach the network of that container; name another target"
+    )
+    for other in (stranger, beside):
+        shared = f"container:{other.name}"
+        guest = create(bare_image, ["true"], **{**options, "pid_mode": shared})
+        with pytest.raises(ValueError, match=f"^{guest.name}: pid_mode='container:.*'{refusal}$"):
+            egress.trust(guest)
+        with pytest.raises(ValueError, match=f"^pid_mode='container:.*'{refusal}$"):
+            egress.start(bare_image, ["true"], pid_mode=shared)
+
+
+def test_the_processes_of_another_target_can_be_shared(egress: Egress, clients_image: str) -> None:
+    first = egress.start(clients_image, ["sleep", "600"])
+    shared = f"container:{first.id}"
+    result = egress.run(clients_image, ["cat", "/proc/1/cmdline"], pid_mode=shared, check=True)
+    assert result.stdout_bytes == b"sleep\x00600\x00"
 
 
 def test_a_guest_with_private_namespaces_of_its_own_is_trusted(

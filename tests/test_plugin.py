@@ -969,6 +969,15 @@ def test_without(egress_container): pass
     )
 
 
+def test_a_session_that_cannot_be_had_is_one_error_of_its_test(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(docker="")  # of the project: `python -m pytest` takes it for docker-py
+    result = run("def test_a(egress): pass", subprocess=True)
+    result.assert_outcomes(errors=1)
+    lines_of(result, "E *ModuleNotFoundError: No module named 'docker.*")
+
+
 @pytest.mark.parametrize(
     "args", [[], ["--continue-on-collection-errors"], ["--collect-only"], ["-n2"]], ids=str
 )
