@@ -35,7 +35,7 @@ def create(engine_client: docker.DockerClient) -> Iterator[Create]:
         return created[-1]
 
     yield create
-    for container in created:
+    for container in reversed(created):  # Podman keeps one that another needs
         container.remove(force=True)
 
 
