@@ -136,7 +136,8 @@ class HttpServer:
             connection.accounted = True
             self.hold(data)
         elif connection.tls and not connection.accounted:
-            connection.fail_tls(*silent_after_handshake(connection.host, connection.hello))
+            version = connection.tls.version
+            connection.fail_tls(*silent_after_handshake(connection.host, connection.hello, version))
         return data
 
     def refuse(self, status_code: int, text: str) -> None:

@@ -342,6 +342,21 @@ def test_a_library_that_would_have_said_so_is_not_called_distrustful(
     hello, broken = hello_of(library), ConnectionResetError(104, "Connection reset by peer")
     assert broken_handshake(broken, "api.test", hello)[0] == within
     assert silent_after_handshake("api.test", hello)[0] == after
+    assert silent_after_handshake("api.test", hello, "TLSv1.2")[0] == after
+    assert silent_after_handshake("api.test", hello, "TLSv1.3")[0] == "unused"
+
+
+def test_a_client_that_opens_a_connection_in_vain_beside_one_that_it_uses_is_not_called_distrustful(
+    stage: Stage,
+) -> None:
+    stage.tls().close()
+    assert eventually(lambda: any(isinstance(e, TlsFailure) for e in stage.window.entries))
+    assert isinstance(verdict(stage), HandshakeError)
+    assert ask(stage.tls()).status == 200
+    stage.tls().close()
+    stage.settle()
+    assert verdict(stage) is None
+    assert {e.reason for e in stage.window.entries if isinstance(e, TlsFailure)} == {"unused"}
 
 
 @pytest.mark.parametrize(
@@ -470,6 +485,24 @@ def test_of_two_clients_in_a_container_the_one_that_distrusts_fails_the_test(
     with pytest.raises(HandshakeError) as caught:
         two_clients()
     assert "does not trust the CA of this run for 'api.test'" in str(caught.value)
+
+
+@pytest.mark.parametrize("version", ["", "--tls-max-v1.2"])
+def test_a_program_of_node_that_distrusts_is_not_excused_by_one_that_trusted(
+    session: Session, clients_image: str, version: str
+) -> None:
+    program = "require('https').get('https://api.test/').on('error', () => 0)"
+    node = f'node --use-bundled-ca {version} -e "{program}"'
+
+    def two_programs() -> None:
+        with Egress(session=session) as egress:
+            api = egress.intercept_https("api.test", optional=True)
+            command = ["sh", "-c", f"{node}; NODE_EXTRA_CA_CERTS= {node}"]
+            egress.run(clients_image, command, check=True)
+            api.assert_called_once()
+
+    with pytest.raises(HandshakeError):
+        two_programs()
 
 
 def test_a_client_in_a_container_that_trusts_at_its_second_try_is_excused(
