@@ -26,12 +26,11 @@ from pytest_egress.clock import monotonic
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
 from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, passes, trace
+from pytest_egress.kinds import PASSTHROUGH
 from pytest_egress.ledger import Activity, Place, Window
 from pytest_egress.relay import shut
 from pytest_egress.report import naming
 from pytest_egress.routing import (
-    HTTP,
-    TLS,
     NearMiss,
     Route,
     claimed,
@@ -47,7 +46,6 @@ LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data reset
 PARK_SECONDS: Final = 1.0  # that a thread waits: to start one for each request costs more than it
 PEEK: Final = int(socket.MSG_PEEK)
 PEEK_NOW: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
-CLIENT_SPEAKS_FIRST: Final = (*HTTP, *TLS)  # kinds of routes
 
 
 Claim = tuple[Route[Any] | None, str]
@@ -271,11 +269,9 @@ class Connection:
         Raises:
             UpstreamError: It cannot be reached, or may not be.
         """
-        kind, address = (
-            ("passthrough", f"*:{port}") if route is None else (route.kind, route.address)
-        )
+        kind, address = (PASSTHROUGH, f"*:{port}") if route is None else (route.kind, route.address)
         named = route is not None and route.is_for(host)
-        remedy = "" if named else naming(by or kind, address, scheme, host, port)
+        remedy = "" if named else naming(None if by else kind, address, scheme, host, port)
         return self.adopt(upstream.connect(host, port, remedy))
 
     def sockets(self) -> list[socket.socket]:
@@ -366,7 +362,8 @@ class Connection:
     def silent_outcome(self) -> Outcome:
         """What silence means: where a client of HTTP or TLS is awaited, it has connected ahead of its need."""
         route = opening(self.place.tables, self.host, self.port)
-        return "recorded" if route is not None and route.kind in CLIENT_SPEAKS_FIRST else "unrouted"
+        awaited = route is not None and route.kind.client_speaks_first
+        return "recorded" if awaited else "unrouted"
 
     def _record_tcp(self, first_bytes: bytes, note: str, at_claimed: Outcome) -> None:
         entry = TcpConnection(

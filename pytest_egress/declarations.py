@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from pytest_egress.address import Address, parse_address
 from pytest_egress.errors import AddressError
+from pytest_egress.kinds import Kind
 from pytest_egress.matching import MATCHERS, Match
-from pytest_egress.routing import DEFAULT_PORTS, HTTP, RAW, TLS, Declaration, Kind, check_answer
+from pytest_egress.routing import Declaration, check_answer
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -34,68 +35,53 @@ START_OPTIONS: Final = (
 
 def accepted_options(kind: Kind) -> tuple[str, ...]:
     """The keywords that a route of that kind takes."""
-    of_tls = ("client_certificate",) if kind in TLS else ()
-    if kind in HTTP:
-        return (*MATCHERS, *OWN_OPTIONS, *of_tls)
-    return (*OWN_OPTIONS, *of_tls) if kind in RAW else ()
+    if not kind.has_handler:
+        return ()
+    matchers = MATCHERS if kind.reads_requests else ()
+    return (*matchers, *OWN_OPTIONS, *(("client_certificate",) if kind.ends_tls else ()))
 
 
 def declare(kind: Kind, address: object, answer: object = None, **options: Any) -> Declaration:
-    """Check the arguments of `intercept_https` and its siblings.
+    """Check the arguments of the method of `Egress` that declares a route of that kind.
 
     Raises:
         AddressError, TypeError, ValueError: With the value, and what is accepted.
     """
-    parsed = parse_address(address, default_port=DEFAULT_PORTS[kind])
+    parsed = parse_address(address, default_port=kind.default_port)
     accepted = accepted_options(kind)
     if unknown := [name for name in options if name not in accepted]:
         takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no keywords"
-        raise TypeError(f"{kind}() does not take {unknown[0]}=; {takes}")
+        raise TypeError(f"{kind.method}() does not take {unknown[0]}=; {takes}")
     match = {name: options.pop(name) for name in MATCHERS if name in options}
-    return Declaration(
+    declaration = Declaration(
         kind=kind,
         address=parsed,
         answer=check_answer(kind, answer),
         match=Match(**match),
         **options,
     )
-
-
-def intercept_https(address: object, handler: object = None, **options: Any) -> Declaration:
-    """A route for HTTPS."""
-    return declare("intercept_https", address, handler, **options)
-
-
-def intercept_http(address: object, handler: object = None, **options: Any) -> Declaration:
-    """A route for plain HTTP."""
-    return declare("intercept_http", address, handler, **options)
-
-
-def intercept_tls(address: object, handler: object = None, **options: Any) -> Declaration:
-    """A route for what is in TLS, as bytes."""
-    return declare("intercept_tls", address, handler, **options)
-
-
-def intercept_tcp(address: object, handler: object = None, **options: Any) -> Declaration:
-    """A route for TCP, as bytes."""
-    return declare("intercept_tcp", address, handler, **options)
-
-
-def passthrough(address: object) -> Declaration:
-    """A route that leads to the real upstream."""
-    return declare("passthrough", address)
-
-
-def block(address: object) -> Declaration:
-    """A route that refuses."""
-    return declare("block", address)
-
-
-def dns(name: object, answer: object) -> Declaration:
-    """A route for the questions of DNS about a name."""
-    declaration = declare("dns", name, answer)
-    check_host_name(declaration.address)
+    if kind.answers_names:
+        check_host_name(parsed)
     return declaration
+
+
+def declaring(kind: Kind) -> Callable[..., Declaration]:
+    """A function with the arguments of the method of `Egress` that declares a route of that kind: for markers."""
+
+    def with_handler(address: object, handler: object = None, **options: Any) -> Declaration:
+        return declare(kind, address, handler, **options)
+
+    def with_answer(name: object, answer: object) -> Declaration:
+        return declare(kind, name, answer)
+
+    def with_address(address: object) -> Declaration:
+        return declare(kind, address)
+
+    function: Callable[..., Declaration] = with_handler
+    if not kind.has_handler:
+        function = with_answer if kind.answers_names else with_address
+    function.__qualname__ = kind.method  # by which Python names it where an argument is missing
+    return function
 
 
 def check_host_name(address: Address) -> None:
@@ -229,24 +215,3 @@ def check_trust(paths: object) -> None:
             raise TypeError(f"trust=[{path!r}]: {form}")
         if not path.startswith("/"):
             raise ValueError(f"trust=[{path!r}]: {form}")
-
-
-CHECKS: Final[Mapping[str, Callable[..., object]]] = {
-    "intercept_https": intercept_https,
-    "intercept_http": intercept_http,
-    "intercept_tls": intercept_tls,
-    "intercept_tcp": intercept_tcp,
-    "passthrough": passthrough,
-    "block": block,
-    "dns": dns,
-    "container": container,
-}
-
-
-def check_declaration(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse a marker's arguments as the method of that name would.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
-    """
-    CHECKS[kind](*args, **kwargs)

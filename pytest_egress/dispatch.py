@@ -78,7 +78,11 @@ class Dispatcher:
         connection = self.connection
         if connection.dialled == connection.address:
             return True
-        routes = (r for r in in_order(connection.place.tables) if not r.removed and r.kind != "dns")
+        routes = (
+            r
+            for r in in_order(connection.place.tables)
+            if not r.removed and not r.kind.answers_names
+        )
         return any(route.parsed_address.port in (None, connection.port) for route in routes)
 
     def keyed_on(self, dialled: str) -> str:
@@ -101,7 +105,7 @@ class Dispatcher:
             named: Whether it is known which host is meant.
         """
         connection = self.connection
-        if route is not None and route.kind == "intercept_tcp":
+        if route is not None and route.kind.takes_unread:
             RawServer(connection).serve(route, connection.host)
         elif (route is not None or named) and passes(
             connection.place, route, connection.hosts, connection.port
@@ -145,7 +149,7 @@ class Dispatcher:
     def is_for_tls(self) -> bool:
         """Whether nothing but TLS can be served here."""
         route = self.opening()
-        return route is not None and route.kind == "intercept_tls"
+        return route is not None and route.kind.needs_tls
 
     def first_byte(self) -> bytes:
         """The first byte, left unread; b"" when there is none and the connection has been dealt with."""
@@ -243,7 +247,7 @@ class Dispatcher:
             return
         if self.hub.stopping:
             return
-        if route is not None and route.kind == "intercept_tls":
+        if route is not None and route.kind.needs_tls:
             if lacks_certificate(route, connection.tls):  # it was declared within the handshake
                 connection.fail_tls(*no_client_certificate(*about, route))
                 return

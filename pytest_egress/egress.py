@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest_egress.declarations as declarations
+import pytest_egress.kinds as kinds
 from pytest_egress.address import Address, parse_address
 from pytest_egress.clock import check_seconds
 from pytest_egress.containers import (
@@ -137,7 +138,7 @@ class Egress:
         """
         return self._add(
             declarations.declare(
-                "intercept_https",
+                kinds.INTERCEPT_HTTPS,
                 address,
                 handler,
                 times=times,
@@ -173,7 +174,7 @@ class Egress:
         """As `intercept_https`, for plain HTTP; port 80 where none is given."""
         return self._add(
             declarations.declare(
-                "intercept_http",
+                kinds.INTERCEPT_HTTP,
                 address,
                 handler,
                 times=times,
@@ -212,7 +213,14 @@ class Egress:
             AddressError, TypeError, ValueError: With the value, and what is accepted.
         """
         return self._add(
-            declarations.intercept_tcp(address, handler, times=times, optional=optional, name=name)
+            declarations.declare(
+                kinds.INTERCEPT_TCP,
+                address,
+                handler,
+                times=times,
+                optional=optional,
+                name=name,
+            )
         )
 
     def intercept_tls(
@@ -227,7 +235,8 @@ class Egress:
     ) -> Route[TcpConnection]:
         """As `intercept_tcp`, for what is in TLS: the handler gets an `ssl.SSLSocket` after the handshake."""
         return self._add(
-            declarations.intercept_tls(
+            declarations.declare(
+                kinds.INTERCEPT_TLS,
                 address,
                 handler,
                 times=times,
@@ -239,11 +248,11 @@ class Egress:
 
     def passthrough(self, address: str) -> Route[TcpConnection]:
         """Let TCP to an address through, to the real upstream, by this process; TLS stays the upstream's."""
-        return self._add(declarations.passthrough(address))
+        return self._add(declarations.declare(kinds.PASSTHROUGH, address))
 
     def block(self, address: str) -> Route[Any]:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
-        return self._add(declarations.block(address))
+        return self._add(declarations.declare(kinds.BLOCK, address))
 
     def dns(self, name: str, answer: object) -> Route[DnsQuery]:
         """Answer the questions of DNS about a name.
@@ -257,7 +266,7 @@ class Egress:
         Raises:
             AddressError, TypeError, ValueError: With the value, and what is accepted.
         """
-        return self._add(declarations.dns(name, answer))
+        return self._add(declarations.declare(kinds.DNS, name, answer))
 
     def _add(self, declaration: Declaration) -> Route[Any]:
         route: Route[Any] = Route(

@@ -540,7 +540,7 @@ class Gateway(Hub):
         if packet.protocol is None:
             return {"outcome": "recorded"}
         route = claimed(place.tables, host, packet.port or 0)
-        quic = packet.protocol_name == "UDP" and route and route.kind == "intercept_https"
+        quic = packet.protocol_name == "UDP" and route and route.kind.answers_https
         return self.judge(place, host, packet.port or 0, "recorded" if quic else "unrouted")
 
     def _watch(self, monitor: socket.socket) -> None:

@@ -317,7 +317,7 @@ class HttpServer:
             entry.outcome = "passthrough"
             self.hub.record(place, entry)
             return self.forward(entry, Forward())
-        if decision.route is None or decision.route.kind == "block" or entry.note:
+        if decision.route is None or decision.route.kind.refuses or entry.note:
             return self.turn_down(entry)
         entry.outcome = "routed"
         self.hub.record(place, entry)
@@ -352,7 +352,7 @@ class HttpServer:
     def turn_down(self, entry: Exchange) -> Response:
         """Record what is blocked or unrouted, and say so."""
         place, request = self.connection.place, entry.request
-        if entry.route is not None and entry.route.kind == "block":
+        if entry.route is not None and entry.route.kind.refuses:
             entry.outcome = "blocked"
         else:
             self.judge(entry)

@@ -41,7 +41,6 @@ timer here, nor has a program that asks every so many seconds: few send somethin
 UNUSED_SECONDS: Final = (
     330.0  # for a pool that connects ahead of its need: longer than the clients above keep one
 )
-WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
 
 
 class Link(Protocol):
@@ -256,7 +255,7 @@ class Hub:
         route = claimed(place.tables, host, port)
         if route is None:
             return {"outcome": self.unclaimed(place)}
-        if route.kind in ("block", "passthrough"):
+        if not route.kind.has_handler:
             return {"outcome": "blocked", "route": route}
         return {"outcome": at_claimed}
 
@@ -283,9 +282,9 @@ class Hub:
             return
         self.ledger.record(place.window, entry)
         route = entry.route
-        if route is None or route.kind not in WITHOUT_HANDLER:
-            return
-        if route.kind != "passthrough" or entry.outcome == "passthrough":
+        if route is None or route.kind.has_handler:
+            return  # its call is counted when its handler has returned
+        if not route.kind.passes_through or entry.outcome == "passthrough":
             self.ledger.count(route, place.window, entry)
 
     def complain(self, text: str) -> None:
@@ -302,7 +301,7 @@ def passes(place: Place, route: Route[Any] | None, hosts: Iterable[str], port: i
         hosts: All that it names: the name that was dialled, its address, the SNI, Host.
     """
     if route is not None:
-        return route.kind == "passthrough"
+        return route.kind.passes_through
     lenient = place.window.policy == "passthrough"
     return lenient and not any(claimed(place.tables, host, port) for host in hosts)
 

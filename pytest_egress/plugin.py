@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_egress.kinds import KINDS
+
 if TYPE_CHECKING:
     import docker
     import trustme
@@ -32,28 +34,11 @@ if TYPE_CHECKING:
 UNROUTED: Final = ("fail", "block", "passthrough")  # `ledger.POLICIES`, without its import
 NAMES: Final = ("synthetic", "strict")  # `ledger.NAME_POLICIES` likewise
 LINKS: Final = ("auto", "descriptor", "stream")  # `engine.LINKS` likewise
-ROUTE_MARKERS: Final[Mapping[str, str]] = {
-    "intercept_https": "intercept_https",
-    "intercept_http": "intercept_http",
-    "intercept_tls": "intercept_tls",
-    "intercept_tcp": "intercept_tcp",
-    "egress_passthrough": "passthrough",
-    "egress_block": "block",
-    "egress_dns": "dns",
-}
-"""Marker to method of `Egress`, which is also the kind that `declarations` knows."""
+ROUTE_MARKERS: Final = {kind.marker: kind for kind in KINDS}
+"""Marker to the kind of route that it declares."""
 
 MARKERS: Final[Mapping[str, str]] = {
-    "intercept_https": "(address, handler=None, **match): answer HTTPS requests to host[:port], "
-    "as `egress.intercept_https` does",
-    "intercept_http": "(address, handler=None, **match): the same for plain HTTP",
-    "intercept_tcp": "(address, handler=None, *, times=None, optional=False, name=None): answer TCP "
-    "connections to host[:port] as bytes; the handler gets the socket",
-    "intercept_tls": "(address, handler=None, ...): the same for what is in TLS",
-    "egress_passthrough": "(address): let TCP to host[:port] through to the real upstream",
-    "egress_block": "(address): expect attempts of any protocol to host[:port], and refuse them",
-    "egress_dns": "(name, answer): answer the DNS questions about a name with IP addresses, "
-    '"NXDOMAIN", "SERVFAIL", "REFUSED" or "silence"',
+    **{kind.marker: kind.usage for kind in KINDS},
     "egress_container": "(image, command=None, **options): start a container with the options of "
     "`egress.start`; the fixture egress_container is it",
     "egress": '(*, unrouted="fail"|"block"|"passthrough", dns="synthetic"|"strict", '
@@ -352,19 +337,22 @@ def check_marker(marker: pytest.Mark) -> None:
     if marker.name == "egress":
         check_options(marker.args, marker.kwargs)
         return
-    from pytest_egress.declarations import START_OPTIONS, check_declaration
+    if kind := ROUTE_MARKERS.get(marker.name):
+        from pytest_egress.declarations import declaring
 
-    check_declaration(ROUTE_MARKERS.get(marker.name, "container"), marker.args, marker.kwargs)
-    if marker.name == "egress_container":
-        from pytest_egress.clock import check_seconds
-        from pytest_egress.waiting import strategies
+        declaring(kind)(*marker.args, **marker.kwargs)
+        return
+    from pytest_egress.clock import check_seconds
+    from pytest_egress.declarations import START_OPTIONS, container
+    from pytest_egress.waiting import strategies
 
-        strategies(marker.kwargs.get("wait"))
-        check_seconds(marker.kwargs.get("timeout", 0))
-        if others := [name for name in marker.kwargs if name not in START_OPTIONS]:
-            from pytest_egress.containers import check_docker_options  # which imports docker
+    container(*marker.args, **marker.kwargs)
+    strategies(marker.kwargs.get("wait"))
+    check_seconds(marker.kwargs.get("timeout", 0))
+    if others := [name for name in marker.kwargs if name not in START_OPTIONS]:
+        from pytest_egress.containers import check_docker_options  # which imports docker
 
-            check_docker_options(others)
+        check_docker_options(others)
 
 
 def malformed(item: pytest.Item, problem: str) -> Malformed:
@@ -402,8 +390,8 @@ def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
 def declare(egress: Egress, markers: Iterable[pytest.Mark]) -> None:
     """Declare the routes of markers, in order: the latest wins, and that is the topmost."""
     for marker in markers:
-        if method := ROUTE_MARKERS.get(marker.name):
-            getattr(egress, method)(*marker.args, **marker.kwargs)
+        if kind := ROUTE_MARKERS.get(marker.name):
+            getattr(egress, kind.method)(*marker.args, **marker.kwargs)
 
 
 def closest(item: pytest.Item, name: str) -> list[pytest.Mark]:

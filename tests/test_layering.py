@@ -28,6 +28,7 @@ LAYERS = {
         "exchange",
         "forks",
         "globs",
+        "kinds",
         "ledger",
         "matching",
         "once",
