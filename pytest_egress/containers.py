@@ -40,9 +40,10 @@ from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
 from pytest_egress.leftovers import is_known_as_ours
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
+from pytest_egress.provision import Provisioner, SidecarError, SidecarSetup
 from pytest_egress.relay import shut
 from pytest_egress.roots import Roots
-from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way, made_up_hostname
+from pytest_egress.sidecar import NAMESERVER, Sidecar, made_up_hostname
 from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ class Host:
     """What a container needs of the egress that starts it."""
 
     engine: Engine
+    provisioner: Provisioner
     keep: bool
     authority: Authority
     ledger: Ledger
@@ -270,35 +272,37 @@ class Container:
             image = self._host.engine.image(self._plan.image)
             check_command(image, self._plan)
             self._serve(
-                self._host.engine.sidecar(lambda way: self._open_link(image, way), self.close)
+                self._host.provisioner.sidecar(
+                    lambda setup: self._open_link(image, setup), self.close
+                )
             )
             self._start()
         except BaseException:
             self.close()
             raise
 
-    def _open_link(self, image: Any, way: Way) -> Link:
+    def _open_link(self, image: Any, setup: SidecarSetup) -> Link:
         """Start the sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
-        sidecar = self._create_sidecar(options, way)
+        sidecar = self._create_sidecar(options, setup)
         with ThreadPoolExecutor(1) as pool:
             link = pool.submit(sidecar.start)
             try:
                 self._create(image, sidecar.id, options)
             except BaseException:
                 if isinstance(failed := link.exception(), SidecarError):
-                    raise failed from None  # there may be another way
+                    raise failed from None  # another setup may work
                 raise  # says more: a disk that files= have filled
             return link.result()
 
-    def _create_sidecar(self, options: dict[str, Any], way: Way) -> Sidecar:
+    def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
         """Create the sidecar, with those of the options that are its own; they are taken out."""
         engine = self._host.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
             sidecar = Sidecar.create(
-                engine.client, labels=engine.marks, folder=engine.folder, way=way, **mine
+                engine.client, labels=engine.marks, folder=engine.folder, setup=setup, **mine
             )
         self._cleanup.callback(self._remove_sidecar, sidecar)
         self._cleanup.callback(close_link, sidecar)
@@ -749,7 +753,7 @@ class Guest(Container):
 
     def _open(self) -> dict[str, Any]:
         image = self._host.engine.image(self._plan.image)
-        sidecar, way = self._host.engine.sidecar(self._start_sidecar, self.close)
+        sidecar, setup = self._host.provisioner.sidecar(self._start_sidecar, self.close)
         self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
         self.network_mode = f"container:{sidecar.id}"
         env = trust.variables(image.attrs["Config"].get("Env") or [])
@@ -758,14 +762,14 @@ class Guest(Container):
             "environment": trust.environment(env, self._plan.env),
             **self._names(),
         }
-        if way.image is None:  # or the engine may not see this machine's folders
+        if setup.image is None:  # or the engine may not see this machine's folders
             found["volumes"] = {self._folder(image, env): {"bind": trust.DIRECTORY, "mode": "ro"}}
         return found
 
-    def _start_sidecar(self, way: Way) -> tuple[Sidecar, Way]:
-        sidecar = self._create_sidecar(dict(self._plan.options), way)
+    def _start_sidecar(self, setup: SidecarSetup) -> tuple[Sidecar, SidecarSetup]:
+        sidecar = self._create_sidecar(dict(self._plan.options), setup)
         self._serve(sidecar.start())
-        return sidecar, way
+        return sidecar, setup
 
     def _folder(self, image: Any, env: dict[str, str]) -> str:
         """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 UNROUTED: Final = ("fail", "block", "passthrough")  # `ledger.POLICIES`, without its import
 NAMES: Final = ("synthetic", "strict")  # `ledger.NAME_POLICIES` likewise
-LINKS: Final = ("auto", "descriptor", "stream")  # `engine.LINKS` likewise
+LINKS: Final = ("auto", "descriptor", "stream")  # `provision.LINKS` likewise
 ROUTE_MARKERS: Final[Mapping[str, str]] = {
     "intercept_https": "intercept_https",
     "intercept_http": "intercept_http",
@@ -752,7 +752,7 @@ class Run:
             for egress in reversed(session.scopes.copy()):
                 egress.close(keep=self.keep and failed)
             session.close()
-            self.used += [session.engine.summary] if session.engine.summary else []
+            self.used += [session.provisioner.summary] if session.provisioner.summary else []
             self.used += session.engine.notes
             self.outside += session.outside()
 
@@ -1007,7 +1007,7 @@ class Run:
             self._client, name = contact(self.engine_client, self.engine)
         except (EngineError, ImportError):  # a project may have a docker.py of its own
             return None  # which a test will say, unless a fixture of the user's names another one
-        self._announced = f"{name}, {self.session().engine.ways[0]}"
+        self._announced = f"{name}, {self.session().provisioner.setups[0]}"
         return f"egress: {self._announced}"
 
     # After the last fixture's teardown, inside the wrapper of pytest-xdist that sends workeroutput.

@@ -18,6 +18,7 @@ from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window
 from pytest_egress.once import once_property
+from pytest_egress.provision import Provisioner
 from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
 from pytest_egress.routing import RouteTable
 
@@ -80,7 +81,7 @@ class Session(Host):
         client: Makes the engine's client; called when the first container starts.
         ca: Makes the CA; called when the first container starts.
         defaults: What holds outside of tests, as fields of a `Window`.
-        link: How sidecars are reached, as `Engine` takes it.
+        link: How sidecars are reached, as `Provisioner` takes it.
         sidecar_image: Whose Python they run, likewise.
         address: The engine's, where a setting names one: for errors.
         keep: Whether containers stay until it is known whether their test has failed.
@@ -101,7 +102,8 @@ class Session(Host):
     ) -> None:
         self.keep, self.trust = keep, trust
         self._make_ca, self._defaults = ca, defaults
-        self.engine = Engine(client, uuid.uuid4().hex, link, sidecar_image, address)
+        self.engine = Engine(client, uuid.uuid4().hex, address)
+        self.provisioner = Provisioner(self.engine, link, sidecar_image)
         self.ledger = Ledger()
         self.ledger.routes_changed = self.revise
         self.scopes: list[Scoped] = []

@@ -22,8 +22,8 @@ import pytest
 import pytest_egress.egress  # noqa: F401
 from pytest_egress import Egress, plugin
 from pytest_egress.declarations import START_OPTIONS
-from pytest_egress.engine import LINKS
 from pytest_egress.ledger import NAME_POLICIES, POLICIES
+from pytest_egress.provision import LINKS
 
 GATEWAY: Final = '''
 """Records and answers requests as the gateway does, without a container."""

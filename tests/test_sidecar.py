@@ -15,12 +15,14 @@ import pytest
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import Mount
 
+from pytest_egress import provision
 from pytest_egress import sidecar as module
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.leftovers import NAME_LABEL
 from pytest_egress.link import original_destination
-from pytest_egress.sidecar import LinkKind, Sidecar, SidecarError, agent_archive, ensure_image
+from pytest_egress.provision import LinkKind, SidecarError
+from pytest_egress.sidecar import Sidecar, agent_archive, ensure_image
 from tests.reaper import LABEL
 from tests.targets import accepted, captured_namespace, target_in, wait_until_gone
 
@@ -241,7 +243,7 @@ def test_an_interpreter_that_fails_is_quoted(
 def test_an_interpreter_that_is_not_there_is_refused_by_the_engine(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_executable", lambda: "/no/such/python")
+    monkeypatch.setattr(provision, "executable", lambda: "/no/such/python")
     text = failure(engine_client, Sidecar.create(engine_client))
     assert "refuses the sidecar" in text
     assert "/no/such/python" in text

@@ -38,6 +38,7 @@ from pytest_egress.engine import Engine
 from pytest_egress.errors import EngineError, LinkError
 from pytest_egress.ingress import Ingress
 from pytest_egress.link import tampering
+from pytest_egress.provision import Provisioner
 from pytest_egress.relay import unsent
 from pytest_egress.stream import Listener, StreamLink, loopback_pair, parse_purpose
 from tests.stage import eventually
@@ -1056,15 +1057,15 @@ def test_the_link_is_what_is_asked_for(
     monkeypatch.delenv("PYTEST_EGRESS_LINK", raising=False)
     if variable is not None:
         monkeypatch.setenv("PYTEST_EGRESS_LINK", variable)
-    ways = Engine(docker.from_env, "session", given).ways
-    assert [way.link for way in ways] == links
-    assert [way.image for way in ways] == [None, "python:3.13-slim"]
+    setups = Provisioner(Engine(docker.from_env, "session"), given).setups
+    assert [setup.link for setup in setups] == links
+    assert [setup.image for setup in setups] == [None, "python:3.13-slim"]
 
 
 def test_another_value_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_EGRESS_LINK", "rope")
     with pytest.raises(EngineError) as caught:
-        _ = Engine(docker.from_env, "session").ways
+        _ = Provisioner(Engine(docker.from_env, "session")).setups
     assert str(caught.value) == "PYTEST_EGRESS_LINK=rope: it takes auto, descriptor, stream"
 
 
