@@ -1,43 +1,43 @@
 """The sidecar container: holds a target's network namespace and runs the agent in it.
 
-As a rule no image is pulled: it is empty directories, with this process's own Python mounted read-only. That,
-and the folder that the descriptor link needs, take an engine that sees this machine's files; another one gets an
-image with a Python of its own, and the stream link.
+This process's own Python in it, and the folder that the descriptor link needs, take an engine that sees this machine's
+files; another engine gets an image with a Python of its own, and the stream link.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.resources
-import importlib.util
-import marshal
 import os
 import re
 import secrets
 import select
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException
 from docker.types import LogConfig, Mount
 
 import pytest_egress.stream as stream
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM
-from pytest_egress.archive import File, build_tar
 from pytest_egress.attach import Attachment, attach
 from pytest_egress.clock import monotonic
 from pytest_egress.endpoint import connection_of
 from pytest_egress.errors import LinkError
 from pytest_egress.leftovers import NAME_LABEL, is_gone, remove_container
 from pytest_egress.link import DescriptorLink, Rendezvous
+from pytest_egress.program import (
+    BOOT,
+    LINK_FOLDER,
+    agent_archive,
+    bind_mount,
+    ensure_image,
+    python_mounts,
+)
 from pytest_egress.provision import (
     DESCRIPTOR,
-    LinkKind,
     SidecarError,
     SidecarSetup,
     executable,
@@ -59,21 +59,12 @@ KILLED = 128
 EXIT_SECONDS = 5
 """How long the engine may take to tell the exit code of a sidecar that has ended its output."""
 
-IMAGE_REPOSITORY = "pytest-egress/sidecar"
-"""The local image; its tag is a hash of its content."""
-
 NAMESERVER = "192.0.2.53"
 """What resolv.conf names: a documentation address (RFC 5737): queries to any server come to us."""
 
-AGENT_FOLDER, LINK_FOLDER = "/egress", "/run/egress"
-"""Where the agent and the rendezvous folder are in the sidecar."""
-
-_BOOT = f"import sys; sys.path.insert(0, {AGENT_FOLDER!r}); from agent.main import main; main()"
-_SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _ENABLE_IPV6 = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default")}
 _IPV6_SETTINGS = "/proc/sys/net/ipv6/conf/all"
 _GAVE_UP = re.compile(rf"^{SIGNATURE} (\d+): (.*)$", re.MULTILINE)
-_ONLY_STREAM: Final = ("dialled", "mux", "pump", "stream")  # modules of the agent
 _FRAME_HEADER = 8  # POST /containers/{id}/attach: stream, three zeros, length
 
 
@@ -228,7 +219,7 @@ class Sidecar:
 
     def _program(self) -> dict[str, Any]:
         """Image, program and environment."""
-        program = [*self._setup.python(), "-c", _BOOT, *self._arguments()]
+        program = [*self._setup.python(), "-c", BOOT, *self._arguments()]
         if self._setup.image is not None:
             # Whatever the image says of user and entry point: the agent needs its capability.
             own = {"image": self._setup.image, "user": "0:0", "working_dir": "/"}
@@ -247,11 +238,11 @@ class Sidecar:
         return [LINK_FOLDER, self._rendezvous.nonce]
 
     def _python_mounts(self) -> list[Mount]:
-        return [] if self._setup.image is not None else _python_mounts()
+        return [] if self._setup.image is not None else python_mounts()
 
     def _link_mounts(self) -> list[Mount]:
         rendezvous = self._rendezvous
-        return [] if rendezvous is None else [_mount(rendezvous.folder, LINK_FOLDER)]
+        return [] if rendezvous is None else [bind_mount(rendezvous.folder, LINK_FOLDER)]
 
     # ---------------------------------------------------------------- starting
 
@@ -366,68 +357,6 @@ def _attach(api: docker.APIClient, container: str) -> Attachment:
     sock = connection_of(api)
     query = urlencode({"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
     return attach(sock, f"/v{api.api_version}/containers/{container}/attach?{query}")
-
-
-# -------------------------------------------------------------------- image, mounts, agent
-
-
-def ensure_image(api: docker.APIClient) -> str:
-    """The name of the sidecar's image, imported if the engine does not have it.
-
-    Several processes may do so at once: each makes the same image, and the last one keeps the name.
-    """
-    content = build_tar({}, ["/proc", "/sys", "/dev", "/etc", "/tmp", "/run", "/usr"])
-    tag = hashlib.sha256(content).hexdigest()[:12]
-    name = f"{IMAGE_REPOSITORY}:{tag}"
-    with sidecar_errors():
-        try:
-            api.inspect_image(name)  # type: ignore[no-untyped-call]  # types-docker has none
-        except ImageNotFound:
-            api.import_image_from_data(content, repository=IMAGE_REPOSITORY, tag=tag)
-    return name
-
-
-@functools.cache  # compiling takes 4 milliseconds, and the result is always the same
-def agent_archive(link: LinkKind = "descriptor") -> bytes:
-    """The agent as an archive for `/`: its source and, as this very Python runs it, its bytecode.
-
-    With bytecode it is running 4 milliseconds earlier.
-    """
-    unused = ("packets",) if link == "stream" else ("packets", *_ONLY_STREAM)
-    folder = f"{AGENT_FOLDER}/agent"
-    files: dict[str, File | bytes] = {}
-    for entry in importlib.resources.files("pytest_egress.agent").iterdir():
-        stem, dot, suffix = entry.name.partition(".")
-        if suffix == "py" and stem not in unused:
-            source = entry.read_bytes()
-            path = f"{folder}/{stem}{dot}{suffix}"
-            cached = f"{folder}/__pycache__/{stem}.{sys.implementation.cache_tag}.pyc"
-            files[path], files[cached] = source, _bytecode(source, path)
-    return build_tar(files, [AGENT_FOLDER, folder, f"{folder}/__pycache__"])
-
-
-def _bytecode(source: bytes, path: str) -> bytes:
-    """A .pyc file that is used without looking at its source (PEP 552, flags 0b01)."""
-    code = compile(source, path, "exec", dont_inherit=True, optimize=0)
-    flags = (0b01).to_bytes(4, "little")
-    checksum = importlib.util.source_hash(source)
-    return importlib.util.MAGIC_NUMBER + flags + checksum + marshal.dumps(code)
-
-
-def _python_mounts() -> list[Mount]:
-    """What the interpreter needs, each at its own path, without what another one contains."""
-    interpreter = os.path.dirname(executable())
-    folders = [*_SYSTEM_FOLDERS, os.path.realpath(sys.base_prefix), interpreter]
-    kept: list[str] = []
-    for folder in folders:
-        inside = any(folder == other or folder.startswith(f"{other}/") for other in kept)
-        if os.path.isdir(folder) and not inside:
-            kept.append(folder)
-    return [_mount(os.path.realpath(folder), folder) for folder in kept]
-
-
-def _mount(source: str, target: str) -> Mount:
-    return Mount(target, source, type="bind", read_only=True)
 
 
 def _ipv6_settings() -> dict[str, str]:

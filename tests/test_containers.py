@@ -34,8 +34,8 @@ from pytest_egress import (
 from pytest_egress.archive import read_tar
 from pytest_egress.containers import Container, plan
 from pytest_egress.declarations import REFUSED_OPTIONS
+from pytest_egress.program import LINK_FOLDER
 from pytest_egress.session import Session
-from pytest_egress.sidecar import LINK_FOLDER
 
 SERVER = """
 import http.server, sys, threading, time

@@ -66,6 +66,7 @@ LAYERS = {
         "containers",
         "ingress",
         "packages",
+        "program",
         "provision",
         "roots",
         "sidecar",
