@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_egress.answers import forward, sequence
     from pytest_egress.applications import asgi, wsgi
-    from pytest_egress.containers import CompletedContainer, Container
+    from pytest_egress.container import Container
     from pytest_egress.egress import Egress
     from pytest_egress.errors import (
         AddressError,
@@ -60,8 +60,9 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
+    from pytest_egress.readiness import http_ok, log_line, port_open
+    from pytest_egress.results import CompletedContainer
     from pytest_egress.routing import Route
-    from pytest_egress.waiting import http_ok, log_line, port_open
 
 __all__ = [
     "AddressError",
@@ -103,8 +104,8 @@ __all__ = [
 
 _HOMES = {
     "UNSET": "exchange",
-    "CompletedContainer": "containers",
-    "Container": "containers",
+    "CompletedContainer": "results",
+    "Container": "container",
     "DnsQuery": "exchange",
     "Egress": "egress",
     "Exchange": "exchange",
@@ -117,9 +118,9 @@ _HOMES = {
     "TlsFailure": "exchange",
     "asgi": "applications",
     "forward": "answers",
-    "http_ok": "waiting",
-    "log_line": "waiting",
-    "port_open": "waiting",
+    "http_ok": "readiness",
+    "log_line": "readiness",
+    "port_open": "readiness",
     "sequence": "answers",
     "wsgi": "applications",
 }

@@ -17,7 +17,8 @@ from pytest_egress.clock import monotonic
 
 if TYPE_CHECKING:
     from pytest_egress.engine import Engine
-    from pytest_egress.sidecar import AnyLink, Sidecar, Way
+    from pytest_egress.provision import SidecarSetup
+    from pytest_egress.sidecar import AnyLink, Sidecar
 
 TRIED: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
 SECONDS: Final = 5
@@ -52,7 +53,7 @@ class Examination:
         self.engine, self.stack = engine, stack
         self.sidecar: Sidecar
         self.link: AnyLink
-        self.way: Way
+        self.setup: SidecarSetup
 
     def checks(self) -> dict[str, Callable[[], str]]:
         """What is tried, in order: a name, and what gives the finding or raises an `EngineError`."""
@@ -71,21 +72,23 @@ class Examination:
         return f"{about}, at {engine_address(self.engine.client)}"
 
     def check_sidecar(self) -> str:
-        """Whether a sidecar can be had, and in which way."""
-        self.engine.sidecar(self._start_sidecar, self.stack.close)
+        """Whether a sidecar starts, and with which setup."""
+        from pytest_egress.provision import Provisioner
+
+        Provisioner(self.engine).sidecar(self._start_sidecar, self.stack.close)
         families = "IPv4 and IPv6" if self.link.ipv6 else "IPv4 alone: this engine has no IPv6"
         frames = "" if self.link.frames else "; this kernel does not record frames"
-        return f"{self.way}, {families}{frames}"
+        return f"{self.setup}, {families}{frames}"
 
-    def _start_sidecar(self, way: Way) -> None:
+    def _start_sidecar(self, setup: SidecarSetup) -> None:
         from pytest_egress.sidecar import Sidecar
 
         engine = self.engine
         self.sidecar = Sidecar.create(
-            engine.client, labels=engine.marks, folder=engine.folder, way=way
+            engine.client, labels=engine.marks, folder=engine.folder, setup=setup
         )
         self.stack.callback(self.sidecar.remove)
-        self.way, self.link = way, self.sidecar.start()
+        self.setup, self.link = setup, self.sidecar.start()
         self.stack.callback(self.link.close)
 
     def check_capture(self) -> str:
@@ -93,7 +96,8 @@ class Examination:
         from pytest_egress.errors import LinkError
 
         code = f"import socket; socket.create_connection({TRIED}, {SECONDS}).sendall(b'hello')"
-        sidecar, command = self.engine.container(self.sidecar.id), [*self.way.python(), "-c", code]
+        sidecar = self.engine.container(self.sidecar.id)
+        command = [*self.setup.python(), "-c", code]
         exit_code, _, output = self.engine.exec(sidecar, command, {}, "the sidecar")
         if exit_code:
             raise LinkError(f"a connection failed in the sidecar: {output!r}")

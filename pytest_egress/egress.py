@@ -16,14 +16,7 @@ import pytest_egress.kinds as kinds
 from pytest_egress.address import Address, parse_address
 from pytest_egress.callers import caller
 from pytest_egress.clock import check_seconds
-from pytest_egress.containers import (
-    CompletedContainer,
-    Container,
-    Guest,
-    Plan,
-    check_result,
-    plan,
-)
+from pytest_egress.container import Container
 from pytest_egress.errors import CallError, ContainerError, EgressError
 from pytest_egress.exchange import (
     UNSET,
@@ -33,7 +26,10 @@ from pytest_egress.exchange import (
     Request,
     TcpConnection,
 )
+from pytest_egress.guest import ExternalContainer
 from pytest_egress.ledger import Window
+from pytest_egress.plan import Plan, plan
+from pytest_egress.readiness import strategies
 from pytest_egress.report import (
     attempt_lines,
     fold,
@@ -42,6 +38,7 @@ from pytest_egress.report import (
     route_line,
     surplus_text,
 )
+from pytest_egress.results import CompletedContainer, check_result
 from pytest_egress.routing import (
     LET_GO,
     ClientCertificate,
@@ -52,7 +49,6 @@ from pytest_egress.routing import (
 )
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
-from pytest_egress.waiting import strategies
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -461,7 +457,7 @@ class Egress:
             raise explained from explained.__cause__
         self._discard(container)
         if check:
-            check_result(container, result)
+            check_result(container.name, result)
         return result
 
     # Containers that something else starts.
@@ -506,10 +502,10 @@ class Egress:
         self.session.engine.check_owner()
         self._has_started = True
         with self.session.ledger.changed:
-            guest = Guest(self.session, self.session.name(image), checked, self)
-            self.session.containers.append(guest)
-        created_with = guest.open()
-        self.containers.append(guest)
+            external = ExternalContainer(self.session, self.session.name(image), checked, self)
+            self.session.containers.append(external)
+        created_with = external.open()
+        self.containers.append(external)
         return created_with
 
     def trust(self, container: object) -> Container:
@@ -527,10 +523,10 @@ class Egress:
         name = container if isinstance(container, str) else str(getattr(container, "id", container))
         found = self.session.engine.container(name)
         mode = found.attrs["HostConfig"]["NetworkMode"]
-        for guest in self.containers:
-            if isinstance(guest, Guest) and guest.network_mode == mode:
-                guest.adopt(found)
-                return guest
+        for external in self.containers:
+            if isinstance(external, ExternalContainer) and external.network_mode == mode:
+                external.adopt(found)
+                return external
         raise ValueError(
             f"{found.name} has network_mode={mode!r}: trust() takes a container that was created with "
             "egress.docker_options(image)"

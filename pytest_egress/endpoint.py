@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from docker.errors import DockerException
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 
+from pytest_egress.attach import connect
 from pytest_egress.errors import EngineError
 from pytest_egress.ssh import Bridge
 
@@ -221,6 +223,11 @@ def socket_of(api: docker.APIClient) -> str:
     """What a client's own connections lead to: for an engine that ssh leads to, the bridge."""
     path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
     return f"unix://{path}" if path else str(api.base_url)  # docker-py hides the path
+
+
+def connection_of(api: docker.APIClient) -> socket.socket:
+    """A connection of our own to a client's engine."""
+    return connect(socket_of(api), api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
 
 
 def describe(client: docker.DockerClient) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import docker.utils
 import requests.exceptions
@@ -17,9 +16,8 @@ from docker.errors import APIError, DockerException, create_api_error_from_http_
 
 from pytest_egress.archive import Member, read_folder
 from pytest_egress.attach import output_of
-from pytest_egress.choices import LINKS
-from pytest_egress.endpoint import PODMAN, describe, engine_address, identify
-from pytest_egress.errors import EngineError, ImageError, LinkError
+from pytest_egress.endpoint import PODMAN, connection_of, describe, engine_address, identify
+from pytest_egress.errors import EngineError
 from pytest_egress.failures import FORBIDS, check_allowed, engine_errors, explanation, root_cause
 from pytest_egress.folder import RunFolder, remove_folders
 from pytest_egress.images import find_image
@@ -38,7 +36,6 @@ from pytest_egress.leftovers import (
     remove_orphans,
 )
 from pytest_egress.once import once_property
-from pytest_egress.sidecar import SidecarError, Way, connection_of
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -50,16 +47,6 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
-IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
-FORCED: Final = (
-    "\nThe descriptor link needs them; --egress-link=auto takes the stream link where they are not."
-)
-WITH_IMAGE: Final = (
-    "\n--egress-sidecar-image names an image that has python3, 3.10 or newer, for a sidecar to run."
-)
-SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
 # What the engine says of a path that nothing can be at: errno(3), and links without an end.
 UNREACHABLE: Final = (
@@ -78,8 +65,6 @@ class Engine:
     Args:
         client: Makes the client; called once.
         session: Value of the label that every container of this run carries.
-        link: One of `choices.LINKS`; what the environment says where it is not given.
-        sidecar_image: The image whose Python runs the agent, instead of this process's own; likewise.
         address: Where it is, as DOCKER_HOST has it; what the environment says where it is not given.
 
     Attributes:
@@ -91,13 +76,9 @@ class Engine:
         self,
         client: Callable[[], DockerClient],
         session: str,
-        link: str | None = None,
-        sidecar_image: str | None = None,
         address: str | None = None,
     ) -> None:
         self._make_client, self._address = client, address
-        self._link, self._sidecar_image = link, sidecar_image
-        self._lock = threading.Lock()
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
         self.orphans: list[str] = []
@@ -124,59 +105,10 @@ class Engine:
                 "start them there, and end the child with os._exit()"
             )
 
-    @once_property
-    def ways(self) -> list[Way]:
-        """In which ways a sidecar may be had, in the order in which they are tried.
-
-        Raises:
-            EngineError: `PYTEST_EGRESS_LINK` has another value than those of `LINKS`.
-        """
-        wanted = self._link or os.environ.get(LINK_VARIABLE) or "auto"
-        if wanted not in LINKS:
-            raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
-        image = self._sidecar_image or os.environ.get(IMAGE_VARIABLE)
-        first, last = ("descriptor", "stream") if wanted == "auto" else (wanted, wanted)
-        ways = [Way(first, image), Way(last, image or SIDECAR_IMAGE)]  # type: ignore[arg-type]  # of LINKS
-        return list(dict.fromkeys(ways))
-
     @property
     def marks(self) -> dict[str, str]:
         """The labels of a container of this run: its own, and the folder by which others see whether it goes on."""
         return {**self.labels, FOLDER_LABEL: self.folder}
-
-    def sidecar(self, attempt: Callable[[Way], T], undo: Callable[[], object]) -> T:
-        """Have a sidecar in the first way in which it is to be had.
-
-        Args:
-            attempt: Makes it.
-            undo: Removes what an attempt that failed has left.
-
-        Raises:
-            LinkError, ImageError: It is to be had in none.
-        """
-        reasons: list[str] = []
-        for way in self.ways.copy():
-            try:
-                if way.image is not None:
-                    self.image(way.image)
-                made = attempt(way)
-            except SidecarError as error:
-                undo()
-                reasons.append(f"{error}")
-            except ImageError as error:
-                raise ImageError("\nIt is needed since: ".join([str(error), *reasons])) from None
-            else:
-                self._choose(way, reasons)
-                return made
-        advice = FORCED if self.ways[-1].link == "descriptor" else WITH_IMAGE
-        raise LinkError("\nBefore that: ".join(reversed(reasons)) + advice)
-
-    def _choose(self, way: Way, reasons: Sequence[str]) -> None:
-        """Begin with this way from now on, which has worked where others failed."""
-        with self._lock:
-            if reasons and way in self.ways[1:]:  # nor has another thread chosen meanwhile
-                del self.ways[: self.ways.index(way)]
-                log.warning("%s So: %s", reasons[-1], way)
 
     @once_property
     def _folder(self) -> RunFolder:
@@ -211,9 +143,9 @@ class Engine:
         log.warning(text)
 
     @property
-    def summary(self) -> str:
-        """What was contacted, and the way in which sidecars are had; "" where nothing was."""
-        return f"{self._name}, {self.ways[0]}" if self._name else ""
+    def name(self) -> str:
+        """What was contacted; "" where nothing was."""
+        return self._name
 
     @property
     def is_podman(self) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
-    from pytest_egress.containers import Container
+    from pytest_egress.container import Container
     from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
     from pytest_egress.exchange import Entry
@@ -350,13 +350,13 @@ def check_marker(marker: pytest.Mark) -> None:
         return
     from pytest_egress.clock import check_seconds
     from pytest_egress.container_options import START_OPTIONS, container
-    from pytest_egress.waiting import strategies
+    from pytest_egress.readiness import strategies
 
     container(*marker.args, **marker.kwargs)
     strategies(marker.kwargs.get("wait"))
     check_seconds(marker.kwargs.get("timeout", 0))
     if others := [name for name in marker.kwargs if name not in START_OPTIONS]:
-        from pytest_egress.containers import check_docker_options  # which imports docker
+        from pytest_egress.plan import check_docker_options
 
         check_docker_options(others)
 
@@ -474,9 +474,9 @@ def egress_ca() -> trustme.CA:
     """The `trustme.CA` that every leaf certificate is issued from; override it to use your own."""
     import trustme
 
-    from pytest_egress.authority import see_real_dates
+    from pytest_egress.authority import load_cryptography_unfrozen
 
-    see_real_dates()
+    load_cryptography_unfrozen()
     return trustme.CA()
 
 
@@ -746,7 +746,7 @@ class Run:
             for egress in reversed(session.scopes.copy()):
                 egress.close(keep=self.keep and failed)
             session.close()
-            self.used += [session.engine.summary] if session.engine.summary else []
+            self.used += [session.provisioner.summary] if session.provisioner.summary else []
             self.used += session.engine.notes
             self.outside += session.outside()
 
@@ -1001,7 +1001,7 @@ class Run:
             self._client, name = contact(self.engine_client, self.engine)
         except (EngineError, ImportError):  # a project may have a docker.py of its own
             return None  # which a test will say, unless a fixture of the user's names another one
-        self._announced = f"{name}, {self.session().engine.ways[0]}"
+        self._announced = f"{name}, {self.session().provisioner.setups[0]}"
         return f"egress: {self._announced}"
 
     # After the last fixture's teardown, inside the wrapper of pytest-xdist that sends workeroutput.

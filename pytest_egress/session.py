@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_egress.authority import Authority, see_real_dates
+from pytest_egress.authority import Authority, load_cryptography_unfrozen
 from pytest_egress.callers import where_stands
-from pytest_egress.containers import Container, Host
+from pytest_egress.container import Container, Owner
 from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window
 from pytest_egress.once import once_property
+from pytest_egress.provision import Provisioner
 from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
-from pytest_egress.routing import RouteTable
 
 if TYPE_CHECKING:
     import docker
@@ -49,23 +49,14 @@ def default_ca() -> trustme.CA:
     return trustme.CA()
 
 
-class Scoped(Protocol):
+class Scoped(Owner, Protocol):
     """What a session needs of an egress."""
 
     containers: list[Container]
 
     @property
-    def between(self) -> Window:
-        """What its containers do outside of tests."""
-        ...
-
-    @property
     def ledger(self) -> list[Entry]:
         """Every attempt in order."""
-        ...
-
-    def tables(self) -> list[RouteTable]:
-        """The route tables that apply, nearest first."""
         ...
 
     def close(self, keep: bool = False) -> None:
@@ -73,14 +64,14 @@ class Scoped(Protocol):
         ...
 
 
-class Session(Host):
+class Session:
     """One engine, one CA, one ledger.
 
     Args:
         client: Makes the engine's client; called when the first container starts.
         ca: Makes the CA; called when the first container starts.
         defaults: What holds outside of tests, as fields of a `Window`.
-        link: How sidecars are reached, as `Engine` takes it.
+        link: How sidecars are reached, as `Provisioner` takes it.
         sidecar_image: Whose Python they run, likewise.
         address: The engine's, where a setting names one: for errors.
         keep: Whether containers stay until it is known whether their test has failed.
@@ -101,7 +92,8 @@ class Session(Host):
     ) -> None:
         self.keep, self.trust = keep, trust
         self._make_ca, self._defaults = ca, defaults
-        self.engine = Engine(client, uuid.uuid4().hex, link, sidecar_image, address)
+        self.engine = Engine(client, uuid.uuid4().hex, address)
+        self.provisioner = Provisioner(self.engine, link, sidecar_image)
         self.ledger = Ledger()
         self.ledger.routes_changed = self.revise
         self.scopes: list[Scoped] = []
@@ -114,9 +106,9 @@ class Session(Host):
         self._outside: list[str] = []
 
     @once_property
-    def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
+    def authority(self) -> Authority:
         """Issues the leaves."""
-        see_real_dates()
+        load_cryptography_unfrozen()
         return Authority(self._make_ca())
 
     def place(self, container: Container) -> Place:

@@ -17,7 +17,8 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 
 from pytest_egress.engine import run_command
-from pytest_egress.sidecar import AnyLink, LinkKind, Sidecar, Way
+from pytest_egress.provision import LinkKind, SidecarSetup
+from pytest_egress.sidecar import AnyLink, Sidecar
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 
@@ -124,7 +125,7 @@ def captured_namespace(
     client: docker.DockerClient, kind: LinkKind = "descriptor"
 ) -> Iterator[tuple[Sidecar, AnyLink]]:
     """A sidecar of its own and its link, both gone at the end."""
-    sidecar = Sidecar.create(client, way=Way(kind))
+    sidecar = Sidecar.create(client, setup=SidecarSetup(kind))
     try:
         link = sidecar.start()
         try:

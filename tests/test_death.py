@@ -19,7 +19,6 @@ import docker
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.engine import LINK_VARIABLE
 from pytest_egress.folder import LOCK_NAME, RunFolder
 from pytest_egress.leftovers import (
     FILLED,
@@ -28,6 +27,7 @@ from pytest_egress.leftovers import (
     remove_containers,
     remove_orphans,
 )
+from pytest_egress.provision import LINK_VARIABLE
 from tests.leftovers import Witness, containers, identity, is_alive, running, until, watchdogs
 
 LINKS = ("descriptor", "stream")

@@ -27,9 +27,9 @@ import pytest_egress.endpoint as endpoint
 from pytest_egress import Egress, EngineError, ImageError, LinkError, Response
 from pytest_egress.archive import File, build_tar
 from pytest_egress.endpoint import SshClient, engine_address, engine_parameters, make_client
-from pytest_egress.engine import WITH_IMAGE, Engine, contact
+from pytest_egress.engine import Engine, contact
+from pytest_egress.provision import WITH_IMAGE, SidecarSetup
 from pytest_egress.session import Session
-from pytest_egress.sidecar import Way
 from pytest_egress.ssh import dial_command
 from tests.conftest import require_image
 from tests.engines import OwnEngine, PrivateEngine
@@ -484,7 +484,7 @@ def test_an_image_is_used_on_this_machine_where_it_is_asked_for(
         with Egress(session=Session(link=link, sidecar_image=python_image)) as egress:
             egress.intercept_https("a.test", Response(text="hello"))
             assert egress.run(go_image, ["a.test"]).stdout == "hello\n"
-            assert egress.session.engine.ways[0] == Way(link, python_image)
+            assert egress.session.provisioner.setups[0] == SidecarSetup(link, python_image)
 
 
 def test_an_image_without_python_is_named(bare_image: str) -> None:

@@ -20,8 +20,8 @@ import docker
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.engine import LINK_VARIABLE
 from pytest_egress.leftovers import ENDED
+from pytest_egress.provision import LINK_VARIABLE
 from pytest_egress.session import Session
 from tests.engines import OwnEngine, PrivateEngine
 from tests.leftovers import Witness, running, until, watchdogs

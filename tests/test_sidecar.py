@@ -15,12 +15,15 @@ import pytest
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import Mount
 
+from pytest_egress import program, provision
 from pytest_egress import sidecar as module
 from pytest_egress.agent.nftables import LISTENERS
+from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.errors import LinkError
 from pytest_egress.leftovers import NAME_LABEL
-from pytest_egress.link import original_destination
-from pytest_egress.sidecar import LinkKind, Sidecar, SidecarError, agent_archive, ensure_image
+from pytest_egress.program import agent_archive, ensure_image
+from pytest_egress.provision import LinkKind, SidecarError
+from pytest_egress.sidecar import Sidecar
 from tests.reaper import LABEL
 from tests.targets import accepted, captured_namespace, target_in, wait_until_gone
 
@@ -50,7 +53,11 @@ def failure(client: docker.DockerClient, sidecar: Sidecar) -> str:
 
 
 @pytest.mark.parametrize(
-    ("link", "more"), [("descriptor", set()), ("stream", {"dialled", "mux", "pump", "stream"})]
+    ("link", "more"),
+    [
+        ("descriptor", set()),
+        ("stream", {"mux", "mux_frames", "original_destination", "pump", "stream"}),
+    ],
 )
 def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else(
     link: LinkKind, more: set[str]
@@ -82,7 +89,7 @@ def test_an_image_that_is_missing_is_made_even_by_two_at_once(
     def unknown(_name: str) -> None:
         raise ImageNotFound("no such image")
 
-    monkeypatch.setattr(module, "IMAGE_REPOSITORY", "pytest-egress-test/imported")
+    monkeypatch.setattr(program, "IMAGE_REPOSITORY", "pytest-egress-test/imported")
     monkeypatch.setattr(engine_client.api, "inspect_image", unknown)
     first = ensure_image(engine_client.api)
     earlier = engine_client.api.images(first, quiet=True)
@@ -196,7 +203,7 @@ def test_a_folder_that_the_engine_does_not_know_is_another_machine(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = Mount("/opt", "/no/such/folder", type="bind")
-    monkeypatch.setattr(module, "_python_mounts", lambda: [nowhere])
+    monkeypatch.setattr(module, "python_mounts", lambda: [nowhere])
     with pytest.raises(SidecarError, match=NOT_SHARED) as caught:
         Sidecar.create(engine_client)
     assert "/no/such/folder" in str(caught.value)
@@ -231,7 +238,7 @@ def test_a_socket_that_cannot_be_connected_is_another_machine(
 def test_an_interpreter_that_fails_is_quoted(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BOOT", "raise SystemExit('libpython is missing')")
+    monkeypatch.setattr(module, "BOOT", "raise SystemExit('libpython is missing')")
     text = failure(engine_client, Sidecar.create(engine_client))
     assert text.startswith("The sidecar ended before it sent its sockets")
     assert os.path.realpath(sys.executable) in text
@@ -241,7 +248,7 @@ def test_an_interpreter_that_fails_is_quoted(
 def test_an_interpreter_that_is_not_there_is_refused_by_the_engine(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_executable", lambda: "/no/such/python")
+    monkeypatch.setattr(provision, "executable", lambda: "/no/such/python")
     text = failure(engine_client, Sidecar.create(engine_client))
     assert "refuses the sidecar" in text
     assert "/no/such/python" in text
@@ -251,7 +258,7 @@ def test_a_silent_sidecar_is_waited_for_no_longer_than_the_limit(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "START_SECONDS", 0.5)
-    monkeypatch.setattr(module, "_BOOT", "import time; print('busy', flush=True); time.sleep(60)")
+    monkeypatch.setattr(module, "BOOT", "import time; print('busy', flush=True); time.sleep(60)")
     assert failure(engine_client, Sidecar.create(engine_client)) == (
         "The sidecar is running, but sent no sockets within 0.5 seconds. It wrote:\nbusy"
     )

@@ -27,19 +27,31 @@ import pytest
 import trustme
 
 from pytest_egress import stream as module
+from pytest_egress import stream_sockets
 from pytest_egress.agent import stream as agent
 from pytest_egress.agent.capture import Capture
-from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux, ProtocolError
+from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
+from pytest_egress.agent.mux_frames import ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
 from pytest_egress.agent.packets import parse_packets
 from pytest_egress.agent.stream import Agent, Wire
-from pytest_egress.attach import STDERR, STDOUT, Attachment, Frames, attach, connect, output_of
+from pytest_egress.attach import (
+    STDERR,
+    STDOUT,
+    Attachment,
+    StreamDemultiplexer,
+    attach,
+    connect,
+    output_of,
+)
 from pytest_egress.engine import Engine
 from pytest_egress.errors import EngineError, LinkError
 from pytest_egress.ingress import Ingress
-from pytest_egress.link import tampering
+from pytest_egress.provision import Provisioner
 from pytest_egress.relay import unsent
-from pytest_egress.stream import Listener, StreamLink, loopback_pair, parse_purpose
+from pytest_egress.stream import StreamLink, parse_purpose
+from pytest_egress.stream_sockets import Listener, loopback_pair
+from pytest_egress.tampering import tampering
 from tests.stage import eventually
 from tests.targets import (
     SECONDS,
@@ -65,7 +77,7 @@ def frame(stream: int, data: bytes) -> bytes:
 def test_frames_are_taken_apart_wherever_they_are_cut() -> None:
     sent = frame(1, b"out") + frame(2, b"err") + frame(1, b"") + frame(1, b"more" * 40)
     for cut in range(1, len(sent)):
-        frames = Frames()
+        frames = StreamDemultiplexer()
         pieces = [*frames.feed(sent[:cut]), *frames.feed(sent[cut:])]
         joined = {kind: b"".join(d for k, d in pieces if k == kind) for kind in (STDOUT, STDERR)}
         assert joined == {STDOUT: b"out" + b"more" * 40, STDERR: b"err"}
@@ -259,7 +271,7 @@ class Scene:
     def _serve(self) -> None:
         served = Agent(self.mux, self.wire, cast("Capture", self.namespace), SECONDS)
         with contextlib.suppress(OSError):  # the link is gone
-            served.serve()
+            served.run()
             self.wire.finish()
         served._pump.close()
         served._interests.close()
@@ -507,14 +519,14 @@ def test_what_is_not_read_is_bounded_by_bytes_and_its_loss_is_told(
     mailbox = scene.link._names if channel == "dns" else scene.link._packets
 
     def fill() -> None:
-        for _ in range(2 * module._MAX_WAITING // 60_000):
+        for _ in range(2 * stream_sockets._MAX_WAITING // 60_000):
             mailbox.put(bytes(60_000))
         done.set()
 
     done = threading.Event()
     scene.link._command(fill)
     assert done.wait(SECONDS)
-    assert mailbox._waiting <= module._MAX_WAITING
+    assert mailbox._waiting <= stream_sockets._MAX_WAITING
     scene.link.packets.settimeout(SECONDS)
     while scene.link.packets.recv(1 << 16):
         pass  # until one is empty
@@ -1056,15 +1068,15 @@ def test_the_link_is_what_is_asked_for(
     monkeypatch.delenv("PYTEST_EGRESS_LINK", raising=False)
     if variable is not None:
         monkeypatch.setenv("PYTEST_EGRESS_LINK", variable)
-    ways = Engine(docker.from_env, "session", given).ways
-    assert [way.link for way in ways] == links
-    assert [way.image for way in ways] == [None, "python:3.13-slim"]
+    setups = Provisioner(Engine(docker.from_env, "session"), given).setups
+    assert [setup.link for setup in setups] == links
+    assert [setup.image for setup in setups] == [None, "python:3.13-slim"]
 
 
 def test_another_value_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_EGRESS_LINK", "rope")
     with pytest.raises(EngineError) as caught:
-        _ = Engine(docker.from_env, "session").ways
+        _ = Provisioner(Engine(docker.from_env, "session")).setups
     assert str(caught.value) == "PYTEST_EGRESS_LINK=rope: it takes auto, descriptor, stream"
 
 
@@ -1096,7 +1108,7 @@ def test_an_interpreter_that_fails_is_quoted(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = "raise SystemExit('libpython is missing')"
-    monkeypatch.setattr("pytest_egress.sidecar._BOOT", boot)
+    monkeypatch.setattr("pytest_egress.sidecar.BOOT", boot)
     text = failure(engine_client)
     assert text.startswith("The sidecar ended before it sent its sockets")
     assert text.endswith("It wrote:\nlibpython is missing")
@@ -1107,7 +1119,7 @@ def test_a_silent_sidecar_is_waited_for_no_longer_than_the_limit(
 ) -> None:
     monkeypatch.setattr("pytest_egress.sidecar.START_SECONDS", 0.5)
     boot = "import sys, time; print('busy', file=sys.stderr, flush=True); time.sleep(60)"
-    monkeypatch.setattr("pytest_egress.sidecar._BOOT", boot)
+    monkeypatch.setattr("pytest_egress.sidecar.BOOT", boot)
     assert failure(engine_client) == (
         "The sidecar is running, but sent no sockets within 0.5 seconds. It wrote:\nbusy"
     )

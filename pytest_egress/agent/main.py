@@ -10,7 +10,7 @@ import _socket
 import sys
 from struct import pack
 
-from .capture import Capture, CaptureError
+from .capture import FRAMES, Capture, CaptureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ connected, because the folder is only a copy or a network file system."""
 SIGNATURE = "pytest-egress agent"
 """What begins the line that the agent writes when it gives up, before the exit code."""
 
-STREAM = "stream"
+STREAM_MODE = "stream"
 """The first argument of an agent that has no folder: its standard streams are the link."""
 
 SOCKET_NAME, NONCE_NAME = "socket", "nonce"
@@ -36,15 +36,25 @@ BATCH = 32
 """Unconnected sockets given out at once: one round trip for 32 connections to the target."""
 
 READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
-"""The first word of each message to the test process."""
+"""The first word of each message to the test process.
+
+After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and what the kernel has:
+"ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with frames".
+"""
+
+WITH = b"with"
+"""Ends the names of the first message."""
+
+CONTROL = "control"
+"""The name of the socket for requests; those of the others are `Capture.named`'s."""
 
 
 def main() -> None:
     """Run the agent.
 
-    `sys.argv` holds the mounted folder and the nonce that it must contain; or `STREAM`, and what its `run` takes.
+    `sys.argv` holds the mounted folder and the nonce that it must contain; or `STREAM_MODE`, and what its `run` takes.
     """
-    if sys.argv[1] == STREAM:
+    if sys.argv[1] == STREAM_MODE:
         from .stream import run
 
         run(float(sys.argv[2]), int(sys.argv[3]))
@@ -54,7 +64,7 @@ def main() -> None:
     link = connect(folder)
     try:
         control = hand_over(link)
-        serve(control)
+        hand_out(control)
     except CaptureError as error:
         fail(link, str(error))
     except Exception as error:  # whatever else it is: the test process must hear of it
@@ -89,16 +99,22 @@ def hand_over(link: Socket) -> Socket:
     """
     capture = Capture()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    words = [READY, b"ipv4"]
-    if capture.ipv6:
-        words.append(b"ipv6")
+    named = {**capture.named(), CONTROL: [theirs]}
+    words = [READY, *names({name: len(sockets) for name, sockets in named.items()})]
     if capture.frames:
-        words.append(b"frames")
-    send(link, b" ".join(words), [*capture.sockets(), theirs])
+        words += [WITH, FRAMES.encode()]
+    send(link, b" ".join(words), [sock for sockets in named.values() for sock in sockets])
     return ours
 
 
-def serve(control: Socket) -> None:
+def names(counts: dict[str, int]) -> list[bytes]:
+    """The words for sockets that are sent in this order: `tcp4*8` for eight of one name, `packets` for one."""
+    return [
+        f"{name}*{count}".encode() if count > 1 else name.encode() for name, count in counts.items()
+    ]
+
+
+def hand_out(control: Socket) -> None:
     """Answer each request, the digit of an address family, with that family's sockets."""
     while request := control.recv(16):
         family = _socket.AF_INET6 if request == b"6" else _socket.AF_INET

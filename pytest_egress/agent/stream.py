@@ -13,9 +13,10 @@ from struct import Struct
 from time import monotonic
 
 from .addresses import ADDRESS4, ADDRESS6
-from .capture import LISTENER, Capture, CaptureError
-from .dialled import original_destination
-from .mux import AGENT, DNS, MONITORS, PACKETS, Bye, Datagram, Event, Mux, Open, Reset
+from .capture import FRAMES, LISTENER, Capture, CaptureError
+from .mux import AGENT, Mux
+from .mux_frames import DNS, MONITORS, PACKETS, Bye, Datagram, Event, Open, Reset
+from .original_destination import original_destination
 from .pump import READABLE, WRITABLE, Interests, Pump
 
 TYPE_CHECKING = False
@@ -35,11 +36,8 @@ UNKNOWN = b"unknown"
 CLIENT = Struct("!BH16s")
 """Goes before each DNS message: which socket of `Capture.dns`, port and address of the client."""
 
-STREAM = Struct("!I")
+FLUSH_MARK = Struct("!I")
 """A datagram that ends what was asked for by `FLUSH`: the stream's number. No packet is as short."""
-
-FRAMES = "frames"
-"""In the greeting: the kernel records frames that a packet socket sends."""
 
 BATCH = 64
 """Datagrams, or connections, of one socket before it is another's turn."""
@@ -60,7 +58,7 @@ def run(silent_seconds: float, most: int) -> None:
     mux = Mux(AGENT, most)
     wire = Wire(mux)
     try:
-        Agent(mux, wire, Capture(), silent_seconds).serve()
+        Agent(mux, wire, Capture(), silent_seconds).run()
     except CaptureError as error:
         mux.fail(str(error))
     except Exception as error:  # whatever else it is: the test process must hear of it
@@ -147,7 +145,7 @@ class Agent:
         self._silent_seconds, self._heard = silent_seconds, monotonic()
         self._ended = False
 
-    def serve(self) -> None:
+    def run(self) -> None:
         """Do what comes, until the end."""
         self._wire.start()
         self._listen()
@@ -161,7 +159,7 @@ class Agent:
             for descriptor, events in ready:
                 if descriptor != self._wire.output:
                     busy = True
-                    self._serve(descriptor, events)
+                    self._ready(descriptor, events)
             if not busy:
                 self._flushed()
             self._accept_or_not()
@@ -187,7 +185,7 @@ class Agent:
     def _on(self, sock: Socket, action: Callable[[Socket], None]) -> None:
         self._work[sock.fileno()] = lambda: action(sock)
 
-    def _serve(self, descriptor: int, events: int) -> None:
+    def _ready(self, descriptor: int, events: int) -> None:
         if descriptor in self._work:
             self._work[descriptor]()
         elif descriptor in self._dials:
@@ -240,7 +238,7 @@ class Agent:
         """Nothing that has happened waits here any more: say so, behind it all."""
         for stream in self._flushes:
             self._mux.accept(stream)
-            self._mux.datagram(PACKETS, STREAM.pack(stream))
+            self._mux.datagram(PACKETS, FLUSH_MARK.pack(stream))
             self._mux.fin(stream)
         self._flushes = []
 

@@ -8,57 +8,61 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
-import shutil
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urljoin
 
 import docker.errors
 import requests.exceptions
-from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
+import pytest_egress.runtimes as runtimes
 import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.answers import NO_ADDRESS, NameAnswer
-from pytest_egress.archive import File, build_tar
+from pytest_egress.archive import build_tar
 from pytest_egress.clock import check_seconds, monotonic
 from pytest_egress.container_options import (
-    REFUSED_OPTIONS,
     SIDECAR_OPTIONS,
-    check_container_options,
 )
-from pytest_egress.container_options import container as check_container
-from pytest_egress.engine import Engine, check_runtime
+from pytest_egress.engine import Engine
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.failures import engine_errors, start_failure
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
 from pytest_egress.leftovers import is_known_as_ours
+from pytest_egress.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
-from pytest_egress.roots import Roots
-from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way, made_up_hostname
+from pytest_egress.plan import Plan, check_command
+from pytest_egress.provision import Provisioner, SidecarError, SidecarSetup
+from pytest_egress.readiness import Strategy, check_port
+from pytest_egress.results import (
+    OUT_OF_MEMORY,
+    TAIL_LINES,
+    CompletedContainer,
+    exit_text,
+    with_logs,
+)
+from pytest_egress.roots import Roots, find_roots
+from pytest_egress.runtimes import DIRECTORY
+from pytest_egress.sidecar import NAMESERVER, Sidecar, made_up_hostname
 from pytest_egress.sockets import shut
-from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
+    from docker.models.images import Image
 
     from pytest_egress.authority import Authority
     from pytest_egress.interface import Link
     from pytest_egress.ledger import Ledger, Place, Window
+    from pytest_egress.routing import RouteTable
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-TAIL_LINES: Final = 50  # of a log in a message
 UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
@@ -68,166 +72,60 @@ NO_LOG: Final = (
     AttributeError,  # it has never been
 )
 PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
-OUT_OF_MEMORY: Final = (
-    "the kernel killed a process of it for want of memory: OOMKilled; mem_limit= gives it more"
-)
 # Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 # Podman writes no resolv.conf for the network "none".
 RESOLVER: Final = build_tar(
     {"/etc/resolv.conf": f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
 )
-# What `GET /containers/{id}/json` calls the options with which a container can leave its namespaces.
-ESCAPES: Final = {
-    "privileged": "Privileged",
-    "pid_mode": "PidMode",
-    "ipc_mode": "IpcMode",
-    "uts_mode": "UTSMode",
-}
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
-SCRATCH_OPTIONS: Final = (*trust.MOUNT_OPTIONS, "entrypoint")
-NEVER_RUN: Final = ["never-run"]  # the engine creates nothing that has no command
-DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
+SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompletedContainer:
-    """What a container's command did.
-
-    Attributes:
-        exit_code: 0 as a rule; 128 + n after signal n.
-        stdout_bytes: What it wrote to its standard output.
-        stderr_bytes: What it wrote to its standard error.
-        duration: Seconds from its start to its end.
-        note: A sentence, where it was killed for want of memory, or the engine may have lost what it wrote; else "".
-    """
-
-    exit_code: int
-    stdout_bytes: bytes
-    stderr_bytes: bytes
-    duration: float
-    note: str = ""
+class Owner(Protocol):
+    """What a container needs of the egress that declares its routes."""
 
     @property
-    def stdout(self) -> str:
-        """Standard output as UTF-8 text; what cannot be decoded is replaced."""
-        return self.stdout_bytes.decode("utf-8", "replace")
+    def between(self) -> Window:
+        """The window of what it attempts outside of tests."""
+        ...
 
-    @property
-    def stderr(self) -> str:
-        """Standard error as UTF-8 text; what cannot be decoded is replaced."""
-        return self.stderr_bytes.decode("utf-8", "replace")
+    def tables(self) -> Sequence[RouteTable]:
+        """The route tables that apply, nearest first."""
+        ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to start, checked.
+class RunServices(Protocol):
+    """What a container needs of the run that starts it.
 
     Attributes:
-        files: An archive to extract at `/`, or None.
-        trust: The paths of files that get the CA besides those that are known.
-        options: As docker-py takes them.
+        engine: Where it runs.
+        provisioner: Starts its sidecar.
+        keep: Whether it stays until it is known whether its test has failed.
+        ledger: Where all that it attempts is recorded.
+        roots: What images trust, by image.
+        packaged: What they have of SDKs and browsers, by image, and what else matters.
+        trust: The files that get the CA wherever they are.
+        roots_lock: Guards both; held while an image is looked at.
     """
-
-    image: str
-    command: Sequence[str] | str | None
-    env: Mapping[str, str]
-    files: bytes | None
-    input: bytes | None
-    trust: Sequence[str]
-    options: Mapping[str, Any]
-
-
-def plan(
-    image: str,
-    command: Sequence[str] | str | None,
-    *,
-    env: Mapping[str, str] | None,
-    files: Mapping[str, str | bytes | Path] | None,
-    input: str | bytes | None,
-    trust: Sequence[str] | None = None,
-    own: Mapping[str, Any],
-    docker_options: Mapping[str, Any],
-) -> Plan:
-    """Check what `start` and `run` were given.
-
-    Args:
-        own: Those of docker-py's options that have a parameter of ours.
-        docker_options: The others.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
-    """
-    check_container(
-        image, command, env=env, files=files, input=input, trust=trust, **docker_options
-    )
-    check_docker_options(docker_options)
-    # One that is refused and not set, as stdin_open=False, does no harm, and says nothing.
-    harmless = {n: value for n, value in docker_options.items() if n not in REFUSED_OPTIONS}
-    members = {os.fspath(path): file_of(content) for path, content in (files or {}).items()}
-    return Plan(
-        image=image,
-        command=command,
-        env={name: str(value) for name, value in (env or {}).items()},
-        files=build_tar(members) if members else None,
-        input=input.encode() if isinstance(input, str) else input,
-        trust=tuple(trust or ()),
-        options={name: value for name, value in {**harmless, **own}.items() if value is not None},
-    )
-
-
-def check_command(image: Any, plan: Plan) -> None:
-    """Refuse to start an image that has no command where none is given: Podman would tell of it badly.
-
-    Raises:
-        EngineError: Says what to type.
-    """
-    config = image.attrs["Config"]
-    given = plan.command or plan.options.get("entrypoint")
-    if not (given or config.get("Cmd") or config.get("Entrypoint")):
-        raise EngineError(
-            f"{plan.image!r} has no command of its own: give it one, as in run({plan.image!r}, [...])"
-        )
-
-
-def check_docker_options(names: Iterable[str]) -> None:
-    """Refuse options that neither docker-py nor we have.
-
-    Raises:
-        TypeError: Names the option.
-    """
-    for name in names:
-        if name not in DOCKER_OPTIONS:
-            raise TypeError(
-                f"there is no option {name}=; besides their own, run() and start() take those of "
-                "docker-py's containers.create()"
-            )
-
-
-def file_of(content: str | bytes | Path) -> File:
-    """A file for the archive; one from disk keeps whether it can be executed."""
-    if isinstance(content, str):
-        return File(content=content.encode())
-    if isinstance(content, bytes):
-        return File(content=content)
-    return File(content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644)
-
-
-class Host:
-    """What a container needs of the egress that starts it."""
 
     engine: Engine
+    provisioner: Provisioner
     keep: bool
-    authority: Authority
     ledger: Ledger
-    roots: dict[str, Roots]  # by image
-    packaged: dict[object, Packaged]  # by image, and what else matters
-    trust: Sequence[str]  # the files that get the CA wherever they are
+    roots: dict[str, Roots]
+    packaged: dict[object, Packaged]
+    trust: Sequence[str]
     roots_lock: threading.Lock
 
-    def place(self, container: Container) -> Place:
+    @property
+    def authority(self) -> Authority:
+        """Issues the leaf certificates."""
+        ...
+
+    def place(self, container: Container, /) -> Place:
         """Where what a container attempts now belongs."""
-        raise NotImplementedError
+        ...
 
 
 class Container:
@@ -243,18 +141,18 @@ class Container:
         loss: How its sidecar was lost under it, as a sentence; "" as a rule.
     """
 
-    def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
+    def __init__(self, services: RunServices, name: str, plan: Plan, owner: Owner) -> None:
         self.name: Final = name
         self.owner: Final = owner
-        self.born: Final = host.ledger.window  # the test that started it
+        self.born: Final = services.ledger.window  # the test that started it
         self.start_window: Window | None = None
-        self._host, self._plan = host, plan
+        self._services, self._plan = services, plan
         self._cleanup = contextlib.ExitStack()
         self._ingresses: dict[int, Ingress] = {}
         self._lock = threading.Lock()
         self._started = 0.0
         self._log_tail = ""
-        self._directory = trust.DIRECTORY
+        self._directory = DIRECTORY
         self.hints: list[str] = []
         self.loss = ""
         self._hostname: Final = plan.options.get("hostname") or made_up_hostname()
@@ -271,46 +169,48 @@ class Container:
             ImageError, LinkError, EngineError: Nothing is left behind.
         """
         try:
-            image = self._host.engine.image(self._plan.image)
+            image = self._services.engine.image(self._plan.image)
             check_command(image, self._plan)
-            self._serve(
-                self._host.engine.sidecar(lambda way: self._open_link(image, way), self.close)
+            self._open_gateway(
+                self._services.provisioner.sidecar(
+                    lambda setup: self._open_link(image, setup), self.close
+                )
             )
             self._start()
         except BaseException:
             self.close()
             raise
 
-    def _open_link(self, image: Any, way: Way) -> Link:
+    def _open_link(self, image: Image, setup: SidecarSetup) -> Link:
         """Start the sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
-        sidecar = self._create_sidecar(options, way)
+        sidecar = self._create_sidecar(options, setup)
         with ThreadPoolExecutor(1) as pool:
             link = pool.submit(sidecar.start)
             try:
                 self._create(image, sidecar.id, options)
             except BaseException:
                 if isinstance(failed := link.exception(), SidecarError):
-                    raise failed from None  # there may be another way
+                    raise failed from None  # another setup may work
                 raise  # says more: a disk that files= have filled
             return link.result()
 
-    def _create_sidecar(self, options: dict[str, Any], way: Way) -> Sidecar:
+    def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
         """Create the sidecar, with those of the options that are its own; they are taken out."""
-        engine = self._host.engine
+        engine = self._services.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
             sidecar = Sidecar.create(
-                engine.client, labels=engine.marks, folder=engine.folder, way=way, **mine
+                engine.client, labels=engine.marks, folder=engine.folder, setup=setup, **mine
             )
         self._cleanup.callback(self._remove_sidecar, sidecar)
         self._cleanup.callback(close_link, sidecar)
         self._cleanup.callback(self._end_gateway)  # after the target's end, which comes next
         return sidecar
 
-    def _serve(self, link: Link) -> None:
-        self.gateway = Gateway(link, self, self._host.authority, self._host.ledger)
+    def _open_gateway(self, link: Link) -> None:
+        self.gateway = Gateway(link, self, self._services.authority, self._services.ledger)
         self._serves = True
         self.gateway.start()
 
@@ -322,16 +222,17 @@ class Container:
             finally:
                 self.gateway.stop()
 
-    def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
-        engine, env = self._host.engine, trust.variables(image.attrs["Config"].get("Env") or [])
+    def _create(self, image: Image, sidecar: str, options: dict[str, Any]) -> None:
+        engine = self._services.engine
+        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
-        self._directory = trust.directory_for(options, declared)
+        self._directory = directory_for(options, declared)
         filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
             filled,
             self._plan.image,
             command=self._plan.command,
-            environment=trust.environment(env, self._plan.env, self._directory),
+            environment=runtimes.environment(env, self._plan.env, self._directory),
             network_mode=f"container:{sidecar}",
             stdin_open=self._plan.input is not None,
             **self._engine_options(),
@@ -344,18 +245,18 @@ class Container:
 
     def _engine_options(self) -> dict[str, Any]:
         """What the engine is told of every target."""
-        log = PODMAN_LOG if self._host.engine.is_podman else LOG
+        log = PODMAN_LOG if self._services.engine.is_podman else LOG
         return {"log_config": log, **self._names()}
 
     def _names(self) -> dict[str, Any]:
         """Host and domain name, which Podman gives each container of its own, and Docker the sidecar alone."""
-        if not self._host.engine.is_podman:
+        if not self._services.engine.is_podman:
             return {}
         return {"hostname": self._hostname, "domainname": self._plan.options.get("domainname")}
 
-    def _filled_image(self, image: Any, env: dict[str, str], options: dict[str, Any]) -> Any:
+    def _filled_image(self, image: Image, env: dict[str, str], options: dict[str, Any]) -> Image:
         """The image with the CA and the files in: nothing can be put under a root that is read-only."""
-        engine = self._host.engine
+        engine = self._services.engine
         kept = {name: options[name] for name in SCRATCH_OPTIONS if name in options}
         command = self._plan.command  # the image may have none
         scratch = engine.create(
@@ -369,11 +270,11 @@ class Container:
         self._cleanup.callback(engine.remove_image, filled)
         return filled
 
-    def _fill(self, container: DockerContainer, image: Any, env: dict[str, str]) -> None:
+    def _fill(self, container: DockerContainer, image: Image, env: dict[str, str]) -> None:
         """Put the CA and the files in, and nothing into a mount that is not the container's own."""
-        engine, foreign = self._host.engine, trust.foreign_mounts(container)
+        engine, foreign = self._services.engine, foreign_mounts(container)
         roots = self._roots(container, image, env, foreign)
-        authority = self._host.authority
+        authority = self._services.authority
         packaged = self._packaged(container, image, env, foreign)
         besides = trust.extended(packaged, authority.ca_pem, self._directory)
         besides |= trust.named_files(
@@ -382,7 +283,7 @@ class Container:
             self._plan.trust,
             authority.ca_pem,
             foreign,
-            wherever=self._host.trust,
+            wherever=self._services.trust,
         )
         archive = trust.trust_tar(
             authority.ca_pem,
@@ -395,10 +296,10 @@ class Container:
         try:
             trust.put(container, archive, "the CA")
         except EngineError:  # what has gone meanwhile seemed to trust nothing
-            self._host.roots.pop(image.id, None)
-            self._host.packaged.clear()
+            self._services.roots.pop(str(image.id), None)
+            self._services.packaged.clear()
             raise
-        self.hints = trust.defeated(env, self._plan.env, [*roots.extended(), *besides])
+        self.hints = runtimes.defeated(env, self._plan.env, [*roots.extended(), *besides])
         self.hints += [f"{path} is in a mount, and was left as it is" for path in packaged.mounted]
         if engine.is_podman:
             trust.put(container, RESOLVER, "resolv.conf")
@@ -406,35 +307,37 @@ class Container:
             trust.put(container, self._plan.files, "files=")
 
     def _roots(
-        self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]
+        self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
     ) -> Roots:
         """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
-        host, user_env = self._host, self._plan.env
-        if foreign or not user_env.keys().isdisjoint(trust.LEADING):
-            return trust.find_roots(host.engine, container, env, user_env)
-        with host.roots_lock:  # whoever else starts this image now waits for what is found
-            if image.id not in host.roots:
-                host.roots[image.id] = trust.find_roots(host.engine, container, env, user_env)
-            return host.roots[image.id]
+        services, user_env = self._services, self._plan.env
+        if foreign or not user_env.keys().isdisjoint(runtimes.LEADING):
+            return find_roots(services.engine, container, env, user_env)
+        with services.roots_lock:  # whoever else starts this image now waits for what is found
+            if str(image.id) not in services.roots:
+                services.roots[str(image.id)] = find_roots(
+                    services.engine, container, env, user_env
+                )
+            return services.roots[str(image.id)]
 
     def _packaged(
-        self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]
+        self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
     ) -> Packaged:
         """What the image has of SDKs and browsers, looked up once; mounts may hide it, or have more."""
-        host, theirs = self._host, {**env, **self._plan.env}
+        services, theirs = self._services, {**env, **self._plan.env}
         config, workdir = image.attrs["Config"], self._plan.options.get("working_dir")
         named = [theirs.get(name, "") for name in LEADING]
         key = (image.id, workdir, *named, *foreign)
-        with host.roots_lock:  # as for the roots
-            if key not in host.packaged:
+        with services.roots_lock:  # as for the roots
+            if key not in services.packaged:
                 where = places(
                     theirs,
                     workdir or config.get("WorkingDir") or "",
                     config.get("User") or "",
-                    host.engine.history(image),
+                    services.engine.history(image),
                 )
-                host.packaged[key] = find_packaged(host.engine, container, where, foreign)
-            return host.packaged[key]
+                services.packaged[key] = find_packaged(services.engine, container, where, foreign)
+            return services.packaged[key]
 
     def _start(self) -> None:
         standard_input = self._attach_input() if self._plan.input is not None else None
@@ -474,7 +377,7 @@ class Container:
 
     def place(self) -> Place:
         """Where what it attempts now belongs."""
-        return self._host.place(self)
+        return self._services.place(self)
 
     def lost(self) -> None:
         """Its sidecar died: what it attempts from now on is unseen, so the test fails, and those after it."""
@@ -482,7 +385,7 @@ class Container:
             f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
             "nothing it sent after that was seen, and nothing got out"
         )
-        self._host.ledger.complain(self.place().window, self.loss)
+        self._services.ledger.complain(self.place().window, self.loss)
 
     # What a test uses.
 
@@ -524,7 +427,7 @@ class Container:
     def log_tail(self) -> str:
         """The last lines of its log, also after it has been removed; "" where there are none."""
         with contextlib.suppress(EngineError, *NO_LOG):
-            self._host.engine.check_owner()
+            self._services.engine.check_owner()
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
 
@@ -553,7 +456,7 @@ class Container:
             "environment": dict(environment or {}),
             "privileged": privileged,
         }
-        code, stdout, stderr = self._host.engine.exec(self._docker, command, options, self.name)
+        code, stdout, stderr = self._services.engine.exec(self._docker, command, options, self.name)
         self.settle()
         return CompletedContainer(
             exit_code=code,
@@ -576,7 +479,7 @@ class Container:
         duration = monotonic() - self._started
         self.settle()
         seconds = self.place().window.drain_seconds
-        self._host.ledger.wait_for(lambda: not self.gateway.connections, seconds)
+        self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
@@ -601,7 +504,7 @@ class Container:
 
     def _wait_for_exit(self, timeout: float) -> int:
         """Its exit code (`POST /containers/{id}/wait`); a prompt that is open stops the clock."""
-        clock = self._host.ledger.clock
+        clock = self._services.ledger.clock
         deadline = clock() + timeout
         while (left := deadline - clock()) > 0:
             with (
@@ -610,7 +513,7 @@ class Container:
             ):
                 return int(self._docker.wait(timeout=left)["StatusCode"])
             self._check_engine()
-        done = "killed" if self._host.keep else "removed"
+        done = "killed" if self._services.keep else "removed"
         text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
         logs = self.finish()
         raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
@@ -624,12 +527,12 @@ class Container:
     def _check_engine(self) -> None:
         """A connection error is a timeout only as long as the engine answers."""
         with engine_errors(f"wait for {self.name}"):
-            self._host.engine.client.ping()
+            self._services.engine.client.ping()
 
     def settle(self) -> None:
         """Return when all that it has sent has been taken up by its threads."""
         self.gateway.flush()
-        clock = self._host.ledger.clock
+        clock = self._services.ledger.clock
         deadline = clock() + DRAIN_SECONDS
         while self.gateway.unread() and clock() < deadline:
             time.sleep(UNREAD_SECONDS)
@@ -641,7 +544,7 @@ class Container:
             CommandError: The container ended before.
             ContainerTimeoutError: It is not ready in time.
         """
-        clock = self._host.ledger.clock
+        clock = self._services.ledger.clock
         deadline = clock() + timeout
         for strategy in strategies:
             while missing := strategy.missing(self):
@@ -650,7 +553,7 @@ class Container:
                 if self._docker.status in ("exited", "dead"):
                     state = self._docker.attrs["State"]
                     code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
-                    text = f"{exit_text(self, code, why)} before it was ready: {missing}"
+                    text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
                     raise CommandError(
                         with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
                     )
@@ -677,13 +580,13 @@ class Container:
         busy = self.gateway.busy()
         for connection in busy:
             connection.cut()
-        self._host.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
+        self._services.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
 
     def finish(self) -> str:
         """Remove it, or where it may be kept, end it; its logs."""
         logs = self.log_tail()
         self.is_ending = True
-        if self._host.keep:  # until its test is known to have passed
+        if self._services.keep:  # until its test is known to have passed
             with contextlib.suppress(*NO_LOG):
                 self._docker.kill()
             self._gather()
@@ -697,7 +600,7 @@ class Container:
         Args:
             keep: Leave the target itself (`--egress-keep`), without its sidecar.
         """
-        if self._host.engine.inherited:
+        if self._services.engine.inherited:
             return
         self._keep = keep
         try:
@@ -712,9 +615,9 @@ class Container:
     def _remove(self) -> None:
         self.is_ending = True
         if self._keep:
-            self._host.engine.keep(self._docker)
+            self._services.engine.keep(self._docker)
         else:
-            self._host.engine.remove(self._docker)
+            self._services.engine.remove(self._docker)
 
     def _remove_sidecar(self, sidecar: Sidecar) -> None:
         with engine_errors(f"remove the sidecar of {self.name}"):
@@ -728,99 +631,6 @@ class Container:
 
     def __repr__(self) -> str:
         return f"<Container {self.name}>"
-
-
-class Guest(Container):
-    """A target that something else creates and starts, beside a sidecar of ours.
-
-    Attributes:
-        network_mode: What such a target is created with; by it we know it again.
-    """
-
-    network_mode = ""
-
-    def open(self) -> dict[str, Any]:
-        """Start the sidecar; return what to create the target with, as docker-py takes it.
-
-        Raises:
-            ImageError, LinkError, EngineError: Nothing is left behind.
-        """
-        try:
-            return self._open()
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self) -> dict[str, Any]:
-        image = self._host.engine.image(self._plan.image)
-        sidecar, way = self._host.engine.sidecar(self._start_sidecar, self.close)
-        self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
-        self.network_mode = f"container:{sidecar.id}"
-        env = trust.variables(image.attrs["Config"].get("Env") or [])
-        found = {
-            "network_mode": self.network_mode,
-            "environment": trust.environment(env, self._plan.env),
-            **self._names(),
-        }
-        if way.image is None:  # or the engine may not see this machine's folders
-            found["volumes"] = {self._folder(image, env): {"bind": trust.DIRECTORY, "mode": "ro"}}
-        return found
-
-    def _start_sidecar(self, way: Way) -> tuple[Sidecar, Way]:
-        sidecar = self._create_sidecar(dict(self._plan.options), way)
-        self._serve(sidecar.start())
-        return sidecar, way
-
-    def _folder(self, image: Any, env: dict[str, str]) -> str:
-        """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""
-        engine, authority = self._host.engine, self._host.authority
-        scratch = engine.create(image, self._plan.image, command=NEVER_RUN)
-        try:
-            roots = self._roots(scratch, image, env, [])
-        finally:
-            engine.remove(scratch)
-        folder = tempfile.mkdtemp(dir=engine.folder)
-        self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        os.chmod(folder, 0o755)  # whoever the target runs as reads it
-        for name, content in trust.own_files(authority.ca_pem, roots).items():
-            path = Path(folder, name)
-            path.write_bytes(content)
-            path.chmod(0o644)
-        return folder
-
-    def adopt(self, container: DockerContainer) -> None:
-        """Put the CA into the target's own bundles, before its first instruction.
-
-        Raises:
-            ValueError: It runs already, or was created with what `start` refuses.
-        """
-        if container.status != "created":
-            raise ValueError(
-                f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
-            )
-        check_runtime(container)
-        check_created(self._host.engine, container)
-        self._docker = container
-        image = container.image
-        assert image is not None
-        env = trust.variables(image.attrs["Config"].get("Env") or [])
-        self._fill(container, image, env)
-
-
-def check_created(engine: Engine, container: DockerContainer) -> None:
-    """Refuse a container that was created with what would let it leave its sidecar, in the words of `start`.
-
-    What else `start` refuses the engine itself does beside another container's network.
-
-    Raises:
-        ValueError: Names the container and the option.
-    """
-    config = container.attrs["HostConfig"]
-    try:
-        check_container_options({name: config.get(field) for name, field in ESCAPES.items()})
-        check_processes(engine, container)
-    except ValueError as error:
-        raise ValueError(f"{container.name}: {error}") from None
 
 
 def check_processes(engine: Engine, container: DockerContainer) -> None:
@@ -874,22 +684,3 @@ def close_link(sidecar: Sidecar) -> None:
     """Close the sidecar's sockets, where they had arrived before something else failed."""
     if sidecar.link is not None:
         sidecar.link.close()
-
-
-def with_logs(text: str, logs: str) -> str:
-    """A sentence, and the tail of a log under it."""
-    tail = "\n".join(f"  | {line}" for line in logs.splitlines()[-TAIL_LINES:])
-    return f"{text}\nThe end of its log:\n{tail}" if tail else f"{text}\nIt wrote nothing."
-
-
-def check_result(container: Container, result: CompletedContainer) -> None:
-    """Raise `CommandError` where a command failed, with both of its streams."""
-    if result.exit_code:
-        logs = result.stdout + result.stderr
-        text = exit_text(container, result.exit_code, result.note)
-        raise CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
-
-
-def exit_text(container: Container, code: int, note: str) -> str:
-    """That a container has ended, and why, where the engine knows."""
-    return f"{container.name} exited with code {code}" + (f" ({note})" if note else "")
