@@ -12,9 +12,7 @@ import select
 import socket
 import ssl
 import struct
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -515,21 +513,3 @@ def receive_timeout(sock: socket.socket, seconds: float) -> None:
     whole = int(seconds)
     value = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-
-
-NOT_THE_USERS: Final = (os.path.dirname(os.__file__), os.path.dirname(os.path.abspath(__file__)))
-
-
-def where_stands(ident: int | None) -> str:
-    """The line of the user's code, or else of any, at which a thread stands; "" when it has ended."""
-    frame = sys._current_frames().get(ident or 0)
-    if frame is None:
-        return ""
-    stack = traceback.extract_stack(frame)
-    users = [
-        f
-        for f in stack
-        if not f.filename.startswith(NOT_THE_USERS) and "site-packages" not in f.filename
-    ]
-    last = (users or stack)[-1]
-    return f"{last.filename}:{last.lineno} in {last.name}: {last.line or ''}".rstrip(": ")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +14,7 @@ from typing import Any, Final
 import pytest_egress.declarations as declarations
 import pytest_egress.kinds as kinds
 from pytest_egress.address import Address, parse_address
+from pytest_egress.callers import caller
 from pytest_egress.clock import check_seconds
 from pytest_egress.containers import (
     CompletedContainer,
@@ -693,20 +692,6 @@ def came_back(entry: Entry) -> bool:
     return isinstance(entry, TcpConnection) and entry.outcome == "unrouted" and any(used_up)
 
 
-HERE: Final = os.path.dirname(os.path.abspath(__file__))
-
-
 def port_of(entry: Entry, allowed: Address) -> int:
     """The port of an entry; a name is asked for whatever its port will be."""
     return (allowed.port if isinstance(entry, DnsQuery) else entry.port) or 0
-
-
-def caller() -> str:
-    """`file.py:12` of the nearest code that is not ours; "" where that is a test framework's (a marker)."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == HERE:
-        frame = frame.f_back
-    path = frame.f_code.co_filename
-    if any(part in path for part in (f"{os.sep}_pytest{os.sep}", f"{os.sep}pluggy{os.sep}")):
-        return ""
-    return f"{os.path.basename(path)}:{frame.f_lineno}"

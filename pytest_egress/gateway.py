@@ -21,8 +21,9 @@ import pytest_egress.sockets as sockets
 from pytest_egress.agent.capture import BACKLOG, LISTENER
 from pytest_egress.agent.packets import Packet, parse_packets
 from pytest_egress.agent.pump import reset
+from pytest_egress.callers import where_stands
 from pytest_egress.clock import monotonic
-from pytest_egress.connection import LINGER_SECONDS, Connection, holds, where_stands
+from pytest_egress.connection import LINGER_SECONDS, Connection, holds
 from pytest_egress.dispatch import serve
 from pytest_egress.dns import why_no_query
 from pytest_egress.exchange import PacketAttempt

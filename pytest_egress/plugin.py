@@ -1088,15 +1088,11 @@ def one_line(text: str) -> str:
 
 def without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
     """The traceback from the handler on, without the gateway that called it."""
-    while traceback and traceback.tb_next and is_plumbing(traceback):
+    from pytest_egress.callers import is_plumbing
+
+    while traceback and traceback.tb_next and is_plumbing(traceback.tb_frame):
         traceback = traceback.tb_next
     return traceback
-
-
-def is_plumbing(traceback: TracebackType) -> bool:
-    """Whether a frame is the gateway's, or of the loop on which it runs an async handler."""
-    module = str(traceback.tb_frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in (__package__, "asyncio")
 
 
 # Debugger prompts.

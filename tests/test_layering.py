@@ -22,6 +22,7 @@ LAYERS = {
     "core": {
         "address",
         "answers",
+        "callers",
         "clock",
         "declarations",
         "errors",
