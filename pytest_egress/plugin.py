@@ -17,6 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_egress.choices import (
+    LINKS,
+    NAME_POLICIES,
+    POLICIES,
+    NamePolicy,
+    Policy,
+    alternatives,
+    union,
+)
 from pytest_egress.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -27,13 +36,10 @@ if TYPE_CHECKING:
     from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
     from pytest_egress.exchange import Entry
-    from pytest_egress.ledger import Ledger, NamePolicy, Policy, Window
+    from pytest_egress.ledger import Ledger, Window
     from pytest_egress.routing import Scope
     from pytest_egress.session import Session
 
-UNROUTED: Final = ("fail", "block", "passthrough")  # `ledger.POLICIES`, without its import
-NAMES: Final = ("synthetic", "strict")  # `ledger.NAME_POLICIES` likewise
-LINKS: Final = ("auto", "descriptor", "stream")  # `engine.LINKS` likewise
 ROUTE_MARKERS: Final = {kind.marker: kind for kind in KINDS}
 """Marker to the kind of route that it declares."""
 
@@ -41,7 +47,7 @@ MARKERS: Final[Mapping[str, str]] = {
     **{kind.marker: kind.usage for kind in KINDS},
     "egress_container": "(image, command=None, **options): start a container with the options of "
     "`egress.start`; the fixture egress_container is it",
-    "egress": '(*, unrouted="fail"|"block"|"passthrough", dns="synthetic"|"strict", '
+    "egress": f"(*, unrouted={union(POLICIES)}, dns={union(NAME_POLICIES)}, "
     "assert_all_called=True, timeout=5): what an attempt means that no route claims, what DNS says "
     "of a name that no route names, whether the test's own routes must be called, and how many "
     "seconds handlers may go on after the test",
@@ -94,8 +100,8 @@ def is_seconds(value: object) -> bool:
 
 
 ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
-    "unrouted": (lambda value: value in UNROUTED, "'fail', 'block' or 'passthrough'"),
-    "dns": (lambda value: value in NAMES, "'synthetic' or 'strict'"),
+    "unrouted": (lambda value: value in POLICIES, alternatives([*map(repr, POLICIES)])),
+    "dns": (lambda value: value in NAME_POLICIES, alternatives([*map(repr, NAME_POLICIES)])),
     "assert_all_called": (lambda value: isinstance(value, bool), "True or False"),
     "timeout": (is_seconds, "a number of seconds"),
 }
@@ -124,13 +130,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("egress", "egress of containers")
     group.addoption(
         "--egress-unrouted",
-        metavar="fail|block|passthrough",
+        metavar="|".join(POLICIES),
         help="What a container's attempt means that no route claims: "
         "fail the test (default), just be refused, or reach the real upstream (TCP).",
     )
     group.addoption(
         "--egress-dns",
-        metavar="synthetic|strict",
+        metavar="|".join(NAME_POLICIES),
         help="What DNS says of a name that no route names: an address of its own (default), "
         "or NXDOMAIN, which is an attempt that no route claims.",
     )
@@ -142,7 +148,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--egress-link",
-        metavar="auto|descriptor|stream",
+        metavar="|".join(LINKS),
         help="How the sidecar of a container is reached: by its sockets' descriptors, which takes an "
         "engine on this machine, or over one stream of the engine's API; auto (default) tries both.",
     )
@@ -188,7 +194,7 @@ def chosen(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
         value = config.getini(name)
         source = f"{name} = {value} in {config.inipath or '-o'}"
     if value not in accepted:
-        raise pytest.UsageError(f"{source}: it takes {', '.join(accepted[:-1])} or {accepted[-1]}")
+        raise pytest.UsageError(f"{source}: it takes {alternatives(accepted)}")
     return value
 
 
@@ -684,8 +690,8 @@ class Run:
             self.engines[worker_number(config) % len(self.engines)] if self.engines else None
         )
         self.options: Final = Options(
-            unrouted=chosen(config, "egress_unrouted", UNROUTED),
-            dns=chosen(config, "egress_dns", NAMES),
+            unrouted=chosen(config, "egress_unrouted", POLICIES),
+            dns=chosen(config, "egress_dns", NAME_POLICIES),
         )
         self.request: pytest.FixtureRequest | None = None  # of session_egress
         self.outside: list[str] = []

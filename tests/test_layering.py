@@ -23,6 +23,7 @@ LAYERS = {
         "address",
         "answers",
         "callers",
+        "choices",
         "clock",
         "declarations",
         "errors",

@@ -22,8 +22,6 @@ import pytest
 import pytest_egress.egress  # noqa: F401
 from pytest_egress import Egress, plugin
 from pytest_egress.declarations import START_OPTIONS
-from pytest_egress.engine import LINKS
-from pytest_egress.ledger import NAME_POLICIES, POLICIES
 
 GATEWAY: Final = '''
 """Records and answers requests as the gateway does, without a container."""
@@ -1406,7 +1404,7 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-TABLES = {"pytest_egress.kinds"}  # which import nothing themselves
+TABLES = {"pytest_egress.choices", "pytest_egress.kinds"}  # which import nothing themselves
 
 
 def test_importing_the_plugin_imports_nothing_but_tables() -> None:
@@ -1450,15 +1448,6 @@ def test_b(egress): pass
     )
     result.assert_outcomes(passed=1, errors=1)
     lines_of(result, "E       fixture 'egress' not found")
-
-
-def test_the_name_policies_are_those_of_the_ledger() -> None:
-    assert plugin.NAMES == NAME_POLICIES
-    assert plugin.LINKS == LINKS
-
-
-def test_the_policies_are_those_of_the_ledger() -> None:
-    assert plugin.UNROUTED == POLICIES
 
 
 def test_every_public_name_is_there_and_listed_in_order() -> None:
