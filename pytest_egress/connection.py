@@ -11,7 +11,6 @@ import os
 import select
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -26,7 +25,6 @@ from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, passes, trace
 from pytest_egress.kinds import PASSTHROUGH
 from pytest_egress.ledger import Activity, Place, Window
-from pytest_egress.relay import shut
 from pytest_egress.report import naming
 from pytest_egress.routing import (
     NearMiss,
@@ -36,7 +34,7 @@ from pytest_egress.routing import (
     opening,
     still_claims,
 )
-from pytest_egress.sockets import Socket
+from pytest_egress.sockets import Socket, reset_at_close, shut
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -181,9 +179,7 @@ class Connection:
     def reset(self) -> None:
         """Let `close` send RST: the client sees "connection reset" at once (SO_LINGER, socket(7))."""
         self.is_reset = True
-        with contextlib.suppress(OSError):
-            linger = struct.pack("ii", 1, 0)
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        reset_at_close(self.sock)
 
     def adopt(self, other: socket.socket) -> socket.socket:
         """Let a socket to a real server end with this connection."""
@@ -502,14 +498,3 @@ def holds(
     if between:
         return not (route.removed or route.ended)
     return still_claims(place.tables, route, host, connection.port)
-
-
-def receive_timeout(sock: socket.socket, seconds: float) -> None:
-    """Bound blocking reads in the kernel (SO_RCVTIMEO, socket(7)): unlike `settimeout` it leaves MSG_WAITALL to work.
-
-    Args:
-        seconds: 0 for no bound.
-    """
-    whole = int(seconds)
-    value = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pytest_egress.address import normalise_host
 from pytest_egress.clienthello import ClientHello, bytes_needed, parse_client_hello
 from pytest_egress.clock import monotonic
-from pytest_egress.connection import Connection, receive_timeout
+from pytest_egress.connection import Connection
 from pytest_egress.dns import tcp_frame, tcp_frames
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.exchange import TlsInfo
@@ -30,6 +30,7 @@ from pytest_egress.routing import (
     lacks_certificate,
     opening,
 )
+from pytest_egress.sockets import receive_timeout
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

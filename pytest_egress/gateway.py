@@ -18,9 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest_egress.sockets as sockets
-from pytest_egress.agent.capture import BACKLOG, LISTENER
 from pytest_egress.agent.packets import Packet, parse_packets
-from pytest_egress.agent.pump import reset
 from pytest_egress.callers import where_stands
 from pytest_egress.clock import monotonic
 from pytest_egress.connection import LINGER_SECONDS, Connection, holds
@@ -34,13 +32,12 @@ from pytest_egress.hub import (
     NAMES_PORT,
     UNUSED_SECONDS,
     Hub,
-    Link,
     Site,
     trace,
 )
+from pytest_egress.interface import BACKLOG, LISTENER, Link
 from pytest_egress.ledger import Ledger, Place
 from pytest_egress.link import tampering
-from pytest_egress.relay import shut
 from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
 
 if TYPE_CHECKING:
@@ -140,7 +137,7 @@ class Gateway(Hub):
             try:
                 for _ in range(BACKLOG):
                     sock, _client = listener.accept()
-                    reset(sock)
+                    sockets.reset(sock)
                     waited += 1
             except OSError as error:  # none is left, as a rule
                 if error.errno in NO_ROOM:
@@ -214,7 +211,7 @@ class Gateway(Hub):
             self.room.notify_all()
             for connection in self.connections:
                 connection.cut()
-            shut(self._waker)  # closing it wakes nobody where a forked child has a copy
+            sockets.shut(self._waker)  # closing it wakes nobody where a forked child has a copy
             self._waker.close()
         if self._reader.ident is not None:
             self._reader.join(seconds)

@@ -6,17 +6,16 @@ This module reads no socket and starts no thread.
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import threading
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
 from pytest_egress.answers import NO_SUCH_NAME, NameAnswer
 from pytest_egress.dns import Answer, Resolver, reversed_address, without_service
 from pytest_egress.exchange import DnsQuery, Entry, Outcome
+from pytest_egress.interface import OWN_ADDRESSES, Link
 from pytest_egress.ledger import Ledger, Place
 from pytest_egress.routing import Route, claimed, is_named, name_route, nearest_by_name
 from pytest_egress.searchlist import tell_apart
@@ -41,54 +40,6 @@ timer here, nor has a program that asks every so many seconds: few send somethin
 UNUSED_SECONDS: Final = (
     330.0  # for a pool that connects ahead of its need: longer than the clients above keep one
 )
-
-
-class Link(Protocol):
-    """The sockets of a target's network namespace; see `DescriptorLink`."""
-
-    @property
-    def tcp(self) -> Sequence[socket.socket]:
-        """Listeners: every TCP connection of the target."""
-
-    @property
-    def dns(self) -> Sequence[socket.socket]:
-        """UDP sockets: every DNS query."""
-
-    @property
-    def packets(self) -> socket.socket:
-        """Packets of other protocols, as the kernel's log gives them."""
-
-    @property
-    def monitors(self) -> Sequence[socket.socket]:
-        """Events of what captures, for `tampering`; `proto` is the netlink family that they are of."""
-
-    @property
-    def channel(self) -> socket.socket:
-        """At its end of file the sidecar has ended."""
-
-    @property
-    def reason(self) -> str:
-        """Why it has ended: "it has ended"."""
-
-    @property
-    def ipv6(self) -> bool:
-        """Whether the target has IPv6."""
-
-    @property
-    def most(self) -> int:
-        """How many connections of the target it has room for at once: more wait where nobody sees them."""
-
-    def destination(self, sock: socket.socket, /) -> tuple[str, int] | None:
-        """What the client of an accepted connection dialled; None for the listener itself."""
-
-    def flush(self, timeout: float, /) -> None:
-        """Return when what the target has done so far can be read from the sockets."""
-
-    def connect(self, port: int, timeout: float, /) -> socket.socket:
-        """A connection to a port of the target."""
-
-    def close(self) -> None:
-        """Close every socket."""
 
 
 class Site(Protocol):
@@ -217,7 +168,7 @@ class Hub:
         """
         bare, address = without_service(query.host), reversed_address(query.host)
         with self.lock:
-            is_ours = address in (ADDRESS4, ADDRESS6) or bool(self._resolver.name(address or ""))
+            is_ours = address in OWN_ADDRESSES or bool(self._resolver.name(address or ""))
         if is_ours or is_named(place.tables, address or bare):
             return
         query.outcome, query.note = self.unclaimed(place), UNDECLARED

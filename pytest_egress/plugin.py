@@ -349,7 +349,7 @@ def check_marker(marker: pytest.Mark) -> None:
         declaring(kind)(*marker.args, **marker.kwargs)
         return
     from pytest_egress.clock import check_seconds
-    from pytest_egress.declarations import START_OPTIONS, container
+    from pytest_egress.container_options import START_OPTIONS, container
     from pytest_egress.waiting import strategies
 
     container(*marker.args, **marker.kwargs)

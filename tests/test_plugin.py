@@ -21,7 +21,7 @@ import pytest
 
 import pytest_egress.egress  # noqa: F401
 from pytest_egress import Egress, plugin
-from pytest_egress.declarations import START_OPTIONS
+from pytest_egress.container_options import START_OPTIONS
 
 GATEWAY: Final = '''
 """Records and answers requests as the gateway does, without a container."""
