@@ -26,7 +26,7 @@ from pytest_egress.clock import monotonic
 from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
 from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, passes, trace
-from pytest_egress.ledger import Activity, Place, Window
+from pytest_egress.ledger import Activity, AttemptContext, Window
 from pytest_egress.relay import shut
 from pytest_egress.report import naming
 from pytest_egress.routing import (
@@ -122,7 +122,7 @@ class Connection:
         self.activity = Activity(cut=self.cut)
         self._go_on: Callable[[], None] = lambda: serve(self)
         self._others: set[socket.socket] = set()
-        self._place: Place | None = None
+        self._context: AttemptContext | None = None
         self._trusted_in: Window | None = None
         self.begin()
 
@@ -133,8 +133,8 @@ class Connection:
         self.started = self.ledger.now()
         self.activity.thread = self.ident
         with self.ledger.changed:  # or the window could close in between
-            self._place = self.site.place()
-            self.ledger.begin(self._place.window, self.activity)
+            self._context = self.site.attempt_context()
+            self.ledger.begin(self._context.window, self.activity)
         self.idle_since, self.awaits = None, False
 
     def end(self) -> None:
@@ -145,9 +145,9 @@ class Connection:
     def detach(self) -> None:
         """Let its window close without it, whatever goes on."""
         self.activity.route = None
-        if self._place is not None:
-            self.ledger.end(self._place.window, self.activity)
-            self._place = None
+        if self._context is not None:
+            self.ledger.end(self._context.window, self.activity)
+            self._context = None
 
     def await_begin(self, go_on: Callable[[], None]) -> bytes:
         """Wait, idle, for the first byte of something new; b"" at the end of the connection.
@@ -230,7 +230,7 @@ class Connection:
             host: What the route was found for.
         """
         claim = self.claim = route, host
-        if not holds(self.site.place(), self, claim, self.ledger.window is None):
+        if not holds(self.site.attempt_context(), self, claim, self.ledger.window is None):
             self.cut()
 
     @property
@@ -254,7 +254,7 @@ class Connection:
 
     def answers(self, route: Route[Any], host: str) -> bool:
         """Whether a route covers a host, and none that is declared for another address comes before it."""
-        first = opening(self.place.tables, host, self.port)
+        first = opening(self.context.tables, host, self.port)
         same = first is not None and first.parsed_address == route.parsed_address
         return same and route.covers(host, self.port)
 
@@ -341,9 +341,9 @@ class Connection:
         return False
 
     @property
-    def place(self) -> Place:
+    def context(self) -> AttemptContext:
         """Where what goes on now belongs."""
-        return self._place or self.site.place()
+        return self._context or self.site.attempt_context()
 
     def peek(self, size: int, flags: int = PEEK) -> bytes:
         """Up to so many bytes of what TCP carries, left unread; b"" at its end."""
@@ -357,7 +357,7 @@ class Connection:
 
     def judged(self, at_claimed: Outcome) -> dict[str, Any]:
         """The fields of an entry about what no handler answers."""
-        return self.about() | self.hub.judge(self.place, self.host, self.port, at_claimed)
+        return self.about() | self.hub.judge(self.context, self.host, self.port, at_claimed)
 
     def record_tcp(self, first_bytes: bytes, note: str) -> None:
         """Record a connection that is neither TLS nor HTTP; silence is no offence at a claimed address."""
@@ -365,7 +365,7 @@ class Connection:
 
     def silent_outcome(self) -> Outcome:
         """What silence means: where a client of HTTP or TLS is awaited, it has connected ahead of its need."""
-        route = opening(self.place.tables, self.host, self.port)
+        route = opening(self.context.tables, self.host, self.port)
         return "recorded" if route is not None and route.kind in CLIENT_SPEAKS_FIRST else "unrouted"
 
     def _record_tcp(self, first_bytes: bytes, note: str, at_claimed: Outcome) -> None:
@@ -377,7 +377,7 @@ class Connection:
             note=note,
         )
         if entry.outcome == "unrouted":
-            miss = nearest_by_address(self.place.tables, "tcp", self.host, self.port)
+            miss = nearest_by_address(self.context.tables, "tcp", self.host, self.port)
             entry.near = (miss,) if miss else ()
         self.record(entry)
 
@@ -398,7 +398,7 @@ class Connection:
             client=self.tls_client(reason),
             note=note,
         )
-        route = claimed(self.place.tables, self.host, self.port)
+        route = claimed(self.context.tables, self.host, self.port)
         if entry.outcome == "recorded" and route is not None:
             entry.near = (NearMiss(route=route, differences=()),)
         self.record(entry)
@@ -409,7 +409,7 @@ class Connection:
 
     def shook_hands(self) -> None:
         """Note that its TLS client has shown that it trusts us, once in each window."""
-        window = self.place.window
+        window = self.context.window
         if window is self._trusted_in:
             return
         self._trusted_in = window
@@ -420,7 +420,7 @@ class Connection:
     def record(self, entry: Entry) -> None:
         """Put an entry into the window."""
         self.accounted = True
-        self.hub.record(self.place, entry)
+        self.hub.record(self.context, entry)
 
     def refuse(self, first_bytes: bytes, note: str = "") -> None:
         """Record what nothing can serve, and reset it."""
@@ -490,7 +490,11 @@ class Connection:
 
 
 def holds(
-    place: Place, connection: Connection, claim: Claim, between: bool, test_over: bool = False
+    context: AttemptContext,
+    connection: Connection,
+    claim: Claim,
+    between: bool,
+    test_over: bool = False,
 ) -> bool:
     """Whether what lets a connection live is still there, and still comes first.
 
@@ -503,10 +507,10 @@ def holds(
     if test_over and (route is None or route.scope == "test"):
         return False
     if route is None:
-        return passes(place, None, {host, *connection.hosts}, connection.port)
+        return passes(context, None, {host, *connection.hosts}, connection.port)
     if between:
         return not (route.removed or route.ended)
-    return still_claims(place.tables, route, host, connection.port)
+    return still_claims(context.tables, route, host, connection.port)
 
 
 def receive_timeout(sock: socket.socket, seconds: float) -> None:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from pytest_egress.authority import Authority
     from pytest_egress.hub import Link
-    from pytest_egress.ledger import Ledger, Place, Window
+    from pytest_egress.ledger import AttemptContext, Ledger, Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -221,7 +221,7 @@ class Host:
     trust: Sequence[str]  # the files that get the CA wherever they are
     roots_lock: threading.Lock
 
-    def place(self, container: Container) -> Place:
+    def attempt_context(self, container: Container) -> AttemptContext:
         """Where what a container attempts now belongs."""
         raise NotImplementedError
 
@@ -468,9 +468,9 @@ class Container:
 
     # The gateway's view.
 
-    def place(self) -> Place:
-        """Where what it attempts now belongs."""
-        return self._host.place(self)
+    def attempt_context(self) -> AttemptContext:
+        """The window and the routes for what it attempts now."""
+        return self._host.attempt_context(self)
 
     def lost(self) -> None:
         """Its sidecar died: what it attempts from now on is unseen, so the test fails, and those after it."""
@@ -478,7 +478,7 @@ class Container:
             f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
             "nothing it sent after that was seen, and nothing got out"
         )
-        self._host.ledger.complain(self.place().window, self.loss)
+        self._host.ledger.complain(self.attempt_context().window, self.loss)
 
     # What a test uses.
 
@@ -571,7 +571,7 @@ class Container:
         code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
         self.settle()
-        seconds = self.place().window.drain_seconds
+        seconds = self.attempt_context().window.drain_seconds
         self._host.ledger.wait_for(lambda: not self.gateway.connections, seconds)
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)

@@ -78,12 +78,14 @@ class Dispatcher:
         connection = self.connection
         if connection.dialled == connection.address:
             return True
-        routes = (r for r in in_order(connection.place.tables) if not r.removed and r.kind != "dns")
+        routes = (
+            r for r in in_order(connection.context.tables) if not r.removed and r.kind != "dns"
+        )
         return any(route.parsed_address.port in (None, connection.port) for route in routes)
 
     def keyed_on(self, dialled: str) -> str:
         """The name that was dialled; its address where a route is declared for that alone."""
-        tables, address = self.connection.place.tables, self.connection.address
+        tables, address = self.connection.context.tables, self.connection.address
         port = self.connection.port
         if not claimed(tables, dialled, port) and claimed(tables, address, port):
             return address
@@ -92,7 +94,7 @@ class Dispatcher:
     def opening(self) -> Route[Any] | None:
         """The route that says what the connection is."""
         connection = self.connection
-        return opening(connection.place.tables, connection.host, connection.port)
+        return opening(connection.context.tables, connection.host, connection.port)
 
     def hand_on(self, route: Route[Any] | None, *, named: bool) -> bool:
         """Serve what need not be read; False where it has to be.
@@ -104,7 +106,7 @@ class Dispatcher:
         if route is not None and route.kind == "intercept_tcp":
             RawServer(connection).serve(route, connection.host)
         elif (route is not None or named) and passes(
-            connection.place, route, connection.hosts, connection.port
+            connection.context, route, connection.hosts, connection.port
         ):
             RawServer(connection).pass_on(route)
         else:
@@ -183,7 +185,7 @@ class Dispatcher:
         Where a real server may be meant that speaks another protocol, a client that stalls waits for its answer.
         """
         connection, route = self.connection, self.opening()
-        passes_on = passes(connection.place, route, connection.hosts, connection.port)
+        passes_on = passes(connection.context, route, connection.hosts, connection.port)
         receive_timeout(connection.sock, FIRST_BYTE_SECONDS if passes_on else STALLED_SECONDS)
         data = connection.peek(FIRST_BYTES_KEPT)
         while may_become_request(data):
@@ -226,14 +228,14 @@ class Dispatcher:
         route, found_for = self.opening(), connection.host
         if route is None:  # by no name of its own: then by what was dialled
             route, found_for = (
-                opening(connection.place.tables, dialled_as, connection.port),
+                opening(connection.context.tables, dialled_as, connection.port),
                 dialled_as,
             )
         known = route is None or found_for == connection.host
         if known and self.hand_on(route, named=True):
             return
         hosts = (connection.host, dialled_as)
-        wishing = certificate_route(connection.place.tables, hosts, connection.port)
+        wishing = certificate_route(connection.context.tables, hosts, connection.port)
         wish = None if wishing is None else wishing.client_certificate
         about = connection.host, connection.hello
         try:

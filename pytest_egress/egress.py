@@ -261,7 +261,7 @@ class Egress:
 
     def _add(self, declaration: Declaration) -> Route[Any]:
         route: Route[Any] = Route(
-            declaration, scope=self.scope, place=caller(), log=self.session.ledger
+            declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
         )
         with self.session.ledger.changed:
             self.routes.append(route)

@@ -37,7 +37,7 @@ from pytest_egress.hub import (
     Site,
     trace,
 )
-from pytest_egress.ledger import Ledger, Place
+from pytest_egress.ledger import AttemptContext, Ledger
 from pytest_egress.link import tampering
 from pytest_egress.relay import shut
 from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
@@ -147,7 +147,7 @@ class Gateway(Hub):
                         f"connections were left waiting that nobody counted ({error}); "
                         "`ulimit -n` gives this process more descriptors"
                     )
-        self.ledger.miss(self.site.place().window, waited)
+        self.ledger.miss(self.site.attempt_context().window, waited)
 
     def unread(self) -> bool:
         """Whether an idle connection has bytes, or its end, waiting for its thread."""
@@ -175,24 +175,24 @@ class Gateway(Hub):
         Returns:
             What was cut.
         """
-        place, between = self.site.place(), self.ledger.window is None
+        context, between = self.site.attempt_context(), self.ledger.window is None
         with self.lock:
             claimed = [(c, claim) for c in self.connections if (claim := c.claim) is not None]
-        over = [c for c, claim in claimed if not holds(place, c, claim, between, test_over)]
+        over = [c for c, claim in claimed if not holds(context, c, claim, between, test_over)]
         for connection in over:
             connection.cut()
-        self._close_unproved(place)
+        self._close_unproved(context)
         return over
 
-    def _close_unproved(self, place: Place) -> None:
+    def _close_unproved(self, context: AttemptContext) -> None:
         """Close what is idle without the client certificate that a route requires now: a pool opens another."""
-        if not any(route.client_certificate == "require" for route in in_order(place.tables)):
+        if not any(route.client_certificate == "require" for route in in_order(context.tables)):
             return
         with self.lock:
             idle = [c for c in self.connections if c.idle_since is not None and c.claim is None]
         for connection in idle:
             host, port, tls = connection.host, connection.port, connection.tls
-            route = certificate_route(place.tables, (host,), port) if tls is not None else None
+            route = certificate_route(context.tables, (host,), port) if tls is not None else None
             if route is not None and lacks_certificate(route, tls) and not has_bytes(connection):
                 connection.cut()
 
@@ -381,7 +381,7 @@ class Gateway(Hub):
             return  # one has ended meanwhile
         longest = self._cut_longest_idle()
         if longest is not None:
-            self.ledger.evict(self.site.place().window, why)
+            self.ledger.evict(self.site.attempt_context().window, why)
             if longest in self._parked.values():
                 self._end(longest)
                 return
@@ -491,17 +491,17 @@ class Gateway(Hub):
             self.complain(f"a DNS query was not answered: {trace(error)}")
             return b""
         if reply.no_query:
-            place = self.site.place()
+            context = self.site.attempt_context()
             entry = PacketAttempt(
                 **self.about(ANY_HOST, NAMES_PORT),
-                **self.judge(place, ANY_HOST, NAMES_PORT),
+                **self.judge(context, ANY_HOST, NAMES_PORT),
                 protocol="UDP",
                 address="",
                 size=UDP_HEADER_BYTES + len(query),
                 first_bytes=query[:FIRST_BYTES_KEPT],
                 note=f"{reply.no_query}; for which server it was is not known",
             )
-            self.record(place, entry)
+            self.record(context, entry)
         return reply.wire
 
     def _record_packets(self, sock: socket.socket) -> None:
@@ -519,13 +519,13 @@ class Gateway(Hub):
                 self._record_packet(packet)
 
     def _record_packet(self, packet: Packet) -> None:
-        place, host = self.site.place(), self.name(packet.destination)
+        context, host = self.site.attempt_context(), self.name(packet.destination)
         if packet.sequence is not None:
-            self.ledger.miss(place.window, packet.sequence - self._next_packet)
+            self.ledger.miss(context.window, packet.sequence - self._next_packet)
             self._next_packet = packet.sequence + 1
         entry = PacketAttempt(
             **self.about(host, packet.port),
-            **self._judge_packet(place, packet, host),
+            **self._judge_packet(context, packet, host),
             protocol=packet.protocol_name,
             address=packet.destination,
             size=packet.size,
@@ -533,15 +533,15 @@ class Gateway(Hub):
         )
         if entry.protocol == "UDP" and entry.port == NAMES_PORT:
             entry.note = why_no_query(packet.payload)
-        self.record(place, entry)
+        self.record(context, entry)
 
-    def _judge_packet(self, place: Place, packet: Packet, host: str) -> dict[str, Any]:
+    def _judge_packet(self, context: AttemptContext, packet: Packet, host: str) -> dict[str, Any]:
         """What is no IP has no address to declare; UDP where HTTPS is answered is QUIC, which falls back to it."""
         if packet.protocol is None:
             return {"outcome": "recorded"}
-        route = claimed(place.tables, host, packet.port or 0)
+        route = claimed(context.tables, host, packet.port or 0)
         quic = packet.protocol_name == "UDP" and route and route.kind == "intercept_https"
-        return self.judge(place, host, packet.port or 0, "recorded" if quic else "unrouted")
+        return self.judge(context, host, packet.port or 0, "recorded" if quic else "unrouted")
 
     def _watch(self, monitor: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):

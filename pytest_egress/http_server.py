@@ -180,7 +180,7 @@ class HttpServer:
         response = self.respond(entry, head)
         entry.response, entry.duration = response, self.ledger.now() - entry.started
         if entry.outcome == "routed" and entry.route is not None and entry.error is None:
-            self.ledger.count(entry.route, self.connection.place.window, entry)
+            self.ledger.count(entry.route, self.connection.context.window, entry)
         if self.send(entry, response) and self.http.next_request():
             return True
         self.record_left_over()
@@ -212,15 +212,15 @@ class HttpServer:
         Args:
             http: Has read the head.
         """
-        place, body = self.connection.place, None
+        context, body = self.connection.context, None
         with contextlib.suppress(h11.RemoteProtocolError, RequestTooLargeError):
             body = http.read_body()
         content, trailers = body or (http.body_so_far, Headers())
         request = self.request(head, content, trailers)
-        expected = not self.misdirected(request, head) and would_answer(place.tables, request)
+        expected = not self.misdirected(request, head) and would_answer(context.tables, request)
         at_claimed: Outcome = "recorded" if expected else "unrouted"
-        judged = self.hub.judge(place, request.host, request.port, at_claimed)
-        self.hub.record(place, self.entry(request, judged, LEFT_OVER))
+        judged = self.hub.judge(context, request.host, request.port, at_claimed)
+        self.hub.record(context, self.entry(request, judged, LEFT_OVER))
 
     def entry(self, request: Request, judged: dict[str, Any], note: str = "") -> Exchange:
         """An entry for a request of this connection."""
@@ -245,16 +245,16 @@ class HttpServer:
         Raises:
             RequestTooLargeError: It is more than a window may keep.
         """
-        if not self.ledger.hold(self.connection.place.window, len(data)):
+        if not self.ledger.hold(self.connection.context.window, len(data)):
             raise RequestTooLargeError(
                 f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
             )
 
     def refuse_body(self, head: Head, status_code: int, text: str, at_claimed: Outcome) -> bool:
         """Record a request whose body is not whole: an attempt all the same; the connection closes."""
-        place = self.connection.place
+        context = self.connection.context
         request = self.request(head, self.http.body_so_far, Headers())
-        judged = self.hub.judge(place, request.host, request.port, at_claimed)
+        judged = self.hub.judge(context, request.host, request.port, at_claimed)
         entry = self.entry(request, judged, text)
         self.connection.record(entry)
         entry.response = self.write_refusal(status_code, text)
@@ -289,23 +289,23 @@ class HttpServer:
             return connection.host
         if connection.host != connection.address:  # several names may share an address
             return named if self.hub.gives(named, connection.address) else connection.host
-        if claimed(connection.place.tables, connection.host, connection.port):
+        if claimed(connection.context.tables, connection.host, connection.port):
             return connection.host
         return named
 
     def respond(self, entry: Exchange, head: Head) -> Response:
         """Decide, record, and make the response."""
-        place, request = self.connection.place, entry.request
+        context, request = self.connection.context, entry.request
         if self.misdirected(request, head):
             self.judge(entry, head.authority or "")
             entry.note = f"its {said(head)}, which is not {meant(request, head)}"
-            self.hub.record(place, entry)
+            self.hub.record(context, entry)
             return Response(421, text=refused_body(entry))  # RFC 9110 section 15.5.20
         try:
-            decision = decide(place.tables, request)
+            decision = decide(context.tables, request)
         except BaseException as error:  # of a predicate; the test's own thread raises it
             entry.error, entry.outcome = error, "routed"
-            self.hub.record(place, entry)
+            self.hub.record(context, entry)
             return Response(500, text=handler_error_body(entry))
         if decision.unproved is not None:
             return self.refuse_unproved(entry, decision.unproved)
@@ -313,21 +313,21 @@ class HttpServer:
         self._route = decision.route
         if request.method == "CONNECT":
             entry.note = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
-        elif passes(place, decision.route, {*self.connection.hosts, request.host}, request.port):
+        elif passes(context, decision.route, {*self.connection.hosts, request.host}, request.port):
             entry.outcome = "passthrough"
-            self.hub.record(place, entry)
+            self.hub.record(context, entry)
             return self.forward(entry, Forward())
         if decision.route is None or decision.route.kind == "block" or entry.note:
             return self.turn_down(entry)
         entry.outcome = "routed"
-        self.hub.record(place, entry)
+        self.hub.record(context, entry)
         return self.call(entry, decision.route, decision.turn)
 
     def refuse_unproved(self, entry: Exchange, route: Route[Any]) -> Response:
         """Record a request whose connection lacks a client certificate; another may have it (RFC 9110, 15.5.20)."""
         self.judge(entry)
         entry.note = UNPROVED.format(route=route)
-        self.hub.record(self.connection.place, entry)
+        self.hub.record(self.connection.context, entry)
         return Response(421, headers={"Connection": "close"}, text=refused_body(entry))
 
     def judge(self, entry: Exchange, authority: str = "") -> None:
@@ -338,29 +338,29 @@ class HttpServer:
         Args:
             authority: What it says that it is for, where that is another host.
         """
-        place, port = self.connection.place, entry.port or 0
-        judged = self.hub.judge(place, entry.host, port)
+        context, port = self.connection.context, entry.port or 0
+        judged = self.hub.judge(context, entry.host, port)
         entry.outcome, entry.route = judged["outcome"], judged.get("route")
         if entry.outcome == "blocked" and entry.route is None:  # by a policy
             named, _ = named_by(authority) or (entry.host, None)
             outcomes = (
-                self.hub.judge(place, host, port)["outcome"]
+                self.hub.judge(context, host, port)["outcome"]
                 for host in (named, *self.connection.hosts)
             )
             entry.outcome = "unrouted" if "unrouted" in outcomes else "blocked"
 
     def turn_down(self, entry: Exchange) -> Response:
         """Record what is blocked or unrouted, and say so."""
-        place, request = self.connection.place, entry.request
+        context, request = self.connection.context, entry.request
         if entry.route is not None and entry.route.kind == "block":
             entry.outcome = "blocked"
         else:
             self.judge(entry)
         if entry.route is None and not entry.near:
             where = request.scheme, request.host, request.port
-            miss = nearest_by_address(place.tables, *where)
+            miss = nearest_by_address(context.tables, *where)
             entry.near = (miss,) if miss else ()
-        self.hub.record(place, entry)
+        self.hub.record(context, entry)
         blocked = entry.outcome == "blocked"
         return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))
 

@@ -17,7 +17,7 @@ from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
 from pytest_egress.answers import NO_SUCH_NAME, NameAnswer
 from pytest_egress.dns import Answer, Resolver, reversed_address, without_service
 from pytest_egress.exchange import DnsQuery, Entry, Outcome
-from pytest_egress.ledger import Ledger, Place
+from pytest_egress.ledger import AttemptContext, Ledger
 from pytest_egress.routing import Route, claimed, is_named, name_route, nearest_by_name
 from pytest_egress.searchlist import tell_apart
 
@@ -115,8 +115,8 @@ class Site(Protocol):
         """Why its clients may not trust the CA, as sentences."""
         ...
 
-    def place(self) -> Place:
-        """Where what it attempts now belongs."""
+    def attempt_context(self) -> AttemptContext:
+        """The window and the routes for what it attempts now."""
         ...
 
     def lost(self) -> None:
@@ -176,17 +176,17 @@ class Hub:
 
     def gives(self, name: str, address: str) -> bool:
         """Whether a DNS route gives this address to a name now."""
-        route = name_route(self.site.place().tables, name)
+        route = name_route(self.site.attempt_context().tables, name)
         return route is not None and address in route.answer().addresses
 
     def answer_query(self, query: bytes, *, over_tcp: bool = False) -> Answer:
         """Answer one DNS message, and record it where it is a query; what is none is the caller's to record."""
-        place = self.site.place()
+        context = self.site.attempt_context()
         found: NameAnswer | None = None
 
         def rules(name: str) -> NameAnswer | None:
             nonlocal found
-            found = self._rule(place, name)
+            found = self._rule(context, name)
             return found
 
         with self.lock:
@@ -196,21 +196,21 @@ class Hub:
         entry = DnsQuery(
             **self.about(reply.question, None),
             outcome="recorded",
-            route=name_route(place.tables, reply.question),
+            route=name_route(context.tables, reply.question),
             type=reply.type,
             answer=reply.addresses,
             rcode=reply.rcode,
             note="" if reply.wire else "not answered",
         )
         if found is NO_SUCH_NAME:
-            self._judge_name(place, entry)
+            self._judge_name(context, entry)
         with self.ledger.changed:  # or another query could come in between
-            if place.window.dns == "strict":
-                tell_apart(place.window.entries, entry)
-            self.record(place, entry)
+            if context.window.dns == "strict":
+                tell_apart(context.window.entries, entry)
+            self.record(context, entry)
         return reply
 
-    def _judge_name(self, place: Place, query: DnsQuery) -> None:
+    def _judge_name(self, context: AttemptContext, query: DnsQuery) -> None:
         """Make a query for a name that nobody declared an attempt, unless it is about one that is declared.
 
         That are services of a name (`_https._tcp.api.test`, RFC 8552), and the names of addresses (RFC 1035, section
@@ -219,21 +219,21 @@ class Hub:
         bare, address = without_service(query.host), reversed_address(query.host)
         with self.lock:
             is_ours = address in (ADDRESS4, ADDRESS6) or bool(self._resolver.name(address or ""))
-        if is_ours or is_named(place.tables, address or bare):
+        if is_ours or is_named(context.tables, address or bare):
             return
-        query.outcome, query.note = self.unclaimed(place), UNDECLARED
-        miss = nearest_by_name(place.tables, query.host)
+        query.outcome, query.note = self.unclaimed(context), UNDECLARED
+        miss = nearest_by_name(context.tables, query.host)
         query.near = (miss,) if miss else ()
 
-    def _rule(self, place: Place, name: str) -> NameAnswer | None:
+    def _rule(self, context: AttemptContext, name: str) -> NameAnswer | None:
         """What DNS says of a name: what a route does; nothing else by `dns="strict"` where none names it."""
-        route = name_route(place.tables, name)
+        route = name_route(context.tables, name)
         if route is not None:
             answer: NameAnswer = route.answer()
             return answer
         if name in self.site.hosts:  # or its other family would be ours
             return self.site.hosts[name]
-        strict = place.window.dns == "strict" and not is_named(place.tables, name)
+        strict = context.window.dns == "strict" and not is_named(context.tables, name)
         return NO_SUCH_NAME if strict else None
 
     def about(self, host: str, port: int | None, started: float | None = None) -> dict[str, Any]:
@@ -246,23 +246,23 @@ class Hub:
         }
 
     def judge(
-        self, place: Place, host: str, port: int, at_claimed: Outcome = "unrouted"
+        self, context: AttemptContext, host: str, port: int, at_claimed: Outcome = "unrouted"
     ) -> dict[str, Any]:
         """The outcome of an attempt that no handler answers, and the route that says so.
 
         Args:
             at_claimed: Where a route claims the address, and yet cannot answer this.
         """
-        route = claimed(place.tables, host, port)
+        route = claimed(context.tables, host, port)
         if route is None:
-            return {"outcome": self.unclaimed(place)}
+            return {"outcome": self.unclaimed(context)}
         if route.kind in ("block", "passthrough"):
             return {"outcome": "blocked", "route": route}
         return {"outcome": at_claimed}
 
-    def unclaimed(self, place: Place) -> Outcome:
+    def unclaimed(self, context: AttemptContext) -> Outcome:
         """The outcome of an attempt that no route claims."""
-        return "unrouted" if place.window.policy == "fail" else "blocked"
+        return "unrouted" if context.window.policy == "fail" else "blocked"
 
     @property
     def is_crowded(self) -> bool:
@@ -277,23 +277,25 @@ class Hub:
         """
         return False
 
-    def record(self, place: Place, entry: Entry) -> None:
+    def record(self, context: AttemptContext, entry: Entry) -> None:
         """Put an entry into its window; what our own stop brings about is none."""
         if self.stopping:
             return
-        self.ledger.record(place.window, entry)
+        self.ledger.record(context.window, entry)
         route = entry.route
         if route is None or route.kind not in WITHOUT_HANDLER:
             return
         if route.kind != "passthrough" or entry.outcome == "passthrough":
-            self.ledger.count(route, place.window, entry)
+            self.ledger.count(route, context.window, entry)
 
     def complain(self, text: str) -> None:
         """Fail the test, whatever else happened."""
-        self.ledger.complain(self.site.place().window, f"{self.site.name}: {text}")
+        self.ledger.complain(self.site.attempt_context().window, f"{self.site.name}: {text}")
 
 
-def passes(place: Place, route: Route[Any] | None, hosts: Iterable[str], port: int) -> bool:
+def passes(
+    context: AttemptContext, route: Route[Any] | None, hosts: Iterable[str], port: int
+) -> bool:
     """Whether a connection or a request goes to the real upstream.
 
     Args:
@@ -303,8 +305,8 @@ def passes(place: Place, route: Route[Any] | None, hosts: Iterable[str], port: i
     """
     if route is not None:
         return route.kind == "passthrough"
-    lenient = place.window.policy == "passthrough"
-    return lenient and not any(claimed(place.tables, host, port) for host in hosts)
+    lenient = context.window.policy == "passthrough"
+    return lenient and not any(claimed(context.tables, host, port) for host in hosts)
 
 
 def trace(error: BaseException) -> str:

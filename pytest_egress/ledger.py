@@ -86,7 +86,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class AttemptContext:
     """Where an attempt belongs: its window, and the routes that may answer it, nearest scope first."""
 
     window: Window

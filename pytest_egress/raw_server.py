@@ -21,7 +21,7 @@ from pytest_egress.exchange import Outcome, Response, TcpConnection
 from pytest_egress.http1 import MAX_BODY_BYTES
 from pytest_egress.http_server import run_async
 from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES
-from pytest_egress.ledger import Place
+from pytest_egress.ledger import AttemptContext
 from pytest_egress.relay import Direction, relay
 from pytest_egress.routing import Route
 
@@ -48,7 +48,7 @@ class RawServer:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.hub, self.ledger = connection.hub, connection.ledger
-        self.place: Final[Place] = connection.place
+        self.context: Final[AttemptContext] = connection.context
 
     def serve(self, route: Route[Any], found_for: str) -> None:
         """Let a raw route answer.
@@ -93,7 +93,7 @@ class RawServer:
 
     def count(self, entry: TcpConnection) -> None:
         """Count the call."""
-        self.ledger.count(entry.route, self.place.window, entry)
+        self.ledger.count(entry.route, self.context.window, entry)
 
     def finish(self, entry: TcpConnection) -> None:
         """It is over."""
@@ -145,8 +145,8 @@ class RawServer:
             entry.error = error
             if self.connection.is_cut:
                 entry.note = CUT_NOTE
-            now = self.ledger.closing or self.hub.site.place().window
-            if now is not self.place.window:
+            now = self.ledger.closing or self.hub.site.attempt_context().window
+            if now is not self.context.window:
                 self.ledger.record(now, entry)
 
     # A static answer.
@@ -159,7 +159,7 @@ class RawServer:
             connection.sock.sendall(greeting)
             connection.end()
             while data := connection.sock.recv(READ_BYTES):
-                held = self.ledger.hold(self.place.window, len(data))
+                held = self.ledger.hold(self.context.window, len(data))
                 kept = data[: MAX_BODY_BYTES - len(entry.kept)] if held else b""
                 entry.kept += kept
                 lost += len(data) - len(kept)

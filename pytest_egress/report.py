@@ -82,7 +82,7 @@ def quoted(text: str) -> str:
 
 def route_line(route: Route[Any]) -> str:
     """A route with the place of its declaration."""
-    return f"{route}" + (f"  declared at {route.place}" if route.place else "")
+    return f"{route}" + (f"  declared at {route.declared_at}" if route.declared_at else "")
 
 
 def near_lines(near: Sequence[NearMiss]) -> list[str]:
@@ -90,7 +90,7 @@ def near_lines(near: Sequence[NearMiss]) -> list[str]:
     lines = []
     for miss in near[:SHOWN_NEAR]:
         lines.append(f"nearest route: {miss.route}")
-        lines += [f"    declared at {miss.route.place}"] if miss.route.place else []
+        lines += [f"    declared at {miss.route.declared_at}"] if miss.route.declared_at else []
         lines += [f"    {difference}" for difference in miss.differences]
     return lines
 

@@ -128,7 +128,9 @@ class Route(Generic[Call]):
         times: How many calls it answers, or None for any number.
     """
 
-    def __init__(self, declaration: Declaration, *, scope: Scope, place: str, log: CallLog) -> None:
+    def __init__(
+        self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
+    ) -> None:
         self.kind: Final = declaration.kind
         self.parsed_address: Final = declaration.address
         self.matcher: Final = declaration.match
@@ -136,7 +138,7 @@ class Route(Generic[Call]):
         self.name: Final = declaration.name
         self.client_certificate: Final = declaration.client_certificate
         self.scope: Final = scope
-        self.place: Final = place
+        self.declared_at: Final = declared_at
         self.times = declaration.times
         self.removed = False
         self.ended = False

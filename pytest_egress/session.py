@@ -16,7 +16,14 @@ from pytest_egress.connection import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
-from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window
+from pytest_egress.ledger import (
+    CUT_SECONDS,
+    DRAIN_SECONDS,
+    Activity,
+    AttemptContext,
+    Ledger,
+    Window,
+)
 from pytest_egress.once import once_property
 from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
 from pytest_egress.routing import RouteTable
@@ -119,14 +126,18 @@ class Session(Host):
         see_real_dates()
         return Authority(self._make_ca())
 
-    def place(self, container: Container) -> Place:
+    def attempt_context(self, container: Container) -> AttemptContext:
         """The window and the routes for what a container attempts now."""
         with self.ledger.changed:
             if container.start_window is not None:
-                return Place(window=container.start_window, tables=container.owner.tables())
+                return AttemptContext(
+                    window=container.start_window, tables=container.owner.tables()
+                )
             if (window := self.ledger.window) is not None:
-                return Place(window=window, tables=self.scopes[-1].tables() if self.scopes else ())
-            return Place(window=container.owner.between, tables=container.owner.tables())
+                return AttemptContext(
+                    window=window, tables=self.scopes[-1].tables() if self.scopes else ()
+                )
+            return AttemptContext(window=container.owner.between, tables=container.owner.tables())
 
     def open_window(self, **fields: Any) -> Window:
         """Begin a test: what begins from now on belongs to it.

@@ -23,7 +23,7 @@ from pytest_egress.authority import Authority
 from pytest_egress.declarations import CHECKS
 from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.gateway import Gateway
-from pytest_egress.ledger import Ledger, Place, Window
+from pytest_egress.ledger import AttemptContext, Ledger, Window
 from pytest_egress.routing import Declaration, Kind, Route, RouteTable
 from tests.loopback import LoopbackLink
 
@@ -65,9 +65,9 @@ class Stage:
         self.open = contextlib.ExitStack()
         self.open.callback(self.gateway.stop)
 
-    def place(self) -> Place:
+    def attempt_context(self) -> AttemptContext:
         with self.ledger.changed:
-            return Place(window=self.window, tables=[self.table])
+            return AttemptContext(window=self.window, tables=[self.table])
 
     def lost(self) -> None:
         self.was_lost.set()
@@ -76,7 +76,9 @@ class Stage:
         arguments = (address,) if kind in ("block", "passthrough") else (address, handler)
         declaration = CHECKS[kind](*arguments, **options)
         assert isinstance(declaration, Declaration)
-        route: Route[Any] = Route(declaration, scope="test", place="test_it.py:7", log=self.ledger)
+        route: Route[Any] = Route(
+            declaration, scope="test", declared_at="test_it.py:7", log=self.ledger
+        )
         with self.ledger.changed:
             self.table.add(route)
         self.gateway.revise()

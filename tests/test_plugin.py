@@ -41,7 +41,7 @@ class Target:
 
 def attempt(egress, url):
     session = egress.session
-    place, activity = session.place(Target(egress)), Activity(thread=threading.get_ident())
+    place, activity = session.attempt_context(Target(egress)), Activity(thread=threading.get_ident())
     session.ledger.begin(place.window, activity)
     try:
         return answer(session.ledger, place, activity, url)

@@ -64,7 +64,7 @@ class Routes:
         self, kind: Kind, address: str, handler: object = None, scope: Any = "test", **options: Any
     ) -> Route[Any]:
         declaration = declare(kind, address, handler, **options)
-        route: Route[Any] = Route(declaration, scope=scope, place="", log=self.ledger)
+        route: Route[Any] = Route(declaration, scope=scope, declared_at="", log=self.ledger)
         self.tables[scope].add(route)
         return route
 

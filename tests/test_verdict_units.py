@@ -46,7 +46,7 @@ def exchange(error: BaseException | None = None, route: Route[Any] | None = None
 
 
 def route_of(declaration: Declaration, scope: Scope = "test") -> Route[Any]:
-    return Route(declaration, scope=scope, place="test_it.py:7", log=LEDGER)
+    return Route(declaration, scope=scope, declared_at="test_it.py:7", log=LEDGER)
 
 
 def route(scope: Scope = "test", **options: Any) -> Route[Any]:
