@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
 
     from pytest_egress.authority import Authority
-    from pytest_egress.hub import Link
+    from pytest_egress.interface import Link
     from pytest_egress.ledger import AttemptContext, Ledger, Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

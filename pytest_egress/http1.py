@@ -28,8 +28,8 @@ AUTHORITY: Final = re.compile(
 )  # RFC 9110 section 7.2; which names are hosts is `normalise_host`'s
 CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
-"""Tells how long a connection is kept: less than it is (`hub.IDLE_SECONDS`), so that clients which read this (Node.js,
-undici, HttpURLConnection, Apache's HttpClient) are the first to close, and never send as we close."""
+"""Tells how long a connection is kept: less than it is (`connections.IDLE_SECONDS`), so that clients which read this
+(Node.js, undici, HttpURLConnection, Apache's HttpClient) are the first to close, and never send as we close."""
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 

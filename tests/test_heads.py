@@ -224,7 +224,7 @@ def test_what_a_refused_body_was_answered_is_in_the_ledger(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http1, "MAX_BODY_BYTES", 1000)
-    monkeypatch.setattr("pytest_egress.http_server.MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr("pytest_egress.http1_server.MAX_BODY_BYTES", 1000)
     sock = stage.tls()
     reply = ask(sock, b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1001\r\n\r\n", "PUT")
     assert reply.status == 413

@@ -313,7 +313,7 @@ def secure(stage: Stage, outside: Outside) -> Iterator[Server]:
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.issue_cert("api.test", "edge.test", "real.test").configure_cert(context)
-    other.configure_trust(stage.gateway.upstream_tls)
+    other.configure_trust(stage.gateway.upstreams.tls)
     with contextlib.closing(Server(outside.listen(443), context)) as server:
         server.ca = other
         yield server

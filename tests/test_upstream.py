@@ -264,7 +264,7 @@ def test_the_real_upstream_is_verified(stage: Stage, server: Callable[..., Real]
     assert entry.note.startswith("no TLS connection to api.test: ")
     assert judge(stage.window, []) is None
 
-    other.configure_trust(stage.gateway.upstream_tls)
+    other.configure_trust(stage.gateway.upstreams.tls)
     assert ask(https(stage)).body == b'{"id": 1}'
     assert real.asked == [(API, 443)] * 2
 
