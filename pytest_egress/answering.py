@@ -233,7 +233,7 @@ class Answering:
         if passes(context, route, (*to.hosts, request.host), request.port):
             reply = partial(self._forward, incoming, Forward())
             return Ruling(outcome="passthrough", route=route, near=decision.near, reply=reply)
-        if route is None or route.kind == "block":
+        if route is None or route.kind.refuses:
             return self._turn_down(incoming, route, decision.near)
         reply = partial(self._call, incoming, route, decision.turn)
         return Ruling(outcome="routed", route=route, near=decision.near, reply=reply)
@@ -267,7 +267,7 @@ class Answering:
             near: What nearly did.
         """
         request, tables = incoming.request, incoming.attempt.context.tables
-        if route is not None and route.kind == "block":
+        if route is not None and route.kind.refuses:
             fields: dict[str, Any] = {"outcome": "blocked", "route": route}
         else:
             fields = self._outcome(incoming)

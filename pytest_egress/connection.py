@@ -17,10 +17,7 @@ import os
 import select
 import socket
 import ssl
-import struct
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
@@ -32,9 +29,8 @@ from pytest_egress.clock import monotonic
 from pytest_egress.destination import Destination
 from pytest_egress.ledger import Activity, AttemptContext, Window
 from pytest_egress.recorder import Recorder, passes, silent_outcome
-from pytest_egress.relay import shut
 from pytest_egress.routing import Route, still_claims
-from pytest_egress.sockets import Socket
+from pytest_egress.sockets import Socket, reset_at_close, shut
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -203,9 +199,7 @@ class Connection:
     def reset(self) -> None:
         """Let `close` send RST: the client sees "connection reset" at once (SO_LINGER, socket(7))."""
         self.is_reset = True
-        with contextlib.suppress(OSError):
-            linger = struct.pack("ii", 1, 0)
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        reset_at_close(self.sock)
 
     def adopt(self, other: socket.socket) -> socket.socket:
         """Let a socket to a real server end with this connection."""
@@ -434,32 +428,3 @@ def is_still_allowed(
     if between:
         return not (route.removed or route.ended)
     return still_claims(context.tables, route, host, destination.port)
-
-
-def receive_timeout(sock: socket.socket, seconds: float) -> None:
-    """Bound blocking reads in the kernel (SO_RCVTIMEO, socket(7)): unlike `settimeout` it leaves MSG_WAITALL to work.
-
-    Args:
-        seconds: 0 for no bound.
-    """
-    whole = int(seconds)
-    value = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-
-
-NOT_THE_USERS: Final = (os.path.dirname(os.__file__), os.path.dirname(os.path.abspath(__file__)))
-
-
-def where_stands(ident: int | None) -> str:
-    """The line of the user's code, or else of any, at which a thread stands; "" when it has ended."""
-    frame = sys._current_frames().get(ident or 0)
-    if frame is None:
-        return ""
-    stack = traceback.extract_stack(frame)
-    users = [
-        f
-        for f in stack
-        if not f.filename.startswith(NOT_THE_USERS) and "site-packages" not in f.filename
-    ]
-    last = (users or stack)[-1]
-    return f"{last.filename}:{last.lineno} in {last.name}: {last.line or ''}".rstrip(": ")

@@ -17,8 +17,9 @@ from math import inf
 from typing import Final
 
 import pytest_egress.sockets as sockets
+from pytest_egress.callers import where_stands
 from pytest_egress.clock import monotonic
-from pytest_egress.connection import LINGER_SECONDS, Connection, where_stands
+from pytest_egress.connection import LINGER_SECONDS, Connection
 from pytest_egress.recorder import Recorder
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

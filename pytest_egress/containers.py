@@ -30,8 +30,12 @@ from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.answers import NO_ADDRESS, NameAnswer
 from pytest_egress.archive import File, build_tar
 from pytest_egress.clock import check_seconds, monotonic
-from pytest_egress.declarations import REFUSED_OPTIONS, SIDECAR_OPTIONS, check_container_options
-from pytest_egress.declarations import container as check_container
+from pytest_egress.container_options import (
+    REFUSED_OPTIONS,
+    SIDECAR_OPTIONS,
+    check_container_options,
+)
+from pytest_egress.container_options import container as check_container
 from pytest_egress.engine import Engine, check_runtime
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.failures import engine_errors, start_failure
@@ -40,9 +44,9 @@ from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
 from pytest_egress.leftovers import is_known_as_ours
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
-from pytest_egress.relay import shut
 from pytest_egress.roots import Roots
 from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way, made_up_hostname
+from pytest_egress.sockets import shut
 from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:

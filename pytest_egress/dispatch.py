@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pytest_egress.answering import Answering
 from pytest_egress.authority import Authority
-from pytest_egress.connection import PEEK_ALL, Connection, receive_timeout
+from pytest_egress.connection import PEEK_ALL, Connection
 from pytest_egress.connections import Connections
 from pytest_egress.destination import Destination
 from pytest_egress.http1_server import Http1Server
@@ -29,6 +29,7 @@ from pytest_egress.routing import (
     lacks_certificate,
     opening,
 )
+from pytest_egress.sockets import receive_timeout
 from pytest_egress.tls import read_hello, shake_hands, take_name
 from pytest_egress.tls_failures import broken_handshake, no_client_certificate
 from pytest_egress.upstreams import Upstreams
@@ -93,7 +94,7 @@ class Dispatcher:
         to, tables = self.connection.destination, self.connection.context.tables
         if to.name == to.address:
             return True
-        routes = (r for r in in_order(tables) if not r.removed and r.kind != "dns")
+        routes = (r for r in in_order(tables) if not r.removed and not r.kind.answers_names)
         return any(route.parsed_address.port in (None, to.port) for route in routes)
 
     def keyed_on(self, name: str, address: str, port: int) -> str:
@@ -119,7 +120,7 @@ class Dispatcher:
         Args:
             named: Whether it is known which host is meant.
         """
-        if route is not None and route.kind == "intercept_tcp":
+        if route is not None and route.kind.takes_unread:
             self.serve_raw(route, self.connection.destination.host)
         elif (route is not None or named) and self.passes(route):
             RawServer(self.connection, self.parts.upstreams).pass_through(route)
@@ -168,7 +169,7 @@ class Dispatcher:
     def is_for_tls(self) -> bool:
         """Whether nothing but TLS can be served here."""
         route = self.opening()
-        return route is not None and route.kind == "intercept_tls"
+        return route is not None and route.kind.needs_tls
 
     def first_byte(self) -> bytes:
         """The first byte, left unread; b"" when there is none and the connection has been dealt with."""
@@ -252,7 +253,7 @@ class Dispatcher:
             return
         if self.parts.connections.stopping:
             return
-        if route is not None and route.kind == "intercept_tls":
+        if route is not None and route.kind.needs_tls:
             if lacks_certificate(
                 route, connection.destination.tls
             ):  # declared within the handshake

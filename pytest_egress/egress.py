@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pytest_egress.declarations as declarations
+import pytest_egress.kinds as kinds
 from pytest_egress.address import Address, parse_address
+from pytest_egress.callers import caller
 from pytest_egress.clock import check_seconds
 from pytest_egress.containers import (
     CompletedContainer,
@@ -137,7 +137,7 @@ class Egress:
         """
         return self._add(
             declarations.declare(
-                "intercept_https",
+                kinds.INTERCEPT_HTTPS,
                 address,
                 handler,
                 times=times,
@@ -173,7 +173,7 @@ class Egress:
         """As `intercept_https`, for plain HTTP; port 80 where none is given."""
         return self._add(
             declarations.declare(
-                "intercept_http",
+                kinds.INTERCEPT_HTTP,
                 address,
                 handler,
                 times=times,
@@ -212,7 +212,14 @@ class Egress:
             AddressError, TypeError, ValueError: With the value, and what is accepted.
         """
         return self._add(
-            declarations.intercept_tcp(address, handler, times=times, optional=optional, name=name)
+            declarations.declare(
+                kinds.INTERCEPT_TCP,
+                address,
+                handler,
+                times=times,
+                optional=optional,
+                name=name,
+            )
         )
 
     def intercept_tls(
@@ -227,7 +234,8 @@ class Egress:
     ) -> Route[TcpConnection]:
         """As `intercept_tcp`, for what is in TLS: the handler gets an `ssl.SSLSocket` after the handshake."""
         return self._add(
-            declarations.intercept_tls(
+            declarations.declare(
+                kinds.INTERCEPT_TLS,
                 address,
                 handler,
                 times=times,
@@ -239,11 +247,11 @@ class Egress:
 
     def passthrough(self, address: str) -> Route[TcpConnection]:
         """Let TCP to an address through, to the real upstream, by this process; TLS stays the upstream's."""
-        return self._add(declarations.passthrough(address))
+        return self._add(declarations.declare(kinds.PASSTHROUGH, address))
 
     def block(self, address: str) -> Route[Any]:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
-        return self._add(declarations.block(address))
+        return self._add(declarations.declare(kinds.BLOCK, address))
 
     def dns(self, name: str, answer: object) -> Route[DnsQuery]:
         """Answer the questions of DNS about a name.
@@ -257,7 +265,7 @@ class Egress:
         Raises:
             AddressError, TypeError, ValueError: With the value, and what is accepted.
         """
-        return self._add(declarations.dns(name, answer))
+        return self._add(declarations.declare(kinds.DNS, name, answer))
 
     def _add(self, declaration: Declaration) -> Route[Any]:
         route: Route[Any] = Route(
@@ -684,20 +692,6 @@ def came_back(entry: Entry) -> bool:
     return isinstance(entry, TcpConnection) and entry.outcome == "unrouted" and any(used_up)
 
 
-HERE: Final = os.path.dirname(os.path.abspath(__file__))
-
-
 def port_of(entry: Entry, allowed: Address) -> int:
     """The port of an entry; a name is asked for whatever its port will be."""
     return (allowed.port if isinstance(entry, DnsQuery) else entry.port) or 0
-
-
-def caller() -> str:
-    """`file.py:12` of the nearest code that is not ours; "" where that is a test framework's (a marker)."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == HERE:
-        frame = frame.f_back
-    path = frame.f_code.co_filename
-    if any(part in path for part in (f"{os.sep}_pytest{os.sep}", f"{os.sep}pluggy{os.sep}")):
-        return ""
-    return f"{os.path.basename(path)}:{frame.f_lineno}"

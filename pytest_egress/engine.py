@@ -17,6 +17,7 @@ from docker.errors import APIError, DockerException, create_api_error_from_http_
 
 from pytest_egress.archive import Member, read_folder
 from pytest_egress.attach import output_of
+from pytest_egress.choices import LINKS
 from pytest_egress.endpoint import PODMAN, describe, engine_address, identify
 from pytest_egress.errors import EngineError, ImageError, LinkError
 from pytest_egress.failures import FORBIDS, check_allowed, engine_errors, explanation, root_cause
@@ -50,7 +51,6 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LINKS: Final = ("auto", "descriptor", "stream")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
 FORCED: Final = (
@@ -78,7 +78,7 @@ class Engine:
     Args:
         client: Makes the client; called once.
         session: Value of the label that every container of this run carries.
-        link: One of `LINKS`; what the environment says where it is not given.
+        link: One of `choices.LINKS`; what the environment says where it is not given.
         sidecar_image: The image whose Python runs the agent, instead of this process's own; likewise.
         address: Where it is, as DOCKER_HOST has it; what the environment says where it is not given.
 
@@ -129,7 +129,7 @@ class Engine:
         """In which ways a sidecar may be had, in the order in which they are tried.
 
         Raises:
-            EngineError: `PYTEST_EGRESS_LINK` has another value than "auto", "descriptor" or "stream".
+            EngineError: `PYTEST_EGRESS_LINK` has another value than those of `LINKS`.
         """
         wanted = self._link or os.environ.get(LINK_VARIABLE) or "auto"
         if wanted not in LINKS:

@@ -19,9 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest_egress.sockets as sockets
-from pytest_egress.agent.capture import BACKLOG, LISTENER
 from pytest_egress.agent.packets import Packet, parse_packets
-from pytest_egress.agent.pump import reset
 from pytest_egress.authority import Authority
 from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection, is_still_allowed
@@ -30,12 +28,11 @@ from pytest_egress.dispatch import Dispatcher, Parts
 from pytest_egress.dns import why_no_query
 from pytest_egress.exchange import PacketAttempt
 from pytest_egress.forks import in_children
-from pytest_egress.interface import Link
+from pytest_egress.interface import BACKLOG, LISTENER, Link
 from pytest_egress.ledger import AttemptContext, Ledger
 from pytest_egress.link import tampering
 from pytest_egress.names import NAMES_PORT, Names
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder
-from pytest_egress.relay import shut
 from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
 from pytest_egress.site import TargetView
 from pytest_egress.upstreams import Upstreams
@@ -135,7 +132,7 @@ class Gateway:
             try:
                 for _ in range(BACKLOG):
                     sock, _client = listener.accept()
-                    reset(sock)
+                    sockets.reset(sock)
                     waited += 1
             except OSError as error:  # none is left, as a rule
                 if error.errno in NO_ROOM:
@@ -202,7 +199,7 @@ class Gateway:
         with self.connections.lock:
             self.recorder.is_closed = True
             self.connections.stop()
-            shut(self._waker)  # closing it wakes nobody where a forked child has a copy
+            sockets.shut(self._waker)  # closing it wakes nobody where a forked child has a copy
             self._waker.close()
         if self._reader.ident is not None:
             self._reader.join(seconds)
@@ -393,7 +390,7 @@ class Gateway:
         if packet.protocol is None:
             return {"outcome": "recorded"}
         route = claimed(context.tables, host, packet.port or 0)
-        quic = packet.protocol_name == "UDP" and route and route.kind == "intercept_https"
+        quic = packet.protocol_name == "UDP" and route and route.kind.answers_https
         return self.recorder.outcome(
             context, host, packet.port or 0, "recorded" if quic else "unrouted"
         )

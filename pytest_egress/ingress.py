@@ -14,7 +14,8 @@ from typing import Final
 
 import pytest_egress.sockets as sockets
 from pytest_egress.forks import in_children
-from pytest_egress.relay import relay, shut
+from pytest_egress.relay import relay
+from pytest_egress.sockets import shut
 
 CONNECT_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.05

@@ -1,10 +1,26 @@
-"""`Link`: the sockets of a target's network namespace, whichever way they come."""
+"""What the gateway knows of a link: the sockets of a target's network namespace, whichever way they come.
+
+A link is a `DescriptorLink` or a `StreamLink`. What the agent in the sidecar decides and the gateway has to know is
+named here too, so that the gateway imports nothing of what runs in the sidecar.
+"""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
+
+import pytest_egress.agent.addresses as addresses
+import pytest_egress.agent.capture as capture
+
+BACKLOG: Final = capture.BACKLOG
+"""How many connections of a target may wait to be accepted, at each listener."""
+
+LISTENER: Final = capture.LISTENER
+"""How a message calls a listener that the target has closed."""
+
+OWN_ADDRESSES: Final = (addresses.ADDRESS4, addresses.ADDRESS6)
+"""The addresses of the interface that a target has."""
 
 
 class Link(Protocol):

@@ -10,16 +10,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from pytest_egress.choices import NamePolicy, Policy
 from pytest_egress.clock import monotonic, wall
 from pytest_egress.exchange import Entry, TlsPeers
 from pytest_egress.routing import Route, RouteTable
-
-Policy = Literal["fail", "block", "passthrough"]
-POLICIES: tuple[Policy, ...] = ("fail", "block", "passthrough")
-NamePolicy = Literal["synthetic", "strict"]
-NAME_POLICIES: tuple[NamePolicy, ...] = ("synthetic", "strict")
 
 DRAIN_SECONDS: Final = 5.0  # for what has begun when a container, or a test, ends
 CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut

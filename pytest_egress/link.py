@@ -8,7 +8,6 @@ one descriptor that stays open keeps the namespace alive, so `close` closes ever
 from __future__ import annotations
 
 import array
-import contextlib
 import errno
 import os
 import secrets
@@ -29,7 +28,7 @@ from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
 from pytest_egress.forks import in_children
-from pytest_egress.sockets import Socket
+from pytest_egress.sockets import Socket, shut
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -228,7 +227,7 @@ class DescriptorLink:
             return
         self._closed = True
         for sock in (*self.tcp, self._control):
-            _shut(sock)  # wakes a thread in accept, and one that waits for more sockets
+            shut(sock)  # wakes a thread in accept, and one that waits for more sockets
         with self._lock:
             self._close_all()
 
@@ -255,7 +254,7 @@ class DescriptorLink:
         try:
             data, sockets = receive_sockets(self._control)
         except TimeoutError:
-            _shut(self._control)  # a late answer would be taken for that of the next request
+            shut(self._control)  # a late answer would be taken for that of the next request
             raise
         if data != SOCKETS:
             reason = data.partition(b" ")[2].decode("utf-8", "replace") or "it has ended"
@@ -268,11 +267,6 @@ class DescriptorLink:
         fixed = (*self.tcp, *self.dns, self.packets, *self.monitors, self.channel, self._control)
         for sock in (*fixed, *spare):
             sock.close()
-
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # ENOTCONN, and yet it wakes
-        sock.shutdown(socket.SHUT_RDWR)
 
 
 def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
 from pytest_egress.answers import NO_SUCH_NAME, NameAnswer
-from pytest_egress.connection import READ_BYTES, Connection, receive_timeout
+from pytest_egress.connection import READ_BYTES, Connection
 from pytest_egress.dns import (
     Answer,
     Resolver,
@@ -21,10 +20,12 @@ from pytest_egress.dns import (
     without_service,
 )
 from pytest_egress.exchange import DnsQuery
+from pytest_egress.interface import OWN_ADDRESSES
 from pytest_egress.ledger import AttemptContext
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed
 from pytest_egress.routing import is_named, name_route, nearest_by_name
 from pytest_egress.searchlist import tell_apart
+from pytest_egress.sockets import receive_timeout
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -98,7 +99,7 @@ class Names:
         """
         bare, address = without_service(query.host), reversed_address(query.host)
         with self._lock:
-            is_ours = address in (ADDRESS4, ADDRESS6) or bool(self._resolver.name(address or ""))
+            is_ours = address in OWN_ADDRESSES or bool(self._resolver.name(address or ""))
         if is_ours or is_named(context.tables, address or bare):
             return
         query.outcome, query.note = unclaimed(context), UNDECLARED

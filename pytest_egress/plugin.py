@@ -17,6 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_egress.choices import (
+    LINKS,
+    NAME_POLICIES,
+    POLICIES,
+    NamePolicy,
+    Policy,
+    alternatives,
+    union,
+)
+from pytest_egress.kinds import KINDS
+
 if TYPE_CHECKING:
     import docker
     import trustme
@@ -25,38 +36,18 @@ if TYPE_CHECKING:
     from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
     from pytest_egress.exchange import Entry
-    from pytest_egress.ledger import Ledger, NamePolicy, Policy, Window
+    from pytest_egress.ledger import Ledger, Window
     from pytest_egress.routing import Scope
     from pytest_egress.session import Session
 
-UNROUTED: Final = ("fail", "block", "passthrough")  # `ledger.POLICIES`, without its import
-NAMES: Final = ("synthetic", "strict")  # `ledger.NAME_POLICIES` likewise
-LINKS: Final = ("auto", "descriptor", "stream")  # `engine.LINKS` likewise
-ROUTE_MARKERS: Final[Mapping[str, str]] = {
-    "intercept_https": "intercept_https",
-    "intercept_http": "intercept_http",
-    "intercept_tls": "intercept_tls",
-    "intercept_tcp": "intercept_tcp",
-    "egress_passthrough": "passthrough",
-    "egress_block": "block",
-    "egress_dns": "dns",
-}
-"""Marker to method of `Egress`, which is also the kind that `declarations` knows."""
+ROUTE_MARKERS: Final = {kind.marker: kind for kind in KINDS}
+"""Marker to the kind of route that it declares."""
 
 MARKERS: Final[Mapping[str, str]] = {
-    "intercept_https": "(address, handler=None, **match): answer HTTPS requests to host[:port], "
-    "as `egress.intercept_https` does",
-    "intercept_http": "(address, handler=None, **match): the same for plain HTTP",
-    "intercept_tcp": "(address, handler=None, *, times=None, optional=False, name=None): answer TCP "
-    "connections to host[:port] as bytes; the handler gets the socket",
-    "intercept_tls": "(address, handler=None, ...): the same for what is in TLS",
-    "egress_passthrough": "(address): let TCP to host[:port] through to the real upstream",
-    "egress_block": "(address): expect attempts of any protocol to host[:port], and refuse them",
-    "egress_dns": "(name, answer): answer the DNS questions about a name with IP addresses, "
-    '"NXDOMAIN", "SERVFAIL", "REFUSED" or "silence"',
+    **{kind.marker: kind.usage for kind in KINDS},
     "egress_container": "(image, command=None, **options): start a container with the options of "
     "`egress.start`; the fixture egress_container is it",
-    "egress": '(*, unrouted="fail"|"block"|"passthrough", dns="synthetic"|"strict", '
+    "egress": f"(*, unrouted={union(POLICIES)}, dns={union(NAME_POLICIES)}, "
     "assert_all_called=True, timeout=5): what an attempt means that no route claims, what DNS says "
     "of a name that no route names, whether the test's own routes must be called, and how many "
     "seconds handlers may go on after the test",
@@ -109,8 +100,8 @@ def is_seconds(value: object) -> bool:
 
 
 ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
-    "unrouted": (lambda value: value in UNROUTED, "'fail', 'block' or 'passthrough'"),
-    "dns": (lambda value: value in NAMES, "'synthetic' or 'strict'"),
+    "unrouted": (lambda value: value in POLICIES, alternatives([*map(repr, POLICIES)])),
+    "dns": (lambda value: value in NAME_POLICIES, alternatives([*map(repr, NAME_POLICIES)])),
     "assert_all_called": (lambda value: isinstance(value, bool), "True or False"),
     "timeout": (is_seconds, "a number of seconds"),
 }
@@ -139,13 +130,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("egress", "egress of containers")
     group.addoption(
         "--egress-unrouted",
-        metavar="fail|block|passthrough",
+        metavar="|".join(POLICIES),
         help="What a container's attempt means that no route claims: "
         "fail the test (default), just be refused, or reach the real upstream (TCP).",
     )
     group.addoption(
         "--egress-dns",
-        metavar="synthetic|strict",
+        metavar="|".join(NAME_POLICIES),
         help="What DNS says of a name that no route names: an address of its own (default), "
         "or NXDOMAIN, which is an attempt that no route claims.",
     )
@@ -157,7 +148,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--egress-link",
-        metavar="auto|descriptor|stream",
+        metavar="|".join(LINKS),
         help="How the sidecar of a container is reached: by its sockets' descriptors, which takes an "
         "engine on this machine, or over one stream of the engine's API; auto (default) tries both.",
     )
@@ -203,7 +194,7 @@ def chosen(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
         value = config.getini(name)
         source = f"{name} = {value} in {config.inipath or '-o'}"
     if value not in accepted:
-        raise pytest.UsageError(f"{source}: it takes {', '.join(accepted[:-1])} or {accepted[-1]}")
+        raise pytest.UsageError(f"{source}: it takes {alternatives(accepted)}")
     return value
 
 
@@ -352,19 +343,22 @@ def check_marker(marker: pytest.Mark) -> None:
     if marker.name == "egress":
         check_options(marker.args, marker.kwargs)
         return
-    from pytest_egress.declarations import START_OPTIONS, check_declaration
+    if kind := ROUTE_MARKERS.get(marker.name):
+        from pytest_egress.declarations import declaring
 
-    check_declaration(ROUTE_MARKERS.get(marker.name, "container"), marker.args, marker.kwargs)
-    if marker.name == "egress_container":
-        from pytest_egress.clock import check_seconds
-        from pytest_egress.waiting import strategies
+        declaring(kind)(*marker.args, **marker.kwargs)
+        return
+    from pytest_egress.clock import check_seconds
+    from pytest_egress.container_options import START_OPTIONS, container
+    from pytest_egress.waiting import strategies
 
-        strategies(marker.kwargs.get("wait"))
-        check_seconds(marker.kwargs.get("timeout", 0))
-        if others := [name for name in marker.kwargs if name not in START_OPTIONS]:
-            from pytest_egress.containers import check_docker_options  # which imports docker
+    container(*marker.args, **marker.kwargs)
+    strategies(marker.kwargs.get("wait"))
+    check_seconds(marker.kwargs.get("timeout", 0))
+    if others := [name for name in marker.kwargs if name not in START_OPTIONS]:
+        from pytest_egress.containers import check_docker_options  # which imports docker
 
-            check_docker_options(others)
+        check_docker_options(others)
 
 
 def malformed(item: pytest.Item, problem: str) -> Malformed:
@@ -402,8 +396,8 @@ def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
 def declare(egress: Egress, markers: Iterable[pytest.Mark]) -> None:
     """Declare the routes of markers, in order: the latest wins, and that is the topmost."""
     for marker in markers:
-        if method := ROUTE_MARKERS.get(marker.name):
-            getattr(egress, method)(*marker.args, **marker.kwargs)
+        if kind := ROUTE_MARKERS.get(marker.name):
+            getattr(egress, kind.method)(*marker.args, **marker.kwargs)
 
 
 def closest(item: pytest.Item, name: str) -> list[pytest.Mark]:
@@ -696,8 +690,8 @@ class Run:
             self.engines[worker_number(config) % len(self.engines)] if self.engines else None
         )
         self.options: Final = Options(
-            unrouted=chosen(config, "egress_unrouted", UNROUTED),
-            dns=chosen(config, "egress_dns", NAMES),
+            unrouted=chosen(config, "egress_unrouted", POLICIES),
+            dns=chosen(config, "egress_dns", NAME_POLICIES),
         )
         self.request: pytest.FixtureRequest | None = None  # of session_egress
         self.outside: list[str] = []
@@ -1100,15 +1094,11 @@ def one_line(text: str) -> str:
 
 def without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
     """The traceback from the handler on, without the gateway that called it."""
-    while traceback and traceback.tb_next and is_plumbing(traceback):
+    from pytest_egress.callers import is_plumbing
+
+    while traceback and traceback.tb_next and is_plumbing(traceback.tb_frame):
         traceback = traceback.tb_next
     return traceback
-
-
-def is_plumbing(traceback: TracebackType) -> bool:
-    """Whether a frame is the gateway's, or of the loop on which it runs an async handler."""
-    module = str(traceback.tb_frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in (__package__, "asyncio")
 
 
 # Debugger prompts.

@@ -15,8 +15,6 @@ from pytest_egress.attempt import Attempt
 from pytest_egress.exchange import Entry, Exchange, Outcome, TcpConnection, TlsFailure
 from pytest_egress.ledger import AttemptContext, Ledger
 from pytest_egress.routing import (
-    HTTP,
-    TLS,
     NearMiss,
     Route,
     claimed,
@@ -27,8 +25,6 @@ from pytest_egress.site import TargetView
 from pytest_egress.tls_failures import DISTRUST
 
 FIRST_BYTES_KEPT: Final = 64
-WITHOUT_HANDLER: Final = ("passthrough", "block", "dns")  # what they see is a call at once
-CLIENT_SPEAKS_FIRST: Final = (*HTTP, *TLS)  # kinds of routes
 
 
 class Recorder:
@@ -67,7 +63,7 @@ class Recorder:
         route = claimed(context.tables, host, port)
         if route is None:
             return {"outcome": unclaimed(context)}
-        if route.kind in ("block", "passthrough"):
+        if not route.kind.has_handler:
             return {"outcome": "blocked", "route": route}
         return {"outcome": at_claimed}
 
@@ -77,9 +73,9 @@ class Recorder:
             return
         self.ledger.record(context.window, entry)
         route = entry.route
-        if route is None or route.kind not in WITHOUT_HANDLER:
-            return
-        if route.kind != "passthrough" or entry.outcome == "passthrough":
+        if route is None or route.kind.has_handler:
+            return  # its call is counted when its handler has returned
+        if not route.kind.passes_through or entry.outcome == "passthrough":
             self.ledger.count(route, context.window, entry)
 
     def count(self, context: AttemptContext, entry: Exchange | TcpConnection) -> None:
@@ -221,7 +217,8 @@ def silent_outcome(attempt: Attempt) -> Outcome:
     """What silence means: where a client of HTTP or TLS is awaited, it has connected ahead of its need."""
     to = attempt.destination
     route = opening(attempt.context.tables, to.host, to.port)
-    return "recorded" if route is not None and route.kind in CLIENT_SPEAKS_FIRST else "unrouted"
+    awaited = route is not None and route.kind.client_speaks_first
+    return "recorded" if awaited else "unrouted"
 
 
 def passes(
@@ -235,6 +232,6 @@ def passes(
         hosts: All that it names: the name that was dialled, its address, the SNI, Host.
     """
     if route is not None:
-        return route.kind == "passthrough"
+        return route.kind.passes_through
     lenient = context.window.policy == "passthrough"
     return lenient and not any(claimed(context.tables, host, port) for host in hosts)

@@ -12,12 +12,12 @@ import fcntl
 import select
 import socket
 import ssl
-import struct
 import termios
 from collections.abc import Callable
 from typing import Final
 
 from pytest_egress.clock import monotonic
+from pytest_egress.sockets import reset_at_close
 
 COPY_BYTES: Final = 64 * 1024
 FIRST_BYTES: Final = 64  # kept of each direction
@@ -165,12 +165,6 @@ def unsent(sock: socket.socket) -> int:
     return count[0]
 
 
-def reset_at_close(sock: socket.socket) -> None:
-    """Let the closing of a socket send RST (SO_LINGER, socket(7))."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
 def wait_for(ways: tuple[Direction, Direction], timeout: float | None) -> None:
     """Wait until one way can go on.
 
@@ -186,9 +180,3 @@ def wait_for(ways: tuple[Direction, Direction], timeout: float | None) -> None:
     for sock, events in wanted.items():
         poller.register(sock, events)
     poller.poll(timeout)
-
-
-def shut(sock: socket.socket) -> None:
-    """Wake whoever blocks on it; not by `SSLSocket.shutdown`, which drops the TLS layer first."""
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -25,6 +25,7 @@ from pytest_egress.exchange import (
     cut,
     host_port,
 )
+from pytest_egress.kinds import BLOCK, INTERCEPT_TCP, Kind
 from pytest_egress.routing import NearMiss, Route
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
@@ -47,27 +48,28 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_https("{entry.host}")'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
-    verb = "intercept_tcp" if isinstance(entry, TcpConnection) else "block"
-    return f'egress.{verb}("{host_port(entry.host, entry.port)}")'
+    kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
+    return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
 
 
-def naming(kind: str, address: str, scheme: str, host: str, port: int) -> str:
+def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -> str:
     """The line that names the very host of a real server.
 
     Args:
-        kind: Of the route that lets a container through to it, or "request.forward" for a handler.
+        kind: Of the route that lets a container through to it; None is a handler that asked by `request.forward`.
         address: As that route is declared.
         scheme: Of the server's URL: "https", "http" or "tcp".
     """
     where = host_port(host, port)
-    if kind == "request.forward":
+    if kind is None:
         return f'request.forward("{scheme}://{where}")'
     try:
         parse_address(where, default_port=port)
     except AddressError:  # as of 0x7f000001, for which no route can be declared
-        verb = "intercept_tcp" if kind == "passthrough" else kind
-        return f'egress.{verb}("{address}", forward("{scheme}://{where}"))'
-    return f'egress.{kind}("{where}"{"" if kind == "passthrough" else ", forward()"})'
+        method = INTERCEPT_TCP.method if kind.passes_through else kind.method
+        return f'egress.{method}("{address}", forward("{scheme}://{where}"))'
+    answer = "" if kind.passes_through else ", forward()"
+    return f'egress.{kind.method}("{where}"{answer})'
 
 
 def glob_of(path: str) -> str:

@@ -6,7 +6,7 @@ touches a socket or a clock: waiting is the ledger's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import pytest_egress.answers as answers
 from pytest_egress.clock import check_seconds
 from pytest_egress.errors import CallError
 from pytest_egress.exchange import Entry, Exchange, Request, TlsInfo
+from pytest_egress.kinds import Kind
 from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match
 
 if TYPE_CHECKING:
@@ -23,31 +24,9 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-Kind = Literal[
-    "intercept_https",
-    "intercept_http",
-    "intercept_tls",
-    "intercept_tcp",
-    "passthrough",
-    "block",
-    "dns",
-]
 Scope = Literal["test", "class", "module", "session"]
-DEFAULT_PORTS: Final[Mapping[Kind, int | None]] = {
-    "intercept_https": 443,
-    "intercept_http": 80,
-    "intercept_tls": None,
-    "intercept_tcp": None,
-    "passthrough": None,
-    "block": None,
-    "dns": None,
-}
 ClientCertificate = Literal["request", "require"]
 CLIENT_CERTIFICATES: Final = ("request", "require")  # the strictest last
-HTTP: Final = ("intercept_https", "intercept_http")
-RAW: Final = ("intercept_tls", "intercept_tcp")
-TLS: Final = ("intercept_https", "intercept_tls")
-NEVER_REQUIRED: Final = ("passthrough", "block", "dns")
 
 Call = TypeVar("Call", bound=Entry)
 """What a route's calls are: an `Exchange`, a `TcpConnection` or a `DnsQuery`."""
@@ -108,13 +87,13 @@ def check_answer(kind: Kind, answer: object) -> object:
     Raises:
         TypeError, ValueError: It cannot; the text lists what it can.
     """
-    if kind in ("passthrough", "block"):
-        if answer is not None:
-            raise TypeError(f"{kind}() has no answer, but was given {answer!r}")
-        return None
-    if kind == "dns":
+    if kind.answers_names:
         return answers.check_name_answer(answer)
-    return answers.check_answer(answer, raw=kind in RAW)
+    if kind.has_handler:
+        return answers.check_answer(answer, raw=kind.reads_bytes)
+    if answer is not None:
+        raise TypeError(f"{kind.method}() has no answer, but was given {answer!r}")
+    return None
 
 
 class Route(Generic[Call]):
@@ -162,7 +141,9 @@ class Route(Generic[Call]):
     def __call__(self, handler: answers.Handler) -> Route[Call]:
         """Make this the route's handler: the decorator form."""
         if not callable(handler):
-            raise TypeError(f"@{self.kind}({self.address!r}) decorates a function, not {handler!r}")
+            raise TypeError(
+                f"@{self.kind.method}({self.address!r}) decorates a function, not {handler!r}"
+            )
         return self.respond(handler)
 
     def respond(self, handler: object) -> Route[Call]:
@@ -199,12 +180,13 @@ class Route(Generic[Call]):
 
     def covers(self, host: str, port: int) -> bool:
         """Whether its address is that of a connection, whatever is spoken on it."""
-        return not self.removed and self.kind != "dns" and self.parsed_address.matches(host, port)
+        is_for_connections = not self.removed and not self.kind.answers_names
+        return is_for_connections and self.parsed_address.matches(host, port)
 
     def claims(self, secure: bool, host: str, port: int) -> bool:
         """Whether its address and protocol are those of a request; its matchers are not asked."""
-        other = "intercept_http" if secure else "intercept_https"
-        return self.kind != other and self.kind not in RAW and self.covers(host, port)
+        scheme = "https" if secure else "http"
+        return self.kind.claims_requests(scheme) and self.covers(host, port)
 
     def names(self, name: str) -> bool:
         """Whether it is declared for a host name, at whatever port."""
@@ -222,7 +204,7 @@ class Route(Generic[Call]):
     @property
     def is_used_up(self) -> bool:
         """Whether it is a raw route all of whose `times` are taken."""
-        return self.kind in RAW and self.is_exhausted
+        return self.kind.reads_bytes and self.is_exhausted
 
     def reserve(self) -> int | None:
         """Take one of its `times`: which, from 0; None where all are taken."""
@@ -327,7 +309,7 @@ class Route(Generic[Call]):
         Raises:
             CallError: No call matches; the text says in which fields each differs.
         """
-        if self.kind not in HTTP:
+        if not self.kind.reads_requests:
             raise TypeError(f"{self} has no requests to match: look at its calls")
         if unknown := [name for name in match if name not in MATCHERS]:
             takes = ", ".join(MATCHERS)
@@ -366,7 +348,7 @@ class Route(Generic[Call]):
         if self.client_certificate is not None:
             parts.append(f"client_certificate={self.client_certificate!r}")
         parts += [f"name={self.name!r}"] if self.name is not None else []
-        return f"{self.kind}({', '.join(parts)})"
+        return f"{self.kind.method}({', '.join(parts)})"
 
     def __repr__(self) -> str:
         return f"<Route {self}, {self.lifetime_count} calls>"
@@ -511,7 +493,7 @@ def certificate_route(
     covering = [
         route
         for route in in_order(tables)
-        if route.kind in TLS
+        if route.kind.ends_tls
         and not route.is_used_up
         and any(route.covers(host, port) for host in hosts)
     ]
@@ -529,7 +511,7 @@ def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
 
 def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
     """The DNS route of a name, or None where it has its synthetic addresses."""
-    return next((r for r in in_order(tables) if r.kind == "dns" and r.names(name)), None)
+    return next((r for r in in_order(tables) if r.kind.answers_names and r.names(name)), None)
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:
@@ -562,9 +544,12 @@ def nearest_by_address(
     Args:
         scheme: "https", "http", or "tcp", to which only raw routes are alike.
     """
-    kinds = RAW if scheme == "tcp" else HTTP
-    routes = (r for r in in_order(tables) if not r.removed and r.kind in kinds)
-    misses = [address_miss(route, scheme, host, port) for route in routes]
+    misses = [
+        address_miss(route, scheme, host, port)
+        for route in in_order(tables)
+        if not route.removed
+        and (route.kind.reads_bytes if scheme == "tcp" else route.kind.reads_requests)
+    ]
     likeness, miss = max(misses, key=lambda found: found[0], default=(0.0, None))
     return miss if likeness >= SIMILAR else None
 
@@ -579,9 +564,8 @@ def address_miss(route: Route[Any], scheme: str, host: str, port: int) -> tuple[
         differences.append(f"host: {host!r} is not {address.host!r}")
     if not differences and route.is_used_up:
         differences.append(f"times: it has answered {route.times} of {route.times}")
-    of_route = scheme if scheme == "tcp" else route.kind.removeprefix("intercept_")
     for name, found, wanted in (
-        ("scheme", scheme, of_route),
+        ("scheme", scheme, route.kind.scheme),
         ("port", port, address.port or port),
     ):
         if found != wanted:

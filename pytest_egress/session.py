@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_egress.authority import Authority, see_real_dates
-from pytest_egress.connection import where_stands
+from pytest_egress.callers import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry

@@ -21,7 +21,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 import docker
@@ -34,6 +34,7 @@ from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM
 from pytest_egress.archive import File, build_tar
 from pytest_egress.attach import Attachment, attach, connect
+from pytest_egress.choices import LinkKind as LinkKind
 from pytest_egress.clock import monotonic
 from pytest_egress.endpoint import socket_of
 from pytest_egress.errors import LinkError
@@ -44,7 +45,6 @@ from pytest_egress.stream import StreamLink
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 AnyLink: TypeAlias = DescriptorLink | StreamLink
-LinkKind: TypeAlias = Literal["descriptor", "stream"]
 
 
 class Way(NamedTuple):

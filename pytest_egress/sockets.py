@@ -6,9 +6,11 @@ What it forbids is the test's: a container's connection to us is none of it, nor
 from __future__ import annotations
 
 import _socket
+import contextlib
 import resource
 import secrets
 import socket
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,35 @@ def listener(backlog: int) -> Socket:
         sock.close()
         raise
     return sock
+
+
+def receive_timeout(sock: socket.socket, seconds: float) -> None:
+    """Bound blocking reads in the kernel (SO_RCVTIMEO, socket(7)): unlike `settimeout` it leaves MSG_WAITALL to work.
+
+    Args:
+        seconds: 0 for no bound.
+    """
+    whole = int(seconds)
+    value = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+
+
+def shut(sock: socket.socket) -> None:
+    """Wake whoever blocks on it; not by `SSLSocket.shutdown`, which drops the TLS layer first."""
+    with contextlib.suppress(OSError):  # ENOTCONN, and yet it wakes
+        Real.shutdown(sock, socket.SHUT_RDWR)
+
+
+def reset_at_close(sock: socket.socket) -> None:
+    """Let the closing of a socket send RST (SO_LINGER, socket(7))."""
+    with contextlib.suppress(OSError):  # it has ended
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a TCP socket so that its other end sees RST."""
+    reset_at_close(sock)
+    sock.close()
 
 
 def unguessed_loopback() -> str:

@@ -12,10 +12,11 @@ from typing import Final
 from pytest_egress.address import normalise_host
 from pytest_egress.clienthello import ClientHello, bytes_needed, parse_client_hello
 from pytest_egress.clock import monotonic
-from pytest_egress.connection import PEEK_ALL, Connection, receive_timeout
+from pytest_egress.connection import PEEK_ALL, Connection
 from pytest_egress.connections import Connections
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.exchange import TlsInfo
+from pytest_egress.sockets import receive_timeout
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

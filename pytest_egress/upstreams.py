@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pytest_egress.upstream as upstream
 from pytest_egress.answers import Forward
 from pytest_egress.destination import Destination
+from pytest_egress.kinds import PASSTHROUGH
 from pytest_egress.report import naming
 from pytest_egress.routing import Route, RouteTable, opening
 
@@ -84,11 +85,9 @@ class Upstreams:
         Raises:
             UpstreamError: It cannot be reached, or may not be.
         """
-        kind, address = (
-            ("passthrough", f"*:{port}") if route is None else (route.kind, route.address)
-        )
+        kind, address = (PASSTHROUGH, f"*:{port}") if route is None else (route.kind, route.address)
         named = route is not None and route.is_for(host)
-        remedy = "" if named else naming(by or kind, address, scheme, host, port)
+        remedy = "" if named else naming(None if by else kind, address, scheme, host, port)
         return owner.adopt(upstream.connect(host, port, remedy))
 
     def secure(self, owner: Owner, sock: socket.socket, host: str) -> socket.socket:

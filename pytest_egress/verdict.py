@@ -22,7 +22,7 @@ from pytest_egress.report import (
     never_called_text,
     unrouted_text,
 )
-from pytest_egress.routing import NEVER_REQUIRED, Route
+from pytest_egress.routing import Route
 
 NO_OFFENCE = ("silent", "cut")
 """Reasons of a `TlsFailure` that speak of no distrust: a connection opened ahead of its need, or ended by us."""
@@ -99,7 +99,7 @@ def came_through(failure: TlsFailure, window: Window) -> bool:
 def is_missing(route: Route[Any]) -> bool:
     """Whether a route had to be called and was not, or not as often as its `times`."""
     if (
-        route.kind in NEVER_REQUIRED
+        not route.kind.must_be_called
         or route.optional
         or route.removed
         or route.expected_idle

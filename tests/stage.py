@@ -20,11 +20,12 @@ import trustme
 
 from pytest_egress.answers import NameAnswer
 from pytest_egress.authority import Authority
-from pytest_egress.declarations import CHECKS
+from pytest_egress.declarations import declare
 from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.gateway import Gateway
+from pytest_egress.kinds import KINDS
 from pytest_egress.ledger import AttemptContext, Ledger, Window
-from pytest_egress.routing import Declaration, Kind, Route, RouteTable
+from pytest_egress.routing import Route, RouteTable
 from tests.loopback import LoopbackLink
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
@@ -33,6 +34,7 @@ FIRST, SECOND = "198.18.0.1", "198.18.0.2"  # of the first two names that a targ
 PORTS = (443, 80, 53, 5432, 8443)
 MEGABYTE = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n"
+KIND_OF = {kind.method: kind for kind in KINDS}
 
 Kind_ = TypeVar("Kind_", bound=Entry)
 
@@ -72,10 +74,8 @@ class Stage:
     def lost(self) -> None:
         self.was_lost.set()
 
-    def route(self, kind: Kind, address: str, handler: object = None, **options: Any) -> Route[Any]:
-        arguments = (address,) if kind in ("block", "passthrough") else (address, handler)
-        declaration = CHECKS[kind](*arguments, **options)
-        assert isinstance(declaration, Declaration)
+    def route(self, kind: str, address: str, handler: object = None, **options: Any) -> Route[Any]:
+        declaration = declare(KIND_OF[kind], address, handler, **options)
         route: Route[Any] = Route(
             declaration, scope="test", declared_at="test_it.py:7", log=self.ledger
         )

@@ -32,8 +32,8 @@ from pytest_egress import (
     port_open,
 )
 from pytest_egress.archive import read_tar
+from pytest_egress.container_options import REFUSED_OPTIONS
 from pytest_egress.containers import Container, plan
-from pytest_egress.declarations import REFUSED_OPTIONS
 from pytest_egress.session import Session
 from pytest_egress.sidecar import LINK_FOLDER
 

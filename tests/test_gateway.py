@@ -48,7 +48,7 @@ from pytest_egress.exchange import (
 from pytest_egress.gateway import Gateway
 from pytest_egress.ledger import Window
 from pytest_egress.report import unrouted_text
-from pytest_egress.routing import Kind, Route
+from pytest_egress.routing import Route
 from tests.loopback import LoopbackLink
 from tests.stage import (
     ADDRESS,
@@ -962,7 +962,7 @@ def test_a_handshake_that_fails_says_why(
     client: Callable[[Stage, trustme.CA], None],
     reason: str,
     note: str,
-    claim: Kind | None,
+    claim: str | None,
 ) -> None:
     if claim:
         stage.route(claim, "*")

@@ -22,12 +22,16 @@ LAYERS = {
     "core": {
         "address",
         "answers",
+        "callers",
+        "choices",
         "clock",
+        "container_options",
         "declarations",
         "errors",
         "exchange",
         "forks",
         "globs",
+        "kinds",
         "ledger",
         "matching",
         "once",
@@ -201,6 +205,14 @@ def test_there_is_no_import_cycle() -> None:
 @pytest.mark.parametrize("module", sorted(FORBIDDEN))
 def test_a_module_stays_away_from_what_its_layer_must_not_know(module: str) -> None:
     assert not foreign_imports(module) & FORBIDDEN[module]
+
+
+READERS = {"agent.netlink", "agent.packets"}  # of what the kernel writes: bytes to values
+
+
+@pytest.mark.parametrize("module", sorted(LAYERS["gateway"]))
+def test_the_gateway_knows_the_agent_by_the_interface_of_the_link(module: str) -> None:
+    assert {name for name in own_imports(module) if layer_of(name) == "agent"} <= READERS
 
 
 @pytest.mark.parametrize("module", sorted({*MODULES} - {"plugin"}))

@@ -280,7 +280,7 @@ class Declaring:
         self.stage = stage
 
     def __getattr__(self, kind: str) -> Callable[..., Any]:
-        return lambda address, answer=None: self.stage.route(kind, address, answer)  # type: ignore[arg-type]
+        return lambda address, answer=None: self.stage.route(kind, address, answer)
 
 
 def test_a_host_that_a_handler_puts_in_its_place_is_named_by_nobody(

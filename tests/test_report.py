@@ -20,6 +20,7 @@ from pytest_egress.exchange import (
     TlsFailure,
     host_port,
 )
+from pytest_egress.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
 from pytest_egress.report import (
     SHOWN_ENTRIES,
     attempt_lines,
@@ -131,15 +132,15 @@ class Egress:
 
     @staticmethod
     def intercept_https(address: str, **match: Any) -> Any:
-        return declare("intercept_https", address, **match)
+        return declare(INTERCEPT_HTTPS, address, **match)
 
     @staticmethod
     def intercept_http(address: str, **match: Any) -> Any:
-        return declare("intercept_http", address, **match)
+        return declare(INTERCEPT_HTTP, address, **match)
 
     @staticmethod
     def intercept_tcp(address: str) -> Any:
-        return declare("intercept_tcp", address)
+        return declare(INTERCEPT_TCP, address)
 
     @staticmethod
     def block(address: str) -> Any:

@@ -17,11 +17,11 @@ from pytest_egress.answers import Application, sequence
 from pytest_egress.declarations import declare
 from pytest_egress.errors import CallError
 from pytest_egress.exchange import UNSET, Exchange, Headers, Request, Response, shown
+from pytest_egress.kinds import INTERCEPT_HTTPS, KINDS
 from pytest_egress.ledger import Ledger, Window
 from pytest_egress.matching import Match, json_differences
 from pytest_egress.routing import (
     Decision,
-    Kind,
     Route,
     RouteTable,
     claimed,
@@ -30,6 +30,7 @@ from pytest_egress.routing import (
 )
 
 SECONDS = 10.0
+KIND_OF = {kind.method: kind for kind in KINDS}
 
 
 def request(url: str = "https://api.test/", method: str = "GET", **fields: Any) -> Request:
@@ -61,9 +62,9 @@ class Routes:
         self.tables = {scope: RouteTable() for scope in ("test", "class", "module", "session")}
 
     def add(
-        self, kind: Kind, address: str, handler: object = None, scope: Any = "test", **options: Any
+        self, kind: str, address: str, handler: object = None, scope: Any = "test", **options: Any
     ) -> Route[Any]:
-        declaration = declare(kind, address, handler, **options)
+        declaration = declare(KIND_OF[kind], address, handler, **options)
         route: Route[Any] = Route(declaration, scope=scope, declared_at="", log=self.ledger)
         self.tables[scope].add(route)
         return route
@@ -355,7 +356,7 @@ def test_near_misses_come_with_the_fewest_differences_first(routes: Routes) -> N
     ],
 )
 def test_of_other_addresses_the_most_alike_is_named(
-    routes: Routes, kind: Kind, address: str, differences: tuple[str, ...] | None
+    routes: Routes, kind: str, address: str, differences: tuple[str, ...] | None
 ) -> None:
     route = routes.add(kind, address)
     routes.https("far.example")
@@ -667,11 +668,11 @@ def test_a_route_shows_its_declaration_and_calls(routes: Routes) -> None:
 )
 def test_what_can_never_match_is_refused(options: Any, error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(error)):
-        declare("intercept_https", "a.test", **options)
+        declare(INTERCEPT_HTTPS, "a.test", **options)
 
 
 def test_what_equals_a_text_by_an_equality_of_its_own_may_be_a_matcher() -> None:
-    declare("intercept_https", "a.test", headers={"user-agent": ANY})
+    declare(INTERCEPT_HTTPS, "a.test", headers={"user-agent": ANY})
 
 
 @pytest.mark.parametrize("timeout", [None, "5", -1, float("inf"), float("nan"), True])

@@ -10,10 +10,10 @@ import docker
 import pytest
 import trustme
 
+from pytest_egress.choices import Policy
 from pytest_egress.egress import Egress
 from pytest_egress.errors import CallError, UnroutedError
 from pytest_egress.exchange import DnsQuery
-from pytest_egress.ledger import Policy
 from pytest_egress.session import Session
 from pytest_egress.verdict import judge
 from tests.stage import ADDRESS, Stage

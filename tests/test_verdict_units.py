@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.declarations import block, declare
+from pytest_egress.declarations import declare
 from pytest_egress.errors import (
     EgressError,
     HandlerError,
@@ -18,6 +18,7 @@ from pytest_egress.errors import (
     UnroutedError,
 )
 from pytest_egress.exchange import DnsQuery, Exchange, Outcome, Request, TcpConnection
+from pytest_egress.kinds import BLOCK, INTERCEPT_HTTPS
 from pytest_egress.ledger import (
     MAX_COMPLAINTS,
     MAX_ENTRIES,
@@ -50,7 +51,7 @@ def route_of(declaration: Declaration, scope: Scope = "test") -> Route[Any]:
 
 
 def route(scope: Scope = "test", **options: Any) -> Route[Any]:
-    return route_of(declare("intercept_https", "api.test", **options), scope)
+    return route_of(declare(INTERCEPT_HTTPS, "api.test", **options), scope)
 
 
 def test_a_quiet_window_gets_no_verdict() -> None:
@@ -162,7 +163,7 @@ def called(route: Route[Any], times: int = 1) -> Route[Any]:
         (route(optional=True), False),
         (removed(route()), False),
         (expected_idle(route()), False),
-        (route_of(block("api.test")), False),
+        (route_of(declare(BLOCK, "api.test")), False),
         (route("class"), False),
         (route("module", times=2), False),
         (route("session"), False),

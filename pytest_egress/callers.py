@@ -1,0 +1,56 @@
+"""Whose code a frame runs: this package's, a library's or the user's.
+
+Ours is what a module in the package's folder runs, however deep. Frames of other threads are read as they go on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from types import FrameType
+from typing import Final
+
+ROOT: Final = os.path.join(sys.modules[__name__.partition(".")[0]].__path__[0], "")
+STANDARD_LIBRARY: Final = os.path.dirname(os.__file__)
+FRAMEWORKS: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("_pytest", "pluggy"))
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame runs code of this package; also what `dataclasses` has made for it, which is in no file."""
+    return str(frame.f_globals.get("__file__", "")).startswith(ROOT)
+
+
+def is_users(frame: FrameType) -> bool:
+    """Whether a frame runs code that is neither ours nor a library's."""
+    path = frame.f_code.co_filename
+    is_of_library = path.startswith(STANDARD_LIBRARY) or "site-packages" in path
+    return not is_of_library and not is_ours(frame)
+
+
+def is_plumbing(frame: FrameType) -> bool:
+    """Whether a frame runs code of ours, or of the loop on which we run an async handler."""
+    module = str(frame.f_globals.get("__name__", ""))
+    return is_ours(frame) or module.partition(".")[0] == "asyncio"
+
+
+def caller() -> str:
+    """`file.py:12` of the nearest code that is not ours; "" where that is a test framework's (a marker)."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and is_ours(frame):
+        frame = frame.f_back
+    path = frame.f_code.co_filename
+    if any(part in path for part in FRAMEWORKS):
+        return ""
+    return f"{os.path.basename(path)}:{frame.f_lineno}"
+
+
+def where_stands(ident: int | None) -> str:
+    """The line of the user's code, or else of any, at which a thread stands; "" when it has ended."""
+    frame = sys._current_frames().get(ident or 0)
+    if frame is None:
+        return ""
+    stack = [*traceback.walk_stack(frame)]  # the innermost first
+    place = next((place for place in stack if is_users(place[0])), stack[0])
+    (line,) = traceback.StackSummary.extract([place])
+    return f"{line.filename}:{line.lineno} in {line.name}: {line.line or ''}".rstrip(": ")

@@ -1,0 +1,145 @@
+"""The options of a container that a test starts, checked before anything is started.
+
+The marker is checked at collection with the very function that the methods call, so that both refuse the same things
+in the same words. Imports no docker, which takes long: what docker-py takes is checked where it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+START_OPTIONS: Final = (
+    "env",
+    "files",
+    "user",
+    "workdir",
+    "entrypoint",
+    "input",
+    "trust",
+    "wait",
+    "timeout",
+)
+"""Of a container that starts; the others are docker-py's."""
+NETWORK: Final = (
+    "it would give the target a way out; a target has its sidecar's network and no other"
+)
+REFUSED_OPTIONS: Final[Mapping[str, str]] = {
+    "network": NETWORK,
+    "network_mode": NETWORK,
+    "network_disabled": NETWORK,
+    "networking_config": NETWORK,
+    "mac_address": NETWORK,
+    "ports": "nothing is published; container.url(port) reaches a port through the sidecar",
+    "publish_all_ports": "nothing is published; container.url(port) reaches a port through the sidecar",
+    "dns": "every name resolves, and is answered by the test",
+    "dns_opt": "every name resolves, and is answered by the test",
+    "dns_search": "every name resolves, and is answered by the test",
+    "links": "name the other container in a route instead",
+    "privileged": "a privileged target can leave its namespace; give it the capabilities it needs with cap_add=[...]",
+    "auto_remove": "every container is removed at the end of its scope",
+    "remove": "every container is removed at the end of its scope",
+    "detach": "egress.start() returns while the container runs, egress.run() when it has ended",
+    "stream": "egress.start() returns a container whose logs() can be read while it runs",
+    "stdin_open": "give what the command reads as input=",
+    "environment": "the variables go into env=",
+    "working_dir": "the folder goes into workdir=",
+    "name": "egress gives each container a name of its own, by which it is told from others; see container.id",
+    "log_config": "the log is read back into the test's report",
+}
+SIDECAR_OPTIONS: Final = (
+    "hostname",
+    "domainname",
+    "extra_hosts",
+)  # the engine refuses them beside network_mode=container:
+
+
+def check_container_options(options: Mapping[str, Any]) -> None:
+    """Refuse what would let a target leave its sidecar, or what egress does itself.
+
+    Raises:
+        ValueError: Names the option, and what to do instead.
+    """
+    for name, instead in REFUSED_OPTIONS.items():
+        if options.get(name):
+            raise ValueError(f"{name}={options[name]!r} is refused: {instead}")
+    for name in ("pid_mode", "ipc_mode", "uts_mode"):
+        if options.get(name) == "host":
+            raise ValueError(
+                f"{name}='host' is refused: with it a target can reach the host's network namespace"
+            )
+
+
+ACCEPTED_TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "env": ((Mapping,), "a mapping of names to values"),
+    "files": ((Mapping,), "a mapping of paths to contents"),
+    "input": ((str, bytes), "str or bytes"),
+    "extra_hosts": ((Mapping,), "a mapping of names to addresses"),
+}
+"""Option of a container to what it may be, as types and in words."""
+
+
+def container(image: object, command: object = None, **options: Any) -> None:
+    """Check the arguments of `start` and `run`.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    if not isinstance(image, str) or not image.strip():
+        raise TypeError(f"the image is a name like 'shop:latest', not {image!r}")
+    check_command(command)
+    for name, (types, words) in ACCEPTED_TYPES.items():
+        if not isinstance(options.get(name), (*types, type(None))):
+            raise TypeError(f"{name}= takes {words}, not {options[name]!r}")
+    check_env(options.get("env") or {})
+    check_files(options.get("files") or {})
+    check_trust(options.get("trust"))
+    check_container_options(options)
+
+
+def check_command(command: object) -> None:
+    """Refuse what is no command: None is the image's own, a string is split, a list has its arguments."""
+    if not isinstance(command, (str, list, tuple, type(None))):
+        raise TypeError(f"the command is a list of arguments, or a string, not {command!r}")
+    for argument in command if isinstance(command, (list, tuple)) else ():
+        if not isinstance(argument, str):
+            raise TypeError(
+                f"{argument!r} in the command {command!r} is no str; write {str(argument)!r}"
+            )
+
+
+def check_env(env: Mapping[str, object]) -> None:
+    """Refuse what would become a text that nobody meant."""
+    for name, value in env.items():
+        if value is None:
+            raise TypeError(f"env[{name!r}] is None: leave it out, or write '' for an empty value")
+        if isinstance(value, bytes):
+            raise TypeError(f"env[{name!r}] takes a str, not the bytes {value!r}")
+
+
+def check_files(files: Mapping[object, object]) -> None:
+    """Refuse what is no content of a file."""
+    for path, content in files.items():
+        if not isinstance(content, (str, bytes, Path)):
+            raise TypeError(
+                f"files={{{str(path)!r}: ...}} takes str, bytes or a Path, not {content!r}"
+            )
+
+
+def check_trust(paths: object) -> None:
+    """Refuse what is no list of absolute paths.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    form = 'it takes the absolute paths of files in the container, trust=["/app/roots.pem"]'
+    if not isinstance(paths, (list, tuple, type(None))):
+        raise TypeError(f"trust={paths!r}: {form}")
+    for path in paths or ():
+        if not isinstance(path, str):
+            raise TypeError(f"trust=[{path!r}]: {form}")
+        if not path.startswith("/"):
+            raise ValueError(f"trust=[{path!r}]: {form}")
