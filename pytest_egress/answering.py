@@ -306,12 +306,12 @@ class Answering:
         activity = incoming.attempt.activity
         activity.route, activity.what = route, str(entry)
         try:
-            answer = route.answer(turn)
+            answer, context = route.answer(turn)
             if isinstance(answer, Response):
                 return answer
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
-            return self._handle(answer, route.context(), entry)
+            return self._handle(answer, context, entry)
         finally:
             activity.route = None
 

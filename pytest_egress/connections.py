@@ -14,7 +14,7 @@ import select
 import threading
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 import pytest_egress.sockets as sockets
 from pytest_egress.callers import where_stands
@@ -79,7 +79,7 @@ class Connections:
         self._recorder, self._ledger = recorder, recorder.ledger
         self._poller, self._wake = poller, wake
         self.idle_seconds, self.unused_seconds = idle_seconds, unused_seconds
-        self.lock = threading.RLock()
+        self.lock: Any = threading.RLock()
         self.room = threading.Condition(self.lock)  # notified when a connection has ended or waits
         self.stopping, self.reads = False, False
         self.parked: dict[int, Connection] = {}

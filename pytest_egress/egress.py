@@ -378,13 +378,22 @@ class Egress:
             container.start_window = self.session.new_window()
             self._starts.append(container.start_window)
         container.launch()
-        self.containers.append(container)
+        self._keep(container)
         return container
 
     def _discard(self, container: Container) -> None:
         container.finish()
         if not self.session.keep:
-            self.containers.remove(container)
+            with self.session.ledger.changed:
+                self.containers.remove(container)
+
+    def _keep(self, container: Container) -> None:
+        with self.session.ledger.changed:
+            self.containers.append(container)
+
+    def _live(self) -> list[Container]:
+        with self.session.ledger.changed:
+            return self.containers.copy()
 
     def _end_start(self, container: Container) -> None:
         """What a shared container attempts until here belongs to no test; unrouted, it fails the fixture's set-up."""
@@ -509,7 +518,7 @@ class Egress:
             guest = Guest(self.session, self.session.name(image), checked, self)
             self.session.containers.append(guest)
         created_with = guest.open()
-        self.containers.append(guest)
+        self._keep(guest)
         return created_with
 
     def trust(self, container: object) -> Container:
@@ -527,7 +536,7 @@ class Egress:
         name = container if isinstance(container, str) else str(getattr(container, "id", container))
         found = self.session.engine.container(name)
         mode = found.attrs["HostConfig"]["NetworkMode"]
-        for guest in self.containers:
+        for guest in self._live():
             if isinstance(guest, Guest) and guest.network_mode == mode:
                 guest.adopt(found)
                 return guest
@@ -619,11 +628,12 @@ class Egress:
             return
         with contextlib.ExitStack() as removals:  # one that fails keeps no other, nor this one
             removals.callback(self._leave)
-            for container in self.containers:
+            for container in self._live():
                 removals.callback(container.close, keep)
 
     def _leave(self) -> None:
-        self.containers.clear()
+        with self.session.ledger.changed:
+            self.containers.clear()
         self.session.leave(self)
         with contextlib.ExitStack() as releases:  # one that fails keeps no other held
             for route in self.routes:

@@ -58,7 +58,7 @@ class Names:
     def gives(self, name: str, address: str) -> bool:
         """Whether a DNS route gives this address to a name now."""
         route = name_route(self._target.attempt_context().tables, name)
-        return route is not None and address in route.answer().addresses
+        return route is not None and address in route.answer()[0].addresses
 
     def answer(self, query: bytes, *, over_tcp: bool = False) -> Answer:
         """Answer one DNS message, and record it where it is a query; what is none is the caller's to record."""
@@ -110,7 +110,8 @@ class Names:
         """What DNS says of a name: what a route does; nothing else by `dns="strict"` where none names it."""
         route = name_route(context.tables, name)
         if route is not None:
-            answer: NameAnswer = route.answer()
+            answer: NameAnswer
+            answer, _ = route.answer()
             return answer
         if name in self._target.hosts:  # or its other family would be ours
             return self._target.hosts[name]

@@ -617,7 +617,9 @@ class Case:
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
         if when == "setup":  # what a wider fixture set off belongs to its own scope
-            entries |= {id(entry): entry for scope in self.session.scopes for entry in scope.ledger}
+            entries |= {
+                id(entry): entry for scope in self.session.open_scopes() for entry in scope.ledger
+            }
         besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):
@@ -743,7 +745,7 @@ class Run:
         if self._session is not None:
             session, self._session = self._session, None
             failed = self.request is not None and has_failed(self.request.node)
-            for egress in reversed(session.scopes.copy()):
+            for egress in reversed(session.open_scopes()):
                 egress.close(keep=self.keep and failed)
             session.close()
             self.used += [session.engine.summary] if session.engine.summary else []
@@ -819,7 +821,8 @@ class Run:
         """Close an egress; the verdict on what came late, which a report is to show."""
         if egress.session.engine.inherited:  # a child's copy: what is in it is its parent's
             return None
-        containers = egress.containers.copy()
+        with egress.session.ledger.changed:
+            containers = egress.containers.copy()
         if self.keep:  # until it is known whether its test has failed
             for container in containers:
                 container.finish()

@@ -9,6 +9,7 @@ import errno
 import select
 import socket
 import ssl
+from contextvars import Context
 from typing import Any, Final
 
 from pytest_egress.answers import Forward
@@ -58,12 +59,13 @@ class RawServer:
         if (turn := route.reserve()) is None:  # another connection took the last of its times
             self.connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
             return
-        answer, entry = route.answer(turn), self.begin(route, "routed", found_for)
+        answer, context = route.answer(turn)
+        entry = self.begin(route, "routed", found_for)
         if isinstance(answer, Forward):
             self.count(entry)
             self.relay(entry, answer)
         elif callable(answer):
-            self.handle(entry, answer)
+            self.handle(entry, answer, context)
         else:
             self.count(entry)
             self.collect(entry, answer or b"")
@@ -94,7 +96,7 @@ class RawServer:
 
     # A handler.
 
-    def handle(self, entry: TcpConnection, handler: Any) -> None:
+    def handle(self, entry: TcpConnection, handler: Any, context: Context) -> None:
         """Call a handler with the socket; the connection ends when it returns."""
         connection, route = self.connection, entry.route
         connection.detach()
@@ -103,7 +105,7 @@ class RawServer:
         # The handler may wrap its own in TLS, or close it: this one stays, for whoever has to cut it.
         twin = connection.adopt(connection.twin())
         try:
-            result = call(handler, connection.sock, route.context())
+            result = call(handler, connection.sock, context)
             if isinstance(result, NOT_SENT):
                 raise TypeError(f"a raw handler sends by sock.sendall(...); it returned {result!r}")
         except BaseException as error:  # whatever it is, the test's own thread raises it

@@ -96,6 +96,20 @@ def check_answer(kind: Kind, answer: object) -> object:
     return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a route was given to answer with, replaced as a whole: readers take no lock.
+
+    Attributes:
+        context: The context variables of whoever gave it.
+        first_turn: The first turn that is answered with it, as `Route.reserve` counts.
+    """
+
+    answer: object
+    context: Context
+    first_turn: int
+
+
 class Route(Generic[Call]):
     """One declaration: an address, what a request must be like, and what answers it. Made by `Egress`.
 
@@ -127,11 +141,9 @@ class Route(Generic[Call]):
         self._reserved = 0
         self._calls: list[tuple[object, Call]] = []
         self._has_let_go = False
-        self._answer: object = None
         self._held: list[answers.Application] = []
-        self._first_turn = 0
-        self._context: Context
-        self._take_up(declaration.answer)
+        self._given: Given
+        self._set_answer(declaration.answer)
 
     @property
     def address(self) -> str:
@@ -148,21 +160,20 @@ class Route(Generic[Call]):
 
     def respond(self, handler: object) -> Route[Call]:
         """Change the answer in place; requests and connections that come from now on get it."""
-        self._take_up(check_answer(self.kind, handler))
+        self._set_answer(check_answer(self.kind, handler))
         return self
 
-    def _take_up(self, answer: object) -> None:
+    def _set_answer(self, answer: object) -> None:
         for application in applications(answer):
             application.acquire()
             self._held.append(application)  # to the end: requests that go on may use it
+        context = copy_context()  # handlers see the test's variables
         with self._log.changed:
-            self._answer, self._context = (
-                answer,
-                copy_context(),
-            )  # handlers see the test's variables
-            self._first_turn, self.times = self._reserved, self._declared_times
+            first = self._reserved
+            self._given = Given(answer=answer, context=context, first_turn=first)
+            self.times = self._declared_times
             if isinstance(answer, answers.Sequence):
-                self.times = self._reserved + len(answer)
+                self.times = first + len(answer)
 
     def release(self) -> None:
         """End it with its scope: let go of what its answers hold open; again is harmless."""
@@ -214,24 +225,22 @@ class Route(Generic[Call]):
             self._reserved += 1
             return self._reserved - 1
 
-    def answer(self, turn: int = 0) -> Any:
-        """What answers: a handler, a static answer, or a `Forward`.
+    def answer(self, turn: int = 0) -> tuple[Any, Context]:
+        """What answers, and the context for it: both of one declaration, whatever `respond` does meanwhile.
+
+        Takes no lock, so that DNS answers can be looked up under the lock of the names.
 
         Args:
             turn: What `reserve` returned.
+
+        Returns:
+            A handler, a static answer, or a `Forward`; and a context like that of its declaration, for one call.
         """
-        answer = self._answer
-        if not isinstance(answer, answers.Sequence):
-            return answer
-        return answer.answers[min(max(turn - self._first_turn, 0), len(answer) - 1)]
-
-    def context(self) -> Context:
-        """A context like that of the declaration, for one call."""
-        return self._context.copy()
-
-    def in_context(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in such a context."""
-        return self.context().run(function, *args)
+        given = self._given
+        answer, context = given.answer, given.context.copy()
+        if isinstance(answer, answers.Sequence):
+            answer = answer.answers[min(max(turn - given.first_turn, 0), len(answer) - 1)]
+        return answer, context
 
     def count(self, window: object, call: Call) -> None:
         """Record a call; the ledger's lock is held."""
@@ -252,9 +261,17 @@ class Route(Generic[Call]):
         Raises:
             CallError: Its scope has ended and been reported, and nobody knows them any more.
         """
+        calls = self._visible_calls()
+        self._check_kept()
+        return calls
+
+    def _check_kept(self) -> None:
+        """Refuse to answer for calls that are gone. The lock is not held: the text has what the user's values say."""
+        if self._has_let_go:
+            raise CallError(f"{self}: its calls are asked for too late: {LET_GO}")
+
+    def _visible_calls(self) -> list[Call]:
         with self._log.changed:
-            if self._has_let_go:
-                raise CallError(f"{self}: its calls are asked for too late: {LET_GO}")
             return [call for window, call in self._calls if self._log.visible(window)]
 
     @property
@@ -286,9 +303,14 @@ class Route(Generic[Call]):
             raise ValueError(f"count={count}: calls are counted from 1")
         check_seconds(timeout)
         with self._log.changed:  # or the calls could become another window's before they are read
-            if self._log.wait_for(lambda: self.call_count >= count, timeout):
-                return self.calls[count - 1]
-            there = were(self.call_count)
+            self._log.wait_for(
+                lambda: self._has_let_go or len(self._visible_calls()) >= count, timeout
+            )
+            calls = self._visible_calls()
+        self._check_kept()
+        if len(calls) >= count:
+            return calls[count - 1]
+        there = were(len(calls))
         raise CallError(f"{self}: waited {timeout:g} s for call {count}; there {there}")
 
     def assert_called_once(self) -> Call:

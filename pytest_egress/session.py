@@ -216,7 +216,13 @@ class Session(Host):
 
     def live(self) -> list[Container]:
         """The containers that have not been removed."""
-        return [container for egress in self.scopes for container in egress.containers]
+        with self.ledger.changed:
+            return [container for egress in self.scopes for container in egress.containers]
+
+    def open_scopes(self) -> list[Scoped]:
+        """The scopes that have not ended, the widest first."""
+        with self.ledger.changed:
+            return self.scopes.copy()
 
     def any_container(self, window: Window | None) -> bool:
         """Whether a container runs, or ran while a window was open."""
@@ -224,10 +230,11 @@ class Session(Host):
 
     def containers_of(self, window: Window) -> list[Container]:
         """The containers that were started in a window."""
-        return [container for container in self.containers if container.born is window]
+        with self.ledger.changed:
+            return [container for container in self.containers if container.born is window]
 
     def name(self, image: str) -> str:
-        """A name for the ledger: the image's last part, numbered where it is taken."""
+        """A name for the ledger: the image's last part, numbered where it is taken; `Ledger.changed` is held."""
         short = image.rpartition("/")[2]
         taken = sum(1 for container in self.containers if container.name.partition("#")[0] == short)
         return f"{short}#{taken + 1}" if taken else short
@@ -270,7 +277,7 @@ class Session(Host):
         """Remove all that is left; calling it again does nothing, and neither does a forked child."""
         if self.engine.inherited:
             return
-        for egress in reversed(self.scopes.copy()):
+        for egress in reversed(self.open_scopes()):
             egress.close()
         self.engine.close()
 

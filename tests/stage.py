@@ -26,6 +26,7 @@ from pytest_egress.gateway import Gateway
 from pytest_egress.kinds import KINDS
 from pytest_egress.ledger import AttemptContext, Ledger, Window
 from pytest_egress.routing import Route, RouteTable
+from tests.locks import Locks
 from tests.loopback import LoopbackLink
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
@@ -64,6 +65,8 @@ class Stage:
         self.was_lost = threading.Event()
         self.trusting = client_context(ca)
         self.gateway = Gateway(self.link, self, Authority(ca), self.ledger, **options)
+        self.locks = Locks()
+        self.locks.watch(self.gateway, self.ledger)
         self.open = contextlib.ExitStack()
         self.open.callback(self.gateway.stop)
 
@@ -170,6 +173,7 @@ def staged(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
             stage.gateway.start()
         yield stage
     assert not stage.window.complaints
+    assert not stage.locks.broken
 
 
 def client_context(ca: trustme.CA) -> ssl.SSLContext:

@@ -61,8 +61,8 @@ def answer(ledger, place, activity, url):
         return 502
     activity.route, activity.what = route, str(entry)
     try:
-        found = route.answer(decision.turn)
-        found = route.in_context(found, request) if callable(found) else found
+        found, context = route.answer(decision.turn)
+        found = context.run(found, request) if callable(found) else found
         entry.response = response_from(found, of_function=True)
     except BaseException as error:
         entry.error = error

@@ -51,7 +51,8 @@ def request(url: str = "https://api.test/", method: str = "GET", **fields: Any) 
 
 def called(route: Route[Any]) -> Any:
     """What the route's handler returns."""
-    return route.in_context(route.answer(), request())
+    answer, context = route.answer()
+    return context.run(answer, request())
 
 
 class Routes:
@@ -402,7 +403,7 @@ def test_as_a_decorator_a_route_takes_a_function_and_stays_a_route(routes: Route
 def test_the_answer_can_be_changed_in_place(routes: Routes) -> None:
     route = routes.https(handler={"id": 1})
     assert route.respond(503) is route
-    assert route.answer().status_code == 503
+    assert route.answer()[0].status_code == 503
 
 
 class Methods:
@@ -460,7 +461,7 @@ def test_a_sequence_in_place_counts_from_there(routes: Routes) -> None:
         assert route.reserve() is not None
     route.respond(sequence(201, 202))
     assert route.times == 5
-    assert [route.answer(turn).status_code for turn in (3, 4)] == [201, 202]
+    assert [route.answer(turn)[0].status_code for turn in (3, 4)] == [201, 202]
 
 
 def test_every_application_of_a_route_is_released_although_one_fails(routes: Routes) -> None:
