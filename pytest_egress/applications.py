@@ -3,6 +3,9 @@
 A WSGI application runs in the thread that asks. An ASGI application runs on one event loop in a thread of its own, from
 the first request until no route uses it any more; then nothing of it is left. No framework is known here: PEP 3333
 and the ASGI specification (3.0) are all that this module relies on.
+
+Threads: any thread asks, acquires and releases; `LoopThread` is the loop's, and what it shares with those that ask are
+queues. The lock of an ASGI application guards its users and its loop; the application never runs while it is held.
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
 """Whose traffic it is: windows, the entries in them, and what is still going on.
 
 A `Window` is a stretch of time whose attempts are judged together: a test's, a container's start, or what falls
-between. Everything in it changes under `Ledger.changed`, one lock for a whole run.
+between.
+
+Threads: any. `Ledger.changed` is one lock for a whole run, and the outer one: never acquire it while holding
+`Connections.lock`, or any other lock of a gateway. What a window holds, a route's calls, and which scopes and
+containers there are change under it. An entry is complete when it is recorded, except `response`, `duration`, `note`,
+`error`, `kept`, `first_bytes`, `sent` and `received`, which its connection's thread sets later, without the lock. No
+function of a user runs while it is held.
 """
 
 from __future__ import annotations
@@ -132,11 +138,13 @@ class Ledger:
     @contextmanager
     def wide_set_up(self) -> Iterator[None]:
         """A fixture of several tests is being set up."""
-        self.wide_set_ups += 1
+        with self.changed:
+            self.wide_set_ups += 1
         try:
             yield
         finally:
-            self.wide_set_ups -= 1
+            with self.changed:
+                self.wide_set_ups -= 1
 
     def record(self, window: Window, entry: Entry) -> None:
         """Put an entry into its window; where that is full, only count it."""

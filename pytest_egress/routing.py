@@ -2,6 +2,9 @@
 
 A `Route` is looked up for every connection and every request, so what changes here changes at once. This module never
 touches a socket or a clock: waiting is the ledger's.
+
+Threads: the test's declares and asks; the gateway's look up, reserve and count. What is looked up is replaced as a
+whole, and read without a lock; counts and calls change under the ledger's. No matcher is asked while that is held.
 """
 
 from __future__ import annotations

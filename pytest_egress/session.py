@@ -1,6 +1,10 @@
 """What every egress of a run shares: one engine, one CA, one ledger, and the windows of its tests.
 
 Knows nothing of pytest.
+
+Threads: tests run on one; `attempt_context` is called by every thread of a gateway, `revise` by whoever changes a
+route. `scopes`, `containers` and `Egress.containers` change, and are copied before somebody goes over them, under
+`Ledger.changed`; nothing is waited for while it is held.
 """
 
 from __future__ import annotations
@@ -202,7 +206,9 @@ class Session(Host):
         with self.ledger.changed:
             left = list(window.activities)
         running = [activity for activity in left if activity.route is not None]
-        window.stuck += [stuck_text(activity, timeout, after) for activity in running]
+        stuck = [stuck_text(activity, timeout, after) for activity in running]
+        with self.ledger.changed:
+            window.stuck += stuck
         for activity in left:
             activity.cut()
         self.ledger.wait_for(lambda: window.activities <= {*running}, CUT_SECONDS)
@@ -212,7 +218,9 @@ class Session(Host):
         over = [c for container in self.live() for c in container.gateway.revise(test_over=True)]
         if not self.ledger.wait_for(lambda: all(c.ended for c in over), timeout):
             left = (c.activity for c in over if not c.ended and c.activity.route is not None)
-            window.stuck += [stuck_text(activity, timeout, AFTER_TEST) for activity in left]
+            stuck = [stuck_text(activity, timeout, AFTER_TEST) for activity in left]
+            with self.ledger.changed:
+                window.stuck += stuck
 
     def live(self) -> list[Container]:
         """The containers that have not been removed."""

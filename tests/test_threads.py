@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -242,14 +243,18 @@ def test_no_lock_is_held_while_an_application_is_taken_up_or_let_go(
 
 
 def test_an_answer_and_its_context_are_of_one_declaration(stage: Stage) -> None:
+    declared_in: ContextVar[str] = ContextVar("declared_in")
+    declared_in.set("first")
     route = stage.https("api.test", 200)
     turn = route.reserve()
     assert turn is not None
     before = route.answer(turn)
+    declared_in.set("second")
     route.respond(sequence(201, 202))
-    answers = [route.answer(turn) for turn in (1, 2)]
-    assert [answer.status_code for answer, _ in (before, *answers)] == [200, 201, 202]
-    assert before[1] is not answers[0][1]
+    found = [before, *(route.answer(turn) for turn in (1, 2))]
+    assert [answer.status_code for answer, _ in found] == [200, 201, 202]
+    assert [context[declared_in] for _, context in found] == ["first", "second", "second"]
+    assert found[1][1] is not found[2][1]  # one for each call
 
 
 class Guarded(list[Any]):
