@@ -28,7 +28,9 @@ GATEWAY: Final = '''
 import threading, time
 __name__ = "pytest_egress.gateway"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
-from pytest_egress.exchange import Exchange, Request, response_from
+from pytest_egress.answers import response_from
+from pytest_egress.entries import Exchange
+from pytest_egress.messages import Request
 from pytest_egress.ledger import Activity
 from pytest_egress.routing import decide
 
