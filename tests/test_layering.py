@@ -72,6 +72,7 @@ LAYERS = {
     "gateway": {
         "answering",
         "applications",
+        "asgi",
         "attempt",
         "authority",
         "calls",
@@ -91,6 +92,7 @@ LAYERS = {
         "tls",
         "upstream",
         "upstreams",
+        "wsgi",
     },
     "egress": {"containers", "egress", "session", "waiting"},
     "package": {""},  # __init__: what users import
