@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_egress.answers import forward, sequence
-    from pytest_egress.applications import asgi, wsgi
+    from pytest_egress.asgi import asgi
     from pytest_egress.container import Container
     from pytest_egress.egress import Egress
+    from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
     from pytest_egress.errors import (
         AddressError,
         CallError,
@@ -49,20 +50,11 @@ if TYPE_CHECKING:
         UnroutedError,
         UpstreamError,
     )
-    from pytest_egress.exchange import (
-        UNSET,
-        DnsQuery,
-        Exchange,
-        Headers,
-        PacketAttempt,
-        Request,
-        Response,
-        TcpConnection,
-        TlsFailure,
-    )
+    from pytest_egress.messages import UNSET, Headers, Request, Response
     from pytest_egress.readiness import http_ok, log_line, port_open
     from pytest_egress.results import CompletedContainer
-    from pytest_egress.routing import Route
+    from pytest_egress.route import Route
+    from pytest_egress.wsgi import wsgi
 
 __all__ = [
     "AddressError",
@@ -103,26 +95,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "UNSET": "exchange",
+    "UNSET": "messages",
     "CompletedContainer": "results",
     "Container": "container",
-    "DnsQuery": "exchange",
+    "DnsQuery": "entries",
     "Egress": "egress",
-    "Exchange": "exchange",
-    "Headers": "exchange",
-    "PacketAttempt": "exchange",
-    "Request": "exchange",
-    "Response": "exchange",
-    "Route": "routing",
-    "TcpConnection": "exchange",
-    "TlsFailure": "exchange",
-    "asgi": "applications",
+    "Exchange": "entries",
+    "Headers": "messages",
+    "PacketAttempt": "entries",
+    "Request": "messages",
+    "Response": "messages",
+    "Route": "route",
+    "TcpConnection": "entries",
+    "TlsFailure": "entries",
+    "asgi": "asgi",
     "forward": "answers",
     "http_ok": "readiness",
     "log_line": "readiness",
     "port_open": "readiness",
     "sequence": "answers",
-    "wsgi": "applications",
+    "wsgi": "wsgi",
 }
 
 

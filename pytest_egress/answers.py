@@ -8,12 +8,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from pytest_egress.address import MAX_PORT
-from pytest_egress.exchange import SCHEME_PORTS, Request, Response, host_port, response_from
+from pytest_egress.messages import SCHEME_PORTS, Request, Response, check_status, host_port
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -129,7 +128,7 @@ def forward_to_url(url: str) -> Forward:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class AnswerSequence:
     """One answer after the other. Made by `sequence`."""
 
     answers: tuple[Any, ...]
@@ -138,7 +137,7 @@ class Sequence:
         return len(self.answers)
 
 
-def sequence(*answers: object) -> Sequence:
+def sequence(*answers: object) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:
@@ -149,7 +148,7 @@ def sequence(*answers: object) -> Sequence:
     """
     if not answers:
         raise TypeError("sequence() takes the answers in order: sequence(503, {'id': 1})")
-    return Sequence(answers)
+    return AnswerSequence(answers)
 
 
 def check_answer(answer: object, *, raw: bool) -> object:
@@ -161,10 +160,10 @@ def check_answer(answer: object, *, raw: bool) -> object:
     Raises:
         TypeError, ValueError: It is none of them; the text lists what is.
     """
-    if isinstance(answer, Sequence):
-        if any(isinstance(each, Sequence) for each in answer.answers):
+    if isinstance(answer, AnswerSequence):
+        if any(isinstance(each, AnswerSequence) for each in answer.answers):
             raise TypeError("a sequence() in a sequence(): write its answers in place")
-        return Sequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
+        return AnswerSequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
     if isinstance(answer, Forward):
         return check_forward(answer, raw=raw)
     if raw and isinstance(answer, Application):
@@ -228,52 +227,51 @@ def takes(handler: Callable[..., Any], count: int) -> bool:
     return True
 
 
-RCODES: Final = ("NXDOMAIN", "SERVFAIL", "REFUSED")
-SILENCE: Final = "silence"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NameAnswer:
-    """What a DNS route answers.
-
-    Attributes:
-        addresses: In normal form, of both families; none is an empty answer.
-        rcode: "NOERROR" or one of `RCODES`; None for silence.
-    """
-
-    addresses: tuple[str, ...] = ()
-    rcode: str | None = "NOERROR"
-
-
-def check_name_answer(answer: object) -> NameAnswer:
-    """An address, a list of them, one of `RCODES`, or `SILENCE`.
+def response_from(result: object, *, of_function: bool) -> Response:
+    """Turn what a handler returned, or a static answer, into a `Response`.
 
     Raises:
-        TypeError, ValueError: It is none of them; the text lists what is.
+        TypeError: It is none of the accepted results; the text lists them.
     """
-    if answer in RCODES:
-        return NameAnswer(rcode=str(answer))
-    if answer == SILENCE:
-        return NameAnswer(rcode=None)
-    addresses = answer if isinstance(answer, (list, tuple)) else [answer]
-    try:
-        return NameAnswer(
-            addresses=tuple(str(ip_address(text)) for text in map(text_of, addresses))
-        )
-    except ValueError:
-        raise ValueError(f"{answer!r} is no answer of DNS: {NAME_ANSWERS}") from None
+    if isinstance(result, Response):
+        return result
+    if result is None:
+        return Response()
+    if isinstance(result, (dict, list)):
+        return Response(json=result)
+    if isinstance(result, (bytes, bytearray)):
+        return Response(content=bytes(result))
+    if isinstance(result, int) and not isinstance(result, bool):
+        return Response(result)
+    if isinstance(result, tuple) and len(result) == 2:
+        return with_status(result)
+    if isinstance(result, str) and of_function:
+        return Response(text=result)
+    if isinstance(result, Iterator) and of_function:
+        return Response(stream=result)
+    raise TypeError(not_an_answer(result, of_function))
 
 
-NO_ADDRESS: Final = NameAnswer()
-NO_SUCH_NAME: Final = NameAnswer(rcode="NXDOMAIN")
-NAME_ANSWERS: Final = (
-    f"it takes an IP address, a list of them, {', '.join(map(repr, RCODES))}, "
-    f"or {SILENCE!r} (no answer at all)"
-)
+def with_status(result: tuple[Any, Any]) -> Response:
+    """The `Response` of a `(status, body)` pair; the body may be text here, since the status says it is an answer."""
+    status, body = result
+    if isinstance(body, (Response, tuple)) or (
+        isinstance(body, int) and not isinstance(body, bool)
+    ):
+        raise TypeError(not_an_answer(result, of_function=True))
+    response = response_from(body, of_function=True)
+    response.status_code = check_status(status)
+    return response
 
 
-def text_of(address: object) -> str:
-    """An address as text; TypeError for what cannot be one (a number would be taken for one)."""
-    if not isinstance(address, (str, IPv4Address, IPv6Address)):
-        raise TypeError(f"{address!r} is no answer of DNS: {NAME_ANSWERS}")
-    return str(address)
+def not_an_answer(result: object, of_function: bool) -> str:
+    """Why this is no answer, and what is."""
+    if isinstance(result, str):
+        return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
+    text = (
+        f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, "
+        "a status (int), (status, body), or None"
+    )
+    return text + (
+        ", str, or an iterator of bytes" if of_function else "; or a function of the request"
+    )

@@ -57,7 +57,7 @@ class Authority:
     def __init__(self, ca: trustme.CA) -> None:
         self.ca: Final = ca
         self._contexts: dict[tuple[str, str | None], ssl.SSLContext] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of `_contexts`; nothing else is acquired while it is held
 
     @property
     def ca_pem(self) -> bytes:

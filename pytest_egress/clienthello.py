@@ -26,15 +26,13 @@ _HANDSHAKE_RECORD = 22
 _CLIENT_HELLO = 1
 
 _SERVER_NAME = 0
-_STATUS_REQUEST_V2, _SIGNED_TIMESTAMPS, _ENCRYPT_THEN_MAC = 17, 18, 22
-_RECORD_SIZE_LIMIT, _DELEGATED_CREDENTIAL, _SESSION_TICKET = 28, 34, 35
-_SIGNATURE_ALGORITHMS_CERT, _RENEGOTIATION_INFO = 50, 65281
+SESSION_TICKET = 35
 _HOST_NAME = 0
 _SUPPORTED_GROUPS, _SIGNATURE_ALGORITHMS = 10, 13
 _ALPN = 16
-_SUPPORTED_VERSIONS = 43
+SUPPORTED_VERSIONS = 43
 
-_OF_ONE_TRY = frozenset({_SESSION_TICKET, 21, 41, 42, 44, 45, 51})
+_OF_ONE_TRY = frozenset({SESSION_TICKET, 21, 41, 42, 44, 45, 51})
 """Extensions that a client sends, or leaves out, by what happened before: session tickets (RFC 5077), padding
 (RFC 7685), and pre-shared keys, early data, cookies and key shares (RFC 8446, section 4.2)."""
 
@@ -101,27 +99,6 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
     return _parse_message(_Reader(message[_MESSAGE_HEADER_BYTES : _message_length(message)]))
 
 
-def library_of(hello: ClientHello) -> str | None:
-    """The TLS library that sends such a hello, as far as its extensions tell; None where they do not.
-
-    Measured with the clients of Debian 13: OpenSSL 3.5, GnuTLS 3.8, Go 1.24, Java 21 and 25, rustls (uv), gRPC.
-    """
-    has = set(hello.extensions).__contains__
-    if any(_is_grease(number) for number in (*hello.cipher_suites, *hello.extensions)):
-        return "BoringSSL"
-    if "grpc-exp" in hello.alpn:
-        return "gRPC"
-    if has(_STATUS_REQUEST_V2) and has(_SIGNATURE_ALGORITHMS_CERT):
-        return "Java"
-    if has(_RECORD_SIZE_LIMIT):
-        return "NSS" if has(_DELEGATED_CREDENTIAL) else "GnuTLS"
-    if has(_SIGNED_TIMESTAMPS) and not has(_SESSION_TICKET):
-        return "Go"
-    if has(_ENCRYPT_THEN_MAC):
-        return "OpenSSL"
-    return None if has(_RENEGOTIATION_INFO) or not has(_SUPPORTED_VERSIONS) else "rustls"
-
-
 def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
     """What tells one TLS client of a container from another: a digest of its hello that its retries share.
 
@@ -134,14 +111,14 @@ def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
     lists = hello.versions, hello.cipher_suites, hello.groups, hello.signatures
     extensions = {*hello.extensions} - _OF_ONE_TRY
     traits = [
-        *([n for n in numbers if not _is_grease(n) and n not in _SIGNALS] for numbers in lists),
-        sorted(n for n in extensions if not _is_grease(n) and (alpn or n != _ALPN)),
+        *([n for n in numbers if not is_grease(n) and n not in _SIGNALS] for numbers in lists),
+        sorted(n for n in extensions if not is_grease(n) and (alpn or n != _ALPN)),
         hello.alpn if alpn else "whatever it offers",
     ]
     return hashlib.sha256(repr(traits).encode()).hexdigest()[:16]
 
 
-def _is_grease(number: int) -> bool:
+def is_grease(number: int) -> bool:
     """Whether a number is one of those that mean nothing (RFC 8701)."""
     return number & 0x0F0F == 0x0A0A and number >> 8 == number & 0xFF
 
@@ -249,7 +226,7 @@ def _parse_message(message: _Reader) -> ClientHello:
     return ClientHello(
         sni=_parse_server_name(extensions.get(_SERVER_NAME)),
         alpn=_parse_alpn(extensions.get(_ALPN)),
-        versions=_parse_versions(extensions.get(_SUPPORTED_VERSIONS)) or (legacy_version,),
+        versions=_parse_versions(extensions.get(SUPPORTED_VERSIONS)) or (legacy_version,),
         cipher_suites=cipher_suites,
         extensions=tuple(extensions),
         groups=_pairs(extensions.get(_SUPPORTED_GROUPS)),

@@ -1,7 +1,13 @@
-"""One connection of a target: its thread, its window, its socket. What is spoken on it is `dispatch`'s.
+"""One connection of a target: its thread, its socket, its window. What is spoken on it is `dispatch`'s.
 
 Blocking sockets. Only the owning thread closes them; others wake it with `shutdown`. A connection that waits for its
 client to speak has a thread for a second and none after that: it is parked, and owned by the gateway's reader.
+
+Threads: the owner (its own thread, or the reader while it is parked) calls everything, and is the only one that
+writes its fields, but for these. `cut` is any thread's, and sets `is_cut` under `Connections.lock`. What other
+threads read is set in one assignment each: `destination`, `idle_since`, `awaits`, `allowed_by`, `is_relayed`, `ident`
+and `ended`. Locks are taken one after the other, never the second within the first: `Ledger.changed` in `begin`,
+`detach` and `close`, `Connections.lock` in `adopt`, `release`, `cut` and `close`.
 """
 
 from __future__ import annotations
@@ -13,38 +19,34 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol
 
 import h11
 
-import pytest_egress.upstream as upstream
-from pytest_egress.clienthello import ClientHello, client_of
+from pytest_egress.attempt import Attempt
 from pytest_egress.clock import monotonic
-from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
-from pytest_egress.handshake import DISTRUST
-from pytest_egress.hub import READ_BYTES, Hub, passes, trace
-from pytest_egress.kinds import PASSTHROUGH
-from pytest_egress.ledger import Activity, Place, Window
-from pytest_egress.report import naming
-from pytest_egress.routing import (
-    NearMiss,
-    Route,
-    claimed,
-    nearest_by_address,
-    opening,
-    still_claims,
-)
+from pytest_egress.destination import Destination
+from pytest_egress.recorder import Recorder, passes, silent_outcome
+from pytest_egress.route import Route
 from pytest_egress.sockets import Socket, reset_at_close, shut
+from pytest_egress.table import still_claims
+from pytest_egress.windows import Activity, AttemptContext, Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+READ_BYTES: Final = 64 * 1024
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
 PARK_SECONDS: Final = 1.0  # that a thread waits: to start one for each request costs more than it
 PEEK: Final = int(socket.MSG_PEEK)
+PEEK_ALL: Final = int(
+    socket.MSG_PEEK | socket.MSG_WAITALL
+)  # sleeps in the kernel until it is all there
 PEEK_NOW: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
-Claim = tuple[Route[Any] | None, str]
+AllowedBy = tuple[Route[Any] | None, str]
+"""What lets bytes pass unread: a route (None is `unrouted="passthrough"`), and the host that it was found for."""
 
 
 class Parked(Exception):
@@ -60,16 +62,43 @@ class Parked(Exception):
         self.go_on, self.seconds = go_on, seconds
 
 
+class Registry(Protocol):
+    """What a connection needs of those of its target; see `Connections`."""
+
+    idle_seconds: float
+    unused_seconds: float
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Guards which sockets end with a connection."""
+        ...
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether threads become scarce: an idle connection then gives its own up at once."""
+        ...
+
+    def park(self, connection: Connection, seconds: float) -> bool:
+        """Keep an idle connection without a thread until it can be read; False where that cannot be."""
+        ...
+
+    def discard(self, connection: Connection) -> None:
+        """Note that it has ended."""
+        ...
+
+
 class Connection:
     """One connection of a target, from its first byte to its last.
 
     Args:
-        hub: What it shares with the target's other connections.
         sock: As it was accepted.
         client: Address and port of the client inside the target.
         serve: Finds out what is spoken, and answers; called on its thread.
+        registry: Those of its target.
+        recorder: Where its attempts are recorded.
 
     Attributes:
+        destination: What was dialled, as far as it is known.
         ident: Identifier of its thread; None while it has none.
         idle_since: When the last thing that went on in it ended, by `time.monotonic`; None while something does.
         awaits: Whether it waits for its client to speak: then it gives its thread up by itself.
@@ -81,42 +110,34 @@ class Connection:
         is_reset: Whether its client is to see that it did not end well.
         is_cut: Whether we ended it.
         ended: Whether its thread is done with it.
-        address: The IP address that was dialled.
-        dialled: The name that this address was given out for, or else the address.
-        host: What routes are keyed on: the SNI where there is one, else `dialled`.
-        hello: The ClientHello of its TLS, or None.
-        greeted: When what brought that hello began, as entries have it.
-        claim: Of one whose bytes pass unread: the route that lets it live (None is `unrouted="passthrough"`), and the
-            host that it was found for.
+        allowed_by: Of one whose bytes pass unread: what lets them; None where they are read.
         is_relayed: Whether its bytes are copied as they come: none wait for long.
     """
 
     def __init__(
         self,
-        hub: Hub,
         sock: socket.socket,
         client: tuple[str, int],
         serve: Callable[[Connection], None],
+        *,
+        registry: Registry,
+        recorder: Recorder,
     ) -> None:
-        self.hub, self.ledger, self.site = hub, hub.ledger, hub.site
-        self.sock, self.client = sock, client
+        self.recorder, self.ledger, self.target = recorder, recorder.ledger, recorder.target
+        self.sock, self.client, self._registry = sock, client, registry
+        self.destination = Destination()
         self.ident: int | None = None
         self.idle_since: float | None = None
         self.awaits, self.is_ending = False, False
-        self.idle_seconds, self.deadline = hub.unused_seconds, 0.0
+        self.idle_seconds, self.deadline = registry.unused_seconds, 0.0
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.is_relayed = False
-        self.address, self.dialled, self.host, self.port = "", "", "", 0
-        self.sni: str | None = None
-        self.hello: ClientHello | None = None
-        self.greeted = 0.0
-        self.tls: TlsInfo | None = None
-        self.claim: Claim | None = None
+        self.allowed_by: AllowedBy | None = None
         self.activity = Activity(cut=self.cut)
         self._go_on: Callable[[], None] = lambda: serve(self)
         self._others: set[socket.socket] = set()
-        self._place: Place | None = None
+        self._context: AttemptContext | None = None
         self._trusted_in: Window | None = None
         self.begin()
 
@@ -127,8 +148,8 @@ class Connection:
         self.started = self.ledger.now()
         self.activity.thread = self.ident
         with self.ledger.changed:  # or the window could close in between
-            self._place = self.site.place()
-            self.ledger.begin(self._place.window, self.activity)
+            self._context = self.target.attempt_context()
+            self.ledger.begin(self._context.window, self.activity)
         self.idle_since, self.awaits = None, False
 
     def end(self) -> None:
@@ -139,9 +160,9 @@ class Connection:
     def detach(self) -> None:
         """Let its window close without it, whatever goes on."""
         self.activity.route = None
-        if self._place is not None:
-            self.ledger.end(self._place.window, self.activity)
-            self._place = None
+        if self._context is not None:
+            self.ledger.end(self._context.window, self.activity)
+            self._context = None
 
     def await_begin(self, go_on: Callable[[], None]) -> bytes:
         """Wait, idle, for the first byte of something new; b"" at the end of the connection.
@@ -155,7 +176,7 @@ class Connection:
             Parked: It does not come soon.
         """
         self.awaits = True
-        seconds = 0 if self.hub.is_crowded else min(PARK_SECONDS, self.idle_seconds)
+        seconds = 0 if self._registry.is_crowded else min(PARK_SECONDS, self.idle_seconds)
         poller = select.poll()  # SO_RCVTIMEO would bound the reads that follow, too
         poller.register(self.sock, select.POLLIN)
         if not poller.poll(seconds * 1000):
@@ -183,26 +204,11 @@ class Connection:
 
     def adopt(self, other: socket.socket) -> socket.socket:
         """Let a socket to a real server end with this connection."""
-        with self.hub.lock:
+        with self._registry.lock:
             self._others = {sock for sock in self._others if sock.fileno() >= 0} | {other}
             if self.is_cut:
                 shut(other)
         return other
-
-    def adopt_tls(self, upstream_socket: socket.socket, host: str) -> socket.socket:
-        """TLS to a real server, over a socket that was adopted: the handshake can be ended too.
-
-        Raises:
-            UpstreamError: Its certificate does not hold, or it speaks no TLS.
-        """
-        tls = upstream.secure(upstream_socket, host, self.hub.upstream_tls)
-        self.adopt(tls)
-        try:
-            upstream.shake_hands(tls, host)
-        except BaseException:
-            self.release(tls)
-            raise
-        return tls
 
     def twin(self) -> socket.socket:
         """Another socket object for what TCP carries; it has a descriptor of its own."""
@@ -210,63 +216,27 @@ class Connection:
 
     def release(self, other: socket.socket) -> None:
         """End a socket that was adopted."""
-        with self.hub.lock:
+        with self._registry.lock:
             self._others.discard(other)
             shut(other)
             other.close()
 
-    def let_live(self, route: Route[Any] | None, host: str) -> None:
-        """Claim it, and cut it at once where what lets it live has gone meanwhile.
+    def allow_unread(self, route: Route[Any] | None, host: str) -> None:
+        """Mark its bytes as allowed to pass unread, and cut it at once where what allows them has gone meanwhile.
 
         Args:
+            route: What allows them; None is `unrouted="passthrough"`.
             host: What the route was found for.
         """
-        claim = self.claim = route, host
-        if not holds(self.site.place(), self, claim, self.ledger.window is None):
+        allowed_by = self.allowed_by = route, host
+        between = self.ledger.window is None
+        context = self.target.attempt_context()
+        if not is_still_allowed(context, self.destination, allowed_by, between=between):
             self.cut()
 
-    @property
-    def hosts(self) -> set[str]:
-        """All that it is known to be for: the name that was dialled, its address, the SNI."""
-        return {self.dialled, self.address, self.host}
-
-    def upstream_host(self, route: Route[Any] | None, host: str) -> str:
-        """Where its real server is: what was dialled, unless the route answers by the name in SNI or Host alone.
-
-        A route that lets a name through opens no address to whoever writes that name, nor a host that another route
-        claims.
-
-        Args:
-            route: What says so; None is `unrouted="passthrough"`.
-            host: The name in SNI or Host.
-        """
-        if route is None or self.answers(route, self.dialled) or self.answers(route, self.address):
-            return self.dialled
-        return host
-
-    def answers(self, route: Route[Any], host: str) -> bool:
-        """Whether a route covers a host, and none that is declared for another address comes before it."""
-        first = opening(self.place.tables, host, self.port)
-        same = first is not None and first.parsed_address == route.parsed_address
-        return same and route.covers(host, self.port)
-
-    def reach(
-        self, route: Route[Any] | None, host: str, port: int, scheme: str, by: str = ""
-    ) -> socket.socket:
-        """A connection to the real server of a host, which ends with this one.
-
-        Args:
-            route: What lets it through: where it is for this very host, the user has named it.
-            scheme: Of its URL, for the error's text.
-            by: "request.forward" where a handler asks for it.
-
-        Raises:
-            UpstreamError: It cannot be reached, or may not be.
-        """
-        kind, address = (PASSTHROUGH, f"*:{port}") if route is None else (route.kind, route.address)
-        named = route is not None and route.is_for(host)
-        remedy = "" if named else naming(None if by else kind, address, scheme, host, port)
-        return self.adopt(upstream.connect(host, port, remedy))
+    def read_again(self) -> None:
+        """Note that its bytes are read from here on."""
+        self.allowed_by = None
 
     def sockets(self) -> list[socket.socket]:
         """Its own, and those that end with it."""
@@ -274,21 +244,20 @@ class Connection:
 
     def cut(self) -> None:
         """Make its thread stop; any thread."""
-        with self.hub.lock:
+        with self._registry.lock:
             self.is_cut = True
             for sock in self.sockets():
                 shut(sock)
 
     def close(self) -> None:
         """End it; the owning thread, or none yet."""
-        with self.hub.lock:
-            self.hub.connections.discard(self)
+        with self._registry.lock:
             for other in self._others:
                 other.close()
             if self.sock.fileno() >= 0:
                 os.close(self.sock.detach())  # also where a handler left a file of it open
             self.sock.close()  # frees what TLS holds: the ledger's requests know their connection
-            self.hub.room.notify_all()
+            self._registry.discard(self)
         self.end()
         with self.ledger.changed:
             self.ended = True
@@ -300,7 +269,7 @@ class Connection:
         Raises:
             RuntimeError: None can be started.
         """
-        name = f"egress {self.site.name} {self.client[1]}"
+        name = f"egress {self.target.name} {self.client[1]}"
         threading.Thread(target=self.run, name=name, daemon=True).start()
 
     def run(self) -> None:
@@ -320,102 +289,60 @@ class Connection:
         except Parked as parked:
             self._go_on = parked.go_on
             self.activity.thread = self.ident = None
-            if self.hub.park(self, parked.seconds):
+            if self._registry.park(self, parked.seconds):
                 return True
             self.say_goodbye()
         except (OSError, h11.ProtocolError) as error:  # ssl.SSLError is an OSError
             if not self.accounted:
                 self.record_tcp(b"", f"broke off: {error}")
         except Exception as error:  # a defect of ours must fail the test, not end with its thread
-            self.hub.complain(f"the gateway failed: {trace(error)}")
+            self.recorder.complain("the gateway failed", error)
         return False
 
     @property
-    def place(self) -> Place:
+    def context(self) -> AttemptContext:
         """Where what goes on now belongs."""
-        return self._place or self.site.place()
+        return self._context or self.target.attempt_context()
 
     def peek(self, size: int, flags: int = PEEK) -> bytes:
         """Up to so many bytes of what TCP carries, left unread; b"" at its end."""
         return socket.socket.recv(self.sock, size, flags)
 
+    @property
+    def attempt(self) -> Attempt:
+        """What goes on now."""
+        return Attempt(
+            context=self.context,
+            destination=self.destination,
+            started=self.started,
+            activity=self.activity,
+        )
+
     # Records.
-
-    def about(self) -> dict[str, Any]:
-        """The fields of every entry about it."""
-        return self.hub.about(self.host, self.port, self.started)
-
-    def judged(self, at_claimed: Outcome) -> dict[str, Any]:
-        """The fields of an entry about what no handler answers."""
-        return self.about() | self.hub.judge(self.place, self.host, self.port, at_claimed)
 
     def record_tcp(self, first_bytes: bytes, note: str) -> None:
         """Record a connection that is neither TLS nor HTTP; silence is no offence at a claimed address."""
-        self._record_tcp(first_bytes, note, "unrouted" if first_bytes else self.silent_outcome())
-
-    def silent_outcome(self) -> Outcome:
-        """What silence means: where a client of HTTP or TLS is awaited, it has connected ahead of its need."""
-        route = opening(self.place.tables, self.host, self.port)
-        awaited = route is not None and route.kind.client_speaks_first
-        return "recorded" if awaited else "unrouted"
-
-    def _record_tcp(self, first_bytes: bytes, note: str, at_claimed: Outcome) -> None:
-        entry = TcpConnection(
-            **self.judged(at_claimed),
-            address=self.address,
-            sni=self.sni,
-            first_bytes=first_bytes,
-            note=note,
-        )
-        if entry.outcome == "unrouted":
-            miss = nearest_by_address(self.place.tables, "tcp", self.host, self.port)
-            entry.near = (miss,) if miss else ()
-        self.record(entry)
+        attempt = self.attempt
+        outcome = "unrouted" if first_bytes else silent_outcome(attempt)
+        self.accounted = True
+        self.recorder.record_tcp(attempt, first_bytes, note, outcome)
 
     def record_tls(self, reason: str, note: str) -> None:
         """Record a TLS connection that has not become a request; at a claimed address the end of its test judges it."""
-        fields = self.judged("recorded")
-        if self.is_cut:
-            reason, note = "cut", "its handshake had not ended when its test did"
-        elif self.site.is_ending and reason != "untrusted":  # no alert: it need not have left
-            reason, note = "cut", "its handshake had not ended when its container was stopped"
-        if reason in DISTRUST:
-            note = "; ".join([note, *self.site.hints])
-        entry = TlsFailure(
-            **fields,
-            address=self.address,
-            sni=self.sni,
-            reason=reason,
-            client=self.tls_client(reason),
-            note=note,
-        )
-        route = claimed(self.place.tables, self.host, self.port)
-        if entry.outcome == "recorded" and route is not None:
-            entry.near = (NearMiss(route=route, differences=()),)
-        self.record(entry)
-
-    def tls_client(self, reason: str = "") -> str:
-        """What tells its TLS client from the container's others: one that has to come back with other protocols may."""
-        return "" if self.hello is None else client_of(self.hello, alpn=reason != "alpn")
-
-    def shook_hands(self) -> None:
-        """Note that its TLS client has shown that it trusts us, once in each window."""
-        window = self.place.window
-        if window is self._trusted_in:
-            return
-        self._trusted_in = window
-        for reason in ("", "alpn"):
-            peers = (self.site.name, self.host, self.port, self.tls_client(reason))
-            self.ledger.shook_hands(window, peers, self.greeted)
-
-    def record(self, entry: Entry) -> None:
-        """Put an entry into the window."""
         self.accounted = True
-        self.hub.record(self.place, entry)
+        self.recorder.record_tls(self.attempt, reason, note, is_cut=self.is_cut)
+
+    def trusts(self) -> None:
+        """Note that its TLS client has shown that it trusts us, once in each window."""
+        window = self.context.window
+        if window is not self._trusted_in:
+            self._trusted_in = window
+            self.recorder.trust(self.attempt)
 
     def refuse(self, first_bytes: bytes, note: str = "") -> None:
         """Record what nothing can serve, and reset it."""
-        self._record_tcp(first_bytes, note, "unrouted")
+        self.accounted = True
+        self.recorder.record_tcp(self.attempt, first_bytes, note, "unrouted")
         self.reset()
 
     def fail_tls(self, reason: str, note: str) -> None:
@@ -480,21 +407,25 @@ class Connection:
                 pass
 
 
-def holds(
-    place: Place, connection: Connection, claim: Claim, between: bool, test_over: bool = False
+def is_still_allowed(
+    context: AttemptContext,
+    destination: Destination,
+    allowed_by: AllowedBy,
+    *,
+    between: bool,
+    test_over: bool = False,
 ) -> bool:
-    """Whether what lets a connection live is still there, and still comes first.
+    """Whether what lets the bytes of a connection pass unread is still there, and still comes first.
 
     Args:
-        claim: The route that does, or none, and the host.
         between: Whether no test runs: then routes are only gone that have been removed or have ended.
         test_over: Whether what a test let through has ended.
     """
-    route, host = claim
+    route, host = allowed_by
     if test_over and (route is None or route.scope == "test"):
         return False
     if route is None:
-        return passes(place, None, {host, *connection.hosts}, connection.port)
+        return passes(context, None, (host, *destination.hosts), destination.port)
     if between:
         return not (route.removed or route.ended)
-    return still_claims(place.tables, route, host, connection.port)
+    return still_claims(context.tables, route, host, destination.port)

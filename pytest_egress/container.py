@@ -22,18 +22,18 @@ import requests.exceptions
 import pytest_egress.runtimes as runtimes
 import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
-from pytest_egress.answers import NO_ADDRESS, NameAnswer
 from pytest_egress.archive import build_tar
 from pytest_egress.clock import check_seconds, monotonic
 from pytest_egress.container_options import (
     SIDECAR_OPTIONS,
 )
+from pytest_egress.dns_answers import NO_ADDRESS, NameAnswer
 from pytest_egress.engine import Engine
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.failures import engine_errors, start_failure
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
-from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
+from pytest_egress.ledger import CUT_SECONDS
 from pytest_egress.leftovers import is_known_as_ours
 from pytest_egress.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
@@ -51,6 +51,7 @@ from pytest_egress.roots import Roots, find_roots
 from pytest_egress.runtimes import DIRECTORY
 from pytest_egress.sidecar import NAMESERVER, Sidecar, made_up_hostname
 from pytest_egress.sockets import shut
+from pytest_egress.windows import DRAIN_SECONDS
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -58,8 +59,9 @@ if TYPE_CHECKING:
 
     from pytest_egress.authority import Authority
     from pytest_egress.interface import Link
-    from pytest_egress.ledger import Ledger, Place, Window
-    from pytest_egress.routing import RouteTable
+    from pytest_egress.ledger import Ledger
+    from pytest_egress.table import RouteTable
+    from pytest_egress.windows import AttemptContext, Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -123,7 +125,7 @@ class RunServices(Protocol):
         """Issues the leaf certificates."""
         ...
 
-    def place(self, container: Container, /) -> Place:
+    def attempt_context(self, container: Container, /) -> AttemptContext:
         """Where what a container attempts now belongs."""
         ...
 
@@ -375,9 +377,9 @@ class Container:
 
     # The gateway's view.
 
-    def place(self) -> Place:
-        """Where what it attempts now belongs."""
-        return self._services.place(self)
+    def attempt_context(self) -> AttemptContext:
+        """The window and the routes for what it attempts now."""
+        return self._services.attempt_context(self)
 
     def lost(self) -> None:
         """Its sidecar died: what it attempts from now on is unseen, so the test fails, and those after it."""
@@ -385,7 +387,7 @@ class Container:
             f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
             "nothing it sent after that was seen, and nothing got out"
         )
-        self._services.ledger.complain(self.place().window, self.loss)
+        self._services.ledger.complain(self.attempt_context().window, self.loss)
 
     # What a test uses.
 
@@ -478,7 +480,7 @@ class Container:
         code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
         self.settle()
-        seconds = self.place().window.drain_seconds
+        seconds = self.attempt_context().window.drain_seconds
         self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)

@@ -1,45 +1,37 @@
-"""Finds out what a connection is, and hands it on: to a raw route, to the real upstream, or to be read as HTTP.
+"""Finds out what a connection is, and has it served: by a raw route, by the real upstream, or as HTTP.
 
-What is known without reading decides first, so that protocols in which the server speaks first do not wait.
+What is known without reading decides first, so that protocols in which the server speaks first do not wait. Everything
+runs on the connection's thread.
 """
 
 from __future__ import annotations
 
 import re
-import socket
-import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_egress.address import normalise_host
-from pytest_egress.clienthello import ClientHello, bytes_needed, parse_client_hello
-from pytest_egress.clock import monotonic
-from pytest_egress.connection import Connection
-from pytest_egress.dns import tcp_frame, tcp_frames
-from pytest_egress.errors import AddressError, ClientHelloError
-from pytest_egress.exchange import TlsInfo
-from pytest_egress.handshake import broken_handshake, no_client_certificate
-from pytest_egress.http_server import HttpServer
-from pytest_egress.hub import FIRST_BYTES_KEPT, NAMES_PORT, READ_BYTES, passes
+from pytest_egress.answering import Answering
+from pytest_egress.authority import Authority
+from pytest_egress.connection import PEEK_ALL, Connection
+from pytest_egress.connections import Connections
+from pytest_egress.destination import Destination
+from pytest_egress.http1_server import Http1Server
+from pytest_egress.interface import Link
+from pytest_egress.names import NAMES_PORT, Names, serve_names
 from pytest_egress.raw_server import RawServer
-from pytest_egress.routing import (
-    Route,
-    certificate_route,
-    claimed,
-    in_order,
-    lacks_certificate,
-    opening,
-)
+from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
+from pytest_egress.route import Route
 from pytest_egress.sockets import receive_timeout
+from pytest_egress.table import certificate_route, claimed, in_order, lacks_certificate, opening
+from pytest_egress.tls import read_hello, shake_hands, take_name
+from pytest_egress.tls_failures import broken_handshake, no_client_certificate
+from pytest_egress.upstreams import Upstreams
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
-HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and again for the handshake
 STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
-PEEK_ALL: Final = int(
-    socket.MSG_PEEK | socket.MSG_WAITALL
-)  # sleeps in the kernel until it is all there
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
 REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
 EMPTY_LINES: Final = b"\r\n"  # any of these
@@ -47,74 +39,92 @@ QUERY_BEGINS: Final = b"\x00\x01"  # the high byte of its length in TCP; no quer
 TLS_BEGINS: Final = b"\x16"  # a handshake record (RFC 8446 section 5.1)
 
 
-def serve(connection: Connection) -> None:
-    """Serve a connection to its end."""
-    Dispatcher(connection).serve()
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a gateway serves connections with.
+
+    Attributes:
+        link: The sidecar's sockets.
+        authority: Issues the leaf certificates.
+        recorder: Records what is attempted.
+        connections: Those that are open.
+        names: Answers DNS queries.
+        upstreams: Connects to real servers.
+    """
+
+    link: Link
+    authority: Authority
+    recorder: Recorder
+    connections: Connections
+    names: Names
+    upstreams: Upstreams
 
 
 class Dispatcher:
     """Looks at one connection until it is known what it is."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection, self.hub = connection, connection.hub
+    def __init__(self, connection: Connection, parts: Parts) -> None:
+        self.connection, self.parts = connection, parts
 
     def serve(self) -> None:
         """By what was dialled; where that does not tell, by what the client says."""
         connection = self.connection
         try:
-            dialled = self.hub.link.destination(connection.sock)
+            dialled = self.parts.link.destination(connection.sock)
         except OSError as error:
-            self.hub.complain(f"what a connection dialled cannot be known ({error})")
+            self.parts.recorder.complain(f"what a connection dialled cannot be known ({error})")
             return
         if dialled is None:  # the listener itself: no attempt to leave
             return
-        connection.address, connection.port = dialled
-        connection.dialled = self.hub.name(connection.address)
-        connection.host = self.keyed_on(connection.dialled)
-        if not self.hand_on(self.opening(), named=not self.may_be_named_yet()):
+        address, port = dialled
+        name = self.parts.names.name(address)
+        host = self.keyed_on(name, address, port)
+        connection.destination = Destination(address=address, port=port, name=name, host=host)
+        if not self.try_without_reading(self.opening(), named=not self.may_be_named_yet()):
             self.listen()
 
     def may_be_named_yet(self) -> bool:
         """Whether a route could claim it by what the client is still to say: the SNI, or Host."""
-        connection = self.connection
-        if connection.dialled == connection.address:
+        to, tables = self.connection.destination, self.connection.context.tables
+        if to.name == to.address:
             return True
-        routes = (
-            r
-            for r in in_order(connection.place.tables)
-            if not r.removed and not r.kind.answers_names
-        )
-        return any(route.parsed_address.port in (None, connection.port) for route in routes)
+        routes = (r for r in in_order(tables) if not r.removed and not r.kind.answers_names)
+        return any(route.parsed_address.port in (None, to.port) for route in routes)
 
-    def keyed_on(self, dialled: str) -> str:
+    def keyed_on(self, name: str, address: str, port: int) -> str:
         """The name that was dialled; its address where a route is declared for that alone."""
-        tables, address = self.connection.place.tables, self.connection.address
-        port = self.connection.port
-        if not claimed(tables, dialled, port) and claimed(tables, address, port):
+        tables = self.connection.context.tables
+        if not claimed(tables, name, port) and claimed(tables, address, port):
             return address
-        return dialled
+        return name
 
     def opening(self) -> Route[Any] | None:
         """The route that says what the connection is."""
-        connection = self.connection
-        return opening(connection.place.tables, connection.host, connection.port)
+        connection, to = self.connection, self.connection.destination
+        return opening(connection.context.tables, to.host, to.port)
 
-    def hand_on(self, route: Route[Any] | None, *, named: bool) -> bool:
+    def passes(self, route: Route[Any] | None) -> bool:
+        """Whether the connection goes to the real upstream, if it is what a route takes."""
+        connection, to = self.connection, self.connection.destination
+        return passes(connection.context, route, to.hosts, to.port)
+
+    def try_without_reading(self, route: Route[Any] | None, *, named: bool) -> bool:
         """Serve what need not be read; False where it has to be.
 
         Args:
             named: Whether it is known which host is meant.
         """
-        connection = self.connection
         if route is not None and route.kind.takes_unread:
-            RawServer(connection).serve(route, connection.host)
-        elif (route is not None or named) and passes(
-            connection.place, route, connection.hosts, connection.port
-        ):
-            RawServer(connection).pass_on(route)
+            self.serve_raw(route, self.connection.destination.host)
+        elif (route is not None or named) and self.passes(route):
+            RawServer(self.connection, self.parts.upstreams).pass_through(route)
         else:
             return False
         return True
+
+    def serve_raw(self, route: Route[Any], found_for: str) -> None:
+        """Let a raw route answer; see `RawServer.serve`."""
+        RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
 
     def listen(self) -> None:
         """Wait for the client to speak, and serve what its first bytes tell."""
@@ -130,19 +140,22 @@ class Dispatcher:
         connection = self.connection
         if first == TLS_BEGINS:
             self.serve_tls()
-        elif connection.port == NAMES_PORT and first in QUERY_BEGINS:
-            self.serve_names()
+        elif connection.destination.port == NAMES_PORT and first in QUERY_BEGINS:
+            serve_names(connection, self.parts.names)
         elif not self.is_for_tls() and self.looks_like_http():
             receive_timeout(connection.sock, 0)
-            HttpServer(connection).serve()
+            self.serve_http()
         else:
-            self.turn_down()
+            self.reject()
 
-    def turn_down(self) -> None:
-        """Serve what is neither TLS nor HTTP: nobody does, as a rule."""
+    def reject(self) -> None:
+        """Handle a first byte that starts neither TLS nor HTTP.
+
+        Use a raw or passthrough route if one claims it, else record it as unrouted and reset.
+        """
         receive_timeout(self.connection.sock, 0)
         route = self.opening()
-        if self.hand_on(route, named=True):
+        if self.try_without_reading(route, named=True):
             return
         note = f"{route} expects TLS, and this is none" if self.is_for_tls() else ""
         self.connection.refuse(self.connection.peek(FIRST_BYTES_KEPT), note)
@@ -160,7 +173,7 @@ class Dispatcher:
             first = connection.peek(1)
         except BlockingIOError:
             receive_timeout(connection.sock, 0)
-            if self.hand_on(self.opening(), named=True):
+            if self.try_without_reading(self.opening(), named=True):
                 return b""
             note = f"connected and sent nothing within {FIRST_BYTE_SECONDS:g} s"
             connection.record_tcp(b"", note)
@@ -176,7 +189,7 @@ class Dispatcher:
             go_on: See `Connection.await_begin`.
         """
         connection = self.connection
-        if connection.silent_outcome() == "unrouted":
+        if silent_outcome(connection.attempt) == "unrouted":
             connection.reset()
             return b""
         connection.end()
@@ -188,7 +201,7 @@ class Dispatcher:
         Where a real server may be meant that speaks another protocol, a client that stalls waits for its answer.
         """
         connection, route = self.connection, self.opening()
-        passes_on = passes(connection.place, route, connection.hosts, connection.port)
+        passes_on = self.passes(route)
         receive_timeout(connection.sock, FIRST_BYTE_SECONDS if passes_on else STALLED_SECONDS)
         data = connection.peek(FIRST_BYTES_KEPT)
         while may_become_request(data):
@@ -200,87 +213,50 @@ class Dispatcher:
                 return False
         return bool(REQUEST_LINE.match(data.lstrip(EMPTY_LINES)))
 
-    def serve_names(self) -> None:
-        """DNS over TCP (RFC 7766)."""
-        connection, rest = self.connection, b""
-        receive_timeout(connection.sock, 0)
-        while data := connection.sock.recv(READ_BYTES):
-            queries, rest = tcp_frames(rest + data)
-            for query in queries:
-                reply = self.hub.answer_query(query, over_tcp=True)
-                if reply.no_query:
-                    connection.refuse(query[:FIRST_BYTES_KEPT], reply.no_query)
-                    return
-                connection.accounted = True
-                if reply.wire:
-                    connection.sock.sendall(tcp_frame(reply.wire))
-            connection.end()
-        if rest:
-            connection.record_tcp(rest[:FIRST_BYTES_KEPT], "closed within a DNS query")
+    def serve_http(self) -> None:
+        """Serve HTTP, one request after the other."""
+        connection, parts = self.connection, self.parts
+        answering = Answering(connection, parts.recorder, parts.names, parts.upstreams)
+        idle_seconds = parts.connections.idle_seconds
+        Http1Server(connection, answering, idle_seconds=idle_seconds).serve()
 
     # TLS.
 
     def serve_tls(self) -> None:
         """Serve what is in TLS, under a certificate for the name that the client asks for."""
-        connection = self.connection
-        dialled_as = connection.host
-        hello = self.read_hello()
-        if hello is None or not self.take_name(hello):
+        connection, tables = self.connection, self.connection.context.tables
+        dialled_as = connection.destination.host
+        hello = read_hello(connection)
+        if hello is None or not take_name(connection, hello):
             return
         receive_timeout(connection.sock, 0)
-        route, found_for = self.opening(), connection.host
+        host, port = connection.destination.host, connection.destination.port
+        route, found_for = self.opening(), host
         if route is None:  # by no name of its own: then by what was dialled
-            route, found_for = (
-                opening(connection.place.tables, dialled_as, connection.port),
-                dialled_as,
-            )
-        known = route is None or found_for == connection.host
-        if known and self.hand_on(route, named=True):
+            route, found_for = opening(tables, dialled_as, port), dialled_as
+        known = route is None or found_for == host
+        if known and self.try_without_reading(route, named=True):
             return
-        hosts = (connection.host, dialled_as)
-        wishing = certificate_route(connection.place.tables, hosts, connection.port)
+        wishing = certificate_route(tables, (host, dialled_as), port)
         wish = None if wishing is None else wishing.client_certificate
-        about = connection.host, connection.hello
         try:
-            self.shake_hands(self.hub.authority.context(connection.host, wish))
+            context = self.parts.authority.context(host, wish)
+            shake_hands(connection, context, self.parts.connections)
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, *about, wishing))
+            connection.fail_tls(*broken_handshake(error, host, hello, wishing))
             return
-        if self.hub.stopping:
+        if self.parts.connections.stopping:
             return
         if route is not None and route.kind.needs_tls:
-            if lacks_certificate(route, connection.tls):  # it was declared within the handshake
-                connection.fail_tls(*no_client_certificate(*about, route))
+            if lacks_certificate(
+                route, connection.destination.tls
+            ):  # declared within the handshake
+                connection.fail_tls(*no_client_certificate(host, hello, route))
                 return
-            connection.shook_hands()
-            RawServer(connection).serve(route, found_for)
+            connection.trusts()
+            self.serve_raw(route, found_for)
         elif self.awaits_request():
-            HttpServer(connection).serve()
-
-    def shake_hands(self, context: ssl.SSLContext) -> None:
-        """Make it a TLS connection.
-
-        Raises:
-            OSError: The handshake failed, or the connection was cut before it.
-        """
-        connection = self.connection
-        connection.sock.settimeout(HANDSHAKE_SECONDS)  # SO_RCVTIMEO does nothing under ssl
-        tls = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
-        with self.hub.lock:  # the first object is detached: swap, and look again for an end
-            connection.sock = tls
-            if self.hub.stopping:
-                return
-            if connection.is_cut:
-                raise ConnectionAbortedError("it was cut before its handshake")
-        tls.do_handshake()
-        tls.settimeout(None)
-        cipher = tls.cipher()
-        connection.tls = TlsInfo(
-            version=tls.version() or "",
-            cipher=cipher[0] if cipher else "",
-            alpn=tls.selected_alpn_protocol(),
-            client_certificate=tls.getpeercert(binary_form=True),
-        )
+            self.serve_http()
 
     def awaits_request(self) -> bool:
         """Wait for what follows the handshake; False when nothing will and the connection has been dealt with."""
@@ -291,48 +267,12 @@ class Dispatcher:
         except TimeoutError:
             note = f"sent nothing within {FIRST_BYTE_SECONDS:g} s of the handshake"
             connection.record_tls("silent", note)
-            connection.shook_hands()  # one that distrusts us would have left
+            connection.trusts()  # one that distrusts us would have left
             connection.sock.settimeout(None)
-            return bool(self.await_late_byte(lambda: HttpServer(connection).serve()))
+            return bool(self.await_late_byte(self.serve_http))
         except OSError:
             pass  # the read that follows says what it meant
         connection.sock.settimeout(None)
-        return True
-
-    def read_hello(self) -> ClientHello | None:
-        """The whole ClientHello, left unread; the kernel wakes us when it is there."""
-        connection = self.connection
-        deadline, needed = monotonic() + HANDSHAKE_SECONDS, 5
-        while (left := deadline - monotonic()) > 0:
-            receive_timeout(connection.sock, left)
-            try:
-                data = connection.peek(needed, PEEK_ALL)
-                if len(data) < needed:
-                    break
-                if more := bytes_needed(data):
-                    needed = more
-                    continue
-                return parse_client_hello(data)
-            except ClientHelloError as error:
-                connection.fail_tls("protocol", f"it sent no ClientHello: {error}")
-                return None
-            except OSError:
-                break
-        connection.fail_tls("incomplete", "it ended, or stopped, within its ClientHello")
-        return None
-
-    def take_name(self, hello: ClientHello) -> bool:
-        """Key everything that follows on the SNI where there is one."""
-        connection = self.connection
-        connection.hello, connection.sni = hello, hello.sni
-        connection.greeted = connection.started
-        if hello.sni is None:
-            return True
-        try:
-            connection.host = normalise_host(hello.sni)
-        except AddressError as error:
-            connection.fail_tls("sni", f"its server name is no host name: {error}")
-            return False
         return True
 
 

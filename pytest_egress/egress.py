@@ -17,17 +17,10 @@ from pytest_egress.address import Address, parse_address
 from pytest_egress.callers import caller
 from pytest_egress.clock import check_seconds
 from pytest_egress.container import Container
+from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.errors import CallError, ContainerError, EgressError
-from pytest_egress.exchange import (
-    UNSET,
-    DnsQuery,
-    Entry,
-    Exchange,
-    Request,
-    TcpConnection,
-)
 from pytest_egress.guest import ExternalContainer
-from pytest_egress.ledger import Window
+from pytest_egress.messages import UNSET, Request
 from pytest_egress.plan import Plan, plan
 from pytest_egress.readiness import strategies
 from pytest_egress.report import (
@@ -39,16 +32,11 @@ from pytest_egress.report import (
     surplus_text,
 )
 from pytest_egress.results import CompletedContainer, check_result
-from pytest_egress.routing import (
-    LET_GO,
-    ClientCertificate,
-    Declaration,
-    Route,
-    RouteTable,
-    Scope,
-)
+from pytest_egress.route import LET_GO, ClientCertificate, Declaration, Route, Scope
 from pytest_egress.session import AFTER_END, Session
+from pytest_egress.table import RouteTable
 from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
+from pytest_egress.windows import Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -265,7 +253,7 @@ class Egress:
 
     def _add(self, declaration: Declaration) -> Route[Any]:
         route: Route[Any] = Route(
-            declaration, scope=self.scope, place=caller(), log=self.session.ledger
+            declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
         )
         with self.session.ledger.changed:
             self.routes.append(route)
@@ -374,13 +362,22 @@ class Egress:
             container.start_window = self.session.new_window()
             self._starts.append(container.start_window)
         container.launch()
-        self.containers.append(container)
+        self._keep(container)
         return container
 
     def _discard(self, container: Container) -> None:
         container.finish()
         if not self.session.keep:
-            self.containers.remove(container)
+            with self.session.ledger.changed:
+                self.containers.remove(container)
+
+    def _keep(self, container: Container) -> None:
+        with self.session.ledger.changed:
+            self.containers.append(container)
+
+    def _live(self) -> list[Container]:
+        with self.session.ledger.changed:
+            return self.containers.copy()
 
     def _end_start(self, container: Container) -> None:
         """What a shared container attempts until here belongs to no test; unrouted, it fails the fixture's set-up."""
@@ -505,7 +502,7 @@ class Egress:
             external = ExternalContainer(self.session, self.session.name(image), checked, self)
             self.session.containers.append(external)
         created_with = external.open()
-        self.containers.append(external)
+        self._keep(external)
         return created_with
 
     def trust(self, container: object) -> Container:
@@ -523,7 +520,7 @@ class Egress:
         name = container if isinstance(container, str) else str(getattr(container, "id", container))
         found = self.session.engine.container(name)
         mode = found.attrs["HostConfig"]["NetworkMode"]
-        for external in self.containers:
+        for external in self._live():
             if isinstance(external, ExternalContainer) and external.network_mode == mode:
                 external.adopt(found)
                 return external
@@ -615,11 +612,12 @@ class Egress:
             return
         with contextlib.ExitStack() as removals:  # one that fails keeps no other, nor this one
             removals.callback(self._leave)
-            for container in self.containers:
+            for container in self._live():
                 removals.callback(container.close, keep)
 
     def _leave(self) -> None:
-        self.containers.clear()
+        with self.session.ledger.changed:
+            self.containers.clear()
         self.session.leave(self)
         with contextlib.ExitStack() as releases:  # one that fails keeps no other held
             for route in self.routes:

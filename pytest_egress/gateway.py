@@ -1,8 +1,10 @@
 """The server in the test process: accepts what the sidecar's sockets catch, and gives every attempt an answer.
 
-One thread reads the link (connections, DNS, packets, tampering, the sidecar's death); each connection has a thread of
-its own while something goes on in it. One that waits for its client is parked: it stands in the reader's poller, and
-the reader alone ends it or gives it a thread again. This module knows nothing of containers or engines.
+One thread, the reader, reads the link: connections, DNS over UDP, packets, tampering, the sidecar's death. Each
+connection has a thread of its own while something goes on in it, and stands in the reader's poller while it waits for
+its client. Any thread may call `flush`, `turn_away`, `unread`, `busy`, `revise` and `stop`. `Ledger.changed` is the
+outer lock and `Connections.lock` the inner: never acquire the first while holding the second. This module knows
+nothing of containers or engines.
 """
 
 from __future__ import annotations
@@ -14,58 +16,42 @@ import select
 import socket
 import threading
 from collections.abc import Callable
-from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pytest_egress.sockets as sockets
 from pytest_egress.agent.packets import Packet, parse_packets
-from pytest_egress.callers import where_stands
+from pytest_egress.authority import Authority
 from pytest_egress.clock import monotonic
-from pytest_egress.connection import LINGER_SECONDS, Connection, holds
-from pytest_egress.dispatch import serve
+from pytest_egress.connection import Connection, is_still_allowed
+from pytest_egress.connections import IDLE_SECONDS, UNUSED_SECONDS, Connections
+from pytest_egress.dispatch import Dispatcher, Parts
 from pytest_egress.dns import why_no_query
-from pytest_egress.exchange import PacketAttempt
+from pytest_egress.entries import PacketAttempt
 from pytest_egress.forks import close_in_forked_children
-from pytest_egress.hub import (
-    FIRST_BYTES_KEPT,
-    IDLE_SECONDS,
-    NAMES_PORT,
-    UNUSED_SECONDS,
-    Hub,
-    Site,
-    trace,
-)
 from pytest_egress.interface import BACKLOG, LISTENER, Link
-from pytest_egress.ledger import Ledger, Place
-from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
+from pytest_egress.ledger import Ledger
+from pytest_egress.names import NAMES_PORT, Names
+from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder
+from pytest_egress.site import TargetView
+from pytest_egress.table import certificate_route, claimed, in_order, lacks_certificate
 from pytest_egress.tampering import tampering
-
-if TYPE_CHECKING:
-    from pytest_egress.authority import Authority
+from pytest_egress.upstreams import Upstreams
+from pytest_egress.windows import AttemptContext
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-MAX_CONNECTIONS: Final = 1000  # of a target, each with a thread: 100 MB of stacks; more wait
-DESCRIPTORS_EACH: Final = 4  # of one at most, with an upstream's and the link's own
-MAX_OPEN: Final = 10_000  # of a target, with those that wait for their client, which have no thread
-DESCRIPTORS_OPEN: Final = 3  # of one that waits: its own, the link's, one for all else
-ROOM_SECONDS: Final = 0.05  # for a connection to end before names and packets get their turn
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 ANY_HOST: Final = "*"  # a datagram that is redirected does not tell what it was for
 UDP_HEADER_BYTES: Final = 8
-AT_WORK: Final = "as many as {} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
-OPEN: Final = "as many as {} were open at once (MAX_OPEN, or less by `ulimit -n` and the link)"
-NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"
-"""Why a connection was cut: what ran out."""
 BATCH: Final = 256  # datagrams read before connections get their turn again
 
 
-class Gateway(Hub):
+class Gateway:
     """Serves one target until it is stopped.
 
     Args:
         link: The sidecar's sockets; the gateway closes it.
-        site: The target, and where its attempts belong.
+        target: Whose attempts it answers.
         authority: Issues the leaf certificates.
         ledger: Where everything is recorded.
         idle_seconds: After how many a connection that has been answered is closed.
@@ -75,37 +61,51 @@ class Gateway(Hub):
     def __init__(
         self,
         link: Link,
-        site: Site,
+        target: TargetView,
         authority: Authority,
         ledger: Ledger,
         *,
         idle_seconds: float = IDLE_SECONDS,
         unused_seconds: float = UNUSED_SECONDS,
     ) -> None:
-        super().__init__(link, site, authority, ledger)
-        self.idle_seconds, self.unused_seconds = idle_seconds, unused_seconds
-        descriptors = sockets.descriptor_limit()
-        self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
-        by_link = link.most - link.most // 4  # room for the next, or none would be seen to wait
-        self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN, by_link)
-        self._parked: dict[int, Connection] = {}  # by descriptor
-        self._overdue_at = inf  # the first of them, by `Ledger.clock`
-        self._left_waiting = False  # by the last try, for want of a descriptor
-        self._no_room = False  # for what was ready in this turn
-        self._next_packet = 0
-        self._flushes: list[threading.Event] = []
-        self._reads = False
+        self.link, self.target, self.authority, self.ledger = link, target, authority, ledger
         self._poller = select.epoll()  # thousands may stand in it
         self._waker, self._wake = sockets.pair()
-        self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
+        self.recorder = Recorder(target, ledger)
+        self.names = Names(self.recorder, ipv6=link.ipv6)
+        self.upstreams = Upstreams()
+        self.connections = Connections(
+            self.recorder,
+            link_most=link.most,
+            poller=self._poller,
+            wake=self._wake_reader,
+            idle_seconds=idle_seconds,
+            unused_seconds=unused_seconds,
+        )
+        self._parts = Parts(
+            link=link,
+            authority=authority,
+            recorder=self.recorder,
+            connections=self.connections,
+            names=self.names,
+            upstreams=self.upstreams,
+        )
+        self._next_packet = 0
+        self._flushes: list[threading.Event] = []
+        self._reader = threading.Thread(target=self._run, name=f"egress {target.name}", daemon=True)
         close_in_forked_children(self, Gateway.abandon)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether everything is to end."""
+        return self.connections.stopping
 
     def start(self) -> None:
         """Begin to answer."""
         others = (self.link.packets, *self.link.monitors, self._wake)
         for sock in (*self.link.tcp, *self.link.dns, *others):
             sock.setblocking(False)
-        self._reads = True
+        self.connections.reads = True
         self._reader.start()
 
     def flush(self, timeout: float = 5.0) -> None:
@@ -116,8 +116,8 @@ class Gateway(Hub):
         """
         done, deadline = threading.Event(), monotonic() + timeout
         self.link.flush(timeout)
-        with self.lock:
-            if not self._reads or self.stopping:
+        with self.connections.lock:
+            if not self.connections.reads or self.stopping:
                 return
             self._flushes.append(done)
             self._waker.send(b"f")
@@ -125,14 +125,10 @@ class Gateway(Hub):
 
     def turn_away(self) -> None:
         """Cut and count the connections that wait at the cap, where nobody takes them up or goes on with them."""
-        with self.lock:
-            if self._has_room() and not self._left_waiting:
+        with self.connections.lock:
+            if not self.connections.leaves_waiting:
                 return
-            parked = self._parked.values() if self._at_work >= self._cap else ()
-            waiting = [c for c in parked if c.has_arrived() and not c.is_cut]
-            for connection in waiting:
-                connection.cut()
-        waited = len(waiting)
+            waited = self.connections.cut_waiting()
         for listener in self.link.tcp:
             try:
                 for _ in range(BACKLOG):
@@ -141,28 +137,19 @@ class Gateway(Hub):
                     waited += 1
             except OSError as error:  # none is left, as a rule
                 if error.errno in NO_ROOM:
-                    self.complain(
+                    self.recorder.complain(
                         f"connections were left waiting that nobody counted ({error}); "
                         "`ulimit -n` gives this process more descriptors"
                     )
-        self.ledger.miss(self.site.place().window, waited)
+        self.recorder.miss(waited)
 
     def unread(self) -> bool:
         """Whether an idle connection has bytes, or its end, waiting for its thread."""
-        with self.lock:
-            idle = [
-                c.sock for c in self.connections if c.idle_since is not None and not c.is_relayed
-            ]
-            poller = select.poll()
-            for sock in idle:
-                with contextlib.suppress(ValueError):  # closed meanwhile
-                    poller.register(sock, select.POLLIN)
-            return bool(poller.poll(0))
+        return self.connections.unread()
 
     def busy(self) -> list[Connection]:
-        """The connections on which something has begun and not ended, but for those that something lets live."""
-        with self.lock:
-            return [c for c in self.connections if c.idle_since is None and c.claim is None]
+        """The connections on which something has begun and not ended, but for those whose bytes pass unread."""
+        return self.connections.busy()
 
     def revise(self, *, test_over: bool = False) -> list[Connection]:
         """Cut what is not read as requests and would not be let through any more: a route has come, gone or ended.
@@ -173,25 +160,29 @@ class Gateway(Hub):
         Returns:
             What was cut.
         """
-        place, between = self.site.place(), self.ledger.window is None
-        with self.lock:
-            claimed = [(c, claim) for c in self.connections if (claim := c.claim) is not None]
-        over = [c for c, claim in claimed if not holds(place, c, claim, between, test_over)]
+        context, between = self.target.attempt_context(), self.ledger.window is None
+
+        def is_over(connection: Connection) -> bool:
+            allowed_by = connection.allowed_by
+            return allowed_by is not None and not is_still_allowed(
+                context, connection.destination, allowed_by, between=between, test_over=test_over
+            )
+
+        over = [connection for connection in self.connections if is_over(connection)]
         for connection in over:
             connection.cut()
-        self._close_unproved(place)
+        self._close_unproved(context)
         return over
 
-    def _close_unproved(self, place: Place) -> None:
+    def _close_unproved(self, context: AttemptContext) -> None:
         """Close what is idle without the client certificate that a route requires now: a pool opens another."""
-        if not any(route.client_certificate == "require" for route in in_order(place.tables)):
+        if not any(route.client_certificate == "require" for route in in_order(context.tables)):
             return
-        with self.lock:
-            idle = [c for c in self.connections if c.idle_since is not None and c.claim is None]
+        idle = [c for c in self.connections if c.idle_since is not None and c.allowed_by is None]
         for connection in idle:
-            host, port, tls = connection.host, connection.port, connection.tls
-            route = certificate_route(place.tables, (host,), port) if tls is not None else None
-            if route is not None and lacks_certificate(route, tls) and not has_bytes(connection):
+            to = connection.destination
+            route = certificate_route(context.tables, (to.host,), to.port) if to.tls else None
+            if route is not None and lacks_certificate(route, to.tls) and not has_bytes(connection):
                 connection.cut()
 
     def stop(self, seconds: float = 1.0) -> list[str]:
@@ -206,32 +197,30 @@ class Gateway(Hub):
         deadline = monotonic() + seconds
         if not self.stopping:
             self.turn_away()
-        with self.lock:
-            self.stopping = True
-            self.room.notify_all()
-            for connection in self.connections:
-                connection.cut()
+        with self.connections.lock:
+            self.recorder.is_closed = True
+            self.connections.stop()
             sockets.shut(self._waker)  # closing it wakes nobody where a forked child has a copy
             self._waker.close()
         if self._reader.ident is not None:
             self._reader.join(seconds)
-        with self.lock:
-            while self.connections and (left := deadline - monotonic()) > 0:
-                self.room.wait(left)
-            stuck = [connection.ident for connection in self.connections]
+        stuck = self.connections.join(deadline)
         self._wake.close()
         if not self._reader.is_alive():
             self._poller.close()
         self.link.close()
-        return [text for ident in stuck if (text := where_stands(ident))]
+        return stuck
 
     def abandon(self) -> None:
         """Close the copies of a forked child, which has no thread of ours."""
         self._poller.close()
-        connections = [sock for c in list(self.connections) for sock in c.sockets()]
-        for sock in (self._waker, self._wake, *connections):
+        self.connections.abandon()
+        for sock in (self._waker, self._wake):
             if sock.fileno() >= 0:
                 os.close(sock.detach())
+
+    def _wake_reader(self) -> None:
+        self._waker.send(b"p")
 
     # The reader's thread.
 
@@ -240,12 +229,9 @@ class Gateway(Hub):
             self._read()
         except Exception as error:  # a defect of ours must fail the test, not hang its target
             self._shut_listeners()
-            self.complain(f"the gateway failed: {trace(error)}")
+            self.recorder.complain("the gateway failed", error)
         finally:
-            with self.lock:
-                self._reads = False
-            for connection in list(self._parked.values()):
-                self._end(connection)
+            self.connections.end_parked()
             self._flushed()
 
     def _read(self) -> None:
@@ -263,18 +249,16 @@ class Gateway(Hub):
                 if descriptor in work:
                     work[descriptor]()
                 else:
-                    self._hear(descriptor)
-            if self._no_room:
-                self._make_room()
-            self._end_overdue()
+                    self.connections.hear(descriptor)
+            if self.connections.needs_room:
+                self.connections.make_room()
+            self.connections.end_overdue()
             if not ready and seconds == 0:
                 self._flushed()
 
     def _seconds(self) -> float | None:
         """How long to wait for something that can be read; None is for ever."""
-        if self._flushes:
-            return 0
-        return None if self._overdue_at == inf else max(self._overdue_at - self.ledger.clock(), 0)
+        return 0 if self._flushes else self.connections.seconds_left()
 
     def _sources(self) -> dict[int, Callable[[], None]]:
         """What to do when a descriptor can be read."""
@@ -297,7 +281,7 @@ class Gateway(Hub):
             self._wake.recv(4096)
 
     def _flushed(self) -> None:
-        with self.lock:
+        with self.connections.lock:
             done, self._flushes = self._flushes, []
         for event in done:
             event.set()
@@ -305,7 +289,7 @@ class Gateway(Hub):
     def _lost(self) -> None:
         if not self.stopping:
             self._shut_listeners()  # capture goes on without the agent; nobody would answer
-            self.site.lost()
+            self.target.lost()
 
     def _shut_listeners(self) -> None:
         for listener in self.link.tcp:
@@ -313,161 +297,32 @@ class Gateway(Hub):
                 listener.shutdown(socket.SHUT_RDWR)
 
     def _accept(self, listener: socket.socket) -> None:
-        if not self._has_room():
-            self._no_room = True  # the backlog waits
+        connections = self.connections
+        if not connections.has_room:
+            connections.needs_room = True  # the backlog waits
             return
         try:
             sock, client = listener.accept()
         except OSError as error:  # as a rule the client has gone
             if error.errno in NO_ROOM:
-                self._left_waiting = self._no_room = True
+                connections.left_waiting = connections.needs_room = True
             elif error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
                 self._poller.unregister(listener)
-                self.complain(f"something closed {LISTENER}")
+                self.recorder.complain(f"something closed {LISTENER}")
             return
-        self._left_waiting = False
+        connections.left_waiting = False
         sock.setblocking(True)
         sock.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )  # or each small chunk waits for 40 ms
-        connection = Connection(self, sock, client[:2], serve)
-        with self.lock:
-            taken = not self.stopping
-            if taken:
-                self.connections.add(connection)
-        if taken:
-            self._set_to_work(connection)
-        else:
-            connection.close()
+        connection = Connection(
+            sock, client[:2], self._serve, registry=connections, recorder=self.recorder
+        )
+        connections.add(connection)
 
-    def _set_to_work(self, connection: Connection) -> None:
-        try:
-            connection.start()
-        except RuntimeError as error:  # no thread can be started
-            address, port = connection.client
-            self.complain(f"a connection of {address}:{port} was not looked at: {error}")
-            connection.close()
-
-    # Room for more. Whoever must not have an answer that is old in a moment holds the lock.
-
-    @property
-    def _at_work(self) -> int:
-        """How many connections have a thread, or are to get one."""
-        return len(self.connections) - len(self._parked)
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether threads become scarce: an idle connection then gives its own up at once."""
-        return self._at_work > self._cap // 2
-
-    def _has_room(self) -> bool:
-        """Whether another connection can be accepted."""
-        return self._at_work < self._cap and len(self.connections) < self._most_open
-
-    def _shortage(self) -> str:
-        """What there is too little of to take up another connection; "" for nothing."""
-        if self._left_waiting:
-            return NO_DESCRIPTOR
-        if len(self.connections) >= self._most_open:
-            return OPEN.format(self._most_open)
-        return AT_WORK.format(self._cap) if self._at_work >= self._cap else ""
-
-    def _make_room(self) -> None:
-        """Cut the longest idle connection, or silent ones starve the next; where there is none, wait for one to end."""
-        self._no_room = False
-        if not (why := self._shortage()):
-            return  # one has ended meanwhile
-        longest = self._cut_longest_idle()
-        if longest is not None:
-            self.ledger.evict(self.site.place().window, why)
-            if longest in self._parked.values():
-                self._end(longest)
-                return
-        with self.lock:
-            self.room.wait(ROOM_SECONDS)
-
-    def _cut_longest_idle(self) -> Connection | None:
-        """Cut a connection where that makes room.
-
-        What waits for its client gives its thread up by itself: it is not cut for the sake of a thread.
-        """
-        with self.lock:
-            threads = not self._left_waiting and len(self.connections) < self._most_open
-            idle = [
-                c
-                for c in self.connections
-                if c.idle_since is not None and not c.is_cut and not (threads and c.awaits)
-            ]
-            longest: Connection | None = min(idle, key=lambda c: c.idle_since or 0, default=None)
-            if longest is None or (longest.awaits and longest.has_arrived()):
-                return None
-            longest.cut()
-            return longest
-
-    # Connections that wait for their client, without a thread.
-
-    def park(self, connection: Connection, seconds: float) -> bool:
-        """Keep an idle connection without a thread until it can be read; False where that cannot be.
-
-        Args:
-            connection: Its thread leaves it alone from here on.
-            seconds: After which it is closed.
-        """
-        connection.deadline = self.ledger.clock() + seconds
-        with self.lock:
-            if self.stopping or not self._reads:
-                return False
-            descriptor = connection.sock.fileno()
-            self._parked[descriptor] = connection
-            self._poller.register(descriptor, select.EPOLLIN)
-            if connection.deadline < self._overdue_at:
-                self._overdue_at = connection.deadline
-                self._waker.send(b"p")
-            self.room.notify_all()
-        return True
-
-    def _unpark(self, connection: Connection) -> None:
-        with self.lock:
-            descriptor = connection.sock.fileno()
-            del self._parked[descriptor]
-            self._poller.unregister(descriptor)
-
-    def _hear(self, descriptor: int) -> None:
-        """Go on with what is parked and can be read."""
-        connection = self._parked.get(descriptor)
-        if connection is None:
-            return
-        arrived = None if connection.is_cut else connection.has_arrived()
-        if arrived is None or (connection.is_ending and not connection.read_late()):
-            self._end(connection)
-        elif not arrived or connection.is_ending:
-            return
-        elif self._at_work >= self._cap:
-            self._no_room = True  # it waits, unread
-        else:
-            connection.begin()  # while it is still seen as unread
-            self._unpark(connection)
-            self._set_to_work(connection)
-
-    def _end(self, connection: Connection) -> None:
-        """Close a parked connection."""
-        self._unpark(connection)
-        connection.say_goodbye()
-        connection.close()
-
-    def _end_overdue(self) -> None:
-        """Tell clients that their connections end, where nothing has arrived; close those who were told a while ago."""
-        if self._overdue_at == inf or (now := self.ledger.clock()) < self._overdue_at:
-            return
-        for connection in [c for c in list(self._parked.values()) if c.deadline <= now]:
-            if connection.is_ending:
-                self._end(connection)
-            elif connection.has_arrived() is False:
-                connection.tell_end()
-                connection.deadline = now + LINGER_SECONDS
-        with self.lock:
-            later = (c.deadline for c in self._parked.values() if c.deadline > now)
-            self._overdue_at = min(later, default=inf)
+    def _serve(self, connection: Connection) -> None:
+        """Serve a connection to its end; its own thread."""
+        Dispatcher(connection, self._parts).serve()
 
     def _answer_names(self, sock: socket.socket) -> None:
         for _ in range(BATCH):
@@ -482,24 +337,22 @@ class Gateway(Hub):
     def _answer_datagram(self, query: bytes) -> bytes:
         """What is to be sent back to a datagram that was for a DNS server."""
         try:
-            reply = self.answer_query(query)
-        except (
-            Exception
-        ) as error:  # a defect of ours must fail the test, and no other client's query
-            self.complain(f"a DNS query was not answered: {trace(error)}")
+            reply = self.names.answer(query)
+        except Exception as error:  # a defect of ours must fail the test, and no other query
+            self.recorder.complain("a DNS query was not answered", error)
             return b""
         if reply.no_query:
-            place = self.site.place()
+            context = self.target.attempt_context()
             entry = PacketAttempt(
-                **self.about(ANY_HOST, NAMES_PORT),
-                **self.judge(place, ANY_HOST, NAMES_PORT),
+                **self.recorder.about(ANY_HOST, NAMES_PORT),
+                **self.recorder.outcome(context, ANY_HOST, NAMES_PORT),
                 protocol="UDP",
                 address="",
                 size=UDP_HEADER_BYTES + len(query),
                 first_bytes=query[:FIRST_BYTES_KEPT],
                 note=f"{reply.no_query}; for which server it was is not known",
             )
-            self.record(place, entry)
+            self.recorder.record(context, entry)
         return reply.wire
 
     def _record_packets(self, sock: socket.socket) -> None:
@@ -511,19 +364,19 @@ class Gateway(Hub):
             except OSError:  # ENOBUFS: the kernel lost some
                 data = b""
             if not data:  # a link has lost some; the numbers tell how many, if more follow
-                self.complain("packets came faster than they could be recorded")
+                self.recorder.complain("packets came faster than they could be recorded")
                 return
             for packet in parse_packets(data):
                 self._record_packet(packet)
 
     def _record_packet(self, packet: Packet) -> None:
-        place, host = self.site.place(), self.name(packet.destination)
+        context, host = self.target.attempt_context(), self.names.name(packet.destination)
         if packet.sequence is not None:
-            self.ledger.miss(place.window, packet.sequence - self._next_packet)
+            self.ledger.miss(context.window, packet.sequence - self._next_packet)
             self._next_packet = packet.sequence + 1
         entry = PacketAttempt(
-            **self.about(host, packet.port),
-            **self._judge_packet(place, packet, host),
+            **self.recorder.about(host, packet.port),
+            **self._judge_packet(context, packet, host),
             protocol=packet.protocol_name,
             address=packet.destination,
             size=packet.size,
@@ -531,20 +384,22 @@ class Gateway(Hub):
         )
         if entry.protocol == "UDP" and entry.port == NAMES_PORT:
             entry.note = why_no_query(packet.payload)
-        self.record(place, entry)
+        self.recorder.record(context, entry)
 
-    def _judge_packet(self, place: Place, packet: Packet, host: str) -> dict[str, Any]:
+    def _judge_packet(self, context: AttemptContext, packet: Packet, host: str) -> dict[str, Any]:
         """What is no IP has no address to declare; UDP where HTTPS is answered is QUIC, which falls back to it."""
         if packet.protocol is None:
             return {"outcome": "recorded"}
-        route = claimed(place.tables, host, packet.port or 0)
+        route = claimed(context.tables, host, packet.port or 0)
         quic = packet.protocol_name == "UDP" and route and route.kind.answers_https
-        return self.judge(place, host, packet.port or 0, "recorded" if quic else "unrouted")
+        return self.recorder.outcome(
+            context, host, packet.port or 0, "recorded" if quic else "unrouted"
+        )
 
     def _watch(self, monitor: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             if (text := tampering(monitor)) and not self.stopping:
-                self.complain(text)
+                self.recorder.complain(text)
 
 
 def has_bytes(connection: Connection) -> bool:

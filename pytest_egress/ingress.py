@@ -1,6 +1,9 @@
 """Reaches a target's port from the test: a loopback port whose connections go into the sidecar's namespace.
 
-Nothing is published. This module knows nothing of containers; each connection is a thread that copies.
+Nothing is published. This module knows nothing of containers.
+
+Threads: one accepts, and each connection has one that copies; any thread closes. The lock guards which sockets and
+threads there are, and no other is taken while it is held.
 """
 
 from __future__ import annotations

@@ -1,23 +1,27 @@
 """Whose traffic it is: windows, the entries in them, and what is still going on.
 
 A `Window` is a stretch of time whose attempts are judged together: a test's, a container's start, or what falls
-between. Everything in it changes under `Ledger.changed`, one lock for a whole run.
+between.
+
+Threads: any. `Ledger.changed` is one lock for a whole run, and the outer one: never acquire it while holding
+`Connections.lock`, or any other lock of a gateway. What a window holds, a route's calls, and which scopes and
+containers there are change under it. An entry is complete when it is recorded, except `response`, `duration`, `note`,
+`error`, `kept`, `first_bytes`, `sent` and `received`, which its connection's thread sets later, without the lock. No
+function of a user runs while it is held.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_egress.choices import NamePolicy, Policy
 from pytest_egress.clock import monotonic, wall
-from pytest_egress.exchange import Entry, TlsPeers
-from pytest_egress.routing import Route, RouteTable
+from pytest_egress.entries import Entry, TlsPeers
+from pytest_egress.route import Route
+from pytest_egress.windows import Activity, Window
 
-DRAIN_SECONDS: Final = 5.0  # for what has begun when a container, or a test, ends
 CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
 MAX_ENTRIES: Final = 100_000
 """Of a window, and of the calls in it: up to a gigabyte, where each is a request by a connection of its own."""
@@ -27,66 +31,6 @@ MAX_HELD_BYTES: Final = 2 << 30
 
 MAX_COMPLAINTS: Final = 100
 """Different ones of a window: whoever brings about more of them has been told of."""
-
-
-@dataclass(eq=False)
-class Activity:
-    """Something that has begun and not ended: a connection that opens, or a request.
-
-    Attributes:
-        thread: Identifier of the thread that serves it.
-        route: The route whose handler runs, or None.
-        what: What that handler was called for, in words.
-        cut: Ends its connection; any thread.
-    """
-
-    thread: int | None = None
-    route: Route[Any] | None = None
-    what: str = ""
-    cut: Callable[[], None] = lambda: None
-
-
-@dataclass(eq=False)
-class Window:
-    """The attempts that are judged together.
-
-    Attributes:
-        policy: What an attempt that no route claims means here.
-        dns: What a name is that no route names.
-        drain_seconds: How long handlers are waited for whose container has ended.
-        entries: In the order in which they were decided.
-        complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died. Each once.
-        repeated: How many more complaints there were.
-        unrecorded: How many attempts have no entry.
-        evicted: How many idle connections we cut, by what there was too little of.
-        held: Bytes that were sent and are kept.
-        calls: How many calls of routes there were.
-        stuck: Handlers that still ran when the window was closed, and where they stood.
-        activities: What has begun and not ended.
-        handshakes: When the latest handshake began that succeeded, of each client with each host.
-    """
-
-    policy: Policy = "fail"
-    dns: NamePolicy = "synthetic"
-    drain_seconds: float = DRAIN_SECONDS
-    entries: list[Entry] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-    repeated: int = 0
-    unrecorded: int = 0
-    evicted: dict[str, int] = field(default_factory=dict)
-    held: int = 0
-    calls: int = 0
-    stuck: list[str] = field(default_factory=list)
-    activities: set[Activity] = field(default_factory=set)
-    handshakes: dict[TlsPeers, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where an attempt belongs: its window, and the routes that may answer it, nearest scope first."""
-
-    window: Window
-    tables: Sequence[RouteTable]
 
 
 class Ledger:
@@ -132,11 +76,13 @@ class Ledger:
     @contextmanager
     def wide_set_up(self) -> Iterator[None]:
         """A fixture of several tests is being set up."""
-        self.wide_set_ups += 1
+        with self.changed:
+            self.wide_set_ups += 1
         try:
             yield
         finally:
-            self.wide_set_ups -= 1
+            with self.changed:
+                self.wide_set_ups -= 1
 
     def record(self, window: Window, entry: Entry) -> None:
         """Put an entry into its window; where that is full, only count it."""

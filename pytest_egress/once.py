@@ -1,4 +1,8 @@
-"""What is made when it is first needed, and made once, whichever threads need it at the same time."""
+"""What is made when it is first needed, and made once, whichever threads need it at the same time.
+
+Each property has a lock of its own, which is held while its value is made. A user's fixture may make it (`egress_ca`,
+`egress_docker_client`): it may not wait for another thread that needs the same.
+"""
 
 from __future__ import annotations
 

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
     from pytest_egress.container import Container
     from pytest_egress.egress import Egress
+    from pytest_egress.entries import Entry
     from pytest_egress.errors import EgressError
-    from pytest_egress.exchange import Entry
-    from pytest_egress.ledger import Ledger, Window
-    from pytest_egress.routing import Scope
+    from pytest_egress.ledger import Ledger
+    from pytest_egress.route import Scope
     from pytest_egress.session import Session
+    from pytest_egress.windows import Window
 
 ROUTE_MARKERS: Final = {kind.marker: kind for kind in KINDS}
 """Marker to the kind of route that it declares."""
@@ -617,7 +618,9 @@ class Case:
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
         if when == "setup":  # what a wider fixture set off belongs to its own scope
-            entries |= {id(entry): entry for scope in self.session.scopes for entry in scope.ledger}
+            entries |= {
+                id(entry): entry for scope in self.session.open_scopes() for entry in scope.ledger
+            }
         besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):
@@ -743,7 +746,7 @@ class Run:
         if self._session is not None:
             session, self._session = self._session, None
             failed = self.request is not None and has_failed(self.request.node)
-            for egress in reversed(session.scopes.copy()):
+            for egress in reversed(session.open_scopes()):
                 egress.close(keep=self.keep and failed)
             session.close()
             self.used += [session.provisioner.summary] if session.provisioner.summary else []
@@ -819,7 +822,8 @@ class Run:
         """Close an egress; the verdict on what came late, which a report is to show."""
         if egress.session.engine.inherited:  # a child's copy: what is in it is its parent's
             return None
-        containers = egress.containers.copy()
+        with egress.session.ledger.changed:
+            containers = egress.containers.copy()
         if self.keep:  # until it is known whether its test has failed
             for container in containers:
                 container.finish()

@@ -6,24 +6,24 @@ Such a connection keeps no window open: it may be a pool's, and live for longer 
 from __future__ import annotations
 
 import errno
-import inspect
 import select
 import socket
 import ssl
+from contextvars import Context
 from typing import Any, Final
 
-import pytest_egress.upstream as upstream
 from pytest_egress.answers import Forward
+from pytest_egress.calls import call
 from pytest_egress.clock import monotonic
-from pytest_egress.connection import Connection
+from pytest_egress.connection import READ_BYTES, Connection
+from pytest_egress.entries import Outcome, TcpConnection
 from pytest_egress.errors import UpstreamError
-from pytest_egress.exchange import Outcome, Response, TcpConnection
-from pytest_egress.http1 import MAX_BODY_BYTES
-from pytest_egress.http_server import run_async
-from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES
-from pytest_egress.ledger import Place
+from pytest_egress.fields import MAX_BODY_BYTES
+from pytest_egress.messages import Response
+from pytest_egress.recorder import FIRST_BYTES_KEPT
 from pytest_egress.relay import Direction, relay
-from pytest_egress.routing import Route
+from pytest_egress.route import Route
+from pytest_egress.upstreams import Upstreams, upstream_host
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -45,10 +45,11 @@ NOT_SENT: Final = (bytes, bytearray, str, dict, list, tuple, Response)
 class RawServer:
     """Serves one connection to its end, without reading it as requests."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.hub, self.ledger = connection.hub, connection.ledger
-        self.place: Final[Place] = connection.place
+    def __init__(self, connection: Connection, upstreams: Upstreams) -> None:
+        self.connection, self.upstreams = connection, upstreams
+        self.recorder, self.ledger = connection.recorder, connection.ledger
+        self.attempt: Final = connection.attempt
+        self.context: Final = self.attempt.context
 
     def serve(self, route: Route[Any], found_for: str) -> None:
         """Let a raw route answer.
@@ -59,41 +60,36 @@ class RawServer:
         if (turn := route.reserve()) is None:  # another connection took the last of its times
             self.connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
             return
-        answer, entry = route.answer(turn), self.begin(route, "routed", found_for)
+        answer, context = route.answer(turn)
+        entry = self.begin(route, "routed", found_for)
         if isinstance(answer, Forward):
             self.count(entry)
             self.relay(entry, answer)
         elif callable(answer):
-            self.handle(entry, answer)
+            self.handle(entry, answer, context)
         else:
             self.count(entry)
             self.collect(entry, answer or b"")
 
-    def pass_on(self, route: Route[Any] | None) -> None:
+    def pass_through(self, route: Route[Any] | None) -> None:
         """Let the real upstream answer.
 
         Args:
             route: What says so; None is `unrouted="passthrough"`.
         """
-        self.relay(self.begin(route, "passthrough", self.connection.host), Forward())
+        found_for = self.attempt.destination.host
+        self.relay(self.begin(route, "passthrough", found_for), Forward())
 
     def begin(self, route: Route[Any] | None, outcome: Outcome, found_for: str) -> TcpConnection:
         """Record that it begins. What its thread does from here on is the connection's, not a test's."""
-        connection = self.connection
-        entry = TcpConnection(
-            **connection.about(),
-            outcome=outcome,
-            route=route,
-            address=connection.address,
-            sni=connection.sni,
-        )
-        connection.record(entry)
-        connection.let_live(route, found_for)
+        self.connection.accounted = True
+        entry = self.recorder.begin_raw(self.attempt, route, outcome)
+        self.connection.allow_unread(route, found_for)
         return entry
 
     def count(self, entry: TcpConnection) -> None:
         """Count the call."""
-        self.ledger.count(entry.route, self.place.window, entry)
+        self.recorder.count(self.context, entry)
 
     def finish(self, entry: TcpConnection) -> None:
         """It is over."""
@@ -101,7 +97,7 @@ class RawServer:
 
     # A handler.
 
-    def handle(self, entry: TcpConnection, handler: Any) -> None:
+    def handle(self, entry: TcpConnection, handler: Any, context: Context) -> None:
         """Call a handler with the socket; the connection ends when it returns."""
         connection, route = self.connection, entry.route
         connection.detach()
@@ -110,9 +106,7 @@ class RawServer:
         # The handler may wrap its own in TLS, or close it: this one stays, for whoever has to cut it.
         twin = connection.adopt(connection.twin())
         try:
-            result = route.in_context(handler, connection.sock)
-            if inspect.isawaitable(result):
-                result = route.in_context(run_async, result)
+            result = call(handler, connection.sock, context)
             if isinstance(result, NOT_SENT):
                 raise TypeError(f"a raw handler sends by sock.sendall(...); it returned {result!r}")
         except BaseException as error:  # whatever it is, the test's own thread raises it
@@ -140,14 +134,9 @@ class RawServer:
         return isinstance(error, CLIENT_LEFT) and has_ended(twin)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
-        """Keep what a handler raised; for the test that runs, or just ends, where its own is over."""
-        with self.ledger.changed:
-            entry.error = error
-            if self.connection.is_cut:
-                entry.note = CUT_NOTE
-            now = self.ledger.closing or self.hub.site.place().window
-            if now is not self.place.window:
-                self.ledger.record(now, entry)
+        """Keep what a handler raised."""
+        note = CUT_NOTE if self.connection.is_cut else ""
+        self.recorder.fail(self.context, entry, error, note)
 
     # A static answer.
 
@@ -159,7 +148,7 @@ class RawServer:
             connection.sock.sendall(greeting)
             connection.end()
             while data := connection.sock.recv(READ_BYTES):
-                held = self.ledger.hold(self.place.window, len(data))
+                held = self.ledger.hold(self.context.window, len(data))
                 kept = data[: MAX_BODY_BYTES - len(entry.kept)] if held else b""
                 entry.kept += kept
                 lost += len(data) - len(kept)
@@ -167,7 +156,7 @@ class RawServer:
         finally:
             self.finish(entry)
             if lost:
-                self.hub.complain(f"{lost} bytes were not kept of what {entry} sent")
+                self.recorder.complain(f"{lost} bytes were not kept of what {entry} sent")
         connection.say_goodbye()
 
     # Another server.
@@ -201,15 +190,13 @@ class RawServer:
 
     def reach(self, entry: TcpConnection, to: Forward) -> Any:
         """A connection to another server; by TLS to the upstream of a client whose TLS ends here."""
-        connection = self.connection
-        if to.container is not None:
-            return connection.adopt(upstream.connect_container(to.container, to.port or 0))
-        if to.host is not None:
-            return connection.adopt(upstream.connect(to.host, to.port or connection.port))
-        host = connection.upstream_host(entry.route, connection.host)
-        sock = connection.reach(entry.route, host, connection.port, "tcp")
-        if connection.tls is not None:
-            return connection.adopt_tls(sock, connection.host)
+        owner, where = self.connection, self.attempt.destination
+        if to.container is not None or to.host is not None:
+            return self.upstreams.connect(owner, to, where.port)
+        host = upstream_host(self.context.tables, where, entry.route, where.host)
+        sock = self.upstreams.reach(owner, entry.route, host, where.port, "tcp")
+        if where.tls is not None:
+            return self.upstreams.secure(owner, sock, where.host)
         return sock
 
 

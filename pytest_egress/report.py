@@ -12,21 +12,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pytest_egress.address import parse_address
+from pytest_egress.entries import UNREADABLE, DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.errors import AddressError
-from pytest_egress.exchange import (
-    SCHEME_PORTS,
-    SHOWN_TARGET,
-    UNREADABLE,
-    DnsQuery,
-    Entry,
-    Exchange,
-    TcpConnection,
-    TlsFailure,
-    cut,
-    host_port,
-)
 from pytest_egress.kinds import BLOCK, INTERCEPT_TCP, Kind
-from pytest_egress.routing import NearMiss, Route
+from pytest_egress.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+from pytest_egress.route import Route
+from pytest_egress.table import NearMiss
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
 SHOWN_ATTEMPTS: Final = 50  # different ones, of a verdict
@@ -84,7 +75,7 @@ def quoted(text: str) -> str:
 
 def route_line(route: Route[Any]) -> str:
     """A route with the place of its declaration."""
-    return f"{route}" + (f"  declared at {route.place}" if route.place else "")
+    return f"{route}" + (f"  declared at {route.declared_at}" if route.declared_at else "")
 
 
 def near_lines(near: Sequence[NearMiss]) -> list[str]:
@@ -92,7 +83,7 @@ def near_lines(near: Sequence[NearMiss]) -> list[str]:
     lines = []
     for miss in near[:SHOWN_NEAR]:
         lines.append(f"nearest route: {miss.route}")
-        lines += [f"    declared at {miss.route.place}"] if miss.route.place else []
+        lines += [f"    declared at {miss.route.declared_at}"] if miss.route.declared_at else []
         lines += [f"    {difference}" for difference in miss.differences]
     return lines
 

@@ -1,6 +1,10 @@
 """What every egress of a run shares: one engine, one CA, one ledger, and the windows of its tests.
 
 Knows nothing of pytest.
+
+Threads: tests run on one; `attempt_context` is called by every thread of a gateway, `revise` by whoever changes a
+route. `scopes`, `containers` and `Egress.containers` change, and are copied before somebody goes over them, under
+`Ledger.changed`; nothing is waited for while it is held.
 """
 
 from __future__ import annotations
@@ -15,11 +19,12 @@ from pytest_egress.authority import Authority, load_cryptography_unfrozen
 from pytest_egress.callers import where_stands
 from pytest_egress.container import Container, Owner
 from pytest_egress.engine import Engine
-from pytest_egress.exchange import DnsQuery, Entry
-from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window
+from pytest_egress.entries import DnsQuery, Entry
+from pytest_egress.ledger import CUT_SECONDS, Ledger
 from pytest_egress.once import once_property
 from pytest_egress.provision import Provisioner
 from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
+from pytest_egress.windows import DRAIN_SECONDS, Activity, AttemptContext, Window
 
 if TYPE_CHECKING:
     import docker
@@ -111,14 +116,18 @@ class Session:
         load_cryptography_unfrozen()
         return Authority(self._make_ca())
 
-    def place(self, container: Container) -> Place:
+    def attempt_context(self, container: Container) -> AttemptContext:
         """The window and the routes for what a container attempts now."""
         with self.ledger.changed:
             if container.start_window is not None:
-                return Place(window=container.start_window, tables=container.owner.tables())
+                return AttemptContext(
+                    window=container.start_window, tables=container.owner.tables()
+                )
             if (window := self.ledger.window) is not None:
-                return Place(window=window, tables=self.scopes[-1].tables() if self.scopes else ())
-            return Place(window=container.owner.between, tables=container.owner.tables())
+                return AttemptContext(
+                    window=window, tables=self.scopes[-1].tables() if self.scopes else ()
+                )
+            return AttemptContext(window=container.owner.between, tables=container.owner.tables())
 
     def open_window(self, **fields: Any) -> Window:
         """Begin a test: what begins from now on belongs to it.
@@ -183,7 +192,9 @@ class Session:
         with self.ledger.changed:
             left = list(window.activities)
         running = [activity for activity in left if activity.route is not None]
-        window.stuck += [stuck_text(activity, timeout, after) for activity in running]
+        stuck = [stuck_text(activity, timeout, after) for activity in running]
+        with self.ledger.changed:
+            window.stuck += stuck
         for activity in left:
             activity.cut()
         self.ledger.wait_for(lambda: window.activities <= {*running}, CUT_SECONDS)
@@ -193,11 +204,19 @@ class Session:
         over = [c for container in self.live() for c in container.gateway.revise(test_over=True)]
         if not self.ledger.wait_for(lambda: all(c.ended for c in over), timeout):
             left = (c.activity for c in over if not c.ended and c.activity.route is not None)
-            window.stuck += [stuck_text(activity, timeout, AFTER_TEST) for activity in left]
+            stuck = [stuck_text(activity, timeout, AFTER_TEST) for activity in left]
+            with self.ledger.changed:
+                window.stuck += stuck
 
     def live(self) -> list[Container]:
         """The containers that have not been removed."""
-        return [container for egress in self.scopes for container in egress.containers]
+        with self.ledger.changed:
+            return [container for egress in self.scopes for container in egress.containers]
+
+    def open_scopes(self) -> list[Scoped]:
+        """The scopes that have not ended, the widest first."""
+        with self.ledger.changed:
+            return self.scopes.copy()
 
     def any_container(self, window: Window | None) -> bool:
         """Whether a container runs, or ran while a window was open."""
@@ -205,10 +224,11 @@ class Session:
 
     def containers_of(self, window: Window) -> list[Container]:
         """The containers that were started in a window."""
-        return [container for container in self.containers if container.born is window]
+        with self.ledger.changed:
+            return [container for container in self.containers if container.born is window]
 
     def name(self, image: str) -> str:
-        """A name for the ledger: the image's last part, numbered where it is taken."""
+        """A name for the ledger: the image's last part, numbered where it is taken; `Ledger.changed` is held."""
         short = image.rpartition("/")[2]
         taken = sum(1 for container in self.containers if container.name.partition("#")[0] == short)
         return f"{short}#{taken + 1}" if taken else short
@@ -251,7 +271,7 @@ class Session:
         """Remove all that is left; calling it again does nothing, and neither does a forked child."""
         if self.engine.inherited:
             return
-        for egress in reversed(self.scopes.copy()):
+        for egress in reversed(self.open_scopes()):
             egress.close()
         self.engine.close()
 

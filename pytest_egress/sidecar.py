@@ -114,7 +114,7 @@ class Sidecar:
         """Create the container, ready to start. A target can be created as soon as this returns.
 
         Args:
-            client: The engine; used in this thread only.
+            client: The engine; a start uses it from two threads, here and in `start`.
             hostname: The target's host name, which resolves to its own address; random by default.
             domainname: The target's domain name.
             extra_hosts: More lines of the target's /etc/hosts, from name to address.

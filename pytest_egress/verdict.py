@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pytest_egress.entries import Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.errors import (
     EgressError,
     HandlerError,
@@ -13,8 +14,6 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.exchange import Entry, Exchange, TcpConnection, TlsFailure
-from pytest_egress.ledger import Window
 from pytest_egress.report import (
     complaints_text,
     handler_error_text,
@@ -22,7 +21,8 @@ from pytest_egress.report import (
     never_called_text,
     unrouted_text,
 )
-from pytest_egress.routing import Route
+from pytest_egress.route import Route
+from pytest_egress.windows import Window
 
 NO_OFFENCE = ("silent", "cut")
 """Reasons of a `TlsFailure` that speak of no distrust: a connection opened ahead of its need, or ended by us."""

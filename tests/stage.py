@@ -18,14 +18,17 @@ import h11
 import pytest
 import trustme
 
-from pytest_egress.answers import NameAnswer
 from pytest_egress.authority import Authority
 from pytest_egress.declarations import declare
-from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.dns_answers import NameAnswer
+from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.gateway import Gateway
 from pytest_egress.kinds import KINDS
-from pytest_egress.ledger import Ledger, Place, Window
-from pytest_egress.routing import Route, RouteTable
+from pytest_egress.ledger import Ledger
+from pytest_egress.route import Route
+from pytest_egress.table import RouteTable
+from pytest_egress.windows import AttemptContext, Window
+from tests.locks import Locks
 from tests.loopback import LoopbackLink
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
@@ -64,19 +67,23 @@ class Stage:
         self.was_lost = threading.Event()
         self.trusting = client_context(ca)
         self.gateway = Gateway(self.link, self, Authority(ca), self.ledger, **options)
+        self.locks = Locks()
+        self.locks.watch(self.gateway, self.ledger)
         self.open = contextlib.ExitStack()
         self.open.callback(self.gateway.stop)
 
-    def place(self) -> Place:
+    def attempt_context(self) -> AttemptContext:
         with self.ledger.changed:
-            return Place(window=self.window, tables=[self.table])
+            return AttemptContext(window=self.window, tables=[self.table])
 
     def lost(self) -> None:
         self.was_lost.set()
 
     def route(self, kind: str, address: str, handler: object = None, **options: Any) -> Route[Any]:
         declaration = declare(KIND_OF[kind], address, handler, **options)
-        route: Route[Any] = Route(declaration, scope="test", place="test_it.py:7", log=self.ledger)
+        route: Route[Any] = Route(
+            declaration, scope="test", declared_at="test_it.py:7", log=self.ledger
+        )
         with self.ledger.changed:
             self.table.add(route)
         self.gateway.revise()
@@ -168,6 +175,7 @@ def staged(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
             stage.gateway.start()
         yield stage
     assert not stage.window.complaints
+    assert not stage.locks.broken
 
 
 def client_context(ca: trustme.CA) -> ssl.SSLContext:

@@ -41,8 +41,9 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from pytest_egress import applications
-from pytest_egress.applications import AsgiApplication, asgi, wsgi
-from pytest_egress.exchange import Headers, Request, Response
+from pytest_egress.asgi import AsgiApplication, asgi
+from pytest_egress.messages import Headers, Request, Response
+from pytest_egress.wsgi import wsgi
 
 HERE = __name__
 

@@ -14,10 +14,10 @@ from pytest_egress.clienthello import (
     MAX_HELLO_BYTES,
     ClientHello,
     bytes_needed,
-    library_of,
     parse_client_hello,
 )
 from pytest_egress.errors import ClientHelloError
+from pytest_egress.tls_failures import library_of
 
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 SERVER_NAME, ALPN, SUPPORTED_VERSIONS = 0, 16, 43

@@ -28,25 +28,26 @@ import pytest
 import trustme
 
 from pytest_egress import connection as connection_module
-from pytest_egress import dispatch, http1, http_server
+from pytest_egress import connections as connections_module
+from pytest_egress import dispatch, fields, http1, http1_server
 from pytest_egress import gateway as gateway_module
 from pytest_egress import ledger as ledger_module
+from pytest_egress import tls as tls_module
 from pytest_egress.agent import netlink
 from pytest_egress.dns import tcp_frame, tcp_frames
-from pytest_egress.exchange import (
+from pytest_egress.entries import (
     DnsQuery,
     Entry,
     Exchange,
     PacketAttempt,
-    Request,
-    Response,
     TcpConnection,
     TlsFailure,
 )
 from pytest_egress.gateway import Gateway
-from pytest_egress.ledger import Window
+from pytest_egress.messages import Request, Response
 from pytest_egress.report import unrouted_text
-from pytest_egress.routing import Route
+from pytest_egress.route import Route
+from pytest_egress.windows import Window
 from tests.loopback import LoopbackLink
 from tests.stage import (
     ADDRESS,
@@ -96,7 +97,7 @@ def short_stall(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def short_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(tls_module, "HANDSHAKE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -633,7 +634,7 @@ def test_a_host_that_is_not_the_dialled_name_is_misdirected(stage: Stage) -> Non
         (b"GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", 400, "illegal header line"),
         (b"GET /\r\n\r\n", 400, "illegal request line"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "Transfer-Encoding"),
-        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 2 * http1.MAX_HEADER_BYTES), 431, "too"),
+        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 2 * fields.MAX_HEADER_BYTES), 431, "too"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2 without having been offered it"),
     ],
 )
@@ -679,7 +680,7 @@ def test_a_body_over_the_limit_is_refused(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, short_linger: None, chunked: bool
 ) -> None:
     monkeypatch.setattr(http1, "MAX_BODY_BYTES", 1000)
-    monkeypatch.setattr(http_server, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(http1_server, "MAX_BODY_BYTES", 1000)
     route = stage.https("api.test")
     how = (
         b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" if chunked else b"Content-Length: 1001\r\n\r\n"
@@ -696,7 +697,7 @@ def test_a_body_over_the_limit_is_refused(
 def test_a_client_that_waits_to_send_too_much_is_not_told_to_continue(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, short_linger: None
 ) -> None:
-    monkeypatch.setattr(http_server, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(http1_server, "MAX_BODY_BYTES", 1000)
     request = (
         b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n"
     )
@@ -1270,7 +1271,7 @@ def test_a_defect_in_an_answer_of_dns_fails_the_test_and_ends_no_reader(
         raise ZeroDivisionError("a defect")
 
     with monkeypatch.context() as broken:
-        broken.setattr(stage.gateway, "_rule", rule)
+        broken.setattr(stage.gateway.names, "_rule", rule)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             query = dns.message.make_query("api.test", "A").to_wire()
             sock.sendto(query, stage.link.dns[0].getsockname())
@@ -1393,7 +1394,7 @@ def test_a_handler_that_runs_is_known_by_its_route_and_request(stage: Stage) -> 
 def test_at_the_cap_the_longest_idle_connection_gives_way(
     ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, short_silence: None
 ) -> None:
-    monkeypatch.setattr(gateway_module, "MAX_OPEN", 3)
+    monkeypatch.setattr(connections_module, "MAX_OPEN", 3)
     stage = Stage(ca)
     with stage.open:
         stage.gateway.start()
@@ -1413,7 +1414,7 @@ def test_at_the_cap_the_longest_idle_connection_gives_way(
 def test_while_the_cap_is_held_names_resolve_and_the_next_waits(
     ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 2)
     stage, go_on = Stage(ca), threading.Event()
     with stage.open:
         stage.gateway.start()
@@ -1433,7 +1434,7 @@ def test_while_the_cap_is_held_names_resolve_and_the_next_waits(
 def test_what_waits_at_the_cap_when_its_test_ends_is_reset_and_counted(
     ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 2)
     stage, go_on = Stage(ca), threading.Event()
     with stage.open:
         stage.gateway.start()

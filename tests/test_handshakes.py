@@ -12,15 +12,16 @@ import pytest
 import trustme
 
 from pytest_egress import dispatch
+from pytest_egress import tls as tls_module
 from pytest_egress.clienthello import ClientHello, client_of, parse_client_hello
 from pytest_egress.egress import Egress
+from pytest_egress.entries import TlsFailure
 from pytest_egress.errors import EgressError, HandshakeError, NeverCalledError
-from pytest_egress.exchange import TlsFailure
-from pytest_egress.handshake import broken_handshake, silent_after_handshake
-from pytest_egress.ledger import Window
 from pytest_egress.readiness import log_line
 from pytest_egress.session import Session
+from pytest_egress.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.verdict import judge
+from pytest_egress.windows import Window
 from tests.stage import (
     FIRST,
     Stage,
@@ -49,7 +50,7 @@ def stage(ca: trustme.CA) -> Iterator[Stage]:
 
 @pytest.fixture
 def short_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(tls_module, "HANDSHAKE_SECONDS", 0.5)
 
 
 def verdict(stage: Stage) -> EgressError | None:
@@ -196,7 +197,7 @@ def test_a_policy_excuses_no_distrust_at_what_a_route_claims(stage: Stage) -> No
 
 def test_what_its_tests_end_has_cut_is_no_distrust(stage: Stage, ca: trustme.CA) -> None:
     stops_after_its_hello(stage, ca)
-    assert eventually(lambda: any(c.hello for c in stage.gateway.connections))
+    assert eventually(lambda: any(c.destination.hello for c in stage.gateway.connections))
     for connection in list(stage.gateway.connections):
         connection.cut()
     assert verdict(stage) is None

@@ -10,8 +10,9 @@ import trustme
 
 from pytest_egress import dispatch, http1
 from pytest_egress.dispatch import may_become_request
-from pytest_egress.exchange import Exchange, Response, TcpConnection
-from pytest_egress.ledger import Window
+from pytest_egress.entries import Exchange, TcpConnection
+from pytest_egress.messages import Response
+from pytest_egress.windows import Window
 from tests.loopback import LoopbackLink
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, read_reply
 
@@ -224,7 +225,7 @@ def test_what_a_refused_body_was_answered_is_in_the_ledger(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http1, "MAX_BODY_BYTES", 1000)
-    monkeypatch.setattr("pytest_egress.http_server.MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr("pytest_egress.http1_server.MAX_BODY_BYTES", 1000)
     sock = stage.tls()
     reply = ask(sock, b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1001\r\n\r\n", "PUT")
     assert reply.status == 413

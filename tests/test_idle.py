@@ -15,11 +15,13 @@ import pytest
 import trustme
 
 from pytest_egress import connection as connection_module
+from pytest_egress import connections as connections_module
 from pytest_egress import dispatch
-from pytest_egress import gateway as gateway_module
 from pytest_egress.connection import Connection
+from pytest_egress.destination import Destination
+from pytest_egress.entries import Exchange, TcpConnection, TlsFailure
 from pytest_egress.errors import TamperingError
-from pytest_egress.exchange import Exchange, Response, TcpConnection, TlsFailure
+from pytest_egress.messages import Response
 from pytest_egress.verdict import judge
 from tests.loopback import LoopbackLink
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
@@ -63,7 +65,7 @@ def impatient(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage
 @pytest.fixture
 def narrow(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """There are few threads."""
-    monkeypatch.setattr(gateway_module, "MAX_CONNECTIONS", FEW)
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", FEW)
     monkeypatch.setattr(dispatch, "FIRST_BYTE_SECONDS", 0.2)
     stage = Stage(ca)
     with stage.open:
@@ -74,7 +76,7 @@ def narrow(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 def parked(stage: Stage, count: int = 1) -> bool:
     """Whether so many connections come to wait without a thread."""
-    return eventually(lambda: len(stage.gateway._parked) == count)
+    return eventually(lambda: len(stage.gateway.connections.parked) == count)
 
 
 def connect(stage: Stage, secure: bool) -> socket.socket:
@@ -143,7 +145,7 @@ def test_a_handler_that_waits_for_a_later_connection_gets_it(narrow: Stage) -> N
 def test_what_is_cut_since_too_many_are_open_is_counted_and_fails_the_test(
     ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_module, "MAX_OPEN", 3)
+    monkeypatch.setattr(connections_module, "MAX_OPEN", 3)
     stage = Stage(ca)
     with stage.open:
         stage.gateway.start()
@@ -304,7 +306,7 @@ def test_a_request_that_comes_in_the_moment_of_the_end_is_answered(impatient: St
         ask(sock)
         assert parked(impatient)
         with impatient.ledger.changed:  # it is overdue, and nobody can look
-            time.sleep(2 * impatient.gateway.idle_seconds)
+            time.sleep(2 * impatient.gateway.connections.idle_seconds)
             sock.sendall(GET)
         assert read_reply(sock).body == b"yes"
 
@@ -314,7 +316,7 @@ def test_no_connection_is_closed_while_a_prompt_is_open(impatient: Stage) -> Non
     sock = impatient.tls()
     ask(sock)
     impatient.ledger.enter_prompt()
-    time.sleep(5 * impatient.gateway.idle_seconds)
+    time.sleep(5 * impatient.gateway.connections.idle_seconds)
     assert ask(sock).body == b"yes"
     impatient.ledger.leave_prompt()
     assert end_of(sock) == "closed"
@@ -414,8 +416,14 @@ def test_a_forked_child_keeps_no_waiting_connection_open(stage: Stage) -> None:
 
 def test_a_request_that_tls_throws_away_at_the_end_is_recorded(stage: Stage) -> None:
     ours, theirs = socket.socketpair()
-    connection = Connection(stage.gateway, ours, ("10.0.0.1", 1), lambda connection: None)
-    connection.host, connection.port = "api.test", 443
+    connection = Connection(
+        ours,
+        ("10.0.0.1", 1),
+        lambda connection: None,
+        registry=stage.gateway.connections,
+        recorder=stage.gateway.recorder,
+    )
+    connection.destination = Destination(host="api.test", port=443)
     context = stage.gateway.authority.context("api.test", None)
     with ThreadPoolExecutor(1) as pool:
         client = pool.submit(stage.trusting.wrap_socket, theirs, server_hostname="api.test")

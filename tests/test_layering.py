@@ -27,21 +27,33 @@ LAYERS = {
         "clock",
         "container_options",
         "declarations",
+        "dns_answers",
         "errors",
-        "exchange",
+        "entries",
         "forks",
         "globs",
         "kinds",
         "ledger",
         "matching",
+        "messages",
         "once",
         "redaction",
         "report",
-        "routing",
+        "route",
         "searchlist",
+        "table",
         "verdict",
+        "windows",
     },
-    "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},
+    "protocol": {
+        "archive",
+        "certificates",
+        "clienthello",
+        "dns",
+        "fields",
+        "http1",
+        "tls_failures",
+    },
     "link": {
         "attach",
         "descriptor",
@@ -63,17 +75,28 @@ LAYERS = {
         "watchdog",
     },
     "gateway": {
+        "answering",
         "applications",
+        "asgi",
+        "attempt",
         "authority",
+        "calls",
         "connection",
+        "connections",
+        "destination",
         "dispatch",
         "gateway",
-        "http_server",
-        "hub",
+        "http1_server",
+        "names",
         "raw_server",
         "reach",
+        "recorder",
         "relay",
+        "site",
+        "tls",
         "upstream",
+        "upstreams",
+        "wsgi",
     },
     "targets": {
         "container",
@@ -104,6 +127,9 @@ STRANGERS = {("gateway", "engine")}
 SANS_IO = (LAYERS["core"] | LAYERS["protocol"]) - {"clock", "ledger", "once"}
 OUTSIDE_WORLD = {"socket", "_socket", "ssl", "threading", "time", "subprocess", "docker", "pytest"}
 
+APART_FROM_THE_WIRE = {"answering", "attempt", "calls", "destination", "recorder", "site"}
+"""What answers a request and records it, whichever version of HTTP it came by."""
+
 FORBIDDEN = {
     **{module: OUTSIDE_WORLD for module in SANS_IO},
     "once": OUTSIDE_WORLD - {"threading"},
@@ -111,6 +137,7 @@ FORBIDDEN = {
     "ledger": OUTSIDE_WORLD - {"threading"},  # it is what waits
     **{module: {"docker"} for module in LAYERS["gateway"] | LAYERS["link"]},
     **{module: {"ssl"} for module in LAYERS["engine"] | LAYERS["targets"]},
+    **{module: {"docker", "socket", "ssl", "h11", "h2"} for module in APART_FROM_THE_WIRE},
 }
 """Packages that a module must not import."""
 

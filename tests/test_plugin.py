@@ -29,9 +29,11 @@ import threading, time
 import pytest_egress
 __file__ = pytest_egress.__path__[0] + "/gateway.py"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
-from pytest_egress.exchange import Exchange, Request, response_from
-from pytest_egress.ledger import Activity
-from pytest_egress.routing import decide
+from pytest_egress.answers import response_from
+from pytest_egress.entries import Exchange
+from pytest_egress.messages import Request
+from pytest_egress.windows import Activity
+from pytest_egress.table import decide
 
 class Target:
     name, start_window = "shop", None
@@ -40,7 +42,7 @@ class Target:
 
 def attempt(egress, url):
     session = egress.session
-    place, activity = session.place(Target(egress)), Activity(thread=threading.get_ident())
+    place, activity = session.attempt_context(Target(egress)), Activity(thread=threading.get_ident())
     session.ledger.begin(place.window, activity)
     try:
         return answer(session.ledger, place, activity, url)
@@ -62,8 +64,8 @@ def answer(ledger, place, activity, url):
         return 502
     activity.route, activity.what = route, str(entry)
     try:
-        found = route.answer(decision.turn)
-        found = route.in_context(found, request) if callable(found) else found
+        found, context = route.answer(decision.turn)
+        found = context.run(found, request) if callable(found) else found
         entry.response = response_from(found, of_function=True)
     except BaseException as error:
         entry.error = error
@@ -591,7 +593,7 @@ def test_a_wider_fixture_sees_the_calls_of_its_routes_lifetime_while_it_is_set_u
     run: Run,
 ) -> None:
     result = run("""
-from pytest_egress.ledger import Window
+from pytest_egress.windows import Window
 
 @pytest.fixture(scope="module")
 def shop(module_egress):

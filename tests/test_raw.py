@@ -14,17 +14,12 @@ import pytest
 import trustme
 
 from pytest_egress import dispatch
-from pytest_egress.answers import NameAnswer, forward, sequence
-from pytest_egress.connection import Connection
-from pytest_egress.exchange import (
-    DnsQuery,
-    Entry,
-    Exchange,
-    PacketAttempt,
-    TcpConnection,
-    TlsFailure,
-)
-from pytest_egress.routing import RouteTable
+from pytest_egress.answers import forward, sequence
+from pytest_egress.attempt import Attempt
+from pytest_egress.dns_answers import NameAnswer
+from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
+from pytest_egress.recorder import Recorder
+from pytest_egress.table import RouteTable
 from pytest_egress.verdict import judge
 from tests.outside import REAL, Outside
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
@@ -407,13 +402,14 @@ def test_a_route_that_goes_while_a_connection_opens_lets_nothing_pass(
     stage: Stage, real: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     route = stage.route("passthrough", "real.test")
-    record = Connection.record
+    begin_raw = Recorder.begin_raw
 
-    def remove_meanwhile(self: Connection, entry: Entry) -> None:
-        record(self, entry)
+    def remove_meanwhile(self: Recorder, attempt: Attempt, *given: Any) -> TcpConnection:
+        entry = begin_raw(self, attempt, *given)
         route.remove()
+        return entry
 
-    monkeypatch.setattr(Connection, "record", remove_meanwhile)
+    monkeypatch.setattr(Recorder, "begin_raw", remove_meanwhile)
     client = stage.dial(stage.resolve("real.test"), 5432)
     with contextlib.suppress(OSError):
         client.sendall(b"secret\n")
@@ -587,7 +583,7 @@ def test_what_was_in_tls_goes_to_the_upstream_in_tls(stage: Stage, outside: Outs
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.issue_cert("real.test").configure_cert(context)
-    other.configure_trust(stage.gateway.upstream_tls)
+    other.configure_trust(stage.gateway.upstreams.tls)
     with contextlib.closing(Echo(context, listener=outside.listen(8443))):
         stage.tls_route("real.test:8443", forward())
         client = stage.tls("real.test", stage.resolve("real.test"), 8443)
@@ -779,10 +775,10 @@ def test_a_server_name_that_is_claimed_does_not_pass_by_another_name(
 
 def test_a_packet_that_is_refused_is_no_call_of_what_passes(stage: Stage) -> None:
     route = stage.route("passthrough", ADDRESS)
-    judged = stage.gateway.judge(stage.place(), ADDRESS, 443)
-    about = stage.gateway.about(ADDRESS, 443)
+    judged = stage.gateway.recorder.outcome(stage.attempt_context(), ADDRESS, 443)
+    about = stage.gateway.recorder.about(ADDRESS, 443)
     entry = PacketAttempt(**about, **judged, protocol="UDP", address=ADDRESS, size=9)
-    stage.gateway.record(stage.place(), entry)
+    stage.gateway.recorder.record(stage.attempt_context(), entry)
     assert (entry.outcome, entry.route, route.call_count) == ("blocked", route, 0)
 
 
@@ -817,9 +813,9 @@ def test_a_route_of_the_address_answers_where_none_has_its_name(stage: Stage) ->
 def test_the_name_of_an_address_holds_while_its_route_does(stage: Stage) -> None:
     route = stage.route("dns", "db.test", ADDRESS)
     stage.resolve("db.test")
-    assert stage.gateway.name(ADDRESS) == "db.test"
+    assert stage.gateway.names.name(ADDRESS) == "db.test"
     route.respond("192.0.2.7")
-    assert stage.gateway.name(ADDRESS) == ADDRESS
+    assert stage.gateway.names.name(ADDRESS) == ADDRESS
 
 
 @pytest.mark.parametrize("rcode", ["NXDOMAIN", "SERVFAIL", "REFUSED"])

@@ -15,8 +15,9 @@ import trustme
 
 import pytest_egress.upstream as upstream
 from pytest_egress.answers import forward
+from pytest_egress.entries import Exchange, TcpConnection
 from pytest_egress.errors import UpstreamError
-from pytest_egress.exchange import Exchange, Request, TcpConnection
+from pytest_egress.messages import Request
 from pytest_egress.reach import reserved
 from pytest_egress.verdict import judge
 from tests.loopback import LoopbackLink
@@ -313,7 +314,7 @@ def secure(stage: Stage, outside: Outside) -> Iterator[Server]:
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.issue_cert("api.test", "edge.test", "real.test").configure_cert(context)
-    other.configure_trust(stage.gateway.upstream_tls)
+    other.configure_trust(stage.gateway.upstreams.tls)
     with contextlib.closing(Server(outside.listen(443), context)) as server:
         server.ca = other
         yield server

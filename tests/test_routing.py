@@ -15,19 +15,15 @@ import pytest
 
 from pytest_egress.answers import Application, sequence
 from pytest_egress.declarations import declare
+from pytest_egress.entries import Exchange
 from pytest_egress.errors import CallError
-from pytest_egress.exchange import UNSET, Exchange, Headers, Request, Response, shown
 from pytest_egress.kinds import INTERCEPT_HTTPS, KINDS
-from pytest_egress.ledger import Ledger, Window
+from pytest_egress.ledger import Ledger
 from pytest_egress.matching import Match, json_differences
-from pytest_egress.routing import (
-    Decision,
-    Route,
-    RouteTable,
-    claimed,
-    decide,
-    nearest_by_address,
-)
+from pytest_egress.messages import UNSET, Headers, Request, Response, shown
+from pytest_egress.route import Route
+from pytest_egress.table import Decision, RouteTable, claimed, decide, nearest_by_address
+from pytest_egress.windows import Window
 
 SECONDS = 10.0
 KIND_OF = {kind.method: kind for kind in KINDS}
@@ -51,7 +47,8 @@ def request(url: str = "https://api.test/", method: str = "GET", **fields: Any) 
 
 def called(route: Route[Any]) -> Any:
     """What the route's handler returns."""
-    return route.in_context(route.answer(), request())
+    answer, context = route.answer()
+    return context.run(answer, request())
 
 
 class Routes:
@@ -65,7 +62,7 @@ class Routes:
         self, kind: str, address: str, handler: object = None, scope: Any = "test", **options: Any
     ) -> Route[Any]:
         declaration = declare(KIND_OF[kind], address, handler, **options)
-        route: Route[Any] = Route(declaration, scope=scope, place="", log=self.ledger)
+        route: Route[Any] = Route(declaration, scope=scope, declared_at="", log=self.ledger)
         self.tables[scope].add(route)
         return route
 
@@ -402,7 +399,7 @@ def test_as_a_decorator_a_route_takes_a_function_and_stays_a_route(routes: Route
 def test_the_answer_can_be_changed_in_place(routes: Routes) -> None:
     route = routes.https(handler={"id": 1})
     assert route.respond(503) is route
-    assert route.answer().status_code == 503
+    assert route.answer()[0].status_code == 503
 
 
 class Methods:
@@ -460,7 +457,7 @@ def test_a_sequence_in_place_counts_from_there(routes: Routes) -> None:
         assert route.reserve() is not None
     route.respond(sequence(201, 202))
     assert route.times == 5
-    assert [route.answer(turn).status_code for turn in (3, 4)] == [201, 202]
+    assert [route.answer(turn)[0].status_code for turn in (3, 4)] == [201, 202]
 
 
 def test_every_application_of_a_route_is_released_although_one_fails(routes: Routes) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_egress import Egress, Response
 from pytest_egress.container import Container
-from pytest_egress.exchange import TlsFailure
+from pytest_egress.entries import TlsFailure
 from pytest_egress.results import CompletedContainer
 from pytest_egress.runtimes import VARIABLES
 

@@ -16,8 +16,9 @@ import pytest
 import trustme
 
 from pytest_egress.answers import forward, sequence
+from pytest_egress.entries import Exchange
 from pytest_egress.errors import UpstreamError
-from pytest_egress.exchange import Exchange, Headers, Request, Response
+from pytest_egress.messages import Headers, Request, Response
 from pytest_egress.verdict import judge
 from tests.outside import API, Outside
 from tests.stage import ADDRESS, GET, SECONDS, Reply, Stage, ask, eventually, read_reply, staged
@@ -264,7 +265,7 @@ def test_the_real_upstream_is_verified(stage: Stage, server: Callable[..., Real]
     assert entry.note.startswith("no TLS connection to api.test: ")
     assert judge(stage.window, []) is None
 
-    other.configure_trust(stage.gateway.upstream_tls)
+    other.configure_trust(stage.gateway.upstreams.tls)
     assert ask(https(stage)).body == b'{"id": 1}'
     assert real.asked == [(API, 443)] * 2
 

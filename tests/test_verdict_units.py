@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_egress.declarations import declare
+from pytest_egress.entries import DnsQuery, Exchange, Outcome, TcpConnection
 from pytest_egress.errors import (
     EgressError,
     HandlerError,
@@ -17,18 +18,12 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.exchange import DnsQuery, Exchange, Outcome, Request, TcpConnection
 from pytest_egress.kinds import BLOCK, INTERCEPT_HTTPS
-from pytest_egress.ledger import (
-    MAX_COMPLAINTS,
-    MAX_ENTRIES,
-    MAX_HELD_BYTES,
-    Activity,
-    Ledger,
-    Window,
-)
-from pytest_egress.routing import Declaration, Route, Scope
+from pytest_egress.ledger import MAX_COMPLAINTS, MAX_ENTRIES, MAX_HELD_BYTES, Ledger
+from pytest_egress.messages import Request
+from pytest_egress.route import Declaration, Route, Scope
 from pytest_egress.verdict import judge
+from pytest_egress.windows import Activity, Window
 
 SECONDS = 10.0
 STEP = 1.0  # seconds by which the wall clock may have been set meanwhile
@@ -47,7 +42,7 @@ def exchange(error: BaseException | None = None, route: Route[Any] | None = None
 
 
 def route_of(declaration: Declaration, scope: Scope = "test") -> Route[Any]:
-    return Route(declaration, scope=scope, place="test_it.py:7", log=LEDGER)
+    return Route(declaration, scope=scope, declared_at="test_it.py:7", log=LEDGER)
 
 
 def route(scope: Scope = "test", **options: Any) -> Route[Any]:

@@ -1,12 +1,15 @@
-"""Routes: which declaration answers an attempt, and why the others do not.
+"""`Route`: one declaration, what answers it, and the calls that it has had.
 
 A `Route` is looked up for every connection and every request, so what changes here changes at once. This module never
 touches a socket or a clock: waiting is the ledger's.
+
+Threads: the test's declares and asks; the gateway's look up, reserve and count. What is looked up is replaced as a
+whole, and read without a lock; counts and calls change under the ledger's. No matcher is asked while that is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -14,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 
 import pytest_egress.answers as answers
 from pytest_egress.clock import check_seconds
+from pytest_egress.dns_answers import check_name_answer
+from pytest_egress.entries import Entry, Exchange
 from pytest_egress.errors import CallError
-from pytest_egress.exchange import Entry, Exchange, Request, TlsInfo
 from pytest_egress.kinds import Kind
 from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match
 
@@ -71,7 +75,7 @@ class Declaration:
             raise ValueError(
                 f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"
             )
-        if self.times is not None and isinstance(self.answer, answers.Sequence):
+        if self.times is not None and isinstance(self.answer, answers.AnswerSequence):
             raise ValueError(f"times={self.times!r}: sequence() implies it; leave it out")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
             raise ValueError(
@@ -88,12 +92,26 @@ def check_answer(kind: Kind, answer: object) -> object:
         TypeError, ValueError: It cannot; the text lists what it can.
     """
     if kind.answers_names:
-        return answers.check_name_answer(answer)
+        return check_name_answer(answer)
     if kind.has_handler:
         return answers.check_answer(answer, raw=kind.reads_bytes)
     if answer is not None:
         raise TypeError(f"{kind.method}() has no answer, but was given {answer!r}")
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a route was given to answer with, replaced as a whole: readers take no lock.
+
+    Attributes:
+        context: The context variables of whoever gave it.
+        first_turn: The first turn that is answered with it, as `Route.reserve` counts.
+    """
+
+    answer: object
+    context: Context
+    first_turn: int
 
 
 class Route(Generic[Call]):
@@ -107,7 +125,9 @@ class Route(Generic[Call]):
         times: How many calls it answers, or None for any number.
     """
 
-    def __init__(self, declaration: Declaration, *, scope: Scope, place: str, log: CallLog) -> None:
+    def __init__(
+        self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
+    ) -> None:
         self.kind: Final = declaration.kind
         self.parsed_address: Final = declaration.address
         self.matcher: Final = declaration.match
@@ -115,7 +135,7 @@ class Route(Generic[Call]):
         self.name: Final = declaration.name
         self.client_certificate: Final = declaration.client_certificate
         self.scope: Final = scope
-        self.place: Final = place
+        self.declared_at: Final = declared_at
         self.times = declaration.times
         self.removed = False
         self.ended = False
@@ -125,11 +145,9 @@ class Route(Generic[Call]):
         self._reserved = 0
         self._calls: list[tuple[object, Call]] = []
         self._has_let_go = False
-        self._answer: object = None
         self._held: list[answers.Application] = []
-        self._first_turn = 0
-        self._context: Context
-        self._take_up(declaration.answer)
+        self._given: Given
+        self._set_answer(declaration.answer)
 
     @property
     def address(self) -> str:
@@ -146,21 +164,20 @@ class Route(Generic[Call]):
 
     def respond(self, handler: object) -> Route[Call]:
         """Change the answer in place; requests and connections that come from now on get it."""
-        self._take_up(check_answer(self.kind, handler))
+        self._set_answer(check_answer(self.kind, handler))
         return self
 
-    def _take_up(self, answer: object) -> None:
+    def _set_answer(self, answer: object) -> None:
         for application in applications(answer):
             application.acquire()
             self._held.append(application)  # to the end: requests that go on may use it
+        context = copy_context()  # handlers see the test's variables
         with self._log.changed:
-            self._answer, self._context = (
-                answer,
-                copy_context(),
-            )  # handlers see the test's variables
-            self._first_turn, self.times = self._reserved, self._declared_times
-            if isinstance(answer, answers.Sequence):
-                self.times = self._reserved + len(answer)
+            first = self._reserved
+            self._given = Given(answer=answer, context=context, first_turn=first)
+            self.times = self._declared_times
+            if isinstance(answer, answers.AnswerSequence):
+                self.times = first + len(answer)
 
     def release(self) -> None:
         """End it with its scope: let go of what its answers hold open; again is harmless."""
@@ -212,24 +229,22 @@ class Route(Generic[Call]):
             self._reserved += 1
             return self._reserved - 1
 
-    def answer(self, turn: int = 0) -> Any:
-        """What answers: a handler, a static answer, or a `Forward`.
+    def answer(self, turn: int = 0) -> tuple[Any, Context]:
+        """What answers, and the context for it: both of one declaration, whatever `respond` does meanwhile.
+
+        Takes no lock, so that DNS answers can be looked up under the lock of the names.
 
         Args:
             turn: What `reserve` returned.
+
+        Returns:
+            A handler, a static answer, or a `Forward`; and a context like that of its declaration, for one call.
         """
-        answer = self._answer
-        if not isinstance(answer, answers.Sequence):
-            return answer
-        return answer.answers[min(max(turn - self._first_turn, 0), len(answer) - 1)]
-
-    def context(self) -> Context:
-        """A context like that of the declaration, for one call."""
-        return self._context.copy()
-
-    def in_context(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function in such a context."""
-        return self.context().run(function, *args)
+        given = self._given
+        answer, context = given.answer, given.context.copy()
+        if isinstance(answer, answers.AnswerSequence):
+            answer = answer.answers[min(max(turn - given.first_turn, 0), len(answer) - 1)]
+        return answer, context
 
     def count(self, window: object, call: Call) -> None:
         """Record a call; the ledger's lock is held."""
@@ -250,9 +265,17 @@ class Route(Generic[Call]):
         Raises:
             CallError: Its scope has ended and been reported, and nobody knows them any more.
         """
+        calls = self._visible_calls()
+        self._check_kept()
+        return calls
+
+    def _check_kept(self) -> None:
+        """Refuse to answer for calls that are gone. The lock is not held: the text has what the user's values say."""
+        if self._has_let_go:
+            raise CallError(f"{self}: its calls are asked for too late: {LET_GO}")
+
+    def _visible_calls(self) -> list[Call]:
         with self._log.changed:
-            if self._has_let_go:
-                raise CallError(f"{self}: its calls are asked for too late: {LET_GO}")
             return [call for window, call in self._calls if self._log.visible(window)]
 
     @property
@@ -284,9 +307,14 @@ class Route(Generic[Call]):
             raise ValueError(f"count={count}: calls are counted from 1")
         check_seconds(timeout)
         with self._log.changed:  # or the calls could become another window's before they are read
-            if self._log.wait_for(lambda: self.call_count >= count, timeout):
-                return self.calls[count - 1]
-            there = were(self.call_count)
+            self._log.wait_for(
+                lambda: self._has_let_go or len(self._visible_calls()) >= count, timeout
+            )
+            calls = self._visible_calls()
+        self._check_kept()
+        if len(calls) >= count:
+            return calls[count - 1]
+        there = were(len(calls))
         raise CallError(f"{self}: waited {timeout:g} s for call {count}; there {there}")
 
     def assert_called_once(self) -> Call:
@@ -371,206 +399,5 @@ def call_lines(calls: Iterable[Entry]) -> list[str]:
 
 def applications(answer: object) -> tuple[answers.Application, ...]:
     """What of an answer holds something open."""
-    parts = answer.answers if isinstance(answer, answers.Sequence) else (answer,)
+    parts = answer.answers if isinstance(answer, answers.AnswerSequence) else (answer,)
     return tuple(part for part in parts if isinstance(part, answers.Application))
-
-
-class RouteTable:
-    """The routes of one scope, most specific first, then the latest declared."""
-
-    def __init__(self) -> None:
-        self.routes: tuple[Route[Any], ...] = ()  # replaced, never changed: readers take no lock
-
-    def add(self, route: Route[Any]) -> None:
-        """Place a route before those that are as specific as it is; the ledger's lock is held."""
-        later = sorted(
-            (route, *self.routes), key=lambda r: r.parsed_address.specificity, reverse=True
-        )
-        self.routes = tuple(later)
-
-
-def in_order(tables: Sequence[RouteTable]) -> Iterator[Route[Any]]:
-    """Every route in the order in which they are asked: nearest scope, most specific, latest."""
-    for table in tables:
-        yield from table.routes
-
-
-@dataclass(frozen=True, kw_only=True)
-class NearMiss:
-    """A route that did not answer, and why, as a line each."""
-
-    route: Route[Any]
-    differences: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """The route that answers, or the near misses.
-
-    Attributes:
-        turn: Which of its `times` it is, for `Route.answer`.
-        unproved: The route that would answer, did the connection have the client certificate that it requires.
-    """
-
-    route: Route[Any] | None
-    turn: int = 0
-    near: tuple[NearMiss, ...] = ()
-    unproved: Route[Any] | None = None
-
-
-def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
-    """What says what a connection is, before it has said anything: the first route whose address is its.
-
-    A raw route takes a connection whole. Where all of its `times` are taken, the next is asked.
-    """
-    covering = (route for route in in_order(tables) if route.covers(host, port))
-    return next((route for route in covering if not route.is_used_up), None)
-
-
-def still_claims(
-    tables: Sequence[RouteTable], route: Route[Any] | None, host: str, port: int
-) -> bool:
-    """Whether a connection that a route took, or None, would be its again."""
-    for other in in_order(tables):
-        if other.covers(host, port):
-            if other is route:
-                return True
-            if not other.is_used_up:
-                return False
-    return route is None
-
-
-def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
-    """Find what answers a request.
-
-    What a predicate (`match=`) raises comes through.
-    """
-    secure, near = request.scheme == "https", []
-    for route in in_order(tables):
-        if not route.claims(secure, request.host, request.port):
-            continue
-        differences = route.matcher.differences(request)
-        proved = route.is_exhausted or not lacks_certificate(route, request.tls)
-        if not differences and not proved:
-            return Decision(route=None, unproved=route)
-        if not differences and (turn := route.reserve()) is not None:
-            return Decision(route=route, turn=turn)
-        differences = differences or [f"times: it has answered {route.times} of {route.times}"]
-        near.append(NearMiss(route=route, differences=tuple(differences)))
-    return Decision(route=None, near=tuple(sorted(near, key=lambda miss: len(miss.differences))))
-
-
-def would_answer(tables: Sequence[RouteTable], request: Request) -> bool:
-    """Whether a route is for a request, however often it has answered."""
-    secure = request.scheme == "https"
-    for route in in_order(tables):
-        if route.claims(secure, request.host, request.port):
-            try:
-                if not route.matcher.differences(request):
-                    return True
-            except Exception:  # of a predicate, which is not asked in earnest
-                return False
-    return False
-
-
-def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
-    """The first route of any protocol whose address is this one; its `times` do not matter."""
-    return next((route for route in in_order(tables) if route.covers(host, port)), None)
-
-
-def certificate_route(
-    tables: Sequence[RouteTable], hosts: Iterable[str], port: int
-) -> Route[Any] | None:
-    """The route of TLS that wants most of the clients at an address; None where none wants a certificate.
-
-    A handshake comes before what says which route a request is for, so the strictest counts.
-
-    Args:
-        hosts: What the connection is for: its SNI, and the name or address that was dialled.
-    """
-    covering = [
-        route
-        for route in in_order(tables)
-        if route.kind.ends_tls
-        and not route.is_used_up
-        and any(route.covers(host, port) for host in hosts)
-    ]
-    for wish in reversed(CLIENT_CERTIFICATES):
-        for route in covering:
-            if route.client_certificate == wish:
-                return route
-    return None
-
-
-def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
-    """Whether a route requires a client certificate, and a connection has none."""
-    return route.client_certificate == "require" and (tls is None or tls.client_certificate is None)
-
-
-def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
-    """The DNS route of a name, or None where it has its synthetic addresses."""
-    return next((r for r in in_order(tables) if r.kind.answers_names and r.names(name)), None)
-
-
-def is_named(tables: Sequence[RouteTable], name: str) -> bool:
-    """Whether any route is declared for a name; one of `*:53`, every DNS server, is for none."""
-    return any(
-        route.names(name) and (route.parsed_address.host, route.parsed_address.port) != ("*", 53)
-        for route in in_order(tables)
-    )
-
-
-def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
-    """Of the routes that name no such name, the one whose own looks most alike, where one does."""
-    from difflib import SequenceMatcher
-
-    def likeness(route: Route[Any]) -> float:
-        return SequenceMatcher(None, name, route.parsed_address.host).ratio()
-
-    nearest = max((r for r in in_order(tables) if not r.removed), key=likeness, default=None)
-    if nearest is None or likeness(nearest) < SIMILAR:
-        return None
-    difference = f"name: {name!r} is not {nearest.parsed_address.host!r}"
-    return NearMiss(route=nearest, differences=(difference,))
-
-
-def nearest_by_address(
-    tables: Sequence[RouteTable], scheme: str, host: str, port: int
-) -> NearMiss | None:
-    """Of the routes whose address differs, the one that looks most alike, where one does.
-
-    Args:
-        scheme: "https", "http", or "tcp", to which only raw routes are alike.
-    """
-    misses = [
-        address_miss(route, scheme, host, port)
-        for route in in_order(tables)
-        if not route.removed
-        and (route.kind.reads_bytes if scheme == "tcp" else route.kind.reads_requests)
-    ]
-    likeness, miss = max(misses, key=lambda found: found[0], default=(0.0, None))
-    return miss if likeness >= SIMILAR else None
-
-
-def address_miss(route: Route[Any], scheme: str, host: str, port: int) -> tuple[float, NearMiss]:
-    """How much alike the addresses are, over 1 where the host is the same, and where they differ."""
-    from difflib import SequenceMatcher
-
-    address, likeness, differences = route.parsed_address, 2.0, []
-    if not address.matches(host, address.port or port):
-        likeness = SequenceMatcher(None, host, address.host).ratio()
-        differences.append(f"host: {host!r} is not {address.host!r}")
-    if not differences and route.is_used_up:
-        differences.append(f"times: it has answered {route.times} of {route.times}")
-    for name, found, wanted in (
-        ("scheme", scheme, route.kind.scheme),
-        ("port", port, address.port or port),
-    ):
-        if found != wanted:
-            likeness -= LESS_LIKE
-            differences.append(f"{name}: {found} is not {wanted}")
-    return likeness, NearMiss(route=route, differences=tuple(differences))
-
-
-SIMILAR: Final = 0.75  # of difflib's ratio: a letter or a label apart, not another service
-LESS_LIKE: Final = 0.1  # for another scheme or port: of the same name both may differ
