@@ -25,6 +25,7 @@ import docker.errors
 import requests.exceptions
 from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
+import pytest_egress.runtimes as runtimes
 import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.answers import NO_ADDRESS, NameAnswer
@@ -39,10 +40,12 @@ from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
 from pytest_egress.leftovers import is_known_as_ours
+from pytest_egress.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.provision import Provisioner, SidecarError, SidecarSetup
 from pytest_egress.relay import shut
-from pytest_egress.roots import Roots
+from pytest_egress.roots import Roots, find_roots
+from pytest_egress.runtimes import DIRECTORY
 from pytest_egress.sidecar import NAMESERVER, Sidecar, made_up_hostname
 from pytest_egress.waiting import Strategy, check_port
 
@@ -82,7 +85,7 @@ ESCAPES: Final = {
     "uts_mode": "UTSMode",
 }
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
-SCRATCH_OPTIONS: Final = (*trust.MOUNT_OPTIONS, "entrypoint")
+SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 NEVER_RUN: Final = ["never-run"]  # the engine creates nothing that has no command
 DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
 
@@ -252,7 +255,7 @@ class Container:
         self._lock = threading.Lock()
         self._started = 0.0
         self._log_tail = ""
-        self._directory = trust.DIRECTORY
+        self._directory = DIRECTORY
         self.hints: list[str] = []
         self.loss = ""
         self._hostname: Final = plan.options.get("hostname") or made_up_hostname()
@@ -323,15 +326,15 @@ class Container:
                 self.gateway.stop()
 
     def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
-        engine, env = self._host.engine, trust.variables(image.attrs["Config"].get("Env") or [])
+        engine, env = self._host.engine, runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
-        self._directory = trust.directory_for(options, declared)
+        self._directory = directory_for(options, declared)
         filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
             filled,
             self._plan.image,
             command=self._plan.command,
-            environment=trust.environment(env, self._plan.env, self._directory),
+            environment=runtimes.environment(env, self._plan.env, self._directory),
             network_mode=f"container:{sidecar}",
             stdin_open=self._plan.input is not None,
             **self._engine_options(),
@@ -371,7 +374,7 @@ class Container:
 
     def _fill(self, container: DockerContainer, image: Any, env: dict[str, str]) -> None:
         """Put the CA and the files in, and nothing into a mount that is not the container's own."""
-        engine, foreign = self._host.engine, trust.foreign_mounts(container)
+        engine, foreign = self._host.engine, foreign_mounts(container)
         roots = self._roots(container, image, env, foreign)
         authority = self._host.authority
         packaged = self._packaged(container, image, env, foreign)
@@ -398,7 +401,7 @@ class Container:
             self._host.roots.pop(image.id, None)
             self._host.packaged.clear()
             raise
-        self.hints = trust.defeated(env, self._plan.env, [*roots.extended(), *besides])
+        self.hints = runtimes.defeated(env, self._plan.env, [*roots.extended(), *besides])
         self.hints += [f"{path} is in a mount, and was left as it is" for path in packaged.mounted]
         if engine.is_podman:
             trust.put(container, RESOLVER, "resolv.conf")
@@ -410,11 +413,11 @@ class Container:
     ) -> Roots:
         """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
         host, user_env = self._host, self._plan.env
-        if foreign or not user_env.keys().isdisjoint(trust.LEADING):
-            return trust.find_roots(host.engine, container, env, user_env)
+        if foreign or not user_env.keys().isdisjoint(runtimes.LEADING):
+            return find_roots(host.engine, container, env, user_env)
         with host.roots_lock:  # whoever else starts this image now waits for what is found
             if image.id not in host.roots:
-                host.roots[image.id] = trust.find_roots(host.engine, container, env, user_env)
+                host.roots[image.id] = find_roots(host.engine, container, env, user_env)
             return host.roots[image.id]
 
     def _packaged(
@@ -756,14 +759,14 @@ class Guest(Container):
         sidecar, setup = self._host.provisioner.sidecar(self._start_sidecar, self.close)
         self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
         self.network_mode = f"container:{sidecar.id}"
-        env = trust.variables(image.attrs["Config"].get("Env") or [])
+        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         found = {
             "network_mode": self.network_mode,
-            "environment": trust.environment(env, self._plan.env),
+            "environment": runtimes.environment(env, self._plan.env),
             **self._names(),
         }
         if setup.image is None:  # or the engine may not see this machine's folders
-            found["volumes"] = {self._folder(image, env): {"bind": trust.DIRECTORY, "mode": "ro"}}
+            found["volumes"] = {self._folder(image, env): {"bind": DIRECTORY, "mode": "ro"}}
         return found
 
     def _start_sidecar(self, setup: SidecarSetup) -> tuple[Sidecar, SidecarSetup]:
@@ -803,7 +806,7 @@ class Guest(Container):
         self._docker = container
         image = container.image
         assert image is not None
-        env = trust.variables(image.attrs["Config"].get("Env") or [])
+        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         self._fill(container, image, env)
 
 

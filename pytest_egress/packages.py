@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.archive import File
 from pytest_egress.certificates import from_pem
-from pytest_egress.roots import Files, Kind, is_within, normal
+from pytest_egress.mounts import is_within, normal
+from pytest_egress.roots import FileKind, Files
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -223,7 +224,7 @@ class Look:
         self.files, self._where, self._mounted = files, where, mounted
         self._pythons: dict[str, None] = {}  # the versions that were seen
 
-    def real(self, path: str) -> tuple[str, Kind]:
+    def real(self, path: str) -> tuple[str, FileKind]:
         """Where a path leads, and what is there; through links among its folders where they matter or cost nothing."""
         if self._mounted or self.files.is_read(path):
             return self.files.resolve(path)
@@ -234,11 +235,11 @@ class Look:
         if self._mounted:
             path, _ = self.files.resolve(path)
         real, kind = self.files.peek(path, PEEK_BYTES)
-        return real if kind is Kind.DIRECTORY else None
+        return real if kind is FileKind.DIRECTORY else None
 
     def has(self, path: str) -> bool:
         """Whether something is at a path."""
-        return self.real(path)[1] is not Kind.MISSING
+        return self.real(path)[1] is not FileKind.MISSING
 
     def among(self, folder: str, names: Iterable[str]) -> Iterator[str]:
         """The real paths of those files that a folder has."""
@@ -246,7 +247,7 @@ class Look:
             return
         for name in names:
             real, kind = self.real(posixpath.join(found, name))
-            if kind is Kind.REGULAR:
+            if kind is FileKind.REGULAR:
                 yield real
 
     def bundles(self) -> Iterator[str]:
@@ -309,7 +310,7 @@ class Look:
             return iter(())
         index, kind = self.real(f"{folder}/{NPM_INDEX}")
         names = [f"{name}/{path}" for name, path in OF_NODE.items()]
-        if kind is Kind.REGULAR:
+        if kind is FileKind.REGULAR:
             names = [*from_npm(self.files.read(index).content)]
         return self.among(folder, names)
 
@@ -328,7 +329,7 @@ class Look:
         """The policies that a Firefox reads now; None where there is no Firefox."""
         for program in FIREFOX:
             real, kind = self.real(program)
-            if kind is not Kind.MISSING:
+            if kind is not FileKind.MISSING:
                 beside = posixpath.join(posixpath.dirname(real), "distribution/policies.json")
                 return self._policies(FIREFOX_POLICIES, beside)
         return None
@@ -337,7 +338,7 @@ class Look:
         """Those of the first file that is there and can be read."""
         for path in paths:
             real, kind = self.real(path)
-            if kind is Kind.REGULAR:
+            if kind is FileKind.REGULAR:
                 with contextlib.suppress(ValueError):
                     found = json.loads(self.files.read(real).content)
                     return found if isinstance(found, dict) else {}

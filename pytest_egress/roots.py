@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_egress.archive import File, Member, read_tar
 from pytest_egress.certificates import from_java_keystore, from_pem, merge
 from pytest_egress.failures import engine_errors
+from pytest_egress.mounts import foreign_mounts, is_under, is_within, normal
+from pytest_egress.runtimes import VARIABLES
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -80,7 +82,7 @@ class Roots:
         return [name for name, real in self.names.items() if not is_within(real, self.mounts)]
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """What is at a path."""
 
     MISSING = auto()
@@ -89,21 +91,21 @@ class Kind(Enum):
     OTHER = auto()
 
 
-def find(
+def find_roots(
     engine: Engine,
     container: DockerContainer,
-    *,
-    named: Iterable[str],
-    java_home: str,
-    foreign: Sequence[str],
+    image_env: Mapping[str, str],
+    user_env: Mapping[str, str],
 ) -> Roots:
-    """What a created container trusts.
-
-    Args:
-        named: Where a bundle may be besides the known paths.
-        java_home: Where a JDK is; empty where nobody says so.
-        foreign: The mount points whose content is not the container's own.
-    """
+    """What a created container trusts, also where variables of the image or the test say so."""
+    named = [
+        path
+        for values in (image_env, user_env)
+        for variable in VARIABLES
+        if variable.form == "bundle" and (path := values.get(variable.name, "")).startswith("/")
+    ]
+    java_home = {**image_env, **user_env}.get("JAVA_HOME", "")
+    foreign = foreign_mounts(container)
     homes = [posixpath.join(java_home, path) for path in OF_JAVA_HOME if java_home.startswith("/")]
     # Podman's archive of a folder does not have what is mounted below it.
     whole = not (engine.is_podman and container.attrs.get("Mounts"))
@@ -114,7 +116,7 @@ def find(
         path: real
         for path in dict.fromkeys([*BUNDLES, *map(normal, named)])
         for real, kind in [files.resolve(path)]
-        if kind is Kind.REGULAR
+        if kind is FileKind.REGULAR
     }
     bundles = {real: files.read(real) for real in dict.fromkeys(names.values())}
     merged = merge(file.content for file in bundles.values())
@@ -125,10 +127,10 @@ def find(
         bundles=bundles,
         merged=merged,
         names=names,
-        default_bundle=default if default_kind is Kind.MISSING else None,
+        default_bundle=default if default_kind is FileKind.MISSING else None,
         keystores=keystores,
         of_java=of_java or from_pem(merged),
-        hashed_directory=hashed if hashed_kind is Kind.DIRECTORY else None,
+        hashed_directory=hashed if hashed_kind is FileKind.DIRECTORY else None,
         mounts=[files.resolve(point)[0] for point in foreign],
     )
 
@@ -138,7 +140,7 @@ def find_keystore(files: Files, homes: Iterable[str]) -> tuple[dict[str, File], 
     of_home = (files.look(f"{home}/{name}") for home in homes for name in OF_JAVA)
     known = (files.resolve(path) for path in KEYSTORES)
     for real, kind in itertools.chain(of_home, known):  # asked for as they are needed
-        if kind is Kind.REGULAR:
+        if kind is FileKind.REGULAR:
             with contextlib.suppress(ValueError):  # as the JVM would fall back
                 file = files.read(real)
                 return {real: file}, from_java_keystore(file.content)
@@ -166,28 +168,30 @@ class Files:
         self._homes = homes
         self._whole: tuple[str, ...] = (*homes, *folders)
         self._mounts = [normal(each["Destination"]) for each in container.attrs.get("Mounts") or ()]
-        self._seen = {path: (path, Kind.DIRECTORY) for path in ("/", *directories)}
+        self._seen = {path: (path, FileKind.DIRECTORY) for path in ("/", *directories)}
         self._stats: dict[str, Mapping[str, Any] | None] = {}
         self._folders: dict[str, Mapping[str, Member] | None] = {}
         self._links = 0
 
-    def resolve(self, path: str) -> tuple[str, Kind]:
+    def resolve(self, path: str) -> tuple[str, FileKind]:
         """Where a path really leads, through links among its folders too, and what is there."""
         if path not in self._seen:
             folder, kind = self.resolve(posixpath.dirname(path))
             real = posixpath.join(folder, posixpath.basename(path))
-            if kind is Kind.DIRECTORY:
+            if kind is FileKind.DIRECTORY:
                 self._seen[path] = self.look(real)
             else:
-                self._seen[path] = real, kind if kind is Kind.MISSING else Kind.OTHER
+                self._seen[path] = real, kind if kind is FileKind.MISSING else FileKind.OTHER
         return self._seen[path]
 
-    def look(self, path: str) -> tuple[str, Kind]:
+    def look(self, path: str) -> tuple[str, FileKind]:
         """The same without the links among its folders."""
         if path not in self._seen:
             found = self._by_folder(path) or self._by_engine(path)
-            if found[1] is Kind.MISSING and any(is_under(point, path) for point in self._mounts):
-                found = path, Kind.DIRECTORY  # Podman makes what leads to a mount at the start
+            if found[1] is FileKind.MISSING and any(
+                is_under(point, path) for point in self._mounts
+            ):
+                found = path, FileKind.DIRECTORY  # Podman makes what leads to a mount at the start
             self._seen[path] = found
         return self._seen[path]
 
@@ -200,7 +204,7 @@ class Files:
         # It says of every file that it is the container's user's. Roots are root's, and for all to read.
         return replace(file, uid=0, gid=0, mode=file.mode | 0o444)
 
-    def peek(self, folder: str, limit: int) -> tuple[str, Kind]:
+    def peek(self, folder: str, limit: int) -> tuple[str, FileKind]:
         """As `look`, of a folder: one that is small is read whole, so that nothing in it is asked for again.
 
         Args:
@@ -228,7 +232,7 @@ class Files:
             (file,) = read_tar(stream).values()
         return file
 
-    def _by_engine(self, path: str) -> tuple[str, Kind]:
+    def _by_engine(self, path: str) -> tuple[str, FileKind]:
         stat = self._stat(path)
         if not stat or not stat.get("linkTarget"):
             return path, kind_of(stat)
@@ -242,18 +246,18 @@ class Files:
             self._stats[path] = self._engine.stat(self._container, path)
         return self._stats[path]
 
-    def _by_folder(self, path: str) -> tuple[str, Kind] | None:
+    def _by_folder(self, path: str) -> tuple[str, FileKind] | None:
         """What is known of a path in a folder that was read; None where the engine has to say."""
         folder = self._folder(path)
         if folder is None:
             return None
         if (member := folder.get(path)) is None:
-            return path, Kind.MISSING
+            return path, FileKind.MISSING
         if member.target is not None:
             return self._follow(path, member.target)
         return path, kind_of_member(member)
 
-    def _follow(self, path: str, target: str) -> tuple[str, Kind] | None:
+    def _follow(self, path: str, target: str) -> tuple[str, FileKind] | None:
         """Where a link leads; None where it leads out of what is read, back through a folder, or in circles."""
         end = normal(posixpath.join(posixpath.dirname(path), target))
         known = target.startswith("/") or not is_within(path, self._homes)
@@ -285,32 +289,17 @@ def by_path(folder: str, members: Mapping[str, Member] | None) -> Mapping[str, M
     return {posixpath.join(folder, name).rstrip("/"): each for name, each in members.items()}
 
 
-def kind_of(stat: Mapping[str, Any] | None) -> Kind:
+def kind_of(stat: Mapping[str, Any] | None) -> FileKind:
     """What the engine describes (the `os.FileMode` of Go)."""
     if stat is None:
-        return Kind.MISSING
+        return FileKind.MISSING
     if stat["mode"] & GO_DIRECTORY:
-        return Kind.DIRECTORY
-    return Kind.OTHER if stat["mode"] & GO_TYPES else Kind.REGULAR
+        return FileKind.DIRECTORY
+    return FileKind.OTHER if stat["mode"] & GO_TYPES else FileKind.REGULAR
 
 
-def kind_of_member(member: Member) -> Kind:
+def kind_of_member(member: Member) -> FileKind:
     """What an archive describes."""
     if member.directory:
-        return Kind.DIRECTORY
-    return Kind.REGULAR if member.file is not None else Kind.OTHER
-
-
-def normal(path: str) -> str:
-    """An absolute path without what changes nothing in it."""
-    return posixpath.normpath(f"/{path.lstrip('/')}")
-
-
-def is_within(path: str, folders: Iterable[str]) -> bool:
-    """Whether a path is one of these folders, or in one."""
-    return any(is_under(path, folder) for folder in folders)
-
-
-def is_under(path: str, folder: str) -> bool:
-    """Whether a path is a folder, or in it."""
-    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
+        return FileKind.DIRECTORY
+    return FileKind.REGULAR if member.file is not None else FileKind.OTHER

@@ -181,7 +181,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "sidecar-create": (Sidecar, "_create"),
     "sidecar-start": (Sidecar, "start"),
     "target-create": (Engine, "create"),
-    "roots": (trust, "find_roots"),
+    "roots": (sys.modules[Container.__module__], "find_roots"),
     "put": (trust, "put"),
     "gateway": (Gateway, "__init__"),
     "gateway-start": (Gateway, "start"),

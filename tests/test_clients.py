@@ -16,7 +16,7 @@ from pytest_egress import CallError, Egress, Request, Response
 from pytest_egress.containers import CompletedContainer, Container
 from pytest_egress.exchange import DnsQuery, Entry, PacketAttempt, TcpConnection
 from pytest_egress.provision import LINK_VARIABLE
-from pytest_egress.trust import DIRECTORY, VARIABLES
+from pytest_egress.runtimes import DIRECTORY, VARIABLES
 
 URL = "https://api.example.test/greeting"
 

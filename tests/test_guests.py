@@ -15,7 +15,7 @@ from docker.models.containers import Container as DockerContainer
 
 from pytest_egress import Egress, EngineError, ImageError
 from pytest_egress.exchange import TlsFailure
-from pytest_egress.trust import DIRECTORY, VARIABLES
+from pytest_egress.runtimes import DIRECTORY, VARIABLES
 from tests.stage import SECONDS, eventually
 from tests.targets import wait_until_gone
 

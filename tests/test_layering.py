@@ -65,10 +65,12 @@ LAYERS = {
     "targets": {
         "containers",
         "ingress",
+        "mounts",
         "packages",
         "program",
         "provision",
         "roots",
+        "runtimes",
         "sidecar",
         "trust",
         "waiting",

@@ -23,7 +23,7 @@ from pytest_egress import Egress, Request, Response
 from pytest_egress.certificates import from_pem, java_keystore
 from pytest_egress.containers import CompletedContainer, Container
 from pytest_egress.exchange import TlsFailure
-from pytest_egress.trust import DIRECTORY, IMAGE_BUNDLE, RUNTIMES, VARIABLES
+from pytest_egress.runtimes import DIRECTORY, IMAGE_BUNDLE, RUNTIMES, VARIABLES
 
 pytestmark = pytest.mark.runtimes
 

@@ -28,7 +28,16 @@ from cryptography.hazmat.primitives.serialization import (
 from docker.models.containers import Container as DockerContainer
 from docker.types import DriverConfig, Mount
 
-from pytest_egress import CommandError, Egress, EngineError, trust
+from pytest_egress import (
+    CommandError,
+    Egress,
+    EngineError,
+    containers,
+    mounts,
+    roots,
+    runtimes,
+    trust,
+)
 from pytest_egress.archive import build_tar
 from pytest_egress.authority import Authority
 from pytest_egress.certificates import from_java_keystore, hashed_name, java_keystore
@@ -216,7 +225,7 @@ def read(container: DockerContainer, path: str) -> bytes:
 
 
 def env_of(container: DockerContainer) -> dict[str, str]:
-    return trust.variables(container.attrs["Config"]["Env"] or [])
+    return runtimes.variables(container.attrs["Config"]["Env"] or [])
 
 
 # Layouts.
@@ -564,10 +573,11 @@ def test_a_process_has_its_own_variables_and_those_of_the_table(
 ) -> None:
     image = request.getfixturevalue(name)
     before, after = (
-        trust.variables(make(image, ["env"]).logs().decode().splitlines()) for make in (plain, ours)
+        runtimes.variables(make(image, ["env"]).logs().decode().splitlines())
+        for make in (plain, ours)
     )
     before.pop("HOSTNAME"), after.pop("HOSTNAME")  # the engine makes them up
-    expected = {each.name: each.value("/etc/pytest-egress") for each in trust.VARIABLES}
+    expected = {each.name: each.value("/etc/pytest-egress") for each in runtimes.VARIABLES}
     assert after == {**before, **expected}
 
 
@@ -578,7 +588,7 @@ def test_an_empty_image_is_given_the_variables_of_the_table(
     before, after = (env_of(make(image)) for make in (plain, ours))
     for variables in (before, after):
         variables.pop("HOSTNAME", None)  # Podman makes them up
-    expected = {each.name: each.value("/etc/pytest-egress") for each in trust.VARIABLES}
+    expected = {each.name: each.value("/etc/pytest-egress") for each in runtimes.VARIABLES}
     assert before["GREETING"] == "hello"
     assert after == {**before, **expected}
 
@@ -924,9 +934,9 @@ def test_our_files_are_not_among_those_of_another_container(
 def test_a_volume_of_a_driver_that_may_keep_it_elsewhere_is_foreign() -> None:
     mount = {"Type": "volume", "Name": "0" * 64, "Destination": "/etc/ssl"}
     container = DockerContainer({"Mounts": [{**mount, "Driver": "local"}]})
-    assert trust.foreign_mounts(container) == []
+    assert mounts.foreign_mounts(container) == []
     container = DockerContainer({"Mounts": [{**mount, "Driver": "nfs"}]})
-    assert trust.foreign_mounts(container) == ["/etc/ssl"]
+    assert mounts.foreign_mounts(container) == ["/etc/ssl"]
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -1111,13 +1121,13 @@ def test_the_roots_of_an_image_are_found_once_whoever_asks_at_the_same_time(
     session: Session, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, count = make_image({BUNDLE: FIRST}), 8
-    asked, find, barrier = [], trust.find_roots, threading.Barrier(count)
+    asked, find, barrier = [], roots.find_roots, threading.Barrier(count)
 
     def record(*args: Any) -> Roots:
         asked.append(threading.get_ident())
         return find(*args)
 
-    monkeypatch.setattr(trust, "find_roots", record)
+    monkeypatch.setattr(containers, "find_roots", record)
 
     def run(_number: int) -> int:
         barrier.wait()
@@ -1136,13 +1146,17 @@ def test_the_roots_of_an_image_are_found_once_whoever_asks_at_the_same_time(
 def test_what_one_container_has_besides_is_not_taken_for_the_images(
     options: Options, session: Session, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, found, find = make_image({BUNDLE: FIRST, "/opt/mine.pem": SECOND}), [], trust.find_roots
+    image, found, find = (
+        make_image({BUNDLE: FIRST, "/opt/mine.pem": SECOND}),
+        [],
+        roots.find_roots,
+    )
 
     def record(*args: Any) -> Roots:
         found.append(find(*args))
         return found[-1]
 
-    monkeypatch.setattr(trust, "find_roots", record)
+    monkeypatch.setattr(containers, "find_roots", record)
     with Egress(session=session) as egress:
         for given in ({}, options, {}):
             egress.run(image, check=True, **given)
@@ -1287,15 +1301,15 @@ def test_a_file_that_is_mounted_in_a_folder_that_is_read_whole_is_never_written(
 
 
 def test_variables_of_the_image_and_the_test_are_kept_and_options_are_added_to() -> None:
-    ours = {each.name: each.value("/our") for each in trust.VARIABLES}
+    ours = {each.name: each.value("/our") for each in runtimes.VARIABLES}
     java = ours.pop("JAVA_TOOL_OPTIONS")
     image = {"PATH": "/bin", "PIP_CERT": "/image.pem", "JAVA_TOOL_OPTIONS": "-Xmx64m"}
     user = {"CURL_CA_BUNDLE": "", "RETRIES": "3"}
     expected = {**ours, **user, "JAVA_TOOL_OPTIONS": f"-Xmx64m {java}"}
     del expected["PIP_CERT"]
-    assert trust.environment(image, user, "/our") == expected
+    assert runtimes.environment(image, user, "/our") == expected
     mine = {"JAVA_TOOL_OPTIONS": "-Djavax.net.ssl.trustStore=/mine.jks"}
-    assert trust.environment(image, mine, "/our").items() >= mine.items()
+    assert runtimes.environment(image, mine, "/our").items() >= mine.items()
 
 
 @pytest.mark.parametrize(
@@ -1340,7 +1354,7 @@ def test_variables_of_the_image_and_the_test_are_kept_and_options_are_added_to()
 def test_a_variable_that_leads_past_the_ca_is_told(
     image_env: dict[str, str], user_env: dict[str, str], sentences: list[str]
 ) -> None:
-    assert trust.defeated(image_env, user_env, ["/etc/ssl/cert.pem"]) == sentences
+    assert runtimes.defeated(image_env, user_env, ["/etc/ssl/cert.pem"]) == sentences
 
 
 def test_a_variable_of_the_image_that_leads_over_a_link_to_what_is_extended_is_no_hint(

@@ -1,0 +1,189 @@
+"""How runtimes are told which roots to trust: the variables that lead each of them to the CA.
+
+The tables here are the whole knowledge: more runtimes are more rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+Form = Literal["ca", "bundle", "truststore"]
+
+DIRECTORY: Final = "/etc/pytest-egress"
+ROOT_DIRECTORY: Final = "/pytest-egress"  # where something is mounted over /etc
+FILE_NAMES: Final[Mapping[Form, str]] = {
+    "ca": "ca.pem",
+    "bundle": "bundle.pem",
+    "truststore": "truststore.jks",
+}
+OUR_FILES: Final = frozenset(
+    f"{directory}/{name}"
+    for directory in (DIRECTORY, ROOT_DIRECTORY)
+    for name in FILE_NAMES.values()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """How runtimes are told: what replaces their roots gets the bundle, what adds to them the CA alone.
+
+    Attributes:
+        flag: What goes before the path, in a variable that holds options of which ours is one more.
+        runtimes: Those that read it.
+    """
+
+    name: str
+    form: Form
+    runtimes: tuple[str, ...]
+    flag: str = ""
+
+    def value(self, directory: str) -> str:
+        """What it is set to."""
+        return f"{self.flag}{directory}/{FILE_NAMES[self.form]}"
+
+
+VARIABLES: Final = (
+    Variable(
+        name="SSL_CERT_FILE",
+        form="bundle",
+        runtimes=("OpenSSL", "Python ssl", "aiohttp", "httpx", "Ruby", "Go", "uv", "Rust", ".NET"),
+    ),
+    Variable(name="CURL_CA_BUNDLE", form="bundle", runtimes=("curl",)),
+    Variable(name="REQUESTS_CA_BUNDLE", form="bundle", runtimes=("requests",)),
+    Variable(name="PIP_CERT", form="bundle", runtimes=("pip",)),
+    Variable(name="AWS_CA_BUNDLE", form="bundle", runtimes=("boto3", "AWS CLI")),
+    Variable(name="GIT_SSL_CAINFO", form="bundle", runtimes=("git",)),
+    Variable(name="NODE_EXTRA_CA_CERTS", form="ca", runtimes=("Node.js", "npm", "axios", "Bun")),
+    Variable(name="DENO_CERT", form="ca", runtimes=("Deno",)),
+    Variable(name="HTTPLIB2_CA_CERTS", form="bundle", runtimes=("httplib2",)),
+    Variable(name="PERL_LWP_SSL_CA_FILE", form="bundle", runtimes=("Perl LWP",)),
+    Variable(name="CARGO_HTTP_CAINFO", form="bundle", runtimes=("cargo",)),
+    Variable(name="NIX_SSL_CERT_FILE", form="bundle", runtimes=("Nix",)),
+    Variable(
+        name="GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", form="bundle", runtimes=("gRPC C-core languages",)
+    ),
+    Variable(
+        name="JAVA_TOOL_OPTIONS",
+        form="truststore",
+        runtimes=("Java",),
+        flag="-Djavax.net.ssl.trustStore=",
+    ),
+)
+LEADING: Final = frozenset({"JAVA_HOME", *(variable.name for variable in VARIABLES)})
+"""Variables that say where roots are."""
+
+IMAGE_BUNDLE: Final = "the image's bundle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A client that trusts the CA untold.
+
+    Attributes:
+        by: The variable that leads it to the CA, or `IMAGE_BUNDLE`.
+        effect: What becomes of the roots it has: what it is told "replaces" them, and holds them too, or "adds" to
+            them, or it reads the image's own, which we "extend".
+        tested: Whether a test asks with it, in a container.
+    """
+
+    name: str
+    by: str
+    effect: Literal["adds", "replaces", "extends"]
+    tested: bool = True
+
+
+RUNTIMES: Final = (
+    Runtime(name="OpenSSL", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="curl", by="CURL_CA_BUNDLE", effect="replaces"),
+    Runtime(name="libcurl with GnuTLS", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="wget", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="git", by="GIT_SSL_CAINFO", effect="replaces"),
+    Runtime(name="apt", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="Python ssl", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="requests", by="REQUESTS_CA_BUNDLE", effect="replaces"),
+    Runtime(name="httpx", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="aiohttp", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="urllib3", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="boto3", by="AWS_CA_BUNDLE", effect="replaces"),
+    Runtime(name="AWS CLI", by="AWS_CA_BUNDLE", effect="replaces"),
+    Runtime(name="pip", by="REQUESTS_CA_BUNDLE", effect="replaces"),
+    Runtime(name="uv", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="Node.js", by="NODE_EXTRA_CA_CERTS", effect="adds"),
+    Runtime(name="Node.js fetch", by="NODE_EXTRA_CA_CERTS", effect="adds"),
+    Runtime(name="axios", by="NODE_EXTRA_CA_CERTS", effect="adds"),
+    Runtime(name="npm", by="NODE_EXTRA_CA_CERTS", effect="adds"),
+    Runtime(name="Deno", by="DENO_CERT", effect="adds"),
+    Runtime(name="Java 21 HttpClient", by="JAVA_TOOL_OPTIONS", effect="replaces"),
+    Runtime(name="Java 21 HttpsURLConnection", by="JAVA_TOOL_OPTIONS", effect="replaces"),
+    Runtime(name="Java 25 HttpClient", by="JAVA_TOOL_OPTIONS", effect="replaces"),
+    Runtime(name="Java 25 HttpsURLConnection", by="JAVA_TOOL_OPTIONS", effect="replaces"),
+    Runtime(name="Go", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="Ruby", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="RubyGems", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="PHP", by="SSL_CERT_FILE", effect="replaces"),
+    Runtime(name="PHP curl", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="Perl LWP", by="PERL_LWP_SSL_CA_FILE", effect="replaces"),
+    Runtime(name="Erlang", by=IMAGE_BUNDLE, effect="extends"),
+    Runtime(name="gRPC C-core", by="GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", effect="replaces"),
+    Runtime(name="cargo", by="CARGO_HTTP_CAINFO", effect="replaces"),
+    Runtime(name="Nix", by="NIX_SSL_CERT_FILE", effect="replaces"),
+    Runtime(name=".NET", by="SSL_CERT_FILE", effect="replaces", tested=False),
+    Runtime(
+        name="Rust with rustls-native-certs", by="SSL_CERT_FILE", effect="replaces", tested=False
+    ),
+    Runtime(name="Bun", by="NODE_EXTRA_CA_CERTS", effect="adds", tested=False),
+)
+
+
+def variables(entries: Iterable[str]) -> dict[str, str]:
+    """`NAME=value`, as an image has it, as a mapping."""
+    return dict(entry.partition("=")[::2] for entry in entries)
+
+
+def environment(
+    image_env: Mapping[str, str], user_env: Mapping[str, str], directory: str = DIRECTORY
+) -> dict[str, str]:
+    """The variables to create a target with: ours where neither the image nor the user has set them.
+
+    Of a variable that holds options ours is added to theirs.
+    """
+    theirs = {**image_env, **user_env}
+    ours = {}
+    for variable in VARIABLES:
+        value = variable.value(directory)
+        if variable.name not in theirs:
+            ours[variable.name] = value
+        elif variable.flag and variable.flag not in theirs[variable.name]:
+            ours[variable.name] = f"{theirs[variable.name]} {value}".strip()
+    return {**user_env, **ours}
+
+
+def defeated(
+    image_env: Mapping[str, str], user_env: Mapping[str, str], extended: Iterable[str]
+) -> list[str]:
+    """A sentence for each variable of theirs that leads a runtime past the CA.
+
+    Args:
+        extended: The paths of the bundles that hold the CA.
+    """
+    sentences, safe = [], {*extended, *OUR_FILES}
+    for variable in VARIABLES:
+        for source, values in (("the test", user_env), ("the image", image_env)):
+            if variable.name not in values:
+                continue
+            value = values[variable.name]
+            if not leads_to(safe, variable, value):
+                sentences.append(f"{variable.name}={value!r} is set by {source}, and was kept")
+            break
+    return sentences
+
+
+def leads_to(safe: Iterable[str], variable: Variable, value: str) -> bool:
+    """Whether what a variable is set to leads to one of these files, or is going to."""
+    if variable.flag:  # ours is added to options of which none is it
+        return variable.flag not in value or any(f"{variable.flag}{p}" in value for p in safe)
+    return value in safe
