@@ -26,8 +26,8 @@ BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _HEADER: Final = 8  # of a frame: its stream, three zeros, four bytes of length
 
 
-class Frames:
-    """Takes apart what an engine sends of two streams in one (`POST /containers/{id}/attach`). Sans-IO."""
+class StreamDemultiplexer:
+    """Separates standard output and error, which an engine sends in one (`POST /containers/{id}/attach`). Sans-IO."""
 
     def __init__(self) -> None:
         self._header = bytearray()
@@ -67,7 +67,7 @@ class Attachment:
 
     def __init__(self, sock: socket.socket, rest: bytes = b"") -> None:
         self.sock = sock
-        self._frames, self._rest = Frames(), rest
+        self._streams, self._rest = StreamDemultiplexer(), rest
         self._text = bytearray()
         sock.setblocking(False)
 
@@ -92,7 +92,7 @@ class Attachment:
 
     def _take(self, data: bytes) -> bytes:
         output = bytearray()
-        for stream, piece in self._frames.feed(data):
+        for stream, piece in self._streams.feed(data):
             if stream == STDOUT:
                 output += piece
             else:
@@ -142,11 +142,11 @@ def output_of(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
     Raises:
         OSError: The engine refused, or broke off.
     """
-    frames, found = Frames(), {STDOUT: bytearray(), STDERR: bytearray()}
+    streams, found = StreamDemultiplexer(), {STDOUT: bytearray(), STDERR: bytearray()}
     chunk = upgrade(sock, path, b'{"Detach": false, "Tty": false}')
     sock.settimeout(None)
     while True:
-        for stream, piece in frames.feed(chunk):
+        for stream, piece in streams.feed(chunk):
             found[stream] += piece
         if not (chunk := sock.recv(READ_BYTES)):
             return bytes(found[STDOUT]), bytes(found[STDERR])

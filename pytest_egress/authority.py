@@ -23,11 +23,13 @@ NOT_BEFORE: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
 NOT_AFTER: Final = datetime.datetime(2038, 1, 1, tzinfo=datetime.timezone.utc)
 
 
-def see_real_dates() -> None:
-    """Let cryptography see dates that nobody has frozen: the class of the first ones is the one that it takes for good.
+def load_cryptography_unfrozen() -> None:
+    """Load cryptography while `datetime.datetime` is the real class.
+
+    It keeps the class that it sees first; with freezegun's, no certificate can be made afterwards.
 
     Raises:
-        RuntimeError: It has seen those of freezegun.
+        RuntimeError: It has seen freezegun's.
     """
     import trustme
 

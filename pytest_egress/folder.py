@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from pytest_egress.forks import in_children
+from pytest_egress.forks import close_in_forked_children
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -37,7 +37,7 @@ class RunFolder:
         self._lock: int | None = os.open(f"{self.path}/new", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         os.rename(f"{self.path}/new", f"{self.path}/{LOCK_NAME}")  # nobody sees it without its lock
-        in_children(self, RunFolder.unlock)
+        close_in_forked_children(self, RunFolder.unlock)
 
     def remove(self) -> None:
         """Remove it with what is in it; again is harmless."""

@@ -1,6 +1,6 @@
-"""Forked children: they have no thread of ours, and a descriptor that they keep hides its end from its reader.
+"""Closes descriptors in forked children: a copy that stays open hides the end of file from whoever reads the other end.
 
-This module knows nothing of what is closed.
+A child has no thread of ours that would close them. This module knows nothing of what is closed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_children(owner: T, abandon: Callable[[T], object]) -> None:
-    """Have every child that is forked from now on close its copies; a hook that keeps nothing alive.
+def close_in_forked_children(owner: T, abandon: Callable[[T], object]) -> None:
+    """Have every child that is forked from now on close its copies; the hook keeps nothing alive.
 
     Args:
         owner: What holds descriptors.

@@ -26,7 +26,7 @@ from pytest_egress.connection import LINGER_SECONDS, Connection, holds, where_st
 from pytest_egress.dispatch import serve
 from pytest_egress.dns import why_no_query
 from pytest_egress.exchange import PacketAttempt
-from pytest_egress.forks import in_children
+from pytest_egress.forks import close_in_forked_children
 from pytest_egress.hub import (
     FIRST_BYTES_KEPT,
     IDLE_SECONDS,
@@ -86,7 +86,7 @@ class Gateway(Hub):
     ) -> None:
         super().__init__(link, site, authority, ledger)
         self.idle_seconds, self.unused_seconds = idle_seconds, unused_seconds
-        descriptors = sockets.free_descriptors()
+        descriptors = sockets.descriptor_limit()
         self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
         by_link = link.most - link.most // 4  # room for the next, or none would be seen to wait
         self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN, by_link)
@@ -100,7 +100,7 @@ class Gateway(Hub):
         self._poller = select.epoll()  # thousands may stand in it
         self._waker, self._wake = sockets.pair()
         self._reader = threading.Thread(target=self._run, name=f"egress {site.name}", daemon=True)
-        in_children(self, Gateway.abandon)
+        close_in_forked_children(self, Gateway.abandon)
 
     def start(self) -> None:
         """Begin to answer."""

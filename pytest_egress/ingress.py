@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 import pytest_egress.sockets as sockets
-from pytest_egress.forks import in_children
+from pytest_egress.forks import close_in_forked_children
 from pytest_egress.relay import relay, shut
 
 CONNECT_SECONDS: Final = 5.0
@@ -35,7 +35,7 @@ class Ingress:
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._stopping = False
-        in_children(self, Ingress.abandon)
+        close_in_forked_children(self, Ingress.abandon)
         self._spawn(self._accept)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOC
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
-from pytest_egress.forks import in_children
+from pytest_egress.forks import close_in_forked_children
 from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -158,7 +158,7 @@ class DescriptorLink:
         self._lock = threading.Lock()
         self._spare: dict[int, list[socket.socket]] = {socket.AF_INET: [], socket.AF_INET6: []}
         self._closed = False
-        in_children(self, DescriptorLink._close_all)
+        close_in_forked_children(self, DescriptorLink._close_all)
 
     @classmethod
     def receive(cls, channel: socket.socket) -> DescriptorLink:

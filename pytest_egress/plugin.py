@@ -480,9 +480,9 @@ def egress_ca() -> trustme.CA:
     """The `trustme.CA` that every leaf certificate is issued from; override it to use your own."""
     import trustme
 
-    from pytest_egress.authority import see_real_dates
+    from pytest_egress.authority import load_cryptography_unfrozen
 
-    see_real_dates()
+    load_cryptography_unfrozen()
     return trustme.CA()
 
 

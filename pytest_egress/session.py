@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_egress.authority import Authority, see_real_dates
+from pytest_egress.authority import Authority, load_cryptography_unfrozen
 from pytest_egress.connection import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
@@ -118,7 +118,7 @@ class Session(Host):
     @once_property
     def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
         """Issues the leaves."""
-        see_real_dates()
+        load_cryptography_unfrozen()
         return Authority(self._make_ca())
 
     def place(self, container: Container) -> Place:

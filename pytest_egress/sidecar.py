@@ -21,7 +21,7 @@ from docker.types import LogConfig, Mount
 
 import pytest_egress.stream as stream
 from pytest_egress.agent.addresses import ADDRESS4
-from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM
+from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM_MODE
 from pytest_egress.attach import Attachment, attach
 from pytest_egress.clock import monotonic
 from pytest_egress.endpoint import connection_of
@@ -234,7 +234,7 @@ class Sidecar:
     def _arguments(self) -> list[str]:
         """Of the agent."""
         if self._rendezvous is None:
-            return [STREAM, f"{stream.GONE_SECONDS:g}", str(stream.most_streams())]
+            return [STREAM_MODE, f"{stream.GONE_SECONDS:g}", str(stream.most_streams())]
         return [LINK_FOLDER, self._rendezvous.nonce]
 
     def _python_mounts(self) -> list[Mount]:

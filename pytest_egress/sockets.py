@@ -57,7 +57,7 @@ def unguessed_loopback() -> str:
     return f"127.{'.'.join(str(secrets.randbelow(254) + 1) for _ in range(3))}"
 
 
-def free_descriptors() -> int:
+def descriptor_limit() -> int:
     """How many descriptors this process may have (getrlimit(2))."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft

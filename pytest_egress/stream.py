@@ -44,11 +44,11 @@ from pytest_egress.agent.mux import (
     Reset,
 )
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
-from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FRAMES, STREAM, UNKNOWN
+from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FLUSH_MARK, FRAMES, UNKNOWN
 from pytest_egress.attach import Attachment
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
-from pytest_egress.forks import in_children
+from pytest_egress.forks import close_in_forked_children
 from pytest_egress.sockets import Socket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -71,7 +71,7 @@ def most_streams() -> int:
 
     A third of the descriptors that this process may have: one each, and more only for those that the gateway takes up.
     """
-    return min(MAX_STREAMS, sockets.free_descriptors() // 3)
+    return min(MAX_STREAMS, sockets.descriptor_limit() // 3)
 
 
 class Accepted(Socket):
@@ -293,7 +293,7 @@ class StreamLink:
         self._deadline: float | None = None
         self.reason = "it has ended"
         self._thread = threading.Thread(target=self._run, name="egress link", daemon=True)
-        in_children(self, StreamLink._abandon)
+        close_in_forked_children(self, StreamLink._abandon)
 
     def _open_sockets(self) -> None:
         self._listener = Listener()
@@ -545,8 +545,8 @@ class StreamLink:
             self._names.put(data)
         elif event.channel == MONITORS:
             self._monitors[data[0]].put(data[1:])
-        elif len(data) == STREAM.size:
-            self._pass_flush(self._marks.pop(STREAM.unpack(data)[0], None))
+        elif len(data) == FLUSH_MARK.size:
+            self._pass_flush(self._marks.pop(FLUSH_MARK.unpack(data)[0], None))
         else:
             self._packets.put(data)
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from pytest_egress.folder import WORDS_NAME
-from pytest_egress.forks import in_children
+from pytest_egress.forks import close_in_forked_children
 
 DISMISSED: Final = b"dismissed"
 PACKAGES: Final = ("pytest_egress", "docker", "requests", "urllib3")
@@ -67,7 +67,7 @@ class Watchdog:
                 start_new_session=True,
             )
         assert self._process.stdin is not None
-        in_children(self._process.stdin, lambda stdin: stdin.close())
+        close_in_forked_children(self._process.stdin, lambda stdin: stdin.close())
 
     def dismiss(self) -> str:
         """Let it end without a deed; again is harmless.

@@ -33,7 +33,15 @@ from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux, ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
 from pytest_egress.agent.packets import parse_packets
 from pytest_egress.agent.stream import Agent, Wire
-from pytest_egress.attach import STDERR, STDOUT, Attachment, Frames, attach, connect, output_of
+from pytest_egress.attach import (
+    STDERR,
+    STDOUT,
+    Attachment,
+    StreamDemultiplexer,
+    attach,
+    connect,
+    output_of,
+)
 from pytest_egress.engine import Engine
 from pytest_egress.errors import EngineError, LinkError
 from pytest_egress.ingress import Ingress
@@ -66,7 +74,7 @@ def frame(stream: int, data: bytes) -> bytes:
 def test_frames_are_taken_apart_wherever_they_are_cut() -> None:
     sent = frame(1, b"out") + frame(2, b"err") + frame(1, b"") + frame(1, b"more" * 40)
     for cut in range(1, len(sent)):
-        frames = Frames()
+        frames = StreamDemultiplexer()
         pieces = [*frames.feed(sent[:cut]), *frames.feed(sent[cut:])]
         joined = {kind: b"".join(d for k, d in pieces if k == kind) for kind in (STDOUT, STDERR)}
         assert joined == {STDOUT: b"out" + b"more" * 40, STDERR: b"err"}

@@ -1146,11 +1146,8 @@ def test_the_roots_of_an_image_are_found_once_whoever_asks_at_the_same_time(
 def test_what_one_container_has_besides_is_not_taken_for_the_images(
     options: Options, session: Session, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, found, find = (
-        make_image({BUNDLE: FIRST, "/opt/mine.pem": SECOND}),
-        [],
-        roots.find_roots,
-    )
+    image = make_image({BUNDLE: FIRST, "/opt/mine.pem": SECOND})
+    found, find = [], roots.find_roots
 
     def record(*args: Any) -> Roots:
         found.append(find(*args))

@@ -26,7 +26,7 @@ connected, because the folder is only a copy or a network file system."""
 SIGNATURE = "pytest-egress agent"
 """What begins the line that the agent writes when it gives up, before the exit code."""
 
-STREAM = "stream"
+STREAM_MODE = "stream"
 """The first argument of an agent that has no folder: its standard streams are the link."""
 
 SOCKET_NAME, NONCE_NAME = "socket", "nonce"
@@ -42,9 +42,9 @@ READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
 def main() -> None:
     """Run the agent.
 
-    `sys.argv` holds the mounted folder and the nonce that it must contain; or `STREAM`, and what its `run` takes.
+    `sys.argv` holds the mounted folder and the nonce that it must contain; or `STREAM_MODE`, and what its `run` takes.
     """
-    if sys.argv[1] == STREAM:
+    if sys.argv[1] == STREAM_MODE:
         from .stream import run
 
         run(float(sys.argv[2]), int(sys.argv[3]))

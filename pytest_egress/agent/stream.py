@@ -35,7 +35,7 @@ UNKNOWN = b"unknown"
 CLIENT = Struct("!BH16s")
 """Goes before each DNS message: which socket of `Capture.dns`, port and address of the client."""
 
-STREAM = Struct("!I")
+FLUSH_MARK = Struct("!I")
 """A datagram that ends what was asked for by `FLUSH`: the stream's number. No packet is as short."""
 
 FRAMES = "frames"
@@ -240,7 +240,7 @@ class Agent:
         """Nothing that has happened waits here any more: say so, behind it all."""
         for stream in self._flushes:
             self._mux.accept(stream)
-            self._mux.datagram(PACKETS, STREAM.pack(stream))
+            self._mux.datagram(PACKETS, FLUSH_MARK.pack(stream))
             self._mux.fin(stream)
         self._flushes = []
 
