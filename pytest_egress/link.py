@@ -23,9 +23,9 @@ from types import TracebackType
 
 from pytest_egress.agent import netlink
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
-from pytest_egress.agent.dialled import original_destination as original_destination
 from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS
 from pytest_egress.agent.nftables import LISTENERS
+from pytest_egress.agent.original_destination import original_destination as original_destination
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
 from pytest_egress.forks import close_in_forked_children

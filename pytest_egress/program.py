@@ -32,7 +32,13 @@ AGENT_FOLDER, LINK_FOLDER = "/egress", "/run/egress"
 
 BOOT = f"import sys; sys.path.insert(0, {AGENT_FOLDER!r}); from agent.main import main; main()"
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
-_ONLY_STREAM: Final = ("dialled", "mux", "pump", "stream")  # modules of the agent
+_ONLY_STREAM: Final = (
+    "mux",
+    "mux_frames",
+    "original_destination",
+    "pump",
+    "stream",
+)  # modules of the agent
 
 
 def ensure_image(api: docker.APIClient) -> str:

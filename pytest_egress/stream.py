@@ -21,11 +21,10 @@ from typing import Any, Final
 
 import pytest_egress.sockets as sockets
 from pytest_egress.agent import netlink
-from pytest_egress.agent.mux import (
+from pytest_egress.agent.mux import HOST, MAX_STREAMS, Mux
+from pytest_egress.agent.mux_frames import (
     DNS,
-    HOST,
     MAX_PAYLOAD,
-    MAX_STREAMS,
     MONITORS,
     Bye,
     ByeAcknowledged,
@@ -35,7 +34,6 @@ from pytest_egress.agent.mux import (
     Fin,
     Hello,
     Lost,
-    Mux,
     Open,
     Opened,
     Pong,

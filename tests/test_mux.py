@@ -17,17 +17,20 @@ from hypothesis import strategies as st
 from pytest_egress.agent import mux
 from pytest_egress.agent.mux import (
     AGENT,
-    DNS,
     GRANT,
     HOST,
     MAX_DATAGRAMS,
-    MAX_PAYLOAD,
     MAX_STREAMS,
+    SLICE,
+    WINDOW,
+    Mux,
+)
+from pytest_egress.agent.mux_frames import (
+    DNS,
+    MAX_PAYLOAD,
     MAX_TEXT,
     MONITORS,
     PACKETS,
-    SLICE,
-    WINDOW,
     Bye,
     ByeAcknowledged,
     Data,
@@ -37,7 +40,6 @@ from pytest_egress.agent.mux import (
     Fin,
     Hello,
     Lost,
-    Mux,
     Open,
     Opened,
     Pong,
@@ -706,13 +708,15 @@ def test_events_are_values() -> None:
 
 def test_the_import_brings_in_nothing_that_costs_time() -> None:
     program = (
-        "import sys, struct; before = {*sys.modules}; import mux; print(*{*sys.modules} - before)"
+        "import sys, struct; before = {*sys.modules}; import agent.mux; "
+        "print(*{*sys.modules} - before)"
     )
-    folder = Path(mux.__file__).parent
+    folder = Path(mux.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-S", "-c", program], cwd=folder, capture_output=True, text=True
     )
-    assert {*done.stdout.split()} <= {"mux", "__future__", "_collections"}, done.stderr
+    ours = {"agent", "agent.mux", "agent.mux_frames"}
+    assert ours <= {*done.stdout.split()} <= {*ours, "__future__", "_collections"}, done.stderr
 
 
 T = TypeVar("T")

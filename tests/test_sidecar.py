@@ -53,7 +53,11 @@ def failure(client: docker.DockerClient, sidecar: Sidecar) -> str:
 
 
 @pytest.mark.parametrize(
-    ("link", "more"), [("descriptor", set()), ("stream", {"dialled", "mux", "pump", "stream"})]
+    ("link", "more"),
+    [
+        ("descriptor", set()),
+        ("stream", {"mux", "mux_frames", "original_destination", "pump", "stream"}),
+    ],
 )
 def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else(
     link: LinkKind, more: set[str]

@@ -29,7 +29,8 @@ import trustme
 from pytest_egress import stream as module
 from pytest_egress.agent import stream as agent
 from pytest_egress.agent.capture import Capture
-from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux, ProtocolError
+from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
+from pytest_egress.agent.mux_frames import ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
 from pytest_egress.agent.packets import parse_packets
 from pytest_egress.agent.stream import Agent, Wire

@@ -1,4 +1,4 @@
-"""The framing of the stream link: streams, datagrams and a heartbeat over one reliable byte stream.
+"""One end of the stream link: streams, datagrams and a heartbeat over one reliable byte stream.
 
 Sans-IO, and the same on both sides: it never touches a socket, a clock or a thread, and a caller with
 threads holds a lock around it. Whatever bytes come, `receive` yields events or raises
@@ -7,7 +7,53 @@ threads holds a lock around it. Whatever bytes come, `receive` yields events or 
 
 from __future__ import annotations
 
-from struct import Struct
+from .mux_frames import (
+    BEFORE_BYE,
+    BYE,
+    BYE_ACK,
+    CHANNELS,
+    CONNECTION_FRAMES,
+    CREDIT,
+    DATA,
+    DATAGRAM,
+    ERRNO,
+    ERROR,
+    FIN,
+    FIRST_FRAMES,
+    GREETING,
+    HEADER,
+    HELLO,
+    LENGTHS,
+    LOST,
+    MAX_PAYLOAD,
+    MAX_TEXT,
+    NUMBER,
+    OPEN,
+    OPENED,
+    PING,
+    PONG,
+    REFUSED,
+    RST,
+    VERSION,
+    Bye,
+    ByeAcknowledged,
+    Data,
+    Datagram,
+    Event,
+    Failed,
+    Fin,
+    Hello,
+    Lost,
+    Open,
+    Opened,
+    Pong,
+    ProtocolError,
+    Refused,
+    Reset,
+    pack_frame,
+    pack_text,
+    unpack_text,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,17 +62,8 @@ if TYPE_CHECKING:
 else:
     from _collections import deque  # what collections is written around, without its import time
 
-VERSION = 1
-"""Of the framing. Both sides come from one installation: another one is a leftover of an upgrade."""
-
 AGENT, HOST = 1, 2
 """The two sides, which are also their first stream ids: the agent's are odd, the host's even."""
-
-MAX_PAYLOAD = 65535
-"""Bytes in a frame: any UDP datagram (at most 65,507) fits one with an address in front of it."""
-
-MAX_TEXT = 4096
-"""Bytes of what is no data: an address, a sentence. A longer sentence is cut."""
 
 SLICE = 32768
 """Bytes that a stream, or datagrams together, may send before it is another's turn: what an engine
@@ -46,161 +83,7 @@ gateway serves at once, as those that end overlap with those that begin."""
 MAX_DATAGRAMS = 4 << 20
 """Bytes of datagrams that wait for the wire, as many as the kernel keeps on a socket of ours."""
 
-DNS, MONITORS, PACKETS = CHANNELS = range(3)
-"""Channels of datagrams, the most precious first: it is sent first, and dropped when no other is left
-to be dropped. A flood of packets hides neither a query nor a change of the rules."""
-
-_HEADER = Struct("!BIH")  # type, stream id or channel, length of the payload
-_NUMBER = Struct("!I")
-_GREETING = Struct("!HB")  # version, whether there is IPv6
-_ERRNO = Struct("!H")
-_HELLO, _OPEN, _OPENED, _REFUSED, _DATA, _CREDIT, _FIN, _RST = range(1, 9)
-_DATAGRAM, _LOST, _PING, _PONG, _ERROR, _BYE, _BYE_ACK = range(9, 16)
 _QUEUED_BYTES = 64  # that an object in a queue takes besides its content
-
-
-class ProtocolError(Exception):
-    """The peer broke the rules of the framing; the text is a sentence that says how."""
-
-
-class Event:
-    """Something that the peer did. Two are equal when they are of one kind and so are their fields.
-
-    Written out, as importing dataclasses or typing would double what the agent imports.
-    """
-
-    __slots__: tuple[str, ...] = ()
-
-    def _fields(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other._fields() == self._fields()
-
-    def __hash__(self) -> int:
-        return hash((type(self), self._fields()))
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
-        return f"{type(self).__name__}({fields})"
-
-
-class Hello(Event):
-    """The peer is there: whether it has IPv6, and what it says of itself."""
-
-    __slots__ = __match_args__ = ("ipv6", "text")
-
-    def __init__(self, ipv6: bool, text: str) -> None:
-        self.ipv6 = ipv6
-        self.text = text
-
-
-class Open(Event):
-    """The peer opened a stream, for the purpose that it says: to be accepted, refused or reset."""
-
-    __slots__ = __match_args__ = ("stream", "purpose")
-
-    def __init__(self, stream: int, purpose: bytes) -> None:
-        self.stream = stream
-        self.purpose = purpose
-
-
-class Opened(Event):
-    """The peer accepted a stream of ours."""
-
-    __slots__ = __match_args__ = ("stream",)
-
-    def __init__(self, stream: int) -> None:
-        self.stream = stream
-
-
-class Refused(Event):
-    """The peer refused a stream of ours, which has ended: an errno, and a sentence."""
-
-    __slots__ = __match_args__ = ("stream", "number", "text")
-
-    def __init__(self, stream: int, number: int, text: str) -> None:
-        self.stream = stream
-        self.number = number
-        self.text = text
-
-
-class Data(Event):
-    """The next bytes of a stream; `Mux.consumed` tells when they have been read."""
-
-    __slots__ = __match_args__ = ("stream", "data")
-
-    def __init__(self, stream: int, data: bytes) -> None:
-        self.stream = stream
-        self.data = data
-
-
-class Fin(Event):
-    """The peer sends nothing more on a stream; we still may."""
-
-    __slots__ = __match_args__ = ("stream",)
-
-    def __init__(self, stream: int) -> None:
-        self.stream = stream
-
-
-class Reset(Event):
-    """The peer ended a stream, both ways; what we had queued on it is dropped."""
-
-    __slots__ = __match_args__ = ("stream",)
-
-    def __init__(self, stream: int) -> None:
-        self.stream = stream
-
-
-class Datagram(Event):
-    """A datagram of a channel."""
-
-    __slots__ = __match_args__ = ("channel", "data")
-
-    def __init__(self, channel: int, data: bytes) -> None:
-        self.channel = channel
-        self.data = data
-
-
-class Lost(Event):
-    """The peer had to drop so many datagrams of a channel since it last said so."""
-
-    __slots__ = __match_args__ = ("channel", "count")
-
-    def __init__(self, channel: int, count: int) -> None:
-        self.channel = channel
-        self.count = count
-
-
-class Pong(Event):
-    """The peer answers our ping of this number, and with it every earlier one."""
-
-    __slots__ = __match_args__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-class Failed(Event):
-    """The peer gave up, and says why; nothing follows."""
-
-    __slots__ = __match_args__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-class Bye(Event):
-    """The peer has nothing more to send; all that it had queued has arrived."""
-
-    __slots__ = ()
-
-
-class ByeAcknowledged(Event):
-    """All that we had queued has arrived at the peer: it is safe to end."""
-
-    __slots__ = ()
 
 
 class _Stream:
@@ -308,7 +191,9 @@ class Mux:
         if self._greeting:
             raise ValueError("HELLO comes once.")
         self._greeting = True
-        self._control.appendleft(_frame(_HELLO, 0, _GREETING.pack(VERSION, ipv6) + _text(text)))
+        self._control.appendleft(
+            pack_frame(HELLO, 0, GREETING.pack(VERSION, ipv6) + pack_text(text))
+        )
 
     def ping(self) -> int:
         """Queue a heartbeat. Of those that wait for the wire the latest is sent, and answers for all.
@@ -332,7 +217,7 @@ class Mux:
     def fail(self, text: str) -> None:
         """Give up: drop everything, and tell the peer why; that frame is the last."""
         self._stop()
-        self._farewell = _frame(_ERROR, 0, _text(text))
+        self._farewell = pack_frame(ERROR, 0, pack_text(text))
 
     # Streams
 
@@ -353,18 +238,18 @@ class Mux:
         if not self.openable or len(purpose) > MAX_TEXT:
             raise ValueError("No stream can be opened: closing, too many, or too long a purpose.")
         number = self._add(self._side).number
-        self._put(_OPEN, number, purpose)
+        self._put(OPEN, number, purpose)
         return number
 
     def accept(self, stream: int) -> None:
         """Accept a stream that the peer opened; only then it may be written to."""
         self._unanswered(stream).answered = True
-        self._put(_OPENED, stream)
+        self._put(OPENED, stream)
 
     def refuse(self, stream: int, number: int, text: str = "") -> None:
         """Refuse a stream that the peer opened, with an errno and a sentence."""
         self._unanswered(stream)
-        self._end(stream, _frame(_REFUSED, stream, _ERRNO.pack(number) + _text(text)))
+        self._end(stream, pack_frame(REFUSED, stream, ERRNO.pack(number) + pack_text(text)))
 
     def write(self, stream: int, data: bytes | bytearray | memoryview) -> None:
         """Queue data, at most `room` bytes of it."""
@@ -403,7 +288,7 @@ class Mux:
             raise ValueError(f"Stream {stream} has not received {count} bytes that are unread.")
         state.consumed += count
         if state.consumed >= GRANT and not state.fin_received:
-            self._put(_CREDIT, stream, _NUMBER.pack(state.consumed))
+            self._put(CREDIT, stream, NUMBER.pack(state.consumed))
             state.allowed += state.consumed
             state.consumed = 0
 
@@ -416,7 +301,7 @@ class Mux:
     def reset(self, stream: int) -> None:
         """End a stream both ways and drop what is queued. Without effect on one that has ended."""
         if stream in self._streams:
-            self._end(stream, _frame(_RST, stream))
+            self._end(stream, pack_frame(RST, stream))
 
     def break_off(self, stream: int) -> None:
         """End a stream both ways, after what is queued; a reader that has stopped holds it back until `close`.
@@ -441,7 +326,7 @@ class Mux:
         if len(data) > MAX_PAYLOAD:
             self._lost[channel] += 1
             return
-        self._datagrams[channel].append(_frame(_DATAGRAM, channel, data))
+        self._datagrams[channel].append(pack_frame(DATAGRAM, channel, data))
         self._datagram_bytes += _cost(data)
         while self._datagram_bytes > MAX_DATAGRAMS:
             dropped = max(channel for channel in CHANNELS if self._datagrams[channel])
@@ -482,27 +367,27 @@ class Mux:
                 self._take_slice(out)
         if before == len(out) and self._closing and not self._bye_sent and self._all_sent():
             self._bye_sent = True
-            out += _frame(_BYE, 0)
+            out += pack_frame(BYE, 0)
 
     def _take_control(self, out: bytearray, limit: int) -> None:
         while self._control and len(out) < limit:
             frame = self._control.popleft()
             out += frame
-            if frame[0] == _RST:
+            if frame[0] == RST:
                 self._forget_answered(frame)
         if self._control:
             return
         if self._pong is not None:
-            out += _frame(_PONG, 0, _NUMBER.pack(self._pong))
+            out += pack_frame(PONG, 0, NUMBER.pack(self._pong))
             self._pong = None
         if self._pings_sent < self._pings:
             self._pings_sent = self._pings
-            out += _frame(_PING, 0, _NUMBER.pack(self._pings))
+            out += pack_frame(PING, 0, NUMBER.pack(self._pings))
 
     def _take_datagrams(self, out: bytearray, limit: int) -> None:
         for channel in CHANNELS:
             if lost := self._lost[channel]:
-                out += _frame(_LOST, channel, _NUMBER.pack(lost))
+                out += pack_frame(LOST, channel, NUMBER.pack(lost))
                 self._lost[channel] = 0
             while self._datagrams[channel] and len(out) < limit:
                 out += self._pop_datagram(channel)
@@ -519,7 +404,7 @@ class Mux:
     def _take_from(self, state: _Stream, out: bytearray) -> None:
         size = min(len(state.queue), state.credit, SLICE)
         if size:
-            out += _HEADER.pack(_DATA, state.number, size)
+            out += HEADER.pack(DATA, state.number, size)
             out += memoryview(state.queue)[:size]
             del state.queue[:size]
             state.credit -= size
@@ -530,7 +415,7 @@ class Mux:
             self.reset(state.number)
         elif state.ending and not state.queue:
             state.fin_sent = True
-            out += _frame(_FIN, state.number)
+            out += pack_frame(FIN, state.number)
             self._forget_finished(state)
         else:
             self._schedule(state)
@@ -568,36 +453,36 @@ class Mux:
 
     def _next_frame(self) -> tuple[int, int, bytes] | None:
         start, have = self._offset, len(self._buffer)
-        if self._over or have - start < _HEADER.size:
+        if self._over or have - start < HEADER.size:
             return None
-        kind, number, length = _HEADER.unpack_from(self._buffer, start)
+        kind, number, length = HEADER.unpack_from(self._buffer, start)
         self._check_header(kind, number, length)
-        start += _HEADER.size
+        start += HEADER.size
         if have - start < length:
             return None
         self._offset = start + length
         return kind, number, bytes(memoryview(self._buffer)[start : self._offset])
 
     def _check_header(self, kind: int, number: int, length: int) -> None:
-        shortest, longest = _LENGTHS.get(kind, (0, -1))
-        if not self._greeted and not (kind in _FIRST and shortest <= length <= longest):
+        shortest, longest = LENGTHS.get(kind, (0, -1))
+        if not self._greeted and not (kind in FIRST_FRAMES and shortest <= length <= longest):
             begin = bytes(self._buffer[self._offset : self._offset + 64])
             raise self._violation(f"does not begin with HELLO, but with {begin!r}")
         if not shortest <= length <= longest:
             raise self._violation(f"sent a frame of type {kind} with {length} bytes")
-        if kind in _OF_CONNECTION and number:
+        if kind in CONNECTION_FRAMES and number:
             raise self._violation(f"sent a frame of type {kind} on stream {number}")
-        if self._bye_received and kind in _BEFORE_BYE:
+        if self._bye_received and kind in BEFORE_BYE:
             raise self._violation(f"sent a frame of type {kind} after BYE")
 
     def _on_hello(self, _: int, payload: bytes) -> Event:
-        version, ipv6 = _GREETING.unpack_from(payload)
+        version, ipv6 = GREETING.unpack_from(payload)
         if version != VERSION:
             raise self._violation(f"speaks version {version} of the link, not {VERSION}")
         if self._greeted:
             raise self._violation("sent HELLO twice")
         self._greeted = True
-        return Hello(bool(ipv6), _decoded(payload[_GREETING.size :]))
+        return Hello(bool(ipv6), unpack_text(payload[GREETING.size :]))
 
     def _on_open(self, number: int, payload: bytes) -> Event | None:
         if number != self._next[self._peer]:
@@ -625,8 +510,8 @@ class Mux:
             raise self._violation(f"refused stream {number} out of turn")
         if self._on_rst(number, b"") is None:
             return None
-        (code,) = _ERRNO.unpack_from(payload)
-        return Refused(number, code, _decoded(payload[_ERRNO.size :]))
+        (code,) = ERRNO.unpack_from(payload)
+        return Refused(number, code, unpack_text(payload[ERRNO.size :]))
 
     def _on_data(self, number: int, payload: bytes) -> Event | None:
         state = self._live(number)
@@ -644,7 +529,7 @@ class Mux:
         if state is None:
             self._check_was_open(number)  # one that we finished may still be read from
             return
-        (count,) = _NUMBER.unpack(payload)
+        (count,) = NUMBER.unpack(payload)
         if state.credit + count > WINDOW:
             raise self._violation(f"granted more on stream {number} than its window")
         state.credit += count
@@ -671,7 +556,7 @@ class Mux:
             return None
         self._drop(number)
         self._answers.add(number)
-        self._put(_RST, number)
+        self._put(RST, number)
         return Reset(number)
 
     def _on_datagram(self, channel: int, payload: bytes) -> Event:
@@ -680,24 +565,24 @@ class Mux:
 
     def _on_lost(self, channel: int, payload: bytes) -> Event:
         self._check_channel(channel)
-        return Lost(channel, _NUMBER.unpack(payload)[0])
+        return Lost(channel, NUMBER.unpack(payload)[0])
 
     def _on_ping(self, _: int, payload: bytes) -> None:
-        (self._pong,) = _NUMBER.unpack(payload)
+        (self._pong,) = NUMBER.unpack(payload)
 
     def _on_pong(self, _: int, payload: bytes) -> Event:
-        (number,) = _NUMBER.unpack(payload)
+        (number,) = NUMBER.unpack(payload)
         if not 0 < number <= self._pings_sent:
             raise self._violation(f"answered ping {number}, which was not sent")
         return Pong(number)
 
     def _on_error(self, _: int, payload: bytes) -> Event:
         self._stop()
-        return Failed(_decoded(payload))
+        return Failed(unpack_text(payload))
 
     def _on_bye(self, _: int, __: bytes) -> Event:
         self._bye_received = True
-        self._put(_BYE_ACK, 0)
+        self._put(BYE_ACK, 0)
         return Bye()
 
     def _on_bye_ack(self, _: int, __: bytes) -> Event:
@@ -747,11 +632,11 @@ class Mux:
             self._turns.append(state)
 
     def _put(self, kind: int, number: int, payload: bytes = b"") -> None:
-        self._control.append(_frame(kind, number, payload))
+        self._control.append(pack_frame(kind, number, payload))
 
     def _pop_datagram(self, channel: int) -> bytes:
         frame = self._datagrams[channel].popleft()
-        self._datagram_bytes -= _cost(frame) - _HEADER.size
+        self._datagram_bytes -= _cost(frame) - HEADER.size
         return frame
 
     def _end(self, number: int, frame: bytes) -> None:
@@ -774,7 +659,7 @@ class Mux:
 
     def _forget_answered(self, frame: bytes) -> None:
         """Forget a stream if this RST is an answer: the peer forgets it before our next OPEN."""
-        number = _HEADER.unpack(frame)[1]
+        number = HEADER.unpack(frame)[1]
         if number in self._answers:
             self._answers.remove(number)
             self._known[_opener(number)] -= 1
@@ -798,10 +683,6 @@ class Mux:
         return ProtocolError(self._error)
 
 
-def _frame(kind: int, number: int, payload: bytes = b"") -> bytes:
-    return _HEADER.pack(kind, number, len(payload)) + payload
-
-
 def _cost(data: bytes) -> int:
     return len(data) + _QUEUED_BYTES
 
@@ -810,51 +691,20 @@ def _opener(number: int) -> int:
     return AGENT if number & 1 else HOST
 
 
-def _text(text: str) -> bytes:
-    return text.encode("utf-8", "replace")[: MAX_TEXT - _GREETING.size]
-
-
-def _decoded(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
-_LENGTHS = {
-    _HELLO: (_GREETING.size, MAX_TEXT),
-    _OPEN: (0, MAX_TEXT),
-    _OPENED: (0, 0),
-    _REFUSED: (_ERRNO.size, MAX_TEXT),
-    _DATA: (1, MAX_PAYLOAD),
-    _CREDIT: (_NUMBER.size, _NUMBER.size),
-    _FIN: (0, 0),
-    _RST: (0, 0),
-    _DATAGRAM: (0, MAX_PAYLOAD),
-    _LOST: (_NUMBER.size, _NUMBER.size),
-    _PING: (_NUMBER.size, _NUMBER.size),
-    _PONG: (_NUMBER.size, _NUMBER.size),
-    _ERROR: (0, MAX_TEXT),
-    _BYE: (0, 0),
-    _BYE_ACK: (0, 0),
-}
-"""The least and the most bytes of each type's payload."""
-
-_FIRST = (_HELLO, _ERROR)
-_OF_CONNECTION = (_HELLO, _PING, _PONG, _ERROR, _BYE, _BYE_ACK)
-_BEFORE_BYE = (_HELLO, _OPEN, _OPENED, _REFUSED, _DATA, _FIN, _DATAGRAM, _LOST, _BYE)
-
 _HANDLERS: dict[int, Callable[[Mux, int, bytes], Event | None]] = {
-    _HELLO: Mux._on_hello,
-    _OPEN: Mux._on_open,
-    _OPENED: Mux._on_opened,
-    _REFUSED: Mux._on_refused,
-    _DATA: Mux._on_data,
-    _CREDIT: Mux._on_credit,
-    _FIN: Mux._on_fin,
-    _RST: Mux._on_rst,
-    _DATAGRAM: Mux._on_datagram,
-    _LOST: Mux._on_lost,
-    _PING: Mux._on_ping,
-    _PONG: Mux._on_pong,
-    _ERROR: Mux._on_error,
-    _BYE: Mux._on_bye,
-    _BYE_ACK: Mux._on_bye_ack,
+    HELLO: Mux._on_hello,
+    OPEN: Mux._on_open,
+    OPENED: Mux._on_opened,
+    REFUSED: Mux._on_refused,
+    DATA: Mux._on_data,
+    CREDIT: Mux._on_credit,
+    FIN: Mux._on_fin,
+    RST: Mux._on_rst,
+    DATAGRAM: Mux._on_datagram,
+    LOST: Mux._on_lost,
+    PING: Mux._on_ping,
+    PONG: Mux._on_pong,
+    ERROR: Mux._on_error,
+    BYE: Mux._on_bye,
+    BYE_ACK: Mux._on_bye_ack,
 }

@@ -10,7 +10,8 @@ import _socket
 import select
 from struct import pack
 
-from .mux import Data, Event, Fin, Mux, Refused, Reset
+from .mux import Mux
+from .mux_frames import Data, Event, Fin, Refused, Reset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

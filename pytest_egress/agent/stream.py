@@ -14,8 +14,9 @@ from time import monotonic
 
 from .addresses import ADDRESS4, ADDRESS6
 from .capture import LISTENER, Capture, CaptureError
-from .dialled import original_destination
-from .mux import AGENT, DNS, MONITORS, PACKETS, Bye, Datagram, Event, Mux, Open, Reset
+from .mux import AGENT, Mux
+from .mux_frames import DNS, MONITORS, PACKETS, Bye, Datagram, Event, Open, Reset
+from .original_destination import original_destination
 from .pump import READABLE, WRITABLE, Interests, Pump
 
 TYPE_CHECKING = False

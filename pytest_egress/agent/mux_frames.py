@@ -1,0 +1,210 @@
+"""The frames of the stream link: their layout, and the events that they are to whoever receives them.
+
+A frame is a header of 7 bytes and a payload. This module knows no order of frames: `mux` has that.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+VERSION = 1
+"""Of the framing. Both sides come from one installation: another one is a leftover of an upgrade."""
+
+MAX_PAYLOAD = 65535
+"""Bytes in a frame: any UDP datagram (at most 65,507) fits one with an address in front of it."""
+
+MAX_TEXT = 4096
+"""Bytes of what is no data: an address, a sentence. A longer sentence is cut."""
+
+DNS, MONITORS, PACKETS = CHANNELS = range(3)
+"""Channels of datagrams, the most precious first: it is sent first, and dropped when no other is left
+to be dropped. A flood of packets hides neither a query nor a change of the rules."""
+
+HEADER = Struct("!BIH")  # type, stream id or channel, length of the payload
+NUMBER = Struct("!I")
+GREETING = Struct("!HB")  # version, whether there is IPv6
+ERRNO = Struct("!H")
+HELLO, OPEN, OPENED, REFUSED, DATA, CREDIT, FIN, RST = range(1, 9)
+DATAGRAM, LOST, PING, PONG, ERROR, BYE, BYE_ACK = range(9, 16)
+
+LENGTHS = {
+    HELLO: (GREETING.size, MAX_TEXT),
+    OPEN: (0, MAX_TEXT),
+    OPENED: (0, 0),
+    REFUSED: (ERRNO.size, MAX_TEXT),
+    DATA: (1, MAX_PAYLOAD),
+    CREDIT: (NUMBER.size, NUMBER.size),
+    FIN: (0, 0),
+    RST: (0, 0),
+    DATAGRAM: (0, MAX_PAYLOAD),
+    LOST: (NUMBER.size, NUMBER.size),
+    PING: (NUMBER.size, NUMBER.size),
+    PONG: (NUMBER.size, NUMBER.size),
+    ERROR: (0, MAX_TEXT),
+    BYE: (0, 0),
+    BYE_ACK: (0, 0),
+}
+"""The least and the most bytes of each type's payload."""
+
+FIRST_FRAMES = (HELLO, ERROR)
+CONNECTION_FRAMES = (HELLO, PING, PONG, ERROR, BYE, BYE_ACK)
+BEFORE_BYE = (HELLO, OPEN, OPENED, REFUSED, DATA, FIN, DATAGRAM, LOST, BYE)
+
+
+class ProtocolError(Exception):
+    """The peer broke the rules of the framing; the text is a sentence that says how."""
+
+
+class Event:
+    """Something that the peer did. Two are equal when they are of one kind and so are their fields.
+
+    Written out, as importing dataclasses or typing would double what the agent imports.
+    """
+
+    __slots__: tuple[str, ...] = ()
+
+    def _fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._fields() == self._fields()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._fields()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+class Hello(Event):
+    """The peer is there: whether it has IPv6, and what it says of itself."""
+
+    __slots__ = __match_args__ = ("ipv6", "text")
+
+    def __init__(self, ipv6: bool, text: str) -> None:
+        self.ipv6 = ipv6
+        self.text = text
+
+
+class Open(Event):
+    """The peer opened a stream, for the purpose that it says: to be accepted, refused or reset."""
+
+    __slots__ = __match_args__ = ("stream", "purpose")
+
+    def __init__(self, stream: int, purpose: bytes) -> None:
+        self.stream = stream
+        self.purpose = purpose
+
+
+class Opened(Event):
+    """The peer accepted a stream of ours."""
+
+    __slots__ = __match_args__ = ("stream",)
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+
+
+class Refused(Event):
+    """The peer refused a stream of ours, which has ended: an errno, and a sentence."""
+
+    __slots__ = __match_args__ = ("stream", "number", "text")
+
+    def __init__(self, stream: int, number: int, text: str) -> None:
+        self.stream = stream
+        self.number = number
+        self.text = text
+
+
+class Data(Event):
+    """The next bytes of a stream; `Mux.consumed` tells when they have been read."""
+
+    __slots__ = __match_args__ = ("stream", "data")
+
+    def __init__(self, stream: int, data: bytes) -> None:
+        self.stream = stream
+        self.data = data
+
+
+class Fin(Event):
+    """The peer sends nothing more on a stream; we still may."""
+
+    __slots__ = __match_args__ = ("stream",)
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+
+
+class Reset(Event):
+    """The peer ended a stream, both ways; what we had queued on it is dropped."""
+
+    __slots__ = __match_args__ = ("stream",)
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+
+
+class Datagram(Event):
+    """A datagram of a channel."""
+
+    __slots__ = __match_args__ = ("channel", "data")
+
+    def __init__(self, channel: int, data: bytes) -> None:
+        self.channel = channel
+        self.data = data
+
+
+class Lost(Event):
+    """The peer had to drop so many datagrams of a channel since it last said so."""
+
+    __slots__ = __match_args__ = ("channel", "count")
+
+    def __init__(self, channel: int, count: int) -> None:
+        self.channel = channel
+        self.count = count
+
+
+class Pong(Event):
+    """The peer answers our ping of this number, and with it every earlier one."""
+
+    __slots__ = __match_args__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Failed(Event):
+    """The peer gave up, and says why; nothing follows."""
+
+    __slots__ = __match_args__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class Bye(Event):
+    """The peer has nothing more to send; all that it had queued has arrived."""
+
+    __slots__ = ()
+
+
+class ByeAcknowledged(Event):
+    """All that we had queued has arrived at the peer: it is safe to end."""
+
+    __slots__ = ()
+
+
+def pack_frame(kind: int, number: int, payload: bytes = b"") -> bytes:
+    """A frame of a kind, on a stream or channel, or of the connection itself (0)."""
+    return HEADER.pack(kind, number, len(payload)) + payload
+
+
+def pack_text(text: str) -> bytes:
+    """A sentence, cut where it is too long."""
+    return text.encode("utf-8", "replace")[: MAX_TEXT - GREETING.size]
+
+
+def unpack_text(data: bytes) -> str:
+    """A sentence; what cannot be decoded is replaced."""
+    return data.decode("utf-8", "replace")
