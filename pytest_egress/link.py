@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import shutil
@@ -18,13 +19,14 @@ import struct
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from pytest_egress.agent import netlink
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
-from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS
-from pytest_egress.agent.nftables import LISTENERS
+from pytest_egress.agent.capture import FRAMES
+from pytest_egress.agent.main import CONTROL, FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS, WITH
 from pytest_egress.agent.original_destination import original_destination as original_destination
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
@@ -121,8 +123,8 @@ class DescriptorLink:
     A forked child keeps none of them, and never shuts its parent's.
 
     Attributes:
-        tcp: Listeners, `LISTENERS` on 127.0.0.1 and, with IPv6, as many on ::1: every TCP connection
-            of the target arrives on one of them.
+        tcp: Listeners on 127.0.0.1 and, with IPv6, on ::1: every TCP connection of the target
+            arrives on one of them.
         dns: UDP sockets on the same addresses: every DNS query. A plain `sendto` answers.
         packets: The NFLOG socket: what else was attempted, for `agent.packets.parse_packets`.
         monitors: Sockets that tell of changes to what captures, for `tampering`.
@@ -145,15 +147,14 @@ class DescriptorLink:
     frames: bool
 
     def __init__(
-        self, channel: socket.socket, sockets: list[socket.socket], ipv6: bool, frames: bool
+        self, channel: socket.socket, sockets: Mapping[str, Sequence[socket.socket]], frames: bool
     ) -> None:
-        families = 2 if ipv6 else 1
-        listeners = families * LISTENERS
-        self.channel, self.ipv6, self.frames = channel, ipv6, frames
-        self.tcp = tuple(sockets[:listeners])
-        self.dns = tuple(sockets[listeners : listeners + families])
-        self.packets, *monitors, self._control = sockets[listeners + families :]
-        self.monitors = tuple(monitors)
+        self.channel, self.frames = channel, frames
+        self.ipv6 = "tcp6" in sockets
+        self.tcp = (*sockets["tcp4"], *sockets.get("tcp6", ()))
+        self.dns = (*sockets["dns4"], *sockets.get("dns6", ()))
+        (self.packets,), self.monitors = sockets["packets"], tuple(sockets["monitors"])
+        (self._control,) = sockets[CONTROL]
         self._control.settimeout(REFILL_SECONDS)
         self._lock = threading.Lock()
         self._spare: dict[int, list[socket.socket]] = {socket.AF_INET: [], socket.AF_INET6: []}
@@ -180,8 +181,15 @@ class DescriptorLink:
             channel.close()
             said = text.decode("utf-8", "replace") if word == FAILED else ""
             raise LinkError(said or "The sidecar ended before it handed over its sockets.")
-        words = text.split()
-        return cls(channel, sockets, b"ipv6" in words, b"frames" in words)
+        names, _, features = text.decode("utf-8", "replace").partition(f" {WITH.decode()} ")
+        try:
+            return cls(channel, by_name(names, sockets), FRAMES in features.split())
+        except (KeyError, ValueError):
+            for sock in (channel, *sockets):
+                sock.close()
+            raise LinkError(
+                f"The sidecar runs no agent of ours: it sent {len(sockets)} sockets as {names!r}."
+            ) from None
 
     def destination(self, sock: socket.socket) -> tuple[str, int] | None:
         """What the client of an accepted connection dialled; None for the listener itself: no egress.
@@ -273,6 +281,20 @@ class DescriptorLink:
 def _shut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):  # ENOTCONN, and yet it wakes
         sock.shutdown(socket.SHUT_RDWR)
+
+
+def by_name(names: str, sockets: Sequence[socket.socket]) -> dict[str, list[socket.socket]]:
+    """The sockets of the agent's first message, by the names in it: "tcp4*8 dns4 packets".
+
+    Raises:
+        ValueError: There are more or fewer of them than names.
+    """
+    words = (word.partition("*") for word in names.split())
+    counts = {name: int(count or 1) for name, _, count in words}
+    if sum(counts.values()) != len(sockets):
+        raise ValueError(names)
+    left = iter(sockets)
+    return {name: [*itertools.islice(left, count)] for name, count in counts.items()}
 
 
 def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:

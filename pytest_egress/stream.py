@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import pytest_egress.sockets as sockets
 from pytest_egress.agent import netlink
+from pytest_egress.agent.capture import FRAMES
 from pytest_egress.agent.mux import HOST, MAX_STREAMS, Mux
 from pytest_egress.agent.mux_frames import (
     DNS,
@@ -42,7 +43,7 @@ from pytest_egress.agent.mux_frames import (
     Reset,
 )
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
-from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FLUSH_MARK, FRAMES, UNKNOWN
+from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FLUSH_MARK, UNKNOWN
 from pytest_egress.attach import Attachment
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError

@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pytest_egress.agent.main import FAILED, READY, send
+from pytest_egress.agent.main import FAILED, READY, names, send
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link import DescriptorLink, Rendezvous, original_destination, receive_sockets
@@ -34,6 +34,10 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def open_descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
+
+
+def inode(sock: socket.socket) -> int:
+    return os.fstat(sock.fileno()).st_ino
 
 
 def test_the_rendezvous_is_closed_to_others_and_its_mounted_part_open() -> None:
@@ -100,26 +104,56 @@ def test_an_agent_that_gives_up_says_why(
     assert ours.fileno() == -1
 
 
-@pytest.mark.parametrize(
-    ("words", "families"), [(b"ipv4", 1), (b"ipv4 ipv6", 2), (b"ipv4 ipv6 frames", 2)]
-)
-def test_the_sockets_arrive_in_their_places(
-    pair: tuple[socket.socket, socket.socket], words: bytes, families: int
+def sockets_by_name(control: socket.socket, families: str) -> dict[str, list[socket.socket]]:
+    """What an agent hands over, without a namespace."""
+    tcp = {f"tcp{each}": [socket.socket() for _ in range(LISTENERS)] for each in families}
+    dns = {f"dns{each}": [socket.socket(type=socket.SOCK_DGRAM)] for each in families}
+    one, *two = (socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) for _ in range(3))
+    return {**tcp, **dns, "packets": [one], "monitors": two, "control": [control]}
+
+
+def message(
+    sockets: dict[str, list[socket.socket]], features: bytes = b""
+) -> tuple[bytes, list[socket.socket]]:
+    words = names({name: len(each) for name, each in sockets.items()})
+    return b" ".join([READY, *words]) + features, [s for each in sockets.values() for s in each]
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("features", [b"", b" with frames"])
+@pytest.mark.parametrize("families", ["4", "46"])
+def test_the_sockets_are_told_apart_by_their_names(
+    pair: tuple[socket.socket, socket.socket], families: str, features: bytes, shuffled: bool
 ) -> None:
     ours, theirs = pair
-    kinds = [socket.SOCK_STREAM] * families * LISTENERS + [socket.SOCK_DGRAM] * families
-    netlink = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) for _ in range(3)]
     control, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sockets = [*(socket.socket(type=kind) for kind in kinds), *netlink, control]
-    send(theirs, READY + b" " + words, sockets)
+    sent = sockets_by_name(control, families)
+    where = {name: [inode(sock) for sock in each] for name, each in sent.items()}
+    send(theirs, *message(dict(sorted(sent.items())) if shuffled else sent, features))
     link = DescriptorLink.receive(ours)
-    assert [sock.type for sock in (*link.tcp, *link.dns)] == kinds
-    assert {sock.family for sock in (link.packets, *link.monitors)} == {socket.AF_NETLINK}
-    assert (link.ipv6, len(link.monitors)) == (families == 2, 2)
-    assert link.frames == (b"frames" in words)
+    assert [inode(sock) for sock in link.tcp] == [*where["tcp4"], *where.get("tcp6", [])]
+    assert [inode(sock) for sock in link.dns] == [*where["dns4"], *where.get("dns6", [])]
+    assert [inode(link.packets)] == where["packets"]
+    assert [inode(sock) for sock in link.monitors] == where["monitors"]
+    assert (link.ipv6, link.frames) == (families == "46", bool(features))
     link.close()
     assert agent.recv(1) == b""
     agent.close()
+
+
+@pytest.mark.parametrize("said", [b"ready", b"ready ipv4", b"ready tcp4*x", b"ready tcp4 dns4"])
+def test_sockets_that_are_not_named_as_an_agent_names_them_are_refused(
+    pair: tuple[socket.socket, socket.socket], said: bytes
+) -> None:
+    ours, theirs = pair
+    before = len(open_descriptors())
+    send(theirs, said, [socket.socket() for _ in range(2)])
+    with pytest.raises(LinkError) as caught:
+        DescriptorLink.receive(ours)
+    names = said.partition(b" ")[2].decode()
+    text = f"The sidecar runs no agent of ours: it sent 2 sockets as {names!r}."
+    assert str(caught.value) == text
+    assert len(open_descriptors()) == before - 1
 
 
 def test_a_port_of_an_agent_that_cannot_help_is_an_os_error(
@@ -127,9 +161,7 @@ def test_a_port_of_an_agent_that_cannot_help_is_an_os_error(
 ) -> None:
     ours, theirs = pair
     control, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    netlink = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) for _ in range(3)]
-    tcp, dns = [socket.socket() for _ in range(LISTENERS)], socket.socket(type=socket.SOCK_DGRAM)
-    send(theirs, READY + b" ipv4", [*tcp, dns, *netlink, control])
+    send(theirs, *message(sockets_by_name(control, "4")))
     link = DescriptorLink.receive(ours)
     agent.send(FAILED + b" Too many open files")
     with pytest.raises(OSError, match="no socket from the sidecar: Too many open files"):

@@ -47,6 +47,9 @@ RECEIVE_BYTES = 4 << 20
 BACKLOG = 4096
 """Connections that may wait for the test process; the kernel caps it at net.core.somaxconn."""
 
+FRAMES = "frames"
+"""What an agent says of a kernel that records frames of packet sockets."""
+
 LISTENER = "a listener of ours in the target's network namespace"
 """What a target with CAP_NET_ADMIN can close: its connections are refused then, and not seen."""
 
@@ -116,8 +119,17 @@ class Capture:
         self.monitors = [_rules_monitor(), _network_monitor()]  # last: they tell of later changes
 
     def sockets(self) -> list[Socket]:
-        """All of them: TCP, DNS, packets, monitors."""
-        return [*self.tcp, *self.dns, self.packets, *self.monitors]
+        """All of them."""
+        return [sock for sockets in self.named().values() for sock in sockets]
+
+    def named(self) -> dict[str, list[Socket]]:
+        """All of them, by the names under which the test process gets them."""
+        found: dict[str, list[Socket]] = {}
+        for name, sockets in (("tcp", self.tcp), ("dns", self.dns)):
+            for sock in sockets:
+                family = "4" if sock.family == _socket.AF_INET else "6"
+                found.setdefault(name + family, []).append(sock)
+        return {**found, "packets": [self.packets], "monitors": self.monitors}
 
 
 def refusal_text(request: Request, number: int) -> str:

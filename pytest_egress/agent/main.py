@@ -10,7 +10,7 @@ import _socket
 import sys
 from struct import pack
 
-from .capture import Capture, CaptureError
+from .capture import FRAMES, Capture, CaptureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,17 @@ BATCH = 32
 """Unconnected sockets given out at once: one round trip for 32 connections to the target."""
 
 READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
-"""The first word of each message to the test process."""
+"""The first word of each message to the test process.
+
+After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and what the kernel has:
+"ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with frames".
+"""
+
+WITH = b"with"
+"""Ends the names of the first message."""
+
+CONTROL = "control"
+"""The name of the socket for requests; those of the others are `Capture.named`'s."""
 
 
 def main() -> None:
@@ -89,13 +99,19 @@ def hand_over(link: Socket) -> Socket:
     """
     capture = Capture()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    words = [READY, b"ipv4"]
-    if capture.ipv6:
-        words.append(b"ipv6")
+    named = {**capture.named(), CONTROL: [theirs]}
+    words = [READY, *names({name: len(sockets) for name, sockets in named.items()})]
     if capture.frames:
-        words.append(b"frames")
-    send(link, b" ".join(words), [*capture.sockets(), theirs])
+        words += [WITH, FRAMES.encode()]
+    send(link, b" ".join(words), [sock for sockets in named.values() for sock in sockets])
     return ours
+
+
+def names(counts: dict[str, int]) -> list[bytes]:
+    """The words for sockets that are sent in this order: `tcp4*8` for eight of one name, `packets` for one."""
+    return [
+        f"{name}*{count}".encode() if count > 1 else name.encode() for name, count in counts.items()
+    ]
 
 
 def serve(control: Socket) -> None:

@@ -13,7 +13,7 @@ from struct import Struct
 from time import monotonic
 
 from .addresses import ADDRESS4, ADDRESS6
-from .capture import LISTENER, Capture, CaptureError
+from .capture import FRAMES, LISTENER, Capture, CaptureError
 from .mux import AGENT, Mux
 from .mux_frames import DNS, MONITORS, PACKETS, Bye, Datagram, Event, Open, Reset
 from .original_destination import original_destination
@@ -38,9 +38,6 @@ CLIENT = Struct("!BH16s")
 
 FLUSH_MARK = Struct("!I")
 """A datagram that ends what was asked for by `FLUSH`: the stream's number. No packet is as short."""
-
-FRAMES = "frames"
-"""In the greeting: the kernel records frames that a packet socket sends."""
 
 BATCH = 64
 """Datagrams, or connections, of one socket before it is another's turn."""
