@@ -38,9 +38,9 @@ from pytest_egress.hub import (
     trace,
 )
 from pytest_egress.ledger import Ledger, Place
-from pytest_egress.link import tampering
 from pytest_egress.relay import shut
 from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
+from pytest_egress.tampering import tampering
 
 if TYPE_CHECKING:
     from pytest_egress.authority import Authority

@@ -24,10 +24,10 @@ from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM_MODE
 from pytest_egress.attach import Attachment, attach
 from pytest_egress.clock import monotonic
+from pytest_egress.descriptor import DescriptorLink
 from pytest_egress.endpoint import connection_of
 from pytest_egress.errors import LinkError
 from pytest_egress.leftovers import NAME_LABEL, is_gone, remove_container
-from pytest_egress.link import DescriptorLink, Rendezvous
 from pytest_egress.program import (
     BOOT,
     LINK_FOLDER,
@@ -44,6 +44,7 @@ from pytest_egress.provision import (
     not_shared,
     sidecar_errors,
 )
+from pytest_egress.rendezvous import Rendezvous
 from pytest_egress.stream import StreamLink
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

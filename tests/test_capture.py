@@ -16,10 +16,10 @@ import pytest
 
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.agent.packets import Packet, parse_packets
-from pytest_egress.link import tampering
 from pytest_egress.program import agent_archive
 from pytest_egress.provision import LinkKind
 from pytest_egress.sidecar import AnyLink
+from pytest_egress.tampering import tampering
 from tests.targets import SECONDS, Target, accepted, captured_namespace, readable, target_in
 
 LINK: LinkKind = "stream" if os.environ.get("PYTEST_EGRESS_LINK") == "stream" else "descriptor"

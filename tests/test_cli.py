@@ -13,10 +13,10 @@ import docker
 import pytest
 
 from pytest_egress import cli
+from pytest_egress.descriptor import DescriptorLink
 from pytest_egress.errors import LinkError
 from pytest_egress.folder import LOCK_NAME
 from pytest_egress.leftovers import SESSION_LABEL, labelled
-from pytest_egress.link import DescriptorLink
 from tests.engines import OwnEngine, PrivateEngine
 from tests.leftovers import identity
 from tests.stage import eventually

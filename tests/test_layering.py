@@ -38,7 +38,15 @@ LAYERS = {
         "verdict",
     },
     "protocol": {"archive", "certificates", "clienthello", "dns", "handshake", "http1"},
-    "link": {"attach", "link", "sockets", "stream"},
+    "link": {
+        "attach",
+        "descriptor",
+        "rendezvous",
+        "sockets",
+        "stream",
+        "stream_sockets",
+        "tampering",
+    },
     "engine": {
         "endpoint",
         "engine",

@@ -14,8 +14,10 @@ import pytest
 
 from pytest_egress.agent.main import FAILED, READY, names, send
 from pytest_egress.agent.nftables import LISTENERS
+from pytest_egress.agent.original_destination import original_destination
+from pytest_egress.descriptor import DescriptorLink, receive_sockets
 from pytest_egress.errors import LinkError
-from pytest_egress.link import DescriptorLink, Rendezvous, original_destination, receive_sockets
+from pytest_egress.rendezvous import Rendezvous
 from tests.targets import (
     SECONDS,
     accepted,

@@ -18,7 +18,7 @@ from pytest_egress.errors import LinkError
 from pytest_egress.ingress import Ingress
 from pytest_egress.relay import relay, unsent
 from pytest_egress.session import Session
-from pytest_egress.stream import loopback_pair
+from pytest_egress.stream_sockets import loopback_pair
 from tests.outside import Outside
 from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
 from tests.test_stream import Scene

@@ -27,6 +27,7 @@ import pytest
 import trustme
 
 from pytest_egress import stream as module
+from pytest_egress import stream_sockets
 from pytest_egress.agent import stream as agent
 from pytest_egress.agent.capture import Capture
 from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
@@ -46,10 +47,11 @@ from pytest_egress.attach import (
 from pytest_egress.engine import Engine
 from pytest_egress.errors import EngineError, LinkError
 from pytest_egress.ingress import Ingress
-from pytest_egress.link import tampering
 from pytest_egress.provision import Provisioner
 from pytest_egress.relay import unsent
-from pytest_egress.stream import Listener, StreamLink, loopback_pair, parse_purpose
+from pytest_egress.stream import StreamLink, parse_purpose
+from pytest_egress.stream_sockets import Listener, loopback_pair
+from pytest_egress.tampering import tampering
 from tests.stage import eventually
 from tests.targets import (
     SECONDS,
@@ -517,14 +519,14 @@ def test_what_is_not_read_is_bounded_by_bytes_and_its_loss_is_told(
     mailbox = scene.link._names if channel == "dns" else scene.link._packets
 
     def fill() -> None:
-        for _ in range(2 * module._MAX_WAITING // 60_000):
+        for _ in range(2 * stream_sockets._MAX_WAITING // 60_000):
             mailbox.put(bytes(60_000))
         done.set()
 
     done = threading.Event()
     scene.link._command(fill)
     assert done.wait(SECONDS)
-    assert mailbox._waiting <= module._MAX_WAITING
+    assert mailbox._waiting <= stream_sockets._MAX_WAITING
     scene.link.packets.settimeout(SECONDS)
     while scene.link.packets.recv(1 << 16):
         pass  # until one is empty

@@ -1,8 +1,8 @@
 """The descriptor link: the sockets of a target's network namespace, held by the test process.
 
-The sidecar makes them and passes their descriptors (SCM_RIGHTS) over a unix socket in a folder that
-it has mounted; from then on the kernel serves the test process directly. No thread runs here. Any
-one descriptor that stays open keeps the namespace alive, so `close` closes every one.
+The sidecar makes them and passes their descriptors (SCM_RIGHTS) over the unix socket of a `Rendezvous`;
+from then on the kernel serves the test process directly. No thread runs here. Any one descriptor that
+stays open keeps the namespace alive, so `close` closes every one.
 """
 
 from __future__ import annotations
@@ -11,23 +11,15 @@ import array
 import contextlib
 import errno
 import itertools
-import os
-import secrets
-import shutil
 import socket
-import struct
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
 
-from pytest_egress.agent import netlink
-from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
+from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
 from pytest_egress.agent.capture import FRAMES
-from pytest_egress.agent.main import CONTROL, FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS, WITH
-from pytest_egress.agent.original_destination import original_destination as original_destination
+from pytest_egress.agent.main import CONTROL, FAILED, READY, SOCKETS, WITH
+from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
 from pytest_egress.forks import close_in_forked_children
@@ -44,75 +36,6 @@ first loads modules."""
 
 _DESCRIPTORS = 64  # more than the agent ever passes at once
 _TEXT_BYTES = 1 << 16
-_EVENT_BYTES = 1 << 16
-
-
-class Rendezvous:
-    """A folder to mount, in which the agent finds a nonce and a socket; a context manager.
-
-    Args:
-        parent: Where the folder is made; the machine's folder for temporary files by default.
-
-    The outer folder keeps other users of this machine out. The inner one, which is mounted, is open
-    to whatever user the sidecar's root is mapped to: without capabilities root is like anyone.
-
-    Attributes:
-        folder: The absolute path of the inner folder.
-        nonce: What the agent must find there: proof that it sees this machine's files.
-        socket: Listens for the agent; readable when it has connected.
-    """
-
-    def __init__(self, parent: str | None = None) -> None:
-        self._outer = tempfile.mkdtemp(prefix="pytest-egress-", dir=parent)
-        self.folder = f"{self._outer}/link"
-        self.nonce = secrets.token_hex(16)
-        self.socket = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._fill()
-        except BaseException:
-            self.close()
-            raise
-
-    def _fill(self) -> None:
-        # chmod, not a mode at creation: the process may have any umask
-        os.mkdir(self.folder)
-        os.chmod(self.folder, 0o755)
-        nonce = Path(self.folder, NONCE_NAME)
-        nonce.write_text(self.nonce, encoding="ascii")
-        nonce.chmod(0o644)
-        # Bound through a descriptor: a unix socket's own path has room for 107 bytes (unix(7)).
-        folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY)
-        try:
-            self.socket.bind(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
-        finally:
-            os.close(folder)
-        os.chmod(f"{self.folder}/{SOCKET_NAME}", 0o666)
-        self.socket.listen(1)
-
-    def accept(self) -> DescriptorLink:
-        """Take the connection of the agent and what it hands over.
-
-        Raises:
-            LinkError: The agent gave up, with its own words; or it ended, or was silent.
-        """
-        channel, _ = self.socket.accept()
-        return DescriptorLink.receive(channel)
-
-    def close(self) -> None:
-        """Remove the folder and stop listening; the link, once accepted, needs neither."""
-        self.socket.close()
-        shutil.rmtree(self._outer, ignore_errors=True)
-
-    def __enter__(self) -> Rendezvous:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class DescriptorLink:
@@ -316,100 +239,3 @@ def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
             received.close()
         raise OSError(errno.EMFILE, "too few descriptors left (raise the limit, `ulimit -n`)")
     return data, sockets
-
-
-# ------------------------------------------------------------------ tampering
-
-_NFTABLES_EVENTS = {
-    0: "added a table",
-    2: "deleted a table",
-    3: "added a chain",
-    5: "deleted a chain",
-    6: "added a rule",
-    8: "deleted a rule",
-}
-_LOST = "something changed the network namespace so often that events were lost"
-_NFTABLES, _NEW_GENERATION = 10, 15  # NFNL_SUBSYS_NFTABLES; what follows every transaction
-_NEWLINK, _DELLINK, _DELADDR = 16, 17, 21
-_NEWROUTE, _DELROUTE, _NEWRULE, _DELRULE = 24, 25, 32, 33
-_TRAFFIC_CONTROL = range(36, 47)  # RTM_NEWQDISC to RTM_GETTFILTER
-_LOCAL = 2  # RTN_LOCAL
-_NOWHERE = range(6, 10)  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW
-_OURS = {name.encode() + b"\0" for name in ("lo", INTERFACE, PEER)}
-_OUR_ADDRESSES = {
-    socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-    for address in (ADDRESS4, ADDRESS6, "127.0.0.1", "::1")
-}
-_LOOPBACK4 = b"\x7f"  # begins every address of 127.0.0.0/8, all of which are redirected to
-
-
-def tampering(monitor: socket.socket) -> str | None:
-    """Read one event of a monitor and say what it changes of what captures; None if harmless.
-
-    Any change of nftables, policy rules and traffic control counts, since it may undo ours. Of
-    interfaces, addresses and routes only what takes away ours or goes before it counts: a target may
-    make some of its own. Never waits for an event.
-    """
-    try:
-        data = monitor.recv(_EVENT_BYTES, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
-    except OSError as error:  # ENOBUFS: more events than there is room for
-        return f"{_LOST} ({error})"
-    if not data:  # what a link says that has lost some
-        return _LOST
-    read = _rules_event if monitor.proto == netlink.NETFILTER else _network_event
-    for kind, _sequence, body in netlink.messages(data):
-        if what := read(kind, body):
-            return f"something {what} in the target's network namespace"
-    return None
-
-
-def _rules_event(kind: int, body: bytes) -> str | None:
-    subsystem, event = kind >> 8, kind & 0xFF
-    if subsystem != _NFTABLES or event == _NEW_GENERATION:
-        return None
-    return f"{_NFTABLES_EVENTS.get(event, 'changed a set or an object')} of nftables"
-
-
-def _network_event(kind: int, body: bytes) -> str | None:
-    if kind in (_NEWLINK, _DELLINK):
-        return _link_event(kind, body)
-    if kind == _DELADDR:
-        found = netlink.attributes(body[8:])  # after ifaddrmsg; IFA_ADDRESS is 1, IFA_LOCAL 2
-        ours = _OUR_ADDRESSES & {found.get(1), found.get(2)}
-        return "deleted an address of ours" if ours else None
-    if kind in (_NEWROUTE, _DELROUTE):
-        return _route_event(kind, body)
-    if kind in _TRAFFIC_CONTROL:
-        return "changed traffic control"
-    return {_NEWRULE: "added a policy rule", _DELRULE: "deleted a policy rule"}.get(kind)
-
-
-def _route_event(kind: int, body: bytes) -> str | None:
-    """After rtmsg; RTA_DST is 1. A route that is replaced is told as a new one."""
-    if len(body) < 12:
-        return None
-    verb = "deleted" if kind == _DELROUTE else "added"
-    destination = netlink.attributes(body[12:]).get(1, b"")
-    if body[1] == 0:
-        return f"{verb} a default route"
-    if verb == "added" and body[7] in _NOWHERE:
-        return "added a route that leads nowhere"
-    ours = destination in _OUR_ADDRESSES or (
-        len(destination) == 4 and destination.startswith(_LOOPBACK4)
-    )
-    if not ours or (verb == "added" and body[7] == _LOCAL):  # the kernel's, some come late
-        return None
-    return f"{verb} a route to an address of ours"
-
-
-def _link_event(kind: int, body: bytes) -> str | None:
-    name = netlink.attributes(body[16:]).get(3)  # after ifinfomsg; IFLA_IFNAME
-    if len(body) < 16 or name not in _OURS or body[0] == socket.AF_BRIDGE:  # of a bridge's ports
-        return None
-    shown = name[:-1].decode()
-    if kind == _DELLINK:
-        return f"deleted the interface {shown}"
-    up = struct.unpack_from("=I", body, 8)[0] & 1  # IFF_UP; the carrier comes and goes harmlessly
-    return None if up else f"shut down the interface {shown}"
