@@ -60,8 +60,8 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
+    from pytest_egress.readiness import http_ok, log_line, port_open
     from pytest_egress.routing import Route
-    from pytest_egress.waiting import http_ok, log_line, port_open
 
 __all__ = [
     "AddressError",
@@ -117,9 +117,9 @@ _HOMES = {
     "TlsFailure": "exchange",
     "asgi": "applications",
     "forward": "answers",
-    "http_ok": "waiting",
-    "log_line": "waiting",
-    "port_open": "waiting",
+    "http_ok": "readiness",
+    "log_line": "readiness",
+    "port_open": "readiness",
     "sequence": "answers",
     "wsgi": "applications",
 }

@@ -43,11 +43,11 @@ from pytest_egress.leftovers import is_known_as_ours
 from pytest_egress.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.provision import Provisioner, SidecarError, SidecarSetup
+from pytest_egress.readiness import Strategy, check_port
 from pytest_egress.relay import shut
 from pytest_egress.roots import Roots, find_roots
 from pytest_egress.runtimes import DIRECTORY
 from pytest_egress.sidecar import NAMESERVER, Sidecar, made_up_hostname
-from pytest_egress.waiting import Strategy, check_port
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer

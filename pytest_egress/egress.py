@@ -34,6 +34,7 @@ from pytest_egress.exchange import (
     TcpConnection,
 )
 from pytest_egress.ledger import Window
+from pytest_egress.readiness import strategies
 from pytest_egress.report import (
     attempt_lines,
     fold,
@@ -52,7 +53,6 @@ from pytest_egress.routing import (
 )
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
-from pytest_egress.waiting import strategies
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

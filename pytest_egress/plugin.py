@@ -357,7 +357,7 @@ def check_marker(marker: pytest.Mark) -> None:
     check_declaration(ROUTE_MARKERS.get(marker.name, "container"), marker.args, marker.kwargs)
     if marker.name == "egress_container":
         from pytest_egress.clock import check_seconds
-        from pytest_egress.waiting import strategies
+        from pytest_egress.readiness import strategies
 
         strategies(marker.kwargs.get("wait"))
         check_seconds(marker.kwargs.get("timeout", 0))

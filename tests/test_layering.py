@@ -77,11 +77,11 @@ LAYERS = {
         "packages",
         "program",
         "provision",
+        "readiness",
         "roots",
         "runtimes",
         "sidecar",
         "trust",
-        "waiting",
     },
     "egress": {"egress", "session"},
     "package": {""},  # __init__: what users import
