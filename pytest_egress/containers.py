@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urljoin
 
 import docker.errors
@@ -51,10 +51,12 @@ from pytest_egress.sidecar import NAMESERVER, Sidecar, made_up_hostname
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
+    from docker.models.images import Image
 
     from pytest_egress.authority import Authority
     from pytest_egress.hub import Link
     from pytest_egress.ledger import Ledger, Place, Window
+    from pytest_egress.routing import RouteTable
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -176,7 +178,7 @@ def plan(
     )
 
 
-def check_command(image: Any, plan: Plan) -> None:
+def check_command(image: Image, plan: Plan) -> None:
     """Refuse to start an image that has no command where none is given: Podman would tell of it badly.
 
     Raises:
@@ -213,22 +215,50 @@ def file_of(content: str | bytes | Path) -> File:
     return File(content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644)
 
 
-class Host:
-    """What a container needs of the egress that starts it."""
+class Owner(Protocol):
+    """What a container needs of the egress that declares its routes."""
+
+    @property
+    def between(self) -> Window:
+        """The window of what it attempts outside of tests."""
+        ...
+
+    def tables(self) -> Sequence[RouteTable]:
+        """The route tables that apply, nearest first."""
+        ...
+
+
+class RunServices(Protocol):
+    """What a container needs of the run that starts it.
+
+    Attributes:
+        engine: Where it runs.
+        provisioner: Starts its sidecar.
+        keep: Whether it stays until it is known whether its test has failed.
+        ledger: Where all that it attempts is recorded.
+        roots: What images trust, by image.
+        packaged: What they have of SDKs and browsers, by image, and what else matters.
+        trust: The files that get the CA wherever they are.
+        roots_lock: Guards both; held while an image is looked at.
+    """
 
     engine: Engine
     provisioner: Provisioner
     keep: bool
-    authority: Authority
     ledger: Ledger
-    roots: dict[str, Roots]  # by image
-    packaged: dict[object, Packaged]  # by image, and what else matters
-    trust: Sequence[str]  # the files that get the CA wherever they are
+    roots: dict[str, Roots]
+    packaged: dict[object, Packaged]
+    trust: Sequence[str]
     roots_lock: threading.Lock
 
-    def place(self, container: Container) -> Place:
+    @property
+    def authority(self) -> Authority:
+        """Issues the leaf certificates."""
+        ...
+
+    def place(self, container: Container, /) -> Place:
         """Where what a container attempts now belongs."""
-        raise NotImplementedError
+        ...
 
 
 class Container:
@@ -244,7 +274,7 @@ class Container:
         loss: How its sidecar was lost under it, as a sentence; "" as a rule.
     """
 
-    def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
+    def __init__(self, host: RunServices, name: str, plan: Plan, owner: Owner) -> None:
         self.name: Final = name
         self.owner: Final = owner
         self.born: Final = host.ledger.window  # the test that started it
@@ -284,7 +314,7 @@ class Container:
             self.close()
             raise
 
-    def _open_link(self, image: Any, setup: SidecarSetup) -> Link:
+    def _open_link(self, image: Image, setup: SidecarSetup) -> Link:
         """Start the sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
         sidecar = self._create_sidecar(options, setup)
@@ -325,7 +355,7 @@ class Container:
             finally:
                 self.gateway.stop()
 
-    def _create(self, image: Any, sidecar: str, options: dict[str, Any]) -> None:
+    def _create(self, image: Image, sidecar: str, options: dict[str, Any]) -> None:
         engine, env = self._host.engine, runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
         self._directory = directory_for(options, declared)
@@ -356,7 +386,7 @@ class Container:
             return {}
         return {"hostname": self._hostname, "domainname": self._plan.options.get("domainname")}
 
-    def _filled_image(self, image: Any, env: dict[str, str], options: dict[str, Any]) -> Any:
+    def _filled_image(self, image: Image, env: dict[str, str], options: dict[str, Any]) -> Image:
         """The image with the CA and the files in: nothing can be put under a root that is read-only."""
         engine = self._host.engine
         kept = {name: options[name] for name in SCRATCH_OPTIONS if name in options}
@@ -372,7 +402,7 @@ class Container:
         self._cleanup.callback(engine.remove_image, filled)
         return filled
 
-    def _fill(self, container: DockerContainer, image: Any, env: dict[str, str]) -> None:
+    def _fill(self, container: DockerContainer, image: Image, env: dict[str, str]) -> None:
         """Put the CA and the files in, and nothing into a mount that is not the container's own."""
         engine, foreign = self._host.engine, foreign_mounts(container)
         roots = self._roots(container, image, env, foreign)
@@ -398,7 +428,7 @@ class Container:
         try:
             trust.put(container, archive, "the CA")
         except EngineError:  # what has gone meanwhile seemed to trust nothing
-            self._host.roots.pop(image.id, None)
+            self._host.roots.pop(str(image.id), None)
             self._host.packaged.clear()
             raise
         self.hints = runtimes.defeated(env, self._plan.env, [*roots.extended(), *besides])
@@ -409,19 +439,19 @@ class Container:
             trust.put(container, self._plan.files, "files=")
 
     def _roots(
-        self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]
+        self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
     ) -> Roots:
         """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
         host, user_env = self._host, self._plan.env
         if foreign or not user_env.keys().isdisjoint(runtimes.LEADING):
             return find_roots(host.engine, container, env, user_env)
         with host.roots_lock:  # whoever else starts this image now waits for what is found
-            if image.id not in host.roots:
-                host.roots[image.id] = find_roots(host.engine, container, env, user_env)
-            return host.roots[image.id]
+            if str(image.id) not in host.roots:
+                host.roots[str(image.id)] = find_roots(host.engine, container, env, user_env)
+            return host.roots[str(image.id)]
 
     def _packaged(
-        self, container: DockerContainer, image: Any, env: dict[str, str], foreign: list[str]
+        self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
     ) -> Packaged:
         """What the image has of SDKs and browsers, looked up once; mounts may hide it, or have more."""
         host, theirs = self._host, {**env, **self._plan.env}
@@ -774,7 +804,7 @@ class Guest(Container):
         self._serve(sidecar.start())
         return sidecar, setup
 
-    def _folder(self, image: Any, env: dict[str, str]) -> str:
+    def _folder(self, image: Image, env: dict[str, str]) -> str:
         """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""
         engine, authority = self._host.engine, self._host.authority
         scratch = engine.create(image, self._plan.image, command=NEVER_RUN)

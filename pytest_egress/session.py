@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_egress.authority import Authority, load_cryptography_unfrozen
 from pytest_egress.connection import where_stands
-from pytest_egress.containers import Container, Host
+from pytest_egress.containers import Container, Owner
 from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window
 from pytest_egress.once import once_property
 from pytest_egress.provision import Provisioner
 from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
-from pytest_egress.routing import RouteTable
 
 if TYPE_CHECKING:
     import docker
@@ -50,23 +49,14 @@ def default_ca() -> trustme.CA:
     return trustme.CA()
 
 
-class Scoped(Protocol):
+class Scoped(Owner, Protocol):
     """What a session needs of an egress."""
 
     containers: list[Container]
 
     @property
-    def between(self) -> Window:
-        """What its containers do outside of tests."""
-        ...
-
-    @property
     def ledger(self) -> list[Entry]:
         """Every attempt in order."""
-        ...
-
-    def tables(self) -> list[RouteTable]:
-        """The route tables that apply, nearest first."""
         ...
 
     def close(self, keep: bool = False) -> None:
@@ -74,7 +64,7 @@ class Scoped(Protocol):
         ...
 
 
-class Session(Host):
+class Session:
     """One engine, one CA, one ledger.
 
     Args:
@@ -116,7 +106,7 @@ class Session(Host):
         self._outside: list[str] = []
 
     @once_property
-    def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
+    def authority(self) -> Authority:
         """Issues the leaves."""
         load_cryptography_unfrozen()
         return Authority(self._make_ca())

@@ -18,9 +18,9 @@ from pytest_egress.errors import EgressError, HandshakeError, NeverCalledError
 from pytest_egress.exchange import TlsFailure
 from pytest_egress.handshake import broken_handshake, silent_after_handshake
 from pytest_egress.ledger import Window
+from pytest_egress.readiness import log_line
 from pytest_egress.session import Session
 from pytest_egress.verdict import judge
-from pytest_egress.readiness import log_line
 from tests.stage import (
     FIRST,
     Stage,
