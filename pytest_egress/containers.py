@@ -274,12 +274,12 @@ class Container:
         loss: How its sidecar was lost under it, as a sentence; "" as a rule.
     """
 
-    def __init__(self, host: RunServices, name: str, plan: Plan, owner: Owner) -> None:
+    def __init__(self, services: RunServices, name: str, plan: Plan, owner: Owner) -> None:
         self.name: Final = name
         self.owner: Final = owner
-        self.born: Final = host.ledger.window  # the test that started it
+        self.born: Final = services.ledger.window  # the test that started it
         self.start_window: Window | None = None
-        self._host, self._plan = host, plan
+        self._services, self._plan = services, plan
         self._cleanup = contextlib.ExitStack()
         self._ingresses: dict[int, Ingress] = {}
         self._lock = threading.Lock()
@@ -302,10 +302,10 @@ class Container:
             ImageError, LinkError, EngineError: Nothing is left behind.
         """
         try:
-            image = self._host.engine.image(self._plan.image)
+            image = self._services.engine.image(self._plan.image)
             check_command(image, self._plan)
             self._serve(
-                self._host.provisioner.sidecar(
+                self._services.provisioner.sidecar(
                     lambda setup: self._open_link(image, setup), self.close
                 )
             )
@@ -330,7 +330,7 @@ class Container:
 
     def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
         """Create the sidecar, with those of the options that are its own; they are taken out."""
-        engine = self._host.engine
+        engine = self._services.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
@@ -343,7 +343,7 @@ class Container:
         return sidecar
 
     def _serve(self, link: Link) -> None:
-        self.gateway = Gateway(link, self, self._host.authority, self._host.ledger)
+        self.gateway = Gateway(link, self, self._services.authority, self._services.ledger)
         self._serves = True
         self.gateway.start()
 
@@ -356,7 +356,8 @@ class Container:
                 self.gateway.stop()
 
     def _create(self, image: Image, sidecar: str, options: dict[str, Any]) -> None:
-        engine, env = self._host.engine, runtimes.variables(image.attrs["Config"].get("Env") or [])
+        engine = self._services.engine
+        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
         self._directory = directory_for(options, declared)
         filled = self._filled_image(image, env, options) if options.get("read_only") else image
@@ -377,18 +378,18 @@ class Container:
 
     def _engine_options(self) -> dict[str, Any]:
         """What the engine is told of every target."""
-        log = PODMAN_LOG if self._host.engine.is_podman else LOG
+        log = PODMAN_LOG if self._services.engine.is_podman else LOG
         return {"log_config": log, **self._names()}
 
     def _names(self) -> dict[str, Any]:
         """Host and domain name, which Podman gives each container of its own, and Docker the sidecar alone."""
-        if not self._host.engine.is_podman:
+        if not self._services.engine.is_podman:
             return {}
         return {"hostname": self._hostname, "domainname": self._plan.options.get("domainname")}
 
     def _filled_image(self, image: Image, env: dict[str, str], options: dict[str, Any]) -> Image:
         """The image with the CA and the files in: nothing can be put under a root that is read-only."""
-        engine = self._host.engine
+        engine = self._services.engine
         kept = {name: options[name] for name in SCRATCH_OPTIONS if name in options}
         command = self._plan.command  # the image may have none
         scratch = engine.create(
@@ -404,9 +405,9 @@ class Container:
 
     def _fill(self, container: DockerContainer, image: Image, env: dict[str, str]) -> None:
         """Put the CA and the files in, and nothing into a mount that is not the container's own."""
-        engine, foreign = self._host.engine, foreign_mounts(container)
+        engine, foreign = self._services.engine, foreign_mounts(container)
         roots = self._roots(container, image, env, foreign)
-        authority = self._host.authority
+        authority = self._services.authority
         packaged = self._packaged(container, image, env, foreign)
         besides = trust.extended(packaged, authority.ca_pem, self._directory)
         besides |= trust.named_files(
@@ -415,7 +416,7 @@ class Container:
             self._plan.trust,
             authority.ca_pem,
             foreign,
-            wherever=self._host.trust,
+            wherever=self._services.trust,
         )
         archive = trust.trust_tar(
             authority.ca_pem,
@@ -428,8 +429,8 @@ class Container:
         try:
             trust.put(container, archive, "the CA")
         except EngineError:  # what has gone meanwhile seemed to trust nothing
-            self._host.roots.pop(str(image.id), None)
-            self._host.packaged.clear()
+            self._services.roots.pop(str(image.id), None)
+            self._services.packaged.clear()
             raise
         self.hints = runtimes.defeated(env, self._plan.env, [*roots.extended(), *besides])
         self.hints += [f"{path} is in a mount, and was left as it is" for path in packaged.mounted]
@@ -442,32 +443,34 @@ class Container:
         self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
     ) -> Roots:
         """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
-        host, user_env = self._host, self._plan.env
+        services, user_env = self._services, self._plan.env
         if foreign or not user_env.keys().isdisjoint(runtimes.LEADING):
-            return find_roots(host.engine, container, env, user_env)
-        with host.roots_lock:  # whoever else starts this image now waits for what is found
-            if str(image.id) not in host.roots:
-                host.roots[str(image.id)] = find_roots(host.engine, container, env, user_env)
-            return host.roots[str(image.id)]
+            return find_roots(services.engine, container, env, user_env)
+        with services.roots_lock:  # whoever else starts this image now waits for what is found
+            if str(image.id) not in services.roots:
+                services.roots[str(image.id)] = find_roots(
+                    services.engine, container, env, user_env
+                )
+            return services.roots[str(image.id)]
 
     def _packaged(
         self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
     ) -> Packaged:
         """What the image has of SDKs and browsers, looked up once; mounts may hide it, or have more."""
-        host, theirs = self._host, {**env, **self._plan.env}
+        services, theirs = self._services, {**env, **self._plan.env}
         config, workdir = image.attrs["Config"], self._plan.options.get("working_dir")
         named = [theirs.get(name, "") for name in LEADING]
         key = (image.id, workdir, *named, *foreign)
-        with host.roots_lock:  # as for the roots
-            if key not in host.packaged:
+        with services.roots_lock:  # as for the roots
+            if key not in services.packaged:
                 where = places(
                     theirs,
                     workdir or config.get("WorkingDir") or "",
                     config.get("User") or "",
-                    host.engine.history(image),
+                    services.engine.history(image),
                 )
-                host.packaged[key] = find_packaged(host.engine, container, where, foreign)
-            return host.packaged[key]
+                services.packaged[key] = find_packaged(services.engine, container, where, foreign)
+            return services.packaged[key]
 
     def _start(self) -> None:
         standard_input = self._attach_input() if self._plan.input is not None else None
@@ -507,7 +510,7 @@ class Container:
 
     def place(self) -> Place:
         """Where what it attempts now belongs."""
-        return self._host.place(self)
+        return self._services.place(self)
 
     def lost(self) -> None:
         """Its sidecar died: what it attempts from now on is unseen, so the test fails, and those after it."""
@@ -515,7 +518,7 @@ class Container:
             f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
             "nothing it sent after that was seen, and nothing got out"
         )
-        self._host.ledger.complain(self.place().window, self.loss)
+        self._services.ledger.complain(self.place().window, self.loss)
 
     # What a test uses.
 
@@ -557,7 +560,7 @@ class Container:
     def log_tail(self) -> str:
         """The last lines of its log, also after it has been removed; "" where there are none."""
         with contextlib.suppress(EngineError, *NO_LOG):
-            self._host.engine.check_owner()
+            self._services.engine.check_owner()
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
 
@@ -586,7 +589,7 @@ class Container:
             "environment": dict(environment or {}),
             "privileged": privileged,
         }
-        code, stdout, stderr = self._host.engine.exec(self._docker, command, options, self.name)
+        code, stdout, stderr = self._services.engine.exec(self._docker, command, options, self.name)
         self.settle()
         return CompletedContainer(
             exit_code=code,
@@ -609,7 +612,7 @@ class Container:
         duration = monotonic() - self._started
         self.settle()
         seconds = self.place().window.drain_seconds
-        self._host.ledger.wait_for(lambda: not self.gateway.connections, seconds)
+        self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
@@ -634,7 +637,7 @@ class Container:
 
     def _wait_for_exit(self, timeout: float) -> int:
         """Its exit code (`POST /containers/{id}/wait`); a prompt that is open stops the clock."""
-        clock = self._host.ledger.clock
+        clock = self._services.ledger.clock
         deadline = clock() + timeout
         while (left := deadline - clock()) > 0:
             with (
@@ -643,7 +646,7 @@ class Container:
             ):
                 return int(self._docker.wait(timeout=left)["StatusCode"])
             self._check_engine()
-        done = "killed" if self._host.keep else "removed"
+        done = "killed" if self._services.keep else "removed"
         text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
         logs = self.finish()
         raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
@@ -657,12 +660,12 @@ class Container:
     def _check_engine(self) -> None:
         """A connection error is a timeout only as long as the engine answers."""
         with engine_errors(f"wait for {self.name}"):
-            self._host.engine.client.ping()
+            self._services.engine.client.ping()
 
     def settle(self) -> None:
         """Return when all that it has sent has been taken up by its threads."""
         self.gateway.flush()
-        clock = self._host.ledger.clock
+        clock = self._services.ledger.clock
         deadline = clock() + DRAIN_SECONDS
         while self.gateway.unread() and clock() < deadline:
             time.sleep(UNREAD_SECONDS)
@@ -674,7 +677,7 @@ class Container:
             CommandError: The container ended before.
             ContainerTimeoutError: It is not ready in time.
         """
-        clock = self._host.ledger.clock
+        clock = self._services.ledger.clock
         deadline = clock() + timeout
         for strategy in strategies:
             while missing := strategy.missing(self):
@@ -710,13 +713,13 @@ class Container:
         busy = self.gateway.busy()
         for connection in busy:
             connection.cut()
-        self._host.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
+        self._services.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
 
     def finish(self) -> str:
         """Remove it, or where it may be kept, end it; its logs."""
         logs = self.log_tail()
         self.is_ending = True
-        if self._host.keep:  # until its test is known to have passed
+        if self._services.keep:  # until its test is known to have passed
             with contextlib.suppress(*NO_LOG):
                 self._docker.kill()
             self._gather()
@@ -730,7 +733,7 @@ class Container:
         Args:
             keep: Leave the target itself (`--egress-keep`), without its sidecar.
         """
-        if self._host.engine.inherited:
+        if self._services.engine.inherited:
             return
         self._keep = keep
         try:
@@ -745,9 +748,9 @@ class Container:
     def _remove(self) -> None:
         self.is_ending = True
         if self._keep:
-            self._host.engine.keep(self._docker)
+            self._services.engine.keep(self._docker)
         else:
-            self._host.engine.remove(self._docker)
+            self._services.engine.remove(self._docker)
 
     def _remove_sidecar(self, sidecar: Sidecar) -> None:
         with engine_errors(f"remove the sidecar of {self.name}"):
@@ -763,7 +766,7 @@ class Container:
         return f"<Container {self.name}>"
 
 
-class Guest(Container):
+class ExternalContainer(Container):
     """A target that something else creates and starts, beside a sidecar of ours.
 
     Attributes:
@@ -785,8 +788,8 @@ class Guest(Container):
             raise
 
     def _open(self) -> dict[str, Any]:
-        image = self._host.engine.image(self._plan.image)
-        sidecar, setup = self._host.provisioner.sidecar(self._start_sidecar, self.close)
+        image = self._services.engine.image(self._plan.image)
+        sidecar, setup = self._services.provisioner.sidecar(self._start_sidecar, self.close)
         self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
         self.network_mode = f"container:{sidecar.id}"
         env = runtimes.variables(image.attrs["Config"].get("Env") or [])
@@ -806,7 +809,7 @@ class Guest(Container):
 
     def _folder(self, image: Image, env: dict[str, str]) -> str:
         """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""
-        engine, authority = self._host.engine, self._host.authority
+        engine, authority = self._services.engine, self._services.authority
         scratch = engine.create(image, self._plan.image, command=NEVER_RUN)
         try:
             roots = self._roots(scratch, image, env, [])
@@ -832,7 +835,7 @@ class Guest(Container):
                 f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
             )
         check_runtime(container)
-        check_created(self._host.engine, container)
+        check_created(self._services.engine, container)
         self._docker = container
         image = container.image
         assert image is not None

@@ -19,7 +19,7 @@ from pytest_egress.clock import check_seconds
 from pytest_egress.containers import (
     CompletedContainer,
     Container,
-    Guest,
+    ExternalContainer,
     Plan,
     check_result,
     plan,
@@ -498,10 +498,10 @@ class Egress:
         self.session.engine.check_owner()
         self._has_started = True
         with self.session.ledger.changed:
-            guest = Guest(self.session, self.session.name(image), checked, self)
-            self.session.containers.append(guest)
-        created_with = guest.open()
-        self.containers.append(guest)
+            external = ExternalContainer(self.session, self.session.name(image), checked, self)
+            self.session.containers.append(external)
+        created_with = external.open()
+        self.containers.append(external)
         return created_with
 
     def trust(self, container: object) -> Container:
@@ -519,10 +519,10 @@ class Egress:
         name = container if isinstance(container, str) else str(getattr(container, "id", container))
         found = self.session.engine.container(name)
         mode = found.attrs["HostConfig"]["NetworkMode"]
-        for guest in self.containers:
-            if isinstance(guest, Guest) and guest.network_mode == mode:
-                guest.adopt(found)
-                return guest
+        for external in self.containers:
+            if isinstance(external, ExternalContainer) and external.network_mode == mode:
+                external.adopt(found)
+                return external
         raise ValueError(
             f"{found.name} has network_mode={mode!r}: trust() takes a container that was created with "
             "egress.docker_options(image)"
