@@ -304,7 +304,7 @@ class Container:
         try:
             image = self._services.engine.image(self._plan.image)
             check_command(image, self._plan)
-            self._serve(
+            self._open_gateway(
                 self._services.provisioner.sidecar(
                     lambda setup: self._open_link(image, setup), self.close
                 )
@@ -342,7 +342,7 @@ class Container:
         self._cleanup.callback(self._end_gateway)  # after the target's end, which comes next
         return sidecar
 
-    def _serve(self, link: Link) -> None:
+    def _open_gateway(self, link: Link) -> None:
         self.gateway = Gateway(link, self, self._services.authority, self._services.ledger)
         self._serves = True
         self.gateway.start()
@@ -804,7 +804,7 @@ class ExternalContainer(Container):
 
     def _start_sidecar(self, setup: SidecarSetup) -> tuple[Sidecar, SidecarSetup]:
         sidecar = self._create_sidecar(dict(self._plan.options), setup)
-        self._serve(sidecar.start())
+        self._open_gateway(sidecar.start())
         return sidecar, setup
 
     def _folder(self, image: Image, env: dict[str, str]) -> str:

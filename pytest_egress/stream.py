@@ -286,7 +286,7 @@ class StreamLink:
             elif descriptor == self._wake.fileno():
                 self._obey()
             elif (mailbox := self._by_descriptor.get(descriptor)) is not None:
-                self._serve(mailbox, events)
+                self._ready(mailbox, events)
             else:
                 self._pump.ready(descriptor, events)
         self._beat()
@@ -402,7 +402,7 @@ class StreamLink:
     def _on_end(self, _: Event) -> None:
         self._over = True
 
-    def _serve(self, mailbox: Mailbox, events: int) -> None:
+    def _ready(self, mailbox: Mailbox, events: int) -> None:
         if events & WRITABLE:
             mailbox.drain()
         if events & READABLE:

@@ -271,7 +271,7 @@ class Scene:
     def _serve(self) -> None:
         served = Agent(self.mux, self.wire, cast("Capture", self.namespace), SECONDS)
         with contextlib.suppress(OSError):  # the link is gone
-            served.serve()
+            served.run()
             self.wire.finish()
         served._pump.close()
         served._interests.close()

@@ -64,7 +64,7 @@ def main() -> None:
     link = connect(folder)
     try:
         control = hand_over(link)
-        serve(control)
+        hand_out(control)
     except CaptureError as error:
         fail(link, str(error))
     except Exception as error:  # whatever else it is: the test process must hear of it
@@ -114,7 +114,7 @@ def names(counts: dict[str, int]) -> list[bytes]:
     ]
 
 
-def serve(control: Socket) -> None:
+def hand_out(control: Socket) -> None:
     """Answer each request, the digit of an address family, with that family's sockets."""
     while request := control.recv(16):
         family = _socket.AF_INET6 if request == b"6" else _socket.AF_INET

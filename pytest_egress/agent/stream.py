@@ -58,7 +58,7 @@ def run(silent_seconds: float, most: int) -> None:
     mux = Mux(AGENT, most)
     wire = Wire(mux)
     try:
-        Agent(mux, wire, Capture(), silent_seconds).serve()
+        Agent(mux, wire, Capture(), silent_seconds).run()
     except CaptureError as error:
         mux.fail(str(error))
     except Exception as error:  # whatever else it is: the test process must hear of it
@@ -145,7 +145,7 @@ class Agent:
         self._silent_seconds, self._heard = silent_seconds, monotonic()
         self._ended = False
 
-    def serve(self) -> None:
+    def run(self) -> None:
         """Do what comes, until the end."""
         self._wire.start()
         self._listen()
@@ -159,7 +159,7 @@ class Agent:
             for descriptor, events in ready:
                 if descriptor != self._wire.output:
                     busy = True
-                    self._serve(descriptor, events)
+                    self._ready(descriptor, events)
             if not busy:
                 self._flushed()
             self._accept_or_not()
@@ -185,7 +185,7 @@ class Agent:
     def _on(self, sock: Socket, action: Callable[[Socket], None]) -> None:
         self._work[sock.fileno()] = lambda: action(sock)
 
-    def _serve(self, descriptor: int, events: int) -> None:
+    def _ready(self, descriptor: int, events: int) -> None:
         if descriptor in self._work:
             self._work[descriptor]()
         elif descriptor in self._dials:
