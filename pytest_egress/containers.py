@@ -686,7 +686,7 @@ class Container:
                 if self._docker.status in ("exited", "dead"):
                     state = self._docker.attrs["State"]
                     code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
-                    text = f"{exit_text(self, code, why)} before it was ready: {missing}"
+                    text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
                     raise CommandError(
                         with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
                     )
@@ -918,14 +918,14 @@ def with_logs(text: str, logs: str) -> str:
     return f"{text}\nThe end of its log:\n{tail}" if tail else f"{text}\nIt wrote nothing."
 
 
-def check_result(container: Container, result: CompletedContainer) -> None:
+def check_result(name: str, result: CompletedContainer) -> None:
     """Raise `CommandError` where a command failed, with both of its streams."""
     if result.exit_code:
         logs = result.stdout + result.stderr
-        text = exit_text(container, result.exit_code, result.note)
+        text = exit_text(name, result.exit_code, result.note)
         raise CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
 
 
-def exit_text(container: Container, code: int, note: str) -> str:
+def exit_text(name: str, code: int, note: str) -> str:
     """That a container has ended, and why, where the engine knows."""
-    return f"{container.name} exited with code {code}" + (f" ({note})" if note else "")
+    return f"{name} exited with code {code}" + (f" ({note})" if note else "")

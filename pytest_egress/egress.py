@@ -453,7 +453,7 @@ class Egress:
             raise explained from explained.__cause__
         self._discard(container)
         if check:
-            check_result(container, result)
+            check_result(container.name, result)
         return result
 
     # Containers that something else starts.
