@@ -1,4 +1,4 @@
-"""When a started container is ready: `port_open`, `http_ok`, `log_line`.
+"""The conditions by which a started container is ready: `port_open`, `http_ok`, `log_line`.
 
 Each is a value whose `missing` says what is not there yet, or None. The container is asked, never slept for.
 """

@@ -1,4 +1,4 @@
-"""What a created container trusts: where its roots really are, and what they hold.
+"""The roots that a created container trusts: where they really are, and what they hold.
 
 Its engine is asked as seldom as can be, since each call mounts the container's files anew, which takes milliseconds.
 The tables here are the whole knowledge: more distributions are more rows.

@@ -1,4 +1,4 @@
-"""The stream link: everything that a target's namespace does, over one attach of its sidecar.
+"""The stream link: carries all that a target's namespace does over one attach of its sidecar.
 
 For engines that do not share this machine's files. The agent keeps the namespace's sockets; one thread here copies
 between the streams of a `Mux` and sockets of this process, which are those of `DescriptorLink` to whoever reads them.
