@@ -16,7 +16,7 @@ from unittest import mock
 from benchmarks.figures import ratio, table
 from pytest_egress import Egress
 from pytest_egress.archive import build_tar
-from pytest_egress.containers import Container
+from pytest_egress.container import Container
 from pytest_egress.roots import FOLDER_BYTES
 from pytest_egress.sidecar import Sidecar
 

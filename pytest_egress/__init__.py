@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_egress.answers import forward, sequence
     from pytest_egress.applications import asgi, wsgi
-    from pytest_egress.containers import CompletedContainer, Container
+    from pytest_egress.container import Container
     from pytest_egress.egress import Egress
     from pytest_egress.errors import (
         AddressError,
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         TlsFailure,
     )
     from pytest_egress.readiness import http_ok, log_line, port_open
+    from pytest_egress.results import CompletedContainer
     from pytest_egress.routing import Route
 
 __all__ = [
@@ -103,8 +104,8 @@ __all__ = [
 
 _HOMES = {
     "UNSET": "exchange",
-    "CompletedContainer": "containers",
-    "Container": "containers",
+    "CompletedContainer": "results",
+    "Container": "container",
     "DnsQuery": "exchange",
     "Egress": "egress",
     "Exchange": "exchange",

@@ -16,14 +16,7 @@ from typing import Any, Final
 import pytest_egress.declarations as declarations
 from pytest_egress.address import Address, parse_address
 from pytest_egress.clock import check_seconds
-from pytest_egress.containers import (
-    CompletedContainer,
-    Container,
-    ExternalContainer,
-    Plan,
-    check_result,
-    plan,
-)
+from pytest_egress.container import Container
 from pytest_egress.errors import CallError, ContainerError, EgressError
 from pytest_egress.exchange import (
     UNSET,
@@ -33,7 +26,9 @@ from pytest_egress.exchange import (
     Request,
     TcpConnection,
 )
+from pytest_egress.guest import ExternalContainer
 from pytest_egress.ledger import Window
+from pytest_egress.plan import Plan, plan
 from pytest_egress.readiness import strategies
 from pytest_egress.report import (
     attempt_lines,
@@ -43,6 +38,7 @@ from pytest_egress.report import (
     route_line,
     surplus_text,
 )
+from pytest_egress.results import CompletedContainer, check_result
 from pytest_egress.routing import (
     LET_GO,
     ClientCertificate,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
-    from pytest_egress.containers import Container
+    from pytest_egress.container import Container
     from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
     from pytest_egress.exchange import Entry
@@ -362,7 +362,7 @@ def check_marker(marker: pytest.Mark) -> None:
         strategies(marker.kwargs.get("wait"))
         check_seconds(marker.kwargs.get("timeout", 0))
         if others := [name for name in marker.kwargs if name not in START_OPTIONS]:
-            from pytest_egress.containers import check_docker_options  # which imports docker
+            from pytest_egress.plan import check_docker_options  # which imports docker
 
             check_docker_options(others)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_egress.authority import Authority, load_cryptography_unfrozen
 from pytest_egress.connection import where_stands
-from pytest_egress.containers import Container, Owner
+from pytest_egress.container import Container, Owner
 from pytest_egress.engine import Engine
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window

@@ -24,7 +24,7 @@ import trustme
 from docker.errors import NotFound
 
 from pytest_egress import CommandError, Egress, HandlerError, UnroutedError, log_line, trust
-from pytest_egress.containers import Container
+from pytest_egress.container import Container
 from pytest_egress.engine import Engine
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import Ingress
@@ -263,7 +263,7 @@ def test_nothing_is_left_when_the_ca_cannot_be_made(
 CONFTEST = """
 import os, pathlib, time
 import pytest
-from pytest_egress import containers, egress, engine, sidecar
+from pytest_egress import container, egress, engine, sidecar
 
 IMAGE = {image!r}
 HERE = pathlib.Path(__file__).parent
@@ -311,7 +311,7 @@ INTERRUPTED = {
         """,
     "target-start": """
         def test_a(egress):
-            pause(containers.Container, "_start", 60)
+            pause(container.Container, "_start", 60)
             egress.run(IMAGE, ["true"])
         """,
     "not-ready": """
@@ -353,13 +353,13 @@ INTERRUPTED = {
     "teardown": """
         def test_a(egress, shop):
             egress.start(IMAGE, ["sleep", "600"])
-            pause(containers.Container, "close", 1)
+            pause(container.Container, "close", 1)
         """,
     "wide-teardown": """
         def test_a(egress, shop):
             egress.start(IMAGE, ["sleep", "600"])
         def test_b(shop):
-            pause(containers.Container, "close", 1)
+            pause(container.Container, "close", 1)
         """,
 }
 
@@ -451,7 +451,7 @@ def test_nothing_is_left_after_two_interrupts(
     folder, temporary = folders(tmp_path)
     code = """
         def test_a(egress, shop):
-            pause(containers.Container, "close", 2)
+            pause(container.Container, "close", 2)
             egress.intercept_https("ready.test", lambda request: now())
             egress.run(IMAGE, "sh -c 'curl -sS https://ready.test; sleep 600'", timeout=600)
     """

@@ -13,9 +13,10 @@ import pytest
 import trustme
 
 from pytest_egress import CallError, Egress, Request, Response
-from pytest_egress.containers import CompletedContainer, Container
+from pytest_egress.container import Container
 from pytest_egress.exchange import DnsQuery, Entry, PacketAttempt, TcpConnection
 from pytest_egress.provision import LINK_VARIABLE
+from pytest_egress.results import CompletedContainer
 from pytest_egress.runtimes import DIRECTORY, VARIABLES
 
 URL = "https://api.example.test/greeting"

@@ -32,8 +32,9 @@ from pytest_egress import (
     port_open,
 )
 from pytest_egress.archive import read_tar
-from pytest_egress.containers import Container, plan
+from pytest_egress.container import Container
 from pytest_egress.declarations import REFUSED_OPTIONS
+from pytest_egress.plan import plan
 from pytest_egress.program import LINK_FOLDER
 from pytest_egress.session import Session
 

@@ -865,7 +865,7 @@ def test_a_set_up_that_ends_the_run_leaves_no_half_started_container(
 ) -> None:
     result = run_real(
         f"""
-        from pytest_egress.containers import Container
+        from pytest_egress.container import Container
         @pytest.fixture(scope="module")
         def broken(module_egress, image):
             def stop(container): raise {end}

@@ -27,7 +27,7 @@ from pytest_egress import (
     forward,
     sequence,
 )
-from pytest_egress.containers import Container
+from pytest_egress.container import Container
 from pytest_egress.exchange import DnsQuery, Entry, TcpConnection
 from tests.outside import Outside
 from tests.stage import eventually

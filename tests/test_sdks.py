@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 import pytest
 
 from pytest_egress import Egress, Response
-from pytest_egress.containers import CompletedContainer, Container
+from pytest_egress.container import Container
 from pytest_egress.exchange import TlsFailure
+from pytest_egress.results import CompletedContainer
 from pytest_egress.runtimes import VARIABLES
 
 pytestmark = pytest.mark.runtimes

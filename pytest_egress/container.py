@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
-import shutil
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urljoin
 
 import docker.errors
 import requests.exceptions
-from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
 import pytest_egress.runtimes as runtimes
 import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.answers import NO_ADDRESS, NameAnswer
-from pytest_egress.archive import File, build_tar
+from pytest_egress.archive import build_tar
 from pytest_egress.clock import check_seconds, monotonic
-from pytest_egress.declarations import REFUSED_OPTIONS, SIDECAR_OPTIONS, check_container_options
-from pytest_egress.declarations import container as check_container
-from pytest_egress.engine import Engine, check_runtime
+from pytest_egress.declarations import SIDECAR_OPTIONS
+from pytest_egress.engine import Engine
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.failures import engine_errors, start_failure
 from pytest_egress.gateway import Gateway
@@ -42,9 +35,17 @@ from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
 from pytest_egress.leftovers import is_known_as_ours
 from pytest_egress.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
+from pytest_egress.plan import Plan, check_command
 from pytest_egress.provision import Provisioner, SidecarError, SidecarSetup
 from pytest_egress.readiness import Strategy, check_port
 from pytest_egress.relay import shut
+from pytest_egress.results import (
+    OUT_OF_MEMORY,
+    TAIL_LINES,
+    CompletedContainer,
+    exit_text,
+    with_logs,
+)
 from pytest_egress.roots import Roots, find_roots
 from pytest_egress.runtimes import DIRECTORY
 from pytest_egress.sidecar import NAMESERVER, Sidecar, made_up_hostname
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-TAIL_LINES: Final = 50  # of a log in a message
 UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
@@ -70,149 +70,14 @@ NO_LOG: Final = (
     AttributeError,  # it has never been
 )
 PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
-OUT_OF_MEMORY: Final = (
-    "the kernel killed a process of it for want of memory: OOMKilled; mem_limit= gives it more"
-)
 # Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 # Podman writes no resolv.conf for the network "none".
 RESOLVER: Final = build_tar(
     {"/etc/resolv.conf": f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
 )
-# What `GET /containers/{id}/json` calls the options with which a container can leave its namespaces.
-ESCAPES: Final = {
-    "privileged": "Privileged",
-    "pid_mode": "PidMode",
-    "ipc_mode": "IpcMode",
-    "uts_mode": "UTSMode",
-}
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
 SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
-NEVER_RUN: Final = ["never-run"]  # the engine creates nothing that has no command
-DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompletedContainer:
-    """What a container's command did.
-
-    Attributes:
-        exit_code: 0 as a rule; 128 + n after signal n.
-        stdout_bytes: What it wrote to its standard output.
-        stderr_bytes: What it wrote to its standard error.
-        duration: Seconds from its start to its end.
-        note: A sentence, where it was killed for want of memory, or the engine may have lost what it wrote; else "".
-    """
-
-    exit_code: int
-    stdout_bytes: bytes
-    stderr_bytes: bytes
-    duration: float
-    note: str = ""
-
-    @property
-    def stdout(self) -> str:
-        """Standard output as UTF-8 text; what cannot be decoded is replaced."""
-        return self.stdout_bytes.decode("utf-8", "replace")
-
-    @property
-    def stderr(self) -> str:
-        """Standard error as UTF-8 text; what cannot be decoded is replaced."""
-        return self.stderr_bytes.decode("utf-8", "replace")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to start, checked.
-
-    Attributes:
-        files: An archive to extract at `/`, or None.
-        trust: The paths of files that get the CA besides those that are known.
-        options: As docker-py takes them.
-    """
-
-    image: str
-    command: Sequence[str] | str | None
-    env: Mapping[str, str]
-    files: bytes | None
-    input: bytes | None
-    trust: Sequence[str]
-    options: Mapping[str, Any]
-
-
-def plan(
-    image: str,
-    command: Sequence[str] | str | None,
-    *,
-    env: Mapping[str, str] | None,
-    files: Mapping[str, str | bytes | Path] | None,
-    input: str | bytes | None,
-    trust: Sequence[str] | None = None,
-    own: Mapping[str, Any],
-    docker_options: Mapping[str, Any],
-) -> Plan:
-    """Check what `start` and `run` were given.
-
-    Args:
-        own: Those of docker-py's options that have a parameter of ours.
-        docker_options: The others.
-
-    Raises:
-        TypeError, ValueError: With the value, and what is accepted.
-    """
-    check_container(
-        image, command, env=env, files=files, input=input, trust=trust, **docker_options
-    )
-    check_docker_options(docker_options)
-    # One that is refused and not set, as stdin_open=False, does no harm, and says nothing.
-    harmless = {n: value for n, value in docker_options.items() if n not in REFUSED_OPTIONS}
-    members = {os.fspath(path): file_of(content) for path, content in (files or {}).items()}
-    return Plan(
-        image=image,
-        command=command,
-        env={name: str(value) for name, value in (env or {}).items()},
-        files=build_tar(members) if members else None,
-        input=input.encode() if isinstance(input, str) else input,
-        trust=tuple(trust or ()),
-        options={name: value for name, value in {**harmless, **own}.items() if value is not None},
-    )
-
-
-def check_command(image: Image, plan: Plan) -> None:
-    """Refuse to start an image that has no command where none is given: Podman would tell of it badly.
-
-    Raises:
-        EngineError: Says what to type.
-    """
-    config = image.attrs["Config"]
-    given = plan.command or plan.options.get("entrypoint")
-    if not (given or config.get("Cmd") or config.get("Entrypoint")):
-        raise EngineError(
-            f"{plan.image!r} has no command of its own: give it one, as in run({plan.image!r}, [...])"
-        )
-
-
-def check_docker_options(names: Iterable[str]) -> None:
-    """Refuse options that neither docker-py nor we have.
-
-    Raises:
-        TypeError: Names the option.
-    """
-    for name in names:
-        if name not in DOCKER_OPTIONS:
-            raise TypeError(
-                f"there is no option {name}=; besides their own, run() and start() take those of "
-                "docker-py's containers.create()"
-            )
-
-
-def file_of(content: str | bytes | Path) -> File:
-    """A file for the archive; one from disk keeps whether it can be executed."""
-    if isinstance(content, str):
-        return File(content=content.encode())
-    if isinstance(content, bytes):
-        return File(content=content)
-    return File(content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644)
 
 
 class Owner(Protocol):
@@ -766,99 +631,6 @@ class Container:
         return f"<Container {self.name}>"
 
 
-class ExternalContainer(Container):
-    """A target that something else creates and starts, beside a sidecar of ours.
-
-    Attributes:
-        network_mode: What such a target is created with; by it we know it again.
-    """
-
-    network_mode = ""
-
-    def open(self) -> dict[str, Any]:
-        """Start the sidecar; return what to create the target with, as docker-py takes it.
-
-        Raises:
-            ImageError, LinkError, EngineError: Nothing is left behind.
-        """
-        try:
-            return self._open()
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self) -> dict[str, Any]:
-        image = self._services.engine.image(self._plan.image)
-        sidecar, setup = self._services.provisioner.sidecar(self._start_sidecar, self.close)
-        self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
-        self.network_mode = f"container:{sidecar.id}"
-        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
-        found = {
-            "network_mode": self.network_mode,
-            "environment": runtimes.environment(env, self._plan.env),
-            **self._names(),
-        }
-        if setup.image is None:  # or the engine may not see this machine's folders
-            found["volumes"] = {self._folder(image, env): {"bind": DIRECTORY, "mode": "ro"}}
-        return found
-
-    def _start_sidecar(self, setup: SidecarSetup) -> tuple[Sidecar, SidecarSetup]:
-        sidecar = self._create_sidecar(dict(self._plan.options), setup)
-        self._open_gateway(sidecar.start())
-        return sidecar, setup
-
-    def _folder(self, image: Image, env: dict[str, str]) -> str:
-        """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""
-        engine, authority = self._services.engine, self._services.authority
-        scratch = engine.create(image, self._plan.image, command=NEVER_RUN)
-        try:
-            roots = self._roots(scratch, image, env, [])
-        finally:
-            engine.remove(scratch)
-        folder = tempfile.mkdtemp(dir=engine.folder)
-        self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        os.chmod(folder, 0o755)  # whoever the target runs as reads it
-        for name, content in trust.own_files(authority.ca_pem, roots).items():
-            path = Path(folder, name)
-            path.write_bytes(content)
-            path.chmod(0o644)
-        return folder
-
-    def adopt(self, container: DockerContainer) -> None:
-        """Put the CA into the target's own bundles, before its first instruction.
-
-        Raises:
-            ValueError: It runs already, or was created with what `start` refuses.
-        """
-        if container.status != "created":
-            raise ValueError(
-                f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
-            )
-        check_runtime(container)
-        check_created(self._services.engine, container)
-        self._docker = container
-        image = container.image
-        assert image is not None
-        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
-        self._fill(container, image, env)
-
-
-def check_created(engine: Engine, container: DockerContainer) -> None:
-    """Refuse a container that was created with what would let it leave its sidecar, in the words of `start`.
-
-    What else `start` refuses the engine itself does beside another container's network.
-
-    Raises:
-        ValueError: Names the container and the option.
-    """
-    config = container.attrs["HostConfig"]
-    try:
-        check_container_options({name: config.get(field) for name, field in ESCAPES.items()})
-        check_processes(engine, container)
-    except ValueError as error:
-        raise ValueError(f"{container.name}: {error}") from None
-
-
 def check_processes(engine: Engine, container: DockerContainer) -> None:
     """Refuse a container among the processes of one whose network is not captured: they lead to it (setns(2)).
 
@@ -910,22 +682,3 @@ def close_link(sidecar: Sidecar) -> None:
     """Close the sidecar's sockets, where they had arrived before something else failed."""
     if sidecar.link is not None:
         sidecar.link.close()
-
-
-def with_logs(text: str, logs: str) -> str:
-    """A sentence, and the tail of a log under it."""
-    tail = "\n".join(f"  | {line}" for line in logs.splitlines()[-TAIL_LINES:])
-    return f"{text}\nThe end of its log:\n{tail}" if tail else f"{text}\nIt wrote nothing."
-
-
-def check_result(name: str, result: CompletedContainer) -> None:
-    """Raise `CommandError` where a command failed, with both of its streams."""
-    if result.exit_code:
-        logs = result.stdout + result.stderr
-        text = exit_text(name, result.exit_code, result.note)
-        raise CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
-
-
-def exit_text(name: str, code: int, note: str) -> str:
-    """That a container has ended, and why, where the engine knows."""
-    return f"{name} exited with code {code}" + (f" ({note})" if note else "")

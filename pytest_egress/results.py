@@ -1,0 +1,63 @@
+"""The result of a container's command, and the texts that tell it: exit code, output, the end of a log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_egress.errors import CommandError
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+TAIL_LINES: Final = 50  # of a log in a message
+OUT_OF_MEMORY: Final = (
+    "the kernel killed a process of it for want of memory: OOMKilled; mem_limit= gives it more"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedContainer:
+    """What a container's command did.
+
+    Attributes:
+        exit_code: 0 as a rule; 128 + n after signal n.
+        stdout_bytes: What it wrote to its standard output.
+        stderr_bytes: What it wrote to its standard error.
+        duration: Seconds from its start to its end.
+        note: A sentence, where it was killed for want of memory, or the engine may have lost what it wrote; else "".
+    """
+
+    exit_code: int
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+    duration: float
+    note: str = ""
+
+    @property
+    def stdout(self) -> str:
+        """Standard output as UTF-8 text; what cannot be decoded is replaced."""
+        return self.stdout_bytes.decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        """Standard error as UTF-8 text; what cannot be decoded is replaced."""
+        return self.stderr_bytes.decode("utf-8", "replace")
+
+
+def with_logs(text: str, logs: str) -> str:
+    """A sentence, and the tail of a log under it."""
+    tail = "\n".join(f"  | {line}" for line in logs.splitlines()[-TAIL_LINES:])
+    return f"{text}\nThe end of its log:\n{tail}" if tail else f"{text}\nIt wrote nothing."
+
+
+def check_result(name: str, result: CompletedContainer) -> None:
+    """Raise `CommandError` where a command failed, with both of its streams."""
+    if result.exit_code:
+        logs = result.stdout + result.stderr
+        text = exit_text(name, result.exit_code, result.note)
+        raise CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
+
+
+def exit_text(name: str, code: int, note: str) -> str:
+    """That a container has ended, and why, where the engine knows."""
+    return f"{name} exited with code {code}" + (f" ({note})" if note else "")
