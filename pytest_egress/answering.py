@@ -291,7 +291,7 @@ class Answering:
     def _call(self, incoming: Incoming, route: Route[Any], turn: int, entry: Exchange) -> Response:
         """What the route answers."""
         activity = incoming.attempt.activity
-        activity.route, activity.what = route, str(entry)
+        activity.route, activity.what = route, entry
         try:
             answer, context = route.answer(turn)
             if isinstance(answer, Response):
