@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
 
     class once_property:
-        """`functools.cached_property` with the lock that Python 3.12 took from it, and without frames in a traceback."""
+        """`functools.cached_property` with the lock that Python 3.12 took from it, and no frame in a traceback."""
 
         def __init__(self, make: Callable[[Any], Any]) -> None:
             self._make = make
