@@ -50,10 +50,10 @@ HITS_AND_MISSES = {
     "api.example.com:*": ([("api.example.com", 1), ("api.example.com", 65535)], [("x.test", 1)]),
 }
 
-OWN = "which stays in the container and is never captured; have the container connect to a name, as 'service.test'"
-LOOPBACK = f"it is loopback, {OWN}"
-LOCALHOST = f"it is loopback (RFC 6761, section 6.3), {OWN}"
-UNSPECIFIED = f"it is the unspecified address, which connects to loopback, {OWN}"
+OWN = "stays in the container and is never captured; have the container connect to a name, as 'service.test'"
+LOOPBACK = f"it is loopback, which {OWN}"
+LOCALHOST = f"it is loopback (RFC 6761, section 6.3), which {OWN}"
+UNSPECIFIED = f"it is the unspecified address, which connects to loopback and {OWN}"
 NO_REGEX = "; a * is any run of characters, and nothing else is special"
 NO_NETWORK = "a glob matches names and never addresses; write a network"
 COLONS = (
