@@ -67,7 +67,7 @@ def npm(egress: Egress) -> None:
     url = "https://registry.npmjs.org/greeting.tgz"
 
     @egress.intercept_https("registry.npmjs.org", path="/greeting")
-    def about(request: Request) -> object:
+    def about(request: Request) -> dict[str, object]:
         versions = {"1.0.0": {**package, "dist": {"tarball": url}}}
         return {"name": "greeting", "dist-tags": {"latest": "1.0.0"}, "versions": versions}
 
