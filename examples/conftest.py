@@ -4,6 +4,10 @@ import pytest
 
 CLIENTS = "pytest-egress-test/clients:latest"
 SHOP = "pytest-egress-test/shop:latest"
+SDKS = "pytest-egress-test/sdks:latest"
+SERVICES = "pytest-egress-test/services:latest"
+RUNTIMES = "pytest-egress-test/runtimes:latest"
+BROWSERS = "pytest-egress-test/browsers:latest"
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,27 @@ def clients() -> str:
 def shop_image() -> str:
     """A small service that charges at api.stripe.com and tells hooks.slack.com."""
     return SHOP
+
+
+@pytest.fixture(scope="session")
+def sdks() -> str:
+    """An image with SDKs of PyPI and npm, installed as their users install them."""
+    return SDKS
+
+
+@pytest.fixture(scope="session")
+def services() -> str:
+    """An image with the servers of PostgreSQL and Redis, and Python's clients of both."""
+    return SERVICES
+
+
+@pytest.fixture(scope="session")
+def runtimes() -> str:
+    """An image with pip and npm."""
+    return RUNTIMES
+
+
+@pytest.fixture(scope="session")
+def browsers() -> str:
+    """An image with Chromium."""
+    return BROWSERS

@@ -64,6 +64,7 @@ _IPV4_CHARACTERS = frozenset("0123456789.")
 _LABEL_SEPARATORS = "[.\u3002\uff0e\uff61]"  # RFC 3490, section 3.1
 _TAILS = {"/": "path", "?": "query", "#": "fragment"}
 _LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
+_OWN = "stays in the container and is never captured; have the container connect to a name, as 'service.test'"
 
 
 class _Refusal(ValueError):
@@ -300,18 +301,16 @@ def _parse_pattern(host: str) -> _Pattern:
 
 def _refuse_loopback(host: str) -> None:
     if host == "localhost" or host.endswith(".localhost"):
-        raise _Refusal("it is loopback, which is never captured (RFC 6761, section 6.3)")
+        raise _Refusal(f"it is loopback (RFC 6761, section 6.3), which {_OWN}")
     if is_ip_address(host):
         _refuse_loopback_network(ipaddress.ip_network(host))
 
 
 def _refuse_loopback_network(network: _IPNetwork) -> None:
     if any(network.version == own.version and _is_inside(network, own) for own in _LOOPBACK):
-        raise _Refusal("it is loopback, which is never captured")
+        raise _Refusal(f"it is loopback, which {_OWN}")
     if network.num_addresses == 1 and network.network_address.is_unspecified:
-        raise _Refusal(
-            "it is the unspecified address, which connects to loopback, and that is never captured"
-        )
+        raise _Refusal(f"it is the unspecified address, which connects to loopback and {_OWN}")
 
 
 def _is_inside(network: _IPNetwork, other: _IPNetwork) -> bool:

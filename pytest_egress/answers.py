@@ -92,7 +92,8 @@ def forward(to: object = None, port: int | None = None) -> Forward:
     if isinstance(to, Connectable):
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= MAX_PORT:
             raise ValueError(
-                f"forward({to.name}, {port!r}): the port is a number from 1 to {MAX_PORT}"
+                f"forward({to.name}, {port!r}): the port is a number from 1 to {MAX_PORT}, "
+                "as in forward(container, 5432)"
             )
         return Forward(port=port, container=to)
     given = repr(to) if port is None else f"{to!r}, {port!r}"

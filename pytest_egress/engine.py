@@ -308,6 +308,13 @@ class Engine:
         self.client.close()
 
 
+START: Final = "Start one (`systemctl start docker`, Docker Desktop)"
+JOIN: Final = (
+    "This user may not connect to it: join the group that its socket belongs to "
+    "(`sudo usermod --append --groups docker $USER`, and log in again)"
+)
+
+
 def contact(
     make_client: Callable[[], DockerClient], address: str | None = None
 ) -> tuple[DockerClient, str]:
@@ -330,11 +337,11 @@ def contact(
         check_allowed(error, where)
         if isinstance(error, FORBIDS):
             raise
+        cause = root_cause(error)
+        is_forbidden = isinstance(cause, PermissionError)
         raise EngineError(
-            f"no Docker engine answers at {where}: {root_cause(error)}\n"
-            "Start one (`systemctl start docker`, Docker Desktop), or name another with "
-            f"{'egress_engines' if address else 'DOCKER_HOST'}; "
-            "`docker info` shows whether it answers."
+            f"no Docker engine answers at {where}: {cause}\n{JOIN if is_forbidden else START}, or name another with "
+            f"{'egress_engines' if address else 'DOCKER_HOST'}; `docker info` shows whether it answers."
         ) from None
     if system != "linux":
         client.close()

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any
 from wsgiref.validate import validator
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 import django.conf  # type: ignore[import-untyped]
 import django.core.asgi  # type: ignore[import-untyped]
 import django.core.wsgi  # type: ignore[import-untyped]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import re
@@ -693,6 +694,38 @@ def test_a_socket_that_is_not_there_is_named(
         f"no Docker engine answers at {address}: [Errno 2] No such file or directory\n"
         f"{START_ENGINE}"
     )
+
+
+def test_a_failure_without_an_engine_ends_at_the_line_of_the_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{pytester.path}/docker.sock")
+    pytester.makepyfile("def test_it(egress):\n    egress.run('shop:latest')")
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            ">       egress.run('shop:latest')",
+            "E       pytest_egress.errors.EngineError: no Docker engine answers at *",
+            "E       Start one *",
+            "",
+            "*.py:2: EngineError",
+        ],
+        consecutive=True,
+    )
+
+
+def test_a_user_whom_the_socket_refuses_is_told_of_its_group(
+    with_client: WithClient, bare_image: str
+) -> None:
+    def refused() -> docker.DockerClient:
+        raise docker.errors.DockerException from PermissionError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(EngineError) as caught:
+        with_client(refused).run(bare_image)
+    what, cure = text(caught).splitlines()
+    assert what.endswith(": [Errno 13] Permission denied")
+    assert "`sudo usermod --append --groups docker $USER`, and log in again" in cure
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -282,6 +282,17 @@ PYTHON: Final = [
         """,
     ),
     Sdk(
+        name="opentelemetry-exporter-otlp-proto-http",
+        by="REQUESTS_CA_BUNDLE",
+        host="otel.example.test",
+        answer=b"",
+        says="SUCCESS",
+        code="""
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            print(OTLPSpanExporter("https://otel.example.test/v1/traces").export([]))
+        """,
+    ),
+    Sdk(
         name="paypalrestsdk",
         by="REQUESTS_CA_BUNDLE",
         host="api.paypal.com",

@@ -97,6 +97,14 @@ def test_a_reader_of_the_site_fetches_nothing_from_elsewhere(site: Path) -> None
     assert [each for each in fetched if re.match(r"([a-z]+:)?//", each)] == []
 
 
+def test_every_example_is_on_their_page(site: Path) -> None:
+    page = (site / "examples/index.html").read_text()
+    names = [path.name for path in (ROOT / "examples").glob("test_*.py")]
+    assert len(names) > 9
+    assert [name for name in names if f">{name}<" not in page] == []
+    assert "StripeClient" in page
+
+
 def test_the_front_page_links_within_the_site(site: Path) -> None:
     links = Page(site / "index.html").links
     assert "fixtures/#containers-that-something-else-starts" in links

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import h11
@@ -615,3 +616,9 @@ def test_what_a_streamed_answer_was_is_in_the_ledger_at_its_end(stage: Stage, re
     client.sendall(GET)
     assert read_reply(client).body == b'{"id": 1}'
     assert eventually(lambda: getattr(route.calls[0].response, "content", b"") == b'{"id": 1}')
+
+
+def test_a_container_without_a_port_is_refused_with_what_to_write() -> None:
+    db = SimpleNamespace(name="db", connect=socket.create_connection)
+    with pytest.raises(ValueError, match=r"from 1 to 65535, as in forward\(container, 5432\)$"):
+        forward(db)
