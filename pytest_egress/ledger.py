@@ -68,6 +68,8 @@ class Window:
         stuck: Handlers that still ran when the window was closed, and where they stood.
         activities: What has begun and not ended.
         handshakes: When the latest handshake began that succeeded, of each client with each host.
+        name: Of its test, as pytest has it; "" where there is none.
+        opened: When it began, in seconds since the epoch.
     """
 
     policy: Policy = "fail"
@@ -83,6 +85,8 @@ class Window:
     stuck: list[str] = field(default_factory=list)
     activities: set[Activity] = field(default_factory=set)
     handshakes: dict[TlsPeers, float] = field(default_factory=dict)
+    name: str = ""
+    opened: float = field(default_factory=wall)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -240,7 +240,7 @@ class Session(Host):
 
     def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
         """Title and tail of the log, for each container that runs or ran in a window."""
-        return log_sections(self.live() + (self.containers_of(window) if window else []))
+        return log_sections(self.live() + (self.containers_of(window) if window else []), window)
 
     def new_window(self) -> Window:
         """A window that is judged as the running test's, outside of one by the defaults."""
@@ -279,10 +279,32 @@ def outside_lines(window: Window) -> list[str]:
     ]
 
 
-def log_sections(containers: Sequence[Container]) -> list[tuple[str, str]]:
-    """Title and tail of the log of each container that has written something."""
-    tails = {container.name: container.log_tail() for container in containers}
+def log_sections(
+    containers: Sequence[Container], window: Window | None = None
+) -> list[tuple[str, str]]:
+    """Title and tail of the log of each container that has written something.
+
+    Args:
+        window: Of the test that failed: of what is shared only what it wrote since then is shown.
+    """
+    tails = {container.name: log_text(container, window) for container in containers}
     return [(f"container {name}", tail) for name, tail in tails.items() if tail]
+
+
+def log_text(container: Container, window: Window | None) -> str:
+    """The tail of a log, and what has to be said about it."""
+    if window is None or container.owner.scope == "test" or container.born is window:
+        lines = [container.log_tail()]
+    else:
+        tail = container.log_since(window.opened)
+        lines = [THIS_PART if tail else NO_PART, tail]
+    lines += [f"({container.killed})"] if container.killed else []
+    return "\n".join(filter(None, lines))
+
+
+ALL_OF_IT: Final = ".logs() has all of it, and so has `docker logs` after --egress-keep"
+THIS_PART: Final = f"(only what it wrote since this test began; {ALL_OF_IT})"
+NO_PART: Final = f"(it has written nothing since this test began; {ALL_OF_IT})"
 
 
 def stuck_text(activity: Activity, timeout: float, after: str) -> str:
