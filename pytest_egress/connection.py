@@ -23,7 +23,7 @@ import h11
 import pytest_egress.upstream as upstream
 from pytest_egress.clienthello import ClientHello, client_of
 from pytest_egress.clock import monotonic
-from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo
+from pytest_egress.exchange import Entry, Outcome, TcpConnection, TlsFailure, TlsInfo, host_port
 from pytest_egress.handshake import DISTRUST
 from pytest_egress.hub import READ_BYTES, Hub, passes, trace
 from pytest_egress.ledger import Activity, Place, Window
@@ -119,12 +119,16 @@ class Connection:
         self.greeted = 0.0
         self.tls: TlsInfo | None = None
         self.claim: Claim | None = None
-        self.activity = Activity(cut=self.cut)
+        self.activity = Activity(container=self.site.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
         self._others: set[socket.socket] = set()
         self._place: Place | None = None
         self._trusted_in: Window | None = None
         self.begin()
+
+    def told(self) -> str:
+        """What it is, in words, as long as no request of it is known."""
+        return f"a connection to {host_port(self.host, self.port)}" if self.host else "a connection"
 
     # Threads and windows.
 

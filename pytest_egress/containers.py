@@ -250,16 +250,20 @@ class Container:
         id: The engine's.
         gateway: What answers its connections.
         hints: Why its clients may not trust the CA, as sentences.
+        origin: Where it was started, as `file.py:12`.
+        fixture: The fixture of several tests that was being set up then; "" for none.
         hosts: The names in its own /etc/hosts, and what DNS says of them.
         is_ending: Whether it is being ended, or has been.
         loss: How its sidecar was lost under it, as a sentence; "" as a rule.
         killed: Why `stop` had to kill it, as a sentence; "" as a rule.
     """
 
-    def __init__(self, host: Host, name: str, plan: Plan, owner: Any) -> None:
+    def __init__(self, host: Host, name: str, plan: Plan, owner: Any, origin: str = "") -> None:
         self.name: Final = name
         self.owner: Final = owner
         self.born: Final = host.ledger.window  # the test that started it
+        self.origin: Final = origin
+        self.fixture: Final = next(reversed(host.ledger.wide_set_ups), "")
         self.start_window: Window | None = None
         self._host, self._plan = host, plan
         self._cleanup = contextlib.ExitStack()
@@ -562,6 +566,14 @@ class Container:
             self._host.engine.check_owner()
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
+
+    def is_running(self) -> bool:
+        """Whether its program runs, as the engine sees it."""
+        with contextlib.suppress(EngineError, *NO_LOG), engine_errors(f"look at {self.name}"):
+            if not self.is_ending:
+                self._docker.reload()
+                return self._docker.status == "running"
+        return False
 
     def exec(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -15,10 +15,19 @@ from pytest_egress.authority import Authority, see_real_dates
 from pytest_egress.connection import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
+from pytest_egress.errors import CallError
 from pytest_egress.exchange import DnsQuery, Entry
 from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS, Activity, Ledger, Place, Window
 from pytest_egress.once import once_property
-from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
+from pytest_egress.report import (
+    Shared,
+    evicted_lines,
+    fold,
+    outcome_text,
+    prose,
+    restless_text,
+    route_line,
+)
 from pytest_egress.routing import RouteTable
 
 if TYPE_CHECKING:
@@ -103,7 +112,7 @@ class Session(Host):
         self._make_ca, self._defaults = ca, defaults
         self.engine = Engine(client, uuid.uuid4().hex, link, sidecar_image, address)
         self.ledger = Ledger()
-        self.ledger.routes_changed = self.revise
+        self.ledger.routes_changed, self.ledger.running = self.revise, self.running
         self.scopes: list[Scoped] = []
         self.containers: list[
             Container
@@ -112,6 +121,7 @@ class Session(Host):
         self.packaged: dict[object, Packaged] = {}
         self.roots_lock = threading.Lock()
         self._outside: list[str] = []
+        self._latest = ""  # test
 
     @once_property
     def authority(self) -> Authority:  # type: ignore[override]  # made when first needed
@@ -134,9 +144,9 @@ class Session(Host):
         Args:
             fields: Of the `Window`.
         """
-        window = Window(**{**self._defaults, **fields})
         with self.ledger.changed:
-            self.ledger.window = window
+            window = Window(**{**self._defaults, "previous": self._latest, **fields})
+            self.ledger.window, self._latest = window, window.name
             self.containers = self.live()
             window.complaints += [each.loss for each in self.containers if each.loss]
         self.revise()
@@ -206,6 +216,63 @@ class Session(Host):
     def live(self) -> list[Container]:
         """The containers that have not been removed."""
         return [container for egress in self.scopes for container in egress.containers]
+
+    def running(self) -> list[str]:
+        """The names of the containers whose programs run: the engine is asked."""
+        return [container.name for container in self.live() if container.is_running()]
+
+    def shared(self, window: Window) -> list[Shared]:
+        """Where the containers come from that other tests have too.
+
+        Args:
+            window: Of a test.
+        """
+        return [
+            Shared(
+                container=each.name,
+                scope=each.owner.scope,
+                place=each.origin,
+                fixture=each.fixture,
+                test=each.born.name if each.born else "",
+                previous="" if each.born is window else window.previous,
+                opened=window.opened,
+            )
+            for each in self.live()
+            if each.owner.scope != "test"
+        ]
+
+    def wait_until_quiet(self, seconds: float, timeout: float) -> None:
+        """Return when nothing has been attempted for so long, and nothing is under way.
+
+        Raises:
+            CallError: There was no such time.
+        """
+        clock = self.ledger.clock
+        deadline = clock() + timeout
+        with self.ledger.watch() as seen:
+            while (left := deadline - clock()) > 0:
+                if self._stays_quiet(min(seconds, left), seen) and left >= seconds:
+                    return
+                self.ledger.wait_for(lambda: not self.ledger.under_way, deadline - clock())
+            with self.ledger.changed:
+                under_way = list(self.ledger.under_way)
+            raise CallError(restless_text(seconds, timeout, [*under_way_lines(under_way)], seen))
+
+    def _stays_quiet(self, seconds: float, seen: Sequence[Entry]) -> bool:
+        """Whether nothing is attempted for a time, what has arrived by its end included."""
+
+        def stirs() -> bool:
+            now = self.ledger.begun, len(seen)
+            return bool(self.ledger.under_way) or now != before
+
+        with self.ledger.changed:
+            before = self.ledger.begun, len(seen)
+            if self.ledger.wait_for(stirs, seconds):
+                return False
+        for container in self.live():
+            container.settle()
+        with self.ledger.changed:
+            return not stirs()
 
     def any_container(self, window: Window | None) -> bool:
         """Whether a container runs, or ran while a window was open."""
@@ -298,13 +365,13 @@ def log_text(container: Container, window: Window | None) -> str:
     else:
         tail = container.log_since(window.opened)
         lines = [THIS_PART if tail else NO_PART, tail]
-    lines += [f"({container.killed})"] if container.killed else []
+    lines += prose(container.killed, "") if container.killed else []
     return "\n".join(filter(None, lines))
 
 
-ALL_OF_IT: Final = ".logs() has all of it, and so has `docker logs` after --egress-keep"
-THIS_PART: Final = f"(only what it wrote since this test began; {ALL_OF_IT})"
-NO_PART: Final = f"(it has written nothing since this test began; {ALL_OF_IT})"
+ALL_OF_IT: Final = "all of it: its .logs(), or `docker logs` after --egress-keep"
+THIS_PART: Final = f"(since this test began; {ALL_OF_IT})"
+NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 
 
 def stuck_text(activity: Activity, timeout: float, after: str) -> str:
@@ -314,3 +381,12 @@ def stuck_text(activity: Activity, timeout: float, after: str) -> str:
         f"the handler of {route_line(activity.route)} still ran {timeout:g} s after {after}\n"
         f"  for {activity.what}\n  at {where_stands(activity.thread)}"
     )
+
+
+def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
+    """What has begun and not ended, and where its handlers stand."""
+    for activity in activities:
+        yield f"  {activity.what or activity.told()}  of {activity.container}"
+        if activity.route is not None:
+            yield f"      in the handler of {route_line(activity.route)}"
+            yield f"      at {where_stands(activity.thread)}"
