@@ -127,7 +127,7 @@ class Connection:
         self.begin()
 
     def told(self) -> str:
-        """What it is, in words, as long as no request of it is known."""
+        """What it is, in words, as long as no handler runs."""
         return f"a connection to {host_port(self.host, self.port)}" if self.host else "a connection"
 
     # Threads and windows.

@@ -557,8 +557,10 @@ class Container:
         """Seconds by which the engine's clock is ahead of ours: it noted the start between two looks at ours."""
         before, after = self._starting
         noted = seconds_of(self._docker.attrs["State"]["StartedAt"])
+        if noted is None or not after or self._docker.attrs.get("RestartCount"):
+            return 0.0  # as on this machine
         ahead = noted - min(max(noted, before), after)
-        return ahead if after and abs(ahead) > SAME_CLOCK_SECONDS else 0.0
+        return ahead if abs(ahead) > SAME_CLOCK_SECONDS else 0.0
 
     def log_tail(self) -> str:
         """The last lines of its log, also after it has been removed; "" where there are none."""
@@ -942,10 +944,10 @@ def is_captured(engine: Engine, container: DockerContainer) -> bool:
     return kind != "container" or is_captured(engine, engine.container(name))
 
 
-def seconds_of(text: str) -> float:
-    """Seconds since the epoch of a time as the engine writes it (RFC 3339, with up to nine decimals)."""
-    found = TIME.fullmatch(text)
-    assert found is not None, text
+def seconds_of(text: str) -> float | None:
+    """Seconds since the epoch of a time as the engine writes it (RFC 3339, with up to nine decimals), or None."""
+    if (found := TIME.fullmatch(text)) is None:
+        return None
     whole = datetime.datetime.fromisoformat(found["whole"] + found["zone"].replace("Z", "+00:00"))
     return whole.timestamp() + float(found["fraction"] or 0)
 

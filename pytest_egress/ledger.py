@@ -43,7 +43,7 @@ class Activity:
         route: The route whose handler runs, or None.
         what: What that handler was called for, in words.
         cut: Ends its connection; any thread.
-        told: What it is, in words, as long as nothing is said in `what`.
+        told: What it is, in words, as long as no handler runs.
     """
 
     container: str = ""

@@ -307,11 +307,11 @@ class Shared:
 
 
 def shared_text(entries: Sequence[Entry], shared: Sequence[Shared]) -> str:
-    """Where attempts come from that another test may have set off; "" where none may."""
+    """Where attempts come from that the test before may have set off; "" where none may."""
     texts = []
     for one in shared:
         started = [entry.started for entry in entries if entry.container == one.container]
-        if started:
+        if started and one.previous:
             texts.append("\n".join(shared_lines(one, max(min(started) - one.opened, 0))))
     return "\n\n".join(texts)
 
@@ -322,16 +322,15 @@ def shared_lines(one: Shared, seconds: float) -> Iterator[str]:
     Args:
         seconds: From the beginning of this test to the first attempt.
     """
-    starter = one.test if one.previous and one.test else "this test"
-    by = f"the fixture {one.fixture!r} for {starter}" if one.fixture else starter
+    starter = " for ".join(filter(None, [one.fixture and f"the fixture {one.fixture!r}", one.test]))
+    by = f" by {starter}" if starter else ""
     where = f" at {one.place}" if one.place else ""
-    yield f"{one.container} is shared by all tests of its {one.scope}. It was started by {by}{where}."
-    came = f"the first of it came {seconds:.3f} s into this test"
-    if one.previous:
-        yield f"  {one.previous} ran before this test, and may have set this off: {came}."
-        yield f"  To let a test wait for what it sets off: {UNTIL_QUIET}"
-    else:
-        yield f"  No other test has run since, so that this test set it off, or nobody did: {came}."
+    yield f"{one.container} is shared by all tests of its {one.scope}. It was started{by}{where}."
+    yield (
+        f"  {one.previous} ran before this test, and may have set this off: "
+        f"the first of it came {seconds:.3f} s into this test."
+    )
+    yield f"  To let a test wait for what it sets off: {UNTIL_QUIET}"
     yield f"  What it does by itself, routes of {one.scope}_egress answer for every test."
 
 

@@ -386,7 +386,8 @@ def stuck_text(activity: Activity, timeout: float, after: str) -> str:
 def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
     """What has begun and not ended, and where its handlers stand."""
     for activity in activities:
-        yield f"  {activity.what or activity.told()}  of {activity.container}"
-        if activity.route is not None:
-            yield f"      in the handler of {route_line(activity.route)}"
+        route = activity.route
+        yield f"  {activity.what if route else activity.told()}  of {activity.container}"
+        if route is not None:
+            yield f"      in the handler of {route_line(route)}"
             yield f"      at {where_stands(activity.thread)}"

@@ -71,15 +71,24 @@ def test_a_verdict_on_a_shared_container_says_who_started_it_and_what_ran_before
     )
 
 
-def test_where_no_test_ran_before_the_verdict_says_so() -> None:
-    one = shared(previous="", fixture="", place="", opened=2.0)
-    verdict = judge(Window(entries=[attempt()]), [], shared=[one])
-    assert str(verdict).split("\n\n")[-1] == (
-        "shop is shared by all tests of its module. It was started by this test.\n"
-        "  No other test has run since, so that this test set it off, or nobody did: "
-        "the first of it came 0.000 s into this test.\n"
-        "  What it does by itself, routes of module_egress answer for every test."
-    )
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"fixture": ""}, "started by test_x.py::test_a at conftest.py:7."),
+        ({"test": "", "place": ""}, "started by the fixture 'web'."),
+        ({"fixture": "", "test": "", "place": ""}, "started."),
+    ],
+)
+def test_of_who_started_it_the_verdict_says_what_is_known(
+    fields: dict[str, Any], text: str
+) -> None:
+    verdict = judge(Window(entries=[attempt()]), [], shared=[shared(**fields)])
+    assert f"its module. It was {text}\n" in str(verdict)
+
+
+def test_where_no_test_ran_before_there_is_nothing_to_say() -> None:
+    verdict = judge(Window(entries=[attempt()]), [], shared=[shared(previous="")])
+    assert "shared" not in str(verdict)
 
 
 def test_what_a_handler_raised_for_a_shared_container_keeps_its_cause() -> None:
@@ -416,10 +425,11 @@ def test_the_first_test_of_a_shared_container_sees_its_log_from_the_start(
         ("1970-01-01T00:00:01.5Z", 1.5),
         ("1970-01-01T00:00:00.123456789Z", 0.123456789),
         ("1970-01-01T02:00:01.25+02:00", 1.25),
+        ("1970-01-01 00:00:01 +0000 UTC", None),
     ],
 )
 def test_the_engines_times_are_read_whatever_their_decimals_and_zone(
-    text: str, seconds: float
+    text: str, seconds: float | None
 ) -> None:
     assert seconds_of(text) == seconds
 
