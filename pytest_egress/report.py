@@ -266,7 +266,7 @@ def advice(
     if not entries:
         yield "No container sent anything in this test."
     one = len(routes) == 1
-    if running:
+    if running and not any(close_to(route, entries) for route in routes):
         counts = {route.times or 1 for route in routes}
         yield f"{later_text(running, counts.pop() if len(counts) == 1 else 'times')}."
     yield (

@@ -178,6 +178,19 @@ def test_a_route_that_was_not_called_often_enough_names_it_too(
     assert "wait_for_call" not in str(ended)
 
 
+def test_where_a_handshake_failed_waiting_is_no_advice() -> None:
+    entry = attempt()
+    entry.note = "the target does not trust the CA"
+    route: Route[Any] = Route(
+        declare("intercept_tls", "db.test"), scope="test", place="", log=Ledger()
+    )
+    entry.outcome = "recorded"
+    verdict = judge(Window(entries=[entry]), [route], running=lambda: ["shop"])
+    assert isinstance(verdict, NeverCalledError)
+    assert entry.note in str(verdict)
+    assert "wait_for_call" not in str(verdict)
+
+
 def test_what_runs_is_asked_of_the_engine(egress: Egress, bare_image: str) -> None:
     egress.start(bare_image, ["true"]).wait()
     assert egress.session.running() == []
