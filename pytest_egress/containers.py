@@ -12,6 +12,7 @@ import ipaddress
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -738,9 +739,9 @@ class Container:
         check_seconds(timeout)
         if self.is_ending:
             return
-        signal = self._docker.attrs["Config"].get("StopSignal") or STOP_SIGNAL
-        if self._send(signal) and self._exit_code(timeout) is None:
-            self._kill(f"it still ran {timeout:g} s after {signal}{self._paused()}, and was killed")
+        name = signal_name(self._docker.attrs["Config"].get("StopSignal") or STOP_SIGNAL)
+        if self._send(name) and self._exit_code(timeout) is None:
+            self._kill(f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed")
         self._settle_all()
 
     def _kill(self, why: str) -> None:
@@ -750,16 +751,16 @@ class Container:
             self.killed = f"{why}; {UNHEARD}"
             self._exit_code(KILL_SECONDS)
 
-    def _send(self, signal: str) -> bool:
+    def _send(self, name: str) -> bool:
         """Send its first process a signal (`POST /containers/{id}/kill`); False where it does not run."""
         try:
             with engine_errors(f"signal {self.name}", passing=(docker.errors.APIError,)):
-                self._docker.kill(signal)
+                self._docker.kill(name)
         except docker.errors.APIError as error:
             if error.status_code in NOT_RUNNING:
                 return False
             said = explanation(error)
-            raise EngineError(f"the engine did not send {signal} to {self.name}: {said}") from None
+            raise EngineError(f"the engine did not send {name} to {self.name}: {said}") from None
         return True
 
     def _gather(self) -> None:
@@ -942,6 +943,13 @@ def is_captured(engine: Engine, container: DockerContainer) -> bool:
         return False
     kind, _, name = (config.get("PidMode") or "").partition(":")
     return kind != "container" or is_captured(engine, engine.container(name))
+
+
+def signal_name(value: object) -> str:
+    """A signal as it is called: an image may have its number, and so does Podman say it."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(int(str(value))).name
+    return str(value)
 
 
 def seconds_of(text: str) -> float | None:

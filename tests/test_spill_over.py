@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from pytest_egress.session import Session
 from pytest_egress.verdict import judge
 
 SECONDS = 30.0  # for what is bound to happen
-QUIET = 0.2  # long enough for what is set off at once, on a busy machine too
+QUIET = 0.1
 UP = ["bash", "-c", "echo up; exec sleep 600"]
 
 
@@ -211,34 +212,46 @@ def alone() -> Iterator[Egress]:
         yield egress
 
 
-def meanwhile(action: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=action)
-    thread.start()
-    return thread
+def stir(
+    monkeypatch: pytest.MonkeyPatch, ledger: Ledger, times: Iterator[int], *entries: Entry
+) -> None:
+    """Have something attempted within each wait for quiet, so many times."""
+    wait_for = ledger.wait_for
+
+    def stirred(condition: Callable[[], bool], timeout: float) -> bool:
+        for entry in entries if next(times, None) is not None else ():
+            ledger.record(Window(), entry)
+        return wait_for(condition, timeout)
+
+    monkeypatch.setattr(ledger, "wait_for", stirred)
 
 
 def test_it_is_quiet_where_nothing_is_attempted(alone: Egress) -> None:
     alone.wait_until_quiet(QUIET)
 
 
-def test_what_is_under_way_is_waited_for_and_then_what_follows_it(alone: Egress) -> None:
-    ledger, window, activity = alone.session.ledger, Window(policy="block"), Activity()
-    followed = threading.Event()
+def test_what_is_attempted_meanwhile_begins_the_wait_anew(
+    alone: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(5))
+    stir(monkeypatch, alone.session.ledger, times, attempt())
+    alone.wait_until_quiet(QUIET, timeout=SECONDS)
+    assert list(times) == []
 
-    def go_on() -> None:
-        threading.Event().wait(QUIET)
-        ledger.record(window, attempt())
+
+def test_what_is_under_way_is_waited_for(alone: Egress) -> None:
+    ledger, window, activity = alone.session.ledger, Window(), Activity()
+
+    def end() -> None:
+        threading.Event().wait(2 * QUIET)
         ledger.end(window, activity)
-        threading.Event().wait(QUIET / 4)
-        followed.set()
-        ledger.record(window, attempt())
 
     ledger.begin(window, activity)
-    thread = meanwhile(go_on)
+    thread = threading.Thread(target=end)
+    thread.start()
     alone.wait_until_quiet(QUIET, timeout=SECONDS)
-    assert followed.is_set()
-    thread.join()
     assert not ledger.under_way
+    thread.join()
 
 
 def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -> None:
@@ -254,7 +267,8 @@ def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -
         over.wait(SECONDS)
         ledger.end(window, activity)
 
-    thread = meanwhile(handle)
+    thread = threading.Thread(target=handle)
+    thread.start()
     assert ledger.wait_for(lambda: bool(ledger.under_way), SECONDS)
     ledger.begin(window, Activity(container="db", told=lambda: "a connection to x.test:1"))
     with pytest.raises(CallError) as caught:
@@ -278,20 +292,11 @@ def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -
     ],
 )
 def test_what_comes_again_and_again_is_named_and_names_where_there_is_nothing_else(
-    alone: Egress, entries: list[Entry], lines: list[str]
+    alone: Egress, monkeypatch: pytest.MonkeyPatch, entries: list[Entry], lines: list[str]
 ) -> None:
-    ledger, over = alone.session.ledger, threading.Event()
-
-    def go_on() -> None:
-        while not over.wait(0.02):
-            for entry in entries:
-                ledger.record(Window(), entry)
-
-    thread = meanwhile(go_on)
+    stir(monkeypatch, alone.session.ledger, count(), *entries)
     with pytest.raises(CallError) as caught:
-        alone.wait_until_quiet(1, timeout=1.2)
-    over.set()
-    thread.join()
+        alone.wait_until_quiet(0.1, timeout=0.3)
     _, heading, *rest = str(caught.value).splitlines()
     assert heading == "Attempted meanwhile:"
     assert [line.rpartition("  (")[0] for line in rest] == lines

@@ -10,6 +10,7 @@ import pytest
 from docker.errors import NotFound
 
 from pytest_egress import Egress, log_line
+from pytest_egress.containers import signal_name
 from pytest_egress.session import Session
 
 SECONDS = 60.0  # for what ends by itself: nothing waits for so long unless it fails
@@ -28,6 +29,8 @@ while True:
     time.sleep(600)
 """
 DEAF = ["bash", "-c", "echo up; while :; do sleep 600; done"]  # as PID 1 it gets no SIGTERM
+
+HEARS = "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"
 
 
 def flushing(signal: str = "SIGTERM") -> list[str]:
@@ -98,6 +101,14 @@ def test_what_does_not_end_is_killed_and_the_result_says_so(
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "name"), [("SIGINT", "SIGINT"), ("15", "SIGTERM"), (3, "SIGQUIT"), ("37", "37")]
+)
+def test_a_signal_is_called_by_its_name_where_it_has_one(value: object, name: str) -> None:
+    assert signal_name(value) == name
+
+
+@pytest.mark.docker  # Podman needs another program for it
 def test_init_passes_the_signal_on_as_the_note_says(egress: Egress, clients_image: str) -> None:
     container = egress.start(
         clients_image, ["sh", "-c", "echo up; exec sleep 600"], wait=log_line("up"), init=True
@@ -129,7 +140,7 @@ def test_what_is_stopped_is_removed_at_the_end_of_its_scope(
     clients_image: str, engine_client: docker.DockerClient
 ) -> None:
     with Egress() as egress:
-        container = egress.start(clients_image, ["sleep", "600"], init=True)
+        container = egress.start(clients_image, ["bash", "-c", HEARS], wait=log_line("up"))
         container.stop(timeout=SECONDS)
         assert engine_client.containers.get(container.id).status == "exited"
     with pytest.raises(NotFound):
