@@ -778,13 +778,13 @@ def test_output_that_the_engine_may_have_lost_is_told(
 
 
 @pytest.mark.egress(unrouted="block")
+@pytest.mark.parametrize("end", [lambda container: container.stop(0), Container.__exit__])
 def test_what_a_container_has_begun_when_it_is_stopped_is_in_the_ledger(
-    egress: Egress, clients_image: str
+    egress: Egress, clients_image: str, end: Callable[[Container], None]
 ) -> None:
     half = "POST / HTTP/1.1\\r\\nHost: api.test\\r\\nContent-Length: 9\\r\\n\\r\\nhalf"
     script = f'exec 3<>/dev/tcp/api.test/80; printf "{half}" >&3; echo sent; sleep 600'
-    with egress.start(clients_image, ["bash", "-c", script], wait=log_line("sent")):
-        pass
+    end(egress.start(clients_image, ["bash", "-c", script], wait=log_line("sent")))
     (exchange,) = egress.exchanges
     assert (exchange.request.method, exchange.request.content) == ("POST", b"half")
 
