@@ -365,7 +365,7 @@ def log_text(container: Container, window: Window | None) -> str:
     else:
         tail = container.log_since(window.opened)
         lines = [THIS_PART if tail else NO_PART, tail]
-    lines += prose(container.killed, "") if container.killed else []
+    lines += prose(f"({container.killed})", "") if container.killed else []
     return "\n".join(filter(None, lines))
 
 

@@ -204,7 +204,7 @@ def test_the_log_of_a_container_that_was_killed_says_so(
         [
             "*- container clients:latest -*",
             "up",
-            "it still ran 0.1 s after SIGTERM, and was killed;",
+            "(it still ran 0.1 s after SIGTERM, and was killed;",
             "PID 1 of a container ignores a signal that it does not handle,*",
         ]
     )
