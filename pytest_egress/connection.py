@@ -27,6 +27,7 @@ import h11
 from pytest_egress.attempt import Attempt
 from pytest_egress.clock import monotonic
 from pytest_egress.destination import Destination
+from pytest_egress.messages import host_port
 from pytest_egress.recorder import Recorder, passes, silent_outcome
 from pytest_egress.route import Route
 from pytest_egress.sockets import Socket, reset_at_close, shut
@@ -134,12 +135,17 @@ class Connection:
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.is_relayed = False
         self.allowed_by: AllowedBy | None = None
-        self.activity = Activity(cut=self.cut)
+        self.activity = Activity(container=self.target.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
         self._others: set[socket.socket] = set()
         self._context: AttemptContext | None = None
         self._trusted_in: Window | None = None
         self.begin()
+
+    def told(self) -> str:
+        """What it is, in words, as long as no handler runs."""
+        host, port = self.destination.host, self.destination.port
+        return f"a connection to {host_port(host, port)}" if host else "a connection"
 
     # Threads and windows.
 

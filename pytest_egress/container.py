@@ -7,12 +7,16 @@ the target before its first instruction.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import ipaddress
+import re
+import signal
 import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urljoin
 
@@ -23,14 +27,14 @@ import pytest_egress.runtimes as runtimes
 import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.archive import build_tar
-from pytest_egress.clock import check_seconds, monotonic
+from pytest_egress.clock import check_seconds, monotonic, wall
 from pytest_egress.container_options import (
     SIDECAR_OPTIONS,
 )
 from pytest_egress.dns_answers import NO_ADDRESS, NameAnswer
 from pytest_egress.engine import Engine
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
-from pytest_egress.failures import engine_errors, start_failure
+from pytest_egress.failures import engine_errors, explanation, start_failure
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.ledger import CUT_SECONDS
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
     from pytest_egress.authority import Authority
     from pytest_egress.interface import Link
     from pytest_egress.ledger import Ledger
+    from pytest_egress.route import Scope
     from pytest_egress.table import RouteTable
     from pytest_egress.windows import AttemptContext, Window
 
@@ -67,11 +72,20 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
 POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
+SAME_CLOCK_SECONDS: Final = 0.1  # that the engine's may seem to differ from ours on one machine
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
 NO_LOG: Final = (
     docker.errors.DockerException,  # it has gone
     requests.exceptions.RequestException,  # the engine has
     AttributeError,  # it has never been
+)
+STOP_SECONDS: Final = 10.0  # between the two signals of `stop`: docker's own
+KILL_SECONDS: Final = 10.0  # for the kernel to end what was killed
+STOP_SIGNAL: Final = "SIGTERM"  # where the image has none of its own
+NOT_RUNNING: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)  # answers to a signal
+UNHEARD: Final = (
+    "PID 1 of a container ignores a signal that it does not handle, and a shell there passes none on: "
+    "handle it, `exec` the program, or start it with init=True"
 )
 PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
 # Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
@@ -80,12 +94,20 @@ LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "co
 RESOLVER: Final = build_tar(
     {"/etc/resolv.conf": f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
 )
+TIME: Final = re.compile(
+    r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d)"
+)
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
 SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 
 
 class Owner(Protocol):
     """What a container needs of the egress that declares its routes."""
+
+    @property
+    def scope(self) -> Scope:
+        """How long the egress lasts."""
+        ...
 
     @property
     def between(self) -> Window:
@@ -138,25 +160,32 @@ class Container:
         id: The engine's.
         gateway: What answers its connections.
         hints: Why its clients may not trust the CA, as sentences.
+        origin: Where it was started, as `file.py:12`.
+        fixture: The fixture of several tests that was being set up then; "" for none.
         hosts: The names in its own /etc/hosts, and what DNS says of them.
         is_ending: Whether it is being ended, or has been.
         loss: How its sidecar was lost under it, as a sentence; "" as a rule.
+        killed: Why `stop` had to kill it, as a sentence; "" as a rule.
     """
 
-    def __init__(self, services: RunServices, name: str, plan: Plan, owner: Owner) -> None:
+    def __init__(
+        self, services: RunServices, name: str, plan: Plan, owner: Owner, origin: str = ""
+    ) -> None:
         self.name: Final = name
         self.owner: Final = owner
         self.born: Final = services.ledger.window  # the test that started it
+        self.origin: Final = origin
+        self.fixture: Final = next(reversed(services.ledger.wide_set_ups), "")
         self.start_window: Window | None = None
         self._services, self._plan = services, plan
         self._cleanup = contextlib.ExitStack()
         self._ingresses: dict[int, Ingress] = {}
         self._lock = threading.Lock()
-        self._started = 0.0
+        self._started, self._starting = 0.0, (0.0, 0.0)
         self._log_tail = ""
         self._directory = DIRECTORY
         self.hints: list[str] = []
-        self.loss = ""
+        self.loss, self.killed = "", ""
         self._hostname: Final = plan.options.get("hostname") or made_up_hostname()
         self.hosts: Final = hosts_of({**plan.options, "hostname": self._hostname})
         self._docker: DockerContainer
@@ -343,10 +372,11 @@ class Container:
 
     def _start(self) -> None:
         standard_input = self._attach_input() if self._plan.input is not None else None
-        self._started = monotonic()
+        self._started, before = monotonic(), wall()
         try:
             with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
                 self._docker.start()
+            self._starting = before, wall()
         except docker.errors.APIError as error:
             failure = start_failure(self._plan.image, self._plan.command, error)
             raise EngineError(failure) from None
@@ -426,12 +456,43 @@ class Container:
         with engine_errors(f"read the log of {self.name}"):
             return self._docker.logs().decode("utf-8", "replace")
 
+    def log_since(self, moment: float) -> str:
+        """The last lines of what it has written since a time; "" where there are none.
+
+        Args:
+            moment: Seconds since the epoch, by this machine's clock.
+        """
+        with contextlib.suppress(EngineError, *NO_LOG):
+            self._services.engine.check_owner()
+            self._docker.reload()
+            since = moment + self._clock_ahead()
+            said: bytes = self._docker.logs(tail=TAIL_LINES, since=since)
+            return said.decode("utf-8", "replace").rstrip()
+        return self._log_tail
+
+    def _clock_ahead(self) -> float:
+        """Seconds by which the engine's clock is ahead of ours: it noted the start between two looks at ours."""
+        before, after = self._starting
+        noted = seconds_of(self._docker.attrs["State"]["StartedAt"])
+        if noted is None or not after or self._docker.attrs.get("RestartCount"):
+            return 0.0  # as on this machine
+        ahead = noted - min(max(noted, before), after)
+        return ahead if abs(ahead) > SAME_CLOCK_SECONDS else 0.0
+
     def log_tail(self) -> str:
         """The last lines of its log, also after it has been removed; "" where there are none."""
         with contextlib.suppress(EngineError, *NO_LOG):
             self._services.engine.check_owner()
             self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
         return self._log_tail
+
+    def is_running(self) -> bool:
+        """Whether its program runs, as the engine sees it."""
+        with contextlib.suppress(EngineError, *NO_LOG), engine_errors(f"look at {self.name}"):
+            if not self.is_ending:
+                self._docker.reload()
+                return self._docker.status == "running"
+        return False
 
     def exec(
         self,
@@ -479,9 +540,6 @@ class Container:
         check_seconds(timeout)
         code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
-        self.settle()
-        seconds = self.attempt_context().window.drain_seconds
-        self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
@@ -500,12 +558,22 @@ class Container:
         state = self._docker.attrs["State"]
         if state.get("OOMKilled"):
             return OUT_OF_MEMORY
+        if self.killed:
+            return self.killed
         if written or state["FinishedAt"] > state["StartedAt"]:
             return ""
         return "it ended before the engine had noted its start: on a busy machine Docker may lose such output"
 
     def _wait_for_exit(self, timeout: float) -> int:
-        """Its exit code (`POST /containers/{id}/wait`); a prompt that is open stops the clock."""
+        if (code := self._exit_code(timeout)) is not None:
+            return code
+        done = "killed" if self._services.keep else "removed"
+        text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
+        logs = self.finish()
+        raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+
+    def _exit_code(self, timeout: float) -> int | None:
+        """Its exit code, None where it still runs (`POST /containers/{id}/wait`); an open prompt stops the clock."""
         clock = self._services.ledger.clock
         deadline = clock() + timeout
         while (left := deadline - clock()) > 0:
@@ -515,10 +583,7 @@ class Container:
             ):
                 return int(self._docker.wait(timeout=left)["StatusCode"])
             self._check_engine()
-        done = "killed" if self._services.keep else "removed"
-        text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
-        logs = self.finish()
-        raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+        return None
 
     def _paused(self) -> str:
         """Why it does nothing, where something has paused it."""
@@ -538,6 +603,12 @@ class Container:
         deadline = clock() + DRAIN_SECONDS
         while self.gateway.unread() and clock() < deadline:
             time.sleep(UNREAD_SECONDS)
+
+    def _settle_all(self) -> None:
+        """Return when all that it sent until its end has been handled."""
+        self.settle()
+        seconds = self.attempt_context().window.drain_seconds
+        self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
         """Wait until every strategy is satisfied.
@@ -567,12 +638,45 @@ class Container:
                     )
                 time.sleep(POLL_SECONDS)
 
-    def stop(self) -> None:
-        """Remove it and its sidecar at once; calling it again does nothing.
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Have it shut down: send SIGTERM, or the image's own stop signal; kill it where it still runs after a time.
 
-        All that it attempted until its end is in the ledger, what it had just begun as it is.
+        What it sends meanwhile is answered by the routes and judged, and has been handled when this returns. Then
+        `wait` gives its exit code and output, and says so in `note` where it had to be killed. It is removed at the
+        end of its scope, or of its `with` block. One that has ended is left as it is.
+
+        Args:
+            timeout: Seconds until it is killed.
+
+        Raises:
+            EngineError: The engine cannot.
         """
-        self.finish()
+        check_seconds(timeout)
+        if self.is_ending:
+            return
+        name = signal_name(self._docker.attrs["Config"].get("StopSignal") or STOP_SIGNAL)
+        if self._send(name) and self._exit_code(timeout) is None:
+            self._kill(f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed")
+        self._settle_all()
+
+    def _kill(self, why: str) -> None:
+        """Kill what a signal did not end, and what may be the reason."""
+        self.is_ending = True
+        if self._send("SIGKILL"):
+            self.killed = f"{why}; {UNHEARD}"
+            self._exit_code(KILL_SECONDS)
+
+    def _send(self, name: str) -> bool:
+        """Send its first process a signal (`POST /containers/{id}/kill`); False where it does not run."""
+        try:
+            with engine_errors(f"signal {self.name}", passing=(docker.errors.APIError,)):
+                self._docker.kill(name)
+        except docker.errors.APIError as error:
+            if error.status_code in NOT_RUNNING:
+                return False
+            said = explanation(error)
+            raise EngineError(f"the engine did not send {name} to {self.name}: {said}") from None
+        return True
 
     def _gather(self) -> None:
         """Have what it has begun recorded as it is."""
@@ -629,7 +733,8 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        """Remove it and its sidecar at once; what it attempted until then is in the ledger."""
+        self.finish()
 
     def __repr__(self) -> str:
         return f"<Container {self.name}>"
@@ -660,6 +765,21 @@ def is_captured(engine: Engine, container: DockerContainer) -> bool:
         return False
     kind, _, name = (config.get("PidMode") or "").partition(":")
     return kind != "container" or is_captured(engine, engine.container(name))
+
+
+def signal_name(value: object) -> str:
+    """A signal as it is called: an image may have its number, and so does Podman say it."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(int(str(value))).name
+    return str(value)
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds since the epoch of a time as the engine writes it (RFC 3339, with up to nine decimals), or None."""
+    if (found := TIME.fullmatch(text)) is None:
+        return None
+    whole = datetime.datetime.fromisoformat(found["whole"] + found["zone"].replace("Z", "+00:00"))
+    return whole.timestamp() + float(found["fraction"] or 0)
 
 
 def hosts_of(options: Mapping[str, Any]) -> dict[str, NameAnswer]:

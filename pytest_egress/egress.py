@@ -15,7 +15,7 @@ import pytest_egress.declarations as declarations
 import pytest_egress.kinds as kinds
 from pytest_egress.address import Address, parse_address
 from pytest_egress.callers import caller
-from pytest_egress.clock import check_seconds
+from pytest_egress.clock import check_seconds, is_seconds
 from pytest_egress.container import Container
 from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.errors import CallError, ContainerError, EgressError
@@ -356,7 +356,8 @@ class Egress:
         self.session.engine.check_owner()
         self._has_started = True
         with self.session.ledger.changed:  # a name is taken at once
-            container = Container(self.session, self.session.name(checked.image), checked, self)
+            name = self.session.name(checked.image)
+            container = Container(self.session, name, checked, self, caller())
             self.session.containers.append(container)
         if self.scope != "test":
             container.start_window = self.session.new_window()
@@ -499,7 +500,9 @@ class Egress:
         self.session.engine.check_owner()
         self._has_started = True
         with self.session.ledger.changed:
-            external = ExternalContainer(self.session, self.session.name(image), checked, self)
+            external = ExternalContainer(
+                self.session, self.session.name(image), checked, self, caller()
+            )
             self.session.containers.append(external)
         created_with = external.open()
         self._keep(external)
@@ -585,6 +588,27 @@ class Egress:
         if not self._has_started and not self.session.any_container(window):
             raise CallError(no_container_text(addresses))
 
+    def wait_until_quiet(self, seconds: float, timeout: float = 10) -> None:
+        """Return when no container, of whichever scope, has attempted anything for so long, and nothing is under way.
+
+        At the end of a test that sets something off in a container that others share, so that it fails no other one.
+        The time begins with the call. A connection that is open does not matter, nor does what goes over one that a
+        raw handler has: only what begins.
+
+        Args:
+            seconds: For how long it has to be quiet.
+            timeout: Seconds until it must have been.
+
+        Raises:
+            CallError: There was no such time; the text lists what there was, and what is under way.
+        """
+        check_seconds(timeout)
+        if not is_seconds(seconds) or not 0 < seconds <= timeout:
+            raise ValueError(
+                f"seconds={seconds!r}: it takes a number over 0, and at most the timeout, which is {timeout:g} s"
+            )
+        self.session.wait_until_quiet(seconds, timeout)
+
     def assert_order(self, *routes: Route[Any]) -> None:
         """Hold that the calls of these routes came in this order; calls of other routes do not matter.
 
@@ -665,7 +689,10 @@ class Egress:
             verdict: EgressError | None = None
             if kind is None:
                 verdict = judge(
-                    window, self.routes, any_container=self.session.any_container(window)
+                    window,
+                    self.routes,
+                    any_container=self.session.any_container(window),
+                    running=self.session.running,
                 )
         finally:
             self.close()

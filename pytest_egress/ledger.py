@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from pytest_egress.clock import monotonic, wall
-from pytest_egress.entries import Entry, TlsPeers
+from pytest_egress.entries import Entry, PacketAttempt, TlsPeers
 from pytest_egress.route import Route
 from pytest_egress.windows import Activity, Window
 
@@ -33,6 +33,11 @@ MAX_COMPLAINTS: Final = 100
 """Different ones of a window: whoever brings about more of them has been told of."""
 
 
+def is_of_the_kernel(entry: Entry) -> bool:
+    """Whether it is a packet that no program has asked for, or that comes to nothing, as of QUIC beside HTTPS."""
+    return isinstance(entry, PacketAttempt) and entry.outcome == "recorded"
+
+
 class Ledger:
     """What every egress of a run shares: the lock, the test's window, and the prompts that are open.
 
@@ -40,6 +45,10 @@ class Ledger:
         changed: The lock; notified of everything that happens.
         closing: That of a test whose raw connections are being cut, or None: what they bring about is judged with it.
         routes_changed: Called, without the lock, when a route has come or gone.
+        wide_set_ups: The fixtures of more than one test that are being set up, the innermost last.
+        under_way: What has begun and not ended, in any window.
+        begun: How much has begun so far.
+        running: Called, without the lock, for the names of the containers that run.
         look: Called where no window is open: opens that of a test which is seen to use egress only while it runs.
     """
 
@@ -48,8 +57,12 @@ class Ledger:
         self._window: Window | None = None
         self.closing: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
+        self.running: Callable[[], list[str]] = list
         self.look: Callable[[], None] = lambda: None
-        self.wide_set_ups = 0  # of fixtures of more than one test, that go on
+        self.wide_set_ups: list[str] = []
+        self.under_way: set[Activity] = set()
+        self.begun = 0
+        self._watchers: list[list[Entry]] = []
         self.prompts = 0
         self._prompted_at = 0.0
         self._prompted = 0.0  # seconds, of prompts that are closed
@@ -71,18 +84,30 @@ class Ledger:
 
         What is set up for several tests is not part of the one that happens to come first.
         """
-        return self.window is None or window is self.window or self.wide_set_ups > 0
+        return self.window is None or window is self.window or bool(self.wide_set_ups)
 
     @contextmanager
-    def wide_set_up(self) -> Iterator[None]:
+    def wide_set_up(self, fixture: str = "") -> Iterator[None]:
         """A fixture of several tests is being set up."""
         with self.changed:
-            self.wide_set_ups += 1
+            self.wide_set_ups.append(fixture)
         try:
             yield
         finally:
             with self.changed:
-                self.wide_set_ups -= 1
+                self.wide_set_ups.pop()
+
+    @contextmanager
+    def watch(self) -> Iterator[list[Entry]]:
+        """The attempts that are recorded meanwhile, in any window."""
+        seen: list[Entry] = []
+        with self.changed:
+            self._watchers.append(seen)
+        try:
+            yield seen
+        finally:
+            with self.changed:  # two may have seen the same
+                self._watchers = [other for other in self._watchers if other is not seen]
 
     def record(self, window: Window, entry: Entry) -> None:
         """Put an entry into its window; where that is full, only count it."""
@@ -91,6 +116,9 @@ class Ledger:
                 window.entries.append(entry)
             else:
                 window.unrecorded += 1
+            if not is_of_the_kernel(entry):
+                for seen in self._watchers:
+                    seen.append(entry)
             self.changed.notify_all()
 
     def shook_hands(self, window: Window, peers: TlsPeers, started: float) -> None:
@@ -141,12 +169,15 @@ class Ledger:
         """Note that something goes on in a window; its end waits for it."""
         with self.changed:
             window.activities.add(activity)
+            self.under_way.add(activity)
+            self.begun += 1
             self.changed.notify_all()  # whoever waits until all that has arrived has been taken up
 
     def end(self, window: Window, activity: Activity) -> None:
         """Note that it has ended."""
         with self.changed:
             window.activities.discard(activity)
+            self.under_way.discard(activity)
             self.changed.notify_all()
 
     def now(self) -> float:

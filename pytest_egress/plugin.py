@@ -604,6 +604,8 @@ class Case:
             self.egress.routes if self.egress else (),
             assert_all_called=self.options.assert_all_called,
             any_container=self.session.any_container(self.window),
+            running=self.session.running,
+            shared=self.session.shared(self.window),
         )
         return self.verdict
 
@@ -613,7 +615,13 @@ class Case:
         Before the timeline what speaks against the containers and is not what failed the test.
         """
         from pytest_egress.errors import HandshakeError, NeverCalledError, UnroutedError
-        from pytest_egress.report import handshakes_text, ledger_lines, unrouted_text
+        from pytest_egress.report import (
+            handshakes_text,
+            ledger_lines,
+            shared_note,
+            shared_text,
+            unrouted_text,
+        )
         from pytest_egress.verdict import broken_handshakes, unrouted_entries
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
@@ -625,10 +633,15 @@ class Case:
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):
             besides += [unrouted_text(unrouted), ""]
+            if told := shared_text(unrouted, self.session.shared(self.window)):
+                besides += [told, ""]
         failures = broken_handshakes(self.window)
         if failures and not isinstance(self.verdict, (HandshakeError, NeverCalledError)):
             besides += [handshakes_text(failures), ""]
-        if lines := [*besides, *ledger_lines(entries.values())]:
+        lines = [*besides, *ledger_lines(entries.values())]
+        if self.verdict is None and not unrouted:
+            lines += shared_note(self.window.entries, self.session.shared(self.window))
+        if lines:
             yield "egress", "\n".join(lines)
         yield from self.session.log_sections(self.window)
 
@@ -776,7 +789,10 @@ class Run:
             with session.ledger.changed:
                 if CASE not in item.stash:  # by now: another thread may have looked
                     window = session.open_window(
-                        policy=options.unrouted, dns=options.dns, drain_seconds=options.timeout
+                        policy=options.unrouted,
+                        dns=options.dns,
+                        drain_seconds=options.timeout,
+                        name=item.nodeid,
                     )
                     item.stash[CASE] = Case(session=session, window=window, options=options)
         return item.stash[CASE]
@@ -870,7 +886,7 @@ class Run:
         self._note_users(fixturedef, request)
         if self._session is None:
             return (yield)
-        with self._session.ledger.wide_set_up():
+        with self._session.ledger.wide_set_up(fixturedef.argname):
             return (yield)
 
     def _note_users(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from pytest_egress.entries import UNREADABLE, DnsQuery, Entry, Exchange, TcpConn
 from pytest_egress.errors import AddressError
 from pytest_egress.kinds import BLOCK, INTERCEPT_TCP, Kind
 from pytest_egress.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
-from pytest_egress.route import Route
+from pytest_egress.route import Route, Scope, later_text
 from pytest_egress.table import NearMiss
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
@@ -217,9 +218,18 @@ def evicted_lines(evicted: Mapping[str, int]) -> Iterator[str]:
 
 
 def never_called_text(
-    routes: Sequence[Route[Any]], entries: Sequence[Entry], *, any_container: bool
+    routes: Sequence[Route[Any]],
+    entries: Sequence[Entry],
+    *,
+    any_container: bool,
+    running: Sequence[str] = (),
 ) -> str:
-    """The verdict on routes that were declared and not used."""
+    """The verdict on routes that were declared and not used.
+
+    Args:
+        any_container: Whether one ran.
+        running: The names of those that still do.
+    """
     number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
     seldom = any(route.lifetime_count for route in routes)
     lines = [f"{number} {'called less often than declared' if seldom else 'never called'}:"]
@@ -228,7 +238,7 @@ def never_called_text(
         lines += [f"{DETAIL}called {count_of(route)}"] if seldom else []
         for entry in close_to(route, entries):
             lines += [f"{DETAIL}{entry}", *prose(entry.note, DETAIL + "    ")]
-    return "\n".join([*lines, "", *advice(routes, entries, any_container=any_container)])
+    return "\n".join([*lines, "", *advice(routes, entries, any_container, running)])
 
 
 def count_of(route: Route[Any]) -> str:
@@ -237,7 +247,10 @@ def count_of(route: Route[Any]) -> str:
 
 
 def advice(
-    routes: Sequence[Route[Any]], entries: Sequence[Entry], *, any_container: bool
+    routes: Sequence[Route[Any]],
+    entries: Sequence[Entry],
+    any_container: bool,
+    running: Sequence[str],
 ) -> Iterator[str]:
     """What to do about routes that were not called."""
     if not any_container:
@@ -246,6 +259,9 @@ def advice(
     if not entries:
         yield "No container sent anything in this test."
     one = len(routes) == 1
+    if running and not any(close_to(route, entries) for route in routes):
+        counts = {route.times or 1 for route in routes}
+        yield f"{later_text(running, counts.pop() if len(counts) == 1 else 'times')}."
     yield (
         "Remove it, or declare it with optional=True."
         if one
@@ -258,6 +274,92 @@ NO_CONTAINER: Final = (
     "egress.run(image, command) or egress.start(image).\n"
     "What the test process itself sends is not intercepted."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Where a container comes from that several tests share.
+
+    Attributes:
+        container: Its name.
+        scope: Of the egress that started it.
+        place: Where it was started, as `file.py:12`; "" where that is not known.
+        fixture: The fixture that was being set up then; "" for none.
+        test: The test that it was started for.
+        previous: The test that ran before this one; "" where none did since it was started.
+        opened: When this test began.
+    """
+
+    container: str
+    scope: Scope
+    place: str
+    fixture: str
+    test: str
+    previous: str
+    opened: float
+
+
+def shared_text(entries: Sequence[Entry], shared: Sequence[Shared]) -> str:
+    """Where attempts come from that the test before may have set off; "" where none may."""
+    texts = []
+    for one in shared:
+        started = [entry.started for entry in entries if entry.container == one.container]
+        if started and one.previous:
+            texts.append("\n".join(shared_lines(one, max(min(started) - one.opened, 0))))
+    return "\n\n".join(texts)
+
+
+def shared_lines(one: Shared, seconds: float) -> Iterator[str]:
+    """Who else may have set off what a container attempted.
+
+    Args:
+        seconds: From the beginning of this test to the first attempt.
+    """
+    starter = " for ".join(filter(None, [one.fixture and f"the fixture {one.fixture!r}", one.test]))
+    by = f" by {starter}" if starter else ""
+    where = f" at {one.place}" if one.place else ""
+    yield f"{one.container} is shared by all tests of its {one.scope}. It was started{by}{where}."
+    yield (
+        f"  {one.previous} ran before this test, and may have set this off: "
+        f"the first of it came {seconds:.3f} s into this test."
+    )
+    yield f"  To let a test wait for what it sets off: {UNTIL_QUIET}"
+    yield f"  What it does by itself, routes of {one.scope}_egress answer for every test."
+
+
+def shared_note(entries: Iterable[Entry], shared: Sequence[Shared]) -> Iterator[str]:
+    """A line for each container that may have attempted what the test before has set off."""
+    names = {entry.container for entry in entries if not isinstance(entry, DnsQuery)}
+    for one in shared:
+        if one.container in names and one.previous:
+            yield f"{one.container} is shared: what {one.previous} set off, which ran before, may be among this."
+            yield f"  To let a test wait for that: {UNTIL_QUIET}"
+
+
+UNTIL_QUIET: Final = "egress.wait_until_quiet(seconds)"
+
+
+def restless_text(
+    seconds: float,
+    timeout: float,
+    under_way: Sequence[str],
+    entries: Sequence[Entry],
+) -> str:
+    """What went on all the time while somebody waited for quiet.
+
+    Args:
+        seconds: For how long it had to be quiet.
+        timeout: For how long that was waited for.
+        under_way: What goes on, as lines.
+        entries: What was attempted meanwhile.
+    """
+    lines = [f"waited {timeout:g} s for {seconds:g} s without an attempt, and there always was one"]
+    lines += ["Under way:", *under_way] if under_way else []
+    listed = fold([e for e in entries if not isinstance(e, DnsQuery)] or entries)
+    shown = listed[:SHOWN_ATTEMPTS]
+    lines += ["Attempted meanwhile:"] if shown else []
+    lines += [f"  {attempt_text(e)}  of {e.container}{times_text(count)}" for e, count in shown]
+    return "\n".join([*lines, *more_lines(listed)])
 
 
 def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:

@@ -24,7 +24,8 @@ class CompletedContainer:
         stdout_bytes: What it wrote to its standard output.
         stderr_bytes: What it wrote to its standard error.
         duration: Seconds from its start to its end.
-        note: A sentence, where it was killed for want of memory, or the engine may have lost what it wrote; else "".
+        note: A sentence, where it was killed by `stop` or for want of memory, or the engine may have lost what it
+            wrote; else "".
     """
 
     exit_code: int

@@ -9,7 +9,7 @@ whole, and read without a lock; counts and calls change under the ledger's. No m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -46,6 +46,10 @@ class CallLog(Protocol):
 
     def visible(self, window: object) -> bool:
         """Whether a call in that window counts now."""
+        ...
+
+    def running(self) -> list[str]:
+        """The names of the containers that run; the lock is not held."""
         ...
 
     def routes_changed(self) -> None:
@@ -326,6 +330,7 @@ class Route(Generic[Call]):
         calls = self.calls
         if len(calls) != 1:
             lines = [f"{self}: expected 1 call, there {were(len(calls))}", *call_lines(calls)]
+            lines += [] if calls else self._may_come(1)
             raise CallError("\n".join(lines))
         return calls[0]
 
@@ -351,7 +356,12 @@ class Route(Generic[Call]):
             if not (differences := matcher.differences(call.request)):
                 return call
             lines += [f"  {call}", *(f"      {difference}" for difference in differences)]
-        raise CallError("\n".join(lines))
+        raise CallError("\n".join([*lines, *self._may_come(len(calls) + 1)]))
+
+    def _may_come(self, count: int) -> list[str]:
+        """What to type where the count-th call may still come, as lines."""
+        running = self._log.running()
+        return [f"  {later_text(running, count)}"] if running else []
 
     def assert_not_called(self) -> None:
         """Hold that it was not called; it is then not required to be.
@@ -390,6 +400,18 @@ LET_GO: Final = (
 def were(count: int) -> str:
     """The end of "there ..."."""
     return {0: "was none", 1: "was 1"}.get(count, f"were {count}")
+
+
+def later_text(running: Sequence[str], count: int | str) -> str:
+    """That containers may call a route later, and how to wait for it.
+
+    Args:
+        running: Their names.
+        count: Of the call.
+    """
+    verb = "still runs" if len(running) == 1 else "still run"
+    call = f"wait_for_call({'' if count == 1 else count})"
+    return f"{' and '.join(running)} {verb}, and may call later: {call} waits for that"
 
 
 def call_lines(calls: Iterable[Entry]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -20,10 +20,19 @@ from pytest_egress.callers import where_stands
 from pytest_egress.container import Container, Owner
 from pytest_egress.engine import Engine
 from pytest_egress.entries import DnsQuery, Entry
+from pytest_egress.errors import CallError
 from pytest_egress.ledger import CUT_SECONDS, Ledger
 from pytest_egress.once import once_property
 from pytest_egress.provision import Provisioner
-from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
+from pytest_egress.report import (
+    Shared,
+    evicted_lines,
+    fold,
+    outcome_text,
+    prose,
+    restless_text,
+    route_line,
+)
 from pytest_egress.windows import DRAIN_SECONDS, Activity, AttemptContext, Window
 
 if TYPE_CHECKING:
@@ -100,7 +109,7 @@ class Session:
         self.engine = Engine(client, uuid.uuid4().hex, address)
         self.provisioner = Provisioner(self.engine, link, sidecar_image)
         self.ledger = Ledger()
-        self.ledger.routes_changed = self.revise
+        self.ledger.routes_changed, self.ledger.running = self.revise, self.running
         self.scopes: list[Scoped] = []
         self.containers: list[
             Container
@@ -109,6 +118,7 @@ class Session:
         self.packaged: dict[object, Packaged] = {}
         self.roots_lock = threading.Lock()
         self._outside: list[str] = []
+        self._latest = ""  # test
 
     @once_property
     def authority(self) -> Authority:
@@ -135,9 +145,9 @@ class Session:
         Args:
             fields: Of the `Window`.
         """
-        window = Window(**{**self._defaults, **fields})
         with self.ledger.changed:
-            self.ledger.window = window
+            window = Window(**{**self._defaults, "previous": self._latest, **fields})
+            self.ledger.window, self._latest = window, window.name
             self.containers = self.live()
             window.complaints += [each.loss for each in self.containers if each.loss]
         self.revise()
@@ -218,6 +228,63 @@ class Session:
         with self.ledger.changed:
             return self.scopes.copy()
 
+    def running(self) -> list[str]:
+        """The names of the containers whose programs run: the engine is asked."""
+        return [container.name for container in self.live() if container.is_running()]
+
+    def shared(self, window: Window) -> list[Shared]:
+        """Where the containers come from that other tests have too.
+
+        Args:
+            window: Of a test.
+        """
+        return [
+            Shared(
+                container=each.name,
+                scope=each.owner.scope,
+                place=each.origin,
+                fixture=each.fixture,
+                test=each.born.name if each.born else "",
+                previous="" if each.born is window else window.previous,
+                opened=window.opened,
+            )
+            for each in self.live()
+            if each.owner.scope != "test"
+        ]
+
+    def wait_until_quiet(self, seconds: float, timeout: float) -> None:
+        """Return when nothing has been attempted for so long, and nothing is under way.
+
+        Raises:
+            CallError: There was no such time.
+        """
+        clock = self.ledger.clock
+        deadline = clock() + timeout
+        with self.ledger.watch() as seen:
+            while (left := deadline - clock()) > 0:
+                if self._stays_quiet(min(seconds, left), seen) and left >= seconds:
+                    return
+                self.ledger.wait_for(lambda: not self.ledger.under_way, deadline - clock())
+            with self.ledger.changed:
+                under_way = list(self.ledger.under_way)
+            raise CallError(restless_text(seconds, timeout, [*under_way_lines(under_way)], seen))
+
+    def _stays_quiet(self, seconds: float, seen: Sequence[Entry]) -> bool:
+        """Whether nothing is attempted for a time, what has arrived by its end included."""
+
+        def stirs() -> bool:
+            now = self.ledger.begun, len(seen)
+            return bool(self.ledger.under_way) or now != before
+
+        with self.ledger.changed:
+            before = self.ledger.begun, len(seen)
+            if self.ledger.wait_for(stirs, seconds):
+                return False
+        for container in self.live():
+            container.settle()
+        with self.ledger.changed:
+            return not stirs()
+
     def any_container(self, window: Window | None) -> bool:
         """Whether a container runs, or ran while a window was open."""
         return bool(self.live() or (window and self.containers_of(window)))
@@ -252,7 +319,7 @@ class Session:
 
     def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
         """Title and tail of the log, for each container that runs or ran in a window."""
-        return log_sections(self.live() + (self.containers_of(window) if window else []))
+        return log_sections(self.live() + (self.containers_of(window) if window else []), window)
 
     def new_window(self) -> Window:
         """A window that is judged as the running test's, outside of one by the defaults."""
@@ -291,10 +358,32 @@ def outside_lines(window: Window) -> list[str]:
     ]
 
 
-def log_sections(containers: Sequence[Container]) -> list[tuple[str, str]]:
-    """Title and tail of the log of each container that has written something."""
-    tails = {container.name: container.log_tail() for container in containers}
+def log_sections(
+    containers: Sequence[Container], window: Window | None = None
+) -> list[tuple[str, str]]:
+    """Title and tail of the log of each container that has written something.
+
+    Args:
+        window: Of the test that failed: of what is shared only what it wrote since then is shown.
+    """
+    tails = {container.name: log_text(container, window) for container in containers}
     return [(f"container {name}", tail) for name, tail in tails.items() if tail]
+
+
+def log_text(container: Container, window: Window | None) -> str:
+    """The tail of a log, and what has to be said about it."""
+    if window is None or container.owner.scope == "test" or container.born is window:
+        lines = [container.log_tail()]
+    else:
+        tail = container.log_since(window.opened)
+        lines = [THIS_PART if tail else NO_PART, tail]
+    lines += prose(f"({container.killed})", "") if container.killed else []
+    return "\n".join(filter(None, lines))
+
+
+ALL_OF_IT: Final = "all of it: its .logs(), or `docker logs` after --egress-keep"
+THIS_PART: Final = f"(since this test began; {ALL_OF_IT})"
+NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 
 
 def stuck_text(activity: Activity, timeout: float, after: str) -> str:
@@ -304,3 +393,13 @@ def stuck_text(activity: Activity, timeout: float, after: str) -> str:
         f"the handler of {route_line(activity.route)} still ran {timeout:g} s after {after}\n"
         f"  for {activity.what}\n  at {where_stands(activity.thread)}"
     )
+
+
+def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
+    """What has begun and not ended, and where its handlers stand."""
+    for activity in activities:
+        route = activity.route
+        yield f"  {activity.what if route else activity.told()}  of {activity.container}"
+        if route is not None:
+            yield f"      in the handler of {route_line(route)}"
+            yield f"      at {where_stands(activity.thread)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_egress.entries import Entry, Exchange, TcpConnection, TlsFailure
@@ -15,10 +15,12 @@ from pytest_egress.errors import (
     UnroutedError,
 )
 from pytest_egress.report import (
+    Shared,
     complaints_text,
     handler_error_text,
     handshakes_text,
     never_called_text,
+    shared_text,
     unrouted_text,
 )
 from pytest_egress.route import Route
@@ -34,6 +36,8 @@ def judge(
     *,
     assert_all_called: bool = True,
     any_container: bool = True,
+    running: Callable[[], Sequence[str]] = tuple,
+    shared: Sequence[Shared] = (),
 ) -> EgressError | None:
     """Tampering, then a handler's error, unrouted attempts, routes never called, and handshakes that failed for good.
 
@@ -44,7 +48,42 @@ def judge(
         routes: Those declared for the test alone.
         assert_all_called: Whether they must have been called.
         any_container: Whether a container ran: without one, the text says that egress does not see the test process.
+        running: Called for the names of the containers that run.
+        shared: Those that other tests have too: what these set off may fail this one.
     """
+    verdict = first_verdict(
+        window, routes if assert_all_called else (), any_container=any_container, running=running
+    )
+    told = shared_text(offences(window, verdict), shared)
+    return with_more(verdict, told) if verdict is not None and told else verdict
+
+
+def with_more(verdict: EgressError, text: str) -> EgressError:
+    """A verdict with a paragraph more."""
+    longer = type(verdict)(f"{verdict}\n\n{text}")
+    longer.__cause__ = verdict.__cause__
+    return longer
+
+
+def offences(window: Window, verdict: EgressError | None) -> Sequence[Entry]:
+    """The entries that a verdict is about."""
+    if isinstance(verdict, UnroutedError):
+        return unrouted_entries(window.entries)
+    if isinstance(verdict, HandshakeError):
+        return broken_handshakes(window)
+    if isinstance(verdict, HandlerError) and (broken := first_handler_error(window.entries)):
+        return [broken]
+    return []
+
+
+def first_verdict(
+    window: Window,
+    routes: Sequence[Route[Any]],
+    *,
+    any_container: bool,
+    running: Callable[[], Sequence[str]],
+) -> EgressError | None:
+    """The most telling verdict."""
     if window.complaints or window.unrecorded or window.evicted:
         told = (window.complaints, window.repeated, window.unrecorded, window.evicted)
         return TamperingError(complaints_text(*told))
@@ -56,9 +95,9 @@ def judge(
         return HandlerError("\n".join(window.stuck))
     if unrouted := unrouted_entries(window.entries):
         return UnroutedError(unrouted_text(unrouted))
-    if assert_all_called and (idle := [route for route in routes if is_missing(route)]):
+    if idle := [route for route in routes if is_missing(route)]:
         return NeverCalledError(
-            never_called_text(idle, window.entries, any_container=any_container)
+            never_called_text(idle, window.entries, any_container=any_container, running=running())
         )
     if failures := broken_handshakes(window):
         return HandshakeError(handshakes_text(failures))

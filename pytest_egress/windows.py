@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_egress.choices import NamePolicy, Policy
+from pytest_egress.clock import wall
 from pytest_egress.entries import Entry, TlsPeers
 from pytest_egress.route import Route
 from pytest_egress.table import RouteTable
@@ -22,16 +23,20 @@ class Activity:
     """Something that has begun and not ended: a connection that opens, or a request.
 
     Attributes:
+        container: Which target it is of.
         thread: Identifier of the thread that serves it.
         route: The route whose handler runs, or None.
         what: What that handler was called for; its text is in words, and made where somebody asks.
         cut: Ends its connection; any thread.
+        told: What it is, in words, as long as no handler runs.
     """
 
+    container: str = ""
     thread: int | None = None
     route: Route[Any] | None = None
     what: object = ""
     cut: Callable[[], None] = lambda: None
+    told: Callable[[], str] = lambda: "a connection"
 
 
 @dataclass(eq=False)
@@ -52,6 +57,9 @@ class Window:
         stuck: Handlers that still ran when the window was closed, and where they stood.
         activities: What has begun and not ended.
         handshakes: When the latest handshake began that succeeded, of each client with each host.
+        name: Of its test, as pytest has it; "" where there is none.
+        previous: The name of the test before it that used egress.
+        opened: When it began, in seconds since the epoch.
     """
 
     policy: Policy = "fail"
@@ -67,6 +75,9 @@ class Window:
     stuck: list[str] = field(default_factory=list)
     activities: set[Activity] = field(default_factory=set)
     handshakes: dict[TlsPeers, float] = field(default_factory=dict)
+    name: str = ""
+    previous: str = ""
+    opened: float = field(default_factory=wall)
 
 
 @dataclass(frozen=True, kw_only=True)

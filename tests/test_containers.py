@@ -243,17 +243,7 @@ def test_logs_grow_while_it_runs_and_wait_gives_the_result(egress: Egress, bare_
     assert container.logs() == "first\nsecond go\n"
 
 
-def test_stop_removes_it_at_once_and_may_be_repeated(
-    egress: Egress, bare_image: str, engine_client: docker.DockerClient
-) -> None:
-    container = egress.start(bare_image, ["sleep", "600"])
-    container.stop()
-    container.stop()
-    with pytest.raises(NotFound):
-        engine_client.containers.get(container.id)
-
-
-def test_a_container_is_stopped_by_its_with_block(
+def test_a_container_is_removed_by_its_with_block(
     egress: Egress, bare_image: str, engine_client: docker.DockerClient
 ) -> None:
     with egress.start(bare_image, ["sleep", "600"]) as container:
@@ -822,13 +812,13 @@ def test_output_that_the_engine_may_have_lost_is_told(
 
 
 @pytest.mark.egress(unrouted="block")
+@pytest.mark.parametrize("end", [lambda container: container.stop(0), Container.__exit__])
 def test_what_a_container_has_begun_when_it_is_stopped_is_in_the_ledger(
-    egress: Egress, clients_image: str
+    egress: Egress, clients_image: str, end: Callable[[Container], None]
 ) -> None:
     half = "POST / HTTP/1.1\\r\\nHost: api.test\\r\\nContent-Length: 9\\r\\n\\r\\nhalf"
     script = f'exec 3<>/dev/tcp/api.test/80; printf "{half}" >&3; echo sent; sleep 600'
-    container = egress.start(clients_image, ["bash", "-c", script], wait=log_line("sent"))
-    container.stop()
+    end(egress.start(clients_image, ["bash", "-c", script], wait=log_line("sent")))
     (exchange,) = egress.exchanges
     assert (exchange.request.method, exchange.request.content) == ("POST", b"half")
 

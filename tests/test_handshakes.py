@@ -564,6 +564,6 @@ def test_a_handshake_that_is_under_way_when_its_container_is_stopped_is_no_distr
     with Egress() as egress:
         egress.intercept_https("api.test", optional=True)
         command = ["python3", "-c", HALF_A_HANDSHAKE]
-        egress.start(clients_image, command, wait=log_line("half")).stop()
+        egress.start(clients_image, command, wait=log_line("half")).stop(timeout=0)
         (failure,) = (entry for entry in egress.ledger if isinstance(entry, TlsFailure))
         assert failure.reason == "cut"

@@ -153,7 +153,12 @@ while True:
 
 
 def stop(egress: Egress, container: Container) -> None:
-    container.stop()
+    container.stop(timeout=0.1)
+
+
+def leave(egress: Egress, container: Container) -> None:
+    with container:
+        pass
 
 
 def close(egress: Egress, container: Container) -> None:
@@ -166,7 +171,7 @@ def run_out_of_time(egress: Egress, container: Container) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-@pytest.mark.parametrize("end", [stop, close, run_out_of_time])
+@pytest.mark.parametrize("end", [stop, leave, close, run_out_of_time])
 def test_what_a_container_attempts_until_its_end_is_in_the_ledger(
     clients_image: str, tmp_path: Path, end: Callable[[Egress, Container], None], kind: str
 ) -> None:
