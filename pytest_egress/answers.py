@@ -6,9 +6,12 @@ Everything is checked where it is declared. Values only: this module never touch
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import AsyncIterable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import CodeType
 from typing import Any, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -208,11 +211,49 @@ def check_raw(answer: object) -> bytes | None:
 def check_static(answer: object) -> Response:
     """A static answer to requests."""
     response = response_from(answer, of_function=False)
-    if isinstance(response.stream, Iterator):
+    if isinstance(response.stream, (Iterator, AsyncIterable)):
         raise TypeError(
             "a static answer is sent many times, its iterator is read once; return it from a function"
         )
     return response
+
+
+def answered_by(handler: Handler, result: object) -> Response:
+    """What a handler returned, as a `Response`.
+
+    Raises:
+        TypeError, ValueError: It cannot be sent; the text says where the handler is.
+    """
+    try:
+        return response_from(result, of_function=True)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # not one of Unicode
+        raise kind(f"{place_of(handler)} returned {error}") from None
+
+
+def place_of(handler: object) -> str:
+    """What a handler is called, and where it begins: `charges, at test_shop.py:12,`."""
+    name, code = name_of(handler), getattr(unwrapped(handler), "__code__", None)
+    return f"{name}, at {line_of(code, code.co_firstlineno)}," if code else name
+
+
+def name_of(handler: object) -> str:
+    """What a handler is called."""
+    return str(getattr(handler, "__name__", None) or repr(handler))
+
+
+def line_of(code: CodeType, line: int) -> str:
+    """`test_shop.py:12`."""
+    return f"{os.path.basename(code.co_filename)}:{line}"
+
+
+def unwrapped(handler: Any) -> Any:
+    """The function of the user's that a handler stands for, as far as can be told."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    if not inspect.isroutine(handler):
+        handler = getattr(type(handler), "__call__", handler)  # noqa: B004 - not whether, but which
+    return getattr(inspect.unwrap(handler), "__func__", inspect.unwrap(handler))
 
 
 def takes(handler: Callable[..., Any], count: int) -> bool:

@@ -5,24 +5,31 @@ Handlers run here, on the connection's thread.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import inspect
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakMethod
 
 import h11
 
 import pytest_egress.upstream as upstream
 from pytest_egress.address import is_ip_address, normalise_host
-from pytest_egress.answers import Forward, Handler, check_forward, forward
-from pytest_egress.clock import run_by_real_clock
+from pytest_egress.answers import (
+    Forward,
+    Handler,
+    answered_by,
+    check_forward,
+    forward,
+    line_of,
+    name_of,
+    place_of,
+)
 from pytest_egress.connection import Connection
 from pytest_egress.errors import AddressError, UpstreamError
 from pytest_egress.exchange import (
@@ -33,8 +40,8 @@ from pytest_egress.exchange import (
     Request,
     Response,
     TcpConnection,
+    check_length,
     host_port,
-    response_from,
     shown,
 )
 from pytest_egress.handshake import broken_handshake, silent_after_handshake
@@ -44,10 +51,12 @@ from pytest_egress.http1 import (
     Head,
     Http1,
     RequestTooLargeError,
+    carries_body,
     split_authority,
 )
 from pytest_egress.hub import FIRST_BYTES_KEPT, passes
 from pytest_egress.ledger import MAX_HELD_BYTES
+from pytest_egress.loops import AsyncPieces, OwnLoop
 from pytest_egress.redaction import masked_authority, masked_text
 from pytest_egress.report import (
     blocked_body,
@@ -390,25 +399,44 @@ class HttpServer:
         activity.route, activity.what = route, str(entry)
         try:
             answer = route.answer(turn)
-            if isinstance(answer, Response):
-                return answer
             if isinstance(answer, Forward):
                 return self.forward(entry, answer)
             return self.handle(entry, route, answer)
         finally:
             activity.route = None
 
-    def handle(self, entry: Exchange, route: Route[Any], handler: Handler) -> Response:
-        """What a handler answers; 500 where it raises."""
+    def handle(self, entry: Exchange, route: Route[Any], handler: Handler | Response) -> Response:
+        """What a handler, or a static answer, gives; 500 where it raises.
+
+        Its loop is closed with the body where that is streamed.
+        """
+        run, loop = route.context().run, OwnLoop()
         try:
-            run = route.context().run
-            result = run(handler, entry.request)
-            if inspect.isawaitable(result):
-                result = run(run_async, result)
-            return begun(response_from(result, of_function=True), run)
+            response = begun(self.ask(handler, entry.request, run, loop), handler, run, loop)
+            if response.stream is None and carries_body(entry.request.method, response):
+                check_length(response.headers, len(response.content))
+            if response.stream is None:
+                loop.close()
+            return response
         except BaseException as error:  # whatever it is, the test's own thread raises it
             entry.error = error
+            loop.close()
             return Response(500, text=handler_error_body(entry))
+
+    def ask(
+        self,
+        handler: Handler | Response,
+        request: Request,
+        run: Callable[..., Any],
+        loop: OwnLoop,
+    ) -> Response:
+        """What a handler answers, once it has been awaited; of a static answer itself."""
+        if isinstance(handler, Response):
+            return handler
+        result = run(handler, request)
+        if inspect.isawaitable(result):
+            result = run(loop.run, result)
+        return answered_by(handler, result)
 
     def forward(self, entry: Exchange, to: Forward) -> Response:
         """What another server answers; 502 where it does not (RFC 9110 section 15.6.3)."""
@@ -505,51 +533,67 @@ class Begun:
     """A streamed body of which the first piece has been made; each piece is made in one context.
 
     Args:
+        pieces: Of bytes or text.
+        handler: What gave them, for an error.
         run: Runs a function in that context.
-        first: The first piece, or none where there is no piece at all.
-        rest: Makes the others.
+        loop: What an async body needs; it is closed with the body.
     """
 
     def __init__(
-        self, run: Callable[..., Any], first: Sequence[bytes], rest: Iterator[bytes]
+        self, pieces: Iterator[Any], handler: object, run: Callable[..., Any], loop: OwnLoop
     ) -> None:
-        self._run, self._first, self._rest = run, [*first], rest
+        self._pieces, self._handler, self._run, self._loop = pieces, handler, run, loop
+        self._first: list[Any] = []
+        with contextlib.suppress(StopIteration):
+            self._first.append(run(next, pieces))
+        self.is_text: Final = bool(self._first) and isinstance(self._first[0], str)
+        self._first = [self._bytes_of(piece) for piece in self._first]
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        piece: bytes = self._first.pop() if self._first else self._run(next, self._rest)
-        return piece
+        if self._first:
+            return cast(bytes, self._first.pop())
+        return self._bytes_of(self._run(next, self._pieces))
+
+    def _bytes_of(self, piece: object) -> bytes:
+        if isinstance(piece, str):
+            return piece.encode()
+        if isinstance(piece, (bytes, bytearray)):
+            return bytes(piece)
+        where = place_of_piece(self._pieces) or place_of(self._handler)
+        raise TypeError(
+            f"{where} yielded {shown(piece)}: a streamed body is of bytes or str, and this is "
+            f"{type(piece).__name__}"
+        )
 
     def close(self) -> None:
         """Let a generator end its work."""
-        self._run(getattr(self._rest, "close", lambda: None))
+        try:
+            self._run(getattr(self._pieces, "close", lambda: None))
+        finally:
+            self._loop.close()
 
 
-def begun(response: Response, run: Callable[..., Any]) -> Response:
-    """A function's response; what it raises before the first piece of a streamed body is raised here."""
-    if not isinstance(response.stream, Iterator):
+def begun(response: Response, handler: object, run: Callable[..., Any], loop: OwnLoop) -> Response:
+    """A response whose body has begun; what the body raises before its first piece is raised here."""
+    if response.stream is None:
         return response
-    pieces = response.stream
-    try:
-        first = [run(next, pieces)]
-    except StopIteration:
-        first = []
+    is_async = isinstance(response.stream, AsyncIterable)
+    pieces = AsyncPieces(response.stream, loop) if is_async else iter(response.stream)
     streaming = copy.copy(response)
-    streaming.stream = Begun(run, first, pieces)
+    streaming.stream = body = Begun(pieces, handler, run, loop)
+    if body.is_text:
+        streaming._default_type("text/plain; charset=utf-8")
     return streaming
 
 
-async def await_it(awaitable: Any) -> Any:
-    """The coroutine that `asyncio.run` wants of any awaitable."""
-    run_by_real_clock(asyncio.get_running_loop())
-    return await awaitable
-
-
-def run_async(awaitable: Any) -> Any:
-    """Run an async handler to its end, on a loop of its own."""
-    return asyncio.run(await_it(awaitable))
+def place_of_piece(pieces: Any) -> str:
+    """Where a generator stands: `lines, at test_shop.py:12,`; "" of what is none."""
+    generator = getattr(pieces, "source", pieces)
+    frame = getattr(generator, "gi_frame", None) or getattr(generator, "ag_frame", None)
+    return f"{name_of(generator)}, at {line_of(frame.f_code, frame.f_lineno)}," if frame else ""
 
 
 @lru_cache(maxsize=1024)

@@ -556,6 +556,7 @@ class Case:
         window: From before its first fixture until the end of its call phase.
         egress: The function-scoped one, once it is set up.
         verdict: What failed it, if egress did.
+        cause: What a handler raised, where that is the cause of the test's own failure.
         passed: Whether its call phase has.
     """
 
@@ -564,6 +565,7 @@ class Case:
     options: Options
     egress: Egress | None = None
     verdict: EgressError | None = None
+    cause: BaseException | None = None
     passed: bool = False
 
     def close(self, own: BaseException | None = None) -> None:
@@ -588,6 +590,7 @@ class Case:
         others = [error for error in self.errors() if error is not own]
         if others and own.__cause__ is None:
             BaseException.__setattr__(own, "__cause__", others[0])  # it may be a frozen dataclass
+            self.cause = others[0]
 
     def check_exit(self) -> None:
         """Raise a handler's `pytest.exit` on the test's thread: "q" at a breakpoint there."""
@@ -618,13 +621,20 @@ class Case:
         Before the timeline what speaks against the containers and is not what failed the test.
         """
         from pytest_egress.errors import HandshakeError, NeverCalledError, UnroutedError
-        from pytest_egress.report import handshakes_text, ledger_lines, unrouted_text
+        from pytest_egress.report import (
+            handler_errors_lines,
+            handshakes_text,
+            ledger_lines,
+            unrouted_text,
+        )
         from pytest_egress.verdict import broken_handshakes, unrouted_entries
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
         if when == "setup":  # what a wider fixture set off belongs to its own scope
             entries |= {id(entry): entry for scope in self.session.scopes for entry in scope.ledger}
         besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
+        told = self.cause or (self.verdict and self.verdict.__cause__)
+        besides += handler_errors_lines(self.window.entries, told)
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):
             besides += [unrouted_text(unrouted), ""]

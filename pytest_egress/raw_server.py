@@ -10,18 +10,19 @@ import inspect
 import select
 import socket
 import ssl
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import pytest_egress.upstream as upstream
-from pytest_egress.answers import Forward
+from pytest_egress.answers import Forward, place_of
 from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection
 from pytest_egress.errors import UpstreamError
 from pytest_egress.exchange import Outcome, Response, TcpConnection
 from pytest_egress.http1 import MAX_BODY_BYTES
-from pytest_egress.http_server import run_async
 from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES
 from pytest_egress.ledger import Place
+from pytest_egress.loops import run_async
 from pytest_egress.relay import Direction, relay
 from pytest_egress.routing import Route
 
@@ -38,7 +39,7 @@ CLIENT_LEFT: Final = (
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"
 """Of an entry whose handler raised after that: it may have read an end that its client never sent."""
 
-NOT_SENT: Final = (bytes, bytearray, str, dict, list, tuple, Response)
+NOT_SENT: Final = (bytes, bytearray, str, dict, list, tuple, Response, Iterator, AsyncIterator)
 """What a handler may return in the belief that it is sent."""
 
 
@@ -114,7 +115,9 @@ class RawServer:
             if inspect.isawaitable(result):
                 result = route.in_context(run_async, result)
             if isinstance(result, NOT_SENT):
-                raise TypeError(f"a raw handler sends by sock.sendall(...); it returned {result!r}")
+                raise TypeError(
+                    f"{place_of(handler)} returned {result!r}: a raw handler sends by sock.sendall(...)"
+                )
         except BaseException as error:  # whatever it is, the test's own thread raises it
             if not self.is_excused(error, twin):
                 connection.reset()

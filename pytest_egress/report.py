@@ -287,6 +287,15 @@ def handler_error_text(exchange: Exchange | TcpConnection) -> str:
     return f"{text}\n  for {exchange} of {exchange.container}"
 
 
+def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:
+    """What handlers raised, but for the error that is told of otherwise."""
+    broken = (
+        e for e in entries if isinstance(e, (Exchange, TcpConnection)) and e.error is not None
+    )
+    texts = list(dict.fromkeys(handler_error_text(e) for e in broken if e.error is not told))
+    return [line for text in texts[:SHOWN_ATTEMPTS] for line in (text, "")]
+
+
 def said_of(error: BaseException | None) -> str:
     """What an exception says, as text that can be sent: `__str__` may fail, and a text have no encoding."""
     try:

@@ -62,6 +62,7 @@ LAYERS = {
         "http_server",
         "hub",
         "ingress",
+        "loops",
         "raw_server",
         "reach",
         "relay",
