@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
-    from pytest_egress.routing import Route
+    from pytest_egress.handles import Route
     from pytest_egress.waiting import http_ok, log_line, port_open
 
 __all__ = [
@@ -112,7 +112,7 @@ _HOMES = {
     "PacketAttempt": "exchange",
     "Request": "exchange",
     "Response": "exchange",
-    "Route": "routing",
+    "Route": "handles",
     "TcpConnection": "exchange",
     "TlsFailure": "exchange",
     "asgi": "applications",

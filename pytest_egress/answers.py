@@ -5,9 +5,10 @@ Everything is checked where it is declared. Values only: this module never touch
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import os
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -21,6 +22,15 @@ from pytest_egress.exchange import SCHEME_PORTS, Request, Response, host_port, r
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 Handler = Callable[[Any], Any]  # of a Request, or of a socket
+
+# For type checkers: what stands where. Static answers are those that may be sent many times.
+StaticBody = dict[Any, Any] | list[Any] | bytes | bytearray | None
+Body = StaticBody | str | Iterator[bytes | str] | AsyncIterator[bytes | str]
+Result = Response | Body | int | tuple[int, Body]
+"""What a handler of requests may return."""
+HttpHandler = Callable[[Request], Result | Awaitable[Result]]
+RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
+"""A function of the connected socket, an `ssl.SSLSocket` where TLS ends; the int is of a lambda that calls `send`."""
 
 
 class Application:
@@ -75,7 +85,7 @@ class Forward:
         return f'forward("{self.scheme}://{host_port(self.host, self.port)}{self.path}")'
 
 
-def forward(to: object = None, port: int | None = None) -> Forward:
+def forward(to: str | Connectable | None = None, port: int | None = None) -> Forward:
     """Let another server answer, recorded.
 
     Requests go out as they are, `Host` included, but for the fields that belong to a connection (RFC 9110 section
@@ -141,7 +151,12 @@ class Sequence:
         return len(self.answers)
 
 
-def sequence(*answers: object) -> Sequence:
+StaticAnswer = Response | StaticBody | int | tuple[int, StaticBody | str] | Forward | Sequence
+HttpAnswer = HttpHandler | StaticAnswer
+RawAnswer = RawHandler | bytes | Forward | Sequence | None
+
+
+def sequence(*answers: HttpAnswer | RawAnswer) -> Sequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:
@@ -269,6 +284,9 @@ def takes(handler: Callable[..., Any], count: int) -> bool:
     return True
 
 
+NamesAnswer = (
+    str | IPv4Address | IPv6Address | collections.abc.Sequence[str | IPv4Address | IPv6Address]
+)
 RCODES: Final = ("NXDOMAIN", "SERVFAIL", "REFUSED")
 SILENCE: Final = "silence"
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest_egress.declarations as declarations
+import pytest_egress.routing as routing
 from pytest_egress.address import Address, parse_address
+from pytest_egress.answers import HttpAnswer, NamesAnswer, RawAnswer
 from pytest_egress.clock import check_seconds
 from pytest_egress.containers import (
     CompletedContainer,
@@ -33,6 +35,7 @@ from pytest_egress.exchange import (
     Request,
     TcpConnection,
 )
+from pytest_egress.handles import Route
 from pytest_egress.ledger import Window
 from pytest_egress.report import (
     attempt_lines,
@@ -46,13 +49,12 @@ from pytest_egress.routing import (
     LET_GO,
     ClientCertificate,
     Declaration,
-    Route,
     RouteTable,
     Scope,
 )
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
-from pytest_egress.waiting import strategies
+from pytest_egress.waiting import Strategy, strategies
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -79,7 +81,7 @@ class Egress:
         self.parent: Final = parent
         self.scope: Final[Scope] = scope
         self.table: Final = RouteTable()
-        self.routes: list[Route[Any]] = []
+        self.routes: list[routing.Route[Any]] = []
         self.containers: list[Container] = []
         self.between: Final = (
             self.session.new_window() if scope == "test" else self.session.between()
@@ -100,7 +102,7 @@ class Egress:
     def intercept_https(
         self,
         address: str,
-        handler: object = None,
+        handler: HttpAnswer = None,
         *,
         method: str | None = None,
         path: str | None = None,
@@ -157,7 +159,7 @@ class Egress:
     def intercept_http(
         self,
         address: str,
-        handler: object = None,
+        handler: HttpAnswer = None,
         *,
         method: str | None = None,
         path: str | None = None,
@@ -192,7 +194,7 @@ class Egress:
     def intercept_tcp(
         self,
         address: str,
-        handler: object = None,
+        handler: RawAnswer = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -218,7 +220,7 @@ class Egress:
     def intercept_tls(
         self,
         address: str,
-        handler: object = None,
+        handler: RawAnswer = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -245,7 +247,7 @@ class Egress:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
         return self._add(declarations.block(address))
 
-    def dns(self, name: str, answer: object) -> Route[DnsQuery]:
+    def dns(self, name: str, answer: NamesAnswer) -> Route[DnsQuery]:
         """Answer the questions of DNS about a name.
 
         What dials such an address is matched by the name.
@@ -260,7 +262,7 @@ class Egress:
         return self._add(declarations.dns(name, answer))
 
     def _add(self, declaration: Declaration) -> Route[Any]:
-        route: Route[Any] = Route(
+        route: routing.Route[Any] = routing.Route(
             declaration, scope=self.scope, place=caller(), log=self.session.ledger
         )
         with self.session.ledger.changed:
@@ -298,7 +300,7 @@ class Egress:
             else f"no route is called {key!r}; none is declared"
         )
 
-    def _all_routes(self) -> list[Route[Any]]:
+    def _all_routes(self) -> list[routing.Route[Any]]:
         return [*self.routes, *(self.parent._all_routes() if self.parent else [])]
 
     # Containers.
@@ -315,7 +317,7 @@ class Egress:
         entrypoint: Sequence[str] | str | None = None,
         input: str | bytes | None = None,
         trust: Sequence[str] | None = None,
-        wait: object = None,
+        wait: Strategy | Sequence[Strategy] | None = None,
         timeout: float = 60,
         **docker_options: Any,
     ) -> Container:

@@ -446,7 +446,7 @@ class HttpServer:
             entry.note = str(error)
             return Response(502, text=failed_upstream_body(entry))
 
-    def forward_request(self, request: Request, to: object, port: int | None) -> Response:
+    def forward_request(self, request: Request, to: Any, port: int | None) -> Response:
         """What `Request.forward` gives."""
         server = check_forward(forward(to, port), raw=False)
         response = self.ask_upstream(self.renamed(request), server, by="request.forward")

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import pytest_egress.answers as answers
+import pytest_egress.handles as handles
 from pytest_egress.clock import check_seconds
 from pytest_egress.errors import CallError
 from pytest_egress.exchange import Entry, Exchange, Request, TlsInfo
+from pytest_egress.handles import Call
 from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match
 
 if TYPE_CHECKING:
@@ -48,9 +50,6 @@ HTTP: Final = ("intercept_https", "intercept_http")
 RAW: Final = ("intercept_tls", "intercept_tcp")
 TLS: Final = ("intercept_https", "intercept_tls")
 NEVER_REQUIRED: Final = ("passthrough", "block", "dns")
-
-Call = TypeVar("Call", bound=Entry)
-"""What a route's calls are: an `Exchange`, a `TcpConnection` or a `DnsQuery`."""
 
 
 class CallLog(Protocol):
@@ -117,23 +116,15 @@ def check_answer(kind: Kind, answer: object) -> object:
     return answers.check_answer(answer, raw=kind in RAW)
 
 
-class Route(Generic[Call]):
-    """One declaration: an address, what a request must be like, and what answers it. Made by `Egress`.
-
-    Use it as a decorator to give it its handler. Calls and counts are those of the running test; outside of tests,
-    of the route's lifetime.
-
-    Attributes:
-        name: The name given, or None.
-        times: How many calls it answers, or None for any number.
-    """
+class Route(handles.Route[Call]):
+    """A route as the gateway and its scope see it; what tests ask of it is documented in `handles`."""
 
     def __init__(self, declaration: Declaration, *, scope: Scope, place: str, log: CallLog) -> None:
         self.kind: Final = declaration.kind
         self.parsed_address: Final = declaration.address
         self.matcher: Final = declaration.match
         self.optional: Final = declaration.optional
-        self.name: Final = declaration.name
+        self.name = declaration.name
         self.client_certificate: Final = declaration.client_certificate
         self.scope: Final = scope
         self.place: Final = place
@@ -157,13 +148,13 @@ class Route(Generic[Call]):
         """As it was declared."""
         return self.parsed_address.text
 
-    def __call__(self, handler: answers.Handler) -> Route[Call]:
+    def __call__(self, handler: Any) -> Any:
         """Make this the route's handler: the decorator form."""
         if not callable(handler):
             raise TypeError(f"@{self.kind}({self.address!r}) decorates a function, not {handler!r}")
         return self.respond(handler)
 
-    def respond(self, handler: object) -> Route[Call]:
+    def respond(self, handler: Any) -> Any:
         """Change the answer in place; requests and connections that come from now on get it."""
         self._take_up(check_answer(self.kind, handler))
         return self

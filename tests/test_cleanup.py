@@ -24,6 +24,7 @@ import trustme
 from docker.errors import NotFound
 
 from pytest_egress import CommandError, Egress, HandlerError, UnroutedError, log_line, trust
+from pytest_egress.answers import HttpAnswer
 from pytest_egress.containers import Container
 from pytest_egress.engine import Engine
 from pytest_egress.gateway import Gateway
@@ -133,7 +134,7 @@ def test_nothing_is_left_after_a_failure_of_any_kind(clean: Session, clients_ima
     def broken(_request: object) -> None:
         raise ValueError("broken")
 
-    def ask(egress: Egress, image: str, handler: object) -> None:
+    def ask(egress: Egress, image: str, handler: HttpAnswer) -> None:
         egress.intercept_https("api.test", handler)
         egress.run(image, "curl -sS https://api.test/")
 

@@ -36,6 +36,7 @@ from pytest_egress.containers import Container, plan
 from pytest_egress.declarations import REFUSED_OPTIONS
 from pytest_egress.session import Session
 from pytest_egress.sidecar import LINK_FOLDER
+from pytest_egress.waiting import Strategy
 
 SERVER = """
 import http.server, sys, threading, time
@@ -331,7 +332,7 @@ def test_a_container_that_exits_before_it_is_ready_is_an_error(
     ids=["port", "status", "no-http", "log"],
 )
 def test_a_container_that_is_never_ready_is_an_error(
-    egress: Egress, clients_image: str, wait: object, missing: str
+    egress: Egress, clients_image: str, wait: Strategy, missing: str
 ) -> None:
     container = egress.session.name(clients_image)  # a number where `server` runs too
     with pytest.raises(ContainerTimeoutError) as caught:

@@ -28,6 +28,7 @@ LAYERS = {
         "exchange",
         "forks",
         "globs",
+        "handles",
         "ledger",
         "matching",
         "once",
