@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_egress.answers import forward, sequence
     from pytest_egress.applications import asgi, wsgi
-    from pytest_egress.containers import CompletedContainer, Container
+    from pytest_egress.container_handle import Container
+    from pytest_egress.containers import CompletedContainer
     from pytest_egress.egress import Egress
     from pytest_egress.errors import (
         AddressError,
@@ -104,7 +105,7 @@ __all__ = [
 _HOMES = {
     "UNSET": "exchange",
     "CompletedContainer": "containers",
-    "Container": "containers",
+    "Container": "container_handle",
     "DnsQuery": "exchange",
     "Egress": "egress",
     "Exchange": "exchange",

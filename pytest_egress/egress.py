@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import pytest_egress.container_handle as container_handle
 import pytest_egress.declarations as declarations
 import pytest_egress.routing as routing
 from pytest_egress.address import Address, parse_address
@@ -320,7 +321,7 @@ class Egress:
         wait: Strategy | Sequence[Strategy] | None = None,
         timeout: float = 60,
         **docker_options: Any,
-    ) -> Container:
+    ) -> container_handle.Container:
         """Start a container and return when it is ready. It is removed at the end of this scope.
 
         Args:
@@ -506,7 +507,7 @@ class Egress:
         self.containers.append(guest)
         return created_with
 
-    def trust(self, container: object) -> Container:
+    def trust(self, container: object) -> container_handle.Container:
         """Put the CA into a container that was created with `docker_options`, before it is started.
 
         Args:

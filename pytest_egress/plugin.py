@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
+    from pytest_egress import container_handle
     from pytest_egress.containers import Container
     from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
@@ -460,7 +461,7 @@ def session_egress(request: pytest.FixtureRequest) -> Iterator[Egress]:
 
 
 @pytest.fixture
-def egress_container(egress: Egress, request: pytest.FixtureRequest) -> Container:
+def egress_container(egress: Egress, request: pytest.FixtureRequest) -> container_handle.Container:
     """The container of `@pytest.mark.egress_container`, started and ready.
 
     Raises:

@@ -25,7 +25,7 @@ from docker.errors import NotFound
 
 from pytest_egress import CommandError, Egress, HandlerError, UnroutedError, log_line, trust
 from pytest_egress.answers import HttpAnswer
-from pytest_egress.containers import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.engine import Engine
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import Ingress
@@ -164,7 +164,8 @@ def test_connections_that_are_open_end_with_their_container(
         command = ["python3", "-uc", textwrap.dedent(code)]
         container = egress.start(clients_image, command, wait=log_line("^up$"))
         open_here = [socket.create_connection(container.address(8000)) for _ in range(2)]
-        assert until(lambda: len(container.gateway.connections) == 20)
+        (started,) = egress.containers
+        assert until(lambda: len(started.gateway.connections) == 20)
     for sock in open_here:
         with sock:
             assert sock.recv(1) == b""

@@ -12,8 +12,10 @@ import dns.rdatatype
 import pytest
 import trustme
 
+import pytest_egress.containers as containers
 from pytest_egress import CallError, Egress, Request, Response
-from pytest_egress.containers import CompletedContainer, Container
+from pytest_egress.container_handle import Container
+from pytest_egress.containers import CompletedContainer
 from pytest_egress.engine import LINK_VARIABLE
 from pytest_egress.exchange import DnsQuery, Entry, PacketAttempt, TcpConnection
 from pytest_egress.trust import DIRECTORY, VARIABLES
@@ -488,6 +490,7 @@ def test_what_raw_and_packet_sockets_send_is_an_attempt_like_any_other(
     egress: Egress, client: Container
 ) -> None:
     python(client, SEND_RAW)
+    assert isinstance(client, containers.Container)
     client.settle()
     segment, frame = attempts(egress, PacketAttempt)
     assert [(it.protocol, it.host, it.port) for it in (segment, frame)] == [

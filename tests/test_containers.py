@@ -32,7 +32,8 @@ from pytest_egress import (
     port_open,
 )
 from pytest_egress.archive import read_tar
-from pytest_egress.containers import Container, plan
+from pytest_egress.container_handle import Container
+from pytest_egress.containers import plan
 from pytest_egress.declarations import REFUSED_OPTIONS
 from pytest_egress.session import Session
 from pytest_egress.sidecar import LINK_FOLDER

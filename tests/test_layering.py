@@ -69,7 +69,7 @@ LAYERS = {
         "relay",
         "upstream",
     },
-    "egress": {"containers", "egress", "session", "waiting"},
+    "egress": {"container_handle", "containers", "egress", "session", "waiting"},
     "package": {""},  # __init__: what users import
     "plugin": {"plugin"},
     "command": {"cli"},

@@ -28,7 +28,7 @@ from pytest_egress import (
     sequence,
 )
 from pytest_egress.answers import HttpHandler, NamesAnswer
-from pytest_egress.containers import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.exchange import DnsQuery, Entry, TcpConnection
 from tests.outside import Outside
 from tests.stage import eventually

@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 import pytest
 
 from pytest_egress import Egress, Response
-from pytest_egress.containers import CompletedContainer, Container
+from pytest_egress.container_handle import Container
+from pytest_egress.containers import CompletedContainer
 from pytest_egress.exchange import TlsFailure
 from pytest_egress.trust import VARIABLES
 

@@ -107,3 +107,9 @@ def test_names_of_the_gateway(route: Route) -> None:
     route.reserve()  # error
     print(route.parsed_address, route)  # error
     print(route.scope)  # error
+
+
+def test_names_of_egress(shop: Container, egress: Egress) -> None:
+    print(shop.gateway)  # error
+    shop.launch()  # error
+    egress.start("shop:latest").finish()  # error
