@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trustme
@@ -337,7 +338,8 @@ def test_the_place_of_an_object_that_is_called_is_that_of_its_call() -> None:
 
 
 def test_what_has_no_place_is_named() -> None:
-    assert answers.place_of(print) == "print"
+    mock = Mock()
+    assert [answers.place_of(each) for each in (print, mock)] == ["print", repr(mock)]
 
 
 # Content-Length.

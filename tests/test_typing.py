@@ -4,64 +4,69 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 TYPED = Path(__file__).resolve().parent / "typed"
-CHECKERS = ("mypy", "pyright")
+Errors = dict[str, dict[int, str]]
+"""By file and line."""
 
 
-def errors_of(checker: str, name: str, folder: Path) -> dict[int, str]:
-    """What a checker with no settings but strictness says of a file of `typed`, by line."""
-    source = folder / name
-    source.write_text((TYPED / name).read_text())
-    return {"mypy": mypy_errors, "pyright": pyright_errors}[checker](source)
+def mypy(folder: Path) -> Errors:
+    options = ["--strict", "--config-file=", "--no-error-summary", "--cache-dir=cache"]
+    lines = run(folder, "mypy", *options, ".").splitlines()
+    found = (re.fullmatch(r"(.+\.py):(\d+): error: (.*)", line) for line in lines)
+    return by_file((each[1], int(each[2]), each[3]) for each in found if each)
 
 
-def mypy_errors(source: Path) -> dict[int, str]:
-    command = ["mypy", "--strict", "--config-file=", "--no-error-summary", "--hide-error-context"]
-    done = run(source, *command, "--cache-dir", str(source.parent / "cache"), source.name)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    lines = (re.fullmatch(r"[^:]+:(\d+): error: (.*)", line) for line in done.stdout.splitlines())
-    return {int(found[1]): found[2] for found in lines if found}
-
-
-def pyright_errors(source: Path) -> dict[int, str]:
+def pyright(folder: Path) -> Errors:
     settings = {"typeCheckingMode": "strict", "pythonVersion": "3.10"}
-    (source.parent / "pyrightconfig.json").write_text(json.dumps(settings))
-    interpreter = ["--pythonpath", sys.executable]
-    done = run(source, "pyright", "--outputjson", *interpreter, source.name)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    return {
-        found["range"]["start"]["line"] + 1: found["message"]
-        for found in json.loads(done.stdout)["generalDiagnostics"]
-        if found["severity"] == "error"
-    }
-
-
-def run(source: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=source.parent,
-        capture_output=True,
-        text=True,
-        check=False,
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    said = json.loads(run(folder, "pyright", "--outputjson", "--pythonpath", sys.executable))
+    return by_file(
+        (Path(each["file"]).name, each["range"]["start"]["line"] + 1, each["message"])
+        for each in said["generalDiagnostics"]
+        if each["severity"] == "error"
     )
 
 
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_what_the_documentation_shows_is_accepted(checker: str, tmp_path: Path) -> None:
-    assert errors_of(checker, "patterns.py", tmp_path) == {}
+def run(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.stdout
 
 
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_each_mistake_is_found_and_nothing_else(checker: str, tmp_path: Path) -> None:
+def by_file(found: Iterable[tuple[str, int, str]]) -> Errors:
+    errors: Errors = {"patterns.py": {}, "mistakes.py": {}}
+    for name, line, text in found:
+        errors[name][line] = text
+    return errors
+
+
+@pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
+def errors(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Errors:
+    """What a checker with no settings but strictness says of the files of `typed`."""
+    folder = tmp_path_factory.mktemp("typed")
+    for name in ("patterns.py", "mistakes.py"):
+        shutil.copy(TYPED / name, folder)
+    found: Errors = request.param(folder)
+    return found
+
+
+def test_what_the_documentation_shows_is_accepted(errors: Errors) -> None:
+    assert errors["patterns.py"] == {}
+
+
+def test_each_mistake_is_found_and_nothing_else(errors: Errors) -> None:
     lines = (TYPED / "mistakes.py").read_text().splitlines()
     expected = {number for number, line in enumerate(lines, 1) if line.endswith("# error")}
     assert len(expected) > 30
-    found = errors_of(checker, "mistakes.py", tmp_path)
+    found = errors["mistakes.py"]
     assert {n: lines[n - 1].strip() for n in expected - found.keys()} == {}
     assert {n: text for n, text in found.items() if n not in expected} == {}
