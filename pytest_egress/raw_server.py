@@ -10,7 +10,7 @@ import inspect
 import select
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
 import pytest_egress.upstream as upstream
@@ -39,7 +39,10 @@ CLIENT_LEFT: Final = (
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"
 """Of an entry whose handler raised after that: it may have read an end that its client never sent."""
 
-NOT_SENT: Final = (bytes, bytearray, str, dict, list, tuple, Response, Iterator, AsyncIterator)
+NOT_SENT: Final = (
+    *(bytes, bytearray, str, dict, list, tuple, Response),
+    *(GeneratorType, AsyncGeneratorType),
+)
 """What a handler may return in the belief that it is sent."""
 
 

@@ -288,12 +288,14 @@ def handler_error_text(exchange: Exchange | TcpConnection) -> str:
 
 
 def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:
-    """What handlers raised, but for the error that is told of otherwise."""
-    broken = (
-        e for e in entries if isinstance(e, (Exchange, TcpConnection)) and e.error is not None
-    )
-    texts = list(dict.fromkeys(handler_error_text(e) for e in broken if e.error is not told))
-    return [line for text in texts[:SHOWN_ATTEMPTS] for line in (text, "")]
+    """What handlers raised, each text once, but for what is told of otherwise."""
+    texts: dict[str, bool] = {}
+    for entry in entries:
+        if isinstance(entry, (Exchange, TcpConnection)) and entry.error is not None:
+            text = handler_error_text(entry)
+            texts[text] = texts.get(text, False) or entry.error is told
+    untold = [text for text, is_told in texts.items() if not is_told]
+    return [line for text in untold[:SHOWN_ATTEMPTS] for line in (text, "")]
 
 
 def said_of(error: BaseException | None) -> str:

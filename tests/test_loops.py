@@ -188,6 +188,26 @@ def test_what_an_async_generator_raises_first_is_a_500_and_later_cuts_the_respon
     assert (type(later), str(later)) == (LookupError, "later")
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+@pytest.mark.parametrize("streams", [False, True], ids=["awaited", "streamed"])
+def test_whatever_an_async_handler_raises_is_kept_for_the_test(
+    stage: Stage, kind: type[BaseException], streams: bool
+) -> None:
+    async def give(request: Request) -> None:
+        raise kind
+
+    async def pieces(request: Request) -> AsyncIterator[bytes]:
+        yield b""
+        raise kind
+
+    stage.https("api.test", pieces if streams else give)
+    sock = stage.tls()
+    sock.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert end_of(sock) == ("reset" if streams else "closed")
+    assert type(error_of(stage)) is kind
+    assert ask(stage.tls("other.test"), GET.replace(b"api", b"other")).status == 502  # it goes on
+
+
 def test_what_an_async_generator_raises_at_its_end_is_the_handlers(stage: Stage) -> None:
     async def pieces(request: Request) -> AsyncIterator[bytes]:
         try:

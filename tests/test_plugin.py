@@ -241,6 +241,9 @@ def test_second(egress):
     egress.intercept_https("b.test", lambda request: 1 / 0)
     traffic(egress, "https://b.test/", "https://a.test/")
     assert 500 == 200
+def test_again(egress):
+    egress.intercept_https("c.test", lambda request: {2})
+    traffic(egress, "https://c.test/", "https://c.test/")
 """)
     returned = "give, at test_x.py:5, returned {1} is no answer: *"
     lines_of(result, f"E   TypeError: {returned}", "E       assert 500 == 200")
@@ -259,6 +262,7 @@ def test_second(egress):
         f'the handler of intercept_https("a.test")  declared at test_x.py:18 raised TypeError: {returned}',
         "  for GET https://a.test/ of shop",
     )
+    assert result.stdout.str().count("  for GET https://c.test/ of shop") == 1
 
 
 def test_full_trace_shows_what_called_a_handler(run: Run) -> None:
