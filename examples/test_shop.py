@@ -17,7 +17,7 @@ def test_checkout(egress: Egress, shop_image: str) -> None:
 
 def test_retries_once_on_503(egress: Egress, shop_image: str) -> None:
     @egress.intercept_https("api.stripe.com", method="POST", path="/v1/charges")
-    def charges(request: Request) -> object:
+    def charges(request: Request) -> Response | dict[str, str]:
         return Response(503) if charges.call_count == 0 else {"id": "ch_1"}
 
     egress.run(shop_image, ["python", "-m", "shop.charge"], check=True)

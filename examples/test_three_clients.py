@@ -28,7 +28,7 @@ def test_a_charge_is_answered_by_a_function_in_the_test(
     egress: Egress, clients: str, command: list[str]
 ) -> None:
     @egress.intercept_https("api.stripe.com", method="POST", path="/v1/charges")
-    def charges(request: Request) -> object:
+    def charges(request: Request) -> dict[str, object]:
         return {"id": "ch_1", "amount": request.json()["amount"]}
 
     result = egress.run(clients, command, check=True)

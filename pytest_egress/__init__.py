@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_egress.answers import forward, sequence
     from pytest_egress.asgi import asgi
-    from pytest_egress.container import Container
+    from pytest_egress.container_handle import Container
     from pytest_egress.egress import Egress
     from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
     from pytest_egress.errors import (
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
         UnroutedError,
         UpstreamError,
     )
+    from pytest_egress.handles import Route
     from pytest_egress.messages import UNSET, Headers, Request, Response
     from pytest_egress.readiness import http_ok, log_line, port_open
     from pytest_egress.results import CompletedContainer
-    from pytest_egress.route import Route
     from pytest_egress.wsgi import wsgi
 
 __all__ = [
@@ -97,7 +97,7 @@ __all__ = [
 _HOMES = {
     "UNSET": "messages",
     "CompletedContainer": "results",
-    "Container": "container",
+    "Container": "container_handle",
     "DnsQuery": "entries",
     "Egress": "egress",
     "Exchange": "entries",
@@ -105,7 +105,7 @@ _HOMES = {
     "PacketAttempt": "entries",
     "Request": "messages",
     "Response": "messages",
-    "Route": "route",
+    "Route": "handles",
     "TcpConnection": "entries",
     "TlsFailure": "entries",
     "asgi": "asgi",

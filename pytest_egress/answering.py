@@ -294,18 +294,16 @@ class Answering:
         activity.route, activity.what = route, entry
         try:
             answer, context = route.answer(turn)
-            if isinstance(answer, Response):
-                return answer
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
             return self._handle(answer, context, entry)
         finally:
             activity.route = None
 
-    def _handle(self, handler: Handler, context: Context, entry: Exchange) -> Response:
-        """What a handler answers; 500 where it raises."""
+    def _handle(self, answer: Handler | Response, context: Context, entry: Exchange) -> Response:
+        """What a handler, or a static answer, gives; 500 where it raises."""
         try:
-            return answer_request(handler, entry.request, context)
+            return answer_request(answer, entry.request, context)
         except BaseException as error:  # whatever it is, the test's own thread raises it
             entry.error = error
             return failed_reply(entry)
@@ -387,7 +385,7 @@ class Forwarding:
         return None if answering is None else partial(self._forward_request, answering)
 
     def _forward_request(
-        self, answering: Answering, request: Request, to: object, port: int | None
+        self, answering: Answering, request: Request, to: Any, port: int | None
     ) -> Response:
         server = check_forward(forward(to, port), raw=False)
         response = self.ask(answering, self._renamed(request), server, by="request.forward")

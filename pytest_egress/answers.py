@@ -6,8 +6,11 @@ Everything is checked where it is declared. Values only: this module never touch
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from types import CodeType
 from typing import Any, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -17,6 +20,15 @@ from pytest_egress.messages import SCHEME_PORTS, Request, Response, check_status
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 Handler = Callable[[Any], Any]  # of a Request, or of a socket
+
+# For type checkers: what stands where. Static answers are those that may be sent many times.
+StaticBody = dict[Any, Any] | list[Any] | bytes | bytearray | None
+Body = StaticBody | str | Iterator[bytes | str] | AsyncIterator[bytes | str]
+Result = Response | Body | int | tuple[int, Body]
+"""What a handler of requests may return."""
+HttpHandler = Callable[[Request], Result | Awaitable[Result]]
+RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
+"""A function of the connected socket, an `ssl.SSLSocket` where TLS ends; the int is of a lambda that calls `send`."""
 
 
 class Application:
@@ -71,7 +83,7 @@ class Forward:
         return f'forward("{self.scheme}://{host_port(self.host, self.port)}{self.path}")'
 
 
-def forward(to: object = None, port: int | None = None) -> Forward:
+def forward(to: str | Connectable | None = None, port: int | None = None) -> Forward:
     """Let another server answer, recorded.
 
     Requests go out as they are, `Host` included, but for the fields that belong to a connection (RFC 9110 section
@@ -138,7 +150,12 @@ class AnswerSequence:
         return len(self.answers)
 
 
-def sequence(*answers: object) -> AnswerSequence:
+StaticAnswer = Response | StaticBody | int | tuple[int, StaticBody | str] | Forward | AnswerSequence
+HttpAnswer = HttpHandler | StaticAnswer
+RawAnswer = RawHandler | bytes | Forward | AnswerSequence | None
+
+
+def sequence(*answers: HttpAnswer | RawAnswer) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:
@@ -208,11 +225,54 @@ def check_raw(answer: object) -> bytes | None:
 def check_static(answer: object) -> Response:
     """A static answer to requests."""
     response = response_from(answer, of_function=False)
-    if isinstance(response.stream, Iterator):
+    if isinstance(response.stream, (Iterator, AsyncIterable)):
         raise TypeError(
             "a static answer is sent many times, its iterator is read once; return it from a function"
         )
     return response
+
+
+def answered_by(handler: Handler, result: object) -> Response:
+    """What a handler returned, as a `Response`.
+
+    Raises:
+        TypeError, ValueError: It cannot be sent; the text says where the handler is.
+    """
+    try:
+        return response_from(result, of_function=True)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # not one of Unicode
+        raise kind(f"{place_of(handler)} returned {error}") from None
+
+
+LIBRARY: Final = os.path.dirname(os.__file__)
+
+
+def place_of(handler: object) -> str:
+    """What a handler is called, and where it begins: `charges, at test_shop.py:12,`."""
+    name, code = name_of(handler), getattr(unwrapped(handler), "__code__", None)
+    if code is None or code.co_filename.startswith(LIBRARY):  # as of a Mock
+        return name
+    return f"{name}, at {line_of(code, code.co_firstlineno)},"
+
+
+def name_of(handler: object) -> str:
+    """What a handler is called."""
+    return str(getattr(handler, "__name__", None) or repr(handler))
+
+
+def line_of(code: CodeType, line: int) -> str:
+    """`test_shop.py:12`."""
+    return f"{os.path.basename(code.co_filename)}:{line}"
+
+
+def unwrapped(handler: Any) -> Any:
+    """The function of the user's that a handler stands for, as far as can be told."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    if not inspect.isroutine(handler):
+        handler = getattr(type(handler), "__call__", handler)  # noqa: B004 - not whether, but which
+    return getattr(inspect.unwrap(handler), "__func__", inspect.unwrap(handler))
 
 
 def takes(handler: Callable[..., Any], count: int) -> bool:
@@ -248,7 +308,7 @@ def response_from(result: object, *, of_function: bool) -> Response:
         return with_status(result)
     if isinstance(result, str) and of_function:
         return Response(text=result)
-    if isinstance(result, Iterator) and of_function:
+    if isinstance(result, (Iterator, AsyncIterator)) and of_function:
         return Response(stream=result)
     raise TypeError(not_an_answer(result, of_function))
 
@@ -274,5 +334,7 @@ def not_an_answer(result: object, of_function: bool) -> str:
         "a status (int), (status, body), or None"
     )
     return text + (
-        ", str, or an iterator of bytes" if of_function else "; or a function of the request"
+        ", str, or an iterator of bytes or str, async or not"
+        if of_function
+        else "; or a function of the request"
     )

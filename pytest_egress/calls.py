@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextvars import Context
-from typing import Any
+from typing import Any, Final, cast
 
-from pytest_egress.answers import Handler, response_from
-from pytest_egress.clock import run_by_real_clock
-from pytest_egress.messages import Request, Response
+from pytest_egress.answers import Handler, answered_by, line_of, name_of, place_of
+from pytest_egress.fields import carries_body
+from pytest_egress.loops import AsyncPieces, OwnLoop, run_async
+from pytest_egress.messages import Request, Response, check_length, shown
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -20,7 +21,7 @@ def call(handler: Handler, argument: object, context: Context) -> Any:
     """What a handler returns, awaited where it is async.
 
     Args:
-        argument: The `Request`, or a socket.
+        argument: The socket of a raw handler.
         context: Of the route's declaration, for this call alone.
     """
     result = context.run(handler, argument)
@@ -29,57 +30,98 @@ def call(handler: Handler, argument: object, context: Context) -> Any:
     return result
 
 
-def answer_request(handler: Handler, request: Request, context: Context) -> Response:
-    """What a handler answers; of a streamed body the first piece is made."""
-    return prime(response_from(call(handler, request, context), of_function=True), context.run)
+def answer_request(answer: Handler | Response, request: Request, context: Context) -> Response:
+    """What a handler, or a static answer, gives; of a streamed body the first piece is made.
+
+    The loop of what is async is closed with the body where that is streamed.
+    """
+    loop = OwnLoop()
+    try:
+        response = prime(ask(answer, request, context.run, loop), answer, context.run, loop)
+        if response.stream is None and carries_body(request.method, response):
+            check_length(response.headers, len(response.content))
+    except BaseException:
+        loop.close()
+        raise
+    if response.stream is None:
+        loop.close()
+    return response
+
+
+def ask(
+    answer: Handler | Response, request: Request, run: Callable[..., Any], loop: OwnLoop
+) -> Response:
+    """What a handler answers, once it has been awaited; of a static answer itself."""
+    if isinstance(answer, Response):
+        return answer
+    result = run(answer, request)
+    if inspect.isawaitable(result):
+        result = run(loop.run, result)
+    return answered_by(answer, result)
 
 
 class PrimedStream:
     """A streamed body of which the first piece has been made; each piece is made in one context.
 
     Args:
+        pieces: Of bytes or text.
+        handler: What gave them, for an error.
         run: Runs a function in that context.
-        first: The first piece, or none where there is no piece at all.
-        rest: Makes the others.
+        loop: What an async body needs; it is closed with the body.
     """
 
     def __init__(
-        self, run: Callable[..., Any], first: Sequence[bytes], rest: Iterator[bytes]
+        self, pieces: Iterator[Any], handler: object, run: Callable[..., Any], loop: OwnLoop
     ) -> None:
-        self._run, self._first, self._rest = run, [*first], rest
+        self._pieces, self._handler, self._run, self._loop = pieces, handler, run, loop
+        self._first: list[Any] = []
+        with contextlib.suppress(StopIteration):
+            self._first.append(run(next, pieces))
+        self.is_text: Final = bool(self._first) and isinstance(self._first[0], str)
+        self._first = [self._bytes_of(piece) for piece in self._first]
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        piece: bytes = self._first.pop() if self._first else self._run(next, self._rest)
-        return piece
+        if self._first:
+            return cast(bytes, self._first.pop())
+        return self._bytes_of(self._run(next, self._pieces))
+
+    def _bytes_of(self, piece: object) -> bytes:
+        if isinstance(piece, str):
+            return piece.encode()
+        if isinstance(piece, (bytes, bytearray)):
+            return bytes(piece)
+        where = place_of_piece(self._pieces) or place_of(self._handler)
+        raise TypeError(
+            f"{where} yielded {shown(piece)}: a streamed body is of bytes or str, and this is "
+            f"{type(piece).__name__}"
+        )
 
     def close(self) -> None:
         """Let a generator end its work."""
-        self._run(getattr(self._rest, "close", lambda: None))
+        try:
+            self._run(getattr(self._pieces, "close", lambda: None))
+        finally:
+            self._loop.close()
 
 
-def prime(response: Response, run: Callable[..., Any]) -> Response:
-    """A function's response; what it raises before the first piece of a streamed body is raised here."""
-    if not isinstance(response.stream, Iterator):
+def prime(response: Response, handler: object, run: Callable[..., Any], loop: OwnLoop) -> Response:
+    """A response whose body has begun; what the body raises before its first piece is raised here."""
+    if response.stream is None:
         return response
-    pieces = response.stream
-    try:
-        first = [run(next, pieces)]
-    except StopIteration:
-        first = []
+    is_async = isinstance(response.stream, AsyncIterable)
+    pieces = AsyncPieces(response.stream, loop) if is_async else iter(response.stream)
     streaming = copy.copy(response)
-    streaming.stream = PrimedStream(run, first, pieces)
+    streaming.stream = body = PrimedStream(pieces, handler, run, loop)
+    if body.is_text:
+        streaming._default_type("text/plain; charset=utf-8")
     return streaming
 
 
-async def await_it(awaitable: Any) -> Any:
-    """The coroutine that `asyncio.run` wants of any awaitable."""
-    run_by_real_clock(asyncio.get_running_loop())
-    return await awaitable
-
-
-def run_async(awaitable: Any) -> Any:
-    """Run an async handler to its end, on a loop of its own."""
-    return asyncio.run(await_it(awaitable))
+def place_of_piece(pieces: Any) -> str:
+    """Where a generator stands: `lines, at test_shop.py:12,`; "" of what is none."""
+    generator = getattr(pieces, "source", pieces)
+    frame = getattr(generator, "gi_frame", None) or getattr(generator, "ag_frame", None)
+    return f"{name_of(generator)}, at {line_of(frame.f_code, frame.f_lineno)}," if frame else ""

@@ -28,6 +28,7 @@ import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.archive import build_tar
 from pytest_egress.clock import check_seconds, monotonic, wall
+from pytest_egress.container_handle import STOP_SECONDS
 from pytest_egress.container_options import (
     SIDECAR_OPTIONS,
 )
@@ -79,7 +80,6 @@ NO_LOG: Final = (
     requests.exceptions.RequestException,  # the engine has
     AttributeError,  # it has never been
 )
-STOP_SECONDS: Final = 10.0  # between the two signals of `stop`: docker's own
 KILL_SECONDS: Final = 10.0  # for the kernel to end what was killed
 STOP_SIGNAL: Final = "SIGTERM"  # where the image has none of its own
 NOT_RUNNING: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)  # answers to a signal

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+NamesAnswer = str | IPv4Address | IPv6Address | Sequence[str | IPv4Address | IPv6Address]
 RCODES: Final = ("NXDOMAIN", "SERVFAIL", "REFUSED")
 SILENCE: Final = "silence"
 

@@ -11,18 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import pytest_egress.container_handle as container_handle
 import pytest_egress.declarations as declarations
 import pytest_egress.kinds as kinds
+import pytest_egress.route as route_module
 from pytest_egress.address import Address, parse_address
+from pytest_egress.answers import HttpAnswer, RawAnswer
 from pytest_egress.callers import caller
 from pytest_egress.clock import check_seconds, is_seconds
 from pytest_egress.container import Container
+from pytest_egress.dns_answers import NamesAnswer
 from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.errors import CallError, ContainerError, EgressError
 from pytest_egress.guest import ExternalContainer
+from pytest_egress.handles import Route
 from pytest_egress.messages import UNSET, Request
 from pytest_egress.plan import Plan, plan
-from pytest_egress.readiness import strategies
+from pytest_egress.readiness import Strategy, strategies
 from pytest_egress.report import (
     attempt_lines,
     fold,
@@ -32,7 +37,7 @@ from pytest_egress.report import (
     surplus_text,
 )
 from pytest_egress.results import CompletedContainer, check_result
-from pytest_egress.route import LET_GO, ClientCertificate, Declaration, Route, Scope
+from pytest_egress.route import LET_GO, ClientCertificate, Declaration, Scope
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.table import RouteTable
 from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
@@ -63,7 +68,7 @@ class Egress:
         self.parent: Final = parent
         self.scope: Final[Scope] = scope
         self.table: Final = RouteTable()
-        self.routes: list[Route[Any]] = []
+        self.routes: list[route_module.Route[Any]] = []
         self.containers: list[Container] = []
         self.between: Final = (
             self.session.new_window() if scope == "test" else self.session.between()
@@ -84,7 +89,7 @@ class Egress:
     def intercept_https(
         self,
         address: str,
-        handler: object = None,
+        handler: HttpAnswer = None,
         *,
         method: str | None = None,
         path: str | None = None,
@@ -141,7 +146,7 @@ class Egress:
     def intercept_http(
         self,
         address: str,
-        handler: object = None,
+        handler: HttpAnswer = None,
         *,
         method: str | None = None,
         path: str | None = None,
@@ -176,7 +181,7 @@ class Egress:
     def intercept_tcp(
         self,
         address: str,
-        handler: object = None,
+        handler: RawAnswer = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -209,7 +214,7 @@ class Egress:
     def intercept_tls(
         self,
         address: str,
-        handler: object = None,
+        handler: RawAnswer = None,
         *,
         times: int | None = None,
         optional: bool = False,
@@ -237,7 +242,7 @@ class Egress:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
         return self._add(declarations.declare(kinds.BLOCK, address))
 
-    def dns(self, name: str, answer: object) -> Route[DnsQuery]:
+    def dns(self, name: str, answer: NamesAnswer) -> Route[DnsQuery]:
         """Answer the questions of DNS about a name.
 
         What dials such an address is matched by the name.
@@ -252,7 +257,7 @@ class Egress:
         return self._add(declarations.declare(kinds.DNS, name, answer))
 
     def _add(self, declaration: Declaration) -> Route[Any]:
-        route: Route[Any] = Route(
+        route: route_module.Route[Any] = route_module.Route(
             declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
         )
         with self.session.ledger.changed:
@@ -290,7 +295,7 @@ class Egress:
             else f"no route is called {key!r}; none is declared"
         )
 
-    def _all_routes(self) -> list[Route[Any]]:
+    def _all_routes(self) -> list[route_module.Route[Any]]:
         return [*self.routes, *(self.parent._all_routes() if self.parent else [])]
 
     # Containers.
@@ -307,10 +312,10 @@ class Egress:
         entrypoint: Sequence[str] | str | None = None,
         input: str | bytes | None = None,
         trust: Sequence[str] | None = None,
-        wait: object = None,
+        wait: Strategy | Sequence[Strategy] | None = None,
         timeout: float = 60,
         **docker_options: Any,
-    ) -> Container:
+    ) -> container_handle.Container:
         """Start a container and return when it is ready. It is removed at the end of this scope.
 
         Args:
@@ -508,7 +513,7 @@ class Egress:
         self._keep(external)
         return created_with
 
-    def trust(self, container: object) -> Container:
+    def trust(self, container: object) -> container_handle.Container:
         """Put the CA into a container that was created with `docker_options`, before it is started.
 
         Args:

@@ -65,9 +65,9 @@ class Exchange(Entry):
     """
 
     request: Request
-    response: Response | None = None
+    response: Response | Any = None  # of a call it is never None, which no type can tell
     error: BaseException | None = None
-    duration: float | None = None
+    duration: float | Any = None
 
     def __str__(self) -> str:
         return f"{cut(self.request.method, SHOWN_VALUE)} {self.request.shown_url}"

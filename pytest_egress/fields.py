@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_egress.messages import Headers
+from pytest_egress.messages import Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -99,3 +99,8 @@ def split_authority(authority: str) -> tuple[str, int | None] | None:
         return None
     literal, name, port = found.groups()
     return literal or name, int(port) if port else None
+
+
+def carries_body(method: str, response: Response) -> bool:
+    """Whether a response to such a request has a body (RFC 9110 section 6.4.1)."""
+    return method != "HEAD" and response.status_code not in NO_BODY

@@ -19,11 +19,12 @@ from pytest_egress.fields import (
     READ_BYTES,
     Head,
     RequestTooLargeError,
+    carries_body,
     fields,
     raw_fields,
     raw_value,
 )
-from pytest_egress.messages import NO_FIELDS, Headers, Response
+from pytest_egress.messages import NO_FIELDS, Headers, Response, stated_length
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -34,6 +35,10 @@ CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Tells how long a connection is kept: less than it is (`connections.IDLE_SECONDS`), so that clients which read this
 (Node.js, undici, HttpURLConnection, Apache's HttpClient) are the first to close, and never send as we close."""
+WRONG_LENGTH: Final = (
+    "Content-Length is {}, and the streamed body has {} bytes: leave the field out, the body is "
+    "sent in chunks"
+)
 
 
 class Http1:
@@ -127,7 +132,7 @@ class Http1:
             method: Of the request: a HEAD gets no body.
             date: The Date field (RFC 9110 section 6.6.1).
         """
-        stream, bodiless = response.stream, method == "HEAD" or response.status_code in NO_BODY
+        stream, bodiless = response.stream, not carries_body(method, response)
         headers = response_fields(response, date, framed=stream is None)
         if (
             self._is_ambiguous
@@ -150,12 +155,8 @@ class Http1:
             yield from self._send_stream(stream, response)
 
     def _send_stream(self, stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
-        for chunk in stream:
-            if not isinstance(chunk, (bytes, bytearray)):
-                raise TypeError(
-                    f"a streamed body yields bytes, not {type(chunk).__name__}: {chunk!r}"
-                )
-            yield self._h11.send(h11.Data(data=bytes(chunk))) or b""
+        for chunk in of_length(stream, stated_length(response.headers)):
+            yield self._h11.send(h11.Data(data=chunk)) or b""
         chunked = (
             self._h11.their_http_version != b"1.0"
         )  # without chunks there is no place for trailers
@@ -248,6 +249,22 @@ def response_fields(response: Response, date: str, *, framed: bool) -> list[tupl
     if framed and response.status_code not in NO_BODY:
         headers.append((b"Content-Length", b"%d" % len(response.content)))
     return headers
+
+
+def of_length(stream: Iterable[bytes], length: int | None) -> Iterator[bytes]:
+    """The pieces of a body that has as many bytes as its Content-Length says (RFC 9110 section 8.6).
+
+    Raises:
+        ValueError: It has more, or fewer.
+    """
+    sent = 0
+    for chunk in stream:
+        sent += len(chunk)
+        if length is not None and sent > length:
+            raise ValueError(WRONG_LENGTH.format(length, f"more than {length}"))
+        yield chunk
+    if length is not None and sent < length:
+        raise ValueError(WRONG_LENGTH.format(length, sent))
 
 
 def percent_encoded(data: bytes) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json as json_module
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
@@ -231,6 +231,10 @@ class Request:
         return f"<Request {self.method} {self.shown_url}>"
 
 
+Stream = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
+"""A body in pieces; text is sent as UTF-8."""
+
+
 class Response:
     """An answer. At most one of content, text, json and stream.
 
@@ -240,7 +244,7 @@ class Response:
         content: The body as bytes.
         text: The body as text, sent as UTF-8.
         json: The body as anything `json.dumps` takes.
-        stream: An iterable of bytes, sent chunk by chunk as it yields.
+        stream: An iterable of bytes or str, async or not, sent chunk by chunk as it yields.
         trailers: Fields sent after a streamed body.
         reason: The reason phrase; None is the registered one (RFC 9112 section 4).
 
@@ -256,7 +260,7 @@ class Response:
         content: bytes | None = None,
         text: str | None = None,
         json: Any = UNSET,
-        stream: Iterable[bytes] | None = None,
+        stream: Stream | None = None,
         trailers: HeaderSource | None = None,
         reason: str | None = None,
     ) -> None:
@@ -270,7 +274,7 @@ class Response:
             raise TypeError(f"Response takes one body, not {' and '.join(given)}")
         self.status_code = check_status(status_code)
         self._phrases = {} if reason is None else {status_code: check_reason(reason)}
-        self.stream = stream
+        self.stream: Any = stream
         self.headers, self.trailers = checked_fields(headers), checked_fields(trailers)
         if trailers and stream is None:
             raise TypeError("Response sends trailers after a streamed body only: give stream=")
@@ -278,12 +282,14 @@ class Response:
             content = check_type("text", text, str).encode()
             self._default_type("text/plain; charset=utf-8")
         elif json is not UNSET:
-            content = json_module.dumps(json).encode()
+            content = json_bytes(json)
             self._default_type("application/json")
         elif stream is not None:
             check_stream(stream)
         body = b"" if content is None else check_type("content", content, bytes, bytearray)
         self.content: bytes = bytes(body)
+        if body:  # without one it may be that of a HEAD, which tells how long it would be
+            check_length(self.headers, len(body))
 
     @classmethod
     def received(
@@ -346,11 +352,40 @@ def check_type(name: str, value: Any, *types: type) -> Any:
     return value
 
 
+def json_bytes(value: object) -> bytes:
+    """A body of JSON, or the TypeError or ValueError of what JSON cannot carry."""
+    try:
+        return json_module.dumps(value).encode()
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{shown(value)} cannot be sent as JSON: {error}") from None
+
+
 def check_stream(stream: object) -> None:
-    """Refuse what is no iterable, or one whose items are no bytes for sure."""
-    if isinstance(stream, (str, bytes, bytearray)) or not isinstance(stream, Iterable):
+    """Refuse what is no iterable, or one whose items are no pieces of a body for sure."""
+    is_iterable = isinstance(stream, (Iterable, AsyncIterable))
+    if isinstance(stream, (str, bytes, bytearray)) or not is_iterable:
         raise TypeError(
-            f"Response(stream=...) takes an iterable of bytes, not {type(stream).__name__}: {stream!r}"
+            f"Response(stream=...) takes an iterable of bytes or str, not {type(stream).__name__}: {stream!r}"
+        )
+
+
+def stated_length(headers: Headers) -> int | None:
+    """What Content-Length says of the body; None where it is absent, or overridden (RFC 9112 section 6.3)."""
+    lengths = headers.get_all("content-length")
+    return int(lengths[0]) if lengths and "transfer-encoding" not in headers else None
+
+
+def check_length(headers: Headers, size: int) -> None:
+    """Refuse a Content-Length that is not the body's (RFC 9110 section 8.6).
+
+    Args:
+        size: Bytes of the body.
+    """
+    if (length := stated_length(headers)) not in (None, size):
+        raise ValueError(
+            f"Content-Length is {length}, and the body has {size} bytes: leave the field out, it is "
+            "sent by itself"
         )
 
 
@@ -387,6 +422,8 @@ def check_field(name: object, value: object) -> None:
         raise TypeError(f"header fields are str, not {name!r}: {value!r}")
     if not FIELD_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
         raise ValueError(f"{name!r}: {value!r} is no header field")
+    if name.lower() == "content-length" and not (value.isascii() and value.isdigit()):
+        raise ValueError(f"{name!r}: {value!r} is no number of bytes; leave the field out")
 
 
 def reason_phrase(status_code: int) -> str:

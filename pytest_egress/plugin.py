@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import docker
     import trustme
 
+    from pytest_egress import container_handle
     from pytest_egress.container import Container
     from pytest_egress.egress import Egress
     from pytest_egress.entries import Entry
@@ -455,7 +456,7 @@ def session_egress(request: pytest.FixtureRequest) -> Iterator[Egress]:
 
 
 @pytest.fixture
-def egress_container(egress: Egress, request: pytest.FixtureRequest) -> Container:
+def egress_container(egress: Egress, request: pytest.FixtureRequest) -> container_handle.Container:
     """The container of `@pytest.mark.egress_container`, started and ready.
 
     Raises:
@@ -551,6 +552,7 @@ class Case:
         window: From before its first fixture until the end of its call phase.
         egress: The function-scoped one, once it is set up.
         verdict: What failed it, if egress did.
+        cause: What a handler raised, where that is the cause of the test's own failure.
         passed: Whether its call phase has.
     """
 
@@ -559,6 +561,7 @@ class Case:
     options: Options
     egress: Egress | None = None
     verdict: EgressError | None = None
+    cause: BaseException | None = None
     passed: bool = False
 
     def close(self, own: BaseException | None = None) -> None:
@@ -583,6 +586,7 @@ class Case:
         others = [error for error in self.errors() if error is not own]
         if others and own.__cause__ is None:
             BaseException.__setattr__(own, "__cause__", others[0])  # it may be a frozen dataclass
+            self.cause = others[0]
 
     def check_exit(self) -> None:
         """Raise a handler's `pytest.exit` on the test's thread: "q" at a breakpoint there."""
@@ -616,6 +620,7 @@ class Case:
         """
         from pytest_egress.errors import HandshakeError, NeverCalledError, UnroutedError
         from pytest_egress.report import (
+            handler_errors_lines,
             handshakes_text,
             ledger_lines,
             shared_note,
@@ -630,11 +635,13 @@ class Case:
                 id(entry): entry for scope in self.session.open_scopes() for entry in scope.ledger
             }
         besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
+        told = self.cause or (self.verdict and self.verdict.__cause__)
+        besides += handler_errors_lines(self.window.entries, told)
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):
             besides += [unrouted_text(unrouted), ""]
-            if told := shared_text(unrouted, self.session.shared(self.window)):
-                besides += [told, ""]
+            if text := shared_text(unrouted, self.session.shared(self.window)):
+                besides += [text, ""]
         failures = broken_handshakes(self.window)
         if failures and not isinstance(self.verdict, (HandshakeError, NeverCalledError)):
             besides += [handshakes_text(failures), ""]

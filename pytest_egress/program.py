@@ -20,7 +20,8 @@ from docker.errors import ImageNotFound
 from docker.types import Mount
 
 from pytest_egress.archive import File, build_tar
-from pytest_egress.provision import LinkKind, executable, sidecar_errors
+from pytest_egress.choices import LinkKind
+from pytest_egress.provision import executable, sidecar_errors
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

@@ -14,11 +14,12 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import requests.exceptions
 from docker.errors import APIError
 
+from pytest_egress.choices import LINKS, LinkKind
 from pytest_egress.errors import EngineError, ImageError, LinkError
 from pytest_egress.once import once_property
 
@@ -29,8 +30,6 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 log = logging.getLogger("pytest_egress.engine")  # the name that users' logs have had from the start
 T = TypeVar("T")
-LinkKind: TypeAlias = Literal["descriptor", "stream"]
-LINKS: Final = ("auto", "descriptor", "stream")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
 FORCED: Final = (
@@ -81,7 +80,7 @@ class Provisioner:
 
     Args:
         engine: Where sidecars run.
-        link: One of `LINKS`; what the environment says where it is not given.
+        link: One of `choices.LINKS`; what the environment says where it is not given.
         image: The image whose Python runs the agent, instead of this process's own; likewise.
     """
 
@@ -95,7 +94,7 @@ class Provisioner:
         """The setups of a sidecar, in the order in which they are tried.
 
         Raises:
-            EngineError: `PYTEST_EGRESS_LINK` has another value than "auto", "descriptor" or "stream".
+            EngineError: `PYTEST_EGRESS_LINK` has another value than those of `LINKS`.
         """
         wanted = self._link or os.environ.get(LINK_VARIABLE) or "auto"
         if wanted not in LINKS:

@@ -10,9 +10,10 @@ import select
 import socket
 import ssl
 from contextvars import Context
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
-from pytest_egress.answers import Forward
+from pytest_egress.answers import Forward, place_of
 from pytest_egress.calls import call
 from pytest_egress.clock import monotonic
 from pytest_egress.connection import READ_BYTES, Connection
@@ -38,7 +39,10 @@ CLIENT_LEFT: Final = (
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"
 """Of an entry whose handler raised after that: it may have read an end that its client never sent."""
 
-NOT_SENT: Final = (bytes, bytearray, str, dict, list, tuple, Response)
+NOT_SENT: Final = (
+    *(bytes, bytearray, str, dict, list, tuple, Response),
+    *(GeneratorType, AsyncGeneratorType),
+)
 """What a handler may return in the belief that it is sent."""
 
 
@@ -108,7 +112,9 @@ class RawServer:
         try:
             result = call(handler, connection.sock, context)
             if isinstance(result, NOT_SENT):
-                raise TypeError(f"a raw handler sends by sock.sendall(...); it returned {result!r}")
+                raise TypeError(
+                    f"{place_of(handler)} returned {result!r}: a raw handler sends by sock.sendall(...)"
+                )
         except BaseException as error:  # whatever it is, the test's own thread raises it
             if not self.is_excused(error, twin):
                 connection.reset()

@@ -382,6 +382,17 @@ def handler_error_text(exchange: Exchange | TcpConnection) -> str:
     return f"{text}\n  for {exchange} of {exchange.container}"
 
 
+def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:
+    """What handlers raised, each text once, but for what is told of otherwise."""
+    texts: dict[str, bool] = {}
+    for entry in entries:
+        if isinstance(entry, (Exchange, TcpConnection)) and entry.error is not None:
+            text = handler_error_text(entry)
+            texts[text] = texts.get(text, False) or entry.error is told
+    untold = [text for text, is_told in texts.items() if not is_told]
+    return [line for text in untold[:SHOWN_ATTEMPTS] for line in (text, "")]
+
+
 def said_of(error: BaseException | None) -> str:
     """What an exception says, as text that can be sent: `__str__` may fail, and a text have no encoding."""
     try:
@@ -460,7 +471,7 @@ def no_container_text(addresses: Sequence[str]) -> str:
     return f"expected {expected}, which proves nothing here.\n{NO_CONTAINER}"
 
 
-def order_text(routes: Sequence[Route[Any]], calls: Sequence[Entry]) -> str:
+def order_text(routes: Sequence[object], calls: Sequence[Entry]) -> str:
     """The order in which routes had to be called, and what was called."""
     wanted = [f"  {route}" for route in routes]
     return "\n".join(

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import pytest_egress.answers as answers
+import pytest_egress.handles as handles
 from pytest_egress.clock import check_seconds
 from pytest_egress.dns_answers import check_name_answer
 from pytest_egress.entries import Entry, Exchange
 from pytest_egress.errors import CallError
+from pytest_egress.handles import Call
 from pytest_egress.kinds import Kind
 from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match
 
@@ -31,9 +33,6 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 Scope = Literal["test", "class", "module", "session"]
 ClientCertificate = Literal["request", "require"]
 CLIENT_CERTIFICATES: Final = ("request", "require")  # the strictest last
-
-Call = TypeVar("Call", bound=Entry)
-"""What a route's calls are: an `Exchange`, a `TcpConnection` or a `DnsQuery`."""
 
 
 class CallLog(Protocol):
@@ -118,16 +117,8 @@ class Given:
     first_turn: int
 
 
-class Route(Generic[Call]):
-    """One declaration: an address, what a request must be like, and what answers it. Made by `Egress`.
-
-    Use it as a decorator to give it its handler. Calls and counts are those of the running test; outside of tests,
-    of the route's lifetime.
-
-    Attributes:
-        name: The name given, or None.
-        times: How many calls it answers, or None for any number.
-    """
+class Route(handles.Route[Call]):
+    """A route as the gateway and its scope see it; what tests ask of it is documented in `handles`."""
 
     def __init__(
         self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
@@ -136,7 +127,7 @@ class Route(Generic[Call]):
         self.parsed_address: Final = declaration.address
         self.matcher: Final = declaration.match
         self.optional: Final = declaration.optional
-        self.name: Final = declaration.name
+        self.name = declaration.name
         self.client_certificate: Final = declaration.client_certificate
         self.scope: Final = scope
         self.declared_at: Final = declared_at
@@ -158,7 +149,7 @@ class Route(Generic[Call]):
         """As it was declared."""
         return self.parsed_address.text
 
-    def __call__(self, handler: answers.Handler) -> Route[Call]:
+    def __call__(self, handler: Any) -> Any:
         """Make this the route's handler: the decorator form."""
         if not callable(handler):
             raise TypeError(
@@ -166,7 +157,7 @@ class Route(Generic[Call]):
             )
         return self.respond(handler)
 
-    def respond(self, handler: object) -> Route[Call]:
+    def respond(self, handler: Any) -> Any:
         """Change the answer in place; requests and connections that come from now on get it."""
         self._set_answer(check_answer(self.kind, handler))
         return self

@@ -23,7 +23,6 @@ import pytest_egress.stream as stream
 from pytest_egress.agent.addresses import ADDRESS4
 from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM_MODE
 from pytest_egress.attach import Attachment, attach
-from pytest_egress.choices import LinkKind as LinkKind
 from pytest_egress.clock import monotonic
 from pytest_egress.descriptor import DescriptorLink
 from pytest_egress.endpoint import connection_of

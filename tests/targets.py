@@ -16,8 +16,9 @@ import docker
 from docker.errors import NotFound
 from docker.models.containers import Container
 
+from pytest_egress.choices import LinkKind
 from pytest_egress.engine import run_command
-from pytest_egress.provision import LinkKind, SidecarSetup
+from pytest_egress.provision import SidecarSetup
 from pytest_egress.sidecar import AnyLink, Sidecar
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine

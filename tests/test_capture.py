@@ -16,8 +16,8 @@ import pytest
 
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.agent.packets import Packet, parse_packets
+from pytest_egress.choices import LinkKind
 from pytest_egress.program import agent_archive
-from pytest_egress.provision import LinkKind
 from pytest_egress.sidecar import AnyLink
 from pytest_egress.tampering import tampering
 from tests.targets import SECONDS, Target, accepted, captured_namespace, readable, target_in

@@ -24,7 +24,8 @@ import trustme
 from docker.errors import NotFound
 
 from pytest_egress import CommandError, Egress, HandlerError, UnroutedError, log_line, trust
-from pytest_egress.container import Container
+from pytest_egress.answers import HttpAnswer
+from pytest_egress.container_handle import Container
 from pytest_egress.engine import Engine
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import Ingress
@@ -133,7 +134,7 @@ def test_nothing_is_left_after_a_failure_of_any_kind(clean: Session, clients_ima
     def broken(_request: object) -> None:
         raise ValueError("broken")
 
-    def ask(egress: Egress, image: str, handler: object) -> None:
+    def ask(egress: Egress, image: str, handler: HttpAnswer) -> None:
         egress.intercept_https("api.test", handler)
         egress.run(image, "curl -sS https://api.test/")
 
@@ -163,7 +164,8 @@ def test_connections_that_are_open_end_with_their_container(
         command = ["python3", "-uc", textwrap.dedent(code)]
         container = egress.start(clients_image, command, wait=log_line("^up$"))
         open_here = [socket.create_connection(container.address(8000)) for _ in range(2)]
-        assert until(lambda: len(container.gateway.connections) == 20)
+        (started,) = egress.containers
+        assert until(lambda: len(started.gateway.connections) == 20)
     for sock in open_here:
         with sock:
             assert sock.recv(1) == b""

@@ -12,8 +12,9 @@ import dns.rdatatype
 import pytest
 import trustme
 
+import pytest_egress.container as containers
 from pytest_egress import CallError, Egress, Request, Response
-from pytest_egress.container import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.entries import DnsQuery, Entry, PacketAttempt, TcpConnection
 from pytest_egress.provision import LINK_VARIABLE
 from pytest_egress.results import CompletedContainer
@@ -489,6 +490,7 @@ def test_what_raw_and_packet_sockets_send_is_an_attempt_like_any_other(
     egress: Egress, client: Container
 ) -> None:
     python(client, SEND_RAW)
+    assert isinstance(client, containers.Container)
     client.settle()
     segment, frame = attempts(egress, PacketAttempt)
     assert [(it.protocol, it.host, it.port) for it in (segment, frame)] == [

@@ -33,10 +33,11 @@ from pytest_egress import (
     port_open,
 )
 from pytest_egress.archive import read_tar
-from pytest_egress.container import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.container_options import REFUSED_OPTIONS
 from pytest_egress.plan import plan
 from pytest_egress.program import LINK_FOLDER
+from pytest_egress.readiness import Strategy
 from pytest_egress.session import Session
 
 SERVER = """
@@ -323,7 +324,7 @@ def test_a_container_that_exits_before_it_is_ready_is_an_error(
     ids=["port", "status", "no-http", "log"],
 )
 def test_a_container_that_is_never_ready_is_an_error(
-    egress: Egress, clients_image: str, wait: object, missing: str
+    egress: Egress, clients_image: str, wait: Strategy, missing: str
 ) -> None:
     container = egress.session.name(clients_image)  # a number where `server` runs too
     with pytest.raises(ContainerTimeoutError) as caught:

@@ -29,7 +29,7 @@ import pytest_egress.ledger as ledger
 from pytest_egress import Egress, log_line
 from pytest_egress.archive import build_tar
 from pytest_egress.connections import DESCRIPTORS_EACH, MAX_CONNECTIONS
-from pytest_egress.container import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.entries import Entry, PacketAttempt, TcpConnection
 from pytest_egress.errors import EgressError, TamperingError, UnroutedError
 from pytest_egress.plan import file_of
@@ -683,7 +683,7 @@ def test_names_without_end_fill_the_table_of_names_and_no_more(
     with failing(TamperingError) as (egress, caught):
         container = egress.start(clients_image, ["sleep", "600"], files=FILES, cap_add=RIGHTS)
         container.exec(["python3", PROGRAM, "asks for 10000 names", "flood"])
-        resolver = container.gateway.names._resolver
+        resolver = egress.containers[-1].gateway.names._resolver
         assert len(resolver.names._addresses) == dns.MAX_NAMES
         assert len(resolver.names._names) == 2 * dns.MAX_NAMES
         assert len(resolver._known) <= dns.MAX_KNOWN_ANSWERS

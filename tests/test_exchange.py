@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -139,8 +139,11 @@ def test_a_status_that_is_no_answers_is_refused(status: Any) -> None:
         ({"content": "x"}, "Response(content=...) takes bytes or bytearray, not str: 'x'"),
         ({"content": 0}, "Response(content=...) takes bytes or bytearray, not int: 0"),
         ({"text": b"x"}, "Response(text=...) takes str, not bytes: b'x'"),
-        ({"stream": 1}, "Response(stream=...) takes an iterable of bytes, not int: 1"),
-        ({"stream": b"x"}, "Response(stream=...) takes an iterable of bytes, not bytes: b'x'"),
+        ({"stream": 1}, "Response(stream=...) takes an iterable of bytes or str, not int: 1"),
+        (
+            {"stream": b"x"},
+            "Response(stream=...) takes an iterable of bytes or str, not bytes: b'x'",
+        ),
         ({"headers": {"a": 1}}, "header fields are str, not 'a': 1"),
         (
             {"trailers": {"a": "b"}},
@@ -227,10 +230,6 @@ def test_text_as_static_answer_is_ambiguous() -> None:
     assert str(caught.value) == text
 
 
-async def items() -> AsyncIterator[bytes]:
-    yield b""
-
-
 def generator() -> Iterator[bytes]:
     yield b""
 
@@ -247,14 +246,13 @@ def generator() -> Iterator[bytes]:
         (200, 200),
         (200, (200, b"")),
         (200, Response()),
-        items(),
     ],
 )
 @pytest.mark.parametrize("of_function", [True, False])
 def test_anything_else_is_no_answer_and_what_is_gets_listed(result: Any, of_function: bool) -> None:
     with pytest.raises(TypeError) as caught:
         response_from(result, of_function=of_function or isinstance(result, tuple))
-    where = ", str, or an iterator of bytes"
+    where = ", str, or an iterator of bytes or str, async or not"
     if not of_function and not isinstance(result, tuple):
         where = "; or a function of the request"
     assert str(caught.value) == (

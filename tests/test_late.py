@@ -11,7 +11,7 @@ import pytest
 import trustme  # noqa: F401
 
 from pytest_egress import Egress, HandlerError, Request, UnroutedError, log_line
-from pytest_egress.container import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.entries import Exchange, PacketAttempt
 from pytest_egress.errors import CommandError, ContainerTimeoutError
 from pytest_egress.session import Session

@@ -32,6 +32,7 @@ LAYERS = {
         "entries",
         "forks",
         "globs",
+        "handles",
         "kinds",
         "ledger",
         "matching",
@@ -87,6 +88,7 @@ LAYERS = {
         "dispatch",
         "gateway",
         "http1_server",
+        "loops",
         "names",
         "raw_server",
         "reach",
@@ -100,6 +102,7 @@ LAYERS = {
     },
     "targets": {
         "container",
+        "container_handle",
         "guest",
         "ingress",
         "mounts",

@@ -29,7 +29,7 @@ import threading, time
 import pytest_egress
 __file__ = pytest_egress.__path__[0] + "/gateway.py"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
-from pytest_egress.answers import response_from
+from pytest_egress.answers import answered_by
 from pytest_egress.entries import Exchange
 from pytest_egress.messages import Request
 from pytest_egress.windows import Activity
@@ -64,9 +64,9 @@ def answer(ledger, place, activity, url):
         return 502
     activity.route, activity.what = route, str(entry)
     try:
-        found, context = route.answer(decision.turn)
-        found = context.run(found, request) if callable(found) else found
-        entry.response = response_from(found, of_function=True)
+        answer, context = route.answer(decision.turn)
+        found = context.run(answer, request) if callable(answer) else answer
+        entry.response = answered_by(answer, found)
     except BaseException as error:
         entry.error = error
         return 500
@@ -221,6 +221,50 @@ def test_full_trace_shows_how_a_verdict_was_reached(run: Run) -> None:
     lines_of(result, "*plugin.py*", "FAILED test_x.py::test_a - *UnroutedError: *")
 
 
+def test_what_cannot_be_sent_is_told_with_its_place_beside_the_tests_own_failure(run: Run) -> None:
+    result = run("""
+from pytest_egress import Response
+def give(request):
+    return {1}
+def test_result(egress):
+    egress.intercept_https("a.test", give)
+    traffic(egress, "https://a.test/")
+    assert 500 == 200
+def test_json(egress):
+    def dump(request):
+        return Response(json=object)
+    egress.intercept_https("a.test", dump)
+    traffic(egress, "https://a.test/")
+    assert 500 == 200
+def test_second(egress):
+    egress.intercept_https("a.test", give)
+    egress.intercept_https("b.test", lambda request: 1 / 0)
+    traffic(egress, "https://b.test/", "https://a.test/")
+    assert 500 == 200
+def test_again(egress):
+    egress.intercept_https("c.test", lambda request: {2})
+    traffic(egress, "https://c.test/", "https://c.test/")
+""")
+    returned = "give, at test_x.py:5, returned {1} is no answer: *"
+    lines_of(result, f"E   TypeError: {returned}", "E       assert 500 == 200")
+    lines_of(
+        result,
+        ">*return Response(json=object)",
+        "E*TypeError: <class 'object'> cannot be sent as JSON: *",
+        "test_x.py:13: TypeError",
+        "E       assert 500 == 200",
+    )
+    lines_of(
+        result,
+        "*ZeroDivisionError: division by zero",
+        "E       assert 500 == 200",
+        "* egress *",
+        f'the handler of intercept_https("a.test")  declared at test_x.py:18 raised TypeError: {returned}',
+        "  for GET https://a.test/ of shop",
+    )
+    assert result.stdout.str().count("  for GET https://c.test/ of shop") == 1
+
+
 def test_full_trace_shows_what_called_a_handler(run: Run) -> None:
     source = """
 def test_a(egress):
@@ -247,8 +291,13 @@ def test_b(egress):
     result.assert_outcomes(failed=2)
     lines_of(result, "E   ValueError: in handler", "*direct cause*", "E       AssertionError: own")
     lines_of(result, "*OSError: kept*", "*KeyError: 'own'*")
+    lines_of(
+        result,
+        "* egress *",
+        "the handler of *test_x.py:10 raised ZeroDivisionError: division by zero",
+    )
     lines_of(result, "FAILED *test_a - AssertionError: own*", "FAILED *test_b - KeyError: 'own'")
-    result.stdout.no_fnmatch_line("*division by zero*")
+    result.stdout.no_fnmatch_line("*raised ValueError: *")
 
 
 def test_handler_errors_come_before_unrouted_before_never_called(run: Run) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -230,10 +230,29 @@ def test_a_handler_that_raises_resets_its_client_and_fails_the_test(stage: Stage
 
 
 def test_what_a_raw_handler_returns_is_not_sent_and_says_so(stage: Stage) -> None:
-    stage.tcp(ADDRESS, lambda sock: b"hello")
+    def greet(sock: socket.socket) -> bytes:
+        return b"hello"
+
+    stage.tcp(ADDRESS, greet)
     assert end_of_dial(stage) == "reset"
     (entry,) = stage.entries(TcpConnection)
-    assert str(entry.error) == "a raw handler sends by sock.sendall(...); it returned b'hello'"
+    where = f"greet, at test_raw.py:{greet.__code__.co_firstlineno},"
+    text = f"{where} returned b'hello': a raw handler sends by sock.sendall(...)"
+    assert str(entry.error) == text
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_raw_handler_that_yields_is_told_how_to_send(stage: Stage, is_async: bool) -> None:
+    def pieces(sock: socket.socket) -> Iterator[bytes]:
+        yield b"hello"
+
+    async def async_pieces(sock: socket.socket) -> AsyncIterator[bytes]:
+        yield b"hello"
+
+    stage.tcp(ADDRESS, async_pieces if is_async else pieces)
+    assert end_of_dial(stage) == "reset"
+    (entry,) = stage.entries(TcpConnection)
+    assert str(entry.error).endswith(": a raw handler sends by sock.sendall(...)")
 
 
 def test_a_connection_of_the_handlers_own_that_fails_is_its_error(stage: Stage) -> None:

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from pytest_egress import Egress, forward
-from pytest_egress.container import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.errors import LinkError
 from pytest_egress.ingress import Ingress
 from pytest_egress.relay import relay, unsent

@@ -27,7 +27,9 @@ from pytest_egress import (
     forward,
     sequence,
 )
-from pytest_egress.container import Container
+from pytest_egress.answers import HttpHandler
+from pytest_egress.container_handle import Container
+from pytest_egress.dns_answers import NamesAnswer
 from pytest_egress.entries import DnsQuery, Entry, TcpConnection
 from tests.outside import Outside
 from tests.stage import eventually
@@ -803,7 +805,7 @@ ALL = ["192.0.2.20", "192.0.2.21", "2001:db8::20"]
     ids=["A", "AAAA", "both", "none", "NXDOMAIN", "SERVFAIL", "REFUSED", "silence"],
 )
 def test_a_name_is_answered_as_its_route_says(
-    egress: Egress, client: Container, answer: object, seen: str, rcode: str
+    egress: Egress, client: Container, answer: NamesAnswer, seen: str, rcode: str
 ) -> None:
     route = egress.dns("db.test", answer)
     found, beside = look_up(client, "db.test", "beside.test", RES_OPTIONS="timeout:1 attempts:1")
@@ -958,7 +960,12 @@ def test_of_200_connections_at_once_each_is_answered_and_slow_handlers_delay_no_
             await asyncio.sleep(0.05)
         return request.path[1:]
 
-    handlers = {"quick": quick, "slow": slow, "quick-async": quick_async, "slow-async": slow_async}
+    handlers: dict[str, HttpHandler] = {
+        "quick": quick,
+        "slow": slow,
+        "quick-async": quick_async,
+        "slow-async": slow_async,
+    }
     routes = {
         name: egress.intercept_https(f"{name}.test", handler) for name, handler in handlers.items()
     }

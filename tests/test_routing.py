@@ -392,7 +392,7 @@ def test_as_a_decorator_a_route_takes_a_function_and_stays_a_route(routes: Route
     assert isinstance(charges, Route)
     assert called(charges) == {"path": "/"}
     with pytest.raises(TypeError) as caught:
-        routes.https()({"id": 1})  # type: ignore[arg-type]
+        routes.https()({"id": 1})
     assert str(caught.value) == "@intercept_https('api.test') decorates a function, not {'id': 1}"
 
 

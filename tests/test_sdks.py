@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import pytest
 
 from pytest_egress import Egress, Response
-from pytest_egress.container import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.entries import TlsFailure
 from pytest_egress.results import CompletedContainer
 from pytest_egress.runtimes import VARIABLES

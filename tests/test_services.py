@@ -25,7 +25,7 @@ from pytest_egress import (
     sequence,
     wsgi,
 )
-from pytest_egress.container import Container
+from pytest_egress.container_handle import Container
 from pytest_egress.entries import DnsQuery, TcpConnection
 from tests.outside import Outside
 from tests.stage import eventually

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pytest_egress
+from pytest_egress import Egress
 from pytest_egress.plugin import EGRESS_FIXTURES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,25 @@ def test_every_public_name_and_fixture_is_in_the_reference(site: Path) -> None:
     names += [f"pytest_egress.plugin.{name}" for name in fixtures]
     assert len(names) > 35
     assert [name for name in names if name not in anchors] == []
+
+
+def test_a_console_completes_of_a_route_what_the_reference_has(
+    site: Path,
+) -> None:
+    """An editor completes what `Egress.intercept_https` says that it returns; tests/typed/mistakes.py has that."""
+    prefix = "pytest_egress.Route."
+    anchors = Page(site / "reference/index.html").anchors
+    documented = {name.removeprefix(prefix) for name in anchors if name.startswith(prefix)}
+    described = set(
+        re.findall(r"^        (\w+): ", pytest_egress.Route.__doc__ or "", re.MULTILINE)
+    )
+
+    route = Egress().intercept_https("a.test")
+
+    names = {name for name in dir(route) if not name.startswith("_")}
+    assert names == (documented | described) - {"__call__"}
+    assert len(names) > 10
+    assert all(hasattr(route, name) for name in names)
 
 
 def test_a_method_of_egress_is_found_by_the_search(site: Path) -> None:

@@ -458,7 +458,8 @@ def test_a_clock_of_the_engine_that_is_another_is_allowed_for(
     egress: Egress, bare_image: str
 ) -> None:
     script = "mkfifo /tmp/pipe; echo first; read x </tmp/pipe; echo second; exec sleep 600"
-    container = egress.start(bare_image, ["sh", "-c", script], wait=log_line("first"))
+    egress.start(bare_image, ["sh", "-c", script], wait=log_line("first"))
+    (container,) = egress.containers
     between = Window().opened
     container.exec(["sh", "-c", "echo go >/tmp/pipe"])
     assert egress.session.ledger.wait_for(lambda: "second" in container.logs(), SECONDS)
