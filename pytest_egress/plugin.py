@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -557,6 +558,7 @@ class Case:
         egress: The function-scoped one, once it is set up.
         verdict: What failed it, if egress did.
         passed: Whether its call phase has.
+        frame: With --pdb, the one in which its function ran.
     """
 
     session: Session
@@ -565,6 +567,7 @@ class Case:
     egress: Egress | None = None
     verdict: EgressError | None = None
     passed: bool = False
+    frame: FrameType | None = None
 
     def close(self, own: BaseException | None = None) -> None:
         """End the window, drained; where the user ends the run, no handler is waited for."""
@@ -597,8 +600,21 @@ class Case:
 
     def shorten_tracebacks(self) -> None:
         """Let what handlers raised be shown from the handler on, without what called it."""
-        for error in self.errors():
-            error.with_traceback(without_our_frames(error.__traceback__))
+        from pytest_egress.frames import at_return, from_user
+
+        for entry in self.window.entries:
+            if (error := getattr(entry, "error", None)) is not None:
+                theirs = from_user(error.__traceback__) or at_return(handler_of(entry))
+                error.with_traceback(theirs or error.__traceback__)
+
+    def land_at_user(
+        self, excinfo: pytest.ExceptionInfo[BaseException], *, is_verdict: bool
+    ) -> None:
+        """Let a debugger stand in the handler that failed the test, or in the test."""
+        cause = excinfo.value.__cause__
+        is_of_handler = is_verdict or any(cause is error for error in self.errors())
+        raised_by = cause if is_of_handler else None
+        land_at_user(excinfo, frame=self.frame, raised_by=raised_by, is_verdict=is_verdict)
 
     def judge(self) -> EgressError | None:
         """The verdict on a test that has not failed by itself."""
@@ -905,7 +921,7 @@ class Run:
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Close the window, and raise the verdict."""
         try:
-            yield
+            frame = yield from self._call(item)
         except BaseException as own:
             self.end_failed(item, own)
             raise
@@ -913,6 +929,7 @@ class Run:
             if self._asks_for_egress(item):
                 self.case(item)  # which says why it has no window
             return
+        case.frame = frame
         case.close()
         case.check_exit()
         if excinfos := getattr(item, "_excinfo", None):  # unittest shows its failures only later
@@ -921,6 +938,17 @@ class Run:
             raise verdict
         else:
             case.passed = True
+
+    def _call(self, item: pytest.Item) -> Generator[None, Any, FrameType | None]:
+        """Let the test run; with --pdb, the frame of its function."""
+        if self._session is None or not item.config.getoption("usepdb"):
+            yield
+            return None
+        from pytest_egress.frames import code_of, first_frame
+
+        with first_frame(code_of(getattr(item, "obj", None))) as running:
+            yield
+        return running.found
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
@@ -943,12 +971,15 @@ class Run:
         if brief:
             case.shorten_tracebacks()
         report = yield
-        if brief and call.excinfo and call.excinfo.value is case.verdict:
+        is_verdict = call.excinfo is not None and call.excinfo.value is case.verdict
+        if brief and call.excinfo and is_verdict:
             show_text_only(report, item, call.excinfo)
         if report.failed:
             for node in item.listchain():
                 node.stash.setdefault(FAILED, set()).add(item.nodeid)
             report.sections += [*case.sections(report.when), *(case.kept() if self.keep else ())]
+        if brief and call.excinfo and item.config.getoption("usepdb"):
+            case.land_at_user(call.excinfo, is_verdict=is_verdict)
         return report
 
     def _report_teardown(
@@ -957,11 +988,15 @@ class Run:
         """Show what came late, and let go of what the test received."""
         report = yield
         found, self._late = self._late, []
+        case = case_of(item)
         if report.failed:
-            if brief and call.excinfo and any(call.excinfo.value is late.verdict for late in found):
+            late = [each for each in found if call.excinfo and call.excinfo.value is each.verdict]
+            if brief and call.excinfo and late:
                 show_text_only(report, item, call.excinfo)
-            report.sections += [section for late in found for section in late.sections]
-        if (case := case_of(item)) is not None:
+            report.sections += [section for each in found for section in each.sections]
+            if brief and call.excinfo and case and item.config.getoption("usepdb"):
+                case.land_at_user(call.excinfo, is_verdict=bool(late))
+        if case is not None:
             del item.stash[CASE]
             case.let_go()
         return report
@@ -1098,17 +1133,40 @@ def one_line(text: str) -> str:
     return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}..."
 
 
-def without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback from the handler on, without the gateway that called it."""
-    while traceback and traceback.tb_next and is_plumbing(traceback):
-        traceback = traceback.tb_next
-    return traceback
+def handler_of(entry: Entry) -> object:
+    """The function that answered; None where there are several."""
+    route = getattr(entry, "route", None)
+    first = route.answer(0) if route is not None else None
+    return first if route is not None and route.answer(sys.maxsize) is first else None
 
 
-def is_plumbing(traceback: TracebackType) -> bool:
-    """Whether a frame is the gateway's, or of the loop on which it runs an async handler."""
-    module = str(traceback.tb_frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in (__package__, "asyncio")
+def land_at_user(
+    excinfo: pytest.ExceptionInfo[BaseException],
+    *,
+    frame: FrameType | None,
+    raised_by: BaseException | None,
+    is_verdict: bool,
+) -> None:
+    """Let a debugger stand in the user's code: called when the report has been made.
+
+    Args:
+        frame: In which the test's function ran, if it is known.
+        raised_by: What a handler raised, and by which the test has failed.
+        is_verdict: Whether we raised the failure after the test; else it passed the line that called us, if any.
+    """
+    from pytest_egress.frames import at_frame, is_of, last_of_user, users_part
+
+    outermost = excinfo.tb  # pytest's own
+    handler = users_part(raised_by.__traceback__) if raised_by is not None else None
+    test = at_frame(frame) if frame is not None else None
+    if is_verdict and (test or handler):
+        outermost.tb_next = test or handler
+        if test is not None:
+            test.tb_next = handler
+    elif not is_verdict and (line := last_of_user(outermost)) is not None:
+        if line.tb_next is not None and not is_of(line, "_pytest", "pluggy"):
+            line.tb_next = handler
+    excinfo.value.with_traceback(outermost)
 
 
 # Debugger prompts.

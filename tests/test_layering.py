@@ -27,6 +27,7 @@ LAYERS = {
         "errors",
         "exchange",
         "forks",
+        "frames",
         "globs",
         "ledger",
         "matching",

@@ -1495,18 +1495,6 @@ def spawn(pytester: pytest.Pytester) -> Spawn:
 PROMPT: Final = r"\(Pdb\) "
 
 
-def test_pdb_enters_at_the_verdict(spawn: Spawn) -> None:
-    child = spawn("def test_a(egress): traffic(egress, 'https://x.test/')", "--pdb")
-    child.expect("1 unrouted attempt of shop")
-    child.expect("raise verdict")
-    child.expect(PROMPT)
-    child.sendline("p len(case.window.entries) + 41")
-    child.expect("42")
-    child.sendline("q")
-    child.expect("FAILED test_x.py::test_a - UnroutedError")
-    child.wait()
-
-
 def test_breakpoint_in_a_handler_outlasts_the_deadline_of_the_drain(spawn: Spawn) -> None:
     child = spawn("""
 @pytest.mark.egress(timeout=0.1)
