@@ -883,7 +883,9 @@ def check_result(container: Container, result: CompletedContainer) -> None:
     if result.exit_code:
         logs = result.stdout + result.stderr
         text = exit_text(container, result.exit_code, result.note)
-        raise CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
+        error = CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
+        error.container = container.name
+        raise error
 
 
 def exit_text(container: Container, code: int, note: str) -> str:

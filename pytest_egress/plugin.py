@@ -977,7 +977,10 @@ class Run:
         if report.failed:
             for node in item.listchain():
                 node.stash.setdefault(FAILED, set()).add(item.nodeid)
-            report.sections += [*case.sections(report.when), *(case.kept() if self.keep else ())]
+            sections = [*case.sections(report.when), *(case.kept() if self.keep else ())]
+            show_sections(report, item.config, without_told(sections, call.excinfo))
+            if call.excinfo:
+                show_headline(report, call.excinfo.value, None if is_verdict else case.window)
         if brief and call.excinfo and item.config.getoption("usepdb"):
             case.land_at_user(call.excinfo, is_verdict=is_verdict)
         return report
@@ -993,7 +996,10 @@ class Run:
             late = [each for each in found if call.excinfo and call.excinfo.value is each.verdict]
             if brief and call.excinfo and late:
                 show_text_only(report, item, call.excinfo)
-            report.sections += [section for each in found for section in each.sections]
+            sections = [section for each in found for section in each.sections]
+            show_sections(report, item.config, without_told(sections, call.excinfo))
+            if call.excinfo:
+                show_headline(report, call.excinfo.value, None)
             if brief and call.excinfo and case and item.config.getoption("usepdb"):
                 case.land_at_user(call.excinfo, is_verdict=bool(late))
         if case is not None:
@@ -1104,7 +1110,6 @@ def show_text_only(
     name = type(excinfo.value).__name__
     crash = text.reprcrash
     crash.path, crash.lineno = str(path), (line or 0) + 1
-    crash.message = f"{name}: {one_line(str(excinfo.value))}"
     location = dataclasses.replace(crash, path=os.path.relpath(path), message=name)
     text.reprtraceback.reprentries[-1].reprfileloc = location
     if excinfo.value.__cause__ is not None:
@@ -1125,6 +1130,61 @@ def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
         return text
     longrepr.reprcrash = text.reprcrash
     return longrepr
+
+
+def show_headline(report: Any, error: BaseException, window: Window | None) -> None:
+    """Let the short summary of a failure of ours begin with what matters, since it is cut at its end.
+
+    Args:
+        window: What may be why the test failed by itself; None for a verdict.
+    """
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is None or type(error).__module__ != "pytest_egress.errors":
+        return
+    from pytest_egress.verdict import suspicion
+
+    said = getattr(error, "headline", "") or error_line(error)
+    why = suspicion(window) if window is not None else ""
+    crash.message = one_line(f"{why} ({said})" if why and why != said else said)
+
+
+def error_line(error: BaseException) -> str:
+    """What an error without a headline says: the first line of one that goes on with advice, and a log's last one."""
+    if isinstance(error, AssertionError):
+        return str(error)
+    logged = getattr(error, "logs", "").strip().rpartition("\n")[2]
+    return str(error).partition("\n")[0] + (f": {logged.strip()}" if logged else "")
+
+
+def show_sections(report: Any, config: pytest.Config, sections: Iterable[tuple[str, str]]) -> None:
+    """Put sections into the text of a failure, which is what JUnit's XML has of it; or beside it, where it has no room.
+
+    --show-capture hides those beside it.
+    """
+    add = getattr(report.longrepr, "addsection", None)
+    for title, text in sections:
+        if add is not None and config.getoption("showcapture") == "all":
+            add(title, text)
+        else:
+            report.sections.append((title, text))
+
+
+def without_told(
+    sections: Iterable[tuple[str, str]], excinfo: pytest.ExceptionInfo[BaseException] | None
+) -> Iterator[tuple[str, str]]:
+    """The sections without the logs that the failure itself quotes."""
+    told = set(containers_told(excinfo.value)) if excinfo else set()
+    return (each for each in sections if each[0] not in told)
+
+
+def containers_told(error: BaseException | None) -> Iterator[str]:
+    """The titles of the logs that a failure quotes, or what it came from does."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if name := getattr(error, "container", None):
+            yield f"container {name}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def one_line(text: str) -> str:
@@ -1163,9 +1223,9 @@ def land_at_user(
         outermost.tb_next = test or handler
         if test is not None:
             test.tb_next = handler
-    elif not is_verdict and (line := last_of_user(outermost)) is not None:
-        if line.tb_next is not None and not is_of(line, "_pytest", "pluggy"):
-            line.tb_next = handler
+    line = None if is_verdict else last_of_user(outermost)
+    if line is not None and line.tb_next is not None and not is_of(line, "_pytest", "pluggy"):
+        line.tb_next = handler
     excinfo.value.with_traceback(outermost)
 
 

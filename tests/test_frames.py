@@ -83,10 +83,10 @@ def test_at_a_verdict_pdb_stands_in_the_test_at_its_last_line(debug: Debug, line
 @pytest.mark.parametrize(
     "test",
     [
-        f"@pytest.mark.asyncio\nasync def test_a(egress):\n    local = 41\n    {UNROUTED}\n    await asyncio.sleep(0)\n",
-        f"class TestA:\n    def test_a(self, egress):\n        local = 41\n        {UNROUTED}\n        await_ = 1\n",
+        f"@pytest.mark.asyncio\nasync def test_a(egress):\n    local = 41\n    {UNROUTED}\n",
+        f"class TestA:\n    def test_a(self, egress):\n        local = 41\n        {UNROUTED}\n",
         "import functools\n"
-        "def wrapped(f):\n    @functools.wraps(f)\n    def call(*args, **named): return f(*args, **named)\n    return call\n"
+        "def wrapped(f):\n    @functools.wraps(f)\n    def call(**named): return f(**named)\n    return call\n"
         f"@wrapped\ndef test_a(egress):\n    local = 41\n    {UNROUTED}\n",
         "class TestU(unittest.TestCase):\n    @pytest.fixture(autouse=True)\n"
         "    def have(self, egress): self.egress = egress\n"
