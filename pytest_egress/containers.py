@@ -266,13 +266,13 @@ class Container:
         Raises:
             ImageError, LinkError, EngineError: Nothing is left behind.
         """
+        engine = self._host.engine
         try:
-            image = self._host.engine.image(self._plan.image)
-            check_command(image, self._plan)
-            self._serve(
-                self._host.engine.sidecar(lambda way: self._open_link(image, way), self.close)
-            )
-            self._start()
+            with engine.progress.step(f"starting {self.name}"):
+                image = engine.image(self._plan.image)
+                check_command(image, self._plan)
+                self._serve(engine.sidecar(lambda way: self._open_link(image, way), self.close))
+                self._start()
         except BaseException:
             self.close()
             raise
@@ -568,7 +568,8 @@ class Container:
             ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
         """
         check_seconds(timeout)
-        code = self._wait_for_exit(timeout)
+        with self._host.engine.progress.step(f"waiting for the end of {self.name}"):
+            code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
         self.settle()
         seconds = self.place().window.drain_seconds
@@ -637,26 +638,29 @@ class Container:
             CommandError: The container ended before.
             ContainerTimeoutError: It is not ready in time.
         """
-        clock = self._host.ledger.clock
-        deadline = clock() + timeout
-        for strategy in strategies:
-            while missing := strategy.missing(self):
-                with engine_errors(f"look at {self.name}"):
-                    self._docker.reload()
-                if self._docker.status in ("exited", "dead"):
-                    state = self._docker.attrs["State"]
-                    code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
-                    text = f"{exit_text(self, code, why)} before it was ready: {missing}"
-                    raise CommandError(
-                        with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
-                    )
-                if clock() >= deadline:
-                    paused = self._paused()
-                    text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
-                    raise ContainerTimeoutError(
-                        with_logs(text, self.log_tail()), logs=self.log_tail()
-                    )
-                time.sleep(POLL_SECONDS)
+        deadline = self._host.ledger.clock() + timeout
+        with self._host.engine.progress.step(f"waiting until {self.name} is ready") as step:
+            for strategy in strategies:
+                while missing := strategy.missing(self):
+                    step.text = f"waiting until {self.name} is ready: {missing}"
+                    self._check_waiting(missing, timeout, deadline)
+                    time.sleep(POLL_SECONDS)
+
+    def _check_waiting(self, missing: str, timeout: float, deadline: float) -> None:
+        """Give up where it has ended, or the time is over."""
+        with engine_errors(f"look at {self.name}"):
+            self._docker.reload()
+        if self._docker.status in ("exited", "dead"):
+            state = self._docker.attrs["State"]
+            code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
+            text = f"{exit_text(self, code, why)} before it was ready: {missing}"
+            raise CommandError(
+                with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
+            )
+        if self._host.ledger.clock() >= deadline:
+            paused = self._paused()
+            text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
+            raise ContainerTimeoutError(with_logs(text, self.log_tail()), logs=self.log_tail())
 
     def stop(self) -> None:
         """Remove it and its sidecar at once; calling it again does nothing.

@@ -37,6 +37,7 @@ from pytest_egress.leftovers import (
     remove_orphans,
 )
 from pytest_egress.once import once_property
+from pytest_egress.progress import Progress
 from pytest_egress.sidecar import SidecarError, Way, connection_of
 from pytest_egress.watchdog import Watchdog
 
@@ -100,6 +101,7 @@ class Engine:
         self._lock = threading.Lock()
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
+        self.progress: Final = Progress()
         self.orphans: list[str] = []
         self.notes: list[str] = []
         self._kept: set[str] = set()
@@ -226,7 +228,7 @@ class Engine:
         Raises:
             ImageError: It is not there and cannot be pulled.
         """
-        return find_image(self.client, name)
+        return find_image(self.client, name, self.progress)
 
     def history(self, image: Image) -> list[str]:
         """The instructions that an image was built by, the last first (`GET /images/{id}/history`)."""

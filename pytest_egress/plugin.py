@@ -721,6 +721,7 @@ class Run:
         self._announced = ""
         self._client: docker.DockerClient | None = None  # of the header, not yet taken
         self._prompts = Prompts()
+        self._screen: Terminal | None = None
         self._session: Session | None = None
         self._item: pytest.Item | None = None  # set up or called, and not known to use egress
         self._egress_users: dict[str, set[object]] = {}  # wider fixtures of the user's, by name
@@ -744,6 +745,7 @@ class Run:
                 trust=self.trust,
             )
             self._session.ledger.look = self.look
+            self._session.engine.progress.screen = self._screen
         return self._session
 
     def engine_client(self) -> docker.DockerClient:
@@ -777,6 +779,18 @@ class Run:
         self.close()
         if self._client is not None:
             self._client.close()
+        if self._screen is not None:
+            self._screen.close()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Have a screen for what takes long, while nothing is captured; a worker of pytest-xdist has none."""
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None and any(map(uses_egress, session.items)):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # it writes to no file
+                self._screen = Terminal(reporter, self._prompts)
+        if self._session is not None:
+            self._session.engine.progress.screen = self._screen
 
     # Windows and verdicts.
 
@@ -1011,6 +1025,8 @@ class Run:
 
     def pytest_enter_pdb(self, config: pytest.Config, pdb: Any) -> None:
         """Stop the clock; called on the thread that stopped."""
+        if self._screen is not None:
+            self._screen.clear()
         if self._session is not None:
             capture = config.pluginmanager.getplugin("capturemanager")
             self._prompts.enter(pdb, self._session.ledger, capture)
@@ -1229,6 +1245,71 @@ def land_at_user(
     excinfo.value.with_traceback(outermost)
 
 
+# What takes long.
+
+
+class Terminal:
+    """Shows what takes long while pytest captures, by a copy of the descriptor to which pytest itself writes.
+
+    On a terminal it stands behind what pytest has written, cut at the margin, and goes again. Anywhere else, as in the
+    log of a CI job, it is a line, at first after some seconds, and seldom; with -q there is none.
+
+    Args:
+        reporter: Which has written all that it has for now.
+        prompts: While one is open, nothing is shown.
+    """
+
+    def __init__(self, reporter: pytest.TerminalReporter, prompts: Prompts) -> None:
+        self._reporter, self._prompts = reporter, prompts
+        self._is_drawn = reporter.isatty and os.environ.get("TERM") != "dumb"
+        self._writer: Any = reporter.config.get_terminal_writer()
+        self._next = LINE_SECONDS
+        self._at: object = None  # where pytest was when a line was written last
+        self._fd = os.dup(self._writer._file.fileno())
+
+    def show(self, text: str, seconds: float) -> None:
+        """Draw it, or write a line where it is time for one."""
+        said = "".join(c if c.isprintable() else " " for c in f"egress: {text}, {seconds:.0f} s")
+        if self._prompts.is_open:
+            return
+        if self._is_drawn:
+            self._write(f"{SAVE} {said}{RESTORE}")
+        elif self._reporter.verbosity >= 0 and seconds >= self._next:
+            self._next = seconds + LINE_SECONDS
+            self._write_line(said)
+
+    def clear(self) -> None:
+        """Take it away."""
+        self._next = LINE_SECONDS
+        if self._is_drawn:
+            self._write(ERASE)
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        os.close(self._fd)
+
+    def _write_line(self, text: str) -> None:
+        """Write a line below what pytest has of one; with -v it then writes the test's name again, on a new line."""
+        at = self._reporter.currentfspath, self._writer.width_of_current_line
+        if self._reporter.verbosity > 0:
+            self._write(f"\n{text}")
+            self._reporter.currentfspath = None
+        else:
+            self._write(f"{text}\n" if at == self._at else f"\n{text}\n")
+        self._at = at
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # whoever read it has gone
+            os.write(self._fd, text.encode(errors="replace"))
+
+
+LINE_SECONDS: Final = 5.0  # between two lines about one thing, and before the first
+# Control sequences of ECMA-48 and DEC's: cursor, no wrap at the margin; erase to the end of the line.
+ERASE: Final = "\x1b[K"
+SAVE: Final = "\x1b7\x1b[?7l"
+RESTORE: Final = f"{ERASE}\x1b[?7h\x1b8"
+
+
 # Debugger prompts.
 
 
@@ -1244,6 +1325,11 @@ class Prompts:
         self._changed = threading.Condition()
         self._reader: object = None
         self._free_at = 0.0  # when another prompt may take over from the reader
+
+    @property
+    def is_open(self) -> bool:
+        """Whether one is."""
+        return bool(self._open)
 
     def enter(self, pdb: Any, ledger: Ledger, capture: Any) -> None:
         """A prompt opens; *capture* is pytest's capture manager, or None."""

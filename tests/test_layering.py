@@ -48,6 +48,7 @@ LAYERS = {
         "images",
         "leftovers",
         "packages",
+        "progress",
         "roots",
         "sidecar",
         "ssh",
