@@ -955,7 +955,7 @@ class Run:
 
     def _call(self, item: pytest.Item) -> Generator[None, Any, FrameType | None]:
         """Let the test run; with --pdb, the frame of its function."""
-        if self._session is None or not item.config.getoption("usepdb"):
+        if self._session is None or not item.config.getoption("usepdb", False):
             yield
             return None
         from pytest_egress.frames import code_of, first_frame
@@ -995,7 +995,7 @@ class Run:
             show_sections(report, item.config, without_told(sections, call.excinfo))
             if call.excinfo:
                 show_headline(report, call.excinfo.value, None if is_verdict else case.window)
-        if brief and call.excinfo and item.config.getoption("usepdb"):
+        if brief and call.excinfo and item.config.getoption("usepdb", False):
             case.land_at_user(call.excinfo, is_verdict=is_verdict)
         return report
 
@@ -1014,7 +1014,7 @@ class Run:
             show_sections(report, item.config, without_told(sections, call.excinfo))
             if call.excinfo:
                 show_headline(report, call.excinfo.value, None)
-            if brief and call.excinfo and case and item.config.getoption("usepdb"):
+            if brief and call.excinfo and case and item.config.getoption("usepdb", False):
                 case.land_at_user(call.excinfo, is_verdict=bool(late))
         if case is not None:
             del item.stash[CASE]
@@ -1179,7 +1179,7 @@ def show_sections(report: Any, config: pytest.Config, sections: Iterable[tuple[s
     """
     add = getattr(report.longrepr, "addsection", None)
     for title, text in sections:
-        if add is not None and config.getoption("showcapture") == "all":
+        if add is not None and config.getoption("showcapture", "all") == "all":
             add(title, text)
         else:
             report.sections.append((title, text))

@@ -403,8 +403,8 @@ def test_b(egress):
     result.assert_outcomes(failed=2)
     failures = ElementTree.parse(pytester.path / "j.xml").findall(".//failure")
     assert [failure.attrib["message"].partition(":")[0] for failure in failures] == [
-        "UnroutedError",
-        "HandlerError",
+        "GET https",
+        "GET https",
     ]
 
 

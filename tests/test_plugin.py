@@ -6,6 +6,7 @@ What needs real containers is in test_verdict.py.
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -213,6 +214,105 @@ def test_junitxml_has_the_text(run: Run, pytester: pytest.Pytester) -> None:
     assert "\ntest_x.py:3: UnroutedError\n" in (failure.text or "")
 
 
+LOGS: Final = """
+import pytest
+@pytest.fixture(autouse=True)
+def logs(session_egress, monkeypatch):
+    tails = [("container shop", "Traceback: no charge"), ("container db", "ready")]
+    monkeypatch.setattr(session_egress.session, "log_sections", lambda window: tails)
+"""
+
+
+@pytest.mark.parametrize("xdist", [False, True])
+def test_junitxml_has_the_timeline_and_the_logs(
+    run: Run, pytester: pytest.Pytester, xdist: bool
+) -> None:
+    pytester.makeconftest(LOGS)
+    source = """
+def test_a(egress): traffic(egress, 'https://x.test/')
+def test_b(egress): traffic(egress, 'https://x.test/'); assert 0, "own"
+"""
+    result = run(source, "--junitxml=j.xml", *["-n1"] * xdist, subprocess=xdist)
+    result.assert_outcomes(failed=2)
+    for failure in ElementTree.parse(pytester.path / "j.xml").findall(".//failure"):
+        _, timeline, logs = re.split("-- (?:egress|container shop) --", failure.text or "")
+        assert "GET https://x.test/  UNROUTED" in timeline.replace(" -> no response yet", "")
+        assert "Traceback: no charge" in logs
+    assert str(result.stdout).count("Traceback: no charge") == 2
+
+
+def test_hidden_output_hides_the_logs(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(LOGS)
+    result = run("def test_a(egress): traffic(egress, 'https://x.test/')", "--show-capture=no")
+    result.stdout.no_fnmatch_line("*Traceback: no charge*")
+    lines_of(result, f"FAILED *test_a - {UNROUTED_X}")
+
+
+FAILS: Final = """
+from pytest_egress import CommandError
+def error():
+    error = CommandError(
+        "shop exited with code 3\\nThe end of its log:\\n  | Traceback: no charge",
+        logs="Traceback: no charge\\n", exit_code=3,
+    )
+    error.container = "shop"
+    return error
+"""
+
+
+def test_a_log_that_a_failure_quotes_comes_no_second_time(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(LOGS)
+    result = run(f"""
+{FAILS}
+def test_a(egress): raise error()
+def test_b(egress): raise ValueError("own") from error()
+def test_c(egress):
+    try: raise error()
+    except CommandError: assert 0
+""")
+    result.assert_outcomes(failed=3)
+    result.stdout.no_fnmatch_line("*- container shop -*")
+    assert str(result.stdout).count("- container db -") == 3
+    assert str(result.stdout).count("  | Traceback: no charge") == 3
+
+
+def test_the_summary_begins_with_what_was_attempted(run: Run) -> None:
+    result = run(f"""
+{FAILS}
+def test_end(egress): raise error()
+def test_unrouted(egress): traffic(egress, 'https://x.test/'); raise error()
+def test_handler(egress):
+    egress.intercept_https("a.test", lambda request: 1 / 0)
+    traffic(egress, "https://a.test/")
+    raise error()
+def test_only(egress):
+    egress.intercept_https("a.test")
+    traffic(egress, "https://a.test/")
+    egress.assert_no_egress()
+def test_address(egress): egress.block(5)
+@pytest.mark.egress(timeout=0.1)
+def test_stuck(egress):
+    started, go = threading.Event(), threading.Event()
+    egress.intercept_https("a.test", lambda request: (started.set(), go.wait(5), None)[2])
+    behind(egress, "https://a.test/")
+    started.wait(10)
+def test_own(egress): traffic(egress, 'https://x.test/'); assert 502 == 200
+""")
+    end = "shop exited with code 3: Traceback: no charge"
+    lines_of(
+        result,
+        f"FAILED test_x.py::test_end - {end}",
+        f"FAILED test_x.py::test_unrouted - {UNROUTED_X} ({end})",
+        "FAILED test_x.py::test_handler - GET https://a.test/: its handler raised *: division by zero (shop*",
+        "FAILED test_x.py::test_only - GET https://a.test/: not expected",
+        "FAILED test_x.py::test_address - 5 is no address: it is of type int, and an address is a str",
+        "FAILED test_x.py::test_stuck - GET https://a.test/: the handler of * still ran 0.1 s after the test",
+        "FAILED test_x.py::test_own - assert 502 == 200",
+    )
+
+
 def test_full_trace_shows_how_a_verdict_was_reached(run: Run) -> None:
     result = run("def test_a(egress): traffic(egress, 'https://x.test/')", "--full-trace")
     lines_of(result, "*plugin.py*", f"FAILED test_x.py::test_a - {UNROUTED_X}*")
@@ -388,7 +488,7 @@ def test_verdict(egress): traffic(egress, "https://x.test/v2")
         "*- egress -*",
         "*GET https://x.test/v2 *UNROUTED",
     )
-    assert str(result.stdout).count(told[0]) == 3 + 1  # a line of the summary
+    assert str(result.stdout).count(told[0]) == 3
 
 
 def test_sections_are_of_failures_only_and_not_repeated(run: Run) -> None:
@@ -440,11 +540,11 @@ def test_a(egress, caplog):
 """)
     lines_of(
         result,
+        "*- egress -*",
         "*Captured stdout call*",
         "printed of the test",
         "*Captured log call*",
         "*logged",
-        "*- egress -*",
     )
 
 
@@ -1630,7 +1730,7 @@ def test_b(egress):
 def test_c(egress): pass
 """)
     result.assert_outcomes(failed=2, passed=1)
-    lines_of(result, "*HandlerError: *raised Frozen: of the handler*")
+    lines_of(result, "*: its handler raised Frozen: of the handler*")
     lines_of(result, "*of the handler*", "*direct cause*", "*the test's own*")
 
 
