@@ -883,6 +883,6 @@ def test_workers_have_containers_of_their_own(inside: Inside, pytester: pytest.P
             "1 unrouted attempt of clients:latest; nothing got out:",
             "  GET https://unrouted.test/",
             "test_shop.py:*: UnroutedError",
-            "FAILED *::test_unrouted - *: no route claims it*",
+            "FAILED *::test_unrouted - GET https://unrouted.test/: *",
         ]
     )
