@@ -786,7 +786,8 @@ class Run:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Have a screen for what takes long, while nothing is captured; a worker of pytest-xdist has none."""
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
-        if reporter is not None and any(map(uses_egress, session.items)):
+        items = getattr(session, "items", ())  # absent from the controller's, by pytest 7.4
+        if reporter is not None and any(map(uses_egress, items)):
             with contextlib.suppress(AttributeError, OSError, ValueError):  # it writes to no file
                 self._screen = Terminal(reporter, self._prompts)
         if self._session is not None:
