@@ -29,9 +29,9 @@ def is_users(frame: FrameType) -> bool:
 
 
 def is_plumbing(frame: FrameType) -> bool:
-    """Whether a frame runs code of ours, or of the loop on which we run an async handler."""
+    """Whether a frame runs code of ours, of the loop of an async handler, or of the pool that starts a sidecar."""
     module = str(frame.f_globals.get("__name__", ""))
-    return is_ours(frame) or module.partition(".")[0] == "asyncio"
+    return is_ours(frame) or module.partition(".")[0] in ("asyncio", "concurrent")
 
 
 def caller() -> str:

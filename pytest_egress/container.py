@@ -199,15 +199,17 @@ class Container:
         Raises:
             ImageError, LinkError, EngineError: Nothing is left behind.
         """
+        engine = self._services.engine
         try:
-            image = self._services.engine.image(self._plan.image)
-            check_command(image, self._plan)
-            self._open_gateway(
-                self._services.provisioner.sidecar(
-                    lambda setup: self._open_link(image, setup), self.close
+            with engine.progress.step(f"starting {self.name}"):
+                image = engine.image(self._plan.image)
+                check_command(image, self._plan)
+                self._open_gateway(
+                    self._services.provisioner.sidecar(
+                        lambda setup: self._open_link(image, setup), self.close
+                    )
                 )
-            )
-            self._start()
+                self._start()
         except BaseException:
             self.close()
             raise
@@ -538,8 +540,10 @@ class Container:
             ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
         """
         check_seconds(timeout)
-        code = self._wait_for_exit(timeout)
+        with self._services.engine.progress.step(f"waiting for the end of {self.name}"):
+            code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
+        self._settle_all()
         with engine_errors(f"read the log of {self.name}"):
             stdout = self._docker.logs(stdout=True, stderr=False)
             stderr = self._docker.logs(stdout=False, stderr=True)
@@ -617,26 +621,29 @@ class Container:
             CommandError: The container ended before.
             ContainerTimeoutError: It is not ready in time.
         """
-        clock = self._services.ledger.clock
-        deadline = clock() + timeout
-        for strategy in strategies:
-            while missing := strategy.missing(self):
-                with engine_errors(f"look at {self.name}"):
-                    self._docker.reload()
-                if self._docker.status in ("exited", "dead"):
-                    state = self._docker.attrs["State"]
-                    code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
-                    text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
-                    raise CommandError(
-                        with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
-                    )
-                if clock() >= deadline:
-                    paused = self._paused()
-                    text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
-                    raise ContainerTimeoutError(
-                        with_logs(text, self.log_tail()), logs=self.log_tail()
-                    )
-                time.sleep(POLL_SECONDS)
+        deadline = self._services.ledger.clock() + timeout
+        with self._services.engine.progress.step(f"waiting until {self.name} is ready") as step:
+            for strategy in strategies:
+                while missing := strategy.missing(self):
+                    step.text = f"waiting until {self.name} is ready: {missing}"
+                    self._check_waiting(missing, timeout, deadline)
+                    time.sleep(POLL_SECONDS)
+
+    def _check_waiting(self, missing: str, timeout: float, deadline: float) -> None:
+        """Give up where it has ended, or the time is over."""
+        with engine_errors(f"look at {self.name}"):
+            self._docker.reload()
+        if self._docker.status in ("exited", "dead"):
+            state = self._docker.attrs["State"]
+            code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
+            text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
+            raise CommandError(
+                with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
+            )
+        if self._services.ledger.clock() >= deadline:
+            paused = self._paused()
+            text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
+            raise ContainerTimeoutError(with_logs(text, self.log_tail()), logs=self.log_tail())
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Have it shut down: send SIGTERM, or the image's own stop signal; kill it where it still runs after a time.

@@ -34,6 +34,7 @@ from pytest_egress.report import (
     no_container_text,
     order_text,
     route_line,
+    surplus_headline,
     surplus_text,
 )
 from pytest_egress.results import CompletedContainer, check_result
@@ -400,6 +401,7 @@ class Egress:
         window = container.start_window or self.session.ledger.window
         if not isinstance(error, ContainerError) or window is None:
             return error
+        error.container = container.name
         entries = [e for e in window.entries if e.container == container.name]
         broken = first_handler_error(entries)
         cause = error.__cause__ or (broken.error if broken else None)
@@ -407,6 +409,7 @@ class Egress:
             lines = [line for entry, n in fold(unrouted) for line in attempt_lines(entry, n)]
             text = "\n".join([str(error), "Meanwhile no route claimed:", *lines])
             error = type(error)(text, logs=error.logs, exit_code=error.exit_code)
+            error.container = container.name
         error.__cause__ = cause
         return error
 
@@ -588,7 +591,9 @@ class Egress:
             and not any(a.matches(entry.host, port_of(entry, a)) for a in allowed)
         ]
         if others:
-            raise CallError(surplus_text(addresses, others))
+            error = CallError(surplus_text(addresses, others))
+            error.headline = surplus_headline(others)
+            raise error
         window = self._window if self.scope == "test" else self.session.ledger.window
         if not self._has_started and not self.session.any_container(window):
             raise CallError(no_container_text(addresses))
@@ -666,6 +671,7 @@ class Egress:
             if (verdict := judge(dataclasses.replace(window, entries=entries), [])) is not None:
                 why = LATE_IN_TEST if window is self.between else LATE_OF_START
                 late = type(verdict)(f"{verdict}\n\n{why}")
+                late.headline = verdict.headline
                 late.__cause__ = verdict.__cause__
                 return late
         return None

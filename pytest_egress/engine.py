@@ -36,6 +36,7 @@ from pytest_egress.leftovers import (
     remove_orphans,
 )
 from pytest_egress.once import once_property
+from pytest_egress.progress import Progress
 from pytest_egress.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Engine:
         self._make_client, self._address = client, address
         self.labels: Final = {SESSION_LABEL: session}
         self._label: Final = f"{SESSION_LABEL}={session}"
+        self.progress: Final = Progress()
         self.orphans: list[str] = []
         self.notes: list[str] = []
         self._kept: set[str] = set()
@@ -158,7 +160,7 @@ class Engine:
         Raises:
             ImageError: It is not there and cannot be pulled.
         """
-        return find_image(self.client, name)
+        return find_image(self.client, name, self.progress)
 
     def history(self, image: Image) -> list[str]:
         """The instructions that an image was built by, the last first (`GET /images/{id}/history`)."""

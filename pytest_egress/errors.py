@@ -23,7 +23,13 @@ from __future__ import annotations
 
 
 class EgressError(AssertionError):
-    """The test is failed by what its containers did; the text is the whole report."""
+    """The test is failed by what its containers did; the text is the whole report.
+
+    Attributes:
+        headline: What happened in one line, which begins with what was attempted; "" where the text is that short.
+    """
+
+    headline = ""
 
 
 class HandlerError(EgressError):
@@ -68,7 +74,10 @@ class ContainerError(Exception):
     Attributes:
         logs: What the container wrote, both streams, as text.
         exit_code: Its exit code, or None while it has none.
+        container: Its name, as in the ledger.
     """
+
+    container = ""
 
     def __init__(self, text: str, *, logs: str = "", exit_code: int | None = None) -> None:
         super().__init__(text)

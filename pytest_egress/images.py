@@ -14,6 +14,7 @@ from pytest_egress.clock import monotonic
 from pytest_egress.endpoint import engine_address
 from pytest_egress.errors import ImageError
 from pytest_egress.failures import engine_errors, explanation
+from pytest_egress.progress import Progress, Step
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 
 
-def find_image(client: DockerClient, name: str) -> Image:
+def find_image(client: DockerClient, name: str, progress: Progress) -> Image:
     """The image of a name, pulled when the engine does not have it (`POST /images/create`).
 
     Raises:
@@ -34,7 +35,8 @@ def find_image(client: DockerClient, name: str) -> Image:
     with suppress(ImageNotFound), engine_errors(f"look up the image {name!r}"):
         return client.images.get(name)
     try:
-        pull(client, name)
+        with progress.step(f"pulling {name}") as step:
+            pull(client, name, step)
         return client.images.get(name)
     except requests.exceptions.RequestException as error:  # APIError is one
         raise ImageError(
@@ -45,8 +47,8 @@ def find_image(client: DockerClient, name: str) -> Image:
         ) from None
 
 
-def pull(client: DockerClient, name: str) -> None:
-    """Pull an image, and tell the log how far it is.
+def pull(client: DockerClient, name: str, told: Step) -> None:
+    """Pull an image, and tell the log, and whoever looks, how far it is.
 
     Raises:
         APIError: The engine cannot.
@@ -56,7 +58,7 @@ def pull(client: DockerClient, name: str) -> None:
     for step in client.api.pull(repository, tag=tag, stream=True, decode=True):
         if "error" in step:
             raise APIError(step["error"])
-        progress.take(step)
+        told.text = progress.take(step)
 
 
 class PullProgress:
@@ -66,10 +68,11 @@ class PullProgress:
         self._name = name
         self._layers: dict[str, tuple[int, int]] = {}  # bytes that have come, and in all
         self._next = 0.0
-        log.info("pulling %s", name)
+        self._text = f"pulling {name}"
+        log.info("%s", self._text)
 
-    def take(self, step: Mapping[str, Any]) -> None:
-        """The next event of the engine's."""
+    def take(self, step: Mapping[str, Any]) -> str:
+        """The next event of the engine's; how far it is."""
         detail = step.get("progressDetail") or {}
         if step.get("status") == "Downloading" and "total" in detail:
             self._layers[step["id"]] = detail["current"], detail["total"]
@@ -77,13 +80,13 @@ class PullProgress:
             _, total = self._layers[step["id"]]
             self._layers[step["id"]] = total, total
         else:
-            return
+            return self._text
+        come, whole = (sum(numbers) / 1e6 for numbers in zip(*self._layers.values(), strict=True))
+        self._text = f"pulling {self._name}: {come:.1f} of {whole:.1f} MB"
         if monotonic() >= self._next:
             self._next = monotonic() + PROGRESS_SECONDS
-            come, whole = (
-                sum(numbers) / 1e6 for numbers in zip(*self._layers.values(), strict=True)
-            )
-            log.info("pulling %s: %.1f of %.1f MB", self._name, come, whole)
+            log.info("%s", self._text)
+        return self._text
 
 
 def login(image: str) -> str:

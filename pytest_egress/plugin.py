@@ -12,7 +12,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -554,6 +554,7 @@ class Case:
         verdict: What failed it, if egress did.
         cause: What a handler raised, where that is the cause of the test's own failure.
         passed: Whether its call phase has.
+        frame: With --pdb, the one in which its function ran.
     """
 
     session: Session
@@ -563,6 +564,7 @@ class Case:
     verdict: EgressError | None = None
     cause: BaseException | None = None
     passed: bool = False
+    frame: FrameType | None = None
 
     def close(self, own: BaseException | None = None) -> None:
         """End the window, drained; where the user ends the run, no handler is waited for."""
@@ -596,8 +598,19 @@ class Case:
 
     def shorten_tracebacks(self) -> None:
         """Let what handlers raised be shown from the handler on, without what called it."""
+        from pytest_egress.frames import from_user
+
         for error in self.errors():
-            error.with_traceback(without_our_frames(error.__traceback__))
+            error.with_traceback(from_user(error.__traceback__))
+
+    def land_at_user(
+        self, excinfo: pytest.ExceptionInfo[BaseException], *, is_verdict: bool
+    ) -> None:
+        """Let a debugger stand in the handler that failed the test, or in the test."""
+        cause = excinfo.value.__cause__
+        is_of_handler = is_verdict or any(cause is error for error in self.errors())
+        raised_by = cause if is_of_handler else None
+        land_at_user(excinfo, frame=self.frame, raised_by=raised_by, is_verdict=is_verdict)
 
     def judge(self) -> EgressError | None:
         """The verdict on a test that has not failed by itself."""
@@ -722,6 +735,7 @@ class Run:
         self._announced = ""
         self._client: docker.DockerClient | None = None  # of the header, not yet taken
         self._prompts = Prompts()
+        self._screen: Terminal | None = None
         self._session: Session | None = None
         self._item: pytest.Item | None = None  # set up or called, and not known to use egress
         self._egress_users: dict[str, set[object]] = {}  # wider fixtures of the user's, by name
@@ -745,6 +759,7 @@ class Run:
                 trust=self.trust,
             )
             self._session.ledger.look = self.look
+            self._session.engine.progress.screen = self._screen
         return self._session
 
     def engine_client(self) -> docker.DockerClient:
@@ -778,6 +793,19 @@ class Run:
         self.close()
         if self._client is not None:
             self._client.close()
+        if self._screen is not None:
+            self._screen.close()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Have a screen for what takes long, while nothing is captured; a worker of pytest-xdist has none."""
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        items = getattr(session, "items", ())  # absent from the controller's, by pytest 7.4
+        if reporter is not None and any(map(uses_egress, items)):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # it writes to no file
+                self._screen = Terminal(reporter, self._prompts)
+        if self._session is not None:
+            self._session.engine.progress.screen = self._screen
 
     # Windows and verdicts.
 
@@ -926,7 +954,7 @@ class Run:
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Close the window, and raise the verdict."""
         try:
-            yield
+            frame = yield from self._call(item)
         except BaseException as own:
             self.end_failed(item, own)
             raise
@@ -934,6 +962,7 @@ class Run:
             if self._asks_for_egress(item):
                 self.case(item)  # which says why it has no window
             return
+        case.frame = frame
         case.close()
         case.check_exit()
         if excinfos := getattr(item, "_excinfo", None):  # unittest shows its failures only later
@@ -942,6 +971,17 @@ class Run:
             raise verdict
         else:
             case.passed = True
+
+    def _call(self, item: pytest.Item) -> Generator[None, Any, FrameType | None]:
+        """Let the test run; with --pdb, the frame of its function."""
+        if self._session is None or not item.config.getoption("usepdb", False):
+            yield
+            return None
+        from pytest_egress.frames import code_of, first_frame
+
+        with first_frame(code_of(getattr(item, "obj", None))) as running:
+            yield
+        return running.found
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
@@ -964,12 +1004,18 @@ class Run:
         if brief:
             case.shorten_tracebacks()
         report = yield
-        if brief and call.excinfo and call.excinfo.value is case.verdict:
+        is_verdict = call.excinfo is not None and call.excinfo.value is case.verdict
+        if brief and call.excinfo and is_verdict:
             show_text_only(report, item, call.excinfo)
         if report.failed:
             for node in item.listchain():
                 node.stash.setdefault(FAILED, set()).add(item.nodeid)
-            report.sections += [*case.sections(report.when), *(case.kept() if self.keep else ())]
+            sections = [*case.sections(report.when), *(case.kept() if self.keep else ())]
+            show_sections(report, item.config, without_told(sections, call.excinfo))
+            if call.excinfo:
+                show_headline(report, call.excinfo.value, None if is_verdict else case.window)
+        if brief and call.excinfo and item.config.getoption("usepdb", False):
+            case.land_at_user(call.excinfo, is_verdict=is_verdict)
         return report
 
     def _report_teardown(
@@ -978,11 +1024,18 @@ class Run:
         """Show what came late, and let go of what the test received."""
         report = yield
         found, self._late = self._late, []
+        case = case_of(item)
         if report.failed:
-            if brief and call.excinfo and any(call.excinfo.value is late.verdict for late in found):
+            late = [each for each in found if call.excinfo and call.excinfo.value is each.verdict]
+            if brief and call.excinfo and late:
                 show_text_only(report, item, call.excinfo)
-            report.sections += [section for late in found for section in late.sections]
-        if (case := case_of(item)) is not None:
+            sections = [section for each in found for section in each.sections]
+            show_sections(report, item.config, without_told(sections, call.excinfo))
+            if call.excinfo:
+                show_headline(report, call.excinfo.value, None)
+            if brief and call.excinfo and case and item.config.getoption("usepdb", False):
+                case.land_at_user(call.excinfo, is_verdict=bool(late))
+        if case is not None:
             del item.stash[CASE]
             case.let_go()
         return report
@@ -991,6 +1044,8 @@ class Run:
 
     def pytest_enter_pdb(self, config: pytest.Config, pdb: Any) -> None:
         """Stop the clock; called on the thread that stopped."""
+        if self._screen is not None:
+            self._screen.clear()
         if self._session is not None:
             capture = config.pluginmanager.getplugin("capturemanager")
             self._prompts.enter(pdb, self._session.ledger, capture)
@@ -1090,7 +1145,6 @@ def show_text_only(
     name = type(excinfo.value).__name__
     crash = text.reprcrash
     crash.path, crash.lineno = str(path), (line or 0) + 1
-    crash.message = f"{name}: {one_line(str(excinfo.value))}"
     location = dataclasses.replace(crash, path=os.path.relpath(path), message=name)
     text.reprtraceback.reprentries[-1].reprfileloc = location
     if excinfo.value.__cause__ is not None:
@@ -1099,7 +1153,9 @@ def show_text_only(
 
 
 def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
-    """The traceback of what a handler raised, then the verdict."""
+    """The traceback of what a handler raised, then the verdict, which tells an error of no line of the handler's."""
+    if cause.__traceback__ is None:
+        return text
     longrepr: Any = item.repr_failure(pytest.ExceptionInfo.from_exception(cause))
     if hasattr(longrepr, "chain"):
         longrepr.chain[-1] = (*longrepr.chain[-1][:2], "It failed the test:")
@@ -1113,19 +1169,159 @@ def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
     return longrepr
 
 
+def show_headline(report: Any, error: BaseException, window: Window | None) -> None:
+    """Let the short summary of a failure of ours begin with what matters, since it is cut at its end.
+
+    Args:
+        window: What may be why the test failed by itself; None for a verdict.
+    """
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is None or type(error).__module__ != "pytest_egress.errors":
+        return
+    from pytest_egress.verdict import suspicion
+
+    said = getattr(error, "headline", "") or error_line(error)
+    why = suspicion(window) if window is not None else ""
+    crash.message = one_line(f"{why} ({said})" if why and why != said else said)
+
+
+def error_line(error: BaseException) -> str:
+    """What an error without a headline says: the first line of one that goes on with advice, and a log's last one."""
+    if isinstance(error, AssertionError):
+        return str(error)
+    logged = getattr(error, "logs", "").strip().rpartition("\n")[2]
+    return str(error).partition("\n")[0] + (f": {logged.strip()}" if logged else "")
+
+
+def show_sections(report: Any, config: pytest.Config, sections: Iterable[tuple[str, str]]) -> None:
+    """Put sections into the text of a failure, which is what JUnit's XML has of it; or beside it, where it has no room.
+
+    --show-capture hides those beside it.
+    """
+    add = getattr(report.longrepr, "addsection", None)
+    for title, text in sections:
+        if add is not None and config.getoption("showcapture", "all") == "all":
+            add(title, text)
+        else:
+            report.sections.append((title, text))
+
+
+def without_told(
+    sections: Iterable[tuple[str, str]], excinfo: pytest.ExceptionInfo[BaseException] | None
+) -> Iterator[tuple[str, str]]:
+    """The sections without the logs that the failure itself quotes."""
+    told = set(containers_told(excinfo.value)) if excinfo else set()
+    return (each for each in sections if each[0] not in told)
+
+
+def containers_told(error: BaseException | None) -> Iterator[str]:
+    """The titles of the logs that a failure quotes, or what it came from does."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if name := getattr(error, "container", None):
+            yield f"container {name}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
 def one_line(text: str) -> str:
     """A text for the short summary, which has room for one line."""
     line = " ".join(text.split())
     return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}..."
 
 
-def without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback from the handler on, without the gateway that called it."""
-    from pytest_egress.callers import is_plumbing
+def land_at_user(
+    excinfo: pytest.ExceptionInfo[BaseException],
+    *,
+    frame: FrameType | None,
+    raised_by: BaseException | None,
+    is_verdict: bool,
+) -> None:
+    """Let a debugger stand in the user's code: called when the report has been made.
 
-    while traceback and traceback.tb_next and is_plumbing(traceback.tb_frame):
-        traceback = traceback.tb_next
-    return traceback
+    Args:
+        frame: In which the test's function ran, if it is known.
+        raised_by: What a handler raised, and by which the test has failed.
+        is_verdict: Whether we raised the failure after the test; else it passed the line that called us, if any.
+    """
+    from pytest_egress.frames import at_frame, is_of, last_of_user, users_part
+
+    outermost = excinfo.tb  # pytest's own
+    handler = users_part(raised_by.__traceback__) if raised_by is not None else None
+    test = at_frame(frame) if frame is not None else None
+    if is_verdict and (test or handler):
+        outermost.tb_next = test or handler
+        if test is not None:
+            test.tb_next = handler
+    line = None if is_verdict else last_of_user(outermost)
+    if line is not None and line.tb_next is not None and not is_of(line, "_pytest", "pluggy"):
+        line.tb_next = handler
+    excinfo.value.with_traceback(outermost)
+
+
+# What takes long.
+
+
+class Terminal:
+    """Shows what takes long while pytest captures, by a copy of the descriptor to which pytest itself writes.
+
+    On a terminal it stands behind what pytest has written, cut at the margin, and goes again. Anywhere else, as in the
+    log of a CI job, it is a line, at first after some seconds, and seldom; with -q there is none.
+
+    Args:
+        reporter: Which has written all that it has for now.
+        prompts: While one is open, nothing is shown.
+    """
+
+    def __init__(self, reporter: pytest.TerminalReporter, prompts: Prompts) -> None:
+        self._reporter, self._prompts = reporter, prompts
+        self._is_drawn = reporter.isatty and os.environ.get("TERM") != "dumb"
+        self._writer: Any = reporter.config.get_terminal_writer()
+        self._next = LINE_SECONDS
+        self._at: object = None  # where pytest was when a line was written last
+        self._fd = os.dup(self._writer._file.fileno())
+
+    def show(self, text: str, seconds: float) -> None:
+        """Draw it, or write a line where it is time for one."""
+        said = "".join(c if c.isprintable() else " " for c in f"egress: {text}, {seconds:.0f} s")
+        if self._prompts.is_open:
+            return
+        if self._is_drawn:
+            self._write(f"{SAVE} {said}{RESTORE}")
+        elif self._reporter.verbosity >= 0 and seconds >= self._next:
+            self._next = seconds + LINE_SECONDS
+            self._write_line(said)
+
+    def clear(self) -> None:
+        """Take it away."""
+        self._next = LINE_SECONDS
+        if self._is_drawn:
+            self._write(ERASE)
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        os.close(self._fd)
+
+    def _write_line(self, text: str) -> None:
+        """Write a line below what pytest has of one; with -v it then writes the test's name again, on a new line."""
+        at = self._reporter.currentfspath, self._writer.width_of_current_line
+        if self._reporter.verbosity > 0:
+            self._write(f"\n{text}")
+            self._reporter.currentfspath = None
+        else:
+            self._write(f"{text}\n" if at == self._at else f"\n{text}\n")
+        self._at = at
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # whoever read it has gone
+            os.write(self._fd, text.encode(errors="replace"))
+
+
+LINE_SECONDS: Final = 5.0  # between two lines about one thing, and before the first
+# Control sequences of ECMA-48 and DEC's: cursor, no wrap at the margin; erase to the end of the line.
+ERASE: Final = "\x1b[K"
+SAVE: Final = "\x1b7\x1b[?7l"
+RESTORE: Final = f"{ERASE}\x1b[?7h\x1b8"
 
 
 # Debugger prompts.
@@ -1143,6 +1339,11 @@ class Prompts:
         self._changed = threading.Condition()
         self._reader: object = None
         self._free_at = 0.0  # when another prompt may take over from the reader
+
+    @property
+    def is_open(self) -> bool:
+        """Whether one is."""
+        return bool(self._open)
 
     def enter(self, pdb: Any, ledger: Ledger, capture: Any) -> None:
         """A prompt opens; *capture* is pytest's capture manager, or None."""

@@ -402,6 +402,57 @@ def said_of(error: BaseException | None) -> str:
     return said.encode(errors="backslashreplace").decode()
 
 
+# Headlines: of a failure in one line, which is cut at its end, and so begins with what was attempted.
+
+
+def unrouted_headline(entries: Sequence[Entry]) -> str:
+    """What no route claims."""
+    return first_of(fold(entries), "no route claims it")
+
+
+def handler_headline(exchange: Exchange | TcpConnection) -> str:
+    """What a handler raised, and for what."""
+    who = "its handler" if exchange.route is not None else "a match= predicate"
+    said = said_of(exchange.error).partition("\n")[0]
+    return f"{exchange}: {who} raised {type(exchange.error).__name__}: {said}".rstrip(": ")
+
+
+def stuck_headline(texts: Sequence[str]) -> str:
+    """A handler that did not return, by the text that says so: `for` begins what it was to answer."""
+    who, _, rest = texts[0].partition("\n  for ")
+    what = rest.partition("\n")[0]
+    return (f"{what}: {who}" if what else who) + more_text(len(texts) - 1)
+
+
+def never_called_headline(routes: Sequence[Route[Any]]) -> str:
+    """Routes that were declared and not used."""
+    route = routes[0]
+    seldom = f"called {count_of(route)}" if route.lifetime_count else "never called"
+    return f"{route.address}: {seldom}, {route}" + more_text(len(routes) - 1)
+
+
+def handshakes_headline(entries: Sequence[Entry]) -> str:
+    """TLS that failed."""
+    entry, note = entries[0], entries[0].note.partition(". ")[0]
+    where = host_port(entry.host, entry.port)
+    return f"{where}: the TLS handshake failed, {note}{more_text(len(fold(entries)) - 1)}"
+
+
+def surplus_headline(others: Iterable[Entry]) -> str:
+    """What was attempted besides what was expected."""
+    return first_of(fold(others), "not expected")
+
+
+def first_of(entries: Sequence[tuple[Entry, int]], what: str) -> str:
+    """The first of folded attempts, and how many others there are."""
+    return f"{attempt_text(entries[0][0])}: {what}{more_text(len(entries) - 1)}"
+
+
+def more_text(number: int) -> str:
+    """How many others there are; "" for none."""
+    return f" (and {number} more)" if number else ""
+
+
 def ledger_lines(entries: Iterable[Entry]) -> list[str]:
     """The timeline: seconds since the first entry, the container, what, and what became of it."""
     listed = sorted(entries, key=lambda entry: entry.started)

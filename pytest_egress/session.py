@@ -189,7 +189,9 @@ class Session:
             timeout: Seconds for handlers that still run; one that runs on becomes part of the verdict.
             after: What they have outlasted, in words.
         """
-        if not self.ledger.wait_for(lambda: not window.activities, timeout):
+        with self.engine.progress.step("waiting until what containers have sent is answered"):
+            done = self.ledger.wait_for(lambda: not window.activities, timeout)
+        if not done:
             self._cut_off(window, timeout, after)
 
     def revise(self) -> None:

@@ -18,9 +18,14 @@ from pytest_egress.report import (
     Shared,
     complaints_text,
     handler_error_text,
+    handler_headline,
+    handshakes_headline,
     handshakes_text,
+    never_called_headline,
     never_called_text,
     shared_text,
+    stuck_headline,
+    unrouted_headline,
     unrouted_text,
 )
 from pytest_egress.route import Route
@@ -60,7 +65,7 @@ def judge(
 
 def with_more(verdict: EgressError, text: str) -> EgressError:
     """A verdict with a paragraph more."""
-    longer = type(verdict)(f"{verdict}\n\n{text}")
+    longer = failure(type(verdict), f"{verdict}\n\n{text}", verdict.headline)
     longer.__cause__ = verdict.__cause__
     return longer
 
@@ -88,20 +93,36 @@ def first_verdict(
         told = (window.complaints, window.repeated, window.unrecorded, window.evicted)
         return TamperingError(complaints_text(*told))
     if (broken := first_handler_error(window.entries)) is not None:
-        error = HandlerError(handler_error_text(broken))
+        error = failure(HandlerError, handler_error_text(broken), handler_headline(broken))
         error.__cause__ = broken.error
         return error
     if window.stuck:
-        return HandlerError("\n".join(window.stuck))
+        return failure(HandlerError, "\n".join(window.stuck), stuck_headline(window.stuck))
     if unrouted := unrouted_entries(window.entries):
-        return UnroutedError(unrouted_text(unrouted))
+        return failure(UnroutedError, unrouted_text(unrouted), unrouted_headline(unrouted))
     if idle := [route for route in routes if is_missing(route)]:
-        return NeverCalledError(
-            never_called_text(idle, window.entries, any_container=any_container, running=running())
+        text = never_called_text(
+            idle, window.entries, any_container=any_container, running=running()
         )
+        return failure(NeverCalledError, text, never_called_headline(idle))
     if failures := broken_handshakes(window):
-        return HandshakeError(handshakes_text(failures))
+        return failure(HandshakeError, handshakes_text(failures), handshakes_headline(failures))
     return None
+
+
+def failure(kind: type[EgressError], text: str, headline: str) -> EgressError:
+    """A verdict with its headline."""
+    error = kind(text)
+    error.headline = headline
+    return error
+
+
+def suspicion(window: Window) -> str:
+    """The headline of what speaks against the containers, and may be why a test failed by itself; "" for nothing."""
+    if (broken := first_handler_error(window.entries)) is not None:
+        return handler_headline(broken)
+    unrouted = unrouted_entries(window.entries)
+    return unrouted_headline(unrouted) if unrouted else ""
 
 
 def first_handler_error(entries: Sequence[Entry]) -> Exchange | TcpConnection | None:

@@ -187,7 +187,7 @@ def test_sub_tests_of_unittest_are_judged_once(run: Run) -> None:
                     with self.subTest(n=n): traffic(self.egress, "https://x.test/")
     """)
     assert result.outlines.count("3 unrouted attempts of shop; nothing got out:") == 1
-    lines_of(result, "FAILED *TestU::test_a - UnroutedError: 3 unrouted attempts of shop*")
+    lines_of(result, "FAILED *TestU::test_a - GET https://*: no route claims it*")
 
 
 def test_set_up_and_tear_down_of_unittest_belong_to_the_test(run: Run) -> None:
@@ -276,7 +276,7 @@ def test_an_anyio_fixture_declares_routes(run: Run) -> None:
         """,
         "-Wignore",
     )
-    lines_of(result, "FAILED *test_a - NeverCalledError: a route was never called*never.test*")
+    lines_of(result, "FAILED *test_a - never.test: never called*")
 
 
 def test_a_doctest_of_a_module_is_judged(run: Run) -> None:
@@ -289,6 +289,7 @@ def test_a_doctest_of_a_module_is_judged(run: Run) -> None:
             """
         ''',
         "--doctest-modules",
+        "--ignore=gateway.py",  # the stand-in, whose file is none of its own
     )
     result.assert_outcomes(failed=1)
     lines_of(result, f"FAILED *test_x.charge - {UNROUTED_X}*")
@@ -304,7 +305,7 @@ def test_hypothesis_accepts_an_egress_that_is_wider_than_a_test(run: Run) -> Non
         """,
         "-Wignore",
     )
-    lines_of(result, "FAILED *test_a - UnroutedError: 5 unrouted attempts of shop*")
+    lines_of(result, "FAILED *test_a - GET *: no route claims it*")
 
 
 def test_a_failing_example_shows_the_handlers_cause(run: Run) -> None:
@@ -403,8 +404,8 @@ def test_b(egress):
     result.assert_outcomes(failed=2)
     failures = ElementTree.parse(pytester.path / "j.xml").findall(".//failure")
     assert [failure.attrib["message"].partition(":")[0] for failure in failures] == [
-        "UnroutedError",
-        "HandlerError",
+        "GET https",
+        "GET https",
     ]
 
 

@@ -202,7 +202,12 @@ def check_scenario(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
     pytester.makepyfile(test_remote=SCENARIO)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--log-level=WARNING", *args)
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["  GET https://other.test/greeting", "FAILED *UnroutedError*"])
+    result.stdout.fnmatch_lines(
+        [
+            "  GET https://other.test/greeting",
+            "FAILED * - GET https://other.test/greeting: no route claims it*",
+        ]
+    )
     return result
 
 

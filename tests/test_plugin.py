@@ -6,6 +6,7 @@ What needs real containers is in test_verdict.py.
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -30,6 +31,7 @@ import pytest_egress
 __file__ = pytest_egress.__path__[0] + "/gateway.py"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
 from pytest_egress.answers import answered_by
+from pytest_egress.calls import call
 from pytest_egress.entries import Exchange
 from pytest_egress.messages import Request
 from pytest_egress.windows import Activity
@@ -65,7 +67,7 @@ def answer(ledger, place, activity, url):
     activity.route, activity.what = route, str(entry)
     try:
         answer, context = route.answer(decision.turn)
-        found = context.run(answer, request) if callable(answer) else answer
+        found = call(answer, request, context) if callable(answer) else answer
         entry.response = answered_by(answer, found)
     except BaseException as error:
         entry.error = error
@@ -92,9 +94,7 @@ asyncio_default_fixture_loop_scope = function
 filterwarnings = error
     ignore::pytest.PytestConfigWarning
 """
-UNROUTED_X: Final = (
-    "UnroutedError: 1 unrouted attempt of shop; nothing got out: GET https://x.test/"
-)
+UNROUTED_X: Final = "GET https://x.test/: no route claims it"
 ENVIRONMENT: Final = (
     *("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_THEME"),
     *("PYTEST_EGRESS_UNROUTED", "PYTEST_EGRESS_KEEP"),
@@ -161,7 +161,7 @@ def test_unrouted_traffic_fails_the_call_phase_with_text_only(run: Run) -> None:
         "*- egress -*",
         "*GET https://x.test/ *UNROUTED",
     )
-    lines_of(result, "FAILED test_x.py::test_a - UnroutedError: 3 unrouted attempts of shop*")
+    lines_of(result, "FAILED test_x.py::test_a - GET https://x.test/: no route claims it (and *")
     result.stdout.no_fnmatch_line("*plugin.py*")
 
 
@@ -179,7 +179,7 @@ def test_b(egress):
     result = run(source, f"--tb={style}", *["-n2"] * xdist, subprocess=xdist)
     result.assert_outcomes(failed=2)
     lines_of(result, f"FAILED test_x.py::test_a - {UNROUTED_X}*")
-    lines_of(result, "FAILED test_x.py::test_b - HandlerError: the handler of *")
+    lines_of(result, "FAILED test_x.py::test_b - GET https://*: its handler raised *")
     if style in ("auto", "long", "short", "native"):
         lines_of(result, "*assert 'a.test' == 'b'")
     if style not in ("native", "no"):
@@ -204,7 +204,7 @@ def test_a(egress):
         '*the handler of intercept_https("a.test")*raised ValueError: refused',
         "test_x.py:5: HandlerError",
     )
-    result.stdout.no_fnmatch_line("*pytest_egress*routing.py*")
+    result.stdout.no_fnmatch_line("*pytest_egress*calls.py*")
 
 
 def test_junitxml_has_the_text(run: Run, pytester: pytest.Pytester) -> None:
@@ -213,12 +213,111 @@ def test_junitxml_has_the_text(run: Run, pytester: pytest.Pytester) -> None:
     assert failure is not None
     assert failure.attrib["message"].startswith(UNROUTED_X)
     assert (failure.text or "").startswith("1 unrouted attempt of shop; nothing got out:\n")
-    assert (failure.text or "").endswith("test_x.py:3: UnroutedError")
+    assert "\ntest_x.py:3: UnroutedError\n" in (failure.text or "")
+
+
+LOGS: Final = """
+import pytest
+@pytest.fixture(autouse=True)
+def logs(session_egress, monkeypatch):
+    tails = [("container shop", "Traceback: no charge"), ("container db", "ready")]
+    monkeypatch.setattr(session_egress.session, "log_sections", lambda window: tails)
+"""
+
+
+@pytest.mark.parametrize("xdist", [False, True])
+def test_junitxml_has_the_timeline_and_the_logs(
+    run: Run, pytester: pytest.Pytester, xdist: bool
+) -> None:
+    pytester.makeconftest(LOGS)
+    source = """
+def test_a(egress): traffic(egress, 'https://x.test/')
+def test_b(egress): traffic(egress, 'https://x.test/'); assert 0, "own"
+"""
+    result = run(source, "--junitxml=j.xml", *["-n1"] * xdist, subprocess=xdist)
+    result.assert_outcomes(failed=2)
+    for failure in ElementTree.parse(pytester.path / "j.xml").findall(".//failure"):
+        _, timeline, logs = re.split("-- (?:egress|container shop) --", failure.text or "")
+        assert "GET https://x.test/  UNROUTED" in timeline.replace(" -> no response yet", "")
+        assert "Traceback: no charge" in logs
+    assert str(result.stdout).count("Traceback: no charge") == 2
+
+
+def test_hidden_output_hides_the_logs(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(LOGS)
+    result = run("def test_a(egress): traffic(egress, 'https://x.test/')", "--show-capture=no")
+    result.stdout.no_fnmatch_line("*Traceback: no charge*")
+    lines_of(result, f"FAILED *test_a - {UNROUTED_X}")
+
+
+FAILS: Final = """
+from pytest_egress import CommandError
+def error():
+    error = CommandError(
+        "shop exited with code 3\\nThe end of its log:\\n  | Traceback: no charge",
+        logs="Traceback: no charge\\n", exit_code=3,
+    )
+    error.container = "shop"
+    return error
+"""
+
+
+def test_a_log_that_a_failure_quotes_comes_no_second_time(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(LOGS)
+    result = run(f"""
+{FAILS}
+def test_a(egress): raise error()
+def test_b(egress): raise ValueError("own") from error()
+def test_c(egress):
+    try: raise error()
+    except CommandError: assert 0
+""")
+    result.assert_outcomes(failed=3)
+    result.stdout.no_fnmatch_line("*- container shop -*")
+    assert str(result.stdout).count("- container db -") == 3
+    assert str(result.stdout).count("  | Traceback: no charge") == 3
+
+
+def test_the_summary_begins_with_what_was_attempted(run: Run) -> None:
+    result = run(f"""
+{FAILS}
+def test_end(egress): raise error()
+def test_unrouted(egress): traffic(egress, 'https://x.test/'); raise error()
+def test_handler(egress):
+    egress.intercept_https("a.test", lambda request: 1 / 0)
+    traffic(egress, "https://a.test/")
+    raise error()
+def test_only(egress):
+    egress.intercept_https("a.test")
+    traffic(egress, "https://a.test/")
+    egress.assert_no_egress()
+def test_address(egress): egress.block(5)
+@pytest.mark.egress(timeout=0.1)
+def test_stuck(egress):
+    started, go = threading.Event(), threading.Event()
+    egress.intercept_https("a.test", lambda request: (started.set(), go.wait(5), None)[2])
+    behind(egress, "https://a.test/")
+    started.wait(10)
+def test_own(egress): traffic(egress, 'https://x.test/'); assert 502 == 200
+""")
+    end = "shop exited with code 3: Traceback: no charge"
+    lines_of(
+        result,
+        f"FAILED test_x.py::test_end - {end}",
+        f"FAILED test_x.py::test_unrouted - {UNROUTED_X} ({end})",
+        "FAILED test_x.py::test_handler - GET https://a.test/: its handler raised *: division by zero (shop*",
+        "FAILED test_x.py::test_only - GET https://a.test/: not expected",
+        "FAILED test_x.py::test_address - 5 is no address: it is of type int, and an address is a str",
+        "FAILED test_x.py::test_stuck - GET https://a.test/: the handler of * still ran 0.1 s after the test",
+        "FAILED test_x.py::test_own - assert 502 == 200",
+    )
 
 
 def test_full_trace_shows_how_a_verdict_was_reached(run: Run) -> None:
     result = run("def test_a(egress): traffic(egress, 'https://x.test/')", "--full-trace")
-    lines_of(result, "*plugin.py*", "FAILED test_x.py::test_a - *UnroutedError: *")
+    lines_of(result, "*plugin.py*", f"FAILED test_x.py::test_a - {UNROUTED_X}*")
 
 
 def test_what_cannot_be_sent_is_told_with_its_place_beside_the_tests_own_failure(run: Run) -> None:
@@ -246,7 +345,7 @@ def test_again(egress):
     traffic(egress, "https://c.test/", "https://c.test/")
 """)
     returned = "give, at test_x.py:5, returned {1} is no answer: *"
-    lines_of(result, f"E   TypeError: {returned}", "E       assert 500 == 200")
+    lines_of(result, f"TypeError: {returned}", "E       assert 500 == 200")
     lines_of(
         result,
         ">*return Response(json=object)",
@@ -272,8 +371,8 @@ def test_a(egress):
     traffic(egress, "https://a.test/")
     assert False, "own"
 """
-    run(source).stdout.no_fnmatch_line("*routing.py*")
-    lines_of(run(source, "--full-trace"), "*routing.py*", "*division by zero*", "*own")
+    run(source).stdout.no_fnmatch_line("*calls.py*")
+    lines_of(run(source, "--full-trace"), "*calls.py*", "*division by zero*", "*own")
 
 
 def test_a_handlers_exception_is_the_cause_of_the_tests_own_failure(run: Run) -> None:
@@ -316,9 +415,9 @@ def test_never(egress):
 """)
     lines_of(
         result,
-        "FAILED *test_handler - HandlerError*",
-        "FAILED *test_unrouted - UnroutedError*",
-        "FAILED *test_never - NeverCalledError: 2 routes were never called*",
+        "FAILED *test_handler - GET https://a.test/: its handler raised ZeroDivisionError: division by zero",
+        f"FAILED *test_unrouted - {UNROUTED_X}",
+        "FAILED *test_never - never.test: never called, intercept_https(*) (and 1 more)",
     )
 
 
@@ -371,7 +470,7 @@ def test_skips(): pytest.skip("later")
 """)
     result.assert_outcomes(skipped=3, xfailed=4, failed=3)
     lines_of(
-        result, "FAILED *test_other_reason - UnroutedError*", "FAILED *test_fail - Failed: mine"
+        result, f"FAILED *test_other_reason - {UNROUTED_X}", "FAILED *test_fail - Failed: mine"
     )
 
 
@@ -382,7 +481,7 @@ def test_a(egress):
     traffic(egress, "https://a.test/")
 """)
     result.assert_outcomes(failed=1)
-    lines_of(result, "FAILED *test_a - HandlerError:*raised Skipped: in handler*")
+    lines_of(result, "FAILED *test_a - GET https://*: its handler raised Skipped: in handler*")
 
 
 def test_a_failed_set_up_shows_the_ledger_and_the_handlers_cause(run: Run) -> None:
@@ -440,7 +539,7 @@ def test_verdict(egress): traffic(egress, "https://x.test/v2")
         "*- egress -*",
         "*GET https://x.test/v2 *UNROUTED",
     )
-    assert str(result.stdout).count(told[0]) == 3 + 1  # a line of the summary
+    assert str(result.stdout).count(told[0]) == 3
 
 
 def test_sections_are_of_failures_only_and_not_repeated(run: Run) -> None:
@@ -492,11 +591,11 @@ def test_a(egress, caplog):
 """)
     lines_of(
         result,
+        "*- egress -*",
         "*Captured stdout call*",
         "printed of the test",
         "*Captured log call*",
         "*logged",
-        "*- egress -*",
     )
 
 
@@ -510,7 +609,7 @@ def test_assertions_of_ours_end_at_the_users_line(run: Run) -> None:
         'E       pytest_egress.errors.CallError: intercept_https("a.test"): expected 1 call*',
         "test_x.py:5: CallError",
     )
-    result.stdout.no_fnmatch_line("*routing.py*")
+    result.stdout.no_fnmatch_line("*calls.py*")
 
 
 def test_in_flight_requests_are_drained_into_the_verdict(run: Run) -> None:
@@ -540,7 +639,7 @@ def test_a(egress):
 """)
     result.assert_outcomes(failed=1)
     lines_of(result, "*still ran 0.1 s after the test*", "  for GET https://a.test/")
-    lines_of(result, "FAILED *test_a - HandlerError*")
+    lines_of(result, "FAILED *test_a - GET https://*: *handler*")
 
 
 # Kinds of tests, and other plugins.
@@ -571,7 +670,7 @@ class TestA(unittest.IsolatedAsyncioTestCase):
 """)
     result.assert_outcomes(failed=5, skipped=1, xfailed=1)
     lines_of(result, "*ZeroDivisionError*", "*direct cause*", "*AssertionError: own")
-    lines_of(result, "FAILED *TestU::test_marker - NeverCalledError: *never.test*")
+    lines_of(result, "FAILED *TestU::test_marker - never.test: never called*")
     lines_of(result, f"FAILED *TestU::test_verdict - {UNROUTED_X}*")
     lines_of(result, f"FAILED *TestA::test_verdict - {UNROUTED_X}*")
 
@@ -594,7 +693,7 @@ async def test_b(): pass
         "-Wignore",
     )
     result.assert_outcomes(failed=2)
-    lines_of(result, f"*test_a - {UNROUTED_X}*", "*test_b - NeverCalledError: *never.test*")
+    lines_of(result, f"*test_a - {UNROUTED_X}*", "*test_b - never.test: never called*")
 
 
 def test_anyio(run: Run) -> None:
@@ -704,7 +803,7 @@ def test_a(egress, subtests):
     for i in range(2):
         with subtests.test(i=i): traffic(egress, "https://x.test/"); assert i
 """)
-    lines_of(result, "*SUBFAIL* - assert 0", "FAILED *test_a - UnroutedError: 2 unrouted attempts*")
+    lines_of(result, "*SUBFAIL* - assert 0", "FAILED *test_a - GET https://*: no route claims it*")
 
 
 def test_pytest_timeout_is_the_tests_own_failure(run: Run) -> None:
@@ -866,9 +965,7 @@ def test_p(n, request): assert ("egress" in request.fixturenames) == (n == 1)
 def test_none(request): assert not [name for name in request.fixturenames if "egress" in name]
 """)
     result.assert_outcomes(failed=2, passed=2)
-    lines_of(
-        result, "FAILED *test_a - NeverCalledError*", "FAILED *test_p[[]1] - NeverCalledError*"
-    )
+    lines_of(result, "FAILED *test_a - *: never called*", "FAILED *test_p[[]1] - *: never called*")
 
 
 @pytest.mark.parametrize(
@@ -966,7 +1063,7 @@ def pytest_collection_modifyitems(items):
     items[0].add_marker(pytest.mark.intercept_https("never.test"))
 """)
     result = run("def test_a(): pass\ndef test_b(): pass")
-    lines_of(result, "FAILED *test_a - NeverCalledError*")
+    lines_of(result, "FAILED *test_a - *: never called*")
     result.assert_outcomes(failed=1, passed=1)
 
 
@@ -1543,18 +1640,6 @@ def spawn(pytester: pytest.Pytester) -> Spawn:
 PROMPT: Final = r"\(Pdb\) "
 
 
-def test_pdb_enters_at_the_verdict(spawn: Spawn) -> None:
-    child = spawn("def test_a(egress): traffic(egress, 'https://x.test/')", "--pdb")
-    child.expect("1 unrouted attempt of shop")
-    child.expect("raise verdict")
-    child.expect(PROMPT)
-    child.sendline("p len(case.window.entries) + 41")
-    child.expect("42")
-    child.sendline("q")
-    child.expect("FAILED test_x.py::test_a - UnroutedError")
-    child.wait()
-
-
 def test_breakpoint_in_a_handler_outlasts_the_deadline_of_the_drain(spawn: Spawn) -> None:
     child = spawn("""
 @pytest.mark.egress(timeout=0.1)
@@ -1694,7 +1779,7 @@ def test_b(egress):
 def test_c(egress): pass
 """)
     result.assert_outcomes(failed=2, passed=1)
-    lines_of(result, "*HandlerError: *raised Frozen: of the handler*")
+    lines_of(result, "*: its handler raised Frozen: of the handler*")
     lines_of(result, "*of the handler*", "*direct cause*", "*the test's own*")
 
 

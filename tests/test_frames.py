@@ -1,0 +1,276 @@
+"""Which frame is the user's: where --pdb stands, and where a report points. Real pdb, at a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+import pytest
+
+from pytest_egress.callers import ROOT
+from pytest_egress.frames import at_frame, first_frame, from_user, last_of_user
+from tests.test_plugin import Run, keep_quiet, lines_of, runner_of
+
+HEAD: Final = "import asyncio, threading, unittest, pytest\nfrom gateway import attempt, traffic\n"
+PROMPT: Final = r"\(Pdb\) "
+
+
+@pytest.fixture(autouse=True)
+def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
+    keep_quiet(monkeypatch, pytester)
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    return runner_of(pytester)
+
+
+class Debugger:
+    """pytest --pdb at a terminal."""
+
+    def __init__(self, pytester: pytest.Pytester, source: str, *args: str) -> None:
+        pytester.makepyfile(test_x=HEAD + source)
+        options = f"-q --color=no --pdb {' '.join(args)}"
+        self.child: Any = pytester.spawn_pytest(f"{options} test_x.py", expect_timeout=60)
+        self.stands_at = self.next_prompt().rpartition("-> ")[2].strip()
+
+    def next_prompt(self) -> str:
+        """What is said until it asks."""
+        self.child.expect(PROMPT)
+        said: bytes = self.child.before
+        return said.decode().replace("\r", "")
+
+    def tell(self, command: str) -> str:
+        """What it answers."""
+        self.child.sendline(command)
+        return self.next_prompt().partition("\n")[2].strip()
+
+    def quit(self) -> str:
+        """What pytest says afterwards."""
+        self.child.sendline("q")
+        self.child.expect("no tests ran|failed|error")
+        self.child.wait()
+        said: bytes = self.child.before
+        return said.decode()
+
+
+Debug = Callable[..., Debugger]
+
+
+@pytest.fixture
+def debug(pytester: pytest.Pytester) -> Debug:
+    """Start it on the source of a module."""
+    return lambda source, *args: Debugger(pytester, source, *args)
+
+
+# At a terminal.
+
+UNROUTED: Final = 'traffic(egress, "https://x.test/")'
+NEVER: Final = 'egress.intercept_https("never.test")'
+
+
+@pytest.mark.parametrize("line", [UNROUTED, NEVER])
+def test_at_a_verdict_pdb_stands_in_the_test_at_its_last_line(debug: Debug, line: str) -> None:
+    debugger = debug(f"def test_a(egress):\n    local = 41\n    {line}\n")
+    assert debugger.stands_at == line
+    assert debugger.tell("p local + 1") == "42"
+    assert debugger.tell("p len(egress.ledger)") == ("1" if line == UNROUTED else "0")
+    assert "plugin.py" not in debugger.tell("w")
+    assert "test_a" in debugger.quit()
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        f"@pytest.mark.asyncio\nasync def test_a(egress):\n    local = 41\n    {UNROUTED}\n",
+        f"class TestA:\n    def test_a(self, egress):\n        local = 41\n        {UNROUTED}\n",
+        "import functools\n"
+        "def wrapped(f):\n    @functools.wraps(f)\n    def call(**named): return f(**named)\n    return call\n"
+        f"@wrapped\ndef test_a(egress):\n    local = 41\n    {UNROUTED}\n",
+        "class TestU(unittest.TestCase):\n    @pytest.fixture(autouse=True)\n"
+        "    def have(self, egress): self.egress = egress\n"
+        f"    def test_a(self):\n        local, egress = 41, self.egress\n        {UNROUTED}\n",
+    ],
+    ids=["async", "method", "decorated", "unittest"],
+)
+def test_so_it_does_in_every_kind_of_test(debug: Debug, test: str) -> None:
+    assert debug(test).tell("p local + 1") == "42"
+
+
+RAISES: Final = """
+def test_a(egress):
+    outer = "test"
+    def handler(request):
+        inner = "handler"
+        return {}["missing"]
+    egress.intercept_https("a.test", handler)
+    traffic(egress, "https://a.test/")
+"""
+
+
+def test_at_a_handlers_error_pdb_stands_in_the_handler_and_the_test_is_above(debug: Debug) -> None:
+    debugger = debug(RAISES)
+    assert debugger.stands_at == 'return {}["missing"]'
+    assert debugger.tell("p inner, request.url") == "('handler', 'https://a.test/')"
+    assert debugger.tell("up").endswith('-> traffic(egress, "https://a.test/")')
+    assert debugger.tell("p outer") == "'test'"
+
+
+def test_what_a_handler_calls_is_the_users_too_and_what_it_calls_of_ours_is_not(
+    debug: Debug,
+) -> None:
+    debugger = debug("""
+async def answer(request):
+    inner = "helper"
+    return request.forward("nonsense")
+def test_a(egress):
+    def handler(request):
+        return asyncio.run(answer(request))
+    egress.intercept_https("a.test", handler)
+    traffic(egress, "https://a.test/")
+""")
+    assert debugger.stands_at == 'return request.forward("nonsense")'
+    assert debugger.tell("p inner") == "'helper'"
+
+
+def test_where_a_handler_fails_what_we_raise_in_the_test_it_is_the_handler(debug: Debug) -> None:
+    debugger = debug(f"{RAISES}    egress['none']\n")
+    assert debugger.stands_at == 'return {}["missing"]'
+    assert debugger.tell("up").endswith("-> egress['none']")
+
+
+def test_where_the_test_itself_raises_it_is_the_test(debug: Debug) -> None:
+    debugger = debug(f"{RAISES}    assert outer == 'own'\n")
+    assert debugger.stands_at == "assert outer == 'own'"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'egress.intercept_https("a.test", 5)',
+        "egress.intercept_https(5)",
+        "egress.intercept_https()",
+        'egress.start("shop", wait=5)',
+        "egress.assert_no_egress()",
+        'egress["none"]',
+    ],
+)
+def test_at_an_error_of_a_call_pdb_stands_at_the_line_of_the_test(debug: Debug, line: str) -> None:
+    debugger = debug(f"def test_a(egress):\n    local = 41\n    {line}\n")
+    assert debugger.stands_at == line
+    assert debugger.tell("p local + 1") == "42"
+
+
+@pytest.mark.parametrize("scope", ["function", "module"])
+def test_in_the_teardown_of_a_fixture_it_is_the_line_of_the_fixture(
+    debug: Debug, scope: str
+) -> None:
+    name = "egress" if scope == "function" else "module_egress"
+    debugger = debug(f"""
+@pytest.fixture(scope="{scope}")
+def own({name}):
+    local = 41
+    yield
+    {name}["none"]
+def test_a(own): pass
+""")
+    assert debugger.stands_at == f'{name}["none"]'
+    assert debugger.tell("p local + 1") == "42"
+
+
+def test_at_a_verdict_on_what_came_late_it_is_the_test(debug: Debug) -> None:
+    debugger = debug("""
+@pytest.fixture
+def ends(egress):
+    yield
+    traffic(egress, "https://late.test/")
+def test_a(egress, request):
+    local = 41
+    request.addfinalizer(lambda: traffic(egress, "https://late.test/"))
+""")
+    assert debugger.stands_at.startswith("request.addfinalizer(")
+    assert debugger.tell("p local + 1") == "42"
+
+
+def test_full_trace_leaves_every_frame(debug: Debug) -> None:
+    debugger = debug('def test_a(egress):\n    egress["none"]\n', "--full-trace")
+    assert "egress.py" in debugger.tell("w")
+    assert debugger.stands_at == "raise LookupError(" or "LookupError" in debugger.tell("l")
+
+
+def test_a_container_that_fails_leaves_pdb_at_the_line_that_ran_it(
+    debug: Debug, bare_image: str
+) -> None:
+    line = f'egress.run("{bare_image}", ["sh", "-c", "exit 3"], check=True)'
+    debugger = debug(f"def test_a(egress):\n    local = 41\n    {line}\n")
+    assert debugger.stands_at == line
+    assert debugger.tell("p local + 1") == "42"
+
+
+# In a report.
+
+
+@pytest.mark.parametrize("own", ["", "    assert False, 'own'\n"])
+def test_a_handler_that_returned_what_is_no_answer_is_told_of_without_a_traceback(
+    run: Run, own: str
+) -> None:
+    result = run(f"""
+def test_a(egress):
+    @egress.intercept_https("a.test")
+    def handler(request):
+        return object()
+    traffic(egress, "https://a.test/")
+{own}
+""")
+    lines_of(
+        result, "*TypeError: handler, at test_x.py:5, returned <object object at *> is no answer*"
+    )
+    result.stdout.no_fnmatch_line("*entries are hidden*")
+    result.stdout.no_fnmatch_line("*calls.py*")
+
+
+# The parts.
+
+
+def one(value: object) -> object:
+    if value is None:
+        return None
+    return value
+
+
+def line_after(function: Any, lines: int) -> int:
+    return int(function.__code__.co_firstlineno) + lines
+
+
+def note_nothing(frame: FrameType, event: str, value: object) -> None:
+    """A profiler."""
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_the_profiler_that_ran_runs_on(calls: int) -> None:
+    before = sys.getprofile()
+    sys.setprofile(note_nothing)
+    try:
+        with first_frame(one.__code__) as running:
+            for value in range(calls):
+                one(value)
+        after = sys.getprofile()
+    finally:
+        sys.setprofile(before)
+    assert after is note_nothing
+    assert (running.found is not None) == bool(calls)
+    if running.found is not None:
+        assert at_frame(running.found).tb_frame.f_locals == {"value": 0}
+        assert at_frame(running.found).tb_lineno == line_after(one, 3)
+
+
+def test_of_a_traceback_without_the_user_nothing_is_the_users() -> None:
+    try:
+        exec("1 / 0", {"__file__": f"{ROOT}made_up.py"})
+    except ZeroDivisionError as error:
+        ours = error.__traceback__.tb_next if error.__traceback__ else None
+    assert ours is not None
+    assert (from_user(ours), last_of_user(ours)) == (None, None)
+    assert (from_user(None), last_of_user(None)) == (None, None)
