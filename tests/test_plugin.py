@@ -26,7 +26,8 @@ from pytest_egress.container_options import START_OPTIONS
 GATEWAY: Final = '''
 """Records and answers requests as the gateway does, without a container."""
 import threading, time
-__name__ = "pytest_egress.gateway"  # tracebacks leave its frames out, too
+import pytest_egress
+__file__ = pytest_egress.__path__[0] + "/gateway.py"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
 from pytest_egress.exchange import Exchange, Request, response_from
 from pytest_egress.ledger import Activity
