@@ -129,7 +129,7 @@ def forward_to_url(url: str) -> Forward:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class AnswerSequence:
     """One answer after the other. Made by `sequence`."""
 
     answers: tuple[Any, ...]
@@ -138,7 +138,7 @@ class Sequence:
         return len(self.answers)
 
 
-def sequence(*answers: object) -> Sequence:
+def sequence(*answers: object) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:
@@ -149,7 +149,7 @@ def sequence(*answers: object) -> Sequence:
     """
     if not answers:
         raise TypeError("sequence() takes the answers in order: sequence(503, {'id': 1})")
-    return Sequence(answers)
+    return AnswerSequence(answers)
 
 
 def check_answer(answer: object, *, raw: bool) -> object:
@@ -161,10 +161,10 @@ def check_answer(answer: object, *, raw: bool) -> object:
     Raises:
         TypeError, ValueError: It is none of them; the text lists what is.
     """
-    if isinstance(answer, Sequence):
-        if any(isinstance(each, Sequence) for each in answer.answers):
+    if isinstance(answer, AnswerSequence):
+        if any(isinstance(each, AnswerSequence) for each in answer.answers):
             raise TypeError("a sequence() in a sequence(): write its answers in place")
-        return Sequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
+        return AnswerSequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
     if isinstance(answer, Forward):
         return check_forward(answer, raw=raw)
     if raw and isinstance(answer, Application):

@@ -74,7 +74,7 @@ class Declaration:
             raise ValueError(
                 f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"
             )
-        if self.times is not None and isinstance(self.answer, answers.Sequence):
+        if self.times is not None and isinstance(self.answer, answers.AnswerSequence):
             raise ValueError(f"times={self.times!r}: sequence() implies it; leave it out")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
             raise ValueError(
@@ -175,7 +175,7 @@ class Route(Generic[Call]):
             first = self._reserved
             self._given = Given(answer=answer, context=context, first_turn=first)
             self.times = self._declared_times
-            if isinstance(answer, answers.Sequence):
+            if isinstance(answer, answers.AnswerSequence):
                 self.times = first + len(answer)
 
     def release(self) -> None:
@@ -241,7 +241,7 @@ class Route(Generic[Call]):
         """
         given = self._given
         answer, context = given.answer, given.context.copy()
-        if isinstance(answer, answers.Sequence):
+        if isinstance(answer, answers.AnswerSequence):
             answer = answer.answers[min(max(turn - given.first_turn, 0), len(answer) - 1)]
         return answer, context
 
@@ -398,7 +398,7 @@ def call_lines(calls: Iterable[Entry]) -> list[str]:
 
 def applications(answer: object) -> tuple[answers.Application, ...]:
     """What of an answer holds something open."""
-    parts = answer.answers if isinstance(answer, answers.Sequence) else (answer,)
+    parts = answer.answers if isinstance(answer, answers.AnswerSequence) else (answer,)
     return tuple(part for part in parts if isinstance(part, answers.Application))
 
 
