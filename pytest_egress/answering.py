@@ -23,15 +23,7 @@ from pytest_egress.answers import Forward, Handler, check_forward, forward
 from pytest_egress.attempt import Attempt
 from pytest_egress.calls import answer_request
 from pytest_egress.errors import AddressError, UpstreamError
-from pytest_egress.exchange import (
-    Exchange,
-    Headers,
-    Outcome,
-    Request,
-    Response,
-    host_port,
-    shown,
-)
+from pytest_egress.exchange import Exchange, Headers, Outcome, Request, Response, host_port, shown
 from pytest_egress.http1 import Head, split_authority
 from pytest_egress.names import Names
 from pytest_egress.recorder import Recorder, passes
@@ -43,14 +35,7 @@ from pytest_egress.report import (
     refused_body,
     unrouted_body,
 )
-from pytest_egress.routing import (
-    NearMiss,
-    Route,
-    claimed,
-    decide,
-    nearest_by_address,
-    would_answer,
-)
+from pytest_egress.routing import NearMiss, Route, claimed, decide, nearest_by_address, would_answer
 from pytest_egress.upstreams import Owner, Upstreams, upstream_host
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -67,7 +52,7 @@ class BodyError(Exception):
 
 
 class Carrier(Owner, Protocol):
-    """The connection that requests come by."""
+    """What requests come by: a connection of HTTP/1.1, or one stream where a connection has several."""
 
     @property
     def client(self) -> tuple[str, int]:
@@ -118,10 +103,10 @@ class Incoming:
 
 
 class Answering:
-    """Answers the requests of one connection, which may be many at once.
+    """Answers the requests of one carrier. It keeps nothing of a request, so any number may be answered at once.
 
     Args:
-        carrier: The connection.
+        carrier: What they come by; its server keeps this object for as long as it serves it.
         recorder: Records the requests.
         names: Tells which name has which address.
         upstreams: Connects to real servers.
@@ -229,12 +214,12 @@ class Answering:
             return self._refuse(incoming, note, unproved_reply)
         route = incoming.forwarding.route = decision.route
         if request.method == "CONNECT":
-            return self._turn_down(incoming, route, decision.near, NO_TUNNEL)
+            return self._reject(incoming, route, decision.near, NO_TUNNEL)
         if passes(context, route, (*to.hosts, request.host), request.port):
             reply = partial(self._forward, incoming, Forward())
             return Ruling(outcome="passthrough", route=route, near=decision.near, reply=reply)
         if route is None or route.kind.refuses:
-            return self._turn_down(incoming, route, decision.near)
+            return self._reject(incoming, route, decision.near)
         reply = partial(self._call, incoming, route, decision.turn)
         return Ruling(outcome="routed", route=route, near=decision.near, reply=reply)
 
@@ -253,7 +238,7 @@ class Answering:
         fields = self._outcome(incoming, authority)
         return Ruling(**fields, note=note, reply=reply)
 
-    def _turn_down(
+    def _reject(
         self,
         incoming: Incoming,
         route: Route[Any] | None,
@@ -274,7 +259,7 @@ class Answering:
         if fields.get("route") is None and not near:
             miss = nearest_by_address(tables, request.scheme, request.host, request.port)
             near = (miss,) if miss else ()
-        return Ruling(**fields, near=near, note=note, reply=turned_down_reply)
+        return Ruling(**fields, near=near, note=note, reply=rejected_reply)
 
     def _outcome(self, incoming: Incoming, authority: str = "") -> dict[str, Any]:
         """The outcome of what no handler answers, as `Recorder.outcome` gives it.
@@ -304,7 +289,7 @@ class Answering:
     def _call(self, incoming: Incoming, route: Route[Any], turn: int, entry: Exchange) -> Response:
         """What the route answers."""
         activity = incoming.attempt.activity
-        activity.route, activity.what = route, str(entry)
+        activity.route, activity.what = route, entry
         try:
             answer, context = route.answer(turn)
             if isinstance(answer, Response):
@@ -460,7 +445,7 @@ def failed_reply(entry: Exchange) -> Response:
     return Response(500, text=handler_error_body(entry))
 
 
-def turned_down_reply(entry: Exchange) -> Response:
+def rejected_reply(entry: Exchange) -> Response:
     """Of a request that is blocked or unrouted."""
     blocked = entry.outcome == "blocked"
     return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))

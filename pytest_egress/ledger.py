@@ -42,13 +42,13 @@ class Activity:
     Attributes:
         thread: Identifier of the thread that serves it.
         route: The route whose handler runs, or None.
-        what: What that handler was called for, in words.
+        what: What that handler was called for; its text is in words, and made where somebody asks.
         cut: Ends its connection; any thread.
     """
 
     thread: int | None = None
     route: Route[Any] | None = None
-    what: str = ""
+    what: object = ""
     cut: Callable[[], None] = lambda: None
 
 

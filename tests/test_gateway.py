@@ -1368,7 +1368,7 @@ def test_a_handler_that_runs_is_known_by_its_route_and_request(stage: Stage) -> 
 
     def note(request: Request) -> None:
         (activity,) = stage.window.activities
-        seen.append((activity.route, activity.what))
+        seen.append((activity.route, str(activity.what)))
 
     def stream() -> Iterator[bytes]:
         note_route()
@@ -1376,7 +1376,7 @@ def test_a_handler_that_runs_is_known_by_its_route_and_request(stage: Stage) -> 
 
     def note_route() -> None:
         (activity,) = stage.window.activities
-        seen.append((activity.route, activity.what))
+        seen.append((activity.route, str(activity.what)))
 
     whole = stage.https("api.test", note, path="/whole")
     streamed = stage.https("api.test", lambda request: stream(), path="/stream")
