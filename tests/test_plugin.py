@@ -29,6 +29,7 @@ import threading, time
 import pytest_egress
 __file__ = pytest_egress.__path__[0] + "/gateway.py"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
+from pytest_egress.calls import call
 from pytest_egress.exchange import Exchange, Request, response_from
 from pytest_egress.ledger import Activity
 from pytest_egress.routing import decide
@@ -63,7 +64,7 @@ def answer(ledger, place, activity, url):
     activity.route, activity.what = route, str(entry)
     try:
         found, context = route.answer(decision.turn)
-        found = context.run(found, request) if callable(found) else found
+        found = call(found, request, context) if callable(found) else found
         entry.response = response_from(found, of_function=True)
     except BaseException as error:
         entry.error = error
@@ -226,8 +227,8 @@ def test_a(egress):
     traffic(egress, "https://a.test/")
     assert False, "own"
 """
-    run(source).stdout.no_fnmatch_line("*routing.py*")
-    lines_of(run(source, "--full-trace"), "*routing.py*", "*division by zero*", "*own")
+    run(source).stdout.no_fnmatch_line("*calls.py*")
+    lines_of(run(source, "--full-trace"), "*calls.py*", "*division by zero*", "*own")
 
 
 def test_a_handlers_exception_is_the_cause_of_the_tests_own_failure(run: Run) -> None:
@@ -459,7 +460,7 @@ def test_assertions_of_ours_end_at_the_users_line(run: Run) -> None:
         'E       pytest_egress.errors.CallError: intercept_https("a.test"): expected 1 call*',
         "test_x.py:5: CallError",
     )
-    result.stdout.no_fnmatch_line("*routing.py*")
+    result.stdout.no_fnmatch_line("*calls.py*")
 
 
 def test_in_flight_requests_are_drained_into_the_verdict(run: Run) -> None:
