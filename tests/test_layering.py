@@ -93,12 +93,16 @@ STRANGERS = {("gateway", "engine")}
 SANS_IO = (LAYERS["core"] | LAYERS["protocol"]) - {"clock", "ledger", "once"}
 OUTSIDE_WORLD = {"socket", "_socket", "ssl", "threading", "time", "subprocess", "docker", "pytest"}
 
+APART_FROM_THE_WIRE = {"answering", "attempt", "calls", "destination", "recorder", "site"}
+"""What answers a request and records it, whichever version of HTTP it came by."""
+
 FORBIDDEN = {
     **{module: OUTSIDE_WORLD for module in SANS_IO},
     "once": OUTSIDE_WORLD - {"threading"},
     "clock": OUTSIDE_WORLD - {"time"},
     "ledger": OUTSIDE_WORLD - {"threading"},  # it is what waits
     **{module: {"docker"} for module in LAYERS["gateway"] | LAYERS["link"]},
+    **{module: {"docker", "socket", "ssl", "h11", "h2"} for module in APART_FROM_THE_WIRE},
     **{module: {"ssl"} for module in LAYERS["engine"] | {"containers"}},
 }
 """Packages that a module must not import."""
