@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_egress.applications import asgi, wsgi
     from pytest_egress.containers import CompletedContainer, Container
     from pytest_egress.egress import Egress
+    from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
     from pytest_egress.errors import (
         AddressError,
         CallError,
@@ -49,17 +50,7 @@ if TYPE_CHECKING:
         UnroutedError,
         UpstreamError,
     )
-    from pytest_egress.exchange import (
-        UNSET,
-        DnsQuery,
-        Exchange,
-        Headers,
-        PacketAttempt,
-        Request,
-        Response,
-        TcpConnection,
-        TlsFailure,
-    )
+    from pytest_egress.messages import UNSET, Headers, Request, Response
     from pytest_egress.routing import Route
     from pytest_egress.waiting import http_ok, log_line, port_open
 
@@ -102,19 +93,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "UNSET": "exchange",
+    "UNSET": "messages",
     "CompletedContainer": "containers",
     "Container": "containers",
-    "DnsQuery": "exchange",
+    "DnsQuery": "entries",
     "Egress": "egress",
-    "Exchange": "exchange",
-    "Headers": "exchange",
-    "PacketAttempt": "exchange",
-    "Request": "exchange",
-    "Response": "exchange",
+    "Exchange": "entries",
+    "Headers": "messages",
+    "PacketAttempt": "entries",
+    "Request": "messages",
+    "Response": "messages",
     "Route": "routing",
-    "TcpConnection": "exchange",
-    "TlsFailure": "exchange",
+    "TcpConnection": "entries",
+    "TlsFailure": "entries",
     "asgi": "applications",
     "forward": "answers",
     "http_ok": "waiting",

@@ -22,9 +22,10 @@ from pytest_egress.address import is_ip_address, normalise_host
 from pytest_egress.answers import Forward, Handler, check_forward, forward
 from pytest_egress.attempt import Attempt
 from pytest_egress.calls import answer_request
+from pytest_egress.entries import Exchange, Outcome
 from pytest_egress.errors import AddressError, UpstreamError
-from pytest_egress.exchange import Exchange, Headers, Outcome, Request, Response, host_port, shown
 from pytest_egress.http1 import Head, split_authority
+from pytest_egress.messages import Headers, Request, Response, host_port, shown
 from pytest_egress.names import Names
 from pytest_egress.recorder import Recorder, passes
 from pytest_egress.redaction import masked_authority

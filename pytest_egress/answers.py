@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from pytest_egress.address import MAX_PORT
-from pytest_egress.exchange import SCHEME_PORTS, Request, Response, host_port, response_from
+from pytest_egress.messages import SCHEME_PORTS, Request, Response, check_status, host_port
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -277,3 +277,53 @@ def text_of(address: object) -> str:
     if not isinstance(address, (str, IPv4Address, IPv6Address)):
         raise TypeError(f"{address!r} is no answer of DNS: {NAME_ANSWERS}")
     return str(address)
+
+
+def response_from(result: object, *, of_function: bool) -> Response:
+    """Turn what a handler returned, or a static answer, into a `Response`.
+
+    Raises:
+        TypeError: It is none of the accepted results; the text lists them.
+    """
+    if isinstance(result, Response):
+        return result
+    if result is None:
+        return Response()
+    if isinstance(result, (dict, list)):
+        return Response(json=result)
+    if isinstance(result, (bytes, bytearray)):
+        return Response(content=bytes(result))
+    if isinstance(result, int) and not isinstance(result, bool):
+        return Response(result)
+    if isinstance(result, tuple) and len(result) == 2:
+        return with_status(result)
+    if isinstance(result, str) and of_function:
+        return Response(text=result)
+    if isinstance(result, Iterator) and of_function:
+        return Response(stream=result)
+    raise TypeError(not_an_answer(result, of_function))
+
+
+def with_status(result: tuple[Any, Any]) -> Response:
+    """The `Response` of a `(status, body)` pair; the body may be text here, since the status says it is an answer."""
+    status, body = result
+    if isinstance(body, (Response, tuple)) or (
+        isinstance(body, int) and not isinstance(body, bool)
+    ):
+        raise TypeError(not_an_answer(result, of_function=True))
+    response = response_from(body, of_function=True)
+    response.status_code = check_status(status)
+    return response
+
+
+def not_an_answer(result: object, of_function: bool) -> str:
+    """Why this is no answer, and what is."""
+    if isinstance(result, str):
+        return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
+    text = (
+        f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, "
+        "a status (int), (status, body), or None"
+    )
+    return text + (
+        ", str, or an iterator of bytes" if of_function else "; or a function of the request"
+    )

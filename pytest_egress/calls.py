@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
 from typing import Any
 
-from pytest_egress.answers import Handler
+from pytest_egress.answers import Handler, response_from
 from pytest_egress.clock import run_by_real_clock
-from pytest_egress.exchange import Request, Response, response_from
+from pytest_egress.messages import Request, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_egress.clienthello import ClientHello, client_of
-from pytest_egress.exchange import TlsInfo
+from pytest_egress.messages import TlsInfo
 
 
 @dataclass(frozen=True, kw_only=True)

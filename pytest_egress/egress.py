@@ -24,16 +24,10 @@ from pytest_egress.containers import (
     check_result,
     plan,
 )
+from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.errors import CallError, ContainerError, EgressError
-from pytest_egress.exchange import (
-    UNSET,
-    DnsQuery,
-    Entry,
-    Exchange,
-    Request,
-    TcpConnection,
-)
 from pytest_egress.ledger import Window
+from pytest_egress.messages import UNSET, Request
 from pytest_egress.report import (
     attempt_lines,
     fold,

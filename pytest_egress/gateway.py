@@ -26,7 +26,7 @@ from pytest_egress.connection import Connection, is_still_allowed
 from pytest_egress.connections import IDLE_SECONDS, UNUSED_SECONDS, Connections
 from pytest_egress.dispatch import Dispatcher, Parts
 from pytest_egress.dns import why_no_query
-from pytest_egress.exchange import PacketAttempt
+from pytest_egress.entries import PacketAttempt
 from pytest_egress.forks import in_children
 from pytest_egress.interface import BACKLOG, LISTENER, Link
 from pytest_egress.ledger import AttemptContext, Ledger

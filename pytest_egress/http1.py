@@ -13,7 +13,7 @@ from typing import Final
 
 import h11
 
-from pytest_egress.exchange import NO_FIELDS, Headers, Response
+from pytest_egress.messages import NO_FIELDS, Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

@@ -15,7 +15,7 @@ import h11
 
 from pytest_egress.answering import Answering, BodyError, Incoming
 from pytest_egress.connection import Connection
-from pytest_egress.exchange import UNREADABLE, Exchange, Headers, Outcome, Response
+from pytest_egress.entries import UNREADABLE, Exchange, Outcome
 from pytest_egress.http1 import (
     MAX_BODY_BYTES,
     READ_BYTES,
@@ -24,6 +24,7 @@ from pytest_egress.http1 import (
     RequestTooLargeError,
 )
 from pytest_egress.ledger import MAX_HELD_BYTES
+from pytest_egress.messages import Headers, Response
 from pytest_egress.recorder import FIRST_BYTES_KEPT
 from pytest_egress.redaction import masked_text
 from pytest_egress.tls_failures import broken_handshake, silent_after_handshake

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pytest_egress.choices import NamePolicy, Policy
 from pytest_egress.clock import monotonic, wall
-from pytest_egress.exchange import Entry, TlsPeers
+from pytest_egress.entries import Entry, TlsPeers
 from pytest_egress.routing import Route, RouteTable
 
 DRAIN_SECONDS: Final = 5.0  # for what has begun when a container, or a test, ends

@@ -13,8 +13,8 @@ from operator import eq
 from typing import Any, Final
 
 from pytest_egress.answers import takes
-from pytest_egress.exchange import UNSET, Request, shown
 from pytest_egress.globs import Glob
+from pytest_egress.messages import UNSET, Request, shown
 from pytest_egress.redaction import is_secret, masked, masked_bytes, masked_field, masked_json
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

@@ -19,7 +19,7 @@ from pytest_egress.dns import (
     tcp_frames,
     without_service,
 )
-from pytest_egress.exchange import DnsQuery
+from pytest_egress.entries import DnsQuery
 from pytest_egress.interface import OWN_ADDRESSES
 from pytest_egress.ledger import AttemptContext
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed

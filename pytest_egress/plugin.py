@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from pytest_egress.containers import Container
     from pytest_egress.egress import Egress
+    from pytest_egress.entries import Entry
     from pytest_egress.errors import EgressError
-    from pytest_egress.exchange import Entry
     from pytest_egress.ledger import Ledger, Window
     from pytest_egress.routing import Scope
     from pytest_egress.session import Session

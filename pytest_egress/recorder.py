@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from pytest_egress.attempt import Attempt
-from pytest_egress.exchange import Entry, Exchange, Outcome, TcpConnection, TlsFailure
+from pytest_egress.entries import Entry, Exchange, Outcome, TcpConnection, TlsFailure
 from pytest_egress.ledger import AttemptContext, Ledger
 from pytest_egress.routing import (
     NearMiss,

@@ -12,20 +12,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pytest_egress.address import parse_address
+from pytest_egress.entries import UNREADABLE, DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.errors import AddressError
-from pytest_egress.exchange import (
-    SCHEME_PORTS,
-    SHOWN_TARGET,
-    UNREADABLE,
-    DnsQuery,
-    Entry,
-    Exchange,
-    TcpConnection,
-    TlsFailure,
-    cut,
-    host_port,
-)
 from pytest_egress.kinds import BLOCK, INTERCEPT_TCP, Kind
+from pytest_egress.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 from pytest_egress.routing import NearMiss, Route
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 
 import pytest_egress.answers as answers
 from pytest_egress.clock import check_seconds
+from pytest_egress.entries import Entry, Exchange
 from pytest_egress.errors import CallError
-from pytest_egress.exchange import Entry, Exchange, Request, TlsInfo
 from pytest_egress.kinds import Kind
 from pytest_egress.matching import ANY_REQUEST, MATCHERS, Match
+from pytest_egress.messages import Request, TlsInfo
 
 if TYPE_CHECKING:
     from pytest_egress.address import Address

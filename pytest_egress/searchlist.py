@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from pytest_egress.exchange import DnsQuery, Entry
+from pytest_egress.entries import DnsQuery, Entry
 
 APPENDED: Final = "made by a resolver's search list, so no attempt of its own"
 LOOKED_AT: Final = 256

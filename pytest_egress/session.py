@@ -19,7 +19,7 @@ from pytest_egress.authority import Authority, see_real_dates
 from pytest_egress.callers import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
-from pytest_egress.exchange import DnsQuery, Entry
+from pytest_egress.entries import DnsQuery, Entry
 from pytest_egress.ledger import (
     CUT_SECONDS,
     DRAIN_SECONDS,

@@ -15,7 +15,7 @@ from pytest_egress.clock import monotonic
 from pytest_egress.connection import PEEK_ALL, Connection
 from pytest_egress.connections import Connections
 from pytest_egress.errors import AddressError, ClientHelloError
-from pytest_egress.exchange import TlsInfo
+from pytest_egress.messages import TlsInfo
 from pytest_egress.sockets import receive_timeout
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

@@ -18,7 +18,6 @@ import h11
 
 from pytest_egress.answers import Connectable
 from pytest_egress.errors import UpstreamError
-from pytest_egress.exchange import Headers, Request, Response, host_port
 from pytest_egress.http1 import (
     MAX_BODY_BYTES,
     MAX_HEADER_BYTES,
@@ -27,6 +26,7 @@ from pytest_egress.http1 import (
     fields,
     raw_fields,
 )
+from pytest_egress.messages import Headers, Request, Response, host_port
 from pytest_egress.reach import reserved
 from pytest_egress.relay import BLOCKED
 

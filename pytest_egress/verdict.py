@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pytest_egress.entries import Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.errors import (
     EgressError,
     HandlerError,
@@ -13,7 +14,6 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.exchange import Entry, Exchange, TcpConnection, TlsFailure
 from pytest_egress.ledger import Window
 from pytest_egress.report import (
     complaints_text,

@@ -32,7 +32,6 @@ class Homes:
         return PathFinder.find_spec(name, [homes[name]]) if name in homes else None
 sys.meta_path.insert(0, Homes)
 sys.path += [folder for folder in path if folder not in sys.path]
-from pytest_egress.watchdog import main
 main()
 """
 WAIT: Final = f"""

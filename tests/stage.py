@@ -21,7 +21,7 @@ import trustme
 from pytest_egress.answers import NameAnswer
 from pytest_egress.authority import Authority
 from pytest_egress.declarations import declare
-from pytest_egress.exchange import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.gateway import Gateway
 from pytest_egress.kinds import KINDS
 from pytest_egress.ledger import AttemptContext, Ledger, Window

@@ -42,7 +42,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from pytest_egress import applications
 from pytest_egress.applications import AsgiApplication, asgi, wsgi
-from pytest_egress.exchange import Headers, Request, Response
+from pytest_egress.messages import Headers, Request, Response
 
 HERE = __name__
 

@@ -15,7 +15,7 @@ import trustme
 from pytest_egress import CallError, Egress, Request, Response
 from pytest_egress.containers import CompletedContainer, Container
 from pytest_egress.engine import LINK_VARIABLE
-from pytest_egress.exchange import DnsQuery, Entry, PacketAttempt, TcpConnection
+from pytest_egress.entries import DnsQuery, Entry, PacketAttempt, TcpConnection
 from pytest_egress.trust import DIRECTORY, VARIABLES
 
 URL = "https://api.example.test/greeting"

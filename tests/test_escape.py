@@ -30,8 +30,8 @@ from pytest_egress import Egress, log_line
 from pytest_egress.archive import build_tar
 from pytest_egress.connections import DESCRIPTORS_EACH, MAX_CONNECTIONS
 from pytest_egress.containers import Container, file_of
+from pytest_egress.entries import Entry, PacketAttempt, TcpConnection
 from pytest_egress.errors import EgressError, TamperingError, UnroutedError
-from pytest_egress.exchange import Entry, PacketAttempt, TcpConnection
 from pytest_egress.report import SHOWN_ATTEMPTS
 from tests.stage import eventually
 from tests.targets import accepted, captured_namespace, target_in

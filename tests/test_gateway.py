@@ -35,18 +35,17 @@ from pytest_egress import ledger as ledger_module
 from pytest_egress import tls as tls_module
 from pytest_egress.agent import netlink
 from pytest_egress.dns import tcp_frame, tcp_frames
-from pytest_egress.exchange import (
+from pytest_egress.entries import (
     DnsQuery,
     Entry,
     Exchange,
     PacketAttempt,
-    Request,
-    Response,
     TcpConnection,
     TlsFailure,
 )
 from pytest_egress.gateway import Gateway
 from pytest_egress.ledger import Window
+from pytest_egress.messages import Request, Response
 from pytest_egress.report import unrouted_text
 from pytest_egress.routing import Route
 from tests.loopback import LoopbackLink

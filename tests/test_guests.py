@@ -14,7 +14,7 @@ import pytest
 from docker.models.containers import Container as DockerContainer
 
 from pytest_egress import Egress, EngineError, ImageError
-from pytest_egress.exchange import TlsFailure
+from pytest_egress.entries import TlsFailure
 from pytest_egress.trust import DIRECTORY, VARIABLES
 from tests.stage import SECONDS, eventually
 from tests.targets import wait_until_gone

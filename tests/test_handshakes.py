@@ -15,8 +15,8 @@ from pytest_egress import dispatch
 from pytest_egress import tls as tls_module
 from pytest_egress.clienthello import ClientHello, client_of, parse_client_hello
 from pytest_egress.egress import Egress
+from pytest_egress.entries import TlsFailure
 from pytest_egress.errors import EgressError, HandshakeError, NeverCalledError
-from pytest_egress.exchange import TlsFailure
 from pytest_egress.ledger import Window
 from pytest_egress.session import Session
 from pytest_egress.tls_failures import broken_handshake, silent_after_handshake

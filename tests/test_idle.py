@@ -19,8 +19,9 @@ from pytest_egress import connections as connections_module
 from pytest_egress import dispatch
 from pytest_egress.connection import Connection
 from pytest_egress.destination import Destination
+from pytest_egress.entries import Exchange, TcpConnection, TlsFailure
 from pytest_egress.errors import TamperingError
-from pytest_egress.exchange import Exchange, Response, TcpConnection, TlsFailure
+from pytest_egress.messages import Response
 from pytest_egress.verdict import judge
 from tests.loopback import LoopbackLink
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply

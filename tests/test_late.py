@@ -12,8 +12,8 @@ import trustme  # noqa: F401
 
 from pytest_egress import Egress, HandlerError, Request, UnroutedError, log_line
 from pytest_egress.containers import Container
+from pytest_egress.entries import Exchange, PacketAttempt
 from pytest_egress.errors import CommandError, ContainerTimeoutError
-from pytest_egress.exchange import Exchange, PacketAttempt
 from pytest_egress.session import Session
 
 # trustme before pytester takes its snapshot of sys.modules: cryptography can be imported only once.

@@ -10,7 +10,8 @@ import pytest
 import trustme
 
 from pytest_egress.answers import forward
-from pytest_egress.exchange import Exchange, Request
+from pytest_egress.entries import Exchange
+from pytest_egress.messages import Request
 from tests.stage import ADDRESS, Stage, ask, staged
 from tests.upstreams import Upstream
 

@@ -30,7 +30,9 @@ import pytest_egress
 __file__ = pytest_egress.__path__[0] + "/gateway.py"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
 from pytest_egress.calls import call
-from pytest_egress.exchange import Exchange, Request, response_from
+from pytest_egress.answers import response_from
+from pytest_egress.entries import Exchange
+from pytest_egress.messages import Request
 from pytest_egress.ledger import Activity
 from pytest_egress.routing import decide
 

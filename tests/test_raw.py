@@ -16,13 +16,7 @@ import trustme
 from pytest_egress import dispatch
 from pytest_egress.answers import NameAnswer, forward, sequence
 from pytest_egress.attempt import Attempt
-from pytest_egress.exchange import (
-    DnsQuery,
-    Exchange,
-    PacketAttempt,
-    TcpConnection,
-    TlsFailure,
-)
+from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
 from pytest_egress.recorder import Recorder
 from pytest_egress.routing import RouteTable
 from pytest_egress.verdict import judge

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from pytest_egress import Egress, HandlerError, Route
-from pytest_egress.exchange import TcpConnection
+from pytest_egress.entries import TcpConnection
 from pytest_egress.raw_server import CUT_NOTE
 from pytest_egress.session import Session
 from pytest_egress.verdict import judge

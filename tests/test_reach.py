@@ -15,8 +15,9 @@ import trustme
 
 import pytest_egress.upstream as upstream
 from pytest_egress.answers import forward
+from pytest_egress.entries import Exchange, TcpConnection
 from pytest_egress.errors import UpstreamError
-from pytest_egress.exchange import Exchange, Request, TcpConnection
+from pytest_egress.messages import Request
 from pytest_egress.reach import reserved
 from pytest_egress.verdict import judge
 from tests.loopback import LoopbackLink

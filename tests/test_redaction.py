@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.exchange import SHOWN_TARGET, Exchange, Headers, Request, Response, TcpConnection
+from pytest_egress.entries import Exchange, TcpConnection
 from pytest_egress.matching import Match
+from pytest_egress.messages import SHOWN_TARGET, Headers, Request, Response
 from pytest_egress.redaction import (
     is_secret,
     mask,

@@ -8,19 +8,17 @@ import pytest
 
 from pytest_egress.address import parse_address
 from pytest_egress.declarations import declare
-from pytest_egress.exchange import (
+from pytest_egress.entries import (
     UNREADABLE,
     DnsQuery,
     Entry,
     Exchange,
     PacketAttempt,
-    Request,
-    Response,
     TcpConnection,
     TlsFailure,
-    host_port,
 )
 from pytest_egress.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
+from pytest_egress.messages import Request, Response, host_port
 from pytest_egress.report import (
     SHOWN_ENTRIES,
     attempt_lines,

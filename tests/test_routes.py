@@ -28,7 +28,7 @@ from pytest_egress import (
     sequence,
 )
 from pytest_egress.containers import Container
-from pytest_egress.exchange import DnsQuery, Entry, TcpConnection
+from pytest_egress.entries import DnsQuery, Entry, TcpConnection
 from tests.outside import Outside
 from tests.stage import eventually
 from tests.upstreams import (

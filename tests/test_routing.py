@@ -15,11 +15,12 @@ import pytest
 
 from pytest_egress.answers import Application, sequence
 from pytest_egress.declarations import declare
+from pytest_egress.entries import Exchange
 from pytest_egress.errors import CallError
-from pytest_egress.exchange import UNSET, Exchange, Headers, Request, Response, shown
 from pytest_egress.kinds import INTERCEPT_HTTPS, KINDS
 from pytest_egress.ledger import Ledger, Window
 from pytest_egress.matching import Match, json_differences
+from pytest_egress.messages import UNSET, Headers, Request, Response, shown
 from pytest_egress.routing import (
     Decision,
     Route,

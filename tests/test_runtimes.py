@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from pytest_egress import Egress, Request, Response
 from pytest_egress.certificates import from_pem, java_keystore
 from pytest_egress.containers import CompletedContainer, Container
-from pytest_egress.exchange import TlsFailure
+from pytest_egress.entries import TlsFailure
 from pytest_egress.trust import DIRECTORY, IMAGE_BUNDLE, RUNTIMES, VARIABLES
 
 pytestmark = pytest.mark.runtimes

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_egress import Egress, Response
 from pytest_egress.containers import CompletedContainer, Container
-from pytest_egress.exchange import TlsFailure
+from pytest_egress.entries import TlsFailure
 from pytest_egress.trust import VARIABLES
 
 pytestmark = pytest.mark.runtimes

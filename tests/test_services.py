@@ -26,7 +26,7 @@ from pytest_egress import (
     wsgi,
 )
 from pytest_egress.containers import Container
-from pytest_egress.exchange import DnsQuery, TcpConnection
+from pytest_egress.entries import DnsQuery, TcpConnection
 from tests.outside import Outside
 from tests.stage import eventually
 from tests.upstreams import (

@@ -12,8 +12,8 @@ import trustme
 
 from pytest_egress.choices import Policy
 from pytest_egress.egress import Egress
+from pytest_egress.entries import DnsQuery
 from pytest_egress.errors import CallError, UnroutedError
-from pytest_egress.exchange import DnsQuery
 from pytest_egress.session import Session
 from pytest_egress.verdict import judge
 from tests.stage import ADDRESS, Stage

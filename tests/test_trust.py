@@ -33,7 +33,7 @@ from pytest_egress.archive import build_tar
 from pytest_egress.authority import Authority
 from pytest_egress.certificates import from_java_keystore, hashed_name, java_keystore
 from pytest_egress.engine import Engine
-from pytest_egress.exchange import TlsFailure
+from pytest_egress.entries import TlsFailure
 from pytest_egress.leftovers import SESSION_LABEL
 from pytest_egress.roots import FOLDER_BYTES, Roots
 from pytest_egress.session import Session

@@ -16,8 +16,9 @@ import pytest
 import trustme
 
 from pytest_egress.answers import forward, sequence
+from pytest_egress.entries import Exchange
 from pytest_egress.errors import UpstreamError
-from pytest_egress.exchange import Exchange, Headers, Request, Response
+from pytest_egress.messages import Headers, Request, Response
 from pytest_egress.verdict import judge
 from tests.outside import API, Outside
 from tests.stage import ADDRESS, GET, SECONDS, Reply, Stage, ask, eventually, read_reply, staged

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_egress.declarations import declare
+from pytest_egress.entries import DnsQuery, Exchange, Outcome, TcpConnection
 from pytest_egress.errors import (
     EgressError,
     HandlerError,
@@ -17,7 +18,6 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.exchange import DnsQuery, Exchange, Outcome, Request, TcpConnection
 from pytest_egress.kinds import BLOCK, INTERCEPT_HTTPS
 from pytest_egress.ledger import (
     MAX_COMPLAINTS,
@@ -27,6 +27,7 @@ from pytest_egress.ledger import (
     Ledger,
     Window,
 )
+from pytest_egress.messages import Request
 from pytest_egress.routing import Declaration, Route, Scope
 from pytest_egress.verdict import judge
 
