@@ -24,7 +24,7 @@ from pytest_egress.attempt import Attempt
 from pytest_egress.calls import answer_request
 from pytest_egress.entries import Exchange, Outcome
 from pytest_egress.errors import AddressError, UpstreamError
-from pytest_egress.http1 import Head, split_authority
+from pytest_egress.fields import Head, split_authority
 from pytest_egress.messages import Headers, Request, Response, host_port, shown
 from pytest_egress.names import Names
 from pytest_egress.recorder import Recorder, passes

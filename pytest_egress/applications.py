@@ -28,7 +28,7 @@ from urllib.parse import unquote_to_bytes
 
 from pytest_egress.answers import Application, takes
 from pytest_egress.clock import run_by_real_clock
-from pytest_egress.http1 import end_to_end, raw_value
+from pytest_egress.fields import end_to_end, raw_value
 from pytest_egress.messages import Headers, Request, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

@@ -7,60 +7,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
 import h11
 
+from pytest_egress.fields import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    NO_BODY,
+    READ_BYTES,
+    Head,
+    RequestTooLargeError,
+    fields,
+    raw_fields,
+    raw_value,
+)
 from pytest_egress.messages import NO_FIELDS, Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB refuses real cookies
-MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: held in memory once, so that a handler can read it
-READ_BYTES: Final = 64 * 1024
 ABSOLUTE_FORM: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)"
 )  # RFC 9112 section 3.2.2
-AUTHORITY: Final = re.compile(
-    r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
-)  # RFC 9110 section 7.2; which names are hosts is `normalise_host`'s
 CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Tells how long a connection is kept: less than it is (`connections.IDLE_SECONDS`), so that clients which read this
 (Node.js, undici, HttpURLConnection, Apache's HttpClient) are the first to close, and never send as we close."""
-NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """The request line and its fields.
-
-    Attributes:
-        headers: Host is that of an absolute request-target, whatever was sent as Host (RFC 9112 section 3.2.2).
-        scheme: Of an absolute request-target, in lower case; None for the other forms.
-        authority: From an absolute request-target, else from Host; None where Host is empty or absent.
-        expected: Content-Length, or None where the body is chunked (whatever it says then) or absent.
-    """
-
-    method: str
-    path: str
-    query_string: str
-    headers: Headers
-    http_version: str
-    scheme: str | None
-    authority: str | None
-    expected: int | None
-
-    @property
-    def is_http2_preface(self) -> bool:
-        """Whether this is how HTTP/2 begins (RFC 9113 section 3.4)."""
-        return (self.method, self.path, self.http_version) == ("PRI", "*", "2.0")
-
-
-class RequestTooLargeError(Exception):
-    """The body is, or says it will be, over `MAX_BODY_BYTES`; or, with a text, over another limit."""
 
 
 class Http1:
@@ -265,45 +238,6 @@ def with_host(raw: list[tuple[bytes, bytes]], host: str) -> list[tuple[bytes, by
     return [(b"Host", value), *(pair for pair in raw if pair[0].lower() != b"host")]
 
 
-def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Header fields as text; latin-1 keeps every byte (RFC 9110 section 5.5)."""
-    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
-
-
-def raw_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Header fields as bytes."""
-    return [(name.encode("ascii"), raw_value(value)) for name, value in headers.raw]
-
-
-def raw_value(text: str) -> bytes:
-    """What `fields` has decoded comes out as it came in; other text is sent as UTF-8."""
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode("utf-8")
-
-
-OF_A_CONNECTION: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Fields that are not forwarded, beside those that Connection lists (RFC 9110 section 7.6.1)."""
-
-
-def end_to_end(headers: Headers) -> Headers:
-    """The fields that are not a connection's own."""
-    listed = {name.strip().lower() for name in headers.get("connection", "").split(",")}
-    dropped = OF_A_CONNECTION | listed
-    return Headers([(name, value) for name, value in headers.raw if name.lower() not in dropped])
-
-
 def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:
     """The fields to send: the response's own, Date, and Content-Length where the body is known."""
     headers = raw_fields(response.headers)
@@ -319,15 +253,3 @@ def response_fields(response: Response, date: str, *, framed: bool) -> list[tupl
 def percent_encoded(data: bytes) -> bytes:
     """The same in ASCII (RFC 3986 section 2.1)."""
     return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in data)
-
-
-def split_authority(authority: str) -> tuple[str, int | None] | None:
-    """Host and port of `host[:port]`, an IPv6 address without its brackets; None for anything else.
-
-    User information is an error here (RFC 9110 section 4.2.4).
-    """
-    found = AUTHORITY.fullmatch(authority)
-    if found is None:
-        return None
-    literal, name, port = found.groups()
-    return literal or name, int(port) if port else None

@@ -16,13 +16,8 @@ import h11
 from pytest_egress.answering import Answering, BodyError, Incoming
 from pytest_egress.connection import Connection
 from pytest_egress.entries import UNREADABLE, Exchange, Outcome
-from pytest_egress.http1 import (
-    MAX_BODY_BYTES,
-    READ_BYTES,
-    Head,
-    Http1,
-    RequestTooLargeError,
-)
+from pytest_egress.fields import MAX_BODY_BYTES, READ_BYTES, Head, RequestTooLargeError
+from pytest_egress.http1 import Http1
 from pytest_egress.ledger import MAX_HELD_BYTES
 from pytest_egress.messages import Headers, Response
 from pytest_egress.recorder import FIRST_BYTES_KEPT

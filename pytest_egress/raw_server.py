@@ -18,7 +18,7 @@ from pytest_egress.clock import monotonic
 from pytest_egress.connection import READ_BYTES, Connection
 from pytest_egress.entries import Outcome, TcpConnection
 from pytest_egress.errors import UpstreamError
-from pytest_egress.http1 import MAX_BODY_BYTES
+from pytest_egress.fields import MAX_BODY_BYTES
 from pytest_egress.messages import Response
 from pytest_egress.recorder import FIRST_BYTES_KEPT
 from pytest_egress.relay import Direction, relay

@@ -18,7 +18,7 @@ import h11
 
 from pytest_egress.answers import Connectable
 from pytest_egress.errors import UpstreamError
-from pytest_egress.http1 import (
+from pytest_egress.fields import (
     MAX_BODY_BYTES,
     MAX_HEADER_BYTES,
     READ_BYTES,

@@ -19,7 +19,7 @@ from pytest_egress.attempt import Attempt
 from pytest_egress.declarations import declare
 from pytest_egress.destination import Destination
 from pytest_egress.entries import Entry, Exchange
-from pytest_egress.http1 import Head
+from pytest_egress.fields import Head
 from pytest_egress.kinds import KINDS
 from pytest_egress.ledger import Activity, AttemptContext, Ledger, Window
 from pytest_egress.messages import Headers, Request, Response, TlsInfo

@@ -29,7 +29,7 @@ import trustme
 
 from pytest_egress import connection as connection_module
 from pytest_egress import connections as connections_module
-from pytest_egress import dispatch, http1, http1_server
+from pytest_egress import dispatch, fields, http1, http1_server
 from pytest_egress import gateway as gateway_module
 from pytest_egress import ledger as ledger_module
 from pytest_egress import tls as tls_module
@@ -634,7 +634,7 @@ def test_a_host_that_is_not_the_dialled_name_is_misdirected(stage: Stage) -> Non
         (b"GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", 400, "illegal header line"),
         (b"GET /\r\n\r\n", 400, "illegal request line"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "Transfer-Encoding"),
-        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 2 * http1.MAX_HEADER_BYTES), 431, "too"),
+        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 2 * fields.MAX_HEADER_BYTES), 431, "too"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2 without having been offered it"),
     ],
 )

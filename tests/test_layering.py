@@ -42,7 +42,15 @@ LAYERS = {
         "searchlist",
         "verdict",
     },
-    "protocol": {"archive", "certificates", "clienthello", "dns", "http1", "tls_failures"},
+    "protocol": {
+        "archive",
+        "certificates",
+        "clienthello",
+        "dns",
+        "fields",
+        "http1",
+        "tls_failures",
+    },
     "link": {"attach", "interface", "link", "sockets", "stream"},
     "engine": {
         "endpoint",
