@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytest_egress.destination import Destination
-from pytest_egress.ledger import Activity, AttemptContext
+from pytest_egress.windows import Activity, AttemptContext
 
 
 @dataclass(frozen=True, kw_only=True)

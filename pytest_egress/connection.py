@@ -27,10 +27,10 @@ import h11
 from pytest_egress.attempt import Attempt
 from pytest_egress.clock import monotonic
 from pytest_egress.destination import Destination
-from pytest_egress.ledger import Activity, AttemptContext, Window
 from pytest_egress.recorder import Recorder, passes, silent_outcome
 from pytest_egress.routing import Route, still_claims
 from pytest_egress.sockets import Socket, reset_at_close, shut
+from pytest_egress.windows import Activity, AttemptContext, Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

@@ -41,20 +41,22 @@ from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineErro
 from pytest_egress.failures import engine_errors, start_failure
 from pytest_egress.gateway import Gateway
 from pytest_egress.ingress import CONNECT_SECONDS, Ingress
-from pytest_egress.ledger import CUT_SECONDS, DRAIN_SECONDS
+from pytest_egress.ledger import CUT_SECONDS
 from pytest_egress.leftovers import is_known_as_ours
 from pytest_egress.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.roots import Roots
 from pytest_egress.sidecar import NAMESERVER, Sidecar, SidecarError, Way, made_up_hostname
 from pytest_egress.sockets import shut
 from pytest_egress.waiting import Strategy, check_port
+from pytest_egress.windows import DRAIN_SECONDS
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
 
     from pytest_egress.authority import Authority
     from pytest_egress.interface import Link
-    from pytest_egress.ledger import AttemptContext, Ledger, Window
+    from pytest_egress.ledger import Ledger
+    from pytest_egress.windows import AttemptContext, Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

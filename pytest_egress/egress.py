@@ -26,7 +26,6 @@ from pytest_egress.containers import (
 )
 from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.errors import CallError, ContainerError, EgressError
-from pytest_egress.ledger import Window
 from pytest_egress.messages import UNSET, Request
 from pytest_egress.report import (
     attempt_lines,
@@ -47,6 +46,7 @@ from pytest_egress.routing import (
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.waiting import strategies
+from pytest_egress.windows import Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

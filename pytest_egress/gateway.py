@@ -29,13 +29,14 @@ from pytest_egress.dns import why_no_query
 from pytest_egress.entries import PacketAttempt
 from pytest_egress.forks import in_children
 from pytest_egress.interface import BACKLOG, LISTENER, Link
-from pytest_egress.ledger import AttemptContext, Ledger
+from pytest_egress.ledger import Ledger
 from pytest_egress.link import tampering
 from pytest_egress.names import NAMES_PORT, Names
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder
 from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
 from pytest_egress.site import TargetView
 from pytest_egress.upstreams import Upstreams
+from pytest_egress.windows import AttemptContext
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

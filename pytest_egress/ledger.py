@@ -13,17 +13,15 @@ function of a user runs while it is held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pytest_egress.choices import NamePolicy, Policy
 from pytest_egress.clock import monotonic, wall
 from pytest_egress.entries import Entry, TlsPeers
-from pytest_egress.routing import Route, RouteTable
+from pytest_egress.routing import Route
+from pytest_egress.windows import Activity, Window
 
-DRAIN_SECONDS: Final = 5.0  # for what has begun when a container, or a test, ends
 CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
 MAX_ENTRIES: Final = 100_000
 """Of a window, and of the calls in it: up to a gigabyte, where each is a request by a connection of its own."""
@@ -33,66 +31,6 @@ MAX_HELD_BYTES: Final = 2 << 30
 
 MAX_COMPLAINTS: Final = 100
 """Different ones of a window: whoever brings about more of them has been told of."""
-
-
-@dataclass(eq=False)
-class Activity:
-    """Something that has begun and not ended: a connection that opens, or a request.
-
-    Attributes:
-        thread: Identifier of the thread that serves it.
-        route: The route whose handler runs, or None.
-        what: What that handler was called for; its text is in words, and made where somebody asks.
-        cut: Ends its connection; any thread.
-    """
-
-    thread: int | None = None
-    route: Route[Any] | None = None
-    what: object = ""
-    cut: Callable[[], None] = lambda: None
-
-
-@dataclass(eq=False)
-class Window:
-    """The attempts that are judged together.
-
-    Attributes:
-        policy: What an attempt that no route claims means here.
-        dns: What a name is that no route names.
-        drain_seconds: How long handlers are waited for whose container has ended.
-        entries: In the order in which they were decided.
-        complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died. Each once.
-        repeated: How many more complaints there were.
-        unrecorded: How many attempts have no entry.
-        evicted: How many idle connections we cut, by what there was too little of.
-        held: Bytes that were sent and are kept.
-        calls: How many calls of routes there were.
-        stuck: Handlers that still ran when the window was closed, and where they stood.
-        activities: What has begun and not ended.
-        handshakes: When the latest handshake began that succeeded, of each client with each host.
-    """
-
-    policy: Policy = "fail"
-    dns: NamePolicy = "synthetic"
-    drain_seconds: float = DRAIN_SECONDS
-    entries: list[Entry] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-    repeated: int = 0
-    unrecorded: int = 0
-    evicted: dict[str, int] = field(default_factory=dict)
-    held: int = 0
-    calls: int = 0
-    stuck: list[str] = field(default_factory=list)
-    activities: set[Activity] = field(default_factory=set)
-    handshakes: dict[TlsPeers, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttemptContext:
-    """Where an attempt belongs: its window, and the routes that may answer it, nearest scope first."""
-
-    window: Window
-    tables: Sequence[RouteTable]
 
 
 class Ledger:

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from pytest_egress.egress import Egress
     from pytest_egress.entries import Entry
     from pytest_egress.errors import EgressError
-    from pytest_egress.ledger import Ledger, Window
+    from pytest_egress.ledger import Ledger
     from pytest_egress.routing import Scope
     from pytest_egress.session import Session
+    from pytest_egress.windows import Window
 
 ROUTE_MARKERS: Final = {kind.marker: kind for kind in KINDS}
 """Marker to the kind of route that it declares."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pytest_egress.attempt import Attempt
 from pytest_egress.entries import Entry, Exchange, Outcome, TcpConnection, TlsFailure
-from pytest_egress.ledger import AttemptContext, Ledger
+from pytest_egress.ledger import Ledger
 from pytest_egress.routing import (
     NearMiss,
     Route,
@@ -23,6 +23,7 @@ from pytest_egress.routing import (
 )
 from pytest_egress.site import TargetView
 from pytest_egress.tls_failures import DISTRUST
+from pytest_egress.windows import AttemptContext
 
 FIRST_BYTES_KEPT: Final = 64
 

@@ -20,17 +20,11 @@ from pytest_egress.callers import where_stands
 from pytest_egress.containers import Container, Host
 from pytest_egress.engine import Engine
 from pytest_egress.entries import DnsQuery, Entry
-from pytest_egress.ledger import (
-    CUT_SECONDS,
-    DRAIN_SECONDS,
-    Activity,
-    AttemptContext,
-    Ledger,
-    Window,
-)
+from pytest_egress.ledger import CUT_SECONDS, Ledger
 from pytest_egress.once import once_property
 from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
 from pytest_egress.routing import RouteTable
+from pytest_egress.windows import DRAIN_SECONDS, Activity, AttemptContext, Window
 
 if TYPE_CHECKING:
     import docker

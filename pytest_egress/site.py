@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pytest_egress.answers import NameAnswer
-from pytest_egress.ledger import AttemptContext
+from pytest_egress.windows import AttemptContext
 
 
 class TargetView(Protocol):

@@ -14,7 +14,6 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.ledger import Window
 from pytest_egress.report import (
     complaints_text,
     handler_error_text,
@@ -23,6 +22,7 @@ from pytest_egress.report import (
     unrouted_text,
 )
 from pytest_egress.routing import Route
+from pytest_egress.windows import Window
 
 NO_OFFENCE = ("silent", "cut")
 """Reasons of a `TlsFailure` that speak of no distrust: a connection opened ahead of its need, or ended by us."""

@@ -24,8 +24,9 @@ from pytest_egress.declarations import declare
 from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.gateway import Gateway
 from pytest_egress.kinds import KINDS
-from pytest_egress.ledger import AttemptContext, Ledger, Window
+from pytest_egress.ledger import Ledger
 from pytest_egress.routing import Route, RouteTable
+from pytest_egress.windows import AttemptContext, Window
 from tests.locks import Locks
 from tests.loopback import LoopbackLink
 

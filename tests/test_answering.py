@@ -21,12 +21,13 @@ from pytest_egress.destination import Destination
 from pytest_egress.entries import Entry, Exchange
 from pytest_egress.fields import Head
 from pytest_egress.kinds import KINDS
-from pytest_egress.ledger import Activity, AttemptContext, Ledger, Window
+from pytest_egress.ledger import Ledger
 from pytest_egress.messages import Headers, Request, Response, TlsInfo
 from pytest_egress.names import Names
 from pytest_egress.recorder import Recorder
 from pytest_egress.routing import Route, RouteTable
 from pytest_egress.upstreams import Upstreams
+from pytest_egress.windows import Activity, AttemptContext, Window
 
 ADDRESS = "203.0.113.9"
 KIND_OF = {kind.method: kind for kind in KINDS}

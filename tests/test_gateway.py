@@ -44,10 +44,10 @@ from pytest_egress.entries import (
     TlsFailure,
 )
 from pytest_egress.gateway import Gateway
-from pytest_egress.ledger import Window
 from pytest_egress.messages import Request, Response
 from pytest_egress.report import unrouted_text
 from pytest_egress.routing import Route
+from pytest_egress.windows import Window
 from tests.loopback import LoopbackLink
 from tests.stage import (
     ADDRESS,

@@ -11,8 +11,8 @@ import trustme
 from pytest_egress import dispatch, http1
 from pytest_egress.dispatch import may_become_request
 from pytest_egress.entries import Exchange, TcpConnection
-from pytest_egress.ledger import Window
 from pytest_egress.messages import Response
+from pytest_egress.windows import Window
 from tests.loopback import LoopbackLink
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, read_reply
 

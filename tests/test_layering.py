@@ -41,6 +41,7 @@ LAYERS = {
         "routing",
         "searchlist",
         "verdict",
+        "windows",
     },
     "protocol": {
         "archive",

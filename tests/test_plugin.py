@@ -33,7 +33,7 @@ from pytest_egress.calls import call
 from pytest_egress.answers import response_from
 from pytest_egress.entries import Exchange
 from pytest_egress.messages import Request
-from pytest_egress.ledger import Activity
+from pytest_egress.windows import Activity
 from pytest_egress.routing import decide
 
 class Target:
@@ -594,7 +594,7 @@ def test_a_wider_fixture_sees_the_calls_of_its_routes_lifetime_while_it_is_set_u
     run: Run,
 ) -> None:
     result = run("""
-from pytest_egress.ledger import Window
+from pytest_egress.windows import Window
 
 @pytest.fixture(scope="module")
 def shop(module_egress):

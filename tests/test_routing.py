@@ -18,7 +18,7 @@ from pytest_egress.declarations import declare
 from pytest_egress.entries import Exchange
 from pytest_egress.errors import CallError
 from pytest_egress.kinds import INTERCEPT_HTTPS, KINDS
-from pytest_egress.ledger import Ledger, Window
+from pytest_egress.ledger import Ledger
 from pytest_egress.matching import Match, json_differences
 from pytest_egress.messages import UNSET, Headers, Request, Response, shown
 from pytest_egress.routing import (
@@ -29,6 +29,7 @@ from pytest_egress.routing import (
     decide,
     nearest_by_address,
 )
+from pytest_egress.windows import Window
 
 SECONDS = 10.0
 KIND_OF = {kind.method: kind for kind in KINDS}

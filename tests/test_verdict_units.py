@@ -19,17 +19,11 @@ from pytest_egress.errors import (
     UnroutedError,
 )
 from pytest_egress.kinds import BLOCK, INTERCEPT_HTTPS
-from pytest_egress.ledger import (
-    MAX_COMPLAINTS,
-    MAX_ENTRIES,
-    MAX_HELD_BYTES,
-    Activity,
-    Ledger,
-    Window,
-)
+from pytest_egress.ledger import MAX_COMPLAINTS, MAX_ENTRIES, MAX_HELD_BYTES, Ledger
 from pytest_egress.messages import Request
 from pytest_egress.routing import Declaration, Route, Scope
 from pytest_egress.verdict import judge
+from pytest_egress.windows import Activity, Window
 
 SECONDS = 10.0
 STEP = 1.0  # seconds by which the wall clock may have been set meanwhile
