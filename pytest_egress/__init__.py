@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         UpstreamError,
     )
     from pytest_egress.messages import UNSET, Headers, Request, Response
-    from pytest_egress.routing import Route
+    from pytest_egress.route import Route
     from pytest_egress.waiting import http_ok, log_line, port_open
 
 __all__ = [
@@ -103,7 +103,7 @@ _HOMES = {
     "PacketAttempt": "entries",
     "Request": "messages",
     "Response": "messages",
-    "Route": "routing",
+    "Route": "route",
     "TcpConnection": "entries",
     "TlsFailure": "entries",
     "asgi": "applications",

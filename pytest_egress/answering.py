@@ -36,7 +36,8 @@ from pytest_egress.report import (
     refused_body,
     unrouted_body,
 )
-from pytest_egress.routing import NearMiss, Route, claimed, decide, nearest_by_address, would_answer
+from pytest_egress.route import Route
+from pytest_egress.table import NearMiss, claimed, decide, nearest_by_address, would_answer
 from pytest_egress.upstreams import Owner, Upstreams, upstream_host
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

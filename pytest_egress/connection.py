@@ -28,8 +28,9 @@ from pytest_egress.attempt import Attempt
 from pytest_egress.clock import monotonic
 from pytest_egress.destination import Destination
 from pytest_egress.recorder import Recorder, passes, silent_outcome
-from pytest_egress.routing import Route, still_claims
+from pytest_egress.route import Route
 from pytest_egress.sockets import Socket, reset_at_close, shut
+from pytest_egress.table import still_claims
 from pytest_egress.windows import Activity, AttemptContext, Window
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

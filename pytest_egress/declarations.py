@@ -13,7 +13,7 @@ from pytest_egress.address import Address, parse_address
 from pytest_egress.errors import AddressError
 from pytest_egress.kinds import Kind
 from pytest_egress.matching import MATCHERS, Match
-from pytest_egress.routing import Declaration, check_answer
+from pytest_egress.route import Declaration, check_answer
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

@@ -21,15 +21,9 @@ from pytest_egress.interface import Link
 from pytest_egress.names import NAMES_PORT, Names, serve_names
 from pytest_egress.raw_server import RawServer
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
-from pytest_egress.routing import (
-    Route,
-    certificate_route,
-    claimed,
-    in_order,
-    lacks_certificate,
-    opening,
-)
+from pytest_egress.route import Route
 from pytest_egress.sockets import receive_timeout
+from pytest_egress.table import certificate_route, claimed, in_order, lacks_certificate, opening
 from pytest_egress.tls import read_hello, shake_hands, take_name
 from pytest_egress.tls_failures import broken_handshake, no_client_certificate
 from pytest_egress.upstreams import Upstreams

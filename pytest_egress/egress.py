@@ -35,15 +35,9 @@ from pytest_egress.report import (
     route_line,
     surplus_text,
 )
-from pytest_egress.routing import (
-    LET_GO,
-    ClientCertificate,
-    Declaration,
-    Route,
-    RouteTable,
-    Scope,
-)
+from pytest_egress.route import LET_GO, ClientCertificate, Declaration, Route, Scope
 from pytest_egress.session import AFTER_END, Session
+from pytest_egress.table import RouteTable
 from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.waiting import strategies
 from pytest_egress.windows import Window

@@ -33,8 +33,8 @@ from pytest_egress.ledger import Ledger
 from pytest_egress.link import tampering
 from pytest_egress.names import NAMES_PORT, Names
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder
-from pytest_egress.routing import certificate_route, claimed, in_order, lacks_certificate
 from pytest_egress.site import TargetView
+from pytest_egress.table import certificate_route, claimed, in_order, lacks_certificate
 from pytest_egress.upstreams import Upstreams
 from pytest_egress.windows import AttemptContext
 

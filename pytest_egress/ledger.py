@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pytest_egress.clock import monotonic, wall
 from pytest_egress.entries import Entry, TlsPeers
-from pytest_egress.routing import Route
+from pytest_egress.route import Route
 from pytest_egress.windows import Activity, Window
 
 CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut

@@ -22,9 +22,9 @@ from pytest_egress.dns import (
 from pytest_egress.entries import DnsQuery
 from pytest_egress.interface import OWN_ADDRESSES
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed
-from pytest_egress.routing import is_named, name_route, nearest_by_name
 from pytest_egress.searchlist import tell_apart
 from pytest_egress.sockets import receive_timeout
+from pytest_egress.table import is_named, name_route, nearest_by_name
 from pytest_egress.windows import AttemptContext
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_egress.entries import Entry
     from pytest_egress.errors import EgressError
     from pytest_egress.ledger import Ledger
-    from pytest_egress.routing import Scope
+    from pytest_egress.route import Scope
     from pytest_egress.session import Session
     from pytest_egress.windows import Window
 

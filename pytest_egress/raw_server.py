@@ -22,7 +22,7 @@ from pytest_egress.fields import MAX_BODY_BYTES
 from pytest_egress.messages import Response
 from pytest_egress.recorder import FIRST_BYTES_KEPT
 from pytest_egress.relay import Direction, relay
-from pytest_egress.routing import Route
+from pytest_egress.route import Route
 from pytest_egress.upstreams import Upstreams, upstream_host
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

@@ -14,14 +14,9 @@ from typing import Any, Final
 from pytest_egress.attempt import Attempt
 from pytest_egress.entries import Entry, Exchange, Outcome, TcpConnection, TlsFailure
 from pytest_egress.ledger import Ledger
-from pytest_egress.routing import (
-    NearMiss,
-    Route,
-    claimed,
-    nearest_by_address,
-    opening,
-)
+from pytest_egress.route import Route
 from pytest_egress.site import TargetView
+from pytest_egress.table import NearMiss, claimed, nearest_by_address, opening
 from pytest_egress.tls_failures import DISTRUST
 from pytest_egress.windows import AttemptContext
 

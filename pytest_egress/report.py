@@ -16,7 +16,8 @@ from pytest_egress.entries import UNREADABLE, DnsQuery, Entry, Exchange, TcpConn
 from pytest_egress.errors import AddressError
 from pytest_egress.kinds import BLOCK, INTERCEPT_TCP, Kind
 from pytest_egress.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
-from pytest_egress.routing import NearMiss, Route
+from pytest_egress.route import Route
+from pytest_egress.table import NearMiss
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
 SHOWN_ATTEMPTS: Final = 50  # different ones, of a verdict

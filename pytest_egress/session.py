@@ -23,7 +23,7 @@ from pytest_egress.entries import DnsQuery, Entry
 from pytest_egress.ledger import CUT_SECONDS, Ledger
 from pytest_egress.once import once_property
 from pytest_egress.report import evicted_lines, fold, outcome_text, route_line
-from pytest_egress.routing import RouteTable
+from pytest_egress.table import RouteTable
 from pytest_egress.windows import DRAIN_SECONDS, Activity, AttemptContext, Window
 
 if TYPE_CHECKING:

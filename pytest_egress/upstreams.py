@@ -17,7 +17,8 @@ from pytest_egress.answers import Forward
 from pytest_egress.destination import Destination
 from pytest_egress.kinds import PASSTHROUGH
 from pytest_egress.report import naming
-from pytest_egress.routing import Route, RouteTable, opening
+from pytest_egress.route import Route
+from pytest_egress.table import RouteTable, opening
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

@@ -21,7 +21,7 @@ from pytest_egress.report import (
     never_called_text,
     unrouted_text,
 )
-from pytest_egress.routing import Route
+from pytest_egress.route import Route
 from pytest_egress.windows import Window
 
 NO_OFFENCE = ("silent", "cut")

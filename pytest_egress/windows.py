@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from pytest_egress.choices import NamePolicy, Policy
 from pytest_egress.entries import Entry, TlsPeers
-from pytest_egress.routing import Route, RouteTable
+from pytest_egress.route import Route
+from pytest_egress.table import RouteTable
 
 DRAIN_SECONDS: Final = 5.0  # for what has begun when a container, or a test, ends
 

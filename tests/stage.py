@@ -25,7 +25,8 @@ from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.gateway import Gateway
 from pytest_egress.kinds import KINDS
 from pytest_egress.ledger import Ledger
-from pytest_egress.routing import Route, RouteTable
+from pytest_egress.route import Route
+from pytest_egress.table import RouteTable
 from pytest_egress.windows import AttemptContext, Window
 from tests.locks import Locks
 from tests.loopback import LoopbackLink

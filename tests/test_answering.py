@@ -25,7 +25,8 @@ from pytest_egress.ledger import Ledger
 from pytest_egress.messages import Headers, Request, Response, TlsInfo
 from pytest_egress.names import Names
 from pytest_egress.recorder import Recorder
-from pytest_egress.routing import Route, RouteTable
+from pytest_egress.route import Route
+from pytest_egress.table import RouteTable
 from pytest_egress.upstreams import Upstreams
 from pytest_egress.windows import Activity, AttemptContext, Window
 

@@ -46,7 +46,7 @@ from pytest_egress.entries import (
 from pytest_egress.gateway import Gateway
 from pytest_egress.messages import Request, Response
 from pytest_egress.report import unrouted_text
-from pytest_egress.routing import Route
+from pytest_egress.route import Route
 from pytest_egress.windows import Window
 from tests.loopback import LoopbackLink
 from tests.stage import (

@@ -34,7 +34,7 @@ from pytest_egress.answers import response_from
 from pytest_egress.entries import Exchange
 from pytest_egress.messages import Request
 from pytest_egress.windows import Activity
-from pytest_egress.routing import decide
+from pytest_egress.table import decide
 
 class Target:
     name, start_window = "shop", None

@@ -18,7 +18,7 @@ from pytest_egress.answers import NameAnswer, forward, sequence
 from pytest_egress.attempt import Attempt
 from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
 from pytest_egress.recorder import Recorder
-from pytest_egress.routing import RouteTable
+from pytest_egress.table import RouteTable
 from pytest_egress.verdict import judge
 from tests.outside import REAL, Outside
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged

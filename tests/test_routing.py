@@ -21,14 +21,8 @@ from pytest_egress.kinds import INTERCEPT_HTTPS, KINDS
 from pytest_egress.ledger import Ledger
 from pytest_egress.matching import Match, json_differences
 from pytest_egress.messages import UNSET, Headers, Request, Response, shown
-from pytest_egress.routing import (
-    Decision,
-    Route,
-    RouteTable,
-    claimed,
-    decide,
-    nearest_by_address,
-)
+from pytest_egress.route import Route
+from pytest_egress.table import Decision, RouteTable, claimed, decide, nearest_by_address
 from pytest_egress.windows import Window
 
 SECONDS = 10.0

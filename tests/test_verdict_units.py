@@ -21,7 +21,7 @@ from pytest_egress.errors import (
 from pytest_egress.kinds import BLOCK, INTERCEPT_HTTPS
 from pytest_egress.ledger import MAX_COMPLAINTS, MAX_ENTRIES, MAX_HELD_BYTES, Ledger
 from pytest_egress.messages import Request
-from pytest_egress.routing import Declaration, Route, Scope
+from pytest_egress.route import Declaration, Route, Scope
 from pytest_egress.verdict import judge
 from pytest_egress.windows import Activity, Window
 
