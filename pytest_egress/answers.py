@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -226,57 +225,6 @@ def takes(handler: Callable[..., Any], count: int) -> bool:
     except TypeError:
         return False
     return True
-
-
-RCODES: Final = ("NXDOMAIN", "SERVFAIL", "REFUSED")
-SILENCE: Final = "silence"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NameAnswer:
-    """What a DNS route answers.
-
-    Attributes:
-        addresses: In normal form, of both families; none is an empty answer.
-        rcode: "NOERROR" or one of `RCODES`; None for silence.
-    """
-
-    addresses: tuple[str, ...] = ()
-    rcode: str | None = "NOERROR"
-
-
-def check_name_answer(answer: object) -> NameAnswer:
-    """An address, a list of them, one of `RCODES`, or `SILENCE`.
-
-    Raises:
-        TypeError, ValueError: It is none of them; the text lists what is.
-    """
-    if answer in RCODES:
-        return NameAnswer(rcode=str(answer))
-    if answer == SILENCE:
-        return NameAnswer(rcode=None)
-    addresses = answer if isinstance(answer, (list, tuple)) else [answer]
-    try:
-        return NameAnswer(
-            addresses=tuple(str(ip_address(text)) for text in map(text_of, addresses))
-        )
-    except ValueError:
-        raise ValueError(f"{answer!r} is no answer of DNS: {NAME_ANSWERS}") from None
-
-
-NO_ADDRESS: Final = NameAnswer()
-NO_SUCH_NAME: Final = NameAnswer(rcode="NXDOMAIN")
-NAME_ANSWERS: Final = (
-    f"it takes an IP address, a list of them, {', '.join(map(repr, RCODES))}, "
-    f"or {SILENCE!r} (no answer at all)"
-)
-
-
-def text_of(address: object) -> str:
-    """An address as text; TypeError for what cannot be one (a number would be taken for one)."""
-    if not isinstance(address, (str, IPv4Address, IPv6Address)):
-        raise TypeError(f"{address!r} is no answer of DNS: {NAME_ANSWERS}")
-    return str(address)
 
 
 def response_from(result: object, *, of_function: bool) -> Response:

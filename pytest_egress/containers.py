@@ -27,7 +27,6 @@ from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
 import pytest_egress.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
-from pytest_egress.answers import NO_ADDRESS, NameAnswer
 from pytest_egress.archive import File, build_tar
 from pytest_egress.clock import check_seconds, monotonic
 from pytest_egress.container_options import (
@@ -36,6 +35,7 @@ from pytest_egress.container_options import (
     check_container_options,
 )
 from pytest_egress.container_options import container as check_container
+from pytest_egress.dns_answers import NO_ADDRESS, NameAnswer
 from pytest_egress.engine import Engine, check_runtime
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.failures import engine_errors, start_failure

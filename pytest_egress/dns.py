@@ -25,7 +25,7 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
 from pytest_egress.address import normalise_host
-from pytest_egress.answers import NameAnswer
+from pytest_egress.dns_answers import NameAnswer
 from pytest_egress.errors import AddressError
 
 IPV4_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from pytest_egress.answers import NO_SUCH_NAME, NameAnswer
 from pytest_egress.connection import READ_BYTES, Connection
 from pytest_egress.dns import (
     Answer,
@@ -19,6 +18,7 @@ from pytest_egress.dns import (
     tcp_frames,
     without_service,
 )
+from pytest_egress.dns_answers import NO_SUCH_NAME, NameAnswer
 from pytest_egress.entries import DnsQuery
 from pytest_egress.interface import OWN_ADDRESSES
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed

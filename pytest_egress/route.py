@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 
 import pytest_egress.answers as answers
 from pytest_egress.clock import check_seconds
+from pytest_egress.dns_answers import check_name_answer
 from pytest_egress.entries import Entry, Exchange
 from pytest_egress.errors import CallError
 from pytest_egress.kinds import Kind
@@ -91,7 +92,7 @@ def check_answer(kind: Kind, answer: object) -> object:
         TypeError, ValueError: It cannot; the text lists what it can.
     """
     if kind.answers_names:
-        return answers.check_name_answer(answer)
+        return check_name_answer(answer)
     if kind.has_handler:
         return answers.check_answer(answer, raw=kind.reads_bytes)
     if answer is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from pytest_egress.answers import NameAnswer
+from pytest_egress.dns_answers import NameAnswer
 from pytest_egress.windows import AttemptContext
 
 

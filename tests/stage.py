@@ -18,9 +18,9 @@ import h11
 import pytest
 import trustme
 
-from pytest_egress.answers import NameAnswer
 from pytest_egress.authority import Authority
 from pytest_egress.declarations import declare
+from pytest_egress.dns_answers import NameAnswer
 from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
 from pytest_egress.gateway import Gateway
 from pytest_egress.kinds import KINDS

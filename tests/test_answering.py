@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from pytest_egress.answering import Answering, BodyError, Incoming
-from pytest_egress.answers import NameAnswer
 from pytest_egress.attempt import Attempt
 from pytest_egress.declarations import declare
 from pytest_egress.destination import Destination
+from pytest_egress.dns_answers import NameAnswer
 from pytest_egress.entries import Entry, Exchange
 from pytest_egress.fields import Head
 from pytest_egress.kinds import KINDS

@@ -18,7 +18,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_egress.answers import NameAnswer
 from pytest_egress.dns import (
     IPV4_NETWORK,
     IPV6_NETWORK,
@@ -33,6 +32,7 @@ from pytest_egress.dns import (
     tcp_frames,
     why_no_query,
 )
+from pytest_egress.dns_answers import NameAnswer
 
 
 def query(

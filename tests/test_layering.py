@@ -27,6 +27,7 @@ LAYERS = {
         "clock",
         "container_options",
         "declarations",
+        "dns_answers",
         "errors",
         "entries",
         "forks",

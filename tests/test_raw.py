@@ -14,8 +14,9 @@ import pytest
 import trustme
 
 from pytest_egress import dispatch
-from pytest_egress.answers import NameAnswer, forward, sequence
+from pytest_egress.answers import forward, sequence
 from pytest_egress.attempt import Attempt
+from pytest_egress.dns_answers import NameAnswer
 from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
 from pytest_egress.recorder import Recorder
 from pytest_egress.table import RouteTable
