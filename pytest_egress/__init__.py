@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_egress.answers import forward, sequence
-    from pytest_egress.applications import asgi, wsgi
+    from pytest_egress.asgi_applications import asgi
     from pytest_egress.containers import CompletedContainer, Container
     from pytest_egress.egress import Egress
     from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pytest_egress.messages import UNSET, Headers, Request, Response
     from pytest_egress.route import Route
     from pytest_egress.waiting import http_ok, log_line, port_open
+    from pytest_egress.wsgi_applications import wsgi
 
 __all__ = [
     "AddressError",
@@ -106,13 +107,13 @@ _HOMES = {
     "Route": "route",
     "TcpConnection": "entries",
     "TlsFailure": "entries",
-    "asgi": "applications",
+    "asgi": "asgi_applications",
     "forward": "answers",
     "http_ok": "waiting",
     "log_line": "waiting",
     "port_open": "waiting",
     "sequence": "answers",
-    "wsgi": "applications",
+    "wsgi": "wsgi_applications",
 }
 
 

@@ -12,11 +12,11 @@ import pytest
 import trustme
 
 from pytest_egress.answers import forward
-from pytest_egress.applications import wsgi
 from pytest_egress.entries import Exchange
 from pytest_egress.errors import UpstreamError
 from pytest_egress.messages import Request, Response
 from pytest_egress.verdict import judge
+from pytest_egress.wsgi_applications import wsgi
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
 
 

@@ -40,9 +40,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from pytest_egress import applications
-from pytest_egress.applications import AsgiApplication, asgi, wsgi
+from pytest_egress import asgi_applications
+from pytest_egress.asgi_applications import AsgiApplication, asgi
 from pytest_egress.messages import Headers, Request, Response
+from pytest_egress.wsgi_applications import wsgi
 
 HERE = __name__
 
@@ -776,7 +777,7 @@ def streaming_app(ended: list[str]) -> Any:
 
 
 def test_a_client_that_leaves_ends_the_stream_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(applications, "LEAVE_SECONDS", 3600.0)  # nothing is cancelled before
+    monkeypatch.setattr(asgi_applications, "LEAVE_SECONDS", 3600.0)  # nothing is cancelled before
     ended: list[str] = []
     with used(streaming_app(ended)) as handler:
         response = handler(request())
@@ -819,8 +820,8 @@ def test_what_is_raised_when_the_client_has_left_comes_out_of_close() -> None:
 
 
 def test_an_application_that_cannot_be_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(applications, "LEAVE_SECONDS", 0.05)
-    monkeypatch.setattr(applications, "END_SECONDS", 0.2)
+    monkeypatch.setattr(asgi_applications, "LEAVE_SECONDS", 0.05)
+    monkeypatch.setattr(asgi_applications, "END_SECONDS", 0.2)
     go = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -72,6 +72,7 @@ LAYERS = {
     "gateway": {
         "answering",
         "applications",
+        "asgi_applications",
         "attempt",
         "authority",
         "calls",
@@ -91,6 +92,7 @@ LAYERS = {
         "tls",
         "upstream",
         "upstreams",
+        "wsgi_applications",
     },
     "egress": {"containers", "egress", "session", "waiting"},
     "package": {""},  # __init__: what users import
