@@ -16,7 +16,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
-from pytest_egress.agent.capture import FRAMES
+from pytest_egress.agent.capture import FRAMES, dropped
 from pytest_egress.agent.main import CONTROL, FAILED, READY, SOCKETS, WITH
 from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.clock import monotonic
@@ -121,6 +121,11 @@ class DescriptorLink:
         """
         dialled = original_destination(sock)
         return None if dialled == sock.getsockname()[:2] else dialled
+
+    @property
+    def lost_packets(self) -> int:
+        """How many packets have not come to be read from `packets`."""
+        return dropped(self.packets)
 
     def flush(self, timeout: float) -> None:
         """Nothing is under way: what the target has done is in these sockets."""

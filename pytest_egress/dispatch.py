@@ -23,7 +23,14 @@ from pytest_egress.raw_server import RawServer
 from pytest_egress.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
 from pytest_egress.route import Route
 from pytest_egress.sockets import receive_timeout
-from pytest_egress.table import certificate_route, claimed, in_order, lacks_certificate, opening
+from pytest_egress.table import (
+    certificate_route,
+    claimed,
+    in_order,
+    lacks_certificate,
+    may_come_free,
+    opening,
+)
 from pytest_egress.tls import read_hello, shake_hands, take_name
 from pytest_egress.tls_failures import broken_handshake, no_client_certificate
 from pytest_egress.upstreams import Upstreams
@@ -31,6 +38,7 @@ from pytest_egress.upstreams import Upstreams
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
+TURN_SECONDS: Final = 5.0  # for what may be a port probe to end
 STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
 REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
@@ -80,8 +88,17 @@ class Dispatcher:
         name = self.parts.names.name(address)
         host = self.keyed_on(name, address, port)
         connection.destination = Destination(address=address, port=port, name=name, host=host)
+        self.await_turn()
         if not self.try_without_reading(self.opening(), named=not self.may_be_named_yet()):
             self.listen()
+
+    def await_turn(self) -> None:
+        """Wait for a port probe to end that has the last of a raw route's `times`: this may be what follows it."""
+        connection, to = self.connection, self.connection.destination
+        tables = connection.context.tables
+        connection.ledger.wait_for(
+            lambda: not may_come_free(tables, to.host, to.port), TURN_SECONDS
+        )
 
     def may_be_named_yet(self) -> bool:
         """Whether a route could claim it by what the client is still to say: the SNI, or Host."""

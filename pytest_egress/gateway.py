@@ -90,7 +90,7 @@ class Gateway:
             names=self.names,
             upstreams=self.upstreams,
         )
-        self._next_packet = 0
+        self._next_packet = self._missing = self._told_missing = 0
         self._flushes: list[threading.Event] = []
         self._reader = threading.Thread(target=self._run, name=f"egress {target.name}", daemon=True)
         close_in_forked_children(self, Gateway.abandon)
@@ -281,6 +281,7 @@ class Gateway:
             self._wake.recv(4096)
 
     def _flushed(self) -> None:
+        self._count_missing(self.link.lost_packets)  # the last ones leave no gap
         with self.connections.lock:
             done, self._flushes = self._flushes, []
         for event in done:
@@ -363,7 +364,7 @@ class Gateway:
                 return
             except OSError:  # ENOBUFS: the kernel lost some
                 data = b""
-            if not data:  # a link has lost some; the numbers tell how many, if more follow
+            if not data:  # a link has lost some
                 self.recorder.complain("packets came faster than they could be recorded")
                 return
             for packet in parse_packets(data):
@@ -372,8 +373,9 @@ class Gateway:
     def _record_packet(self, packet: Packet) -> None:
         context, host = self.target.attempt_context(), self.names.name(packet.destination)
         if packet.sequence is not None:
-            self.ledger.miss(context.window, packet.sequence - self._next_packet)
+            self._missing += packet.sequence - self._next_packet
             self._next_packet = packet.sequence + 1
+            self._count_missing(self._missing)
         entry = PacketAttempt(
             **self.recorder.about(host, packet.port),
             **self._judge_packet(context, packet, host),
@@ -385,6 +387,16 @@ class Gateway:
         if entry.protocol == "UDP" and entry.port == NAMES_PORT:
             entry.note = why_no_query(packet.payload)
         self.recorder.record(context, entry)
+
+    def _count_missing(self, missing: int) -> None:
+        """Count the packets that have not come, once each: a gap in their numbers tells of them, or who lost them.
+
+        Args:
+            missing: How many there have been since the start.
+        """
+        if (more := missing - self._told_missing) > 0:
+            self._told_missing = missing
+            self.recorder.miss(more)
 
     def _judge_packet(self, context: AttemptContext, packet: Packet, host: str) -> dict[str, Any]:
         """What is no IP has no address to declare; UDP where HTTPS is answered is QUIC, which falls back to it."""

@@ -15,7 +15,7 @@ import h11
 
 from pytest_egress.answering import Answering, BodyError, Incoming
 from pytest_egress.connection import Connection
-from pytest_egress.entries import UNREADABLE, Exchange, Outcome
+from pytest_egress.entries import UNREADABLE, Exchange, Outcome, speaks_http2
 from pytest_egress.fields import MAX_BODY_BYTES, READ_BYTES, Head, RequestTooLargeError
 from pytest_egress.http1 import Http1
 from pytest_egress.ledger import MAX_HELD_BYTES
@@ -120,10 +120,11 @@ class Http1Server:
     def answer(self, head: Head) -> bool:
         """Read the body, have the request answered, send the response; False when the connection is over."""
         self.connection.idle_seconds = self.idle_seconds
-        if self.connection.destination.tls:  # in each test that it has requests in
+        destination = self.connection.destination
+        if destination.tls:  # in each test that it has requests in
             self.connection.trusts()
         if head.is_http2_preface:
-            self.refuse(505, "the client speaks HTTP/2 without having been offered it")
+            self.refuse(505, speaks_http2(destination.host if destination.tls else None))
             return False
         try:
             body, trailers = self.read_body(head)

@@ -151,12 +151,13 @@ class Recorder:
         self.record(attempt.context, entry)
 
     def begin_raw(
-        self, attempt: Attempt, route: Route[Any] | None, outcome: Outcome
+        self, attempt: Attempt, route: Route[Any] | None, outcome: Outcome, note: str
     ) -> TcpConnection:
         """Record that a connection begins whose bytes are not read as requests.
 
         Args:
             route: What answers it; None is `unrouted="passthrough"`.
+            note: A sentence where there is more to say.
         """
         to = attempt.destination
         entry = TcpConnection(
@@ -165,6 +166,7 @@ class Recorder:
             route=route,
             address=to.address,
             sni=to.sni,
+            note=note,
         )
         self.record(attempt.context, entry)
         return entry

@@ -9,8 +9,8 @@ whole, and read without a lock; counts and calls change under the ledger's. No m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -138,6 +138,8 @@ class Route(handles.Route[Call]):
         self._declared_times: Final = declaration.times
         self._log = log
         self._reserved = 0
+        self._given_back: list[int] = []
+        self._unproved: dict[int, Callable[[], bool]] = {}
         self._calls: list[tuple[object, Call]] = []
         self._has_let_go = False
         self._held: list[answers.Application] = []
@@ -172,6 +174,7 @@ class Route(handles.Route[Call]):
             self._given = Given(answer=answer, context=context, first_turn=first)
             self.times = self._declared_times
             if isinstance(answer, answers.AnswerSequence):
+                self._given_back.clear()
                 self.times = first + len(answer)
 
     def release(self) -> None:
@@ -209,7 +212,7 @@ class Route(handles.Route[Call]):
     @property
     def is_exhausted(self) -> bool:
         """Whether all of its `times` are taken."""
-        return self.times is not None and self._reserved >= self.times
+        return self.times is not None and self._reserved - len(self._given_back) >= self.times
 
     @property
     def is_used_up(self) -> bool:
@@ -219,10 +222,42 @@ class Route(handles.Route[Call]):
     def reserve(self) -> int | None:
         """Take one of its `times`: which, from 0; None where all are taken."""
         with self._log.changed:
-            if self.times is not None and self._reserved >= self.times:
+            if self.is_exhausted:
                 return None
+            if self._given_back:
+                return self._given_back.pop(0)
             self._reserved += 1
             return self._reserved - 1
+
+    def give_back(self, turn: int) -> None:
+        """Return what `reserve` took: it was no call. The next connection takes it, and the answer of its turn."""
+        with self._log.changed:
+            given = self._given
+            if turn >= given.first_turn or not isinstance(given.answer, answers.AnswerSequence):
+                self._given_back = sorted([*self._given_back, turn])
+
+    @contextmanager
+    def unproved(self, turn: int, is_silent: Callable[[], bool]) -> Iterator[None]:
+        """Let `may_come_free` know of a turn that may be given back.
+
+        Args:
+            is_silent: Whether its connection has carried nothing so far.
+        """
+        with self._log.changed:
+            self._unproved[turn] = is_silent
+        try:
+            yield
+        finally:
+            with self._log.changed:
+                del self._unproved[turn]
+
+    @property
+    def may_come_free(self) -> bool:
+        """Whether all of its `times` are taken, and one by a connection that may prove to be no call."""
+        if not self.is_used_up:
+            return False
+        with self._log.changed:
+            return any(is_silent() for is_silent in self._unproved.values())
 
     def answer(self, turn: int = 0) -> tuple[Any, Context]:
         """What answers, and the context for it: both of one declaration, whatever `respond` does meanwhile.

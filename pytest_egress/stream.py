@@ -27,6 +27,7 @@ from pytest_egress.agent.mux_frames import (
     DNS,
     MAX_PAYLOAD,
     MONITORS,
+    PACKETS,
     Bye,
     ByeAcknowledged,
     Datagram,
@@ -43,13 +44,21 @@ from pytest_egress.agent.mux_frames import (
     Reset,
 )
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
-from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FLUSH_MARK, UNKNOWN
+from pytest_egress.agent.stream import CLIENT, CONNECT, DROPPED, FLUSH, FLUSH_MARK, UNKNOWN
 from pytest_egress.attach import Attachment
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
 from pytest_egress.forks import close_in_forked_children
 from pytest_egress.sockets import Socket
-from pytest_egress.stream_sockets import Accepted, Listener, Mailbox, NameSocket, loopback_pair
+from pytest_egress.stream_sockets import (
+    Accepted,
+    Dialled,
+    Fate,
+    Listener,
+    Mailbox,
+    NameSocket,
+    loopback_pair,
+)
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -130,6 +139,7 @@ class StreamLink:
         self._heard = self._pinged
         self._over = self._closed = self._ended = False
         self._deadline: float | None = None
+        self._dropped = self._overtaken = 0  # packets, by the sidecar's kernel and by the sidecar
         self.reason = "it has ended"
         self._thread = threading.Thread(target=self._run, name="egress link", daemon=True)
         close_in_forked_children(self, StreamLink._abandon)
@@ -196,6 +206,11 @@ class StreamLink:
         if isinstance(dialled, str):
             raise OSError(errno.ENOENT, dialled)
         return dialled
+
+    @property
+    def lost_packets(self) -> int:
+        """How many packets have not come to be read from `packets`, as of the last `flush`."""
+        return self._dropped + self._overtaken + self._packets.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of the target, whichever of its own addresses it listens on.
@@ -334,11 +349,20 @@ class StreamLink:
                         self._on_failed(event)
 
     def _happened(self, event: Event) -> None:
+        if isinstance(event, (Fin, Reset)):
+            self._learn_fate(event)
         if self._pump.take(event):
             return
         handler = _HANDLERS.get(type(event))
         if handler is not None:
             handler(self, event)
+
+    def _learn_fate(self, event: Fin | Reset) -> None:
+        """Note what became of what the client was sent, before the gateway sees its end."""
+        sock = self._pump.sock(event.stream)
+        if isinstance(sock, Dialled):
+            unheard: Fate = "doubtful" if isinstance(event, Fin) else "unheard"
+            sock.fate = unheard if event.unheard else "heard"
 
     def _on_hello(self, event: Hello) -> None:
         self._hello.set_result(event)
@@ -386,10 +410,14 @@ class StreamLink:
             self._monitors[data[0]].put(data[1:])
         elif len(data) == FLUSH_MARK.size:
             self._pass_flush(self._marks.pop(FLUSH_MARK.unpack(data)[0], None))
+        elif len(data) == DROPPED.size:
+            (self._dropped,) = DROPPED.unpack(data)
         else:
             self._packets.put(data)
 
     def _on_lost(self, event: Lost) -> None:
+        if event.channel == PACKETS:
+            self._overtaken += event.count
         if event.channel == MONITORS:
             for mailbox in self._monitors:
                 mailbox.put(b"")

@@ -12,7 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest_egress.sockets as sockets
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests
@@ -25,14 +25,25 @@ BACKLOG: Final = 4096
 _MAX_WAITING: Final = 4 << 20  # bytes of a channel that its reader is behind
 
 
+Fate = Literal["heard", "doubtful", "unheard"]
+"""Of what was sent to a client: some of it had arrived; none had when the client closed its side; none ever did."""
+
+
 class Accepted(Socket):
     """A connection of the target.
 
     Attributes:
         dialled: Address and port; None for the sidecar's listener itself; or why it is not known.
+        other: Our end of it.
     """
 
     dialled: tuple[str, int] | str | None = None
+    other: Dialled | None = None
+
+    @property
+    def fate(self) -> Fate:
+        """What became of what was sent to the client, which has ended the connection."""
+        return "heard" if self.other is None else self.other.fate
 
 
 class Listener(Socket):
@@ -45,7 +56,7 @@ class Listener(Socket):
     def __init__(self) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)
         self._expected: dict[
-            tuple[str, int], tuple[tuple[str, int] | str | None, tuple[str, int]]
+            tuple[str, int], tuple[tuple[str, int] | str | None, tuple[str, int], Dialled]
         ] = {}
         self._lock = threading.Lock()
         self.bind(("127.0.0.1", 0))
@@ -62,7 +73,7 @@ class Listener(Socket):
                 number = sock.connect_ex(self.getsockname())
                 if number not in (0, errno.EINPROGRESS):
                     raise OSError(number, os.strerror(number))
-                self._expected[sock.getsockname()] = dialled, client
+                self._expected[sock.getsockname()] = dialled, client, sock
             sock.forget = self._expected.pop
         except BaseException:
             sock.close()
@@ -84,7 +95,7 @@ class Listener(Socket):
             raise ConnectionAbortedError(
                 errno.ECONNABORTED, "a connection that is not the target's"
             )
-        sock.dialled, client = expected
+        sock.dialled, client, sock.other = expected
         return sock, client
 
 
@@ -94,7 +105,10 @@ class Dialled(Socket):
     Attributes:
         forget: Called with its address where it is closed before it was connected: whoever has that address next is a
             stranger. One that was connected is accepted before any such.
+        fate: Of what was sent to the client.
     """
+
+    fate: Fate = "heard"
 
     forget: Callable[[tuple[str, int], None], object] | None = None
 
@@ -129,6 +143,9 @@ class Mailbox:
         writer: Its other end.
         interests: Where the writer is waited for.
         lost: Called for each datagram for which there is no room here either; else its reader is told.
+
+    Attributes:
+        lost_here: How many those were.
     """
 
     def __init__(
@@ -142,6 +159,7 @@ class Mailbox:
         self._lost = lost or self.tell_of_loss
         self._queue: deque[bytes | Callable[[], None]] = deque()
         self._waiting = 0  # bytes
+        self.lost_here = 0
         writer.setblocking(False)
         interests.want(writer.fileno(), READABLE)
 
@@ -149,6 +167,7 @@ class Mailbox:
         """Hand on a datagram, or call what is to be called once all that came before has been handed on."""
         if isinstance(item, bytes):
             if self._waiting + len(item) > _MAX_WAITING:
+                self.lost_here += 1
                 self._lost()
                 return
             self._waiting += len(item)

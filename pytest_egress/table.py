@@ -71,6 +71,11 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
     return next((route for route in covering if not route.is_used_up), None)
 
 
+def may_come_free(tables: Sequence[RouteTable], host: str, port: int) -> bool:
+    """Whether a raw route at an address is used up by a connection that may prove to be no call."""
+    return any(route.may_come_free and route.covers(host, port) for route in in_order(tables))
+
+
 def still_claims(
     tables: Sequence[RouteTable], route: Route[Any] | None, host: str, port: int
 ) -> bool:

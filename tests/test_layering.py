@@ -97,6 +97,7 @@ LAYERS = {
         "recorder",
         "relay",
         "site",
+        "tcp_info",
         "tls",
         "upstream",
         "upstreams",

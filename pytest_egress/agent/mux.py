@@ -34,6 +34,7 @@ from .mux_frames import (
     PONG,
     REFUSED,
     RST,
+    UNHEARD,
     VERSION,
     Bye,
     ByeAcknowledged,
@@ -100,6 +101,7 @@ class _Stream:
         scheduled: Whether it waits for its turn to send.
         ending: Whether a FIN follows the queue.
         fin_sent, fin_received: Whether a direction has ended.
+        unheard: Whether FIN or RST says that nobody got what the peer sent.
     """
 
     __slots__ = (
@@ -116,6 +118,7 @@ class _Stream:
         "resetting",
         "scheduled",
         "theirs",
+        "unheard",
     )
 
     def __init__(self, number: int, theirs: bool) -> None:
@@ -126,6 +129,7 @@ class _Stream:
         self.consumed = 0
         self.answered = self.crowded = self.scheduled = False
         self.ending = self.resetting = self.fin_sent = self.fin_received = False
+        self.unheard = False
 
     @property
     def writable(self) -> bool:
@@ -292,27 +296,39 @@ class Mux:
             state.allowed += state.consumed
             state.consumed = 0
 
-    def fin(self, stream: int) -> None:
-        """End our direction of a stream, after what is queued."""
+    def fin(self, stream: int, unheard: bool = False) -> None:
+        """End our direction of a stream, after what is queued.
+
+        Args:
+            stream: Its number.
+            unheard: Tell the peer that nobody has got yet what it sent.
+        """
         state = self._writable(stream)
-        state.ending = True
+        state.ending, state.unheard = True, unheard
         self._schedule(state)
 
     def reset(self, stream: int) -> None:
         """End a stream both ways and drop what is queued. Without effect on one that has ended."""
-        if stream in self._streams:
-            self._end(stream, pack_frame(RST, stream))
+        self._reset(stream, False)
 
-    def break_off(self, stream: int) -> None:
+    def _reset(self, stream: int, unheard: bool) -> None:
+        if stream in self._streams:
+            self._end(stream, pack_frame(RST, stream, UNHEARD if unheard else b""))
+
+    def break_off(self, stream: int, unheard: bool = False) -> None:
         """End a stream both ways, after what is queued; a reader that has stopped holds it back until `close`.
 
         Without effect on one that has ended.
+
+        Args:
+            stream: Its number.
+            unheard: Tell the peer that nobody got what it sent.
         """
         state = self._streams.get(stream)
         if state is not None and state.queue and not self._closing:
-            state.resetting = True
+            state.resetting, state.unheard = True, unheard
         else:
-            self.reset(stream)
+            self._reset(stream, unheard)
 
     # Datagrams
 
@@ -412,10 +428,10 @@ class Mux:
             state.crowded = False
             self._drained[state.number] = None
         if state.resetting and not state.queue:
-            self.reset(state.number)
+            self._reset(state.number, state.unheard)
         elif state.ending and not state.queue:
             state.fin_sent = True
-            out += pack_frame(FIN, state.number)
+            out += pack_frame(FIN, state.number, UNHEARD if state.unheard else b"")
             self._forget_finished(state)
         else:
             self._schedule(state)
@@ -535,7 +551,7 @@ class Mux:
         state.credit += count
         self._schedule(state)
 
-    def _on_fin(self, number: int, _: bytes) -> Event | None:
+    def _on_fin(self, number: int, payload: bytes) -> Event | None:
         state = self._live(number)
         if state is None:
             if self._resets[number]:  # both directions had their FIN: our RST will not be answered
@@ -545,9 +561,9 @@ class Mux:
             raise self._violation(f"sent FIN on stream {number} out of turn")
         state.fin_received = True
         self._forget_finished(state)
-        return Fin(number)
+        return Fin(number, payload == UNHEARD)
 
-    def _on_rst(self, number: int, _: bytes) -> Event | None:
+    def _on_rst(self, number: int, payload: bytes) -> Event | None:
         if number in self._resets:
             self._forget_reset(number)
             return None
@@ -557,7 +573,7 @@ class Mux:
         self._drop(number)
         self._answers.add(number)
         self._put(RST, number)
-        return Reset(number)
+        return Reset(number, payload == UNHEARD)
 
     def _on_datagram(self, channel: int, payload: bytes) -> Event:
         self._check_channel(channel)
@@ -659,7 +675,7 @@ class Mux:
 
     def _forget_answered(self, frame: bytes) -> None:
         """Forget a stream if this RST is an answer: the peer forgets it before our next OPEN."""
-        number = HEADER.unpack(frame)[1]
+        number = HEADER.unpack_from(frame)[1]
         if number in self._answers:
             self._answers.remove(number)
             self._known[_opener(number)] -= 1

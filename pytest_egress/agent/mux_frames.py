@@ -26,6 +26,7 @@ GREETING = Struct("!HB")  # version, whether there is IPv6
 ERRNO = Struct("!H")
 HELLO, OPEN, OPENED, REFUSED, DATA, CREDIT, FIN, RST = range(1, 9)
 DATAGRAM, LOST, PING, PONG, ERROR, BYE, BYE_ACK = range(9, 16)
+UNHEARD = b"\1"  # in FIN and RST
 
 LENGTHS = {
     HELLO: (GREETING.size, MAX_TEXT),
@@ -34,8 +35,8 @@ LENGTHS = {
     REFUSED: (ERRNO.size, MAX_TEXT),
     DATA: (1, MAX_PAYLOAD),
     CREDIT: (NUMBER.size, NUMBER.size),
-    FIN: (0, 0),
-    RST: (0, 0),
+    FIN: (0, len(UNHEARD)),
+    RST: (0, len(UNHEARD)),
     DATAGRAM: (0, MAX_PAYLOAD),
     LOST: (NUMBER.size, NUMBER.size),
     PING: (NUMBER.size, NUMBER.size),
@@ -128,21 +129,29 @@ class Data(Event):
 
 
 class Fin(Event):
-    """The peer sends nothing more on a stream; we still may."""
+    """The peer sends nothing more on a stream; we still may.
 
-    __slots__ = __match_args__ = ("stream",)
+    It may say that whoever it copies to has got nothing so far of what we sent.
+    """
 
-    def __init__(self, stream: int) -> None:
+    __slots__ = __match_args__ = ("stream", "unheard")
+
+    def __init__(self, stream: int, unheard: bool = False) -> None:
         self.stream = stream
+        self.unheard = unheard
 
 
 class Reset(Event):
-    """The peer ended a stream, both ways; what we had queued on it is dropped."""
+    """The peer ended a stream, both ways; what we had queued on it is dropped.
 
-    __slots__ = __match_args__ = ("stream",)
+    It may say that whoever it copied to had got nothing of what we sent.
+    """
 
-    def __init__(self, stream: int) -> None:
+    __slots__ = __match_args__ = ("stream", "unheard")
+
+    def __init__(self, stream: int, unheard: bool = False) -> None:
         self.stream = stream
+        self.unheard = unheard
 
 
 class Datagram(Event):

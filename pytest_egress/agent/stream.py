@@ -13,7 +13,7 @@ from struct import Struct
 from time import monotonic
 
 from .addresses import ADDRESS4, ADDRESS6
-from .capture import FRAMES, LISTENER, Capture, CaptureError
+from .capture import FRAMES, LISTENER, Capture, CaptureError, dropped
 from .mux import AGENT, Mux
 from .mux_frames import DNS, MONITORS, PACKETS, Bye, Datagram, Event, Open, Reset
 from .original_destination import original_destination
@@ -38,6 +38,9 @@ CLIENT = Struct("!BH16s")
 
 FLUSH_MARK = Struct("!I")
 """A datagram that ends what was asked for by `FLUSH`: the stream's number. No packet is as short."""
+
+DROPPED = Struct("!xI")
+"""A datagram before such an end: how many packets the kernel had no room for. No packet is as short."""
 
 BATCH = 64
 """Datagrams, or connections, of one socket before it is another's turn."""
@@ -236,6 +239,8 @@ class Agent:
 
     def _flushed(self) -> None:
         """Nothing that has happened waits here any more: say so, behind it all."""
+        if self._flushes and (lost := dropped(self._capture.packets)):
+            self._mux.datagram(PACKETS, DROPPED.pack(lost))
         for stream in self._flushes:
             self._mux.accept(stream)
             self._mux.datagram(PACKETS, FLUSH_MARK.pack(stream))
