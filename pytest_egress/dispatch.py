@@ -28,12 +28,14 @@ from pytest_egress.routing import (
     claimed,
     in_order,
     lacks_certificate,
+    may_come_free,
     opening,
 )
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
+TURN_SECONDS: Final = 1.0  # for a connection that has said nothing to end, where it holds the last of a route's `times`
 HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and again for the handshake
 STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
 PEEK_ALL: Final = int(
@@ -70,8 +72,16 @@ class Dispatcher:
         connection.address, connection.port = dialled
         connection.dialled = self.hub.name(connection.address)
         connection.host = self.keyed_on(connection.dialled)
+        self.await_turn()
         if not self.hand_on(self.opening(), named=not self.may_be_named_yet()):
             self.listen()
+
+    def await_turn(self) -> None:
+        """Wait for a port probe to end that has the last of a raw route's `times`: this may be what follows it."""
+        host, port = self.connection.host, self.connection.port
+        self.connection.ledger.wait_for(
+            lambda: not may_come_free(self.connection.place.tables, host, port), TURN_SECONDS
+        )
 
     def may_be_named_yet(self) -> bool:
         """Whether a route could claim it by what the client is still to say: the SNI, or Host."""

@@ -24,6 +24,8 @@ from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES
 from pytest_egress.ledger import Place
 from pytest_egress.relay import Direction, relay
 from pytest_egress.routing import Route
+from pytest_egress.stream import Accepted
+from pytest_egress.traffic import Traffic, traffic
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -34,6 +36,20 @@ CLIENT_LEFT: Final = (
     ssl.SSLError,
 )
 """What a handler raises when its client has gone: no fault of the handler's."""
+
+NO_CALL: Final = "connected and closed, no byte either way"
+"""Of a connection that was no call: a port probe, or a pool's that was not needed."""
+
+CUT_SILENT: Final = "connected, and no byte either way until it was cut"
+"""Likewise, where its client had not closed it."""
+
+PROBE_MILLISECONDS: Final = (
+    10  # for a port probe to close before a server that speaks first greets it
+)
+SETTLE_SECONDS: Final = (
+    1.0  # for the client's kernel to acknowledge or refuse what was sent to it: at once, as a rule
+)
+SETTLE_MILLISECONDS: Final = 5  # between two looks at that
 
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"
 """Of an entry whose handler raised after that: it may have read an end that its client never sent."""
@@ -49,6 +65,8 @@ class RawServer:
         self.connection = connection
         self.hub, self.ledger = connection.hub, connection.ledger
         self.place: Final[Place] = connection.place
+        self.turn, self.left_first, self.is_counted = 0, False, False
+        self.accepted: Final = connection.sock
 
     def serve(self, route: Route[Any], found_for: str) -> None:
         """Let a raw route answer.
@@ -60,14 +78,14 @@ class RawServer:
             self.connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
             return
         answer, entry = route.answer(turn), self.begin(route, "routed", found_for)
-        if isinstance(answer, Forward):
-            self.count(entry)
-            self.relay(entry, answer)
-        elif callable(answer):
-            self.handle(entry, answer)
-        else:
-            self.count(entry)
-            self.collect(entry, answer or b"")
+        self.turn, self.left_first = turn, self.leaves()
+        with route.unproved(turn, self.is_silent):
+            if isinstance(answer, Forward):
+                self.relay(entry, answer)
+            elif callable(answer):
+                self.handle(entry, answer)
+            else:
+                self.collect(entry, answer or b"")
 
     def pass_on(self, route: Route[Any] | None) -> None:
         """Let the real upstream answer.
@@ -75,7 +93,9 @@ class RawServer:
         Args:
             route: What says so; None is `unrouted="passthrough"`.
         """
-        self.relay(self.begin(route, "passthrough", self.connection.host), Forward())
+        entry = self.begin(route, "passthrough", self.connection.host)
+        self.is_counted = True  # it reaches a real server, whatever is said there
+        self.relay(entry, Forward())
 
     def begin(self, route: Route[Any] | None, outcome: Outcome, found_for: str) -> TcpConnection:
         """Record that it begins. What its thread does from here on is the connection's, not a test's."""
@@ -92,12 +112,90 @@ class RawServer:
         return entry
 
     def count(self, entry: TcpConnection) -> None:
-        """Count the call."""
-        self.ledger.count(entry.route, self.place.window, entry)
+        """Count the call, once."""
+        if not self.is_counted:
+            self.is_counted = True
+            self.ledger.count(entry.route, self.place.window, entry)
 
     def finish(self, entry: TcpConnection) -> None:
         """It is over."""
         entry.duration = self.ledger.now() - entry.started
+
+    # Port probes: a connection that its client ends, or the end of its test, with no byte either way is no call.
+
+    def leaves(self) -> bool:
+        """Whether the client has closed before anything was said; it gets a moment to do so.
+
+        A port probe closes at once. What a server that speaks first says then comes after its end, and is never read.
+        """
+        sock = self.connection.sock
+        if isinstance(sock, ssl.SSLSocket):
+            return False
+        poller = select.poll()
+        poller.register(sock, select.POLLIN | select.POLLRDHUP)
+        poller.poll(PROBE_MILLISECONDS)
+        return has_ended(sock) and not traffic(sock).came
+
+    def carried(self, sock: socket.socket) -> Traffic:
+        """What the connection has carried so far.
+
+        Where the client's kernel is behind a stream link, the acknowledgements are the link's: of what was sent after
+        the client had closed, a reset tells whether it was heard.
+
+        Args:
+            sock: The connection's, or a twin of it.
+        """
+        carried = traffic(sock)
+        if not isinstance(self.accepted, Accepted):
+            return carried
+        settled = carried.settled and (carried.is_over or not self.left_first)
+        return carried._replace(heard=carried.heard and not self.accepted.unheard, settled=settled)
+
+    def is_silent(self) -> bool:
+        """Whether it may yet prove to be no call."""
+        carried = self.carried(self.accepted)
+        return not carried.came and (self.left_first or not (carried.sent and carried.heard))
+
+    def is_no_call(self, sock: socket.socket) -> bool:
+        """Whether its client, or the end of its test, has ended it with no byte either way.
+
+        Bytes of ours that came after the client had closed are none that it got.
+
+        Args:
+            sock: The connection's, or a twin of it.
+        """
+        if not (self.connection.is_cut or has_ended(sock)):  # first: what has come by now counts
+            return False
+        carried = self.carried(sock)
+        if carried.sent and not carried.came:
+            carried = self.settled(sock)
+        if carried.came or (carried.sent and (carried.heard or not carried.settled)):
+            return False
+        # Where it is our own end that was heard, the handler may have been the first to close.
+        return carried.sent or self.left_first or self.connection.is_cut or not carried.heard
+
+    def settled(self, sock: socket.socket) -> Traffic:
+        """What it has carried once it is known whether the client got what was sent; after a second in any case."""
+        deadline, poller = monotonic() + SETTLE_SECONDS, select.poll()
+        poller.register(sock, 0)  # a reset is told all the same
+        while not (carried := self.carried(sock)).settled and monotonic() < deadline:
+            poller.poll(SETTLE_MILLISECONDS)
+        return carried
+
+    def conclude(self, entry: TcpConnection) -> None:
+        """Count the call, where it was one."""
+        if not self.is_counted and self.is_no_call(self.connection.sock):
+            self.drop(entry, entry.note)
+        else:
+            self.count(entry)
+
+    def drop(self, entry: TcpConnection, more: str = "") -> None:
+        """Record that it was no call: the next connection takes its turn."""
+        note = CUT_SILENT if self.connection.is_cut else NO_CALL
+        with self.ledger.changed:
+            entry.outcome, entry.note = "recorded", "; ".join(filter(None, [note, more]))
+            entry.route.give_back(self.turn)
+            self.ledger.changed.notify_all()
 
     # A handler.
 
@@ -116,11 +214,18 @@ class RawServer:
             if isinstance(result, NOT_SENT):
                 raise TypeError(f"a raw handler sends by sock.sendall(...); it returned {result!r}")
         except BaseException as error:  # whatever it is, the test's own thread raises it
+            if self.is_no_call(twin):
+                self.drop(entry, f"its handler raised {type(error).__name__}")
+                return
             if not self.is_excused(error, twin):
                 connection.reset()
                 self.fail(entry, error)
                 return
             entry.note = f"the connection ended before its handler did ({error})"
+        else:
+            if self.is_no_call(twin):
+                self.drop(entry)
+                return
         finally:
             connection.activity.route = None
             self.finish(entry)
@@ -155,16 +260,20 @@ class RawServer:
         """Send what there is to say, and keep what the client sends."""
         connection, lost = self.connection, 0
         connection.sock.settimeout(None)
+        if traffic(connection.sock).came or (greeting and not self.left_first):
+            self.count(entry)
         try:
             connection.sock.sendall(greeting)
             connection.end()
             while data := connection.sock.recv(READ_BYTES):
+                self.count(entry)
                 held = self.ledger.hold(self.place.window, len(data))
                 kept = data[: MAX_BODY_BYTES - len(entry.kept)] if held else b""
                 entry.kept += kept
                 lost += len(data) - len(kept)
                 entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
         finally:
+            self.conclude(entry)
             self.finish(entry)
             if lost:
                 self.hub.complain(f"{lost} bytes were not kept of what {entry} sent")
@@ -175,10 +284,13 @@ class RawServer:
     def relay(self, entry: TcpConnection, to: Forward) -> None:
         """Copy between the client and another server until both have ended."""
         connection = self.connection
+        if traffic(connection.sock).came:
+            self.count(entry)
         try:
             server = self.reach(entry, to)
         except UpstreamError as error:
             entry.note = str(error)
+            self.conclude(entry)
             self.finish(entry)
             connection.reset()
             return
@@ -188,6 +300,8 @@ class RawServer:
         def watch(out: Direction, back: Direction) -> None:
             entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
             connection.idle_since = monotonic()
+            if out.first or (back.count and not has_ended(connection.sock)):
+                self.count(entry)
 
         try:
             relay(connection.sock, server, watch)
@@ -196,6 +310,7 @@ class RawServer:
             connection.reset()
             return
         finally:
+            self.conclude(entry)
             self.finish(entry)
         connection.linger()
 

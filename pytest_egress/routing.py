@@ -7,7 +7,7 @@ touches a socket or a clock: waiting is the ledger's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
@@ -144,6 +144,8 @@ class Route(Generic[Call]):
         self._declared_times: Final = declaration.times
         self._log = log
         self._reserved = 0
+        self._given_back: list[int] = []
+        self._unproved: dict[int, Callable[[], bool]] = {}
         self._calls: list[tuple[object, Call]] = []
         self._has_let_go = False
         self._answer: object = None
@@ -179,6 +181,7 @@ class Route(Generic[Call]):
             )  # handlers see the test's variables
             self._first_turn, self.times = self._reserved, self._declared_times
             if isinstance(answer, answers.Sequence):
+                self._given_back.clear()
                 self.times = self._reserved + len(answer)
 
     def release(self) -> None:
@@ -215,7 +218,7 @@ class Route(Generic[Call]):
     @property
     def is_exhausted(self) -> bool:
         """Whether all of its `times` are taken."""
-        return self.times is not None and self._reserved >= self.times
+        return self.times is not None and self._reserved - len(self._given_back) >= self.times
 
     @property
     def is_used_up(self) -> bool:
@@ -225,10 +228,39 @@ class Route(Generic[Call]):
     def reserve(self) -> int | None:
         """Take one of its `times`: which, from 0; None where all are taken."""
         with self._log.changed:
-            if self.times is not None and self._reserved >= self.times:
+            if self.is_exhausted:
                 return None
+            if self._given_back:
+                return self._given_back.pop(0)
             self._reserved += 1
             return self._reserved - 1
+
+    def give_back(self, turn: int) -> None:
+        """Return what `reserve` took: it was no call. The next connection takes it, and the answer of its turn."""
+        with self._log.changed:
+            if turn >= self._first_turn or not isinstance(self._answer, answers.Sequence):
+                self._given_back = sorted([*self._given_back, turn])
+
+    @contextmanager
+    def unproved(self, turn: int, is_silent: Callable[[], bool]) -> Iterator[None]:
+        """Let `may_come_free` know of a turn that may be given back.
+
+        Args:
+            is_silent: Whether its connection has carried nothing so far.
+        """
+        with self._log.changed:
+            self._unproved[turn] = is_silent
+        try:
+            yield
+        finally:
+            with self._log.changed:
+                del self._unproved[turn]
+
+    @property
+    def may_come_free(self) -> bool:
+        """Whether all of its `times` are taken, and one by a connection that may prove to be no call."""
+        with self._log.changed:
+            return self.is_used_up and any(is_silent() for is_silent in self._unproved.values())
 
     def answer(self, turn: int = 0) -> Any:
         """What answers: a handler, a static answer, or a `Forward`.
@@ -443,6 +475,11 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
     """
     covering = (route for route in in_order(tables) if route.covers(host, port))
     return next((route for route in covering if not route.is_used_up), None)
+
+
+def may_come_free(tables: Sequence[RouteTable], host: str, port: int) -> bool:
+    """Whether a raw route at an address is used up by a connection that may prove to be no call."""
+    return any(route.covers(host, port) and route.may_come_free for route in in_order(tables))
 
 
 def still_claims(

@@ -79,9 +79,16 @@ class Accepted(Socket):
 
     Attributes:
         dialled: Address and port; None for the sidecar's listener itself; or why it is not known.
+        other: Our end of it.
     """
 
     dialled: tuple[str, int] | str | None = None
+    other: Dialled | None = None
+
+    @property
+    def unheard(self) -> bool:
+        """Whether it was reset, and the client had got nothing of what was sent to it."""
+        return self.other is not None and self.other.unheard
 
 
 class Listener(Socket):
@@ -94,7 +101,7 @@ class Listener(Socket):
     def __init__(self) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)
         self._expected: dict[
-            tuple[str, int], tuple[tuple[str, int] | str | None, tuple[str, int]]
+            tuple[str, int], tuple[tuple[str, int] | str | None, tuple[str, int], Dialled]
         ] = {}
         self._lock = threading.Lock()
         self.bind(("127.0.0.1", 0))
@@ -111,7 +118,7 @@ class Listener(Socket):
                 number = sock.connect_ex(self.getsockname())
                 if number not in (0, errno.EINPROGRESS):
                     raise OSError(number, os.strerror(number))
-                self._expected[sock.getsockname()] = dialled, client
+                self._expected[sock.getsockname()] = dialled, client, sock
             sock.forget = self._expected.pop
         except BaseException:
             sock.close()
@@ -133,7 +140,7 @@ class Listener(Socket):
             raise ConnectionAbortedError(
                 errno.ECONNABORTED, "a connection that is not the target's"
             )
-        sock.dialled, client = expected
+        sock.dialled, client, sock.other = expected
         return sock, client
 
 
@@ -143,7 +150,10 @@ class Dialled(Socket):
     Attributes:
         forget: Called with its address where it is closed before it was connected: whoever has that address next is a
             stranger. One that was connected is accepted before any such.
+        unheard: Whether the sidecar reset it, and its client had got nothing of what was sent to it.
     """
+
+    unheard = False
 
     forget: Callable[[tuple[str, int], None], object] | None = None
 
@@ -495,6 +505,10 @@ class StreamLink:
                         self._on_failed(event)
 
     def _happened(self, event: Event) -> None:
+        if isinstance(event, Reset) and event.unheard:
+            sock = self._pump.sock(event.stream)
+            if isinstance(sock, Dialled):
+                sock.unheard = True  # before the gateway sees the reset
         if self._pump.take(event):
             return
         handler = _HANDLERS.get(type(event))

@@ -65,6 +65,7 @@ LAYERS = {
         "raw_server",
         "reach",
         "relay",
+        "traffic",
         "upstream",
     },
     "egress": {"containers", "egress", "session", "waiting"},

@@ -258,7 +258,9 @@ def test_a_client_that_leaves_early_is_no_error_of_the_handler(stage: Stage) -> 
         for _ in range(100):
             sock.sendall(b"x" * 65536)
 
-    stage.dial(port=5432).close()
+    client = stage.dial(port=5432)
+    client.sendall(b"x")
+    client.close()
     left.set()
     call = handler.wait_for_call(timeout=SECONDS)
     assert call.error is None

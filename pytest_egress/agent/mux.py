@@ -56,6 +56,7 @@ _GREETING = Struct("!HB")  # version, whether there is IPv6
 _ERRNO = Struct("!H")
 _HELLO, _OPEN, _OPENED, _REFUSED, _DATA, _CREDIT, _FIN, _RST = range(1, 9)
 _DATAGRAM, _LOST, _PING, _PONG, _ERROR, _BYE, _BYE_ACK = range(9, 16)
+_UNHEARD = b"\1"  # in RST
 _QUEUED_BYTES = 64  # that an object in a queue takes besides its content
 
 
@@ -145,12 +146,16 @@ class Fin(Event):
 
 
 class Reset(Event):
-    """The peer ended a stream, both ways; what we had queued on it is dropped."""
+    """The peer ended a stream, both ways; what we had queued on it is dropped.
 
-    __slots__ = __match_args__ = ("stream",)
+    It may say that whoever it copied to had got nothing of what we sent.
+    """
 
-    def __init__(self, stream: int) -> None:
+    __slots__ = __match_args__ = ("stream", "unheard")
+
+    def __init__(self, stream: int, unheard: bool = False) -> None:
         self.stream = stream
+        self.unheard = unheard
 
 
 class Datagram(Event):
@@ -217,6 +222,7 @@ class _Stream:
         scheduled: Whether it waits for its turn to send.
         ending: Whether a FIN follows the queue.
         fin_sent, fin_received: Whether a direction has ended.
+        unheard: Whether RST says that nobody got what the peer sent.
     """
 
     __slots__ = (
@@ -233,6 +239,7 @@ class _Stream:
         "resetting",
         "scheduled",
         "theirs",
+        "unheard",
     )
 
     def __init__(self, number: int, theirs: bool) -> None:
@@ -243,6 +250,7 @@ class _Stream:
         self.consumed = 0
         self.answered = self.crowded = self.scheduled = False
         self.ending = self.resetting = self.fin_sent = self.fin_received = False
+        self.unheard = False
 
     @property
     def writable(self) -> bool:
@@ -415,16 +423,23 @@ class Mux:
 
     def reset(self, stream: int) -> None:
         """End a stream both ways and drop what is queued. Without effect on one that has ended."""
-        if stream in self._streams:
-            self._end(stream, _frame(_RST, stream))
+        if (state := self._streams.get(stream)) is not None:
+            self._end(stream, _frame(_RST, stream, _UNHEARD if state.unheard else b""))
 
-    def break_off(self, stream: int) -> None:
+    def break_off(self, stream: int, unheard: bool = False) -> None:
         """End a stream both ways, after what is queued; a reader that has stopped holds it back until `close`.
 
         Without effect on one that has ended.
+
+        Args:
+            stream: Its number.
+            unheard: Tell the peer that nobody got what it sent.
         """
         state = self._streams.get(stream)
-        if state is not None and state.queue and not self._closing:
+        if state is None:
+            return
+        state.unheard = unheard
+        if state.queue and not self._closing:
             state.resetting = True
         else:
             self.reset(stream)
@@ -662,7 +677,7 @@ class Mux:
         self._forget_finished(state)
         return Fin(number)
 
-    def _on_rst(self, number: int, _: bytes) -> Event | None:
+    def _on_rst(self, number: int, payload: bytes) -> Event | None:
         if number in self._resets:
             self._forget_reset(number)
             return None
@@ -672,7 +687,7 @@ class Mux:
         self._drop(number)
         self._answers.add(number)
         self._put(_RST, number)
-        return Reset(number)
+        return Reset(number, payload == _UNHEARD)
 
     def _on_datagram(self, channel: int, payload: bytes) -> Event:
         self._check_channel(channel)
@@ -774,7 +789,7 @@ class Mux:
 
     def _forget_answered(self, frame: bytes) -> None:
         """Forget a stream if this RST is an answer: the peer forgets it before our next OPEN."""
-        number = _HEADER.unpack(frame)[1]
+        number = _HEADER.unpack_from(frame)[1]
         if number in self._answers:
             self._answers.remove(number)
             self._known[_opener(number)] -= 1
@@ -826,7 +841,7 @@ _LENGTHS = {
     _DATA: (1, MAX_PAYLOAD),
     _CREDIT: (_NUMBER.size, _NUMBER.size),
     _FIN: (0, 0),
-    _RST: (0, 0),
+    _RST: (0, len(_UNHEARD)),
     _DATAGRAM: (0, MAX_PAYLOAD),
     _LOST: (_NUMBER.size, _NUMBER.size),
     _PING: (_NUMBER.size, _NUMBER.size),

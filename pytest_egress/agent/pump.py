@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _socket
 import select
-from struct import pack
+from struct import Struct, pack
 
 from .mux import Data, Event, Fin, Mux, Refused, Reset
 
@@ -23,6 +23,7 @@ READ_BYTES = 65536
 
 READABLE, WRITABLE, BROKEN = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHUP
 
+_ACKNOWLEDGED = Struct("@120xQ")  # tcpi_bytes_acked (linux/tcp.h)
 _AT_ONCE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7))
 
 
@@ -102,6 +103,11 @@ class Pump:
         outlet = Outlet(stream, sock)
         self._by_stream[stream] = self._by_descriptor[sock.fileno()] = outlet
         self._want(outlet)
+
+    def sock(self, stream: int) -> Socket | None:
+        """The socket of a stream."""
+        outlet = self._by_stream.get(stream)
+        return None if outlet is None else outlet.sock
 
     def take(self, event: Event) -> bool:
         """Pass on what the peer did on a stream; False where it is no stream of ours."""
@@ -239,7 +245,7 @@ class Pump:
 
     def _give_up(self, outlet: Outlet) -> None:
         """The socket is broken: so is the stream, after what was read."""
-        self._mux.break_off(outlet.stream)
+        self._mux.break_off(outlet.stream, unheard=not acknowledged(outlet.sock))
         self._break(outlet)
 
     def _break(self, outlet: Outlet) -> None:
@@ -251,6 +257,15 @@ class Pump:
         descriptor = outlet.sock.fileno()
         self._interests.want(descriptor, 0)
         del self._by_stream[outlet.stream], self._by_descriptor[descriptor]
+
+
+def acknowledged(sock: Socket) -> bool:
+    """Whether the other end has got a byte, or where none was sent our FIN; True where the kernel does not tell."""
+    try:
+        info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _ACKNOWLEDGED.size)
+    except OSError:
+        return True
+    return len(info) < _ACKNOWLEDGED.size or _ACKNOWLEDGED.unpack(info) != (0,)
 
 
 def reset(sock: Socket) -> None:
