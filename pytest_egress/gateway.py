@@ -94,7 +94,7 @@ class Gateway(Hub):
         self._overdue_at = inf  # the first of them, by `Ledger.clock`
         self._left_waiting = False  # by the last try, for want of a descriptor
         self._no_room = False  # for what was ready in this turn
-        self._next_packet = 0
+        self._next_packet = self._missing = self._told_missing = 0
         self._flushes: list[threading.Event] = []
         self._reads = False
         self._poller = select.epoll()  # thousands may stand in it
@@ -299,6 +299,7 @@ class Gateway(Hub):
             self._wake.recv(4096)
 
     def _flushed(self) -> None:
+        self._count_missing(self.link.lost_packets)  # the last ones leave no gap
         with self.lock:
             done, self._flushes = self._flushes, []
         for event in done:
@@ -512,7 +513,7 @@ class Gateway(Hub):
                 return
             except OSError:  # ENOBUFS: the kernel lost some
                 data = b""
-            if not data:  # a link has lost some; the numbers tell how many, if more follow
+            if not data:  # a link has lost some
                 self.complain("packets came faster than they could be recorded")
                 return
             for packet in parse_packets(data):
@@ -521,8 +522,9 @@ class Gateway(Hub):
     def _record_packet(self, packet: Packet) -> None:
         place, host = self.site.place(), self.name(packet.destination)
         if packet.sequence is not None:
-            self.ledger.miss(place.window, packet.sequence - self._next_packet)
+            self._missing += packet.sequence - self._next_packet
             self._next_packet = packet.sequence + 1
+            self._count_missing(self._missing)
         entry = PacketAttempt(
             **self.about(host, packet.port),
             **self._judge_packet(place, packet, host),
@@ -534,6 +536,16 @@ class Gateway(Hub):
         if entry.protocol == "UDP" and entry.port == NAMES_PORT:
             entry.note = why_no_query(packet.payload)
         self.record(place, entry)
+
+    def _count_missing(self, missing: int) -> None:
+        """Count the packets that have not come, once each: a gap in their numbers tells of them, or who lost them.
+
+        Args:
+            missing: How many there have been since the start.
+        """
+        if (more := missing - self._told_missing) > 0:
+            self._told_missing = missing
+            self.ledger.miss(self.site.place().window, more)
 
     def _judge_packet(self, place: Place, packet: Packet, host: str) -> dict[str, Any]:
         """What is no IP has no address to declare; UDP where HTTPS is answered is QUIC, which falls back to it."""

@@ -79,6 +79,10 @@ class Link(Protocol):
     def most(self) -> int:
         """How many connections of the target it has room for at once: more wait where nobody sees them."""
 
+    @property
+    def lost_packets(self) -> int:
+        """How many packets have not come to be read from `packets`, as far as is known."""
+
     def destination(self, sock: socket.socket, /) -> tuple[str, int] | None:
         """What the client of an accepted connection dialled; None for the listener itself."""
 

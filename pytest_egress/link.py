@@ -23,6 +23,7 @@ from types import TracebackType
 
 from pytest_egress.agent import netlink
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
+from pytest_egress.agent.capture import dropped
 from pytest_egress.agent.dialled import original_destination as original_destination
 from pytest_egress.agent.main import FAILED, NONCE_NAME, READY, SOCKET_NAME, SOCKETS
 from pytest_egress.agent.nftables import LISTENERS
@@ -191,6 +192,11 @@ class DescriptorLink:
         """
         dialled = original_destination(sock)
         return None if dialled == sock.getsockname()[:2] else dialled
+
+    @property
+    def lost_packets(self) -> int:
+        """How many packets have not come to be read from `packets`."""
+        return dropped(self.packets)
 
     def flush(self, timeout: float) -> None:
         """Nothing is under way: what the target has done is in these sockets."""

@@ -27,6 +27,7 @@ from pytest_egress.agent.mux import (
     MAX_PAYLOAD,
     MAX_STREAMS,
     MONITORS,
+    PACKETS,
     Bye,
     ByeAcknowledged,
     Datagram,
@@ -44,7 +45,7 @@ from pytest_egress.agent.mux import (
     Reset,
 )
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
-from pytest_egress.agent.stream import CLIENT, CONNECT, FLUSH, FRAMES, STREAM, UNKNOWN
+from pytest_egress.agent.stream import CLIENT, CONNECT, DROPPED, FLUSH, FRAMES, STREAM, UNKNOWN
 from pytest_egress.attach import Attachment
 from pytest_egress.clock import monotonic
 from pytest_egress.errors import LinkError
@@ -188,6 +189,9 @@ class Mailbox:
         writer: Its other end.
         interests: Where the writer is waited for.
         lost: Called for each datagram for which there is no room here either; else its reader is told.
+
+    Attributes:
+        lost_here: How many those were.
     """
 
     def __init__(
@@ -201,6 +205,7 @@ class Mailbox:
         self._lost = lost or self.tell_of_loss
         self._queue: deque[bytes | Callable[[], None]] = deque()
         self._waiting = 0  # bytes
+        self.lost_here = 0
         writer.setblocking(False)
         interests.want(writer.fileno(), READABLE)
 
@@ -208,6 +213,7 @@ class Mailbox:
         """Hand on a datagram, or call what is to be called once all that came before has been handed on."""
         if isinstance(item, bytes):
             if self._waiting + len(item) > _MAX_WAITING:
+                self.lost_here += 1
                 self._lost()
                 return
             self._waiting += len(item)
@@ -301,6 +307,7 @@ class StreamLink:
         self._heard = self._pinged
         self._over = self._closed = self._ended = False
         self._deadline: float | None = None
+        self._dropped = self._overtaken = 0  # packets, by the sidecar's kernel and by the sidecar
         self.reason = "it has ended"
         self._thread = threading.Thread(target=self._run, name="egress link", daemon=True)
         in_children(self, StreamLink._abandon)
@@ -367,6 +374,11 @@ class StreamLink:
         if isinstance(dialled, str):
             raise OSError(errno.ENOENT, dialled)
         return dialled
+
+    @property
+    def lost_packets(self) -> int:
+        """How many packets have not come to be read from `packets`, as of the last `flush`."""
+        return self._dropped + self._overtaken + self._packets.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of the target, whichever of its own addresses it listens on.
@@ -561,10 +573,14 @@ class StreamLink:
             self._monitors[data[0]].put(data[1:])
         elif len(data) == STREAM.size:
             self._pass_flush(self._marks.pop(STREAM.unpack(data)[0], None))
+        elif len(data) == DROPPED.size:
+            (self._dropped,) = DROPPED.unpack(data)
         else:
             self._packets.put(data)
 
     def _on_lost(self, event: Lost) -> None:
+        if event.channel == PACKETS:
+            self._overtaken += event.count
         if event.channel == MONITORS:
             for mailbox in self._monitors:
                 mailbox.put(b"")

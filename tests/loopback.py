@@ -24,7 +24,10 @@ class LoopbackLink:
         packet_source: What is sent here arrives as if the kernel had logged a packet.
         monitor_source: Likewise, as an event of a monitor.
         agent: The other end of the channel; closed, it is a sidecar that has ended.
+        lost_packets: As of any link.
     """
+
+    lost_packets = 0
 
     def __init__(
         self,

@@ -1185,6 +1185,25 @@ def test_packets_that_are_missing_are_counted(stage: Stage) -> None:
     stage.window.complaints.clear()
 
 
+def test_packets_that_were_lost_are_counted_once_whether_others_follow_or_not(stage: Stage) -> None:
+    def arrive(number: int) -> None:
+        packet = log_of(17, ADDRESS, udp(123, b"x"), number.to_bytes(4, "big"))
+        stage.link.packet_source.send(packet)
+        stage.settle()
+
+    arrive(0)
+    stage.link.lost_packets = 7
+    stage.settle()
+    assert stage.window.unrecorded == 7
+    arrive(8)  # what came after them tells of the same
+    assert stage.window.unrecorded == 7
+    arrive(11)
+    assert stage.window.unrecorded == 9
+    stage.link.lost_packets = 9
+    stage.settle()
+    assert stage.window.unrecorded == 9
+
+
 def test_quic_where_https_is_answered_is_no_offence(stage: Stage) -> None:
     stage.https(ADDRESS)
     for port in (443, 444):

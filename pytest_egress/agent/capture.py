@@ -51,6 +51,7 @@ LISTENER = "a listener of ours in the target's network namespace"
 """What a target with CAP_NET_ADMIN can close: its connections are refused then, and not seen."""
 
 _RECEIVE_BUFFER_FORCE = 33  # SO_RCVBUFFORCE: past rmem_max, which CAP_NET_ADMIN allows
+_SO_MEMINFO, _DROPS = 55, 8  # SK_MEMINFO_DROPS, of as many numbers and one more
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _DATAGRAM = 1 << 16
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP, _IFF_MULTICAST = 0x1, 0x8, 0x80, 0x1000
@@ -401,6 +402,18 @@ def _packets() -> Socket:
     at_once, counted = attribute(5, pack("!I", 1)), attribute(6, pack("!H", 1))
     ask(sock, [_log_config(bind), _log_config(mode + at_once + counted)])
     return sock
+
+
+def dropped(packets: Socket) -> int:
+    """How many packets the kernel has had no room for on the NFLOG socket: numbers tell of those that others follow.
+
+    0 where it does not say (before Linux 4.12).
+    """
+    try:
+        info = packets.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_DROPS + 1))
+    except OSError:
+        return 0
+    return unpack_from("=I", info, 4 * _DROPS)[0] if len(info) > 4 * _DROPS else 0
 
 
 def _log_config(body: bytes) -> Request:

@@ -13,7 +13,7 @@ from struct import Struct
 from time import monotonic
 
 from .addresses import ADDRESS4, ADDRESS6
-from .capture import LISTENER, Capture, CaptureError
+from .capture import LISTENER, Capture, CaptureError, dropped
 from .dialled import original_destination
 from .mux import AGENT, DNS, MONITORS, PACKETS, Bye, Datagram, Event, Mux, Open, Reset
 from .pump import READABLE, WRITABLE, Interests, Pump
@@ -37,6 +37,9 @@ CLIENT = Struct("!BH16s")
 
 STREAM = Struct("!I")
 """A datagram that ends what was asked for by `FLUSH`: the stream's number. No packet is as short."""
+
+DROPPED = Struct("!Q")
+"""A datagram before such an end: how many packets the kernel had no room for. No packet is as short."""
 
 FRAMES = "frames"
 """In the greeting: the kernel records frames that a packet socket sends."""
@@ -238,6 +241,8 @@ class Agent:
 
     def _flushed(self) -> None:
         """Nothing that has happened waits here any more: say so, behind it all."""
+        if self._flushes and (lost := dropped(self._capture.packets)):
+            self._mux.datagram(PACKETS, DROPPED.pack(lost))
         for stream in self._flushes:
             self._mux.accept(stream)
             self._mux.datagram(PACKETS, STREAM.pack(stream))

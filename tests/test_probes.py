@@ -1,0 +1,340 @@
+"""A connection that ends with no byte either way is no call of a raw route, and is recorded all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+import trustme
+
+from pytest_egress import Egress, HandlerError, NeverCalledError, Route
+from pytest_egress.answers import forward, sequence
+from pytest_egress.exchange import TcpConnection
+from pytest_egress.raw_server import CUT_SILENT, NO_CALL
+from pytest_egress.report import outcome_text
+from pytest_egress.session import Session
+from pytest_egress.traffic import ANYTHING, traffic
+from pytest_egress.verdict import judge
+from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
+
+LINKS = ["descriptor", "stream"]
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with staged(ca, request) as stage:
+        yield stage
+
+
+def probe(stage: Stage, *, by_reset: bool = False) -> TcpConnection:
+    """Connect, close, and wait until that has been dealt with."""
+    before = len(stage.window.entries)
+    client = stage.dial(port=5432)
+    if by_reset:
+        reset(client)
+    else:
+        client.close()
+    assert eventually(lambda: len(stage.window.entries) > before and not stage.gateway.connections)
+    entry = stage.window.entries[before]
+    assert isinstance(entry, TcpConnection)
+    return entry
+
+
+def talk(stage: Stage, data: bytes = b"hello") -> bytes:
+    """Say something, close for writing, and read to the end."""
+    client = stage.dial(port=5432)
+    client.settimeout(SECONDS)
+    client.sendall(data)
+    client.shutdown(socket.SHUT_WR)
+    got = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := client.recv(65536):
+            got += piece
+    return got
+
+
+def expects_a_message(sock: socket.socket) -> None:
+    assert sock.recv(100) == b"hello"
+
+
+def greets(sock: socket.socket) -> None:
+    sock.sendall(b"220 mail.test\r\n")
+    assert sock.recv(100) == b"hello"
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
+@pytest.mark.parametrize("handler", [expects_a_message, greets, lambda sock: sock.recv(1)[0]])
+def test_a_probe_is_no_call_whatever_the_handler_makes_of_it(
+    stage: Stage, handler: object, by_reset: bool
+) -> None:
+    route = stage.tcp(ADDRESS, handler, times=1)
+    entry = probe(stage, by_reset=by_reset)
+    assert (entry.outcome, entry.error, entry.route) == ("recorded", None, route)
+    assert entry.note.startswith(NO_CALL)
+    assert entry.duration is not None
+    assert route.call_count == 0
+    assert isinstance(judge(stage.window, [route]), NeverCalledError)
+    talk(stage)
+    route.wait_for_call(timeout=SECONDS)
+    assert route.call_count == 1
+    assert judge(stage.window, [route]) is None
+
+
+def test_what_a_handler_raised_for_a_probe_is_in_the_timeline(stage: Stage) -> None:
+    stage.tcp(ADDRESS, expects_a_message)
+    assert outcome_text(probe(stage)) == (
+        f"TCP {ADDRESS}:5432  [connected and closed, no byte either way; its handler raised AssertionError]"
+    )
+
+
+def test_the_route_that_was_only_probed_says_so(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, expects_a_message)
+    probe(stage)
+    assert f"{NO_CALL};\n" in str(judge(stage.window, [route]))
+
+
+@pytest.mark.parametrize("answer", [None, b"welcome"])
+def test_a_probe_of_a_static_answer_is_none_either(stage: Stage, answer: bytes | None) -> None:
+    route = stage.tcp(ADDRESS, answer, times=1)
+    assert probe(stage).note == NO_CALL
+    assert route.call_count == 0
+    assert talk(stage) == (answer or b"")
+    assert eventually(lambda: route.call_count == 1)
+
+
+def test_a_client_that_waits_at_a_route_without_an_answer_is_no_call_until_it_speaks(
+    stage: Stage,
+) -> None:
+    route = stage.tcp(ADDRESS)
+    client = stage.dial(port=5432)
+    assert eventually(lambda: stage.window.entries)
+    assert route.call_count == 0
+    client.sendall(b"x")
+    assert route.wait_for_call(timeout=SECONDS) is stage.window.entries[0]
+
+
+def test_a_client_that_only_reads_is_a_call(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, lambda sock: sock.sendall(b"noon"), times=1)
+    assert talk(stage, b"") == b"noon"
+    route.wait_for_call(timeout=SECONDS)
+    client = stage.dial(port=5432)
+    client.close()
+    stage.settle()
+    assert [entry.outcome for entry in stage.entries(TcpConnection)] == ["routed", "unrouted"]
+
+
+def test_a_client_that_resets_what_it_has_been_sent_is_a_call(stage: Stage) -> None:
+    greeted = threading.Event()
+
+    @stage.tcp(ADDRESS)
+    def handler(sock: socket.socket) -> None:
+        sock.sendall(b"220 mail.test\r\n")
+        greeted.set()
+        assert sock.recv(100) == b"hello"
+
+    client = stage.dial(port=5432)
+    assert greeted.wait(SECONDS)
+    assert client.recv(1) == b"2"
+    client.close()  # with something unread: a reset
+    call = handler.wait_for_call(timeout=SECONDS)
+    assert (call.outcome, call.error) == ("routed", None)
+
+
+@pytest.mark.parametrize("sends", ["a byte", "an urgent byte", "a byte that nobody reads"])
+def test_one_byte_makes_it_a_call(stage: Stage, sends: str) -> None:
+    gone = threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        gone.wait(SECONDS)
+        if sends != "a byte that nobody reads":
+            sock.recv(1)
+        raise LookupError("of the handler")
+
+    route = stage.tcp(ADDRESS, handler, times=1)
+    client = stage.dial(port=5432)
+    client.send(b"x", socket.MSG_OOB if sends == "an urgent byte" else 0)
+    client.close()
+    gone.set()
+    assert eventually(lambda: not stage.gateway.connections)
+    (entry,) = stage.entries(TcpConnection)
+    assert isinstance(entry.error, LookupError)
+    assert isinstance(judge(stage.window, [route]), HandlerError)
+
+
+def test_a_handler_that_hangs_up_has_answered(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, lambda sock: sock.close(), times=1)
+    client = stage.dial(port=5432)
+    assert end_of(client) == "closed"
+    route.wait_for_call(timeout=SECONDS)
+    assert stage.only(TcpConnection).outcome == "routed"
+
+
+def test_so_has_one_that_ends_its_side_and_waits_for_the_clients(stage: Stage) -> None:
+    @stage.tcp(ADDRESS, times=1)
+    def handler(sock: socket.socket) -> None:
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+
+    client = stage.dial(port=5432)
+    assert end_of(client) == "closed"
+    client.close()
+    handler.wait_for_call(timeout=SECONDS)
+
+
+def test_what_a_handler_raises_with_a_silent_client_still_there_is_an_error(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, lambda sock: 1 / 0)
+    client = stage.dial(port=5432)
+    assert end_of(client) == "reset"
+    assert isinstance(judge(stage.window, [route]), HandlerError)
+
+
+def test_a_pools_connection_that_is_cut_unused_is_no_call(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, lambda sock: sock.recv(1)[0], times=1)
+    client = stage.dial(port=5432)
+    assert eventually(lambda: stage.window.entries)
+    (connection,) = stage.gateway.revise(test_over=True)
+    assert stage.ledger.wait_for(lambda: connection.ended, SECONDS)
+    entry = stage.only(TcpConnection)
+    assert (entry.outcome, entry.error) == ("recorded", None)
+    assert entry.note == f"{CUT_SILENT}; its handler raised IndexError"
+    assert route.call_count == 0
+    client.close()
+
+
+def test_a_sequence_begins_with_what_is_no_probe(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, sequence(b"first", b"second"))
+    got = []
+    for _ in range(2):
+        probe(stage)
+        got.append(talk(stage))
+    assert got == [b"first", b"second"]
+    assert eventually(lambda: route.call_count == 2)
+
+
+def test_what_follows_a_probe_waits_for_it_to_give_back_its_turn(stage: Stage) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    @stage.tcp(ADDRESS, times=1)
+    def handler(sock: socket.socket) -> None:
+        if sock.recv(100):
+            sock.sendall(b"answer")
+        else:  # it takes its time
+            asked.set()
+            go_on.wait(SECONDS)
+
+    stage.dial(port=5432).close()
+    assert asked.wait(SECONDS)
+    client = stage.dial(port=5432)
+    client.sendall(b"hello")
+    assert eventually(lambda: len(stage.gateway.connections) == 2)
+    go_on.set()
+    assert client.recv(100) == b"answer"
+    assert [entry.outcome for entry in stage.entries(TcpConnection)] == ["recorded", "routed"]
+
+
+def test_a_probe_of_what_leads_to_another_server_is_no_call(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        route = stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.getsockname()[1]}"), times=1)
+        stage.dial(port=5432).close()
+        theirs, _ = server.accept()
+        assert theirs.recv(1) == b""
+        theirs.close()
+        assert eventually(lambda: not stage.gateway.connections)
+        assert stage.only(TcpConnection).note == NO_CALL
+        client = stage.dial(port=5432)
+        client.sendall(b"hello")
+        route.wait_for_call(timeout=SECONDS)
+        theirs, _ = server.accept()
+        theirs.close()
+
+
+def test_a_probe_of_a_server_that_cannot_be_reached_says_both(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    route = stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{port}"))
+    assert probe(stage).note == (
+        f"{NO_CALL}; 127.0.0.1:{port} cannot be reached: [Errno 111] Connection refused"
+    )
+    assert route.call_count == 0
+
+
+def test_a_probe_that_no_route_claims_is_unrouted(stage: Stage) -> None:
+    assert probe(stage).outcome == "unrouted"
+
+
+def test_a_probe_of_a_route_of_http_or_tls_is_recorded_and_no_call(stage: Stage) -> None:
+    routes = [stage.https("203.0.113.9:443"), stage.http("203.0.113.9:80", times=1)]
+    routes.append(stage.tls_route("203.0.113.9:8443", times=1))
+    for port in (443, 80, 8443):
+        stage.dial(port=port).close()
+        assert eventually(lambda: not stage.gateway.connections)
+    assert {entry.outcome for entry in stage.entries(TcpConnection)} == {"recorded"}
+    assert [route.lifetime_count for route in routes] == [0, 0, 0]
+
+
+def test_where_the_kernel_does_not_count_it_is_a_call() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert traffic(one) is ANYTHING
+
+
+# In real containers.
+
+
+def program(action: str) -> list[str]:
+    dial = "import socket, sys; dial = lambda: socket.create_connection(('db.test', 5432))"
+    return ["python3", "-c", f"{dial}\n{action}"]
+
+
+def run(
+    image: str, link: str, command: list[str], handler: object, times: int = 1
+) -> Route[TcpConnection]:
+    session = Session(link=link)
+    with contextlib.closing(session), Egress(session=session) as egress:
+        route = egress.intercept_tcp("db.test:5432", handler, times=times)
+        egress.run(image, command, check=True)
+        route.wait_for_call(times)
+        assert route.call_count == times
+        connections = [e for e in egress.ledger if isinstance(e, TcpConnection)]
+    assert [e.outcome for e in connections].count("routed") == times
+    assert len(connections) > times
+    assert all(e.note.startswith(NO_CALL) for e in connections if e.outcome == "recorded")
+    return route
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("handler", [expects_a_message, greets])
+def test_what_a_container_asks_after_its_probes_is_the_only_call(
+    clients_image: str, link: str, handler: object
+) -> None:
+    script = "for i in 1 2 3; do nc -z db.test 5432 || exit 1; done; printf hello | nc -N db.test 5432 || true"
+    run(clients_image, link, ["sh", "-c", script], handler)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_client_that_closes_for_writing_and_reads_is_a_call_by_either_link(
+    clients_image: str, link: str
+) -> None:
+    def feed(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock.sendall(b"line\n" * 1000)
+
+    action = """
+        dial().close()
+        sock = dial()
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(5) == b"line\\n"
+        sock.close()  # with something unread: a reset
+    """
+    from textwrap import dedent
+
+    run(clients_image, link, program(dedent(action)), feed)
