@@ -139,22 +139,23 @@ class RawServer:
     def carried(self, sock: socket.socket) -> Traffic:
         """What the connection has carried so far.
 
-        Where the client's kernel is behind a stream link, the acknowledgements are the link's: of what was sent after
-        the client had closed, a reset tells whether it was heard.
+        Behind a stream link the acknowledgements are the link's, and it tells with the client's end whether the client
+        had got anything. What was under way then is answered by a reset, where the client has closed.
 
         Args:
             sock: The connection's, or a twin of it.
         """
         carried = traffic(sock)
-        if not isinstance(self.accepted, Accepted):
-            return carried
-        settled = carried.settled and (carried.is_over or not self.left_first)
-        return carried._replace(heard=carried.heard and not self.accepted.unheard, settled=settled)
+        fate = self.accepted.fate if isinstance(self.accepted, Accepted) else "heard"
+        if fate == "unheard":
+            return carried._replace(heard=False)
+        return carried if fate == "heard" else carried._replace(settled=carried.is_over)
 
     def is_silent(self) -> bool:
         """Whether it may yet prove to be no call."""
         carried = self.carried(self.accepted)
-        return not carried.came and (self.left_first or not (carried.sent and carried.heard))
+        is_heard = carried.sent and carried.heard and carried.settled
+        return not carried.came and (self.left_first or not is_heard)
 
     def is_no_call(self, sock: socket.socket) -> bool:
         """Whether its client, or the end of its test, has ended it with no byte either way.
@@ -172,7 +173,7 @@ class RawServer:
         if carried.came or (carried.sent and (carried.heard or not carried.settled)):
             return False
         # Where it is our own end that was heard, the handler may have been the first to close.
-        return carried.sent or self.left_first or self.connection.is_cut or not carried.heard
+        return self.left_first or self.connection.is_cut or not carried.heard
 
     def settled(self, sock: socket.socket) -> Traffic:
         """What it has carried once it is known whether the client got what was sent; after a second in any case."""

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest_egress.sockets as sockets
 from pytest_egress.agent import netlink
@@ -75,6 +75,10 @@ def most_streams() -> int:
     return min(MAX_STREAMS, sockets.free_descriptors() // 3)
 
 
+Fate = Literal["heard", "doubtful", "unheard"]
+"""Of what was sent to a client: some of it had arrived; none had when the client closed its side; none ever did."""
+
+
 class Accepted(Socket):
     """A connection of the target.
 
@@ -87,9 +91,9 @@ class Accepted(Socket):
     other: Dialled | None = None
 
     @property
-    def unheard(self) -> bool:
-        """Whether it was reset, and the client had got nothing of what was sent to it."""
-        return self.other is not None and self.other.unheard
+    def fate(self) -> Fate:
+        """What became of what was sent to the client, which has ended the connection."""
+        return "heard" if self.other is None else self.other.fate
 
 
 class Listener(Socket):
@@ -151,10 +155,10 @@ class Dialled(Socket):
     Attributes:
         forget: Called with its address where it is closed before it was connected: whoever has that address next is a
             stranger. One that was connected is accepted before any such.
-        unheard: Whether the sidecar reset it, and its client had got nothing of what was sent to it.
+        fate: Of what was sent to the client.
     """
 
-    unheard = False
+    fate: Fate = "heard"
 
     forget: Callable[[tuple[str, int], None], object] | None = None
 
@@ -517,15 +521,20 @@ class StreamLink:
                         self._on_failed(event)
 
     def _happened(self, event: Event) -> None:
-        if isinstance(event, Reset) and event.unheard:
-            sock = self._pump.sock(event.stream)
-            if isinstance(sock, Dialled):
-                sock.unheard = True  # before the gateway sees the reset
+        if isinstance(event, (Fin, Reset)):
+            self._learn_fate(event)
         if self._pump.take(event):
             return
         handler = _HANDLERS.get(type(event))
         if handler is not None:
             handler(self, event)
+
+    def _learn_fate(self, event: Fin | Reset) -> None:
+        """Note what became of what the client was sent, before the gateway sees its end."""
+        sock = self._pump.sock(event.stream)
+        if isinstance(sock, Dialled):
+            unheard: Fate = "doubtful" if isinstance(event, Fin) else "unheard"
+            sock.fate = unheard if event.unheard else "heard"
 
     def _on_hello(self, event: Hello) -> None:
         self._hello.set_result(event)

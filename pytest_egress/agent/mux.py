@@ -56,7 +56,7 @@ _GREETING = Struct("!HB")  # version, whether there is IPv6
 _ERRNO = Struct("!H")
 _HELLO, _OPEN, _OPENED, _REFUSED, _DATA, _CREDIT, _FIN, _RST = range(1, 9)
 _DATAGRAM, _LOST, _PING, _PONG, _ERROR, _BYE, _BYE_ACK = range(9, 16)
-_UNHEARD = b"\1"  # in RST
+_UNHEARD = b"\1"  # in FIN and RST
 _QUEUED_BYTES = 64  # that an object in a queue takes besides its content
 
 
@@ -137,12 +137,16 @@ class Data(Event):
 
 
 class Fin(Event):
-    """The peer sends nothing more on a stream; we still may."""
+    """The peer sends nothing more on a stream; we still may.
 
-    __slots__ = __match_args__ = ("stream",)
+    It may say that whoever it copies to has got nothing so far of what we sent.
+    """
 
-    def __init__(self, stream: int) -> None:
+    __slots__ = __match_args__ = ("stream", "unheard")
+
+    def __init__(self, stream: int, unheard: bool = False) -> None:
         self.stream = stream
+        self.unheard = unheard
 
 
 class Reset(Event):
@@ -222,7 +226,7 @@ class _Stream:
         scheduled: Whether it waits for its turn to send.
         ending: Whether a FIN follows the queue.
         fin_sent, fin_received: Whether a direction has ended.
-        unheard: Whether RST says that nobody got what the peer sent.
+        unheard: Whether FIN or RST says that nobody got what the peer sent.
     """
 
     __slots__ = (
@@ -415,10 +419,15 @@ class Mux:
             state.allowed += state.consumed
             state.consumed = 0
 
-    def fin(self, stream: int) -> None:
-        """End our direction of a stream, after what is queued."""
+    def fin(self, stream: int, unheard: bool = False) -> None:
+        """End our direction of a stream, after what is queued.
+
+        Args:
+            stream: Its number.
+            unheard: Tell the peer that nobody has got yet what it sent.
+        """
         state = self._writable(stream)
-        state.ending = True
+        state.ending, state.unheard = True, unheard
         self._schedule(state)
 
     def reset(self, stream: int) -> None:
@@ -545,7 +554,7 @@ class Mux:
             self.reset(state.number)
         elif state.ending and not state.queue:
             state.fin_sent = True
-            out += _frame(_FIN, state.number)
+            out += _frame(_FIN, state.number, _UNHEARD if state.unheard else b"")
             self._forget_finished(state)
         else:
             self._schedule(state)
@@ -665,7 +674,7 @@ class Mux:
         state.credit += count
         self._schedule(state)
 
-    def _on_fin(self, number: int, _: bytes) -> Event | None:
+    def _on_fin(self, number: int, payload: bytes) -> Event | None:
         state = self._live(number)
         if state is None:
             if self._resets[number]:  # both directions had their FIN: our RST will not be answered
@@ -675,7 +684,7 @@ class Mux:
             raise self._violation(f"sent FIN on stream {number} out of turn")
         state.fin_received = True
         self._forget_finished(state)
-        return Fin(number)
+        return Fin(number, payload == _UNHEARD)
 
     def _on_rst(self, number: int, payload: bytes) -> Event | None:
         if number in self._resets:
@@ -840,7 +849,7 @@ _LENGTHS = {
     _REFUSED: (_ERRNO.size, MAX_TEXT),
     _DATA: (1, MAX_PAYLOAD),
     _CREDIT: (_NUMBER.size, _NUMBER.size),
-    _FIN: (0, 0),
+    _FIN: (0, len(_UNHEARD)),
     _RST: (0, len(_UNHEARD)),
     _DATAGRAM: (0, MAX_PAYLOAD),
     _LOST: (_NUMBER.size, _NUMBER.size),

@@ -190,7 +190,7 @@ class Pump:
             return
         else:
             outlet.done = True
-            self._mux.fin(outlet.stream)
+            self._mux.fin(outlet.stream, unheard=not acknowledged(outlet.sock))
         self._settle(outlet)
 
     def _write(self, outlet: Outlet) -> None:

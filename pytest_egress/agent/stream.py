@@ -38,7 +38,7 @@ CLIENT = Struct("!BH16s")
 STREAM = Struct("!I")
 """A datagram that ends what was asked for by `FLUSH`: the stream's number. No packet is as short."""
 
-DROPPED = Struct("!Q")
+DROPPED = Struct("!xI")
 """A datagram before such an end: how many packets the kernel had no room for. No packet is as short."""
 
 FRAMES = "frames"
