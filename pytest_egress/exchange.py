@@ -483,6 +483,11 @@ class Entry:
         dialled = f" ({address})" if address and address != self.host else ""
         return f"{host_port(self.host, self.port)}{dialled}"
 
+    @property
+    def needs_server(self) -> bool:
+        """Whether only a server of its client's own protocol could answer it."""
+        return False
+
     def __str__(self) -> str:
         return self.where
 
@@ -529,6 +534,35 @@ UNREADABLE: Final = "the request cannot be read"
 """Begins the note of a connection that speaks HTTP, and not so that it could be answered."""
 
 
+HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
+"""How a client of HTTP/2 begins (RFC 9113 section 3.4)."""
+
+SPEAKS_HTTP2: Final = "the client speaks HTTP/2"
+"""Begins the note of a connection that does, where HTTP/1.1 is all that could be answered."""
+
+
+def speaks_http2(host: str | None = None) -> str:
+    """The note of a connection that begins with HTTP/2's preface.
+
+    Args:
+        host: Of its TLS; None for plain TCP.
+    """
+    return f"{SPEAKS_HTTP2}, and HTTP/1.1 is all that is answered here. {server_of('h2', host)}"
+
+
+def server_of(protocol: str, host: str | None) -> str:
+    """What helps a client that speaks one protocol alone, which is not HTTP/1.1.
+
+    Args:
+        protocol: As ALPN names it.
+        host: Of its TLS; None for plain TCP.
+    """
+    certificate = f" that has a certificate of egress_ca.issue_cert({host!r})" if host else ""
+    if protocol == "h2":
+        return f"Let it use HTTP/1.1 where it can (gRPC cannot), or forward it to a server of HTTP/2{certificate}"
+    return f"Forward it to a server of {protocol}{certificate}"
+
+
 @dataclass(kw_only=True, eq=False)
 class TcpConnection(Entry):
     """A TCP connection that was not read as HTTP: refused, handed to a raw handler, or passed on.
@@ -552,6 +586,11 @@ class TcpConnection(Entry):
     received: int = 0
     error: BaseException | None = None
     duration: float | None = None
+
+    @property
+    def needs_server(self) -> bool:
+        """Whether its client speaks HTTP/2 unasked."""
+        return self.first_bytes.startswith(HTTP2_PREFACE) or self.note.startswith(SPEAKS_HTTP2)
 
     @property
     def content(self) -> bytes:
@@ -582,6 +621,11 @@ class TlsFailure(Entry):
     sni: str | None = None
     reason: str = ""
     client: str = ""
+
+    @property
+    def needs_server(self) -> bool:
+        """Whether its client speaks another protocol than HTTP/1.1 alone."""
+        return self.reason == "alpn"
 
     @property
     def peers(self) -> TlsPeers:

@@ -10,6 +10,7 @@ import errno
 from typing import Final
 
 from pytest_egress.clienthello import ClientHello, library_of
+from pytest_egress.exchange import server_of
 
 DISTRUST: Final = ("untrusted", "likely-untrusted")
 VERIFY_WITHIN: Final = ("BoringSSL", "Go", "Java", "NSS", "gRPC", "rustls")
@@ -68,7 +69,7 @@ FOREIGN_CLIENT_CERTIFICATE: Final = (
 )
 NO_COMMON_PROTOCOL: Final = (
     "{who} offered {offered} alone by ALPN and closed right after the handshake: HTTP/1.1 is all that is "
-    "served here"
+    "answered here. {remedy}"
 )
 ALERTS_OF_DISTRUST: Final = {
     "TLSV1_ALERT_UNKNOWN_CA": "unknown CA",
@@ -134,7 +135,9 @@ def silent_after_handshake(
     """
     if hello is not None and hello.alpn and "http/1.1" not in hello.alpn:
         offered = " and ".join(hello.alpn)
-        return "alpn", NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered)
+        remedy = server_of("h2" if "h2" in hello.alpn else offered, host)
+        text = NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered, remedy=remedy)
+        return "alpn", text
     trusting = VERIFY_WITHIN if version != "TLSv1.3" else VERIFY_WITHIN_TLS_1_3
     return broken_off(host, hello, "right after the handshake", trusting)
 

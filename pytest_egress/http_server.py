@@ -36,6 +36,7 @@ from pytest_egress.exchange import (
     host_port,
     response_from,
     shown,
+    speaks_http2,
 )
 from pytest_egress.handshake import broken_handshake, silent_after_handshake
 from pytest_egress.http1 import (
@@ -164,7 +165,7 @@ class HttpServer:
         if self.connection.tls:  # in each test that it has requests in
             self.connection.shook_hands()
         if head.is_http2_preface:
-            self.refuse(505, "the client speaks HTTP/2 without having been offered it")
+            self.refuse(505, speaks_http2(self.connection.host if self.connection.tls else None))
             return False
         try:
             body, trailers = self.read_body(head)

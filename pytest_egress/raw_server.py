@@ -17,7 +17,7 @@ from pytest_egress.answers import Forward
 from pytest_egress.clock import monotonic
 from pytest_egress.connection import Connection
 from pytest_egress.errors import UpstreamError
-from pytest_egress.exchange import Outcome, Response, TcpConnection
+from pytest_egress.exchange import SPEAKS_HTTP2, Outcome, Response, TcpConnection, server_of
 from pytest_egress.http1 import MAX_BODY_BYTES
 from pytest_egress.http_server import run_async
 from pytest_egress.hub import FIRST_BYTES_KEPT, READ_BYTES
@@ -50,6 +50,14 @@ SETTLE_SECONDS: Final = (
     1.0  # for the client's kernel to acknowledge or refuse what was sent to it: at once, as a rule
 )
 SETTLE_MILLISECONDS: Final = 5  # between two looks at that
+
+NOT_ANSWERED: Final = (
+    f"{SPEAKS_HTTP2}, and waits for an answer: forward(...) leads to a server of it"
+)
+"""Of a client that a route without an answer only listens to."""
+
+NOT_AGREED: Final = "the client offered {offered} alone by ALPN, and no protocol was agreed on: intercept_tls has none of it"
+"""Of a client that may leave for that."""
 
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"
 """Of an entry whose handler raised after that: it may have read an end that its client never sent."""
@@ -106,10 +114,25 @@ class RawServer:
             route=route,
             address=connection.address,
             sni=connection.sni,
+            note=self.not_agreed(),
         )
         connection.record(entry)
         connection.let_live(route, found_for)
         return entry
+
+    def not_agreed(self) -> str:
+        """What is to be said of a client of HTTP/2 alone whose TLS ends here; "" for nothing."""
+        connection, alpn = self.connection, self.connection.hello and self.connection.hello.alpn
+        if (
+            connection.tls is None
+            or not alpn
+            or "h2" not in alpn
+            or connection.tls.alpn is not None
+        ):
+            return ""
+        return (
+            f"{NOT_AGREED.format(offered=' and '.join(alpn))}. {server_of('h2', connection.host)}"
+        )
 
     def count(self, entry: TcpConnection) -> None:
         """Count the call, once."""
@@ -273,6 +296,8 @@ class RawServer:
                 entry.kept += kept
                 lost += len(data) - len(kept)
                 entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
+                if entry.needs_server and not greeting:
+                    entry.note = NOT_ANSWERED
         finally:
             self.conclude(entry)
             self.finish(entry)

@@ -45,6 +45,9 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, DnsQuery):
         return f'egress.intercept_https("{entry.host}")'
+    if entry.needs_server:
+        where = host_port(entry.host, entry.port)
+        return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
     verb = "intercept_tcp" if isinstance(entry, TcpConnection) else "block"
@@ -129,6 +132,9 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
         return lines  # likewise
     verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
     lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
+    if entry.needs_server:
+        where = host_port(entry.host, entry.port)
+        lines.append(f'{DETAIL}to let the real server answer it: egress.passthrough("{where}")')
     if isinstance(entry, DnsQuery):
         lines.append(
             f'{DETAIL}to expect that it does not exist: egress.dns("{entry.host}", "NXDOMAIN")'
@@ -190,6 +196,7 @@ def handshakes_text(entries: Sequence[Entry]) -> str:
         who = f"  of {entry.container}" if len(containers) > 1 else ""
         lines += ["", f"  {entry}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
         lines += [f"{DETAIL}claimed by: {route_line(miss.route)}" for miss in entry.near]
+        lines += [f"{DETAIL}to answer it: {remedy(entry)}"] if entry.needs_server else []
         address = host_port(entry.host, entry.port)
         lines.append(f'{DETAIL}to expect it, and answer nobody there: egress.block("{address}")')
     return "\n".join(lines + more_lines(failures))
@@ -235,6 +242,8 @@ def never_called_text(
         lines += [f"{DETAIL}called {count_of(route)}"] if seldom else []
         for entry in close_to(route, entries):
             lines += [f"{DETAIL}{entry}", *prose(entry.note, DETAIL + "    ")]
+            if entry.needs_server:
+                lines.append(f"{DETAIL}    to answer it: {remedy(entry)}")
     return "\n".join([*lines, "", *advice(routes, entries, any_container=any_container)])
 
 
@@ -252,12 +261,11 @@ def advice(
         return
     if not entries:
         yield "No container sent anything in this test."
-    one = len(routes) == 1
-    yield (
-        "Remove it, or declare it with optional=True."
-        if one
-        else "Remove them, or declare them with optional=True."
-    )
+    it = "it" if len(routes) == 1 else "them"
+    if any(close_to(route, entries) for route in routes):
+        yield f"Mend what is said there, or declare {it} with optional=True: without a route that is unrouted."
+    else:
+        yield f"Remove {it}, or declare {it} with optional=True."
 
 
 NO_CONTAINER: Final = (

@@ -634,7 +634,7 @@ def test_a_host_that_is_not_the_dialled_name_is_misdirected(stage: Stage) -> Non
         (b"GET /\r\n\r\n", 400, "illegal request line"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "Transfer-Encoding"),
         (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 2 * http1.MAX_HEADER_BYTES), 431, "too"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP/2 without having been offered it"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "the client speaks HTTP/2, and HTTP/1.1 is"),
     ],
 )
 @pytest.mark.parametrize("secure", [True, False], ids=["tls", "plain"])
@@ -1691,7 +1691,8 @@ def test_a_client_that_speaks_http_2_alone_is_not_taken_for_one_that_distrusts(
     assert (failure.outcome, failure.reason) == ("unrouted", "alpn")
     assert failure.note == (
         "the target (OpenSSL, by its ClientHello) offered h2 alone by ALPN and closed right after the handshake: "
-        "HTTP/1.1 is all that is served here"
+        "HTTP/1.1 is all that is answered here. Let it use HTTP/1.1 where it can (gRPC cannot), or forward it to a "
+        "server of HTTP/2 that has a certificate of egress_ca.issue_cert('api.test')"
     )
 
 

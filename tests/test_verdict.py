@@ -219,8 +219,10 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
       to answer it: egress.intercept_http("metrics.test", method="GET", path="/push")
 
   TCP 192.0.2.9:80
-      the client speaks HTTP/2 without having been offered it
-      to answer it: egress.intercept_tcp("192.0.2.9:80")
+      the client speaks HTTP/2, and HTTP/1.1 is all that is answered here.
+      Let it use HTTP/1.1 where it can (gRPC cannot), or forward it to a server of HTTP/2
+      to answer it: egress.intercept_tcp("192.0.2.9:80", forward("tcp://127.0.0.1:80"))
+      to let the real server answer it: egress.passthrough("192.0.2.9:80")
     """)
 
 
@@ -392,7 +394,7 @@ def test_a_client_with_its_own_roots_is_named_with_its_alert(inside: Inside) -> 
         "a route was never called:\n\n"
         '  intercept_https("api.shop.test")  declared at test_shop.py:4\n'
         f"      TLS api.shop.test:443 (ADDRESS){DISTRUST}\n"
-        "Remove it, or declare it with optional=True."
+        "Mend what is said there, or declare it with optional=True: without a route that is unrouted."
     )
     outdented = DISTRUST.replace("\n          ", "\n      ").replace("\n            ", "\n        ")
     outdented = (
@@ -432,7 +434,7 @@ a route was never called:
           a client with other roots ignores it: name their file, trust=["/path/of/cacert.pem"], or
             give it /etc/pytest-egress/bundle.pem
 
-Remove it, or declare it with optional=True.
+Mend what is said there, or declare it with optional=True: without a route that is unrouted.
     """)
 
 
