@@ -56,7 +56,9 @@ NOT_ANSWERED: Final = (
 )
 """Of a client that a route without an answer only listens to."""
 
-NOT_AGREED: Final = "the client offered {offered} alone by ALPN, and no protocol was agreed on: intercept_tls has none of it"
+NOT_AGREED: Final = (
+    "the client offered {offered} alone by ALPN, and none was agreed on: intercept_tls has none"
+)
 """Of a client that may leave for that."""
 
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"

@@ -229,6 +229,24 @@ def test_what_breaks_off_is_reset_after_what_is_queued() -> None:
     assert agent.openable == MAX_STREAMS
 
 
+@pytest.mark.parametrize("unheard", [False, True])
+def test_an_end_may_say_that_nobody_got_what_the_peer_sent(unheard: bool) -> None:
+    agent, host = pair()
+    closed, broken, at_once = (opened(agent, host) for _ in range(3))
+    agent.fin(closed, unheard)
+    agent.write(broken, b"last words")
+    agent.break_off(broken, unheard)
+    agent.break_off(at_once, unheard)
+    assert carry(agent, host) == [
+        Reset(at_once, unheard),
+        Fin(closed, unheard),
+        Data(broken, b"last words"),
+        Reset(broken, unheard),
+    ]
+    agent.reset(closed)  # which says nothing of that
+    assert carry(agent, host) == [Reset(closed)]
+
+
 def test_what_breaks_off_waits_for_credit_and_no_close_waits_for_it() -> None:
     agent, host = pair()
     stream, other = agent.open(b""), agent.open(b"")

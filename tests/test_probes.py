@@ -353,3 +353,24 @@ def test_a_client_that_closes_for_writing_and_reads_is_a_call(
 ) -> None:
     (entry,) = run(clients_image, link, ["python3", "-c", ONLY_READS], handler)
     assert entry.outcome == "routed"
+
+
+BYTE_AND_RESET = """
+import socket, struct
+sock = socket.create_connection(("db.test", 5432))
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+sock.sendall(b"x")
+sock.close()
+"""
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_byte_before_a_reset_makes_it_a_call_by_either_link(
+    clients_image: str, link: str
+) -> None:
+    def handler(sock: socket.socket) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            sock.recv(100)
+
+    (entry,) = run(clients_image, link, ["python3", "-c", BYTE_AND_RESET], handler)
+    assert entry.outcome == "routed"

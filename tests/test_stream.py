@@ -449,6 +449,38 @@ def test_a_flood_of_packets_loses_none_while_it_is_read(scene: Scene) -> None:
     feeder.join()
 
 
+def fate_of(ours: socket.socket) -> str:
+    assert isinstance(ours, module.Accepted)
+    return ours.fate
+
+
+def test_the_end_of_a_client_tells_whether_it_had_got_anything(scene: Scene) -> None:
+    client, ours = scene.dial()
+    with client, ours:
+        assert fate_of(ours) == "heard"
+        client.shutdown(socket.SHUT_WR)
+        assert ours.recv(1) == b""
+        assert fate_of(ours) == "doubtful"
+        client.close()
+        ours.sendall(b"220 mail.test")
+        assert eventually(lambda: fate_of(ours) == "unheard")
+    client, ours = scene.dial()
+    with client, ours:
+        ours.sendall(b"220 mail.test")
+        assert client.recv(3) == b"220"
+        client.close()  # with something unread: a reset
+        with pytest.raises(ConnectionResetError):
+            ours.recv(1)
+        assert fate_of(ours) == "heard"
+    client, ours = scene.dial()
+    with client, ours:
+        ours.sendall(b"220")
+        assert client.recv(3) == b"220"
+        client.shutdown(socket.SHUT_WR)
+        assert ours.recv(1) == b""
+        assert fate_of(ours) == "heard"
+
+
 def test_after_a_flush_all_that_was_done_can_be_read(scene: Scene) -> None:
     for number in range(50):
         client, ours = scene.dial()

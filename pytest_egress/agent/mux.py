@@ -432,8 +432,11 @@ class Mux:
 
     def reset(self, stream: int) -> None:
         """End a stream both ways and drop what is queued. Without effect on one that has ended."""
-        if (state := self._streams.get(stream)) is not None:
-            self._end(stream, _frame(_RST, stream, _UNHEARD if state.unheard else b""))
+        self._reset(stream, False)
+
+    def _reset(self, stream: int, unheard: bool) -> None:
+        if stream in self._streams:
+            self._end(stream, _frame(_RST, stream, _UNHEARD if unheard else b""))
 
     def break_off(self, stream: int, unheard: bool = False) -> None:
         """End a stream both ways, after what is queued; a reader that has stopped holds it back until `close`.
@@ -445,13 +448,10 @@ class Mux:
             unheard: Tell the peer that nobody got what it sent.
         """
         state = self._streams.get(stream)
-        if state is None:
-            return
-        state.unheard = unheard
-        if state.queue and not self._closing:
-            state.resetting = True
+        if state is not None and state.queue and not self._closing:
+            state.resetting, state.unheard = True, unheard
         else:
-            self.reset(stream)
+            self._reset(stream, unheard)
 
     # Datagrams
 
@@ -551,7 +551,7 @@ class Mux:
             state.crowded = False
             self._drained[state.number] = None
         if state.resetting and not state.queue:
-            self.reset(state.number)
+            self._reset(state.number, state.unheard)
         elif state.ending and not state.queue:
             state.fin_sent = True
             out += _frame(_FIN, state.number, _UNHEARD if state.unheard else b"")
