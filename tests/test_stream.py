@@ -449,6 +449,17 @@ def test_a_flood_of_packets_loses_none_while_it_is_read(scene: Scene) -> None:
     feeder.join()
 
 
+def test_a_flush_tells_how_many_packets_the_sidecars_kernel_had_no_room_for(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.link.flush(SECONDS)
+    assert scene.link.lost_packets == 0
+    monkeypatch.setattr(agent, "dropped", lambda sock: 7)
+    scene.link.flush(SECONDS)
+    assert scene.link.lost_packets == 7
+    assert select.select([scene.link.packets], [], [], 0)[0] == []  # it is no packet
+
+
 def fate_of(ours: socket.socket) -> str:
     assert isinstance(ours, module.Accepted)
     return ours.fate
