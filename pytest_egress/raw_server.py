@@ -43,12 +43,8 @@ NO_CALL: Final = "connected and closed, no byte either way"
 CUT_SILENT: Final = "connected, and no byte either way until it was cut"
 """Likewise, where its client had not closed it."""
 
-PROBE_MILLISECONDS: Final = (
-    10  # for a port probe to close before a server that speaks first greets it
-)
-SETTLE_SECONDS: Final = (
-    1.0  # for the client's kernel to acknowledge or refuse what was sent to it: at once, as a rule
-)
+PROBE_MILLISECONDS: Final = 20  # for a port probe to close before it is greeted
+SETTLE_SECONDS: Final = 1.0  # for the client's kernel to take or refuse what was sent
 SETTLE_MILLISECONDS: Final = 5  # between two looks at that
 
 NOT_ANSWERED: Final = (
@@ -328,6 +324,8 @@ class RawServer:
         def watch(out: Direction, back: Direction) -> None:
             entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
             connection.idle_since = monotonic()
+            if self.is_counted:
+                return
             if out.first or (back.count and not has_ended(connection.sock)):
                 self.count(entry)
 

@@ -259,8 +259,10 @@ class Route(Generic[Call]):
     @property
     def may_come_free(self) -> bool:
         """Whether all of its `times` are taken, and one by a connection that may prove to be no call."""
+        if not self.is_used_up:
+            return False
         with self._log.changed:
-            return self.is_used_up and any(is_silent() for is_silent in self._unproved.values())
+            return any(is_silent() for is_silent in self._unproved.values())
 
     def answer(self, turn: int = 0) -> Any:
         """What answers: a handler, a static answer, or a `Forward`.
@@ -479,7 +481,7 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
 
 def may_come_free(tables: Sequence[RouteTable], host: str, port: int) -> bool:
     """Whether a raw route at an address is used up by a connection that may prove to be no call."""
-    return any(route.covers(host, port) and route.may_come_free for route in in_order(tables))
+    return any(route.may_come_free and route.covers(host, port) for route in in_order(tables))
 
 
 def still_claims(
