@@ -35,7 +35,7 @@ from pytest_egress.routing import (
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
-TURN_SECONDS: Final = 1.0  # for a connection that has said nothing to end, where it holds the last of a route's `times`
+TURN_SECONDS: Final = 5.0  # for what may be a port probe to end
 HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and again for the handshake
 STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
 PEEK_ALL: Final = int(
