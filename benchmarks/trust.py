@@ -15,10 +15,10 @@ from unittest import mock
 
 from benchmarks.figures import ratio, table
 from pytest_egress import Egress
-from pytest_egress.archive import build_tar
-from pytest_egress.container import Container
-from pytest_egress.roots import FOLDER_BYTES
-from pytest_egress.sidecar import Sidecar
+from pytest_egress.engine.archive import build_tar
+from pytest_egress.targets.container import Container
+from pytest_egress.targets.roots import FOLDER_BYTES
+from pytest_egress.targets.sidecar import Sidecar
 
 IMAGES = {
     "with a bundle": "pytest-egress-test/clients:latest",

@@ -28,11 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_egress.answers import forward, sequence
-    from pytest_egress.asgi import asgi
-    from pytest_egress.container_handle import Container
     from pytest_egress.egress import Egress
-    from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
     from pytest_egress.errors import (
         AddressError,
         CallError,
@@ -50,11 +46,21 @@ if TYPE_CHECKING:
         UnroutedError,
         UpstreamError,
     )
-    from pytest_egress.handles import Route
-    from pytest_egress.messages import UNSET, Headers, Request, Response
-    from pytest_egress.readiness import http_ok, log_line, port_open
-    from pytest_egress.results import CompletedContainer
-    from pytest_egress.wsgi import wsgi
+    from pytest_egress.routes.answers import forward, sequence
+    from pytest_egress.routes.asgi import asgi
+    from pytest_egress.routes.handles import Route
+    from pytest_egress.routes.wsgi import wsgi
+    from pytest_egress.targets.handle import Container
+    from pytest_egress.targets.readiness import http_ok, log_line, port_open
+    from pytest_egress.targets.results import CompletedContainer
+    from pytest_egress.traffic.entries import (
+        DnsQuery,
+        Exchange,
+        PacketAttempt,
+        TcpConnection,
+        TlsFailure,
+    )
+    from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
 
 __all__ = [
     "AddressError",
@@ -95,26 +101,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "UNSET": "messages",
-    "CompletedContainer": "results",
-    "Container": "container_handle",
-    "DnsQuery": "entries",
+    "UNSET": "traffic.messages",
+    "CompletedContainer": "targets.results",
+    "Container": "targets.handle",
+    "DnsQuery": "traffic.entries",
     "Egress": "egress",
-    "Exchange": "entries",
-    "Headers": "messages",
-    "PacketAttempt": "entries",
-    "Request": "messages",
-    "Response": "messages",
-    "Route": "handles",
-    "TcpConnection": "entries",
-    "TlsFailure": "entries",
-    "asgi": "asgi",
-    "forward": "answers",
-    "http_ok": "readiness",
-    "log_line": "readiness",
-    "port_open": "readiness",
-    "sequence": "answers",
-    "wsgi": "wsgi",
+    "Exchange": "traffic.entries",
+    "Headers": "traffic.messages",
+    "PacketAttempt": "traffic.entries",
+    "Request": "traffic.messages",
+    "Response": "traffic.messages",
+    "Route": "routes.handles",
+    "TcpConnection": "traffic.entries",
+    "TlsFailure": "traffic.entries",
+    "asgi": "routes.asgi",
+    "forward": "routes.answers",
+    "http_ok": "targets.readiness",
+    "log_line": "targets.readiness",
+    "port_open": "targets.readiness",
+    "sequence": "routes.answers",
+    "wsgi": "routes.wsgi",
 }
 
 

@@ -13,12 +13,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from pytest_egress.clock import monotonic
+from pytest_egress.base.clock import monotonic
 
 if TYPE_CHECKING:
-    from pytest_egress.engine import Engine
-    from pytest_egress.provision import SidecarSetup
-    from pytest_egress.sidecar import AnyLink, Sidecar
+    from pytest_egress.engine.engine import Engine
+    from pytest_egress.targets.provision import SidecarSetup
+    from pytest_egress.targets.sidecar import AnyLink, Sidecar
 
 TRIED: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
 SECONDS: Final = 5
@@ -65,7 +65,7 @@ class Examination:
 
     def check_engine(self) -> str:
         """Whether a Docker engine answers."""
-        from pytest_egress.endpoint import engine_address
+        from pytest_egress.engine.endpoint import engine_address
 
         said = self.engine.client.version()
         about = f"{said['Version']}, API {said['ApiVersion']}, kernel {said['KernelVersion']}"
@@ -73,7 +73,7 @@ class Examination:
 
     def check_sidecar(self) -> str:
         """Whether a sidecar starts, and with which setup."""
-        from pytest_egress.provision import Provisioner
+        from pytest_egress.targets.provision import Provisioner
 
         Provisioner(self.engine).sidecar(self._start_sidecar, self.stack.close)
         families = "IPv4 and IPv6" if self.link.ipv6 else "IPv4 alone: this engine has no IPv6"
@@ -81,7 +81,7 @@ class Examination:
         return f"{self.setup}, {families}{frames}"
 
     def _start_sidecar(self, setup: SidecarSetup) -> None:
-        from pytest_egress.sidecar import Sidecar
+        from pytest_egress.targets.sidecar import Sidecar
 
         engine = self.engine
         self.sidecar = Sidecar.create(
@@ -132,7 +132,7 @@ def doctor() -> int:
 @contextlib.contextmanager
 def engine_of_our_own() -> Iterator[Engine]:
     """An engine as a run has it; all that it made goes at the end."""
-    from pytest_egress.engine import Engine
+    from pytest_egress.engine.engine import Engine
     from pytest_egress.session import default_client
 
     engine = Engine(default_client, uuid.uuid4().hex)
@@ -147,8 +147,8 @@ def engine_of_our_own() -> Iterator[Engine]:
 
 def remove_leftovers(*, kept: bool) -> int:
     """Remove the containers and images of runs that are gone."""
+    from pytest_egress.engine.leftovers import remove_orphans
     from pytest_egress.errors import EngineError
-    from pytest_egress.leftovers import remove_orphans
 
     try:
         with engine_of_our_own() as engine:

@@ -11,24 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import pytest_egress.container_handle as container_handle
-import pytest_egress.declarations as declarations
-import pytest_egress.kinds as kinds
-import pytest_egress.route as route_module
-from pytest_egress.address import Address, parse_address
-from pytest_egress.answers import HttpAnswer, RawAnswer
-from pytest_egress.callers import caller
-from pytest_egress.clock import check_seconds, is_seconds
-from pytest_egress.container import Container
-from pytest_egress.dns_answers import NamesAnswer
-from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
+import pytest_egress.routes.declarations as declarations
+import pytest_egress.routes.kinds as kinds
+import pytest_egress.routes.route as route_module
+import pytest_egress.targets.handle as container_handle
+from pytest_egress.base.callers import caller
+from pytest_egress.base.clock import check_seconds, is_seconds
 from pytest_egress.errors import CallError, ContainerError, EgressError
-from pytest_egress.guest import ExternalContainer
-from pytest_egress.handles import Route
-from pytest_egress.messages import UNSET, Request
-from pytest_egress.plan import Plan, plan
-from pytest_egress.readiness import Strategy, strategies
-from pytest_egress.report import (
+from pytest_egress.ledger.report import (
     attempt_lines,
     fold,
     no_container_text,
@@ -37,12 +27,22 @@ from pytest_egress.report import (
     surplus_headline,
     surplus_text,
 )
-from pytest_egress.results import CompletedContainer, check_result
-from pytest_egress.route import LET_GO, ClientCertificate, Declaration, Scope
+from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_entries
+from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.answers import HttpAnswer, RawAnswer
+from pytest_egress.routes.handles import Route
+from pytest_egress.routes.route import LET_GO, ClientCertificate, Declaration, Scope
+from pytest_egress.routes.table import RouteTable
 from pytest_egress.session import AFTER_END, Session
-from pytest_egress.table import RouteTable
-from pytest_egress.verdict import first_handler_error, judge, unrouted_entries
-from pytest_egress.windows import Window
+from pytest_egress.targets.container import Container
+from pytest_egress.targets.external import ExternalContainer
+from pytest_egress.targets.plan import Plan, plan
+from pytest_egress.targets.readiness import Strategy, strategies
+from pytest_egress.targets.results import CompletedContainer, check_result
+from pytest_egress.traffic.address import Address, parse_address
+from pytest_egress.traffic.dns_answers import NamesAnswer
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.traffic.messages import UNSET, Request
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

@@ -15,16 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pytest_egress.authority import Authority, load_cryptography_unfrozen
-from pytest_egress.callers import where_stands
-from pytest_egress.container import Container, Owner
-from pytest_egress.engine import Engine
-from pytest_egress.entries import DnsQuery, Entry
+from pytest_egress.base.callers import where_stands
+from pytest_egress.base.once import once_property
+from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import CallError
-from pytest_egress.ledger import CUT_SECONDS, Ledger
-from pytest_egress.once import once_property
-from pytest_egress.provision import Provisioner
-from pytest_egress.report import (
+from pytest_egress.gateway.authority import Authority, load_cryptography_unfrozen
+from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
+from pytest_egress.ledger.report import (
     Shared,
     evicted_lines,
     fold,
@@ -33,14 +30,17 @@ from pytest_egress.report import (
     restless_text,
     route_line,
 )
-from pytest_egress.windows import DRAIN_SECONDS, Activity, AttemptContext, Window
+from pytest_egress.ledger.windows import DRAIN_SECONDS, Activity, AttemptContext, Window
+from pytest_egress.targets.container import Container, Owner
+from pytest_egress.targets.provision import Provisioner
+from pytest_egress.traffic.entries import DnsQuery, Entry
 
 if TYPE_CHECKING:
     import docker
     import trustme
 
-    from pytest_egress.packages import Packaged
-    from pytest_egress.roots import Roots
+    from pytest_egress.targets.packages import Packaged
+    from pytest_egress.targets.roots import Roots
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -51,7 +51,7 @@ def default_client(address: str | None = None) -> docker.DockerClient:
     Args:
         address: As DOCKER_HOST has it; what else the environment says holds for it too.
     """
-    from pytest_egress.endpoint import make_client
+    from pytest_egress.engine.endpoint import make_client
 
     return make_client(address)
 

@@ -1,7 +1,8 @@
 """Change one thing of a module at a time and say which changes its tests do not notice.
 
-`mutants.py pytest_egress/ledger.py tests/test_verdict_units.py ...`: each change is made in a copy of the repository,
-and the tests run there in a process of their own, since the package is a plugin of the pytest that would look at it.
+`mutants.py pytest_egress/ledger/ledger.py tests/test_verdict_units.py ...`: each change is made in a copy of the
+repository, and the tests run there in a process of their own, since the package is a plugin of the pytest that would
+look at it.
 A change that survives is either equivalent to what it replaces, or a test is missing.
 
 A module that removes things removes those of others when it is changed. So the tests have a folder for temporary files

@@ -19,7 +19,13 @@ import docker
 import requests.exceptions
 from docker.errors import DockerException
 
-from pytest_egress.leftovers import FOLDER_LABEL, NAME_LABEL, SESSION_LABEL, TARGET, kept_name
+from pytest_egress.engine.leftovers import (
+    FOLDER_LABEL,
+    NAME_LABEL,
+    SESSION_LABEL,
+    TARGET,
+    kept_name,
+)
 
 SECONDS = 60.0  # for what ends by itself, on however slow a machine
 

@@ -6,8 +6,8 @@ import threading
 import traceback
 from typing import Any
 
-from pytest_egress.gateway import Gateway
-from pytest_egress.ledger import Ledger
+from pytest_egress.gateway.server import Gateway
+from pytest_egress.ledger.ledger import Ledger
 
 OUTER, INNER = 0, 1  # an inner one is the last that a thread takes
 

@@ -18,16 +18,16 @@ import h11
 import pytest
 import trustme
 
-from pytest_egress.authority import Authority
-from pytest_egress.declarations import declare
-from pytest_egress.dns_answers import NameAnswer
-from pytest_egress.entries import DnsQuery, Entry, Exchange, TcpConnection
-from pytest_egress.gateway import Gateway
-from pytest_egress.kinds import KINDS
-from pytest_egress.ledger import Ledger
-from pytest_egress.route import Route
-from pytest_egress.table import RouteTable
-from pytest_egress.windows import AttemptContext, Window
+from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.server import Gateway
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.windows import AttemptContext, Window
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import KINDS
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import RouteTable
+from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
 from tests.locks import Locks
 from tests.loopback import LoopbackLink
 

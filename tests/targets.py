@@ -16,10 +16,10 @@ import docker
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from pytest_egress.choices import LinkKind
-from pytest_egress.engine import run_command
-from pytest_egress.provision import SidecarSetup
-from pytest_egress.sidecar import AnyLink, Sidecar
+from pytest_egress.base.choices import LinkKind
+from pytest_egress.engine.engine import run_command
+from pytest_egress.targets.provision import SidecarSetup
+from pytest_egress.targets.sidecar import AnyLink, Sidecar
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_egress.address import FORMS, Address, normalise_host, parse_address
 from pytest_egress.errors import AddressError
+from pytest_egress.traffic.address import FORMS, Address, normalise_host, parse_address
 
 PAGE = (Path(__file__).parents[1] / "docs" / "addresses.md").read_text()
 

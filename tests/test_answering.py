@@ -13,22 +13,22 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.answering import Answering, BodyError, Incoming
-from pytest_egress.attempt import Attempt
-from pytest_egress.declarations import declare
-from pytest_egress.destination import Destination
-from pytest_egress.dns_answers import NameAnswer
-from pytest_egress.entries import Entry, Exchange
-from pytest_egress.fields import Head
-from pytest_egress.kinds import KINDS
-from pytest_egress.ledger import Ledger
-from pytest_egress.messages import Headers, Request, Response, TlsInfo
-from pytest_egress.names import Names
-from pytest_egress.recorder import Recorder
-from pytest_egress.route import Route
-from pytest_egress.table import RouteTable
-from pytest_egress.upstreams import Upstreams
-from pytest_egress.windows import Activity, AttemptContext, Window
+from pytest_egress.gateway.answering import Answering, BodyError, Incoming
+from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.destination import Destination
+from pytest_egress.gateway.names import Names
+from pytest_egress.gateway.recorder import Recorder
+from pytest_egress.gateway.upstreams import Upstreams
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.windows import Activity, AttemptContext, Window
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import KINDS
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import RouteTable
+from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.fields import Head
+from pytest_egress.traffic.messages import Headers, Request, Response, TlsInfo
 
 ADDRESS = "203.0.113.9"
 KIND_OF = {kind.method: kind for kind in KINDS}

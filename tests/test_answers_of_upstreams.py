@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import trustme
 
-from pytest_egress.answers import forward
-from pytest_egress.entries import Exchange
 from pytest_egress.errors import UpstreamError
-from pytest_egress.messages import Request, Response
-from pytest_egress.verdict import judge
-from pytest_egress.wsgi import wsgi
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import forward
+from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import Request, Response
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
 
 

@@ -40,10 +40,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from pytest_egress import applications
-from pytest_egress.asgi import AsgiApplication, asgi
-from pytest_egress.messages import Headers, Request, Response
-from pytest_egress.wsgi import wsgi
+from pytest_egress.routes import applications
+from pytest_egress.routes.asgi import AsgiApplication, asgi
+from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.traffic.messages import Headers, Request, Response
 
 HERE = __name__
 

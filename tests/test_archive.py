@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.archive import File, Member, build_tar, read_folder, read_tar
+from pytest_egress.engine.archive import File, Member, build_tar, read_folder, read_tar
 
 
 def members(archive: bytes) -> dict[str, tarfile.TarInfo]:

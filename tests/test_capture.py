@@ -16,11 +16,11 @@ import docker
 import pytest
 
 from pytest_egress.agent.nftables import LISTENERS
-from pytest_egress.agent.packets import Packet, parse_packets
-from pytest_egress.choices import LinkKind
-from pytest_egress.program import agent_archive
-from pytest_egress.sidecar import AnyLink
-from pytest_egress.tampering import tampering
+from pytest_egress.base.choices import LinkKind
+from pytest_egress.link.tampering import tampering
+from pytest_egress.targets.program import agent_archive
+from pytest_egress.targets.sidecar import AnyLink
+from pytest_egress.traffic.packets import Packet, parse_packets
 from tests.targets import SECONDS, Target, accepted, captured_namespace, readable, target_in
 
 LINK: LinkKind = "stream" if os.environ.get("PYTEST_EGRESS_LINK") == "stream" else "descriptor"

@@ -22,8 +22,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_egress.authority import NOT_AFTER, NOT_BEFORE
-from pytest_egress.certificates import (
+from pytest_egress.gateway.authority import NOT_AFTER, NOT_BEFORE
+from pytest_egress.targets.certificates import (
     JKS_MAGIC,
     append,
     extend_java_keystore,

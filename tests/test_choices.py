@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_egress.choices import LINKS, NAME_POLICIES, POLICIES, alternatives, union
+from pytest_egress.base.choices import LINKS, NAME_POLICIES, POLICIES, alternatives, union
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pytest_egress"
-SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "choices.py"})
+SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "base" / "choices.py"})
 CHOICES: tuple[tuple[str, ...], ...] = (POLICIES, NAME_POLICIES, LINKS)
 
 

@@ -22,7 +22,7 @@ import docker
 import pytest
 import yaml
 
-from pytest_egress.leftovers import SESSION_LABEL
+from pytest_egress.engine.leftovers import SESSION_LABEL
 from tests.engines import OwnEngine, PrivateEngine
 from tests.leftovers import until
 

@@ -23,15 +23,16 @@ import pytest
 import trustme
 from docker.errors import NotFound
 
-from pytest_egress import CommandError, Egress, HandlerError, UnroutedError, log_line, trust
-from pytest_egress.answers import HttpAnswer
-from pytest_egress.container_handle import Container
-from pytest_egress.engine import Engine
-from pytest_egress.gateway import Gateway
-from pytest_egress.ingress import Ingress
-from pytest_egress.leftovers import KEPT, SESSION_LABEL, remove_containers
+from pytest_egress import CommandError, Egress, HandlerError, UnroutedError, log_line
+from pytest_egress.engine.engine import Engine
+from pytest_egress.engine.leftovers import KEPT, SESSION_LABEL, remove_containers
+from pytest_egress.gateway.server import Gateway
+from pytest_egress.routes.answers import HttpAnswer
 from pytest_egress.session import Session
-from pytest_egress.sidecar import Sidecar
+from pytest_egress.targets import trust
+from pytest_egress.targets.handle import Container
+from pytest_egress.targets.ingress import Ingress
+from pytest_egress.targets.sidecar import Sidecar
 
 PATIENCE_SECONDS = 30.0  # for what ends by itself within milliseconds on an idle machine
 
@@ -265,7 +266,10 @@ def test_nothing_is_left_when_the_ca_cannot_be_made(
 CONFTEST = """
 import os, pathlib, time
 import pytest
-from pytest_egress import container, egress, engine, sidecar
+from pytest_egress import egress
+from pytest_egress.targets import container
+from pytest_egress.engine import engine
+from pytest_egress.targets import sidecar
 
 IMAGE = {image!r}
 HERE = pathlib.Path(__file__).parent

@@ -13,10 +13,10 @@ import docker
 import pytest
 
 from pytest_egress import cli
-from pytest_egress.descriptor import DescriptorLink
+from pytest_egress.engine.folder import LOCK_NAME
+from pytest_egress.engine.leftovers import SESSION_LABEL, labelled
 from pytest_egress.errors import LinkError
-from pytest_egress.folder import LOCK_NAME
-from pytest_egress.leftovers import SESSION_LABEL, labelled
+from pytest_egress.link.descriptor import DescriptorLink
 from tests.engines import OwnEngine, PrivateEngine
 from tests.leftovers import identity
 from tests.stage import eventually
@@ -63,7 +63,7 @@ def test_doctor_quotes_a_sidecar_that_gives_up(
     def give_up(*_: object, **__: object) -> None:
         raise LinkError("the kernel refused it")
 
-    monkeypatch.setattr("pytest_egress.sidecar.Sidecar.create", give_up)
+    monkeypatch.setattr("pytest_egress.targets.sidecar.Sidecar.create", give_up)
     assert cli.main(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines()[1:] == [
         "FAILED  sidecar:",

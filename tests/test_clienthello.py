@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_egress.clienthello import (
+from pytest_egress.errors import ClientHelloError
+from pytest_egress.gateway.tls_failures import library_of
+from pytest_egress.traffic.clienthello import (
     MAX_HELLO_BYTES,
     ClientHello,
     bytes_needed,
     parse_client_hello,
 )
-from pytest_egress.errors import ClientHelloError
-from pytest_egress.tls_failures import library_of
 
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 SERVER_NAME, ALPN, SUPPORTED_VERSIONS = 0, 16, 43

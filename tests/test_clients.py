@@ -12,13 +12,13 @@ import dns.rdatatype
 import pytest
 import trustme
 
-import pytest_egress.container as containers
+import pytest_egress.targets.container as containers
 from pytest_egress import CallError, Egress, Request, Response
-from pytest_egress.container_handle import Container
-from pytest_egress.entries import DnsQuery, Entry, PacketAttempt, TcpConnection
-from pytest_egress.provision import LINK_VARIABLE
-from pytest_egress.results import CompletedContainer
-from pytest_egress.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.targets.handle import Container
+from pytest_egress.targets.provision import LINK_VARIABLE
+from pytest_egress.targets.results import CompletedContainer
+from pytest_egress.targets.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.traffic.entries import DnsQuery, Entry, PacketAttempt, TcpConnection
 
 URL = "https://api.example.test/greeting"
 

@@ -32,13 +32,13 @@ from pytest_egress import (
     log_line,
     port_open,
 )
-from pytest_egress.archive import read_tar
-from pytest_egress.container_handle import Container
-from pytest_egress.container_options import REFUSED_OPTIONS
-from pytest_egress.plan import plan
-from pytest_egress.program import LINK_FOLDER
-from pytest_egress.readiness import Strategy
+from pytest_egress.engine.archive import read_tar
 from pytest_egress.session import Session
+from pytest_egress.targets.handle import Container
+from pytest_egress.targets.options import REFUSED_OPTIONS
+from pytest_egress.targets.plan import plan
+from pytest_egress.targets.program import LINK_FOLDER
+from pytest_egress.targets.readiness import Strategy
 
 SERVER = """
 import http.server, sys, threading, time

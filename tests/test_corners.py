@@ -19,8 +19,8 @@ import trustme
 
 # Before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
 from pytest_egress import Egress
-from pytest_egress.clock import wall
-from pytest_egress.leftovers import SESSION_LABEL
+from pytest_egress.base.clock import wall
+from pytest_egress.engine.leftovers import SESSION_LABEL
 from pytest_egress.session import Session
 from tests.leftovers import containers
 from tests.stage import eventually
@@ -676,7 +676,7 @@ FREEZES: Final = {
 
 
 @pytest.mark.parametrize("name", FREEZES)
-@pytest.mark.parametrize("before", ["", "import pytest_egress.authority, trustme"])
+@pytest.mark.parametrize("before", ["", "import pytest_egress.gateway.authority, trustme"])
 def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
     run_real: Run, before: str, name: str
 ) -> None:
@@ -728,7 +728,8 @@ def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
     run_real(
         f"""
         import asyncio
-        from pytest_egress import asgi, log_line
+        from pytest_egress import log_line
+        from pytest_egress import asgi
         from pytest_egress.errors import CallError, ContainerTimeoutError
         {FREEZES[name]}
         async def app(scope, receive, send):
@@ -866,7 +867,7 @@ def test_a_set_up_that_ends_the_run_leaves_no_half_started_container(
 ) -> None:
     result = run_real(
         f"""
-        from pytest_egress.container import Container
+        from pytest_egress.targets.container import Container
         @pytest.fixture(scope="module")
         def broken(module_egress, image):
             def stop(container): raise {end}

@@ -19,15 +19,15 @@ import docker
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.folder import LOCK_NAME, RunFolder
-from pytest_egress.leftovers import (
+from pytest_egress.engine.folder import LOCK_NAME, RunFolder
+from pytest_egress.engine.leftovers import (
     FILLED,
     SESSION_LABEL,
     is_removed,
     remove_containers,
     remove_orphans,
 )
-from pytest_egress.provision import LINK_VARIABLE
+from pytest_egress.targets.provision import LINK_VARIABLE
 from tests.leftovers import Witness, containers, identity, is_alive, running, until, watchdogs
 
 LINKS = ("descriptor", "stream")

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_egress.dns import (
+from pytest_egress.traffic.dns import (
     IPV4_NETWORK,
     IPV6_NETWORK,
     MAX_NAMES,
@@ -32,7 +32,7 @@ from pytest_egress.dns import (
     tcp_frames,
     why_no_query,
 )
-from pytest_egress.dns_answers import NameAnswer
+from pytest_egress.traffic.dns_answers import NameAnswer
 
 
 def query(

@@ -12,7 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pytest_egress.runtimes import DIRECTORY, RUNTIMES, VARIABLES
+from pytest_egress.targets.runtimes import DIRECTORY, RUNTIMES, VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]

@@ -23,14 +23,14 @@ from urllib.parse import urlsplit
 import docker
 import pytest
 
-import pytest_egress.endpoint as endpoint
+import pytest_egress.engine.endpoint as endpoint
 from pytest_egress import Egress, EngineError, ImageError, LinkError, Response
-from pytest_egress.archive import File, build_tar
-from pytest_egress.endpoint import SshClient, engine_address, engine_parameters, make_client
-from pytest_egress.engine import Engine, contact
-from pytest_egress.provision import WITH_IMAGE, SidecarSetup
+from pytest_egress.engine.archive import File, build_tar
+from pytest_egress.engine.endpoint import SshClient, engine_address, engine_parameters, make_client
+from pytest_egress.engine.engine import Engine, contact
+from pytest_egress.engine.ssh import dial_command
 from pytest_egress.session import Session
-from pytest_egress.ssh import dial_command
+from pytest_egress.targets.provision import WITH_IMAGE, SidecarSetup
 from tests.conftest import require_image
 from tests.engines import OwnEngine, PrivateEngine
 from tests.leftovers import until

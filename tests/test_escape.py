@@ -23,17 +23,17 @@ import docker
 import pytest
 
 import pytest_egress.agent
-import pytest_egress.authority as authority
-import pytest_egress.dns as dns
-import pytest_egress.ledger as ledger
+import pytest_egress.gateway.authority as authority
+import pytest_egress.ledger.ledger as ledger
+import pytest_egress.traffic.dns as dns
 from pytest_egress import Egress, log_line
-from pytest_egress.archive import build_tar
-from pytest_egress.connections import DESCRIPTORS_EACH, MAX_CONNECTIONS
-from pytest_egress.container_handle import Container
-from pytest_egress.entries import Entry, PacketAttempt, TcpConnection
+from pytest_egress.engine.archive import build_tar
 from pytest_egress.errors import EgressError, TamperingError, UnroutedError
-from pytest_egress.plan import file_of
-from pytest_egress.report import SHOWN_ATTEMPTS
+from pytest_egress.gateway.connections import DESCRIPTORS_EACH, MAX_CONNECTIONS
+from pytest_egress.ledger.report import SHOWN_ATTEMPTS
+from pytest_egress.targets.handle import Container
+from pytest_egress.targets.plan import file_of
+from pytest_egress.traffic.entries import Entry, PacketAttempt, TcpConnection
 from tests.stage import eventually
 from tests.targets import accepted, captured_namespace, target_in
 

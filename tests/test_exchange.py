@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.answers import response_from
-from pytest_egress.messages import Headers, Request, Response, reason_phrase
+from pytest_egress.routes.answers import response_from
+from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
 
 
 def request(**fields: Any) -> Request:

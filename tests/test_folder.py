@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_egress.folder import LOCK_NAME, PREFIX, RunFolder, remove_folders, run_lives
+from pytest_egress.engine.folder import LOCK_NAME, PREFIX, RunFolder, remove_folders, run_lives
 
 SOMEBODY = 12345  # a user who is not the one of the tests
 
@@ -141,7 +141,7 @@ def test_a_forked_child_neither_removes_the_folder_nor_keeps_its_lock(living: Ru
     code = f"""
 import os, tempfile, sys
 tempfile.tempdir = {tempfile.gettempdir()!r}
-from pytest_egress.folder import RunFolder, run_lives
+from pytest_egress.engine.folder import RunFolder, run_lives
 folder = RunFolder()
 read, write = os.pipe()
 if os.fork() == 0:

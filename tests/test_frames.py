@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from pytest_egress.callers import ROOT
-from pytest_egress.frames import at_frame, first_frame, from_user, last_of_user
+from pytest_egress.base.callers import ROOT
+from pytest_egress.base.frames import at_frame, first_frame, from_user, last_of_user
 from tests.test_plugin import Run, keep_quiet, lines_of, runner_of
 
 HEAD: Final = "import asyncio, threading, unittest, pytest\nfrom gateway import attempt, traffic\n"

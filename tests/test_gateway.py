@@ -27,15 +27,20 @@ import h11
 import pytest
 import trustme
 
-from pytest_egress import connection as connection_module
-from pytest_egress import connections as connections_module
-from pytest_egress import dispatch, fields, http1, http1_server
-from pytest_egress import gateway as gateway_module
-from pytest_egress import ledger as ledger_module
-from pytest_egress import tls as tls_module
 from pytest_egress.agent import netlink
-from pytest_egress.dns import tcp_frame, tcp_frames
-from pytest_egress.entries import (
+from pytest_egress.gateway import connection as connection_module
+from pytest_egress.gateway import connections as connections_module
+from pytest_egress.gateway import dispatch, http1_server
+from pytest_egress.gateway import server as gateway_module
+from pytest_egress.gateway import tls as tls_module
+from pytest_egress.gateway.server import Gateway
+from pytest_egress.ledger import ledger as ledger_module
+from pytest_egress.ledger.report import unrouted_text
+from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.route import Route
+from pytest_egress.traffic import fields, http1
+from pytest_egress.traffic.dns import tcp_frame, tcp_frames
+from pytest_egress.traffic.entries import (
     DnsQuery,
     Entry,
     Exchange,
@@ -43,11 +48,7 @@ from pytest_egress.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.gateway import Gateway
-from pytest_egress.messages import Request, Response
-from pytest_egress.report import unrouted_text
-from pytest_egress.route import Route
-from pytest_egress.windows import Window
+from pytest_egress.traffic.messages import Request, Response
 from tests.loopback import LoopbackLink
 from tests.stage import (
     ADDRESS,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.globs import Glob
-from pytest_egress.matching import Match
+from pytest_egress.base.globs import Glob
+from pytest_egress.routes.matching import Match
 from tests.test_routing import request
 
 SOME = st.text("ab/", max_size=12)

@@ -14,8 +14,8 @@ import pytest
 from docker.models.containers import Container as DockerContainer
 
 from pytest_egress import Egress, EngineError, ImageError
-from pytest_egress.entries import TlsFailure
-from pytest_egress.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.targets.runtimes import DIRECTORY, VARIABLES
+from pytest_egress.traffic.entries import TlsFailure
 from tests.stage import SECONDS, eventually
 from tests.targets import wait_until_gone
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-import pytest_egress.container as containers
-import pytest_egress.container_handle as container_handle
-import pytest_egress.handles as handles
-import pytest_egress.route as routing
+import pytest_egress.routes.handles as handles
+import pytest_egress.routes.route as routing
+import pytest_egress.targets.container as containers
+import pytest_egress.targets.handle as container_handle
 from pytest_egress import Egress, Route
 
 PAIRS = [(handles.Route, routing.Route), (container_handle.Container, containers.Container)]

@@ -11,17 +11,17 @@ import docker
 import pytest
 import trustme
 
-from pytest_egress import dispatch
-from pytest_egress import tls as tls_module
-from pytest_egress.clienthello import ClientHello, client_of, parse_client_hello
 from pytest_egress.egress import Egress
-from pytest_egress.entries import TlsFailure
 from pytest_egress.errors import EgressError, HandshakeError, NeverCalledError
-from pytest_egress.readiness import log_line
+from pytest_egress.gateway import dispatch
+from pytest_egress.gateway import tls as tls_module
+from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.ledger.windows import Window
 from pytest_egress.session import Session
-from pytest_egress.tls_failures import broken_handshake, silent_after_handshake
-from pytest_egress.verdict import judge
-from pytest_egress.windows import Window
+from pytest_egress.targets.readiness import log_line
+from pytest_egress.traffic.clienthello import ClientHello, client_of, parse_client_hello
+from pytest_egress.traffic.entries import TlsFailure
 from tests.stage import (
     FIRST,
     Stage,

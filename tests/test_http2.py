@@ -10,12 +10,12 @@ import pytest
 import trustme
 
 from pytest_egress import Egress, NeverCalledError, UnroutedError, forward, port_open
-from pytest_egress.clienthello import ClientHello
-from pytest_egress.container_handle import Container
-from pytest_egress.entries import TlsFailure
-from pytest_egress.report import outcome_text
-from pytest_egress.tls_failures import silent_after_handshake
-from pytest_egress.verdict import judge
+from pytest_egress.gateway.tls_failures import silent_after_handshake
+from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.targets.handle import Container
+from pytest_egress.traffic.clienthello import ClientHello
+from pytest_egress.traffic.entries import TlsFailure
 from tests.stage import ADDRESS, Stage, client_context, end_of, eventually, staged
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])

@@ -14,15 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trustme
 
-from pytest_egress import connection as connection_module
-from pytest_egress import connections as connections_module
-from pytest_egress import dispatch
-from pytest_egress.connection import Connection
-from pytest_egress.destination import Destination
-from pytest_egress.entries import Exchange, TcpConnection, TlsFailure
 from pytest_egress.errors import TamperingError
-from pytest_egress.messages import Response
-from pytest_egress.verdict import judge
+from pytest_egress.gateway import connection as connection_module
+from pytest_egress.gateway import connections as connections_module
+from pytest_egress.gateway import dispatch
+from pytest_egress.gateway.connection import Connection
+from pytest_egress.gateway.destination import Destination
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.traffic.entries import Exchange, TcpConnection, TlsFailure
+from pytest_egress.traffic.messages import Response
 from tests.loopback import LoopbackLink
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_egress.ingress import Ingress
+from pytest_egress.targets.ingress import Ingress
 
 SECONDS = 10.0
 MEGABYTE = 1 << 20

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_egress.declarations import accepted_options, declaring
 from pytest_egress.egress import Egress
-from pytest_egress.kinds import KINDS, Kind
+from pytest_egress.routes.declarations import accepted_options, declaring
+from pytest_egress.routes.kinds import KINDS, Kind
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pytest_egress"
-SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "kinds.py"})
+SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "routes" / "kinds.py"})
 WORDS = {name for kind in KINDS for name in (kind.method, kind.marker)}
 NAMES = {kind.method for kind in KINDS if "_" in kind.method}
 """Those that mean nothing else: "block" is a policy too, and "dns" an option."""
@@ -114,7 +114,7 @@ def test_the_keywords_of_a_kind_are_those_of_its_method(kind: Kind) -> None:
 
 
 ANOTHER = """
-import pytest_egress.kinds as kinds
+import pytest_egress.routes.kinds as kinds
 
 kinds.KINDS += (
     kinds.Kind(
@@ -127,7 +127,7 @@ kinds.KINDS += (
 )
 
 def intercept_gopher(self, address, handler=None, **options):
-    from pytest_egress.declarations import declare
+    from pytest_egress.routes.declarations import declare
 
     return self._add(declare(kinds.KINDS[-1], address, handler, **options))
 

@@ -11,10 +11,10 @@ import pytest
 import trustme  # noqa: F401
 
 from pytest_egress import Egress, HandlerError, Request, UnroutedError, log_line
-from pytest_egress.container_handle import Container
-from pytest_egress.entries import Exchange, PacketAttempt
 from pytest_egress.errors import CommandError, ContainerTimeoutError
 from pytest_egress.session import Session
+from pytest_egress.targets.handle import Container
+from pytest_egress.traffic.entries import Exchange, PacketAttempt
 
 # trustme before pytester takes its snapshot of sys.modules: cryptography can be imported only once.
 

@@ -15,9 +15,9 @@ import pytest
 from pytest_egress.agent.main import FAILED, READY, names, send
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.agent.original_destination import original_destination
-from pytest_egress.descriptor import DescriptorLink, receive_sockets
 from pytest_egress.errors import LinkError
-from pytest_egress.rendezvous import Rendezvous
+from pytest_egress.link.descriptor import DescriptorLink, receive_sockets
+from pytest_egress.link.rendezvous import Rendezvous
 from tests.targets import (
     SECONDS,
     accepted,

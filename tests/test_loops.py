@@ -13,9 +13,10 @@ from unittest.mock import Mock
 import pytest
 import trustme
 
-from pytest_egress import Request, answers
-from pytest_egress.entries import Exchange
-from pytest_egress.messages import Response
+from pytest_egress import Request
+from pytest_egress.routes import answers
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import Response
 from tests.stage import GET, SECONDS, Stage, ask, drain, end_of, reset, staged
 
 FILE = "test_loops.py"

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from pytest_egress.answers import forward
-from pytest_egress.entries import Exchange
-from pytest_egress.messages import Request
+from pytest_egress.routes.answers import forward
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import Request
 from tests.stage import ADDRESS, Stage, ask, staged
 from tests.upstreams import Upstream
 

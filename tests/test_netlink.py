@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_egress.agent import netlink
 from pytest_egress.agent.capture import Refusal, ask
 from pytest_egress.agent.nftables import ruleset
-from pytest_egress.agent.packets import Packet, parse_packets
+from pytest_egress.traffic.packets import Packet, parse_packets
 
 # As a kernel delivered them: "hello" to 203.0.113.9:443 over UDP, an echo request to 2001:db8::9.
 UDP_RECORD = bytes.fromhex(

@@ -20,9 +20,9 @@ import docker
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.leftovers import ENDED
-from pytest_egress.provision import LINK_VARIABLE
+from pytest_egress.engine.leftovers import ENDED
 from pytest_egress.session import Session
+from pytest_egress.targets.provision import LINK_VARIABLE
 from tests.engines import OwnEngine, PrivateEngine
 from tests.leftovers import Witness, running, until, watchdogs
 
@@ -310,7 +310,7 @@ def test_a_sidecar_that_is_silent_fails_the_test(inside: StartInside, witness: W
     run = inside(
         """
         def test_it(egress, engine, monkeypatch):
-            from pytest_egress import stream
+            from pytest_egress.link import stream
             monkeypatch.setattr(stream, "PING_SECONDS", 0.2)
             monkeypatch.setattr(stream, "SILENT_SECONDS", 2.0)
             egress.intercept_https("api.test", {"id": 1}, optional=True)
@@ -439,7 +439,7 @@ def test_a_command_in_a_target_that_is_paused_is_the_engines_to_refuse(
 
 ASLEEP = """
         def test_it(egress, engine, monkeypatch):
-            from pytest_egress import stream
+            from pytest_egress.link import stream
             monkeypatch.setattr(stream, "PING_SECONDS", 0.2)
             monkeypatch.setattr(stream, "SILENT_SECONDS", 1.0)
             monkeypatch.setattr(stream, "GONE_SECONDS", {gone})

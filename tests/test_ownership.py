@@ -14,8 +14,8 @@ import pytest
 from docker.models.containers import Container
 
 from pytest_egress import Egress, cli
-from pytest_egress.folder import LOCK_NAME
-from pytest_egress.leftovers import (
+from pytest_egress.engine.folder import LOCK_NAME
+from pytest_egress.engine.leftovers import (
     FOLDER_LABEL,
     NAME_LABEL,
     SESSION_LABEL,

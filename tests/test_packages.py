@@ -14,8 +14,8 @@ import docker
 import pytest
 
 from pytest_egress import Egress, EngineError
-from pytest_egress.certificates import extend_java_keystore, java_keystore
-from pytest_egress.packages import Places, from_npm, places
+from pytest_egress.targets.certificates import extend_java_keystore, java_keystore
+from pytest_egress.targets.packages import Places, from_npm, places
 from tests.test_trust import (
     BUNDLE,
     FIRST,

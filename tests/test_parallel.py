@@ -12,9 +12,9 @@ from typing import Any, Final
 import docker
 import pytest
 
-from pytest_egress.clock import wall
-from pytest_egress.endpoint import engine_address
-from pytest_egress.leftovers import SESSION_LABEL
+from pytest_egress.base.clock import wall
+from pytest_egress.engine.endpoint import engine_address
+from pytest_egress.engine.leftovers import SESSION_LABEL
 from tests.engines import OwnEngine, PrivateEngine
 from tests.leftovers import until
 
@@ -22,7 +22,7 @@ EXAMPLE: Final = Path(__file__).parent.parent / "examples" / "test_two_engines.p
 MODULE: Final = """
 import json, os, pytest
 from pytest_egress import http_ok
-from pytest_egress.endpoint import engine_address
+from pytest_egress.engine.endpoint import engine_address
 
 @pytest.fixture
 def note(request, worker_id, session_egress):

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Protocol
 from xml.etree import ElementTree
 
@@ -20,9 +21,11 @@ from xml.etree import ElementTree
 import hypothesis.internal.observability  # noqa: F401
 import pytest
 
-import pytest_egress.egress  # noqa: F401
-from pytest_egress import Egress, plugin
-from pytest_egress.container_options import START_OPTIONS
+import pytest_egress.egress
+from pytest_egress import Egress
+from pytest_egress.plugin.markers import MARKERS
+from pytest_egress.plugin.usage import EGRESS_FIXTURES
+from pytest_egress.targets.options import START_OPTIONS
 
 GATEWAY: Final = '''
 """Records and answers requests as the gateway does, without a container."""
@@ -30,12 +33,12 @@ import threading, time
 import pytest_egress
 __file__ = pytest_egress.__path__[0] + "/gateway.py"  # tracebacks leave its frames out, too
 from urllib.parse import urlsplit
-from pytest_egress.answers import answered_by
-from pytest_egress.calls import call
-from pytest_egress.entries import Exchange
-from pytest_egress.messages import Request
-from pytest_egress.windows import Activity
-from pytest_egress.table import decide
+from pytest_egress.routes.answers import answered_by
+from pytest_egress.gateway.calls import call
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import Request
+from pytest_egress.ledger.windows import Activity
+from pytest_egress.routes.table import decide
 
 class Target:
     name, start_window = "shop", None
@@ -162,7 +165,7 @@ def test_unrouted_traffic_fails_the_call_phase_with_text_only(run: Run) -> None:
         "*GET https://x.test/ *UNROUTED",
     )
     lines_of(result, "FAILED test_x.py::test_a - GET https://x.test/: no route claims it (and *")
-    result.stdout.no_fnmatch_line("*plugin.py*")
+    result.stdout.no_fnmatch_line("*pytest_egress*")
 
 
 @pytest.mark.parametrize("style", ["auto", "long", "short", "line", "native", "no"])
@@ -184,7 +187,7 @@ def test_b(egress):
         lines_of(result, "*assert 'a.test' == 'b'")
     if style not in ("native", "no"):
         lines_of(result, "*UnroutedError*")
-    result.stdout.no_fnmatch_line("*plugin.py*")
+    result.stdout.no_fnmatch_line("*pytest_egress*")
     result.stdout.no_fnmatch_line("*gateway.py*")
 
 
@@ -317,7 +320,7 @@ def test_own(egress): traffic(egress, 'https://x.test/'); assert 502 == 200
 
 def test_full_trace_shows_how_a_verdict_was_reached(run: Run) -> None:
     result = run("def test_a(egress): traffic(egress, 'https://x.test/')", "--full-trace")
-    lines_of(result, "*plugin.py*", f"FAILED test_x.py::test_a - {UNROUTED_X}*")
+    lines_of(result, "*plugin/run.py*", f"FAILED test_x.py::test_a - {UNROUTED_X}*")
 
 
 def test_what_cannot_be_sent_is_told_with_its_place_beside_the_tests_own_failure(run: Run) -> None:
@@ -437,7 +440,7 @@ def test_c(shop): assert shop.session.ledger.window is not None
     lines_of(result, "*egress: traffic outside of any test*", "shop: GET https://x.test/*UNROUTED")
 
 
-@pytest.mark.parametrize("name", sorted(plugin.EGRESS_FIXTURES - {"egress_container"}))
+@pytest.mark.parametrize("name", sorted(EGRESS_FIXTURES - {"egress_container"}))
 def test_a_test_with_an_egress_fixture_of_any_scope_is_judged(run: Run, name: str) -> None:
     result = run(f"""
 @pytest.fixture
@@ -741,7 +744,7 @@ def test_a_wider_fixture_sees_the_calls_of_its_routes_lifetime_while_it_is_set_u
     run: Run,
 ) -> None:
     result = run("""
-from pytest_egress.windows import Window
+from pytest_egress.ledger.windows import Window
 
 @pytest.fixture(scope="module")
 def shop(module_egress):
@@ -1228,11 +1231,11 @@ def test_a_malformed_marker_of_a_module_names_every_test(run: Run) -> None:
 
 def test_markers_and_fixtures_are_listed(run: Run) -> None:
     listed = run("", "--markers")
-    for name in plugin.MARKERS:
+    for name in MARKERS:
         lines_of(listed, f"@pytest.mark.{name}(*): ?*")
     fixtures = run("", "--fixtures", "-p", "no:cacheprovider")
-    for name in (*plugin.EGRESS_FIXTURES, "egress_ca", "egress_docker_client"):
-        lines_of(fixtures, f"{name}*-- *plugin.py:*", "    ?*")
+    for name in (*EGRESS_FIXTURES, "egress_ca", "egress_docker_client"):
+        lines_of(fixtures, f"{name}*-- *fixtures.py:*", "    ?*")
     lines_of(fixtures, "    Routes, containers, ledger and assertions of this test.")
 
 
@@ -1279,8 +1282,8 @@ def watched(session_egress):
 def test_a(egress): print("test_a")
 def test_b(egress, pytestconfig):
     engine = egress.session.engine
-    from pytest_egress import plugin
-    run = pytestconfig.stash[plugin.RUN]
+    from pytest_egress.plugin.run import RUN
+    run = pytestconfig.stash[RUN]
     assert (run.fixture("egress_ca"), run.fixture("egress_docker_client")) == ("the CA", "the client")
     assert run.fixture("egress_docker_client") == "the client"
 """,
@@ -1363,7 +1366,7 @@ test_a = pytest.mark.egress(dns="synthetic")(test_a)
 
 def test_options_of_markers_are_merged_key_by_key(run: Run) -> None:
     result = run("""
-from pytest_egress.plugin import CASE, Options
+from pytest_egress.plugin.case import CASE, Options
 pytestmark = pytest.mark.egress(unrouted="block", timeout=1)
 @pytest.mark.egress(timeout=2, assert_all_called=False)
 class TestC:
@@ -1556,12 +1559,20 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-TABLES = {"pytest_egress.choices", "pytest_egress.kinds"}  # which import nothing themselves
+TABLES = {
+    *("pytest_egress.base", "pytest_egress.base.choices"),
+    *("pytest_egress.routes", "pytest_egress.routes.kinds"),
+}  # which import nothing themselves
+
+
+PLUGIN = {
+    f"pytest_egress.plugin.{path.stem}".removesuffix(".__init__")
+    for path in (Path(pytest_egress.__file__).parent / "plugin").glob("*.py")
+}
 
 
 def test_importing_the_plugin_imports_nothing_but_tables() -> None:
-    own = {"pytest_egress", "pytest_egress.plugin"}
-    assert modules_after("import pytest_egress.plugin") == own | TABLES
+    assert modules_after("import pytest_egress.plugin") == {"pytest_egress", *PLUGIN, *TABLES}
 
 
 def test_importing_the_package_imports_nothing_else() -> None:
@@ -1578,7 +1589,7 @@ def pytest_unconfigure():
     print("imported:", *sorted(name for name in sys.modules if name.startswith("pytest_egress.")))
 """)
     result = run("", "-s", subprocess=True)
-    lines_of(result, " ".join(["imported:", *sorted(TABLES), "pytest_egress.plugin"]))
+    lines_of(result, " ".join(["imported:", *sorted([*TABLES, *PLUGIN])]))
 
 
 def test_a_run_without_the_terminal_plugin_goes_on(run: Run) -> None:

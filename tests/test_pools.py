@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from pytest_egress import Egress
-from pytest_egress.connections import MAX_CONNECTIONS
+from pytest_egress.gateway.connections import MAX_CONNECTIONS
 
 pytestmark = pytest.mark.engine
 

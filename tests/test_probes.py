@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-import pytest_egress.raw_server as raw_server
+import pytest_egress.gateway.raw_server as raw_server
 from pytest_egress import Egress, HandlerError, NeverCalledError
-from pytest_egress.answers import RawAnswer, forward, sequence
-from pytest_egress.entries import TcpConnection
-from pytest_egress.raw_server import CUT_SILENT, NO_CALL
-from pytest_egress.report import outcome_text
+from pytest_egress.gateway.raw_server import CUT_SILENT, NO_CALL
+from pytest_egress.gateway.tcp_info import ANYTHING, traffic
+from pytest_egress.ledger.report import outcome_text
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import RawAnswer, forward, sequence
 from pytest_egress.session import Session
-from pytest_egress.tcp_info import ANYTHING, traffic
-from pytest_egress.verdict import judge
+from pytest_egress.traffic.entries import TcpConnection
 from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
 
 LINKS = ["descriptor", "stream"]

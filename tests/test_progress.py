@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import pytest
 
-import pytest_egress.progress as progress_module
-from pytest_egress.images import PullProgress
-from pytest_egress.progress import Progress
+import pytest_egress.engine.progress as progress_module
+from pytest_egress.engine.images import PullProgress
+from pytest_egress.engine.progress import Progress
 from tests.leftovers import until
 from tests.test_plugin import HEAD, Run, keep_quiet, runner_of
 
@@ -114,9 +114,9 @@ def test_a_pull_says_how_many_bytes_have_come() -> None:
 # In pytest.
 
 SOON: Final = """
-import pytest_egress.progress, pytest_egress.plugin
-pytest_egress.progress.TICK_SECONDS = 0.05
-pytest_egress.plugin.LINE_SECONDS = {seconds}
+import pytest_egress.engine.progress, pytest_egress.plugin.screen
+pytest_egress.engine.progress.TICK_SECONDS = 0.05
+pytest_egress.plugin.screen.LINE_SECONDS = {seconds}
 """
 SLOW: Final = """
 def slow(egress):

@@ -13,14 +13,20 @@ from typing import Any
 import pytest
 import trustme
 
-from pytest_egress import dispatch
-from pytest_egress.answers import forward, sequence
-from pytest_egress.attempt import Attempt
-from pytest_egress.dns_answers import NameAnswer
-from pytest_egress.entries import DnsQuery, Exchange, PacketAttempt, TcpConnection, TlsFailure
-from pytest_egress.recorder import Recorder
-from pytest_egress.table import RouteTable
-from pytest_egress.verdict import judge
+from pytest_egress.gateway import dispatch
+from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.recorder import Recorder
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import forward, sequence
+from pytest_egress.routes.table import RouteTable
+from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.entries import (
+    DnsQuery,
+    Exchange,
+    PacketAttempt,
+    TcpConnection,
+    TlsFailure,
+)
 from tests.outside import REAL, Outside
 from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
 

@@ -16,10 +16,10 @@ import pytest
 import trustme
 
 from pytest_egress import Egress, HandlerError, Route
-from pytest_egress.entries import TcpConnection
-from pytest_egress.raw_server import CUT_NOTE
+from pytest_egress.gateway.raw_server import CUT_NOTE
+from pytest_egress.ledger.verdict import judge
 from pytest_egress.session import Session
-from pytest_egress.verdict import judge
+from pytest_egress.traffic.entries import TcpConnection
 from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually
 
 Handler = Callable[[Any], Any]

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import trustme
 
-import pytest_egress.upstream as upstream
-from pytest_egress.answers import forward
-from pytest_egress.entries import Exchange, TcpConnection
+import pytest_egress.gateway.upstream as upstream
 from pytest_egress.errors import UpstreamError
-from pytest_egress.messages import Request
-from pytest_egress.reach import reserved
-from pytest_egress.verdict import judge
+from pytest_egress.gateway.reach import reserved
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import forward
+from pytest_egress.traffic.entries import Exchange, TcpConnection
+from pytest_egress.traffic.messages import Request
 from tests.loopback import LoopbackLink
 from tests.outside import EDGE, FAR, NEAR, NEAR6, REAL, Outside, ip
 from tests.stage import SECONDS, Stage, ask, end_of, staged

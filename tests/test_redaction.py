@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.entries import Exchange, TcpConnection
-from pytest_egress.matching import Match
-from pytest_egress.messages import SHOWN_TARGET, Headers, Request, Response
-from pytest_egress.redaction import (
+from pytest_egress.ledger.report import outcome_text, remedy, unrouted_body, unrouted_text
+from pytest_egress.routes.matching import Match
+from pytest_egress.traffic.entries import Exchange, TcpConnection
+from pytest_egress.traffic.messages import SHOWN_TARGET, Headers, Request, Response
+from pytest_egress.traffic.redaction import (
     is_secret,
     mask,
     masked_authority,
@@ -21,7 +22,6 @@ from pytest_egress.redaction import (
     masked_query,
     masked_text,
 )
-from pytest_egress.report import outcome_text, remedy, unrouted_body, unrouted_text
 from tests.test_routing import request
 
 SECRET = "sk_live_51H7cQ2eZvKYlo2C9x8Fw3Rt"

@@ -13,12 +13,12 @@ import pytest
 import trustme
 
 from pytest_egress import Egress, forward
-from pytest_egress.container_handle import Container
+from pytest_egress.base.relay import relay, unsent
 from pytest_egress.errors import LinkError
-from pytest_egress.ingress import Ingress
-from pytest_egress.relay import relay, unsent
+from pytest_egress.link.stream_sockets import loopback_pair
 from pytest_egress.session import Session
-from pytest_egress.stream_sockets import loopback_pair
+from pytest_egress.targets.handle import Container
+from pytest_egress.targets.ingress import Ingress
 from tests.outside import Outside
 from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
 from tests.test_stream import Scene

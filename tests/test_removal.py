@@ -6,7 +6,7 @@ import contextlib
 
 import docker
 
-from pytest_egress.leftovers import is_removed, remove_containers
+from pytest_egress.engine.leftovers import is_removed, remove_containers
 
 NOBODYS = "f" * 64  # the identifier of no container
 

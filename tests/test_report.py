@@ -6,9 +6,18 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.address import parse_address
-from pytest_egress.declarations import declare
-from pytest_egress.entries import (
+from pytest_egress.ledger.report import (
+    SHOWN_ENTRIES,
+    attempt_lines,
+    fold,
+    ledger_lines,
+    outcome_text,
+    remedy,
+)
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
+from pytest_egress.traffic.address import parse_address
+from pytest_egress.traffic.entries import (
     UNREADABLE,
     DnsQuery,
     Entry,
@@ -17,16 +26,7 @@ from pytest_egress.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
-from pytest_egress.messages import Request, Response, host_port
-from pytest_egress.report import (
-    SHOWN_ENTRIES,
-    attempt_lines,
-    fold,
-    ledger_lines,
-    outcome_text,
-    remedy,
-)
+from pytest_egress.traffic.messages import Request, Response, host_port
 
 
 def about(**fields: Any) -> dict[str, Any]:

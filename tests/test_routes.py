@@ -27,10 +27,10 @@ from pytest_egress import (
     forward,
     sequence,
 )
-from pytest_egress.answers import HttpHandler
-from pytest_egress.container_handle import Container
-from pytest_egress.dns_answers import NamesAnswer
-from pytest_egress.entries import DnsQuery, Entry, TcpConnection
+from pytest_egress.routes.answers import HttpHandler
+from pytest_egress.targets.handle import Container
+from pytest_egress.traffic.dns_answers import NamesAnswer
+from pytest_egress.traffic.entries import DnsQuery, Entry, TcpConnection
 from tests.outside import Outside
 from tests.stage import eventually
 from tests.upstreams import (
@@ -71,7 +71,7 @@ def upstream(other_ca: trustme.CA, outside: Outside) -> Iterator[Upstream]:
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for the client to speak first waits for longer than a test may take."""
-    monkeypatch.setattr("pytest_egress.dispatch.FIRST_BYTE_SECONDS", 600.0)
+    monkeypatch.setattr("pytest_egress.gateway.dispatch.FIRST_BYTE_SECONDS", 600.0)
 
 
 Background = Callable[..., Future[str]]

@@ -13,17 +13,17 @@ from unittest.mock import ANY
 
 import pytest
 
-from pytest_egress.answers import Application, sequence
-from pytest_egress.declarations import declare
-from pytest_egress.entries import Exchange
 from pytest_egress.errors import CallError
-from pytest_egress.kinds import INTERCEPT_HTTPS, KINDS
-from pytest_egress.ledger import Ledger
-from pytest_egress.matching import Match, json_differences
-from pytest_egress.messages import UNSET, Headers, Request, Response, shown
-from pytest_egress.route import Route
-from pytest_egress.table import Decision, RouteTable, claimed, decide, nearest_by_address
-from pytest_egress.windows import Window
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.answers import Application, sequence
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_HTTPS, KINDS
+from pytest_egress.routes.matching import Match, json_differences
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import Decision, RouteTable, claimed, decide, nearest_by_address
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import UNSET, Headers, Request, Response, shown
 
 SECONDS = 10.0
 KIND_OF = {kind.method: kind for kind in KINDS}

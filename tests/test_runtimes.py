@@ -20,11 +20,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from pytest_egress import Egress, Request, Response
-from pytest_egress.certificates import from_pem, java_keystore
-from pytest_egress.container_handle import Container
-from pytest_egress.entries import TlsFailure
-from pytest_egress.results import CompletedContainer
-from pytest_egress.runtimes import DIRECTORY, IMAGE_BUNDLE, RUNTIMES, VARIABLES
+from pytest_egress.targets.certificates import from_pem, java_keystore
+from pytest_egress.targets.handle import Container
+from pytest_egress.targets.results import CompletedContainer
+from pytest_egress.targets.runtimes import DIRECTORY, IMAGE_BUNDLE, RUNTIMES, VARIABLES
+from pytest_egress.traffic.entries import TlsFailure
 
 pytestmark = pytest.mark.runtimes
 

@@ -12,10 +12,10 @@ from typing import Any, Final, Literal
 import pytest
 
 from pytest_egress import Egress, Response
-from pytest_egress.container_handle import Container
-from pytest_egress.entries import TlsFailure
-from pytest_egress.results import CompletedContainer
-from pytest_egress.runtimes import VARIABLES
+from pytest_egress.targets.handle import Container
+from pytest_egress.targets.results import CompletedContainer
+from pytest_egress.targets.runtimes import VARIABLES
+from pytest_egress.traffic.entries import TlsFailure
 
 pytestmark = pytest.mark.runtimes
 

@@ -25,8 +25,8 @@ from pytest_egress import (
     sequence,
     wsgi,
 )
-from pytest_egress.container_handle import Container
-from pytest_egress.entries import DnsQuery, TcpConnection
+from pytest_egress.targets.handle import Container
+from pytest_egress.traffic.entries import DnsQuery, TcpConnection
 from tests.outside import Outside
 from tests.stage import eventually
 from tests.upstreams import (

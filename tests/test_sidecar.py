@@ -15,16 +15,16 @@ import pytest
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import Mount
 
-from pytest_egress import program, provision
-from pytest_egress import sidecar as module
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.agent.original_destination import original_destination
-from pytest_egress.choices import LinkKind
+from pytest_egress.base.choices import LinkKind
+from pytest_egress.engine.leftovers import NAME_LABEL
 from pytest_egress.errors import LinkError
-from pytest_egress.leftovers import NAME_LABEL
-from pytest_egress.program import agent_archive, ensure_image
-from pytest_egress.provision import SidecarError
-from pytest_egress.sidecar import Sidecar
+from pytest_egress.targets import program, provision
+from pytest_egress.targets import sidecar as module
+from pytest_egress.targets.program import agent_archive, ensure_image
+from pytest_egress.targets.provision import SidecarError
+from pytest_egress.targets.sidecar import Sidecar
 from tests.reaper import LABEL
 from tests.targets import accepted, captured_namespace, target_in, wait_until_gone
 

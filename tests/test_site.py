@@ -15,7 +15,7 @@ import pytest
 
 import pytest_egress
 from pytest_egress import Egress
-from pytest_egress.plugin import EGRESS_FIXTURES
+from pytest_egress.plugin.usage import EGRESS_FIXTURES
 
 ROOT = Path(__file__).resolve().parent.parent
 

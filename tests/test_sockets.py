@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import pytest_egress.sockets as sockets
+import pytest_egress.base.sockets as sockets
 from tests.stage import SECONDS, end_of
 
 

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from pytest_egress import CallError, Egress, Request, log_line
-from pytest_egress.container import seconds_of
-from pytest_egress.declarations import declare
-from pytest_egress.entries import DnsQuery, Entry, Exchange, PacketAttempt, TcpConnection
 from pytest_egress.errors import HandlerError, NeverCalledError, UnroutedError
-from pytest_egress.kinds import INTERCEPT_HTTPS, INTERCEPT_TLS
-from pytest_egress.ledger import Ledger
-from pytest_egress.report import Shared, shared_note
-from pytest_egress.route import Route
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.report import Shared, shared_note
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.ledger.windows import Activity, Window
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_HTTPS, INTERCEPT_TLS
+from pytest_egress.routes.route import Route
 from pytest_egress.session import Session
-from pytest_egress.verdict import judge
-from pytest_egress.windows import Activity, Window
+from pytest_egress.targets.container import seconds_of
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, PacketAttempt, TcpConnection
 
 SECONDS = 30.0  # for what is bound to happen
 QUIET = 0.1

@@ -10,8 +10,8 @@ import pytest
 from docker.errors import NotFound
 
 from pytest_egress import Egress, log_line
-from pytest_egress.container import signal_name
 from pytest_egress.session import Session
+from pytest_egress.targets.container import signal_name
 
 SECONDS = 60.0  # for what ends by itself: nothing waits for so long unless it fails
 

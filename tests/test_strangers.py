@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_egress.stream_sockets import Accepted, Listener, loopback_pair
+from pytest_egress.link.stream_sockets import Accepted, Listener, loopback_pair
 
 DIALLED, CLIENT = ("203.0.113.9", 443), ("10.213.0.2", 4000)
 SECONDS = 10.0

@@ -26,16 +26,18 @@ import docker
 import pytest
 import trustme
 
-from pytest_egress import stream as module
-from pytest_egress import stream_sockets
 from pytest_egress.agent import stream as agent
 from pytest_egress.agent.capture import Capture
 from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
 from pytest_egress.agent.mux_frames import ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
-from pytest_egress.agent.packets import parse_packets
 from pytest_egress.agent.stream import Agent, Wire
-from pytest_egress.attach import (
+from pytest_egress.base.relay import unsent
+from pytest_egress.engine.engine import Engine
+from pytest_egress.errors import EngineError, LinkError
+from pytest_egress.link import stream as module
+from pytest_egress.link import stream_sockets
+from pytest_egress.link.attach import (
     STDERR,
     STDOUT,
     Attachment,
@@ -44,14 +46,12 @@ from pytest_egress.attach import (
     connect,
     output_of,
 )
-from pytest_egress.engine import Engine
-from pytest_egress.errors import EngineError, LinkError
-from pytest_egress.ingress import Ingress
-from pytest_egress.provision import Provisioner
-from pytest_egress.relay import unsent
-from pytest_egress.stream import StreamLink, parse_purpose
-from pytest_egress.stream_sockets import Listener, loopback_pair
-from pytest_egress.tampering import tampering
+from pytest_egress.link.stream import StreamLink, parse_purpose
+from pytest_egress.link.stream_sockets import Listener, loopback_pair
+from pytest_egress.link.tampering import tampering
+from pytest_egress.targets.ingress import Ingress
+from pytest_egress.targets.provision import Provisioner
+from pytest_egress.traffic.packets import parse_packets
 from tests.stage import eventually
 from tests.targets import (
     SECONDS,
@@ -613,7 +613,7 @@ def test_a_connection_to_the_target_that_is_given_up_by_an_interrupt_leaves_the_
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with monkeypatch.context() as patch:
-            patch.setattr("pytest_egress.stream.Future", Interrupted)
+            patch.setattr("pytest_egress.link.stream.Future", Interrupted)
             with pytest.raises(KeyboardInterrupt):
                 scene.link.connect(port, SECONDS)
         inside, _ = server.accept()
@@ -1151,7 +1151,7 @@ def test_an_interpreter_that_fails_is_quoted(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = "raise SystemExit('libpython is missing')"
-    monkeypatch.setattr("pytest_egress.sidecar.BOOT", boot)
+    monkeypatch.setattr("pytest_egress.targets.sidecar.BOOT", boot)
     text = failure(engine_client)
     assert text.startswith("The sidecar ended before it sent its sockets")
     assert text.endswith("It wrote:\nlibpython is missing")
@@ -1160,9 +1160,9 @@ def test_an_interpreter_that_fails_is_quoted(
 def test_a_silent_sidecar_is_waited_for_no_longer_than_the_limit(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.sidecar.START_SECONDS", 0.5)
+    monkeypatch.setattr("pytest_egress.targets.sidecar.START_SECONDS", 0.5)
     boot = "import sys, time; print('busy', file=sys.stderr, flush=True); time.sleep(60)"
-    monkeypatch.setattr("pytest_egress.sidecar.BOOT", boot)
+    monkeypatch.setattr("pytest_egress.targets.sidecar.BOOT", boot)
     assert failure(engine_client) == (
         "The sidecar is running, but sent no sockets within 0.5 seconds. It wrote:\nbusy"
     )

@@ -10,12 +10,12 @@ import docker
 import pytest
 import trustme
 
-from pytest_egress.choices import Policy
+from pytest_egress.base.choices import Policy
 from pytest_egress.egress import Egress
-from pytest_egress.entries import DnsQuery
 from pytest_egress.errors import CallError, UnroutedError
+from pytest_egress.ledger.verdict import judge
 from pytest_egress.session import Session
-from pytest_egress.verdict import judge
+from pytest_egress.traffic.entries import DnsQuery
 from tests.stage import ADDRESS, Stage
 
 

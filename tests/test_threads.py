@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import trustme
 
-from pytest_egress import connection as connection_module
-from pytest_egress import connections as connections_module
-from pytest_egress import dispatch
-from pytest_egress.answers import Application, sequence
 from pytest_egress.egress import Egress
-from pytest_egress.entries import Exchange, TcpConnection
 from pytest_egress.errors import CallError
-from pytest_egress.messages import Request, Response
+from pytest_egress.gateway import connection as connection_module
+from pytest_egress.gateway import connections as connections_module
+from pytest_egress.gateway import dispatch
+from pytest_egress.routes.answers import Application, sequence
+from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.session import Session
-from pytest_egress.wsgi import wsgi
+from pytest_egress.traffic.entries import Exchange, TcpConnection
+from pytest_egress.traffic.messages import Request, Response
 from tests.locks import Locks
 from tests.stage import ADDRESS, GET, Stage, ask, end_of, eventually, staged
 

@@ -28,23 +28,16 @@ from cryptography.hazmat.primitives.serialization import (
 from docker.models.containers import Container as DockerContainer
 from docker.types import DriverConfig, Mount
 
-from pytest_egress import (
-    CommandError,
-    Egress,
-    EngineError,
-    mounts,
-    roots,
-    runtimes,
-    trust,
-)
-from pytest_egress.archive import build_tar
-from pytest_egress.authority import Authority
-from pytest_egress.certificates import from_java_keystore, hashed_name, java_keystore
-from pytest_egress.engine import Engine
-from pytest_egress.entries import TlsFailure
-from pytest_egress.leftovers import SESSION_LABEL
-from pytest_egress.roots import FOLDER_BYTES, Roots
+from pytest_egress import CommandError, Egress, EngineError
+from pytest_egress.engine.archive import build_tar
+from pytest_egress.engine.engine import Engine
+from pytest_egress.engine.leftovers import SESSION_LABEL
+from pytest_egress.gateway.authority import Authority
 from pytest_egress.session import Session
+from pytest_egress.targets import mounts, roots, runtimes, trust
+from pytest_egress.targets.certificates import from_java_keystore, hashed_name, java_keystore
+from pytest_egress.targets.roots import FOLDER_BYTES, Roots
+from pytest_egress.traffic.entries import TlsFailure
 from tests.stage import eventually
 
 LABEL = "org.pytest-egress.layout"  # on what a test has made, should it be killed
@@ -1126,7 +1119,7 @@ def test_the_roots_of_an_image_are_found_once_whoever_asks_at_the_same_time(
         asked.append(threading.get_ident())
         return find(*args)
 
-    monkeypatch.setattr("pytest_egress.container.find_roots", record)
+    monkeypatch.setattr("pytest_egress.targets.container.find_roots", record)
 
     def run(_number: int) -> int:
         barrier.wait()
@@ -1152,7 +1145,7 @@ def test_what_one_container_has_besides_is_not_taken_for_the_images(
         found.append(find(*args))
         return found[-1]
 
-    monkeypatch.setattr("pytest_egress.container.find_roots", record)
+    monkeypatch.setattr("pytest_egress.targets.container.find_roots", record)
     with Egress(session=session) as egress:
         for given in ({}, options, {}):
             egress.run(image, check=True, **given)

@@ -16,11 +16,11 @@ import h11
 import pytest
 import trustme
 
-from pytest_egress.answers import forward, sequence
-from pytest_egress.entries import Exchange
 from pytest_egress.errors import UpstreamError
-from pytest_egress.messages import Headers, Request, Response
-from pytest_egress.verdict import judge
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import forward, sequence
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import Headers, Request, Response
 from tests.outside import API, Outside
 from tests.stage import ADDRESS, GET, SECONDS, Reply, Stage, ask, eventually, read_reply, staged
 
@@ -477,7 +477,7 @@ def test_a_block_is_told_where_a_route_of_another_protocol_has_the_same_address(
 def test_an_answer_that_is_too_long_to_keep_cannot_be_read_whole(
     stage: Stage, start: Callable[..., Real], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.upstream.MAX_BODY_BYTES", 10)
+    monkeypatch.setattr("pytest_egress.gateway.upstream.MAX_BODY_BYTES", 10)
     real = start(lambda handler: handler.reply(b"x" * 11))
 
     @stage.https("api.test")

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.declarations import declare
-from pytest_egress.entries import DnsQuery, Exchange, Outcome, TcpConnection
 from pytest_egress.errors import (
     EgressError,
     HandlerError,
@@ -18,12 +16,14 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.kinds import BLOCK, INTERCEPT_HTTPS
-from pytest_egress.ledger import MAX_COMPLAINTS, MAX_ENTRIES, MAX_HELD_BYTES, Ledger
-from pytest_egress.messages import Request
-from pytest_egress.route import Declaration, Route, Scope
-from pytest_egress.verdict import judge
-from pytest_egress.windows import Activity, Window
+from pytest_egress.ledger.ledger import MAX_COMPLAINTS, MAX_ENTRIES, MAX_HELD_BYTES, Ledger
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.ledger.windows import Activity, Window
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import BLOCK, INTERCEPT_HTTPS
+from pytest_egress.routes.route import Declaration, Route, Scope
+from pytest_egress.traffic.entries import DnsQuery, Exchange, Outcome, TcpConnection
+from pytest_egress.traffic.messages import Request
 
 SECONDS = 10.0
 STEP = 1.0  # seconds by which the wall clock may have been set meanwhile
@@ -315,7 +315,7 @@ def test_the_clock_of_deadlines_stands_still_while_a_prompt_is_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("pytest_egress.ledger.monotonic", lambda: now[0])
+    monkeypatch.setattr("pytest_egress.ledger.ledger.monotonic", lambda: now[0])
     ledger = Ledger()
     begun = ledger.clock()
 

@@ -14,8 +14,8 @@ import requests
 
 import pytest_egress
 from pytest_egress import Egress
-from pytest_egress.folder import WORDS_NAME, RunFolder, remove_folders
-from pytest_egress.watchdog import PACKAGES, Watchdog
+from pytest_egress.engine.folder import WORDS_NAME, RunFolder, remove_folders
+from pytest_egress.engine.watchdog import PACKAGES, Watchdog
 from tests.leftovers import Witness
 from tests.test_death import TARGET, Run, assert_nothing_is_left
 

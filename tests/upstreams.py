@@ -14,7 +14,7 @@ from typing import Any
 import trustme
 
 from pytest_egress import Route, TcpConnection
-from pytest_egress.results import CompletedContainer
+from pytest_egress.targets.results import CompletedContainer
 from tests.stage import eventually
 
 SECONDS = 30.0  # what is bound to happen, on however slow a machine

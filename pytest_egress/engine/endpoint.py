@@ -1,0 +1,247 @@
+"""Where the engine is: DOCKER_HOST, the Docker context, or ssh; and the client that leads there.
+
+The same choice as the Docker CLI's, which docker-py makes only in part: contexts since 7.2, ssh with an SSH library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import requests.exceptions
+from docker.errors import DockerException
+from docker.tls import TLSConfig
+from docker.utils import kwargs_from_env
+
+from pytest_egress.engine.ssh import Bridge
+from pytest_egress.errors import EngineError
+from pytest_egress.link.attach import connect
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+DEFAULT: Final = "unix:///var/run/docker.sock"
+PODMAN: Final = "Podman"
+SERVER: Final = re.compile(r"Docker/(\S+) \(")  # "Docker/26.1.5 (linux)"
+BY_DEFAULT: Final = "default"  # the name of the context that is none
+
+
+class Api(docker.APIClient):
+    """The calls of an engine. It tells its API by `GET /_ping`: for `GET /version` Podman takes a second."""
+
+    def _retrieve_server_version(self) -> str:  # docker-py's, which asks for the other
+        try:
+            told = said_by(self).get("Api-Version")
+            return str(told or self.version(api_version=False)["ApiVersion"])
+        except requests.exceptions.RequestException as error:
+            raise DockerException(f"no version of its API is to be had: {error}") from error
+        except (KeyError, TypeError):
+            raise DockerException("what answers there does not say which API it has") from None
+
+
+class SecureApi(Api):
+    """Those of an engine with a CA of its own, which requests would drop where REQUESTS_CA_BUNDLE is set."""
+
+    trust_env = property(lambda _: False, lambda _, value: None)
+
+
+class Client(docker.DockerClient):
+    """A client by its calls."""
+
+    def __init__(self, api: docker.APIClient) -> None:
+        self.api = api
+
+
+class SshClient(Client):
+    """A client of an engine that ssh leads to; `close` ends its connections.
+
+    Args:
+        address: As `Bridge` takes it.
+
+    Attributes:
+        address: The same.
+
+    Raises:
+        DockerException: Nothing answers, with what ssh has said.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address: Final = address
+        self._bridge: Final = Bridge(address)
+        failure = self._connect()
+        if failure is not None:
+            said = self._bridge.words()
+            self._bridge.close()
+            raise DockerException(said or str(failure))
+
+    def _connect(self) -> DockerException | None:
+        try:
+            super().__init__(Api(f"unix://{self._bridge.path}"))
+        except DockerException as error:
+            return error
+        return None
+
+    def close(self) -> None:
+        """End the connections and the programs that they are of."""
+        super().close()
+        self._bridge.close()
+
+
+def make_client(address: str | None = None) -> docker.DockerClient:
+    """A client of the engine at an address, or of the one that the environment names.
+
+    Args:
+        address: What DOCKER_HOST takes: `unix://`, `tcp://` or `ssh://`.
+
+    Raises:
+        EngineError: The context that is chosen is unknown, or the address malformed.
+        DockerException: Nothing answers.
+    """
+    parameters = engine_parameters(os.environ, address)
+    return client_of(**parameters)
+
+
+def client_of(base_url: str = DEFAULT, tls: TLSConfig | None = None) -> docker.DockerClient:
+    """The client that suits an address."""
+    if base_url.startswith("ssh://"):
+        return SshClient(base_url)
+    return Client(Api(base_url) if tls is None else SecureApi(base_url, tls=tls))
+
+
+def engine_parameters(environ: Mapping[str, str], address: str | None = None) -> dict[str, Any]:
+    """What leads to an engine, as docker-py's client takes it: DOCKER_HOST goes before the context.
+
+    Raises:
+        EngineError: There is no such context.
+    """
+    if address is not None:
+        return dict(kwargs_from_env({**environ, "DOCKER_HOST": address}))
+    name = environ.get("DOCKER_CONTEXT") or current_context(environ)
+    if environ.get("DOCKER_HOST") or name == BY_DEFAULT:
+        return dict(kwargs_from_env(dict(environ)))
+    return context_parameters(docker_folder(environ), name)
+
+
+def docker_folder(environ: Mapping[str, str]) -> Path:
+    """Where the Docker CLI keeps its settings."""
+    chosen = environ.get("DOCKER_CONFIG")
+    return Path(chosen) if chosen else Path.home() / ".docker"
+
+
+def current_context(environ: Mapping[str, str]) -> str:
+    """What `docker context use` has chosen."""
+    try:
+        settings = json.loads((docker_folder(environ) / "config.json").read_bytes())
+        return str(settings.get("currentContext") or BY_DEFAULT)
+    except (OSError, ValueError, AttributeError):  # as the CLI: no settings, with a warning
+        return BY_DEFAULT
+
+
+def context_parameters(folder: Path, name: str) -> dict[str, Any]:
+    """What a context says of its engine, as docker-py's client takes it (`docker context export`).
+
+    Raises:
+        EngineError: There is no such context, or it names no engine.
+    """
+    identifier = hashlib.sha256(name.encode()).hexdigest()
+    file = folder / "contexts" / "meta" / identifier / "meta.json"
+    try:
+        endpoint = json.loads(file.read_bytes())["Endpoints"]["docker"]
+        parameters: dict[str, Any] = {"base_url": str(endpoint["Host"])}
+    except FileNotFoundError:
+        raise EngineError(
+            f"there is no Docker context {name!r}: `docker context ls` lists those there are, and "
+            "DOCKER_CONTEXT or `docker context use` chooses one"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"the Docker context {name!r} cannot be read: {error!r}") from None
+    material = folder / "contexts" / "tls" / identifier / "docker"
+    verify = not endpoint.get("SkipTLSVerify", False)
+    if material.is_dir():
+        parameters["tls"] = tls_of(material, verify)
+    return parameters
+
+
+def tls_of(material: Path, verify: bool) -> TLSConfig:
+    """What a context has for TLS: any of a CA, and a certificate with its key."""
+    ca, *pair = (material / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    return TLSConfig(
+        client_cert=(str(pair[0]), str(pair[1])) if pair[0].exists() else None,
+        ca_cert=str(ca) if ca.exists() else None,
+        verify=verify,
+    )
+
+
+def identify(client: docker.DockerClient) -> tuple[str, str, str]:
+    """What answers: "Docker" or `PODMAN`, its version, and the system whose containers it runs.
+
+    Raises:
+        DockerException, RequestException: Nothing does.
+    """
+    said = said_by(client.api)
+    if "Libpod-Api-Version" in said:
+        return PODMAN, said["Libpod-Api-Version"], "linux"
+    if (server := SERVER.match(said.get("Server", ""))) and "OSType" in said:
+        return "Docker", server[1], said["OSType"]
+    about = client.version()  # a proxy in between has taken it out
+    parts = [part["Name"] for part in about.get("Components") or ()]
+    kind = PODMAN if any(PODMAN in part for part in parts) else "Docker"
+    return kind, str(about.get("Version")), str(about.get("Os"))
+
+
+def said_by(api: docker.APIClient) -> Mapping[str, str]:
+    """What an engine says of itself when it only has to answer: the headers of `GET /_ping`.
+
+    Raises:
+        RequestException: Nothing answers.
+    """
+    answer = api.get(f"{api.base_url}/_ping", timeout=api.timeout)
+    answer.raise_for_status()
+    headers: Mapping[str, str] = answer.headers
+    return headers
+
+
+def engine_address(client: docker.DockerClient | None = None) -> str:
+    """What a client connects to; without one, what the environment names."""
+    if client is None:
+        try:
+            return str(engine_parameters(os.environ).get("base_url") or DEFAULT)
+        except EngineError:
+            return DEFAULT
+    if isinstance(client, SshClient):
+        return client.address
+    return socket_of(client.api)
+
+
+def socket_of(api: docker.APIClient) -> str:
+    """What a client's own connections lead to: for an engine that ssh leads to, the bridge."""
+    path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
+    return f"unix://{path}" if path else str(api.base_url)  # docker-py hides the path
+
+
+def connection_of(api: docker.APIClient) -> socket.socket:
+    """A connection of our own to a client's engine."""
+    return connect(socket_of(api), api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
+
+
+def describe(client: docker.DockerClient) -> str:
+    """What `another_client` makes an equal client of, in another process."""
+    return json.dumps([engine_address(client), client.api.cert, client.api.verify])
+
+
+def another_client(description: str) -> docker.DockerClient:
+    """A client of the engine that was described."""
+    address, certificate, verify = json.loads(description)
+    if address.startswith("http+docker://"):  # one that the user has made, by an SSH library
+        return make_client()
+    ca = verify if isinstance(verify, str) else None
+    secure = TLSConfig(
+        client_cert=tuple(certificate) if certificate else None, ca_cert=ca, verify=bool(verify)
+    )
+    return client_of(address, secure if address.startswith("https://") else None)

@@ -1,0 +1,99 @@
+"""What docker-py and pytest-socket raise, as an `EngineError` that says what to type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import requests.exceptions
+from docker.errors import APIError, ImageNotFound
+
+from pytest_egress.engine.endpoint import engine_address
+from pytest_egress.errors import EngineError
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+FORBIDDEN: Final = "A test tried to use socket."  # begins what pytest-socket raises
+NOT_EXECUTED: Final = re.compile(
+    r'exec: "(?P<runc>[^"]+)": (?P<why>[^:]+(?:: no such file or directory)?)'
+    r"|executable file `(?P<crun>[^`]+)` not found"
+)
+"""How the runtimes runc and crun say that a command cannot be executed."""
+
+FORBIDS: Final = (RuntimeError, UserWarning)  # as what, by the filter of warnings
+
+
+class engine_errors:  # used as a statement; a generator's frames would show in tracebacks
+    """Turn what docker-py raises into an `EngineError` that names the action and quotes the engine's own sentence.
+
+    Args:
+        action: What the engine was asked to do: "start it".
+        passing: Exceptions that come through as they are.
+    """
+
+    def __init__(self, action: str, *, passing: tuple[type[Exception], ...] = ()) -> None:
+        self.action = action
+        self.passing: tuple[type[Exception], ...] = (ImageNotFound, *passing)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, self.passing):
+            return
+        if isinstance(error, APIError):
+            raise EngineError(f"the engine did not {self.action}: {explanation(error)}") from None
+        check_allowed(error, engine_address())
+        if isinstance(error, requests.exceptions.RequestException):
+            where = engine_address()
+            raise EngineError(
+                f"the engine at {where} did not {self.action}: {root_cause(error)}"
+            ) from None
+
+
+def check_allowed(error: BaseException | None, address: str) -> None:
+    """Say what to type where pytest-socket keeps a test from the engine.
+
+    Raises:
+        EngineError: It does.
+    """
+    if error is None or FORBIDDEN not in str(root_cause(error)):
+        return
+    unix = address.startswith("unix://")
+    allow = "start pytest with --allow-unix-socket" if unix else "name its host with --allow-hosts"
+    raise EngineError(
+        f"pytest-socket keeps this test from the Docker engine at {address}: {root_cause(error)}\n"
+        f"To let tests reach it and nothing else, {allow}; to lift the ban for this test, mark it with "
+        "@pytest.mark.enable_socket."
+    ) from None
+
+
+def explanation(error: Exception) -> str:
+    """The engine's own sentence."""
+    return str(getattr(error, "explanation", None) or error)
+
+
+def start_failure(image: str, command: Sequence[str] | str | None, error: Exception) -> str:
+    """Why the engine did not start a container, beginning with the program that cannot be executed, where that is it.
+
+    Args:
+        image: Its name, as the test has it.
+        command: As the test has it; None for the image's own.
+    """
+    said = explanation(error)
+    with_command = f"with {command!r}" if command else "with its own command"
+    text = f"the engine did not start {image!r} {with_command}: {said}\n"
+    if (found := NOT_EXECUTED.search(said)) is not None:
+        program, why = found["runc"] or found["crun"], found["why"] or "not found"
+        absent = "not found" in why or "no such file" in why
+        missing = f"there is no {program!r} in {image!r}"
+        text = f"{missing if absent else f'{program!r} in {image!r} cannot be run: {why}'}\n{text}"
+    return f"{text}Look at what the image has: `docker run --rm -it --entrypoint sh {image}`."
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first of a chain of exceptions: docker-py and requests wrap the one that says something."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error

@@ -1,0 +1,105 @@
+"""Images, pulled where the engine has not got them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import requests.exceptions
+from docker.errors import APIError, ImageNotFound
+
+from pytest_egress.base.clock import monotonic
+from pytest_egress.engine.endpoint import engine_address
+from pytest_egress.engine.failures import engine_errors, explanation
+from pytest_egress.engine.progress import Progress, Step
+from pytest_egress.errors import ImageError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.images import Image
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+log = logging.getLogger("pytest_egress.images")  # as in the logs of its users from the start
+PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
+
+
+def find_image(client: DockerClient, name: str, progress: Progress) -> Image:
+    """The image of a name, pulled when the engine does not have it (`POST /images/create`).
+
+    Raises:
+        ImageError: It is not there and cannot be pulled.
+    """
+    with suppress(ImageNotFound), engine_errors(f"look up the image {name!r}"):
+        return client.images.get(name)
+    try:
+        with progress.step(f"pulling {name}") as step:
+            pull(client, name, step)
+        return client.images.get(name)
+    except requests.exceptions.RequestException as error:  # APIError is one
+        raise ImageError(
+            f"the image {name!r} is not on the engine at {engine_address(client)} and cannot be pulled: "
+            f"{explanation(error)}\n"
+            f"Check the name (`docker images` lists what is there), build it (`docker build -t {name} .`), "
+            f"or log in to its registry (`{login(name)}`)."
+        ) from None
+
+
+def pull(client: DockerClient, name: str, told: Step) -> None:
+    """Pull an image, and tell the log, and whoever looks, how far it is.
+
+    Raises:
+        APIError: The engine cannot.
+    """
+    repository, tag = split_image(name)
+    progress = PullProgress(name)
+    for step in client.api.pull(repository, tag=tag, stream=True, decode=True):
+        if "error" in step:
+            raise APIError(step["error"])
+        told.text = progress.take(step)
+
+
+class PullProgress:
+    """Tells a log of what is downloaded (`POST /images/create`), as soon as it begins and every few seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._layers: dict[str, tuple[int, int]] = {}  # bytes that have come, and in all
+        self._next = 0.0
+        self._text = f"pulling {name}"
+        log.info("%s", self._text)
+
+    def take(self, step: Mapping[str, Any]) -> str:
+        """The next event of the engine's; how far it is."""
+        detail = step.get("progressDetail") or {}
+        if step.get("status") == "Downloading" and "total" in detail:
+            self._layers[step["id"]] = detail["current"], detail["total"]
+        elif step.get("id") in self._layers and step.get("status") == "Download complete":
+            _, total = self._layers[step["id"]]
+            self._layers[step["id"]] = total, total
+        else:
+            return self._text
+        come, whole = (sum(numbers) / 1e6 for numbers in zip(*self._layers.values(), strict=True))
+        self._text = f"pulling {self._name}: {come:.1f} of {whole:.1f} MB"
+        if monotonic() >= self._next:
+            self._next = monotonic() + PROGRESS_SECONDS
+            log.info("%s", self._text)
+        return self._text
+
+
+def login(image: str) -> str:
+    """What to type to log in to an image's registry."""
+    registry = image.partition("/")[0]
+    named = "/" in image and ("." in registry or ":" in registry)
+    return f"docker login {registry}" if named else "docker login"
+
+
+def split_image(name: str) -> tuple[str, str | None]:
+    """Repository and tag (or digest) as the pull endpoint takes them; the tag is `latest` where none is written."""
+    if "@" in name:
+        repository, _, digest = name.partition("@")
+        return repository, digest
+    repository, _, tag = name.rpartition(":")
+    return (repository, tag) if repository and "/" not in tag else (name, "latest")

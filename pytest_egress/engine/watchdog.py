@@ -1,0 +1,116 @@
+"""Removes what a killed run leaves: a small process of its own, which waits at a pipe that only the run holds.
+
+A run that ends well dismisses it. Until then it has imported nothing, and costs an idle interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from pytest_egress.base.forks import close_in_forked_children
+from pytest_egress.engine.folder import WORDS_NAME
+
+DISMISSED: Final = b"dismissed"
+PACKAGES: Final = ("pytest_egress", "docker", "requests", "urllib3")
+"""What it imports from where its run has it; what these need is next to them, or on the run's path."""
+
+ACT: Final = """
+import json, sys
+from importlib.machinery import PathFinder
+homes, path = json.loads(sys.argv.pop())
+class Homes:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [homes[name]]) if name in homes else None
+sys.meta_path.insert(0, Homes)
+sys.path += [folder for folder in path if folder not in sys.path]
+from pytest_egress.engine.watchdog import main
+main()
+"""
+WAIT: Final = f"""
+import os, sys
+said = b""
+while data := os.read(0, 100):
+    said += data
+if said != {DISMISSED!r}:
+    os.execv(sys.executable, [sys.executable, "-I", "-c", {ACT!r}, *sys.argv[1:]])
+"""
+LOOKS: Final = 3  # a request that the engine had not finished when the run was killed may come late
+LOOK_SECONDS: Final = 0.5
+
+
+class Watchdog:
+    """The process, from the first container of a run to the run's end.
+
+    Args:
+        label: Of the run's containers and images, `name=value`.
+        engine: What `endpoint.describe` says of the engine.
+        folder: The run's temporary folder.
+    """
+
+    def __init__(self, label: str, engine: str, folder: str) -> None:
+        with open(f"{folder}/{WORDS_NAME}", "wb") as words:
+            # A session of its own: what ends the run's process group must not end it.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", WAIT, label, engine, folder, whereabouts()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=words,
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None
+        close_in_forked_children(self._process.stdin, lambda stdin: stdin.close())
+
+    def dismiss(self) -> str:
+        """Let it end without a deed; again is harmless.
+
+        Returns:
+            Why nobody watched, as a sentence; "" as a rule.
+        """
+        assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            return ""
+        ended = self._process.poll()
+        with contextlib.suppress(OSError):  # it has been killed
+            self._process.stdin.write(DISMISSED)
+            self._process.stdin.close()
+        self._process.wait()
+        return "" if ended is None else f"the watchdog ended before its run (exit code {ended})"
+
+
+def whereabouts() -> str:
+    """Where this process has imported from, for one that imports the same, as JSON.
+
+    Neither the folder that it is started in nor a variable of the environment takes part: a project may have a
+    `docker.py` of its own.
+    """
+    homes: Mapping[str, str] = {
+        name: os.path.dirname(os.path.abspath(package.__path__[0]))
+        for name in PACKAGES
+        if (package := sys.modules.get(name)) is not None
+    }
+    return json.dumps([homes, [folder for folder in sys.path if os.path.isabs(folder)]])
+
+
+def main() -> None:
+    """Remove everything of a run that has been killed."""
+    from pytest_egress.engine.endpoint import another_client
+    from pytest_egress.engine.folder import remove_folders
+    from pytest_egress.engine.leftovers import FAILURES, remove_labelled
+
+    label, engine, folder = sys.argv[1:]
+    with contextlib.closing(another_client(engine)) as client:
+        for _ in range(LOOKS):
+            with contextlib.suppress(*FAILURES):  # of an engine that may do so the next time
+                remove_labelled(client.api, label)
+            time.sleep(LOOK_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+    remove_folders()  # an ssh connection's own

@@ -1,0 +1,509 @@
+"""Answers requests: checks their host, decides which route answers, calls its handler or forwards.
+
+Touches no client socket and knows no version of HTTP: `http1_server` reads a request and sends its response. What is
+decided about an attempt is a `Ruling`; its entry is recorded before its handler runs, and counted afterwards.
+
+Threads: a request is answered on the thread that asks, and that may be any: the requests of one connection may be
+answered at the same time. No lock is held while a matcher, a handler or a body runs. `Forwarding.route` is set once,
+before the handler gets its request.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any, Final, Protocol
+
+import pytest_egress.gateway.upstream as upstream
+from pytest_egress.errors import AddressError, UpstreamError
+from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.calls import answer_request
+from pytest_egress.gateway.names import Names
+from pytest_egress.gateway.recorder import Recorder, passes
+from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
+from pytest_egress.ledger.report import (
+    blocked_body,
+    failed_upstream_body,
+    handler_error_body,
+    refused_body,
+    unrouted_body,
+)
+from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import NearMiss, claimed, decide, nearest_by_address, would_answer
+from pytest_egress.traffic.address import is_ip_address, normalise_host
+from pytest_egress.traffic.entries import Exchange, Outcome
+from pytest_egress.traffic.fields import Head, split_authority
+from pytest_egress.traffic.messages import Headers, Request, Response, host_port, shown
+from pytest_egress.traffic.redaction import masked_authority
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+UNPROVED: Final = (
+    "{route} requires a client certificate, and the connection of this request has none: it was opened before "
+    "the route was declared"
+)
+NO_TUNNEL: Final = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
+
+
+class BodyError(Exception):
+    """A response could not be sent, and not for the client's sake; the exchange has the reason."""
+
+
+class Carrier(Owner, Protocol):
+    """What requests come by: a connection of HTTP/1.1, or one stream where a connection has several."""
+
+    @property
+    def client(self) -> tuple[str, int]:
+        """Address and port of the client inside the target."""
+        ...
+
+    def allow_unread(self, route: Route[Any] | None, host: str, /) -> None:
+        """Note that a body passes through it for as long as a route lets it."""
+        ...
+
+    def read_again(self) -> None:
+        """Note that it does so no more."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """What becomes of a request.
+
+    Attributes:
+        outcome: See `Entry`, and so are route, near, note and error.
+        reply: Makes the response to a recorded request.
+    """
+
+    outcome: Outcome
+    reply: Callable[[Exchange], Response]
+    route: Route[Any] | None = None
+    near: tuple[NearMiss, ...] = ()
+    note: str = ""
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """A request that a server has read.
+
+    Attributes:
+        attempt: What it began.
+        head: As it was read.
+        request: As handlers see it.
+        forwarding: Sends it to real servers.
+    """
+
+    attempt: Attempt
+    head: Head
+    request: Request
+    forwarding: Forwarding
+
+
+class Answering:
+    """Answers the requests of one carrier. It keeps nothing of a request, so any number may be answered at once.
+
+    Args:
+        carrier: What they come by; its server keeps this object for as long as it serves it.
+        recorder: Records the requests.
+        names: Tells which name has which address.
+        upstreams: Connects to real servers.
+    """
+
+    def __init__(
+        self, carrier: Carrier, recorder: Recorder, names: Names, upstreams: Upstreams
+    ) -> None:
+        self.carrier, self.upstreams = carrier, upstreams
+        self._recorder, self._names, self._ledger = recorder, names, recorder.ledger
+
+    def take(self, attempt: Attempt, head: Head, content: bytes, trailers: Headers) -> Incoming:
+        """Make a request of what a server has read.
+
+        Args:
+            content: Its whole body.
+            trailers: Fields after it.
+        """
+        destination = attempt.destination
+        forwarding = Forwarding(self, attempt)
+        request = Request(
+            method=head.method,
+            scheme="https" if destination.tls else "http",
+            host=self._host_of(attempt, head),
+            port=destination.port,
+            path=head.path,
+            query_string=head.query_string,
+            headers=head.headers,
+            content=content,
+            trailers=trailers,
+            http_version=head.http_version,
+            sni=destination.sni,
+            tls=destination.tls,
+            client=self.carrier.client,
+            container=self._recorder.target.name,
+            _forward=forwarding,
+        )
+        forwarding.asked = named_as(request)
+        return Incoming(attempt=attempt, head=head, request=request, forwarding=forwarding)
+
+    def _host_of(self, attempt: Attempt, head: Head) -> str:
+        """The host that routes are keyed on: SNI, else the dialled name, else the address, else the name in Host."""
+        to = attempt.destination
+        named, _ = named_by(head.authority or "") or (None, None)
+        if to.tls or named is None:
+            return to.host
+        if to.host != to.address:  # several names may share an address
+            return named if self._names.gives(named, to.address) else to.host
+        if claimed(attempt.context.tables, to.host, to.port):
+            return to.host
+        return named
+
+    def answer(self, incoming: Incoming) -> tuple[Exchange, Response]:
+        """The entry of a request, recorded and counted, and the response to send."""
+        ruling = self._rule(incoming)
+        entry = self._record(incoming, ruling)
+        response = ruling.reply(entry)
+        entry.response, entry.duration = response, self._ledger.now() - entry.started
+        self._recorder.count(incoming.attempt.context, entry)
+        return entry, response
+
+    def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
+        """Record a request that no route is asked for.
+
+        Args:
+            at_claimed: Its outcome where a route claims its address.
+        """
+        request, context = incoming.request, incoming.attempt.context
+        fields = self._recorder.outcome(context, request.host, request.port, at_claimed)
+        return self._record(incoming, Ruling(**fields, note=note, reply=no_reply))
+
+    def would_answer(self, incoming: Incoming) -> bool:
+        """Whether a route is for a request."""
+        tables = incoming.attempt.context.tables
+        return not is_misdirected(incoming) and would_answer(tables, incoming.request)
+
+    def _record(self, incoming: Incoming, ruling: Ruling) -> Exchange:
+        request, attempt = incoming.request, incoming.attempt
+        entry = Exchange(
+            **self._recorder.about(request.host, request.port, attempt.started),
+            outcome=ruling.outcome,
+            route=ruling.route,
+            near=ruling.near,
+            note=ruling.note,
+            error=ruling.error,
+            request=request,
+        )
+        self._recorder.record(attempt.context, entry)
+        return entry
+
+    # What becomes of a request.
+
+    def _rule(self, incoming: Incoming) -> Ruling:
+        attempt, request, head = incoming.attempt, incoming.request, incoming.head
+        context, to = attempt.context, attempt.destination
+        if is_misdirected(incoming):
+            note = f"its {said(head)}, which is not {meant(request, head)}"
+            return self._refuse(incoming, note, misdirected_reply, head.authority or "")
+        try:
+            decision = decide(context.tables, request)
+        except BaseException as error:  # of a predicate; the test's own thread raises it
+            return Ruling(outcome="routed", error=error, reply=failed_reply)
+        if decision.unproved is not None:
+            note = UNPROVED.format(route=decision.unproved)
+            return self._refuse(incoming, note, unproved_reply)
+        route = incoming.forwarding.route = decision.route
+        if request.method == "CONNECT":
+            return self._reject(incoming, route, decision.near, NO_TUNNEL)
+        if passes(context, route, (*to.hosts, request.host), request.port):
+            reply = partial(self._forward, incoming, Forward())
+            return Ruling(outcome="passthrough", route=route, near=decision.near, reply=reply)
+        if route is None or route.kind.refuses:
+            return self._reject(incoming, route, decision.near)
+        reply = partial(self._call, incoming, route, decision.turn)
+        return Ruling(outcome="routed", route=route, near=decision.near, reply=reply)
+
+    def _refuse(
+        self,
+        incoming: Incoming,
+        note: str,
+        reply: Callable[[Exchange], Response],
+        authority: str = "",
+    ) -> Ruling:
+        """Answer none of the requests like this one, whatever the routes are.
+
+        Args:
+            authority: What it says that it is for, where that is another host.
+        """
+        fields = self._outcome(incoming, authority)
+        return Ruling(**fields, note=note, reply=reply)
+
+    def _reject(
+        self,
+        incoming: Incoming,
+        route: Route[Any] | None,
+        near: tuple[NearMiss, ...],
+        note: str = "",
+    ) -> Ruling:
+        """Say that a request is blocked or unrouted.
+
+        Args:
+            route: What claims it.
+            near: What nearly did.
+        """
+        request, tables = incoming.request, incoming.attempt.context.tables
+        if route is not None and route.kind.refuses:
+            fields: dict[str, Any] = {"outcome": "blocked", "route": route}
+        else:
+            fields = self._outcome(incoming)
+        if fields.get("route") is None and not near:
+            miss = nearest_by_address(tables, request.scheme, request.host, request.port)
+            near = (miss,) if miss else ()
+        return Ruling(**fields, near=near, note=note, reply=rejected_reply)
+
+    def _outcome(self, incoming: Incoming, authority: str = "") -> dict[str, Any]:
+        """The outcome of what no handler answers, as `Recorder.outcome` gives it.
+
+        No policy excuses a request that reaches for a host of a route by the name of another.
+
+        Args:
+            authority: What it says that it is for, where that is another host.
+        """
+        context, host, port = (
+            incoming.attempt.context,
+            incoming.request.host,
+            incoming.request.port,
+        )
+        fields = self._recorder.outcome(context, host, port)
+        if fields["outcome"] == "blocked" and fields.get("route") is None:  # by a policy
+            named, _ = named_by(authority) or (host, None)
+            outcomes = (
+                self._recorder.outcome(context, other, port)["outcome"]
+                for other in (named, *incoming.attempt.destination.hosts)
+            )
+            fields["outcome"] = "unrouted" if "unrouted" in outcomes else "blocked"
+        return fields
+
+    # What a response is made by.
+
+    def _call(self, incoming: Incoming, route: Route[Any], turn: int, entry: Exchange) -> Response:
+        """What the route answers."""
+        activity = incoming.attempt.activity
+        activity.route, activity.what = route, entry
+        try:
+            answer, context = route.answer(turn)
+            if isinstance(answer, Forward):
+                return self._forward(incoming, answer, entry)
+            return self._handle(answer, context, entry)
+        finally:
+            activity.route = None
+
+    def _handle(self, answer: Handler | Response, context: Context, entry: Exchange) -> Response:
+        """What a handler, or a static answer, gives; 500 where it raises."""
+        try:
+            return answer_request(answer, entry.request, context)
+        except BaseException as error:  # whatever it is, the test's own thread raises it
+            entry.error = error
+            return failed_reply(entry)
+
+    def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
+        """What another server answers; 502 where it does not (RFC 9110 section 15.6.3)."""
+        try:
+            return incoming.forwarding.ask(self, entry.request, to)
+        except UpstreamError as error:
+            entry.note = str(error)
+            return Response(502, text=failed_upstream_body(entry))
+
+    # How a response is sent.
+
+    def pieces(
+        self,
+        incoming: Incoming,
+        entry: Exchange,
+        response: Response,
+        encoded: Callable[[], Iterator[bytes]],
+    ) -> Iterator[bytes]:
+        """What goes out; what a streamed body raises is the handler's error, and no connection's.
+
+        Args:
+            encoded: Makes what goes out, and takes the pieces of the body.
+
+        Raises:
+            BodyError: The body raised, or the response is one that cannot be sent.
+        """
+        activity = incoming.attempt.activity
+        if response.stream is not None and entry.outcome == "passthrough":
+            self.carrier.allow_unread(entry.route, entry.host)
+        elif response.stream is not None:
+            activity.route = entry.route  # its handler still runs
+        try:
+            yield from encoded()
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # or a response that HTTP cannot carry
+            if isinstance(response.stream, upstream.Body):  # of `forward()`: no handler's
+                entry.note = str(error)
+            else:
+                entry.error = entry.error or error
+            raise BodyError from error
+        finally:
+            activity.route = None
+            self.carrier.read_again()
+
+    def close_body(self, entry: Exchange, response: Response) -> None:
+        """Let a generator end its work, also where the client has not read it all."""
+        try:
+            getattr(response.stream, "close", lambda: None)()
+        except BaseException as error:  # of its `finally`
+            entry.error = entry.error or error
+
+    def client_left(self, entry: Exchange, error: OSError) -> None:
+        """Note that the client did not wait for the whole response of a handler."""
+        if entry.outcome == "routed":
+            entry.note = f"the client closed before the whole response was sent ({error})"
+
+
+class Forwarding:
+    """Sends one request to real servers, as long as its connection is served: the request is kept for longer.
+
+    Attributes:
+        asked: What the request was for, as `named_as` says it.
+        route: What answers it; None until that is known, and where nothing does.
+    """
+
+    def __init__(self, answering: Answering, attempt: Attempt) -> None:
+        self._answering = weakref.ref(answering)  # what is kept does not keep the connection
+        self._destination, self._tables = attempt.destination, attempt.context.tables
+        self.asked: tuple[str, int, str | None] = ("", 0, None)
+        self.route: Route[Any] | None = None
+
+    def __call__(self) -> Callable[[Request, object, int | None], Response] | None:
+        """What `Request.forward` calls, or None where the connection has ended."""
+        answering = self._answering()
+        return None if answering is None else partial(self._forward_request, answering)
+
+    def _forward_request(
+        self, answering: Answering, request: Request, to: Any, port: int | None
+    ) -> Response:
+        server = check_forward(forward(to, port), raw=False)
+        response = self.ask(answering, self._renamed(request), server, by="request.forward")
+        return upstream.whole(response, request.method)
+
+    def _renamed(self, request: Request) -> Request:
+        """The request with the Host of its own host, where a handler has replaced that and left the field."""
+        host, port, field = named_as(request)
+        if (host, port) == self.asked[:2] or field != self.asked[2]:
+            return request
+        others = upstream.without(request.headers, "host").raw
+        return replace(request, headers=Headers([("Host", request.authority), *others]))
+
+    def ask(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Response:
+        """Send a request to another server; the body of its answer streams.
+
+        Args:
+            by: "request.forward" where a handler asks, who is to read it.
+
+        Raises:
+            UpstreamError: It cannot be reached, or broke off.
+        """
+        sock = self._connect(answering, request, to, by)
+        return upstream.ask(sock, request, to.path, encoded=not by)
+
+    def _connect(self, answering: Answering, request: Request, to: Forward, by: str) -> Any:
+        """A connection to another server, by TLS where that is its scheme."""
+        owner, upstreams = answering.carrier, answering.upstreams
+        if to.container is not None:
+            return upstreams.connect(owner, to, request.port)
+        host, scheme = to.host or request.host, to.scheme or request.scheme
+        if to.host is not None:
+            sock = upstreams.connect(owner, to, request.port)
+        else:
+            reached = host
+            if host == self.asked[0]:  # no handler has changed it
+                reached = upstream_host(self._tables, self._destination, self.route, host)
+            sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
+        return upstreams.secure(owner, sock, host) if scheme == "https" else sock
+
+
+# Replies to what no handler answers.
+
+
+def misdirected_reply(entry: Exchange) -> Response:
+    """Of a request for another host than its connection is for (RFC 9110 section 15.5.20)."""
+    return Response(421, text=refused_body(entry))
+
+
+def unproved_reply(entry: Exchange) -> Response:
+    """Of a request whose connection lacks a client certificate: another may have it."""
+    return Response(421, headers={"Connection": "close"}, text=refused_body(entry))
+
+
+def failed_reply(entry: Exchange) -> Response:
+    """Of a request whose matcher or handler has raised."""
+    return Response(500, text=handler_error_body(entry))
+
+
+def rejected_reply(entry: Exchange) -> Response:
+    """Of a request that is blocked or unrouted."""
+    blocked = entry.outcome == "blocked"
+    return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))
+
+
+def no_reply(entry: Exchange) -> Response:
+    """Of a request that its server answers, or nobody."""
+    raise AssertionError(f"{entry} gets no answer here")
+
+
+# What a request says that it is for.
+
+
+def is_misdirected(incoming: Incoming) -> bool:
+    """Whether the request names another server than the one that it is recorded, matched and forwarded for.
+
+    A client that dialled an address may name any host of it, and one that resolved a name itself the address.
+    """
+    to, request, head = incoming.attempt.destination, incoming.request, incoming.head
+    if head.authority is None or request.method == "CONNECT":
+        return False
+    literally = head.authority == request.host  # what DNS named need be no host to declare
+    named = (request.host, None) if literally else named_by(head.authority)
+    if named is None or head.scheme not in (None, request.scheme):
+        return True
+    host, port = named
+    by_address = to.host == to.address and to.sni is None
+    is_dialled = host == to.address and to.sni is None  # its client has resolved
+    same = host == request.host or is_dialled or (by_address and not is_ip_address(host))
+    return not same or port not in (None, request.port)
+
+
+@lru_cache(maxsize=1024)
+def named_by(authority: str) -> tuple[str, int | None] | None:
+    """The normalised host of an authority and its port, or None where it is none."""
+    parts = split_authority(authority)
+    try:
+        return None if parts is None else (normalise_host(parts[0]), parts[1])
+    except AddressError:
+        return None
+
+
+def named_as(request: Request) -> tuple[str, int, str | None]:
+    """What a request is for: its host, its port, and what its field Host says."""
+    return request.host, request.port, request.headers.get("host")
+
+
+def said(head: Head) -> str:
+    """What a request says that it is for, and where."""
+    named = masked_authority(head.authority or "")
+    if head.scheme is None:
+        return f"Host is {shown(named)}"
+    return f"request-target begins with {shown(f'{head.scheme}://{named}')}"
+
+
+def meant(request: Request, head: Head) -> str:
+    """What it is for, as far as that is another."""
+    scheme = f"{request.scheme}://" if head.scheme is not None else ""
+    named = named_by(head.authority or "")
+    port = request.port if named is not None and named[1] is not None else None
+    return repr(f"{scheme}{host_port(request.host, port)}")

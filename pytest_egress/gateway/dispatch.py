@@ -1,0 +1,304 @@
+"""Finds out what a connection is, and has it served: by a raw route, by the real upstream, or as HTTP.
+
+What is known without reading decides first, so that protocols in which the server speaks first do not wait. Everything
+runs on the connection's thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_egress.base.sockets import receive_timeout
+from pytest_egress.gateway.answering import Answering
+from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.connection import PEEK_ALL, Connection
+from pytest_egress.gateway.connections import Connections
+from pytest_egress.gateway.destination import Destination
+from pytest_egress.gateway.http1_server import Http1Server
+from pytest_egress.gateway.names import NAMES_PORT, Names, serve_names
+from pytest_egress.gateway.raw_server import RawServer
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
+from pytest_egress.gateway.tls import read_hello, shake_hands, take_name
+from pytest_egress.gateway.tls_failures import broken_handshake, no_client_certificate
+from pytest_egress.gateway.upstreams import Upstreams
+from pytest_egress.link.interface import Link
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import (
+    certificate_route,
+    claimed,
+    in_order,
+    lacks_certificate,
+    may_come_free,
+    opening,
+)
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
+TURN_SECONDS: Final = 5.0  # for what may be a port probe to end
+STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
+METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
+REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
+EMPTY_LINES: Final = b"\r\n"  # any of these
+QUERY_BEGINS: Final = b"\x00\x01"  # the high byte of its length in TCP; no query has 512 bytes
+TLS_BEGINS: Final = b"\x16"  # a handshake record (RFC 8446 section 5.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a gateway serves connections with.
+
+    Attributes:
+        link: The sidecar's sockets.
+        authority: Issues the leaf certificates.
+        recorder: Records what is attempted.
+        connections: Those that are open.
+        names: Answers DNS queries.
+        upstreams: Connects to real servers.
+    """
+
+    link: Link
+    authority: Authority
+    recorder: Recorder
+    connections: Connections
+    names: Names
+    upstreams: Upstreams
+
+
+class Dispatcher:
+    """Looks at one connection until it is known what it is."""
+
+    def __init__(self, connection: Connection, parts: Parts) -> None:
+        self.connection, self.parts = connection, parts
+
+    def serve(self) -> None:
+        """By what was dialled; where that does not tell, by what the client says."""
+        connection = self.connection
+        try:
+            dialled = self.parts.link.destination(connection.sock)
+        except OSError as error:
+            self.parts.recorder.complain(f"what a connection dialled cannot be known ({error})")
+            return
+        if dialled is None:  # the listener itself: no attempt to leave
+            return
+        address, port = dialled
+        name = self.parts.names.name(address)
+        host = self.keyed_on(name, address, port)
+        connection.destination = Destination(address=address, port=port, name=name, host=host)
+        self.await_turn()
+        if not self.try_without_reading(self.opening(), named=not self.may_be_named_yet()):
+            self.listen()
+
+    def await_turn(self) -> None:
+        """Wait for a port probe to end that has the last of a raw route's `times`: this may be what follows it."""
+        connection, to = self.connection, self.connection.destination
+        tables = connection.context.tables
+        connection.ledger.wait_for(
+            lambda: not may_come_free(tables, to.host, to.port), TURN_SECONDS
+        )
+
+    def may_be_named_yet(self) -> bool:
+        """Whether a route could claim it by what the client is still to say: the SNI, or Host."""
+        to, tables = self.connection.destination, self.connection.context.tables
+        if to.name == to.address:
+            return True
+        routes = (r for r in in_order(tables) if not r.removed and not r.kind.answers_names)
+        return any(route.parsed_address.port in (None, to.port) for route in routes)
+
+    def keyed_on(self, name: str, address: str, port: int) -> str:
+        """The name that was dialled; its address where a route is declared for that alone."""
+        tables = self.connection.context.tables
+        if not claimed(tables, name, port) and claimed(tables, address, port):
+            return address
+        return name
+
+    def opening(self) -> Route[Any] | None:
+        """The route that says what the connection is."""
+        connection, to = self.connection, self.connection.destination
+        return opening(connection.context.tables, to.host, to.port)
+
+    def passes(self, route: Route[Any] | None) -> bool:
+        """Whether the connection goes to the real upstream, if it is what a route takes."""
+        connection, to = self.connection, self.connection.destination
+        return passes(connection.context, route, to.hosts, to.port)
+
+    def try_without_reading(self, route: Route[Any] | None, *, named: bool) -> bool:
+        """Serve what need not be read; False where it has to be.
+
+        Args:
+            named: Whether it is known which host is meant.
+        """
+        if route is not None and route.kind.takes_unread:
+            self.serve_raw(route, self.connection.destination.host)
+        elif (route is not None or named) and self.passes(route):
+            RawServer(self.connection, self.parts.upstreams).pass_through(route)
+        else:
+            return False
+        return True
+
+    def serve_raw(self, route: Route[Any], found_for: str) -> None:
+        """Let a raw route answer; see `RawServer.serve`."""
+        RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
+
+    def listen(self) -> None:
+        """Wait for the client to speak, and serve what its first bytes tell."""
+        if first := self.first_byte():
+            self.take_up(first)
+
+    def take_up(self, first: bytes) -> None:
+        """Serve what the client's first bytes tell.
+
+        Args:
+            first: The first of them, left unread.
+        """
+        connection = self.connection
+        if first == TLS_BEGINS:
+            self.serve_tls()
+        elif connection.destination.port == NAMES_PORT and first in QUERY_BEGINS:
+            serve_names(connection, self.parts.names)
+        elif not self.is_for_tls() and self.looks_like_http():
+            receive_timeout(connection.sock, 0)
+            self.serve_http()
+        else:
+            self.reject()
+
+    def reject(self) -> None:
+        """Handle a first byte that starts neither TLS nor HTTP.
+
+        Use a raw or passthrough route if one claims it, else record it as unrouted and reset.
+        """
+        receive_timeout(self.connection.sock, 0)
+        route = self.opening()
+        if self.try_without_reading(route, named=True):
+            return
+        note = f"{route} expects TLS, and this is none" if self.is_for_tls() else ""
+        self.connection.refuse(self.connection.peek(FIRST_BYTES_KEPT), note)
+
+    def is_for_tls(self) -> bool:
+        """Whether nothing but TLS can be served here."""
+        route = self.opening()
+        return route is not None and route.kind.needs_tls
+
+    def first_byte(self) -> bytes:
+        """The first byte, left unread; b"" when there is none and the connection has been dealt with."""
+        connection = self.connection
+        receive_timeout(connection.sock, FIRST_BYTE_SECONDS)
+        try:
+            first = connection.peek(1)
+        except BlockingIOError:
+            receive_timeout(connection.sock, 0)
+            if self.try_without_reading(self.opening(), named=True):
+                return b""
+            note = f"connected and sent nothing within {FIRST_BYTE_SECONDS:g} s"
+            connection.record_tcp(b"", note)
+            return self.await_late_byte(lambda: self.take_up(connection.peek(1)))
+        if not first:
+            connection.record_tcp(b"", "connected and closed without sending a byte")
+        return first
+
+    def await_late_byte(self, go_on: Callable[[], None]) -> bytes:
+        """Give a silent client time where a route may answer it: it has connected ahead of its need.
+
+        Args:
+            go_on: See `Connection.await_begin`.
+        """
+        connection = self.connection
+        if silent_outcome(connection.attempt) == "unrouted":
+            connection.reset()
+            return b""
+        connection.end()
+        return connection.await_begin(go_on)
+
+    def looks_like_http(self) -> bool:
+        """Whether it begins as a request does (RFC 9112 section 3); waits for as much as that takes.
+
+        Where a real server may be meant that speaks another protocol, a client that stalls waits for its answer.
+        """
+        connection, route = self.connection, self.opening()
+        passes_on = self.passes(route)
+        receive_timeout(connection.sock, FIRST_BYTE_SECONDS if passes_on else STALLED_SECONDS)
+        data = connection.peek(FIRST_BYTES_KEPT)
+        while may_become_request(data):
+            if REQUEST_LINE.match(data.lstrip(EMPTY_LINES)):
+                return True
+            wanted = len(data) + 1
+            data = connection.peek(wanted, PEEK_ALL)
+            if len(data) < wanted:
+                return False
+        return bool(REQUEST_LINE.match(data.lstrip(EMPTY_LINES)))
+
+    def serve_http(self) -> None:
+        """Serve HTTP, one request after the other."""
+        connection, parts = self.connection, self.parts
+        answering = Answering(connection, parts.recorder, parts.names, parts.upstreams)
+        idle_seconds = parts.connections.idle_seconds
+        Http1Server(connection, answering, idle_seconds=idle_seconds).serve()
+
+    # TLS.
+
+    def serve_tls(self) -> None:
+        """Serve what is in TLS, under a certificate for the name that the client asks for."""
+        connection, tables = self.connection, self.connection.context.tables
+        dialled_as = connection.destination.host
+        hello = read_hello(connection)
+        if hello is None or not take_name(connection, hello):
+            return
+        receive_timeout(connection.sock, 0)
+        host, port = connection.destination.host, connection.destination.port
+        route, found_for = self.opening(), host
+        if route is None:  # by no name of its own: then by what was dialled
+            route, found_for = opening(tables, dialled_as, port), dialled_as
+        known = route is None or found_for == host
+        if known and self.try_without_reading(route, named=True):
+            return
+        wishing = certificate_route(tables, (host, dialled_as), port)
+        wish = None if wishing is None else wishing.client_certificate
+        try:
+            context = self.parts.authority.context(host, wish)
+            shake_hands(connection, context, self.parts.connections)
+        except OSError as error:
+            connection.fail_tls(*broken_handshake(error, host, hello, wishing))
+            return
+        if self.parts.connections.stopping:
+            return
+        if route is not None and route.kind.needs_tls:
+            if lacks_certificate(
+                route, connection.destination.tls
+            ):  # declared within the handshake
+                connection.fail_tls(*no_client_certificate(host, hello, route))
+                return
+            connection.trusts()
+            self.serve_raw(route, found_for)
+        elif self.awaits_request():
+            self.serve_http()
+
+    def awaits_request(self) -> bool:
+        """Wait for what follows the handshake; False when nothing will and the connection has been dealt with."""
+        connection = self.connection
+        connection.sock.settimeout(FIRST_BYTE_SECONDS)
+        try:
+            connection.peek(1)
+        except TimeoutError:
+            note = f"sent nothing within {FIRST_BYTE_SECONDS:g} s of the handshake"
+            connection.record_tls("silent", note)
+            connection.trusts()  # one that distrusts us would have left
+            connection.sock.settimeout(None)
+            return bool(self.await_late_byte(self.serve_http))
+        except OSError:
+            pass  # the read that follows says what it meant
+        connection.sock.settimeout(None)
+        return True
+
+
+def may_become_request(data: bytes) -> bool:
+    """Whether more of the same may be a request line: empty lines (RFC 9112 section 2.2), a method, a target begun."""
+    if len(data) >= FIRST_BYTES_KEPT:
+        return False
+    line = data.lstrip(EMPTY_LINES)
+    method, space, target = line.partition(b" ")
+    if not space:
+        return not line or METHOD.fullmatch(line) is not None
+    return METHOD.fullmatch(method) is not None and not {*b" \n"} & {*target}

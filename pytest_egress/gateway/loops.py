@@ -1,0 +1,111 @@
+"""What an async handler awaits and yields, on a loop of its own.
+
+The loop runs on the connection's thread, one for each answer: what the handler awaits and the pieces that it streams
+share it, and nothing of it is left when the answer has been sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Iterator
+from typing import Any, Final
+
+from pytest_egress.base.clock import run_by_real_clock
+from pytest_egress.routes.asgi import end_everything
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class OwnLoop:
+    """The event loop of one answer, made when there is something to await. One thread uses it."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, awaitable: Any) -> Any:
+        """Await something; what was begun beside it goes on when the next thing is awaited."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            run_by_real_clock(self._loop)
+        return self._loop.run_until_complete(awaited(awaitable))
+
+    def close(self) -> None:
+        """End what still runs on it, as `asyncio.run` does; again is harmless."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            try:
+                loop.run_until_complete(end_everything())
+            finally:
+                loop.close()
+
+
+async def awaited(awaitable: Any) -> Any:
+    """The coroutine of any awaitable."""
+    return await awaitable
+
+
+def run_async(awaitable: Any) -> Any:
+    """Run an async handler to its end, on a loop of its own."""
+    loop = OwnLoop()
+    try:
+        return loop.run(awaitable)
+    finally:
+        loop.close()
+
+
+END: Final = object()
+"""Comes after the last piece."""
+
+
+class AsyncPieces(Iterator[Any]):
+    """The pieces of an async body, each made when it is asked for.
+
+    One task makes them all, so that a generator may hold a time-out or a task group open from one to the next.
+
+    Attributes:
+        source: The async generator, or whatever iterates.
+    """
+
+    def __init__(self, source: AsyncIterable[Any], loop: OwnLoop) -> None:
+        self.source: Final = source
+        self._loop = loop
+        self._made: asyncio.Queue[Any] = asyncio.Queue()
+        self._wanted = asyncio.Semaphore(0)
+        self._task: asyncio.Task[None] | None = None
+
+    def __next__(self) -> Any:
+        piece = self._loop.run(self._next())
+        if piece is END:
+            raise StopIteration
+        return piece
+
+    async def _next(self) -> Any:
+        if self._task is None:
+            self._task = asyncio.create_task(self._make())
+            self._task.add_done_callback(lambda _: self._made.put_nowait(END))
+        else:
+            self._wanted.release()
+        if (piece := await self._made.get()) is END:
+            self._made.put_nowait(END)  # for whoever asks again
+            await self._task  # raises what it has raised
+        return piece
+
+    async def _make(self) -> None:
+        try:
+            async for piece in self.source:
+                self._made.put_nowait(piece)
+                await self._wanted.acquire()
+        finally:
+            if (close := getattr(self.source, "aclose", None)) is not None:
+                await close()
+
+    def close(self) -> None:
+        """Let a generator end its work; what it raises meanwhile comes through."""
+        if self._task is not None:
+            self._loop.run(self._end(self._task))
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error

@@ -1,0 +1,77 @@
+"""Addresses of a real server that only a user who names its host may have reached.
+
+This machine's own services stay out of a container's reach by a name, a pattern or a policy that lets traffic through:
+the address is looked at that is connected to, whatever the name was.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from struct import pack
+from typing import Final
+
+from pytest_egress.agent.netlink import REQUEST, ROUTE, attribute, message, messages
+from pytest_egress.base.sockets import Socket
+
+THIS_NETWORK: Final = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3; 0.0.0.0 is loopback
+AS_IPV4: Final = (
+    (IPv6Network("::/96"), 0),  # IPv4-compatible (RFC 4291 section 2.5.5.1)
+    (IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped (2.5.5.2): the kernel connects by IPv4
+    (IPv6Network("::ffff:0:0:0/96"), 0),  # IPv4-translated (RFC 2765)
+    (IPv6Network("64:ff9b::/96"), 0),  # NAT64 (RFC 6052)
+    (IPv6Network("2002::/16"), 80),  # 6to4 (RFC 3056)
+)
+"""Networks of IPv6 whose addresses hold one of IPv4, and how many bits follow it there."""
+
+GET_ROUTE: Final = 26  # RTM_GETROUTE (rtnetlink(7))
+ROUTE_TO: Final = 1  # RTA_DST
+NEW_ROUTE: Final = 24  # RTM_NEWROUTE, which answers it
+OWN: Final = (2, 4)  # RTN_LOCAL, RTN_ANYCAST: routes that end here
+ANSWER_BYTES: Final = 1 << 16
+
+
+def reserved(address: str) -> str:
+    """What an address is that only its user may name, as it reads after "is"; "" for any other address.
+
+    Args:
+        address: Of a socket, with its zone where it has one.
+    """
+    for each in forms(ip_address(address)):
+        if each.is_loopback:
+            return "loopback"
+        if each.is_unspecified or (each.version == 4 and each in THIS_NETWORK):
+            return "unspecified, which means loopback"
+        if each.is_link_local:
+            return "link-local"
+        if each.is_multicast:
+            return "multicast"
+        if is_own(each):
+            return "an address of the machine that runs the tests"
+    return ""
+
+
+def forms(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Address]:
+    """The address itself, and those of IPv4 that it holds."""
+    yield address
+    if isinstance(address, IPv6Address):
+        for network, shift in AS_IPV4:
+            if address in network:
+                yield IPv4Address(int(address) >> shift & 0xFFFFFFFF)
+
+
+def is_own(address: IPv4Address | IPv6Address) -> bool:
+    """Whether the kernel delivers to this machine what is sent to an address, or to all of a network.
+
+    The kernel's own answer (`ip route get`), which also knows second addresses and whole networks that are local. Where
+    it has no route, a connection has none either.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    header = pack("=BBBBBBBBI", family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)  # rtmsg
+    body = header + attribute(ROUTE_TO, address.packed)
+    with Socket(socket.AF_NETLINK, socket.SOCK_RAW, ROUTE) as sock:
+        sock.send(message(GET_ROUTE, REQUEST, body))
+        answers = messages(sock.recv(ANSWER_BYTES))
+        kinds = [found[7] for kind, _, found in answers if kind == NEW_ROUTE]  # rtm_type
+    return any(kind in OWN for kind in kinds)

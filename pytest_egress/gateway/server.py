@@ -1,0 +1,422 @@
+"""The server in the test process: accepts what the sidecar's sockets catch, and gives every attempt an answer.
+
+One thread, the reader, reads the link: connections, DNS over UDP, packets, tampering, the sidecar's death. Each
+connection has a thread of its own while something goes on in it, and stands in the reader's poller while it waits for
+its client. Any thread may call `flush`, `turn_away`, `unread`, `busy`, `revise` and `stop`. `Ledger.changed` is the
+outer lock and `Connections.lock` the inner: never acquire the first while holding the second. This module knows
+nothing of containers or engines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest_egress.base.sockets as sockets
+from pytest_egress.base.clock import monotonic
+from pytest_egress.base.forks import close_in_forked_children
+from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.connection import Connection, is_still_allowed
+from pytest_egress.gateway.connections import IDLE_SECONDS, UNUSED_SECONDS, Connections
+from pytest_egress.gateway.dispatch import Dispatcher, Parts
+from pytest_egress.gateway.names import NAMES_PORT, Names
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
+from pytest_egress.gateway.site import TargetView
+from pytest_egress.gateway.upstreams import Upstreams
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.link.interface import BACKLOG, LISTENER, Link
+from pytest_egress.link.tampering import tampering
+from pytest_egress.routes.table import certificate_route, claimed, in_order, lacks_certificate
+from pytest_egress.traffic.dns import why_no_query
+from pytest_egress.traffic.entries import PacketAttempt
+from pytest_egress.traffic.packets import Packet, parse_packets
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
+ANY_HOST: Final = "*"  # a datagram that is redirected does not tell what it was for
+UDP_HEADER_BYTES: Final = 8
+BATCH: Final = 256  # datagrams read before connections get their turn again
+
+
+class Gateway:
+    """Serves one target until it is stopped.
+
+    Args:
+        link: The sidecar's sockets; the gateway closes it.
+        target: Whose attempts it answers.
+        authority: Issues the leaf certificates.
+        ledger: Where everything is recorded.
+        idle_seconds: After how many a connection that has been answered is closed.
+        unused_seconds: The same before its first request.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        target: TargetView,
+        authority: Authority,
+        ledger: Ledger,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        unused_seconds: float = UNUSED_SECONDS,
+    ) -> None:
+        self.link, self.target, self.authority, self.ledger = link, target, authority, ledger
+        self._poller = select.epoll()  # thousands may stand in it
+        self._waker, self._wake = sockets.pair()
+        self.recorder = Recorder(target, ledger)
+        self.names = Names(self.recorder, ipv6=link.ipv6)
+        self.upstreams = Upstreams()
+        self.connections = Connections(
+            self.recorder,
+            link_most=link.most,
+            poller=self._poller,
+            wake=self._wake_reader,
+            idle_seconds=idle_seconds,
+            unused_seconds=unused_seconds,
+        )
+        self._parts = Parts(
+            link=link,
+            authority=authority,
+            recorder=self.recorder,
+            connections=self.connections,
+            names=self.names,
+            upstreams=self.upstreams,
+        )
+        self._next_packet = self._missing = self._told_missing = 0
+        self._flushes: list[threading.Event] = []
+        self._reader = threading.Thread(target=self._run, name=f"egress {target.name}", daemon=True)
+        close_in_forked_children(self, Gateway.abandon)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether everything is to end."""
+        return self.connections.stopping
+
+    def start(self) -> None:
+        """Begin to answer."""
+        others = (self.link.packets, *self.link.monitors, self._wake)
+        for sock in (*self.link.tcp, *self.link.dns, *others):
+            sock.setblocking(False)
+        self.connections.reads = True
+        self._reader.start()
+
+    def flush(self, timeout: float = 5.0) -> None:
+        """Return when everything that had arrived has been taken from the link. Handlers may still run.
+
+        Args:
+            timeout: Seconds.
+        """
+        done, deadline = threading.Event(), monotonic() + timeout
+        self.link.flush(timeout)
+        with self.connections.lock:
+            if not self.connections.reads or self.stopping:
+                return
+            self._flushes.append(done)
+            self._waker.send(b"f")
+        done.wait(max(deadline - monotonic(), 0))
+
+    def turn_away(self) -> None:
+        """Cut and count the connections that wait at the cap, where nobody takes them up or goes on with them."""
+        with self.connections.lock:
+            if not self.connections.leaves_waiting:
+                return
+            waited = self.connections.cut_waiting()
+        for listener in self.link.tcp:
+            try:
+                for _ in range(BACKLOG):
+                    sock, _client = listener.accept()
+                    sockets.reset(sock)
+                    waited += 1
+            except OSError as error:  # none is left, as a rule
+                if error.errno in NO_ROOM:
+                    self.recorder.complain(
+                        f"connections were left waiting that nobody counted ({error}); "
+                        "`ulimit -n` gives this process more descriptors"
+                    )
+        self.recorder.miss(waited)
+
+    def unread(self) -> bool:
+        """Whether an idle connection has bytes, or its end, waiting for its thread."""
+        return self.connections.unread()
+
+    def busy(self) -> list[Connection]:
+        """The connections on which something has begun and not ended, but for those whose bytes pass unread."""
+        return self.connections.busy()
+
+    def revise(self, *, test_over: bool = False) -> list[Connection]:
+        """Cut what is not read as requests and would not be let through any more: a route has come, gone or ended.
+
+        Args:
+            test_over: Whether what a test let through has ended too.
+
+        Returns:
+            What was cut.
+        """
+        context, between = self.target.attempt_context(), self.ledger.window is None
+
+        def is_over(connection: Connection) -> bool:
+            allowed_by = connection.allowed_by
+            return allowed_by is not None and not is_still_allowed(
+                context, connection.destination, allowed_by, between=between, test_over=test_over
+            )
+
+        over = [connection for connection in self.connections if is_over(connection)]
+        for connection in over:
+            connection.cut()
+        self._close_unproved(context)
+        return over
+
+    def _close_unproved(self, context: AttemptContext) -> None:
+        """Close what is idle without the client certificate that a route requires now: a pool opens another."""
+        if not any(route.client_certificate == "require" for route in in_order(context.tables)):
+            return
+        idle = [c for c in self.connections if c.idle_since is not None and c.allowed_by is None]
+        for connection in idle:
+            to = connection.destination
+            route = certificate_route(context.tables, (to.host,), to.port) if to.tls else None
+            if route is not None and lacks_certificate(route, to.tls) and not has_bytes(connection):
+                connection.cut()
+
+    def stop(self, seconds: float = 1.0) -> list[str]:
+        """Close every connection and the link; again is harmless.
+
+        Args:
+            seconds: How long threads may take to end.
+
+        Returns:
+            Where a thread that did not end stands, one text each; empty as a rule.
+        """
+        deadline = monotonic() + seconds
+        if not self.stopping:
+            self.turn_away()
+        with self.connections.lock:
+            self.recorder.is_closed = True
+            self.connections.stop()
+            sockets.shut(self._waker)  # closing it wakes nobody where a forked child has a copy
+            self._waker.close()
+        if self._reader.ident is not None:
+            self._reader.join(seconds)
+        stuck = self.connections.join(deadline)
+        self._wake.close()
+        if not self._reader.is_alive():
+            self._poller.close()
+        self.link.close()
+        return stuck
+
+    def abandon(self) -> None:
+        """Close the copies of a forked child, which has no thread of ours."""
+        self._poller.close()
+        self.connections.abandon()
+        for sock in (self._waker, self._wake):
+            if sock.fileno() >= 0:
+                os.close(sock.detach())
+
+    def _wake_reader(self) -> None:
+        self._waker.send(b"p")
+
+    # The reader's thread.
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        except Exception as error:  # a defect of ours must fail the test, not hang its target
+            self._shut_listeners()
+            self.recorder.complain("the gateway failed", error)
+        finally:
+            self.connections.end_parked()
+            self._flushed()
+
+    def _read(self) -> None:
+        work = self._sources()
+        for descriptor in work:
+            self._poller.register(descriptor, select.EPOLLIN)
+        self._poller.register(self.link.channel, select.EPOLLRDHUP)
+        while not self.stopping:
+            seconds = self._seconds()
+            ready = dict(self._poller.poll(seconds))
+            if self.link.channel.fileno() in ready:
+                self._lost()
+                return
+            for descriptor in ready:
+                if descriptor in work:
+                    work[descriptor]()
+                else:
+                    self.connections.hear(descriptor)
+            if self.connections.needs_room:
+                self.connections.make_room()
+            self.connections.end_overdue()
+            if not ready and seconds == 0:
+                self._flushed()
+
+    def _seconds(self) -> float | None:
+        """How long to wait for something that can be read; None is for ever."""
+        return 0 if self._flushes else self.connections.seconds_left()
+
+    def _sources(self) -> dict[int, Callable[[], None]]:
+        """What to do when a descriptor can be read."""
+        work: dict[int, Callable[[], None]] = {self._wake.fileno(): self._woken}
+
+        def add(sock: socket.socket, action: Callable[[socket.socket], None]) -> None:
+            work[sock.fileno()] = lambda: action(sock)
+
+        for sock in self.link.tcp:
+            add(sock, self._accept)
+        for sock in self.link.dns:
+            add(sock, self._answer_names)
+        add(self.link.packets, self._record_packets)
+        for sock in self.link.monitors:
+            add(sock, self._watch)
+        return work
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake.recv(4096)
+
+    def _flushed(self) -> None:
+        self._count_missing(self.link.lost_packets)  # the last ones leave no gap
+        with self.connections.lock:
+            done, self._flushes = self._flushes, []
+        for event in done:
+            event.set()
+
+    def _lost(self) -> None:
+        if not self.stopping:
+            self._shut_listeners()  # capture goes on without the agent; nobody would answer
+            self.target.lost()
+
+    def _shut_listeners(self) -> None:
+        for listener in self.link.tcp:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
+        connections = self.connections
+        if not connections.has_room:
+            connections.needs_room = True  # the backlog waits
+            return
+        try:
+            sock, client = listener.accept()
+        except OSError as error:  # as a rule the client has gone
+            if error.errno in NO_ROOM:
+                connections.left_waiting = connections.needs_room = True
+            elif error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
+                self._poller.unregister(listener)
+                self.recorder.complain(f"something closed {LISTENER}")
+            return
+        connections.left_waiting = False
+        sock.setblocking(True)
+        sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # or each small chunk waits for 40 ms
+        connection = Connection(
+            sock, client[:2], self._serve, registry=connections, recorder=self.recorder
+        )
+        connections.add(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        """Serve a connection to its end; its own thread."""
+        Dispatcher(connection, self._parts).serve()
+
+    def _answer_names(self, sock: socket.socket) -> None:
+        for _ in range(BATCH):
+            try:
+                query, client = sock.recvfrom(65535)
+            except OSError:
+                return
+            if wire := self._answer_datagram(query):
+                with contextlib.suppress(OSError):
+                    sock.sendto(wire, client)
+
+    def _answer_datagram(self, query: bytes) -> bytes:
+        """What is to be sent back to a datagram that was for a DNS server."""
+        try:
+            reply = self.names.answer(query)
+        except Exception as error:  # a defect of ours must fail the test, and no other query
+            self.recorder.complain("a DNS query was not answered", error)
+            return b""
+        if reply.no_query:
+            context = self.target.attempt_context()
+            entry = PacketAttempt(
+                **self.recorder.about(ANY_HOST, NAMES_PORT),
+                **self.recorder.outcome(context, ANY_HOST, NAMES_PORT),
+                protocol="UDP",
+                address="",
+                size=UDP_HEADER_BYTES + len(query),
+                first_bytes=query[:FIRST_BYTES_KEPT],
+                note=f"{reply.no_query}; for which server it was is not known",
+            )
+            self.recorder.record(context, entry)
+        return reply.wire
+
+    def _record_packets(self, sock: socket.socket) -> None:
+        for _ in range(BATCH):
+            try:
+                data = sock.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: the kernel lost some
+                data = b""
+            if not data:  # a link has lost some
+                self.recorder.complain("packets came faster than they could be recorded")
+                return
+            for packet in parse_packets(data):
+                self._record_packet(packet)
+
+    def _record_packet(self, packet: Packet) -> None:
+        context, host = self.target.attempt_context(), self.names.name(packet.destination)
+        if packet.sequence is not None:
+            self._missing += packet.sequence - self._next_packet
+            self._next_packet = packet.sequence + 1
+            self._count_missing(self._missing)
+        entry = PacketAttempt(
+            **self.recorder.about(host, packet.port),
+            **self._judge_packet(context, packet, host),
+            protocol=packet.protocol_name,
+            address=packet.destination,
+            size=packet.size,
+            first_bytes=packet.payload[:FIRST_BYTES_KEPT],
+        )
+        if entry.protocol == "UDP" and entry.port == NAMES_PORT:
+            entry.note = why_no_query(packet.payload)
+        self.recorder.record(context, entry)
+
+    def _count_missing(self, missing: int) -> None:
+        """Count the packets that have not come, once each: a gap in their numbers tells of them, or who lost them.
+
+        Args:
+            missing: How many there have been since the start.
+        """
+        if (more := missing - self._told_missing) > 0:
+            self._told_missing = missing
+            self.recorder.miss(more)
+
+    def _judge_packet(self, context: AttemptContext, packet: Packet, host: str) -> dict[str, Any]:
+        """What is no IP has no address to declare; UDP where HTTPS is answered is QUIC, which falls back to it."""
+        if packet.protocol is None:
+            return {"outcome": "recorded"}
+        route = claimed(context.tables, host, packet.port or 0)
+        quic = packet.protocol_name == "UDP" and route and route.kind.answers_https
+        return self.recorder.outcome(
+            context, host, packet.port or 0, "recorded" if quic else "unrouted"
+        )
+
+    def _watch(self, monitor: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if (text := tampering(monitor)) and not self.stopping:
+                self.recorder.complain(text)
+
+
+def has_bytes(connection: Connection) -> bool:
+    """Whether something of a connection, or its end, is still to be read: a request that has been sent."""
+    poller = select.poll()
+    with contextlib.suppress(ValueError):  # closed meanwhile
+        poller.register(connection.sock, select.POLLIN)
+    return bool(poller.poll(0))

@@ -1,0 +1,88 @@
+"""TLS with a client: reads its ClientHello, learns the name that it asks for, and makes the handshake.
+
+Everything runs on the connection's thread. A failure is recorded here; what is in TLS is `dispatch`'s.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import replace
+from typing import Final
+
+from pytest_egress.base.clock import monotonic
+from pytest_egress.base.sockets import receive_timeout
+from pytest_egress.errors import AddressError, ClientHelloError
+from pytest_egress.gateway.connection import PEEK_ALL, Connection
+from pytest_egress.gateway.connections import Connections
+from pytest_egress.traffic.address import normalise_host
+from pytest_egress.traffic.clienthello import ClientHello, bytes_needed, parse_client_hello
+from pytest_egress.traffic.messages import TlsInfo
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and again for the handshake
+
+
+def read_hello(connection: Connection) -> ClientHello | None:
+    """The whole ClientHello, left unread; the kernel wakes us when it is there."""
+    deadline, needed = monotonic() + HANDSHAKE_SECONDS, 5
+    while (left := deadline - monotonic()) > 0:
+        receive_timeout(connection.sock, left)
+        try:
+            data = connection.peek(needed, PEEK_ALL)
+            if len(data) < needed:
+                break
+            if more := bytes_needed(data):
+                needed = more
+                continue
+            return parse_client_hello(data)
+        except ClientHelloError as error:
+            connection.fail_tls("protocol", f"it sent no ClientHello: {error}")
+            return None
+        except OSError:
+            break
+    connection.fail_tls("incomplete", "it ended, or stopped, within its ClientHello")
+    return None
+
+
+def take_name(connection: Connection, hello: ClientHello) -> bool:
+    """Key everything that follows on the SNI where there is one.
+
+    Returns:
+        Whether it is a host name; where not, the connection has been dealt with.
+    """
+    to = replace(connection.destination, hello=hello, sni=hello.sni, greeted=connection.started)
+    try:
+        host = to.host if hello.sni is None else normalise_host(hello.sni)
+    except AddressError as error:
+        connection.destination = to
+        connection.fail_tls("sni", f"its server name is no host name: {error}")
+        return False
+    connection.destination = replace(to, host=host)
+    return True
+
+
+def shake_hands(connection: Connection, context: ssl.SSLContext, connections: Connections) -> None:
+    """Make it a TLS connection.
+
+    Raises:
+        OSError: The handshake failed, or the connection was cut before it.
+    """
+    connection.sock.settimeout(HANDSHAKE_SECONDS)  # SO_RCVTIMEO does nothing under ssl
+    tls = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+    with connections.lock:  # the first object is detached: swap, and look again for an end
+        connection.sock = tls
+        if connections.stopping:
+            return
+        if connection.is_cut:
+            raise ConnectionAbortedError("it was cut before its handshake")
+    tls.do_handshake()
+    tls.settimeout(None)
+    cipher = tls.cipher()
+    settled = TlsInfo(
+        version=tls.version() or "",
+        cipher=cipher[0] if cipher else "",
+        alpn=tls.selected_alpn_protocol(),
+        client_certificate=tls.getpeercert(binary_form=True),
+    )
+    connection.destination = replace(connection.destination, tls=settled)

@@ -1,0 +1,131 @@
+"""`Upstreams`: connects attempts of one target to real servers. Every socket ends with the connection that it is for.
+
+Each connection's own thread calls it. Its lock guards the TLS contexts alone; no other is taken while it is held.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import pytest_egress.gateway.upstream as upstream
+from pytest_egress.gateway.destination import Destination
+from pytest_egress.ledger.report import naming
+from pytest_egress.routes.answers import Forward
+from pytest_egress.routes.kinds import PASSTHROUGH
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import RouteTable, opening
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class Owner(Protocol):
+    """The connection of a target that sockets to real servers are for."""
+
+    def adopt(self, other: socket.socket, /) -> socket.socket:
+        """Let a socket to a real server end with it."""
+        ...
+
+    def release(self, other: socket.socket, /) -> None:
+        """End a socket that was adopted."""
+        ...
+
+
+class Upstreams:
+    """Connections to real servers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """How real servers are verified: by this machine's roots, wherever the environment has them now."""
+        where = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        with self._lock:
+            if where not in self._contexts:
+                context = ssl.create_default_context()
+                context.set_alpn_protocols(["http/1.1"])
+                self._contexts = {where: context}
+            return self._contexts[where]
+
+    def connect(self, owner: Owner, to: Forward, port: int) -> socket.socket:
+        """A connection to the server that a `Forward` names: a container, or a host.
+
+        Args:
+            port: Where it names none.
+
+        Raises:
+            UpstreamError: It cannot be reached.
+        """
+        if to.container is not None:
+            return owner.adopt(upstream.connect_container(to.container, to.port or 0))
+        assert to.host is not None
+        return owner.adopt(upstream.connect(to.host, to.port or port))
+
+    def reach(
+        self,
+        owner: Owner,
+        route: Route[Any] | None,
+        host: str,
+        port: int,
+        scheme: str,
+        by: str = "",
+    ) -> socket.socket:
+        """A connection to the real server of a host.
+
+        Args:
+            route: What lets it through: where it is for this very host, the user has named it.
+            scheme: Of its URL, for the error's text.
+            by: "request.forward" where a handler asks for it.
+
+        Raises:
+            UpstreamError: It cannot be reached, or may not be.
+        """
+        kind, address = (PASSTHROUGH, f"*:{port}") if route is None else (route.kind, route.address)
+        named = route is not None and route.is_for(host)
+        remedy = "" if named else naming(None if by else kind, address, scheme, host, port)
+        return owner.adopt(upstream.connect(host, port, remedy))
+
+    def secure(self, owner: Owner, sock: socket.socket, host: str) -> socket.socket:
+        """TLS to a real server, over a socket that was adopted: the handshake can be ended too.
+
+        Raises:
+            UpstreamError: Its certificate does not hold, or it speaks no TLS.
+        """
+        tls = upstream.secure(sock, host, self.tls)
+        owner.adopt(tls)
+        try:
+            upstream.shake_hands(tls, host)
+        except BaseException:
+            owner.release(tls)
+            raise
+        return tls
+
+
+def upstream_host(
+    tables: Sequence[RouteTable], destination: Destination, route: Route[Any] | None, host: str
+) -> str:
+    """Where the real server is: what was dialled, unless the route answers by the name in SNI or Host alone.
+
+    A route that lets a name through opens no address to whoever writes that name, nor a host that another route
+    claims.
+
+    Args:
+        route: What says so; None is `unrouted="passthrough"`.
+        host: The name in SNI or Host.
+    """
+
+    def answers(route: Route[Any], host: str) -> bool:
+        """Whether a route covers a host, and none that is declared for another address comes before it."""
+        first = opening(tables, host, destination.port)
+        same = first is not None and first.parsed_address == route.parsed_address
+        return same and route.covers(host, destination.port)
+
+    if route is None or answers(route, destination.name) or answers(route, destination.address):
+        return destination.name
+    return host

@@ -1,0 +1,580 @@
+"""Every text that a user reads about traffic: verdicts, the timeline of the ledger, and the bodies of refusals.
+
+What happened with the value quoted, what was registered, and what to type. Pure functions of values.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from pytest_egress.errors import AddressError
+from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
+from pytest_egress.routes.route import Route, Scope, later_text
+from pytest_egress.routes.table import NearMiss
+from pytest_egress.traffic.address import parse_address
+from pytest_egress.traffic.entries import (
+    UNREADABLE,
+    DnsQuery,
+    Entry,
+    Exchange,
+    TcpConnection,
+    TlsFailure,
+)
+from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+
+SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
+SHOWN_ATTEMPTS: Final = 50  # different ones, of a verdict
+SHOWN_NEAR: Final = 2  # near misses of an attempt
+WIDTH: Final = 100  # characters of a line of prose; what is quoted is never broken
+
+
+def remedy(entry: Entry) -> str:
+    """The line of code that would route an attempt."""
+    if isinstance(entry, Exchange):
+        request = entry.request
+        address = host_port(
+            request.host,
+            None if request.port == SCHEME_PORTS[request.scheme] else request.port,
+        )
+        path = "" if request.method == "CONNECT" else f", path={quoted(glob_of(request.path))}"
+        return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
+    if isinstance(entry, DnsQuery):
+        return f'egress.intercept_https("{entry.host}")'
+    if entry.needs_server:
+        where = host_port(entry.host, entry.port)
+        return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
+    if isinstance(entry, TlsFailure):
+        return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
+    kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
+    return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
+
+
+def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -> str:
+    """The line that names the very host of a real server.
+
+    Args:
+        kind: Of the route that lets a container through to it; None is a handler that asked by `request.forward`.
+        address: As that route is declared.
+        scheme: Of the server's URL: "https", "http" or "tcp".
+    """
+    where = host_port(host, port)
+    if kind is None:
+        return f'request.forward("{scheme}://{where}")'
+    try:
+        parse_address(where, default_port=port)
+    except AddressError:  # as of 0x7f000001, for which no route can be declared
+        method = INTERCEPT_TCP.method if kind.passes_through else kind.method
+        return f'egress.{method}("{address}", forward("{scheme}://{where}"))'
+    answer = "" if kind.passes_through else ", forward()"
+    return f'egress.{kind.method}("{where}"{answer})'
+
+
+def glob_of(path: str) -> str:
+    """A path as it is declared: of a long one the beginning and the end, with `*` for what is between."""
+    return cut(path, SHOWN_TARGET, "*")
+
+
+def quoted(text: str) -> str:
+    """A text as it stands in code, with the quotes that formatters use."""
+    return repr(text) if '"' in text or "\\" in text else f'"{text}"'
+
+
+def route_line(route: Route[Any]) -> str:
+    """A route with the place of its declaration."""
+    return f"{route}" + (f"  declared at {route.declared_at}" if route.declared_at else "")
+
+
+def near_lines(near: Sequence[NearMiss]) -> list[str]:
+    """The nearest routes, and the fields in which the attempt differs."""
+    lines = []
+    for miss in near[:SHOWN_NEAR]:
+        lines.append(f"nearest route: {miss.route}")
+        lines += [f"    declared at {miss.route.declared_at}"] if miss.route.declared_at else []
+        lines += [f"    {difference}" for difference in miss.differences]
+    return lines
+
+
+def prose(text: str, indent: str) -> list[str]:
+    """A note as indented lines, each sentence on one of its own."""
+    sentences = text.replace(". ", ".\n").replace("; ", ";\n").splitlines()
+    return [line for sentence in sentences for line in folded(sentence, indent)]
+
+
+def folded(sentence: str, indent: str) -> list[str]:
+    """A sentence as indented lines."""
+    return textwrap.wrap(
+        sentence,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]:
+    """An unrouted attempt: what, why, and what to type.
+
+    Args:
+        count: How often it was made.
+        container: Who made it, where there are several.
+    """
+    who = f"  of {container}" if container else ""
+    lines = [f"  {attempt_text(entry)}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
+    lines += [DETAIL + line for line in near_lines(entry.near)]
+    if isinstance(entry, Exchange) and entry.note:
+        return lines  # refused for its form: no route would help
+    if entry.note.startswith(UNREADABLE):
+        return lines  # likewise
+    verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
+    lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
+    if entry.needs_server:
+        where = host_port(entry.host, entry.port)
+        lines.append(f'{DETAIL}to let the real server answer it: egress.passthrough("{where}")')
+    if isinstance(entry, DnsQuery):
+        lines.append(
+            f'{DETAIL}to expect that it does not exist: egress.dns("{entry.host}", "NXDOMAIN")'
+        )
+    return lines
+
+
+def attempt_text(entry: Entry) -> str:
+    """What was attempted; of names whatever types were asked for."""
+    return f"DNS {entry.host}" if isinstance(entry, DnsQuery) else str(entry)
+
+
+DETAIL: Final = " " * 6  # indents what is said of an attempt
+
+
+def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
+    """Identical attempts once, with their number, in the order of the first.
+
+    One look for a name asks for several types: those are one attempt.
+    """
+    counted: dict[tuple[str, ...], tuple[Entry, Counter[str]]] = {}
+    for entry in entries:
+        key = (entry.container, attempt_text(entry), entry.note)
+        _, types = counted.setdefault(key, (entry, Counter()))
+        types[entry.type if isinstance(entry, DnsQuery) else ""] += 1
+    return [(first, max(types.values())) for first, types in counted.values()]
+
+
+def unrouted_text(entries: Sequence[Entry]) -> str:
+    """The verdict on what no route claims."""
+    containers = list(dict.fromkeys(entry.container for entry in entries))
+    folded_entries = fold(entries)
+    attempts = sum(count for _, count in folded_entries)
+    number = f"{attempts} unrouted attempt{'s' * (attempts > 1)}"
+    lines = [f"{number} of {' and '.join(containers)}; nothing got out:"]
+    for entry, count in folded_entries[:SHOWN_ATTEMPTS]:
+        container = entry.container if len(containers) > 1 else ""
+        lines += ["", *attempt_lines(entry, count, container=container)]
+    return "\n".join(lines + more_lines(folded_entries))
+
+
+def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
+    """What is not shown of folded attempts."""
+    hidden = entries[SHOWN_ATTEMPTS:]
+    total = sum(count for _, count in hidden)
+    return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
+
+
+def handshakes_text(entries: Sequence[Entry]) -> str:
+    """The verdict on TLS that failed at routes, and whose clients never came through."""
+    containers = list(dict.fromkeys(entry.container for entry in entries))
+    number = "a TLS handshake" if len(entries) == 1 else f"{len(entries)} TLS handshakes"
+    lines = [
+        f"{number} of {' and '.join(containers)} failed at what a route claims, "
+        "and no later one of the same client succeeded:"
+    ]
+    failures = fold(entries)
+    for entry, count in failures[:SHOWN_ATTEMPTS]:
+        who = f"  of {entry.container}" if len(containers) > 1 else ""
+        lines += ["", f"  {entry}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
+        lines += [f"{DETAIL}claimed by: {route_line(miss.route)}" for miss in entry.near]
+        lines += [f"{DETAIL}to answer it: {remedy(entry)}"] if entry.needs_server else []
+        address = host_port(entry.host, entry.port)
+        lines.append(f'{DETAIL}to expect it, and answer nobody there: egress.block("{address}")')
+    return "\n".join(lines + more_lines(failures))
+
+
+def complaints_text(
+    complaints: Sequence[str],
+    repeated: int,
+    unrecorded: int,
+    evicted: Mapping[str, int] = MappingProxyType({}),
+) -> str:
+    """The verdict on what must never happen."""
+    lines = [*complaints, *evicted_lines(evicted)]
+    if repeated:
+        lines.append(f"and {repeated} more of this kind")
+    if unrecorded:
+        number = f"at least {unrecorded} attempt{'s' * (unrecorded > 1)}"
+        lines.append(f"{number} could not be recorded: there were too many, or too many at once")
+    return "\n".join(lines)
+
+
+def evicted_lines(evicted: Mapping[str, int]) -> Iterator[str]:
+    """What was cut for want of room, and what to do about it.
+
+    Args:
+        evicted: How many, by what there was too little of.
+    """
+    for why, count in evicted.items():
+        number = "an idle connection was" if count == 1 else f"{count} idle connections were"
+        yield f"{number} cut to make room for others, the longest idle first: {why}"
+        yield "  have the target close what it does not use, or give this process more descriptors"
+
+
+def never_called_text(
+    routes: Sequence[Route[Any]],
+    entries: Sequence[Entry],
+    *,
+    any_container: bool,
+    running: Sequence[str] = (),
+) -> str:
+    """The verdict on routes that were declared and not used.
+
+    Args:
+        any_container: Whether one ran.
+        running: The names of those that still do.
+    """
+    number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
+    seldom = any(route.lifetime_count for route in routes)
+    lines = [f"{number} {'called less often than declared' if seldom else 'never called'}:"]
+    for route in routes:
+        lines += ["", f"  {route_line(route)}"]
+        lines += [f"{DETAIL}called {count_of(route)}"] if seldom else []
+        for entry in close_to(route, entries):
+            lines += [f"{DETAIL}{entry}", *prose(entry.note, DETAIL + "    ")]
+            if entry.needs_server:
+                lines.append(f"{DETAIL}    to answer it: {remedy(entry)}")
+    return "\n".join([*lines, "", *advice(routes, entries, any_container, running)])
+
+
+def count_of(route: Route[Any]) -> str:
+    """How often a route was called, of how often it had to be."""
+    return f"{route.lifetime_count} of {route.times or 1} times"
+
+
+def advice(
+    routes: Sequence[Route[Any]],
+    entries: Sequence[Entry],
+    any_container: bool,
+    running: Sequence[str],
+) -> Iterator[str]:
+    """What to do about routes that were not called."""
+    if not any_container:
+        yield NO_CONTAINER
+        return
+    if not entries:
+        yield "No container sent anything in this test."
+    it, is_told = "it" if len(routes) == 1 else "them", any(close_to(r, entries) for r in routes)
+    if running and not is_told:
+        counts = {route.times or 1 for route in routes}
+        yield f"{later_text(running, counts.pop() if len(counts) == 1 else 'times')}."
+    if is_told:
+        yield f"Mend what is said there, or declare {it} with optional=True: without a route that is unrouted."
+    else:
+        yield f"Remove {it}, or declare {it} with optional=True."
+
+
+NO_CONTAINER: Final = (
+    "No container ran in this test. egress answers what containers send: start one with\n"
+    "egress.run(image, command) or egress.start(image).\n"
+    "What the test process itself sends is not intercepted."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Where a container comes from that several tests share.
+
+    Attributes:
+        container: Its name.
+        scope: Of the egress that started it.
+        place: Where it was started, as `file.py:12`; "" where that is not known.
+        fixture: The fixture that was being set up then; "" for none.
+        test: The test that it was started for.
+        previous: The test that ran before this one; "" where none did since it was started.
+        opened: When this test began.
+    """
+
+    container: str
+    scope: Scope
+    place: str
+    fixture: str
+    test: str
+    previous: str
+    opened: float
+
+
+def shared_text(entries: Sequence[Entry], shared: Sequence[Shared]) -> str:
+    """Where attempts come from that the test before may have set off; "" where none may."""
+    texts = []
+    for one in shared:
+        started = [entry.started for entry in entries if entry.container == one.container]
+        if started and one.previous:
+            texts.append("\n".join(shared_lines(one, max(min(started) - one.opened, 0))))
+    return "\n\n".join(texts)
+
+
+def shared_lines(one: Shared, seconds: float) -> Iterator[str]:
+    """Who else may have set off what a container attempted.
+
+    Args:
+        seconds: From the beginning of this test to the first attempt.
+    """
+    starter = " for ".join(filter(None, [one.fixture and f"the fixture {one.fixture!r}", one.test]))
+    by = f" by {starter}" if starter else ""
+    where = f" at {one.place}" if one.place else ""
+    yield f"{one.container} is shared by all tests of its {one.scope}. It was started{by}{where}."
+    yield (
+        f"  {one.previous} ran before this test, and may have set this off: "
+        f"the first of it came {seconds:.3f} s into this test."
+    )
+    yield f"  To let a test wait for what it sets off: {UNTIL_QUIET}"
+    yield f"  What it does by itself, routes of {one.scope}_egress answer for every test."
+
+
+def shared_note(entries: Iterable[Entry], shared: Sequence[Shared]) -> Iterator[str]:
+    """A line for each container that may have attempted what the test before has set off."""
+    names = {entry.container for entry in entries if not isinstance(entry, DnsQuery)}
+    for one in shared:
+        if one.container in names and one.previous:
+            yield f"{one.container} is shared: what {one.previous} set off, which ran before, may be among this."
+            yield f"  To let a test wait for that: {UNTIL_QUIET}"
+
+
+UNTIL_QUIET: Final = "egress.wait_until_quiet(seconds)"
+
+
+def restless_text(
+    seconds: float,
+    timeout: float,
+    under_way: Sequence[str],
+    entries: Sequence[Entry],
+) -> str:
+    """What went on all the time while somebody waited for quiet.
+
+    Args:
+        seconds: For how long it had to be quiet.
+        timeout: For how long that was waited for.
+        under_way: What goes on, as lines.
+        entries: What was attempted meanwhile.
+    """
+    lines = [f"waited {timeout:g} s for {seconds:g} s without an attempt, and there always was one"]
+    lines += ["Under way:", *under_way] if under_way else []
+    listed = fold([e for e in entries if not isinstance(e, DnsQuery)] or entries)
+    shown = listed[:SHOWN_ATTEMPTS]
+    lines += ["Attempted meanwhile:"] if shown else []
+    lines += [f"  {attempt_text(e)}  of {e.container}{times_text(count)}" for e, count in shown]
+    return "\n".join([*lines, *more_lines(listed)])
+
+
+def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:
+    """Failed connections that may be why a route was not called."""
+    return [
+        entry
+        for entry, _ in fold(entries)
+        if isinstance(entry, (TlsFailure, TcpConnection))
+        and entry.note
+        and route.parsed_address.matches(entry.host, entry.port or 0)
+    ]
+
+
+def handler_error_text(exchange: Exchange | TcpConnection) -> str:
+    """The verdict on a handler that raised."""
+    error, route = exchange.error, exchange.route
+    who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
+    said = said_of(error).partition("\n")[0]  # the traceback has the rest
+    text = f"{who} raised {type(error).__name__}: {said}".rstrip(": ")
+    return f"{text}\n  for {exchange} of {exchange.container}"
+
+
+def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:
+    """What handlers raised, each text once, but for what is told of otherwise."""
+    texts: dict[str, bool] = {}
+    for entry in entries:
+        if isinstance(entry, (Exchange, TcpConnection)) and entry.error is not None:
+            text = handler_error_text(entry)
+            texts[text] = texts.get(text, False) or entry.error is told
+    untold = [text for text, is_told in texts.items() if not is_told]
+    return [line for text in untold[:SHOWN_ATTEMPTS] for line in (text, "")]
+
+
+def said_of(error: BaseException | None) -> str:
+    """What an exception says, as text that can be sent: `__str__` may fail, and a text have no encoding."""
+    try:
+        said = str(error)
+    except Exception as failure:
+        said = f"its __str__ raised {type(failure).__name__}"
+    return said.encode(errors="backslashreplace").decode()
+
+
+# Headlines: of a failure in one line, which is cut at its end, and so begins with what was attempted.
+
+
+def unrouted_headline(entries: Sequence[Entry]) -> str:
+    """What no route claims."""
+    return first_of(fold(entries), "no route claims it")
+
+
+def handler_headline(exchange: Exchange | TcpConnection) -> str:
+    """What a handler raised, and for what."""
+    who = "its handler" if exchange.route is not None else "a match= predicate"
+    said = said_of(exchange.error).partition("\n")[0]
+    return f"{exchange}: {who} raised {type(exchange.error).__name__}: {said}".rstrip(": ")
+
+
+def stuck_headline(texts: Sequence[str]) -> str:
+    """A handler that did not return, by the text that says so: `for` begins what it was to answer."""
+    who, _, rest = texts[0].partition("\n  for ")
+    what = rest.partition("\n")[0]
+    return (f"{what}: {who}" if what else who) + more_text(len(texts) - 1)
+
+
+def never_called_headline(routes: Sequence[Route[Any]]) -> str:
+    """Routes that were declared and not used."""
+    route = routes[0]
+    seldom = f"called {count_of(route)}" if route.lifetime_count else "never called"
+    return f"{route.address}: {seldom}, {route}" + more_text(len(routes) - 1)
+
+
+def handshakes_headline(entries: Sequence[Entry]) -> str:
+    """TLS that failed."""
+    entry, note = entries[0], entries[0].note.partition(". ")[0]
+    where = host_port(entry.host, entry.port)
+    return f"{where}: the TLS handshake failed, {note}{more_text(len(fold(entries)) - 1)}"
+
+
+def surplus_headline(others: Iterable[Entry]) -> str:
+    """What was attempted besides what was expected."""
+    return first_of(fold(others), "not expected")
+
+
+def first_of(entries: Sequence[tuple[Entry, int]], what: str) -> str:
+    """The first of folded attempts, and how many others there are."""
+    return f"{attempt_text(entries[0][0])}: {what}{more_text(len(entries) - 1)}"
+
+
+def more_text(number: int) -> str:
+    """How many others there are; "" for none."""
+    return f" (and {number} more)" if number else ""
+
+
+def ledger_lines(entries: Iterable[Entry]) -> list[str]:
+    """The timeline: seconds since the first entry, the container, what, and what became of it."""
+    listed = sorted(entries, key=lambda entry: entry.started)
+    if not listed:
+        return []
+    first, several = listed[0].started, len({entry.container for entry in listed}) > 1
+    lines = []
+    for entry in listed:
+        container = f"{entry.container}  " if several else ""
+        lines.append(f"{entry.started - first:8.3f} s  {container}{outcome_text(entry)}")
+    if len(lines) > SHOWN_ENTRIES:
+        half = SHOWN_ENTRIES // 2
+        lines[half:-half] = [f"  ... {len(lines) - SHOWN_ENTRIES} more ..."]
+    return lines
+
+
+def outcome_text(entry: Entry) -> str:
+    """An entry's line in the timeline."""
+    if isinstance(entry, DnsQuery):
+        answered = f"DNS {entry} -> {', '.join(entry.answer) or entry.rcode}"
+        return answered if entry.outcome == "recorded" else f"{answered}  {entry.outcome.upper()}"
+    what = str(entry)
+    if isinstance(entry, Exchange):
+        what = exchange_text(entry)
+    elif isinstance(entry, TcpConnection):
+        what = connection_text(entry)
+    outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
+    note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
+    return "  ".join(filter(None, [what, outcome, note]))
+
+
+def exchange_text(entry: Exchange) -> str:
+    """A request, and what was answered."""
+    answered = " -> no response yet"
+    if entry.response is not None:
+        answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
+    took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
+    return f"{entry}{answered}{took}{raised_text(entry)}"
+
+
+def connection_text(entry: TcpConnection) -> str:
+    """A connection, and what became of it."""
+    copied = entry.sent or entry.received
+    passed = f" -> {entry.sent} bytes out, {entry.received} back" if copied else ""
+    return f"{entry}{passed}{raised_text(entry)}"
+
+
+def raised_text(entry: Exchange | TcpConnection) -> str:
+    """What its handler raised; "" for nothing."""
+    return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
+
+
+def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
+    """What was attempted besides what was expected."""
+    expected = (
+        f"only {', '.join(addresses)}; there also was:" if addresses else "no egress; there was:"
+    )
+    listed = fold(others)
+    shown = listed[:SHOWN_ATTEMPTS]
+    lines = [f"  {attempt_text(entry)}" + times_text(count) for entry, count in shown]
+    return "\n".join([f"expected {expected}", *lines, *more_lines(listed)])
+
+
+def no_container_text(addresses: Sequence[str]) -> str:
+    """What was expected where nobody could attempt anything."""
+    expected = f"only {', '.join(addresses)}" if addresses else "no egress"
+    return f"expected {expected}, which proves nothing here.\n{NO_CONTAINER}"
+
+
+def order_text(routes: Sequence[object], calls: Sequence[Entry]) -> str:
+    """The order in which routes had to be called, and what was called."""
+    wanted = [f"  {route}" for route in routes]
+    return "\n".join(
+        ["expected these calls in order:", *wanted, "there were:", *(f"  {call}" for call in calls)]
+    )
+
+
+def times_text(count: int) -> str:
+    """How often something folded was attempted; "" for once."""
+    return f"  ({count} times)" if count > 1 else ""
+
+
+# What a client reads.
+
+
+def unrouted_body(exchange: Exchange) -> str:
+    """The 502 of a request that no route answers."""
+    lines = [f"pytest-egress: no route answers {exchange}"]
+    return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
+
+
+def blocked_body(exchange: Exchange) -> str:
+    """The 502 of a request that is blocked."""
+    why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
+    return f"pytest-egress: {exchange} is blocked by {why}\n"
+
+
+def failed_upstream_body(exchange: Exchange) -> str:
+    """The 502 of a request that was to go to another server, which did not answer."""
+    return f"pytest-egress: {exchange.note}\n"
+
+
+def refused_body(exchange: Exchange) -> str:
+    """The 421 of a request that is not its connection's: its Host is another's, or a certificate is missing."""
+    return f"pytest-egress: {exchange}: {exchange.note}\n"
+
+
+def handler_error_body(exchange: Exchange) -> str:
+    """The 500 of a handler that raised."""
+    return f"pytest-egress: {handler_error_text(exchange)}\nThe test fails with its traceback.\n"

@@ -1,0 +1,169 @@
+"""Judges a window: the most telling complaint about it, or None. Says what; `report` says how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytest_egress.errors import (
+    EgressError,
+    HandlerError,
+    HandshakeError,
+    NeverCalledError,
+    TamperingError,
+    UnroutedError,
+)
+from pytest_egress.ledger.report import (
+    Shared,
+    complaints_text,
+    handler_error_text,
+    handler_headline,
+    handshakes_headline,
+    handshakes_text,
+    never_called_headline,
+    never_called_text,
+    shared_text,
+    stuck_headline,
+    unrouted_headline,
+    unrouted_text,
+)
+from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.route import Route
+from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection, TlsFailure
+
+NO_OFFENCE = ("silent", "cut")
+"""Reasons of a `TlsFailure` that speak of no distrust: a connection opened ahead of its need, or ended by us."""
+
+
+def judge(
+    window: Window,
+    routes: Sequence[Route[Any]],
+    *,
+    assert_all_called: bool = True,
+    any_container: bool = True,
+    running: Callable[[], Sequence[str]] = tuple,
+    shared: Sequence[Shared] = (),
+) -> EgressError | None:
+    """Tampering, then a handler's error, unrouted attempts, routes never called, and handshakes that failed for good.
+
+    The latter come last, since a route that was never called quotes those that may be why.
+
+    Args:
+        window: Closed and drained.
+        routes: Those declared for the test alone.
+        assert_all_called: Whether they must have been called.
+        any_container: Whether a container ran: without one, the text says that egress does not see the test process.
+        running: Called for the names of the containers that run.
+        shared: Those that other tests have too: what these set off may fail this one.
+    """
+    verdict = first_verdict(
+        window, routes if assert_all_called else (), any_container=any_container, running=running
+    )
+    told = shared_text(offences(window, verdict), shared)
+    return with_more(verdict, told) if verdict is not None and told else verdict
+
+
+def with_more(verdict: EgressError, text: str) -> EgressError:
+    """A verdict with a paragraph more."""
+    longer = failure(type(verdict), f"{verdict}\n\n{text}", verdict.headline)
+    longer.__cause__ = verdict.__cause__
+    return longer
+
+
+def offences(window: Window, verdict: EgressError | None) -> Sequence[Entry]:
+    """The entries that a verdict is about."""
+    if isinstance(verdict, UnroutedError):
+        return unrouted_entries(window.entries)
+    if isinstance(verdict, HandshakeError):
+        return broken_handshakes(window)
+    if isinstance(verdict, HandlerError) and (broken := first_handler_error(window.entries)):
+        return [broken]
+    return []
+
+
+def first_verdict(
+    window: Window,
+    routes: Sequence[Route[Any]],
+    *,
+    any_container: bool,
+    running: Callable[[], Sequence[str]],
+) -> EgressError | None:
+    """The most telling verdict."""
+    if window.complaints or window.unrecorded or window.evicted:
+        told = (window.complaints, window.repeated, window.unrecorded, window.evicted)
+        return TamperingError(complaints_text(*told))
+    if (broken := first_handler_error(window.entries)) is not None:
+        error = failure(HandlerError, handler_error_text(broken), handler_headline(broken))
+        error.__cause__ = broken.error
+        return error
+    if window.stuck:
+        return failure(HandlerError, "\n".join(window.stuck), stuck_headline(window.stuck))
+    if unrouted := unrouted_entries(window.entries):
+        return failure(UnroutedError, unrouted_text(unrouted), unrouted_headline(unrouted))
+    if idle := [route for route in routes if is_missing(route)]:
+        text = never_called_text(
+            idle, window.entries, any_container=any_container, running=running()
+        )
+        return failure(NeverCalledError, text, never_called_headline(idle))
+    if failures := broken_handshakes(window):
+        return failure(HandshakeError, handshakes_text(failures), handshakes_headline(failures))
+    return None
+
+
+def failure(kind: type[EgressError], text: str, headline: str) -> EgressError:
+    """A verdict with its headline."""
+    error = kind(text)
+    error.headline = headline
+    return error
+
+
+def suspicion(window: Window) -> str:
+    """The headline of what speaks against the containers, and may be why a test failed by itself; "" for nothing."""
+    if (broken := first_handler_error(window.entries)) is not None:
+        return handler_headline(broken)
+    unrouted = unrouted_entries(window.entries)
+    return unrouted_headline(unrouted) if unrouted else ""
+
+
+def first_handler_error(entries: Sequence[Entry]) -> Exchange | TcpConnection | None:
+    """The first entry whose handler raised."""
+    called = (e for e in entries if isinstance(e, (Exchange, TcpConnection)))
+    return next((entry for entry in called if entry.error is not None), None)
+
+
+def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """The attempts that fail a test."""
+    return [entry for entry in entries if entry.outcome == "unrouted"]
+
+
+def broken_handshakes(window: Window) -> list[TlsFailure]:
+    """The handshakes with claimed hosts that failed, and of whose client no later one succeeded."""
+    return [
+        entry
+        for entry in window.entries
+        if isinstance(entry, TlsFailure)
+        and entry.outcome == "recorded"
+        and entry.reason not in NO_OFFENCE
+        and not came_through(entry, window)
+    ]
+
+
+def came_through(failure: TlsFailure, window: Window) -> bool:
+    """Whether the client of a handshake that failed succeeded with that host: later, or ever where it may trust us."""
+    succeeded = window.handshakes.get(failure.peers)
+    if succeeded is None or not failure.client:
+        return False
+    return failure.reason == "unused" or succeeded > failure.started
+
+
+def is_missing(route: Route[Any]) -> bool:
+    """Whether a route had to be called and was not, or not as often as its `times`."""
+    if (
+        not route.kind.must_be_called
+        or route.optional
+        or route.removed
+        or route.expected_idle
+        or route.scope != "test"
+    ):
+        return False
+    return route.lifetime_count < (route.times or 1)

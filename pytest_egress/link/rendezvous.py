@@ -1,0 +1,85 @@
+"""The rendezvous of the test process and a sidecar's agent: a mounted folder with a nonce and a unix socket."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from pytest_egress.agent.main import NONCE_NAME, SOCKET_NAME
+from pytest_egress.base.sockets import Socket
+from pytest_egress.link.descriptor import DescriptorLink
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class Rendezvous:
+    """A folder to mount, in which the agent finds a nonce and a socket; a context manager.
+
+    Args:
+        parent: Where the folder is made; the machine's folder for temporary files by default.
+
+    The outer folder keeps other users of this machine out. The inner one, which is mounted, is open
+    to whatever user the sidecar's root is mapped to: without capabilities root is like anyone.
+
+    Attributes:
+        folder: The absolute path of the inner folder.
+        nonce: What the agent must find there: proof that it sees this machine's files.
+        socket: Listens for the agent; readable when it has connected.
+    """
+
+    def __init__(self, parent: str | None = None) -> None:
+        self._outer = tempfile.mkdtemp(prefix="pytest-egress-", dir=parent)
+        self.folder = f"{self._outer}/link"
+        self.nonce = secrets.token_hex(16)
+        self.socket = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._fill()
+        except BaseException:
+            self.close()
+            raise
+
+    def _fill(self) -> None:
+        # chmod, not a mode at creation: the process may have any umask
+        os.mkdir(self.folder)
+        os.chmod(self.folder, 0o755)
+        nonce = Path(self.folder, NONCE_NAME)
+        nonce.write_text(self.nonce, encoding="ascii")
+        nonce.chmod(0o644)
+        # Bound through a descriptor: a unix socket's own path has room for 107 bytes (unix(7)).
+        folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self.socket.bind(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
+        finally:
+            os.close(folder)
+        os.chmod(f"{self.folder}/{SOCKET_NAME}", 0o666)
+        self.socket.listen(1)
+
+    def accept(self) -> DescriptorLink:
+        """Take the connection of the agent and what it hands over.
+
+        Raises:
+            LinkError: The agent gave up, with its own words; or it ended, or was silent.
+        """
+        channel, _ = self.socket.accept()
+        return DescriptorLink.receive(channel)
+
+    def close(self) -> None:
+        """Remove the folder and stop listening; the link, once accepted, needs neither."""
+        self.socket.close()
+        shutil.rmtree(self._outer, ignore_errors=True)
+
+    def __enter__(self) -> Rendezvous:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

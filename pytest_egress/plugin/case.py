@@ -1,0 +1,221 @@
+"""One run of a test that uses egress: its window, its verdict, and what the report of its failure shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pytest_egress.plugin.reports import land_at_user
+
+if TYPE_CHECKING:
+    from pytest_egress.egress import Egress
+    from pytest_egress.errors import EgressError
+    from pytest_egress.ledger.windows import Window
+    from pytest_egress.plugin.options import Options
+    from pytest_egress.session import Session
+    from pytest_egress.targets.container import Container
+    from pytest_egress.traffic.entries import Entry
+
+
+QUIET: Final = (
+    KeyboardInterrupt,
+    SystemExit,
+    pytest.exit.Exception,
+    pytest.skip.Exception,
+    pytest.xfail.Exception,
+)
+"""Ends of a test that are no failure of it: they are left as they are."""
+
+
+# While tests run.
+
+
+@dataclasses.dataclass(kw_only=True)
+class Case:
+    """One run of a test that uses egress; a rerun is another.
+
+    Attributes:
+        window: From before its first fixture until the end of its call phase.
+        egress: The function-scoped one, once it is set up.
+        verdict: What failed it, if egress did.
+        cause: What a handler raised, where that is the cause of the test's own failure.
+        passed: Whether its call phase has.
+        frame: With --pdb, the one in which its function ran.
+    """
+
+    session: Session
+    window: Window
+    options: Options
+    egress: Egress | None = None
+    verdict: EgressError | None = None
+    cause: BaseException | None = None
+    passed: bool = False
+    frame: FrameType | None = None
+
+    def close(self, own: BaseException | None = None) -> None:
+        """End the window, drained; where the user ends the run, no handler is waited for."""
+        at_once = isinstance(own, (KeyboardInterrupt, pytest.exit.Exception))
+        self.session.close_window(self.window, 0 if at_once else self.options.timeout)
+
+    def errors(self) -> list[BaseException]:
+        """What handlers raised."""
+        errors = (getattr(entry, "error", None) for entry in self.window.entries)
+        return [error for error in errors if error is not None]
+
+    def explain(self, own: BaseException) -> None:
+        """Let the test's own failure stand; a handler's exception becomes its cause.
+
+        Raises:
+            pytest.exit.Exception: The user left the debugger in a handler.
+        """
+        if isinstance(own, QUIET):
+            return
+        self.check_exit()
+        others = [error for error in self.errors() if error is not own]
+        if others and own.__cause__ is None:
+            BaseException.__setattr__(own, "__cause__", others[0])  # it may be a frozen dataclass
+            self.cause = others[0]
+
+    def check_exit(self) -> None:
+        """Raise a handler's `pytest.exit` on the test's thread: "q" at a breakpoint there."""
+        for error in self.errors():
+            if isinstance(error, pytest.exit.Exception):
+                raise error
+
+    def shorten_tracebacks(self) -> None:
+        """Let what handlers raised be shown from the handler on, without what called it."""
+        from pytest_egress.base.frames import from_user
+
+        for error in self.errors():
+            error.with_traceback(from_user(error.__traceback__))
+
+    def land_at_user(
+        self, excinfo: pytest.ExceptionInfo[BaseException], *, is_verdict: bool
+    ) -> None:
+        """Let a debugger stand in the handler that failed the test, or in the test."""
+        cause = excinfo.value.__cause__
+        is_of_handler = is_verdict or any(cause is error for error in self.errors())
+        raised_by = cause if is_of_handler else None
+        land_at_user(excinfo, frame=self.frame, raised_by=raised_by, is_verdict=is_verdict)
+
+    def judge(self) -> EgressError | None:
+        """The verdict on a test that has not failed by itself."""
+        from pytest_egress.ledger.verdict import judge
+
+        self.verdict = judge(
+            self.window,
+            self.egress.routes if self.egress else (),
+            assert_all_called=self.options.assert_all_called,
+            any_container=self.session.any_container(self.window),
+            running=self.session.running,
+            shared=self.session.shared(self.window),
+        )
+        return self.verdict
+
+    def sections(self, when: str) -> Iterator[tuple[str, str]]:
+        """Titles and texts for the report of a failure: the timeline, then the containers' logs.
+
+        Before the timeline what speaks against the containers and is not what failed the test.
+        """
+        from pytest_egress.errors import HandshakeError, NeverCalledError, UnroutedError
+        from pytest_egress.ledger.report import (
+            handler_errors_lines,
+            handshakes_text,
+            ledger_lines,
+            shared_note,
+            shared_text,
+            unrouted_text,
+        )
+        from pytest_egress.ledger.verdict import broken_handshakes, unrouted_entries
+
+        entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
+        if when == "setup":  # what a wider fixture set off belongs to its own scope
+            entries |= {
+                id(entry): entry for scope in self.session.open_scopes() for entry in scope.ledger
+            }
+        besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
+        told = self.cause or (self.verdict and self.verdict.__cause__)
+        besides += handler_errors_lines(self.window.entries, told)
+        unrouted = unrouted_entries(self.window.entries)
+        if unrouted and not isinstance(self.verdict, UnroutedError):
+            besides += [unrouted_text(unrouted), ""]
+            if text := shared_text(unrouted, self.session.shared(self.window)):
+                besides += [text, ""]
+        failures = broken_handshakes(self.window)
+        if failures and not isinstance(self.verdict, (HandshakeError, NeverCalledError)):
+            besides += [handshakes_text(failures), ""]
+        lines = [*besides, *ledger_lines(entries.values())]
+        if self.verdict is None and not unrouted:
+            lines += shared_note(self.window.entries, self.session.shared(self.window))
+        if lines:
+            yield "egress", "\n".join(lines)
+        yield from self.session.log_sections(self.window)
+
+    def let_go(self) -> None:
+        """Let go of what the test received; all its reports have been made."""
+        self.session.release(self.window)
+        if self.egress is not None:
+            self.egress.let_go()
+
+    def kept(self) -> Iterator[tuple[str, str]]:
+        """What --egress-keep leaves of those that run."""
+        return kept_section(self.session.live())
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The run of a test that is to be judged here: no forked child judges, or ends, its parent's."""
+    case = item.stash.get(CASE, None)
+    return None if case is None or case.session.engine.inherited else case
+
+
+def has_passed(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether a test that uses egress has passed its call phase; of several it is not asked."""
+    return not isinstance(node, pytest.Item) or (
+        (case := case_of(node)) is not None and case.passed
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Late:
+    """A verdict that a teardown raises, and what its report shows beside it."""
+
+    verdict: EgressError
+    sections: list[tuple[str, str]]
+
+
+def late_sections(egress: Egress, containers: Sequence[Container]) -> list[tuple[str, str]]:
+    """The timeline of an egress that has ended, and the logs of its containers."""
+    from pytest_egress.ledger.report import ledger_lines
+    from pytest_egress.session import log_sections
+
+    return [("egress", "\n".join(ledger_lines(egress.ledger))), *log_sections(containers)]
+
+
+def kept_section(containers: Sequence[Container]) -> Iterator[tuple[str, str]]:
+    """The section that says what --egress-keep leaves, and how to remove it."""
+    if containers:
+        lines = [f"{each.name}: docker logs {each.id[:12]}" for each in containers]
+        removal = " ".join(["docker rm --force", *(each.id[:12] for each in containers)])
+        yield "egress keeps", "\n".join([*lines, f"to remove: {removal}"])
+
+
+CASE: Final = pytest.StashKey[Case]()
+FAILED: Final = pytest.StashKey[set[str]]()
+"""On an item that failed, and on everything it is in: its name, until a rerun of it passes."""
+
+
+def has_failed(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether a test that this is, or has, failed."""
+    return bool(node.stash.get(FAILED, ()))
+
+
+def forget(item: pytest.Item) -> None:
+    """Drop what the run before a rerun left."""
+    if CASE in item.stash:
+        del item.stash[CASE]
+    for node in item.listchain():
+        node.stash.get(FAILED, set()).discard(item.nodeid)

@@ -1,0 +1,229 @@
+"""The options of the plugin: command line, environment and ini file, and those of `@pytest.mark.egress`.
+
+A marker comes before the command line, that before the environment, and that before the ini file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pytest
+
+from pytest_egress.base.choices import (
+    LINKS,
+    NAME_POLICIES,
+    POLICIES,
+    NamePolicy,
+    Policy,
+    alternatives,
+)
+
+# Options: marker, then command line, then environment, then ini, then default.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What holds for a test.
+
+    Attributes:
+        unrouted: What an attempt that no route claims means.
+        dns: What DNS says of a name that no route names.
+        assert_all_called: Whether the test's own routes must be called.
+        timeout: Seconds that handlers may go on after the test.
+    """
+
+    unrouted: Policy = "fail"
+    dns: NamePolicy = "synthetic"
+    assert_all_called: bool = True
+    timeout: float = 5.0
+
+
+def is_seconds(value: object) -> bool:
+    """Whether a value is a time that can be waited for."""
+    from pytest_egress.base.clock import is_seconds as is_time
+
+    return is_time(value)
+
+
+ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
+    "unrouted": (lambda value: value in POLICIES, alternatives([*map(repr, POLICIES)])),
+    "dns": (lambda value: value in NAME_POLICIES, alternatives([*map(repr, NAME_POLICIES)])),
+    "assert_all_called": (lambda value: isinstance(value, bool), "True or False"),
+    "timeout": (is_seconds, "a number of seconds"),
+}
+"""Option of `@pytest.mark.egress` to what is a value of it, as a function and in words."""
+
+
+def check_options(args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """Refuse a malformed `@pytest.mark.egress`.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    keywords = f"it takes the keywords {', '.join(ACCEPTED_OPTIONS)}"
+    if args:
+        raise TypeError(f"{args[0]!r} needs a name; {keywords}")
+    for name, value in options.items():
+        if name not in ACCEPTED_OPTIONS:
+            raise TypeError(f"it does not take {name}=; {keywords}")
+        accepts, words = ACCEPTED_OPTIONS[name]
+        if not accepts(value):
+            raise ValueError(f"{name}={value!r}: it takes {words}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("egress", "egress of containers")
+    group.addoption(
+        "--egress-unrouted",
+        metavar="|".join(POLICIES),
+        help="What a container's attempt means that no route claims: "
+        "fail the test (default), just be refused, or reach the real upstream (TCP).",
+    )
+    group.addoption(
+        "--egress-dns",
+        metavar="|".join(NAME_POLICIES),
+        help="What DNS says of a name that no route names: an address of its own (default), "
+        "or NXDOMAIN, which is an attempt that no route claims.",
+    )
+    group.addoption(
+        "--egress-keep",
+        action="store_true",
+        default=None,
+        help="Leave the containers of failed tests, stopped, for a look at them.",
+    )
+    group.addoption(
+        "--egress-link",
+        metavar="|".join(LINKS),
+        help="How the sidecar of a container is reached: by its sockets' descriptors, which takes an "
+        "engine on this machine, or over one stream of the engine's API; auto (default) tries both.",
+    )
+    group.addoption(
+        "--egress-sidecar-image",
+        metavar="IMAGE",
+        help="An image with Python 3.10 or newer that sidecars run, instead of this machine's "
+        "Python, which is the default where the engine sees it.",
+    )
+    group.addoption(
+        "--egress-engines",
+        metavar="ADDRESS,...",
+        help="Engines, each as DOCKER_HOST has it: worker gwN of pytest-xdist takes number N, "
+        "from the start again where there are fewer; without workers it is the first.",
+    )
+    parser.addini("egress_unrouted", "Default of --egress-unrouted.", default="fail")
+    parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
+    parser.addini("egress_link", "Default of --egress-link.", default="auto")
+    parser.addini("egress_sidecar_image", "Default of --egress-sidecar-image.", default="")
+    parser.addini("egress_engines", "Default of --egress-engines.", type="linelist", default=[])
+    parser.addini(
+        "egress_trust",
+        "Files in containers, by their absolute paths, that get the CA where they are there: PEM bundles "
+        "or Java keystores.",
+        type="linelist",
+        default=[],
+    )
+    parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
+
+
+def chosen(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
+    """The value of an option that has a few, wherever it was set.
+
+    Raises:
+        pytest.UsageError: It is none of the accepted ones.
+    """
+    dashed, variable = name.replace("_", "-"), f"PYTEST_{name.upper()}"
+    if value := config.getoption(name):
+        source = f"--{dashed}={value}"
+    elif value := os.environ.get(variable):
+        source = f"{variable}={value} in the environment"
+    else:
+        value = config.getini(name)
+        source = f"{name} = {value} in {config.inipath or '-o'}"
+    if value not in accepted:
+        raise pytest.UsageError(f"{source}: it takes {alternatives(accepted)}")
+    return value
+
+
+ENGINE_SCHEMES: Final = ("unix", "tcp", "ssh", "http", "https")
+
+
+def engine_addresses(config: pytest.Config) -> list[str]:
+    """The addresses of the engines, wherever they were set; none is the environment's own.
+
+    Raises:
+        pytest.UsageError: One is no address of an engine.
+    """
+    if text := config.getoption("egress_engines"):
+        source = "--egress-engines"
+    elif text := os.environ.get("PYTEST_EGRESS_ENGINES"):
+        source = "PYTEST_EGRESS_ENGINES in the environment"
+    else:
+        text = "\n".join(config.getini("egress_engines"))
+        source = f"egress_engines in {config.inipath or '-o'}"
+    addresses = str(text).replace(",", " ").split()
+    for address in addresses:
+        scheme, _, rest = address.partition("://")
+        if scheme not in ENGINE_SCHEMES or not rest:
+            raise pytest.UsageError(
+                f"{source}: {address!r} is no address of an engine; it takes what DOCKER_HOST does, "
+                "unix:///run/docker.sock or tcp://192.0.2.1:2376, several with commas between them"
+            )
+    return addresses
+
+
+def trust_option(config: pytest.Config) -> list[str]:
+    """The paths of the files that get the CA in every container.
+
+    Raises:
+        pytest.UsageError: One is no absolute path.
+    """
+    paths: list[str] = config.getini("egress_trust")
+    for path in paths:
+        if not path.startswith("/"):
+            raise pytest.UsageError(
+                f"egress_trust in {config.inipath or '-o'}: {path!r} is no absolute path of a file in a container; "
+                "it takes one a line"
+            )
+    return paths
+
+
+def worker_number(config: pytest.Config) -> int:
+    """Which worker of pytest-xdist this process is: 0 where it is none, or has a name that was made up."""
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
+    number = worker.removeprefix("gw")
+    return int(number) if number.isdigit() else 0
+
+
+TRUE: Final = ("1", "true", "yes", "on")
+FALSE: Final = ("0", "false", "no", "off")
+
+
+def keep_option(config: pytest.Config) -> bool:
+    """The value of --egress-keep, wherever it was set.
+
+    Raises:
+        pytest.UsageError: It is neither true nor false.
+    """
+    if config.getoption("egress_keep") is not None:
+        return True
+    valid = f"it takes one of {', '.join((*TRUE, *FALSE))}"
+    if text := os.environ.get("PYTEST_EGRESS_KEEP"):
+        if text.lower() not in (*TRUE, *FALSE):
+            raise pytest.UsageError(f"PYTEST_EGRESS_KEEP={text} in the environment: {valid}")
+        return text.lower() in TRUE
+    try:
+        return bool(config.getini("egress_keep"))
+    except (pytest.UsageError, TypeError, ValueError) as error:  # by the version of pytest
+        source = f"egress_keep in {config.inipath or '-o'}"
+        raise pytest.UsageError(f"{source}: {error}; {valid}") from None
+
+
+def sidecar_image_option(config: pytest.Config) -> str | None:
+    """The value of --egress-sidecar-image, wherever it was set."""
+    given = config.getoption("egress_sidecar_image") or os.environ.get(
+        "PYTEST_EGRESS_SIDECAR_IMAGE"
+    )
+    return given or config.getini("egress_sidecar_image") or None

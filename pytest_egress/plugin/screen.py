@@ -1,0 +1,77 @@
+"""What takes long, shown on the terminal while pytest captures, or as lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_egress.plugin.prompts import Prompts
+
+
+# What takes long.
+
+
+class Terminal:
+    """Shows what takes long while pytest captures, by a copy of the descriptor to which pytest itself writes.
+
+    On a terminal it stands behind what pytest has written, cut at the margin, and goes again. Anywhere else, as in the
+    log of a CI job, it is a line, at first after some seconds, and seldom; with -q there is none.
+
+    Args:
+        reporter: Which has written all that it has for now.
+        prompts: While one is open, nothing is shown.
+    """
+
+    def __init__(self, reporter: pytest.TerminalReporter, prompts: Prompts) -> None:
+        self._reporter, self._prompts = reporter, prompts
+        self._is_drawn = reporter.isatty and os.environ.get("TERM") != "dumb"
+        self._writer: Any = reporter.config.get_terminal_writer()
+        self._next = LINE_SECONDS
+        self._at: object = None  # where pytest was when a line was written last
+        self._fd = os.dup(self._writer._file.fileno())
+
+    def show(self, text: str, seconds: float) -> None:
+        """Draw it, or write a line where it is time for one."""
+        said = "".join(c if c.isprintable() else " " for c in f"egress: {text}, {seconds:.0f} s")
+        if self._prompts.is_open:
+            return
+        if self._is_drawn:
+            self._write(f"{SAVE} {said}{RESTORE}")
+        elif self._reporter.verbosity >= 0 and seconds >= self._next:
+            self._next = seconds + LINE_SECONDS
+            self._write_line(said)
+
+    def clear(self) -> None:
+        """Take it away."""
+        self._next = LINE_SECONDS
+        if self._is_drawn:
+            self._write(ERASE)
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        os.close(self._fd)
+
+    def _write_line(self, text: str) -> None:
+        """Write a line below what pytest has of one; with -v it then writes the test's name again, on a new line."""
+        at = self._reporter.currentfspath, self._writer.width_of_current_line
+        if self._reporter.verbosity > 0:
+            self._write(f"\n{text}")
+            self._reporter.currentfspath = None
+        else:
+            self._write(f"{text}\n" if at == self._at else f"\n{text}\n")
+        self._at = at
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # whoever read it has gone
+            os.write(self._fd, text.encode(errors="replace"))
+
+
+LINE_SECONDS: Final = 5.0  # between two lines about one thing, and before the first
+# Control sequences of ECMA-48 and DEC's: cursor, no wrap at the margin; erase to the end of the line.
+ERASE: Final = "\x1b[K"
+SAVE: Final = "\x1b7\x1b[?7l"
+RESTORE: Final = f"{ERASE}\x1b[?7h\x1b8"

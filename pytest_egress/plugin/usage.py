@@ -1,0 +1,36 @@
+"""Which tests use egress, before they are set up and while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import pytest
+
+EGRESS_FIXTURES: Final = frozenset(
+    {"egress", "class_egress", "module_egress", "session_egress", "egress_container"}
+)
+"""A test that uses one of them, however it asks for it, has a window, and is judged."""
+
+
+def uses_egress(item: pytest.Item) -> bool:
+    """Whether it is known to use egress before it is set up."""
+    return not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def requested_fixtures(item: pytest.Item) -> Iterable[str]:
+    """The names of all fixtures that a running test has asked for so far, `request.getfixturevalue` included."""
+    names: Iterable[str] = getattr(item, "fixturenames", ())
+    for attribute in ("_request", "fixture_request"):  # the latter of a doctest, by pytest 7.4
+        if request := getattr(item, attribute, None):
+            names = request.fixturenames
+    return names
+
+
+def fixture_of(item: pytest.Item, name: str) -> object:
+    """The fixture of a name that a test has, or is to get; None where pytest does not tell."""
+    request = getattr(item, "_request", None) or getattr(item, "fixture_request", None)
+    if found := getattr(request, "_fixture_defs", {}).get(name):
+        return found
+    named = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return next(iter(named.get(name, ())[-1:]), None)

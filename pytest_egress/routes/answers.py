@@ -1,0 +1,340 @@
+"""What a route answers with: functions, static answers, and the adapters that stand for more.
+
+Everything is checked where it is declared. Values only: this module never touches a socket.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType
+from typing import Any, Final, Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from pytest_egress.traffic.address import MAX_PORT
+from pytest_egress.traffic.messages import SCHEME_PORTS, Request, Response, check_status, host_port
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+Handler = Callable[[Any], Any]  # of a Request, or of a socket
+
+# For type checkers: what stands where. Static answers are those that may be sent many times.
+StaticBody = dict[Any, Any] | list[Any] | bytes | bytearray | None
+Body = StaticBody | str | Iterator[bytes | str] | AsyncIterator[bytes | str]
+Result = Response | Body | int | tuple[int, Body]
+"""What a handler of requests may return."""
+HttpHandler = Callable[[Request], Result | Awaitable[Result]]
+RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
+"""A function of the connected socket, an `ssl.SSLSocket` where TLS ends; the int is of a lambda that calls `send`."""
+
+
+class Application:
+    """A handler that holds something open while routes use it, such as the event loop of an ASGI application."""
+
+    def acquire(self) -> None:
+        """A route begins to use it."""
+
+    def release(self) -> None:
+        """A route has ended; after the last one nothing may stay open."""
+
+    def __call__(self, request: Request) -> Response:
+        """Answer a request; any thread."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Connectable(Protocol):
+    """What `forward` reaches by its port: a `Container`."""
+
+    @property
+    def name(self) -> str:
+        """As in the ledger."""
+
+    def connect(self, port: int, timeout: float = ...) -> Any:
+        """A connected socket."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forward:
+    """Another server answers. Made by `forward`.
+
+    Attributes:
+        scheme: "http", "https" or "tcp"; None for what the target spoke.
+        host: Its host; None for the one that the target dialled.
+        port: Its port, or None likewise.
+        path: What goes before the path of each request.
+        container: The container whose port it is, or None.
+    """
+
+    scheme: str | None = None
+    host: str | None = None
+    port: int | None = None
+    path: str = ""
+    container: Connectable | None = None
+
+    def __str__(self) -> str:
+        if self.container is not None:
+            return f"forward({self.container.name}, {self.port})"
+        if self.host is None:
+            return "forward()"
+        return f'forward("{self.scheme}://{host_port(self.host, self.port)}{self.path}")'
+
+
+def forward(to: str | Connectable | None = None, port: int | None = None) -> Forward:
+    """Let another server answer, recorded.
+
+    Requests go out as they are, `Host` included, but for the fields that belong to a connection (RFC 9110 section
+    7.6.1). Certificates are verified with this machine's roots.
+
+    Args:
+        to: None for the real upstream, the one that the target meant; `"http://127.0.0.1:8000"` or an https URL, whose
+            path goes before each request's; `"tcp://127.0.0.1:5432"` for a raw route; or a container.
+        port: Of the container.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    if to is None and port is None:
+        return Forward()
+    if isinstance(to, str) and port is None:
+        return forward_to_url(to)
+    if isinstance(to, Connectable):
+        if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= MAX_PORT:
+            raise ValueError(
+                f"forward({to.name}, {port!r}): the port is a number from 1 to {MAX_PORT}, "
+                "as in forward(container, 5432)"
+            )
+        return Forward(port=port, container=to)
+    given = repr(to) if port is None else f"{to!r}, {port!r}"
+    raise TypeError(f"forward({given}): {FORWARDS}")
+
+
+FORWARDS: Final = (
+    'it takes nothing (the real upstream), a URL ("http://127.0.0.1:8000", "tcp://127.0.0.1:5432"), '
+    "or a container and its port"
+)
+
+
+def forward_to_url(url: str) -> Forward:
+    """The server that a URL names.
+
+    Raises:
+        ValueError: It is no such URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or SCHEME_PORTS.get(parts.scheme)
+    except ValueError as error:  # of the port, or of brackets
+        raise ValueError(f"forward({url!r}): {error}; {FORWARDS}") from None
+    surplus = parts.query or parts.fragment or parts.username is not None
+    if parts.scheme not in ("http", "https", "tcp") or not parts.hostname or surplus:
+        raise ValueError(f"forward({url!r}): {FORWARDS}")
+    if port is None:
+        raise ValueError(f"forward({url!r}): a tcp URL needs a port")
+    path = parts.path.rstrip("/")
+    if parts.scheme == "tcp" and path:
+        raise ValueError(f"forward({url!r}): a tcp URL has no path")
+    return Forward(scheme=parts.scheme, host=parts.hostname, port=port, path=path)
+
+
+@dataclass(frozen=True)
+class AnswerSequence:
+    """One answer after the other. Made by `sequence`."""
+
+    answers: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+StaticAnswer = Response | StaticBody | int | tuple[int, StaticBody | str] | Forward | AnswerSequence
+HttpAnswer = HttpHandler | StaticAnswer
+RawAnswer = RawHandler | bytes | Forward | AnswerSequence | None
+
+
+def sequence(*answers: HttpAnswer | RawAnswer) -> AnswerSequence:
+    """Answer with each of these once, in order; then the route stops matching. Implies `times`.
+
+    Args:
+        answers: Whatever a route answers with: functions, static answers, `forward()`.
+
+    Raises:
+        TypeError: There are none.
+    """
+    if not answers:
+        raise TypeError("sequence() takes the answers in order: sequence(503, {'id': 1})")
+    return AnswerSequence(answers)
+
+
+def check_answer(answer: object, *, raw: bool) -> object:
+    """A handler, a static answer, or an adapter, as the route can use it.
+
+    Args:
+        raw: Whether it gets a socket, and no requests.
+
+    Raises:
+        TypeError, ValueError: It is none of them; the text lists what is.
+    """
+    if isinstance(answer, AnswerSequence):
+        if any(isinstance(each, AnswerSequence) for each in answer.answers):
+            raise TypeError("a sequence() in a sequence(): write its answers in place")
+        return AnswerSequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
+    if isinstance(answer, Forward):
+        return check_forward(answer, raw=raw)
+    if raw and isinstance(answer, Application):
+        raise TypeError(
+            f"{answer!r} answers requests, and a raw route has none: use intercept_https"
+        )
+    if callable(answer) and (isinstance(answer, type) or not takes(answer, 1)):
+        argument = "a connected socket" if raw else "the Request"
+        hints = {
+            2: "; a WSGI application goes into wsgi(...)",
+            3: "; an ASGI one goes into asgi(...)",
+        }
+        is_application = not raw and not isinstance(answer, type)
+        hint = next((hints[n] for n in hints if is_application and takes(answer, n)), "")
+        raise TypeError(
+            f"the handler {answer!r} cannot be called with one argument, {argument}{hint}"
+        )
+    if callable(answer):
+        return answer
+    return check_raw(answer) if raw else check_static(answer)
+
+
+def check_forward(answer: Forward, *, raw: bool) -> Forward:
+    """Refuse a URL of the other sort."""
+    if answer.scheme is not None and raw != (answer.scheme == "tcp"):
+        wanted = '"tcp://host:port"' if raw else '"http://host:port" or an https URL'
+        raise ValueError(f"{answer}: this route takes {wanted}")
+    return answer
+
+
+def check_raw(answer: object) -> bytes | None:
+    """What a raw route sends at once: bytes, or nothing."""
+    if answer is None or isinstance(answer, bytes):
+        return answer
+    raise TypeError(
+        f"{answer!r} is no answer of a raw route: it takes a function of the connected socket, bytes that are sent "
+        "at once, forward(...), sequence(...), or None"
+    )
+
+
+def check_static(answer: object) -> Response:
+    """A static answer to requests."""
+    response = response_from(answer, of_function=False)
+    if isinstance(response.stream, (Iterator, AsyncIterable)):
+        raise TypeError(
+            "a static answer is sent many times, its iterator is read once; return it from a function"
+        )
+    return response
+
+
+def answered_by(handler: Handler, result: object) -> Response:
+    """What a handler returned, as a `Response`.
+
+    Raises:
+        TypeError, ValueError: It cannot be sent; the text says where the handler is.
+    """
+    try:
+        return response_from(result, of_function=True)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # not one of Unicode
+        raise kind(f"{place_of(handler)} returned {error}") from None
+
+
+LIBRARY: Final = os.path.dirname(os.__file__)
+
+
+def place_of(handler: object) -> str:
+    """What a handler is called, and where it begins: `charges, at test_shop.py:12,`."""
+    name, code = name_of(handler), getattr(unwrapped(handler), "__code__", None)
+    if code is None or code.co_filename.startswith(LIBRARY):  # as of a Mock
+        return name
+    return f"{name}, at {line_of(code, code.co_firstlineno)},"
+
+
+def name_of(handler: object) -> str:
+    """What a handler is called."""
+    return str(getattr(handler, "__name__", None) or repr(handler))
+
+
+def line_of(code: CodeType, line: int) -> str:
+    """`test_shop.py:12`."""
+    return f"{os.path.basename(code.co_filename)}:{line}"
+
+
+def unwrapped(handler: Any) -> Any:
+    """The function of the user's that a handler stands for, as far as can be told."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    if not inspect.isroutine(handler):
+        handler = getattr(type(handler), "__call__", handler)  # noqa: B004 - not whether, but which
+    return getattr(inspect.unwrap(handler), "__func__", inspect.unwrap(handler))
+
+
+def takes(handler: Callable[..., Any], count: int) -> bool:
+    """Whether it can be called with that many arguments; True where its signature cannot be known."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # such as what is written in C
+        return True
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def response_from(result: object, *, of_function: bool) -> Response:
+    """Turn what a handler returned, or a static answer, into a `Response`.
+
+    Raises:
+        TypeError: It is none of the accepted results; the text lists them.
+    """
+    if isinstance(result, Response):
+        return result
+    if result is None:
+        return Response()
+    if isinstance(result, (dict, list)):
+        return Response(json=result)
+    if isinstance(result, (bytes, bytearray)):
+        return Response(content=bytes(result))
+    if isinstance(result, int) and not isinstance(result, bool):
+        return Response(result)
+    if isinstance(result, tuple) and len(result) == 2:
+        return with_status(result)
+    if isinstance(result, str) and of_function:
+        return Response(text=result)
+    if isinstance(result, (Iterator, AsyncIterator)) and of_function:
+        return Response(stream=result)
+    raise TypeError(not_an_answer(result, of_function))
+
+
+def with_status(result: tuple[Any, Any]) -> Response:
+    """The `Response` of a `(status, body)` pair; the body may be text here, since the status says it is an answer."""
+    status, body = result
+    if isinstance(body, (Response, tuple)) or (
+        isinstance(body, int) and not isinstance(body, bool)
+    ):
+        raise TypeError(not_an_answer(result, of_function=True))
+    response = response_from(body, of_function=True)
+    response.status_code = check_status(status)
+    return response
+
+
+def not_an_answer(result: object, of_function: bool) -> str:
+    """Why this is no answer, and what is."""
+    if isinstance(result, str):
+        return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
+    text = (
+        f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, "
+        "a status (int), (status, body), or None"
+    )
+    return text + (
+        ", str, or an iterator of bytes or str, async or not"
+        if of_function
+        else "; or a function of the request"
+    )

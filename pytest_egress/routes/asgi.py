@@ -1,0 +1,556 @@
+"""ASGI applications as handlers of a route: the ASGI specification (3.0) and no framework.
+
+An application runs on one event loop in a thread of its own, from the first request until no route uses it any more;
+then nothing of it is left.
+
+Threads: any thread asks, acquires and releases; `LoopThread` is the loop's, and what it shares with those that ask are
+queues. The lock of an application guards its users and its loop; the application never runs while it is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from pytest_egress.base.clock import run_by_real_clock
+from pytest_egress.routes.answers import Application, takes
+from pytest_egress.routes.applications import App, declared_length, is_async, name_of
+from pytest_egress.traffic.fields import end_to_end, raw_value
+from pytest_egress.traffic.messages import Request, Response
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+HEAD_SECONDS: Final = 0.2  # for a body to follow its head; then the head is sent alone
+RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette does
+LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation
+END_SECONDS: Final = 10.0  # for everything to end; then the error says what has not
+Message = dict[str, Any]
+
+
+def asgi(app: App) -> AsgiApplication:
+    """Make a handler of an ASGI 3 application, such as those of FastAPI, Starlette and Django.
+
+    Its lifespan begins with the first request, and ends when no route uses it any more.
+
+    Raises:
+        TypeError: It is none; the text says what is taken.
+    """
+    wanted = "asgi() takes an ASGI 3 application, an async callable of (scope, receive, send)"
+    if not callable(app):
+        raise TypeError(f"{wanted}, not {app!r}")
+    if not is_async(app) and takes(app, 2) > takes(app, 3):
+        raise TypeError(f"{wanted}; {app!r} looks like a WSGI application: use wsgi(...)")
+    if takes(app, 1) > takes(app, 3):
+        raise TypeError(
+            f"{wanted}; {app!r} takes one argument, as those of ASGI 2 do. "
+            "A function of the request is given to the route as it is"
+        )
+    if not takes(app, 3):
+        raise TypeError(f"{wanted}; {app!r} does not take three arguments")
+    return AsgiApplication(app)
+
+
+# ASGI.
+
+
+class AsgiApplication(Application):
+    """An ASGI application as a handler, on one event loop for as long as routes use it."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self._lock = threading.Lock()
+        self._users = 0
+        self._thread: LoopThread | None = None
+
+    def acquire(self) -> None:
+        """A route begins to use it; the event loop starts with the first request."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """A route has ended. After the last one the application is shut down, and nothing of it is left.
+
+        Raises:
+            BaseException: What the application raised after a response, or at its shutdown.
+        """
+        with self._lock:
+            if not self._users:
+                raise RuntimeError(f"{self!r} is released more often than acquired")
+            self._users -= 1
+            thread = None
+            if not self._users:
+                thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+
+    def __call__(self, request: Request) -> Response:
+        """Answer a request; what the application raises comes through. Without a route it has a loop of its own."""
+        with self._lock:  # or the loop could be stopped before it knows of the request
+            alone = not self._users
+            if alone:
+                thread = LoopThread(self.app)
+            else:
+                thread = self._thread = self._thread or LoopThread(self.app)
+            conversation = thread.begin(request)
+        return AsgiBody(conversation, thread.stop if alone else lambda: None).respond()
+
+    def __repr__(self) -> str:
+        return f"asgi({self.app!r})"
+
+
+# By 2.3, and no more by 2.4, frameworks end a stream at http.disconnect, and not with the next piece.
+ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+
+
+def scope_of(request: Request, state: dict[str, Any]) -> dict[str, Any]:
+    """The HTTP connection scope of a request."""
+    raw_path = raw_value(request.path)
+    return {
+        "type": "http",
+        "asgi": dict(ASGI),
+        "http_version": request.http_version,
+        "method": request.method.upper(),
+        "scheme": request.scheme,
+        "path": unquote_to_bytes(raw_path).decode("utf-8", "replace"),
+        "raw_path": raw_path,
+        "query_string": raw_value(request.query_string),
+        "root_path": "",
+        "headers": [
+            (raw_value(name.lower()), raw_value(value)) for name, value in request.headers.raw
+        ],
+        "client": request.client,
+        "server": (request.host, request.port),
+        "state": state,
+    }
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The application's response; without content a streamed body follows."""
+
+    head: Response
+    content: bytes | None
+
+
+@dataclass(frozen=True)
+class End:
+    """Nothing more comes from the application, which has raised this."""
+
+    error: BaseException | None = None
+
+
+class LoopThread:
+    """The thread of one ASGI application: its event loop, its lifespan, and the requests that it answers."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.loop = asyncio.new_event_loop()
+        run_by_real_clock(self.loop)
+        self.lifespan = Lifespan(app)
+        self.open: set[Conversation] = set()
+        self.errors: list[BaseException] = []
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"asgi({name_of(app)})", daemon=True)
+        self._thread.start()
+
+    def begin(self, request: Request) -> Conversation:
+        """Let the application answer a request; its task sees the context of this thread."""
+        conversation = Conversation(self, request)
+        self.open.add(conversation)
+        self.loop.call_soon_threadsafe(conversation.start, context=copy_context())
+        return conversation
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Have the loop call this, unless it has ended."""
+        with contextlib.suppress(RuntimeError):  # closed
+            self.loop.call_soon_threadsafe(callback)
+
+    def stop(self) -> None:
+        """End everything, and raise the first error that nobody has seen."""
+        self.call(self._stopping.set)
+        self._thread.join(END_SECONDS)
+        if self._thread.is_alive():
+            raise RuntimeError(
+                f"{name_of(self.app)} has not ended {END_SECONDS:g} seconds after it was told to"
+            )
+        if self.errors:
+            raise self.errors[0]
+        if self.lifespan.error is not None:
+            raise self.lifespan.error
+
+    def _run(self) -> None:
+        try:
+            self.loop.run_until_complete(self._main())
+        except BaseException as error:  # SystemExit of a task of the application's own
+            self.errors.append(error)
+            for conversation in list(self.open):
+                conversation.cut(error)
+        finally:
+            self._wind_up()
+
+    async def _main(self) -> None:
+        lifespan = asyncio.create_task(self.lifespan.run())
+        await self._stopping.wait()
+        await self._end_conversations()
+        await self.lifespan.shutdown(lifespan)
+
+    async def _end_conversations(self) -> None:
+        error = RuntimeError(
+            f"{name_of(self.app)} was ended while it answered: no route uses it any more"
+        )
+        if tasks := [conversation.leave(error) for conversation in self.open]:
+            await asyncio.wait(tasks)
+
+    def _wind_up(self) -> None:
+        try:
+            self.loop.run_until_complete(end_everything())
+        finally:
+            self.loop.close()  # from here on `begin` raises
+            for conversation in list(self.open):
+                conversation.items.put(End(RuntimeError(f"{name_of(self.app)} ended its loop")))
+
+
+async def end_everything() -> None:
+    """What `asyncio.run` does at its end, and the generators that are dropped while it does."""
+    loop = asyncio.get_running_loop()
+    await cancel_others()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
+    await cancel_others()
+
+
+async def cancel_others() -> None:
+    """Cancel every task but this one, and wait until they have ended."""
+    while others := await other_tasks():
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+async def other_tasks() -> set[asyncio.Task[Any]]:
+    """Every task but this one. A generator that was dropped is closed by a task, which has begun by then."""
+    for _ in range(2):  # one turn to make that task, one for it to begin
+        await asyncio.sleep(0)
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+class Lifespan:
+    """The lifespan of an ASGI application. One that raises at its start is taken to know nothing of lifespans.
+
+    Attributes:
+        state: What startup leaves for the requests.
+        started: Set when requests may come, or startup has failed.
+        error: Of its shutdown.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.state: dict[str, Any] = {}
+        self.started = asyncio.Event()
+        self.error: BaseException | None = None
+        self._failure = ""
+        self._asked = self._told = False
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run the application on the lifespan scope."""
+        try:
+            await self._app(
+                {"type": "lifespan", "asgi": dict(ASGI), "state": self.state},
+                self._receive,
+                self._send,
+            )
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if self._stopping.is_set():
+                self.error = self.error or error
+        finally:
+            self.started.set()
+            self._stopped.set()
+
+    async def _receive(self) -> Message:
+        if not self._asked:
+            self._asked = True
+            return {"type": "lifespan.startup"}
+        await self._stopping.wait()
+        if self._told:
+            await asyncio.get_running_loop().create_future()  # nothing follows: it is cancelled
+        self._told = True
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        kind, text = message["type"], message.get("message") or "it does not say why"
+        if kind == "lifespan.startup.failed":
+            self._failure = f"{name_of(self._app)} failed to start: {text}"
+        elif kind == "lifespan.shutdown.failed":
+            self.error = RuntimeError(f"{name_of(self._app)} failed to shut down: {text}")
+        elif kind not in ("lifespan.startup.complete", "lifespan.shutdown.complete"):
+            raise RuntimeError(f"{name_of(self._app)} sent {kind!r} to its lifespan")
+        (self.started if "startup" in kind else self._stopped).set()
+
+    async def ready(self) -> None:
+        """Wait until requests may come.
+
+        Raises:
+            RuntimeError: The application says that it cannot start.
+        """
+        await self.started.wait()
+        if self._failure:
+            raise RuntimeError(self._failure)
+
+    async def shutdown(self, task: asyncio.Task[None]) -> None:
+        """Wait until the application says that it has shut down; one that never started is cancelled."""
+        if self.started.is_set() and not self._failure and not task.done():
+            self._stopping.set()
+            await self._stopped.wait()
+
+
+class Conversation:
+    """One request of an ASGI application: all but `items` belongs to the event loop.
+
+    Attributes:
+        items: For the thread that asks: the response, pieces of a streamed body, the end.
+    """
+
+    def __init__(self, thread: LoopThread, request: Request) -> None:
+        self.thread = thread
+        self.items: SimpleQueue[Begin | bytes | End] = SimpleQueue()
+        self._request = request
+        self._received = False
+        self._over = asyncio.Event()  # the body is complete, or the client is gone
+        self._taken = asyncio.Event()
+        self._head: Response | None = None
+        self._content: bytes | None = None
+        self._streamed = self._complete = self._finished = False
+        self._gone = self._leaving = False
+        self._cut: BaseException | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin, in the context that the task is to see."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._done)
+
+    def piece_taken(self) -> None:
+        """The thread has taken a piece: the application may send the next."""
+        self._taken.set()
+
+    def cut(self, error: BaseException | None) -> None:
+        """It is over: by this error, or because the client has gone."""
+        self._gone, self._cut = True, self._cut or error
+
+    def leave(self, cut: BaseException | None = None) -> asyncio.Task[Any]:
+        """The client has gone, or this error ends it: disconnect, and cancel what does not end by itself."""
+        self.cut(cut)
+        self._over.set()
+        self._taken.set()
+        if not self._leaving and (cut is not None or not self._complete):
+            self._leaving = True  # once: a second cancellation would break into its clean-up
+            self.thread.loop.call_later(LEAVE_SECONDS, self._task.cancel)
+        return self._task
+
+    async def _run(self) -> BaseException | None:
+        """What the application raises is returned: SystemExit would end the loop."""
+        try:
+            await self.thread.lifespan.ready()
+            scope = scope_of(self._request, self.thread.lifespan.state.copy())
+            await self.thread.app(scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return error
+        return None
+
+    async def _receive(self) -> Message:
+        if not self._received:
+            self._received = True
+            return {"type": "http.request", "body": self._request.content, "more_body": False}
+        await self._over.wait()
+        await asyncio.sleep(0)  # or one that asks for ever would keep the loop from cancelling it
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if self._gone and kind.startswith("http.response."):
+            await asyncio.sleep(0)  # likewise for one that sends for ever
+        elif kind == "http.response.start" and self._head is None:
+            self._head = head_of(message)
+            self._later(HEAD_SECONDS, self._give_stream)
+        elif kind == "http.response.body" and self._head is not None:
+            await self._body(bytes(message.get("body", b"")), message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{self._name} sent {kind!r} out of turn")
+
+    async def _body(self, piece: bytes, more: bool) -> None:
+        if self._complete:
+            if piece:
+                raise RuntimeError(f"{self._name} sent {piece!r} after the end of its body")
+        elif not self._streamed and (not more or len(piece) == self._declared):
+            self._content = piece
+            self._end_of_body(self._give_content)
+        else:
+            self._give_stream()
+            await self._piece(piece, more)
+
+    async def _piece(self, piece: bytes, more: bool) -> None:
+        self._taken.clear()
+        if piece:
+            self.items.put(piece)
+        if not more:
+            self._end_of_body(self._give_end)
+        elif piece:
+            await self._taken.wait()
+        else:
+            await asyncio.sleep(0)
+
+    @property
+    def _name(self) -> str:
+        return name_of(self.thread.app)
+
+    @property
+    def _declared(self) -> int | None:
+        return declared_length(self._head.headers) if self._head is not None else None
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._cancel_timer()
+        self._timer = self.thread.loop.call_later(seconds, callback)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end_of_body(self, give: Callable[[], None]) -> None:
+        self._complete = True
+        self._over.set()
+        self._later(RAISE_SECONDS, give)
+
+    def _give_stream(self) -> None:
+        """Give a response whose body follows."""
+        if not self._streamed:
+            self._cancel_timer()
+            self._streamed = True
+            self._give_head()
+
+    def _give_content(self) -> None:
+        self._finished = True
+        self._give_head()
+
+    def _give_head(self) -> None:
+        if self._head is not None:
+            self.items.put(Begin(self._head, self._content))
+
+    def _give_end(self, error: BaseException | None = None) -> None:
+        self._finished = True
+        self.items.put(End(error))
+
+    def _done(self, task: asyncio.Task[BaseException | None]) -> None:
+        """The application has ended: with what it raised, or what it left out."""
+        self._cancel_timer()
+        self.thread.open.discard(self)
+        error = self._error(task)
+        if self._finished:
+            if error is not None:  # nobody waits for it any more
+                self.thread.errors.append(error)
+        elif error is None and self._content is not None:
+            self._give_content()
+        else:
+            self._give_end(error)
+
+    def _error(self, task: asyncio.Task[BaseException | None]) -> BaseException | None:
+        error = None if task.cancelled() else task.result()
+        if error is not None or self._complete:
+            return error
+        if self._gone:
+            return self._cut
+        if task.cancelled():
+            return RuntimeError(f"{self._name} cancelled itself")
+        missing = "http.response.start" if self._head is None else "the end of its body"
+        return RuntimeError(f"{self._name} ended without sending {missing}")
+
+
+def head_of(message: Message) -> Response:
+    """The head of a response, from `http.response.start`."""
+    fields = list(message.get("headers", ()))
+    for name, value in fields:
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            raise TypeError(f"header fields of ASGI are bytes, not {name!r}: {value!r}")
+    text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+    head = Response(message["status"], headers=text)
+    head.headers = end_to_end(head.headers)
+    return head
+
+
+class AsgiBody(Iterator[bytes]):
+    """The side of a conversation that the asking thread holds: its response, and the pieces of a streamed body."""
+
+    def __init__(self, conversation: Conversation, let_go: Callable[[], None]) -> None:
+        self._conversation, self._let_go = conversation, let_go
+        self._ended = self._closed = False
+
+    def respond(self) -> Response:
+        """The response. Unless it is streamed, the loop is let go."""
+        try:
+            begin = self._conversation.items.get()
+            if isinstance(begin, End) and begin.error is not None:
+                raise begin.error
+            assert isinstance(begin, Begin)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error counts
+                self._let_go()
+            raise
+        head = begin.head
+        if begin.content is None:
+            return Response(head.status_code, headers=head.headers.raw, stream=self)
+        self._let_go()
+        return Response(head.status_code, headers=head.headers.raw, content=begin.content)
+
+    def __next__(self) -> bytes:
+        piece = None if self._ended else self._take()
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def _take(self, timeout: float | None = None) -> bytes | None:
+        """The next piece, or None at the end."""
+        item = self._conversation.items.get(timeout=timeout)
+        if isinstance(item, bytes):
+            self._conversation.thread.call(self._conversation.piece_taken)
+            return item
+        self._ended = True
+        if isinstance(item, End) and item.error is not None:
+            raise item.error
+        return None
+
+    def close(self) -> None:
+        """The client has it all, or is gone: then the application is told, and has a moment to end.
+
+        Raises:
+            BaseException: What it raises meanwhile.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._leave()
+        finally:
+            self._let_go()
+
+    def _leave(self) -> None:
+        self._conversation.thread.call(self._conversation.leave)
+        try:
+            while not self._ended:
+                self._take(LEAVE_SECONDS + END_SECONDS)
+        except Empty:
+            name = name_of(self._conversation.thread.app)
+            raise RuntimeError(
+                f"{name} has not ended {END_SECONDS:g} seconds after http.disconnect"
+            ) from None

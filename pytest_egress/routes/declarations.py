@@ -1,0 +1,83 @@
+"""The routes that a test declares, checked where it declares them.
+
+Markers are checked at collection with the very functions that the methods call, so that both refuse the same things
+in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from pytest_egress.errors import AddressError
+from pytest_egress.routes.kinds import Kind
+from pytest_egress.routes.matching import MATCHERS, Match
+from pytest_egress.routes.route import Declaration, check_answer
+from pytest_egress.traffic.address import Address, parse_address
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+OWN_OPTIONS: Final = ("times", "optional", "name")
+
+
+def accepted_options(kind: Kind) -> tuple[str, ...]:
+    """The keywords that a route of that kind takes."""
+    if not kind.has_handler:
+        return ()
+    matchers = MATCHERS if kind.reads_requests else ()
+    return (*matchers, *OWN_OPTIONS, *(("client_certificate",) if kind.ends_tls else ()))
+
+
+def declare(kind: Kind, address: object, answer: object = None, **options: Any) -> Declaration:
+    """Check the arguments of the method of `Egress` that declares a route of that kind.
+
+    Raises:
+        AddressError, TypeError, ValueError: With the value, and what is accepted.
+    """
+    parsed = parse_address(address, default_port=kind.default_port)
+    accepted = accepted_options(kind)
+    if unknown := [name for name in options if name not in accepted]:
+        takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no keywords"
+        raise TypeError(f"{kind.method}() does not take {unknown[0]}=; {takes}")
+    match = {name: options.pop(name) for name in MATCHERS if name in options}
+    declaration = Declaration(
+        kind=kind,
+        address=parsed,
+        answer=check_answer(kind, answer),
+        match=Match(**match),
+        **options,
+    )
+    if kind.answers_names:
+        check_host_name(parsed)
+    return declaration
+
+
+def declaring(kind: Kind) -> Callable[..., Declaration]:
+    """A function with the arguments of the method of `Egress` that declares a route of that kind: for markers."""
+
+    def with_handler(address: object, handler: object = None, **options: Any) -> Declaration:
+        return declare(kind, address, handler, **options)
+
+    def with_answer(name: object, answer: object) -> Declaration:
+        return declare(kind, name, answer)
+
+    def with_address(address: object) -> Declaration:
+        return declare(kind, address)
+
+    function: Callable[..., Declaration] = with_handler
+    if not kind.has_handler:
+        function = with_answer if kind.answers_names else with_address
+    function.__qualname__ = kind.method  # by which Python names it where an argument is missing
+    return function
+
+
+def check_host_name(address: Address) -> None:
+    """Refuse what no question of DNS is about.
+
+    Raises:
+        AddressError: It has a port, or is an IP address or a network.
+    """
+    if address.port is not None:
+        raise AddressError(f"{address.text!r}: names have no port in DNS; leave it out")
+    if "/" in address.host or ":" in address.host or address.host.rpartition(".")[2].isdigit():
+        raise AddressError(f"{address.text!r}: DNS is asked for names, and this is no name")

@@ -1,0 +1,205 @@
+"""What a request must be like, and where one differs: the same function decides and explains.
+
+Values only: this module never touches a socket or a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import takewhile
+from operator import eq
+from typing import Any, Final
+
+from pytest_egress.base.globs import Glob
+from pytest_egress.routes.answers import takes
+from pytest_egress.traffic.messages import UNSET, Request, shown
+from pytest_egress.traffic.redaction import (
+    is_secret,
+    masked,
+    masked_bytes,
+    masked_field,
+    masked_json,
+)
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """What a request must be like, apart from its address. Absent fields do not matter."""
+
+    method: str | None = None
+    path: str | None = None
+    query: Mapping[str, str] | None = None
+    headers: Mapping[str, str] | None = None
+    json: Any = UNSET
+    content: bytes | None = None
+    match: Callable[[Request], object] | None = None
+
+    def __post_init__(self) -> None:
+        for name, kinds in MATCH_TYPES.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise TypeError(f"{name}= takes {wanted}, not {type(value).__name__}: {value!r}")
+        if self.path is not None:
+            check_path(self.path)
+        if self.method == "":
+            raise ValueError("method='' can never match: leave it out, or name one")
+        for name in ("query", "headers"):
+            for key, value in (getattr(self, name) or {}).items():
+                if not isinstance(key, str):
+                    raise TypeError(f"{name}= takes names that are str, not {key!r}")
+                check_wire_text(f"{name}[{key!r}]", value)
+        match: object = self.match
+        if match is not None and not (callable(match) and takes(match, 1)):
+            raise TypeError(f"match= takes a function of the request, not {match!r}")
+
+    def differences(self, request: Request) -> list[str]:
+        """Every field in which the request is not what was asked for, as a line each; none means that it matches."""
+        found = []
+        if self.method is not None and self.method.upper() != request.method.upper():
+            found.append(f"method: {request.method} is not {self.method.upper()}")
+        if self.path is not None and not path_glob(self.path).matches(request.path):
+            found.append(f"path: {shown(request.path)} is not {shown(self.path)}")
+        for name, wanted, values, mask in (
+            ("query", self.query, request.query if self.query else {}, masked),
+            ("headers", self.headers, request.headers, masked_field),
+        ):
+            for key, value in (wanted or {}).items():
+                if key not in values:
+                    found.append(f"{name}[{key!r}]: absent, expected {shown(mask(key, value))}")
+                elif values[key] != value:
+                    masks = mask(key, values[key]), mask(key, value)
+                    found.append(f"{name}[{key!r}]: {contrast(values[key], value, masks)}")
+        if self.content is not None and self.content != request.content:
+            masks = masked_bytes(request.content), masked_bytes(self.content)
+            found.append(f"content: {contrast(request.content, self.content, masks)}")
+        if self.json is not UNSET:
+            found += json_request_differences(self.json, request)
+        if self.match is not None and not found and not self.match(request):
+            found.append(
+                f"match: {getattr(self.match, '__name__', self.match)} returned a false value"
+            )
+        return found
+
+    def __str__(self) -> str:
+        """As keywords of the declaration: `method='POST', path='/x'`."""
+        fields = [(name, getattr(self, name)) for name in (*MATCH_TYPES, "json", "match")]
+        given = [(name, value) for name, value in fields if value is not getattr(Match, name)]
+        return ", ".join(
+            f"{name}={shown_declaration(masked_matcher(name, value))}" for name, value in given
+        )
+
+
+MATCH_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "method": (str,),
+    "path": (str,),
+    "query": (Mapping,),
+    "headers": (Mapping,),
+    "content": (bytes,),
+}
+
+
+ANY_REQUEST: Final = Match()
+MATCHERS: Final = tuple(field.name for field in fields(Match))
+
+
+def check_path(path: str) -> None:
+    """Refuse what no path of a request equals."""
+    if path.startswith(("/", "*")) and not {"?", "#"} & {*path}:
+        return
+    hint = "it starts with / or *"
+    if "?" in path:
+        hint = "the query goes into query="
+    elif "#" in path:
+        hint = "a fragment is never sent"
+    raise ValueError(f"path={path!r} can never match: a path is without host and query ({hint})")
+
+
+def check_wire_text(what: str, value: object) -> None:
+    """Refuse what never equals a text; an object with an equality of its own (`mock.ANY`) may."""
+    if not isinstance(value, str) and type(value).__eq__(value, "") is NotImplemented:
+        raise TypeError(
+            f"{what} takes a str, which it is on the wire, not {type(value).__name__}: {value!r}"
+        )
+
+
+path_glob: Final = lru_cache(maxsize=1024)(Glob)
+
+
+def json_request_differences(wanted: Any, request: Request) -> list[str]:
+    """As `json_differences`, for the body of a request."""
+    try:
+        return list(json_differences(wanted, request.json()))
+    except (ValueError, RecursionError):  # so deep that nobody reads it
+        return [f"json: the body is no JSON: {shown(masked_bytes(request.content))}"]
+
+
+def json_differences(
+    wanted: Any, found: Any, path: str = "json", secret: bool = False
+) -> Iterator[str]:
+    """Where two JSON values differ, by path: `json.items[0].price: 5 is not 6`.
+
+    Args:
+        secret: Whether a name in the path says that the values are secrets.
+    """
+
+    def mask(value: object, secret: bool = secret) -> object:
+        return masked_json(value, secret=secret)
+
+    if isinstance(wanted, Mapping) and isinstance(found, dict):
+        for key in [*wanted, *(key for key in found if key not in wanted)]:
+            place = f"{path}.{key}" if str(key).isidentifier() else f"{path}[{key!r}]"
+            inside = secret or is_secret(str(key))
+            if key not in found:
+                yield f"{place}: absent, expected {shown(mask(wanted[key], inside))}"
+            elif key not in wanted:
+                yield f"{place}: {shown(mask(found[key], inside))} was not expected"
+            else:
+                yield from json_differences(wanted[key], found[key], place, inside)
+    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        for index, (mine, theirs) in enumerate(zip(wanted, found, strict=True)):
+            yield from json_differences(mine, theirs, f"{path}[{index}]", secret)
+    elif isinstance(wanted, list) and isinstance(found, list):
+        yield f"{path}: {len(found)} items, expected {len(wanted)}"
+    elif wanted != found or is_true_for_one(wanted, found):
+        yield f"{path}: {contrast(found, wanted, (mask(found), mask(wanted)))}"
+
+
+def is_true_for_one(wanted: object, found: object) -> bool:
+    """Whether one is `true` where the other is 1: equal in Python, not in JSON."""
+    numbers = isinstance(wanted, (int, float)) and isinstance(found, (int, float))
+    return numbers and isinstance(wanted, bool) != isinstance(found, bool)
+
+
+def contrast(found: Any, wanted: Any, masks: tuple[object, object]) -> str:
+    """That one value is not the other; and from where on, where the two are shown alike.
+
+    Args:
+        masks: The same two as they may be shown.
+    """
+    one, other = map(shown, masks)
+    text = f"{one} is not {other}"
+    if one != other or type(found) is not type(wanted) or not isinstance(found, (str, bytes)):
+        return text
+    same = sum(1 for _ in takewhile(bool, map(eq, found, wanted)))
+    return f"{text}: they differ from character {same + 1} on"
+
+
+def masked_matcher(name: str, value: Any) -> Any:
+    """What a matcher was given, as it may be shown."""
+    if name == "headers":
+        return {key: masked_field(key, each) for key, each in value.items()}
+    if name == "query":
+        return {key: masked(key, each) for key, each in value.items()}
+    if name == "content":
+        return masked_bytes(value)
+    return masked_json(value) if name == "json" else value
+
+
+def shown_declaration(value: object) -> str:
+    """A value as it stands in a declaration; functions by their name."""
+    return str(getattr(value, "__name__", shown(value)))

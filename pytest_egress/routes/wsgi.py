@@ -1,0 +1,232 @@
+"""WSGI applications as handlers of a route: PEP 3333 and no framework.
+
+An application runs in the thread that asks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from itertools import chain
+from types import TracebackType
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from pytest_egress.routes.answers import Application, takes
+from pytest_egress.routes.applications import App, declared_length, is_async, name_of
+from pytest_egress.traffic.fields import end_to_end, raw_value
+from pytest_egress.traffic.messages import Request, Response
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+
+def wsgi(app: App) -> WsgiApplication:
+    """Make a handler of a WSGI application (PEP 3333), such as those of Flask, Django and moto.
+
+    Raises:
+        TypeError: It is none; the text says what is taken.
+    """
+    wanted = "wsgi() takes a WSGI application, a callable of (environ, start_response)"
+    if not callable(app):
+        raise TypeError(f"{wanted}, not {app!r}")
+    if is_async(app) or takes(app, 3) > takes(app, 2):
+        raise TypeError(f"{wanted}; {app!r} looks like an ASGI application: use asgi(...)")
+    if not takes(app, 2):
+        raise TypeError(f"{wanted}; {app!r} does not take two arguments")
+    return WsgiApplication(app)
+
+
+# WSGI.
+
+
+class WsgiApplication(Application):
+    """A WSGI application as a handler. It keeps nothing open, and is called by many threads at once."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def __call__(self, request: Request) -> Response:
+        """Answer a request; what the application raises comes through."""
+        return WsgiCall(self.app).respond(request)
+
+    def __repr__(self) -> str:
+        return f"wsgi({self.app!r})"
+
+
+def environ_of(request: Request) -> dict[str, Any]:
+    """The environment of a request (PEP 3333, RFC 3875 section 4.1); its text is latin-1 of the bytes."""
+    query_string = native(request.query_string)
+    target = native(request.path) + (f"?{query_string}" if query_string else "")
+    return {
+        **field_variables(request),
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(raw_value(request.path)).decode("latin-1"),
+        "QUERY_STRING": query_string,
+        "REQUEST_URI": target,
+        "RAW_URI": target,
+        "SERVER_NAME": f"[{request.host}]" if ":" in request.host else native(request.host),
+        "SERVER_PORT": str(request.port),
+        "SERVER_PROTOCOL": f"HTTP/{request.http_version}",
+        "SERVER_SOFTWARE": "pytest-egress",
+        "REMOTE_ADDR": request.client[0],
+        "REMOTE_PORT": str(request.client[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": request.scheme,
+        "wsgi.input": BytesIO(request.content),
+        "wsgi.input_terminated": True,  # reading ends where the body does, chunked or not
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+
+
+def field_variables(request: Request) -> dict[str, str]:
+    """HTTP_* for each field, CONTENT_TYPE, and CONTENT_LENGTH as the body is (RFC 3875 section 4.1.18)."""
+    variables: dict[str, str] = {}
+    for name, value in request.headers.raw:
+        key, text = f"HTTP_{name.upper().replace('-', '_')}", native(value)
+        if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+            continue
+        if key in variables:
+            text = f"{variables[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
+        variables[key] = text
+    if "content-type" in request.headers:
+        variables["CONTENT_TYPE"] = native(request.headers["content-type"])
+    if request.content or {"content-length", "transfer-encoding"} & set(request.headers):
+        variables["CONTENT_LENGTH"] = str(len(request.content))
+    return variables
+
+
+def native(text: str) -> str:
+    """The text of PEP 3333: each character is a byte."""
+    return raw_value(text).decode("latin-1")
+
+
+class WsgiCall:
+    """One call of a WSGI application: its `start_response`, its `write`, and what it returns."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._head: Response | None = None
+        self._head_is_final = False
+        self._written: list[bytes] = []
+
+    def respond(self, request: Request) -> Response:
+        """The response; unless it is streamed, what the application returned is closed."""
+        iterable, streamed = self._app(environ_of(request), self.start_response), False
+        try:
+            response = self._answer(iterable)
+            streamed = response.stream is not None
+        finally:
+            if not streamed:
+                close(iterable)
+        return response
+
+    def start_response(
+        self,
+        status: Any,
+        headers: Iterable[tuple[str, str]],
+        exc_info: ExceptionInfo | None = None,
+        /,
+    ) -> Callable[[bytes], None]:
+        """Take status and header fields; a second time only with the error that replaces them."""
+        if exc_info is not None and self._head_is_final:
+            raise exc_info[1].with_traceback(exc_info[2])
+        if exc_info is None and self._head is not None:
+            raise RuntimeError(
+                f"{name_of(self._app)} called start_response a second time, without exc_info"
+            )
+        if not isinstance(status, str) or not re.fullmatch(r"[0-9]{3}(?: .*)?", status):
+            raise ValueError(f"{status!r} is no status; start_response takes text such as '200 OK'")
+        self._head = Response(int(status[:3]), headers=headers, reason=status[4:] or None)
+        self._head.headers = end_to_end(self._head.headers)
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """Send a piece, by the older way; it goes out before what is iterated over next."""
+        if data:
+            self._written.append(self._checked(data))
+            self._head_is_final = True
+
+    def _answer(self, iterable: Any) -> Response:
+        if isinstance(iterable, (str, bytes)) or not isinstance(iterable, Iterable):
+            raise TypeError(
+                f"{name_of(self._app)} returned {iterable!r}, which is no iterable of bytes"
+            )
+        pieces = self._pieces(iterable)
+        if isinstance(iterable, (list, tuple)):
+            content = b"".join(pieces)
+            return self._whole(content)
+        first = next(pieces, b"")
+        head = self._started()
+        if not first or len(first) == declared_length(head.headers):
+            self._refuse_more(pieces)
+            return self._whole(first)
+        body = WsgiBody(chain([first], pieces), iterable)
+        return Response(head.status_code, headers=head.headers.raw, stream=body, reason=head.reason)
+
+    def _pieces(self, iterable: Iterable[bytes]) -> Iterator[bytes]:
+        """What goes out, without the empty pieces that only keep the server going."""
+        yield from self._take_written()
+        for piece in iterable:
+            yield from self._take_written()
+            if self._checked(piece):
+                yield piece
+        yield from self._take_written()
+
+    def _take_written(self) -> list[bytes]:
+        written, self._written = self._written, []
+        return written
+
+    def _checked(self, piece: Any) -> bytes:
+        if not isinstance(piece, bytes):
+            raise TypeError(
+                f"{name_of(self._app)} sent {piece!r}, {type(piece).__name__} and not bytes"
+            )
+        return piece
+
+    def _started(self) -> Response:
+        if self._head is None:
+            raise RuntimeError(f"{name_of(self._app)} answered without calling start_response")
+        self._head_is_final = True
+        return self._head
+
+    def _whole(self, content: bytes) -> Response:
+        head = self._started()
+        return Response(
+            head.status_code, headers=head.headers.raw, content=content, reason=head.reason
+        )
+
+    def _refuse_more(self, pieces: Iterator[bytes]) -> None:
+        """Let it run to its end, which runs what stands behind its last `yield`."""
+        for piece in pieces:
+            raise RuntimeError(
+                f"{name_of(self._app)} sent {piece!r} after the end by its Content-Length"
+            )
+
+
+class WsgiBody(Iterator[bytes]):
+    """A body in the pieces that a WSGI application yields. `close` also counts before the first is taken."""
+
+    def __init__(self, pieces: Iterator[bytes], iterable: object) -> None:
+        self._pieces, self._iterable = pieces, iterable
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Tell the application that this is the end."""
+        iterable, self._iterable = self._iterable, None
+        close(iterable)
+
+
+def close(iterable: object) -> None:
+    """Close what has something to close."""
+    getattr(iterable, "close", lambda: None)()

@@ -1,0 +1,815 @@
+"""A target with its sidecar: created, trusted, started, read and removed.
+
+The order that everything stands on: the sidecar captures before the target exists in its namespace, and the CA is in
+the target before its first instruction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urljoin
+
+import docker.errors
+import requests.exceptions
+
+import pytest_egress.targets.runtimes as runtimes
+import pytest_egress.targets.trust as trust
+from pytest_egress.agent.addresses import ADDRESS4
+from pytest_egress.base.clock import check_seconds, monotonic, wall
+from pytest_egress.base.sockets import shut
+from pytest_egress.engine.archive import build_tar
+from pytest_egress.engine.engine import Engine
+from pytest_egress.engine.failures import engine_errors, explanation, start_failure
+from pytest_egress.engine.leftovers import is_known_as_ours
+from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
+from pytest_egress.gateway.server import Gateway
+from pytest_egress.ledger.ledger import CUT_SECONDS
+from pytest_egress.ledger.windows import DRAIN_SECONDS
+from pytest_egress.targets.handle import STOP_SECONDS
+from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
+from pytest_egress.targets.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts
+from pytest_egress.targets.options import (
+    SIDECAR_OPTIONS,
+)
+from pytest_egress.targets.packages import LEADING, Packaged, find_packaged, places
+from pytest_egress.targets.plan import Plan, check_command
+from pytest_egress.targets.provision import Provisioner, SidecarError, SidecarSetup
+from pytest_egress.targets.readiness import Strategy, check_port
+from pytest_egress.targets.results import (
+    OUT_OF_MEMORY,
+    TAIL_LINES,
+    CompletedContainer,
+    exit_text,
+    with_logs,
+)
+from pytest_egress.targets.roots import Roots, find_roots
+from pytest_egress.targets.runtimes import DIRECTORY
+from pytest_egress.targets.sidecar import NAMESERVER, Sidecar, made_up_hostname
+from pytest_egress.traffic.dns_answers import NO_ADDRESS, NameAnswer
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container as DockerContainer
+    from docker.models.images import Image
+
+    from pytest_egress.gateway.authority import Authority
+    from pytest_egress.ledger.ledger import Ledger
+    from pytest_egress.ledger.windows import AttemptContext, Window
+    from pytest_egress.link.interface import Link
+    from pytest_egress.routes.route import Scope
+    from pytest_egress.routes.table import RouteTable
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
+POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
+SAME_CLOCK_SECONDS: Final = 0.1  # that the engine's may seem to differ from ours on one machine
+NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
+NO_LOG: Final = (
+    docker.errors.DockerException,  # it has gone
+    requests.exceptions.RequestException,  # the engine has
+    AttributeError,  # it has never been
+)
+KILL_SECONDS: Final = 10.0  # for the kernel to end what was killed
+STOP_SIGNAL: Final = "SIGTERM"  # where the image has none of its own
+NOT_RUNNING: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)  # answers to a signal
+UNHEARD: Final = (
+    "PID 1 of a container ignores a signal that it does not handle, and a shell there passes none on: "
+    "handle it, `exec` the program, or start it with init=True"
+)
+PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
+# Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
+LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
+# Podman writes no resolv.conf for the network "none".
+RESOLVER: Final = build_tar(
+    {"/etc/resolv.conf": f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
+)
+TIME: Final = re.compile(
+    r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d)"
+)
+PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
+SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
+
+
+class Owner(Protocol):
+    """What a container needs of the egress that declares its routes."""
+
+    @property
+    def scope(self) -> Scope:
+        """How long the egress lasts."""
+        ...
+
+    @property
+    def between(self) -> Window:
+        """The window of what it attempts outside of tests."""
+        ...
+
+    def tables(self) -> Sequence[RouteTable]:
+        """The route tables that apply, nearest first."""
+        ...
+
+
+class RunServices(Protocol):
+    """What a container needs of the run that starts it.
+
+    Attributes:
+        engine: Where it runs.
+        provisioner: Starts its sidecar.
+        keep: Whether it stays until it is known whether its test has failed.
+        ledger: Where all that it attempts is recorded.
+        roots: What images trust, by image.
+        packaged: What they have of SDKs and browsers, by image, and what else matters.
+        trust: The files that get the CA wherever they are.
+        roots_lock: Guards both; held while an image is looked at.
+    """
+
+    engine: Engine
+    provisioner: Provisioner
+    keep: bool
+    ledger: Ledger
+    roots: dict[str, Roots]
+    packaged: dict[object, Packaged]
+    trust: Sequence[str]
+    roots_lock: threading.Lock
+
+    @property
+    def authority(self) -> Authority:
+        """Issues the leaf certificates."""
+        ...
+
+    def attempt_context(self, container: Container, /) -> AttemptContext:
+        """Where what a container attempts now belongs."""
+        ...
+
+
+class Container:
+    """A target, running behind its sidecar. Made by `Egress.start`; usable as a context manager.
+
+    Attributes:
+        name: As in the ledger: the image's name, numbered where there are several.
+        id: The engine's.
+        gateway: What answers its connections.
+        hints: Why its clients may not trust the CA, as sentences.
+        origin: Where it was started, as `file.py:12`.
+        fixture: The fixture of several tests that was being set up then; "" for none.
+        hosts: The names in its own /etc/hosts, and what DNS says of them.
+        is_ending: Whether it is being ended, or has been.
+        loss: How its sidecar was lost under it, as a sentence; "" as a rule.
+        killed: Why `stop` had to kill it, as a sentence; "" as a rule.
+    """
+
+    def __init__(
+        self, services: RunServices, name: str, plan: Plan, owner: Owner, origin: str = ""
+    ) -> None:
+        self.name: Final = name
+        self.owner: Final = owner
+        self.born: Final = services.ledger.window  # the test that started it
+        self.origin: Final = origin
+        self.fixture: Final = next(reversed(services.ledger.wide_set_ups), "")
+        self.start_window: Window | None = None
+        self._services, self._plan = services, plan
+        self._cleanup = contextlib.ExitStack()
+        self._ingresses: dict[int, Ingress] = {}
+        self._lock = threading.Lock()
+        self._started, self._starting = 0.0, (0.0, 0.0)
+        self._log_tail = ""
+        self._directory = DIRECTORY
+        self.hints: list[str] = []
+        self.loss, self.killed = "", ""
+        self._hostname: Final = plan.options.get("hostname") or made_up_hostname()
+        self.hosts: Final = hosts_of({**plan.options, "hostname": self._hostname})
+        self._docker: DockerContainer
+        self.gateway: Gateway
+
+    # Starting. Each step is undone by `close`, whatever the next one does.
+
+    def launch(self) -> None:
+        """Create sidecar and target, put the CA and the files in, start both.
+
+        Raises:
+            ImageError, LinkError, EngineError: Nothing is left behind.
+        """
+        engine = self._services.engine
+        try:
+            with engine.progress.step(f"starting {self.name}"):
+                image = engine.image(self._plan.image)
+                check_command(image, self._plan)
+                self._open_gateway(
+                    self._services.provisioner.sidecar(
+                        lambda setup: self._open_link(image, setup), self.close
+                    )
+                )
+                self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_link(self, image: Image, setup: SidecarSetup) -> Link:
+        """Start the sidecar, and create the target meanwhile."""
+        options = dict(self._plan.options)
+        sidecar = self._create_sidecar(options, setup)
+        with ThreadPoolExecutor(1) as pool:
+            link = pool.submit(sidecar.start)
+            try:
+                self._create(image, sidecar.id, options)
+            except BaseException:
+                if isinstance(failed := link.exception(), SidecarError):
+                    raise failed from None  # another setup may work
+                raise  # says more: a disk that files= have filled
+            return link.result()
+
+    def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
+        """Create the sidecar, with those of the options that are its own; they are taken out."""
+        engine = self._services.engine
+        mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
+        mine["hostname"] = self._hostname
+        with engine_errors("create the sidecar"):
+            sidecar = Sidecar.create(
+                engine.client, labels=engine.marks, folder=engine.folder, setup=setup, **mine
+            )
+        self._cleanup.callback(self._remove_sidecar, sidecar)
+        self._cleanup.callback(close_link, sidecar)
+        self._cleanup.callback(self._end_gateway)  # after the target's end, which comes next
+        return sidecar
+
+    def _open_gateway(self, link: Link) -> None:
+        self.gateway = Gateway(link, self, self._services.authority, self._services.ledger)
+        self._serves = True
+        self.gateway.start()
+
+    def _end_gateway(self) -> None:
+        """Have recorded what the target attempted until its end, then stop to answer."""
+        if self._serves:
+            try:
+                self._gather()
+            finally:
+                self.gateway.stop()
+
+    def _create(self, image: Image, sidecar: str, options: dict[str, Any]) -> None:
+        engine = self._services.engine
+        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
+        declared = image.attrs["Config"].get("Volumes") or ()
+        self._directory = directory_for(options, declared)
+        filled = self._filled_image(image, env, options) if options.get("read_only") else image
+        self._docker = engine.create(
+            filled,
+            self._plan.image,
+            command=self._plan.command,
+            environment=runtimes.environment(env, self._plan.env, self._directory),
+            network_mode=f"container:{sidecar}",
+            stdin_open=self._plan.input is not None,
+            **self._engine_options(),
+            **options,
+        )
+        self._cleanup.callback(self._remove)
+        check_processes(engine, self._docker)
+        if filled is image:
+            self._fill(self._docker, image, env)
+
+    def _engine_options(self) -> dict[str, Any]:
+        """What the engine is told of every target."""
+        log = PODMAN_LOG if self._services.engine.is_podman else LOG
+        return {"log_config": log, **self._names()}
+
+    def _names(self) -> dict[str, Any]:
+        """Host and domain name, which Podman gives each container of its own, and Docker the sidecar alone."""
+        if not self._services.engine.is_podman:
+            return {}
+        return {"hostname": self._hostname, "domainname": self._plan.options.get("domainname")}
+
+    def _filled_image(self, image: Image, env: dict[str, str], options: dict[str, Any]) -> Image:
+        """The image with the CA and the files in: nothing can be put under a root that is read-only."""
+        engine = self._services.engine
+        kept = {name: options[name] for name in SCRATCH_OPTIONS if name in options}
+        command = self._plan.command  # the image may have none
+        scratch = engine.create(
+            image, self._plan.image, command=command, network_mode="none", **kept
+        )
+        try:
+            self._fill(scratch, image, env)
+            filled = engine.commit(scratch)
+        finally:
+            engine.remove(scratch)
+        self._cleanup.callback(engine.remove_image, filled)
+        return filled
+
+    def _fill(self, container: DockerContainer, image: Image, env: dict[str, str]) -> None:
+        """Put the CA and the files in, and nothing into a mount that is not the container's own."""
+        engine, foreign = self._services.engine, foreign_mounts(container)
+        roots = self._roots(container, image, env, foreign)
+        authority = self._services.authority
+        packaged = self._packaged(container, image, env, foreign)
+        besides = trust.extended(packaged, authority.ca_pem, self._directory)
+        besides |= trust.named_files(
+            engine,
+            container,
+            self._plan.trust,
+            authority.ca_pem,
+            foreign,
+            wherever=self._services.trust,
+        )
+        archive = trust.trust_tar(
+            authority.ca_pem,
+            authority.ca_subject,
+            roots,
+            besides,
+            directory=self._directory,
+            foreign=foreign,
+        )
+        try:
+            trust.put(container, archive, "the CA")
+        except EngineError:  # what has gone meanwhile seemed to trust nothing
+            self._services.roots.pop(str(image.id), None)
+            self._services.packaged.clear()
+            raise
+        self.hints = runtimes.defeated(env, self._plan.env, [*roots.extended(), *besides])
+        self.hints += [f"{path} is in a mount, and was left as it is" for path in packaged.mounted]
+        if engine.is_podman:
+            trust.put(container, RESOLVER, "resolv.conf")
+        if self._plan.files is not None:
+            trust.put(container, self._plan.files, "files=")
+
+    def _roots(
+        self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
+    ) -> Roots:
+        """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
+        services, user_env = self._services, self._plan.env
+        if foreign or not user_env.keys().isdisjoint(runtimes.LEADING):
+            return find_roots(services.engine, container, env, user_env)
+        with services.roots_lock:  # whoever else starts this image now waits for what is found
+            if str(image.id) not in services.roots:
+                services.roots[str(image.id)] = find_roots(
+                    services.engine, container, env, user_env
+                )
+            return services.roots[str(image.id)]
+
+    def _packaged(
+        self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
+    ) -> Packaged:
+        """What the image has of SDKs and browsers, looked up once; mounts may hide it, or have more."""
+        services, theirs = self._services, {**env, **self._plan.env}
+        config, workdir = image.attrs["Config"], self._plan.options.get("working_dir")
+        named = [theirs.get(name, "") for name in LEADING]
+        key = (image.id, workdir, *named, *foreign)
+        with services.roots_lock:  # as for the roots
+            if key not in services.packaged:
+                where = places(
+                    theirs,
+                    workdir or config.get("WorkingDir") or "",
+                    config.get("User") or "",
+                    services.engine.history(image),
+                )
+                services.packaged[key] = find_packaged(services.engine, container, where, foreign)
+            return services.packaged[key]
+
+    def _start(self) -> None:
+        standard_input = self._attach_input() if self._plan.input is not None else None
+        self._started, before = monotonic(), wall()
+        try:
+            with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
+                self._docker.start()
+            self._starting = before, wall()
+        except docker.errors.APIError as error:
+            failure = start_failure(self._plan.image, self._plan.command, error)
+            raise EngineError(failure) from None
+        if standard_input is not None:
+            self._feed(standard_input, self._plan.input or b"")
+
+    def _attach_input(self) -> socket.socket:
+        """A stream into its standard input (`POST /containers/{id}/attach`)."""
+        with engine_errors(f"attach to the standard input of {self.name}"):
+            stream = self._docker.attach_socket(params={"stdin": 1, "stream": 1})
+        sock: socket.socket = getattr(stream, "_sock", stream)  # type: ignore[arg-type]  # docker-py hides it in a reader
+        for opened in (sock, stream, getattr(stream, "_response", stream)):
+            self._cleanup.callback(opened.close)
+        return sock
+
+    def _feed(self, sock: socket.socket, content: bytes) -> None:
+        """Write its standard input, then end of file; on a thread, since it may read late, or never."""
+
+        def write() -> None:
+            with contextlib.suppress(OSError):  # it has ended, or is being removed
+                sock.sendall(content)
+                sock.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=write, name=f"egress input {self.name}", daemon=True)
+        thread.start()
+        self._cleanup.callback(thread.join)
+        self._cleanup.callback(shut, sock)
+
+    # The gateway's view.
+
+    def attempt_context(self) -> AttemptContext:
+        """The window and the routes for what it attempts now."""
+        return self._services.attempt_context(self)
+
+    def lost(self) -> None:
+        """Its sidecar died: what it attempts from now on is unseen, so the test fails, and those after it."""
+        self.loss = (
+            f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
+            "nothing it sent after that was seen, and nothing got out"
+        )
+        self._services.ledger.complain(self.attempt_context().window, self.loss)
+
+    # What a test uses.
+
+    @property
+    def id(self) -> str:
+        """The engine's identifier."""
+        return str(self._docker.id)
+
+    def connect(self, port: int, timeout: float = CONNECT_SECONDS) -> socket.socket:
+        """A TCP connection to a port of the container, through its namespace.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            OSError: Nothing listens there.
+        """
+        return self.gateway.link.connect(check_port(port), timeout)
+
+    def address(self, port: int) -> tuple[str, int]:
+        """Host and port, in the test process, that lead to a port of the container."""
+        check_port(port)
+        with self._lock:
+            if port not in self._ingresses:
+                self._ingresses[port] = Ingress(lambda: self.connect(port))
+                self._cleanup.callback(self._ingresses[port].close)
+            return self._ingresses[port].address
+
+    def url(self, port: int, path: str = "/") -> str:
+        """An `http://` URL that leads to a port of the container."""
+        host, local = self.address(port)
+        return urljoin(f"http://{host}:{local}/", path)
+
+    def logs(self) -> str:
+        """What it has written, both streams, as text; UTF-8, what cannot be decoded is replaced."""
+        with engine_errors(f"read the log of {self.name}"):
+            return self._docker.logs().decode("utf-8", "replace")
+
+    def log_since(self, moment: float) -> str:
+        """The last lines of what it has written since a time; "" where there are none.
+
+        Args:
+            moment: Seconds since the epoch, by this machine's clock.
+        """
+        with contextlib.suppress(EngineError, *NO_LOG):
+            self._services.engine.check_owner()
+            self._docker.reload()
+            since = moment + self._clock_ahead()
+            said: bytes = self._docker.logs(tail=TAIL_LINES, since=since)
+            return said.decode("utf-8", "replace").rstrip()
+        return self._log_tail
+
+    def _clock_ahead(self) -> float:
+        """Seconds by which the engine's clock is ahead of ours: it noted the start between two looks at ours."""
+        before, after = self._starting
+        noted = seconds_of(self._docker.attrs["State"]["StartedAt"])
+        if noted is None or not after or self._docker.attrs.get("RestartCount"):
+            return 0.0  # as on this machine
+        ahead = noted - min(max(noted, before), after)
+        return ahead if abs(ahead) > SAME_CLOCK_SECONDS else 0.0
+
+    def log_tail(self) -> str:
+        """The last lines of its log, also after it has been removed; "" where there are none."""
+        with contextlib.suppress(EngineError, *NO_LOG):
+            self._services.engine.check_owner()
+            self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
+        return self._log_tail
+
+    def is_running(self) -> bool:
+        """Whether its program runs, as the engine sees it."""
+        with contextlib.suppress(EngineError, *NO_LOG), engine_errors(f"look at {self.name}"):
+            if not self.is_ending:
+                self._docker.reload()
+                return self._docker.status == "running"
+        return False
+
+    def exec(
+        self,
+        command: Sequence[str] | str,
+        *,
+        user: str = "",
+        workdir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        privileged: bool = False,
+    ) -> CompletedContainer:
+        """Run a command inside and wait for it.
+
+        Args:
+            command: A list of arguments, or a string that is split.
+            user: A name or number, by default that of the container.
+            workdir: An absolute path, by default that of the container.
+            environment: More variables.
+            privileged: Whether with all capabilities.
+        """
+        began = monotonic()
+        options = {
+            "user": user,
+            "workdir": workdir,
+            "environment": dict(environment or {}),
+            "privileged": privileged,
+        }
+        code, stdout, stderr = self._services.engine.exec(self._docker, command, options, self.name)
+        self.settle()
+        return CompletedContainer(
+            exit_code=code,
+            stdout_bytes=stdout,
+            stderr_bytes=stderr,
+            duration=monotonic() - began,
+        )
+
+    def wait(self, timeout: float = 60) -> CompletedContainer:
+        """Wait for its end, and until everything it sent has been handled.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
+        """
+        check_seconds(timeout)
+        with self._services.engine.progress.step(f"waiting for the end of {self.name}"):
+            code = self._wait_for_exit(timeout)
+        duration = monotonic() - self._started
+        self._settle_all()
+        with engine_errors(f"read the log of {self.name}"):
+            stdout = self._docker.logs(stdout=True, stderr=False)
+            stderr = self._docker.logs(stdout=False, stderr=True)
+            note = "" if code == 0 and (stdout or stderr) else self._note_of_end(stdout + stderr)
+        return CompletedContainer(
+            exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration, note=note
+        )
+
+    def _note_of_end(self, written: bytes) -> str:
+        """What the engine knows of an end with an error, or without output.
+
+        On a busy machine Docker 26.1 loses, now and then, the output of a container which ends before the engine has
+        noted its start; so `docker run` does too.
+        """
+        self._docker.reload()
+        state = self._docker.attrs["State"]
+        if state.get("OOMKilled"):
+            return OUT_OF_MEMORY
+        if self.killed:
+            return self.killed
+        if written or state["FinishedAt"] > state["StartedAt"]:
+            return ""
+        return "it ended before the engine had noted its start: on a busy machine Docker may lose such output"
+
+    def _wait_for_exit(self, timeout: float) -> int:
+        if (code := self._exit_code(timeout)) is not None:
+            return code
+        done = "killed" if self._services.keep else "removed"
+        text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
+        logs = self.finish()
+        raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+
+    def _exit_code(self, timeout: float) -> int | None:
+        """Its exit code, None where it still runs (`POST /containers/{id}/wait`); an open prompt stops the clock."""
+        clock = self._services.ledger.clock
+        deadline = clock() + timeout
+        while (left := deadline - clock()) > 0:
+            with (
+                contextlib.suppress(*NO_ANSWER_YET),
+                engine_errors(f"wait for {self.name}", passing=NO_ANSWER_YET),
+            ):
+                return int(self._docker.wait(timeout=left)["StatusCode"])
+            self._check_engine()
+        return None
+
+    def _paused(self) -> str:
+        """Why it does nothing, where something has paused it."""
+        with contextlib.suppress(*NO_LOG):
+            self._docker.reload()
+        return PAUSED if self._docker.status == "paused" else ""
+
+    def _check_engine(self) -> None:
+        """A connection error is a timeout only as long as the engine answers."""
+        with engine_errors(f"wait for {self.name}"):
+            self._services.engine.client.ping()
+
+    def settle(self) -> None:
+        """Return when all that it has sent has been taken up by its threads."""
+        self.gateway.flush()
+        clock = self._services.ledger.clock
+        deadline = clock() + DRAIN_SECONDS
+        while self.gateway.unread() and clock() < deadline:
+            time.sleep(UNREAD_SECONDS)
+
+    def _settle_all(self) -> None:
+        """Return when all that it sent until its end has been handled."""
+        self.settle()
+        seconds = self.attempt_context().window.drain_seconds
+        self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
+
+    def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
+        """Wait until every strategy is satisfied.
+
+        Raises:
+            CommandError: The container ended before.
+            ContainerTimeoutError: It is not ready in time.
+        """
+        deadline = self._services.ledger.clock() + timeout
+        with self._services.engine.progress.step(f"waiting until {self.name} is ready") as step:
+            for strategy in strategies:
+                while missing := strategy.missing(self):
+                    step.text = f"waiting until {self.name} is ready: {missing}"
+                    self._check_waiting(missing, timeout, deadline)
+                    time.sleep(POLL_SECONDS)
+
+    def _check_waiting(self, missing: str, timeout: float, deadline: float) -> None:
+        """Give up where it has ended, or the time is over."""
+        with engine_errors(f"look at {self.name}"):
+            self._docker.reload()
+        if self._docker.status in ("exited", "dead"):
+            state = self._docker.attrs["State"]
+            code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
+            text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
+            raise CommandError(
+                with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
+            )
+        if self._services.ledger.clock() >= deadline:
+            paused = self._paused()
+            text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
+            raise ContainerTimeoutError(with_logs(text, self.log_tail()), logs=self.log_tail())
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Have it shut down: send SIGTERM, or the image's own stop signal; kill it where it still runs after a time.
+
+        What it sends meanwhile is answered by the routes and judged, and has been handled when this returns. Then
+        `wait` gives its exit code and output, and says so in `note` where it had to be killed. It is removed at the
+        end of its scope, or of its `with` block. One that has ended is left as it is.
+
+        Args:
+            timeout: Seconds until it is killed.
+
+        Raises:
+            EngineError: The engine cannot.
+        """
+        check_seconds(timeout)
+        if self.is_ending:
+            return
+        name = signal_name(self._docker.attrs["Config"].get("StopSignal") or STOP_SIGNAL)
+        if self._send(name) and self._exit_code(timeout) is None:
+            self._kill(f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed")
+        self._settle_all()
+
+    def _kill(self, why: str) -> None:
+        """Kill what a signal did not end, and what may be the reason."""
+        self.is_ending = True
+        if self._send("SIGKILL"):
+            self.killed = f"{why}; {UNHEARD}"
+            self._exit_code(KILL_SECONDS)
+
+    def _send(self, name: str) -> bool:
+        """Send its first process a signal (`POST /containers/{id}/kill`); False where it does not run."""
+        try:
+            with engine_errors(f"signal {self.name}", passing=(docker.errors.APIError,)):
+                self._docker.kill(name)
+        except docker.errors.APIError as error:
+            if error.status_code in NOT_RUNNING:
+                return False
+            said = explanation(error)
+            raise EngineError(f"the engine did not send {name} to {self.name}: {said}") from None
+        return True
+
+    def _gather(self) -> None:
+        """Have what it has begun recorded as it is."""
+        if self.gateway.stopping:
+            return
+        self.settle()
+        busy = self.gateway.busy()
+        for connection in busy:
+            connection.cut()
+        self._services.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
+
+    def finish(self) -> str:
+        """Remove it, or where it may be kept, end it; its logs."""
+        logs = self.log_tail()
+        self.is_ending = True
+        if self._services.keep:  # until its test is known to have passed
+            with contextlib.suppress(*NO_LOG):
+                self._docker.kill()
+            self._gather()
+        else:
+            self.close()
+        return logs
+
+    def close(self, keep: bool = False) -> None:
+        """Undo every step of the start, the last first; a forked child undoes nothing of its parent's.
+
+        Args:
+            keep: Leave the target itself (`--egress-keep`), without its sidecar.
+        """
+        if self._services.engine.inherited:
+            return
+        self._keep = keep
+        try:
+            self.log_tail()
+        finally:
+            self._cleanup.close()
+
+    is_ending = False
+    _keep = False
+    _serves = False
+
+    def _remove(self) -> None:
+        self.is_ending = True
+        if self._keep:
+            self._services.engine.keep(self._docker)
+        else:
+            self._services.engine.remove(self._docker)
+
+    def _remove_sidecar(self, sidecar: Sidecar) -> None:
+        with engine_errors(f"remove the sidecar of {self.name}"):
+            sidecar.remove()
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove it and its sidecar at once; what it attempted until then is in the ledger."""
+        self.finish()
+
+    def __repr__(self) -> str:
+        return f"<Container {self.name}>"
+
+
+def check_processes(engine: Engine, container: DockerContainer) -> None:
+    """Refuse a container among the processes of one whose network is not captured: they lead to it (setns(2)).
+
+    Raises:
+        ValueError: Names the option.
+    """
+    mode = container.attrs["HostConfig"].get("PidMode") or ""
+    kind, _, name = mode.partition(":")
+    if kind == "container" and not is_captured(engine, engine.container(name)):
+        raise ValueError(
+            f"pid_mode={mode!r} is refused: with it a target can reach the network of that container; "
+            "name another target"
+        )
+
+
+def is_captured(engine: Engine, container: DockerContainer) -> bool:
+    """Whether a container has no network but a sidecar's, or none at all, and sees nobody else's processes."""
+    config = container.attrs["HostConfig"]
+    if config.get("Privileged") or config.get("PidMode") == "host":
+        return False
+    kind, _, name = (config.get("NetworkMode") or "").partition(":")
+    if kind != "none" and not (kind == "container" and is_known_as_ours(engine.client.api, name)):
+        return False
+    kind, _, name = (config.get("PidMode") or "").partition(":")
+    return kind != "container" or is_captured(engine, engine.container(name))
+
+
+def signal_name(value: object) -> str:
+    """A signal as it is called: an image may have its number, and so does Podman say it."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(int(str(value))).name
+    return str(value)
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds since the epoch of a time as the engine writes it (RFC 3339, with up to nine decimals), or None."""
+    if (found := TIME.fullmatch(text)) is None:
+        return None
+    whole = datetime.datetime.fromisoformat(found["whole"] + found["zone"].replace("Z", "+00:00"))
+    return whole.timestamp() + float(found["fraction"] or 0)
+
+
+def hosts_of(options: Mapping[str, Any]) -> dict[str, NameAnswer]:
+    """The names that a container's options give addresses to: its own, and `extra_hosts`."""
+    host, domain = options["hostname"], options.get("domainname")
+    lines = {host: ADDRESS4, **(options.get("extra_hosts") or {})}
+    if domain:
+        lines[f"{host}.{domain}"] = ADDRESS4
+    return {
+        name.lower(): host_answer(address)
+        for line, address in lines.items()
+        for name in line.split()
+    }
+
+
+def host_answer(address: str) -> NameAnswer:
+    """What DNS says of such a name; nothing where only the engine knows its address ("host-gateway")."""
+    with contextlib.suppress(ValueError):
+        return NameAnswer(addresses=(str(ipaddress.ip_address(address)),))
+    return NO_ADDRESS
+
+
+def close_link(sidecar: Sidecar) -> None:
+    """Close the sidecar's sockets, where they had arrived before something else failed."""
+    if sidecar.link is not None:
+        sidecar.link.close()

@@ -1,0 +1,126 @@
+"""A target that something else creates and starts, beside a sidecar of ours: opened, then trusted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest_egress.targets.runtimes as runtimes
+import pytest_egress.targets.trust as trust
+from pytest_egress.engine.engine import Engine, check_runtime
+from pytest_egress.targets.container import Container, check_processes
+from pytest_egress.targets.options import check_container_options
+from pytest_egress.targets.provision import SidecarSetup
+from pytest_egress.targets.runtimes import DIRECTORY
+from pytest_egress.targets.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container as DockerContainer
+    from docker.models.images import Image
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+# What `GET /containers/{id}/json` calls the options with which a container can leave its namespaces.
+ESCAPES: Final = {
+    "privileged": "Privileged",
+    "pid_mode": "PidMode",
+    "ipc_mode": "IpcMode",
+    "uts_mode": "UTSMode",
+}
+NEVER_RUN: Final = ["never-run"]  # the engine creates nothing that has no command
+
+
+class ExternalContainer(Container):
+    """A target that something else creates and starts, beside a sidecar of ours.
+
+    Attributes:
+        network_mode: What such a target is created with; by it we know it again.
+    """
+
+    network_mode = ""
+
+    def open(self) -> dict[str, Any]:
+        """Start the sidecar; return what to create the target with, as docker-py takes it.
+
+        Raises:
+            ImageError, LinkError, EngineError: Nothing is left behind.
+        """
+        try:
+            return self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> dict[str, Any]:
+        image = self._services.engine.image(self._plan.image)
+        sidecar, setup = self._services.provisioner.sidecar(self._start_sidecar, self.close)
+        self.hints = ["trust(container) was not called for it: variables alone lead to the CA"]
+        self.network_mode = f"container:{sidecar.id}"
+        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
+        found = {
+            "network_mode": self.network_mode,
+            "environment": runtimes.environment(env, self._plan.env),
+            **self._names(),
+        }
+        if setup.image is None:  # or the engine may not see this machine's folders
+            found["volumes"] = {self._folder(image, env): {"bind": DIRECTORY, "mode": "ro"}}
+        return found
+
+    def _start_sidecar(self, setup: SidecarSetup) -> tuple[Sidecar, SidecarSetup]:
+        sidecar = self._create_sidecar(dict(self._plan.options), setup)
+        self._open_gateway(sidecar.start())
+        return sidecar, setup
+
+    def _folder(self, image: Image, env: dict[str, str]) -> str:
+        """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""
+        engine, authority = self._services.engine, self._services.authority
+        scratch = engine.create(image, self._plan.image, command=NEVER_RUN)
+        try:
+            roots = self._roots(scratch, image, env, [])
+        finally:
+            engine.remove(scratch)
+        folder = tempfile.mkdtemp(dir=engine.folder)
+        self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        os.chmod(folder, 0o755)  # whoever the target runs as reads it
+        for name, content in trust.own_files(authority.ca_pem, roots).items():
+            path = Path(folder, name)
+            path.write_bytes(content)
+            path.chmod(0o644)
+        return folder
+
+    def adopt(self, container: DockerContainer) -> None:
+        """Put the CA into the target's own bundles, before its first instruction.
+
+        Raises:
+            ValueError: It runs already, or was created with what `start` refuses.
+        """
+        if container.status != "created":
+            raise ValueError(
+                f"{container.name} is {container.status}: trust() takes a container that is created and not yet started"
+            )
+        check_runtime(container)
+        check_created(self._services.engine, container)
+        self._docker = container
+        image = container.image
+        assert image is not None
+        env = runtimes.variables(image.attrs["Config"].get("Env") or [])
+        self._fill(container, image, env)
+
+
+def check_created(engine: Engine, container: DockerContainer) -> None:
+    """Refuse a container that was created with what would let it leave its sidecar, in the words of `start`.
+
+    What else `start` refuses the engine itself does beside another container's network.
+
+    Raises:
+        ValueError: Names the container and the option.
+    """
+    config = container.attrs["HostConfig"]
+    try:
+        check_container_options({name: config.get(field) for name, field in ESCAPES.items()})
+        check_processes(engine, container)
+    except ValueError as error:
+        raise ValueError(f"{container.name}: {error}") from None

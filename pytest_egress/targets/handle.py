@@ -1,0 +1,112 @@
+"""The interface of a container, as tests hold it: what editors complete, type checkers see and the reference lists.
+
+What `Egress` gives is a `container.Container`, which has more names, for egress and the gateway.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Final, Protocol, runtime_checkable
+
+from pytest_egress.targets.ingress import CONNECT_SECONDS
+from pytest_egress.targets.results import CompletedContainer
+
+STOP_SECONDS: Final = 10.0  # between the two signals of `stop`: docker's own
+
+
+@runtime_checkable
+class Container(Protocol):
+    """A target, running behind its sidecar. Made by `Egress.start`; usable as a context manager.
+
+    Attributes:
+        name: As in the ledger: the image's name, numbered where there are several.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - above
+
+    @property
+    def id(self) -> str:
+        """The engine's identifier."""
+        ...
+
+    def connect(self, port: int, timeout: float = CONNECT_SECONDS) -> socket.socket:
+        """A TCP connection to a port of the container, through its namespace.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            OSError: Nothing listens there.
+        """
+        ...
+
+    def address(self, port: int) -> tuple[str, int]:
+        """Host and port, in the test process, that lead to a port of the container."""
+        ...
+
+    def url(self, port: int, path: str = "/") -> str:
+        """An `http://` URL that leads to a port of the container."""
+        ...
+
+    def logs(self) -> str:
+        """What it has written, both streams, as text; UTF-8, what cannot be decoded is replaced."""
+        ...
+
+    def exec(
+        self,
+        command: Sequence[str] | str,
+        *,
+        user: str = "",
+        workdir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        privileged: bool = False,
+    ) -> CompletedContainer:
+        """Run a command inside and wait for it.
+
+        Args:
+            command: A list of arguments, or a string that is split.
+            user: A name or number, by default that of the container.
+            workdir: An absolute path, by default that of the container.
+            environment: More variables.
+            privileged: Whether with all capabilities.
+        """
+        ...
+
+    def wait(self, timeout: float = 60) -> CompletedContainer:
+        """Wait for its end, and until everything it sent has been handled.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
+        """
+        ...
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Have it shut down: send SIGTERM, or the image's own stop signal; kill it where it still runs after a time.
+
+        What it sends meanwhile is answered by the routes and judged, and has been handled when this returns. Then
+        `wait` gives its exit code and output, and says so in `note` where it had to be killed. It is removed at the
+        end of its scope, or of its `with` block. One that has ended is left as it is.
+
+        Args:
+            timeout: Seconds until it is killed.
+
+        Raises:
+            EngineError: The engine cannot.
+        """
+        ...
+
+    def __enter__(self) -> Container: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...

@@ -1,0 +1,108 @@
+"""Reaches a target's port from the test: a loopback port whose connections go into the sidecar's namespace.
+
+Nothing is published. This module knows nothing of containers.
+
+Threads: one accepts, and each connection has one that copies; any thread closes. The lock guards which sockets and
+threads there are, and no other is taken while it is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import pytest_egress.base.sockets as sockets
+from pytest_egress.base.forks import close_in_forked_children
+from pytest_egress.base.relay import relay
+from pytest_egress.base.sockets import shut
+
+CONNECT_SECONDS: Final = 5.0
+RETRY_SECONDS: Final = 0.05
+
+
+class Ingress:
+    """A listener on 127.0.0.1 for one port of a target.
+
+    Args:
+        connect: Makes a connection into the namespace; OSError where the port is closed.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
+        self._listener = sockets.listener(backlog=128)
+        self.address: Final[tuple[str, int]] = self._listener.getsockname()
+        self._open: set[socket.socket] = set()
+        self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+        close_in_forked_children(self, Ingress.abandon)
+        self._spawn(self._accept)
+
+    def close(self) -> None:
+        """End every connection and every thread."""
+        with self._lock:
+            self._stopping = True
+            shut(self._listener)
+            for sock in self._open:
+                shut(sock)
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(CONNECT_SECONDS)
+        self._listener.close()
+
+    def abandon(self) -> None:
+        """Close the copies of a forked child, which has no thread of ours."""
+        for sock in (self._listener, *self._open):
+            sock.close()
+
+    def _spawn(self, target: Callable[..., None], *args: object) -> None:
+        def run() -> None:
+            try:
+                target(*args)
+            finally:
+                with self._lock:
+                    self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, name=f"egress ingress {self.address[1]}", daemon=True)
+        with self._lock:
+            if self._stopping:
+                raise RuntimeError("it is being closed")
+            thread.start()
+            self._threads.add(thread)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                if self._stopping:
+                    return
+                time.sleep(RETRY_SECONDS)  # no descriptor is free, as a rule; the backlog waits
+                continue
+            try:
+                self._spawn(self._serve, client)
+            except RuntimeError:  # no thread is to be had (pids limit), or wanted
+                client.close()
+
+    def _serve(self, client: socket.socket) -> None:
+        """Connect, then copy both ways; a closed port looks closed, late by one accept."""
+        with client:
+            try:
+                inside = self._connect()
+            except OSError:
+                return
+            with inside:
+                if self._enter(client, inside):
+                    with contextlib.suppress(OSError):  # one side broke off: both end
+                        relay(client, inside)
+                    with self._lock:
+                        self._open -= {client, inside}
+
+    def _enter(self, *sockets: socket.socket) -> bool:
+        with self._lock:
+            self._open.update(sockets)
+            return not self._stopping

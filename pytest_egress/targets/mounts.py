@@ -1,0 +1,83 @@
+"""Which paths of a container lie in a mount: nothing is written to one that is not the container's own."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_egress.targets.runtimes import DIRECTORY, ROOT_DIRECTORY
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container as DockerContainer
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+MOUNT_OPTIONS: Final = ("volumes", "mounts", "tmpfs", "volumes_from", "volume_driver")
+ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")  # the name of a volume that goes with its container
+
+
+def directory_for(options: Mapping[str, Any], declared: Iterable[str] = ()) -> str:
+    """Where our files go in a container with these options of docker-py's.
+
+    Args:
+        declared: The volumes of its image: under a root that is read-only they are made anew, without our files.
+    """
+    points = [*mount_points(options), *(declared if options.get("read_only") else ())]
+    mounted = options.get("volumes_from") or any(
+        is_under(DIRECTORY, point) or is_under(point, DIRECTORY) for point in points
+    )
+    return ROOT_DIRECTORY if mounted else DIRECTORY
+
+
+def mount_points(options: Mapping[str, Any]) -> list[str]:
+    """Where a container's own mounts are, in the forms that docker-py takes."""
+    volumes, tmpfs = options.get("volumes") or {}, options.get("tmpfs") or {}
+    if isinstance(volumes, Mapping):
+        points = [each["bind"] if isinstance(each, Mapping) else each for each in volumes.values()]
+    else:
+        points = [part[1] if len(part := text.split(":")) > 1 else text for text in volumes]
+    points += [mount["Target"] for mount in options.get("mounts") or []]
+    return [normal(point) for point in (*points, *(text.partition(":")[0] for text in tmpfs))]
+
+
+def foreign_mounts(container: DockerContainer) -> list[str]:
+    """The mount points of a created container whose content is not its own: nothing is written there."""
+    host = container.attrs.get("HostConfig", {})
+    mounts = container.attrs.get("Mounts") or []
+    foreign = [mount["Destination"] for mount in mounts if not is_own(mount, host)]
+    return [normal(point) for point in (*foreign, *(host.get("Tmpfs") or {}))]
+
+
+def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
+    """Whether a mount is a volume that was made for this container, and goes with it."""
+    declared = host.get("Mounts") or []
+    named = {text.partition(":")[0] for text in host.get("Binds") or []}
+    named |= {each.get("Source") for each in declared}
+    by_driver = {  # whose options may lead to any folder of the host
+        each["Target"] for each in declared if (each.get("VolumeOptions") or {}).get("DriverConfig")
+    }
+    return bool(
+        mount["Type"] == "volume"
+        and mount.get("Driver") == "local"
+        and ANONYMOUS.fullmatch(mount.get("Name") or "")
+        and mount["Name"] not in named
+        and mount["Destination"] not in by_driver
+        and not host.get("VolumesFrom")
+    )
+
+
+def normal(path: str) -> str:
+    """An absolute path without what changes nothing in it."""
+    return posixpath.normpath(f"/{path.lstrip('/')}")
+
+
+def is_within(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of these folders, or in one."""
+    return any(is_under(path, folder) for folder in folders)
+
+
+def is_under(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or in it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

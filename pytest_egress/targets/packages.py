@@ -1,0 +1,357 @@
+"""Roots that an image has besides its own: those that SDKs bring, and browsers that read neither.
+
+No folder is read whole: its archive would bring all of its content, which may be gigabytes. What is known is asked for
+by its path, in milliseconds, where the environment, the history or a link of the image says that packages may be.
+The tables here are the whole knowledge: more SDKs are more rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_egress.engine.archive import File
+from pytest_egress.targets.certificates import from_pem
+from pytest_egress.targets.mounts import is_within, normal
+from pytest_egress.targets.roots import FileKind, Files
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container as DockerContainer
+
+    from pytest_egress.engine.engine import Engine
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+OF_PYTHON: Final = (  # below a site-packages or dist-packages
+    "certifi/cacert.pem",  # requests, httpx, and whatever else asks certifi
+    "pip/_vendor/certifi/cacert.pem",
+    "botocore/cacert.pem",
+    "awscli/botocore/cacert.pem",
+    "stripe/data/ca-certificates.crt",
+    "braintree/ssl/api_braintreegateway_com.ca.crt",
+    "httplib2/cacerts.txt",  # google-api-python-client
+    "grpc/_cython/_credentials/roots.pem",
+    "pusher/cacert.pem",
+    "razorpay/ca-bundle.crt",
+    "duo_client/ca_certs.pem",
+)
+OF_DEBIAN: Final = (  # of these, where Debian has its own packages; the others read the image's bundle there
+    "pip/_vendor/certifi/cacert.pem",
+    "botocore/cacert.pem",
+    "awscli/botocore/cacert.pem",
+    "grpc/_cython/_credentials/roots.pem",
+)
+OF_PREFIX: Final = "ssl/cacert.pem"  # below what a conda environment is
+OF_NODE: Final[Mapping[str, str]] = {"certifi": "cacert.pem"}
+OF_COMPOSER: Final = (  # below a vendor folder of PHP's
+    "composer/ca-bundle/res/cacert.pem",
+    "stripe/stripe-php/data/ca-certificates.crt",
+    "braintree/braintree_php/lib/ssl/api_braintreegateway_com.ca.crt",
+)
+OF_GEMS: Final[Mapping[str, str]] = {
+    "aws-sdk-core": "ca-bundle.crt",
+    "braintree": "lib/ssl/api_braintreegateway_com.ca.crt",
+    "certifi": "lib/certifi/vendor/cacert.pem",
+    "excon": "data/cacert.pem",
+    "httpclient": "lib/httpclient/cacert.pem",
+    "stripe": "lib/data/ca-certificates.crt",
+}
+SPECIFICATION: Final = re.compile(r"([\w-]+?)-(\d[\w.]*(?:-[\w.-]+)?)\.gemspec")
+PEEK_BYTES: Final = 1 << 18  # of a folder, to see whether it has more: as long as a call takes
+INDEX_BYTES: Final = 16 << 20  # of a list of packages: several times what a large application has
+NPM_INDEX: Final = ".package-lock.json"  # npm's list of a node_modules, since its version 7
+
+HISTORY_PATH: Final = re.compile(r"(?<![^\s=:\"'\[])/[\w.@+-][\w.@+/-]*")
+# Where no application is put; what distributions have there is asked for by name.
+OF_THE_SYSTEM: Final = re.compile(
+    r"/(?:bin|boot|dev|etc|lib|lib64|media|mnt|proc|run|sbin|sys|tmp|usr(?!/src/)|var(?!/(?:www|task|app)))(?:/|$)"
+)
+# What such a path goes on with, inside of an application.
+INSIDE: Final = re.compile(
+    r"/(?:node_modules|vendor|bin|lib|[^/]+\.(?:cfg|in|ini|js|json|lock|php|py|rb|sh|toml|txt|ya?ml))(?:/.*)?$"
+)
+MAX_APPLICATIONS: Final = 8  # folders of an image that may be one: each costs five calls
+DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin"  # of an image that has none; also the engine's
+VERSION: Final = re.compile(r"python(\d+\.\d+)")
+RUBY_VERSION: Final = re.compile(r"ruby(\d+\.\d+)")
+PREFIXES: Final = ("VIRTUAL_ENV", "CONDA_PREFIX")
+SITES: Final = ("PYTHONPATH", "LAMBDA_TASK_ROOT")
+GEM_HOMES: Final = ("GEM_HOME", "GEM_PATH")
+LEADING: Final = (
+    *("PATH", "HOME", "BUNDLE_PATH", "NODE_PATH", "PYTHON_VERSION", "RUBY_VERSION"),
+    *(*PREFIXES, *SITES, *GEM_HOMES),
+)
+"""Variables that say where packages are."""
+
+CHROMIUM: Final[Mapping[str, str]] = {
+    "/usr/bin/chromium": "/etc/chromium/policies/managed",
+    "/usr/bin/chromium-browser": "/etc/chromium/policies/managed",
+    "/opt/google/chrome": "/etc/opt/chrome/policies/managed",
+}
+"""A Chromium to where it reads policies."""
+
+FIREFOX: Final = ("/usr/bin/firefox-esr", "/usr/bin/firefox")
+# Read before those in a folder of its own.
+FIREFOX_POLICIES: Final = "/etc/firefox/policies/policies.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where an image may have packages, as its configuration, its history and the test say.
+
+    Attributes:
+        bins: Folders of programs, of which one may be a Python's.
+        applications: Folders that may have packages below, the likeliest first.
+        sites: Folders of Python's packages.
+        modules: Folders of Node.js's.
+        gems: Folders of Ruby's, with its own and Bundler's.
+        home: Of its user.
+        python: The version of its Python, where a variable tells it.
+        ruby: Of its Ruby, likewise.
+    """
+
+    bins: tuple[str, ...] = ()
+    applications: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    gems: tuple[str, ...] = ()
+    home: str = "/root"
+    python: str = ""
+    ruby: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packaged:
+    """What was found.
+
+    Attributes:
+        bundles: PEM bundles of SDKs, each at its real path.
+        mounted: The paths of those in a mount that is not the container's own.
+        chromium: The folders that the Chromiums of the image read policies from.
+        firefox: The policies of its Firefox; None where it has none.
+    """
+
+    bundles: Mapping[str, File] = field(default_factory=dict)
+    mounted: Sequence[str] = ()
+    chromium: Sequence[str] = ()
+    firefox: Mapping[str, Any] | None = None
+
+
+def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[str]) -> Places:
+    """Where an image may have packages.
+
+    Args:
+        env: Its variables, and the test's.
+        workdir: Where its command starts.
+        user: As whom.
+        history: The instructions that it was built by, the last first.
+    """
+    bins = [path for path in listed(env.get("PATH", DEFAULT_PATH)) if not path.endswith("/sbin")]
+    bins += [f"{prefix}/bin" for name in PREFIXES for prefix in listed(env.get(name, ""))]
+    named = [path for text in history for path in HISTORY_PATH.findall(text)]
+    outer = [INSIDE.sub("", normal(path)) or "/" for path in [workdir or "/", *named]]
+    applications = [p for p in dict.fromkeys(outer) if p != "/" and not OF_THE_SYSTEM.match(p)]
+    bundler = [f"{path}/ruby" for path in listed(env.get("BUNDLE_PATH", ""))]
+    return Places(
+        bins=tuple(path for path in dict.fromkeys(bins) if path != "/bin"),
+        applications=tuple(applications[:MAX_APPLICATIONS]),
+        sites=tuple(path for each in SITES for path in listed(env.get(each, ""))),
+        modules=tuple(listed(env.get("NODE_PATH", ""))),
+        gems=tuple(dict.fromkeys([p for v in GEM_HOMES for p in listed(env.get(v, ""))] + bundler)),
+        python=minor(env.get("PYTHON_VERSION", "")),
+        ruby=minor(env.get("RUBY_VERSION", "")),
+        home=env.get("HOME") or home_of(user.partition(":")[0]),
+    )
+
+
+def home_of(user: str) -> str:
+    """Where the home of a user is as a rule; of a number nothing is known."""
+    return f"/home/{user}" if user and user != "root" and not user.isdigit() else "/root"
+
+
+def minor(version: str) -> str:
+    """The first two numbers of a version; "" where it has none."""
+    found = re.match(r"\d+\.\d+", version)
+    return found[0] if found else ""
+
+
+def listed(text: str) -> list[str]:
+    """The absolute paths of a variable that holds several."""
+    return [normal(path) for path in text.split(":") if path.startswith("/")]
+
+
+def find_packaged(
+    engine: Engine, container: DockerContainer, where: Places, foreign: Sequence[str]
+) -> Packaged:
+    """What a created container has of SDKs and browsers.
+
+    Args:
+        foreign: The mount points whose content is not the container's own.
+    """
+    look = Look(Files(engine, container, folders=()), where, mounted=bool(foreign))
+    bundles: dict[str, File] = {}
+    mounted: list[str] = []
+    mounts = [look.real(point)[0] for point in foreign]
+    for path in dict.fromkeys(look.bundles()):
+        if is_within(path, mounts):
+            mounted.append(path)
+            continue
+        file = look.files.read(path)
+        if from_pem(file.content):
+            bundles[path] = file
+    return Packaged(
+        bundles=bundles,
+        mounted=mounted,
+        chromium=list(dict.fromkeys(path for each, path in CHROMIUM.items() if look.has(each))),
+        firefox=look.firefox(),
+    )
+
+
+class Look:
+    """One look into a container that is created.
+
+    Args:
+        where: Where packages may be.
+        mounted: Whether something is mounted, so that links among the folders of a path matter.
+    """
+
+    def __init__(self, files: Files, where: Places, *, mounted: bool) -> None:
+        self.files, self._where, self._mounted = files, where, mounted
+        self._pythons: dict[str, None] = {}  # the versions that were seen
+
+    def real(self, path: str) -> tuple[str, FileKind]:
+        """Where a path leads, and what is there; through links among its folders where they matter or cost nothing."""
+        if self._mounted or self.files.is_read(path):
+            return self.files.resolve(path)
+        return self.files.look(path)
+
+    def folder(self, path: str) -> str | None:
+        """The real path of a folder; None where there is none."""
+        if self._mounted:
+            path, _ = self.files.resolve(path)
+        real, kind = self.files.peek(path, PEEK_BYTES)
+        return real if kind is FileKind.DIRECTORY else None
+
+    def has(self, path: str) -> bool:
+        """Whether something is at a path."""
+        return self.real(path)[1] is not FileKind.MISSING
+
+    def among(self, folder: str, names: Iterable[str]) -> Iterator[str]:
+        """The real paths of those files that a folder has."""
+        if (found := self.folder(folder)) is None:
+            return
+        for name in names:
+            real, kind = self.real(posixpath.join(found, name))
+            if kind is FileKind.REGULAR:
+                yield real
+
+    def bundles(self) -> Iterator[str]:
+        """The real paths of the known files."""
+        where = self._where
+        for folder in where.bins:
+            yield from self._python(folder)
+        for version in self._pythons.copy():
+            yield from self._site(f"{where.home}/.local/lib/python{version}/site-packages")
+        for folder in where.sites:
+            yield from self._site(folder)
+        for folder in where.modules:
+            yield from self._modules(folder)
+        ruby = where.ruby or self._version("/usr/bin/ruby", RUBY_VERSION)
+        for folder in [*where.gems, *([f"/var/lib/gems/{ruby}.0"] if ruby else [])]:
+            yield from self._gems(folder)
+        for folder in where.applications:
+            yield from self._application(folder, ruby)
+
+    def _application(self, folder: str, ruby: str) -> Iterator[str]:
+        if self.folder(folder) is None:
+            return
+        for version in self._pythons.copy():
+            yield from self._site(f"{folder}/lib/python{version}/site-packages")
+        for name in (".venv", "venv") if self._pythons else ("", ".venv", "venv"):
+            yield from self._python(posixpath.join(folder, name, "bin"))
+        yield from self._modules(f"{folder}/node_modules")
+        yield from self.among(f"{folder}/vendor", OF_COMPOSER)
+        if ruby:
+            yield from self._gems(f"{folder}/vendor/bundle/ruby/{ruby}.0")
+
+    def _python(self, folder: str) -> Iterator[str]:
+        """Of the Python whose program is in a folder."""
+        program = f"{folder}/python3"
+        version = self._version(program, VERSION) or (self.has(program) and self._where.python)
+        if not version:
+            return
+        self._pythons[version] = None
+        prefix = posixpath.dirname(folder)
+        sites = [f"{prefix}/lib/python{version}/site-packages"]
+        if prefix == "/usr":  # of a distribution, with what pip puts beside it
+            yield from self.among("/usr/lib/python3/dist-packages", OF_DEBIAN)
+            sites += [f"/usr/local/lib/python{version}/{n}-packages" for n in ("dist", "site")]
+        elif prefix != "/usr/local":
+            yield from self.among(prefix, [OF_PREFIX])
+        for site in dict.fromkeys(sites):
+            yield from self._site(site)
+
+    def _version(self, program: str, pattern: re.Pattern[str]) -> str:
+        """Which version a program's link leads to; "" where there is no such link."""
+        found = pattern.search(posixpath.basename(self.files.look(program)[0]))
+        return found[1] if found else ""
+
+    def _site(self, folder: str) -> Iterator[str]:
+        return self.among(folder, OF_PYTHON)
+
+    def _modules(self, folder: str) -> Iterator[str]:
+        """Of Node.js's packages, as npm's own list has them, or else right in a folder."""
+        if self.folder(folder) is None:
+            return iter(())
+        index, kind = self.real(f"{folder}/{NPM_INDEX}")
+        names = [f"{name}/{path}" for name, path in OF_NODE.items()]
+        if kind is FileKind.REGULAR:
+            names = [*from_npm(self.files.read(index).content)]
+        return self.among(folder, names)
+
+    def _gems(self, home: str) -> Iterator[str]:
+        """Of Ruby's, which have their versions in their names."""
+        found = self.files.names(f"{home}/specifications", INDEX_BYTES)
+        specifications = filter(None, map(SPECIFICATION.fullmatch, found))
+        names = [
+            f"{match[1]}-{match[2]}/{OF_GEMS[match[1]]}"
+            for match in specifications
+            if match[1] in OF_GEMS
+        ]
+        return self.among(f"{home}/gems", names) if names else iter(())
+
+    def firefox(self) -> Mapping[str, Any] | None:
+        """The policies that a Firefox reads now; None where there is no Firefox."""
+        for program in FIREFOX:
+            real, kind = self.real(program)
+            if kind is not FileKind.MISSING:
+                beside = posixpath.join(posixpath.dirname(real), "distribution/policies.json")
+                return self._policies(FIREFOX_POLICIES, beside)
+        return None
+
+    def _policies(self, *paths: str) -> Mapping[str, Any]:
+        """Those of the first file that is there and can be read."""
+        for path in paths:
+            real, kind = self.real(path)
+            if kind is FileKind.REGULAR:
+                with contextlib.suppress(ValueError):
+                    found = json.loads(self.files.read(real).content)
+                    return found if isinstance(found, dict) else {}
+        return {}
+
+
+def from_npm(content: bytes) -> Iterator[str]:
+    """The known files among the packages that npm's own list of a node_modules has."""
+    try:
+        packages = json.loads(content)["packages"]
+        folders = [str(path).partition("node_modules/")[2] for path in packages]
+    except (ValueError, KeyError, TypeError):
+        return
+    for folder in folders:
+        if (name := folder.rpartition("node_modules/")[2]) in OF_NODE:
+            yield f"{folder}/{OF_NODE[name]}"

@@ -1,0 +1,117 @@
+"""The plan of a container: what `start` and `run` were given, checked. No engine is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
+
+from pytest_egress.engine.archive import File, build_tar
+from pytest_egress.errors import EngineError
+from pytest_egress.targets.options import REFUSED_OPTIONS
+from pytest_egress.targets.options import container as check_container
+
+if TYPE_CHECKING:
+    from docker.models.images import Image
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to start, checked.
+
+    Attributes:
+        files: An archive to extract at `/`, or None.
+        trust: The paths of files that get the CA besides those that are known.
+        options: As docker-py takes them.
+    """
+
+    image: str
+    command: Sequence[str] | str | None
+    env: Mapping[str, str]
+    files: bytes | None
+    input: bytes | None
+    trust: Sequence[str]
+    options: Mapping[str, Any]
+
+
+def plan(
+    image: str,
+    command: Sequence[str] | str | None,
+    *,
+    env: Mapping[str, str] | None,
+    files: Mapping[str, str | bytes | Path] | None,
+    input: str | bytes | None,
+    trust: Sequence[str] | None = None,
+    own: Mapping[str, Any],
+    docker_options: Mapping[str, Any],
+) -> Plan:
+    """Check what `start` and `run` were given.
+
+    Args:
+        own: Those of docker-py's options that have a parameter of ours.
+        docker_options: The others.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    check_container(
+        image, command, env=env, files=files, input=input, trust=trust, **docker_options
+    )
+    check_docker_options(docker_options)
+    # One that is refused and not set, as stdin_open=False, does no harm, and says nothing.
+    harmless = {n: value for n, value in docker_options.items() if n not in REFUSED_OPTIONS}
+    members = {os.fspath(path): file_of(content) for path, content in (files or {}).items()}
+    return Plan(
+        image=image,
+        command=command,
+        env={name: str(value) for name, value in (env or {}).items()},
+        files=build_tar(members) if members else None,
+        input=input.encode() if isinstance(input, str) else input,
+        trust=tuple(trust or ()),
+        options={name: value for name, value in {**harmless, **own}.items() if value is not None},
+    )
+
+
+def check_command(image: Image, plan: Plan) -> None:
+    """Refuse to start an image that has no command where none is given: Podman would tell of it badly.
+
+    Raises:
+        EngineError: Says what to type.
+    """
+    config = image.attrs["Config"]
+    given = plan.command or plan.options.get("entrypoint")
+    if not (given or config.get("Cmd") or config.get("Entrypoint")):
+        raise EngineError(
+            f"{plan.image!r} has no command of its own: give it one, as in run({plan.image!r}, [...])"
+        )
+
+
+def check_docker_options(names: Iterable[str]) -> None:
+    """Refuse options that neither docker-py nor we have.
+
+    Raises:
+        TypeError: Names the option.
+    """
+    for name in names:
+        if name not in DOCKER_OPTIONS:
+            raise TypeError(
+                f"there is no option {name}=; besides their own, run() and start() take those of "
+                "docker-py's containers.create()"
+            )
+
+
+def file_of(content: str | bytes | Path) -> File:
+    """A file for the archive; one from disk keeps whether it can be executed."""
+    if isinstance(content, str):
+        return File(content=content.encode())
+    if isinstance(content, bytes):
+        return File(content=content)
+    return File(content=content.read_bytes(), mode=0o755 if os.access(content, os.X_OK) else 0o644)

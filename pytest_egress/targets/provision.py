@@ -1,0 +1,169 @@
+"""Which link and which Python a sidecar gets: the setups to try, in order, and the first of them that an engine allows.
+
+A setup that fails for a reason that another one may not have raises `SidecarError`, and the next one is tried; the one
+that has worked is tried first from then on. This module starts no sidecar itself, and knows an engine by its images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import requests.exceptions
+from docker.errors import APIError
+
+from pytest_egress.base.choices import LINKS, LinkKind
+from pytest_egress.base.once import once_property
+from pytest_egress.errors import EngineError, ImageError, LinkError
+
+if TYPE_CHECKING:
+    from pytest_egress.engine.engine import Engine
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+log = logging.getLogger("pytest_egress.engine")  # as in the logs of its users from the start
+T = TypeVar("T")
+LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
+IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
+FORCED: Final = (
+    "\nThe descriptor link needs them; --egress-link=auto takes the stream link where they are not."
+)
+WITH_IMAGE: Final = (
+    "\n--egress-sidecar-image names an image that has python3, 3.10 or newer, for a sidecar to run."
+)
+SIDECAR_IMAGE: Final = "python:3.13-slim"  # where this machine's Python cannot run
+_NOT_SHARED = re.compile(
+    "bind source path does not exist|mounts denied|statfs .*no such file", re.IGNORECASE
+)
+_NO_PROGRAM = re.compile("executable file not found|: no such file or directory", re.IGNORECASE)
+
+
+class SidecarSetup(NamedTuple):
+    """The link and the interpreter of a sidecar.
+
+    Attributes:
+        link: How its sockets are reached.
+        image: Whose Python runs its agent: that of an image, or, with None, this process's own.
+    """
+
+    link: LinkKind = "descriptor"
+    image: str | None = None
+
+    def __str__(self) -> str:
+        python = self.image or f"this Python {platform.python_version()}"
+        return f"{self.link} link, sidecar with {python}"
+
+    def python(self) -> list[str]:
+        """How its Python is started, up to the program."""
+        program = "python3" if self.image is not None else executable()
+        return [program, "-I", "-S", "-B"]  # isolated, without site-packages, writing no cache
+
+
+DESCRIPTOR: Final = SidecarSetup()
+
+
+class SidecarError(LinkError):
+    """No sidecar can be started with this setup; with another one it may be."""
+
+
+class Provisioner:
+    """Starts sidecars on one engine, with the first setup that works there.
+
+    Safe to call from any thread.
+
+    Args:
+        engine: Where sidecars run.
+        link: One of `choices.LINKS`; what the environment says where it is not given.
+        image: The image whose Python runs the agent, instead of this process's own; likewise.
+    """
+
+    def __init__(self, engine: Engine, link: str | None = None, image: str | None = None) -> None:
+        self._engine = engine
+        self._link, self._image = link, image
+        self._lock = threading.Lock()
+
+    @once_property
+    def setups(self) -> list[SidecarSetup]:
+        """The setups of a sidecar, in the order in which they are tried.
+
+        Raises:
+            EngineError: `PYTEST_EGRESS_LINK` has another value than those of `LINKS`.
+        """
+        wanted = self._link or os.environ.get(LINK_VARIABLE) or "auto"
+        if wanted not in LINKS:
+            raise EngineError(f"{LINK_VARIABLE}={wanted}: it takes {', '.join(LINKS)}")
+        image = self._image or os.environ.get(IMAGE_VARIABLE)
+        first, last = ("descriptor", "stream") if wanted == "auto" else (wanted, wanted)
+        setups = [SidecarSetup(first, image), SidecarSetup(last, image or SIDECAR_IMAGE)]  # type: ignore[arg-type]  # of LINKS
+        return list(dict.fromkeys(setups))
+
+    @property
+    def summary(self) -> str:
+        """The engine that was contacted, and the setup that sidecars have; "" where none was."""
+        return f"{self._engine.name}, {self.setups[0]}" if self._engine.name else ""
+
+    def sidecar(self, attempt: Callable[[SidecarSetup], T], undo: Callable[[], object]) -> T:
+        """Start a sidecar with the first setup that works.
+
+        Args:
+            attempt: Starts it.
+            undo: Removes what an attempt that failed has left.
+
+        Raises:
+            LinkError, ImageError: No setup works.
+        """
+        reasons: list[str] = []
+        for setup in self.setups.copy():
+            try:
+                if setup.image is not None:
+                    self._engine.image(setup.image)
+                made = attempt(setup)
+            except SidecarError as error:
+                undo()
+                reasons.append(f"{error}")
+            except ImageError as error:
+                raise ImageError("\nIt is needed since: ".join([str(error), *reasons])) from None
+            else:
+                self._choose(setup, reasons)
+                return made
+        advice = FORCED if self.setups[-1].link == "descriptor" else WITH_IMAGE
+        raise LinkError("\nBefore that: ".join(reversed(reasons)) + advice)
+
+    def _choose(self, setup: SidecarSetup, reasons: Sequence[str]) -> None:
+        """Begin with this setup from now on, which has worked where others failed."""
+        with self._lock:
+            if reasons and setup in self.setups[1:]:  # nor has another thread chosen meanwhile
+                del self.setups[: self.setups.index(setup)]
+                log.warning("%s So: %s", reasons[-1], setup)
+
+
+def executable() -> str:
+    """This process's interpreter itself, not a virtual environment's link to it, nor its copy."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+@contextlib.contextmanager
+def sidecar_errors() -> Iterator[None]:
+    """Turn what the engine says about the sidecar into a LinkError; a SidecarError where another setup may help."""
+    try:
+        yield
+    except APIError as error:
+        said = error.explanation or str(error)
+        if _NOT_SHARED.search(said):
+            raise SidecarError(not_shared(said)) from error
+        kind = SidecarError if _NO_PROGRAM.search(said) else LinkError
+        raise kind(f"The engine refuses the sidecar: {said}") from error
+    except requests.exceptions.RequestException as error:
+        raise LinkError(f"The engine does not answer any more: {error}") from error
+
+
+def not_shared(reason: str) -> str:
+    """That an engine sees other files than this process does."""
+    return f"The engine does not share this machine's files ({reason})."

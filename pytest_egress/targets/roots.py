@@ -1,0 +1,305 @@
+"""The roots that a created container trusts: where they really are, and what they hold.
+
+Its engine is asked as seldom as can be, since each call mounts the container's files anew, which takes milliseconds.
+The tables here are the whole knowledge: more distributions are more rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_egress.engine.archive import File, Member, read_tar
+from pytest_egress.engine.failures import engine_errors
+from pytest_egress.targets.certificates import from_java_keystore, from_pem, merge
+from pytest_egress.targets.mounts import foreign_mounts, is_under, is_within, normal
+from pytest_egress.targets.runtimes import VARIABLES
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container as DockerContainer
+
+    from pytest_egress.engine.engine import Engine
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+BUNDLES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch, distroless
+    "/etc/ssl/cert.pem",  # Alpine, as a link
+    "/etc/ssl/certs/ca-bundle.crt",  # Nix
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/pki/tls/cert.pem",  # Fedora, RHEL, for OpenSSL
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora, RHEL, where the links lead
+    "/etc/ssl/ca-bundle.pem",  # openSUSE, as a link
+    "/etc/pki/tls/cacert.pem",  # OpenELEC
+)
+DEFAULT_BUNDLE: Final = BUNDLES[0]
+HASHED_DIRECTORY: Final = "/etc/ssl/certs"  # where OpenSSL looks for a CA by its name
+KEYSTORES: Final = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")
+OF_JAVA_HOME: Final = ("lib/security", "jre/lib/security")  # the second is Java 8's
+OF_JAVA: Final = ("jssecacerts", "cacerts")  # the JVM's own order
+# Each is read in one call; the last, openSUSE's, where a link leads there.
+FOLDERS: Final = ("/etc/ssl", "/etc/pki", "/var/lib/ca-certificates")
+FOLDER_BYTES: Final = 8 << 20  # of one: several times what a distribution has there
+MAX_LINKS: Final = 40  # one after the other, as Linux has it (path_resolution(7))
+CLIMB: Final = re.compile(r"(\.\./+)*")  # at the start of a link's target
+NEVER_LINKS: Final = ("/etc", "/var", "/var/lib")  # not looked at where nothing is mounted
+GO_DIRECTORY: Final = 1 << 31  # of an os.FileMode
+GO_TYPES: Final = 0x8F280000  # of an os.FileMode: whatever makes a file no regular one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roots:
+    """What an image trusts.
+
+    Attributes:
+        bundles: Its PEM bundles, each once, at its real path.
+        merged: The same as one.
+        names: The paths that lead to them, each with the real one.
+        default_bundle: Where `DEFAULT_BUNDLE` really would be; None where something else is in its place.
+        keystores: Its Java keystore, at its real path; none where it has none that can be read.
+        of_java: The certificates that a Java trusts, in DER: those of the keystore, or else of the bundles.
+        hashed_directory: The real path of `HASHED_DIRECTORY`, or None where it has none.
+        mounts: The real paths of the mounts that are not the container's own.
+    """
+
+    bundles: Mapping[str, File] = field(default_factory=dict)
+    merged: bytes = b""
+    names: Mapping[str, str] = field(default_factory=dict)
+    default_bundle: str | None = DEFAULT_BUNDLE
+    keystores: Mapping[str, File] = field(default_factory=dict)
+    of_java: Sequence[bytes] = ()
+    hashed_directory: str | None = None
+    mounts: Sequence[str] = ()
+
+    def extended(self) -> list[str]:
+        """The paths, links among them, of the bundles that get the CA."""
+        return [name for name, real in self.names.items() if not is_within(real, self.mounts)]
+
+
+class FileKind(Enum):
+    """What is at a path."""
+
+    MISSING = auto()
+    DIRECTORY = auto()
+    REGULAR = auto()
+    OTHER = auto()
+
+
+def find_roots(
+    engine: Engine,
+    container: DockerContainer,
+    image_env: Mapping[str, str],
+    user_env: Mapping[str, str],
+) -> Roots:
+    """What a created container trusts, also where variables of the image or the test say so."""
+    named = [
+        path
+        for values in (image_env, user_env)
+        for variable in VARIABLES
+        if variable.form == "bundle" and (path := values.get(variable.name, "")).startswith("/")
+    ]
+    java_home = {**image_env, **user_env}.get("JAVA_HOME", "")
+    foreign = foreign_mounts(container)
+    homes = [posixpath.join(java_home, path) for path in OF_JAVA_HOME if java_home.startswith("/")]
+    # Podman's archive of a folder does not have what is mounted below it.
+    whole = not (engine.is_podman and container.attrs.get("Mounts"))
+    files = Files(
+        engine, container, () if foreign else NEVER_LINKS, homes, FOLDERS if whole else ()
+    )
+    names = {
+        path: real
+        for path in dict.fromkeys([*BUNDLES, *map(normal, named)])
+        for real, kind in [files.resolve(path)]
+        if kind is FileKind.REGULAR
+    }
+    bundles = {real: files.read(real) for real in dict.fromkeys(names.values())}
+    merged = merge(file.content for file in bundles.values())
+    keystores, of_java = find_keystore(files, homes)
+    default, default_kind = files.resolve(DEFAULT_BUNDLE)
+    hashed, hashed_kind = files.resolve(HASHED_DIRECTORY)
+    return Roots(
+        bundles=bundles,
+        merged=merged,
+        names=names,
+        default_bundle=default if default_kind is FileKind.MISSING else None,
+        keystores=keystores,
+        of_java=of_java or from_pem(merged),
+        hashed_directory=hashed if hashed_kind is FileKind.DIRECTORY else None,
+        mounts=[files.resolve(point)[0] for point in foreign],
+    )
+
+
+def find_keystore(files: Files, homes: Iterable[str]) -> tuple[dict[str, File], list[bytes]]:
+    """The first Java keystore that can be read, at its real path, and what it trusts; empty where there is none."""
+    of_home = (files.look(f"{home}/{name}") for home in homes for name in OF_JAVA)
+    known = (files.resolve(path) for path in KEYSTORES)
+    for real, kind in itertools.chain(of_home, known):  # asked for as they are needed
+        if kind is FileKind.REGULAR:
+            with contextlib.suppress(ValueError):  # as the JVM would fall back
+                file = files.read(real)
+                return {real: file}, from_java_keystore(file.content)
+    return {}, []
+
+
+class Files:
+    """What a created container has, and each path asked for once.
+
+    Args:
+        directories: Those that are taken for directories, and for their own real paths, without a look.
+        homes: Folders that are read in one call, and may not be where they seem.
+        folders: Others that are read in one call.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        container: DockerContainer,
+        directories: Iterable[str] = (),
+        homes: Sequence[str] = (),
+        folders: Sequence[str] = FOLDERS,
+    ) -> None:
+        self._engine, self._container = engine, container
+        self._homes = homes
+        self._whole: tuple[str, ...] = (*homes, *folders)
+        self._mounts = [normal(each["Destination"]) for each in container.attrs.get("Mounts") or ()]
+        self._seen = {path: (path, FileKind.DIRECTORY) for path in ("/", *directories)}
+        self._stats: dict[str, Mapping[str, Any] | None] = {}
+        self._folders: dict[str, Mapping[str, Member] | None] = {}
+        self._links = 0
+
+    def resolve(self, path: str) -> tuple[str, FileKind]:
+        """Where a path really leads, through links among its folders too, and what is there."""
+        if path not in self._seen:
+            folder, kind = self.resolve(posixpath.dirname(path))
+            real = posixpath.join(folder, posixpath.basename(path))
+            if kind is FileKind.DIRECTORY:
+                self._seen[path] = self.look(real)
+            else:
+                self._seen[path] = real, kind if kind is FileKind.MISSING else FileKind.OTHER
+        return self._seen[path]
+
+    def look(self, path: str) -> tuple[str, FileKind]:
+        """The same without the links among its folders."""
+        if path not in self._seen:
+            found = self._by_folder(path) or self._by_engine(path)
+            if found[1] is FileKind.MISSING and any(
+                is_under(point, path) for point in self._mounts
+            ):
+                found = path, FileKind.DIRECTORY  # Podman makes what leads to a mount at the start
+            self._seen[path] = found
+        return self._seen[path]
+
+    def read(self, path: str) -> File:
+        """The regular file at a path that is real."""
+        member = (self._folder(path) or {}).get(path)
+        file = member.file if member is not None and member.file is not None else self._read(path)
+        if not self._engine.is_podman:
+            return file
+        # It says of every file that it is the container's user's. Roots are root's, and for all to read.
+        return replace(file, uid=0, gid=0, mode=file.mode | 0o444)
+
+    def peek(self, folder: str, limit: int) -> tuple[str, FileKind]:
+        """As `look`, of a folder: one that is small is read whole, so that nothing in it is asked for again.
+
+        Args:
+            limit: The bytes of its archive that are read at most.
+        """
+        if folder not in self._folders and folder not in self._seen:
+            self._stats[folder], members = self._engine.members(self._container, folder, limit)
+            if members is not None:
+                self._folders[folder] = by_path(folder, members)
+                self._whole = (folder, *self._whole)
+        return self.look(folder)
+
+    def is_read(self, path: str) -> bool:
+        """Whether a path is in a folder that was read whole."""
+        return is_within(path, (folder for folder, found in self._folders.items() if found))
+
+    def names(self, folder: str, limit: int) -> list[str]:
+        """The names in a folder, whose archive is read up to a limit; none where it is no folder, or larger."""
+        _, members = self._engine.members(self._container, folder, limit)
+        return [name for name in members or () if name]
+
+    def _read(self, path: str) -> File:
+        with engine_errors(f"read {path!r}"):
+            stream, _ = self._container.get_archive(path)
+            (file,) = read_tar(stream).values()
+        return file
+
+    def _by_engine(self, path: str) -> tuple[str, FileKind]:
+        stat = self._stat(path)
+        if not stat or not stat.get("linkTarget"):
+            return path, kind_of(stat)
+        real = stat["linkTarget"]  # the end of all links; whether it is there is not said
+        if real not in self._seen:
+            self._seen[real] = self._by_folder(real) or (real, kind_of(self._stat(real)))
+        return self._seen[real]
+
+    def _stat(self, path: str) -> Mapping[str, Any] | None:
+        if path not in self._stats:
+            self._stats[path] = self._engine.stat(self._container, path)
+        return self._stats[path]
+
+    def _by_folder(self, path: str) -> tuple[str, FileKind] | None:
+        """What is known of a path in a folder that was read; None where the engine has to say."""
+        folder = self._folder(path)
+        if folder is None:
+            return None
+        if (member := folder.get(path)) is None:
+            return path, FileKind.MISSING
+        if member.target is not None:
+            return self._follow(path, member.target)
+        return path, kind_of_member(member)
+
+    def _follow(self, path: str, target: str) -> tuple[str, FileKind] | None:
+        """Where a link leads; None where it leads out of what is read, back through a folder, or in circles."""
+        end = normal(posixpath.join(posixpath.dirname(path), target))
+        known = target.startswith("/") or not is_within(path, self._homes)
+        back = ".." in CLIMB.sub("", target, count=1).split("/")
+        if back or not known or not is_within(end, FOLDERS) or self._links == MAX_LINKS:
+            return None
+        self._links += 1
+        try:
+            return self.resolve(end)
+        finally:
+            self._links -= 1
+
+    def _folder(self, path: str) -> Mapping[str, Member] | None:
+        """What the folder that a path is in has, by path; None where it is none of those that are read whole."""
+        folder = next((f for f in self._whole if is_under(path, f)), None)
+        if folder is None:
+            return None
+        if folder not in self._folders:
+            stat, members = self._engine.members(self._container, folder, FOLDER_BYTES)
+            self._stats[folder] = stat
+            self._folders[folder] = {} if stat is None else by_path(folder, members)
+        return self._folders[folder]
+
+
+def by_path(folder: str, members: Mapping[str, Member] | None) -> Mapping[str, Member] | None:
+    """What a folder has, by the whole path."""
+    if members is None:
+        return None
+    return {posixpath.join(folder, name).rstrip("/"): each for name, each in members.items()}
+
+
+def kind_of(stat: Mapping[str, Any] | None) -> FileKind:
+    """What the engine describes (the `os.FileMode` of Go)."""
+    if stat is None:
+        return FileKind.MISSING
+    if stat["mode"] & GO_DIRECTORY:
+        return FileKind.DIRECTORY
+    return FileKind.OTHER if stat["mode"] & GO_TYPES else FileKind.REGULAR
+
+
+def kind_of_member(member: Member) -> FileKind:
+    """What an archive describes."""
+    if member.directory:
+        return FileKind.DIRECTORY
+    return FileKind.REGULAR if member.file is not None else FileKind.OTHER

@@ -1,0 +1,365 @@
+"""The sidecar container: holds a target's network namespace and runs the agent in it.
+
+This process's own Python in it, and the folder that the descriptor link needs, take an engine that sees this machine's
+files; another engine gets an image with a Python of its own, and the stream link.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import select
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+from urllib.parse import urlencode
+
+import docker
+from docker.errors import APIError, DockerException
+from docker.types import LogConfig, Mount
+
+import pytest_egress.link.stream as stream
+from pytest_egress.agent.addresses import ADDRESS4
+from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM_MODE
+from pytest_egress.base.clock import monotonic
+from pytest_egress.engine.endpoint import connection_of
+from pytest_egress.engine.leftovers import NAME_LABEL, is_gone, remove_container
+from pytest_egress.errors import LinkError
+from pytest_egress.link.attach import Attachment, attach
+from pytest_egress.link.descriptor import DescriptorLink
+from pytest_egress.link.rendezvous import Rendezvous
+from pytest_egress.link.stream import StreamLink
+from pytest_egress.targets.program import (
+    BOOT,
+    LINK_FOLDER,
+    agent_archive,
+    bind_mount,
+    ensure_image,
+    python_mounts,
+)
+from pytest_egress.targets.provision import (
+    DESCRIPTOR,
+    SidecarError,
+    SidecarSetup,
+    executable,
+    not_shared,
+    sidecar_errors,
+)
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+AnyLink: TypeAlias = DescriptorLink | StreamLink
+
+START_SECONDS = 30.0
+"""How long a started sidecar may take until its sockets are here: far more than it needs."""
+
+KILLED = 128
+"""Exit codes from here on are of a program that a signal ended."""
+
+EXIT_SECONDS = 5
+"""How long the engine may take to tell the exit code of a sidecar that has ended its output."""
+
+NAMESERVER = "192.0.2.53"
+"""What resolv.conf names: a documentation address (RFC 5737): queries to any server come to us."""
+
+_ENABLE_IPV6 = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default")}
+_IPV6_SETTINGS = "/proc/sys/net/ipv6/conf/all"
+_GAVE_UP = re.compile(rf"^{SIGNATURE} (\d+): (.*)$", re.MULTILINE)
+_FRAME_HEADER = 8  # POST /containers/{id}/attach: stream, three zeros, length
+
+
+def made_up_hostname() -> str:
+    """As the engine makes them up; none that resolvers would read as an IPv4 address, which is one in 280 (inet(3))."""
+    while (name := secrets.token_hex(6)).isdecimal():
+        pass
+    return name
+
+
+class Sidecar:
+    """One sidecar, from created to removed.
+
+    Attributes:
+        id: The container's id; targets join its namespace with network mode `container:<id>`.
+        name: The container's name.
+        link: What `start` returned; None before.
+    """
+
+    def __init__(
+        self, client: docker.DockerClient, hostname: str, folder: str | None, setup: SidecarSetup
+    ) -> None:
+        self.id = ""
+        self.name = f"pytest-egress-sidecar-{secrets.token_hex(6)}"
+        self.link: AnyLink | None = None
+        self._api = client.api
+        self._hostname, self._setup = hostname, setup
+        self._rendezvous = Rendezvous(folder) if setup.link == "descriptor" else None
+        self._output: _Output | None = None
+        self._attachment: Attachment | None = None
+
+    @classmethod
+    def create(
+        cls,
+        client: docker.DockerClient,
+        *,
+        hostname: str | None = None,
+        domainname: str | None = None,
+        extra_hosts: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        folder: str | None = None,
+        after_create: Callable[[str], None] | None = None,
+        setup: SidecarSetup = DESCRIPTOR,
+    ) -> Sidecar:
+        """Create the container, ready to start. A target can be created as soon as this returns.
+
+        Args:
+            client: The engine; a start uses it from two threads, here and in `start`.
+            hostname: The target's host name, which resolves to its own address; random by default.
+            domainname: The target's domain name.
+            extra_hosts: More lines of the target's /etc/hosts, from name to address.
+            labels: The container's labels.
+            folder: Where temporary files go.
+            after_create: Called with the container's id as soon as it exists.
+            setup: Its link, and whose Python it runs; an image must be on the engine.
+
+        Raises:
+            SidecarError: The engine does not share this machine's files, or refuses the container.
+            LinkError: This machine does not run Linux.
+        """
+        if sys.platform != "linux":
+            raise LinkError(f"this machine runs {sys.platform}; tests run on Linux alone")
+        sidecar = cls(client, hostname or made_up_hostname(), folder, setup)
+        try:
+            sidecar._create(domainname, extra_hosts or {}, labels or {})
+            if after_create is not None:
+                after_create(sidecar.id)
+            sidecar._api.put_archive(sidecar.id, "/", agent_archive(setup.link))
+            with sidecar_errors():  # Podman starts the program as far as that fails
+                if setup.link == "stream":
+                    sidecar._attachment = _attach(client.api, sidecar.id)
+                else:
+                    sidecar._output = _Output(client, sidecar.id)
+        except BaseException:
+            sidecar.remove()
+            raise
+        return sidecar
+
+    def start(self) -> AnyLink:
+        """Start the container and wait for the namespace's sockets; the caller closes the link.
+
+        Raises:
+            LinkError: The sidecar gave up or was silent; the text says why. It has been removed.
+            SidecarError: It did not come as far as to capture.
+        """
+        try:
+            with sidecar_errors():
+                self._api.start(self.id)
+            self.link = self._receive() if self._attachment is None else self._open_stream()
+        except BaseException:
+            self.remove()
+            raise
+        self._release()
+        return self.link
+
+    def remove(self) -> None:
+        """Remove the container by force, whatever its state; again is harmless. Leaves the link."""
+        self._release()
+        if not self.id:
+            return
+        try:
+            remove_container(self._api, self.id)
+        except APIError as error:
+            # Podman keeps it for a target that somebody else removes.
+            if not is_gone(error) and "dependent containers" not in str(error):
+                raise
+
+    # ---------------------------------------------------------------- creating
+
+    def _create(
+        self, domainname: str | None, extra_hosts: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None:
+        # One line, the qualified name first: `hostname --fqdn` prints what is first.
+        names = f"{self._hostname}.{domainname} {self._hostname}" if domainname else self._hostname
+        hosts = {names: ADDRESS4, **extra_hosts}
+        config: dict[str, Any] = {
+            **self._program(),
+            "stdin_open": self._rendezvous is None,
+            "name": self.name,
+            "hostname": self._hostname,
+            "domainname": domainname,
+            "labels": {**labels, NAME_LABEL: self.name},
+        }
+        with sidecar_errors():
+            try:
+                container = self._create_container(config, hosts, _ipv6_settings())
+            except APIError as error:
+                if "sysctl" not in str(error).lower():
+                    raise
+                container = self._create_container(config, hosts, {})
+        self.id = container["Id"]
+
+    def _create_container(
+        self, config: dict[str, Any], hosts: dict[str, str], sysctls: dict[str, str]
+    ) -> dict[str, Any]:
+        host_config = self._api.create_host_config(
+            network_mode="none",
+            cap_drop=["ALL"],
+            cap_add=["NET_ADMIN"],
+            security_opt=["label=disable"],  # SELinux would refuse both the mounts and the socket
+            auto_remove=True,
+            log_config=LogConfig(type="none"),
+            dns=[NAMESERVER],
+            dns_search=["."],  # else the host's list makes `db` into `db.corp`
+            dns_opt=["ndots:1"],
+            extra_hosts=hosts,
+            sysctls=sysctls,
+            mounts=[*self._python_mounts(), *self._link_mounts()],
+        )
+        created: dict[str, Any] = self._api.create_container(host_config=host_config, **config)
+        return created
+
+    def _program(self) -> dict[str, Any]:
+        """Image, program and environment."""
+        program = [*self._setup.python(), "-c", BOOT, *self._arguments()]
+        if self._setup.image is not None:
+            # Whatever the image says of user and entry point: the agent needs its capability.
+            own = {"image": self._setup.image, "user": "0:0", "working_dir": "/"}
+            return {**own, "entrypoint": program}
+        return {
+            "image": ensure_image(self._api),
+            "command": program,
+            # The loader's cache of library paths is not mounted.
+            "environment": {"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"},
+        }
+
+    def _arguments(self) -> list[str]:
+        """Of the agent."""
+        if self._rendezvous is None:
+            return [STREAM_MODE, f"{stream.GONE_SECONDS:g}", str(stream.most_streams())]
+        return [LINK_FOLDER, self._rendezvous.nonce]
+
+    def _python_mounts(self) -> list[Mount]:
+        return [] if self._setup.image is not None else python_mounts()
+
+    def _link_mounts(self) -> list[Mount]:
+        rendezvous = self._rendezvous
+        return [] if rendezvous is None else [bind_mount(rendezvous.folder, LINK_FOLDER)]
+
+    # ---------------------------------------------------------------- starting
+
+    def _open_stream(self) -> StreamLink:
+        """The link, when the agent has greeted; an error when it has ended or time is up."""
+        assert self._attachment is not None, "create() opens it"
+        link = StreamLink(self._attachment)
+        self._attachment = None  # the link's from here on
+        try:
+            link.start(START_SECONDS)
+        except EOFError:
+            raise self._ended(quoted(link.words())) from None
+        except TimeoutError:
+            raise LinkError(_silent(quoted(link.words()))) from None
+        return link
+
+    def _receive(self) -> DescriptorLink:
+        """The link, when the agent has connected; an error when it has ended or time is up."""
+        assert self._output is not None, "create() opens it"
+        assert self._rendezvous is not None, "create() opens it"
+        deadline = monotonic() + START_SECONDS
+        poller = select.poll()
+        poller.register(self._rendezvous.socket, select.POLLIN)
+        poller.register(self._output, select.POLLIN)
+        while (left := deadline - monotonic()) > 0:
+            ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
+            if self._rendezvous.socket.fileno() in ready:
+                return self._rendezvous.accept()
+            if self._output.fileno() in ready and not self._output.read_some():
+                raise self._last_words()
+        raise LinkError(_silent(quoted(self._output.text())))
+
+    def _last_words(self) -> LinkError:
+        assert self._output is not None, "create() opens it"
+        if (found := _GAVE_UP.search(self._output.text())) and int(found[1]) in (
+            ANOTHER_HOST,
+            NO_UNIX_SOCKET,
+        ):
+            return SidecarError(not_shared(found[2]))
+        return self._ended(quoted(self._output.text()))
+
+    def _ended(self, wrote: str) -> LinkError:
+        """A program that was killed would be with another setup too."""
+        python = f"this process's Python, {executable()}"
+        if self._setup.image is not None:
+            python = f"python3 of the image {self._setup.image!r}"
+        code = self._exit_code()
+        shown = "" if code is None else f" (exit code {code})"
+        kind = SidecarError if code is None or code < KILLED else LinkError
+        return kind(
+            f"The sidecar ended before it sent its sockets{shown}. It runs {python}. {wrote}"
+        )
+
+    def _exit_code(self) -> int | None:
+        """The exit code, unless the engine has removed the container already."""
+        try:
+            return int(self._api.wait(self.id, timeout=EXIT_SECONDS)["StatusCode"])
+        except (DockerException, OSError):
+            return None
+
+    def _release(self) -> None:
+        """What is needed only until the link is there."""
+        for opened in (self._rendezvous, self._output, self._attachment):
+            if opened is not None:
+                opened.close()
+
+
+class _Output:
+    """What a container writes, attached before the start: auto-remove leaves no log for later."""
+
+    def __init__(self, client: docker.DockerClient, container: str) -> None:
+        # There is nothing yet that docker-py could read ahead with the headers, and lose.
+        parameters = {"stdout": 1, "stderr": 1, "stream": 1}
+        self._stream = client.api.attach_socket(container, parameters)
+        self._data = bytearray()
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+    def read_some(self) -> bool:
+        """Read what there is; False at the end."""
+        chunk = self._stream.read(1 << 16) or b""
+        self._data += chunk
+        return bool(chunk)
+
+    def text(self) -> str:
+        """All of it, of both streams, without the frames' headers."""
+        found, offset = bytearray(), 0
+        while offset + _FRAME_HEADER <= len(self._data):
+            start = offset + _FRAME_HEADER
+            offset = start + int.from_bytes(self._data[start - 4 : start], "big")
+            found += self._data[start:offset]
+        return found.decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        if response := getattr(self._stream, "_response", None):
+            response.close()
+        self._stream.close()
+
+
+def quoted(text: str) -> str:
+    """What a sidecar has written, as a sentence."""
+    return f"It wrote:\n{text}" if text else "It wrote nothing."
+
+
+def _silent(wrote: str) -> str:
+    return f"The sidecar is running, but sent no sockets within {START_SECONDS:g} seconds. {wrote}"
+
+
+def _attach(api: docker.APIClient, container: str) -> Attachment:
+    """Its three standard streams, by a connection of our own to the client's engine."""
+    sock = connection_of(api)
+    query = urlencode({"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
+    return attach(sock, f"/v{api.api_version}/containers/{container}/attach?{query}")
+
+
+def _ipv6_settings() -> dict[str, str]:
+    """Turn IPv6 on in the namespace, if the kernel, which the engine shares, has any."""
+    return dict(_ENABLE_IPV6) if os.path.isdir(_IPV6_SETTINGS) else {}

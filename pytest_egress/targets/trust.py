@@ -1,0 +1,188 @@
+"""Puts the CA of the run into a created target, before its first instruction, and takes nothing away.
+
+The image's own bundle is extended where it really is; our directory gets the CA alone, the merged bundle, and the same
+as a Java keystore; variables point there.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_egress.engine.archive import File, build_tar
+from pytest_egress.engine.failures import engine_errors
+from pytest_egress.errors import EngineError
+from pytest_egress.targets.certificates import (
+    append,
+    check_seal,
+    extend_java_keystore,
+    from_pem,
+    hashed_name,
+    java_keystore,
+)
+from pytest_egress.targets.mounts import is_within, normal
+from pytest_egress.targets.packages import FIREFOX_POLICIES, Packaged
+from pytest_egress.targets.roots import FileKind, Files, Roots
+from pytest_egress.targets.runtimes import DIRECTORY, FILE_NAMES, Form
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container as DockerContainer
+
+    from pytest_egress.engine.engine import Engine
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+POLICY_NAME: Final = "pytest-egress.json"  # of a Chromium; it reads every file of a folder
+LOOK_FOR_ROOTS: Final = (
+    "What may be one is listed by "
+    "`docker run --rm --entrypoint find IMAGE / -name '*.pem' -o -name '*.crt'`."
+)
+
+
+def trust_tar(
+    ca_pem: bytes,
+    subject: bytes,
+    roots: Roots,
+    besides: Mapping[str, File],
+    *,
+    directory: str = DIRECTORY,
+    foreign: Sequence[str] = (),
+) -> bytes:
+    """The archive to extract at `/`: our directory, every bundle with the CA at its end, and what is put besides.
+
+    Args:
+        ca_pem: The CA's certificate.
+        subject: Its subject in DER.
+        besides: Files that lead to it already, by their real paths.
+        foreign: Mount points below which nothing is written, besides those that the roots were found among.
+    """
+    files = {
+        **besides,
+        **{
+            path: replace(file, content=append(file.content, ca_pem))
+            for path, file in roots.bundles.items()
+        },
+    }
+    (ca,) = from_pem(ca_pem)
+    for path, file in roots.keystores.items():
+        files[path] = replace(file, content=extend_java_keystore(file.content, ca))
+    if not roots.bundles and roots.default_bundle is not None:
+        files[roots.default_bundle] = File(content=ca_pem)
+    if roots.hashed_directory is not None:
+        files[f"{roots.hashed_directory}/{hashed_name(subject)}.0"] = File(content=ca_pem)
+    for name, content in own_files(ca_pem, roots).items():
+        files[f"{directory}/{name}"] = File(content=content)
+    mounts = [*foreign, *roots.mounts]
+    return build_tar({path: f for path, f in files.items() if not is_within(path, mounts)})
+
+
+def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
+    """What our directory holds, by name: the CA alone, the image's roots with it, and these as a Java keystore."""
+    bundle = append(roots.merged, ca_pem)
+    keystore = java_keystore(list(dict.fromkeys([*roots.of_java, *from_pem(ca_pem)])))
+    content: dict[Form, bytes] = {"ca": ca_pem, "bundle": bundle, "truststore": keystore}
+    return {FILE_NAMES[form]: data for form, data in content.items()}
+
+
+# What an image has besides its own roots.
+
+
+def extended(packaged: Packaged, ca_pem: bytes, directory: str) -> dict[str, File]:
+    """The roots of SDKs with the CA at their end, and policies that lead browsers to it."""
+    files = {
+        path: replace(file, content=append(file.content, ca_pem))
+        for path, file in packaged.bundles.items()
+    }
+    (der,) = from_pem(ca_pem)
+    policy = {"CACertificates": [base64.b64encode(der).decode()]}
+    for folder in packaged.chromium:
+        files[f"{folder}/{POLICY_NAME}"] = File(content=json.dumps(policy).encode())
+    if packaged.firefox is not None:
+        merged = with_certificate(packaged.firefox, f"{directory}/{FILE_NAMES['ca']}")
+        files[FIREFOX_POLICIES] = File(content=json.dumps(merged).encode())
+    return files
+
+
+def with_certificate(policies: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The policies of a Firefox, and one more certificate to install."""
+    inner = mapping(policies.get("policies"))
+    certificates = mapping(inner.get("Certificates"))
+    installed = certificates.get("Install")
+    certificates["Install"] = [*(installed if isinstance(installed, list) else ()), path]
+    return {**policies, "policies": {**inner, "Certificates": certificates}}
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """A copy of a mapping; empty where a file has something else in its place."""
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def named_files(
+    engine: Engine,
+    container: DockerContainer,
+    paths: Iterable[str],
+    ca_pem: bytes,
+    foreign: Sequence[str],
+    *,
+    wherever: Iterable[str] = (),
+) -> dict[str, File]:
+    """The files that a test names (`trust=`), with the CA in, at their real paths.
+
+    Args:
+        foreign: The mount points whose content is not the container's own.
+        wherever: Paths that hold for every image (`egress_trust`): one that is missing in this one is passed over.
+
+    Raises:
+        EngineError: There is no such file, or it has no roots that can be extended.
+    """
+    files, found = Files(engine, container, folders=()), {}
+    required = dict.fromkeys(paths)
+    mounts = [files.resolve(point)[0] for point in foreign]
+    for path in dict.fromkeys([*required, *wherever]):
+        real, kind = files.resolve(normal(path))
+        if kind is FileKind.MISSING and path not in required:
+            continue
+        refusal = f"trust={path!r}: "
+        if kind is FileKind.MISSING:
+            raise EngineError(f"{refusal}there is no such file in the container. {LOOK_FOR_ROOTS}")
+        if kind is not FileKind.REGULAR:
+            raise EngineError(f"{refusal}this is no file. {LOOK_FOR_ROOTS}")
+        if is_within(real, mounts):
+            raise EngineError(
+                f"{refusal}{real} is in a mount, which is never written to: add the CA to it where it is kept "
+                "(egress_ca.cert_pem has it), or leave the mount out"
+            )
+        file = files.read(real)
+        try:
+            found[real] = replace(file, content=with_root(file.content, ca_pem))
+        except ValueError as error:
+            raise EngineError(
+                f"{refusal}this is no PEM bundle, and no Java keystore that can be extended ({error}). {LOOK_FOR_ROOTS}"
+            ) from None
+    return found
+
+
+def with_root(content: bytes, ca_pem: bytes) -> bytes:
+    """A PEM bundle or a Java keystore that trusts one certificate more.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if from_pem(content):
+        return append(content, ca_pem)
+    check_seal(content)
+    (ca,) = from_pem(ca_pem)
+    return extend_java_keystore(content, ca)
+
+
+def put(container: DockerContainer, archive: bytes, what: str) -> None:
+    """Extract an archive at `/` of a created container (`PUT /containers/{id}/archive`).
+
+    Raises:
+        EngineError: The engine refuses.
+    """
+    with engine_errors(f"take {what}"):
+        container.put_archive("/", archive)

@@ -1,0 +1,106 @@
+"""Heads and header fields of HTTP, whatever its version. This module never touches a socket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_egress.traffic.messages import Headers, Response
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB refuses real cookies
+MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: held in memory once, so that a handler can read it
+READ_BYTES: Final = 64 * 1024
+AUTHORITY: Final = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
+)  # RFC 9110 section 7.2; which names are hosts is `normalise_host`'s
+NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The request line and its fields.
+
+    Attributes:
+        headers: Host is that of an absolute request-target, whatever was sent as Host (RFC 9112 section 3.2.2).
+        scheme: Of an absolute request-target, in lower case; None for the other forms.
+        authority: From an absolute request-target, else from Host; None where Host is empty or absent.
+        expected: Content-Length, or None where the body is chunked (whatever it says then) or absent.
+    """
+
+    method: str
+    path: str
+    query_string: str
+    headers: Headers
+    http_version: str
+    scheme: str | None
+    authority: str | None
+    expected: int | None
+
+    @property
+    def is_http2_preface(self) -> bool:
+        """Whether this is how HTTP/2 begins (RFC 9113 section 3.4)."""
+        return (self.method, self.path, self.http_version) == ("PRI", "*", "2.0")
+
+
+class RequestTooLargeError(Exception):
+    """The body is, or says it will be, over `MAX_BODY_BYTES`; or, with a text, over another limit."""
+
+
+def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Header fields as text; latin-1 keeps every byte (RFC 9110 section 5.5)."""
+    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
+
+
+def raw_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Header fields as bytes."""
+    return [(name.encode("ascii"), raw_value(value)) for name, value in headers.raw]
+
+
+def raw_value(text: str) -> bytes:
+    """What `fields` has decoded comes out as it came in; other text is sent as UTF-8."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8")
+
+
+OF_A_CONNECTION: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Fields that are not forwarded, beside those that Connection lists (RFC 9110 section 7.6.1)."""
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """The fields that are not a connection's own."""
+    listed = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    dropped = OF_A_CONNECTION | listed
+    return Headers([(name, value) for name, value in headers.raw if name.lower() not in dropped])
+
+
+def split_authority(authority: str) -> tuple[str, int | None] | None:
+    """Host and port of `host[:port]`, an IPv6 address without its brackets; None for anything else.
+
+    User information is an error here (RFC 9110 section 4.2.4).
+    """
+    found = AUTHORITY.fullmatch(authority)
+    if found is None:
+        return None
+    literal, name, port = found.groups()
+    return literal or name, int(port) if port else None
+
+
+def carries_body(method: str, response: Response) -> bool:
+    """Whether a response to such a request has a body (RFC 9110 section 6.4.1)."""
+    return method != "HEAD" and response.status_code not in NO_BODY

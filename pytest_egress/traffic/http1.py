@@ -1,0 +1,272 @@
+"""HTTP/1.1 between h11 and our values. This module never touches a socket.
+
+`Http1` reads requests and yields the bytes of responses; the gateway moves them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from typing import Final
+
+import h11
+
+from pytest_egress.traffic.fields import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    NO_BODY,
+    READ_BYTES,
+    Head,
+    RequestTooLargeError,
+    carries_body,
+    fields,
+    raw_fields,
+    raw_value,
+)
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, stated_length
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+ABSOLUTE_FORM: Final = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)"
+)  # RFC 9112 section 3.2.2
+CLOSED: Final = (b"Connection", b"close")
+KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
+"""Tells how long a connection is kept: less than it is (`connections.IDLE_SECONDS`), so that clients which read this
+(Node.js, undici, HttpURLConnection, Apache's HttpClient) are the first to close, and never send as we close."""
+WRONG_LENGTH: Final = (
+    "Content-Length is {}, and the streamed body has {} bytes: leave the field out, the body is "
+    "sent in chunks"
+)
+
+
+class Http1:
+    """One connection's server side.
+
+    `read_head` and `read_body` return None when they need more data. What h11 finds wrong comes out as
+    `h11.RemoteProtocolError`; `refusal` then gives the bytes of an answer.
+    """
+
+    def __init__(self) -> None:
+        self._h11 = server_side()
+        self._body = BytesIO()
+        self._is_ambiguous = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether bytes of a request wait that was sent before its turn (pipelining)."""
+        return bool(self._h11.trailing_data[0])
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read; b"" is end of file.
+
+        Empty lines before a request are no part of it (RFC 9112 section 2.2). What is no ASCII in its first line, as
+        of curl, which encodes no query, counts as if it were encoded.
+        """
+        if data and self._h11.their_state is h11.IDLE:
+            waiting = self._h11.trailing_data[0]
+            data = data if waiting else data.lstrip(b"\r\n")
+            if not data:
+                return
+            if not data.isascii() and b"\n" not in waiting:
+                line, end, rest = data.partition(b"\n")
+                data = percent_encoded(line) + end + rest
+        self._h11.receive_data(data)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client has closed, or the connection cannot be used again."""
+        return (
+            self._h11.their_state in (h11.CLOSED, h11.MUST_CLOSE)
+            or self._h11.our_state is h11.MUST_CLOSE
+        )
+
+    def read_head(self) -> Head | None:
+        """The head of the next request, or None: more data is needed, or the client has closed."""
+        event = self._h11.next_event()
+        if not isinstance(event, h11.Request):
+            return None
+        names = {name for name, _ in event.headers}
+        self._is_ambiguous = {b"transfer-encoding", b"content-length"} <= names
+        return head_of(event)
+
+    def interim(self) -> bytes:
+        """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
+        if not self._h11.they_are_waiting_for_100_continue:
+            return b""
+        # With its phrase: botocore takes a status line without one for none.
+        event = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+        return self._h11.send(event) or b""
+
+    def read_body(self) -> tuple[bytes, Headers] | None:
+        """The whole body and its trailers, or None when more data is needed.
+
+        Raises:
+            RequestTooLargeError: It is over the limit.
+        """
+        while (event := self._h11.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.EndOfMessage):
+                trailers = fields(event.headers.raw_items()) if event.headers else NO_FIELDS
+                return self._take_body(), trailers
+            if isinstance(event, h11.Data):
+                if self._body.write(event.data) and self._body.tell() > MAX_BODY_BYTES:
+                    raise RequestTooLargeError
+            else:
+                break
+        return None
+
+    @property
+    def body_so_far(self) -> bytes:
+        """What has arrived of a body that is not whole."""
+        return self._body.getvalue()
+
+    def _take_body(self) -> bytes:
+        body, self._body = self._body.getvalue(), BytesIO()  # shares its buffer: no second copy
+        return body
+
+    def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
+        """The bytes of a response, piece by piece; what a stream raises comes through.
+
+        Args:
+            method: Of the request: a HEAD gets no body.
+            date: The Date field (RFC 9110 section 6.6.1).
+        """
+        stream, bodiless = response.stream, not carries_body(method, response)
+        headers = response_fields(response, date, framed=stream is None)
+        if (
+            self._is_ambiguous
+        ):  # where its body ends is read otherwise elsewhere (RFC 9112 section 6.1)
+            headers = [pair for pair in headers if pair[0].lower() != b"connection"] + [CLOSED]
+        elif self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {
+            *response.headers
+        }:
+            headers += KEPT_ALIVE
+        event = h11.Response(
+            status_code=response.status_code,
+            headers=headers,
+            reason=raw_value(response.reason),
+        )
+        head = self._h11.send(event) or b""
+        if stream is None or bodiless:
+            yield from self._send_content(head, b"" if bodiless else response.content)
+        else:
+            yield head
+            yield from self._send_stream(stream, response)
+
+    def _send_stream(self, stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
+        for chunk in of_length(stream, stated_length(response.headers)):
+            yield self._h11.send(h11.Data(data=chunk)) or b""
+        chunked = (
+            self._h11.their_http_version != b"1.0"
+        )  # without chunks there is no place for trailers
+        trailers = raw_fields(response.trailers) if chunked else []  # an upstream's come at the end
+        yield self._h11.send(h11.EndOfMessage(headers=trailers)) or b""
+
+    def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
+        pieces = self._h11.send_with_data_passthrough(h11.Data(data=content)) if content else []
+        end = self._h11.send(h11.EndOfMessage()) or b""
+        if len(content) <= READ_BYTES:
+            yield b"".join([head, *(pieces or []), end])  # one write, one TLS record
+        else:
+            yield head
+            yield from pieces or []
+            yield end
+
+    def next_request(self) -> bool:
+        """Get ready for the next request; False when the connection is over."""
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            waiting, closed = self._h11.trailing_data
+            self._h11.start_next_cycle()
+            if waiting.startswith((b"\r", b"\n")) or not waiting.isascii():
+                self._h11 = (
+                    server_side()
+                )  # what came with the request before is looked at as what comes alone
+                self.receive(waiting)
+                if closed:
+                    self.receive(b"")
+            return True
+        return False
+
+    @property
+    def left_over(self) -> bytes | None:
+        """What came behind a whole request, without empty lines; None within a request."""
+        if self._h11.their_state not in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
+            return None
+        return self._h11.trailing_data[0].lstrip(b"\r\n")
+
+    def refusal(self, response: Response, date: str) -> bytes:
+        """The bytes of an answer that closes the connection, or b"" where none can be sent any more."""
+        if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return b""
+        return b"".join(self.send(response, "GET", date))
+
+
+def server_side() -> h11.Connection:
+    """A connection's state before its first request."""
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+
+
+def head_of(event: h11.Request) -> Head:
+    """Our value for h11's event."""
+    raw = event.headers.raw_items()
+    known = {name.lower(): value for name, value in raw}  # h11 lets neither of the two repeat
+    target, authority = event.target.decode("latin-1"), known.get(b"host", b"").decode("latin-1")
+    scheme = None
+    if event.method != b"CONNECT" and (absolute := ABSOLUTE_FORM.fullmatch(target)):
+        scheme, named, target = absolute.groups("")
+        target = target if target.startswith("/") else f"/{target}"
+        raw, authority = with_host(raw, named), named
+    path, _, query_string = target.partition("?")
+    length = known.get(b"content-length") if b"transfer-encoding" not in known else None
+    return Head(
+        method=event.method.decode("ascii"),
+        path=path,
+        query_string=query_string,
+        headers=fields(raw),
+        http_version=event.http_version.decode("ascii"),
+        scheme=scheme and scheme.lower(),
+        authority=authority if authority or scheme else None,
+        expected=int(length) if length is not None else None,
+    )
+
+
+def with_host(raw: list[tuple[bytes, bytes]], host: str) -> list[tuple[bytes, bytes]]:
+    """The fields with this Host, as it was sent where it is the same."""
+    value = host.encode("latin-1")
+    if (b"host", value) in [(name.lower(), each) for name, each in raw]:
+        return raw
+    return [(b"Host", value), *(pair for pair in raw if pair[0].lower() != b"host")]
+
+
+def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:
+    """The fields to send: the response's own, Date, and Content-Length where the body is known."""
+    headers = raw_fields(response.headers)
+    names = {name.lower() for name, _ in headers}
+    if b"date" not in names:
+        headers.append((b"Date", date.encode()))
+    framed = framed and not names & {b"content-length", b"transfer-encoding"}
+    if framed and response.status_code not in NO_BODY:
+        headers.append((b"Content-Length", b"%d" % len(response.content)))
+    return headers
+
+
+def of_length(stream: Iterable[bytes], length: int | None) -> Iterator[bytes]:
+    """The pieces of a body that has as many bytes as its Content-Length says (RFC 9110 section 8.6).
+
+    Raises:
+        ValueError: It has more, or fewer.
+    """
+    sent = 0
+    for chunk in stream:
+        sent += len(chunk)
+        if length is not None and sent > length:
+            raise ValueError(WRONG_LENGTH.format(length, f"more than {length}"))
+        yield chunk
+    if length is not None and sent < length:
+        raise ValueError(WRONG_LENGTH.format(length, sent))
+
+
+def percent_encoded(data: bytes) -> bytes:
+    """The same in ASCII (RFC 3986 section 2.1)."""
+    return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in data)

@@ -1,0 +1,434 @@
+"""What goes over the wire as values: `Request`, `Response` and what they are made of.
+
+Nothing here reads a socket, a clock or a container.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from pytest_egress.traffic.redaction import masked_bytes, masked_query
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class Unset:
+    """The type of `UNSET`, which tells "not given" from None (JSON's null)."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
+
+SCHEME_PORTS: Final = {"http": 80, "https": 443}  # RFC 9110 sections 4.2.1 and 4.2.2
+SHOWN_VALUE: Final = 60  # characters of a value in a message: two fit on a line of a terminal
+SHOWN_TARGET: Final = 100  # characters of a URL's path and query: the line stays one of a log
+
+
+def shown(value: object) -> str:
+    """The value's repr, cut in the middle where it is long."""
+    return cut(repr(value), SHOWN_VALUE)
+
+
+def cut(text: str, size: int, gap: str = "...") -> str:
+    """A text without its middle where it has more than so many characters."""
+    if len(text) <= size:
+        return text
+    half = (size - len(gap)) // 2
+    return f"{text[:half]}{gap}{text[-half:]}"
+
+
+def host_port(host: str, port: int | None) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    host = f"[{host}]" if ":" in host else host
+    return host if port is None else f"{host}:{port}"
+
+
+HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+class Headers(Mapping[str, str]):
+    """Header fields in the order and spelling they came in; names compare without case (RFC 9110 section 5.1).
+
+    `headers["accept"]` joins repeated fields with a comma; `get_all` keeps them apart.
+    """
+
+    def __init__(self, source: HeaderSource = ()) -> None:
+        if isinstance(source, Headers):
+            source = source.raw  # its items would join what repeats
+        pairs = source.items() if isinstance(source, Mapping) else source
+        self.raw: tuple[tuple[str, str], ...] = tuple(pairs)
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of the field, in order; empty where there is none."""
+        name = name.lower()
+        return [value for key, value in self.raw if key.lower() == name]
+
+    def __getitem__(self, name: str) -> str:
+        if values := self.get_all(name):
+            return ", ".join(values)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.get_all(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.lower() for key, _ in self.raw))
+
+    def __len__(self) -> int:
+        return len({key.lower() for key, _ in self.raw})
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self.raw)!r})"
+
+
+NO_FIELDS: Final = Headers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsInfo:
+    """The connection under a request: what the handshake settled on.
+
+    Attributes:
+        version: "TLSv1.3" or "TLSv1.2".
+        cipher: As OpenSSL names it.
+        alpn: The protocol that was agreed on, or None.
+        client_certificate: The client's own in DER, verified; None where it sent none.
+    """
+
+    version: str
+    cipher: str
+    alpn: str | None = None
+    client_certificate: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One HTTP request of a container.
+
+    Attributes:
+        method: As sent: "GET".
+        scheme: "https" or "http".
+        host: The name the container meant, normalised; an IP literal where it dialled one.
+        port: The port it dialled.
+        path: Without query, as sent (percent-encoding kept).
+        query_string: What follows the "?", as sent.
+        headers: Case-insensitive, multi-valued.
+        content: The whole body.
+        trailers: Fields after a chunked body.
+        http_version: "1.1" or "1.0".
+        sni: The server name on the wire, or None.
+        tls: Version, cipher, ALPN; None for plain HTTP.
+        client: Address and port of the client inside the container.
+        container: Name of the container that sent it.
+    """
+
+    method: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query_string: str = ""
+    headers: Headers = field(default_factory=Headers)
+    content: bytes = b""
+    trailers: Headers = field(default_factory=Headers)
+    http_version: str = "1.1"
+    sni: str | None = None
+    tls: TlsInfo | None = None
+    client: tuple[str, int] = ("", 0)
+    container: str = ""
+    _forward: Callable[[], Callable[..., Response] | None] = field(default=lambda: None, repr=False)
+
+    def forward(self, to: object = None, port: int | None = None) -> Response:
+        """What the real upstream, or another server, answers to this request; the whole of it.
+
+        The request goes out as it is, but for the fields that belong to a connection, and for
+        `Accept-Encoding: identity`, so that the content can be read. To change it, forward
+        `dataclasses.replace(request, ...)`.
+
+        Args:
+            to: As in `pytest_egress.forward`: None is the real upstream.
+            port: Of the container that `to` is.
+
+        Raises:
+            UpstreamError: It cannot be reached, its certificate does not hold, or it breaks off.
+        """
+        if (forward := self._forward()) is None:
+            why = "has no connection any more" if self.container else "came from no container"
+            raise TypeError(f"{self!r} {why}: there is nothing to forward")
+        return forward(self, to, port)
+
+    @property
+    def authority(self) -> str:
+        """Host, and port unless it is the scheme's own: what Host says (RFC 9110 section 7.2)."""
+        own = self.port == SCHEME_PORTS[self.scheme]
+        return host_port(self.host, None if own else self.port)
+
+    @property
+    def url(self) -> str:
+        """The whole URL: scheme, host, port unless it is the scheme's own, path and query."""
+        return f"{self._origin}{self._path}{f'?{self.query_string}' if self.query_string else ''}"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL for a report: secrets of its query are not spelled out, and a long one is cut in the middle."""
+        query = f"?{masked_query(self.query_string)}" if self.query_string else ""
+        return f"{self._origin}{cut(self._path + query, SHOWN_TARGET)}"
+
+    @property
+    def _origin(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def _path(self) -> str:
+        return self.path if self.path.startswith("/") else ""  # `OPTIONS *` and CONNECT have none
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's keys, decoded; of a repeated key the last value."""
+        return dict(parse_qsl(self.query_string, keep_blank_values=True))
+
+    @property
+    def text(self) -> str:
+        """The body as text, by the charset of Content-Type, else UTF-8; what cannot be decoded is replaced."""
+        charset = "utf-8"
+        for part in self.headers.get("content-type", "").split(";")[1:]:
+            key, _, value = part.strip().partition("=")
+            if key.lower() == "charset" and value:
+                charset = value.strip("\"'")
+        try:
+            return self.content.decode(charset, "replace")
+        except (LookupError, ValueError):  # no such charset, or one that cannot replace
+            return self.content.decode("utf-8", "replace")
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of an `application/x-www-form-urlencoded` body; of a repeated key the last value."""
+        return dict(parse_qsl(self.text, keep_blank_values=True))
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            ValueError: The body is no JSON; the text quotes its beginning.
+        """
+        try:
+            return json_module.loads(self.content)
+        except ValueError as error:
+            beginning = masked_bytes(self.content)[:80]
+            raise ValueError(
+                f"{self.method} {self.shown_url} has no JSON body: {error}: {beginning!r}"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.shown_url}>"
+
+
+Stream = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
+"""A body in pieces; text is sent as UTF-8."""
+
+
+class Response:
+    """An answer. At most one of content, text, json and stream.
+
+    Args:
+        status_code: 200 to 599.
+        headers: A mapping, or pairs where a field repeats.
+        content: The body as bytes.
+        text: The body as text, sent as UTF-8.
+        json: The body as anything `json.dumps` takes.
+        stream: An iterable of bytes or str, async or not, sent chunk by chunk as it yields.
+        trailers: Fields sent after a streamed body.
+        reason: The reason phrase; None is the registered one (RFC 9112 section 4).
+
+    Raises:
+        TypeError, ValueError: At once, where the response is made.
+    """
+
+    def __init__(
+        self,
+        status_code: int = 200,
+        *,
+        headers: HeaderSource | None = None,
+        content: bytes | None = None,
+        text: str | None = None,
+        json: Any = UNSET,
+        stream: Stream | None = None,
+        trailers: HeaderSource | None = None,
+        reason: str | None = None,
+    ) -> None:
+        bodies = {
+            "content": content,
+            "text": text,
+            "json": None if json is UNSET else (json,),
+            "stream": stream,
+        }
+        if len(given := [name for name, body in bodies.items() if body is not None]) > 1:
+            raise TypeError(f"Response takes one body, not {' and '.join(given)}")
+        self.status_code = check_status(status_code)
+        self._phrases = {} if reason is None else {status_code: check_reason(reason)}
+        self.stream: Any = stream
+        self.headers, self.trailers = checked_fields(headers), checked_fields(trailers)
+        if trailers and stream is None:
+            raise TypeError("Response sends trailers after a streamed body only: give stream=")
+        if text is not None:
+            content = check_type("text", text, str).encode()
+            self._default_type("text/plain; charset=utf-8")
+        elif json is not UNSET:
+            content = json_bytes(json)
+            self._default_type("application/json")
+        elif stream is not None:
+            check_stream(stream)
+        body = b"" if content is None else check_type("content", content, bytes, bytearray)
+        self.content: bytes = bytes(body)
+        if body:  # without one it may be that of a HEAD, which tells how long it would be
+            check_length(self.headers, len(body))
+
+    @classmethod
+    def received(
+        cls,
+        status_code: int,
+        headers: Headers,
+        *,
+        reason: str,
+        content: bytes | None = None,
+        stream: Iterable[bytes] | None = None,
+    ) -> Response:
+        """What another server answered, as it came: it need not be what a handler may answer."""
+        response = cls(content=content, stream=stream)
+        response.status_code, response.headers = status_code, headers
+        response._phrases = {status_code: reason}
+        return response
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase: the one given with this status, else the registered one, or ""."""
+        return self._phrases.get(self.status_code, reason_phrase(self.status_code))
+
+    def _default_type(self, content_type: str) -> None:
+        if "content-type" not in self.headers:
+            self.headers = Headers([*self.headers.raw, ("Content-Type", content_type)])
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8 text; what cannot be decoded is replaced."""
+        return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json_module.loads(self.content)
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status_code} {self.reason}>".replace(" >", ">")
+
+
+def check_status(status_code: object) -> int:
+    """The status itself, or a ValueError: an int from 200 to 599 (an informational one is no answer)."""
+    if (
+        isinstance(status_code, bool)
+        or not isinstance(status_code, int)
+        or not 200 <= status_code <= 599
+    ):
+        raise ValueError(
+            f"{status_code!r} is no status of a response; it takes an int from 200 to 599"
+        )
+    return int(status_code)
+
+
+def check_type(name: str, value: Any, *types: type) -> Any:
+    """The value itself, or a TypeError that names the argument."""
+    if not isinstance(value, types):
+        wanted = " or ".join(kind.__name__ for kind in types)
+        raise TypeError(
+            f"Response({name}=...) takes {wanted}, not {type(value).__name__}: {value!r}"
+        )
+    return value
+
+
+def json_bytes(value: object) -> bytes:
+    """A body of JSON, or the TypeError or ValueError of what JSON cannot carry."""
+    try:
+        return json_module.dumps(value).encode()
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{shown(value)} cannot be sent as JSON: {error}") from None
+
+
+def check_stream(stream: object) -> None:
+    """Refuse what is no iterable, or one whose items are no pieces of a body for sure."""
+    is_iterable = isinstance(stream, (Iterable, AsyncIterable))
+    if isinstance(stream, (str, bytes, bytearray)) or not is_iterable:
+        raise TypeError(
+            f"Response(stream=...) takes an iterable of bytes or str, not {type(stream).__name__}: {stream!r}"
+        )
+
+
+def stated_length(headers: Headers) -> int | None:
+    """What Content-Length says of the body; None where it is absent, or overridden (RFC 9112 section 6.3)."""
+    lengths = headers.get_all("content-length")
+    return int(lengths[0]) if lengths and "transfer-encoding" not in headers else None
+
+
+def check_length(headers: Headers, size: int) -> None:
+    """Refuse a Content-Length that is not the body's (RFC 9110 section 8.6).
+
+    Args:
+        size: Bytes of the body.
+    """
+    if (length := stated_length(headers)) not in (None, size):
+        raise ValueError(
+            f"Content-Length is {length}, and the body has {size} bytes: leave the field out, it is "
+            "sent by itself"
+        )
+
+
+FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
+FIELD_VALUE: Final = re.compile(
+    r"(?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?"
+)  # 5.5
+
+
+REASON: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9112 section 4
+
+
+def check_reason(reason: object) -> str:
+    """The reason phrase itself, or the error of one that would break the status line."""
+    text: str = check_type("reason", reason, str)
+    if not REASON.fullmatch(text):
+        raise ValueError(f"{text!r} is no reason phrase: it has a control character")
+    return text
+
+
+def checked_fields(source: HeaderSource | None) -> Headers:
+    """The header fields, or the error of the first that cannot be sent."""
+    if not source:
+        return NO_FIELDS
+    headers = Headers(source)
+    for name, value in headers.raw:
+        check_field(name, value)
+    return headers
+
+
+def check_field(name: object, value: object) -> None:
+    """Refuse a header field that would break the message (RFC 9110 section 5), or that is no text."""
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"header fields are str, not {name!r}: {value!r}")
+    if not FIELD_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
+        raise ValueError(f"{name!r}: {value!r} is no header field")
+    if name.lower() == "content-length" and not (value.isascii() and value.isdigit()):
+        raise ValueError(f"{name!r}: {value!r} is no number of bytes; leave the field out")
+
+
+def reason_phrase(status_code: int) -> str:
+    """The registered phrase, or "" where there is none."""
+    try:
+        return HTTPStatus(status_code).phrase
+    except ValueError:
+        return ""
