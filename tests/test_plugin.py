@@ -1366,7 +1366,8 @@ test_a = pytest.mark.egress(dns="synthetic")(test_a)
 
 def test_options_of_markers_are_merged_key_by_key(run: Run) -> None:
     result = run("""
-from pytest_egress.plugin.case import CASE, Options
+from pytest_egress.plugin.case import CASE
+from pytest_egress.plugin.options import Options
 pytestmark = pytest.mark.egress(unrouted="block", timeout=1)
 @pytest.mark.egress(timeout=2, assert_all_called=False)
 class TestC:
