@@ -174,17 +174,21 @@ def test_without_a_transaction_of_its_own_a_handler_fails_as_the_page_says(
 
 
 def test_the_failure_in_the_readme_is_what_a_test_says(
-    pytester: pytest.Pytester, curl_image: str
+    pytester: pytest.Pytester, curl_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # by which pytest cuts the summary
     first, _ = blocks("README.md")
     refund = "curl --data amount=4200 https://api.stripe.com/v1/refunds"
     both = f"""f"sh -c '{{charge}}; {refund}'\""""
     pytester.makepyfile(test_shop=first.replace("charge, check=True", both))
     (failure,) = re.findall(r"^```text\n(\d+ unrouted .*?)^```", text_of("README.md"), FENCED)
 
+    (summary,) = re.findall(r"^ *(FAILED .*)$", text_of("docs/ci.md"), re.MULTILINE)
+
     result = pytester.runpytest_subprocess("-p", "no:randomly")
 
     assert failure in result.stdout.str()
+    assert summary in result.outlines
 
 
 @pytest.mark.docker  # Podman gives another name to what is built
