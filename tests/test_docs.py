@@ -182,7 +182,6 @@ def test_the_failure_in_the_readme_is_what_a_test_says(
     both = f"""f"sh -c '{{charge}}; {refund}'\""""
     pytester.makepyfile(test_shop=first.replace("charge, check=True", both))
     (failure,) = re.findall(r"^```text\n(\d+ unrouted .*?)^```", text_of("README.md"), FENCED)
-
     (summary,) = re.findall(r"^ *(FAILED .*)$", text_of("docs/ci.md"), re.MULTILINE)
 
     result = pytester.runpytest_subprocess("-p", "no:randomly")
