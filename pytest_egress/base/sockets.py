@@ -52,7 +52,7 @@ def listener(backlog: int) -> Socket:
 
 
 def receive_timeout(sock: socket.socket, seconds: float) -> None:
-    """Limit blocking reads in the kernel (SO_RCVTIMEO, socket(7)), with which MSG_WAITALL works; `settimeout` breaks it.
+    """Limit blocking reads in the kernel (SO_RCVTIMEO, socket(7)). MSG_WAITALL works with it, not with `settimeout`.
 
     Args:
         seconds: 0 for no bound.
