@@ -37,7 +37,7 @@ _VARYING = frozenset({SESSION_TICKET, 21, 41, 42, 44, 45, 51})
 (RFC 7685), and pre-shared keys, early data, cookies and key shares (RFC 8446, section 4.2)."""
 
 _SIGNALS = frozenset({0x00FF, 0x5600})
-"""Numbers among the cipher suites that are signals: renegotiation (RFC 5746), retry with an older version (RFC 7507)."""
+"""Numbers among the cipher suites that are signals: renegotiation (RFC 5746), retry with an older TLS (RFC 7507)."""
 
 
 @dataclass(frozen=True, kw_only=True)
