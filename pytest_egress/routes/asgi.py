@@ -92,7 +92,7 @@ class AsgiApplication(Application):
             thread.stop()
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request; the application's exceptions are not caught. Without a route, the request has its own loop."""
+        """Answer a request; the application's exceptions are not caught. Without a route it has its own loop."""
         with self._lock:  # else the loop could be stopped before it has the request
             alone = not self._users
             if alone:

@@ -232,7 +232,7 @@ class Route(handles.Route[Call]):
             return self._reserved - 1
 
     def give_back(self, turn: int) -> None:
-        """Give back a turn that proved to be no call. The next connection gets it, with that turn's answer."""
+        """Give back a turn that proved to be no call. The next connection gets it, with its answer."""
         with self._log.changed:
             given = self._given
             if turn >= given.first_turn or not isinstance(given.answer, answers.AnswerSequence):
@@ -263,7 +263,7 @@ class Route(handles.Route[Call]):
             return any(is_silent() for is_silent in self._unproved.values())
 
     def answer(self, turn: int = 0) -> tuple[Any, Context]:
-        """The answer for a turn, and the context to call it in. Both are of the same declaration, even during `respond`.
+        """The answer for a turn, and the context to call it in. Both are of one declaration, even during `respond`.
 
         It takes no lock, so that DNS answers can be looked up while the resolver's lock is held.
 
