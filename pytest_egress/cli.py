@@ -132,7 +132,7 @@ def doctor() -> int:
 
 @contextlib.contextmanager
 def own_engine() -> Iterator[Engine]:
-    """An engine client with a run id of its own; whatever it created is removed at the end."""
+    """An `Engine` with a run id of its own; everything that it created is removed at the end."""
     from pytest_egress.engine.engine import Engine
     from pytest_egress.session import default_client
 

@@ -543,7 +543,7 @@ class Egress:
             "egress.docker_options(image)"
         )
 
-    # What happened.
+    # The ledger and its assertions.
 
     @property
     def ledger(self) -> list[Entry]:

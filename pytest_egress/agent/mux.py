@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Iterator
 else:
-    from _collections import deque  # what collections is written around, without its import time
+    from _collections import deque  # the class of collections, without the time to import that
 
 AGENT, HOST = 1, 2
 """The two sides. Each is also the first id of the streams that it opens: the agent's are odd, the host's

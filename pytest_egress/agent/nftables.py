@@ -104,7 +104,7 @@ def frame_ruleset() -> list[Request]:
     ]
 
 
-# ------------------------------------------------------------------ what the chains hold
+# ------------------------------------------------------------------ rules of the chains
 
 
 def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:

@@ -275,5 +275,5 @@ def reset(sock: Socket) -> None:
     try:  # noqa: SIM105 - contextlib takes long to import
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _AT_ONCE)
     except OSError:
-        pass  # it has ended
+        pass  # the connection has ended
     sock.close()

@@ -1,4 +1,4 @@
-"""Whose code a frame runs: this package's, a library's or the user's.
+"""Tells whose code a frame runs: this package's, a library's or the user's.
 
 Code is this package's where its module is in the package's folder, at any depth. Frames of other threads are read
 while those threads go on running.

@@ -18,7 +18,7 @@ WALL: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 """CLOCK_REALTIME_COARSE (clock_gettime(2)), exact to some milliseconds: `time` has no name for it."""
 
 
-MAX_SECONDS: Final = 9e9  # nearly what a lock can wait for (threading.TIMEOUT_MAX)
+MAX_SECONDS: Final = 9e9  # a little less than a lock can wait for (threading.TIMEOUT_MAX)
 
 
 def is_seconds(value: object) -> bool:
@@ -38,7 +38,7 @@ def check_seconds(timeout: object) -> None:
 
 
 def monotonic() -> float:
-    """Seconds by a clock that never jumps: `time.monotonic`, unless somebody has frozen that."""
+    """Seconds by a clock that never jumps, as of `time.monotonic` where no test has frozen that."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 

@@ -78,7 +78,7 @@ class Direction:
         self.done = True
         # TLS has no half-close here: its close_notify is sent when the whole relay has ended.
         if self.failure is None and not isinstance(self.sink, ssl.SSLSocket):
-            with contextlib.suppress(OSError):  # it has ended too
+            with contextlib.suppress(OSError):  # the sink has ended too
                 socket.socket.shutdown(self.sink, socket.SHUT_WR)
         return False
 
@@ -161,7 +161,7 @@ def drop_rest(ways: tuple[Direction, Direction], sink: socket.socket) -> None:
 def unsent(sock: socket.socket) -> int:
     """How many bytes the other side has not acknowledged yet (SIOCOUTQ, tcp(7)); a reset would drop them."""
     count = array.array("i", [0])
-    with contextlib.suppress(OSError):  # it has ended
+    with contextlib.suppress(OSError):  # the connection has ended
         fcntl.ioctl(sock, termios.TIOCOUTQ, count)
     return count[0]
 

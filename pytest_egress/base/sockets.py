@@ -73,7 +73,7 @@ def shut(sock: socket.socket) -> None:
 
 def reset_at_close(sock: socket.socket) -> None:
     """Make a later `close` of a TCP socket send RST (SO_LINGER, socket(7))."""
-    with contextlib.suppress(OSError):  # it has ended
+    with contextlib.suppress(OSError):  # the connection has ended
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 

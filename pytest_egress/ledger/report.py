@@ -30,7 +30,7 @@ from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host
 SHOWN_ENTRIES: Final = 200  # of a timeline: its first and last hundred
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_NEAR: Final = 2  # near misses of an attempt
-WIDTH: Final = 100  # characters of a line of prose; what is quoted is never broken
+WIDTH: Final = 100  # characters of a line of prose; long words are never broken
 
 
 def remedy(entry: Entry) -> str:

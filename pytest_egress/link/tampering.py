@@ -24,7 +24,7 @@ _NFTABLES_EVENTS = {
     8: "deleted a rule",
 }
 _LOST = "something changed the network namespace so often that events were lost"
-_NFTABLES, _NEW_GENERATION = 10, 15  # NFNL_SUBSYS_NFTABLES; what follows every transaction
+_NFTABLES, _NEW_GENERATION = 10, 15  # NFNL_SUBSYS_NFTABLES; the event after every transaction
 _NEWLINK, _DELLINK, _DELADDR = 16, 17, 21
 _NEWROUTE, _DELROUTE, _NEWRULE, _DELRULE = 24, 25, 32, 33
 _TRAFFIC_CONTROL = range(36, 47)  # RTM_NEWQDISC to RTM_GETTFILTER

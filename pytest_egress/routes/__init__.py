@@ -4,7 +4,7 @@ The rule: no input or output. A malformed declaration is refused where it is mad
 lists what is accepted. Doors: `answers`, `asgi`, `declarations`, `handles`, `kinds`, `route`, `table`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
-* `applications`: what WSGI and ASGI applications have in common.
+* `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
 * `declarations`: checks the arguments of each kind of route.
 * `handles`: the interface of a route for tests.

@@ -1,4 +1,4 @@
-"""What WSGI and ASGI applications have in common as handlers of a route."""
+"""Helpers for WSGI and ASGI applications as handlers of a route."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 HEAD_SECONDS: Final = 0.2  # for the body to follow its head; after that the head is sent alone
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation
-END_SECONDS: Final = 10.0  # for everything to end; after that the error says what has not
+END_SECONDS: Final = 10.0  # for everything to end; then an error names the application
 Message = dict[str, Any]
 
 

@@ -191,7 +191,7 @@ class Route(handles.Route[Call]):
         self.removed = True
         self._log.routes_changed()
 
-    # What the gateway asks.
+    # For the gateway.
 
     def covers(self, host: str, port: int) -> bool:
         """Whether the route's address matches that of a connection, whatever its protocol."""
@@ -289,7 +289,7 @@ class Route(handles.Route[Call]):
             self._calls.clear()
             self._has_let_go = True
 
-    # What the test asks.
+    # For the test.
 
     @property
     def calls(self) -> list[Call]:

@@ -62,7 +62,7 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, source: HeaderSource = ()) -> None:
         if isinstance(source, Headers):
-            source = source.raw  # its items would join what repeats
+            source = source.raw  # its items() would join repeated fields
         pairs = source.items() if isinstance(source, Mapping) else source
         self.raw: tuple[tuple[str, str], ...] = tuple(pairs)
 

@@ -86,7 +86,7 @@ def masked_field(name: str, value: Any) -> Any:
     lower = name.lower()
     if lower in ("cookie", "set-cookie"):
         pairs = value.split(";")
-        last = 1 if lower == "set-cookie" else len(pairs)  # what follows are attributes
+        last = 1 if lower == "set-cookie" else len(pairs)  # the rest of Set-Cookie are attributes
         return ";".join([*map(masked_cookie, pairs[:last]), *pairs[last:]])
     if not is_secret(name):
         return masked_text(value)

@@ -1,4 +1,4 @@
-"""DNS queries that a resolver's search list made: they are told from those that a program asked for. Values only.
+"""Tells the DNS queries that a resolver's search list made from those that a program asked for. Values only.
 
 A resolver tries a name with each suffix of its search list (resolv.conf(5)). glibc does so after the name itself
 where that has enough dots (`ndots`) and is not found, else before it; musl does so only before it. The suffixes are
