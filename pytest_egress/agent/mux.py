@@ -278,7 +278,7 @@ class Mux:
         return len(state.queue) if state else 0
 
     def room(self, stream: int) -> int:
-        """How many bytes `write` takes now. At 0 stop reading from their source until `drained` lists the stream."""
+        """How many bytes `write` takes now. At 0 stop reading the source until `drained` lists the stream."""
         state = self._streams.get(stream)
         return WINDOW - len(state.queue) if state and state.writable and not self._closing else 0
 

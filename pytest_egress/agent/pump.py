@@ -29,7 +29,7 @@ _AT_ONCE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7))
 
 
 class Interests:
-    """The events that a thread waits for, by descriptor: an epoll instance that is changed only where they change.
+    """A poller: epoll with the events that a thread waits for on each descriptor. `want` calls it only for a change.
 
     Events have the numbers of poll(2).
     """
