@@ -222,7 +222,7 @@ class Egress:
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
     ) -> Route[TcpConnection]:
-        """Answer TLS connections to an address as `intercept_tcp` does: the handler gets an `ssl.SSLSocket`."""
+        """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake."""
         return self._add(
             declarations.declare(
                 kinds.INTERCEPT_TLS,

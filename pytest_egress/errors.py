@@ -1,6 +1,6 @@
 """Every error of the package. This module holds no text of verdicts (see `report`) and imports nothing.
 
-* `EgressError`, an `AssertionError`: what a container attempted fails the test
+* `EgressError`, an `AssertionError`: what containers attempted, or did not attempt, fails the test
     * `HandlerError`: a handler raised, returned something that is no answer, or never returned
     * `UnroutedError`: a container attempted something that no route claims
     * `NeverCalledError`: a route that this test declared was never called
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 
 class EgressError(AssertionError):
-    """Something that containers attempted fails the test; the text is the whole report.
+    """The test fails because of what its containers attempted, or did not; the text is the whole report.
 
     Attributes:
         headline: The failure in one line, which begins with the attempt; "" where the text itself is that short.
