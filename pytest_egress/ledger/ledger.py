@@ -48,7 +48,7 @@ class Ledger:
         under_way: The activities of all windows that have not ended.
         begun: How many activities have begun so far.
         running: Called, without the lock, for the names of the running containers.
-        look: Called where no window is open. It opens one where a running test turns out to use egress.
+        open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Ledger:
         self.closing: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
         self.running: Callable[[], list[str]] = list
-        self.look: Callable[[], None] = lambda: None
+        self.open_window_if_used: Callable[[], None] = lambda: None
         self.wide_set_ups: list[str] = []
         self.under_way: set[Activity] = set()
         self.begun = 0
@@ -71,7 +71,7 @@ class Ledger:
     def window(self) -> Window | None:
         """The window of the running test, or None."""
         if self._window is None:
-            self.look()
+            self.open_window_if_used()
         return self._window
 
     @window.setter
@@ -120,14 +120,14 @@ class Ledger:
                     seen.append(entry)
             self.changed.notify_all()
 
-    def shook_hands(self, window: Window, peers: TlsPeers, started: float) -> None:
+    def record_handshake(self, window: Window, peers: TlsPeers, started: float) -> None:
         """Note that a TLS handshake succeeded: earlier failures of the same client no longer fail the test."""
         with self.changed:
             latest = window.handshakes.get(peers, started)
             if peers in window.handshakes or len(window.handshakes) < MAX_ENTRIES:
                 window.handshakes[peers] = max(latest, started)
 
-    def miss(self, window: Window, attempts: int) -> None:
+    def count_unrecorded(self, window: Window, attempts: int) -> None:
         """Count attempts that could not be recorded: their test fails."""
         with self.changed:
             window.unrecorded += attempts
