@@ -1,6 +1,7 @@
-"""Whose code a frame runs: this package's, a library's or the user's.
+"""Tells whose code a frame runs: this package's, a library's or the user's.
 
-Ours is what a module in the package's folder runs, however deep. Frames of other threads are read as they go on.
+Code is this package's where its module is in the package's folder, at any depth. Frames of other threads are read
+while those threads go on running.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FRAMEWORKS: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("_pytest", "plu
 
 
 def is_ours(frame: FrameType) -> bool:
-    """Whether a frame runs code of this package; also what `dataclasses` has made for it, which is in no file."""
+    """Whether a frame runs code of this package, also a method that `dataclasses` generated, which is in no file."""
     return str(frame.f_globals.get("__file__", "")).startswith(ROOT)
 
 
@@ -29,13 +30,13 @@ def is_users(frame: FrameType) -> bool:
 
 
 def is_plumbing(frame: FrameType) -> bool:
-    """Whether a frame runs code of ours, of the loop of an async handler, or of the pool that starts a sidecar."""
+    """Whether a frame runs code of this package, of a handler's event loop, or of the pool that starts sidecars."""
     module = str(frame.f_globals.get("__name__", ""))
     return is_ours(frame) or module.partition(".")[0] in ("asyncio", "concurrent")
 
 
 def caller() -> str:
-    """`file.py:12` of the nearest code that is not ours; "" where that is a test framework's (a marker)."""
+    """The nearest calling line outside of this package, `file.py:12`; "" where it is a test framework's (a marker)."""
     frame = sys._getframe(1)
     while frame.f_back is not None and is_ours(frame):
         frame = frame.f_back
@@ -46,7 +47,7 @@ def caller() -> str:
 
 
 def where_stands(ident: int | None) -> str:
-    """The line of the user's code, or else of any, at which a thread stands; "" when it has ended."""
+    """The innermost line of the user's code that a thread runs, or else of any code; "" when the thread has ended."""
     frame = sys._current_frames().get(ident or 0)
     if frame is None:
         return ""

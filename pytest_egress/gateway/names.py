@@ -25,7 +25,7 @@ from pytest_egress.traffic.dns import (
 )
 from pytest_egress.traffic.dns_answers import NO_SUCH_NAME, NameAnswer
 from pytest_egress.traffic.entries import DnsQuery
-from pytest_egress.traffic.searchlist import tell_apart
+from pytest_egress.traffic.searchlist import mark_searches
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -87,7 +87,7 @@ class Names:
             self._judge_name(context, entry)
         with self._recorder.ledger.changed:  # or another query could come in between
             if context.window.dns == "strict":
-                tell_apart(context.window.entries, entry)
+                mark_searches(context.window.entries, entry)
             self._recorder.record(context, entry)
         return reply
 

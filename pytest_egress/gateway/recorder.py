@@ -117,7 +117,7 @@ class Recorder:
 
     def miss(self, attempts: int) -> None:
         """Count attempts of which nothing else is known: their test fails."""
-        self.ledger.miss(self.target.attempt_context().window, attempts)
+        self.ledger.count_unrecorded(self.target.attempt_context().window, attempts)
 
     # Connections that are not read as requests.
 
@@ -203,7 +203,7 @@ class Recorder:
         to = attempt.destination
         for reason in ("", "alpn"):
             peers = (self.target.name, to.host, to.port, to.tls_client(reason))
-            self.ledger.shook_hands(attempt.context.window, peers, to.greeted)
+            self.ledger.record_handshake(attempt.context.window, peers, to.greeted)
 
 
 def unclaimed(context: AttemptContext) -> Outcome:

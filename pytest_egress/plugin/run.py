@@ -99,7 +99,7 @@ class Run:
                 keep=self.keep,
                 trust=self.trust,
             )
-            self._session.ledger.look = self.look
+            self._session.ledger.open_window_if_used = self.look
             self._session.engine.progress.screen = self._screen
         return self._session
 
