@@ -61,7 +61,8 @@ def code_of(function: object) -> CodeType | None:
 class first_frame:  # used as a statement; a generator's frames would show in tracebacks
     """Remember the first frame in which a code runs meanwhile on this thread, for a look at its variables afterwards.
 
-    By `sys.setprofile`, until that frame begins. A profiler that runs is put back.
+    By `sys.setprofile`, until that frame begins. A profiler that runs is put back; where that cannot be, as with cProfile
+    up to Python 3.11, it is left alone, and no frame is found.
 
     Attributes:
         found: The frame, or None.
@@ -73,8 +74,8 @@ class first_frame:  # used as a statement; a generator's frames would show in tr
         self.found: FrameType | None = None
 
     def __enter__(self) -> first_frame:
-        if self._code is not None:
-            self._before = sys.getprofile()
+        self._before = sys.getprofile()
+        if self._code is not None and (self._before is None or callable(self._before)):
             sys.setprofile(self._note)
         return self
 
