@@ -262,7 +262,8 @@ class Session:
         """
         clock = self.ledger.clock
         deadline = clock() + timeout
-        with self.ledger.watch() as seen:
+        step = self.engine.progress.step(f"waiting for {seconds:g} s without an attempt")
+        with step, self.ledger.watch() as seen:
             while (left := deadline - clock()) > 0:
                 if self._stays_quiet(min(seconds, left), seen) and left >= seconds:
                     return

@@ -61,8 +61,8 @@ def code_of(function: object) -> CodeType | None:
 class first_frame:  # used as a statement; a generator's frames would show in tracebacks
     """Remember the first frame in which a code runs meanwhile on this thread, for a look at its variables afterwards.
 
-    By `sys.setprofile`, until that frame begins. A profiler that runs is put back; where that cannot be, as with cProfile
-    up to Python 3.11, it is left alone, and no frame is found.
+    By `sys.setprofile`, until that frame begins. A profiler that runs is put back. One that cannot be, as cProfile up
+    to Python 3.11, is left alone, and no frame is found.
 
     Attributes:
         found: The frame, or None.

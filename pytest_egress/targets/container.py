@@ -662,9 +662,12 @@ class Container:
         if self.is_ending:
             return
         name = signal_name(self._docker.attrs["Config"].get("StopSignal") or STOP_SIGNAL)
-        if self._send(name) and self._exit_code(timeout) is None:
-            self._kill(f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed")
-        self._settle_all()
+        with self._services.engine.progress.step(f"stopping {self.name}"):
+            if self._send(name) and self._exit_code(timeout) is None:
+                self._kill(
+                    f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed"
+                )
+            self._settle_all()
 
     def _kill(self, why: str) -> None:
         """Kill what a signal did not end, and what may be the reason."""
