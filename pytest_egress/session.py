@@ -27,6 +27,7 @@ from pytest_egress.ledger.report import (
     fold,
     outcome_text,
     prose,
+    restless_headline,
     restless_text,
     route_line,
 )
@@ -269,8 +270,11 @@ class Session:
                     return
                 self.ledger.wait_for(lambda: not self.ledger.under_way, deadline - clock())
             with self.ledger.changed:
-                under_way = list(self.ledger.under_way)
-            raise CallError(restless_text(seconds, timeout, [*under_way_lines(under_way)], seen))
+                activities = [*self.ledger.under_way]
+            under_way = [*under_way_lines(activities)]
+            error = CallError(restless_text(seconds, timeout, under_way, seen))
+            error.headline = restless_headline(seconds, under_way, seen)
+            raise error
 
     def _stays_quiet(self, seconds: float, seen: Sequence[Entry]) -> bool:
         """Whether nothing is attempted for a time, what has arrived by its end included."""
