@@ -76,7 +76,7 @@ class Terminal:
 
 def tests_write(config: pytest.Config) -> bool:
     """Whether tests write to the terminal while they run, as with -s, or their log records are."""
-    if config.getoption("capture") == "no":
+    if config.getoption("capture", "no") == "no":
         return True
     with contextlib.suppress(ValueError):  # -p no:logging
         return bool(config.getini("log_cli")) or config.getoption("log_cli_level") is not None

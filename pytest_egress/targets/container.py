@@ -609,10 +609,12 @@ class Container:
             time.sleep(UNREAD_SECONDS)
 
     def _settle_all(self) -> None:
-        """Return when all that it sent until its end has been handled."""
+        """Return when all that it sent until its end has been handled; a handler that asks waits for the others."""
         self.settle()
-        seconds = self.attempt_context().window.drain_seconds
-        self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
+        seconds, me = self.attempt_context().window.drain_seconds, threading.get_ident()
+        self._services.ledger.wait_for(
+            lambda: all(each.ident == me for each in self.gateway.connections), seconds
+        )
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
         """Wait until every strategy is satisfied.
