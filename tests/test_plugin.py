@@ -258,9 +258,8 @@ from pytest_egress import CommandError
 def error():
     error = CommandError(
         "shop exited with code 3\\nThe end of its log:\\n  | Traceback: no charge",
-        logs="Traceback: no charge\\n", exit_code=3,
+        logs="Traceback: no charge\\n", exit_code=3, container="shop",
     )
-    error.container = "shop"
     return error
 """
 

@@ -227,3 +227,15 @@ def test_the_log_of_a_container_that_was_killed_says_so(
             "PID 1 of a container ignores a signal that it does not handle,*",
         ]
     )
+
+
+def test_the_log_that_a_wait_quotes_comes_no_second_time(
+    pytester: pytest.Pytester, clients_image: str
+) -> None:
+    result = run(
+        pytester,
+        clients_image,
+        "def test_a(egress): egress.start(IMAGE, ['sh', '-c', 'echo up; exec sleep 600']).wait(1)",
+    )
+    result.stdout.fnmatch_lines(["E  *ContainerTimeoutError: clients:latest still ran *"])
+    result.stdout.no_fnmatch_line("*- container clients:latest -*")

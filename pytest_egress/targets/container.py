@@ -574,7 +574,7 @@ class Container:
         done = "killed" if self._services.keep else "removed"
         text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
         logs = self.finish()
-        raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+        raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
     def _exit_code(self, timeout: float) -> int | None:
         """Its exit code, None where it still runs (`POST /containers/{id}/wait`); an open prompt stops the clock."""
@@ -638,14 +638,17 @@ class Container:
         if self._docker.status in ("exited", "dead"):
             state = self._docker.attrs["State"]
             code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
-            text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
+            text, logs = (
+                f"{exit_text(self.name, code, why)} before it was ready: {missing}",
+                self.log_tail(),
+            )
             raise CommandError(
-                with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
+                with_logs(text, logs), logs=logs, exit_code=code, container=self.name
             )
         if self._services.ledger.clock() >= deadline:
-            paused = self._paused()
-            text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
-            raise ContainerTimeoutError(with_logs(text, self.log_tail()), logs=self.log_tail())
+            text = f"{self.name} was not ready after {timeout:g} s{self._paused()}: {missing}"
+            logs = self.log_tail()
+            raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Have it shut down: send SIGTERM, or the image's own stop signal; kill it where it still runs after a time.
