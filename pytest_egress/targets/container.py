@@ -638,10 +638,8 @@ class Container:
         if self._docker.status in ("exited", "dead"):
             state = self._docker.attrs["State"]
             code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
-            text, logs = (
-                f"{exit_text(self.name, code, why)} before it was ready: {missing}",
-                self.log_tail(),
-            )
+            text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
+            logs = self.log_tail()
             raise CommandError(
                 with_logs(text, logs), logs=logs, exit_code=code, container=self.name
             )
