@@ -404,15 +404,15 @@ class Egress:
         window = container.start_window or self.session.ledger.window
         if not isinstance(error, ContainerError) or window is None:
             return error
-        error.container = container.name
         entries = [e for e in window.entries if e.container == container.name]
         broken = first_handler_error(entries)
         cause = error.__cause__ or (broken.error if broken else None)
         if unrouted := unrouted_entries(entries):
             lines = [line for entry, n in fold(unrouted) for line in attempt_lines(entry, n)]
             text = "\n".join([str(error), "Meanwhile no route claimed:", *lines])
-            error = type(error)(text, logs=error.logs, exit_code=error.exit_code)
-            error.container = container.name
+            error = type(error)(
+                text, logs=error.logs, exit_code=error.exit_code, container=error.container
+            )
         error.__cause__ = cause
         return error
 

@@ -80,12 +80,13 @@ class ContainerError(Exception):
         container: Its name, as in the ledger.
     """
 
-    container = ""
-
-    def __init__(self, text: str, *, logs: str = "", exit_code: int | None = None) -> None:
+    def __init__(
+        self, text: str, *, logs: str = "", exit_code: int | None = None, container: str = ""
+    ) -> None:
         super().__init__(text)
         self.logs = logs
         self.exit_code = exit_code
+        self.container = container
 
 
 class CommandError(ContainerError):

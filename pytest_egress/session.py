@@ -27,6 +27,7 @@ from pytest_egress.ledger.report import (
     fold,
     outcome_text,
     prose,
+    restless_headline,
     restless_text,
     route_line,
 )
@@ -263,14 +264,18 @@ class Session:
         """
         clock = self.ledger.clock
         deadline = clock() + timeout
-        with self.ledger.watch() as seen:
+        step = self.engine.progress.step(f"waiting for {seconds:g} s without an attempt")
+        with step, self.ledger.watch() as seen:
             while (left := deadline - clock()) > 0:
                 if self._stays_quiet(min(seconds, left), seen) and left >= seconds:
                     return
                 self.ledger.wait_for(lambda: not self.ledger.under_way, deadline - clock())
             with self.ledger.changed:
-                under_way = list(self.ledger.under_way)
-            raise CallError(restless_text(seconds, timeout, [*under_way_lines(under_way)], seen))
+                activities = [*self.ledger.under_way]
+            under_way = [*under_way_lines(activities)]
+            error = CallError(restless_text(seconds, timeout, under_way, seen))
+            error.headline = restless_headline(seconds, under_way, seen)
+            raise error
 
     def _stays_quiet(self, seconds: float, seen: Sequence[Entry]) -> bool:
         """Whether nothing is attempted for `seconds`, including attempts that have arrived and are not yet served."""

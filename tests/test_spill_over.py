@@ -284,12 +284,13 @@ def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -
     assert "  GET x  of shop" in rest
     assert '      in the handler of intercept_https("api.test")' in rest
     assert any(line.startswith("      at ") and "in handle" in line for line in rest)
+    assert caught.value.headline.endswith(": it was never quiet for 0.1 s")
 
 
 @pytest.mark.parametrize(
     ("entries", "lines"),
     [
-        ([attempt(), query()], ["  TCP db.test:5432 (198.18.0.1)  of shop"]),
+        ([query(), attempt()], ["  TCP db.test:5432 (198.18.0.1)  of shop"]),
         ([query()], ["  DNS db.test  of shop"]),
     ],
 )
@@ -302,6 +303,8 @@ def test_what_comes_again_and_again_is_named_and_names_where_there_is_nothing_el
     _, heading, *rest = str(caught.value).splitlines()
     assert heading == "Attempted meanwhile:"
     assert [line.rpartition("  (")[0] for line in rest] == lines
+    named = lines[0].strip().removesuffix("  of shop")
+    assert caught.value.headline == f"{named}: it was never quiet for 0.1 s"
 
 
 def test_packets_of_the_kernel_break_no_quiet() -> None:

@@ -62,7 +62,8 @@ class first_frame:  # used as a statement; a generator's frames would show in tr
     """Records the first frame that runs a code object within the `with` block, on this thread.
 
     A debugger can then show that frame's variables, after it has ended. `sys.setprofile` finds it; a profiler that was
-    set before is set again as soon as the frame begins.
+    set before is set again as soon as the frame begins. One that cannot be set again, as cProfile up to Python 3.11, is
+    left alone, and no frame is found.
 
     Attributes:
         found: The frame, or None.
@@ -74,8 +75,8 @@ class first_frame:  # used as a statement; a generator's frames would show in tr
         self.found: FrameType | None = None
 
     def __enter__(self) -> first_frame:
-        if self._code is not None:
-            self._before = sys.getprofile()
+        self._before = sys.getprofile()
+        if self._code is not None and (self._before is None or callable(self._before)):
             sys.setprofile(self._note)
         return self
 

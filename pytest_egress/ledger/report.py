@@ -469,6 +469,15 @@ def surplus_headline(others: Iterable[Entry]) -> str:
     return first_of(fold(others), "not expected")
 
 
+def restless_headline(seconds: float, under_way: Sequence[str], entries: Sequence[Entry]) -> str:
+    """What went on while somebody waited for quiet: an attempt, or what is under way, or at least a name."""
+    never = f"it was never quiet for {seconds:g} s"
+    told = [attempt_text(entry) for entry in entries if not isinstance(entry, DnsQuery)]
+    told += [line.strip() for line in under_way[:1]]
+    told += [attempt_text(entry) for entry in entries[:1]]
+    return f"{told[0]}: {never}" if told else never
+
+
 def first_of(entries: Sequence[tuple[Entry, int]], what: str) -> str:
     """The first of folded attempts with a comment, and how many others there are."""
     return f"{attempt_text(entries[0][0])}: {what}{more_text(len(entries) - 1)}"

@@ -134,11 +134,9 @@ class Run:
         self.close()
         if self._client is not None:
             self._client.close()
-        if self._screen is not None:
-            self._screen.close()
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Have a screen for what takes long, while nothing is captured; a worker of pytest-xdist has none."""
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         items = getattr(session, "items", ())  # absent from the controller's, by pytest 7.4
@@ -147,6 +145,11 @@ class Run:
                 self._screen = Terminal(reporter, self._prompts)
         if self._session is not None:
             self._session.engine.progress.screen = self._screen
+        try:
+            return (yield)
+        finally:
+            if self._screen is not None:
+                self._screen.close()
 
     # Windows and verdicts.
 

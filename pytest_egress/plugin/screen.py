@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Terminal:
     """Shows what takes long while pytest captures, by a copy of the descriptor to which pytest itself writes.
 
-    On a terminal it stands behind what pytest has written, cut at the margin, and goes again. Anywhere else, as in the
-    log of a CI job, it is a line, at first after some seconds, and seldom; with -q there is none.
+    On a terminal it stands behind what pytest has written, cut at the margin, and goes again. Where tests write there
+    themselves, by -s or live logs, and anywhere else, as in the log of a CI job, it is a line, at first after some
+    seconds, and seldom; with -q there is none.
 
     Args:
         reporter: Which has written all that it has for now.
@@ -28,8 +29,9 @@ class Terminal:
 
     def __init__(self, reporter: pytest.TerminalReporter, prompts: Prompts) -> None:
         self._reporter, self._prompts = reporter, prompts
-        self._is_drawn = reporter.isatty and os.environ.get("TERM") != "dumb"
         self._writer: Any = reporter.config.get_terminal_writer()
+        is_plain = os.environ.get("TERM") == "dumb" or tests_write(reporter.config)
+        self._is_drawn = reporter.isatty and not is_plain
         self._next = LINE_SECONDS
         self._at: object = None  # where pytest was when a line was written last
         self._fd = os.dup(self._writer._file.fileno())
@@ -52,8 +54,9 @@ class Terminal:
             self._write(ERASE)
 
     def close(self) -> None:
-        """Let go of the descriptor."""
-        os.close(self._fd)
+        """Let go of the descriptor; a thread that is left behind shows nothing any more."""
+        fd, self._fd = self._fd, NO_FILE
+        os.close(fd)
 
     def _write_line(self, text: str) -> None:
         """Write a line below what pytest has of one; with -v it then writes the test's name again, on a new line."""
@@ -66,10 +69,21 @@ class Terminal:
         self._at = at
 
     def _write(self, text: str) -> None:
+        encoding = getattr(self._writer._file, "encoding", None) or "utf-8"
         with contextlib.suppress(OSError):  # whoever read it has gone
-            os.write(self._fd, text.encode(errors="replace"))
+            os.write(self._fd, text.encode(encoding, "backslashreplace"))
 
 
+def tests_write(config: pytest.Config) -> bool:
+    """Whether tests write to the terminal while they run, as with -s, or their log records are."""
+    if config.getoption("capture", "no") == "no":
+        return True
+    with contextlib.suppress(ValueError):  # -p no:logging
+        return bool(config.getini("log_cli")) or config.getoption("log_cli_level") is not None
+    return False
+
+
+NO_FILE: Final = -1
 LINE_SECONDS: Final = 5.0  # between two lines about one thing, and before the first
 # Control sequences of ECMA-48 and DEC's: cursor, no wrap at the margin; erase to the end of the line.
 ERASE: Final = "\x1b[K"

@@ -350,8 +350,7 @@ class Route(handles.Route[Call]):
         self._check_kept()
         if len(calls) >= count:
             return calls[count - 1]
-        there = were(len(calls))
-        raise CallError(f"{self}: waited {timeout:g} s for call {count}; there {there}")
+        raise self._failure(f"waited {timeout:g} s for call {count}; there {were(len(calls))}")
 
     def assert_called_once(self) -> Call:
         """Return the only call.
@@ -361,9 +360,8 @@ class Route(handles.Route[Call]):
         """
         calls = self.calls
         if len(calls) != 1:
-            lines = [f"{self}: expected 1 call, there {were(len(calls))}", *call_lines(calls)]
-            lines += [] if calls else self._may_come(1)
-            raise CallError("\n".join(lines))
+            lines = call_lines(calls) if calls else self._may_come(1)
+            raise self._failure(f"expected 1 call, there {were(len(calls))}", lines)
         return calls[0]
 
     def assert_called_with(self, **match: Any) -> Call:
@@ -378,17 +376,20 @@ class Route(handles.Route[Call]):
             takes = ", ".join(MATCHERS)
             raise TypeError(f"assert_called_with() does not take {unknown[0]}=; it takes {takes}")
         matcher, calls = Match(**match), self.calls
-        lines = [
-            f"{self}: none of {len(calls)} calls matches {matcher}"
-            if calls
-            else f"{self}: was not called"
-        ]
+        what = f"none of {len(calls)} calls matches {matcher}" if calls else "was not called"
+        lines: list[str] = []
         for call in calls:
             assert isinstance(call, Exchange)
             if not (differences := matcher.differences(call.request)):
                 return call
             lines += [f"  {call}", *(f"      {difference}" for difference in differences)]
-        raise CallError("\n".join([*lines, *self._may_come(len(calls) + 1)]))
+        raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
+
+    def _failure(self, what: str, lines: Iterable[str] = ()) -> CallError:
+        """That its calls are not as expected; its headline begins with the address."""
+        error = CallError("\n".join([f"{self}: {what}", *lines]))
+        error.headline = f"{self.address}: {what}, {self}"
+        return error
 
     def _may_come(self, count: int) -> list[str]:
         """Lines that say how to wait for the count-th call, where a container still runs that may make it."""
@@ -402,11 +403,7 @@ class Route(handles.Route[Call]):
             CallError: It was called; the text lists the calls.
         """
         if calls := self.calls:
-            raise CallError(
-                "\n".join(
-                    [f"{self}: expected no call, there {were(len(calls))}", *call_lines(calls)]
-                )
-            )
+            raise self._failure(f"expected no call, there {were(len(calls))}", call_lines(calls))
         self.expected_idle = True
 
     def __str__(self) -> str:

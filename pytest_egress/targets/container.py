@@ -574,7 +574,7 @@ class Container:
         done = "killed" if self._services.keep else "removed"
         text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
         logs = self.finish()
-        raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+        raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
     def _exit_code(self, timeout: float) -> int | None:
         """Its exit code, None where it still runs (`POST /containers/{id}/wait`); an open prompt stops the clock."""
@@ -609,10 +609,12 @@ class Container:
             time.sleep(UNREAD_SECONDS)
 
     def _settle_all(self) -> None:
-        """Return when all that it sent until its end has been handled."""
+        """Return when all that it sent until its end has been handled; a handler that asks waits for the others."""
         self.settle()
-        seconds = self.attempt_context().window.drain_seconds
-        self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
+        seconds, me = self.attempt_context().window.drain_seconds, threading.get_ident()
+        self._services.ledger.wait_for(
+            lambda: all(each.ident == me for each in self.gateway.connections), seconds
+        )
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
         """Wait until every strategy is satisfied.
@@ -637,13 +639,14 @@ class Container:
             state = self._docker.attrs["State"]
             code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
             text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
+            logs = self.log_tail()
             raise CommandError(
-                with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
+                with_logs(text, logs), logs=logs, exit_code=code, container=self.name
             )
         if self._services.ledger.clock() >= deadline:
-            paused = self._paused()
-            text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
-            raise ContainerTimeoutError(with_logs(text, self.log_tail()), logs=self.log_tail())
+            text = f"{self.name} was not ready after {timeout:g} s{self._paused()}: {missing}"
+            logs = self.log_tail()
+            raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Have it shut down: send SIGTERM, or the image's own stop signal; kill it where it still runs after a time.
@@ -662,9 +665,12 @@ class Container:
         if self.is_ending:
             return
         name = signal_name(self._docker.attrs["Config"].get("StopSignal") or STOP_SIGNAL)
-        if self._send(name) and self._exit_code(timeout) is None:
-            self._kill(f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed")
-        self._settle_all()
+        with self._services.engine.progress.step(f"stopping {self.name}"):
+            if self._send(name) and self._exit_code(timeout) is None:
+                self._kill(
+                    f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed"
+                )
+            self._settle_all()
 
     def _kill(self, why: str) -> None:
         """Kill what a signal did not end, and what may be the reason."""

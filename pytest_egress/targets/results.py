@@ -56,9 +56,9 @@ def check_result(name: str, result: CompletedContainer) -> None:
     if result.exit_code:
         logs = result.stdout + result.stderr
         text = exit_text(name, result.exit_code, result.note)
-        error = CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
-        error.container = name
-        raise error
+        raise CommandError(
+            with_logs(text, logs), logs=logs, exit_code=result.exit_code, container=name
+        )
 
 
 def exit_text(name: str, code: int, note: str) -> str:
