@@ -6,8 +6,8 @@ between.
 Threads: any. `Ledger.changed` is one lock for a whole run, and the outer one: never acquire it while holding
 `Connections.lock`, or any other lock of a gateway. What a window holds, a route's calls, and which scopes and
 containers there are change under it. An entry is complete when it is recorded, except `response`, `duration`, `note`,
-`error`, `kept`, `first_bytes`, `sent` and `received`, which its connection's thread sets later, without the lock. No
-function of a user runs while it is held.
+`error`, `kept`, `first_bytes`, `sent` and `received`, which its connection's thread sets later, without the lock, and
+`outcome`, which `Recorder.take_back` changes under it. No function of a user runs while it is held.
 """
 
 from __future__ import annotations

@@ -233,6 +233,7 @@ class Route(handles.Route[Call]):
         """Return what `reserve` took: it was no call. The next connection takes it, and the answer of its turn."""
         with self._log.changed:
             given = self._given
+            self._unproved.pop(turn, None)  # the next connection may take it at once
             if turn >= given.first_turn or not isinstance(given.answer, answers.AnswerSequence):
                 self._given_back = sorted([*self._given_back, turn])
 
@@ -249,7 +250,8 @@ class Route(handles.Route[Call]):
             yield
         finally:
             with self._log.changed:
-                del self._unproved[turn]
+                if self._unproved.get(turn) is is_silent:  # else it is another connection's by now
+                    del self._unproved[turn]
 
     @property
     def may_come_free(self) -> bool:
