@@ -204,7 +204,7 @@ class Session:
         with self.ledger.changed:
             left = list(window.activities)
         running = [activity for activity in left if activity.route is not None]
-        stuck = [stuck_text(activity, timeout, after) for activity in running]
+        stuck = [*stuck_texts(running, timeout, after)]
         with self.ledger.changed:
             window.stuck += stuck
         for activity in left:
@@ -215,8 +215,8 @@ class Session:
         """Cut the raw connections that the test let live; their handlers see the end, and return."""
         over = [c for container in self.live() for c in container.gateway.revise(test_over=True)]
         if not self.ledger.wait_for(lambda: all(c.ended for c in over), timeout):
-            left = (c.activity for c in over if not c.ended and c.activity.route is not None)
-            stuck = [stuck_text(activity, timeout, AFTER_TEST) for activity in left]
+            left = (c.activity for c in over if not c.ended)
+            stuck = [*stuck_texts(left, timeout, AFTER_TEST)]
             with self.ledger.changed:
                 window.stuck += stuck
 
@@ -388,13 +388,14 @@ THIS_PART: Final = f"(since this test began; {ALL_OF_IT})"
 NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 
 
-def stuck_text(activity: Activity, timeout: float, after: str) -> str:
-    """A handler that still runs after what it should have ended in, and where it stands."""
-    assert activity.route is not None
-    return (
-        f"the handler of {route_line(activity.route)} still ran {timeout:g} s after {after}\n"
-        f"  for {activity.what}\n  at {where_stands(activity.thread)}"
-    )
+def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> Iterator[str]:
+    """The handlers that still run after what they should have ended in, and where they stand."""
+    for activity in activities:
+        if (route := activity.route) is not None:  # read once: it may end meanwhile
+            yield (
+                f"the handler of {route_line(route)} still ran {timeout:g} s after {after}\n"
+                f"  for {activity.what}\n  at {where_stands(activity.thread)}"
+            )
 
 
 def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
