@@ -4,6 +4,10 @@ For engines that do not share this machine's files. The agent keeps the namespac
 between the streams of a `Mux` and sockets of this process, which are those of `DescriptorLink` to whoever reads them.
 Each connection is a TCP connection over loopback and no `socketpair`: a reset, MSG_WAITALL and a handler's options then
 mean what they mean on a connection of the target itself.
+
+Threads: the link's own does all that touches the `Mux` and its descriptors. Any other calls `connect`, `flush` and
+`close`; it leaves what it wants in a queue and wakes the link's. The lock guards that queue and whether it is still
+read; no other is taken while it is held.
 """
 
 from __future__ import annotations
