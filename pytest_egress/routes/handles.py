@@ -1,6 +1,6 @@
 """The interface of a route, as tests hold it: what an editor completes, a type checker sees and the reference lists.
 
-What `Egress` gives is a subclass (`routing.Route`) with more names, which are the gateway's.
+What `Egress` gives is a subclass (`route.Route`) with more names, which are the gateway's.
 """
 
 from __future__ import annotations
