@@ -206,7 +206,7 @@ class Session:
         with self.ledger.changed:
             left = list(window.activities)
         running = [activity for activity in left if activity.route is not None]
-        stuck = [stuck_text(activity, timeout, after) for activity in running]
+        stuck = [*stuck_texts(running, timeout, after)]
         with self.ledger.changed:
             window.stuck += stuck
         for activity in left:
@@ -217,8 +217,8 @@ class Session:
         """Cut the raw connections that routes of the test allowed, and wait for their handlers to return."""
         over = [c for container in self.live() for c in container.gateway.revise(test_over=True)]
         if not self.ledger.wait_for(lambda: all(c.ended for c in over), timeout):
-            left = (c.activity for c in over if not c.ended and c.activity.route is not None)
-            stuck = [stuck_text(activity, timeout, AFTER_TEST) for activity in left]
+            left = (c.activity for c in over if not c.ended)
+            stuck = [*stuck_texts(left, timeout, AFTER_TEST)]
             with self.ledger.changed:
                 window.stuck += stuck
 
@@ -398,19 +398,20 @@ THIS_PART: Final = f"(since this test began; {ALL_OF_IT})"
 NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 
 
-def stuck_text(activity: Activity, timeout: float, after: str) -> str:
-    """A text about a handler that still runs, with the line that it is at.
+def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> Iterator[str]:
+    """Yield a text about each handler that still runs, with the line that it is at.
 
     Args:
-        activity: The activity whose handler runs.
+        activities: What has not ended.
         timeout: How many seconds it was waited for.
         after: The event after which it ran on, in words.
     """
-    assert activity.route is not None
-    return (
-        f"the handler of {route_line(activity.route)} still ran {timeout:g} s after {after}\n"
-        f"  for {activity.what}\n  at {where_stands(activity.thread)}"
-    )
+    for activity in activities:
+        if (route := activity.route) is not None:  # read once: it may end meanwhile
+            yield (
+                f"the handler of {route_line(route)} still ran {timeout:g} s after {after}\n"
+                f"  for {activity.what}\n  at {where_stands(activity.thread)}"
+            )
 
 
 def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:

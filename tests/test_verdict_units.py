@@ -22,6 +22,7 @@ from pytest_egress.ledger.windows import Activity, Window
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import BLOCK, INTERCEPT_HTTPS
 from pytest_egress.routes.route import Declaration, Route, Scope
+from pytest_egress.session import AFTER_TEST, Session
 from pytest_egress.traffic.entries import DnsQuery, Exchange, Outcome, TcpConnection
 from pytest_egress.traffic.messages import Request
 
@@ -347,3 +348,22 @@ def test_the_clock_of_entries_is_the_wall_clock_and_goes_forward_only() -> None:
 def test_what_goes_on_is_named_by_its_request() -> None:
     assert Activity().what == ""
     assert str(exchange()) == "GET https://api.test/"
+
+
+class EndsMeanwhile(Activity):
+    """What a handler does that returns as soon as somebody has looked."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name == "route":
+            self.route = None
+        return value
+
+
+def test_a_handler_that_ends_while_it_is_looked_at_fails_no_report() -> None:
+    window, session = Window(), Session()
+    activity = EndsMeanwhile(route=route())
+    session.ledger.begin(window, activity)
+    activity.cut = lambda: session.ledger.end(window, activity)
+    session.drain(window, 0.01, AFTER_TEST)
+    assert (window.stuck, window.activities) == ([], set())

@@ -1,6 +1,9 @@
 """Says what takes long while it does, to a screen. Without one nothing is done, and no thread runs.
 
 Knows neither pytest nor a terminal: a screen decides how a text is shown.
+
+Threads: any begins, changes and ends a step; one of ours shows them while there are any, and calls the screen. The
+lock guards which steps there are and who shows them; no other is taken, and no screen called, while it is held.
 """
 
 from __future__ import annotations
@@ -89,13 +92,14 @@ class Progress:
         """Show what goes on until nothing does."""
         thread, screen, shown = threading.current_thread(), self.screen, False
         assert screen is not None
-        with self._changed:
-            while not self._changed.wait_for(lambda: self._thread is not thread, TICK_SECONDS):
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._thread is not thread, TICK_SECONDS):
+                    break
                 now = monotonic()
-                for step in reversed(self._steps):
-                    if (seconds := now - step.began) >= TICK_SECONDS:
-                        screen.show(step.text, seconds)
-                        shown = True
-                        break
-            if shown:
-                screen.clear()
+                long = [step for step in self._steps if now - step.began >= TICK_SECONDS]
+            if long:
+                screen.show(long[-1].text, now - long[-1].began)
+                shown = True
+        if shown:
+            screen.clear()

@@ -2,6 +2,9 @@
 
 Each connection is one `ssh host docker system dial-stdio`, as the Docker CLI makes it: keys, agents, jump hosts and
 multiplexing are those of ~/.ssh/config. The program has the connection as its standard streams; nothing is copied here.
+
+Threads: one accepts, starts the programs and keeps their list; `close` waits for its end before it touches that. There
+is no lock.
 """
 
 from __future__ import annotations

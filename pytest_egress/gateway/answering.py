@@ -291,14 +291,14 @@ class Answering:
     def _call(self, incoming: Incoming, route: Route[Any], turn: int, entry: Exchange) -> Response:
         """What the route answers."""
         activity = incoming.attempt.activity
-        activity.route, activity.what = route, entry
+        activity.what, activity.route = entry, route
         try:
             answer, context = route.answer(turn)
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
             return self._handle(answer, context, entry)
         finally:
-            activity.route, activity.what = None, ""  # what is kept does not keep the request
+            activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
     def _handle(self, answer: Handler | Response, context: Context, entry: Exchange) -> Response:
         """What a handler, or a static answer, gives; 500 where it raises."""
@@ -337,7 +337,7 @@ class Answering:
         if response.stream is not None and entry.outcome == "passthrough":
             self.carrier.allow_unread(entry.route, entry.host)
         elif response.stream is not None:
-            activity.route, activity.what = entry.route, entry  # its handler still runs
+            activity.what, activity.route = entry, entry.route  # its handler still runs
         try:
             yield from encoded()
         except GeneratorExit:

@@ -1,6 +1,8 @@
 """The CA that targets trust, and the TLS context for each name they ask for.
 
 This module never touches a socket. Contexts are cached, the latest ones: a new name costs about half a millisecond.
+
+Threads: each connection's own asks for a context. The lock guards which there are; no other is taken while it is held.
 """
 
 from __future__ import annotations

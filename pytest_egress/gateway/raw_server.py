@@ -1,6 +1,10 @@
 """TCP, and what is in TLS, as bytes: a handler that gets the socket, a static answer, or another server.
 
 Such a connection keeps no window open: it may be a pool's, and live for longer than a test.
+
+Threads: everything runs on the connection's thread, but for `is_silent`, which another connection's asks under
+`Ledger.changed` while it waits for its turn; it reads what the kernel counts, and takes no lock. No lock is held while
+a handler runs, or while bytes are copied.
 """
 
 from __future__ import annotations
@@ -207,10 +211,7 @@ class RawServer:
     def drop(self, entry: TcpConnection, more: str = "") -> None:
         """Record that it was no call: the next connection takes its turn."""
         note = CUT_SILENT if self.connection.is_cut else NO_CALL
-        with self.ledger.changed:
-            entry.outcome, entry.note = "recorded", "; ".join(filter(None, [note, more]))
-            entry.route.give_back(self.turn)
-            self.ledger.changed.notify_all()
+        self.recorder.take_back(entry, self.turn, "; ".join(filter(None, [note, more])))
 
     # A handler.
 

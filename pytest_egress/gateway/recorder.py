@@ -97,6 +97,17 @@ class Recorder:
             if now is not context.window:
                 self.ledger.record(now, entry)
 
+    def take_back(self, entry: TcpConnection, turn: int, note: str) -> None:
+        """Make a recorded attempt no call after all: the next connection takes its turn.
+
+        Args:
+            turn: What its route has reserved for it.
+        """
+        with self.ledger.changed:
+            entry.outcome, entry.note = "recorded", note
+            entry.route.give_back(turn)
+            self.ledger.changed.notify_all()
+
     def complain(self, text: str, error: BaseException | None = None) -> None:
         """Fail the test, whatever else happened.
 

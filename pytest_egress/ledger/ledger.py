@@ -6,7 +6,7 @@ Threads: any thread may call. `Ledger.changed` is one lock for a whole run. It i
 holding `Connections.lock`, or any other lock of a gateway. The fields of a window, the calls of a route, and the lists
 of scopes and containers change under it. An entry is complete when it is recorded, except `response`, `duration`,
 `note`, `error`, `kept`, `first_bytes`, `sent` and `received`, which its connection's thread sets later, without the
-lock. No function of a user runs while the lock is held.
+lock, and `outcome`, which `Recorder.take_back` changes under it. No function of a user runs while the lock is held.
 """
 
 from __future__ import annotations

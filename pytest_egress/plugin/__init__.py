@@ -1,8 +1,8 @@
 """pytest: options, markers, fixtures, windows and verdicts. No other room imports pytest.
 
 A verdict is raised in the call phase by the innermost wrapper, so that capture, xfail, --pdb, -x and reruns treat it
-like any failure of the test itself. Importing this room costs about a millisecond: everything else of the package is
-imported where a test uses it.
+like any failure of the test itself. Importing this room costs about a millisecond: everything else of the package, and
+what of this room only a test that uses egress needs, is imported where such a test runs.
 
 * `options`: of the command line, the environment and the ini file, and those of `@pytest.mark.egress`.
 * `markers`: what each takes, and the routes that it declares.

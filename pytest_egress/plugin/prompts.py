@@ -1,4 +1,8 @@
-"""Debugger prompts: no deadline passes while one is open, and one at a time reads standard input."""
+"""Debugger prompts: no deadline passes while one is open, and one at a time reads standard input.
+
+Threads: each prompt is its own thread's. The lock guards who reads standard input; `Ledger.changed` is taken before or
+after it, never while it is held, and no command of a debugger runs under it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""The hooks that act while tests run, and what they share with the fixtures."""
+"""The hooks that act while tests run, and what they share with the fixtures.
+
+Every run of pytest imports this module: what only tests that use egress need is imported by the functions that need it.
+
+Threads: pytest calls the hooks on its own, but `pytest_enter_pdb` and `pytest_leave_pdb`, which any thread may call
+that stops at a breakpoint, and `look`, which any thread calls that asks for the window. What `look` changes, it changes
+under `Ledger.changed`.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_egress.base.choices import LINKS, NAME_POLICIES, POLICIES
-from pytest_egress.plugin.case import (
-    CASE,
-    FAILED,
-    Case,
-    Late,
-    case_of,
-    forget,
-    has_failed,
-    has_passed,
-    kept_section,
-    late_sections,
-)
 from pytest_egress.plugin.markers import MARKERS, check_marker, closest
 from pytest_egress.plugin.options import (
     Options,
@@ -33,9 +28,6 @@ from pytest_egress.plugin.options import (
     trust_option,
     worker_number,
 )
-from pytest_egress.plugin.prompts import Prompts
-from pytest_egress.plugin.reports import show_headline, show_sections, show_text_only, without_told
-from pytest_egress.plugin.screen import Terminal
 from pytest_egress.plugin.usage import EGRESS_FIXTURES, fixture_of, requested_fixtures, uses_egress
 
 if TYPE_CHECKING:
@@ -43,6 +35,9 @@ if TYPE_CHECKING:
 
     from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
+    from pytest_egress.plugin.case import Case, Late
+    from pytest_egress.plugin.prompts import Prompts
+    from pytest_egress.plugin.screen import Terminal
     from pytest_egress.session import Session
 
 
@@ -75,9 +70,10 @@ class Run:
         self.used: list[str] = []  # engines, how sidecars were had, and what fails no test
         self._announced = ""
         self._client: docker.DockerClient | None = None  # of the header, not yet taken
-        self._prompts = Prompts()
+        self._prompts: Prompts | None = None
         self._screen: Terminal | None = None
         self._session: Session | None = None
+        self._has_cases = False  # of this run so far, or of one that has been closed
         self._item: pytest.Item | None = None  # set up or called, and not known to use egress
         self._egress_users: dict[str, set[object]] = {}  # wider fixtures of the user's, by name
         self._late: list[Late] = []
@@ -89,6 +85,7 @@ class Run:
         if self._session is None:
             from pytest_egress.session import Session
 
+            self.prompts()  # here, and not by the first that opens: any thread may do that
             self._session = Session(
                 client=lambda: self.fixture("egress_docker_client"),
                 ca=lambda: self.fixture("egress_ca"),
@@ -102,6 +99,14 @@ class Run:
             self._session.ledger.open_window_if_used = self.look
             self._session.engine.progress.screen = self._screen
         return self._session
+
+    def prompts(self) -> Prompts:
+        """Those of this run."""
+        if self._prompts is None:
+            from pytest_egress.plugin.prompts import Prompts
+
+            self._prompts = Prompts()
+        return self._prompts
 
     def engine_client(self) -> docker.DockerClient:
         """That of the header, or a new one."""
@@ -120,6 +125,8 @@ class Run:
     def close(self) -> None:
         """Remove all that is left; calling it again does nothing."""
         if self._session is not None:
+            from pytest_egress.plugin.case import has_failed
+
             session, self._session = self._session, None
             failed = self.request is not None and has_failed(self.request.node)
             for egress in reversed(session.open_scopes()):
@@ -141,8 +148,10 @@ class Run:
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         items = getattr(session, "items", ())  # absent from the controller's, by pytest 7.4
         if reporter is not None and any(map(uses_egress, items)):
+            from pytest_egress.plugin.screen import Terminal
+
             with contextlib.suppress(AttributeError, OSError, ValueError):  # it writes to no file
-                self._screen = Terminal(reporter, self._prompts)
+                self._screen = Terminal(reporter, self.prompts())
         if self._session is not None:
             self._session.engine.progress.screen = self._screen
         try:
@@ -155,6 +164,8 @@ class Run:
 
     def case(self, item: pytest.Item) -> Case:
         """The running test; its window opens now where it was not known to use egress."""
+        from pytest_egress.plugin.case import CASE, Case
+
         if CASE not in item.stash:
             options = self.options
             for marker in closest(item, "egress"):
@@ -174,7 +185,16 @@ class Run:
                         name=item.nodeid,
                     )
                     item.stash[CASE] = Case(session=session, window=window, options=options)
+                    self._has_cases = True
         return item.stash[CASE]
+
+    def case_of(self, item: pytest.Item) -> Case | None:
+        """The run of a test that is to be judged here; None of one that does not use egress."""
+        if not self._has_cases:
+            return None
+        from pytest_egress.plugin.case import case_of
+
+        return case_of(item)
 
     def look(self) -> None:
         """Open the window of a test that is seen to use egress while it runs; on any thread."""
@@ -205,7 +225,7 @@ class Run:
         """The run of a test that ends, where it has used egress; it is looked at for the last time."""
         self.look()
         self._item = None
-        return case_of(item)
+        return self.case_of(item)
 
     def end_failed(self, item: pytest.Item, own: BaseException) -> None:
         """End the window of a test that has failed by itself, in set-up or call."""
@@ -217,6 +237,14 @@ class Run:
         """Close an egress; the verdict on what came late, which a report is to show."""
         if egress.session.engine.inherited:  # a child's copy: what is in it is its parent's
             return None
+        from pytest_egress.plugin.case import (
+            Late,
+            has_failed,
+            has_passed,
+            kept_section,
+            late_sections,
+        )
+
         with egress.session.ledger.changed:
             containers = egress.containers.copy()
         if self.keep:  # until it is known whether its test has failed
@@ -238,7 +266,10 @@ class Run:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Open the window of a test that uses egress, before its first fixture."""
-        forget(item)
+        if self._has_cases:
+            from pytest_egress.plugin.case import forget
+
+            forget(item)
         refusal: Exception | None = None
         if uses_egress(item):
             try:
@@ -340,11 +371,19 @@ class Run:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
         """Show a verdict as its text, and what led to a failure as sections."""
-        case, brief = case_of(item), not item.config.getoption("fulltrace", False)
+        case, brief = self.case_of(item), not item.config.getoption("fulltrace", False)
         if call.when == "teardown":
             return (yield from self._report_teardown(item, call, brief))
         if case is None:
             return (yield)
+        from pytest_egress.plugin.case import FAILED
+        from pytest_egress.plugin.reports import (
+            show_headline,
+            show_sections,
+            show_text_only,
+            without_told,
+        )
+
         if brief:
             case.shorten_tracebacks()
         report = yield
@@ -368,8 +407,15 @@ class Run:
         """Show what came late, and let go of what the test received."""
         report = yield
         found, self._late = self._late, []
-        case = case_of(item)
+        case = self.case_of(item)
         if report.failed:
+            from pytest_egress.plugin.reports import (
+                show_headline,
+                show_sections,
+                show_text_only,
+                without_told,
+            )
+
             late = [each for each in found if call.excinfo and call.excinfo.value is each.verdict]
             if brief and call.excinfo and late:
                 show_text_only(report, item, call.excinfo)
@@ -380,6 +426,8 @@ class Run:
             if brief and call.excinfo and case and item.config.getoption("usepdb", False):
                 case.land_at_user(call.excinfo, is_verdict=bool(late))
         if case is not None:
+            from pytest_egress.plugin.case import CASE
+
             del item.stash[CASE]
             case.let_go()
         return report
@@ -392,11 +440,12 @@ class Run:
             self._screen.clear()
         if self._session is not None:
             capture = config.pluginmanager.getplugin("capturemanager")
-            self._prompts.enter(pdb, self._session.ledger, capture)
+            self.prompts().enter(pdb, self._session.ledger, capture)
 
     def pytest_leave_pdb(self, pdb: Any) -> None:
         """Let the clock go on."""
-        self._prompts.leave(pdb)
+        if self._prompts is not None:
+            self._prompts.leave(pdb)
 
     # What fell outside of any test.
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 Content = Literal["requests", "bytes", "names", "nothing"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # a value is itself alone: one of `KINDS`
 class Kind:
     """A kind of route: the properties that its routes have in common.
 

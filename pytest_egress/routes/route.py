@@ -235,6 +235,7 @@ class Route(handles.Route[Call]):
         """Give back a turn that proved to be no call. The next connection gets it, with its answer."""
         with self._log.changed:
             given = self._given
+            self._unproved.pop(turn, None)  # the next connection may take it at once
             if turn >= given.first_turn or not isinstance(given.answer, answers.AnswerSequence):
                 self._given_back = sorted([*self._given_back, turn])
 
@@ -252,7 +253,8 @@ class Route(handles.Route[Call]):
             yield
         finally:
             with self._log.changed:
-                del self._unproved[turn]
+                if self._unproved.get(turn) is is_silent:  # else it is another connection's by now
+                    del self._unproved[turn]
 
     @property
     def may_come_free(self) -> bool:

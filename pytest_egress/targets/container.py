@@ -2,6 +2,11 @@
 
 The order that everything stands on: the sidecar captures before the target exists in its namespace, and the CA is in
 the target before its first instruction.
+
+Threads: the test's starts, asks and ends it; handlers may ask it too. While it starts, a second thread starts the
+sidecar, and both use the docker client; another one feeds its standard input. Threads of the gateway call
+`attempt_context` and `lost`. `roots_lock` is held while an image is looked at, and the container's own lock guards
+which ports are open; `Ledger.changed` is not taken while either is held.
 """
 
 from __future__ import annotations

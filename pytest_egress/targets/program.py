@@ -64,7 +64,7 @@ def agent_archive(link: LinkKind = "descriptor") -> bytes:
 
     With bytecode it is running 4 milliseconds earlier.
     """
-    unused = ("packets",) if link == "stream" else ("packets", *_ONLY_STREAM)
+    unused = () if link == "stream" else _ONLY_STREAM
     folder = f"{AGENT_FOLDER}/agent"
     files: dict[str, File | bytes] = {}
     for entry in importlib.resources.files("pytest_egress.agent").iterdir():
