@@ -60,7 +60,7 @@ class Watchdog:
         with open(f"{folder}/{WORDS_NAME}", "wb") as words:
             # A session of its own: what ends the run's process group must not end it.
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", WAIT, label, engine, folder, whereabouts()],
+                [sys.executable, "-I", "-S", "-c", WAIT, label, engine, folder, import_paths()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=words,
@@ -86,7 +86,7 @@ class Watchdog:
         return "" if ended is None else f"the watchdog ended before its run (exit code {ended})"
 
 
-def whereabouts() -> str:
+def import_paths() -> str:
     """Where this process has imported from, for one that imports the same, as JSON.
 
     Neither the folder that it is started in nor a variable of the environment takes part: a project may have a

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_egress.plugin.markers import closest, declare, own_markers
+from pytest_egress.plugin.markers import declare, markers_named, own_markers
 from pytest_egress.plugin.run import RUN
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def egress_container(egress: Egress, request: pytest.FixtureRequest) -> containe
     Raises:
         pytest.UsageError: The test has no such marker.
     """
-    markers = closest(request.node, "egress_container")
+    markers = markers_named(request.node, "egress_container")
     if not markers:
         form = "@pytest.mark.egress_container(image, command=None, **options)"
         raise pytest.UsageError(

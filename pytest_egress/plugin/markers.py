@@ -44,7 +44,7 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
     report = yield
     if report.passed:
         report.result = [
-            checked(node) if isinstance(node, pytest.Item) else node for node in report.result
+            checked_item(node) if isinstance(node, pytest.Item) else node for node in report.result
         ]
     return report
 
@@ -68,7 +68,7 @@ class Malformed(pytest.Collector):
         raise self.CollectError(self.problem)
 
 
-def checked(item: pytest.Item) -> pytest.Item | pytest.Collector:
+def checked_item(item: pytest.Item) -> pytest.Item | pytest.Collector:
     """The item itself, or a collector that fails in its place."""
     for marker in item.iter_markers():
         try:
@@ -146,7 +146,7 @@ def declare(egress: Egress, markers: Iterable[pytest.Mark]) -> None:
             getattr(egress, kind.method)(*marker.args, **marker.kwargs)
 
 
-def closest(item: pytest.Item, name: str) -> list[pytest.Mark]:
+def markers_named(item: pytest.Item, name: str) -> list[pytest.Mark]:
     """All markers of a name, the nearest and topmost last."""
     return [
         marker for node in item.listchain() for marker in node.own_markers if marker.name == name

@@ -128,7 +128,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
 
 
-def chosen(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
+def choice_option(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
     """The value of an option that has a few, wherever it was set.
 
     Raises:

@@ -23,10 +23,10 @@ from pytest_egress.plugin.case import (
     kept_section,
     late_sections,
 )
-from pytest_egress.plugin.markers import MARKERS, check_marker, closest
+from pytest_egress.plugin.markers import MARKERS, check_marker, markers_named
 from pytest_egress.plugin.options import (
     Options,
-    chosen,
+    choice_option,
     engine_addresses,
     keep_option,
     sidecar_image_option,
@@ -59,7 +59,7 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.keep: Final = keep_option(config)
-        self.link: Final = chosen(config, "egress_link", LINKS)
+        self.link: Final = choice_option(config, "egress_link", LINKS)
         self.sidecar_image: Final = sidecar_image_option(config)
         self.engines: Final = engine_addresses(config)
         self.trust: Final = trust_option(config)
@@ -67,8 +67,8 @@ class Run:
             self.engines[worker_number(config) % len(self.engines)] if self.engines else None
         )
         self.options: Final = Options(
-            unrouted=chosen(config, "egress_unrouted", POLICIES),
-            dns=chosen(config, "egress_dns", NAME_POLICIES),
+            unrouted=choice_option(config, "egress_unrouted", POLICIES),
+            dns=choice_option(config, "egress_dns", NAME_POLICIES),
         )
         self.request: pytest.FixtureRequest | None = None  # of session_egress
         self.outside: list[str] = []
@@ -154,7 +154,7 @@ class Run:
         """The running test; its window opens now where it was not known to use egress."""
         if CASE not in item.stash:
             options = self.options
-            for marker in closest(item, "egress"):
+            for marker in markers_named(item, "egress"):
                 try:  # another plugin may have added it after the collection
                     check_marker(marker)
                 except (TypeError, ValueError) as error:
