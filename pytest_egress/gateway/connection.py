@@ -338,8 +338,8 @@ class Connection:
         self.accounted = True
         self.recorder.record_tls(self.attempt, reason, note, is_cut=self.is_cut)
 
-    def trusts(self) -> None:
-        """Note that its TLS client has shown that it trusts us, once in each window."""
+    def note_trust(self) -> None:
+        """Note that its TLS client has shown that it note_trust us, once in each window."""
         window = self.context.window
         if window is not self._trusted_in:
             self._trusted_in = window

@@ -108,7 +108,7 @@ class Connections:
             if taken:
                 self._open.add(connection)
         if taken:
-            self._set_to_work(connection)
+            self._start_thread(connection)
         else:
             connection.close()
 
@@ -118,7 +118,7 @@ class Connections:
             self._open.discard(connection)
             self.room.notify_all()
 
-    def _set_to_work(self, connection: Connection) -> None:
+    def _start_thread(self, connection: Connection) -> None:
         try:
             connection.start()
         except RuntimeError as error:  # no thread can be started
@@ -275,7 +275,7 @@ class Connections:
             del self.parked[descriptor]
             self._poller.unregister(descriptor)
 
-    def hear(self, descriptor: int) -> None:
+    def resume(self, descriptor: int) -> None:
         """Go on with what is parked and can be read; the reader's."""
         connection = self.parked.get(descriptor)
         if connection is None:
@@ -290,7 +290,7 @@ class Connections:
         else:
             connection.begin()  # while it is still seen as unread
             self._unpark(connection)
-            self._set_to_work(connection)
+            self._start_thread(connection)
 
     def _end(self, connection: Connection) -> None:
         """Close a parked connection."""

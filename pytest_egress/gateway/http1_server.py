@@ -92,7 +92,7 @@ class Http1Server:
             raise
         if data:
             if to.tls and not connection.accounted:
-                connection.trusts()
+                connection.note_trust()
             connection.accounted = True
             self.hold(data)
         elif to.tls and not connection.accounted:
@@ -122,7 +122,7 @@ class Http1Server:
         self.connection.idle_seconds = self.idle_seconds
         destination = self.connection.destination
         if destination.tls:  # in each test that it has requests in
-            self.connection.trusts()
+            self.connection.note_trust()
         if head.is_http2_preface:
             self.refuse(505, speaks_http2(destination.host if destination.tls else None))
             return False

@@ -249,7 +249,7 @@ class Gateway:
                 if descriptor in work:
                     work[descriptor]()
                 else:
-                    self.connections.hear(descriptor)
+                    self.connections.resume(descriptor)
             if self.connections.needs_room:
                 self.connections.make_room()
             self.connections.end_overdue()

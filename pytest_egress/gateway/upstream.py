@@ -105,11 +105,11 @@ def connect_container(container: Connectable, port: int) -> socket.socket:
 
 
 def secure(sock: socket.socket, host: str, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """TLS to a real server, verified for a host; `shake_hands` is still to be called."""
+    """TLS to a real server, verified for a host; `handshake` is still to be called."""
     return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
 
 
-def shake_hands(tls: ssl.SSLSocket, host: str) -> None:
+def handshake(tls: ssl.SSLSocket, host: str) -> None:
     """Make it a connection.
 
     Raises:
