@@ -1,4 +1,4 @@
-"""Calls handlers: on the thread that asks, in the `contextvars` context of their route's declaration, and with no lock."""
+"""Calls handlers: on the asking thread, in the context of their route's declaration, holding no lock."""
 
 from __future__ import annotations
 
