@@ -236,7 +236,7 @@ class Engine:
     def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
         """The description of the file at a path of a container; None where there is none.
 
-        This is `HEAD /containers/{id}/archive`. docker-py's `get_archive` leaves its connection open if nothing is there.
+        This is `HEAD /containers/{id}/archive`. docker-py's `get_archive` leaves its connection open after a 404.
         """
         with engine_errors(f"look at {path!r}"):
             answer = self.client.api.head(self._archive_url(container), params={"path": path})

@@ -1,6 +1,6 @@
-"""The interface of a container, as tests hold it: what editors complete, type checkers see and the reference lists.
+"""The interface of a container for tests: the names that editors complete, type checkers see and the reference lists.
 
-What `Egress` gives is a `container.Container`, which has more names, for egress and the gateway.
+`Egress` returns a `container.Container`, which has more names, for `Egress` itself and the gateway.
 """
 
 from __future__ import annotations
