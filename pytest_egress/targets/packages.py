@@ -172,7 +172,7 @@ def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[st
 
 
 def home_of(user: str) -> str:
-    """The usual home of a user; "" where the user is a number."""
+    """The usual home of a user; root's where the user is a number, of which no name is known."""
     return f"/home/{user}" if user and user != "root" and not user.isdigit() else "/root"
 
 

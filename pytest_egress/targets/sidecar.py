@@ -134,7 +134,7 @@ class Sidecar:
             if after_create is not None:
                 after_create(sidecar.id)
             sidecar._api.put_archive(sidecar.id, "/", agent_archive(setup.link))
-            with sidecar_errors():  # Podman starts the program here, as far as one that may fail
+            with sidecar_errors():  # Podman prepares the program at attach, and may fail at it
                 if setup.link == "stream":
                     sidecar._attachment = _attach(client.api, sidecar.id)
                 else:
