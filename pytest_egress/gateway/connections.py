@@ -47,7 +47,7 @@ NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"
 
 
 class Connections:
-    """The open connections of one target. Iterating goes over a copy.
+    """The open connections of one target. Iterating goes over a copy, in the order in which they came.
 
     Args:
         recorder: Records what is cut for want of room.
@@ -84,7 +84,7 @@ class Connections:
         self.stopping, self.reads = False, False
         self.parked: dict[int, Connection] = {}
         self.left_waiting, self.needs_room = False, False
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, None] = {}  # in the order in which they came
         self._overdue_at = inf  # the first of them, by `Ledger.clock`
         descriptors = sockets.descriptor_limit()
         self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
@@ -106,7 +106,7 @@ class Connections:
         with self.lock:
             taken = not self.stopping
             if taken:
-                self._open.add(connection)
+                self._open[connection] = None
         if taken:
             self._set_to_work(connection)
         else:
@@ -115,7 +115,7 @@ class Connections:
     def discard(self, connection: Connection) -> None:
         """Note that a connection has ended; its own thread."""
         with self.lock:
-            self._open.discard(connection)
+            self._open.pop(connection, None)
             self.room.notify_all()
 
     def _set_to_work(self, connection: Connection) -> None:

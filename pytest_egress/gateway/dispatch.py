@@ -29,16 +29,16 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
     certificate_route,
     claimed,
+    counted_routes,
     in_order,
     lacks_certificate,
-    may_come_free,
     opening,
 )
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
-TURN_SECONDS: Final = 5.0  # for what may be a port probe to end
+TURN_SECONDS: Final = 5.0  # for what came before to prove that it is a call, or none
 STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
 REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
@@ -93,12 +93,25 @@ class Dispatcher:
             self.listen()
 
     def await_turn(self) -> None:
-        """Wait for a port probe to end that has the last of a raw route's `times`: this may be what follows it."""
+        """Wait for who came before to take their turns of a raw route, and for port probes to give theirs back."""
         connection, to = self.connection, self.connection.destination
-        tables = connection.context.tables
-        connection.ledger.wait_for(
-            lambda: not may_come_free(tables, to.host, to.port), TURN_SECONDS
-        )
+        if counted := counted_routes(connection.context.tables, to.host, to.port):
+            connection.ledger.wait_for(
+                lambda: not (self.overtakes() or any(route.may_come_free for route in counted)),
+                TURN_SECONDS,
+            )
+
+    def overtakes(self) -> bool:
+        """Whether a connection to the same address came before, and has not been taken up yet."""
+        to = self.connection.destination
+        for other in self.parts.connections:
+            if other is self.connection:
+                return False
+            theirs = other.destination
+            is_alike = not theirs.host or (theirs.host, theirs.port) == (to.host, to.port)
+            if is_alike and not other.accounted:
+                return True
+        return False
 
     def may_be_named_yet(self) -> bool:
         """Whether a route could claim it by what the client is still to say: the SNI, or Host."""
@@ -131,17 +144,19 @@ class Dispatcher:
         Args:
             named: Whether it is known which host is meant.
         """
-        if route is not None and route.kind.takes_unread:
-            self.serve_raw(route, self.connection.destination.host)
-        elif (route is not None or named) and self.passes(route):
+        while route is not None and route.kind.takes_unread:
+            if self.serve_raw(route, self.connection.destination.host):
+                return True
+            self.await_turn()
+            route = self.opening()
+        if (route is not None or named) and self.passes(route):
             RawServer(self.connection, self.parts.upstreams).pass_through(route)
-        else:
-            return False
-        return True
+            return True
+        return False
 
-    def serve_raw(self, route: Route[Any], found_for: str) -> None:
+    def serve_raw(self, route: Route[Any], found_for: str) -> bool:
         """Let a raw route answer; see `RawServer.serve`."""
-        RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
+        return RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
 
     def listen(self) -> None:
         """Wait for the client to speak, and serve what its first bytes tell."""
@@ -271,7 +286,8 @@ class Dispatcher:
                 connection.fail_tls(*no_client_certificate(host, hello, route))
                 return
             connection.trusts()
-            self.serve_raw(route, found_for)
+            if not self.serve_raw(route, found_for):
+                connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
         elif self.awaits_request():
             self.serve_http()
 
