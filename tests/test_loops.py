@@ -321,6 +321,30 @@ def test_a_piece_that_cannot_be_sent_names_the_line_that_yields_it(stage: Stage)
     ]
 
 
+def test_a_generator_whose_first_piece_cannot_be_sent_ends_its_work_before_the_answer(
+    stage: Stage,
+) -> None:
+    ended = []
+
+    def give(request: Request) -> Iterator[object]:
+        try:
+            yield 7
+        finally:
+            ended.append("generator")
+
+    async def give_later(request: Request) -> AsyncIterator[object]:
+        try:
+            yield 7
+        finally:
+            ended.append("async generator")
+
+    stage.https("api.test", give)
+    assert ask(stage.tls()).status == 500
+    stage.https("api.test", give_later)
+    assert ask(stage.tls()).status == 500
+    assert ended == ["generator", "async generator"]
+
+
 def decorated(function: Callable[[Request], object]) -> Callable[[Request], object]:
     @functools.wraps(function)
     def wrapper(request: Request) -> object:
