@@ -14,10 +14,11 @@ import pytest
 import trustme
 
 from pytest_egress import Request
+from pytest_egress.base import callers
 from pytest_egress.routes import answers
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Response
-from tests.stage import GET, SECONDS, Stage, ask, drain, end_of, reset, staged
+from tests.stage import GET, SECONDS, Stage, ask, drain, end_of, eventually, reset, staged
 
 FILE = "test_loops.py"
 
@@ -237,6 +238,37 @@ def test_an_async_body_is_no_static_answer(stage: Stage) -> None:
 
     with pytest.raises(TypeError, match="its iterator is read once; return it from a function"):
         stage.https("api.test", Response(stream=pieces()))
+
+
+async def held(go_on: threading.Event) -> None:
+    await asyncio.to_thread(go_on.wait, SECONDS)
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["awaited", "streamed"])
+def test_where_an_async_handler_stands_is_the_line_that_it_awaits(
+    stage: Stage, streams: bool
+) -> None:
+    go_on = threading.Event()
+
+    async def give(request: Request) -> None:
+        beside = asyncio.create_task(asyncio.sleep(SECONDS))
+        await held(go_on)
+        beside.cancel()
+
+    async def pieces(request: Request) -> AsyncIterator[bytes]:
+        yield b"first"
+        await give(request)
+
+    stage.https("api.test", pieces if streams else give)
+    sock = stage.tls()
+    sock.sendall(GET)
+    place = f"{line(held, 1)} in held: await asyncio.to_thread(go_on.wait, SECONDS)"
+
+    def stands() -> list[str]:
+        return [callers.where_stands(each.ident) for each in stage.gateway.connections]
+
+    assert eventually(lambda: [text.rpartition("/")[2] for text in stands()] == [place])
+    go_on.set()
 
 
 # Text in pieces.
