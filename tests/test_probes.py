@@ -11,9 +11,10 @@ from unittest.mock import Mock
 import pytest
 import trustme
 
+import pytest_egress.gateway.dispatch as dispatch
 import pytest_egress.gateway.raw_server as raw_server
 from pytest_egress import Egress, HandlerError, NeverCalledError
-from pytest_egress.gateway.raw_server import CUT_SILENT, NO_CALL, has_ended
+from pytest_egress.gateway.raw_server import CUT_SILENT, NO_CALL, RawServer, has_ended
 from pytest_egress.gateway.tcp_info import ANYTHING, traffic
 from pytest_egress.ledger.report import outcome_text
 from pytest_egress.ledger.verdict import judge
@@ -269,6 +270,35 @@ def test_what_comes_beside_a_silent_connection_waits_for_it_to_prove_what_it_is(
     spare.close()
     assert client.recv(100) == b"answer"
     assert [entry.outcome for entry in stage.entries(TcpConnection)] == ["recorded", "routed"]
+
+
+def test_what_waits_for_a_turn_goes_on_once_the_client_that_has_it_speaks(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "TURN_SECONDS", 10 * SECONDS)
+    is_silent, waits, go_on = RawServer.is_silent, threading.Event(), threading.Event()
+
+    def is_looked_at(server: RawServer) -> bool:
+        is_so = is_silent(server)
+        waits.set()
+        return is_so
+
+    monkeypatch.setattr(RawServer, "is_silent", is_looked_at)
+
+    def holds(sock: socket.socket) -> None:
+        sock.recv(1)
+        go_on.wait(SECONDS)
+
+    stage.tcp("203.0.113.0/24", b"another route's")
+    stage.tcp(ADDRESS, holds, times=1)
+    first = stage.dial(port=5432)
+    assert eventually(lambda: stage.window.entries)
+    second = stage.dial(port=5432)
+    assert waits.wait(SECONDS)
+    first.sendall(b"x")
+    second.settimeout(SECONDS / 2)
+    assert second.recv(100) == b"another route's"
+    go_on.set()
 
 
 def test_a_sequence_waits_for_a_probe_to_give_back_its_turn(stage: Stage) -> None:

@@ -39,6 +39,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
 TURN_SECONDS: Final = 5.0  # for what came before to prove that it is a call, or none
+LOOK_SECONDS: Final = 0.05  # between two looks at that: nobody tells that a client has spoken
 STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
 REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
@@ -94,12 +95,15 @@ class Dispatcher:
 
     def await_turn(self) -> None:
         """Wait for who came before to take their turns of a raw route, and for port probes to give theirs back."""
-        connection, to = self.connection, self.connection.destination
-        if counted := counted_routes(connection.context.tables, to.host, to.port):
-            connection.ledger.wait_for(
-                lambda: not (self.overtakes() or any(route.may_come_free for route in counted)),
-                TURN_SECONDS,
-            )
+        to, ledger = self.connection.destination, self.connection.ledger
+        counted = counted_routes(self.connection.context.tables, to.host, to.port)
+
+        def comes() -> bool:
+            return not (self.overtakes() or any(route.may_come_free for route in counted))
+
+        deadline = ledger.clock() + TURN_SECONDS
+        while counted and not ledger.wait_for(comes, LOOK_SECONDS) and ledger.clock() < deadline:
+            pass
 
     def overtakes(self) -> bool:
         """Whether a connection to the same address came before, and has not been taken up yet."""
