@@ -276,7 +276,8 @@ def test_what_waits_for_a_turn_goes_on_once_the_client_that_has_it_speaks(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "TURN_SECONDS", 10 * SECONDS)
-    is_silent, waits, go_on = RawServer.is_silent, threading.Event(), threading.Event()
+    is_silent = RawServer.is_silent
+    called, waits, go_on = threading.Event(), threading.Event(), threading.Event()
 
     def is_looked_at(server: RawServer) -> bool:
         is_so = is_silent(server)
@@ -285,14 +286,15 @@ def test_what_waits_for_a_turn_goes_on_once_the_client_that_has_it_speaks(
 
     monkeypatch.setattr(RawServer, "is_silent", is_looked_at)
 
+    @stage.tcp(ADDRESS, times=1)
     def holds(sock: socket.socket) -> None:
+        called.set()
         sock.recv(1)
         go_on.wait(SECONDS)
 
     stage.tcp("203.0.113.0/24", b"another route's")
-    stage.tcp(ADDRESS, holds, times=1)
     first = stage.dial(port=5432)
-    assert eventually(lambda: stage.window.entries)
+    assert called.wait(SECONDS)
     second = stage.dial(port=5432)
     assert waits.wait(SECONDS)
     first.sendall(b"x")
