@@ -7,7 +7,6 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Any
 from unittest.mock import ANY
@@ -187,22 +186,6 @@ def test_times_are_never_given_twice_to_threads(routes: Routes) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(reserve, range(8))) == 50
-
-
-def test_a_turn_that_is_given_back_is_the_next_connections_before_the_first_has_ended(
-    routes: Routes,
-) -> None:
-    route = routes.add("intercept_tcp", "203.0.113.9:5432", times=1)
-    with ExitStack() as first, ExitStack() as second:
-        assert route.reserve() == 0
-        first.enter_context(route.unproved(0, lambda: True))
-        route.give_back(0)
-        assert route.reserve() == 0
-        found = [route.may_come_free]  # the first one can give back nothing more
-        second.enter_context(route.unproved(0, lambda: True))
-        first.close()
-        found.append(route.may_come_free)
-    assert [*found, route.may_come_free] == [False, True, False]
 
 
 @pytest.mark.parametrize("times", [0, -1, True, 1.0, "1"])

@@ -6,11 +6,14 @@ while those threads go on running.
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
 import sys
 import traceback
-from types import FrameType
-from typing import Final
+from collections.abc import Iterable, Iterator
+from types import AsyncGeneratorType, CoroutineType, FrameType
+from typing import Any, Final
 
 ROOT: Final = os.path.join(sys.modules[__name__.partition(".")[0]].__path__[0], "")
 STANDARD_LIBRARY: Final = os.path.dirname(os.__file__)
@@ -52,6 +55,38 @@ def where_stands(ident: int | None) -> str:
     if frame is None:
         return ""
     stack = [*traceback.walk_stack(frame)]  # the innermost first
-    place = next((place for place in stack if is_users(place[0])), stack[0])
-    (line,) = traceback.StackSummary.extract([place])
+    inner = (place for place in (*stack, *awaited_on(stack)) if is_users(place[0]))
+    (line,) = traceback.StackSummary.extract([next(inner, stack[0])])
     return f"{line.filename}:{line.lineno} in {line.name}: {line.line or ''}".rstrip(": ")
+
+
+Place = tuple[FrameType, int]
+"""A frame, and its line."""
+
+
+def awaited_on(stack: Iterable[Place]) -> Iterator[Place]:
+    """Where what a thread's event loop runs for us is suspended: of each task of ours the innermost frame first."""
+    import asyncio  # whoever waits on a loop has it
+
+    of_asyncio = (frame for frame, _ in stack if frame.f_globals.get("__package__") == "asyncio")
+    selves = (frame.f_locals.get("self") for frame in of_asyncio)
+    loop = next((each for each in selves if isinstance(each, asyncio.AbstractEventLoop)), None)
+    for task in () if loop is None else asyncio.all_tasks(loop):
+        frames = [*suspended_frames(task.get_coro())]
+        if frames and is_ours(frames[0]):  # else the user has begun it beside
+            yield from ((frame, frame.f_lineno) for frame in reversed(frames))
+
+
+def suspended_frames(awaitable: Any) -> Iterator[FrameType]:
+    """The frames of a coroutine or an async generator, and of what it awaits; the innermost last."""
+    while awaitable is not None:
+        if isinstance(awaitable, CoroutineType):
+            frame, inner = awaitable.cr_frame, awaitable.cr_await
+        elif isinstance(awaitable, AsyncGeneratorType):
+            frame, inner = awaitable.ag_frame, awaitable.ag_await
+        else:  # what `__anext__` gives does not tell its generator in any other way
+            parts = gc.get_referents(awaitable) if inspect.isawaitable(awaitable) else ()
+            frame, inner = None, next((p for p in parts if isinstance(p, AsyncGeneratorType)), None)
+        if frame is not None:
+            yield frame
+        awaitable = inner

@@ -7,7 +7,7 @@ import copy
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterator
 from contextvars import Context
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async
 from pytest_egress.routes.answers import Handler, answered_by, line_of, name_of, place_of
@@ -74,18 +74,22 @@ class PrimedStream:
         self, pieces: Iterator[Any], handler: object, run: Callable[..., Any], loop: OwnLoop
     ) -> None:
         self._pieces, self._handler, self._run, self._loop = pieces, handler, run, loop
-        self._first: list[Any] = []
+        first = []
         with contextlib.suppress(StopIteration):
-            self._first.append(run(next, pieces))
-        self.is_text: Final = bool(self._first) and isinstance(self._first[0], str)
-        self._first = [self._bytes_of(piece) for piece in self._first]
+            first.append(run(next, pieces))
+        self.is_text: Final = bool(first) and isinstance(first[0], str)
+        try:
+            self._first = [self._bytes_of(piece) for piece in first]
+        except TypeError:  # nobody else is to close it
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         if self._first:
-            return cast(bytes, self._first.pop())
+            return self._first.pop()
         return self._bytes_of(self._run(next, self._pieces))
 
     def _bytes_of(self, piece: object) -> bytes:

@@ -49,7 +49,7 @@ NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"
 
 
 class Connections:
-    """The open connections of one target. Iterating goes over a copy.
+    """The open connections of one target. Iterating goes over a copy, in the order in which they came.
 
     Args:
         recorder: Counts the connections that are cut to make room.
@@ -87,7 +87,7 @@ class Connections:
         self.stopping, self.reads = False, False
         self.parked: dict[int, Connection] = {}
         self.left_waiting, self.needs_room = False, False
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, None] = {}  # in the order in which they came
         self._overdue_at = inf  # the earliest deadline of a parked connection, by `Ledger.clock`
         descriptors = sockets.descriptor_limit()
         self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
@@ -110,7 +110,7 @@ class Connections:
         with self.lock:
             taken = not self.stopping
             if taken:
-                self._open.add(connection)
+                self._open[connection] = None
         if taken:
             self._start_thread(connection)
         else:
@@ -119,7 +119,7 @@ class Connections:
     def discard(self, connection: Connection) -> None:
         """Remove a connection that has ended. Its own thread calls it."""
         with self.lock:
-            self._open.discard(connection)
+            self._open.pop(connection, None)
             self.room.notify_all()
 
     def _start_thread(self, connection: Connection) -> None:

@@ -31,16 +31,17 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
     certificate_route,
     claimed,
+    counted_routes,
     in_order,
     lacks_certificate,
-    may_come_free,
     opening,
 )
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
-TURN_SECONDS: Final = 5.0  # for a connection that may be a port probe to end
+TURN_SECONDS: Final = 5.0  # for earlier connections to prove that they are calls, or port probes
+LOOK_SECONDS: Final = 0.05  # between two looks at that: nobody tells that a client has spoken
 STALLED_SECONDS: Final = 10.0  # for the next byte of an unfinished request line
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
 REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
@@ -95,16 +96,32 @@ class Dispatcher:
             self.listen()
 
     def await_turn(self) -> None:
-        """Wait while a connection that may be a port probe holds the last of a raw route's `times`.
+        """Wait while earlier connections take their turns of a raw route's `times`, and port probes give theirs back.
 
         A client that probes a port connects for real a moment later. If the probe ends without a byte, its turn is
         given back, and this connection can have it.
         """
-        connection, to = self.connection, self.connection.destination
-        tables = connection.context.tables
-        connection.ledger.wait_for(
-            lambda: not may_come_free(tables, to.host, to.port), TURN_SECONDS
-        )
+        to, ledger = self.connection.destination, self.connection.ledger
+        counted = counted_routes(self.connection.context.tables, to.host, to.port)
+
+        def comes() -> bool:
+            return not (self.overtakes() or any(route.may_come_free for route in counted))
+
+        deadline = ledger.clock() + TURN_SECONDS
+        while counted and not ledger.wait_for(comes, LOOK_SECONDS) and ledger.clock() < deadline:
+            pass
+
+    def overtakes(self) -> bool:
+        """Whether an earlier connection to the same address has no entry yet."""
+        to = self.connection.destination
+        for other in self.parts.connections:
+            if other is self.connection:
+                return False
+            theirs = other.destination
+            is_alike = not theirs.host or (theirs.host, theirs.port) == (to.host, to.port)
+            if is_alike and not other.accounted:
+                return True
+        return False
 
     def may_be_named_yet(self) -> bool:
         """Whether a route could still claim the connection by a name that the client has yet to send: SNI or Host."""
@@ -141,17 +158,19 @@ class Dispatcher:
         Returns:
             False where the first bytes have to decide.
         """
-        if route is not None and route.kind.takes_unread:
-            self.serve_raw(route, self.connection.destination.host)
-        elif (route is not None or named) and self.passes(route):
+        while route is not None and route.kind.takes_unread:
+            if self.serve_raw(route, self.connection.destination.host):
+                return True
+            self.await_turn()
+            route = self.opening()
+        if (route is not None or named) and self.passes(route):
             RawServer(self.connection, self.parts.upstreams).pass_through(route)
-        else:
-            return False
-        return True
+            return True
+        return False
 
-    def serve_raw(self, route: Route[Any], found_for: str) -> None:
+    def serve_raw(self, route: Route[Any], found_for: str) -> bool:
         """Let a raw route answer; see `RawServer.serve`."""
-        RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
+        return RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
 
     def listen(self) -> None:
         """Wait for the client's first byte, and serve the connection by what it starts."""
@@ -295,7 +314,8 @@ class Dispatcher:
                 connection.fail_tls(*no_client_certificate(host, hello, route))
                 return
             connection.note_trust()
-            self.serve_raw(route, found_for)
+            if not self.serve_raw(route, found_for):
+                connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
         elif self.awaits_request():
             self.serve_http()
 

@@ -90,25 +90,25 @@ class RawServer:
         self.turn, self.left_first, self.is_counted = 0, False, False
         self.accepted: Final = connection.sock
 
-    def serve(self, route: Route[Any], found_for: str) -> None:
-        """Answer the connection by a raw route.
+    def serve(self, route: Route[Any], found_for: str) -> bool:
+        """Answer the connection by a raw route; False if other connections have taken all of its `times` meanwhile.
 
         Args:
             found_for: The host that the route was found for.
         """
-        if (turn := route.reserve()) is None:  # another connection took the last of its times
-            self.connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
-            return
-        answer, context = route.answer(turn)
-        entry = self.begin(route, "routed", found_for)
-        self.turn, self.left_first = turn, self.leaves()
-        with route.unproved(turn, self.is_silent):
+        with route.turn_of(self) as turn:
+            if turn is None:
+                return False
+            answer, context = route.answer(turn)
+            entry = self.begin(route, "routed", found_for)
+            self.turn, self.left_first = turn, self.leaves()
             if isinstance(answer, Forward):
                 self.relay(entry, answer)
             elif callable(answer):
                 self.handle(entry, answer, context)
             else:
                 self.collect(entry, answer or b"")
+        return True
 
     def pass_through(self, route: Route[Any] | None) -> None:
         """Relay the connection to the real upstream.
@@ -185,6 +185,10 @@ class RawServer:
         carried = self.carried(self.accepted)
         is_heard = carried.sent and carried.heard and carried.settled
         return not carried.came and (self.left_first or not is_heard)
+
+    def has_left(self) -> bool:
+        """Whether the client has closed."""
+        return has_ended(self.accepted)
 
     def is_no_call(self, sock: socket.socket) -> bool:
         """Whether the connection was no call: its client, or the end of its test, ended it with no byte either way.
@@ -372,7 +376,13 @@ def is_of_connection(error: BaseException) -> bool:
 
 
 def has_ended(sock: socket.socket) -> bool:
-    """Whether the other side has closed or reset a connection, even if bytes are still unread (POLLRDHUP, poll(2))."""
+    """Whether the other side has closed or reset a connection, or this side has closed it (POLLRDHUP, poll(2)).
+
+    Bytes may still be unread.
+    """
     poller = select.poll()
-    poller.register(sock, select.POLLRDHUP)
+    try:
+        poller.register(sock, select.POLLRDHUP)
+    except ValueError:  # of a socket without a descriptor
+        return True
     return bool(poller.poll(0))

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, overload, runtime_checkable
 from urllib.parse import urlsplit
 
 from pytest_egress.traffic.address import MAX_PORT
@@ -155,6 +155,10 @@ HttpAnswer = HttpHandler | StaticAnswer
 RawAnswer = RawHandler | bytes | Forward | AnswerSequence | None
 
 
+@overload
+def sequence(*answers: RawAnswer) -> AnswerSequence: ...
+@overload
+def sequence(*answers: HttpAnswer) -> AnswerSequence: ...
 def sequence(*answers: HttpAnswer | RawAnswer) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 

@@ -61,6 +61,18 @@ class CallLog(Protocol):
         ...
 
 
+class Holder(Protocol):
+    """A connection that has taken one of a route's `times`, and gives it back where it proves to be no call."""
+
+    def is_silent(self) -> bool:
+        """Whether it may yet prove to be none."""
+        ...
+
+    def has_left(self) -> bool:
+        """Whether its client has closed: it is known soon what it was."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
     """The checked arguments of a route, before it belongs to a scope. `Egress.intercept_https` explains each field."""
@@ -141,7 +153,7 @@ class Route(handles.Route[Call]):
         self._log = log
         self._reserved = 0
         self._given_back: list[int] = []
-        self._unproved: dict[int, Callable[[], bool]] = {}
+        self._holders: list[Holder] = []
         self._calls: list[tuple[object, Call]] = []
         self._has_let_go = False
         self._held: list[answers.Application] = []
@@ -235,34 +247,30 @@ class Route(handles.Route[Call]):
         """Give back a turn that proved to be no call. The next connection gets it, with its answer."""
         with self._log.changed:
             given = self._given
-            self._unproved.pop(turn, None)  # the next connection may take it at once
             if turn >= given.first_turn or not isinstance(given.answer, answers.AnswerSequence):
                 self._given_back = sorted([*self._given_back, turn])
 
     @contextmanager
-    def unproved(self, turn: int, is_silent: Callable[[], bool]) -> Iterator[None]:
-        """Register a reserved turn that may yet be given back, for `may_come_free`.
-
-        Args:
-            turn: The turn, as `reserve` returned it.
-            is_silent: Returns whether its connection has carried no bytes so far.
-        """
+    def turn_of(self, holder: Holder) -> Iterator[int | None]:
+        """What `reserve` gives to a connection, which others know of until it is over."""
         with self._log.changed:
-            self._unproved[turn] = is_silent
+            if (turn := self.reserve()) is not None:
+                self._holders.append(holder)
         try:
-            yield
+            yield turn
         finally:
-            with self._log.changed:
-                if self._unproved.get(turn) is is_silent:  # else it is another connection's by now
-                    del self._unproved[turn]
+            if turn is not None:
+                with self._log.changed:
+                    self._holders.remove(holder)
 
     @property
     def may_come_free(self) -> bool:
-        """Whether a raw route's `times` are all reserved, one by a connection that may be no call."""
-        if not self.is_used_up:
-            return False
+        """Whether a turn may come free that is the next connection's: the last one, or an earlier one of a sequence."""
         with self._log.changed:
-            return any(is_silent() for is_silent in self._unproved.values())
+            silent = [holder for holder in self._holders if holder.is_silent()]
+            if isinstance(self._given.answer, answers.AnswerSequence) and not self.is_exhausted:
+                return any(holder.has_left() for holder in silent)
+            return self.is_used_up and bool(silent)
 
     def answer(self, turn: int = 0) -> tuple[Any, Context]:
         """The answer for a turn, and the context to call it in. Both are of one declaration, even during `respond`.

@@ -70,9 +70,13 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
     return next((route for route in covering if not route.is_used_up), None)
 
 
-def may_come_free(tables: Sequence[RouteTable], host: str, port: int) -> bool:
-    """Whether a raw route at an address has all `times` reserved, one by a connection that may prove to be no call."""
-    return any(route.may_come_free and route.covers(host, port) for route in in_order(tables))
+def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[Route[Any]]:
+    """The raw routes at an address that answer so many times: which connection comes first matters there."""
+    return [
+        route
+        for route in in_order(tables)
+        if route.times is not None and route.kind.reads_bytes and route.covers(host, port)
+    ]
 
 
 def still_claims(
