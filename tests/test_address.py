@@ -9,7 +9,6 @@ import itertools
 import pickle
 import re
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -17,8 +16,9 @@ from hypothesis import strategies as st
 
 from pytest_egress.errors import AddressError
 from pytest_egress.traffic.address import FORMS, Address, normalise_host, parse_address
+from tests.support.project import ROOT
 
-PAGE = (Path(__file__).parents[1] / "docs" / "addresses.md").read_text()
+PAGE = (ROOT / "docs" / "addresses.md").read_text()
 
 HITS_AND_MISSES = {
     "api.example.com": (

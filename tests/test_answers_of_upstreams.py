@@ -17,7 +17,7 @@ from pytest_egress.routes.answers import forward
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
-from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
+from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
 
 
 @pytest.fixture(scope="module")

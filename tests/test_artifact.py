@@ -12,22 +12,22 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
+from tests.support.project import ROOT
 
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source archive and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("artifacts")
-    build = [sys.executable, "-m", "build", "--outdir", str(folder), str(PROJECT)]
+    build = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
     built = subprocess.run(build, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
 
 def package_files() -> set[str]:
-    files = (path for path in (PROJECT / "pytest_egress").rglob("*") if path.is_file())
-    return {str(path.relative_to(PROJECT)) for path in files if path.parent.name != "__pycache__"}
+    files = (path for path in (ROOT / "pytest_egress").rglob("*") if path.is_file())
+    return {str(path.relative_to(ROOT)) for path in files if path.parent.name != "__pycache__"}
 
 
 def test_the_wheel_holds_the_package_with_the_agent_and_nothing_else(artifacts: Path) -> None:

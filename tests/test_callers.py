@@ -15,7 +15,7 @@ import pytest
 import pytest_egress
 from pytest_egress.base.callers import ROOT, caller, is_ours, is_plumbing, is_users, where_stands
 from pytest_egress.routes.matching import Match
-from tests.stage import SECONDS, eventually
+from tests.support.stage import SECONDS, eventually
 
 FOLDER = Path(pytest_egress.__file__).parent
 

@@ -21,7 +21,14 @@ from pytest_egress.link.tampering import tampering
 from pytest_egress.targets.program import agent_archive
 from pytest_egress.targets.sidecar import AnyLink
 from pytest_egress.traffic.packets import Packet, parse_packets
-from tests.targets import SECONDS, Target, accepted, captured_namespace, readable, target_in
+from tests.support.target_shell import (
+    SECONDS,
+    Target,
+    accepted,
+    captured_namespace,
+    readable,
+    target_in,
+)
 
 LINK: LinkKind = "stream" if os.environ.get("PYTEST_EGRESS_LINK") == "stream" else "descriptor"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pytest_egress.base.choices import LINKS, NAME_POLICIES, POLICIES, alternatives, union
+from tests.support.project import ROOT
 
-PACKAGE = Path(__file__).resolve().parent.parent / "pytest_egress"
+PACKAGE = ROOT / "pytest_egress"
 SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "base" / "choices.py"})
 CHOICES: tuple[tuple[str, ...], ...] = (POLICIES, NAME_POLICIES, LINKS)
 

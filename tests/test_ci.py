@@ -23,10 +23,10 @@ import pytest
 import yaml
 
 from pytest_egress.engine.leftovers import SESSION_LABEL
-from tests.engines import OwnEngine, PrivateEngine
-from tests.leftovers import until
+from tests.support.engines import OwnEngine, PrivateEngine
+from tests.support.leftovers import until
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 INSTALL = "pip install -r requirements.txt"
 SIDECAR_IMAGE = "python:3.13-slim"
 SOCKET = "/var/run/docker.sock"

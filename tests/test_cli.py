@@ -17,9 +17,9 @@ from pytest_egress.engine.folder import LOCK_NAME
 from pytest_egress.engine.leftovers import SESSION_LABEL, labelled
 from pytest_egress.errors import LinkError
 from pytest_egress.link.descriptor import DescriptorLink
-from tests.engines import OwnEngine, PrivateEngine
-from tests.leftovers import identity
-from tests.stage import eventually
+from tests.support.engines import OwnEngine, PrivateEngine
+from tests.support.leftovers import identity
+from tests.support.stage import eventually
 
 
 def test_doctor_tries_what_a_test_needs_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:

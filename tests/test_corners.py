@@ -22,9 +22,9 @@ from pytest_egress import Egress
 from pytest_egress.base.clock import wall
 from pytest_egress.engine.leftovers import SESSION_LABEL
 from pytest_egress.session import Session
-from tests.leftovers import containers
-from tests.stage import eventually
-from tests.test_plugin import HEAD, UNROUTED_X, Run, keep_quiet, lines_of, runner_of
+from tests.support.leftovers import containers
+from tests.support.stage import eventually
+from tests.support.stand_in import HEAD, UNROUTED_X, Run, keep_quiet, lines_of, runner_of
 
 ONE_OF_TWO: Final = """
 def test_good(egress):

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
@@ -27,25 +26,9 @@ from pytest_egress.engine.leftovers import (
     remove_containers,
     remove_orphans,
 )
-from pytest_egress.targets.provision import LINK_VARIABLE
-from tests.leftovers import Witness, containers, identity, is_alive, running, until, watchdogs
+from tests.support.killed_runs import LINKS, READ_ONLY, TARGET, Run, assert_nothing_is_left
+from tests.support.leftovers import Witness, containers, identity, is_alive, running, until
 
-LINKS = ("descriptor", "stream")
-
-RUN = """
-import os, sys, threading, time
-sys.path.remove("")  # as where pytest is a command
-from pytest_egress import Egress
-with Egress() as egress:
-    egress.session.engine.client
-    print(egress.session.engine.labels["org.pytest-egress.session"], flush=True)
-    print(egress.session.engine.folder, flush=True)
-    {action}
-    print("up", flush=True)
-    time.sleep(600)
-"""
-TARGET = "egress.start({image!r}, ['sleep', '600'], volumes=['/data'])"
-READ_ONLY = "egress.start({image!r}, ['sleep', '600'], read_only=True)"
 GUEST = "egress.docker_options({image!r})"
 FORKED = (
     TARGET
@@ -59,57 +42,6 @@ FORKED = (
 ACTIONS = {"target": TARGET, "read-only": READ_ONLY, "guest": GUEST}
 
 
-class Run:
-    """A run in a process of its own, as far as it has got.
-
-    Args:
-        action: What it does, as code.
-        link: As the environment has it.
-        python: Its interpreter.
-        options: Of `subprocess.Popen`.
-    """
-
-    def __init__(
-        self, action: str, link: str = "auto", python: str = sys.executable, **options: Any
-    ) -> None:
-        env = {**os.environ, LINK_VARIABLE: link, **options.pop("env", {})}
-        self.process: subprocess.Popen[str] = subprocess.Popen(
-            [python, "-c", RUN.format(action=action)],
-            env=env,
-            **options,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        self.session, self.folder = self.line(), self.line()
-        assert until(lambda: watchdogs(self.session))  # it may be between fork and exec
-        (watchdog,) = watchdogs(self.session)
-        self.watchdog = int(watchdog)
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        assert line, "it ended"
-        return line
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def left(self, witness: Witness) -> list[str]:
-        """What is there of it."""
-        folder = [f"folder {self.folder}"] if Path(self.folder).exists() else []
-        return witness.left(self.session) + folder
-
-    def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
 @pytest.fixture
 def run(bare_image: str) -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
@@ -121,10 +53,6 @@ def run(bare_image: str) -> Iterator[Callable[..., Run]]:
     yield run
     for each in runs:
         each.close()
-
-
-def assert_nothing_is_left(witness: Witness, run: Run) -> None:
-    assert until(lambda: not run.left(witness)), run.left(witness)
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -7,14 +7,13 @@ import shlex
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 
 import docker
 import pytest
 
 from pytest_egress.targets.runtimes import DIRECTORY, RUNTIMES, VARIABLES
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
 HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
 IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")

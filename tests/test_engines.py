@@ -32,8 +32,9 @@ from pytest_egress.engine.ssh import dial_command
 from pytest_egress.session import Session
 from pytest_egress.targets.provision import WITH_IMAGE, SidecarSetup
 from tests.conftest import require_image
-from tests.engines import OwnEngine, PrivateEngine
-from tests.leftovers import until
+from tests.support.engines import OwnEngine, PrivateEngine
+from tests.support.leftovers import until
+from tests.support.project import ROOT
 
 SECONDS = 30
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
@@ -251,7 +252,7 @@ def test_a_run_in_a_container_with_the_sockets_mount_likewise(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(test_remote=SCENARIO)
-    folders = {sys.prefix, os.path.realpath(sys.base_prefix), str(Path(__file__).parents[1])}
+    folders = {sys.prefix, os.path.realpath(sys.base_prefix), str(ROOT)}
     kept = [each for each in folders if each != "/usr"]  # the image's own would be hidden
     container = engine_client.containers.create(
         clients_image,

@@ -34,8 +34,9 @@ from pytest_egress.ledger.report import SHOWN_ATTEMPTS
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.plan import file_of
 from pytest_egress.traffic.entries import Entry, PacketAttempt, TcpConnection
-from tests.stage import eventually
-from tests.targets import accepted, captured_namespace, target_in
+from tests.support.project import ROOT
+from tests.support.stage import eventually
+from tests.support.target_shell import accepted, captured_namespace, target_in
 
 FOLDER = Path(__file__).parent
 AGENT = Path(pytest_egress.agent.__file__).parent
@@ -46,7 +47,7 @@ FILES = {PROGRAM: FOLDER / "hostile.py"} | {
 RIGHTS = ["NET_ADMIN", "NET_RAW"]
 
 
-class Witness:
+class PacketCapture:
     """A capture of all that the host's interfaces carry."""
 
     def __init__(self, container: Any, nonce: str) -> None:
@@ -92,8 +93,8 @@ def lines_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 @pytest.fixture(scope="module")
-def witness(engine_client: docker.DockerClient, clients_image: str) -> Iterator[Witness]:
-    program = (FOLDER / "witness.py").read_text()
+def witness(engine_client: docker.DockerClient, clients_image: str) -> Iterator[PacketCapture]:
+    program = (ROOT / "tests/support/packet_capture.py").read_text()
     nonce = f"escape-{secrets.token_hex(4)}"
     container = engine_client.containers.create(
         clients_image,
@@ -102,7 +103,7 @@ def witness(engine_client: docker.DockerClient, clients_image: str) -> Iterator[
         cap_add=RIGHTS,
     )
     try:
-        witness = Witness(container, nonce)
+        witness = PacketCapture(container, nonce)
         witness.start()
         assert witness.saw() == []
         yield witness
@@ -249,7 +250,7 @@ def test_every_attempt_is_tried() -> None:
 
 @pytest.mark.parametrize("name", TOLD)
 def test_a_change_of_what_captures_lets_nothing_out_and_fails_the_test(
-    witness: Witness, clients_image: str, name: str
+    witness: PacketCapture, clients_image: str, name: str
 ) -> None:
     outcome = attack(clients_image, name, witness.nonce)
     assert TOLD[name] in outcome.complaints
@@ -258,7 +259,7 @@ def test_a_change_of_what_captures_lets_nothing_out_and_fails_the_test(
 
 
 def test_a_listener_that_is_closed_lets_nothing_out_and_fails_the_test(
-    witness: Witness, clients_image: str
+    witness: PacketCapture, clients_image: str
 ) -> None:
     outcome = attack(clients_image, "destroys the listeners", witness.nonce)
     # Of a stream the agent says so, and gives up.
@@ -288,7 +289,7 @@ ON_DOCKER = {"makes a user namespace": [pytest.mark.docker]}
 @pytest.mark.egress(unrouted="block")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=ON_DOCKER.get(n, ())) for n in SEEN])
 def test_what_changes_no_capture_lets_nothing_out_and_hides_nothing(
-    egress: Egress, client: Container, witness: Witness, name: str
+    egress: Egress, client: Container, witness: PacketCapture, name: str
 ) -> None:
     outcome = attempt(client, egress, name, witness.nonce)
     assert outcome.sent(witness.nonce) == {"packet", "TCP"}
@@ -296,7 +297,7 @@ def test_what_changes_no_capture_lets_nothing_out_and_hides_nothing(
 
 
 def test_what_is_dialled_may_be_an_address_of_the_targets_own(
-    witness: Witness, clients_image: str
+    witness: PacketCapture, clients_image: str
 ) -> None:
     outcome = attack(clients_image, "takes the address that it dials", witness.nonce)
     assert isinstance(outcome.verdict, UnroutedError)
@@ -308,7 +309,7 @@ def test_what_is_dialled_may_be_an_address_of_the_targets_own(
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_a_target_keeps_from_itself_does_not_leave_either(
-    witness: Witness, clients_image: str, name: str
+    witness: PacketCapture, clients_image: str, name: str
 ) -> None:
     attack(clients_image, name, witness.nonce)
     assert witness.saw() == []
@@ -316,7 +317,7 @@ def test_what_a_target_keeps_from_itself_does_not_leave_either(
 
 @pytest.mark.egress(unrouted="block")
 def test_of_tcp_that_is_routed_by_its_source_each_attempt_is_recorded(
-    egress: Egress, client: Container, witness: Witness
+    egress: Egress, client: Container, witness: PacketCapture
 ) -> None:
     outcome = attempt(client, egress, "routes by options of the source", witness.nonce)
     hops = ("198.51.100.1", "2001:db8::1")
@@ -340,7 +341,7 @@ HARDER = {
 
 @pytest.mark.parametrize("name", HARDER)
 def test_with_sys_admin_nothing_gets_out_either(
-    witness: Witness, clients_image: str, name: str
+    witness: PacketCapture, clients_image: str, name: str
 ) -> None:
     outcome = attack(clients_image, name, witness.nonce, "SYS_ADMIN")
     assert HARDER[name] in outcome.complaints
@@ -404,7 +405,7 @@ DIAL_EACH = """
 
 
 def test_an_address_of_the_host_is_captured_and_reaches_no_listener_of_its(
-    witness: Witness, clients_image: str
+    witness: PacketCapture, clients_image: str
 ) -> None:
     addresses = [*witness.addresses(), "172.17.0.1"]  # the last is Docker's own, as a rule
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
@@ -487,7 +488,7 @@ def test_a_listener_that_is_dialled_itself_answers_as_no_host(clients_image: str
 
 @pytest.mark.egress(unrouted="block")
 def test_the_log_of_packets_is_ours_alone(
-    egress: Egress, client: Container, witness: Witness
+    egress: Egress, client: Container, witness: PacketCapture
 ) -> None:
     outcome = attempt(client, egress, "takes over the log of packets", witness.nonce)
     assert outcome.came.split()[:4] == ["EPERM"] * 4  # to bind and to unbind our group
@@ -498,7 +499,7 @@ def test_the_log_of_packets_is_ours_alone(
 
 @pytest.mark.egress(unrouted="block")
 def test_a_translation_of_the_targets_own_is_recorded_where_it_leads(
-    egress: Egress, client: Container, witness: Witness
+    egress: Egress, client: Container, witness: PacketCapture
 ) -> None:
     outcome = attempt(client, egress, "invents a connection that is redirected", witness.nonce)
     assert "198.51.100.66" in {entry.host for entry in outcome.entries}
@@ -527,7 +528,7 @@ def test_a_target_that_rewrites_what_the_kernel_knows_of_a_connection_gets_what_
 
 
 def test_an_entry_has_the_name_of_the_container_whose_namespace_it_comes_from(
-    clients_image: str, witness: Witness
+    clients_image: str, witness: PacketCapture
 ) -> None:
     with failing(UnroutedError) as (egress, _):
         for _ in range(2):

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_egress.base.callers import ROOT
 from pytest_egress.base.frames import at_frame, first_frame, from_user, last_of_user
-from tests.test_plugin import Run, keep_quiet, lines_of, runner_of
+from tests.support.stand_in import Run, keep_quiet, lines_of, runner_of
 
 HEAD: Final = "import asyncio, threading, unittest, pytest\nfrom gateway import attempt, traffic\n"
 PROMPT: Final = r"\(Pdb\) "

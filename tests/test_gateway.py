@@ -49,8 +49,8 @@ from pytest_egress.traffic.entries import (
     TlsFailure,
 )
 from pytest_egress.traffic.messages import Request, Response
-from tests.loopback import LoopbackLink
-from tests.stage import (
+from tests.support.loopback import LoopbackLink
+from tests.support.stage import (
     ADDRESS,
     FIRST,
     GET,

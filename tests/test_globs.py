@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_egress.base.globs import Glob
 from pytest_egress.routes.matching import Match
-from tests.test_routing import request
+from tests.support.traffic import request
 
 SOME = st.text("ab/", max_size=12)
 

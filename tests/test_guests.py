@@ -16,8 +16,8 @@ from docker.models.containers import Container as DockerContainer
 from pytest_egress import Egress, EngineError, ImageError
 from pytest_egress.targets.runtimes import DIRECTORY, VARIABLES
 from pytest_egress.traffic.entries import TlsFailure
-from tests.stage import SECONDS, eventually
-from tests.targets import wait_until_gone
+from tests.support.stage import SECONDS, eventually
+from tests.support.target_shell import wait_until_gone
 
 URL = "https://api.example.test/"
 WITHOUT_VARIABLES = ["env", "-i", "PATH=/usr/bin:/bin", "curl", "-fsS", URL]

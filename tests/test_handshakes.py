@@ -22,7 +22,7 @@ from pytest_egress.session import Session
 from pytest_egress.targets.readiness import log_line
 from pytest_egress.traffic.clienthello import ClientHello, client_of, parse_client_hello
 from pytest_egress.traffic.entries import TlsFailure
-from tests.stage import (
+from tests.support.stage import (
     FIRST,
     Stage,
     ask,

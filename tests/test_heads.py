@@ -14,8 +14,8 @@ from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic import http1
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.messages import Response
-from tests.loopback import LoopbackLink
-from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, read_reply
+from tests.support.loopback import LoopbackLink
+from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, read_reply
 
 STALL = 0.6
 """Seconds; more than the first byte is waited for here."""

@@ -16,7 +16,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.targets.handle import Container
 from pytest_egress.traffic.clienthello import ClientHello
 from pytest_egress.traffic.entries import TlsFailure
-from tests.stage import ADDRESS, Stage, client_context, end_of, eventually, staged
+from tests.support.stage import ADDRESS, Stage, client_context, end_of, eventually, staged
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 Declare = Callable[[Stage], object]

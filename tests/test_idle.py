@@ -23,8 +23,8 @@ from pytest_egress.gateway.destination import Destination
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import Exchange, TcpConnection, TlsFailure
 from pytest_egress.traffic.messages import Response
-from tests.loopback import LoopbackLink
-from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
+from tests.support.loopback import LoopbackLink
+from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
 FEW = 3
 """Threads that a gateway may have here."""

@@ -11,8 +11,9 @@ import pytest
 from pytest_egress.egress import Egress
 from pytest_egress.routes.declarations import accepted_options, declaring
 from pytest_egress.routes.kinds import KINDS, Kind
+from tests.support.project import ROOT
 
-PACKAGE = Path(__file__).resolve().parent.parent / "pytest_egress"
+PACKAGE = ROOT / "pytest_egress"
 SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "routes" / "kinds.py"})
 WORDS = {name for kind in KINDS for name in (kind.method, kind.marker)}
 NAMES = {kind.method for kind in KINDS if "_" in kind.method}

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.project import ROOT
+
 PACKAGE = "pytest_egress"
-PACKAGE_FOLDER = (
-    next(parent for parent in Path(__file__).resolve().parents if (parent / PACKAGE).is_dir())
-    / PACKAGE
-)
+PACKAGE_FOLDER = ROOT / PACKAGE
 
 
 @dataclass(frozen=True, kw_only=True)

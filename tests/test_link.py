@@ -18,7 +18,7 @@ from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.errors import LinkError
 from pytest_egress.link.descriptor import DescriptorLink, receive_sockets
 from pytest_egress.link.rendezvous import Rendezvous
-from tests.targets import (
+from tests.support.target_shell import (
     SECONDS,
     accepted,
     assert_a_child_keeps_nothing,

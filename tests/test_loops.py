@@ -17,7 +17,7 @@ from pytest_egress import Request
 from pytest_egress.routes import answers
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Response
-from tests.stage import GET, SECONDS, Stage, ask, drain, end_of, reset, staged
+from tests.support.stage import GET, SECONDS, Stage, ask, drain, end_of, reset, staged
 
 FILE = "test_loops.py"
 

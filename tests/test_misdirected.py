@@ -12,8 +12,8 @@ import trustme
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request
-from tests.stage import ADDRESS, Stage, ask, staged
-from tests.upstreams import Upstream
+from tests.support.stage import ADDRESS, Stage, ask, staged
+from tests.support.upstreams import Upstream
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from pytest_egress import Egress
 from pytest_egress.engine.leftovers import ENDED
 from pytest_egress.session import Session
 from pytest_egress.targets.provision import LINK_VARIABLE
-from tests.engines import OwnEngine, PrivateEngine
-from tests.leftovers import Witness, running, until, watchdogs
+from tests.support.engines import OwnEngine, PrivateEngine
+from tests.support.leftovers import Witness, running, until, watchdogs
 
 LINKS = ("descriptor", "stream")
 RUN_SECONDS = 120.0  # of a run of pytest inside, on however slow a machine

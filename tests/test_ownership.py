@@ -25,8 +25,8 @@ from pytest_egress.engine.leftovers import (
     own_tags,
     remove_orphans,
 )
-from tests.leftovers import until
-from tests.test_death import READ_ONLY, Run
+from tests.support.killed_runs import READ_ONLY, Run
+from tests.support.leftovers import until
 
 SLEEP = ["sleep", "600"]
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import docker
@@ -15,10 +14,11 @@ import pytest
 from pytest_egress.base.clock import wall
 from pytest_egress.engine.endpoint import engine_address
 from pytest_egress.engine.leftovers import SESSION_LABEL
-from tests.engines import OwnEngine, PrivateEngine
-from tests.leftovers import until
+from tests.support.engines import OwnEngine, PrivateEngine
+from tests.support.leftovers import until
+from tests.support.project import ROOT
 
-EXAMPLE: Final = Path(__file__).parent.parent / "examples" / "test_two_engines.py"
+EXAMPLE: Final = ROOT / "examples" / "test_two_engines.py"
 MODULE: Final = """
 import json, os, pytest
 from pytest_egress import http_ok

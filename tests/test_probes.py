@@ -19,7 +19,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import RawAnswer, forward, sequence
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import TcpConnection
-from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
 
 LINKS = ["descriptor", "stream"]
 

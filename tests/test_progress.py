@@ -10,8 +10,8 @@ import pytest
 import pytest_egress.engine.progress as progress_module
 from pytest_egress.engine.images import PullProgress
 from pytest_egress.engine.progress import Progress
-from tests.leftovers import until
-from tests.test_plugin import HEAD, Run, keep_quiet, runner_of
+from tests.support.leftovers import until
+from tests.support.stand_in import HEAD, Run, keep_quiet, runner_of
 
 
 class Recorder:

@@ -27,8 +27,8 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
-from tests.outside import REAL, Outside
-from tests.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
+from tests.support.outside import REAL, Outside
+from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
 
 
 @pytest.fixture(scope="module")

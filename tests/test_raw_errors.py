@@ -20,7 +20,7 @@ from pytest_egress.gateway.raw_server import CUT_NOTE
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import TcpConnection
-from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
 
 Handler = Callable[[Any], Any]
 

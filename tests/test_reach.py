@@ -20,9 +20,9 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.messages import Request
-from tests.loopback import LoopbackLink
-from tests.outside import EDGE, FAR, NEAR, NEAR6, REAL, Outside, ip
-from tests.stage import SECONDS, Stage, ask, end_of, staged
+from tests.support.loopback import LoopbackLink
+from tests.support.outside import EDGE, FAR, NEAR, NEAR6, REAL, Outside, ip
+from tests.support.stage import SECONDS, Stage, ask, end_of, staged
 
 OWN = "own.test"  # 127.0.0.1
 

@@ -22,7 +22,7 @@ from pytest_egress.traffic.redaction import (
     masked_query,
     masked_text,
 )
-from tests.test_routing import request
+from tests.support.traffic import request
 
 SECRET = "sk_live_51H7cQ2eZvKYlo2C9x8Fw3Rt"
 OTHER = "sk_live_51H7cQ2eZvKYlo2C9x8Fw3Ru"

@@ -19,9 +19,9 @@ from pytest_egress.link.stream_sockets import loopback_pair
 from pytest_egress.session import Session
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.ingress import Ingress
-from tests.outside import Outside
-from tests.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
-from tests.test_stream import Scene
+from tests.support.outside import Outside
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
+from tests.support.stream_scene import Scene
 
 TIMES = 200
 BLOCK = b"x" * 5000

@@ -31,9 +31,9 @@ from pytest_egress.routes.answers import HttpHandler
 from pytest_egress.targets.handle import Container
 from pytest_egress.traffic.dns_answers import NamesAnswer
 from pytest_egress.traffic.entries import DnsQuery, Entry, TcpConnection
-from tests.outside import Outside
-from tests.stage import eventually
-from tests.upstreams import (
+from tests.support.outside import Outside
+from tests.support.stage import eventually
+from tests.support.upstreams import (
     SECONDS,
     Upstream,
     only_connection,
@@ -661,7 +661,7 @@ def test_what_a_test_let_live_ends_with_it_and_a_pool_reconnects(
         import urllib.request
         import pytest
         from pytest_egress import port_open
-        from tests.upstreams import speak_redis
+        from tests.support.upstreams import speak_redis
 
         ended = []
 

@@ -24,25 +24,10 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import Decision, RouteTable, claimed, decide, nearest_by_address
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import UNSET, Headers, Request, Response, shown
+from tests.support.traffic import request
 
 SECONDS = 10.0
 KIND_OF = {kind.method: kind for kind in KINDS}
-
-
-def request(url: str = "https://api.test/", method: str = "GET", **fields: Any) -> Request:
-    scheme, _, rest = url.partition("://")
-    authority, slash, target = rest.partition("/")
-    host, _, port = authority.partition(":")
-    path, _, query = target.partition("?")
-    return Request(
-        method=method,
-        scheme=scheme,
-        host=host,
-        port=int(port or {"https": 443, "http": 80}[scheme]),
-        path=slash + path,
-        query_string=query,
-        **fields,
-    )
 
 
 def called(route: Route[Any]) -> Any:

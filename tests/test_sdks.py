@@ -6,7 +6,6 @@ import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
@@ -16,10 +15,10 @@ from pytest_egress.targets.handle import Container
 from pytest_egress.targets.results import CompletedContainer
 from pytest_egress.targets.runtimes import VARIABLES
 from pytest_egress.traffic.entries import TlsFailure
+from tests.support.project import ROOT
 
 pytestmark = pytest.mark.runtimes
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 OWN_FILE: Final = "a file of its own"
 CERTIFI: Final = "the file of certifi"
 NOT_THERE: Final = "/not/there.pem"

@@ -27,9 +27,9 @@ from pytest_egress import (
 )
 from pytest_egress.targets.handle import Container
 from pytest_egress.traffic.entries import DnsQuery, TcpConnection
-from tests.outside import Outside
-from tests.stage import eventually
-from tests.upstreams import (
+from tests.support.outside import Outside
+from tests.support.stage import eventually
+from tests.support.upstreams import (
     SECONDS,
     Upstream,
     only_connection,

@@ -25,8 +25,8 @@ from pytest_egress.targets import sidecar as module
 from pytest_egress.targets.program import agent_archive, ensure_image
 from pytest_egress.targets.provision import SidecarError
 from pytest_egress.targets.sidecar import Sidecar
-from tests.reaper import LABEL
-from tests.targets import accepted, captured_namespace, target_in, wait_until_gone
+from tests.support.reaper import LABEL
+from tests.support.target_shell import accepted, captured_namespace, target_in, wait_until_gone
 
 NOT_SHARED = "does not share this machine's files"
 

@@ -16,8 +16,7 @@ import pytest
 import pytest_egress
 from pytest_egress import Egress
 from pytest_egress.plugin.usage import EGRESS_FIXTURES
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.project import ROOT
 
 
 def build(config: Path, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import pytest_egress.base.sockets as sockets
-from tests.stage import SECONDS, end_of
+from tests.support.stage import SECONDS, end_of
 
 
 @pytest.fixture

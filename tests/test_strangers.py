@@ -6,12 +6,12 @@ import contextlib
 import errno
 import random
 import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
 
 from pytest_egress.link.stream_sockets import Accepted, Listener, loopback_pair
+from tests.support.stage import reset
 
 DIALLED, CLIENT = ("203.0.113.9", 443), ("10.213.0.2", 4000)
 SECONDS = 10.0
@@ -35,11 +35,6 @@ def connected(listener: Listener, source: Address) -> socket.socket:
         stranger.connect(listener.getsockname())
         stack.pop_all()
     return stranger
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def assert_refused(listener: Listener, count: int = 1) -> None:

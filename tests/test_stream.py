@@ -20,18 +20,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import docker
 import pytest
 import trustme
 
 from pytest_egress.agent import stream as agent
-from pytest_egress.agent.capture import Capture
-from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
+from pytest_egress.agent.mux import AGENT, Mux
 from pytest_egress.agent.mux_frames import ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
-from pytest_egress.agent.stream import Agent, Wire
 from pytest_egress.base.relay import unsent
 from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import EngineError, LinkError
@@ -40,7 +38,6 @@ from pytest_egress.link import stream_sockets
 from pytest_egress.link.attach import (
     STDERR,
     STDOUT,
-    Attachment,
     StreamDemultiplexer,
     attach,
     connect,
@@ -52,8 +49,23 @@ from pytest_egress.link.tampering import tampering
 from pytest_egress.targets.ingress import Ingress
 from pytest_egress.targets.provision import Provisioner
 from pytest_egress.traffic.packets import parse_packets
-from tests.stage import eventually
-from tests.targets import (
+from tests.support.stage import eventually, reset
+from tests.support.stream_scene import (
+    MEGABYTE,
+    Scene,
+    Unframed,
+    connect_while_served,
+    echo,
+    ended,
+    failures,
+    fill,
+    open_descriptors,
+    read_all,
+    read_into,
+    read_until,
+    serve_echo,
+)
+from tests.support.target_shell import (
     SECONDS,
     Target,
     accepted,
@@ -63,9 +75,6 @@ from tests.targets import (
     target_in,
     wait_until_gone,
 )
-
-MEGABYTE = 1 << 20
-
 
 # ------------------------------------------------------------------ the attach
 
@@ -190,106 +199,6 @@ def test_an_engine_behind_tls_is_spoken_with_like_any_other(tmp_path: Path) -> N
             connect_while_served(listener, context, address)
 
 
-def read_until(attachment: Attachment, size: int) -> bytes:
-    """So many bytes of its standard output."""
-    found = b""
-    while len(found) < size:
-        select.select([attachment], [], [], SECONDS)
-        data = attachment.read()
-        assert data is not None
-        found += data
-    return found
-
-
-def connect_while_served(
-    listener: socket.socket, context: ssl.SSLContext, address: str
-) -> socket.socket:
-    """Connect without the CA to a server that tries its part of the handshake."""
-
-    def shake() -> None:
-        with (
-            contextlib.suppress(OSError),
-            context.wrap_socket(listener.accept()[0], server_side=True),
-        ):
-            pass
-
-    thread = threading.Thread(target=shake)
-    thread.start()
-    try:
-        return connect(address)
-    finally:
-        thread.join(SECONDS)
-
-
-# ------------------------------------------------------------------ both ends, without an engine
-
-
-class Namespace:
-    """What stands for a namespace: listeners and sockets of this machine, and the agent on a thread."""
-
-    ipv6, frames = False, True
-
-    def __init__(self) -> None:
-        self.tcp = [socket.create_server(("127.0.0.1", 0), backlog=512)]
-        names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        names.bind(("127.0.0.1", 0))
-        self.dns = [names]
-        self.packets, self.packet_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
-        self.monitors = [pair[0] for pair in pairs]
-        self.monitor_sources = [pair[1] for pair in pairs]
-
-    def sockets(self) -> list[socket.socket]:
-        return [*self.tcp, *self.dns, self.packets, *self.monitors]
-
-    def close(self) -> None:
-        for sock in (*self.sockets(), self.packet_source, *self.monitor_sources):
-            sock.close()
-
-
-class Unframed(Attachment):
-    """A wire without an engine's frames."""
-
-    def _take(self, data: bytes) -> bytes:
-        return data
-
-
-class Scene:
-    """A link, and the namespace that it leads to."""
-
-    def __init__(self, most: int = MAX_STREAMS) -> None:
-        self.namespace = Namespace()
-        ours, theirs = socket.socketpair()
-        self.theirs, self.mux = theirs, Mux(AGENT, most)
-        self.output = theirs.dup()  # standard input and output are two descriptors
-        self.wire = Wire(self.mux, theirs.fileno(), self.output.fileno())
-        self.thread = threading.Thread(target=self._serve)
-        self.thread.start()
-        self.link = StreamLink(Unframed(ours))
-        self.link.start(SECONDS)
-
-    def _serve(self) -> None:
-        served = Agent(self.mux, self.wire, cast("Capture", self.namespace), SECONDS)
-        with contextlib.suppress(OSError):  # the link is gone
-            served.run()
-            self.wire.finish()
-        served._pump.close()
-        served._interests.close()
-
-    def dial(self) -> tuple[socket.socket, socket.socket]:
-        """A client inside, and what the gateway has of it."""
-        client = socket.create_connection(self.namespace.tcp[0].getsockname(), SECONDS)
-        return client, accepted(self.link)
-
-    def close(self) -> None:
-        self.link.close()
-        self.thread.join(SECONDS)
-        assert not self.thread.is_alive()
-        self.theirs.close()
-        self.output.close()
-        self.namespace.close()
-
-
 @pytest.fixture
 def scene() -> Iterator[Scene]:
     made = Scene()
@@ -396,32 +305,6 @@ def test_many_streams_at_once_keep_their_bytes(scene: Scene, seed: int) -> None:
     for thread in (*threads, *servers):
         thread.join(60)
     assert failures == []
-
-
-failures: list[str] = []
-accepting = threading.Lock()
-
-
-def echo(scene: Scene, body: bytes) -> None:
-    with socket.create_connection(scene.namespace.tcp[0].getsockname(), 30) as client:
-        feeder = threading.Thread(target=feed, args=(client, body))
-        feeder.start()
-        if read_all(client) != body:
-            failures.append(f"{len(body)} bytes came back otherwise")
-        feeder.join(30)
-
-
-def feed(sock: socket.socket, body: bytes) -> None:
-    sock.sendall(body)
-    sock.shutdown(socket.SHUT_WR)
-
-
-def serve_echo(link: StreamLink) -> None:
-    with accepting:
-        sock = accepted(link)
-    with sock:
-        while data := sock.recv(65536):
-            sock.sendall(data)
 
 
 def test_queries_are_answered_each_to_its_own_client(scene: Scene) -> None:
@@ -1185,43 +1068,3 @@ def failure(client: docker.DockerClient) -> str:
     with pytest.raises(LinkError) as caught, captured_namespace(client, "stream"):
         pass
     return str(caught.value)
-
-
-# ------------------------------------------------------------------ helpers
-
-
-def read_all(sock: socket.socket) -> bytes:
-    found = bytearray()
-    read_into(found, sock)
-    return bytes(found)
-
-
-def read_into(found: bytearray, sock: socket.socket) -> None:
-    while data := sock.recv(1 << 18):
-        found += data
-
-
-def fill(sock: socket.socket) -> int:
-    """Send until the last buffer on the way is full; how many bytes that took."""
-    sock.setblocking(False)
-    sent = 0
-    while select.select([], [sock], [], 0.5)[1]:
-        sent += sock.send(bytes(MEGABYTE))
-    return sent
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
-
-
-def ended(sock: socket.socket) -> bool:
-    sock.settimeout(SECONDS)
-    try:
-        return sock.recv(1) == b""
-    except ConnectionError:
-        return True
-
-
-def open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))

@@ -16,7 +16,7 @@ from pytest_egress.errors import CallError, UnroutedError
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import DnsQuery
-from tests.stage import ADDRESS, Stage
+from tests.support.stage import ADDRESS, Stage
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,13 @@ import docker
 import hypothesis
 import pytest
 
-from tests.engines import OwnEngine
-from tests.leftovers import until
-from tests.reaper import ROOT, EngineRemains, containers_with
+from tests.support.engines import OwnEngine
+from tests.support.leftovers import until
+from tests.support.project import ROOT
+from tests.support.reaper import EngineRemains, containers_with
 
-LIST = Path(__file__).parent / "FLAKY.md"
-TESTS = sorted(Path(__file__).parent.glob("*.py"))
+LIST = ROOT / "tests/FLAKY.md"
+TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if "images" not in path.parts)
 SECONDS = 60.0  # for an engine to start or to end, on however slow a machine
 CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time"}
 

@@ -24,8 +24,8 @@ from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.messages import Request, Response
-from tests.locks import Locks
-from tests.stage import ADDRESS, GET, Stage, ask, end_of, eventually, staged
+from tests.support.locks import Locks
+from tests.support.stage import ADDRESS, GET, Stage, ask, end_of, eventually, staged
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from pytest_egress.targets import mounts, roots, runtimes, trust
 from pytest_egress.targets.certificates import from_java_keystore, hashed_name, java_keystore
 from pytest_egress.targets.roots import FOLDER_BYTES, Roots
 from pytest_egress.traffic.entries import TlsFailure
-from tests.stage import eventually
+from tests.support.stage import eventually
 
 LABEL = "org.pytest-egress.layout"  # on what a test has made, should it be killed
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-TYPED = Path(__file__).resolve().parent / "typed"
+from tests.support.project import ROOT
+
+TYPED = ROOT / "tests/typed"
 Errors = dict[str, dict[int, str]]
 """By file and line."""
 

@@ -21,8 +21,18 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Headers, Request, Response
-from tests.outside import API, Outside
-from tests.stage import ADDRESS, GET, SECONDS, Reply, Stage, ask, eventually, read_reply, staged
+from tests.support.outside import API, Outside
+from tests.support.stage import (
+    ADDRESS,
+    GET,
+    SECONDS,
+    Reply,
+    Stage,
+    ask,
+    eventually,
+    read_reply,
+    staged,
+)
 
 Serve = Callable[["Handler"], None]
 

@@ -16,8 +16,8 @@ import pytest_egress
 from pytest_egress import Egress
 from pytest_egress.engine.folder import WORDS_NAME, RunFolder, remove_folders
 from pytest_egress.engine.watchdog import PACKAGES, Watchdog
-from tests.leftovers import Witness
-from tests.test_death import TARGET, Run, assert_nothing_is_left
+from tests.support.killed_runs import TARGET, Run, assert_nothing_is_left
+from tests.support.leftovers import Witness
 
 UNWATCHED = "Had this run been killed, its containers would have stayed until the next one."
 RAISES = "raise SystemExit('the project has this name too')\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.test_plugin import UNROUTED_X, Run, keep_quiet, lines_of, runner_of
+from tests.support.stand_in import UNROUTED_X, Run, keep_quiet, lines_of, runner_of
 
 
 @pytest.fixture(autouse=True)

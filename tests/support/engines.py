@@ -16,8 +16,8 @@ import pytest
 import requests.exceptions
 import trustme
 
-from tests.leftovers import until
-from tests.reaper import EngineRemains, Reaper, has_interface
+from tests.support.leftovers import until
+from tests.support.reaper import EngineRemains, Reaper, has_interface
 
 SECONDS = 60.0  # for an engine to start or stop, on however slow a machine
 

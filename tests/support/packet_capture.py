@@ -1,7 +1,7 @@
 """Prints every packet that this network namespace's interfaces carry and that holds the nonce; standard library only.
 
-`test_escape` runs it in a container in the host's network namespace, as `witness.py NONCE`. TCP over loopback is left
-out: there the test process itself copies what a target has sent, where its link is a stream.
+`test_escape` runs it as `packet_capture.py NONCE` in a container in the network namespace of the host. TCP over
+loopback is left out: there the test process itself copies what a target has sent, where its link is a stream.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import trustme
 
 from pytest_egress import Route, TcpConnection
 from pytest_egress.targets.results import CompletedContainer
-from tests.stage import eventually
+from tests.support.stage import eventually
 
 SECONDS = 30.0  # what is bound to happen, on however slow a machine
 

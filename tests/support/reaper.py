@@ -19,12 +19,12 @@ from typing import Any
 
 import docker
 
-from tests.leftovers import is_alive, processes, until
+from tests.support.leftovers import is_alive, processes, until
+from tests.support.project import ROOT
 
 SECONDS = 60.0  # for an engine to end what it has, on however slow a machine
 LABEL = "org.pytest-egress-test.process"
 CGROUPS = Path("/sys/fs/cgroup")
-ROOT = Path(__file__).parent.parent
 
 
 class Reaper:
@@ -37,7 +37,7 @@ class Reaper:
 
     def __init__(self, kind: str, name: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.reaper", kind, name],
+            [sys.executable, "-m", "tests.support.reaper", kind, name],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             start_new_session=True,

@@ -28,8 +28,8 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.dns_answers import NameAnswer
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
-from tests.locks import Locks
-from tests.loopback import LoopbackLink
+from tests.support.locks import Locks
+from tests.support.loopback import LoopbackLink
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 ADDRESS = "203.0.113.9"  # dialled as it is, without a name
