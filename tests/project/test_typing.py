@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.project import ROOT
 
-TYPED = ROOT / "tests/typed"
+TYPED = ROOT / "tests/project/typed"
 Errors = dict[str, dict[int, str]]
 """By file and line."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tests import test_address, test_clienthello, test_dns
+from tests.unit.traffic import test_address, test_clienthello, test_dns
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192

@@ -1,6 +1,6 @@
 """A hostile target, root with NET_ADMIN and NET_RAW, tries to get out, to others, into the ledger, and to exhaust us.
 
-What it tries is `hostile.py`. The witness that nothing gets out is a packet capture of every interface of the host's.
+What it tries is `attempts.py`. The witness that nothing gets out is a packet capture of every interface of the host's.
 """
 
 from __future__ import annotations
@@ -38,12 +38,10 @@ from tests.support.project import ROOT
 from tests.support.stage import eventually
 from tests.support.target_shell import accepted, captured_namespace, target_in
 
-FOLDER = Path(__file__).parent
+ATTEMPTS_FILE = ROOT / "tests/hostile/attempts.py"
 AGENT = Path(pytest_egress.agent.__file__).parent
-PROGRAM = "/hostile/hostile.py"
-FILES = {PROGRAM: FOLDER / "hostile.py"} | {
-    f"/hostile/agent/{it.name}": it for it in AGENT.glob("*.py")
-}
+PROGRAM = "/hostile/attempts.py"
+FILES = {PROGRAM: ATTEMPTS_FILE} | {f"/hostile/agent/{it.name}": it for it in AGENT.glob("*.py")}
 RIGHTS = ["NET_ADMIN", "NET_RAW"]
 
 
@@ -161,7 +159,7 @@ def failing(
 
 
 def attempts() -> set[str]:
-    source = (FOLDER / "hostile.py").read_text()
+    source = (ATTEMPTS_FILE).read_text()
     return {name.replace("_", " ") for name in re.findall(r"@attempt\ndef (\w+)", source)}
 
 
@@ -507,8 +505,8 @@ def test_a_translation_of_the_targets_own_is_recorded_where_it_leads(
 
 CLAIM = """
     sys.path.insert(0, "/hostile")
-    import hostile
-    hostile.ATTEMPTS["claims to have dialled another"](b"")
+    import attempts
+    attempts.ATTEMPTS["claims to have dialled another"](b"")
 """
 
 

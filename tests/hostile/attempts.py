@@ -1,6 +1,6 @@
 """What a hostile target tries; `test_escape` puts it into a container, as root with NET_ADMIN and NET_RAW.
 
-Run as `hostile.py ATTEMPT NONCE`. An attempt changes something, or finds a way around what captures; then the nonce is
+Run as `attempts.py ATTEMPT NONCE`. An attempt changes something, or finds a way around what captures; then the nonce is
 sent in every way there is. What came of the attempt is printed. Standard library only, with the agent's own netlink.
 """
 

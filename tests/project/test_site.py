@@ -72,7 +72,7 @@ def test_every_public_name_and_fixture_is_in_the_reference(site: Path) -> None:
 def test_a_console_completes_of_a_route_what_the_reference_has(
     site: Path,
 ) -> None:
-    """An editor completes what `Egress.intercept_https` says that it returns; tests/typed/mistakes.py has that."""
+    """An editor completes what `Egress.intercept_https` says that it returns; `typed/mistakes.py` has that."""
     prefix = "pytest_egress.Route."
     anchors = Page(site / "reference/index.html").anchors
     documented = {name.removeprefix(prefix) for name in anchors if name.startswith(prefix)}

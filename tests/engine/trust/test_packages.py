@@ -16,7 +16,7 @@ import pytest
 from pytest_egress import Egress, EngineError
 from pytest_egress.targets.certificates import extend_java_keystore, java_keystore
 from pytest_egress.targets.packages import Places, from_npm, places
-from tests.test_trust import (
+from tests.engine.trust.test_roots import (
     BUNDLE,
     FIRST,
     SECOND,
