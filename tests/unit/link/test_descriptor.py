@@ -1,30 +1,20 @@
+"""The link whose sockets a sidecar hands over."""
+
 from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
-import stat
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import docker
 import pytest
 
 from pytest_egress.agent.main import FAILED, READY, names, send
 from pytest_egress.agent.nftables import LISTENERS
-from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.errors import LinkError
 from pytest_egress.link.descriptor import DescriptorLink, receive_sockets
-from pytest_egress.link.rendezvous import Rendezvous
-from tests.support.target_shell import (
-    SECONDS,
-    accepted,
-    assert_a_child_keeps_nothing,
-    captured_namespace,
-    target_in,
-)
+from tests.support.target_shell import SECONDS, captured_namespace
 
 
 @pytest.fixture
@@ -40,28 +30,6 @@ def open_descriptors() -> set[str]:
 
 def inode(sock: socket.socket) -> int:
     return os.fstat(sock.fileno()).st_ino
-
-
-def test_the_rendezvous_is_closed_to_others_and_its_mounted_part_open() -> None:
-    with Rendezvous() as rendezvous:
-        folder = Path(rendezvous.folder)
-        modes = [
-            stat.S_IMODE(path.stat().st_mode)
-            for path in (folder.parent, folder, folder / "nonce", folder / "socket")
-        ]
-        assert modes == [0o700, 0o755, 0o644, 0o666]
-        assert (folder / "nonce").read_text() == rendezvous.nonce
-    assert not folder.parent.exists()
-
-
-def test_the_rendezvous_may_lie_deeper_than_a_socket_path_is_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deep = tmp_path / ("d" * 120)
-    deep.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(deep))
-    with Rendezvous() as rendezvous:
-        assert rendezvous.folder.startswith(str(deep))
 
 
 def test_received_descriptors_are_not_inheritable(
@@ -177,24 +145,6 @@ def test_a_port_of_an_agent_that_cannot_help_is_an_os_error(
         link.connect(80, SECONDS)
 
 
-def test_capture_outlives_the_sidecar_and_end_of_file_tells(
-    engine_client: docker.DockerClient, clients_image: str
-) -> None:
-    with (
-        captured_namespace(engine_client) as (sidecar, link),
-        target_in(engine_client, sidecar, clients_image) as target,
-    ):
-        poller = select.poll()
-        poller.register(link.channel, select.POLLRDHUP)
-        assert poller.poll(0) == []
-        engine_client.api.kill(sidecar.id)
-        assert poller.poll(SECONDS * 1000)
-        assert link.channel.recv(1) == b""
-        target.python("socket.create_connection(('203.0.113.9', 443), 10)")
-        with accepted(link) as connection:
-            assert original_destination(connection) == ("203.0.113.9", 443)
-
-
 def test_a_closed_link_leaves_no_descriptor_and_again_is_harmless() -> None:
     before = open_descriptors()
     client = docker.from_env()
@@ -206,35 +156,3 @@ def test_a_closed_link_leaves_no_descriptor_and_again_is_harmless() -> None:
         link.close()
     client.close()
     assert open_descriptors() == before
-
-
-def test_closing_wakes_a_thread_that_accepts(engine_client: docker.DockerClient) -> None:
-    with captured_namespace(engine_client) as (_, link):
-        ended: list[type[Exception]] = []
-
-        def accept() -> None:
-            try:
-                link.tcp[0].accept()
-            except OSError as error:
-                ended.append(type(error))
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        link.close()
-        thread.join(SECONDS)
-        assert ended == [OSError]
-
-
-def test_a_forked_child_keeps_nothing_and_shuts_nothing(
-    engine_client: docker.DockerClient, clients_image: str
-) -> None:
-    with (
-        captured_namespace(engine_client) as (sidecar, link),
-        target_in(engine_client, sidecar, clients_image) as target,
-    ):
-        assert_a_child_keeps_nothing(link)
-        target.python("socket.create_connection(('203.0.113.9', 443), 10)")
-        with accepted(link) as connection:
-            assert original_destination(connection) == ("203.0.113.9", 443)
-        with pytest.raises(ConnectionRefusedError):
-            link.connect(9, SECONDS)

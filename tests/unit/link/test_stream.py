@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
 import os
 import random
 import select
 import signal
 import socket
-import ssl
 import struct
 import subprocess
 import sys
@@ -19,42 +16,25 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
-import trustme
 
 from pytest_egress.agent import stream as agent
 from pytest_egress.agent.mux import AGENT, Mux
 from pytest_egress.agent.mux_frames import ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
 from pytest_egress.base.relay import unsent
-from pytest_egress.engine.engine import Engine
-from pytest_egress.errors import EngineError, LinkError
+from pytest_egress.errors import LinkError
 from pytest_egress.link import stream as module
 from pytest_egress.link import stream_sockets
-from pytest_egress.link.attach import (
-    STDERR,
-    STDOUT,
-    StreamDemultiplexer,
-    attach,
-    connect,
-    output_of,
-)
 from pytest_egress.link.stream import StreamLink, parse_purpose
 from pytest_egress.link.stream_sockets import Listener, loopback_pair
 from pytest_egress.link.tampering import tampering
-from pytest_egress.targets.ingress import Ingress
-from pytest_egress.targets.provision import Provisioner
-from pytest_egress.traffic.packets import parse_packets
 from tests.support.stage import eventually, reset
 from tests.support.stream_scene import (
-    MEGABYTE,
     Scene,
     Unframed,
-    connect_while_served,
     echo,
     ended,
     failures,
@@ -62,141 +42,15 @@ from tests.support.stream_scene import (
     open_descriptors,
     read_all,
     read_into,
-    read_until,
     serve_echo,
 )
 from tests.support.target_shell import (
     SECONDS,
-    Target,
     accepted,
-    assert_a_child_keeps_nothing,
     captured_namespace,
     readable,
-    target_in,
     wait_until_gone,
 )
-
-# ------------------------------------------------------------------ the attach
-
-
-def frame(stream: int, data: bytes) -> bytes:
-    return struct.pack("!BxxxI", stream, len(data)) + data
-
-
-def test_frames_are_taken_apart_wherever_they_are_cut() -> None:
-    sent = frame(1, b"out") + frame(2, b"err") + frame(1, b"") + frame(1, b"more" * 40)
-    for cut in range(1, len(sent)):
-        frames = StreamDemultiplexer()
-        pieces = [*frames.feed(sent[:cut]), *frames.feed(sent[cut:])]
-        joined = {kind: b"".join(d for k, d in pieces if k == kind) for kind in (STDOUT, STDERR)}
-        assert joined == {STDOUT: b"out" + b"more" * 40, STDERR: b"err"}
-
-
-@pytest.fixture
-def engine_end() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Our connection to an engine, and the engine's own end."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
-
-
-def test_bytes_behind_the_answer_are_kept(engine_end: tuple[socket.socket, socket.socket]) -> None:
-    ours, engine = engine_end
-    head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-    engine.sendall(head + frame(1, b"early") + frame(2, b"words")[:9])
-    attachment = attach(ours, "/containers/c/attach?stream=1")
-    request = engine.recv(4096)
-    assert request.startswith(b"POST /containers/c/attach?stream=1 HTTP/1.1\r\n")
-    assert b"upgrade: tcp" in request.lower()
-    assert attachment.read() == b"early"
-    engine.sendall(frame(2, b"words")[9:])
-    assert (attachment.read(), attachment.text()) == (b"", "words")
-    engine.close()
-    assert attachment.read() is None
-
-
-def test_what_a_command_has_written_before_it_is_looked_at_is_kept(
-    engine_end: tuple[socket.socket, socket.socket],
-) -> None:
-    ours, engine = engine_end
-    head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-    engine.sendall(head + frame(1, b"all ") + frame(2, b"words") + frame(1, b"of it"))
-    engine.shutdown(socket.SHUT_WR)
-    assert output_of(ours, "/exec/e/start") == (b"all of it", b"words")
-    request = engine.recv(4096)
-    assert request.startswith(b"POST /exec/e/start HTTP/1.1\r\n")
-    assert request.endswith(b'\r\n\r\n{"Detach": false, "Tty": false}')
-
-
-def test_an_engine_that_refuses_is_quoted(
-    engine_end: tuple[socket.socket, socket.socket],
-) -> None:
-    ours, engine = engine_end
-    engine.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 17\r\n\r\nno such container")
-    with pytest.raises(LinkError, match="did not attach to the sidecar: 404 no such container"):
-        attach(ours, "/")
-    assert ours.fileno() == -1
-
-
-@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
-def test_an_engine_that_speaks_no_http_is_a_link_error(
-    engine_end: tuple[socket.socket, socket.socket], answer: bytes
-) -> None:
-    ours, engine = engine_end
-    engine.sendall(answer)
-    engine.shutdown(socket.SHUT_WR)
-    with pytest.raises(LinkError, match="did not attach"):
-        attach(ours, "/")
-    assert ours.fileno() == -1
-
-
-@pytest.mark.parametrize(
-    ("address", "text"),
-    [
-        ("unix:///no/such/socket", "No engine can be reached at unix:///no/such/socket: "),
-        ("http+docker://ssh", "No stream link leads to an engine at 'http"),
-        ("http://127.0.0.1:1", "No engine can be reached at http://127.0.0.1:1: "),
-    ],
-)
-def test_an_engine_that_is_not_there_is_a_link_error(address: str, text: str) -> None:
-    with pytest.raises(LinkError) as caught:
-        connect(address)
-    assert str(caught.value).startswith(text)
-
-
-def test_an_engine_behind_tls_is_spoken_with_like_any_other(tmp_path: Path) -> None:
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ca.issue_cert("127.0.0.1").configure_cert(context)
-    body = random.Random(1).randbytes(3 * MEGABYTE)
-
-    def engine(listener: socket.socket) -> None:
-        with context.wrap_socket(listener.accept()[0], server_side=True) as sock:
-            sock.recv(4096)
-            sock.sendall(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
-            for start in range(0, len(body), 30_000):
-                sock.sendall(frame(1, body[start : start + 30_000]))
-            echoed = bytearray()
-            while len(echoed) < len(body):
-                echoed += sock.recv(MEGABYTE)
-            sock.sendall(frame(1, b"same" if echoed == body else b"other"))
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=engine, args=(listener,))
-        thread.start()
-        address = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        attachment = attach(connect(address, verify=str(tmp_path / "ca.pem")), "/")
-        assert read_until(attachment, len(body)) == body
-        unsent = body
-        while unsent:
-            select.select([], [attachment], [], SECONDS)
-            unsent = unsent[attachment.write(unsent) :]
-        assert read_until(attachment, 4) == b"same"
-        attachment.close()
-        thread.join(SECONDS)
-        with pytest.raises(LinkError, match="CERTIFICATE_VERIFY_FAILED"):
-            connect_while_served(listener, context, address)
 
 
 @pytest.fixture
@@ -684,261 +538,6 @@ def test_a_monitor_that_lost_events_is_told_like_a_change() -> None:
         )
 
 
-# ------------------------------------------------------------------ with an engine
-
-
-@pytest.fixture(scope="module")
-def namespace(
-    engine_client: docker.DockerClient, clients_image: str
-) -> Iterator[tuple[StreamLink, Target]]:
-    with (
-        captured_namespace(engine_client, "stream") as (sidecar, link),
-        target_in(engine_client, sidecar, clients_image) as target,
-    ):
-        assert isinstance(link, StreamLink)
-        yield link, target
-
-
-@pytest.fixture
-def link(namespace: tuple[StreamLink, Target]) -> StreamLink:
-    return namespace[0]
-
-
-@pytest.fixture
-def target(namespace: tuple[StreamLink, Target]) -> Target:
-    return namespace[1]
-
-
-@pytest.mark.parametrize("destination", [("203.0.113.9", 443), ("2001:db8::9", 25)])
-def test_a_connection_of_the_target_arrives(
-    link: StreamLink, target: Target, destination: tuple[str, int]
-) -> None:
-    target.start_python(f"""
-        with socket.create_connection({destination!r}, 10) as sock:
-            sock.sendall(b"question")
-            assert sock.recv(6) == b"answer"
-    """)
-    readable(link.tcp)
-    connection, client = link.tcp[0].accept()
-    with connection:
-        assert link.destination(connection) == destination
-        assert client[0] in ("10.213.0.2", "fd00:213::2")
-        assert connection.recv(8) == b"question"
-        connection.sendall(b"answer")
-        assert connection.recv(1) == b""
-
-
-def test_the_listener_itself_is_no_attempt(link: StreamLink, target: Target) -> None:
-    ports = target.python("""
-        lines = [line.split() for line in open("/proc/net/tcp")][1:]
-        print(*(int(it[1].split(":")[1], 16) for it in lines if it[3] == "0A"))
-    """).split()
-    target.python(f"socket.create_connection(('127.0.0.1', {ports[0]}), 10).close()")
-    with accepted(link) as connection:
-        assert link.destination(connection) is None
-
-
-def test_100_megabytes_pass_intact_each_way(link: StreamLink, target: Target) -> None:
-    target.start_python("""
-        import hashlib
-        sock = socket.create_connection(("203.0.113.9", 443), 10)
-        for seed in range(100):
-            sock.sendall(bytes([seed]) * (1 << 20))
-        digest = hashlib.sha256()
-        left = 100 << 20
-        while left:
-            data = sock.recv(min(left, 1 << 18))
-            digest.update(data)
-            left -= len(data)
-        sock.sendall(digest.hexdigest().encode())
-        sock.close()
-    """)
-    with accepted(link) as connection:
-        connection.settimeout(60)
-        whole = hashlib.sha256()
-        for seed in range(100):
-            whole.update(bytes([seed]) * MEGABYTE)
-        arrived, left = hashlib.sha256(), 100 * MEGABYTE
-        began = time.monotonic()
-        while left:
-            data = connection.recv(min(left, MEGABYTE))
-            arrived.update(data)
-            left -= len(data)
-        up = time.monotonic()
-        for seed in range(100):
-            connection.sendall(bytes([seed]) * MEGABYTE)
-        assert read_all(connection).decode() == arrived.hexdigest() == whole.hexdigest()
-        down = time.monotonic()
-    print(f"up {105 / (up - began):.0f} MB/s, down {105 / (down - up):.0f} MB/s")
-
-
-def test_200_connections_at_once(link: StreamLink, target: Target) -> None:
-    target.start_python("""
-        socks = [socket.create_connection(("203.0.113.9", 443), 20) for _ in range(200)]
-        for number, sock in enumerate(socks):
-            sock.sendall(b"%03d" % number)
-        for number, sock in enumerate(socks):
-            assert sock.recv(3) == b"%03d" % (999 - number)
-        for sock in socks:
-            sock.sendall(b"!")
-            sock.close()
-    """)
-    connections = [accepted(link) for _ in range(200)]
-    seen = set()
-    for connection in connections:
-        connection.settimeout(SECONDS)
-        number = int(connection.recv(3))
-        seen.add(number)
-        connection.sendall(b"%03d" % (999 - number))
-    for connection in connections:
-        with connection:
-            assert read_all(connection) == b"!"
-    assert len(seen) == 200
-
-
-def test_a_half_closed_connection_goes_on(link: StreamLink, target: Target) -> None:
-    target.start_python("""
-        sock = socket.create_connection(("203.0.113.9", 443), 10)
-        sock.sendall(b"all")
-        sock.shutdown(socket.SHUT_WR)
-        answer = b""
-        while data := sock.recv(99):
-            answer += data
-        with socket.create_connection(("203.0.113.10", 443), 10) as sock:
-            sock.sendall(answer)
-    """)
-    with accepted(link) as connection:
-        assert read_all(connection) == b"all"
-        connection.sendall(b"and more")
-    with accepted(link) as connection:
-        assert read_all(connection) == b"and more"
-
-
-def test_resets_pass_both_ways(link: StreamLink, target: Target) -> None:
-    target.start_python("""
-        # It may come while the kernel still tells of the connection.
-        told = attempt(lambda: socket.create_connection(("203.0.113.9", 443), 10).recv(1))
-        sock = socket.create_connection(("203.0.113.9", 443), 10)
-        sock.sendall(str(told).encode())
-        assert sock.recv(1) == b"r"
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
-    """)
-    reset(accepted(link))
-    with accepted(link) as connection:
-        assert connection.recv(99) == b"ECONNRESET"
-        connection.sendall(b"r")
-        with pytest.raises(ConnectionResetError):
-            connection.recv(1)
-
-
-QUERY = b"\x12\x34\1\0\0\1" + bytes(6) + b"\3api\4test\0\0\1\0\1"
-
-
-@pytest.mark.parametrize("server", ["192.0.2.53", "127.0.0.11", "8.8.8.8", "2001:db8::53"])
-def test_names_are_asked_for_over_udp(link: StreamLink, target: Target, server: str) -> None:
-    (names,) = link.dns
-    answering = threading.Thread(target=answer_once, args=(names,))
-    answering.start()
-    family = "socket.AF_INET6" if ":" in server else "socket.AF_INET"
-    assert (
-        target.python(f"""
-        sock = socket.socket({family}, socket.SOCK_DGRAM)
-        sock.connect(({server!r}, 53))
-        sock.settimeout(10)
-        sock.send({QUERY!r})
-        print(sock.recv(99))
-    """)
-        == f"{b're: ' + QUERY!r}"
-    )
-    answering.join(SECONDS)
-
-
-def answer_once(names: socket.socket) -> None:
-    readable((names,))
-    query, client = names.recvfrom(65535)
-    names.sendto(b"re: " + query, client)
-
-
-def test_names_are_asked_for_over_tcp(link: StreamLink, target: Target) -> None:
-    target.start_python("socket.create_connection(('8.8.8.8', 53), 10).sendall(b'query')")
-    with accepted(link) as connection:
-        assert link.destination(connection) == ("8.8.8.8", 53)
-        assert connection.recv(99) == b"query"
-
-
-def test_packets_of_other_protocols_are_told(link: StreamLink, target: Target) -> None:
-    target.python("""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        attempt(lambda: sock.sendto(b"ntp", ("203.0.113.9", 123)))
-    """)
-    (packet,) = parse_packets(readable((link.packets,)).recv(65536))
-    assert (packet.protocol_name, packet.destination, packet.port, packet.payload) == (
-        "UDP",
-        "203.0.113.9",
-        123,
-        b"ntp",
-    )
-
-
-def test_a_port_of_the_target_is_reached_over_both_families(
-    link: StreamLink, target: Target
-) -> None:
-    target.start_python("""
-        for family, address in ((2, "127.0.0.1"), (10, "::1"), (2, OWN4), (10, OWN6)):
-            server = socket.create_server((address, 8000), family=family)
-            sock, _ = server.accept()
-            sock.sendall(address.encode())
-            sock.close()
-            server.close()
-    """)
-    reached: set[str] = set()
-    deadline = time.monotonic() + SECONDS
-    while len(reached) < 4 and time.monotonic() < deadline:
-        with contextlib.suppress(ConnectionError), link.connect(8000, SECONDS) as connection:
-            reached.add(read_all(connection).decode())
-    assert reached == {"127.0.0.1", "::1", "10.213.0.2", "fd00:213::2"}
-
-
-def test_tampering_is_told(engine_client: docker.DockerClient, clients_image: str) -> None:
-    with (
-        captured_namespace(engine_client, "stream") as (sidecar, link),
-        target_in(engine_client, sidecar, clients_image, cap_add=["NET_ADMIN"]) as target,
-    ):
-        monitors = dict(zip(("rules", "network"), link.monitors, strict=True))
-        target.python("""
-            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
-            def message(kind, flags, family, body=b"", number=0):
-                data = struct.pack("!BBH", family, 0, number) + body
-                return struct.pack("=IHHII", 16 + len(data), kind, flags, 1, 0) + data
-            sock.send(message(16, 1, 0, number=10) + message(10 << 8 | 2, 1, 0)
-                      + message(17, 1, 0, number=10))
-        """)
-        assert tampering(readable((monitors["rules"],))) == (
-            "something deleted a rule of nftables in the target's network namespace"
-        )
-        target.python("""
-            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
-            body = struct.pack("=BxHiII", 0, 0, socket.if_nametoindex("eth0"), 0, 1)
-            sock.send(struct.pack("=IHHII", 16 + len(body), 16, 1, 1, 0) + body)
-        """)
-        told: list[str | None] = []
-        while not any(told):
-            told.append(tampering(readable((monitors["network"],))))
-        assert told[-1] is not None
-
-
-def test_a_sidecar_that_is_killed_ends_the_channel(
-    engine_client: docker.DockerClient, clients_image: str
-) -> None:
-    with captured_namespace(engine_client, "stream") as (sidecar, link):
-        assert select.select([link.channel], [], [], 0)[0] == []
-        engine_client.api.kill(sidecar.id)
-        assert readable((link.channel,)).recv(1) == b""
-        with pytest.raises(OSError, match="no connection by the sidecar: it has ended"):
-            link.connect(80, SECONDS)
-
-
 def test_closing_leaves_no_thread_no_descriptor_and_no_container() -> None:
     before = open_descriptors(), threading.active_count()
     client = docker.from_env()
@@ -950,121 +549,3 @@ def test_closing_leaves_no_thread_no_descriptor_and_no_container() -> None:
         wait_until_gone(client, sidecar.id)
     client.close()
     assert (open_descriptors(), threading.active_count()) == before
-
-
-def test_an_engine_that_is_reached_over_tcp_alone_will_do(
-    engine_client: docker.DockerClient, clients_image: str
-) -> None:
-    path = engine_client.api._custom_adapter.socket_path  # type: ignore[attr-defined]  # docker-py hides it
-
-    def engine() -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(path)
-        return sock
-
-    ingress = Ingress(engine)
-    client = docker.DockerClient(base_url="tcp://{}:{}".format(*ingress.address))
-    try:
-        with (
-            captured_namespace(client, "stream") as (sidecar, link),
-            target_in(client, sidecar, clients_image) as target,
-        ):
-            target.start_python("socket.create_connection(('203.0.113.9', 443), 10).send(b'x')")
-            with accepted(link) as connection:
-                assert link.destination(connection) == ("203.0.113.9", 443)
-                assert connection.recv(1) == b"x"
-    finally:
-        client.close()
-        ingress.close()
-
-
-@pytest.mark.parametrize(
-    ("given", "variable", "links"),
-    [
-        (None, None, ["descriptor", "stream"]),
-        (None, "auto", ["descriptor", "stream"]),
-        (None, "stream", ["stream", "stream"]),
-        ("stream", "descriptor", ["stream", "stream"]),
-        ("descriptor", None, ["descriptor", "descriptor"]),
-    ],
-)
-def test_the_link_is_what_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, variable: str | None, links: list[str]
-) -> None:
-    monkeypatch.delenv("PYTEST_EGRESS_LINK", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("PYTEST_EGRESS_LINK", variable)
-    setups = Provisioner(Engine(docker.from_env, "session"), given).setups
-    assert [setup.link for setup in setups] == links
-    assert [setup.image for setup in setups] == [None, "python:3.13-slim"]
-
-
-def test_another_value_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_EGRESS_LINK", "rope")
-    with pytest.raises(EngineError) as caught:
-        _ = Provisioner(Engine(docker.from_env, "session")).setups
-    assert str(caught.value) == "PYTEST_EGRESS_LINK=rope: it takes auto, descriptor, stream"
-
-
-def test_a_sidecar_of_a_stream_has_no_folder_of_this_machine_but_its_python(
-    engine_client: docker.DockerClient,
-) -> None:
-    with captured_namespace(engine_client, "stream") as (sidecar, _):
-        mounts = engine_client.api.inspect_container(sidecar.id)["Mounts"]
-        assert not [mount for mount in mounts if mount["Destination"] == "/run/egress"]
-        assert all(not mount["RW"] for mount in mounts)
-
-
-def test_a_forked_child_keeps_nothing_and_ends_nothing(
-    engine_client: docker.DockerClient, clients_image: str
-) -> None:
-    with (
-        captured_namespace(engine_client, "stream") as (sidecar, link),
-        target_in(engine_client, sidecar, clients_image) as target,
-    ):
-        assert_a_child_keeps_nothing(link)
-        target.start_python("socket.create_connection(('203.0.113.9', 443), 10)")
-        with accepted(link) as connection:
-            assert link.destination(connection) == ("203.0.113.9", 443)
-        with pytest.raises(ConnectionRefusedError):
-            link.connect(9, SECONDS)
-
-
-def test_an_interpreter_that_fails_is_quoted(
-    engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    boot = "raise SystemExit('libpython is missing')"
-    monkeypatch.setattr("pytest_egress.targets.sidecar.BOOT", boot)
-    text = failure(engine_client)
-    assert text.startswith("The sidecar ended before it sent its sockets")
-    assert text.endswith("It wrote:\nlibpython is missing")
-
-
-def test_a_silent_sidecar_is_waited_for_no_longer_than_the_limit(
-    engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pytest_egress.targets.sidecar.START_SECONDS", 0.5)
-    boot = "import sys, time; print('busy', file=sys.stderr, flush=True); time.sleep(60)"
-    monkeypatch.setattr("pytest_egress.targets.sidecar.BOOT", boot)
-    assert failure(engine_client) == (
-        "The sidecar is running, but sent no sockets within 0.5 seconds. It wrote:\nbusy"
-    )
-
-
-def test_a_kernel_that_refuses_is_told_over_the_link(
-    engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = engine_client.api.create_host_config
-
-    def powerless(**options: Any) -> Any:
-        return real(**{**options, "cap_add": []})
-
-    monkeypatch.setattr(engine_client.api, "create_host_config", powerless)
-    assert "The sidecar has no CAP_NET_ADMIN" in failure(engine_client)
-
-
-def failure(client: docker.DockerClient) -> str:
-    """Why a sidecar of a stream does not start."""
-    with pytest.raises(LinkError) as caught, captured_namespace(client, "stream"):
-        pass
-    return str(caught.value)
