@@ -18,6 +18,7 @@ import h11
 import pytest
 import trustme
 
+from pytest_egress.agent import netlink
 from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.server import Gateway
 from pytest_egress.ledger.ledger import Ledger
@@ -253,3 +254,19 @@ def eventually(condition: Callable[[], object]) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+def log_of(protocol: int, destination: str, transport: bytes, number: bytes = b"") -> bytes:
+    """What the kernel's packet log says of an IPv4 packet (linux/netfilter/nfnetlink_log.h)."""
+    header = struct.pack(
+        "!BBHHHBBH4s4s",
+        *(0x45, 0, 20 + len(transport), 0, 0, 64, protocol, 0),
+        *map(socket.inet_aton, ("192.0.2.1", destination)),
+    )
+    sequence = netlink.attribute(12, number) if number else b""
+    packet = netlink.attribute(9, header + transport)
+    return netlink.message(4 << 8, 0, bytes(4) + packet + sequence)
+
+
+def udp(port: int, payload: bytes) -> bytes:
+    return struct.pack("!HHHH", 5000, port, 8 + len(payload), 0) + payload

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Final, Protocol
 
+# Before pytester takes its snapshot of sys.modules: hypothesis would take a second at the end of every run, and
+# cryptography can be imported only once in a process.
 import hypothesis.internal.observability  # noqa: F401
 import pytest
 

@@ -31,8 +31,6 @@ from tests.support.target_shell import (
     target_in,
 )
 
-# ------------------------------------------------------------------ with an engine
-
 
 @pytest.fixture(scope="module")
 def namespace(

@@ -7,24 +7,12 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
-import trustme
 
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request
-from tests.support.stage import ADDRESS, Stage, ask, staged
+from tests.support.stage import ADDRESS, Stage, ask
 from tests.support.upstreams import Upstream
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
 
 
 @pytest.fixture(scope="module")

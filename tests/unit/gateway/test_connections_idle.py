@@ -33,21 +33,12 @@ MANY = 20
 """Connections at once."""
 
 
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def stage(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Threads wait for a moment only."""
     monkeypatch.setattr(connection_module, "PARK_SECONDS", 0.01)
     monkeypatch.setattr(dispatch, "FIRST_BYTE_SECONDS", 0.2)
-    stage = Stage(ca)
-    with stage.open:
-        stage.gateway.start()
-        yield stage
-    assert not stage.window.complaints
+    return stage
 
 
 @pytest.fixture

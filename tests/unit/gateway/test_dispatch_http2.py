@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import trustme
@@ -16,21 +16,10 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.targets.handle import Container
 from pytest_egress.traffic.clienthello import ClientHello
 from pytest_egress.traffic.entries import TlsFailure
-from tests.support.stage import ADDRESS, Stage, client_context, end_of, eventually, staged
+from tests.support.stage import ADDRESS, Stage, client_context, end_of, eventually
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 Declare = Callable[[Stage], object]
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
 
 
 def speak_plainly(stage: Stage) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import trustme
@@ -21,19 +20,10 @@ STALL = 0.6
 """Seconds; more than the first byte is waited for here."""
 
 
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def stage(ca: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(dispatch, "FIRST_BYTE_SECONDS", STALL / 2)
-    stage = Stage(ca)
-    with stage.open:
-        stage.gateway.start()
-        yield stage
-    assert not stage.window.complaints
+    return stage
 
 
 # What may become a request.

@@ -11,26 +11,14 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import trustme
 
 from pytest_egress import Request
 from pytest_egress.routes import answers
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Response
-from tests.support.stage import GET, SECONDS, Stage, ask, drain, end_of, reset, staged
+from tests.support.stage import GET, SECONDS, Stage, ask, drain, end_of, reset
 
 FILE = "test_loops.py"
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
 
 
 def line(function: Callable[..., Any], further: int = 0) -> str:

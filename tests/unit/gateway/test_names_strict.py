@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-import trustme
 
 from pytest_egress.base.choices import Policy
 from pytest_egress.egress import Egress
@@ -19,20 +17,11 @@ from pytest_egress.traffic.entries import DnsQuery
 from tests.support.stage import ADDRESS, Stage
 
 
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def stage(ca: trustme.CA) -> Iterator[Stage]:
-    stage = Stage(ca)
-    with stage.open:
-        stage.gateway.start()
-        stage.window.dns = "strict"
-        stage.https("api.test", optional=True)
-        yield stage
-    assert not stage.window.complaints
+def stage(stage: Stage) -> Stage:
+    stage.window.dns = "strict"
+    stage.https("api.test", optional=True)
+    return stage
 
 
 def unrouted(stage: Stage, *names: str, kinds: tuple[str, ...] = ("A", "AAAA")) -> list[str]:

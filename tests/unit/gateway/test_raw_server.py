@@ -28,18 +28,7 @@ from pytest_egress.traffic.entries import (
     TlsFailure,
 )
 from tests.support.outside import REAL, Outside
-from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
+from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
 
 
 @pytest.fixture(autouse=True)

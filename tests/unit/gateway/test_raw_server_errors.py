@@ -9,11 +9,10 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import trustme
 
 from pytest_egress import Egress, HandlerError, Route
 from pytest_egress.gateway.raw_server import CUT_NOTE
@@ -23,20 +22,6 @@ from pytest_egress.traffic.entries import TcpConnection
 from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
 
 Handler = Callable[[Any], Any]
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA) -> Iterator[Stage]:
-    stage = Stage(ca)
-    stage.gateway.start()
-    with stage.open:
-        yield stage
-    assert not stage.window.complaints
 
 
 def cut_within(stage: Stage, handler: Handler, kind: str = "tcp") -> TcpConnection:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
-import trustme
 
 import pytest_egress.gateway.raw_server as raw_server
 from pytest_egress import Egress, HandlerError, NeverCalledError
@@ -19,20 +17,9 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import RawAnswer, forward, sequence
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import TcpConnection
-from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset
 
 LINKS = ["descriptor", "stream"]
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
 
 
 @pytest.fixture

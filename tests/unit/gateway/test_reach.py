@@ -22,20 +22,12 @@ from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.messages import Request
 from tests.support.loopback import LoopbackLink
 from tests.support.outside import EDGE, FAR, NEAR, NEAR6, REAL, Outside, ip
-from tests.support.stage import SECONDS, Stage, ask, end_of, staged
+from tests.support.stage import SECONDS, Stage, ask, end_of
 
 OWN = "own.test"  # 127.0.0.1
 
 
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest, outside: Outside) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
+pytestmark = pytest.mark.usefixtures("outside")
 
 
 class Server:

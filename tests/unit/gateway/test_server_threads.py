@@ -25,19 +25,7 @@ from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.locks import Locks
-from tests.support.stage import ADDRESS, GET, Stage, ask, end_of, eventually, staged
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
-
+from tests.support.stage import ADDRESS, GET, Stage, ask, end_of, eventually
 
 # The order.
 

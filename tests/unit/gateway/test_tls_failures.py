@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import docker
@@ -33,19 +33,10 @@ from tests.support.stage import (
 )
 
 
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def stage(ca: trustme.CA) -> Iterator[Stage]:
-    stage = Stage(ca)
-    with stage.open:
-        stage.gateway.start()
-        stage.https("*.test", optional=True)
-        yield stage
-    assert not stage.window.complaints
+def stage(stage: Stage) -> Stage:
+    stage.https("*.test", optional=True)
+    return stage
 
 
 @pytest.fixture

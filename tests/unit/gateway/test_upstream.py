@@ -31,7 +31,6 @@ from tests.support.stage import (
     ask,
     eventually,
     read_reply,
-    staged,
 )
 
 Serve = Callable[["Handler"], None]
@@ -102,17 +101,6 @@ class Real(ThreadingHTTPServer):
         self.shutdown()
         self.thread.join(SECONDS)
         self.server_close()
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
 
 
 def answer_json(handler: Handler) -> None:

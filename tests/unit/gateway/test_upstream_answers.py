@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import trustme
 
 from pytest_egress.errors import UpstreamError
 from pytest_egress.ledger.verdict import judge
@@ -17,19 +16,7 @@ from pytest_egress.routes.answers import forward
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
-from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, staged
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(ca, request) as stage:
-        yield stage
-
+from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
 
 Answer = Callable[..., str]
 

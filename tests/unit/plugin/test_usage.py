@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.stand_in import UNROUTED_X, Run, keep_quiet, lines_of, runner_of
-
-
-@pytest.fixture(autouse=True)
-def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
-    keep_quiet(monkeypatch, pytester)
-
-
-@pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
-    return runner_of(pytester)
-
+from tests.support.stand_in import UNROUTED_X, Run, lines_of
 
 # Fixtures that are asked for while a test runs.
 
