@@ -4,45 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket
 import ssl
 import struct
-import textwrap
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pytest
 import trustme
 
-from pytest_egress import (
-    Egress,
-    HandlerError,
-    Request,
-    Route,
-    UnroutedError,
-    forward,
-    sequence,
-)
+from pytest_egress import Egress, HandlerError, Request, Route, UnroutedError, sequence
 from pytest_egress.routes.answers import HttpHandler
 from pytest_egress.targets.handle import Container
-from pytest_egress.traffic.dns_answers import NamesAnswer
-from pytest_egress.traffic.entries import DnsQuery, Entry, TcpConnection
+from tests.support.clients import OTHER_CA, Background, python
 from tests.support.outside import Outside
-from tests.support.stage import eventually
-from tests.support.upstreams import (
-    SECONDS,
-    Upstream,
-    only_connection,
-    speak_redis,
-    succeed,
-    tcp_server,
-)
-
-OTHER_CA = "/other-ca.pem"
+from tests.support.upstreams import SECONDS, only_connection, speak_redis, succeed
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +41,9 @@ def client(
 
 
 @pytest.fixture
-def upstream(other_ca: trustme.CA, outside: Outside) -> Iterator[Upstream]:
-    """A real server at real.test."""
-    with Upstream(other_ca.issue_cert("real.test"), outside.listen(0)) as upstream:
-        yield upstream
-
-
-@pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for the client to speak first waits for longer than a test may take."""
     monkeypatch.setattr("pytest_egress.gateway.dispatch.FIRST_BYTE_SECONDS", 600.0)
-
-
-Background = Callable[..., Future[str]]
 
 
 @pytest.fixture
@@ -82,15 +51,6 @@ def background(client: Container) -> Iterator[Background]:
     """Runs a snippet in the container while the test goes on."""
     with ThreadPoolExecutor() as pool:
         yield lambda code, *args: pool.submit(python, client, code, *args)
-
-
-def python(client: Container, code: str, *args: str) -> str:
-    """What a snippet of Python prints inside, stripped; a failure of it is one of the test."""
-    return succeed(client.exec(["python3", "-c", textwrap.dedent(code), *args]))
-
-
-def attempts(egress: Egress, kind: type[Entry]) -> list[Any]:
-    return [entry for entry in egress.ledger if isinstance(entry, kind)]
 
 
 def shout(sock: socket.socket) -> None:
@@ -389,186 +349,6 @@ def test_a_host_that_is_another_is_refused_and_fails_the_test(
         run()
 
 
-# What passes.
-
-SHOWN_CERTIFICATE = """
-import socket, ssl, sys
-port, ca = int(sys.argv[1]), sys.argv[2]
-context = ssl.create_default_context(cafile=ca)
-sock = socket.create_connection(("real.test", port), 30)
-with context.wrap_socket(sock, server_hostname="real.test") as sock:
-    print(ssl.DER_cert_to_PEM_cert(sock.getpeercert(True)))
-    sock.sendall(b"GET /it HTTP/1.1\\r\\nHost: real.test\\r\\nConnection: close\\r\\n\\r\\n")
-    print(b"".join(iter(lambda: sock.recv(999), b"")).decode())
-"""
-
-
-def test_what_passes_shows_the_certificate_of_the_real_server(
-    egress: Egress, client: Container, upstream: Upstream, outside: Outside
-) -> None:
-    route = egress.passthrough(f"real.test:{upstream.port}")
-    output = python(client, SHOWN_CERTIFICATE, str(upstream.port), OTHER_CA)
-    shown = output.partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----"
-    real = outside.near(ssl.get_server_certificate, ("real.test", upstream.port))
-    assert shown.split() == real.strip().split()
-    assert '{"real": "/it"' in output
-    entry = only_connection(route)
-    assert (entry.host, entry.port, entry.outcome) == ("real.test", upstream.port, "passthrough")
-    (only,) = attempts(egress, TcpConnection)
-    assert only is entry
-    assert entry.sent > 300  # a ClientHello and a request
-    assert entry.received > len(real) // 2
-
-
-@pytest.mark.egress_passthrough("*.test")
-def test_a_marker_lets_pass(egress: Egress, client: Container, upstream: Upstream) -> None:
-    url = f"https://real.test:{upstream.port}/marked"
-    answer = json.loads(succeed(client.exec(["curl", "-fsS", "--cacert", OTHER_CA, url])))
-    assert answer == {"real": "/marked", "host": f"real.test:{upstream.port}"}
-    egress["*.test"].assert_called_once()
-
-
-@pytest.mark.egress(unrouted="passthrough")
-def test_what_no_route_claims_passes_where_a_marker_says_so(
-    egress: Egress, client: Container, upstream: Upstream
-) -> None:
-    claimed = egress.intercept_https("api.test", {"by": "route"})
-    url = f"https://real.test:{upstream.port}/unclaimed"
-    assert "/unclaimed" in succeed(client.exec(["curl", "-fsS", "--cacert", OTHER_CA, url]))
-    assert "route" in succeed(client.exec("curl -fsS https://api.test/"))
-    claimed.assert_called_once()
-    (entry,) = attempts(egress, TcpConnection)
-    assert (entry.host, entry.outcome, entry.route) == ("real.test", "passthrough", None)
-
-
-@pytest.mark.parametrize("source", ["option", "environment", "ini"])
-def test_what_no_route_claims_passes_where_the_run_says_so(
-    pytester: pytest.Pytester,
-    monkeypatch: pytest.MonkeyPatch,
-    services_image: str,
-    upstream: Upstream,
-    other_ca: trustme.CA,
-    outside: Outside,
-    source: str,
-) -> None:
-    ini, args = "[pytest]\nasyncio_default_fixture_loop_scope = function\n", []
-    if source == "ini":
-        ini += "egress_unrouted = passthrough\n"
-    elif source == "environment":
-        monkeypatch.setenv("PYTEST_EGRESS_UNROUTED", "passthrough")
-    else:
-        args = ["--egress-unrouted=passthrough"]
-    pytester.makeini(ini)
-    pytester.makefile(".pem", other=other_ca.cert_pem.bytes().decode())
-    pytester.makepyfile(f"""
-        from pathlib import Path
-        def test_a(egress):
-            command = "curl -fsS --cacert {OTHER_CA} https://real.test:{upstream.port}/inner"
-            files = {{"{OTHER_CA}": Path("other.pem")}}
-            egress.run("{services_image}", command, files=files, check=True)
-            assert [entry.outcome for entry in egress.ledger[-1:]] == ["passthrough"]
-    """)
-    result = outside.near(pytester.runpytest_subprocess, "-p", "no:cacheprovider", *args)
-    result.assert_outcomes(passed=1)
-    assert upstream.asked == ["/inner"]
-
-
-@pytest.mark.egress(unrouted="block")
-def test_after_its_removal_a_route_lets_nothing_pass_and_cuts_what_is_open(
-    egress: Egress, client: Container, background: Background, outside: Outside
-) -> None:
-    def answer(sock: socket.socket) -> None:
-        while data := sock.recv(99):
-            sock.sendall(data.upper())
-
-    with tcp_server(answer, outside.listen(0)) as port:
-        route = egress.passthrough(f"real.test:{port}")
-        open_one = background(CUT, "real.test", str(port))
-        route.wait_for_call(timeout=SECONDS)
-        (entry,) = attempts(egress, TcpConnection)
-        assert eventually(lambda: entry.received == 5)
-        route.remove()
-        assert open_one.result(SECONDS).split() == ["FIRST", "cut", "cut"]
-    passed, refused = attempts(egress, TcpConnection)
-    assert (passed.outcome, passed.sent, passed.received) == ("passthrough", 5, 5)
-    assert (refused.outcome, refused.first_bytes) == ("blocked", b"\0\1\2")
-
-
-CUT = """
-import socket, sys
-where = sys.argv[1], int(sys.argv[2])
-sock = socket.create_connection(where, 30)
-sock.sendall(b"first")
-print(sock.recv(99).decode())
-try:
-    print(sock.recv(99).decode() or "cut")
-except ConnectionResetError:
-    print("cut")
-sock = socket.create_connection(where, 30)
-sock.sendall(bytes([0, 1, 2]))
-try:
-    print(sock.recv(99).decode() or "ended")
-except ConnectionResetError:
-    print("cut")
-"""
-
-
-def test_a_server_that_speaks_first_passes_and_half_closing_does_too(
-    egress: Egress, client: Container, outside: Outside, no_wait: None
-) -> None:
-    def answer(sock: socket.socket) -> None:
-        sock.sendall(b"ready ")
-        received = b"".join(iter(lambda: sock.recv(999), b""))
-        sock.sendall(b"got %d" % len(received))
-
-    code = """
-        import socket, sys
-        sock = socket.create_connection(("real.test", int(sys.argv[1])), 30)
-        print(sock.recv(99).decode())
-        sock.sendall(bytes(500_000))
-        sock.shutdown(socket.SHUT_WR)
-        print(b"".join(iter(lambda: sock.recv(99), b"")).decode())
-    """
-    with tcp_server(answer, outside.listen(0)) as port:
-        route = egress.passthrough("real.test")
-        assert python(client, code, str(port)).split() == ["ready", "got", "500000"]
-    entry = only_connection(route)
-    assert (entry.sent, entry.received) == (500_000, len("ready got 500000"))
-
-
-@pytest.mark.egress(unrouted="passthrough")
-def test_what_is_blocked_does_not_pass(
-    egress: Egress, client: Container, upstream: Upstream
-) -> None:
-    egress.block("real.test")
-    url = f"https://real.test:{upstream.port}/"
-    assert "is blocked by block" in succeed(client.exec(["curl", "-sS", url]))
-    assert upstream.asked == []
-    (exchange,) = egress.exchanges
-    assert exchange.outcome == "blocked"
-
-
-@pytest.mark.parametrize("name", ["own.test", "near.test"])
-@pytest.mark.parametrize("how", ["passthrough", "forward"])
-def test_what_lets_any_host_through_reaches_no_service_of_this_machine(
-    egress: Egress, client: Container, outside: Outside, name: str, how: str
-) -> None:
-    with outside.near(socket.create_server, ("0.0.0.0", 0)) as service:
-        port = service.getsockname()[1]
-        url = f"http://{name}:{port}/"
-        if how == "passthrough":
-            egress.passthrough("*")
-        else:
-            egress.intercept_http(f"*:{port}", forward())
-        answer = client.exec(["curl", "-4", "-sS", url])
-        service.settimeout(0)
-        with pytest.raises(BlockingIOError):
-            service.accept()
-    (entry,) = (entry for entry in egress.ledger if not isinstance(entry, DnsQuery))
-    assert entry.note.startswith(f"{name}:{port} is not reached: ")
-    assert answer.exit_code != 0 or entry.note in answer.stdout
-
-
 # Changes while a connection is open.
 
 
@@ -691,229 +471,6 @@ def test_what_a_test_let_live_ends_with_it_and_a_pool_reconnects(
     """)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=3)
-
-
-# What no route claims.
-
-BOTH = """
-curl -sS https://other.test/it
-python3 -c 'import socket; s = socket.create_connection(("other.test", 7000)); s.sendall(bytes(3)); s.recv(9)'
-"""
-
-
-def test_what_no_route_claims_fails_by_default(services_image: str) -> None:
-    def run() -> None:
-        with Egress() as egress:
-            result = egress.run(services_image, ["sh", "-c", BOTH])
-            assert 'intercept_https("other.test", method="GET", path="/it")' in result.stdout
-            assert "Connection reset by peer" in result.stderr
-            outcomes = [e.outcome for e in egress.ledger if not isinstance(e, DnsQuery)]
-            assert outcomes == ["unrouted", "unrouted"]
-
-    with pytest.raises(UnroutedError) as failure:
-        run()
-    assert "GET https://other.test/it" in str(failure.value)
-    assert "TCP other.test:7000" in str(failure.value)
-
-
-@pytest.mark.egress(unrouted="block")
-def test_what_no_route_claims_may_be_refused_without_failing(
-    egress: Egress, client: Container
-) -> None:
-    result = client.exec(["sh", "-c", BOTH])
-    assert 'is blocked by unrouted="block"' in result.stdout
-    assert "Connection reset by peer" in result.stderr
-    outcomes = [e.outcome for e in egress.ledger if not isinstance(e, DnsQuery)]
-    assert outcomes == ["blocked", "blocked"]
-
-
-@pytest.mark.egress(unrouted="passthrough")
-def test_an_upstream_that_cannot_be_reached_is_a_note_in_the_ledger(
-    egress: Egress, client: Container, outside: Outside
-) -> None:
-    with outside.listen(0) as unused:
-        port = unused.getsockname()[1]
-    assert client.exec(f"curl -4 -sS https://real.test:{port}/").exit_code != 0
-    (entry,) = attempts(egress, TcpConnection)
-    assert entry.outcome == "passthrough"
-    assert entry.note.startswith(f"real.test:{port} cannot be reached: ")
-
-
-# Names, as the container's own libc sees them.
-
-LOOK_UP = """
-import socket, sys
-for name in sys.argv[1:]:
-    try:
-        found = socket.getaddrinfo(name, 5432, type=socket.SOCK_STREAM)
-        print(*sorted(where[0] for *_, where in found))
-    except socket.gaierror as error:
-        names = "EAI_AGAIN", "EAI_NONAME", "EAI_NODATA", "EAI_FAIL"
-        print(*(name for name in names if getattr(socket, name) == error.errno))
-"""
-
-
-def look_up(client: Container, *names: str, **env: str) -> list[str]:
-    """What getaddrinfo says of each name: its addresses, or the name of the error."""
-    command = ["python3", "-c", LOOK_UP, *names]
-    return succeed(client.exec(command, environment=env)).splitlines()
-
-
-def synthetic(found: str) -> bool:
-    return bool(re.fullmatch(r"198\.18\.\d+\.\d+ fd00:198:18::[0-9a-f]+", found))
-
-
-def test_every_name_resolves_by_default(egress: Egress, client: Container) -> None:
-    found = look_up(client, "a.test", "b.test", "a.test")
-    assert all(synthetic(each) for each in found)
-    assert found[0] == found[2] != found[1]
-
-
-@pytest.mark.egress(dns="strict", unrouted="block")
-def test_strict_names_resolve_only_where_a_route_names_them(
-    egress: Egress, client: Container
-) -> None:
-    egress.intercept_https("api.test:8443", optional=True)
-    egress.intercept_tcp("*.cache.test:6379", optional=True)
-    egress.block("telemetry.test")
-    given = egress.dns("given.test", "192.0.2.20")
-    names = ("api.test", "one.cache.test", "telemetry.test", "given.test", "typo.test")
-    *declared, given_one, undeclared = look_up(client, *names)
-    assert all(synthetic(each) for each in declared)
-    assert (given_one, undeclared) == ("192.0.2.20", "EAI_NONAME")
-    assert {query.host for query in given.calls} == {"given.test"}
-    found = {(query.host, query.rcode, query.outcome) for query in attempts(egress, DnsQuery)}
-    assert ("typo.test", "NXDOMAIN", "blocked") in found
-    assert ("api.test", "NOERROR", "recorded") in found
-
-
-ALL = ["192.0.2.20", "192.0.2.21", "2001:db8::20"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "seen", "rcode"),
-    [
-        ("192.0.2.20", "192.0.2.20", "NOERROR"),
-        ("2001:db8::20", "2001:db8::20", "NOERROR"),
-        (ALL, " ".join(ALL), "NOERROR"),
-        ([], "EAI_NODATA", "NOERROR"),
-        ("NXDOMAIN", "EAI_NONAME", "NXDOMAIN"),
-        ("SERVFAIL", "EAI_AGAIN", "SERVFAIL"),
-        ("REFUSED", "EAI_AGAIN", "REFUSED"),
-        ("silence", "EAI_AGAIN", ""),
-    ],
-    ids=["A", "AAAA", "both", "none", "NXDOMAIN", "SERVFAIL", "REFUSED", "silence"],
-)
-def test_a_name_is_answered_as_its_route_says(
-    egress: Egress, client: Container, answer: NamesAnswer, seen: str, rcode: str
-) -> None:
-    route = egress.dns("db.test", answer)
-    found, beside = look_up(client, "db.test", "beside.test", RES_OPTIONS="timeout:1 attempts:1")
-    assert found == seen
-    assert synthetic(beside)
-    assert {(call.type, call.rcode) for call in route.calls} == {("A", rcode), ("AAAA", rcode)}
-
-
-def test_what_dials_an_address_of_a_name_is_matched_by_the_name(
-    egress: Egress, client: Container
-) -> None:
-    egress.dns("db.test", ["192.0.2.20", "2001:db8::20"])
-    route = egress.intercept_tcp("db.test:5432", b"by name\n")
-    code = """
-        import socket
-        socket.getaddrinfo("db.test", 5432)
-        for address in ("192.0.2.20", "2001:db8::20"):
-            print(socket.create_connection((address, 5432), 30).recv(99).decode().strip())
-    """
-    assert python(client, code).splitlines() == ["by name", "by name"]
-    assert [(call.host, call.address) for call in route.calls] == [
-        ("db.test", "192.0.2.20"),
-        ("db.test", "2001:db8::20"),
-    ]
-
-
-def test_names_that_share_an_address_are_told_apart_by_sni_and_host(
-    egress: Egress, client: Container
-) -> None:
-    egress.dns("*.shared.test", "192.0.2.30")
-    for name in ("one", "two"):
-        egress.intercept_http(f"{name}.shared.test", {"name": name})
-        egress.intercept_https(f"{name}.shared.test", {"name": name})
-    code = """
-        import http.client, json, socket, ssl
-        names = "one.shared.test", "two.shared.test"
-        found = {name: socket.gethostbyname(name) for name in names}
-        for name in names:
-            https = http.client.HTTPSConnection(name, timeout=30)
-            sock = socket.create_connection((found[name], 443), 30)
-            https.sock = ssl.create_default_context().wrap_socket(sock, server_hostname=name)
-            http_ = http.client.HTTPConnection(found[name], timeout=30)
-            for connection in (https, http_):
-                connection.request("GET", "/", headers={"Host": name})
-                print(json.loads(connection.getresponse().read())["name"])
-    """
-    assert python(client, code).split() == ["one", "one", "two", "two"]
-
-
-DIAL = """
-import socket, sys
-print(socket.create_connection((sys.argv[1], 5432), 30).recv(99).decode())
-"""
-
-
-def test_an_address_means_itself_again_after_the_removal_of_the_name_it_was_given_to(
-    egress: Egress, client: Container
-) -> None:
-    names, by_name = egress.dns("db.test", "192.0.2.40"), egress.intercept_tcp("db.test", b"name")
-    egress.intercept_tcp("192.0.2.40:5432", b"address")
-    assert python(client, DIAL, "db.test") == "name"
-    names.remove()
-    assert python(client, DIAL, "192.0.2.40") == "address"
-    by_name.assert_called_once()
-
-
-def test_an_address_means_itself_again_in_the_next_test(
-    pytester: pytest.Pytester, services_image: str
-) -> None:
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    pytester.makepyfile(f"""
-        import pytest
-
-        @pytest.fixture(scope="module")
-        def dial(module_egress):
-            client = module_egress.start("{services_image}", ["sleep", "infinity"])
-            return lambda host: client.exec(["python3", "-c", {DIAL!r}, host]).stdout.strip()
-
-        @pytest.mark.egress_dns("db.test", "192.0.2.40")
-        @pytest.mark.intercept_tcp("db.test:5432", b"name")
-        def test_name(dial):
-            assert dial("db.test") == "name"
-
-        @pytest.mark.intercept_tcp("192.0.2.40:5432", b"address")
-        def test_address(dial):
-            assert dial("192.0.2.40") == "address"
-    """)
-    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
-
-
-@pytest.mark.egress_dns("*.gone.test", "NXDOMAIN")
-@pytest.mark.egress_dns("here.gone.test", "192.0.2.21")
-def test_markers_name_too_and_the_exact_name_wins(egress: Egress, client: Container) -> None:
-    found = look_up(client, "a.gone.test", "b.c.gone.test", "here.gone.test", "gone.test")
-    assert found[:3] == ["EAI_NONAME", "EAI_NONAME", "192.0.2.21"]
-    assert synthetic(found[3])
-
-
-def test_a_name_whose_route_is_removed_resolves_as_others_do(
-    egress: Egress, client: Container
-) -> None:
-    route = egress.dns("db.test", "NXDOMAIN")
-    assert look_up(client, "db.test") == ["EAI_NONAME"]
-    route.respond("192.0.2.22")
-    assert look_up(client, "db.test") == ["192.0.2.22"]
-    route.remove()
-    (found,) = look_up(client, "db.test")
-    assert synthetic(found)
 
 
 # Many at once.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from pytest_egress.base.choices import LinkKind
 from pytest_egress.engine.engine import run_command
 from pytest_egress.targets.provision import SidecarSetup
 from pytest_egress.targets.sidecar import AnyLink, Sidecar
+from pytest_egress.traffic.packets import Packet, parse_packets
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 
@@ -151,3 +154,33 @@ def target_in(
         yield Target(container)
     finally:
         container.remove(force=True)
+
+
+LINK: LinkKind = "stream" if os.environ.get("PYTEST_EGRESS_LINK") == "stream" else "descriptor"
+
+
+def is_silent(sockets: tuple[socket.socket, ...]) -> bool:
+    return not select.select(sockets, [], [], 0)[0]
+
+
+def packets(link: AnyLink) -> list[Packet]:
+    """Every packet recorded by now: NFLOG delivers before the client's call returns."""
+    found: list[Packet] = []
+    flushing = threading.Thread(target=link.flush, args=(SECONDS,))
+    flushing.start()
+    while True:
+        flushed = not flushing.is_alive()
+        try:
+            found += parse_packets(link.packets.recv(1 << 16, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            if flushed:
+                return found
+            flushing.join(0.001)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # the kernel lost some
+                raise
+
+
+# ------------------------------------------------------------------ DNS
+
+QUERY = bytes.fromhex("12340100000100000000000003617069047465737400" + "00010001")

@@ -1,4 +1,4 @@
-"""Roots that SDKs bring, where packages are known to be, files that a test names, and the policies of browsers."""
+"""Roots that SDKs bring, files that a test names, and the policies of browsers."""
 
 from __future__ import annotations
 
@@ -15,28 +15,20 @@ import pytest
 
 from pytest_egress import Egress, EngineError
 from pytest_egress.targets.certificates import extend_java_keystore, java_keystore
-from pytest_egress.targets.packages import Places, from_npm, places
-from tests.engine.trust.test_roots import (
+from tests.support.image_trees import (
     BUNDLE,
     FIRST,
     SECOND,
     Make,
     MakeImage,
     Tree,
-    asked,
     der,
     file,
     link,
-    make_image,
-    ours,
     pack,
-    plain,
-    program,
     read,
     unpack,
 )
-
-__all__ = ["asked", "make_image", "ours", "plain", "program"]  # fixtures
 
 PYTHON: Tree = {
     "/usr/local/bin/python3.13": file(b"", 0o755),
@@ -44,7 +36,6 @@ PYTHON: Tree = {
 }
 SITE = "lib/python3.13/site-packages"
 CERTIFI = "certifi/cacert.pem"
-PATH = "ENV PATH=/usr/local/bin:/usr/bin"
 
 
 def gem(home: str, name: str, path: str) -> Tree:
@@ -293,62 +284,6 @@ def test_a_root_that_is_read_only_has_the_roots_of_packages_extended(
     assert read(container, path) == FIRST + egress_ca.cert_pem.bytes()
 
 
-# Where packages may be, by what an image says of itself.
-
-
-@pytest.mark.parametrize(
-    ("instruction", "folders"),
-    [
-        ("/bin/sh -c #(nop) COPY dir:8400 in /srv/shop ", ("/srv/shop",)),
-        ("COPY --from=build /out/node_modules /usr/src/app/node_modules # buildkit", None),
-        ("RUN /bin/sh -c python -m venv /opt/venv && /opt/venv/bin/pip install x", ("/opt/venv",)),
-        ("RUN /bin/sh -c pip install --prefix=/install -r /app/r.txt", ("/install", "/app")),
-        ('ENTRYPOINT ["/code/run.sh"]', ("/code",)),
-        ("RUN rm -rf /var/lib/apt/lists/* /tmp/x && ln -s /usr/bin/a /bin/b", ()),
-        ("WORKDIR /", ()),
-        ("ENV URL=https://example.test/path", ()),
-    ],
-)
-def test_the_folders_that_an_instruction_names_may_be_an_application(
-    instruction: str, folders: tuple[str, ...] | None
-) -> None:
-    found = places({}, "", "", [instruction]).applications
-    assert found == (("/out", "/usr/src/app") if folders is None else folders)
-
-
-def test_the_working_directory_comes_first_and_not_too_many_are_looked_at() -> None:
-    history = [f"WORKDIR /folder-{number}" for number in range(100)]
-    found = places({}, "/mine", "", history).applications
-    assert found[:2] == ("/mine", "/folder-0")
-    assert len(found) < 20
-
-
-def test_variables_name_the_folders_of_programs_and_packages() -> None:
-    env = {
-        "PATH": "/venv/bin:/usr/local/sbin:/usr/bin:/bin:relative",
-        "CONDA_PREFIX": "/conda",
-        "PYTHONPATH": "/a::/b/",
-        "NODE_PATH": "/n",
-        "GEM_HOME": "/g",
-        "BUNDLE_PATH": "/bundle",
-        "PYTHON_VERSION": "3.12.1",
-        "RUBY_VERSION": "x",
-    }
-    assert places(env, "", "app:app", []) == Places(
-        bins=("/venv/bin", "/usr/bin", "/conda/bin"),
-        sites=("/a", "/b"),
-        modules=("/n",),
-        gems=("/g", "/bundle/ruby"),
-        home="/home/app",
-        python="3.12",
-    )
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"packages": 7}', b"\xff"])
-def test_a_list_of_packages_that_is_none_names_nothing(content: bytes) -> None:
-    assert [*from_npm(content)] == []
-
-
 # Files that a test names.
 
 MINE = "/opt/mine.pem"
@@ -405,16 +340,6 @@ def test_a_file_that_cannot_get_the_ca_is_an_error_that_names_it(
     assert str(caught.value).startswith(f"trust={path!r}: {said}")
 
 
-@pytest.mark.parametrize(
-    ("trust", "error"), [("/a.pem", TypeError), ([b"/a.pem"], TypeError), (["a.pem"], ValueError)]
-)
-def test_what_is_no_list_of_absolute_paths_is_refused(
-    trust: Any, error: type[Exception], egress: Egress
-) -> None:
-    with pytest.raises(error, match="it takes the absolute paths of files in the container"):
-        egress.run("shop:latest", trust=trust)
-
-
 def test_a_container_that_something_else_creates_gets_it_too(
     egress: Egress, engine_client: docker.DockerClient, make_image: MakeImage, egress_ca: Any
 ) -> None:
@@ -463,29 +388,6 @@ def test_the_ini_names_files_for_every_image_that_has_them_and_the_marker_for_it
     pytester.makeini("[pytest]\negress_trust =\n    /opt/mine.pem\n    /opt/none.pem\n")
     pytester.makepyfile(test_it=MODULE.format(image=mine_image, bare=bare_image))
     pytester.runpytest_subprocess().assert_outcomes(passed=3)
-
-
-def test_a_path_of_the_ini_that_is_not_absolute_is_a_usage_error(
-    pytester: pytest.Pytester,
-) -> None:
-    pytester.makeini("[pytest]\negress_trust = mine.pem\n")
-    result = pytester.runpytest_subprocess()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*egress_trust in *: 'mine.pem' is no absolute path of a file*"])
-
-
-def test_a_marker_with_a_path_that_is_not_absolute_is_an_error_of_the_collection(
-    pytester: pytest.Pytester,
-) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-        @pytest.mark.egress_container("shop:latest", trust=["mine.pem"])
-        def test_it(egress_container): ...
-        """
-    )
-    result = pytester.runpytest_subprocess()
-    result.stdout.fnmatch_lines(["*trust=[[]'mine.pem'[]]: it takes the absolute paths of files*"])
 
 
 # Browsers.

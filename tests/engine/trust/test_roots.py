@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import stat
 import tarfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,203 +19,53 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
-    Encoding,
     NoEncryption,
     pkcs12,
 )
-from docker.models.containers import Container as DockerContainer
-from docker.types import DriverConfig, Mount
+from docker.types import Mount
 
-from pytest_egress import CommandError, Egress, EngineError
+from pytest_egress import Egress, EngineError
 from pytest_egress.engine.archive import build_tar
-from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.leftovers import SESSION_LABEL
 from pytest_egress.gateway.authority import Authority
 from pytest_egress.session import Session
-from pytest_egress.targets import mounts, roots, runtimes, trust
+from pytest_egress.targets import roots
 from pytest_egress.targets.certificates import from_java_keystore, hashed_name, java_keystore
 from pytest_egress.targets.roots import FOLDER_BYTES, Roots
-from pytest_egress.traffic.entries import TlsFailure
+from tests.support.image_trees import (
+    BUNDLE,
+    FIRST,
+    FOR_THE_ENGINE,
+    LABEL,
+    PKI,
+    RHEL,
+    SECOND,
+    SHOW,
+    THIRD,
+    Make,
+    MakeImage,
+    Node,
+    Options,
+    Place,
+    Tree,
+    below,
+    der,
+    env_of,
+    file,
+    link,
+    read,
+    snapshot_of,
+    unpack,
+)
 from tests.support.stage import eventually
 
-LABEL = "org.pytest-egress.layout"  # on what a test has made, should it be killed
-BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-PROGRAM = (
-    "/program"  # the only one in an image of ours; static, since there is nothing to link with
-)
-RUN_PROGRAM = [PROGRAM, "--version"]
-ROOTS = [trustme.CA() for _ in range(3)]
-FIRST, SECOND, THIRD = (ca.cert_pem.bytes() for ca in ROOTS)
-
-
-def der(pem: bytes) -> bytes:
-    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-
-
-# Images that are made here, from nothing.
-
-
-@dataclass(frozen=True)
-class Node:
-    """What is at a path: of a directory the content is None, of a link its target counts."""
-
-    type: bytes
-    content: bytes | None
-    mode: int
-    uid: int = 0
-    gid: int = 0
-    target: str = ""
-    mtime: int | None = None
-
-
-def file(content: bytes, mode: int = 0o644, uid: int = 0, gid: int = 0, mtime: int = 0) -> Node:
-    return Node(tarfile.REGTYPE, content, mode, uid, gid, mtime=mtime)
-
-
-def link(target: str) -> Node:
-    return Node(tarfile.SYMTYPE, None, 0o777, target=target)
-
-
 DIRECTORY = Node(tarfile.DIRTYPE, None, 0o755)
-Tree = Mapping[str, Node | bytes]
-Options = dict[str, Any]
-MakeImage = Callable[..., str]
-
-
-def pack(tree: Tree) -> bytes:
-    """An archive of a tree; the engine makes the folders that are not in it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, given in sorted(tree.items()):
-            node = file(given) if isinstance(given, bytes) else given
-            info = tarfile.TarInfo(path.lstrip("/"))
-            info.type, info.mode, info.linkname = node.type, node.mode, node.target
-            info.uid, info.gid, info.mtime = node.uid, node.gid, node.mtime or 0
-            info.size = len(node.content or b"")
-            archive.addfile(info, io.BytesIO(node.content or b""))
-    return buffer.getvalue()
-
-
-# What the engine makes in each container, when it makes it.
-PLACEHOLDERS = {"/.dockerenv", "/dev/console", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
-
-
-def unpack(chunks: Iterable[Any]) -> dict[str, Node]:
-    """Every path of an archive."""
-    found = {}
-    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
-        for info in archive:
-            content = archive.extractfile(info) if info.isreg() else None
-            found[f"/{info.name}".rstrip("/")] = Node(
-                info.type,
-                content.read() if content else None,
-                info.mode,
-                info.uid,
-                info.gid,
-                info.linkname,
-                int(info.mtime) if info.isreg() else None,
-            )
-    for path in found.keys() & PLACEHOLDERS:
-        found[path] = replace(found[path], mtime=None)
-    return found
-
-
-@pytest.fixture(scope="module")
-def program(engine_client: docker.DockerClient, bare_image: str) -> bytes:
-    """A static program: Debian links ldconfig so."""
-    container = engine_client.containers.create(bare_image)
-    try:
-        (found,) = unpack(container.get_archive("/usr/sbin/ldconfig")[0]).values()
-    finally:
-        container.remove(v=True)
-    assert found.content is not None
-    return found.content
-
-
-@pytest.fixture(scope="module")
-def make_image(engine_client: docker.DockerClient, program: bytes) -> Iterator[MakeImage]:
-    """Makes an image of a tree and the program; changes are instructions of a Dockerfile."""
-    cleanup = contextlib.ExitStack()
-
-    def make(tree: Tree, *changes: str, named: bool = True) -> str:
-        data = pack({PROGRAM: file(program, 0o755), **tree})
-        name = f"layout-{uuid.uuid4().hex}" if named else None
-        answer = engine_client.api.import_image_from_data(
-            data,
-            repository=name,
-            changes=[f"LABEL {LABEL}=1", f"CMD {json.dumps(RUN_PROGRAM)}", *changes],
-        )
-        image = name or str(json.loads(answer)["status"])
-        cleanup.callback(engine_client.images.remove, image, force=True)
-        return image
-
-    with cleanup:
-        yield make
-
-
-@pytest.fixture
-def plain(engine_client: docker.DockerClient) -> Iterator[Callable[..., DockerContainer]]:
-    """Makes a container that has nothing of ours, started, and ended where its command ends."""
-    made: list[DockerContainer] = []
-
-    def make(image: str, command: Any = None, **options: Any) -> DockerContainer:
-        options.setdefault("network_mode", "none")
-        made.append(engine_client.containers.create(image, command, **options))
-        made[-1].start()
-        made[-1].wait()
-        made[-1].reload()
-        return made[-1]
-
-    yield make
-    for container in made:
-        container.remove(force=True, v=True)
-
-
-@pytest.fixture
-def ours(egress: Egress, engine_client: docker.DockerClient) -> Callable[..., DockerContainer]:
-    """Makes a container with the CA, started and ended likewise."""
-
-    def make(image: str, command: Any = None, **options: Any) -> DockerContainer:
-        target = egress.start(image, command, **options)
-        result = target.wait()
-        assert result.exit_code == 0, result.stderr
-        return engine_client.containers.get(target.id)
-
-    return make
-
-
-@pytest.fixture
-def ca(egress_ca: trustme.CA) -> bytes:
-    return egress_ca.cert_pem.bytes()
 
 
 @pytest.fixture
 def hashed(egress_ca: trustme.CA) -> str:
     """The name under which OpenSSL finds the CA in a directory."""
     return f"{hashed_name(Authority(egress_ca).ca_subject)}.0"
-
-
-Make = Callable[..., DockerContainer]
-
-
-def node_at(container: DockerContainer, path: str) -> Node:
-    """What is at a path, in a volume too."""
-    for _ in range(100):  # Podman answers with nothing while it tidies up behind one that has ended
-        if archive := b"".join(container.get_archive(path)[0]):
-            break
-    (node,) = unpack([archive]).values()
-    return node
-
-
-def read(container: DockerContainer, path: str) -> bytes:
-    """The file at a path, in a volume too."""
-    content = node_at(container, path).content
-    assert content is not None, path
-    return content
-
-
-def env_of(container: DockerContainer) -> dict[str, str]:
-    return runtimes.variables(container.attrs["Config"]["Env"] or [])
 
 
 # Layouts.
@@ -244,13 +92,6 @@ class Layout:
     folders: tuple[str, ...] = ()
 
 
-PKI = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
-RHEL: Tree = {
-    PKI: file(FIRST, 0o444),
-    "/etc/pki/tls/certs/ca-bundle.crt": link(PKI),
-    "/etc/pki/tls/cert.pem": link("certs/ca-bundle.crt"),
-    "/etc/ssl/certs": link("../pki/tls/certs"),
-}
 LAYOUTS: dict[str, Layout] = {
     "Debian": Layout(
         {
@@ -473,118 +314,6 @@ def pems(bundle: bytes) -> list[bytes]:
     return [part + end for part in bundle.split(end) if part]
 
 
-# All that differs, as the engine and the container's own environment tell it.
-
-
-def changes_of(container: DockerContainer) -> set[tuple[str, int]]:
-    return {(str(change["Path"]), int(change["Kind"])) for change in container.diff() or ()}
-
-
-MODIFIED, ADDED = 0, 1
-OF_OURS = {
-    ("/etc", MODIFIED),
-    ("/etc/pytest-egress", ADDED),
-    ("/etc/pytest-egress/ca.pem", ADDED),
-    ("/etc/pytest-egress/bundle.pem", ADDED),
-    ("/etc/pytest-egress/truststore.jks", ADDED),
-}
-
-
-@pytest.fixture(scope="module")
-def rhel_image(engine_client: docker.DockerClient) -> Iterator[str]:
-    """RHEL's layout over Debian's programs."""
-    container = engine_client.containers.create(
-        "debian:trixie-slim", ["rm", "-rf", "/etc/ssl"], network_mode="none", labels={LABEL: "1"}
-    )
-    try:
-        container.start()
-        assert container.wait()["StatusCode"] == 0
-        container.put_archive("/", pack(RHEL))
-        image = container.commit(changes='CMD ["env"]')
-    finally:
-        container.remove(force=True)
-    yield str(image.id)
-    engine_client.images.remove(str(image.id), force=True)
-
-
-def test_the_engine_sees_no_other_change_in_debian(
-    clients_image: str, plain: Make, ours: Make, hashed: str
-) -> None:
-    before, after = (changes_of(make(clients_image, ["env"])) for make in (plain, ours))
-    assert after - before == {
-        ("/etc/ssl", MODIFIED),
-        ("/etc/ssl/certs", MODIFIED),
-        (BUNDLE, MODIFIED),
-        (f"/etc/ssl/certs/{hashed}", ADDED),
-        *(OF_OURS - before),
-    }
-    assert before <= after
-
-
-# Podman's list of changes lacks folders in which something else has changed.
-@pytest.mark.docker
-def test_the_engine_sees_no_other_change_in_rhel(
-    rhel_image: str, plain: Make, ours: Make, hashed: str
-) -> None:
-    before, after = (changes_of(make(rhel_image, ["env"])) for make in (plain, ours))
-    folders = (
-        "",
-        "/ca-trust",
-        "/ca-trust/extracted",
-        "/ca-trust/extracted/pem",
-        "/tls",
-        "/tls/certs",
-    )
-    assert after - before == {
-        *((f"/etc/pki{folder}", MODIFIED) for folder in folders),
-        (PKI, MODIFIED),
-        (f"/etc/pki/tls/certs/{hashed}", ADDED),
-        *(OF_OURS - before),
-    }
-    assert before <= after
-
-
-@pytest.mark.docker
-def test_the_engine_sees_no_other_change_in_an_empty_image(
-    make_image: MakeImage, plain: Make, ours: Make
-) -> None:
-    image = make_image({})
-    before, after = (changes_of(make(image)) for make in (plain, ours))
-    assert after - before == {
-        ("/etc/ssl", ADDED),
-        ("/etc/ssl/certs", ADDED),
-        (BUNDLE, ADDED),
-        *OF_OURS,
-    }
-    assert before <= after
-
-
-@pytest.mark.parametrize("name", ["clients_image", "rhel_image"])
-def test_a_process_has_its_own_variables_and_those_of_the_table(
-    name: str, request: pytest.FixtureRequest, plain: Make, ours: Make
-) -> None:
-    image = request.getfixturevalue(name)
-    before, after = (
-        runtimes.variables(make(image, ["env"]).logs().decode().splitlines())
-        for make in (plain, ours)
-    )
-    before.pop("HOSTNAME"), after.pop("HOSTNAME")  # the engine makes them up
-    expected = {each.name: each.value("/etc/pytest-egress") for each in runtimes.VARIABLES}
-    assert after == {**before, **expected}
-
-
-def test_an_empty_image_is_given_the_variables_of_the_table(
-    make_image: MakeImage, plain: Make, ours: Make
-) -> None:
-    image = make_image({}, "ENV GREETING=hello")
-    before, after = (env_of(make(image)) for make in (plain, ours))
-    for variables in (before, after):
-        variables.pop("HOSTNAME", None)  # Podman makes them up
-    expected = {each.name: each.value("/etc/pytest-egress") for each in runtimes.VARIABLES}
-    assert before["GREETING"] == "hello"
-    assert after == {**before, **expected}
-
-
 # Java's roots.
 
 
@@ -683,36 +412,6 @@ def test_where_java_has_no_roots_of_its_own_it_gets_those_of_the_bundle(
     assert from_java_keystore(keystore) == [der(FIRST), der(SECOND), der(ca)]
 
 
-# Mounts.
-
-
-@dataclass(frozen=True)
-class Place:
-    """Something to mount, and how to see whether it has changed."""
-
-    source: str
-    snapshot: Callable[[], object]
-
-
-def snapshot_of(folder: Path) -> dict[str, tuple[object, ...]]:
-    """Everything that can be seen of a folder, times too."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in (folder, *sorted(folder.rglob("*"))):
-        about = path.lstat()
-        content = path.read_bytes() if stat.S_ISREG(about.st_mode) else None
-        found[str(path)] = (about.st_mode, about.st_uid, about.st_gid, about.st_mtime_ns, content)
-    return found
-
-
-# What the engine mounts over, or makes, in a container's /etc.
-FOR_THE_ENGINE = ("hosts", "hostname", "resolv.conf", "mtab")
-
-
-def below(point: str, path: str) -> str:
-    """A path of a container, in what is mounted at a point."""
-    return path.removeprefix(point).lstrip("/")
-
-
 @pytest.fixture
 def host_folder(tmp_path: Path) -> Callable[[str], Place]:
     """Makes a folder, or one file, of this machine with a bundle at its place."""
@@ -767,7 +466,6 @@ NAMED: dict[str, Callable[[str, str], Options]] = {
     "mounts-rw": lambda source, point: {"mounts": [Mount(point, source)]},
 }
 POINTS = ["/etc", "/etc/ssl", "/etc/ssl/certs"]
-SHOW = ["sh", "-c", 'cat "$SSL_CERT_FILE" && test -r "$NODE_EXTRA_CA_CERTS"']
 
 
 @pytest.mark.parametrize(  # Podman does not read a file that is mounted by itself
@@ -857,96 +555,6 @@ def test_variables_lead_past_what_is_mounted_empty(
     assert is_podman or b"certificates" not in listed  # Podman copies what the image has there
 
 
-VOLUMES: dict[str, tuple[tuple[str, ...], Options]] = {
-    "volumes": ((), {"volumes": ["/etc/ssl"]}),
-    "mounts": ((), {"mounts": [Mount("/etc/ssl", None)]}),
-    "image": (("VOLUME /etc/ssl",), {}),
-    "image-over-all-of-etc": (("VOLUME /etc",), {}),
-}
-
-
-# Podman fills a volume when its container starts.
-@pytest.mark.docker
-@pytest.mark.parametrize(("changes", "options"), VOLUMES.values(), ids=VOLUMES)
-def test_a_volume_of_the_containers_own_is_extended(
-    changes: tuple[str, ...], options: Options, make_image: MakeImage, ours: Make, ca: bytes
-) -> None:
-    image = make_image({BUNDLE: file(FIRST, 0o640, 1, 2)}, *changes)
-    container = ours(image, **options)
-    assert node_at(container, BUNDLE) == file(FIRST + ca, 0o640, 1, 2)
-    assert read(container, env_of(container)["SSL_CERT_FILE"]) == FIRST + ca
-
-
-@pytest.fixture
-def neighbour(make_image: MakeImage, plain: Make) -> DockerContainer:
-    """A container with an anonymous volume of its own."""
-    return plain(make_image({BUNDLE: SECOND}), volumes=["/etc/ssl"])
-
-
-@pytest.mark.parametrize("way", ["volumes_from", "by-its-name", "mounts"])
-def test_the_volume_of_another_container_is_never_written(
-    way: str, neighbour: DockerContainer, make_image: MakeImage, ours: Make, ca: bytes
-) -> None:
-    name = neighbour.attrs["Mounts"][0]["Name"]
-    ways: dict[str, Options] = {
-        "volumes_from": {"volumes_from": [neighbour.id]},
-        "by-its-name": {"volumes": [f"{name}:/etc/ssl"]},
-        "mounts": {"mounts": [Mount("/etc/ssl", name)]},
-    }
-    before = b"".join(neighbour.get_archive("/etc/ssl")[0])
-    container = ours(make_image({BUNDLE: FIRST}), **ways[way])
-    assert read(container, env_of(container)["SSL_CERT_FILE"]) == SECOND + ca
-    assert b"".join(neighbour.get_archive("/etc/ssl")[0]) == before
-
-
-@pytest.mark.docker
-def test_a_volume_whose_driver_leads_to_the_host_is_never_written(
-    tmp_path: Path, make_image: MakeImage, ours: Make, ca: bytes
-) -> None:
-    (tmp_path / "ca-certificates.crt").write_bytes(SECOND)
-    before = snapshot_of(tmp_path)
-    leads = DriverConfig("local", {"type": "none", "o": "bind", "device": str(tmp_path)})
-    mount = Mount("/etc/ssl/certs", None, driver_config=leads)
-    container = ours(make_image({BUNDLE: FIRST}), mounts=[mount])
-    assert read(container, "/etc/pytest-egress/bundle.pem") == SECOND + ca
-    assert snapshot_of(tmp_path) == before
-
-
-def test_our_files_are_not_among_those_of_another_container(
-    make_image: MakeImage, plain: Make, ours: Make, ca: bytes
-) -> None:
-    image = make_image({BUNDLE: FIRST})
-    neighbour = plain(image, volumes=["/etc"])
-    before = b"".join(neighbour.get_archive("/etc")[0])
-    container = ours(image, volumes_from=[neighbour.id])
-    assert read(container, env_of(container)["SSL_CERT_FILE"]) == FIRST + ca
-    assert b"".join(neighbour.get_archive("/etc")[0]) == before
-
-
-def test_a_volume_of_a_driver_that_may_keep_it_elsewhere_is_foreign() -> None:
-    mount = {"Type": "volume", "Name": "0" * 64, "Destination": "/etc/ssl"}
-    container = DockerContainer({"Mounts": [{**mount, "Driver": "local"}]})
-    assert mounts.foreign_mounts(container) == []
-    container = DockerContainer({"Mounts": [{**mount, "Driver": "nfs"}]})
-    assert mounts.foreign_mounts(container) == ["/etc/ssl"]
-
-
-@pytest.mark.parametrize("read_only", [False, True])
-def test_a_named_volume_that_is_empty_gets_what_the_image_has(
-    read_only: bool, engine_client: docker.DockerClient, make_image: MakeImage, ours: Make
-) -> None:
-    image = make_image({BUNDLE: FIRST})
-    volume = engine_client.volumes.create(f"layout-{uuid.uuid4().hex}", labels={LABEL: "1"})
-    try:
-        container = ours(image, volumes=[f"{volume.name}:/etc/ssl"], read_only=read_only)
-        assert read(container, BUNDLE) == FIRST
-        assert [p for p in unpack(container.get_archive("/etc/ssl/certs")[0]) if "0" in p] == []
-    finally:
-        for holder in engine_client.containers.list(all=True, filters={"volume": volume.name}):
-            holder.remove(force=True)
-        volume.remove()
-
-
 # A root that is read-only.
 
 
@@ -966,144 +574,6 @@ def session(
     )
     session.close()
     assert (images, gone) == ([], True)
-
-
-@pytest.fixture
-def created(monkeypatch: pytest.MonkeyPatch) -> list[DockerContainer]:
-    """Every container that is created meanwhile."""
-    made: list[DockerContainer] = []
-    create = Engine.create
-
-    def record(*args: Any, **options: Any) -> DockerContainer:
-        made.append(create(*args, **options))
-        return made[-1]
-
-    monkeypatch.setattr(Engine, "create", record)
-    return made
-
-
-def test_a_root_that_is_read_only_has_the_ca_and_the_files(
-    session: Session, bare_image: str
-) -> None:
-    script = (
-        'cat "$SSL_CERT_FILE" /etc/ssl/certs/ca-certificates.crt /srv/mine; echo "$GREETING $PIP_CERT"; '
-        "touch /srv/other || id -u"
-    )
-    with Egress(session=session) as egress:
-        result = egress.run(
-            bare_image,
-            ["sh", "-c", script],
-            files={"/srv/mine": "mine\n"},
-            env={"GREETING": "hello", "PIP_CERT": "/mine.pem"},
-            read_only=True,
-            user="1234",
-        )
-        ca = session.authority.ca_pem.decode()
-    assert result.stdout == f"{ca}{ca}mine\nhello /mine.pem\n1234\n"
-    assert "Read-only file system" in result.stderr
-
-
-@pytest.mark.parametrize("changes", [(), ("VOLUME /data",)], ids=["plain", "with-volume"])
-def test_nothing_is_left_of_a_root_that_is_read_only(
-    changes: tuple[str, ...],
-    session: Session,
-    created: list[DockerContainer],
-    make_image: MakeImage,
-    engine_client: docker.DockerClient,
-) -> None:
-    image = make_image({BUNDLE: FIRST}, *changes)
-    with Egress(session=session) as egress:
-        egress.run(image, read_only=True, check=True)
-        egress.start(image, read_only=True)
-    volumes = [mount["Name"] for each in created for mount in each.attrs["Mounts"]]
-    assert (len(created), len(volumes)) == (4, 4 * len(changes))
-    for name in volumes:
-        with pytest.raises(docker.errors.NotFound):
-            engine_client.volumes.get(name)
-
-
-@pytest.mark.parametrize(("entrypoint", "command"), [(None, RUN_PROGRAM), (RUN_PROGRAM, None)])
-def test_an_image_without_a_command_may_have_a_root_that_is_read_only(
-    egress: Egress,
-    make_image: MakeImage,
-    entrypoint: list[str] | None,
-    command: list[str] | None,
-) -> None:
-    image = make_image({}, "CMD []")
-    egress.run(image, command, entrypoint=entrypoint, read_only=True, check=True)
-    with pytest.raises(EngineError, match="has no command of its own"):
-        egress.run(image, read_only=True)
-
-
-def test_an_image_without_a_command_has_docker_options(
-    egress: Egress, make_image: MakeImage
-) -> None:
-    assert egress.docker_options(make_image({}, "CMD []"))["network_mode"]
-
-
-def test_an_image_without_a_name_outlives_a_root_that_is_read_only(
-    egress: Egress, make_image: MakeImage
-) -> None:
-    image = make_image({BUNDLE: FIRST}, named=False)
-    for _ in range(2):
-        egress.run(image, read_only=True, check=True)
-
-
-def test_nothing_is_left_of_a_root_that_is_read_only_when_its_command_fails(
-    session: Session, bare_image: str
-) -> None:
-    with Egress(session=session) as egress:
-        with pytest.raises(CommandError):
-            egress.run(bare_image, ["false"], read_only=True, check=True)
-        with pytest.raises(EngineError, match="did not start"):
-            egress.run(bare_image, ["/nosuch"], read_only=True)
-
-
-@pytest.mark.parametrize("half", ["files", "commit", "create"])
-def test_nothing_is_left_of_a_root_that_is_read_only_when_its_start_fails_half_way(
-    half: str, session: Session, bare_image: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise EngineError("refused here")
-
-    options: Options = {"read_only": True}
-    if half == "files":
-        put = trust.put
-        monkeypatch.setattr(
-            trust,
-            "put",
-            lambda container, archive, what: (put if what == "the CA" else refuse)(
-                container, archive, what
-            ),
-        )
-    elif half == "commit":
-        monkeypatch.setattr(Engine, "commit", refuse)
-    else:
-        options["mem_limit"] = "1k"
-    with Egress(session=session) as egress, pytest.raises(EngineError) as caught:
-        egress.run(bare_image, ["true"], files={"/srv/mine": "mine"}, **options)
-    assert ("refused here" in str(caught.value)) is (half != "create")
-
-
-@pytest.mark.parametrize("point", ["/etc", "/etc/ssl/certs"])
-def test_a_folder_of_the_host_under_a_root_that_is_read_only_is_read_and_never_written(
-    point: str, host_folder: Callable[[str], Place], bare_image: str, egress: Egress, ca: bytes
-) -> None:
-    place = host_folder(point)
-    before = place.snapshot()
-    volumes = [f"{place.source}:{point}"]
-    result = egress.run(bare_image, SHOW, check=True, volumes=volumes, read_only=True)
-    assert result.stdout_bytes == SECOND + ca
-    assert place.snapshot() == before
-
-
-@pytest.mark.docker
-@pytest.mark.parametrize("point", ["/etc/ssl", "/etc"])
-def test_a_volume_of_the_image_under_a_root_that_is_read_only_has_the_ca(
-    point: str, make_image: MakeImage, ours: Make, ca: bytes
-) -> None:
-    container = ours(make_image({BUNDLE: FIRST}, f"VOLUME {point}"), read_only=True)
-    assert read(container, env_of(container)["SSL_CERT_FILE"]) == FIRST + ca
 
 
 # Found once.
@@ -1151,24 +621,6 @@ def test_what_one_container_has_besides_is_not_taken_for_the_images(
             egress.run(image, check=True, **given)
     assert len(found) == 2
     assert found[0] != found[1]
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the engine is asked for meanwhile: the paths of a container's files, in any way."""
-    calls: list[str] = []
-
-    def record(method: Any) -> Any:
-        def recorded(api: docker.APIClient, url: str, **options: Any) -> Any:
-            if url.endswith("/archive"):
-                calls.append(options["params"]["path"])
-            return method(api, url, **options)
-
-        return recorded
-
-    for name in ("head", "get", "put"):
-        monkeypatch.setattr(docker.APIClient, name, record(getattr(docker.APIClient, name)))
-    return calls
 
 
 FOLDERS_AND_PUT = ["/etc/ssl", "/etc/pki", "/"]
@@ -1269,115 +721,3 @@ def test_each_name_of_a_bundle_with_several_is_extended(
         assert read(container, name) == FIRST + ca
     assert read(container, "/etc/aaa.pem") == FIRST
     assert read(container, "/etc/pytest-egress/bundle.pem") == FIRST + ca
-
-
-# Podman does not read a file that is mounted by itself.
-@pytest.mark.docker
-@pytest.mark.parametrize("point", [BUNDLE, "/etc/ssl/cert.pem"])
-def test_a_file_that_is_mounted_in_a_folder_that_is_read_whole_is_never_written(
-    point: str, tmp_path: Path, make_image: MakeImage, ours: Make, ca: bytes
-) -> None:
-    (tmp_path / "mine.pem").write_bytes(SECOND)
-    before = snapshot_of(tmp_path)
-    image = make_image({BUNDLE: FIRST, "/etc/ssl/cert.pem": THIRD})
-    container = ours(image, volumes=[f"{tmp_path}/mine.pem:{point}"])
-    for path, content in ((BUNDLE, FIRST), ("/etc/ssl/cert.pem", THIRD)):
-        assert read(container, path) == (SECOND if path == point else content + ca)
-    assert snapshot_of(tmp_path) == before
-
-
-# Variables.
-
-
-def test_variables_of_the_image_and_the_test_are_kept_and_options_are_added_to() -> None:
-    ours = {each.name: each.value("/our") for each in runtimes.VARIABLES}
-    java = ours.pop("JAVA_TOOL_OPTIONS")
-    image = {"PATH": "/bin", "PIP_CERT": "/image.pem", "JAVA_TOOL_OPTIONS": "-Xmx64m"}
-    user = {"CURL_CA_BUNDLE": "", "RETRIES": "3"}
-    expected = {**ours, **user, "JAVA_TOOL_OPTIONS": f"-Xmx64m {java}"}
-    del expected["PIP_CERT"]
-    assert runtimes.environment(image, user, "/our") == expected
-    mine = {"JAVA_TOOL_OPTIONS": "-Djavax.net.ssl.trustStore=/mine.jks"}
-    assert runtimes.environment(image, mine, "/our").items() >= mine.items()
-
-
-@pytest.mark.parametrize(
-    ("image_env", "user_env", "sentences"),
-    [
-        ({}, {}, []),
-        ({"PATH": "/bin"}, {"RETRIES": "3"}, []),
-        (
-            {},
-            {"SSL_CERT_FILE": "/x.pem"},
-            ["SSL_CERT_FILE='/x.pem' is set by the test, and was kept"],
-        ),
-        (
-            {"SSL_CERT_FILE": "/x.pem"},
-            {},
-            ["SSL_CERT_FILE='/x.pem' is set by the image, and was kept"],
-        ),
-        (
-            {"SSL_CERT_FILE": "/image.pem"},
-            {"SSL_CERT_FILE": ""},
-            ["SSL_CERT_FILE='' is set by the test, and was kept"],
-        ),
-        ({"SSL_CERT_FILE": "/image.pem"}, {"SSL_CERT_FILE": "/etc/ssl/cert.pem"}, []),
-        ({}, {"CURL_CA_BUNDLE": "/etc/pytest-egress/bundle.pem"}, []),
-        ({}, {"NODE_EXTRA_CA_CERTS": "/pytest-egress/ca.pem"}, []),
-        ({"JAVA_TOOL_OPTIONS": "-Xmx64m"}, {}, []),
-        (
-            {"PIP_CERT": "/pip.pem"},
-            {"JAVA_TOOL_OPTIONS": "-Djavax.net.ssl.trustStore=/mine.jks"},
-            [
-                "PIP_CERT='/pip.pem' is set by the image, and was kept",
-                "JAVA_TOOL_OPTIONS='-Djavax.net.ssl.trustStore=/mine.jks' is set by the test, and was kept",
-            ],
-        ),
-        (
-            {},
-            {"JAVA_TOOL_OPTIONS": "-Djavax.net.ssl.trustStore=/etc/pytest-egress/truststore.jks"},
-            [],
-        ),
-    ],
-)
-def test_a_variable_that_leads_past_the_ca_is_told(
-    image_env: dict[str, str], user_env: dict[str, str], sentences: list[str]
-) -> None:
-    assert runtimes.defeated(image_env, user_env, ["/etc/ssl/cert.pem"]) == sentences
-
-
-def test_a_variable_of_the_image_that_leads_over_a_link_to_what_is_extended_is_no_hint(
-    egress: Egress, make_image: MakeImage
-) -> None:
-    tree = {BUNDLE: FIRST, "/etc/ssl/cert.pem": link("certs/ca-certificates.crt")}
-    image = make_image(tree, "ENV SSL_CERT_FILE=/etc/ssl/cert.pem")
-    egress.start(image)
-    assert egress.containers[-1].hints == []
-
-
-@pytest.mark.parametrize("kind", ["volumes", "tmpfs"])
-def test_a_variable_that_leads_to_a_bundle_in_a_mount_is_a_hint(
-    kind: str, egress: Egress, make_image: MakeImage, tmp_path: Path
-) -> None:
-    (tmp_path / "ca-certificates.crt").write_bytes(SECOND)
-    ways: dict[str, Options] = {
-        "volumes": {"volumes": [f"{tmp_path}:/etc/ssl/certs"]},
-        "tmpfs": {"tmpfs": {"/etc/ssl": ""}},
-    }
-    image = make_image({BUNDLE: FIRST}, f"ENV PIP_CERT={BUNDLE}")
-    egress.start(image, **ways[kind])
-    assert egress.containers[-1].hints == [f"PIP_CERT={BUNDLE!r} is set by the image, and was kept"]
-
-
-def test_a_client_that_is_led_past_the_ca_says_so(egress: Egress, clients_image: str) -> None:
-    egress.block("api.example.test")
-    code = "import urllib.request as u; u.urlopen('https://api.example.test/')"
-    result = egress.run(
-        clients_image,
-        ["python3", "-c", code],
-        env={"SSL_CERT_FILE": "/x.pem", "SSL_CERT_DIR": "/none"},
-        files={"/x.pem": FIRST},
-    )
-    assert "CERTIFICATE_VERIFY_FAILED" in result.stderr
-    (failure,) = (entry for entry in egress.ledger if isinstance(entry, TlsFailure))
-    assert failure.note.endswith("; SSL_CERT_FILE='/x.pem' is set by the test, and was kept")
