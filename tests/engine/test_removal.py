@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import docker
 
 from pytest_egress.engine.leftovers import is_removed, remove_containers
-
-NOBODYS = "f" * 64  # the identifier of no container
+from tests.support.leftovers import NOBODYS
 
 
 def test_what_was_removed_and_what_had_gone_before_are_gone(
@@ -24,10 +21,3 @@ def test_what_was_removed_and_what_had_gone_before_are_gone(
     assert ours.isdisjoint(left)
     assert is_removed(engine_client.api, NOBODYS)
     assert remove_containers(engine_client.api, []) == []
-
-
-def test_of_an_engine_that_does_not_answer_nothing_is_gone() -> None:
-    address = "tcp://127.0.0.1:1"  # docker-py leaves a UNIX socket open
-    with contextlib.closing(docker.APIClient(base_url=address, version="1.41")) as api:
-        assert not is_removed(api, NOBODYS)
-        assert remove_containers(api, [NOBODYS]) == []

@@ -11,7 +11,6 @@ from docker.errors import NotFound
 
 from pytest_egress import Egress, log_line
 from pytest_egress.session import Session
-from pytest_egress.targets.container import signal_name
 
 SECONDS = 60.0  # for what ends by itself: nothing waits for so long unless it fails
 
@@ -99,13 +98,6 @@ def test_what_does_not_end_is_killed_and_the_result_says_so(
         "it still ran 0.2 s after SIGTERM, and was killed; PID 1 of a container ignores a signal that it "
         "does not handle, and a shell there passes none on: handle it, `exec` the program, or start it with init=True"
     )
-
-
-@pytest.mark.parametrize(
-    ("value", "name"), [("SIGINT", "SIGINT"), ("15", "SIGTERM"), (3, "SIGQUIT"), ("37", "37")]
-)
-def test_a_signal_is_called_by_its_name_where_it_has_one(value: object, name: str) -> None:
-    assert signal_name(value) == name
 
 
 @pytest.mark.docker  # Podman needs another program for it

@@ -1,10 +1,9 @@
-"""The watchdog starts whatever the project has in its folder, and where it cannot, somebody is told."""
+"""The watchdog starts whatever the project's modules are called."""
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import requests
 
 import pytest_egress
 from pytest_egress import Egress
-from pytest_egress.engine.folder import WORDS_NAME, RunFolder, remove_folders
-from pytest_egress.engine.watchdog import PACKAGES, Watchdog
+from pytest_egress.engine.watchdog import PACKAGES
 from tests.support.killed_runs import TARGET, Run, assert_nothing_is_left
 from tests.support.leftovers import Witness
 
@@ -44,13 +42,6 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
-
-
 def test_modules_of_the_project_do_not_stop_it(
     run: Callable[..., Run], witness: Witness, project: Path
 ) -> None:
@@ -72,37 +63,6 @@ def test_it_finds_what_the_path_of_the_environment_has(
     assert killed.line() == "up"
     killed.kill()
     assert_nothing_is_left(witness, killed)
-
-
-def test_the_run_is_told_of_one_that_ended_before_it(temporary: Path) -> None:
-    folder = RunFolder()
-    watchdog = Watchdog("label=1", "{}", folder.path)
-    watchdog._process.kill()
-    watchdog._process.wait()
-    assert watchdog.dismiss() == "the watchdog ended before its run (exit code -9)"
-    assert watchdog.dismiss() == ""
-    folder.remove()
-
-
-def test_one_that_is_dismissed_has_nothing_to_tell(temporary: Path) -> None:
-    folder = RunFolder()
-    watchdog = Watchdog("label=1", "{}", folder.path)
-    assert watchdog.dismiss() == ""
-    assert watchdog._process.returncode == 0
-    assert Path(folder.path, WORDS_NAME).read_bytes() == b""
-    folder.remove()
-
-
-def test_the_next_run_is_told_why_it_failed(temporary: Path) -> None:
-    folder = RunFolder()
-    watchdog = Watchdog("label=1", "no engine at all", folder.path)
-    assert watchdog._process.stdin is not None
-    watchdog._process.stdin.close()  # as at the end of a run that is killed
-    assert watchdog._process.wait() == 1
-    folder.unlock()
-    (failure,) = remove_folders()
-    assert failure.startswith("json.decoder.JSONDecodeError: ")
-    assert not Path(folder.path).exists()
 
 
 def test_a_run_without_one_goes_on_and_says_so(

@@ -174,3 +174,6 @@ class Witness:
         self._events.close()
         self._thread.join(SECONDS)
         self.client.close()
+
+
+NOBODYS = "f" * 64  # the identifier of no container

@@ -270,3 +270,12 @@ def log_of(protocol: int, destination: str, transport: bytes, number: bytes = b"
 
 def udp(port: int, payload: bytes) -> bytes:
     return struct.pack("!HHHH", 5000, port, 8 + len(payload), 0) + payload
+
+
+def expects_a_message(sock: socket.socket) -> None:
+    assert sock.recv(100) == b"hello"
+
+
+def greets(sock: socket.socket) -> None:
+    sock.sendall(b"220 mail.test\r\n")
+    assert sock.recv(100) == b"hello"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -27,18 +26,16 @@ import pytest_egress.engine.endpoint as endpoint
 from pytest_egress import Egress, EngineError, ImageError, LinkError, Response
 from pytest_egress.engine.archive import File, build_tar
 from pytest_egress.engine.endpoint import SshClient, engine_address, engine_parameters, make_client
-from pytest_egress.engine.engine import Engine, contact
-from pytest_egress.engine.ssh import dial_command
+from pytest_egress.engine.engine import Engine
 from pytest_egress.session import Session
 from pytest_egress.targets.provision import WITH_IMAGE, SidecarSetup
 from tests.conftest import require_image
+from tests.support.docker_command import ENGINE_VARIABLES, LINK_VARIABLES, docker_command
 from tests.support.engines import OwnEngine, PrivateEngine
 from tests.support.leftovers import until
 from tests.support.project import ROOT
 
 SECONDS = 30
-ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
-LINK_VARIABLES = ("PYTEST_EGRESS_LINK", "PYTEST_EGRESS_SIDECAR_IMAGE")
 
 SCENARIO = '''
 import pytest
@@ -330,44 +327,9 @@ def test_a_context_leads_to_its_engine_with_its_certificates(
     assert engine_parameters(os.environ) == {"base_url": "unix:///var/run/docker.sock"}
 
 
-def docker_command(*arguments: str) -> None:
-    subprocess.run(["docker", *arguments], check=True, capture_output=True)
-
-
 def identity_of(address: str | None = None) -> str:
     with contextlib.closing(make_client(address)) as client:
         return str(client.info()["ID"])
-
-
-def test_an_unknown_context_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    monkeypatch.setenv("DOCKER_CONTEXT", "nowhere")
-    with pytest.raises(EngineError) as caught, Egress() as egress:
-        egress.run("any", [])
-    assert str(caught.value) == (
-        "there is no Docker context 'nowhere': `docker context ls` lists those there are, and "
-        "DOCKER_CONTEXT or `docker context use` chooses one"
-    )
-
-
-def test_a_context_that_cannot_be_read_is_quoted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    docker_command("context", "create", "cut", "--docker", "host=unix:///run/x.sock")
-    (meta,) = (tmp_path / "contexts" / "meta").glob("*/meta.json")
-    meta.write_text(json.dumps({"Name": "cut", "Endpoints": {}}))
-    monkeypatch.setenv("DOCKER_CONTEXT", "cut")
-    with pytest.raises(EngineError, match="the Docker context 'cut' cannot be read: KeyError"):
-        make_client()
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"currentContext": ""}'])
-def test_settings_that_name_no_context_are_those_of_no_context(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.json").write_text(text)
-    assert engine_parameters({"DOCKER_CONFIG": str(tmp_path)}) == {}
 
 
 def test_an_engine_behind_tls_is_reached_whatever_requests_is_told_to_trust(
@@ -375,45 +337,6 @@ def test_an_engine_behind_tls_is_reached_whatever_requests_is_told_to_trust(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")
     assert identity_of() == by_tls.client().info()["ID"]
-
-
-# ssh.
-
-
-@pytest.mark.parametrize(
-    ("address", "end"),
-    [
-        ("ssh://host", ["--", "host", "docker", "system", "dial-stdio"]),
-        (
-            "ssh://me@host:2222",
-            ["-l", "me", "-p", "2222", "--", "host", "docker", "system", "dial-stdio"],
-        ),
-        ("ssh://[2001:db8::1]/", ["--", "2001:db8::1", "docker", "system", "dial-stdio"]),
-        (
-            "ssh://host/run/user/1000/docker.sock",
-            [
-                "--",
-                "host",
-                "docker",
-                "--host",
-                "unix:///run/user/1000/docker.sock",
-                "system",
-                "dial-stdio",
-            ],
-        ),
-    ],
-)
-def test_ssh_is_asked_as_the_docker_command_asks_it(address: str, end: list[str]) -> None:
-    assert dial_command(address)[-len(end) :] == end
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["ssh://", "ssh://host:port", "ssh://me:secret@host", "ssh://-oProxyCommand=x", "ssh://[::1"],
-)
-def test_a_malformed_address_is_quoted(address: str) -> None:
-    with pytest.raises(EngineError, match=r"the engine's address 'ssh://.*' is malformed"):
-        dial_command(address)
 
 
 def test_what_ssh_says_is_in_the_error(
@@ -560,13 +483,6 @@ def test_a_runtime_with_a_network_stack_of_its_own_is_refused(
     assert until(lambda: not containers_of(remote))
 
 
-def test_an_engine_of_windows_containers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    windows = {"Server": "Docker/27.0 (windows)", "OSType": "windows"}
-    monkeypatch.setattr(endpoint, "said_by", lambda api: windows)
-    with pytest.raises(EngineError, match=r"the engine at unix://\S+ runs containers of windows"):
-        contact(docker.from_env)
-
-
 def test_an_engine_behind_a_proxy_that_drops_headers_is_known_too(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -574,16 +490,3 @@ def test_an_engine_behind_a_proxy_that_drops_headers_is_known_too(
     monkeypatch.setattr(endpoint, "said_by", lambda api: {"Server": "nginx"})
     with contextlib.closing(endpoint.make_client()) as client:
         assert (endpoint.identify(client), client.api.api_version) == known
-
-
-def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / ("long" * 30)
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    with pytest.raises(
-        EngineError, match=r"AF_UNIX path too long\nWhere its path is too long, let T"
-    ):
-        make_client("ssh://nobody@engine.test")
-    assert list(folder.iterdir()) == []

@@ -1,11 +1,10 @@
+"""Sidecars on a real engine."""
+
 from __future__ import annotations
 
-import io
 import json
 import os
-import secrets
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from docker.types import Mount
 
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.agent.original_destination import original_destination
-from pytest_egress.base.choices import LinkKind
 from pytest_egress.engine.leftovers import NAME_LABEL
 from pytest_egress.errors import LinkError
 from pytest_egress.targets import program, provision
 from pytest_egress.targets import sidecar as module
-from pytest_egress.targets.program import agent_archive, ensure_image
+from pytest_egress.targets.program import ensure_image
 from pytest_egress.targets.provision import SidecarError
 from pytest_egress.targets.sidecar import Sidecar
 from tests.support.reaper import LABEL
@@ -51,29 +49,6 @@ def failure(client: docker.DockerClient, sidecar: Sidecar) -> str:
         sidecar.start()
     wait_until_gone(client, sidecar.id)
     return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("link", "more"),
-    [
-        ("descriptor", set()),
-        ("stream", {"mux", "mux_frames", "original_destination", "pump", "stream"}),
-    ],
-)
-def test_the_agents_archive_holds_source_and_bytecode_and_nothing_else(
-    link: LinkKind, more: set[str]
-) -> None:
-    with tarfile.open(fileobj=io.BytesIO(agent_archive(link))) as archive:
-        names = set(archive.getnames())
-    stems = {"__init__", "addresses", "capture", "main", "netlink", "nftables"} | more
-    tag = sys.implementation.cache_tag
-    assert names == {
-        "egress",
-        "egress/agent",
-        "egress/agent/__pycache__",
-        *(f"egress/agent/{stem}.py" for stem in stems),
-        *(f"egress/agent/__pycache__/{stem}.{tag}.pyc" for stem in stems),
-    }
 
 
 def test_the_image_is_made_once(engine_client: docker.DockerClient) -> None:
@@ -189,12 +164,6 @@ def test_an_engine_that_refuses_sysctls_gets_none(
     with captured_namespace(engine_client) as (sidecar, link):
         assert not engine_client.api.inspect_container(sidecar.id)["HostConfig"].get("Sysctls")
         assert len(link.tcp) >= 1
-
-
-def test_a_host_name_that_is_made_up_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = iter(["123456789012", "000000000000", "12345678901a"])
-    monkeypatch.setattr(secrets, "token_hex", lambda size: next(names))
-    assert module.made_up_hostname() == "12345678901a"
 
 
 # ------------------------------------------------------------------ what can go wrong

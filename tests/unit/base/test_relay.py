@@ -5,75 +5,20 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import trustme
 
-from pytest_egress import Egress, forward
+from pytest_egress import forward
 from pytest_egress.base.relay import relay, unsent
-from pytest_egress.errors import LinkError
 from pytest_egress.link.stream_sockets import loopback_pair
-from pytest_egress.session import Session
-from pytest_egress.targets.handle import Container
 from pytest_egress.targets.ingress import Ingress
+from tests.support.last_words import LAST_WORDS, TIMES, Server, assert_all_heard, hear_out
 from tests.support.outside import Outside
 from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
 from tests.support.stream_scene import Scene
-
-TIMES = 200
-BLOCK = b"x" * 5000
-LAST_WORDS = b"-ERR that is enough\r\n"
-
-
-class Server:
-    """Answers after the first bytes of each connection, and closes it, whatever else is coming.
-
-    Args:
-        context: For TLS.
-        words: What it says; with none it resets the connection.
-        listener: By default one of 127.0.0.1.
-    """
-
-    def __init__(
-        self,
-        context: ssl.SSLContext | None = None,
-        words: bytes = LAST_WORDS,
-        listener: socket.socket | None = None,
-    ) -> None:
-        self.context, self.words = context, words
-        self.listener = listener or socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port: int = self.listener.getsockname()[1]
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            with contextlib.suppress(OSError):
-                self._serve(sock)
-            sock.close()
-
-    def _serve(self, sock: socket.socket) -> None:
-        if self.context is not None:
-            sock = self.context.wrap_socket(sock, server_side=True)
-        with sock:
-            sock.recv(4)
-            if self.words:
-                sock.sendall(self.words)
-                assert eventually(lambda: not unsent(sock))  # or its own kernel drops them
-            else:
-                reset(sock)
-
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.thread.join()
-        self.listener.close()
 
 
 @pytest.fixture
@@ -91,52 +36,6 @@ def ca() -> trustme.CA:
 def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
     with staged(ca, request) as stage:
         yield stage
-
-
-def hear_out(sock: socket.socket) -> bytes:
-    """Send without end, and read to the end meanwhile."""
-    sock.settimeout(SECONDS)
-
-    def send() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                socket.socket.send(sock, BLOCK)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    heard = b""
-    with contextlib.suppress(ConnectionError):
-        while data := sock.recv(65536):
-            heard += data
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-    thread.join()
-    return heard
-
-
-def hear_out_tls(sock: ssl.SSLSocket) -> bytes:
-    """The same in TLS, on which no two threads may be."""
-    sock.settimeout(0)
-    heard = b""
-    while True:
-        try:
-            if not (data := sock.recv(65536)):
-                return heard
-            heard += data
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
-        except (ConnectionError, ssl.SSLError):
-            return heard
-        with contextlib.suppress(OSError):
-            sock.send(BLOCK)
-
-
-def assert_all_heard(dial: Callable[[], socket.socket], words: bytes = LAST_WORDS) -> None:
-    heard = []
-    for _ in range(TIMES):
-        with dial() as sock:
-            heard.append(hear_out_tls(sock) if isinstance(sock, ssl.SSLSocket) else hear_out(sock))
-    assert heard.count(words) == TIMES
 
 
 @contextlib.contextmanager
@@ -222,68 +121,6 @@ def test_last_words_may_be_more_than_buffers_hold(stage: Stage) -> None:
         stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
         with stage.link.dial(ADDRESS, 5432) as sock:
             assert hear_out(sock) == words
-
-
-SENDER = textwrap.dedent("""
-    import socket, threading
-    heard = 0
-    for _ in range({times}):
-        sock = socket.create_connection(("db.test", 6379))
-        def send():
-            try:
-                while True:
-                    sock.send(b"x" * 5000)
-            except OSError:
-                pass
-        thread = threading.Thread(target=send)
-        thread.start()
-        words = b""
-        try:
-            while data := sock.recv(65536):
-                words += data
-        except ConnectionError:
-            pass
-        try:
-            sock.shutdown(2)
-        except OSError:
-            pass
-        thread.join()
-        sock.close()
-        heard += words == {words!r}
-    print(heard)
-""")
-
-
-@pytest.mark.parametrize("link", ["descriptor", "stream"])
-def test_all_last_words_reach_a_container(clients_image: str, server: Server, link: str) -> None:
-    code = SENDER.format(times=TIMES, words=LAST_WORDS)
-    with Egress(session=Session(link=link)) as egress:
-        egress.intercept_tcp("db.test:6379", forward(f"tcp://127.0.0.1:{server.port}"))
-        done = egress.run(clients_image, ["python3", "-c", code], timeout=120, check=True)
-        assert done.stdout == f"{TIMES}\n"
-
-
-@pytest.mark.parametrize("link", ["descriptor", "stream"])
-def test_all_last_words_of_a_container_reach_the_test(clients_image: str, link: str) -> None:
-    code = f"""
-        import socket
-        server = socket.create_server(("0.0.0.0", 8000), backlog=256)
-        print("up", flush=True)
-        while True:
-            sock, _ = server.accept()
-            sock.recv(4)
-            sock.sendall({LAST_WORDS!r})
-            sock.close()
-    """
-    with Egress(session=Session(link=link)) as egress:
-        command = ["python3", "-uc", textwrap.dedent(code)]
-        target: Container = egress.start(clients_image, command)
-        address = target.address(8000)
-        while True:
-            with contextlib.suppress(OSError, LinkError), target.connect(8000) as first:
-                first.send(b"x")
-                break
-        assert_all_heard(lambda: socket.create_connection(address))
 
 
 # How each end is passed on.

@@ -9,7 +9,6 @@ import pytest
 from pytest_egress import Egress
 from pytest_egress.targets.packages import Places, from_npm, places
 
-
 # Where packages may be, by what an image says of itself.
 
 
