@@ -14,7 +14,7 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import Activity, Window
 from pytest_egress.session import Session
 from pytest_egress.traffic.entries import Entry, PacketAttempt
-from tests.support.attempts import SECONDS, attempt, query, route_of
+from tests.support.attempts import SECONDS, attempt, query, route_in
 
 QUIET = 0.1
 
@@ -74,7 +74,7 @@ def test_what_is_under_way_is_waited_for(alone: Egress) -> None:
 
 def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -> None:
     ledger, over, window = alone.session.ledger, threading.Event(), Window()
-    route = route_of(ledger)
+    route = route_in(ledger)
 
     def handle() -> None:
         with ledger.changed:

@@ -8,7 +8,6 @@ from typing import Final
 import pytest
 
 import pytest_egress.engine.progress as progress_module
-from pytest_egress.engine.images import PullProgress
 from pytest_egress.engine.progress import Progress
 from tests.support.leftovers import until
 
@@ -95,19 +94,6 @@ def test_steps_of_several_threads_are_of_one_teller(progress: Progress) -> None:
     for thread in threads:
         thread.join()
     assert tellers() == []
-
-
-def test_a_pull_says_how_many_bytes_have_come() -> None:
-    pull = PullProgress("shop")
-    step = {
-        "id": "1",
-        "status": "Downloading",
-        "progressDetail": {"current": 10**6, "total": 10**7},
-    }
-    assert pull.take({"status": "Pulling fs layer", "id": "1"}) == "pulling shop"
-    assert pull.take(step) == "pulling shop: 1.0 of 10.0 MB"
-    assert pull.take({"status": "Download complete", "id": "1"}) == "pulling shop: 10.0 of 10.0 MB"
-    assert pull.take({"status": "Extracting", "id": "1"}) == "pulling shop: 10.0 of 10.0 MB"
 
 
 # In pytest.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,37 +13,13 @@ from pytest_egress.errors import (
     TamperingError,
     UnroutedError,
 )
-from pytest_egress.ledger.ledger import MAX_COMPLAINTS, MAX_ENTRIES, MAX_HELD_BYTES, Ledger
 from pytest_egress.ledger.verdict import judge
-from pytest_egress.ledger.windows import Activity, Window
+from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
-from pytest_egress.routes.kinds import BLOCK, INTERCEPT_HTTPS
-from pytest_egress.routes.route import Declaration, Route, Scope
-from pytest_egress.traffic.entries import DnsQuery, Exchange, Outcome, TcpConnection
-from pytest_egress.traffic.messages import Request
-
-SECONDS = 10.0
-STEP = 1.0  # seconds by which the wall clock may have been set meanwhile
-LEDGER = Ledger()
-
-
-def attempt(outcome: Outcome = "unrouted") -> TcpConnection:
-    about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": outcome}
-    return TcpConnection(**about, host="db.test", port=5432, address="198.18.0.1")
-
-
-def exchange(error: BaseException | None = None, route: Route[Any] | None = None) -> Exchange:
-    request = Request(method="GET", scheme="https", host="api.test", port=443, path="/")
-    about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": "routed"}
-    return Exchange(**about, host="api.test", port=443, request=request, error=error, route=route)
-
-
-def route_of(declaration: Declaration, scope: Scope = "test") -> Route[Any]:
-    return Route(declaration, scope=scope, declared_at="test_it.py:7", log=LEDGER)
-
-
-def route(scope: Scope = "test", **options: Any) -> Route[Any]:
-    return route_of(declare(INTERCEPT_HTTPS, "api.test", **options), scope)
+from pytest_egress.routes.kinds import BLOCK
+from pytest_egress.routes.route import Route
+from pytest_egress.traffic.entries import DnsQuery, Outcome
+from tests.support.attempts import attempt, exchange, route, route_of
 
 
 def test_a_quiet_window_gets_no_verdict() -> None:
@@ -184,166 +157,3 @@ def test_without_a_container_the_verdict_says_so() -> None:
     assert "No container ran in this test." in without
     assert "No container ran in this test." not in with_one
     assert str(judge(Window(), [route()])) == with_one
-
-
-# The ledger.
-
-
-def is_woken(ledger: Ledger, condition: Callable[[], bool], action: Callable[[], None]) -> bool:
-    """Whether an action ends a wait by itself: while a prompt is open no wait ends by its time."""
-    asked = threading.Event()
-
-    def holds() -> bool:
-        asked.set()
-        return condition()
-
-    ledger.enter_prompt()
-    thread = threading.Thread(target=ledger.wait_for, args=(holds, 0.01))
-    thread.start()
-    assert asked.wait(SECONDS)
-    action()  # takes the lock, which the wait gives up
-    thread.join(SECONDS)
-    woken = not thread.is_alive()
-    ledger.leave_prompt()
-    thread.join(SECONDS)
-    return woken
-
-
-def test_a_window_waits_for_what_goes_on_in_it() -> None:
-    ledger, window, activity = Ledger(), Window(), Activity()
-    ledger.begin(window, activity)
-    assert not ledger.wait_for(lambda: not window.activities, 0.01)
-    assert is_woken(ledger, lambda: not window.activities, lambda: ledger.end(window, activity))
-    ledger.end(window, activity)  # again is harmless
-
-
-def test_whoever_waits_is_woken_by_an_entry_a_beginning_and_a_call() -> None:
-    ledger, window, called = Ledger(), Window(), route()
-    assert is_woken(ledger, lambda: bool(window.entries), lambda: ledger.record(window, attempt()))
-    assert is_woken(
-        ledger, lambda: bool(window.activities), lambda: ledger.begin(window, Activity())
-    )
-    assert is_woken(ledger, lambda: called.called, lambda: ledger.count(called, window, exchange()))
-
-
-def test_whoever_waits_is_woken_by_a_complaint() -> None:
-    ledger, window = Ledger(), Window()
-    assert is_woken(
-        ledger, lambda: bool(window.complaints), lambda: ledger.complain(window, "a rule is gone")
-    )
-
-
-def test_a_window_begins_without_anything_and_with_the_strict_policy() -> None:
-    window = Window()
-    assert (window.policy, window.dns) == ("fail", "synthetic")
-    assert (window.repeated, window.unrecorded, window.held, window.calls) == (0, 0, 0, 0)
-
-
-def test_what_a_full_window_does_not_take_is_counted_and_fails_the_test() -> None:
-    ledger = Ledger()
-    window = Window(entries=[attempt("routed")] * (MAX_ENTRIES - 1))
-    ledger.record(window, attempt("routed"))
-    assert (len(window.entries), window.unrecorded) == (MAX_ENTRIES, 0)
-    assert judge(window, []) is None
-    for number in (1, 2):
-        ledger.record(window, attempt("routed"))
-        assert (len(window.entries), window.unrecorded) == (MAX_ENTRIES, number)
-    assert isinstance(judge(window, []), TamperingError)
-
-
-def test_attempts_of_which_nothing_is_known_add_up_and_fail_the_test() -> None:
-    ledger, window = Ledger(), Window()
-    ledger.miss(window, 3)
-    ledger.miss(window, 2)
-    assert window.unrecorded == 5
-    assert isinstance(judge(window, []), TamperingError)
-
-
-def test_bytes_are_kept_up_to_the_limit_of_their_window() -> None:
-    ledger, window = Ledger(), Window()
-    assert ledger.hold(window, MAX_HELD_BYTES - 1)
-    assert ledger.hold(window, 1)
-    assert not ledger.hold(window, 1)
-
-
-def test_a_complaint_is_kept_once_and_so_many_different_ones_are() -> None:
-    ledger, window = Ledger(), Window()
-    texts = [f"rule {number} is gone" for number in range(MAX_COMPLAINTS)]
-    for text in texts:
-        ledger.complain(window, text)
-    assert (window.complaints, window.repeated) == (texts, 0)
-    for number, text in enumerate((texts[0], "another", "another"), 1):
-        ledger.complain(window, text)
-        assert (window.complaints, window.repeated) == (texts, number)
-
-
-def test_a_complaint_that_comes_again_takes_no_room() -> None:
-    ledger, window = Ledger(), Window()
-    for text in ("a rule is gone", "a rule is gone", "a route is gone"):
-        ledger.complain(window, text)
-    assert (window.complaints, window.repeated) == (["a rule is gone", "a route is gone"], 1)
-
-
-def test_calls_are_kept_as_far_as_entries_are() -> None:
-    ledger, window, called = Ledger(), Window(calls=MAX_ENTRIES - 1), route()
-    for _ in range(3):
-        ledger.count(called, window, exchange())
-    assert (window.calls, called.lifetime_count) == (MAX_ENTRIES + 2, 1)
-
-
-def test_only_the_running_tests_calls_are_visible_but_while_a_wider_fixture_is_set_up() -> None:
-    ledger, ours, others = Ledger(), Window(), Window()
-    assert ledger.visible(ours)
-    assert ledger.visible(others)
-    ledger.window = ours
-
-    def visible() -> tuple[bool, bool]:
-        return ledger.visible(ours), ledger.visible(others)
-
-    assert visible() == (True, False)
-    with ledger.wide_set_up():
-        with ledger.wide_set_up():
-            assert visible() == (True, True)
-        assert visible() == (True, True)
-    assert visible() == (True, False)
-    with pytest.raises(LookupError), ledger.wide_set_up():
-        raise LookupError("no such fixture")
-    assert visible() == (True, False)
-
-
-def test_the_clock_of_deadlines_stands_still_while_a_prompt_is_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr("pytest_egress.ledger.ledger.monotonic", lambda: now[0])
-    ledger = Ledger()
-    begun = ledger.clock()
-
-    def passed_after(seconds: float) -> float:
-        now[0] += seconds
-        return ledger.clock() - begun
-
-    assert passed_after(1) == 1
-    ledger.enter_prompt()
-    assert passed_after(2) == 1
-    ledger.enter_prompt()  # of another thread
-    ledger.leave_prompt()
-    assert passed_after(4) == 1
-    ledger.leave_prompt()
-    assert passed_after(8) == 9
-    ledger.enter_prompt()
-    assert passed_after(16) == 9
-    ledger.leave_prompt()
-    assert passed_after(32) == 41
-
-
-def test_the_clock_of_entries_is_the_wall_clock_and_goes_forward_only() -> None:
-    before, ledger = time.time(), Ledger()  # noqa: TID251
-    moments = [ledger.now() for _ in range(1000)]
-    assert moments == sorted(moments)
-    assert before - STEP < moments[0] < time.time() + STEP  # noqa: TID251
-
-
-def test_what_goes_on_is_named_by_its_request() -> None:
-    assert Activity().what == ""
-    assert str(exchange()) == "GET https://api.test/"

@@ -16,7 +16,7 @@ from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_TLS
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Exchange
-from tests.support.attempts import attempt, query, route_of
+from tests.support.attempts import attempt, query, route_in
 
 
 def shared(**fields: Any) -> Shared:
@@ -70,14 +70,14 @@ def test_where_no_test_ran_before_there_is_nothing_to_say() -> None:
 
 def test_what_a_handler_raised_for_a_shared_container_keeps_its_cause() -> None:
     error = LookupError("no such charge")
-    verdict = judge(Window(entries=[attempt(error=error)]), [], shared=[shared()])
+    verdict = judge(Window(entries=[attempt("routed", error=error)]), [], shared=[shared()])
     assert isinstance(verdict, HandlerError)
     assert "shop is shared" in str(verdict)
     assert verdict.__cause__ is error
 
 
 def test_a_verdict_on_a_tests_own_container_says_nothing_of_shared_ones() -> None:
-    verdict = judge(Window(entries=[attempt("own")]), [], shared=[shared()])
+    verdict = judge(Window(entries=[attempt(container="own")]), [], shared=[shared()])
     assert "shared" not in str(verdict)
 
 
@@ -86,7 +86,7 @@ def test_beside_a_failure_of_the_test_itself_it_is_a_note() -> None:
         "shop is shared: what test_x.py::test_b set off, which ran before, may be among this.",
         "  To let a test wait for that: egress.wait_until_quiet(seconds)",
     ]
-    assert not [*shared_note([attempt("own"), query()], [shared()])]
+    assert not [*shared_note([attempt(container="own"), query()], [shared()])]
     assert not [*shared_note([attempt()], [shared(previous="")])]
 
 
@@ -104,19 +104,19 @@ def test_a_call_that_is_missing_names_wait_for_call_while_a_container_runs(
     log = Ledger()
     log.running = lambda: running
     with pytest.raises(CallError) as caught:
-        route_of(log).assert_called_once()
+        route_in(log).assert_called_once()
     assert (
         str(caught.value) == f'intercept_https("api.test"): expected 1 call, there was none{text}'
     )
     with pytest.raises(CallError) as caught:
-        route_of(log).assert_called_with(path="/")
+        route_in(log).assert_called_with(path="/")
     assert str(caught.value) == f'intercept_https("api.test"): was not called{text}'
 
 
 def test_calls_that_are_too_many_or_other_ones_name_it_where_it_helps() -> None:
     log, window = Ledger(), Window()
     log.running = lambda: ["shop"]
-    route = route_of(log)
+    route = route_in(log)
     request = Request(method="GET", scheme="https", host="api.test", port=443, path="/a")
     about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": "routed"}
     for _ in range(2):
@@ -140,7 +140,7 @@ def test_calls_that_are_too_many_or_other_ones_name_it_where_it_helps() -> None:
 def test_a_route_that_was_not_called_often_enough_names_it_too(
     options: list[dict[str, Any]], call: str
 ) -> None:
-    routes = [route_of(Ledger(), **each) for each in options]
+    routes = [route_in(Ledger(), **each) for each in options]
     ended, running = judge(Window(), routes), judge(Window(), routes, running=lambda: ["shop"])
     assert isinstance(running, NeverCalledError)
     assert f"\nshop still runs, and may call later: {call} waits for that.\n" in str(running)

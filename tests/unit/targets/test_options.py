@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_egress import Egress, log_line
+from pytest_egress import Egress
 from pytest_egress.engine.archive import read_tar
 from pytest_egress.targets.options import REFUSED_OPTIONS
 from pytest_egress.targets.plan import plan
@@ -138,20 +137,6 @@ def test_an_option_that_is_refused_may_be_given_unset() -> None:
     )
     assert (checked.options, checked.env) == ({}, {"N": "1"})
     assert read_tar(checked.files or b"").keys() == {"x"}
-
-
-@pytest.mark.parametrize(
-    ("pattern", "error"),
-    [
-        (b"ready", "log_line() takes a regular expression that is a str, not b'ready'"),
-        (re.compile(b"x"), "log_line() takes a regular expression that is a str, not re.compile("),
-        ("*ready", "log_line('*ready'): it is no regular expression (nothing to repeat at"),
-    ],
-    ids=["bytes", "pattern-of-bytes", "malformed"],
-)
-def test_a_line_to_wait_for_is_checked_where_it_is_declared(pattern: Any, error: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=re.escape(error)):
-        log_line(pattern)
 
 
 @pytest.mark.parametrize(
