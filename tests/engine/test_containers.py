@@ -19,7 +19,7 @@ from pytest_egress import CommandError, ContainerTimeoutError, Egress, http_ok, 
 from pytest_egress.session import Session
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.readiness import Strategy
-from tests.support.container_server import SERVER, WithClient, get, text
+from tests.support.container_server import SERVER, WithClient, error_text, get
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,9 @@ def test_run_gives_exit_code_and_both_streams(egress: Egress, bare_image: str) -
 def test_run_with_check_raises_with_the_logs(egress: Egress, bare_image: str) -> None:
     with pytest.raises(CommandError) as caught:
         egress.run(bare_image, ["sh", "-c", "echo out; echo err >&2; exit 3"], check=True)
-    assert text(caught) == ("bare:latest exited with code 3\nThe end of its log:\n  | out\n  | err")
+    assert error_text(caught) == (
+        "bare:latest exited with code 3\nThe end of its log:\n  | out\n  | err"
+    )
     assert (caught.value.exit_code, caught.value.logs) == (3, "out\nerr\n")
 
 
@@ -61,7 +63,7 @@ def test_run_removes_what_goes_on_for_too_long(
     with pytest.raises(ContainerTimeoutError) as caught:
         egress.run(bare_image, ["sh", "-c", "hostname; sleep 600"], timeout=0.5)
     hostname = caught.value.logs.strip()
-    assert text(caught) == (
+    assert error_text(caught) == (
         "bare:latest still ran after 0.5 s; it has been removed\n"
         f"The end of its log:\n  | {hostname}"
     )
@@ -168,7 +170,7 @@ def test_a_closed_port_looks_closed(server: Container) -> None:
 def test_a_port_that_is_none_is_refused(server: Container, port: Any) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(port))) as caught:
         server.url(port)
-    assert text(caught) == f"{port!r} is no port; it takes an int from 1 to 65535"
+    assert error_text(caught) == f"{port!r} is no port; it takes an int from 1 to 65535"
 
 
 def test_exec_runs_a_command_and_takes_options(server: Container) -> None:
@@ -251,7 +253,7 @@ def test_a_container_that_exits_before_it_is_ready_is_an_error(
     command = ["sh", "-c", "echo starting; exit 3"]
     with pytest.raises(CommandError) as caught:
         egress.start(bare_image, command, wait=port_open(80))
-    assert text(caught) == (
+    assert error_text(caught) == (
         "bare:latest exited with code 3 before it was ready: "
         "port 80 is not open (Connection refused)\n"
         "The end of its log:\n  | starting"
@@ -284,7 +286,7 @@ def test_a_container_that_is_never_ready_is_an_error(
             wait=[log_line("listening"), wait],
             timeout=4,
         )
-    assert text(caught) == (
+    assert error_text(caught) == (
         f"{container} was not ready after 4 s: {missing}\nThe end of its log:\n  | listening"
     )
     assert egress.containers == []
@@ -295,7 +297,7 @@ def test_an_error_about_readiness_lists_what_was_unrouted(clients_image: str) ->
     egress = Egress()
     with pytest.raises(CommandError) as caught, egress:
         egress.start(clients_image, ["sh", "-c", code], wait=port_open(80))
-    assert text(caught) == (
+    assert error_text(caught) == (
         "clients:latest exited with code 1 before it was ready: "
         "port 80 is not open (Connection refused)\n"
         "It wrote nothing.\n"
@@ -329,7 +331,7 @@ def test_an_error_about_readiness_lists_what_was_unrouted(clients_image: str) ->
 def test_wait_takes_strategies_only(egress: Egress, bare_image: str, wait: Any, error: str) -> None:
     with pytest.raises(TypeError) as caught:
         egress.start(bare_image, wait=wait)
-    assert text(caught) == error
+    assert error_text(caught) == error
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pytest_egress.engine.leftovers import SESSION_LABEL
 from pytest_egress.session import Session
 from tests.support.leftovers import containers
 from tests.support.stage import eventually
-from tests.support.stand_in import Run, keep_quiet, lines_of
+from tests.support.stand_in import RunPytest, keep_quiet, lines_of
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
 
 
 @pytest.fixture
-def run_real(pytester: pytest.Pytester, clients_image: str) -> Run:
+def run_real(pytester: pytest.Pytester, clients_image: str) -> RunPytest:
     """Run pytest on the source of a module with real containers, in a process of its own."""
     pytester.makeconftest(f"""
         import pathlib, pytest
@@ -56,7 +56,7 @@ def run_real(pytester: pytest.Pytester, clients_image: str) -> Run:
 
 
 def test_a_second_run_in_the_process_leaves_no_thread_and_no_descriptor(
-    run_real: Run, pytester: pytest.Pytester
+    run_real: RunPytest, pytester: pytest.Pytester
 ) -> None:
     script = pytester.makepyfile(
         twice="""
@@ -82,7 +82,7 @@ def test_a_second_run_in_the_process_leaves_no_thread_and_no_descriptor(
 
 
 def test_a_child_of_multiprocessing_disturbs_neither_the_link_nor_the_watchdog(
-    run_real: Run,
+    run_real: RunPytest,
 ) -> None:
     run_real(
         """
@@ -110,7 +110,7 @@ def test_a_child_of_multiprocessing_disturbs_neither_the_link_nor_the_watchdog(
 
 @pytest.mark.parametrize("place", ["test", "with", "fixture"])
 def test_a_forked_child_that_falls_out_of_its_test_ends_nothing_of_its_parent(
-    run_real: Run, place: str
+    run_real: RunPytest, place: str
 ) -> None:
     result = run_real(
         f"""
@@ -159,7 +159,7 @@ def test_a_forked_child_that_falls_out_of_an_egress_ends_nothing_of_its_parent(
 
 
 def test_a_time_out_by_thread_ends_the_run_and_the_watchdog_removes_its_containers(
-    run_real: Run, pytester: pytest.Pytester, engine_client: docker.DockerClient
+    run_real: RunPytest, pytester: pytest.Pytester, engine_client: docker.DockerClient
 ) -> None:
     result = run_real(
         """
@@ -179,7 +179,9 @@ def test_a_time_out_by_thread_ends_the_run_and_the_watchdog_removes_its_containe
     assert eventually(lambda: not containers(engine_client, session))
 
 
-def test_a_handler_sees_the_frozen_clock_and_requests_are_answered_under_it(run_real: Run) -> None:
+def test_a_handler_sees_the_frozen_clock_and_requests_are_answered_under_it(
+    run_real: RunPytest,
+) -> None:
     run_real(
         """
         import datetime
@@ -203,7 +205,7 @@ FREEZES: Final = {
 @pytest.mark.parametrize("name", FREEZES)
 @pytest.mark.parametrize("before", ["", "import pytest_egress.gateway.authority, trustme"])
 def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
-    run_real: Run, before: str, name: str
+    run_real: RunPytest, before: str, name: str
 ) -> None:
     run_real(
         f"""
@@ -232,7 +234,7 @@ def test_what_starts_under_frozen_time_has_certificates_of_the_real_one(
 
 @pytest.mark.parametrize("name", FREEZES)
 def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
-    run_real: Run, name: str
+    run_real: RunPytest, name: str
 ) -> None:
     run_real(
         f"""
@@ -272,7 +274,7 @@ def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
     "options", [["--disable-socket"], ["--disable-socket", "--allow-unix-socket"]]
 )
 def test_the_marker_that_enables_sockets_is_enough_for_a_container(
-    run_real: Run, options: list[str]
+    run_real: RunPytest, options: list[str]
 ) -> None:
     run_real(
         """
@@ -286,7 +288,7 @@ def test_the_marker_that_enables_sockets_is_enough_for_a_container(
     ).assert_outcomes(passed=1)
 
 
-def test_a_container_needs_none_of_the_hosts_that_are_allowed(run_real: Run) -> None:
+def test_a_container_needs_none_of_the_hosts_that_are_allowed(run_real: RunPytest) -> None:
     run_real(
         """
         def test_a(egress, curl):
@@ -304,7 +306,7 @@ def test_a_container_needs_none_of_the_hosts_that_are_allowed(run_real: Run) -> 
     "options", [["--disable-socket"], ["--allow-hosts=127.0.0.1"]], ids=["none", "hosts"]
 )
 def test_a_test_that_may_open_no_socket_has_containers_all_the_same(
-    run_real: Run, options: list[str], link: str
+    run_real: RunPytest, options: list[str], link: str
 ) -> None:
     run_real(
         f"""
@@ -337,7 +339,7 @@ def test_a_test_that_may_open_no_socket_has_containers_all_the_same(
 @pytest.mark.parametrize("filter_", ["ignore", "error"])
 @pytest.mark.parametrize("option", ["--disable-socket", "--allow-hosts=192.0.2.1"])
 def test_a_test_that_may_not_reach_the_engine_says_what_to_type(
-    run_real: Run, option: str, filter_: str
+    run_real: RunPytest, option: str, filter_: str
 ) -> None:
     result = run_real(
         """
@@ -363,7 +365,7 @@ def test_a_test_that_may_not_reach_the_engine_says_what_to_type(
     ("end", "code"), [("KeyboardInterrupt", 2), ("pytest.exit('enough', returncode=7)", 7)]
 )
 def test_a_set_up_that_ends_the_run_leaves_no_half_started_container(
-    run_real: Run,
+    run_real: RunPytest,
     pytester: pytest.Pytester,
     engine_client: docker.DockerClient,
     end: str,
@@ -391,7 +393,9 @@ def test_a_set_up_that_ends_the_run_leaves_no_half_started_container(
     )
 
 
-def test_a_time_out_by_signal_leaves_a_shared_container_to_the_next_test(run_real: Run) -> None:
+def test_a_time_out_by_signal_leaves_a_shared_container_to_the_next_test(
+    run_real: RunPytest,
+) -> None:
     result = run_real(
         """
         import threading

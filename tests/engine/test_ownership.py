@@ -24,7 +24,7 @@ from pytest_egress.engine.leftovers import (
     own_tags,
     remove_orphans,
 )
-from tests.support.killed_runs import READ_ONLY, Run
+from tests.support.killed_runs import READ_ONLY, KilledRun
 from tests.support.leftovers import until
 
 SLEEP = ["sleep", "600"]
@@ -111,16 +111,16 @@ class Users:
 
 
 @pytest.fixture
-def living(bare_image: str) -> Iterator[Run]:
+def living(bare_image: str) -> Iterator[KilledRun]:
     """A run with a target that is up."""
-    run = Run(READ_ONLY.format(image=bare_image))
+    run = KilledRun(READ_ONLY.format(image=bare_image))
     assert run.line() == "up"
     yield run
     run.close()
 
 
 @pytest.fixture
-def users(living: Run, engine_client: docker.DockerClient) -> Iterator[Users]:
+def users(living: KilledRun, engine_client: docker.DockerClient) -> Iterator[Users]:
     """What a user made of it."""
     users = Users(engine_client, living.session)
     try:
@@ -131,18 +131,18 @@ def users(living: Run, engine_client: docker.DockerClient) -> Iterator[Users]:
         users.close()
 
 
-def by_the_watchdog(run: Run) -> None:
+def by_the_watchdog(run: KilledRun) -> None:
     run.kill()
 
 
-def by_the_next_run(run: Run) -> None:
+def by_the_next_run(run: KilledRun) -> None:
     os.kill(run.watchdog, signal.SIGKILL)
     run.kill()
     with Egress() as egress:
         egress.session.engine.client.ping()
 
 
-def by_clean(run: Run) -> None:
+def by_clean(run: KilledRun) -> None:
     os.kill(run.watchdog, signal.SIGKILL)
     run.kill()
     assert cli.main(["clean"]) == 0
@@ -150,10 +150,10 @@ def by_clean(run: Run) -> None:
 
 @pytest.mark.parametrize("removed", [by_the_watchdog, by_the_next_run, by_clean])
 def test_what_is_made_of_a_target_outlives_the_killed_run(
-    living: Run,
+    living: KilledRun,
     users: Users,
     engine_client: docker.DockerClient,
-    removed: Callable[[Run], None],
+    removed: Callable[[KilledRun], None],
 ) -> None:
     assert len(ours(engine_client, living.session)) == 3  # sidecar, target, its image
     removed(living)
@@ -180,7 +180,7 @@ def test_what_is_made_of_a_target_outlives_a_run_that_ends_well(
 
 
 def test_what_is_made_of_a_target_outlives_a_run_on_another_machine(
-    living: Run, users: Users, engine_client: docker.DockerClient
+    living: KilledRun, users: Users, engine_client: docker.DockerClient
 ) -> None:
     os.kill(living.watchdog, signal.SIGKILL)
     living.kill()

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.stand_in import Run, keep_quiet, runner_of
+from tests.support.stand_in import RunPytest, keep_quiet, runner_of
 
 # In pytest.
 
@@ -24,12 +24,12 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def run(pytester: pytest.Pytester) -> RunPytest:
     return runner_of(pytester)
 
 
 def test_a_start_a_wait_for_readiness_and_one_for_the_end_say_so(
-    run: Run, pytester: pytest.Pytester, bare_image: str
+    run: RunPytest, pytester: pytest.Pytester, bare_image: str
 ) -> None:
     pytester.makeconftest(SOON.format(seconds=0.2))
     result = run(

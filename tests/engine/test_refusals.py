@@ -30,7 +30,7 @@ from pytest_egress import (
 from pytest_egress.session import Session
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.program import LINK_FOLDER
-from tests.support.container_server import SERVER, WithClient, get, text
+from tests.support.container_server import SERVER, WithClient, error_text, get
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_an_image_that_is_missing_and_cannot_be_pulled_is_named(egress: Egress) 
             f"build it (`docker build -t {name} .`), or log in to its registry "
             "(`docker login registry.invalid:5000`)."
         ),
-        text(caught),
+        error_text(caught),
     )
     assert egress.containers == []
 
@@ -84,7 +84,7 @@ def test_a_command_that_is_missing_in_the_image_is_named(egress: Egress, bare_im
         + re.escape(
             f"Look at what the image has: `docker run --rm -it --entrypoint sh {bare_image}`."
         ),
-        text(caught),
+        error_text(caught),
     )
     assert egress.containers == []
 
@@ -98,7 +98,7 @@ def test_a_path_that_cannot_be_executed_is_named_first(
 ) -> None:
     with pytest.raises(EngineError) as caught:
         egress.run(bare_image, [program])
-    assert text(caught).startswith(begins)
+    assert error_text(caught).startswith(begins)
 
 
 HUNGRY = ["python3", "-c", "bytearray(200 << 20)"]
@@ -128,7 +128,7 @@ def test_an_option_that_the_engine_refuses_is_quoted(egress: Egress, bare_image:
     assert re.fullmatch(
         re.escape(f"the engine did not create a container of {bare_image!r}: ")
         + ".*memory limit.*",
-        text(caught),
+        error_text(caught),
     )
 
 
@@ -169,7 +169,7 @@ def test_an_engine_that_refuses_connections_is_named(
     monkeypatch.setenv("DOCKER_HOST", address)
     with pytest.raises(EngineError) as caught, Egress() as egress:
         egress.run(bare_image)
-    assert text(caught) == (
+    assert error_text(caught) == (
         f"no Docker engine answers at {address}: [Errno 111] Connection refused\n{START_ENGINE}"
     )
 
@@ -183,7 +183,7 @@ def test_a_socket_that_is_not_there_is_named(
     monkeypatch.setenv("DOCKER_HOST", address)
     with pytest.raises(EngineError) as caught, Egress() as egress:
         egress.run(bare_image)
-    assert text(caught) == (
+    assert error_text(caught) == (
         f"no Docker engine answers at {address}: [Errno 2] No such file or directory\n"
         f"{START_ENGINE}"
     )
@@ -216,7 +216,7 @@ def test_a_user_whom_the_socket_refuses_is_told_of_its_group(
 
     with pytest.raises(EngineError) as caught:
         with_client(refused).run(bare_image)
-    what, cure = text(caught).splitlines()
+    what, cure = error_text(caught).splitlines()
     assert what.endswith(": [Errno 13] Permission denied")
     assert "`sudo usermod --append --groups docker $USER`, and log in again" in cure
 
@@ -262,7 +262,7 @@ def test_an_engine_that_does_not_see_this_machines_files_is_a_named_limit(
         "The engine does not share this machine's files "
         "\\(.*bind source path does not exist: /nonexistent/folder\\)\\.\n"
         "The descriptor link needs them; --egress-link=auto takes the stream link where they are not\\.",
-        text(caught),
+        error_text(caught),
     )
     assert egress.containers == []
 
@@ -276,7 +276,7 @@ def test_a_container_of_a_wider_scope_that_is_unrouted_while_it_starts_is_an_err
     with pytest.raises(UnroutedError) as caught:
         module.start(clients_image, command, wait=log_line("up"))
     session.close()
-    assert text(caught) == (
+    assert error_text(caught) == (
         "1 unrouted attempt of clients:latest; nothing got out:\n\n"
         "  GET https://config.example.test/\n"
         '      to answer it: egress.intercept_https("config.example.test", method="GET", path="/")'

@@ -13,12 +13,12 @@ from pytest_egress import Egress, forward
 from pytest_egress.errors import LinkError
 from pytest_egress.session import Session
 from pytest_egress.targets.handle import Container
-from tests.support.last_words import LAST_WORDS, TIMES, Server, assert_all_heard
+from tests.support.last_words import LAST_WORDS, TIMES, LastWords, assert_all_heard
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with contextlib.closing(Server()) as server:
+def server() -> Iterator[LastWords]:
+    with contextlib.closing(LastWords()) as server:
         yield server
 
 
@@ -53,7 +53,7 @@ SENDER = textwrap.dedent("""
 
 
 @pytest.mark.parametrize("link", ["descriptor", "stream"])
-def test_all_last_words_reach_a_container(clients_image: str, server: Server, link: str) -> None:
+def test_all_last_words_reach_a_container(clients_image: str, server: LastWords, link: str) -> None:
     code = SENDER.format(times=TIMES, words=LAST_WORDS)
     with Egress(session=Session(link=link)) as egress:
         egress.intercept_tcp("db.test:6379", forward(f"tcp://127.0.0.1:{server.port}"))

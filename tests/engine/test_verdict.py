@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from tests.support.inner_runs import CONFTEST, Inside, Run, text
+from tests.support.inner_runs import CONFTEST, InnerRun, Inside, report_text
 
 
 @pytest.fixture
@@ -16,9 +16,9 @@ def inside(pytester: pytest.Pytester, clients_image: str) -> Inside:
     pytester.makeconftest(CONFTEST.format(image=clients_image))
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
 
-    def run(code: str, *args: str) -> Run:
+    def run(code: str, *args: str) -> InnerRun:
         (pytester.path / "test_shop.py").write_text(textwrap.dedent(code))
-        return Run(pytester, *args)
+        return InnerRun(pytester, *args)
 
     return run
 
@@ -48,7 +48,7 @@ def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Insid
         "query={'v': '2'}, headers={'x-shop': 'k'}, json={'sum': 5, 'rows': [1, 2]})\n"
         "          declared at test_shop.py:3"
     )
-    assert run.verdict() == text(f"""
+    assert run.verdict() == report_text(f"""
 7 unrouted attempts of clients:latest; nothing got out:
 
   GET https://api.shop.test/refunds
@@ -119,7 +119,7 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
             sh("for i in 1 2 3; do curl -sS http://metrics.test/push; done")
             sh("curl -sS --http2-prior-knowledge http://192.0.2.9/")
         ''')
-    assert run.verdict() == text(r"""
+    assert run.verdict() == report_text(r"""
 10 unrouted attempts of clients:latest; nothing got out:
 
   UDP 203.0.113.9:443, 13 bytes, probably QUIC
@@ -183,7 +183,7 @@ def test_the_nearest_raw_route_is_named(inside: Inside) -> None:
                     except OSError: pass
             ''')
         """)
-    assert run.verdict() == text(r"""
+    assert run.verdict() == report_text(r"""
 2 unrouted attempts of clients:latest; nothing got out:
 
   TCP db.shop.test:5433 (ADDRESS), first bytes b'hello ;'
@@ -245,7 +245,7 @@ def test_a_raw_handler_sees_the_end_of_its_test_and_one_that_does_not_is_reporte
         """)
     assert run.report("test_a[True]").passed, run.output
     verdict = re.sub(r"at \S+/test_shop", "at /.../test_shop", run.verdict("test_a[False]"))
-    assert verdict == text("""
+    assert verdict == report_text("""
 the handler of intercept_tcp("db.shop.test:5432")  declared at test_shop.py:9 still ran 0.2 s after the test
   for TCP db.shop.test:5432 (ADDRESS)
   at /.../test_shop.py:13 in database: sock.recv(1) if ends else never.wait()
@@ -281,7 +281,7 @@ def test_attempts_of_several_containers_say_whose_they_are(inside: Inside) -> No
             sh("curl -sS https://api.shop.test/v1")
             egress.run(image, "curl -sS https://api.shop.test/v1")
         """)
-    assert run.verdict() == text("""
+    assert run.verdict() == report_text("""
 2 unrouted attempts of clients:latest and clients:latest#2; nothing got out:
 
   GET https://api.shop.test/v1  of clients:latest
@@ -349,7 +349,7 @@ def test_a_client_that_sends_no_alert_is_called_likely(inside: Inside) -> None:
             code = 'require("https").get("https://api.shop.test/", {ca: []}).on("error", () => 0)'
             shop.exec(["node", "-e", code], environment={"NODE_EXTRA_CA_CERTS": ""})
         """)
-    assert run.verdict() == text("""
+    assert run.verdict() == report_text("""
 a route was never called:
 
   intercept_https("api.shop.test")  declared at test_shop.py:3
@@ -385,7 +385,7 @@ def test_routes_that_are_never_called_fail_with_what_to_do(inside: Inside) -> No
             egress.intercept_https("c.shop.test").remove()
             egress.block("d.shop.test")
         """)
-    assert run.verdict("test_none_ran") == text("""
+    assert run.verdict("test_none_ran") == report_text("""
 2 routes were never called:
 
   intercept_https("api.shop.test")  declared at test_shop.py:3
@@ -396,7 +396,7 @@ No container ran in this test. egress answers what containers send: start one wi
 egress.run(image, command) or egress.start(image).
 What the test process itself sends is not intercepted.
     """)
-    assert run.verdict("test_silent") == text("""
+    assert run.verdict("test_silent") == report_text("""
 a route was never called:
 
   intercept_https("api.shop.test")  declared at test_shop.py:6
@@ -405,7 +405,7 @@ No container sent anything in this test.
 clients:latest still runs, and may call later: wait_for_call() waits for that.
 Remove it, or declare it with optional=True.
     """)
-    assert run.verdict("test_too_seldom") == text("""
+    assert run.verdict("test_too_seldom") == report_text("""
 2 routes were called less often than declared:
 
   intercept_https("api.shop.test", times=2)  declared at test_shop.py:8
@@ -426,7 +426,7 @@ def test_a_request_beyond_times_is_unrouted_and_says_why(inside: Inside) -> None
             egress.intercept_https("api.shop.test", times=1)
             sh("curl -sS https://api.shop.test https://api.shop.test")
         """)
-    assert run.verdict() == text("""
+    assert run.verdict() == report_text("""
 1 unrouted attempt of clients:latest; nothing got out:
 
   GET https://api.shop.test/
@@ -455,7 +455,7 @@ def test_a_handlers_failure_is_shown_with_its_own_traceback(inside: Inside) -> N
                 "The test fails with its traceback.\\n"
             )
         """)
-    assert run.verdict() == text("""
+    assert run.verdict() == report_text("""
 request = <Request POST https://api.shop.test/v1>
 
     @egress.intercept_https("api.shop.test")
@@ -486,7 +486,7 @@ def test_the_tests_own_failure_stays_with_the_handlers_as_its_cause(inside: Insi
             assert 1 == 2
         """)
     shown = run.verdict()
-    assert re.sub(r"(?m)^(egress|sh) = .*\n", "", shown) == text("""
+    assert re.sub(r"(?m)^(egress|sh) = .*\n", "", shown) == report_text("""
 request = <Request GET https://api.shop.test/>
 
     @egress.intercept_https("api.shop.test")
@@ -526,7 +526,7 @@ def test_a_handler_that_runs_on_fails_the_test_with_the_line_where_it_stands(
         def test_b():
             gate.set()
         """)
-    assert re.sub(r"at /\S+/test_shop", "at /.../test_shop", run.verdict()) == text("""
+    assert re.sub(r"at /\S+/test_shop", "at /.../test_shop", run.verdict()) == report_text("""
 the handler of intercept_https("api.shop.test")  declared at test_shop.py:7 still ran 0.2 s after the test
   for GET https://api.shop.test/v1
   at /.../test_shop.py:9 in slow: gate.wait(30)

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from tests.support.inner_runs import CONFTEST, Inside, Run, scrubbed, text
+from tests.support.inner_runs import CONFTEST, InnerRun, Inside, report_text, scrubbed
 
 
 @pytest.fixture
@@ -16,9 +16,9 @@ def inside(pytester: pytest.Pytester, clients_image: str) -> Inside:
     pytester.makeconftest(CONFTEST.format(image=clients_image))
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
 
-    def run(code: str, *args: str) -> Run:
+    def run(code: str, *args: str) -> InnerRun:
         (pytester.path / "test_shop.py").write_text(textwrap.dedent(code))
-        return Run(pytester, *args)
+        return InnerRun(pytester, *args)
 
     return run
 
@@ -35,7 +35,7 @@ def test_a_failure_has_the_timeline_and_the_end_of_each_log(inside: Inside) -> N
             sh("curl -sS http://x.test/")
         """)
     assert run.sections() == {
-        "egress": text("""
+        "egress": report_text("""
  T s  clients:latest#2  DNS api.shop.test A -> ADDRESS
  T s  clients:latest#2  DNS api.shop.test AAAA -> ADDRESS
  T s  clients:latest#2  GET https://api.shop.test/v1 -> 200 OK in T ms
@@ -173,7 +173,7 @@ def test_what_is_unrouted_while_a_shared_container_starts_fails_its_fixture(
     run.result.assert_outcomes(errors=1, passed=1)
     shown = scrubbed(run.report("test_a", "setup").longreprtext)
     assert (
-        text("""
+        report_text("""
 E       pytest_egress.errors.UnroutedError: 1 unrouted attempt of clients:latest; nothing got out:
 E
 E         GET https://config.test/v1

@@ -14,7 +14,7 @@ import requests
 import pytest_egress
 from pytest_egress import Egress
 from pytest_egress.engine.watchdog import PACKAGES
-from tests.support.killed_runs import TARGET, Run, assert_nothing_is_left
+from tests.support.killed_runs import TARGET, KilledRun, assert_nothing_is_left
 from tests.support.leftovers import Witness
 
 UNWATCHED = "Had this run been killed, its containers would have stayed until the next one."
@@ -22,11 +22,11 @@ RAISES = "raise SystemExit('the project has this name too')\n"
 
 
 @pytest.fixture
-def run(bare_image: str) -> Iterator[Callable[..., Run]]:
-    runs: list[Run] = []
+def run(bare_image: str) -> Iterator[Callable[..., KilledRun]]:
+    runs: list[KilledRun] = []
 
-    def run(**options: object) -> Run:
-        runs.append(Run(TARGET.format(image=bare_image), **options))  # type: ignore[arg-type]  # of Popen
+    def run(**options: object) -> KilledRun:
+        runs.append(KilledRun(TARGET.format(image=bare_image), **options))  # type: ignore[arg-type]  # of Popen
         return runs[-1]
 
     yield run
@@ -43,7 +43,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_modules_of_the_project_do_not_stop_it(
-    run: Callable[..., Run], witness: Witness, project: Path
+    run: Callable[..., KilledRun], witness: Witness, project: Path
 ) -> None:
     killed = run(cwd=project)
     assert killed.line() == "up"
@@ -52,7 +52,7 @@ def test_modules_of_the_project_do_not_stop_it(
 
 
 def test_it_finds_what_the_path_of_the_environment_has(
-    run: Callable[..., Run], witness: Witness, project: Path
+    run: Callable[..., KilledRun], witness: Witness, project: Path
 ) -> None:
     installed = [Path(package.__path__[0]).parent for package in (docker, requests, pytest_egress)]
     killed = run(

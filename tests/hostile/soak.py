@@ -118,7 +118,7 @@ class Kind:
         return f"{self.link}, {self.workers} workers" if self.workers != "0" else self.link
 
 
-class Run:
+class SoakedRun:
     """One run of pytest, in a folder of its own."""
 
     def __init__(self, kind: Kind) -> None:
@@ -201,7 +201,7 @@ class Soak:
                 said = f"{sum(self.done.values())}: {kind}: {victim} at {moment}"
                 print(said, *left, *problems, run.output()[-3000:], sep="\n", flush=True)
 
-    def _kill(self, run: Run, victim: str) -> str:
+    def _kill(self, run: SoakedRun, victim: str) -> str:
         """Kill it; what has been killed, since there may be none of it at this moment."""
         if victim == "sidecar" and self._kill_sidecar(run):
             return victim
@@ -221,7 +221,7 @@ class Soak:
         run.process.kill()
         return victim
 
-    def _kill_sidecar(self, run: Run) -> bool:
+    def _kill_sidecar(self, run: SoakedRun) -> bool:
         names = [name for session in run.sessions() for name in containers(self.client, session)]
         sidecars = [name.strip("/") for name in names if "sidecar" in name]
         try:
@@ -230,7 +230,7 @@ class Soak:
             return False
         return True
 
-    def _judge(self, run: Run, victim: str, witness: Witness) -> tuple[list[str], list[str]]:
+    def _judge(self, run: SoakedRun, victim: str, witness: Witness) -> tuple[list[str], list[str]]:
         """What is left afterwards, and what else is wrong, as sentences."""
         problems: list[str] = []
         if victim in ("worker", "sidecar"):
@@ -253,8 +253,8 @@ class Soak:
 
 
 @contextlib.contextmanager
-def running(kind: Kind) -> Iterator[Run]:
-    run = Run(kind)
+def running(kind: Kind) -> Iterator[SoakedRun]:
+    run = SoakedRun(kind)
     try:
         yield run
     finally:
@@ -271,7 +271,7 @@ def sweep(temporary: Path) -> None:
         tempfile.tempdir = before
 
 
-def judge_end(run: Run) -> list[str]:
+def judge_end(run: SoakedRun) -> list[str]:
     """Whether a run that has lost something goes on to its end, as sentences where not."""
     try:
         code = run.process.wait(LONGEST)

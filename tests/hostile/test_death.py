@@ -26,7 +26,7 @@ from pytest_egress.engine.leftovers import (
     remove_containers,
     remove_orphans,
 )
-from tests.support.killed_runs import LINKS, READ_ONLY, TARGET, Run, assert_nothing_is_left
+from tests.support.killed_runs import LINKS, READ_ONLY, TARGET, KilledRun, assert_nothing_is_left
 from tests.support.leftovers import Witness, containers, identity, is_alive, running, until
 
 GUEST = "egress.docker_options({image!r})"
@@ -43,11 +43,11 @@ ACTIONS = {"target": TARGET, "read-only": READ_ONLY, "guest": GUEST}
 
 
 @pytest.fixture
-def run(bare_image: str) -> Iterator[Callable[..., Run]]:
-    runs: list[Run] = []
+def run(bare_image: str) -> Iterator[Callable[..., KilledRun]]:
+    runs: list[KilledRun] = []
 
-    def run(action: str, link: str = "auto") -> Run:
-        runs.append(Run(action.format(image=bare_image), link))
+    def run(action: str, link: str = "auto") -> KilledRun:
+        runs.append(KilledRun(action.format(image=bare_image), link))
         return runs[-1]
 
     yield run
@@ -58,7 +58,7 @@ def run(bare_image: str) -> Iterator[Callable[..., Run]]:
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
 def test_nothing_is_left_of_a_run_that_was_killed(
-    run: Callable[..., Run], witness: Witness, action: str, link: str
+    run: Callable[..., KilledRun], witness: Witness, action: str, link: str
 ) -> None:
     killed = run(action, link)
     assert killed.line() == "up"
@@ -72,7 +72,7 @@ def test_nothing_is_left_of_a_run_that_was_killed(
 
 @pytest.mark.parametrize("link", LINKS)
 def test_nothing_is_left_while_a_child_that_the_run_forked_lives_on(
-    run: Callable[..., Run], witness: Witness, link: str
+    run: Callable[..., KilledRun], witness: Witness, link: str
 ) -> None:
     killed = run(FORKED, link)
     child = int(killed.line())
@@ -89,7 +89,7 @@ def test_nothing_is_left_while_a_child_that_the_run_forked_lives_on(
     ids=["plain", "read-only", "stream"],
 )
 def test_nothing_is_left_of_a_run_that_was_killed_within_a_start(
-    run: Callable[..., Run], witness: Witness, after: float, action: str, link: str
+    run: Callable[..., KilledRun], witness: Witness, after: float, action: str, link: str
 ) -> None:
     killed = run(action, link)
     time.sleep(after)
@@ -98,7 +98,7 @@ def test_nothing_is_left_of_a_run_that_was_killed_within_a_start(
 
 
 def test_nothing_is_left_when_the_whole_process_group_was_killed(
-    run: Callable[..., Run], witness: Witness
+    run: Callable[..., KilledRun], witness: Witness
 ) -> None:
     killed = run(TARGET)
     assert killed.line() == "up"
@@ -113,7 +113,7 @@ def test_nothing_is_left_when_the_whole_process_group_was_killed(
     ids=["plain", "read-only", "stream"],
 )
 def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
-    run: Callable[..., Run],
+    run: Callable[..., KilledRun],
     engine_client: docker.DockerClient,
     witness: Witness,
     action: str,
@@ -131,7 +131,7 @@ def test_the_next_run_removes_what_was_left_when_the_watchdog_was_killed_too(
 
 
 def test_the_next_run_leaves_alone_what_lives_and_what_was_kept(
-    run: Callable[..., Run], engine_client: docker.DockerClient, bare_image: str
+    run: Callable[..., KilledRun], engine_client: docker.DockerClient, bare_image: str
 ) -> None:
     living = run(TARGET)
     assert living.line() == "up"
@@ -175,7 +175,7 @@ def test_the_next_run_leaves_alone_what_lives_on_another_machine(
 
 
 def test_the_next_run_leaves_a_living_run_its_target_when_the_sidecar_has_gone(
-    run: Callable[..., Run], engine_client: docker.DockerClient
+    run: Callable[..., KilledRun], engine_client: docker.DockerClient
 ) -> None:
     living = run(TARGET)
     assert living.line() == "up"

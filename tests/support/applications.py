@@ -20,7 +20,7 @@ from pytest_egress.traffic.messages import Headers, Request, Response
 HERE = __name__
 
 
-def request(method: str = "GET", path: str = "/", **fields: Any) -> Request:
+def application_request(method: str = "GET", path: str = "/", **fields: Any) -> Request:
     about = {"scheme": "https", "host": "api.test", "port": 443}
     if not isinstance(headers := fields.pop("headers", Headers()), Headers):
         headers = Headers(headers)

@@ -34,7 +34,7 @@ server.serve_forever()
 """
 
 
-def text(caught: pytest.ExceptionInfo[BaseException]) -> str:
+def error_text(caught: pytest.ExceptionInfo[BaseException]) -> str:
     """The whole text of an error."""
     return str(caught.value)
 

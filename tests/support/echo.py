@@ -76,7 +76,7 @@ def end_of_dial(stage: Stage, address: str = ADDRESS) -> str:
         return "reset"
 
 
-def read_all(sock: socket.socket) -> bytes:
+def read_to_end(sock: socket.socket) -> bytes:
     sock.settimeout(SECONDS)
     data = b""
     while piece := sock.recv(65536):

@@ -67,8 +67,8 @@ class PrivateEngine:
         """Start it, and wait until it answers."""
         if not has_interface(bridge := self._remains.bridge):
             address = f"203.0.113.{8 * random.randrange(32) + 1}/29"
-            ip("link", "add", bridge, "type", "bridge")
-            ip("address", "add", address, "dev", bridge)
+            host_ip("link", "add", bridge, "type", "bridge")
+            host_ip("address", "add", address, "dev", bridge)
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -194,7 +194,7 @@ def hiding(folders: Sequence[str]) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
 
 
-def ip(*arguments: str) -> None:
+def host_ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 

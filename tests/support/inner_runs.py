@@ -34,7 +34,7 @@ def python(shop):
 """
 
 
-class Run:
+class InnerRun:
     """One run of pytest inside: its reports, and what it printed."""
 
     def __init__(self, pytester: pytest.Pytester, *args: str) -> None:
@@ -76,9 +76,9 @@ def scrubbed(text: str) -> str:
     return re.sub(r"fd00:198:18::\w+|198\.18\.\d+\.\d+", "ADDRESS", text)
 
 
-Inside = Callable[..., Run]
+Inside = Callable[..., InnerRun]
 
 
-def text(indented: str) -> str:
+def report_text(indented: str) -> str:
     """An expected text, as it is written in a test."""
     return textwrap.dedent(indented).strip("\n")

@@ -31,7 +31,7 @@ TARGET = "egress.start({image!r}, ['sleep', '600'], volumes=['/data'])"
 READ_ONLY = "egress.start({image!r}, ['sleep', '600'], read_only=True)"
 
 
-class Run:
+class KilledRun:
     """A run in a process of its own, as far as it has got.
 
     Args:
@@ -82,5 +82,5 @@ class Run:
         self.process.stdout.close()
 
 
-def assert_nothing_is_left(witness: Witness, run: Run) -> None:
+def assert_nothing_is_left(witness: Witness, run: KilledRun) -> None:
     assert until(lambda: not run.left(witness)), run.left(witness)

@@ -16,7 +16,7 @@ BLOCK = b"x" * 5000
 LAST_WORDS = b"-ERR that is enough\r\n"
 
 
-class Server:
+class LastWords:
     """Answers after the first bytes of each connection, and closes it, whatever else is coming.
 
     Args:

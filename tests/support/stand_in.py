@@ -87,7 +87,7 @@ ENVIRONMENT: Final = (
 )
 
 
-class Run(Protocol):
+class RunPytest(Protocol):
     def __call__(self, source: str, *args: str, subprocess: bool = False) -> pytest.RunResult: ...
 
 
@@ -102,7 +102,7 @@ def keep_quiet(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> No
     pytester.makeini(INI)
 
 
-def runner_of(pytester: pytest.Pytester) -> Run:
+def runner_of(pytester: pytest.Pytester) -> RunPytest:
     """Run pytest on the source of a module."""
 
     def run(source: str, *args: str, subprocess: bool = False) -> pytest.RunResult:

@@ -84,7 +84,7 @@ class Unframed(Attachment):
         return data
 
 
-class Scene:
+class StreamScene:
     """A link, and the namespace that it leads to."""
 
     def __init__(self, most: int = MAX_STREAMS) -> None:
@@ -124,7 +124,7 @@ failures: list[str] = []
 accepting = threading.Lock()
 
 
-def echo(scene: Scene, body: bytes) -> None:
+def echo(scene: StreamScene, body: bytes) -> None:
     with socket.create_connection(scene.namespace.tcp[0].getsockname(), 30) as client:
         feeder = threading.Thread(target=feed, args=(client, body))
         feeder.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pytest_egress.egress
-from tests.support.stand_in import Run, keep_quiet, lines_of, runner_of
+from tests.support.stand_in import RunPytest, keep_quiet, lines_of, runner_of
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def run(pytester: pytest.Pytester) -> RunPytest:
     return runner_of(pytester)
 
 
@@ -55,7 +55,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 
 def test_a_run_that_does_not_use_egress_imports_nothing_of_it_but_tables(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makepyfile("def test_a(): pass")
     pytester.makeconftest("""

@@ -52,7 +52,7 @@ def npm(folder: str, *packages: str) -> Tree:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackageLayout:
     """Packages in an image, and which of its files get the CA."""
 
     tree: Tree
@@ -62,8 +62,8 @@ class Layout:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-LAYOUTS: dict[str, Layout] = {
-    "the-official-python": Layout(
+LAYOUTS: dict[str, PackageLayout] = {
+    "the-official-python": PackageLayout(
         {
             **PYTHON,
             f"/usr/local/{SITE}/{CERTIFI}": FIRST,
@@ -72,7 +72,7 @@ LAYOUTS: dict[str, Layout] = {
         },
         (f"/usr/local/{SITE}/{CERTIFI}", f"/usr/local/{SITE}/stripe/data/ca-certificates.crt"),
     ),
-    "more-than-is-read-of-a-folder": Layout(
+    "more-than-is-read-of-a-folder": PackageLayout(
         {
             **PYTHON,
             f"/usr/local/{SITE}/{CERTIFI}": FIRST,
@@ -80,7 +80,7 @@ LAYOUTS: dict[str, Layout] = {
         },
         (f"/usr/local/{SITE}/{CERTIFI}",),
     ),
-    "a-virtual-environment-on-the-path": Layout(
+    "a-virtual-environment-on-the-path": PackageLayout(
         {
             "/opt/venv/bin/python3": link("/usr/bin/python3.12"),
             f"/opt/venv/lib/python3.12/site-packages/{CERTIFI}": FIRST,
@@ -88,7 +88,7 @@ LAYOUTS: dict[str, Layout] = {
         (f"/opt/venv/lib/python3.12/site-packages/{CERTIFI}",),
         ("ENV PATH=/opt/venv/bin:/usr/bin",),
     ),
-    "a-virtual-environment-below-the-working-directory": Layout(
+    "a-virtual-environment-below-the-working-directory": PackageLayout(
         {
             **PYTHON,
             "/app/.venv/bin/python": link("/usr/local/bin/python3"),
@@ -98,7 +98,7 @@ LAYOUTS: dict[str, Layout] = {
         (f"/app/.venv/{SITE}/{CERTIFI}",),
         ("WORKDIR /app",),
     ),
-    "a-working-directory-of-the-test": Layout(
+    "a-working-directory-of-the-test": PackageLayout(
         {
             **PYTHON,
             "/app/venv/bin/python3": link("/usr/local/bin/python3"),
@@ -107,12 +107,12 @@ LAYOUTS: dict[str, Layout] = {
         (f"/app/venv/{SITE}/{CERTIFI}",),
         options={"workdir": "/app"},
     ),
-    "a-python-that-is-no-link": Layout(
+    "a-python-that-is-no-link": PackageLayout(
         {"/opt/venv/bin/python3": file(b"", 0o755), f"/opt/venv/{SITE}/{CERTIFI}": FIRST},
         (f"/opt/venv/{SITE}/{CERTIFI}",),
         ("ENV VIRTUAL_ENV=/opt/venv", "ENV PYTHON_VERSION=3.13.9"),
     ),
-    "Debian": Layout(
+    "Debian": PackageLayout(
         {
             "/usr/bin/python3.13": b"",
             "/usr/bin/python3": link("python3.13"),
@@ -129,7 +129,7 @@ LAYOUTS: dict[str, Layout] = {
             f"/root/.local/{SITE}/{CERTIFI}",
         ),
     ),
-    "conda": Layout(
+    "conda": PackageLayout(
         {
             "/opt/conda/bin/python3": link("python3.13"),
             "/opt/conda/bin/python3.13": b"",
@@ -139,13 +139,13 @@ LAYOUTS: dict[str, Layout] = {
         ("/opt/conda/ssl/cacert.pem", f"/opt/conda/{SITE}/{CERTIFI}"),
         ("ENV PATH=/opt/conda/bin:/usr/bin",),
     ),
-    "folders-that-variables-name": Layout(
+    "folders-that-variables-name": PackageLayout(
         {f"/deps/{CERTIFI}": FIRST, f"/task/{CERTIFI}": FIRST, "/js/certifi/cacert.pem": FIRST},
         (f"/deps/{CERTIFI}", f"/task/{CERTIFI}", "/js/certifi/cacert.pem"),
         ("ENV PYTHONPATH=/none:/deps", "ENV LAMBDA_TASK_ROOT=/task"),
         env={"NODE_PATH": "/js"},
     ),
-    "npm": Layout(
+    "npm": PackageLayout(
         npm("/srv", "certifi", "other/node_modules/certifi"),
         (
             "/srv/node_modules/certifi/cacert.pem",
@@ -153,7 +153,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
         ("WORKDIR /srv",),
     ),
-    "pnpm": Layout(
+    "pnpm": PackageLayout(
         {
             "/srv/node_modules/certifi": link(".pnpm/certifi@1/node_modules/certifi"),
             "/srv/node_modules/.pnpm/certifi@1/node_modules/certifi/cacert.pem": FIRST,
@@ -161,7 +161,7 @@ LAYOUTS: dict[str, Layout] = {
         ("/srv/node_modules/.pnpm/certifi@1/node_modules/certifi/cacert.pem",),
         ("WORKDIR /srv",),
     ),
-    "composer": Layout(
+    "composer": PackageLayout(
         {
             "/var/www/vendor/composer/ca-bundle/res/cacert.pem": FIRST,
             "/var/www/vendor/stripe/stripe-php/data/ca-certificates.crt": FIRST,
@@ -172,7 +172,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
         ("WORKDIR /var/www",),
     ),
-    "gems": Layout(
+    "gems": PackageLayout(
         {
             **gem("/usr/local/bundle", "stripe-13.0.0", "lib/data/ca-certificates.crt"),
             **gem("/usr/local/bundle", "stripe-rails-2.0.0", "lib/data/ca-certificates.crt"),
@@ -184,7 +184,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
         ("ENV GEM_HOME=/usr/local/bundle", "ENV RUBY_VERSION=3.3.8", "WORKDIR /srv"),
     ),
-    "gems-of-Debians-ruby": Layout(
+    "gems-of-Debians-ruby": PackageLayout(
         {
             "/usr/bin/ruby": link("ruby3.3"),
             "/usr/bin/ruby3.3": b"",
@@ -192,10 +192,10 @@ LAYOUTS: dict[str, Layout] = {
         },
         ("/var/lib/gems/3.3.0/gems/httpclient-2.9.0/lib/httpclient/cacert.pem",),
     ),
-    "no-roots-in-its-place": Layout(
+    "no-roots-in-its-place": PackageLayout(
         {**PYTHON, f"/usr/local/{SITE}/{CERTIFI}": b"no certificate"}, ()
     ),
-    "a-folder-in-its-place": Layout(
+    "a-folder-in-its-place": PackageLayout(
         {**PYTHON, f"/usr/local/{SITE}/{CERTIFI}/cacert.pem": FIRST}, ()
     ),
 }
@@ -203,7 +203,7 @@ LAYOUTS: dict[str, Layout] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_the_roots_of_known_packages_are_extended_and_nothing_else_is_changed(
-    layout: Layout,
+    layout: PackageLayout,
     make_image: MakeImage,
     plain: Make,
     ours: Make,

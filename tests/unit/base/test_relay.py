@@ -15,15 +15,15 @@ from pytest_egress import forward
 from pytest_egress.base.relay import relay, unsent
 from pytest_egress.link.stream_sockets import loopback_pair
 from pytest_egress.targets.ingress import Ingress
-from tests.support.last_words import LAST_WORDS, TIMES, Server, assert_all_heard, hear_out
+from tests.support.last_words import LAST_WORDS, TIMES, LastWords, assert_all_heard, hear_out
 from tests.support.outside import Outside
 from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
-from tests.support.stream_scene import Scene
+from tests.support.stream_scene import StreamScene
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with contextlib.closing(Server()) as server:
+def server() -> Iterator[LastWords]:
+    with contextlib.closing(LastWords()) as server:
         yield server
 
 
@@ -69,17 +69,17 @@ def ends() -> tuple[socket.socket, socket.socket, socket.socket, socket.socket]:
 # A server that answers and closes while its client still sends.
 
 
-def test_without_a_relay_all_last_words_arrive(server: Server) -> None:
+def test_without_a_relay_all_last_words_arrive(server: LastWords) -> None:
     assert_all_heard(lambda: socket.create_connection(("127.0.0.1", server.port)))
 
 
-def test_all_last_words_arrive_through_a_forward(stage: Stage, server: Server) -> None:
+def test_all_last_words_arrive_through_a_forward(stage: Stage, server: LastWords) -> None:
     stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
     assert_all_heard(lambda: stage.link.dial(ADDRESS, 5432))
 
 
 def test_all_last_words_arrive_through_a_forward_of_what_is_in_tls(
-    stage: Stage, server: Server
+    stage: Stage, server: LastWords
 ) -> None:
     stage.tls_route("api.test", forward(f"tcp://127.0.0.1:{server.port}"))
     assert_all_heard(stage.tls)
@@ -91,20 +91,20 @@ def test_all_last_words_arrive_of_a_server_that_speaks_tls(stage: Stage, outside
     context.num_tickets = 0  # those that a client has not read take the last words with them
     other.issue_cert("real.test").configure_cert(context)
     other.configure_trust(stage.gateway.upstreams.tls)
-    with contextlib.closing(Server(context, listener=outside.listen(8443))):
+    with contextlib.closing(LastWords(context, listener=outside.listen(8443))):
         stage.tls_route("real.test:8443", forward())
         address = stage.resolve("real.test")
         assert_all_heard(lambda: stage.tls("real.test", address, 8443))
 
 
-def test_all_last_words_arrive_through_an_ingress(server: Server) -> None:
+def test_all_last_words_arrive_through_an_ingress(server: LastWords) -> None:
     ingress = Ingress(lambda: socket.create_connection(("127.0.0.1", server.port)))
     with contextlib.closing(ingress):
         assert_all_heard(lambda: socket.create_connection(ingress.address))
 
 
-def test_all_last_words_arrive_over_a_stream_link(server: Server) -> None:
-    scene = Scene()
+def test_all_last_words_arrive_over_a_stream_link(server: LastWords) -> None:
+    scene = StreamScene()
     heard = []
     with contextlib.closing(scene):
         for _ in range(TIMES):
@@ -117,7 +117,7 @@ def test_all_last_words_arrive_over_a_stream_link(server: Server) -> None:
 
 def test_last_words_may_be_more_than_buffers_hold(stage: Stage) -> None:
     words = bytes(range(256)) * 40_000
-    with contextlib.closing(Server(words=words)) as server:
+    with contextlib.closing(LastWords(words=words)) as server:
         stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
         with stage.link.dial(ADDRESS, 5432) as sock:
             assert hear_out(sock) == words
@@ -151,14 +151,14 @@ def test_a_client_that_resets_resets_its_server_after_what_it_said() -> None:
 
 
 def test_a_reset_without_a_word_is_a_reset(stage: Stage) -> None:
-    with contextlib.closing(Server(words=b"")) as server:
+    with contextlib.closing(LastWords(words=b"")) as server:
         stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
         client = stage.dial(port=5432)
         client.sendall(b"four and more")
         assert end_of(client) == "reset"
 
 
-def test_an_end_without_a_reset_is_none(stage: Stage, server: Server) -> None:
+def test_an_end_without_a_reset_is_none(stage: Stage, server: LastWords) -> None:
     stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
     client = stage.dial(port=5432)
     client.sendall(b"four")

@@ -12,7 +12,7 @@ from pytest_egress.engine.progress import Progress
 from tests.support.leftovers import until
 
 
-class Recorder:
+class RecordingScreen:
     """A screen that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ def progress(monkeypatch: pytest.MonkeyPatch) -> Progress:
     """One that shows at once, on a screen that records."""
     monkeypatch.setattr(progress_module, "TICK_SECONDS", 0.01)
     made = Progress()
-    made.screen = Recorder()
+    made.screen = RecordingScreen()
     return made
 
 
-def recorder(progress: Progress) -> Recorder:
-    assert isinstance(progress.screen, Recorder)
+def recorder(progress: Progress) -> RecordingScreen:
+    assert isinstance(progress.screen, RecordingScreen)
     return progress.screen
 
 

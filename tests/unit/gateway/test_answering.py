@@ -35,7 +35,7 @@ KIND_OF = {kind.method: kind for kind in KINDS}
 SECONDS = 10.0
 
 
-class Scene:
+class AnsweringScene:
     """A target, its routes and its ledger, and a connection that carries nothing."""
 
     name = "target"
@@ -112,11 +112,13 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def scene() -> AnsweringScene:
+    return AnsweringScene()
 
 
-def test_an_entry_is_recorded_before_its_handler_runs_and_counted_afterwards(scene: Scene) -> None:
+def test_an_entry_is_recorded_before_its_handler_runs_and_counted_afterwards(
+    scene: AnsweringScene,
+) -> None:
     seen: list[tuple[list[Entry], int]] = []
 
     def handler(request: Request) -> dict[str, str]:
@@ -149,7 +151,7 @@ def fails(request: Request) -> None:
     ],
 )
 def test_what_becomes_of_a_request_is_decided_recorded_and_counted_once(
-    scene: Scene,
+    scene: AnsweringScene,
     kind: str,
     options: dict[str, Any],
     said: dict[str, str],
@@ -166,7 +168,7 @@ def test_what_becomes_of_a_request_is_decided_recorded_and_counted_once(
     assert route.call_count == scene.window.calls == calls
 
 
-def test_requests_of_one_connection_are_answered_at_the_same_time(scene: Scene) -> None:
+def test_requests_of_one_connection_are_answered_at_the_same_time(scene: AnsweringScene) -> None:
     second_has_come = threading.Event()
 
     def handler(request: Request) -> int:
@@ -181,7 +183,9 @@ def test_requests_of_one_connection_are_answered_at_the_same_time(scene: Scene) 
     assert route.call_count == 2
 
 
-def test_a_request_that_nobody_answers_is_recorded_as_its_server_says(scene: Scene) -> None:
+def test_a_request_that_nobody_answers_is_recorded_as_its_server_says(
+    scene: AnsweringScene,
+) -> None:
     scene.route("intercept_https", "api.test", 204)
     incoming = scene.take()
     assert scene.answering.would_answer(incoming)
@@ -191,7 +195,7 @@ def test_a_request_that_nobody_answers_is_recorded_as_its_server_says(scene: Sce
     assert (entry.outcome, entry.note) == ("recorded", "its body broke off")
 
 
-def test_a_request_cannot_be_forwarded_once_its_connection_has_ended(scene: Scene) -> None:
+def test_a_request_cannot_be_forwarded_once_its_connection_has_ended(scene: AnsweringScene) -> None:
     scene.route("intercept_https", "api.test", 204)
     entry, _ = scene.ask()
     del scene.answering
@@ -200,7 +204,7 @@ def test_a_request_cannot_be_forwarded_once_its_connection_has_ended(scene: Scen
         entry.request.forward()
 
 
-def test_what_a_body_raises_is_its_handlers_error(scene: Scene) -> None:
+def test_what_a_body_raises_is_its_handlers_error(scene: AnsweringScene) -> None:
     def pieces() -> Iterator[bytes]:
         yield b"1"
         raise ZeroDivisionError

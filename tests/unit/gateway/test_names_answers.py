@@ -9,7 +9,7 @@ import pytest
 from pytest_egress.gateway import dispatch
 from pytest_egress.traffic.dns_answers import NameAnswer
 from pytest_egress.traffic.entries import DnsQuery
-from tests.support.echo import read_all
+from tests.support.echo import read_to_end
 from tests.support.stage import ADDRESS, SECONDS, Stage
 
 
@@ -29,7 +29,7 @@ def test_a_name_has_the_addresses_that_a_route_gives_it(stage: Stage) -> None:
     stage.tcp("db.test:5432", b"by name")
     client = stage.dial(ADDRESS, 5432)
     client.shutdown(socket.SHUT_WR)
-    assert read_all(client) == b"by name"
+    assert read_to_end(client) == b"by name"
     queries = stage.entries(DnsQuery)
     assert [(query.answer, query.route) for query in queries] == [
         ((ADDRESS,), route),
@@ -44,7 +44,7 @@ def test_a_route_of_the_address_answers_where_none_has_its_name(stage: Stage) ->
     assert stage.resolve("db.test") == ADDRESS
     client = stage.dial(ADDRESS, 5432)
     client.shutdown(socket.SHUT_WR)
-    assert read_all(client) == b"by address"
+    assert read_to_end(client) == b"by address"
 
 
 def test_the_name_of_an_address_holds_while_its_route_does(stage: Stage) -> None:

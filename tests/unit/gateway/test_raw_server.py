@@ -20,7 +20,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.entries import TcpConnection, TlsFailure
-from tests.support.echo import Echo, end_of_dial, opened, read_all, read_line
+from tests.support.echo import Echo, end_of_dial, opened, read_line, read_to_end
 from tests.support.outside import Outside
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
 
@@ -69,7 +69,7 @@ def test_a_name_is_routed_on_any_port_by_its_synthetic_address(stage: Stage) -> 
     for address, port, answer in ((one, 53, b"one"), (one, 8443, b"one"), (two, 5432, b"two")):
         client = stage.dial(address, port)
         client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == answer
+        assert read_to_end(client) == answer
 
 
 def test_a_call_counts_when_its_handler_has_returned(stage: Stage) -> None:
@@ -104,7 +104,7 @@ def test_a_handler_may_close_the_socket_itself(stage: Stage) -> None:
         sock.sendall(b"bye")
         sock.close()
 
-    assert read_all(stage.dial(port=5432)) == b"bye"
+    assert read_to_end(stage.dial(port=5432)) == b"bye"
     handler.wait_for_call(timeout=SECONDS)
 
 
@@ -143,7 +143,7 @@ def test_what_a_raw_handler_returns_is_not_sent_and_says_so(stage: Stage) -> Non
     stage.tcp(ADDRESS, greet)
     assert end_of_dial(stage) == "reset"
     (entry,) = stage.entries(TcpConnection)
-    where = f"greet, at test_raw.py:{greet.__code__.co_firstlineno},"
+    where = f"greet, at test_raw_server.py:{greet.__code__.co_firstlineno},"
     text = f"{where} returned b'hello': a raw handler sends by sock.sendall(...)"
     assert str(entry.error) == text
 
@@ -225,7 +225,7 @@ def test_times_are_connections_and_the_next_is_unrouted(stage: Stage) -> None:
     route = stage.tcp(ADDRESS, b"welcome", times=1)
     client = stage.dial(port=5432)
     client.shutdown(socket.SHUT_WR)
-    assert read_all(client) == b"welcome"
+    assert read_to_end(client) == b"welcome"
     late = stage.dial(port=5432)
     late.sendall(b"\x00\x01")
     assert end_of(late) == "reset"
@@ -241,7 +241,7 @@ def test_when_its_times_are_taken_the_next_route_is_asked(stage: Stage) -> None:
     for _ in range(3):
         client = stage.dial(port=5432)
         client.shutdown(socket.SHUT_WR)
-        got.append(read_all(client))
+        got.append(read_to_end(client))
     assert got == [b"first", b"second", b"any"]
 
 
@@ -419,7 +419,7 @@ def test_what_is_in_tls_reaches_the_handler_as_bytes(stage: Stage) -> None:
     client = stage.tls("mqtt.test", stage.resolve("mqtt.test"), 8443)
     client.sendall(b"hello\n")
     assert read_line(client) == b"HELLO\n"
-    assert read_all(client) == b""  # told, not cut
+    assert read_to_end(client) == b""  # told, not cut
     call = handler.wait_for_call(timeout=SECONDS)
     assert (call.host, call.sni) == ("mqtt.test", "mqtt.test")
 

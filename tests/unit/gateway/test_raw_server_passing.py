@@ -15,7 +15,7 @@ from pytest_egress.gateway import dispatch
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.traffic.entries import Exchange, PacketAttempt, TcpConnection
-from tests.support.echo import Echo, end_of_dial, opened, read_all, read_line
+from tests.support.echo import Echo, end_of_dial, opened, read_line, read_to_end
 from tests.support.outside import REAL, Outside
 from tests.support.stage import ADDRESS, SECONDS, Stage, ask, end_of, eventually
 
@@ -47,7 +47,7 @@ def test_a_raw_route_leads_to_another_server(stage: Stage, echo: Echo) -> None:
     client = stage.dial(stage.resolve("db.test"), 5432)
     client.sendall(b"x" * 1_000_000)
     client.shutdown(socket.SHUT_WR)
-    assert len(read_all(client)) == 1_000_000
+    assert len(read_to_end(client)) == 1_000_000
     call = route.assert_called_once()
     assert eventually(lambda: call.duration is not None)
     assert (call.outcome, call.sent, call.received) == ("routed", 1_000_000, 1_000_000)

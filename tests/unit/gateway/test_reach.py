@@ -30,7 +30,7 @@ OWN = "own.test"  # 127.0.0.1
 pytestmark = pytest.mark.usefixtures("outside")
 
 
-class Server:
+class HostServer:
     """A server of HTTP that tells at which of its addresses it was asked, and for which Host."""
 
     def __init__(self, listener: socket.socket, context: ssl.SSLContext | None = None) -> None:
@@ -71,19 +71,19 @@ class Server:
 
 
 @pytest.fixture
-def own(outside: Outside) -> Iterator[Server]:
+def own(outside: Outside) -> Iterator[HostServer]:
     """A service of the machine's own, at port 80 of all of its addresses."""
     listener = outside.near(
         lambda: socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True)
     )
-    with contextlib.closing(Server(listener)) as server:
+    with contextlib.closing(HostServer(listener)) as server:
         yield server
 
 
 @pytest.fixture
-def real(outside: Outside) -> Iterator[Server]:
+def real(outside: Outside) -> Iterator[HostServer]:
     """A server at port 80 of every address that is not the machine's."""
-    with contextlib.closing(Server(outside.listen(80))) as server:
+    with contextlib.closing(HostServer(outside.listen(80))) as server:
         yield server
 
 
@@ -147,7 +147,7 @@ RESERVED = {
 
 @pytest.mark.parametrize("name", RESERVED)
 def test_what_lets_any_host_through_reaches_nothing_of_this_machine(
-    stage: Stage, own: Server, name: str
+    stage: Stage, own: HostServer, name: str
 ) -> None:
     stage.route("passthrough", "*")
     with contextlib.suppress(ConnectionResetError):
@@ -158,7 +158,9 @@ def test_what_lets_any_host_through_reaches_nothing_of_this_machine(
 
 
 @pytest.mark.parametrize("name", RESERVED)
-def test_the_policy_reaches_nothing_of_this_machine(stage: Stage, own: Server, name: str) -> None:
+def test_the_policy_reaches_nothing_of_this_machine(
+    stage: Stage, own: HostServer, name: str
+) -> None:
     stage.window.policy = "passthrough"
     with contextlib.suppress(ConnectionResetError):
         assert end_of(stage.dial(stage.resolve(name), 80)) == "reset"
@@ -169,7 +171,7 @@ def test_the_policy_reaches_nothing_of_this_machine(stage: Stage, own: Server, n
 
 @pytest.mark.parametrize("name", RESERVED)
 def test_a_pattern_with_a_forward_reaches_nothing_of_this_machine(
-    stage: Stage, own: Server, name: str
+    stage: Stage, own: HostServer, name: str
 ) -> None:
     stage.http("*", forward())
     status, body = get(stage, name)
@@ -179,7 +181,7 @@ def test_a_pattern_with_a_forward_reaches_nothing_of_this_machine(
 
 @pytest.mark.parametrize("address", [NEAR, "127.0.0.1", "169.254.169.254"])
 def test_a_network_of_addresses_reaches_none_of_this_machines_own(
-    ca: trustme.CA, outside: Outside, own: Server, address: str
+    ca: trustme.CA, outside: Outside, own: HostServer, address: str
 ) -> None:
     stage = Stage(ca, LoopbackLink([(address, 80)]))
     with stage.open:
@@ -192,7 +194,7 @@ def test_a_network_of_addresses_reaches_none_of_this_machines_own(
 
 @pytest.mark.parametrize("host", ["2130706433", "017700000001", "127.1", "0", "localhost"])
 def test_a_number_that_the_resolver_takes_for_an_address_is_one(
-    outside: Outside, own: Server, host: str
+    outside: Outside, own: HostServer, host: str
 ) -> None:
     with pytest.raises(UpstreamError, match=f"^{host}:80 is not reached: .* it: the line$"):
         outside.near(upstream.connect, host, 80, "the line")
@@ -200,14 +202,14 @@ def test_a_number_that_the_resolver_takes_for_an_address_is_one(
 
 
 def test_of_several_addresses_the_others_are_reached(
-    stage: Stage, own: Server, real: Server
+    stage: Stage, own: HostServer, real: HostServer
 ) -> None:
     stage.http("*", forward())
     assert get(stage, "both.test") == (200, "real")
     assert (own.asked, real.asked) == ([], [EDGE])
 
 
-def test_a_host_is_reached_that_a_route_names(stage: Stage, own: Server) -> None:
+def test_a_host_is_reached_that_a_route_names(stage: Stage, own: HostServer) -> None:
     stage.http(OWN, forward())
     stage.route("passthrough", "near.test")
     assert get(stage, OWN) == (200, "real")
@@ -215,7 +217,7 @@ def test_a_host_is_reached_that_a_route_names(stage: Stage, own: Server) -> None
     assert own.asked == ["::ffff:127.0.0.1", f"::ffff:{NEAR}"]
 
 
-def test_a_host_is_reached_that_a_forward_names(stage: Stage, own: Server) -> None:
+def test_a_host_is_reached_that_a_forward_names(stage: Stage, own: HostServer) -> None:
     stage.http("*.test", forward("http://127.0.0.1:80"))
     stage.http("by-name.test", forward(f"http://{OWN}:80"))
     assert get(stage, "a.test") == (200, "real")
@@ -223,7 +225,7 @@ def test_a_host_is_reached_that_a_forward_names(stage: Stage, own: Server) -> No
 
 
 def test_a_handler_reaches_the_host_that_its_route_or_itself_names(
-    stage: Stage, own: Server
+    stage: Stage, own: HostServer
 ) -> None:
     stage.http(OWN, lambda request: request.forward())
     stage.http("*.test", lambda request: request.forward("http://127.0.0.1:80"))
@@ -231,7 +233,9 @@ def test_a_handler_reaches_the_host_that_its_route_or_itself_names(
     assert get(stage, "a.test") == (200, "real")
 
 
-def test_a_handler_of_a_pattern_reaches_nothing_of_this_machine(stage: Stage, own: Server) -> None:
+def test_a_handler_of_a_pattern_reaches_nothing_of_this_machine(
+    stage: Stage, own: HostServer
+) -> None:
     stage.http("*.test", lambda request: request.forward())
     assert get(stage, OWN)[0] == 500
     error = stage.only(Exchange).error
@@ -246,7 +250,7 @@ def test_a_handler_of_a_pattern_reaches_nothing_of_this_machine(stage: Stage, ow
 @pytest.mark.parametrize("name", [OWN, "near.test", "0x7f000001"])
 @pytest.mark.parametrize("how", ["passthrough", "policy", "forward", "tcp"])
 def test_the_line_that_an_error_shows_reaches_the_host(
-    stage: Stage, own: Server, name: str, how: str
+    stage: Stage, own: HostServer, name: str, how: str
 ) -> None:
     if how == "passthrough":
         stage.route("passthrough", "*")
@@ -277,7 +281,7 @@ class Declaring:
 
 
 def test_a_host_that_a_handler_puts_in_its_place_is_named_by_nobody(
-    stage: Stage, own: Server
+    stage: Stage, own: HostServer
 ) -> None:
     stage.http("api.test", lambda request: dataclasses.replace(request, host=OWN).forward())
     assert get(stage, "api.test")[0] == 500
@@ -287,7 +291,7 @@ def test_a_host_that_a_handler_puts_in_its_place_is_named_by_nobody(
 
 
 def test_a_host_that_a_handler_puts_in_its_place_is_that_of_the_request(
-    stage: Stage, real: Server
+    stage: Stage, real: HostServer
 ) -> None:
     @stage.http("api.test")
     def handler(request: Request) -> object:
@@ -301,19 +305,19 @@ def test_a_host_that_a_handler_puts_in_its_place_is_that_of_the_request(
 
 
 @pytest.fixture
-def secure(stage: Stage, outside: Outside) -> Iterator[Server]:
+def secure(stage: Stage, outside: Outside) -> Iterator[HostServer]:
     """A server at port 443 of every address that is not the machine's, which this machine trusts."""
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.issue_cert("api.test", "edge.test", "real.test").configure_cert(context)
     other.configure_trust(stage.gateway.upstreams.tls)
-    with contextlib.closing(Server(outside.listen(443), context)) as server:
+    with contextlib.closing(HostServer(outside.listen(443), context)) as server:
         server.ca = other
         yield server
 
 
 def test_under_the_policy_a_claimed_host_is_not_reached_by_the_server_name_of_another(
-    stage: Stage, secure: Server
+    stage: Stage, secure: HostServer
 ) -> None:
     stage.window.policy = "passthrough"
     route = stage.https("api.test", {"id": 1})
@@ -324,7 +328,7 @@ def test_under_the_policy_a_claimed_host_is_not_reached_by_the_server_name_of_an
 
 
 def test_a_pattern_leads_to_no_host_that_another_route_claims(
-    stage: Stage, secure: Server, ca: trustme.CA
+    stage: Stage, secure: HostServer, ca: trustme.CA
 ) -> None:
     stage.route("passthrough", "*.test")
     stage.https("api.test", {"id": 1}, optional=True)
@@ -337,7 +341,7 @@ def test_a_pattern_leads_to_no_host_that_another_route_claims(
 
 @pytest.mark.parametrize("kind", ["intercept_http", "passthrough", "block", "intercept_tcp"])
 def test_under_the_policy_a_claimed_host_is_not_reached_by_another_name(
-    stage: Stage, real: Server, kind: Any
+    stage: Stage, real: HostServer, kind: Any
 ) -> None:
     stage.window.policy = "passthrough"
     stage.route(kind, "api.test")
@@ -349,7 +353,7 @@ def test_under_the_policy_a_claimed_host_is_not_reached_by_another_name(
 
 
 def test_under_the_policy_what_is_unclaimed_goes_where_it_was_dialled(
-    stage: Stage, secure: Server
+    stage: Stage, secure: HostServer
 ) -> None:
     stage.window.policy = "passthrough"
     stage.https("api.test", {"id": 1})

@@ -32,7 +32,7 @@ from pytest_egress.link.stream import StreamLink, parse_purpose
 from pytest_egress.link.stream_sockets import Listener, loopback_pair
 from tests.support.stage import eventually, reset
 from tests.support.stream_scene import (
-    Scene,
+    StreamScene,
     Unframed,
     echo,
     ended,
@@ -53,18 +53,18 @@ from tests.support.target_shell import (
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
-    made = Scene()
+def scene() -> Iterator[StreamScene]:
+    made = StreamScene()
     yield made
     made.close()
 
 
-def test_the_greeting_tells_what_the_namespace_has(scene: Scene) -> None:
+def test_the_greeting_tells_what_the_namespace_has(scene: StreamScene) -> None:
     assert (scene.link.ipv6, scene.link.frames) == (False, True)
     assert [monitor.proto for monitor in scene.link.monitors] == [NETFILTER, ROUTE]
 
 
-def test_bytes_pass_both_ways_and_each_way_ends_by_itself(scene: Scene) -> None:
+def test_bytes_pass_both_ways_and_each_way_ends_by_itself(scene: StreamScene) -> None:
     client, ours = scene.dial()
     with client, ours:
         client.sendall(b"question")
@@ -75,21 +75,23 @@ def test_bytes_pass_both_ways_and_each_way_ends_by_itself(scene: Scene) -> None:
         assert read_all(client) == b"answer"
 
 
-def test_a_reset_of_the_gateway_resets_the_client(scene: Scene) -> None:
+def test_a_reset_of_the_gateway_resets_the_client(scene: StreamScene) -> None:
     client, ours = scene.dial()
     reset(ours)
     with client, pytest.raises(ConnectionResetError):
         client.recv(1)
 
 
-def test_a_reset_of_the_client_resets_the_gateway(scene: Scene) -> None:
+def test_a_reset_of_the_client_resets_the_gateway(scene: StreamScene) -> None:
     client, ours = scene.dial()
     reset(client)
     with ours, pytest.raises(ConnectionResetError):
         ours.recv(1)
 
 
-def test_a_client_that_breaks_off_while_nothing_of_it_is_read_is_noticed(scene: Scene) -> None:
+def test_a_client_that_breaks_off_while_nothing_of_it_is_read_is_noticed(
+    scene: StreamScene,
+) -> None:
     client, ours = scene.dial()
     assert fill(client) > 0
     reset(client)
@@ -97,7 +99,7 @@ def test_a_client_that_breaks_off_while_nothing_of_it_is_read_is_noticed(scene: 
         read_all(ours)
 
 
-def test_what_a_client_had_sent_is_read_before_its_reset(scene: Scene) -> None:
+def test_what_a_client_had_sent_is_read_before_its_reset(scene: StreamScene) -> None:
     client, ours = scene.dial()
     sent, got = fill(client), 0
     with ours:
@@ -110,7 +112,7 @@ def test_what_a_client_had_sent_is_read_before_its_reset(scene: Scene) -> None:
     assert got + len(rest) == sent
 
 
-def test_what_the_gateway_had_sent_is_read_before_its_reset(scene: Scene) -> None:
+def test_what_the_gateway_had_sent_is_read_before_its_reset(scene: StreamScene) -> None:
     client, ours = scene.dial()
     sent, got = fill(ours), 0
     with client:
@@ -123,7 +125,9 @@ def test_what_the_gateway_had_sent_is_read_before_its_reset(scene: Scene) -> Non
     assert got + len(rest) == sent
 
 
-def test_a_client_that_writes_to_no_one_hears_what_the_gateway_had_to_say(scene: Scene) -> None:
+def test_a_client_that_writes_to_no_one_hears_what_the_gateway_had_to_say(
+    scene: StreamScene,
+) -> None:
     client, ours = scene.dial()
     with client:
         fill(client)
@@ -134,7 +138,7 @@ def test_a_client_that_writes_to_no_one_hears_what_the_gateway_had_to_say(scene:
         assert client.recv(100) == b"enough"
 
 
-def test_a_reader_that_is_slow_holds_its_own_client_back_and_no_other(scene: Scene) -> None:
+def test_a_reader_that_is_slow_holds_its_own_client_back_and_no_other(scene: StreamScene) -> None:
     client, ours = scene.dial()
     sent = fill(client)
     other, of_other = scene.dial()
@@ -147,7 +151,7 @@ def test_a_reader_that_is_slow_holds_its_own_client_back_and_no_other(scene: Sce
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_many_streams_at_once_keep_their_bytes(scene: Scene, seed: int) -> None:
+def test_many_streams_at_once_keep_their_bytes(scene: StreamScene, seed: int) -> None:
     chance = random.Random(seed)
     bodies = [chance.randbytes(chance.randrange(400_000)) for _ in range(30)]
     threads = [threading.Thread(target=echo, args=(scene, body)) for body in bodies]
@@ -160,7 +164,7 @@ def test_many_streams_at_once_keep_their_bytes(scene: Scene, seed: int) -> None:
     assert failures == []
 
 
-def test_queries_are_answered_each_to_its_own_client(scene: Scene) -> None:
+def test_queries_are_answered_each_to_its_own_client(scene: StreamScene) -> None:
     (names,) = scene.link.dns
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
@@ -175,7 +179,7 @@ def test_queries_are_answered_each_to_its_own_client(scene: Scene) -> None:
         assert (one.recv(99), other.recv(99)) == (b"re: first", b"re: second")
 
 
-def test_packets_and_events_arrive_as_they_are(scene: Scene) -> None:
+def test_packets_and_events_arrive_as_they_are(scene: StreamScene) -> None:
     scene.namespace.packet_source.send(b"a packet of the kernel's")
     for source, text in zip(scene.namespace.monitor_sources, (b"rules", b"routes"), strict=True):
         source.send(text)
@@ -183,7 +187,7 @@ def test_packets_and_events_arrive_as_they_are(scene: Scene) -> None:
     assert [readable((it,)).recv(99) for it in scene.link.monitors] == [b"rules", b"routes"]
 
 
-def test_a_flood_of_packets_loses_none_while_it_is_read(scene: Scene) -> None:
+def test_a_flood_of_packets_loses_none_while_it_is_read(scene: StreamScene) -> None:
     count = 3000
     feeder = threading.Thread(
         target=lambda: [
@@ -198,7 +202,7 @@ def test_a_flood_of_packets_loses_none_while_it_is_read(scene: Scene) -> None:
 
 
 def test_a_flush_tells_how_many_packets_the_sidecars_kernel_had_no_room_for(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.link.flush(SECONDS)
     assert scene.link.lost_packets == 0
@@ -213,7 +217,7 @@ def fate_of(ours: socket.socket) -> str:
     return ours.fate
 
 
-def test_the_end_of_a_client_tells_whether_it_had_got_anything(scene: Scene) -> None:
+def test_the_end_of_a_client_tells_whether_it_had_got_anything(scene: StreamScene) -> None:
     client, ours = scene.dial()
     with client, ours:
         assert fate_of(ours) == "heard"
@@ -240,7 +244,7 @@ def test_the_end_of_a_client_tells_whether_it_had_got_anything(scene: Scene) -> 
         assert fate_of(ours) == "heard"
 
 
-def test_after_a_flush_all_that_was_done_can_be_read(scene: Scene) -> None:
+def test_after_a_flush_all_that_was_done_can_be_read(scene: StreamScene) -> None:
     for number in range(50):
         client, ours = scene.dial()
         with client, ours:
@@ -258,7 +262,7 @@ def test_after_a_flush_all_that_was_done_can_be_read(scene: Scene) -> None:
             scene.link.dns[0].recvfrom(99)
 
 
-def test_a_port_of_the_namespace_is_reached_or_refuses(scene: Scene) -> None:
+def test_a_port_of_the_namespace_is_reached_or_refuses(scene: StreamScene) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with scene.link.connect(port, SECONDS) as ours:
@@ -276,7 +280,7 @@ def test_a_port_of_the_namespace_is_reached_or_refuses(scene: Scene) -> None:
 
 
 def test_connections_wait_in_the_backlog_until_a_stream_is_to_be_had() -> None:
-    scene = Scene(2)
+    scene = StreamScene(2)
     pairs = [scene.dial() for _ in range(2)]
     with socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS) as third:
         third.sendall(b"third")
@@ -293,7 +297,7 @@ def test_connections_wait_in_the_backlog_until_a_stream_is_to_be_had() -> None:
 
 @pytest.mark.parametrize("channel", ["dns", "packets"])
 def test_what_is_not_read_is_bounded_by_bytes_and_its_loss_is_told(
-    scene: Scene, channel: str
+    scene: StreamScene, channel: str
 ) -> None:
     mailbox = scene.link._names if channel == "dns" else scene.link._packets
 
@@ -312,7 +316,7 @@ def test_what_is_not_read_is_bounded_by_bytes_and_its_loss_is_told(
 
 
 def test_clients_that_never_close_use_up_no_link() -> None:
-    scene, clients = Scene(3), []
+    scene, clients = StreamScene(3), []
     for number in range(9):
         client = socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS)
         client.sendall(b"%d" % number)
@@ -325,7 +329,7 @@ def test_clients_that_never_close_use_up_no_link() -> None:
 
 
 def test_accepting_goes_on_as_soon_as_a_stream_is_to_be_had() -> None:
-    scene = Scene(4)
+    scene = StreamScene(4)
     pairs = [scene.dial() for _ in range(4)]
     for client, ours in pairs[2:]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -339,7 +343,7 @@ def test_accepting_goes_on_as_soon_as_a_stream_is_to_be_had() -> None:
 
 
 def test_a_connection_to_the_target_that_is_given_up_by_an_interrupt_leaves_the_link(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupted(Future[None]):
         def result(self, timeout: float | None = None) -> None:
@@ -361,7 +365,7 @@ def test_a_connection_to_the_target_that_is_given_up_by_an_interrupt_leaves_the_
 
 
 def test_a_connection_that_cannot_be_taken_is_reset(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_room(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -377,7 +381,7 @@ def test_a_connection_that_cannot_be_taken_is_reset(
         client.recv(1)
 
 
-def test_a_stranger_on_this_machine_is_no_connection_of_the_target(scene: Scene) -> None:
+def test_a_stranger_on_this_machine_is_no_connection_of_the_target(scene: StreamScene) -> None:
     listener = scene.link.tcp[0]
     with socket.create_connection(listener.getsockname(), SECONDS) as stranger:
         with pytest.raises(ConnectionAbortedError):
@@ -397,7 +401,7 @@ def test_the_client_and_what_it_dialled_are_those_of_the_purpose() -> None:
 
 
 def test_what_is_not_known_to_have_been_dialled_is_an_error(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forgotten(_: object) -> None:
         raise OSError(errno.ENOENT, "no longer tracked")
@@ -436,7 +440,7 @@ def test_a_sidecar_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch)
 def test_one_that_answers_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PING_SECONDS", 0.05)
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
-    scene = Scene()
+    scene = StreamScene()
     assert select.select([scene.link.channel], [], [], 1.5)[0] == []
     scene.close()
 
@@ -500,7 +504,7 @@ def test_a_silent_agent_is_waited_for_no_longer_than_the_limit() -> None:
     assert threading.active_count() == before
 
 
-def test_a_peer_that_breaks_the_rules_is_lost(scene: Scene) -> None:
+def test_a_peer_that_breaks_the_rules_is_lost(scene: StreamScene) -> None:
     scene.theirs.sendall(bytes(64))
     assert readable((scene.link.channel,)).recv(1) == b""
     with pytest.raises(OSError, match="sent a frame of type 0"):
@@ -509,7 +513,7 @@ def test_a_peer_that_breaks_the_rules_is_lost(scene: Scene) -> None:
 
 def test_after_its_end_everything_is_refused_and_nothing_waits() -> None:
     before = open_descriptors(), threading.active_count()
-    scene = Scene()
+    scene = StreamScene()
     client, ours = scene.dial()
     scene.close()
     scene.link.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.stand_in import Run, keep_quiet, runner_of
+from tests.support.stand_in import RunPytest, keep_quiet, runner_of
 
 
 @pytest.fixture(autouse=True)
@@ -13,5 +13,5 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def run(pytester: pytest.Pytester) -> RunPytest:
     return runner_of(pytester)

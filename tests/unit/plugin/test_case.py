@@ -7,10 +7,10 @@ from typing import Final
 import pytest
 
 from pytest_egress.plugin.usage import EGRESS_FIXTURES
-from tests.support.stand_in import UNROUTED_X, Run, lines_of
+from tests.support.stand_in import UNROUTED_X, RunPytest, lines_of
 
 
-def test_a_test_without_egress_fixtures_is_not_judged(run: Run) -> None:
+def test_a_test_without_egress_fixtures_is_not_judged(run: RunPytest) -> None:
     result = run("""
 shared = []
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_c(shop): assert shop.session.ledger.window is not None
 
 
 @pytest.mark.parametrize("name", sorted(EGRESS_FIXTURES - {"egress_container"}))
-def test_a_test_with_an_egress_fixture_of_any_scope_is_judged(run: Run, name: str) -> None:
+def test_a_test_with_an_egress_fixture_of_any_scope_is_judged(run: RunPytest, name: str) -> None:
     result = run(f"""
 @pytest.fixture
 def indirect({name}): return {name}
@@ -36,7 +36,7 @@ def test_a(indirect): traffic(indirect, "https://x.test/")
     lines_of(result, f"FAILED *test_a - {UNROUTED_X}*")
 
 
-def test_handlers_are_captured_into_their_test_and_see_its_context(run: Run) -> None:
+def test_handlers_are_captured_into_their_test_and_see_its_context(run: RunPytest) -> None:
     result = run("""
 import contextvars, logging
 var = contextvars.ContextVar("var")
@@ -58,7 +58,7 @@ def test_a(egress, caplog):
     )
 
 
-def test_in_flight_requests_are_drained_into_the_verdict(run: Run) -> None:
+def test_in_flight_requests_are_drained_into_the_verdict(run: RunPytest) -> None:
     result = run("""
 def test_a(egress):
     started, ended = threading.Event(), threading.Event()
@@ -73,7 +73,7 @@ def test_a(egress):
     )
 
 
-def test_a_handler_that_never_returns_fails_the_test_with_its_line(run: Run) -> None:
+def test_a_handler_that_never_returns_fails_the_test_with_its_line(run: RunPytest) -> None:
     result = run("""
 @pytest.mark.egress(timeout=0.1)
 def test_a(egress):
@@ -91,7 +91,7 @@ def test_a(egress):
 # Kinds of tests, and other plugins.
 
 
-def test_unittest_and_async_unittest(run: Run) -> None:
+def test_unittest_and_async_unittest(run: RunPytest) -> None:
     result = run("""
 class TestU(unittest.TestCase):
     @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ class TestA(unittest.IsolatedAsyncioTestCase):
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_pytest_asyncio(run: Run, mode: str) -> None:
+def test_pytest_asyncio(run: RunPytest, mode: str) -> None:
     marker = "@pytest.mark.asyncio" if mode == "strict" else ""
     result = run(
         f"""
@@ -142,7 +142,7 @@ async def test_b(): pass
     lines_of(result, f"*test_a - {UNROUTED_X}*", "*test_b - never.test: never called*")
 
 
-def test_anyio(run: Run) -> None:
+def test_anyio(run: RunPytest) -> None:
     result = run(
         """
 @pytest.fixture
@@ -157,7 +157,7 @@ async def test_a(egress): await asyncio.to_thread(traffic, egress, "https://x.te
 
 
 def test_a_doctest_that_asks_for_egress_in_its_call_phase(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.maketxtfile(
         test_doc=">>> from gateway import attempt\n"
@@ -168,7 +168,7 @@ def test_a_doctest_that_asks_for_egress_in_its_call_phase(
     lines_of(result, f"FAILED *test_doc.txt* - {UNROUTED_X}*")
 
 
-def test_a_fixture_that_asks_for_egress_when_it_runs_opens_the_window(run: Run) -> None:
+def test_a_fixture_that_asks_for_egress_when_it_runs_opens_the_window(run: RunPytest) -> None:
     result = run("""
 @pytest.fixture
 def dynamic(request): return request.getfixturevalue("egress")
@@ -184,7 +184,7 @@ def test_d(egress): assert not egress.ledger
 
 
 def test_a_wider_fixture_sees_the_calls_of_its_routes_lifetime_while_it_is_set_up(
-    run: Run,
+    run: RunPytest,
 ) -> None:
     result = run("""
 from pytest_egress.ledger.windows import Window
@@ -201,7 +201,7 @@ def test_a(egress, shop, n): assert not shop.called
     result.assert_outcomes(passed=2)
 
 
-def test_reruns_have_a_window_each(run: Run) -> None:
+def test_reruns_have_a_window_each(run: RunPytest) -> None:
     result = run(
         """
 runs = []
@@ -215,7 +215,7 @@ def test_a(egress):
     assert result.parseoutcomes() == {"passed": 1, "rerun": 2}
 
 
-def test_hypothesis_counts_all_examples_of_a_call(run: Run) -> None:
+def test_hypothesis_counts_all_examples_of_a_call(run: RunPytest) -> None:
     result = run(
         """
 from hypothesis import given, settings, strategies as st, HealthCheck
@@ -228,7 +228,7 @@ def test_a(egress, n): attempt(egress, "https://x.test/")
     lines_of(result, "5 unrouted attempts of shop*", "  GET https://x.test/  (5 times)")
 
 
-def test_subtests(run: Run) -> None:
+def test_subtests(run: RunPytest) -> None:
     if pytest.version_tuple < (9,):
         pytest.importorskip("pytest_subtests")
     result = run("""
@@ -239,7 +239,7 @@ def test_a(egress, subtests):
     lines_of(result, "*SUBFAIL* - assert 0", "FAILED *test_a - GET https://*: no route claims it*")
 
 
-def test_pytest_timeout_is_the_tests_own_failure(run: Run) -> None:
+def test_pytest_timeout_is_the_tests_own_failure(run: RunPytest) -> None:
     result = run(
         """
 @pytest.mark.timeout(3)
@@ -281,7 +281,7 @@ def shared(module_egress): module_egress.containers.append(Kept())
 @pytest.mark.parametrize("passes", [True, False])
 @pytest.mark.parametrize("args", [[], ["--egress-keep"]], ids=["default", "keep"])
 def test_only_egress_keep_leaves_containers_and_only_of_failed_tests(
-    run: Run, pytester: pytest.Pytester, fixture: str, passes: bool, args: list[str]
+    run: RunPytest, pytester: pytest.Pytester, fixture: str, passes: bool, args: list[str]
 ) -> None:
     pytester.makeconftest(KEPT)
     result = run(f"def test_a({fixture}): assert {passes}", "-s", *args)
@@ -298,7 +298,7 @@ def test_only_egress_keep_leaves_containers_and_only_of_failed_tests(
         result.stdout.no_fnmatch_line("*docker rm*")
 
 
-def test_a_rerun_that_passes_leaves_no_container(run: Run, pytester: pytest.Pytester) -> None:
+def test_a_rerun_that_passes_leaves_no_container(run: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(KEPT)
     source = """
 runs = []
@@ -316,7 +316,7 @@ def test_b(shared): {b}
     lines_of(result, *("*closed with True*", "*closed with False*", "*closed with True*"))
 
 
-def test_a_handler_that_hangs_is_told_of_beside_the_tests_own_failure(run: Run) -> None:
+def test_a_handler_that_hangs_is_told_of_beside_the_tests_own_failure(run: RunPytest) -> None:
     result = run("""
 @pytest.mark.egress(timeout=0.1)
 def test_a(egress):

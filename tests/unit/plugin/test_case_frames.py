@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from tests.support.debugger import Debug, Debugger
-from tests.support.stand_in import Run, lines_of
+from tests.support.stand_in import RunPytest, lines_of
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_full_trace_leaves_every_frame(debug: Debug) -> None:
 
 @pytest.mark.parametrize("own", ["", "    assert False, 'own'\n"])
 def test_a_handler_that_returned_what_is_no_answer_is_told_of_without_a_traceback(
-    run: Run, own: str
+    run: RunPytest, own: str
 ) -> None:
     result = run(f"""
 def test_a(egress):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.stand_in import UNROUTED_X, Run, lines_of
+from tests.support.stand_in import UNROUTED_X, RunPytest, lines_of
 
 
-def test_session_fixtures_can_be_set_up_again(run: Run, pytester: pytest.Pytester) -> None:
+def test_session_fixtures_can_be_set_up_again(run: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest("""
 import pytest
 @pytest.fixture(scope="session", params=[1, 2])
@@ -20,7 +20,7 @@ def session_egress(kind, session_egress): return session_egress
     lines_of(result, f"FAILED *test_a[[]1] - {UNROUTED_X}*", f"FAILED *test_a[[]2] - {UNROUTED_X}*")
 
 
-def test_setup_only_closes_the_window(run: Run) -> None:
+def test_setup_only_closes_the_window(run: RunPytest) -> None:
     result = run(
         """
 windows = []
@@ -40,7 +40,7 @@ def test_a(last): pass
 # Scopes and markers.
 
 
-def test_scopes_nest_and_the_nearest_route_answers(run: Run) -> None:
+def test_scopes_nest_and_the_nearest_route_answers(run: RunPytest) -> None:
     result = run("""
 def answered(egress, *hosts): return [attempt(egress, f"https://{host}.test/") for host in hosts]
 @pytest.fixture(scope="session", autouse=True)
@@ -66,7 +66,7 @@ def test_c(egress): assert answered(egress, "c") == [502]
 
 
 def test_a_session_that_cannot_be_had_is_one_error_of_its_test(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makepyfile(docker="")  # of the project: `python -m pytest` takes it for docker-py
     result = run("def test_a(egress): pass", subprocess=True)
@@ -74,7 +74,7 @@ def test_a_session_that_cannot_be_had_is_one_error_of_its_test(
     lines_of(result, "E *ModuleNotFoundError: No module named 'docker.*")
 
 
-def test_collection_starts_nothing(run: Run, pytester: pytest.Pytester) -> None:
+def test_collection_starts_nothing(run: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest("""
 import pytest
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def pytest_unconfigure():
 
 
 def test_the_client_and_the_ca_can_be_overridden_and_outlive_the_session(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest("""
 import pytest
@@ -131,7 +131,7 @@ def test_b(egress, pytestconfig):
 
 
 def test_nothing_is_contacted_before_a_container_starts(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest("""
 import pytest

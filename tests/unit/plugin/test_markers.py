@@ -11,10 +11,10 @@ from pytest_egress import Egress
 from pytest_egress.plugin.markers import MARKERS
 from pytest_egress.plugin.usage import EGRESS_FIXTURES
 from pytest_egress.targets.options import START_OPTIONS
-from tests.support.stand_in import HEAD, Run, lines_of
+from tests.support.stand_in import HEAD, RunPytest, lines_of
 
 
-def test_a_marker_is_enough_and_stays_with_its_parameter(run: Run) -> None:
+def test_a_marker_is_enough_and_stays_with_its_parameter(run: RunPytest) -> None:
     result = run("""
 @pytest.mark.intercept_https("a.test")
 def test_a(): pass
@@ -35,7 +35,7 @@ def test_none(request): assert not [name for name in request.fixturenames if "eg
         ("egress(unrouted='block')", "https://a.test/", 502),
     ],
 )
-def test_each_marker_does_as_it_says(run: Run, marker: str, url: str, answer: object) -> None:
+def test_each_marker_does_as_it_says(run: RunPytest, marker: str, url: str, answer: object) -> None:
     result = run(
         f"""
 @pytest.mark.{marker}
@@ -49,7 +49,7 @@ def test_a(request):
     result.assert_outcomes(passed=1)
 
 
-def test_the_topmost_of_stacked_decorators_wins(run: Run) -> None:
+def test_the_topmost_of_stacked_decorators_wins(run: RunPytest) -> None:
     result = run("""
 @pytest.mark.intercept_https("a.test", b"top", optional=True)
 @pytest.mark.intercept_https("a.test", b"bottom", optional=True)
@@ -67,7 +67,7 @@ def test_c(n, egress): assert attempt(egress, "https://a.test/") == "param"
 
 
 def test_markers_of_classes_and_modules_are_routes_of_that_scope_and_never_required(
-    run: Run,
+    run: RunPytest,
 ) -> None:
     result = run("""
 pytestmark = [
@@ -95,7 +95,9 @@ def test_unused(): pass
     result.assert_outcomes(passed=5)
 
 
-def test_a_packages_marker_is_a_route_of_its_modules(run: Run, pytester: pytest.Pytester) -> None:
+def test_a_packages_marker_is_a_route_of_its_modules(
+    run: RunPytest, pytester: pytest.Pytester
+) -> None:
     pytester.makeconftest("""
 import pytest
 def pytest_collection_modifyitems(items):
@@ -113,7 +115,7 @@ def test_a(request):
 
 
 def test_a_marker_that_is_added_while_collecting_is_enough(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest("""
 import pytest
@@ -125,7 +127,7 @@ def pytest_collection_modifyitems(items):
     result.assert_outcomes(failed=1, passed=1)
 
 
-def test_the_markers_routes_answer_what_other_fixtures_set_off(run: Run) -> None:
+def test_the_markers_routes_answer_what_other_fixtures_set_off(run: RunPytest) -> None:
     result = run("""
 @pytest.fixture
 def client(module_egress): traffic(module_egress, "https://a.test/")
@@ -148,7 +150,7 @@ def no_engine(monkeypatch):
 
 
 def test_the_container_marker_alone_starts_the_container(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(CONTAINERS)
     result = run(
@@ -177,7 +179,9 @@ def test_without(egress_container): pass
 @pytest.mark.parametrize(
     "args", [[], ["--continue-on-collection-errors"], ["--collect-only"], ["-n2"]], ids=str
 )
-def test_a_malformed_marker_is_an_error_of_that_tests_collection(run: Run, args: list[str]) -> None:
+def test_a_malformed_marker_is_an_error_of_that_tests_collection(
+    run: RunPytest, args: list[str]
+) -> None:
     result = run(
         """
 @pytest.mark.intercept_https("http://x.test")
@@ -197,7 +201,7 @@ def test_p(n): pass
     assert outcomes.get("passed", 0) == (2 if goes_on else 0)
 
 
-def test_beside_a_malformed_marker_a_named_test_runs(run: Run) -> None:
+def test_beside_a_malformed_marker_a_named_test_runs(run: RunPytest) -> None:
     source = "@pytest.mark.egress_block('')\ndef test_bad(): pass\ndef test_good(): pass\n"
     run(source, "test_x.py::test_good").assert_outcomes(passed=1)
 
@@ -251,7 +255,7 @@ def test_beside_a_malformed_marker_a_named_test_runs(run: Run) -> None:
     ],
 )
 def test_a_malformed_marker_is_refused_with_its_value_and_the_accepted_forms(
-    run: Run, marker: str, text: str
+    run: RunPytest, marker: str, text: str
 ) -> None:
     result = run(f"@pytest.mark.{marker}\ndef test_a(): pass\n")
     assert result.ret == pytest.ExitCode.INTERRUPTED
@@ -268,14 +272,14 @@ def test_the_markers_options_of_a_container_are_those_of_start() -> None:
     assert named == list(START_OPTIONS)
 
 
-def test_a_malformed_marker_of_a_module_names_every_test(run: Run) -> None:
+def test_a_malformed_marker_of_a_module_names_every_test(run: RunPytest) -> None:
     result = run(
         "pytestmark = pytest.mark.egress(colour=1)\ndef test_a(): pass\ndef test_b(): pass\n"
     )
     lines_of(result, "test_x.py:4: test_a: *colour*", "test_x.py:5: test_b: *colour*")
 
 
-def test_markers_and_fixtures_are_listed(run: Run) -> None:
+def test_markers_and_fixtures_are_listed(run: RunPytest) -> None:
     listed = run("", "--markers")
     for name in MARKERS:
         lines_of(listed, f"@pytest.mark.{name}(*): ?*")
@@ -297,7 +301,7 @@ def test_markers_and_fixtures_are_listed(run: Run) -> None:
     ],
 )
 def test_a_malformed_marker_that_a_plugin_adds_fails_its_test_alone(
-    pytester: pytest.Pytester, run: Run, marker: str, error: str
+    pytester: pytest.Pytester, run: RunPytest, marker: str, error: str
 ) -> None:
     pytester.makeconftest(f"""
         import pytest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.stand_in import INI, Run, lines_of
+from tests.support.stand_in import INI, RunPytest, lines_of
 
 # Options.
 
@@ -25,7 +25,7 @@ def policy_test(expected: str) -> str:
     ids=["default", "ini", "environment", "command-line", "marker"],
 )
 def test_marker_then_command_line_then_environment_then_ini_then_default(
-    run: Run,
+    run: RunPytest,
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     ini: str,
@@ -41,7 +41,7 @@ def test_marker_then_command_line_then_environment_then_ini_then_default(
     run(mark + policy_test(expected), *args).assert_outcomes(passed=1)
 
 
-def test_the_options_hold_outside_of_tests_too(run: Run) -> None:
+def test_the_options_hold_outside_of_tests_too(run: RunPytest) -> None:
     result = run(
         """
 def test_a(module_egress, egress):
@@ -56,7 +56,7 @@ test_a = pytest.mark.egress(dns="synthetic")(test_a)
     result.assert_outcomes(passed=1)
 
 
-def test_options_of_markers_are_merged_key_by_key(run: Run) -> None:
+def test_options_of_markers_are_merged_key_by_key(run: RunPytest) -> None:
     result = run("""
 from pytest_egress.plugin.case import CASE
 from pytest_egress.plugin.options import Options
@@ -71,7 +71,7 @@ class TestC:
     result.assert_outcomes(passed=1)
 
 
-def test_assert_all_called_can_be_switched_off(run: Run) -> None:
+def test_assert_all_called_can_be_switched_off(run: RunPytest) -> None:
     result = run("""
 @pytest.mark.intercept_https("never.test")
 @pytest.mark.egress(assert_all_called=False)
@@ -146,7 +146,7 @@ def test_a(): pass
     ],
 )
 def test_a_bad_option_names_its_value_its_source_and_the_valid_ones(
-    run: Run,
+    run: RunPytest,
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     ini: str,
@@ -162,7 +162,7 @@ def test_a_bad_option_names_its_value_its_source_and_the_valid_ones(
     result.stderr.fnmatch_lines([f"ERROR: {text}"])
 
 
-def test_the_header_says_only_what_is_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_header_says_only_what_is_set(run: RunPytest, monkeypatch: pytest.MonkeyPatch) -> None:
     run("def test_a(): pass").stdout.no_fnmatch_line("*egress: *")
     result = run("", "--egress-unrouted=block", "--egress-dns=strict", "--egress-keep")
     lines_of(result, "egress: unrouted=block, dns=strict, keeps containers of failed tests")

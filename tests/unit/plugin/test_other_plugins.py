@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.support.stand_in import HEAD, UNROUTED_X, Run, lines_of
+from tests.support.stand_in import HEAD, UNROUTED_X, RunPytest, lines_of
 
 ONE_OF_TWO: Final = """
 def test_good(egress):
@@ -32,7 +32,7 @@ def egress_ca(): raise AssertionError("made")
 
 @pytest.mark.parametrize("option", ["--ff", "--lf", "--sw"])
 def test_what_a_verdict_failed_comes_first_next_time_and_is_forgotten_when_it_passes(
-    run: Run, option: str
+    run: RunPytest, option: str
 ) -> None:
     run(ONE_OF_TWO).assert_outcomes(passed=1, failed=1)
     run("", option, "-x").assert_outcomes(failed=1, passed=int(option == "--sw"))
@@ -40,7 +40,7 @@ def test_what_a_verdict_failed_comes_first_next_time_and_is_forgotten_when_it_pa
     assert str(run("", "--lf", "--co", "-q").stdout).count("test_x.py::") == 2
 
 
-def test_set_up_can_be_watched(run: Run) -> None:
+def test_set_up_can_be_watched(run: RunPytest) -> None:
     result = run(ONE_OF_TWO, "--setup-show")
     result.assert_outcomes(passed=1, failed=1)
     lines_of(
@@ -49,7 +49,7 @@ def test_set_up_can_be_watched(run: Run) -> None:
     lines_of(result, "*TEARDOWN F egress", "TEARDOWN S session_egress", f"FAILED *{UNROUTED_X}*")
 
 
-def test_a_plan_of_the_set_up_starts_nothing(run: Run, pytester: pytest.Pytester) -> None:
+def test_a_plan_of_the_set_up_starts_nothing(run: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(REFUSES)
     result = run(
         """
@@ -66,7 +66,7 @@ def test_a_plan_of_the_set_up_starts_nothing(run: Run, pytester: pytest.Pytester
 
 @pytest.mark.parametrize("mode", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
 def test_every_way_to_distribute_tests_keeps_each_verdict_with_its_test(
-    run: Run, mode: str
+    run: RunPytest, mode: str
 ) -> None:
     result = run(
         """
@@ -89,7 +89,7 @@ def test_every_way_to_distribute_tests_keeps_each_verdict_with_its_test(
     result.stdout.no_fnmatch_line("*outside of any test*")
 
 
-def test_each_worker_may_run_every_test(run: Run) -> None:
+def test_each_worker_may_run_every_test(run: RunPytest) -> None:
     result = run(ONE_OF_TWO, "-n2", "--dist=each", subprocess=True)
     result.assert_outcomes(passed=2, failed=2)
 
@@ -97,7 +97,7 @@ def test_each_worker_may_run_every_test(run: Run) -> None:
 # Reruns.
 
 
-def test_a_rerun_has_routes_and_a_ledger_of_its_own(run: Run) -> None:
+def test_a_rerun_has_routes_and_a_ledger_of_its_own(run: RunPytest) -> None:
     result = run(
         """
         runs = []
@@ -119,7 +119,7 @@ def test_a_rerun_has_routes_and_a_ledger_of_its_own(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("only", "reruns"), [("UnroutedError", 1), ("NeverCalledError", 0)])
-def test_reruns_can_be_of_one_kind_of_verdict(run: Run, only: str, reruns: int) -> None:
+def test_reruns_can_be_of_one_kind_of_verdict(run: RunPytest, only: str, reruns: int) -> None:
     result = run(ONE_OF_TWO, "--reruns=1", f"--only-rerun={only}", "-Wignore")
     wanted = {"passed": 1, "failed": 1, "rerun": reruns}
     assert result.parseoutcomes() == {name: n for name, n in wanted.items() if n}
@@ -128,7 +128,7 @@ def test_reruns_can_be_of_one_kind_of_verdict(run: Run, only: str, reruns: int) 
 # Kinds of tests.
 
 
-def test_sub_tests_of_unittest_are_judged_once(run: Run) -> None:
+def test_sub_tests_of_unittest_are_judged_once(run: RunPytest) -> None:
     result = run("""
         class TestU(unittest.TestCase):
             @pytest.fixture(autouse=True)
@@ -141,7 +141,7 @@ def test_sub_tests_of_unittest_are_judged_once(run: Run) -> None:
     lines_of(result, "FAILED *TestU::test_a - GET https://*: no route claims it*")
 
 
-def test_set_up_and_tear_down_of_unittest_belong_to_the_test(run: Run) -> None:
+def test_set_up_and_tear_down_of_unittest_belong_to_the_test(run: RunPytest) -> None:
     result = run("""
         class TestU(unittest.TestCase):
             @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ def test_set_up_and_tear_down_of_unittest_belong_to_the_test(run: Run) -> None:
     lines_of(result, f"FAILED *TestU::test_b - {UNROUTED_X}*")
 
 
-def test_a_unittest_class_shares_the_egress_of_its_class(run: Run) -> None:
+def test_a_unittest_class_shares_the_egress_of_its_class(run: RunPytest) -> None:
     result = run("""
         @pytest.fixture(scope="class")
         def shared(request, class_egress):
@@ -173,7 +173,7 @@ def test_a_unittest_class_shares_the_egress_of_its_class(run: Run) -> None:
     result.assert_outcomes(passed=2, failed=1)
 
 
-def test_an_async_fixture_of_a_module_declares_for_all_of_its_tests(run: Run) -> None:
+def test_an_async_fixture_of_a_module_declares_for_all_of_its_tests(run: RunPytest) -> None:
     result = run(
         """
         pytestmark = pytest.mark.anyio
@@ -195,7 +195,7 @@ def test_an_async_fixture_of_a_module_declares_for_all_of_its_tests(run: Run) ->
     lines_of(result, f"FAILED *test_b - {UNROUTED_X}*")
 
 
-def test_an_async_test_may_wait_for_a_call_beside_its_loop(run: Run) -> None:
+def test_an_async_test_may_wait_for_a_call_beside_its_loop(run: RunPytest) -> None:
     result = run(
         """
         @pytest.mark.asyncio
@@ -210,7 +210,7 @@ def test_an_async_test_may_wait_for_a_call_beside_its_loop(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_an_anyio_fixture_declares_routes(run: Run) -> None:
+def test_an_anyio_fixture_declares_routes(run: RunPytest) -> None:
     result = run(
         """
         import anyio
@@ -230,7 +230,7 @@ def test_an_anyio_fixture_declares_routes(run: Run) -> None:
     lines_of(result, "FAILED *test_a - never.test: never called*")
 
 
-def test_a_doctest_of_a_module_is_judged(run: Run) -> None:
+def test_a_doctest_of_a_module_is_judged(run: RunPytest) -> None:
     result = run(
         '''
         def charge():
@@ -246,7 +246,7 @@ def test_a_doctest_of_a_module_is_judged(run: Run) -> None:
     lines_of(result, f"FAILED *test_x.charge - {UNROUTED_X}*")
 
 
-def test_hypothesis_accepts_an_egress_that_is_wider_than_a_test(run: Run) -> None:
+def test_hypothesis_accepts_an_egress_that_is_wider_than_a_test(run: RunPytest) -> None:
     result = run(
         """
         from hypothesis import given, settings, strategies as st
@@ -259,7 +259,7 @@ def test_hypothesis_accepts_an_egress_that_is_wider_than_a_test(run: Run) -> Non
     lines_of(result, "FAILED *test_a - GET *: no route claims it*")
 
 
-def test_a_failing_example_shows_the_handlers_cause(run: Run) -> None:
+def test_a_failing_example_shows_the_handlers_cause(run: RunPytest) -> None:
     result = run(
         """
         from hypothesis import given, settings, strategies as st
@@ -287,7 +287,7 @@ OUTPUTS: Final = [
 
 @pytest.mark.parametrize("option", OUTPUTS)
 def test_a_verdict_stays_under_every_option_of_output(
-    run: Run, pytester: pytest.Pytester, option: str
+    run: RunPytest, pytester: pytest.Pytester, option: str
 ) -> None:
     pytester.makeini("[pytest]")  # an older pytest-asyncio has no such options: one may be strict
     result = run(ONE_OF_TWO, option, "-pno:asyncio", subprocess=option.startswith("-pno:"))
@@ -298,7 +298,7 @@ def test_a_verdict_stays_under_every_option_of_output(
     result.stdout.no_fnmatch_line("*plugin.py*")
 
 
-def test_the_stacks_that_faulthandler_dumps_disturb_no_handler(run: Run) -> None:
+def test_the_stacks_that_faulthandler_dumps_disturb_no_handler(run: RunPytest) -> None:
     result = run(
         """
         import pytest_egress.egress
@@ -317,7 +317,7 @@ def test_the_stacks_that_faulthandler_dumps_disturb_no_handler(run: Run) -> None
     result.stderr.fnmatch_lines(["Timeout (*)!", "*test_x.py*in slow"])
 
 
-def test_a_report_of_a_verdict_survives_json(run: Run, pytester: pytest.Pytester) -> None:
+def test_a_report_of_a_verdict_survives_json(run: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest("""
         import json, pytest
         @pytest.hookimpl(wrapper=True)
@@ -342,7 +342,7 @@ def test_b(egress):
 
 @pytest.mark.parametrize("kind", ["xunit1", "xunit2"])
 def test_junitxml_is_well_formed_whatever_a_request_says(
-    run: Run, pytester: pytest.Pytester, kind: str
+    run: RunPytest, pytester: pytest.Pytester, kind: str
 ) -> None:
     source = r"""
 def test_a(egress): traffic(egress, "https://x.test/]]>\x00\x1b[31m\ud800<&")
@@ -360,7 +360,7 @@ def test_b(egress):
     ]
 
 
-def test_options_from_the_environment_hold(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_from_the_environment_hold(run: RunPytest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "--egress-unrouted=block --egress-dns=strict")
     result = run(ONE_OF_TWO)
     result.assert_outcomes(passed=2)
@@ -372,7 +372,7 @@ def test_options_from_the_environment_hold(run: Run, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise SystemExit", "exit('done')"])
-def test_an_exit_of_the_test_is_its_own_failure(run: Run, end: str) -> None:
+def test_an_exit_of_the_test_is_its_own_failure(run: RunPytest, end: str) -> None:
     result = run(f"""
         import sys
         def test_a(egress):
@@ -385,7 +385,7 @@ def test_an_exit_of_the_test_is_its_own_failure(run: Run, end: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["test", "fixture", "handler"])
-def test_pytest_exit_ends_the_run_with_its_code(run: Run, place: str) -> None:
+def test_pytest_exit_ends_the_run_with_its_code(run: RunPytest, place: str) -> None:
     result = run(f"""
         def leave(where):
             if where == {place!r}: pytest.exit("enough", returncode=7)
@@ -402,7 +402,9 @@ def test_pytest_exit_ends_the_run_with_its_code(run: Run, place: str) -> None:
     result.stdout.no_fnmatch_line("*never*")
 
 
-def test_a_time_out_in_a_handler_by_signal_names_the_test_and_the_run_goes_on(run: Run) -> None:
+def test_a_time_out_in_a_handler_by_signal_names_the_test_and_the_run_goes_on(
+    run: RunPytest,
+) -> None:
     result = run(
         """
         @pytest.mark.timeout(0.5, func_only=True)
@@ -420,7 +422,9 @@ def test_a_time_out_in_a_handler_by_signal_names_the_test_and_the_run_goes_on(ru
     lines_of(result, "*in stuck", "FAILED *test_a - Failed: Timeout*")
 
 
-def test_a_run_within_a_test_has_a_session_of_its_own(run: Run, pytester: pytest.Pytester) -> None:
+def test_a_run_within_a_test_has_a_session_of_its_own(
+    run: RunPytest, pytester: pytest.Pytester
+) -> None:
     pytester.makeconftest('pytest_plugins = "pytester"')
     result = run(
         '''
@@ -445,7 +449,7 @@ def test_a_run_within_a_test_has_a_session_of_its_own(run: Run, pytester: pytest
 
 
 def test_a_second_run_in_the_process_finds_nothing_of_the_first(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makepyfile(test_x=HEAD + ONE_OF_TWO)
     script = pytester.makepyfile(
@@ -464,7 +468,7 @@ def test_a_second_run_in_the_process_finds_nothing_of_the_first(
 # Plugins that replace clocks and sockets.
 
 
-def test_a_frozen_test_may_declare_routes(run: Run) -> None:
+def test_a_frozen_test_may_declare_routes(run: RunPytest) -> None:
     run(
         """
         from freezegun import freeze_time
@@ -478,7 +482,7 @@ def test_a_frozen_test_may_declare_routes(run: Run) -> None:
     ).assert_outcomes(passed=1, failed=1)
 
 
-def test_certificates_that_freezegun_has_spoilt_are_told_of(run: Run) -> None:
+def test_certificates_that_freezegun_has_spoilt_are_told_of(run: RunPytest) -> None:
     result = run(
         """
         import trustme
@@ -494,6 +498,6 @@ def test_certificates_that_freezegun_has_spoilt_are_told_of(run: Run) -> None:
     lines_of(result, "*put `import trustme; trustme.CA()` into conftest.py.")
 
 
-def test_a_test_without_sockets_may_declare_routes(run: Run) -> None:
+def test_a_test_without_sockets_may_declare_routes(run: RunPytest) -> None:
     result = run(ONE_OF_TWO, "--disable-socket", "-Wignore")
     result.assert_outcomes(passed=1, failed=1)

@@ -8,12 +8,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.support.stand_in import HEAD, UNROUTED_X, Run, lines_of
+from tests.support.stand_in import HEAD, UNROUTED_X, RunPytest, lines_of
 
 
 @pytest.mark.parametrize("style", ["auto", "long", "short", "line", "native", "no"])
 @pytest.mark.parametrize("xdist", [False, True])
-def test_every_traceback_style_keeps_the_summary_line(run: Run, style: str, xdist: bool) -> None:
+def test_every_traceback_style_keeps_the_summary_line(
+    run: RunPytest, style: str, xdist: bool
+) -> None:
     source = """
 def test_a(egress): traffic(egress, "https://x.test/")
 def test_b(egress):
@@ -34,7 +36,9 @@ def test_b(egress):
     result.stdout.no_fnmatch_line("*gateway.py*")
 
 
-def test_a_handlers_traceback_begins_in_the_handler(run: Run, pytester: pytest.Pytester) -> None:
+def test_a_handlers_traceback_begins_in_the_handler(
+    run: RunPytest, pytester: pytest.Pytester
+) -> None:
     pytester.makepyfile(helpers="def refuse(request):\n    raise ValueError('refused')\n")
     result = run("""
 import helpers
@@ -53,7 +57,7 @@ def test_a(egress):
     result.stdout.no_fnmatch_line("*pytest_egress*calls.py*")
 
 
-def test_junitxml_has_the_text(run: Run, pytester: pytest.Pytester) -> None:
+def test_junitxml_has_the_text(run: RunPytest, pytester: pytest.Pytester) -> None:
     run("def test_a(egress): traffic(egress, 'https://x.test/')", "--junitxml=j.xml")
     failure = ElementTree.parse(pytester.path / "j.xml").find(".//failure")
     assert failure is not None
@@ -73,7 +77,7 @@ def logs(session_egress, monkeypatch):
 
 @pytest.mark.parametrize("xdist", [False, True])
 def test_junitxml_has_the_timeline_and_the_logs(
-    run: Run, pytester: pytest.Pytester, xdist: bool
+    run: RunPytest, pytester: pytest.Pytester, xdist: bool
 ) -> None:
     pytester.makeconftest(LOGS)
     source = """
@@ -89,7 +93,7 @@ def test_b(egress): traffic(egress, 'https://x.test/'); assert 0, "own"
     assert str(result.stdout).count("Traceback: no charge") == 2
 
 
-def test_hidden_output_hides_the_logs(run: Run, pytester: pytest.Pytester) -> None:
+def test_hidden_output_hides_the_logs(run: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(LOGS)
     result = run("def test_a(egress): traffic(egress, 'https://x.test/')", "--show-capture=no")
     result.stdout.no_fnmatch_line("*Traceback: no charge*")
@@ -109,7 +113,7 @@ def error():
 
 
 def test_a_log_that_a_failure_quotes_comes_no_second_time(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(LOGS)
     result = run(f"""
@@ -126,7 +130,7 @@ def test_c(egress):
     assert str(result.stdout).count("  | Traceback: no charge") == 3
 
 
-def test_the_summary_begins_with_what_was_attempted(run: Run) -> None:
+def test_the_summary_begins_with_what_was_attempted(run: RunPytest) -> None:
     result = run(f"""
 {FAILS}
 def test_end(egress): raise error()
@@ -161,12 +165,14 @@ def test_own(egress): traffic(egress, 'https://x.test/'); assert 502 == 200
     )
 
 
-def test_full_trace_shows_how_a_verdict_was_reached(run: Run) -> None:
+def test_full_trace_shows_how_a_verdict_was_reached(run: RunPytest) -> None:
     result = run("def test_a(egress): traffic(egress, 'https://x.test/')", "--full-trace")
     lines_of(result, "*plugin/run.py*", f"FAILED test_x.py::test_a - {UNROUTED_X}*")
 
 
-def test_what_cannot_be_sent_is_told_with_its_place_beside_the_tests_own_failure(run: Run) -> None:
+def test_what_cannot_be_sent_is_told_with_its_place_beside_the_tests_own_failure(
+    run: RunPytest,
+) -> None:
     result = run("""
 from pytest_egress import Response
 def give(request):
@@ -210,7 +216,7 @@ def test_again(egress):
     assert result.stdout.str().count("  for GET https://c.test/ of shop") == 1
 
 
-def test_full_trace_shows_what_called_a_handler(run: Run) -> None:
+def test_full_trace_shows_what_called_a_handler(run: RunPytest) -> None:
     source = """
 def test_a(egress):
     egress.intercept_https("a.test", lambda request: 1 / 0)
@@ -221,7 +227,7 @@ def test_a(egress):
     lines_of(run(source, "--full-trace"), "*calls.py*", "*division by zero*", "*own")
 
 
-def test_a_failed_set_up_shows_the_ledger_and_the_handlers_cause(run: Run) -> None:
+def test_a_failed_set_up_shows_the_ledger_and_the_handlers_cause(run: RunPytest) -> None:
     result = run("""
 @pytest.fixture
 def broken(egress):
@@ -246,7 +252,7 @@ def test_b(egress): assert not egress.ledger
     assert str(result.stdout).count("- egress -") == 1
 
 
-def test_what_would_answer_is_shown_beside_any_other_failure(run: Run) -> None:
+def test_what_would_answer_is_shown_beside_any_other_failure(run: RunPytest) -> None:
     result = run("""
 def test_own(egress):
     egress.intercept_https("x.test", path="/v1", optional=True)
@@ -279,7 +285,7 @@ def test_verdict(egress): traffic(egress, "https://x.test/v2")
     assert str(result.stdout).count(told[0]) == 3
 
 
-def test_sections_are_of_failures_only_and_not_repeated(run: Run) -> None:
+def test_sections_are_of_failures_only_and_not_repeated(run: RunPytest) -> None:
     result = run(
         """
 @pytest.fixture
@@ -295,7 +301,7 @@ def test_b(teardown, egress): traffic(egress, "https://x.test/")
     assert str(result.stdout).count("- egress -") == 1
 
 
-def test_container_logs_follow_the_ledger(run: Run, pytester: pytest.Pytester) -> None:
+def test_container_logs_follow_the_ledger(run: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest("""
 import pytest
 @pytest.fixture
@@ -314,7 +320,7 @@ def logs(session_egress, monkeypatch):
     )
 
 
-def test_assertions_of_ours_end_at_the_users_line(run: Run) -> None:
+def test_assertions_of_ours_end_at_the_users_line(run: RunPytest) -> None:
     result = run(
         "def test_a(egress):\n    route = egress.intercept_https('a.test')\n    route.assert_called_once()"
     )
@@ -328,7 +334,7 @@ def test_assertions_of_ours_end_at_the_users_line(run: Run) -> None:
 
 
 @pytest.mark.parametrize("xdist", [False, True])
-def test_traffic_outside_of_tests_is_summarised(run: Run, xdist: bool) -> None:
+def test_traffic_outside_of_tests_is_summarised(run: RunPytest, xdist: bool) -> None:
     result = run(
         """
 @pytest.fixture(scope="module")
@@ -346,7 +352,7 @@ def test_b(shared, egress): pass
     lines_of(result, "*egress: traffic outside of any test*", "[[]gw0] " * xdist + line)
 
 
-def test_both_workers_report_to_the_summary(run: Run, pytester: pytest.Pytester) -> None:
+def test_both_workers_report_to_the_summary(run: RunPytest, pytester: pytest.Pytester) -> None:
     for name in "ab":
         source = f"""
 @pytest.fixture(scope="module")
@@ -362,7 +368,7 @@ def test_{name}(shared): pass
         lines_of(result, f"[[]{gateway}] shop: GET https://?.test/*")
 
 
-def test_exceptions_that_are_frozen_are_a_cause_and_have_one(run: Run) -> None:
+def test_exceptions_that_are_frozen_are_a_cause_and_have_one(run: RunPytest) -> None:
     result = run("""
 import dataclasses
 @dataclasses.dataclass(frozen=True)

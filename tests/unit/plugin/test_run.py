@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.stand_in import UNROUTED_X, Run, lines_of
+from tests.support.stand_in import UNROUTED_X, RunPytest, lines_of
 
 # Verdicts.
 
 
-def test_unrouted_traffic_fails_the_call_phase_with_text_only(run: Run) -> None:
+def test_unrouted_traffic_fails_the_call_phase_with_text_only(run: RunPytest) -> None:
     result = run(
         "def test_a(egress): traffic(egress, 'https://x.test/', 'https://x.test/', 'http://y.test/p')"
     )
@@ -29,7 +29,7 @@ def test_unrouted_traffic_fails_the_call_phase_with_text_only(run: Run) -> None:
     result.stdout.no_fnmatch_line("*pytest_egress*")
 
 
-def test_a_handlers_exception_is_the_cause_of_the_tests_own_failure(run: Run) -> None:
+def test_a_handlers_exception_is_the_cause_of_the_tests_own_failure(run: RunPytest) -> None:
     result = run("""
 def test_a(egress):
     def handler(request): raise ValueError("in handler")
@@ -53,7 +53,7 @@ def test_b(egress):
     result.stdout.no_fnmatch_line("*raised ValueError: *")
 
 
-def test_handler_errors_come_before_unrouted_before_never_called(run: Run) -> None:
+def test_handler_errors_come_before_unrouted_before_never_called(run: RunPytest) -> None:
     result = run("""
 def declare(egress):
     egress.intercept_https("never.test")
@@ -75,7 +75,7 @@ def test_never(egress):
     )
 
 
-def test_skip_xfail_and_fail(run: Run) -> None:
+def test_skip_xfail_and_fail(run: RunPytest) -> None:
     result = run("""
 def test_skip(egress): traffic(egress, "https://x.test/"); pytest.skip("later")
 def test_imperative(egress): traffic(egress, "https://x.test/"); pytest.xfail("known")
@@ -102,7 +102,7 @@ def test_skips(): pytest.skip("later")
     )
 
 
-def test_a_handlers_skip_is_a_handler_error(run: Run) -> None:
+def test_a_handlers_skip_is_a_handler_error(run: RunPytest) -> None:
     result = run("""
 def test_a(egress):
     egress.intercept_https("a.test", lambda request: pytest.skip("in handler"))
@@ -115,7 +115,9 @@ def test_a(egress):
 @pytest.mark.parametrize(
     ("args", "failed"), [(["-x"], 1), (["--maxfail=2"], 2), ([], 3)], ids=["x", "maxfail", "all"]
 )
-def test_verdicts_stop_the_run_and_are_remembered(run: Run, args: list[str], failed: int) -> None:
+def test_verdicts_stop_the_run_and_are_remembered(
+    run: RunPytest, args: list[str], failed: int
+) -> None:
     source = """
 @pytest.mark.parametrize("n", range(3))
 def test_a(egress, n): traffic(egress, "https://x.test/")
@@ -125,7 +127,7 @@ def test_a(egress, n): traffic(egress, "https://x.test/")
     assert str(again.stdout).count("test_x.py::test_a[") == failed
 
 
-def test_a_crashed_worker_is_no_internal_error(run: Run) -> None:
+def test_a_crashed_worker_is_no_internal_error(run: RunPytest) -> None:
     result = run(
         """
 import os
@@ -140,7 +142,7 @@ def test_b(egress): traffic(egress, "https://x.test/")
 
 
 def test_keyboard_interrupt_ends_the_run_as_ever_and_closes_the_session(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest("""
 import pytest
@@ -170,13 +172,13 @@ def test_a(egress):
     result.stdout.no_fnmatch_line("*HandlerError*")
 
 
-def test_a_run_without_the_terminal_plugin_goes_on(run: Run) -> None:
+def test_a_run_without_the_terminal_plugin_goes_on(run: RunPytest) -> None:
     result = run("def test_a(): pass\ndef test_b(egress): assert 1 == 2", "-p", "no:terminal")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
 
 
-def test_the_plugin_can_be_switched_off(run: Run) -> None:
+def test_the_plugin_can_be_switched_off(run: RunPytest) -> None:
     result = run(
         """
 import sys

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.stand_in import HEAD, Run, keep_quiet
+from tests.support.stand_in import HEAD, RunPytest, keep_quiet
 
 # In pytest.
 
@@ -40,7 +40,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
     pytester.makeconftest(SOON.format(seconds=0))
 
 
-def test_in_the_log_of_a_job_it_is_a_line(run: Run) -> None:
+def test_in_the_log_of_a_job_it_is_a_line(run: RunPytest) -> None:
     result = run(SLOW, subprocess=True)
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(
@@ -49,14 +49,14 @@ def test_in_the_log_of_a_job_it_is_a_line(run: Run) -> None:
     result.stdout.no_fnmatch_line("*captured*")
 
 
-def test_with_names_of_tests_the_name_comes_again(run: Run) -> None:
+def test_with_names_of_tests_the_name_comes_again(run: RunPytest) -> None:
     result = run(SLOW, "-v", subprocess=True)
     wanted = ["test_x.py::test_b ", "egress: pulling shop, 0 s", "test_x.py::test_b PASSED *"]
     result.stdout.fnmatch_lines(wanted, consecutive=True)
 
 
 @pytest.mark.parametrize("args", [["-q"], ["-n1"]])
-def test_neither_quiet_runs_nor_workers_write_lines(run: Run, args: list[str]) -> None:
+def test_neither_quiet_runs_nor_workers_write_lines(run: RunPytest, args: list[str]) -> None:
     result = run(SLOW, *args, subprocess=True)
     assert "3 passed" in result.stdout.str()
     result.stdout.no_fnmatch_line("*pulling*")
@@ -74,7 +74,7 @@ def test_on_a_terminal_it_stands_behind_what_pytest_wrote_and_goes(
     child.wait()
 
 
-def test_a_drain_says_so(run: Run) -> None:
+def test_a_drain_says_so(run: RunPytest) -> None:
     result = run(
         """
 import time

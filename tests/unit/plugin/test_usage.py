@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.stand_in import UNROUTED_X, Run, lines_of
+from tests.support.stand_in import UNROUTED_X, RunPytest, lines_of
 
 # Fixtures that are asked for while a test runs.
 
@@ -36,7 +36,9 @@ BY_FACTORY = [f"request.getfixturevalue('factory')({n!r})" for n in MODULES]
 
 
 @pytest.mark.parametrize("how", BY_REQUEST + BY_FACTORY)
-def test_a_test_that_asks_for_a_shared_egress_while_it_runs_is_judged(run: Run, how: str) -> None:
+def test_a_test_that_asks_for_a_shared_egress_while_it_runs_is_judged(
+    run: RunPytest, how: str
+) -> None:
     result = run(f"""
 {SHARED}
 class TestIt:
@@ -51,7 +53,7 @@ class TestIt:
 
 @pytest.mark.parametrize("xdist", [False, True])
 def test_a_fixture_that_asks_for_it_out_of_sight_is_known_when_it_is_cached(
-    run: Run, xdist: bool
+    run: RunPytest, xdist: bool
 ) -> None:
     result = run(
         f"""
@@ -66,7 +68,7 @@ def test_a(hidden_twice, n): traffic(hidden_twice, "https://x.test/")
     result.stdout.no_fnmatch_line("*outside of any test*")
 
 
-def test_another_fixture_of_that_name_hides_no_traffic(run: Run) -> None:
+def test_another_fixture_of_that_name_hides_no_traffic(run: RunPytest) -> None:
     result = run(
         f"""
 {SHARED}
@@ -84,7 +86,7 @@ def test_d(request): traffic(request.getfixturevalue("hidden_twice"), "https://x
     result.stdout.no_fnmatch_line("*outside of any test*")
 
 
-def test_a_test_of_another_fixture_of_that_name_is_not_judged(run: Run) -> None:
+def test_a_test_of_another_fixture_of_that_name_is_not_judged(run: RunPytest) -> None:
     result = run(
         f"""
 {SHARED}
@@ -104,7 +106,7 @@ class TestOther:
     lines_of(result, "*outside of any test*", "shop: GET https://x.test/*UNROUTED*(2 times)")
 
 
-def test_what_a_test_asks_for_in_its_set_up_is_judged_too(run: Run) -> None:
+def test_what_a_test_asks_for_in_its_set_up_is_judged_too(run: RunPytest) -> None:
     result = run(f"""
 {SHARED}
 @pytest.fixture
@@ -120,7 +122,7 @@ def test_d(request): assert not request.getfixturevalue("shop").ledger
     lines_of(result, "*ERROR at setup of test_c*", "*- egress -*", "*GET https://x.test/*UNROUTED")
 
 
-def test_a_test_that_uses_none_of_them_has_no_window_beside_those_that_do(run: Run) -> None:
+def test_a_test_that_uses_none_of_them_has_no_window_beside_those_that_do(run: RunPytest) -> None:
     result = run(f"""
 {SHARED}
 import types
@@ -141,7 +143,7 @@ def test_c(plain): traffic(kept[0], "https://x.test/")
 
 
 def test_a_fixture_of_the_same_name_that_uses_no_egress_is_not_taken_for_it(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makepyfile(
         test_other="import pytest\nfrom gateway import traffic\nimport test_first\n"
@@ -156,7 +158,7 @@ def test_a_fixture_of_the_same_name_that_uses_no_egress_is_not_taken_for_it(
 
 
 def test_calls_of_a_wider_route_are_those_of_a_test_that_asked_for_it_while_it_runs(
-    run: Run,
+    run: RunPytest,
 ) -> None:
     result = run("""
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def test_b(request, session_egress, module_egress, route):
 
 
 def test_a_doctest_that_asks_for_a_shared_egress_is_judged(
-    run: Run, pytester: pytest.Pytester
+    run: RunPytest, pytester: pytest.Pytester
 ) -> None:
     pytester.makeconftest(
         "import pytest\n@pytest.fixture(scope='session')\ndef shop(session_egress): return session_egress\n"
@@ -190,7 +192,7 @@ def test_a_doctest_that_asks_for_a_shared_egress_is_judged(
     run("").assert_outcomes(failed=2)
 
 
-def test_a_test_that_first_makes_the_session_while_it_runs_is_judged(run: Run) -> None:
+def test_a_test_that_first_makes_the_session_while_it_runs_is_judged(run: RunPytest) -> None:
     result = run("""
 def test_a(request): traffic(request.getfixturevalue("session_egress"), "https://x.test/")
 def test_b(request):
@@ -204,7 +206,9 @@ def test_b(request):
 
 
 @pytest.mark.parametrize("xdist", [False, True])
-def test_what_a_tests_own_container_does_after_it_fails_its_teardown(run: Run, xdist: bool) -> None:
+def test_what_a_tests_own_container_does_after_it_fails_its_teardown(
+    run: RunPytest, xdist: bool
+) -> None:
     result = run(
         """
 @pytest.fixture
@@ -237,7 +241,7 @@ def test_b(egress): pass
 
 
 def test_what_a_handler_raises_after_its_test_fails_the_teardown_with_its_traceback(
-    run: Run,
+    run: RunPytest,
 ) -> None:
     result = run("""
 @pytest.fixture
@@ -258,7 +262,7 @@ def test_a(client, egress):
     )
 
 
-def test_after_a_test_its_own_policy_holds(run: Run) -> None:
+def test_after_a_test_its_own_policy_holds(run: RunPytest) -> None:
     result = run("""
 @pytest.fixture
 def client(egress):
@@ -270,7 +274,7 @@ def test_a(client): pass
     result.assert_outcomes(passed=1)
 
 
-def test_a_test_that_has_not_passed_is_not_failed_once_more_by_what_follows(run: Run) -> None:
+def test_a_test_that_has_not_passed_is_not_failed_once_more_by_what_follows(run: RunPytest) -> None:
     result = run("""
 @pytest.fixture
 def client(egress):
@@ -289,7 +293,7 @@ def test_setup(broken): pass
     lines_of(result, "*traffic outside of any test*", "shop: GET https://x.test/*UNROUTED")
 
 
-def test_of_two_teardowns_that_fail_both_are_told(run: Run) -> None:
+def test_of_two_teardowns_that_fail_both_are_told(run: RunPytest) -> None:
     result = run("""
 @pytest.fixture
 def client(egress):
@@ -307,7 +311,7 @@ def test_a(client): pass
 # No container.
 
 
-def test_no_egress_of_no_container_is_an_error_that_says_what_to_type(run: Run) -> None:
+def test_no_egress_of_no_container_is_an_error_that_says_what_to_type(run: RunPytest) -> None:
     result = run("""
 def test_a(egress): egress.assert_no_egress()
 def test_b(egress): egress.assert_only("a.test", "b.test")
@@ -356,7 +360,7 @@ TOO_LATE = """
 
 @pytest.mark.parametrize("xdist", [False, True])
 def test_whoever_asks_when_all_has_been_let_go_of_gets_no_empty_answer(
-    run: Run, xdist: bool
+    run: RunPytest, xdist: bool
 ) -> None:
     result = run(TOO_LATE, *["-n1"] * xdist, subprocess=xdist)
     result.assert_outcomes(passed=2)

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.messages import Request
-from tests.support.applications import asgi_hello, body_of, request
+from tests.support.applications import application_request, asgi_hello, body_of
 
 
 def wsgi_hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -94,7 +94,7 @@ def test_an_application_that_does_not_tell_its_arguments_is_taken() -> None:
         def __call__(self, *anything: Any) -> Any:
             return wsgi_hello(*anything)
 
-    assert wsgi(Opaque())(request()).content == b"hello"
+    assert wsgi(Opaque())(application_request()).content == b"hello"
     assert repr(asgi(asgi_hello)) == f"asgi({asgi_hello!r})"
     assert repr(wsgi(FLASK)) == "wsgi(<Flask 'shop'>)"
 
@@ -112,10 +112,10 @@ def test_partials_and_classes_are_applications_too() -> None:
         async def get(self, request: StarletteRequest) -> PlainTextResponse:
             return PlainTextResponse("endpoint")
 
-    assert body_of(wsgi(Page)(request())) == b"page"
-    assert body_of(wsgi(functools.partial(wsgi_hello))(request())) == b"hello"
-    assert body_of(asgi(functools.partial(asgi_hello))(request())) == b"hello"
-    assert body_of(asgi(Endpoint)(request())) == b"endpoint"
+    assert body_of(wsgi(Page)(application_request())) == b"page"
+    assert body_of(wsgi(functools.partial(wsgi_hello))(application_request())) == b"hello"
+    assert body_of(asgi(functools.partial(asgi_hello))(application_request())) == b"hello"
+    assert body_of(asgi(Endpoint)(application_request())) == b"endpoint"
 
 
 # ASGI: what arrives.

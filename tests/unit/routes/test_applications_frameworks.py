@@ -26,7 +26,7 @@ from starlette.responses import StreamingResponse
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.messages import Headers, Request
-from tests.support.applications import body_of, request
+from tests.support.applications import application_request, body_of
 
 # ASGI: what arrives.
 
@@ -135,7 +135,7 @@ def test_the_applications_of_frameworks_answer(framework: str) -> None:
     handler = SHOPS[framework]()
     handler.acquire()
     charged = handler(
-        request(
+        application_request(
             "POST",
             "/v1/charges/caf%C3%A9",
             query_string="q=a%20b",
@@ -147,9 +147,9 @@ def test_the_applications_of_frameworks_answer(framework: str) -> None:
             content=b'{"amount": 42}',
         )
     )
-    events = handler(request(path="/events", headers={"Host": "api.test"}))
+    events = handler(application_request(path="/events", headers={"Host": "api.test"}))
     content, streamed = body_of(charged), body_of(events)
-    missing = handler(request(path="/none", headers={"Host": "api.test"}))
+    missing = handler(application_request(path="/none", headers={"Host": "api.test"}))
     assert missing.status_code == 404
     body_of(missing)
     handler.release()

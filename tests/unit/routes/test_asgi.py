@@ -30,10 +30,10 @@ from tests.support.applications import (
     FIELDS,
     HERE,
     METHOD,
+    application_request,
     body_of,
     close,
     quoted,
-    request,
     respond,
     streaming_app,
     used,
@@ -73,7 +73,7 @@ class AsgiRecorder:
 def test_the_scope_is_whole() -> None:
     app = AsgiRecorder()
     response = asgi(app)(
-        request(
+        application_request(
             "post",
             "/caf%C3%A9/a%2Fb%FF",
             query_string="q=%20x",
@@ -112,7 +112,11 @@ def test_whatever_is_sent_arrives_in_an_asgi_application() -> None:
         method: str, path: str, query: bytes, fields: list[tuple[str, str]], content: bytes
     ) -> None:
         raw = f"/{quoted(path.encode())}"
-        handler(request(method, raw, query_string=quoted(query), headers=fields, content=content))
+        handler(
+            application_request(
+                method, raw, query_string=quoted(query), headers=fields, content=content
+            )
+        )
         assert app.scope["method"] == method
         assert (app.scope["path"], app.scope["raw_path"]) == (f"/{path}", raw.encode("latin-1"))
         assert app.scope["query_string"] == quoted(query).encode("latin-1")
@@ -136,7 +140,7 @@ def test_the_context_of_the_calling_thread_is_seen() -> None:
     with used(app) as handler:
         for colour in ("red", "blue"):
             COLOUR.set(colour)
-            assert handler(request()).content == colour.encode()
+            assert handler(application_request()).content == colour.encode()
 
 
 # ASGI: what comes out.
@@ -148,7 +152,7 @@ def test_a_body_in_one_message_is_content_without_the_connections_own_fields() -
         await send({"type": "http.response.start", "status": 201, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    response = asgi(app)(request())
+    response = asgi(app)(application_request())
     assert (response.status_code, response.content, response.stream) == (201, b"ok", None)
     assert response.headers.raw == (("x-name", "caf\u00e9"), ("content-length", "2"))
 
@@ -164,8 +168,8 @@ def test_a_body_whose_length_says_that_it_is_whole_is_content_also_with_middlewa
         routes=[Route("/", charge)], middleware=[Middleware(BaseHTTPMiddleware, dispatch=pass_on)]
     )
     with used(app) as handler:
-        assert handler(request()).json() == {"id": "ch_1"}
-        assert handler(request("HEAD")).headers["content-length"] == "13"
+        assert handler(application_request()).json() == {"id": "ch_1"}
+        assert handler(application_request("HEAD")).headers["content-length"] == "13"
 
 
 def test_a_streamed_body_comes_out_as_it_is_sent_and_no_faster_than_it_is_taken() -> None:
@@ -183,7 +187,7 @@ def test_a_streamed_body_comes_out_as_it_is_sent_and_no_faster_than_it_is_taken(
 
     with used(app) as handler:
         go.release()
-        response = handler(request())
+        response = handler(application_request())
         assert response.stream is not None
         stream = iter(response.stream)
         assert next(stream) == b"0"
@@ -205,7 +209,7 @@ def test_the_head_goes_out_before_the_first_piece_where_that_is_late() -> None:
         await send({"type": "http.response.body", "body": b"late"})
 
     with used(app) as handler:
-        response = handler(request())
+        response = handler(application_request())
         assert response.status_code == 200
         go.set()
         assert body_of(response) == b"late"
@@ -219,7 +223,7 @@ def test_an_empty_first_piece_sends_the_head() -> None:
         await receive()
 
     with used(app) as handler:
-        response = handler(request())
+        response = handler(application_request())
         assert response.stream is not None
         close(response)
 
@@ -228,7 +232,7 @@ def test_a_client_that_leaves_ends_the_stream_at_once(monkeypatch: pytest.Monkey
     monkeypatch.setattr(applications, "LEAVE_SECONDS", 3600.0)  # nothing is cancelled before
     ended: list[str] = []
     with used(streaming_app(ended)) as handler:
-        response = handler(request())
+        response = handler(application_request())
         assert response.stream is not None
         assert next(iter(response.stream)) == b"data: 1\n\n"
         close(response)
@@ -248,7 +252,7 @@ def test_an_application_that_does_not_listen_is_cancelled_when_the_client_has_le
             ended.append("app")
 
     with used(app) as handler:
-        response = handler(request())
+        response = handler(application_request())
         close(response)
         assert ended == ["app"]
 
@@ -262,7 +266,7 @@ def test_what_is_raised_when_the_client_has_left_comes_out_of_close() -> None:
         raise LookupError("cannot roll back")
 
     with used(app) as handler:
-        response = handler(request())
+        response = handler(application_request())
         with pytest.raises(LookupError, match="cannot roll back"):
             close(response)
 
@@ -279,7 +283,7 @@ def test_an_application_that_cannot_be_ended_is_named(monkeypatch: pytest.Monkey
 
     handler = asgi(app)
     handler.acquire()
-    response = handler(request())
+    response = handler(application_request())
     assert response.stream is not None
     next(iter(response.stream))
     name = f"{HERE}.test_an_application_that_cannot_be_ended_is_named.<locals>.app"
@@ -306,10 +310,10 @@ def test_slow_and_fast_requests_are_answered_at_once() -> None:
     everybody = asyncio.Event()
     order: list[str] = []
     with used(app) as handler, ThreadPoolExecutor(21) as pool:
-        waiting = [pool.submit(handler, request(path="/wait")) for _ in range(20)]
+        waiting = [pool.submit(handler, application_request(path="/wait")) for _ in range(20)]
         while order.count("/wait") < 20:
             time.sleep(0.01)
-        last = pool.submit(handler, request(path="/last"))
+        last = pool.submit(handler, application_request(path="/last"))
         names = {future.result(timeout=10).content for future in [*waiting, last]}
     assert len(names) == 1
 
@@ -360,21 +364,21 @@ def test_what_asgi_forbids_is_an_error_that_says_so(
     messages: list[Message], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error) as caught:
-        asgi(failing(*messages))(request())
+        asgi(failing(*messages))(application_request())
     assert str(caught.value) == text
 
 
 def test_what_an_application_raises_before_its_response_comes_through_with_its_own_lines() -> None:
     with pytest.raises(LookupError, match="no such charge") as caught:
-        asgi(failing(error=LookupError("no such charge")))(request())
+        asgi(failing(error=LookupError("no such charge")))(application_request())
     assert caught.traceback[-1].name == "app"
 
 
 def test_what_an_application_raises_in_a_stream_comes_through_the_stream() -> None:
-    response = asgi(failing(START, PIECE, error=LookupError("lost it")))(request())
+    response = asgi(failing(START, PIECE, error=LookupError("lost it")))(application_request())
     with pytest.raises(LookupError, match="lost it"):
         body_of(response)
-    response = asgi(failing(START, PIECE))(request())
+    response = asgi(failing(START, PIECE))(application_request())
     with pytest.raises(RuntimeError, match="ended without sending the end of its body"):
         body_of(response)
 
@@ -387,7 +391,7 @@ def test_what_an_endpoint_raises_counts_and_not_the_500_that_a_framework_sends_f
         raise LookupError("no such charge")
 
     with used(api) as handler, pytest.raises(LookupError, match="no such charge") as caught:
-        handler(request())
+        handler(application_request())
     assert caught.traceback[-1].name == "charge"
 
 
@@ -395,12 +399,12 @@ def test_the_end_of_the_process_is_an_error_like_any_other() -> None:
     with used(failing(error=SystemExit(3))) as handler:
         for _ in range(2):
             with pytest.raises(SystemExit):
-                handler(request())
+                handler(application_request())
 
 
 def test_an_application_may_be_cancelled_by_itself() -> None:
     with pytest.raises(RuntimeError) as caught:
-        asgi(failing(error=asyncio.CancelledError()))(request())
+        asgi(failing(error=asyncio.CancelledError()))(application_request())
     assert str(caught.value) == f"{FAILING} cancelled itself"
 
 
@@ -417,7 +421,7 @@ def test_what_is_raised_after_a_response_comes_out_when_the_last_route_ends() ->
 
     handler = asgi(Starlette(routes=[Route("/", charge)]))
     handler.acquire()
-    assert handler(request()).content == b"ok"
+    assert handler(application_request()).content == b"ok"
     answered.set()
     assert failing.wait(10)  # seconds; it has ended before its loop does anything else
     with pytest.raises(LookupError, match="no such hook"):
@@ -437,7 +441,7 @@ def test_a_loop_that_a_task_of_the_application_ends_answers_with_an_error() -> N
     handler = asgi(app)
     handler.acquire()
     with pytest.raises(SystemExit):
-        handler(request())
+        handler(application_request())
     with pytest.raises(SystemExit):
         handler.release()
     assert isinstance(tasks[0].exception(), SystemExit)  # nobody else asks, and asyncio complains

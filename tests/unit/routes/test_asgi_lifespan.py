@@ -20,9 +20,9 @@ from starlette.types import Message, Receive, Scope, Send
 from pytest_egress.routes.asgi import asgi
 from tests.support.applications import (
     HERE,
+    application_request,
     asgi_hello,
     close,
-    request,
     respond,
     streaming_app,
     used,
@@ -75,10 +75,10 @@ def test_a_lifespan_is_as_long_as_routes_use_the_application() -> None:
         handler.acquire()
         handler.acquire()
         assert not shop.events
-        handler(request())
-        handler(request())
+        handler(application_request())
+        handler(application_request())
         handler.release()
-        handler(request())
+        handler(application_request())
         assert shop.events == ["startup", *["request red"] * 3]
         handler.release()
         assert shop.events.pop() == "shutdown"
@@ -88,15 +88,15 @@ def test_a_lifespan_is_as_long_as_routes_use_the_application() -> None:
 def test_without_a_route_each_call_has_a_life_of_its_own() -> None:
     shop = Shop()
     handler = asgi(shop.app)
-    handler(request())
-    handler(request())
+    handler(application_request())
+    handler(application_request())
     assert shop.events == ["startup", "request red", "shutdown"] * 2
 
 
 def test_without_a_route_a_stream_lives_until_it_is_closed() -> None:
     ended: list[str] = []
     before = threading.active_count()
-    response = asgi(streaming_app(ended))(request())
+    response = asgi(streaming_app(ended))(application_request())
     assert threading.active_count() > before
     close(response)
     assert threading.active_count() == before
@@ -140,7 +140,7 @@ def test_a_startup_that_fails_is_an_error_of_each_request(message: Message) -> N
     with used(in_lifespan(act)) as handler:
         for _ in range(2):
             with pytest.raises(RuntimeError) as caught:
-                handler(request())
+                handler(application_request())
             assert str(caught.value) == f"{LIFESPAN} failed to start: {why}"
 
 
@@ -164,7 +164,7 @@ def test_a_shutdown_that_fails_is_an_error_of_the_last_release() -> None:
     ]:
         handler = asgi(in_lifespan(action))
         handler.acquire()
-        assert handler(request()).content == b"ok"
+        assert handler(application_request()).content == b"ok"
         with pytest.raises(error) as caught:
             handler.release()
         assert str(caught.value) == text
@@ -182,7 +182,7 @@ def test_an_application_that_knows_no_lifespan_is_served_all_the_same() -> None:
 
     for act in (wrong, absent, leaving):
         with used(in_lifespan(act)) as handler:
-            assert handler(request()).content == b"ok"
+            assert handler(application_request()).content == b"ok"
 
 
 def test_an_application_that_does_not_return_after_its_shutdown_is_cancelled() -> None:
@@ -191,7 +191,7 @@ def test_an_application_that_does_not_return_after_its_shutdown_is_cancelled() -
             await send({"type": f"{(await receive())['type']}.complete"})
 
     with used(in_lifespan(act)) as handler:
-        assert handler(request()).content == b"ok"
+        assert handler(application_request()).content == b"ok"
 
 
 def test_what_the_last_release_finds_running_is_ended() -> None:
@@ -218,8 +218,8 @@ def test_what_the_last_release_finds_running_is_ended() -> None:
     with ThreadPoolExecutor(1) as pool:
         handler = asgi(app)
         handler.acquire()
-        assert handler(request(path="/background")).content == b"ok"
-        asking = pool.submit(handler, request())
+        assert handler(application_request(path="/background")).content == b"ok"
+        asking = pool.submit(handler, application_request())
         while len(tasks) < 2:
             time.sleep(0.01)
         handler.release()
@@ -255,7 +255,7 @@ def test_a_generator_that_is_dropped_at_the_very_end_is_closed() -> None:
 
     tasks: list[asyncio.Task[None]] = []
     with used(app) as handler:
-        handler(request())
+        handler(application_request())
     assert ended == ["pieces"]
 
 
@@ -268,7 +268,7 @@ def test_a_startup_that_never_ends_does_not_keep_the_last_release() -> None:
     with ThreadPoolExecutor(1) as pool:
         handler = asgi(in_lifespan(act))
         handler.acquire()
-        asking = pool.submit(handler, request())
+        asking = pool.submit(handler, application_request())
         begun.wait()
         handler.release()
         with pytest.raises(RuntimeError, match="was ended while it answered"):

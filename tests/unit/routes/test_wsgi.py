@@ -15,12 +15,21 @@ import pytest
 from hypothesis import given
 
 from pytest_egress.routes.wsgi import wsgi
-from tests.support.applications import BYTES, FIELDS, HERE, METHOD, body_of, close, quoted, request
+from tests.support.applications import (
+    BYTES,
+    FIELDS,
+    HERE,
+    METHOD,
+    application_request,
+    body_of,
+    close,
+    quoted,
+)
 
 # WSGI: what arrives.
 
 
-class Recorder:
+class WsgiRecorder:
     """A WSGI application that keeps the environments it is called with, and answers 204."""
 
     def __init__(self) -> None:
@@ -34,8 +43,8 @@ class Recorder:
 
 
 def test_the_environ_is_whole() -> None:
-    app = Recorder()
-    sent = request(
+    app = WsgiRecorder()
+    sent = application_request(
         "POST",
         "/caf%C3%A9/a%2Fb",
         query_string="q=%20x",
@@ -85,21 +94,27 @@ def test_the_environ_is_whole() -> None:
 
 
 def test_a_chunked_body_has_the_length_that_it_has_and_no_body_has_none() -> None:
-    app = Recorder()
-    wsgi(app)(request("POST", headers={"Transfer-Encoding": "chunked"}, content=b"12345"))
+    app = WsgiRecorder()
+    wsgi(app)(
+        application_request("POST", headers={"Transfer-Encoding": "chunked"}, content=b"12345")
+    )
     assert app.environ["CONTENT_LENGTH"] == "5"
-    wsgi(app)(request("POST", headers={"Transfer-Encoding": "chunked"}))
+    wsgi(app)(application_request("POST", headers={"Transfer-Encoding": "chunked"}))
     assert app.environ["CONTENT_LENGTH"] == "0"
-    wsgi(app)(request())
+    wsgi(app)(application_request())
     assert "CONTENT_LENGTH" not in app.environ
-    wsgi(app)(request("PUT", headers={"Content_Length": "9", "Content_Type": "x"}, content=b"1"))
+    wsgi(app)(
+        application_request(
+            "PUT", headers={"Content_Length": "9", "Content_Type": "x"}, content=b"1"
+        )
+    )
     assert app.environ["CONTENT_LENGTH"] == "1"
     assert not {"CONTENT_TYPE", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"} & app.environ.keys()
 
 
 def test_an_ipv6_address_is_a_server_name_in_brackets() -> None:
-    app = Recorder()
-    wsgi(app)(request(host="2001:db8::7", port=8443))
+    app = WsgiRecorder()
+    wsgi(app)(application_request(host="2001:db8::7", port=8443))
     assert (app.environ["SERVER_NAME"], app.environ["SERVER_PORT"]) == ("[2001:db8::7]", "8443")
 
 
@@ -107,8 +122,8 @@ def test_an_ipv6_address_is_a_server_name_in_brackets() -> None:
 def test_whatever_is_sent_arrives_in_a_wsgi_application(
     method: str, path: bytes, query: bytes, fields: list[tuple[str, str]], content: bytes
 ) -> None:
-    app = Recorder()
-    sent = request(
+    app = WsgiRecorder()
+    sent = application_request(
         method,
         f"/{quoted(path)}",
         query_string=quoted(query),
@@ -139,7 +154,9 @@ def test_the_standard_librarys_validator_finds_nothing(
         start_response("200 OK", headers)
         return iter([b"abc", b"", b"def"]) if streamed else [b"abcdef"]
 
-    sent = request(method, "/x", headers={"Content-Type": "a/b", "Cookie": "c"}, content=b"123")
+    sent = application_request(
+        method, "/x", headers={"Content-Type": "a/b", "Cookie": "c"}, content=b"123"
+    )
     assert body_of(wsgi(validator(app))(sent)) == b"abcdef"
 
 
@@ -180,7 +197,7 @@ def test_status_and_fields_come_out_and_the_connections_own_do_not() -> None:
         ("Content-Length", "2"),
         ("X-Name", "caf\u00e9"),
     ]
-    response = answering([b"o", b"k"], "418 I'm a teapot", headers)(request())
+    response = answering([b"o", b"k"], "418 I'm a teapot", headers)(application_request())
     assert (response.status_code, response.content, response.stream) == (418, b"ok", None)
     assert response.headers.raw == (
         ("Set-Cookie", "a"),
@@ -191,7 +208,7 @@ def test_status_and_fields_come_out_and_the_connections_own_do_not() -> None:
 
 
 def test_a_response_to_head_keeps_its_length() -> None:
-    response = answering([], headers=[("Content-Length", "1234")])(request("HEAD"))
+    response = answering([], headers=[("Content-Length", "1234")])(application_request("HEAD"))
     assert (response.content, response.headers["content-length"]) == (b"", "1234")
 
 
@@ -206,7 +223,7 @@ def test_a_generator_is_streamed_as_it_yields() -> None:
         finally:
             seen.append("closed")
 
-    response = answering(pieces())(request())
+    response = answering(pieces())(application_request())
     assert response.stream is not None
     stream = iter(response.stream)
     assert seen == ["made b''", "made b'one'"]
@@ -220,7 +237,7 @@ def test_a_generator_is_streamed_as_it_yields() -> None:
 
 def test_a_body_that_nobody_reads_is_closed_all_the_same() -> None:
     body = Closing([b"a", b"b"])
-    response = answering(body)(request("HEAD"))
+    response = answering(body)(application_request("HEAD"))
     before = body.closed
     close(response)
     assert (before, body.closed) == (0, 1)
@@ -229,7 +246,9 @@ def test_a_body_that_nobody_reads_is_closed_all_the_same() -> None:
 @pytest.mark.parametrize("pieces", [[b"abc"], [b"", b"abc", b""], [b"", b""], []])
 def test_a_body_whose_length_says_that_it_is_whole_is_content(pieces: list[bytes]) -> None:
     body, content = Closing(pieces), b"".join(pieces)
-    response = answering(body, headers=[("Content-Length", str(len(content)))])(request())
+    response = answering(body, headers=[("Content-Length", str(len(content)))])(
+        application_request()
+    )
     assert (response.content, response.stream, body.closed) == (content, None, 1)
 
 
@@ -239,7 +258,7 @@ def test_start_response_may_be_called_late() -> None:
         start_response("201 Created", [])
         yield b"late"
 
-    response = wsgi(app)(request())
+    response = wsgi(app)(application_request())
     assert (response.status_code, body_of(response)) == (201, b"late")
 
 
@@ -258,7 +277,7 @@ def test_what_is_written_goes_out_before_what_is_returned() -> None:
 
         return more()
 
-    response = wsgi(app)(request())
+    response = wsgi(app)(application_request())
     assert response.stream is not None
     assert list(response.stream) == [b"1", b"2", b"3", b"4", b"5", b"6"]
 
@@ -274,11 +293,11 @@ def test_an_error_may_replace_the_head_until_something_was_sent() -> None:
             start_response("500 Oops", [("X-Error", "1")], sys.exc_info())
             return [b"sorry"]
 
-    response = wsgi(app)(request())
+    response = wsgi(app)(application_request())
     assert (response.status_code, response.content) == (500, b"sorry")
     assert response.headers.raw == (("X-Error", "1"),)
     with pytest.raises(OSError, match="the disk is full") as caught:
-        wsgi(app)(request(path="/late"))
+        wsgi(app)(application_request(path="/late"))
     assert caught.traceback[-1].name == "app"
 
 
@@ -291,9 +310,9 @@ def test_what_a_wsgi_application_raises_comes_through_with_its_own_lines() -> No
         raise LookupError("lost it")
 
     with pytest.raises(LookupError, match="no such charge") as caught:
-        wsgi(app)(request(path="/early"))
+        wsgi(app)(application_request(path="/early"))
     assert caught.traceback[-1].name == "app"
-    response = wsgi(app)(request())
+    response = wsgi(app)(application_request())
     assert response.stream is not None
     stream = iter(response.stream)
     assert next(stream) == b"a"
@@ -345,13 +364,13 @@ def test_what_wsgi_forbids_is_an_error_that_says_so(
     result: Any, about: Any, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error) as caught:
-        answering(result, **about)(request())
+        answering(result, **about)(application_request())
     assert str(caught.value) == text
 
 
 def test_a_coroutine_is_no_body_and_is_closed() -> None:
     with pytest.raises(TypeError, match="which is no iterable of bytes"):
-        answering(coroutine())(request())
+        answering(coroutine())(application_request())
 
 
 @pytest.mark.parametrize("pieces", [[b"a"], [], iter([b"a"]), iter([b""])])
@@ -360,7 +379,7 @@ def test_start_response_must_be_called(pieces: Iterable[bytes]) -> None:
         return pieces
 
     with pytest.raises(RuntimeError) as caught:
-        wsgi(app)(request())
+        wsgi(app)(application_request())
     name = f"{HERE}.test_start_response_must_be_called.<locals>.app"
     assert str(caught.value) == f"{name} answered without calling start_response"
 
@@ -376,7 +395,7 @@ def test_start_response_must_not_be_called_twice() -> None:
             return []
 
     with pytest.raises(RuntimeError) as caught:
-        wsgi(App())(request())
+        wsgi(App())(application_request())
     assert str(caught.value) == "<App> called start_response a second time, without exc_info"
 
 
@@ -385,7 +404,7 @@ def test_a_body_is_closed_also_where_it_fails() -> None:
         body = Closing(pieces)
         app = answering(body, headers=[("Content-Length", "1")] if pieces == [b"a"] else [])
         with contextlib.suppress(TypeError):
-            app(request())
+            app(application_request())
         assert body.closed == 1
 
 

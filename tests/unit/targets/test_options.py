@@ -11,7 +11,7 @@ from pytest_egress import Egress
 from pytest_egress.engine.archive import read_tar
 from pytest_egress.targets.options import REFUSED_OPTIONS
 from pytest_egress.targets.plan import plan
-from tests.support.container_server import text
+from tests.support.container_server import error_text
 
 # What is refused before anything is created.
 
@@ -72,7 +72,7 @@ def test_an_option_that_would_leave_the_sidecar_is_refused_by_name(
     for method in (egress.run, egress.start):
         with pytest.raises(ValueError) as caught:
             method("never:looked-up", **{name: value})
-        assert text(caught) == f"{name}={value!r} is refused: {instead}"
+        assert error_text(caught) == f"{name}={value!r} is refused: {instead}"
 
 
 def test_every_refused_option_is_in_the_list_above() -> None:
@@ -103,7 +103,7 @@ def test_an_option_of_the_wrong_type_is_refused(
 ) -> None:
     with pytest.raises(TypeError) as caught:
         egress.run("never:looked-up", **options)
-    assert text(caught) == error
+    assert error_text(caught) == error
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_value_that_nobody_can_mean_is_refused(
     for method in (egress.run, egress.start):
         with pytest.raises(TypeError) as caught:
             method("never:looked-up", **options)
-        assert text(caught) == error
+        assert error_text(caught) == error
 
 
 def test_an_option_that_is_refused_may_be_given_unset() -> None:
@@ -154,4 +154,4 @@ def test_an_image_or_command_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(TypeError) as caught:
         egress.run(image, command)
-    assert text(caught) == error
+    assert error_text(caught) == error
