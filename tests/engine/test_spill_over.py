@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from pytest_egress import Egress, log_line
+from pytest_egress.ledger.windows import Window
 from pytest_egress.session import Session
 from tests.support.attempts import SECONDS
 
@@ -130,3 +131,18 @@ def test_the_first_test_of_a_shared_container_sees_its_log_from_the_start(
     result = run(pytester, clients_image, "def test_a(shop): assert 1 == 2")
     result.stdout.fnmatch_lines(["*- container clients:latest -*", "up"])
     result.stdout.no_fnmatch_line("*since this test began*")
+
+
+def test_a_clock_of_the_engine_that_is_another_is_allowed_for(
+    egress: Egress, bare_image: str
+) -> None:
+    script = "mkfifo /tmp/pipe; echo first; read x </tmp/pipe; echo second; exec sleep 600"
+    egress.start(bare_image, ["sh", "-c", script], wait=log_line("first"))
+    (container,) = egress.containers
+    between = Window().opened
+    container.exec(["sh", "-c", "echo go >/tmp/pipe"])
+    assert egress.session.ledger.wait_for(lambda: "second" in container.logs(), SECONDS)
+    assert container.log_since(between) == "second"
+    before, after = container._starting
+    container._starting = before - 3600, after - 3600  # as if ours were an hour late
+    assert container.log_since(between - 3600) == "second"

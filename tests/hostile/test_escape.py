@@ -41,7 +41,10 @@ from tests.support.target_shell import accepted, captured_namespace, target_in
 ATTEMPTS_FILE = ROOT / "tests/hostile/attempts.py"
 AGENT = Path(pytest_egress.agent.__file__).parent
 PROGRAM = "/hostile/attempts.py"
-FILES = {PROGRAM: ATTEMPTS_FILE} | {f"/hostile/agent/{it.name}": it for it in AGENT.glob("*.py")}
+FILES = {
+    PROGRAM: ATTEMPTS_FILE,
+    "/hostile/tests/hostile/means.py": ROOT / "tests/hostile/means.py",
+} | {f"/hostile/agent/{it.name}": it for it in AGENT.glob("*.py")}
 RIGHTS = ["NET_ADMIN", "NET_RAW"]
 
 
@@ -159,7 +162,7 @@ def failing(
 
 
 def attempts() -> set[str]:
-    source = (ATTEMPTS_FILE).read_text()
+    source = ATTEMPTS_FILE.read_text()
     return {name.replace("_", " ") for name in re.findall(r"@attempt\ndef (\w+)", source)}
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_egress import Egress, log_line
-from pytest_egress.ledger.windows import Window
 from pytest_egress.targets.container import seconds_of, signal_name
-from tests.support.attempts import SECONDS
 
 
 @pytest.mark.parametrize(
@@ -34,18 +31,3 @@ def test_the_engines_times_are_read_whatever_their_decimals_and_zone(
     text: str, seconds: float | None
 ) -> None:
     assert seconds_of(text) == seconds
-
-
-def test_a_clock_of_the_engine_that_is_another_is_allowed_for(
-    egress: Egress, bare_image: str
-) -> None:
-    script = "mkfifo /tmp/pipe; echo first; read x </tmp/pipe; echo second; exec sleep 600"
-    egress.start(bare_image, ["sh", "-c", script], wait=log_line("first"))
-    (container,) = egress.containers
-    between = Window().opened
-    container.exec(["sh", "-c", "echo go >/tmp/pipe"])
-    assert egress.session.ledger.wait_for(lambda: "second" in container.logs(), SECONDS)
-    assert container.log_since(between) == "second"
-    before, after = container._starting
-    container._starting = before - 3600, after - 3600  # as if ours were an hour late
-    assert container.log_since(between - 3600) == "second"
