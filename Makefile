@@ -15,9 +15,9 @@ environment := .make/$(VENV).installed
 mitmproxy := .make/mitmproxy.installed
 foreign := .make/foreign.installed
 
-# Are about an engine, or a sidecar, by itself, or about what an image trusts; say which link they take.
-of_one_engine := $(addprefix --ignore=tests/test_,browsers.py ci.py engines.py sdks.py sidecar.py)
-of_one_link := $(of_one_engine) $(addprefix --ignore=tests/test_,link.py stream.py)
+# Say themselves which engine, or which link, they take.
+of_one_engine := --ignore=tests/engine/one_engine
+of_one_link := $(of_one_engine) --ignore=tests/engine/one_link
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test stream podman lint format docs dist bench fuzz soak foreign mutants environment engine images clean
@@ -61,10 +61,10 @@ bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy and a bar
 	$(python) -m benchmarks $(ARGS)
 
 fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds for each
-	$(python) -m tests.fuzz $(ARGS)
+	$(python) -m tests.hostile.fuzz $(ARGS)
 
 soak: images ## kill runs at random moments and count what is left: make soak ARGS=20
-	$(python) -m tests.soak $(ARGS)
+	$(python) -m tests.hostile.soak $(ARGS)
 
 foreign: engine $(foreign) ## compare other people's suites through routes and without: make foreign ARGS=requests
 	@$(python) scripts/ensure_images.py $(CURDIR)/tests/foreign/images/foreign

@@ -1,6 +1,6 @@
 """Change one thing of a module at a time and say which changes its tests do not notice.
 
-`mutants.py pytest_egress/ledger/ledger.py tests/test_verdict_units.py ...`: each change is made in a copy of the
+`mutants.py pytest_egress/ledger/ledger.py tests/unit/ledger/test_verdict.py ...`: each change is made in a copy of the
 repository, and the tests run there in a process of their own, since the package is a plugin of the pytest that would
 look at it.
 A change that survives is either equivalent to what it replaces, or a test is missing.

@@ -11,10 +11,10 @@ import docker
 import hypothesis
 import pytest
 
-from tests.engines import OwnEngine, private_engine
-from tests.leftovers import Witness, until
-from tests.outside import Outside
-from tests.reaper import LabellingClient, Reaper, containers_with
+from tests.support.engines import OwnEngine, private_engine
+from tests.support.leftovers import Witness, until
+from tests.support.outside import Outside
+from tests.support.reaper import LabellingClient, Reaper, containers_with
 
 pytest_plugins = "pytester"
 

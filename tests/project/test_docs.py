@@ -1,0 +1,304 @@
+"""Every example of the documentation runs, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import docker
+import pytest
+
+from pytest_egress.plugin.options import ACCEPTED_OPTIONS, pytest_addoption
+from pytest_egress.targets.runtimes import DIRECTORY, RUNTIMES, VARIABLES
+from tests.support.project import ROOT
+
+PROSE = sorted(
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")),
+    ]
+)
+GUIDES = ["CONTRIBUTING.md", "docs/how-it-works.md"]
+"""For contributors: every file that they name is of the project."""
+PAGES = ["docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
+HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
+IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")
+# Of docs/plugins.md: `Charge`, and a view that charges.
+DJANGO_PROJECT = {
+    "pytest.ini": """
+[pytest]
+DJANGO_SETTINGS_MODULE = settings
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+""",
+    "settings.py": """
+SECRET_KEY = "of a test"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "payments.views"
+INSTALLED_APPS = ["payments"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": "db.sqlite3",
+        "TEST": {"NAME": "test.sqlite3"},
+    }
+}
+""",
+    "payments/__init__.py": "",
+    "payments/models.py": """
+from django.db import models
+
+class Charge(models.Model):
+    amount = models.IntegerField()
+""",
+    "payments/views.py": """
+import json
+from django.http import JsonResponse
+from django.urls import path
+from payments.models import Charge
+
+def charge(request):
+    charge = Charge.objects.create(amount=json.loads(request.body)["amount"])
+    return JsonResponse({"id": f"ch_{charge.pk}"})
+
+urlpatterns = [path("v1/charges", charge)]
+""",
+}
+FENCED = re.MULTILINE | re.DOTALL
+NAMED = re.compile(
+    r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md)|(?:pytest_egress|tests)/[\w./-]+)(?:::([\w.]+))?`"
+)
+"""A file as pages name it, and a name in it: `gateway/dispatch.py::Dispatcher.serve`."""
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", FENCED)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def blocks(page: str) -> list[str]:
+    return PYTHON_BLOCK.findall(text_of(page))
+
+
+def file_named(name: str) -> Path | None:
+    """The file, or folder, that a page means: of the repository, of the package, or a test's wherever it lies."""
+    at = [ROOT / name, ROOT / "pytest_egress" / name]
+    if name.startswith("test_"):
+        at += (ROOT / "tests").rglob(name)
+    return next((path for path in at if path.exists()), None)
+
+
+def defines(scope: ast.Module | ast.ClassDef, name: str) -> bool:
+    """Whether a module or a class defines a name, or what follows a dot of it."""
+    first, _, rest = name.partition(".")
+    for node in scope.body:
+        targets = getattr(node, "targets", [getattr(node, "target", node)])
+        if first in [getattr(each, "id", getattr(each, "name", None)) for each in targets]:
+            return not rest or (isinstance(node, ast.ClassDef) and defines(node, rest))
+    return False
+
+
+def as_module(page: str, image: str) -> str:
+    """The page's examples as one test module: definitions as they are, bare lines as a test of their own."""
+    parts = [HEADER]
+    for number, block in enumerate(blocks(page)):
+        if "def test_" in block or "@pytest.fixture" in block or IMPORTS.match(block):
+            parts.append(block)
+        elif "with Egress()" not in block:
+            lines = "".join(f"    {line}\n" for line in block.splitlines())
+            marker = "@pytest.mark.egress(assert_all_called=False)"
+            parts.append(f"{marker}\ndef test_lines_{number}(egress):\n{lines}")
+    return "\n\n".join(parts).replace("shop:latest", image)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_a_page_run_as_printed(
+    page: str, pytester: pytest.Pytester, shop_image: str
+) -> None:
+    source = as_module(page, shop_image)
+    pytester.makepyfile(test_page=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    result.assert_outcomes(passed=source.count("def test_"))
+
+
+def test_the_examples_of_the_readme_run_as_they_stand(
+    pytester: pytest.Pytester, curl_image: str
+) -> None:
+    first, start = blocks("README.md")
+    pytester.makepyfile(test_shop=first, test_outbound=start)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    result.assert_outcomes(passed=3)
+
+
+@pytest.fixture
+def django_project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A folder for tests that holds the project of docs/plugins.md."""
+    for name, content in DJANGO_PROJECT.items():
+        (pytester.path / name).parent.mkdir(exist_ok=True)
+        (pytester.path / name).write_text(content)
+    return pytester
+
+
+def test_the_examples_beside_other_plugins_run_as_printed(
+    django_project: pytest.Pytester, shop_image: str
+) -> None:
+    django_project.makepyfile(test_page=as_module("docs/plugins.md", shop_image))
+
+    result = django_project.runpytest_subprocess("-p", "no:randomly")
+
+    result.assert_outcomes(passed=3)
+
+
+def test_without_a_transaction_of_its_own_a_handler_fails_as_the_page_says(
+    django_project: pytest.Pytester, shop_image: str
+) -> None:
+    page = as_module("docs/plugins.md", shop_image).replace("(transaction=True)", "")
+    django_project.makepyfile(test_page=page)
+
+    result = django_project.runpytest_subprocess("-k", "is_a_row")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines("*OperationalError: database is locked")
+
+
+def test_the_failure_in_the_readme_is_what_a_test_says(
+    pytester: pytest.Pytester, curl_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # by which pytest cuts the summary
+    first, _ = blocks("README.md")
+    refund = "curl --data amount=4200 https://api.stripe.com/v1/refunds"
+    both = f"""f"sh -c '{{charge}}; {refund}'\""""
+    pytester.makepyfile(test_shop=first.replace("charge, check=True", both))
+    (failure,) = re.findall(r"^```text\n(\d+ unrouted .*?)^```", text_of("README.md"), FENCED)
+    (summary,) = re.findall(r"^ *(FAILED .*)$", text_of("docs/ci.md"), re.MULTILINE)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    assert failure in result.stdout.str()
+    assert summary in result.outlines
+
+
+@pytest.mark.docker  # Podman gives another name to what is built
+def test_the_image_of_the_examples_is_built_by_the_line_that_the_page_has(
+    engine_client: docker.DockerClient,
+) -> None:
+    (line,) = re.findall(r"^\$ (docker build .*)$", text_of("docs/fixtures.md"), re.MULTILINE)
+    *command, source = shlex.split(line)
+    repository, _, folder = source.partition("#main:")
+    assert repository.endswith(".git")
+    name = f"pytest-egress-docs-{uuid.uuid4().hex[:8]}"
+    command[command.index("shop:latest")] = name
+
+    done = subprocess.run(
+        [*command, ROOT / folder], capture_output=True, text=True, timeout=300, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    image = engine_client.images.get(name)
+    engine_client.images.remove(name)
+    assert image.attrs["Config"]["WorkingDir"] == "/srv"
+
+
+def test_the_script_of_the_fixtures_page_runs_without_pytest(shop_image: str) -> None:
+    (script,) = (block for block in blocks("docs/fixtures.md") if "with Egress()" in block)
+    script = script.replace("shop:latest", shop_image)
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (0, "charged ch_1\n\n"), done.stderr
+
+
+def test_the_table_of_variables_is_that_of_the_code() -> None:
+    rows = [
+        f"| `{variable.name}` | `{variable.value(DIRECTORY)}` | {', '.join(variable.runtimes)} |"
+        for variable in VARIABLES
+    ]
+
+    assert "\n".join(rows) in (ROOT / "docs/options.md").read_text()
+
+
+def test_the_table_of_runtimes_is_that_of_the_code() -> None:
+    page = (ROOT / "docs/trust.md").read_text()
+    rows = re.findall(
+        r"^\| (.+?) \| (.+?) \| (adds|replaces|extends) \| (.+?) \|$", page, re.MULTILINE
+    )
+    assert [
+        (name, by.strip("`"), effect, how != "not tested") for name, by, effect, how in rows
+    ] == [(runtime.name, runtime.by, runtime.effect, runtime.tested) for runtime in RUNTIMES]
+
+
+def test_the_demo_shows_what_it_says(shop_image: str, clients_image: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "examples/demo.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert "As it should be" in done.stdout
+
+
+def test_every_guarantee_names_a_test_that_is_there() -> None:
+    page = "".join((ROOT / f"docs/{name}.md").read_text() for name in ("guarantees", "engines"))
+    named = set(re.findall(r"`([\w/]*test_\w+\.py)::(test_\w+)`", page))
+    assert len(named) > 25
+    for module, test in sorted(named):
+        source = (ROOT / "tests" / module).read_text()
+        assert re.search(rf"^def {test}\(", source, re.MULTILINE), f"{module} has no {test}"
+
+
+def test_every_row_of_the_guarantees_names_a_test() -> None:
+    page = (ROOT / "docs/guarantees.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "held by" not in line]
+    assert len(rows) > 20
+    assert [row for row in rows if "::test_" not in row] == []
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_what_a_page_names_of_the_package_is_there(page: str) -> None:
+    named = {
+        (name, inner)
+        for name, inner in NAMED.findall(text_of(page))
+        if "/" in name or page in GUIDES
+    }
+    gone = [name for name, _ in named if file_named(name) is None]
+    assert gone == []
+    for name, inner in named:
+        if inner and (path := file_named(name)) is not None:
+            assert defines(ast.parse(path.read_text()), inner), f"{name} has no {inner}"
+
+
+def test_the_guides_lead_through_every_room() -> None:
+    package = ROOT / "pytest_egress"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    way, _, _ = text_of("docs/how-it-works.md").partition("## Limits")
+    named = {path.parent.name for name, _ in NAMED.findall(way) if (path := file_named(name))}
+    assert rooms - named == {"base"}  # every room uses it
+
+
+def test_every_option_is_in_the_table() -> None:
+    parser = pytest.Parser(_ispytest=True)
+    pytest_addoption(parser)
+    page = text_of("docs/options.md")
+    names = [name for option in parser.getgroup("egress").options for name in option.names()]
+    missing = [name for name in names if f"`{name}" not in page]
+    missing += [name for name in parser._inidict if f"`{name}`" not in page]
+    missing += [name for name in ACCEPTED_OPTIONS if f"@pytest.mark.egress({name}=" not in page]
+    assert (len(names) > 5, missing) == (True, [])

@@ -1,0 +1,292 @@
+"""Rooms import downwards, through each other's doors; each room keeps away from what it must not know.
+
+Read from the source itself: imports inside functions and under TYPE_CHECKING count like any other.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import ROOT
+
+PACKAGE = "pytest_egress"
+PACKAGE_FOLDER = ROOT / PACKAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What one room may import.
+
+    Attributes:
+        uses: Rooms, or single modules of them, whose doors it may import.
+        foreign: Packages from elsewhere than the standard library.
+        doors: Its modules that other rooms may import; None means all of them.
+    """
+
+    uses: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    doors: tuple[str, ...] | None = None
+
+
+ROOMS = {
+    "agent": Room(),
+    "errors": Room(),
+    "base": Room(),
+    "traffic": Room(uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "idna")),
+    "link": Room(
+        uses=("errors", "base", "agent"),
+        foreign=("h11",),
+    ),
+    "routes": Room(
+        uses=("errors", "base", "traffic"),
+        foreign=("typing_extensions",),  # for type checkers alone, which bring it
+        doors=("answers", "asgi", "declarations", "handles", "kinds", "route", "table", "wsgi"),
+    ),
+    "engine": Room(
+        uses=("errors", "base", "link.attach"),
+        foreign=("docker", "requests"),
+        doors=("archive", "endpoint", "engine", "failures", "leftovers"),
+    ),
+    "ledger": Room(uses=("errors", "base", "traffic", "routes")),
+    "gateway": Room(
+        uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
+        foreign=("cryptography", "h11", "idna", "trustme"),
+        doors=("authority", "server"),
+    ),
+    "targets": Room(
+        uses=(
+            "errors", "base", "traffic", "link", "routes", "engine", "ledger", "gateway",
+            "agent.addresses", "agent.main",
+        ),
+        foreign=("cryptography", "docker", "requests"),
+        doors=(
+            "container", "external", "handle", "options", "packages", "plan", "provision", "readiness", "results",
+            "roots", "sidecar",
+        ),
+    ),
+    "session": Room(
+        uses=("errors", "base", "traffic", "engine", "ledger", "gateway", "targets"),
+        foreign=("docker", "trustme"),
+    ),
+    "egress": Room(
+        uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session")
+    ),
+    "cli": Room(uses=("errors", "base", "engine", "targets", "session")),
+    "": Room(uses=("errors", "traffic", "routes", "targets", "egress")),
+    "plugin": Room(
+        uses=(
+            "errors", "base", "traffic", "routes", "engine", "ledger", "gateway", "targets", "session", "egress",
+        ),
+        foreign=("docker", "pytest", "trustme"),
+    ),
+}  # fmt: skip
+"""The rooms and the modules beside them, the lowest first; "" is the package itself, which users import."""
+
+OUTSIDE_WORLD = {"_socket", "docker", "pytest", "socket", "ssl", "subprocess", "threading", "time"}
+
+FORBIDDEN = {
+    "traffic": OUTSIDE_WORLD,
+    "routes": OUTSIDE_WORLD,
+    "engine": {"ssl"},
+    "targets": {"ssl"},
+}
+"""Packages of the standard library that a room must not import."""
+
+EXCEPTIONS = {"routes.asgi": {"threading"}}
+"""An ASGI application has a loop on a thread of its own."""
+
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE_FOLDER).with_suffix("").parts)
+    .removesuffix("__init__")
+    .rstrip(".")
+    for path in PACKAGE_FOLDER.rglob("*.py")
+)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def modules_of(*rooms: str) -> list[str]:
+    return [module for module in MODULES if room_of(module) in rooms]
+
+
+def source_path(module: str) -> Path:
+    path = PACKAGE_FOLDER.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imported_names(source: str, package: str) -> Iterator[str]:
+    """Yield the absolute name of everything that *source*, a module of *package*, imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: 1 - node.level or None] if node.level else []
+            origin = ".".join([*parents, *filter(None, [node.module])])
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def imports_of(module: str) -> set[str]:
+    path = source_path(module)
+    folder = path.parent.relative_to(PACKAGE_FOLDER.parent)
+    return set(imported_names(path.read_text(), ".".join(folder.parts)))
+
+
+def own_imports(module: str) -> set[str]:
+    """Return the modules of this package that *module* imports; "" is the package itself."""
+    inside = {name for name in imports_of(module) if name.split(".")[0] == PACKAGE}
+    return {own_module(name.partition(".")[2]) for name in inside} - {module}
+
+
+def own_module(name: str) -> str:
+    """Return the longest beginning of *name* that is a module: the rest is what it defines."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def foreign_imports(module: str) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(module)} - {PACKAGE}
+
+
+def refusal(module: str, imported: str) -> str | None:
+    """Say why *module* must not import *imported*, a module of another room, or None."""
+    room, other = room_of(module), room_of(imported)
+    if not {other, imported} & {*ROOMS[room].uses}:
+        return f"{module} imports {imported}: {room or PACKAGE} may use {', '.join(ROOMS[room].uses) or 'nothing'}"
+    doors = ROOMS[other].doors
+    if doors is not None and imported.partition(".")[2] not in doors:
+        return f"{module} imports {imported}: the doors of {other} are {', '.join(doors)}"
+    return None
+
+
+def test_an_import_is_found_wherever_it_stands() -> None:
+    source = """
+import a, b.c as d
+from e.f import g
+from . import h
+from .i import j
+from ..k import m
+if TYPE_CHECKING:
+    from n import o
+def function():
+    import p
+"""
+    found = set(imported_names(source, "top.sub"))
+    assert found == {"a", "b.c", "e.f.g", "top.sub.h", "top.sub.i.j", "top.k.m", "n.o", "p"}
+
+
+def test_every_module_is_in_a_room_and_the_table_names_none_that_is_gone() -> None:
+    assert {room_of(module) for module in MODULES} == {*ROOMS}
+    named = {f"{name}.{door}" for name, room in ROOMS.items() for door in room.doors or ()}
+    used = {use for room in ROOMS.values() for use in room.uses}
+    assert named | used <= {*MODULES}
+
+
+def test_the_contributors_table_is_this_one() -> None:
+    page = (PACKAGE_FOLDER.parent / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|(.*)\|(.*)\|(.*)\|$", page, re.MULTILINE)
+    told = [(name, *(cell.strip() for cell in cells)) for name, *cells in rows]
+    assert told == [row_of(name) for name in ROOMS]
+
+
+def row_of(name: str) -> tuple[str, ...]:
+    """What the contributors' table says of a room or a module: what it imports, foreign packages, its doors."""
+    room = ROOMS[name]
+    doors = room.doors or (("all",) if name and (PACKAGE_FOLDER / name).is_dir() else ())
+    cells = (", ".join(words) for words in (room.uses, room.foreign, doors))
+    return (name or "__init__", *cells)
+
+
+def test_rooms_are_used_by_those_above_them_only() -> None:
+    order = list(ROOMS)
+    for name, room in ROOMS.items():
+        for used in room.uses:
+            assert order.index(room_of(used)) < order.index(name), f"{name} uses {used}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_what_its_row_names_through_doors(module: str) -> None:
+    others = {other for other in own_imports(module) if room_of(other) != room_of(module)}
+    assert [text for other in sorted(others) if (text := refusal(module, other))] == []
+
+
+def test_each_door_and_each_use_of_the_table_is_needed() -> None:
+    crossings = {
+        (room_of(module), other)
+        for module in MODULES
+        for other in own_imports(module)
+        if room_of(other) != room_of(module)
+    }
+    entered = {other for _, other in crossings}
+    unused = [
+        f"{name}.{door}"
+        for name, room in ROOMS.items()
+        for door in room.doors or ()
+        if f"{name}.{door}" not in entered
+    ]
+    unneeded = [
+        f"{name} uses {used}"
+        for name, room in ROOMS.items()
+        for used in room.uses
+        if not any(user == name and used in (other, room_of(other)) for user, other in crossings)
+    ]
+    assert (unused, unneeded) == ([], [])
+
+
+def test_there_is_no_import_cycle() -> None:
+    try:
+        TopologicalSorter({module: own_imports(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}", pytrace=False)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_the_foreign_packages_of_its_row_only(module: str) -> None:
+    foreign = foreign_imports(module)
+    room = room_of(module)
+    assert foreign - sys.stdlib_module_names <= {*ROOMS[room].foreign}
+    assert not foreign & (FORBIDDEN.get(room, set()) - EXCEPTIONS.get(module, set()))
+
+
+@pytest.mark.parametrize(
+    "room", [room for room in ROOMS if (PACKAGE_FOLDER / room).is_dir() and room]
+)
+def test_a_front_page_has_a_line_for_each_module_and_imports_nothing(room: str) -> None:
+    tree = ast.parse((PACKAGE_FOLDER / room / "__init__.py").read_text())
+    named = set(re.findall(r"^\* `(\w+)`", ast.get_docstring(tree) or "", re.MULTILINE))
+    assert named == {module.partition(".")[2] for module in modules_of(room)} - {""}
+    if room != "plugin":  # where pytest finds hooks and fixtures
+        assert len(tree.body) == 1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_can_be_imported_first(module: str) -> None:
+    name = ".".join(filter(None, [PACKAGE, module]))
+    subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+
+
+@pytest.mark.parametrize(
+    "module", sorted({*MODULES} - {*modules_of("agent"), "base.clock", "base.sockets"})
+)
+def test_what_tests_replace_is_reached_by_one_module_each(module: str) -> None:
+    # freezegun stops the clocks, pytest-socket forbids sockets: ours are in `clock` and `sockets`.
+    replaced = r"\b(time\.(time|monotonic|perf_counter)|datetime\.now|socket\.(socket|socketpair|create_server))\("
+    assert not re.findall(replaced, source_path(module).read_text())
+
+
+@pytest.mark.parametrize("module", modules_of("agent"))
+def test_the_agent_imports_its_own_modules_by_relative_names(module: str) -> None:
+    # In the sidecar the folder is a top-level package: an absolute name would not be found there.
+    absolute = imported_names(source_path(module).read_text(), "elsewhere")
+    assert not [name for name in absolute if name.split(".")[0] == PACKAGE]

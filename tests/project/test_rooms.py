@@ -1,0 +1,153 @@
+"""Tests stand in rooms: those that need no engine mirror the package, and what tests share is in `support`."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.project import ROOT
+
+TESTS: Final = ROOT / "tests"
+UNIT: Final = TESTS / "unit"
+PACKAGE: Final = ROOT / "pytest_egress"
+MOST_LINES: Final = 800
+ROOMS: Final = {"engine", "foreign", "hostile", "images", "project", "support", "unit"}
+
+ONLY_DATA: Final = "has facts or values and no code to speak of"
+BY_ENGINE: Final = (
+    "needs a real kernel, engine or client: the tests of `engine` and `hostile` hold it"
+)
+IN_PARTS: Final = "holds together what the tests of its neighbours begin with, and is never alone"
+
+WITHOUT_FILE: Final = {
+    "agent/addresses": ONLY_DATA,
+    "agent/capture": BY_ENGINE,
+    "agent/main": "link/test_descriptor and engine/test_capture talk with it",
+    "agent/mux_frames": "test_mux reads and writes its frames",
+    "agent/original_destination": BY_ENGINE,
+    "agent/pump": "link/test_stream has one at each end",
+    "agent/stream": "link/test_stream talks with it",
+    "base/forks": "each test of a forked child, of whatever room, holds it",
+    "base/once": IN_PARTS,
+    "egress": BY_ENGINE,
+    "engine/failures": BY_ENGINE,
+    "errors": ONLY_DATA,
+    "gateway/attempt": ONLY_DATA,
+    "gateway/authority": "test_tls asks it for each certificate",
+    "gateway/connection": IN_PARTS,
+    "gateway/destination": ONLY_DATA,
+    "gateway/recorder": IN_PARTS,
+    "gateway/site": ONLY_DATA,
+    "gateway/tcp_info": "test_raw_server_probes tells by it who was silent",
+    "gateway/upstreams": "test_upstream and test_raw_server_passing connect by it",
+    "link/interface": ONLY_DATA,
+    "targets/handle": ONLY_DATA,
+    "targets/plan": "test_options checks what it refuses",
+    "targets/results": BY_ENGINE,
+    "targets/roots": BY_ENGINE,
+    "targets/runtimes": BY_ENGINE,
+    "traffic/dns_answers": "gateway/test_names_answers declares them",
+    "traffic/entries": ONLY_DATA,
+    "traffic/fields": "gateway/test_http1_server sends them",
+    "traffic/http1": "gateway/test_http1_server speaks it",
+    "traffic/searchlist": "gateway/test_names_strict asks by one",
+}
+"""Modules that have no file of tests in `unit`, and why."""
+
+WITHOUT_MODULE: Final = {
+    "imports": "is about the package itself, and what its import brings in",
+    "plugin/other_plugins": "is about plugins of others, whichever of our modules they meet",
+}
+"""Files of tests in `unit` that are of no module, and why."""
+
+MODULES: Final = sorted(
+    str(path.relative_to(PACKAGE).with_suffix(""))
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+)
+FILES: Final = sorted(
+    str(path.parent.relative_to(UNIT) / path.stem.removeprefix("test_"))
+    for path in UNIT.rglob("test_*.py")
+)
+
+
+def sources() -> Iterator[Path]:
+    """Every Python file of the tests, but programs of images and of other people's suites."""
+    foreign = {"images", "foreign"}
+    yield from (path for path in sorted(TESTS.rglob("*.py")) if not foreign & {*path.parts})
+
+
+def module_of(file: str) -> str | None:
+    """The module that a file of tests is named after: by its name, or by its beginning and a subject."""
+    found = [name for name in MODULES if file == name or file.startswith(f"{name}_")]
+    return max(found, key=len, default=None)
+
+
+def test_each_file_of_units_has_its_module() -> None:
+    assert [file for file in FILES if module_of(file) is None] == sorted(WITHOUT_MODULE)
+
+
+def test_each_module_has_its_file_of_units() -> None:
+    tested = {module_of(file) for file in FILES}
+    assert [name for name in MODULES if name not in tested] == sorted(WITHOUT_FILE)
+
+
+def test_there_are_no_other_rooms() -> None:
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == ROOMS
+    assert [path.name for path in TESTS.glob("*.py")] == ["conftest.py"]
+
+
+def test_no_unit_asks_for_an_engine() -> None:
+    asking = [
+        f"{path.relative_to(TESTS)}: {node.name}"
+        for path in sorted(UNIT.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and any(
+            name.endswith("_image") or name in ("engine_client", "own_engine", "witness")
+            for name in (argument.arg for argument in node.args.args)
+        )
+    ]
+    assert asking == []
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The name of everything that a module imports from a package, with the package's."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_module_of_tests_imports_another() -> None:
+    found = {
+        str(path.relative_to(TESTS))
+        for path in sources()
+        for name in imported(path)
+        if name.startswith("tests.") and ".test_" in name
+    }
+    assert found == {"hostile/fuzz.py"}  # which feeds the properties that they hold
+
+
+@pytest.mark.parametrize("path", [*sources()], ids=lambda path: str(path.relative_to(TESTS)))
+def test_a_file_has_no_more_lines_than_one_reads(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+def test_no_two_classes_and_no_two_shared_functions_have_one_name() -> None:
+    places = defaultdict(list)
+    for path in sources():
+        for node in ast.parse(path.read_text()).body:
+            kinds = (
+                (ast.ClassDef, ast.FunctionDef)
+                if path.parent == TESTS / "support"
+                else ast.ClassDef
+            )
+            if isinstance(node, kinds) and node.name != "main":
+                places[node.name].append(str(path.relative_to(TESTS)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -1,0 +1,181 @@
+"""A stream link whose agent is a thread, and clients of it in place of a target's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import threading
+from typing import cast
+
+from pytest_egress.agent.capture import Capture
+from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
+from pytest_egress.agent.stream import Agent, Wire
+from pytest_egress.link.attach import Attachment, connect
+from pytest_egress.link.stream import StreamLink
+from tests.support.target_shell import SECONDS, accepted
+
+MEGABYTE = 1 << 20
+
+
+def read_until(attachment: Attachment, size: int) -> bytes:
+    """So many bytes of its standard output."""
+    found = b""
+    while len(found) < size:
+        select.select([attachment], [], [], SECONDS)
+        data = attachment.read()
+        assert data is not None
+        found += data
+    return found
+
+
+def connect_while_served(
+    listener: socket.socket, context: ssl.SSLContext, address: str
+) -> socket.socket:
+    """Connect without the CA to a server that tries its part of the handshake."""
+
+    def shake() -> None:
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(listener.accept()[0], server_side=True),
+        ):
+            pass
+
+    thread = threading.Thread(target=shake)
+    thread.start()
+    try:
+        return connect(address)
+    finally:
+        thread.join(SECONDS)
+
+
+# ------------------------------------------------------------------ both ends, without an engine
+
+
+class Namespace:
+    """What stands for a namespace: listeners and sockets of this machine, and the agent on a thread."""
+
+    ipv6, frames = False, True
+
+    def __init__(self) -> None:
+        self.tcp = [socket.create_server(("127.0.0.1", 0), backlog=512)]
+        names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        names.bind(("127.0.0.1", 0))
+        self.dns = [names]
+        self.packets, self.packet_source = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+        self.monitors = [pair[0] for pair in pairs]
+        self.monitor_sources = [pair[1] for pair in pairs]
+
+    def sockets(self) -> list[socket.socket]:
+        return [*self.tcp, *self.dns, self.packets, *self.monitors]
+
+    def close(self) -> None:
+        for sock in (*self.sockets(), self.packet_source, *self.monitor_sources):
+            sock.close()
+
+
+class Unframed(Attachment):
+    """A wire without an engine's frames."""
+
+    def _take(self, data: bytes) -> bytes:
+        return data
+
+
+class StreamScene:
+    """A link, and the namespace that it leads to."""
+
+    def __init__(self, most: int = MAX_STREAMS) -> None:
+        self.namespace = Namespace()
+        ours, theirs = socket.socketpair()
+        self.theirs, self.mux = theirs, Mux(AGENT, most)
+        self.output = theirs.dup()  # standard input and output are two descriptors
+        self.wire = Wire(self.mux, theirs.fileno(), self.output.fileno())
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+        self.link = StreamLink(Unframed(ours))
+        self.link.start(SECONDS)
+
+    def _serve(self) -> None:
+        served = Agent(self.mux, self.wire, cast("Capture", self.namespace), SECONDS)
+        with contextlib.suppress(OSError):  # the link is gone
+            served.run()
+            self.wire.finish()
+        served._pump.close()
+        served._interests.close()
+
+    def dial(self) -> tuple[socket.socket, socket.socket]:
+        """A client inside, and what the gateway has of it."""
+        client = socket.create_connection(self.namespace.tcp[0].getsockname(), SECONDS)
+        return client, accepted(self.link)
+
+    def close(self) -> None:
+        self.link.close()
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
+        self.theirs.close()
+        self.output.close()
+        self.namespace.close()
+
+
+failures: list[str] = []
+accepting = threading.Lock()
+
+
+def echo(scene: StreamScene, body: bytes) -> None:
+    with socket.create_connection(scene.namespace.tcp[0].getsockname(), 30) as client:
+        feeder = threading.Thread(target=feed, args=(client, body))
+        feeder.start()
+        if read_all(client) != body:
+            failures.append(f"{len(body)} bytes came back otherwise")
+        feeder.join(30)
+
+
+def feed(sock: socket.socket, body: bytes) -> None:
+    sock.sendall(body)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def serve_echo(link: StreamLink) -> None:
+    with accepting:
+        sock = accepted(link)
+    with sock:
+        while data := sock.recv(65536):
+            sock.sendall(data)
+
+
+# ------------------------------------------------------------------ helpers
+
+
+def read_all(sock: socket.socket) -> bytes:
+    found = bytearray()
+    read_into(found, sock)
+    return bytes(found)
+
+
+def read_into(found: bytearray, sock: socket.socket) -> None:
+    while data := sock.recv(1 << 18):
+        found += data
+
+
+def fill(sock: socket.socket) -> int:
+    """Send until the last buffer on the way is full; how many bytes that took."""
+    sock.setblocking(False)
+    sent = 0
+    while select.select([], [sock], [], 0.5)[1]:
+        sent += sock.send(bytes(MEGABYTE))
+    return sent
+
+
+def ended(sock: socket.socket) -> bool:
+    sock.settimeout(SECONDS)
+    try:
+        return sock.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))

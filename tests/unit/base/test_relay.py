@@ -1,0 +1,193 @@
+"""What each side of a relayed connection has said reaches the other, however the first one ends."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+
+import pytest
+import trustme
+
+from pytest_egress import forward
+from pytest_egress.base.relay import relay, unsent
+from pytest_egress.link.stream_sockets import loopback_pair
+from pytest_egress.targets.ingress import Ingress
+from tests.support.last_words import LAST_WORDS, TIMES, LastWords, assert_all_heard, hear_out
+from tests.support.outside import Outside
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset, staged
+from tests.support.stream_scene import StreamScene
+
+
+@pytest.fixture
+def server() -> Iterator[LastWords]:
+    with contextlib.closing(LastWords()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def stage(ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with staged(ca, request) as stage:
+        yield stage
+
+
+@contextlib.contextmanager
+def relayed(one: socket.socket, other: socket.socket) -> Iterator[list[OSError]]:
+    """Relay between two sockets, which are closed then; what it raised."""
+    raised: list[OSError] = []
+
+    def run() -> None:
+        with one, other:
+            try:
+                relay(one, other)
+            except OSError as error:
+                raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield raised
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+
+
+def ends() -> tuple[socket.socket, socket.socket, socket.socket, socket.socket]:
+    """A client, the two ends of a relay, and a server."""
+    client, one = loopback_pair()
+    other, server = loopback_pair()
+    for sock in (client, server):
+        sock.settimeout(SECONDS)
+    return client, one, other, server
+
+
+# A server that answers and closes while its client still sends.
+
+
+def test_without_a_relay_all_last_words_arrive(server: LastWords) -> None:
+    assert_all_heard(lambda: socket.create_connection(("127.0.0.1", server.port)))
+
+
+def test_all_last_words_arrive_through_a_forward(stage: Stage, server: LastWords) -> None:
+    stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
+    assert_all_heard(lambda: stage.link.dial(ADDRESS, 5432))
+
+
+def test_all_last_words_arrive_through_a_forward_of_what_is_in_tls(
+    stage: Stage, server: LastWords
+) -> None:
+    stage.tls_route("api.test", forward(f"tcp://127.0.0.1:{server.port}"))
+    assert_all_heard(stage.tls)
+
+
+def test_all_last_words_arrive_of_a_server_that_speaks_tls(stage: Stage, outside: Outside) -> None:
+    other = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.num_tickets = 0  # those that a client has not read take the last words with them
+    other.issue_cert("real.test").configure_cert(context)
+    other.configure_trust(stage.gateway.upstreams.tls)
+    with contextlib.closing(LastWords(context, listener=outside.listen(8443))):
+        stage.tls_route("real.test:8443", forward())
+        address = stage.resolve("real.test")
+        assert_all_heard(lambda: stage.tls("real.test", address, 8443))
+
+
+def test_all_last_words_arrive_through_an_ingress(server: LastWords) -> None:
+    ingress = Ingress(lambda: socket.create_connection(("127.0.0.1", server.port)))
+    with contextlib.closing(ingress):
+        assert_all_heard(lambda: socket.create_connection(ingress.address))
+
+
+def test_all_last_words_arrive_over_a_stream_link(server: LastWords) -> None:
+    scene = StreamScene()
+    heard = []
+    with contextlib.closing(scene):
+        for _ in range(TIMES):
+            client, ours = scene.dial()
+            upstream = socket.create_connection(("127.0.0.1", server.port))
+            with client, relayed(ours, upstream):
+                heard.append(hear_out(client))
+    assert heard.count(LAST_WORDS) == TIMES
+
+
+def test_last_words_may_be_more_than_buffers_hold(stage: Stage) -> None:
+    words = bytes(range(256)) * 40_000
+    with contextlib.closing(LastWords(words=words)) as server:
+        stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
+        with stage.link.dial(ADDRESS, 5432) as sock:
+            assert hear_out(sock) == words
+
+
+# How each end is passed on.
+
+
+def test_a_server_that_resets_resets_its_client_after_what_it_said() -> None:
+    client, one, other, server = ends()
+    with client, server, relayed(one, other) as raised:
+        server.sendall(b"that is")
+        assert client.recv(7) == b"that is"
+        server.sendall(b" all")
+        reset(server)
+        assert client.recv(100) == b" all"
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert len(raised) == 1
+
+
+def test_a_client_that_resets_resets_its_server_after_what_it_said() -> None:
+    client, one, other, server = ends()
+    with client, server, relayed(one, other) as raised:
+        client.sendall(b"that is all")
+        reset(client)
+        assert server.recv(100) == b"that is all"
+        with pytest.raises(ConnectionResetError):
+            server.recv(1)
+    assert len(raised) == 1
+
+
+def test_a_reset_without_a_word_is_a_reset(stage: Stage) -> None:
+    with contextlib.closing(LastWords(words=b"")) as server:
+        stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
+        client = stage.dial(port=5432)
+        client.sendall(b"four and more")
+        assert end_of(client) == "reset"
+
+
+def test_an_end_without_a_reset_is_none(stage: Stage, server: LastWords) -> None:
+    stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
+    client = stage.dial(port=5432)
+    client.sendall(b"four")
+    assert client.recv(100) == LAST_WORDS
+    assert end_of(client) == "closed"
+
+
+def test_what_a_client_sends_after_the_servers_end_is_still_passed_on() -> None:
+    client, one, other, server = ends()
+    with client, server, relayed(one, other) as raised:
+        server.sendall(b"bye")
+        server.shutdown(socket.SHUT_WR)
+        assert client.recv(3) == b"bye"
+        assert client.recv(1) == b""
+        client.sendall(b"one more")
+        client.close()
+        assert server.recv(100) == b"one more"
+        assert server.recv(1) == b""
+    assert raised == []
+
+
+def test_a_client_that_reads_nothing_holds_a_relay_no_longer_than_a_while() -> None:
+    client, one, other, server = ends()
+    with client, relayed(one, other) as raised:
+        server.sendall(
+            bytes(1 << 20)
+        )  # less than the relay's socket holds, and more than the client's
+        assert eventually(lambda: not unsent(server) and unsent(one))
+        client.shutdown(socket.SHUT_WR)
+        reset(server)
+        assert eventually(lambda: raised)
+    assert len(raised) == 1

@@ -1,0 +1,266 @@
+"""The gateway's own thread, its packets, its end, and defects of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import warnings
+from collections import Counter
+
+import pytest
+import trustme
+
+from pytest_egress.agent import netlink
+from pytest_egress.gateway import dispatch
+from pytest_egress.gateway import server as gateway_module
+from pytest_egress.traffic.entries import PacketAttempt
+from pytest_egress.traffic.messages import Request
+from tests.support.stage import (
+    ADDRESS,
+    FIRST,
+    GET,
+    MEGABYTE,
+    SECONDS,
+    Stage,
+    ask,
+    end_of,
+    eventually,
+    hello_bytes,
+    log_of,
+    udp,
+)
+
+
+def test_packets_are_attempts_with_the_name_that_was_meant(stage: Stage) -> None:
+    stage.resolve("time.test")
+    stage.route("block", f"{ADDRESS}:123")
+    for destination, protocol, transport in (
+        (FIRST, 17, udp(123, b"what time is it?" * 8)),
+        (ADDRESS, 17, udp(123, b"x")),
+        (ADDRESS, 1, bytes(8)),
+        (ADDRESS, 6, bytes(12) + b"\x50" + bytes(7)),
+    ):
+        stage.link.packet_source.send(log_of(protocol, destination, transport))
+    found = [
+        (p.outcome, p.protocol, p.host, p.port, p.address, p.size, p.first_bytes[:4])
+        for p in stage.entries(PacketAttempt)
+    ]
+    assert found == [
+        ("unrouted", "UDP", "time.test", 123, FIRST, 136, b"what"),
+        ("blocked", "UDP", ADDRESS, 123, ADDRESS, 9, b"x"),
+        ("unrouted", "ICMP", ADDRESS, None, ADDRESS, 8, b""),
+        ("unrouted", "TCP", ADDRESS, 0, ADDRESS, 20, b""),  # of a raw socket
+    ]
+    assert len(stage.entries(PacketAttempt)[0].first_bytes) == 64
+
+
+def test_packets_that_are_missing_are_counted(stage: Stage) -> None:
+    for number in (0, 1, 5):
+        packet = log_of(17, ADDRESS, udp(123, b"x"), number.to_bytes(4, "big"))
+        stage.link.packet_source.send(packet)
+    stage.settle()
+    assert stage.window.unrecorded == 3
+    stage.link.packet_source.send(b"")  # what a link says that has lost some
+    stage.settle()
+    assert stage.window.complaints == ["target: packets came faster than they could be recorded"]
+    stage.window.complaints.clear()
+
+
+def test_packets_that_were_lost_are_counted_once_whether_others_follow_or_not(stage: Stage) -> None:
+    def arrive(number: int) -> None:
+        packet = log_of(17, ADDRESS, udp(123, b"x"), number.to_bytes(4, "big"))
+        stage.link.packet_source.send(packet)
+        stage.settle()
+
+    arrive(0)
+    stage.link.lost_packets = 7
+    stage.settle()
+    assert stage.window.unrecorded == 7
+    arrive(8)  # what came after them tells of the same
+    assert stage.window.unrecorded == 7
+    arrive(11)
+    assert stage.window.unrecorded == 9
+    stage.link.lost_packets = 9
+    stage.settle()
+    assert stage.window.unrecorded == 9
+
+
+def test_quic_where_https_is_answered_is_no_offence(stage: Stage) -> None:
+    stage.https(ADDRESS)
+    for port in (443, 444):
+        stage.link.packet_source.send(log_of(17, ADDRESS, udp(port, b"x")))
+    assert [p.outcome for p in stage.entries(PacketAttempt)] == ["recorded", "unrouted"]
+
+
+def test_a_frame_that_is_no_ip_is_recorded(stage: Stage) -> None:
+    attributes = {
+        1: struct.pack("!HBx", 0x0806, 5),  # NFULA_PACKET_HDR: the ethertype of ARP
+        16: bytes(14),  # NFULA_HWHEADER
+        9: bytes(24) + socket.inet_aton("192.0.2.9"),  # NFULA_PAYLOAD: whom it asks for
+    }
+    body = b"".join(netlink.attribute(kind, data) for kind, data in attributes.items())
+    stage.link.packet_source.send(netlink.message(4 << 8, 0, bytes(4) + body))
+    (frame,) = stage.entries(PacketAttempt)
+    assert (frame.outcome, frame.protocol, frame.host) == ("recorded", "ARP", "192.0.2.9")
+
+
+def test_a_change_of_what_captures_fails_the_test(stage: Stage) -> None:
+    stage.link.monitor_source.send(netlink.message(33, 0, bytes(12)))  # RTM_DELRULE
+    stage.gateway.flush(SECONDS)
+    assert stage.window.complaints == [
+        "target: something deleted a policy rule in the target's network namespace"
+    ]
+    stage.window.complaints.clear()
+
+
+def test_when_the_sidecar_dies_nobody_is_left_waiting(stage: Stage) -> None:
+    stage.link.agent.close()
+    assert stage.was_lost.wait(SECONDS)
+    stage.gateway.flush(SECONDS)
+    with pytest.raises(ConnectionRefusedError):
+        stage.dial()
+
+
+def test_a_forked_child_keeps_no_connection_open_and_no_reader_asleep(stage: Stage) -> None:
+    stage.http("api.test", b"all")
+    sock = stage.dial(port=80)
+    read, write = os.pipe()
+    assert eventually(lambda: stage.gateway.connections)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
+        child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)  # until the test is over
+        os._exit(0)
+    try:
+        assert ask(sock, b"GET / HTTP/1.0\r\nHost: api.test\r\n\r\n").body == b"all"
+        assert end_of(sock) == "closed"
+        stage.gateway.stop()
+        assert not stage.gateway._reader.is_alive()
+    finally:
+        os.close(write)
+        os.waitpid(child, 0)
+        os.close(read)
+    assert not stage.window.complaints
+
+
+def test_a_defect_of_the_reader_fails_the_test_and_hangs_nobody(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse_packets(data: bytes) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(gateway_module, "parse_packets", parse_packets)
+    stage.link.packet_source.send(b"x")
+    stage.gateway.flush(SECONDS)
+    assert eventually(lambda: stage.window.complaints)
+    (complaint,) = stage.window.complaints
+    assert complaint.startswith("target: the gateway failed: Traceback")
+    assert "ZeroDivisionError: a defect" in complaint
+    with pytest.raises(ConnectionRefusedError):
+        stage.dial()
+    stage.window.complaints.clear()
+
+
+def test_a_defect_in_a_connection_fails_the_test(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks_like_http(connection: object) -> bool:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(dispatch.Dispatcher, "looks_like_http", looks_like_http)
+    sock = stage.dial()
+    sock.sendall(b"x")
+    end_of(sock)
+    stage.settle()
+    (complaint,) = stage.window.complaints
+    assert "ZeroDivisionError: a defect" in complaint
+    stage.window.complaints.clear()
+
+
+# Its end.
+
+
+def descriptors() -> Counter[str]:
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    kinds: Counter[str] = Counter()
+    for path in links:
+        with contextlib.suppress(FileNotFoundError):  # of the listing itself
+            kinds[os.readlink(path).partition(":")[0]] += 1
+    return kinds
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_stopping_leaves_no_thread_and_no_descriptor(ca: trustme.CA, turn: int) -> None:
+    hello = hello_bytes(ca)
+    threads, opened = set(threading.enumerate()), descriptors()
+    stage, go_on = Stage(ca), threading.Event()
+    with stage.open:
+        stage.https("api.test", b"yes")
+        stage.https("api.test", bytes(20 * MEGABYTE), path="/big")
+        stage.https("api.test", lambda request: go_on.wait(SECONDS) and None, path="/slow")
+        stage.gateway.start()
+        for _ in range(10):
+            stage.dial().sendall(hello[:200])  # within its hello
+            stage.dial().sendall(hello)  # within its handshake
+            stage.tls().sendall(b"GET / HTTP/1.1\r\nHos")  # within a head
+            ask(stage.tls())  # idle
+            stage.tls().sendall(GET.replace(b" / ", b" /big "))  # blocked in a write
+            stage.tls().sendall(GET.replace(b" / ", b" /slow "))  # within a handler
+        assert eventually(lambda: stage.count("/slow") == stage.count("/big") == 10)
+        assert len(stage.gateway.connections) == 60
+        timer = threading.Timer(0.2, go_on.set)
+        timer.start()
+        assert stage.gateway.stop(SECONDS) == []
+        assert not stage.gateway.connections
+        timer.join()
+    assert eventually(lambda: set(threading.enumerate()) <= threads)
+    assert descriptors() == opened
+
+
+def test_a_handler_that_never_ends_is_told_of_by_its_line(ca: trustme.CA) -> None:
+    stage, go_on, started = Stage(ca), threading.Event(), threading.Event()
+
+    def endless(request: Request) -> None:
+        started.set()
+        go_on.wait(SECONDS)
+
+    stage.https("api.test", endless)
+    stage.gateway.start()
+    with stage.open:
+        stage.tls().sendall(GET)
+        assert started.wait(SECONDS)
+        (text,) = stage.gateway.stop(0.1)
+        assert text.startswith(f"{__file__}:")
+        assert text.endswith(" in endless: go_on.wait(SECONDS)")
+        go_on.set()
+        assert eventually(lambda: not stage.gateway.connections)
+
+
+def test_what_the_stop_itself_breaks_off_is_no_attempt(ca: trustme.CA) -> None:
+    stage = Stage(ca)
+    stage.gateway.start()
+    with stage.open:
+        stage.dial()
+        stage.dial().sendall(hello_bytes(ca)[:100])
+        stage.dial().sendall(hello_bytes(ca))
+        stage.tls()
+        stage.tls().sendall(b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 9\r\n\r\n")
+        stage.tls().sendall(b"GET / HTTP/1.1\r\nHo")
+        stage.gateway.flush(SECONDS)
+        assert stage.gateway.stop(SECONDS) == []
+    assert stage.window.entries == []
+    assert stage.window.complaints == []
+
+
+def test_a_gateway_can_be_stopped_again_or_before_its_start(ca: trustme.CA) -> None:
+    stage = Stage(ca)
+    with stage.open:
+        stage.gateway.flush()
+        assert stage.gateway.stop() == []
+        assert stage.gateway.stop() == []
+        stage.gateway.flush()

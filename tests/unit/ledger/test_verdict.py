@@ -1,0 +1,159 @@
+"""Which verdict a window gets, and whose traffic it is: the ledger and the judge without a container."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_egress.errors import (
+    EgressError,
+    HandlerError,
+    NeverCalledError,
+    TamperingError,
+    UnroutedError,
+)
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import BLOCK
+from pytest_egress.routes.route import Route
+from pytest_egress.traffic.entries import DnsQuery, Outcome
+from tests.support.attempts import attempt, exchange, route, route_of
+
+
+def test_a_quiet_window_gets_no_verdict() -> None:
+    assert judge(Window(), []) is None
+
+
+def test_the_most_telling_verdict_comes_first() -> None:
+    error = LookupError("no such charge")
+    window = Window(
+        complaints=["shop: a rule is gone"],
+        entries=[attempt(), exchange(error)],
+        stuck=["a handler still ran"],
+    )
+    idle = [route()]
+
+    def verdict() -> type[EgressError] | None:
+        found = judge(window, idle)
+        return type(found) if found else None
+
+    assert verdict() is TamperingError
+    window.complaints.clear()
+    assert verdict() is HandlerError
+    window.entries.pop()
+    assert str(judge(window, idle)) == "a handler still ran"
+    window.stuck.clear()
+    assert verdict() is UnroutedError
+    window.entries.clear()
+    assert verdict() is NeverCalledError
+    idle.clear()
+    assert verdict() is None
+
+
+def test_every_complaint_is_told() -> None:
+    verdict = judge(Window(complaints=["one", "two"]), [])
+    assert str(verdict) == "one\ntwo"
+
+
+def test_every_handler_that_still_ran_is_told() -> None:
+    verdict = judge(Window(stuck=["one", "two"]), [])
+    assert isinstance(verdict, HandlerError)
+    assert str(verdict) == "one\ntwo"
+
+
+def test_a_handlers_error_is_the_cause_and_the_first_of_them_counts() -> None:
+    first, second = LookupError("first"), LookupError("second")
+    entries = [exchange(), exchange(first, route()), exchange(second)]
+    verdict = judge(Window(entries=list(entries)), [])
+    assert verdict is not None
+    assert verdict.__cause__ is first
+    assert str(verdict) == (
+        'the handler of intercept_https("api.test")  declared at test_it.py:7'
+        " raised LookupError: first\n"
+        "  for GET https://api.test/ of shop"
+    )
+
+
+def test_a_predicates_error_says_that_it_is_one() -> None:
+    verdict = judge(Window(entries=[exchange(AssertionError())]), [])
+    assert str(verdict) == (
+        "a match= predicate raised AssertionError\n  for GET https://api.test/ of shop"
+    )
+
+
+@pytest.mark.parametrize("outcome", ["routed", "blocked", "recorded"])
+def test_only_what_is_unrouted_fails(outcome: Outcome) -> None:
+    assert judge(Window(entries=[attempt(outcome)]), []) is None
+
+
+def test_a_name_that_nobody_declared_fails_once_whatever_types_it_is_asked_for() -> None:
+    about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": "unrouted"}
+    queries = [DnsQuery(**about, host="x.test", type=kind) for kind in ("A", "AAAA")]
+    assert str(judge(Window(entries=[*queries]), [])) == (
+        "1 unrouted attempt of shop; nothing got out:\n"
+        "\n"
+        "  DNS x.test\n"
+        '      to answer it: egress.intercept_https("x.test")\n'
+        '      to expect that it does not exist: egress.dns("x.test", "NXDOMAIN")'
+    )
+
+
+# Never called.
+
+
+def removed(route: Route[Any]) -> Route[Any]:
+    route.remove()
+    return route
+
+
+def expected_idle(route: Route[Any]) -> Route[Any]:
+    route.assert_not_called()
+    return route
+
+
+def called(route: Route[Any], times: int = 1) -> Route[Any]:
+    for _ in range(times):
+        route.count(None, exchange())
+    return route
+
+
+@pytest.mark.parametrize(
+    ("idle", "is_required"),
+    [
+        (route(), True),
+        (route(times=1), True),
+        (called(route()), False),
+        (called(route(times=2)), True),
+        (called(route(times=2), 2), False),
+        (called(route(times=2, optional=True)), False),
+        (route(optional=True), False),
+        (removed(route()), False),
+        (expected_idle(route()), False),
+        (route_of(declare(BLOCK, "api.test")), False),
+        (route("class"), False),
+        (route("module", times=2), False),
+        (route("session"), False),
+    ],
+)
+def test_a_route_of_the_test_alone_must_be_called(idle: Route[Any], is_required: bool) -> None:
+    assert (judge(Window(), [idle]) is not None) is is_required
+    assert judge(Window(), [idle], assert_all_called=False) is None
+
+
+def test_every_route_that_was_not_called_is_told_and_no_other() -> None:
+    verdict = judge(Window(), [route(path="/a"), called(route(path="/b")), route(path="/c")])
+    text = str(verdict)
+    assert text.startswith("2 routes were never called:\n")
+    assert [path for path in ("/a", "/b", "/c") if f"path='{path}'" in text] == ["/a", "/c"]
+    assert "declared at test_it.py:7" in text
+
+
+def test_without_a_container_the_verdict_says_so() -> None:
+    with_one, without = (
+        str(judge(Window(), [route()], any_container=some)) for some in (True, False)
+    )
+    assert "No container ran in this test." in without
+    assert "No container ran in this test." not in with_one
+    assert str(judge(Window(), [route()])) == with_one

@@ -1,0 +1,545 @@
+"""The stream link: its parts over pipes, and a whole namespace over one attach."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import docker
+import pytest
+
+from pytest_egress.agent import stream as agent
+from pytest_egress.agent.mux import AGENT, Mux
+from pytest_egress.agent.mux_frames import ProtocolError
+from pytest_egress.agent.netlink import NETFILTER, ROUTE
+from pytest_egress.base.relay import unsent
+from pytest_egress.errors import LinkError
+from pytest_egress.link import stream as module
+from pytest_egress.link import stream_sockets
+from pytest_egress.link.stream import StreamLink, parse_purpose
+from pytest_egress.link.stream_sockets import Listener, loopback_pair
+from tests.support.stage import eventually, reset
+from tests.support.stream_scene import (
+    StreamScene,
+    Unframed,
+    echo,
+    ended,
+    failures,
+    fill,
+    open_descriptors,
+    read_all,
+    read_into,
+    serve_echo,
+)
+from tests.support.target_shell import (
+    SECONDS,
+    accepted,
+    captured_namespace,
+    readable,
+    wait_until_gone,
+)
+
+
+@pytest.fixture
+def scene() -> Iterator[StreamScene]:
+    made = StreamScene()
+    yield made
+    made.close()
+
+
+def test_the_greeting_tells_what_the_namespace_has(scene: StreamScene) -> None:
+    assert (scene.link.ipv6, scene.link.frames) == (False, True)
+    assert [monitor.proto for monitor in scene.link.monitors] == [NETFILTER, ROUTE]
+
+
+def test_bytes_pass_both_ways_and_each_way_ends_by_itself(scene: StreamScene) -> None:
+    client, ours = scene.dial()
+    with client, ours:
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        assert (read_all(ours), ours.fileno() >= 0) == (b"question", True)
+        ours.sendall(b"answer")
+        ours.close()
+        assert read_all(client) == b"answer"
+
+
+def test_a_reset_of_the_gateway_resets_the_client(scene: StreamScene) -> None:
+    client, ours = scene.dial()
+    reset(ours)
+    with client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_a_reset_of_the_client_resets_the_gateway(scene: StreamScene) -> None:
+    client, ours = scene.dial()
+    reset(client)
+    with ours, pytest.raises(ConnectionResetError):
+        ours.recv(1)
+
+
+def test_a_client_that_breaks_off_while_nothing_of_it_is_read_is_noticed(
+    scene: StreamScene,
+) -> None:
+    client, ours = scene.dial()
+    assert fill(client) > 0
+    reset(client)
+    with ours, pytest.raises(ConnectionResetError):
+        read_all(ours)
+
+
+def test_what_a_client_had_sent_is_read_before_its_reset(scene: StreamScene) -> None:
+    client, ours = scene.dial()
+    sent, got = fill(client), 0
+    with ours:
+        while unsent(client):  # what its kernel has not sent, a reset drops
+            got += len(ours.recv(1 << 18))
+        reset(client)
+        rest = bytearray()
+        with pytest.raises(ConnectionResetError):
+            read_into(rest, ours)
+    assert got + len(rest) == sent
+
+
+def test_what_the_gateway_had_sent_is_read_before_its_reset(scene: StreamScene) -> None:
+    client, ours = scene.dial()
+    sent, got = fill(ours), 0
+    with client:
+        while unsent(ours):
+            got += len(client.recv(1 << 18))
+        reset(ours)
+        rest = bytearray()
+        with pytest.raises(ConnectionResetError):
+            read_into(rest, client)
+    assert got + len(rest) == sent
+
+
+def test_a_client_that_writes_to_no_one_hears_what_the_gateway_had_to_say(
+    scene: StreamScene,
+) -> None:
+    client, ours = scene.dial()
+    with client:
+        fill(client)
+        ours.sendall(b"enough")
+        assert eventually(lambda: not unsent(ours))
+        reset(ours)
+        client.settimeout(SECONDS)
+        assert client.recv(100) == b"enough"
+
+
+def test_a_reader_that_is_slow_holds_its_own_client_back_and_no_other(scene: StreamScene) -> None:
+    client, ours = scene.dial()
+    sent = fill(client)
+    other, of_other = scene.dial()
+    with other, of_other:
+        other.sendall(b"x")
+        assert of_other.recv(1) == b"x"
+    client.shutdown(socket.SHUT_WR)
+    with client, ours:
+        assert len(read_all(ours)) == sent
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_streams_at_once_keep_their_bytes(scene: StreamScene, seed: int) -> None:
+    chance = random.Random(seed)
+    bodies = [chance.randbytes(chance.randrange(400_000)) for _ in range(30)]
+    threads = [threading.Thread(target=echo, args=(scene, body)) for body in bodies]
+    servers = [threading.Thread(target=serve_echo, args=(scene.link,)) for _ in bodies]
+    failures.clear()
+    for thread in (*threads, *servers):
+        thread.start()
+    for thread in (*threads, *servers):
+        thread.join(60)
+    assert failures == []
+
+
+def test_queries_are_answered_each_to_its_own_client(scene: StreamScene) -> None:
+    (names,) = scene.link.dns
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+    ):
+        for client, query in ((one, b"first"), (other, b"second")):
+            client.settimeout(SECONDS)
+            client.sendto(query, scene.namespace.dns[0].getsockname())
+        asked = [names.recvfrom(65535) for _ in range(2)]
+        for query, sender in asked:
+            names.sendto(b"re: " + query, sender)
+        assert (one.recv(99), other.recv(99)) == (b"re: first", b"re: second")
+
+
+def test_packets_and_events_arrive_as_they_are(scene: StreamScene) -> None:
+    scene.namespace.packet_source.send(b"a packet of the kernel's")
+    for source, text in zip(scene.namespace.monitor_sources, (b"rules", b"routes"), strict=True):
+        source.send(text)
+    assert readable((scene.link.packets,)).recv(99) == b"a packet of the kernel's"
+    assert [readable((it,)).recv(99) for it in scene.link.monitors] == [b"rules", b"routes"]
+
+
+def test_a_flood_of_packets_loses_none_while_it_is_read(scene: StreamScene) -> None:
+    count = 3000
+    feeder = threading.Thread(
+        target=lambda: [
+            scene.namespace.packet_source.send(b"packet %d" % number) for number in range(count)
+        ]
+    )
+    feeder.start()
+    scene.link.packets.settimeout(SECONDS)
+    arrived = [scene.link.packets.recv(99) for _ in range(count)]
+    assert arrived == [b"packet %d" % number for number in range(count)]
+    feeder.join()
+
+
+def test_a_flush_tells_how_many_packets_the_sidecars_kernel_had_no_room_for(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.link.flush(SECONDS)
+    assert scene.link.lost_packets == 0
+    monkeypatch.setattr(agent, "dropped", lambda sock: 7)
+    scene.link.flush(SECONDS)
+    assert scene.link.lost_packets == 7
+    assert select.select([scene.link.packets], [], [], 0)[0] == []  # it is no packet
+
+
+def fate_of(ours: socket.socket) -> str:
+    assert isinstance(ours, stream_sockets.Accepted)
+    return ours.fate
+
+
+def test_the_end_of_a_client_tells_whether_it_had_got_anything(scene: StreamScene) -> None:
+    client, ours = scene.dial()
+    with client, ours:
+        assert fate_of(ours) == "heard"
+        client.shutdown(socket.SHUT_WR)
+        assert ours.recv(1) == b""
+        assert fate_of(ours) == "doubtful"
+        client.close()
+        ours.sendall(b"220 mail.test")
+        assert eventually(lambda: fate_of(ours) == "unheard")
+    client, ours = scene.dial()
+    with client, ours:
+        ours.sendall(b"220 mail.test")
+        assert client.recv(3) == b"220"
+        client.close()  # with something unread: a reset
+        with pytest.raises(ConnectionResetError):
+            ours.recv(1)
+        assert fate_of(ours) == "heard"
+    client, ours = scene.dial()
+    with client, ours:
+        ours.sendall(b"220")
+        assert client.recv(3) == b"220"
+        client.shutdown(socket.SHUT_WR)
+        assert ours.recv(1) == b""
+        assert fate_of(ours) == "heard"
+
+
+def test_after_a_flush_all_that_was_done_can_be_read(scene: StreamScene) -> None:
+    for number in range(50):
+        client, ours = scene.dial()
+        with client, ours:
+            client.sendall(b"%d" % number)
+            scene.namespace.packet_source.send(b"packet %d" % number)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.sendto(b"query", scene.namespace.dns[0].getsockname())
+            second = socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS)
+            scene.link.flush(SECONDS)
+            waiting = (ours, *scene.link.tcp, *scene.link.dns, scene.link.packets)
+            assert len(select.select(waiting, [], [], 0)[0]) == len(waiting)
+            accepted(scene.link).close()
+            second.close()
+            scene.link.packets.recv(99)
+            scene.link.dns[0].recvfrom(99)
+
+
+def test_a_port_of_the_namespace_is_reached_or_refuses(scene: StreamScene) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with scene.link.connect(port, SECONDS) as ours:
+            inside, _ = server.accept()
+            with inside:
+                ours.sendall(b"in")
+                assert inside.recv(9) == b"in"
+                inside.sendall(b"out")
+                inside.shutdown(socket.SHUT_WR)
+                assert read_all(ours) == b"out"
+                ours.close()
+                assert inside.recv(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        scene.link.connect(port, SECONDS)
+
+
+def test_connections_wait_in_the_backlog_until_a_stream_is_to_be_had() -> None:
+    scene = StreamScene(2)
+    pairs = [scene.dial() for _ in range(2)]
+    with socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS) as third:
+        third.sendall(b"third")
+        assert select.select(scene.link.tcp, [], [], 0.2)[0] == []
+        for sock in pairs.pop(0):
+            sock.close()
+        with accepted(scene.link) as ours:
+            assert ours.recv(9) == b"third"
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+    scene.close()
+
+
+@pytest.mark.parametrize("channel", ["dns", "packets"])
+def test_what_is_not_read_is_bounded_by_bytes_and_its_loss_is_told(
+    scene: StreamScene, channel: str
+) -> None:
+    mailbox = scene.link._names if channel == "dns" else scene.link._packets
+
+    def fill() -> None:
+        for _ in range(2 * stream_sockets._MAX_WAITING // 60_000):
+            mailbox.put(bytes(60_000))
+        done.set()
+
+    done = threading.Event()
+    scene.link._command(fill)
+    assert done.wait(SECONDS)
+    assert mailbox._waiting <= stream_sockets._MAX_WAITING
+    scene.link.packets.settimeout(SECONDS)
+    while scene.link.packets.recv(1 << 16):
+        pass  # until one is empty
+
+
+def test_clients_that_never_close_use_up_no_link() -> None:
+    scene, clients = StreamScene(3), []
+    for number in range(9):
+        client = socket.create_connection(scene.namespace.tcp[0].getsockname(), SECONDS)
+        client.sendall(b"%d" % number)
+        clients.append(client)
+        with accepted(scene.link) as ours:
+            assert ours.recv(9) == b"%d" % number
+    for client in clients:
+        client.close()
+    scene.close()
+
+
+def test_accepting_goes_on_as_soon_as_a_stream_is_to_be_had() -> None:
+    scene = StreamScene(4)
+    pairs = [scene.dial() for _ in range(4)]
+    for client, ours in pairs[2:]:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        ours.close()
+    pairs[2:] = [scene.dial()]
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+    scene.close()
+
+
+def test_a_connection_to_the_target_that_is_given_up_by_an_interrupt_leaves_the_link(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            super().result(timeout)
+            raise KeyboardInterrupt
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with monkeypatch.context() as patch:
+            patch.setattr("pytest_egress.link.stream.Future", Interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                scene.link.connect(port, SECONDS)
+        inside, _ = server.accept()
+        with inside:
+            inside.sendall(b"too late")
+        with scene.link.connect(port, SECONDS) as ours, server.accept()[0] as again:
+            again.sendall(b"in time")
+            assert ours.recv(9) == b"in time"
+
+
+def test_a_connection_that_cannot_be_taken_is_reset(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Listener, "dial", no_room)
+    address = scene.namespace.tcp[0].getsockname()
+    with (
+        pytest.raises(
+            ConnectionResetError
+        ),  # it may come while the kernel still tells of the connection
+        socket.create_connection(address, SECONDS) as client,
+    ):
+        client.recv(1)
+
+
+def test_a_stranger_on_this_machine_is_no_connection_of_the_target(scene: StreamScene) -> None:
+    listener = scene.link.tcp[0]
+    with socket.create_connection(listener.getsockname(), SECONDS) as stranger:
+        with pytest.raises(ConnectionAbortedError):
+            listener.accept()
+        assert stranger.recv(1) == b""
+
+
+def test_the_client_and_what_it_dialled_are_those_of_the_purpose() -> None:
+    assert parse_purpose(b"2001:db8::9 443 fd00:213::2 4000") == (
+        ("2001:db8::9", 443),
+        ("fd00:213::2", 4000),
+    )
+    assert parse_purpose(b"- 0 127.0.0.1 4000") == (None, ("127.0.0.1", 4000))
+    assert parse_purpose(b"unknown [Errno 2] gone") == ("[Errno 2] gone", ("", 0))
+    with pytest.raises(ProtocolError, match="opened a stream for 'what'"):
+        parse_purpose(b"what")
+
+
+def test_what_is_not_known_to_have_been_dialled_is_an_error(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgotten(_: object) -> None:
+        raise OSError(errno.ENOENT, "no longer tracked")
+
+    monkeypatch.setattr(agent, "original_destination", forgotten)
+    client, ours = scene.dial()
+    with client, ours, pytest.raises(FileNotFoundError, match="no longer tracked"):
+        scene.link.destination(ours)
+
+
+def test_an_accepted_connection_outlives_its_streams_end() -> None:
+    with Listener() as listener:
+        reset(listener.dial(("203.0.113.9", 443), ("10.213.0.2", 4000)))
+        sock, client = listener.accept()
+        with sock:
+            assert client == ("10.213.0.2", 4000)
+            assert sock.dialled == ("203.0.113.9", 443)
+
+
+def test_a_sidecar_that_does_not_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        mux = Mux(AGENT)
+        mux.hello()
+        theirs.sendall(mux.send())
+        link = StreamLink(Unframed(ours))
+        link.start(SECONDS)
+        assert readable((link.channel,)).recv(1) == b""
+        with pytest.raises(OSError, match=r"it has not answered for 0\.5 s"):
+            link.connect(80, SECONDS)
+        link.close()
+
+
+def test_one_that_answers_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+    scene = StreamScene()
+    assert select.select([scene.link.channel], [], [], 1.5)[0] == []
+    scene.close()
+
+
+def test_who_was_stopped_past_its_time_sees_what_has_come_meanwhile() -> None:
+    code = """
+        from pytest_egress.agent.pump import Interests, READABLE
+        interests = Interests()
+        interests.want(0, READABLE)
+        print("waiting", flush=True)
+        print(interests.wait(0.5))
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as waiting:
+        assert waiting.stdin is not None
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == b"waiting\n"
+        waiting.send_signal(signal.SIGSTOP)
+        os.waitpid(waiting.pid, os.WUNTRACED)
+        waiting.stdin.write(b"!")
+        waiting.stdin.flush()
+        time.sleep(1)
+        waiting.send_signal(signal.SIGCONT)
+        assert waiting.stdout.readline() == b"[(0, 1)]\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "error", "text"),
+    [
+        (b"", EOFError, "it has ended"),
+        (
+            b"Traceback (most recent call last)",
+            LinkError,
+            "no agent of ours: The peer does not beg",
+        ),
+    ],
+)
+def test_an_agent_that_is_none_is_told(sent: bytes, error: type[Exception], text: str) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(sent)
+    theirs.shutdown(socket.SHUT_WR)
+    with theirs, pytest.raises(error, match=text):
+        StreamLink(Unframed(ours)).start(SECONDS)
+
+
+def test_an_agent_that_gives_up_says_why() -> None:
+    ours, theirs = socket.socketpair()
+    mux = Mux(AGENT)
+    mux.fail("There is no veth.")
+    theirs.sendall(mux.send())
+    with theirs, pytest.raises(LinkError, match=r"^There is no veth\.$"):
+        StreamLink(Unframed(ours)).start(SECONDS)
+
+
+def test_a_silent_agent_is_waited_for_no_longer_than_the_limit() -> None:
+    ours, theirs = socket.socketpair()
+    before = threading.active_count()
+    with theirs, pytest.raises(TimeoutError):
+        StreamLink(Unframed(ours)).start(0.2)
+    assert threading.active_count() == before
+
+
+def test_a_peer_that_breaks_the_rules_is_lost(scene: StreamScene) -> None:
+    scene.theirs.sendall(bytes(64))
+    assert readable((scene.link.channel,)).recv(1) == b""
+    with pytest.raises(OSError, match="sent a frame of type 0"):
+        scene.link.connect(80, SECONDS)
+
+
+def test_after_its_end_everything_is_refused_and_nothing_waits() -> None:
+    before = open_descriptors(), threading.active_count()
+    scene = StreamScene()
+    client, ours = scene.dial()
+    scene.close()
+    scene.link.close()
+    with client, ours:
+        assert ended(client)
+        assert ended(ours)
+    with pytest.raises(OSError, match="the link to the sidecar is closed"):
+        scene.link.connect(80, SECONDS)
+    scene.link.flush(SECONDS)
+    assert (open_descriptors(), threading.active_count()) == before
+
+
+def test_loopback_pairs_are_connected_to_each_other() -> None:
+    one, other = loopback_pair()
+    with one, other:
+        assert one.getpeername() == other.getsockname()
+
+
+def test_closing_leaves_no_thread_no_descriptor_and_no_container() -> None:
+    before = open_descriptors(), threading.active_count()
+    client = docker.from_env()
+    with captured_namespace(client, "stream") as (sidecar, link):
+        with pytest.raises(ConnectionRefusedError):
+            link.connect(9, SECONDS)
+        link.close()
+        link.close()
+        wait_until_gone(client, sidecar.id)
+    client.close()
+    assert (open_descriptors(), threading.active_count()) == before

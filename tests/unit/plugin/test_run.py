@@ -1,0 +1,193 @@
+"""A run of pytest: verdicts, how it ends, and runs with other plugins or without."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.stand_in import UNROUTED_X, RunPytest, lines_of
+
+# Verdicts.
+
+
+def test_unrouted_traffic_fails_the_call_phase_with_text_only(run: RunPytest) -> None:
+    result = run(
+        "def test_a(egress): traffic(egress, 'https://x.test/', 'https://x.test/', 'http://y.test/p')"
+    )
+    result.assert_outcomes(failed=1)
+    lines_of(
+        result,
+        "*_ test_a _*",
+        "3 unrouted attempts of shop; nothing got out:",
+        "  GET https://x.test/  (2 times)",
+        "      to answer it: egress.intercept_https(*",
+        "  GET http://y.test/p",
+        "test_x.py:3: UnroutedError",
+        "*- egress -*",
+        "*GET https://x.test/ *UNROUTED",
+    )
+    lines_of(result, "FAILED test_x.py::test_a - GET https://x.test/: no route claims it (and *")
+    result.stdout.no_fnmatch_line("*pytest_egress*")
+
+
+def test_a_handlers_exception_is_the_cause_of_the_tests_own_failure(run: RunPytest) -> None:
+    result = run("""
+def test_a(egress):
+    def handler(request): raise ValueError("in handler")
+    egress.intercept_https("a.test", handler)
+    traffic(egress, "https://a.test/")
+    assert False, "own"
+def test_b(egress):
+    egress.intercept_https("a.test", lambda request: 1 / 0)
+    traffic(egress, "https://a.test/")
+    raise KeyError("own") from OSError("kept")
+""")
+    result.assert_outcomes(failed=2)
+    lines_of(result, "E   ValueError: in handler", "*direct cause*", "E       AssertionError: own")
+    lines_of(result, "*OSError: kept*", "*KeyError: 'own'*")
+    lines_of(
+        result,
+        "* egress *",
+        "the handler of *test_x.py:10 raised ZeroDivisionError: division by zero",
+    )
+    lines_of(result, "FAILED *test_a - AssertionError: own*", "FAILED *test_b - KeyError: 'own'")
+    result.stdout.no_fnmatch_line("*raised ValueError: *")
+
+
+def test_handler_errors_come_before_unrouted_before_never_called(run: RunPytest) -> None:
+    result = run("""
+def declare(egress):
+    egress.intercept_https("never.test")
+    egress.intercept_https("a.test", lambda request: 1 / 0)
+def test_handler(egress):
+    declare(egress)
+    traffic(egress, "https://x.test/", "https://a.test/")
+def test_unrouted(egress):
+    declare(egress)
+    traffic(egress, "https://x.test/")
+def test_never(egress):
+    declare(egress)
+""")
+    lines_of(
+        result,
+        "FAILED *test_handler - GET https://a.test/: its handler raised ZeroDivisionError: division by zero",
+        f"FAILED *test_unrouted - {UNROUTED_X}",
+        "FAILED *test_never - never.test: never called, intercept_https(*) (and 1 more)",
+    )
+
+
+def test_skip_xfail_and_fail(run: RunPytest) -> None:
+    result = run("""
+def test_skip(egress): traffic(egress, "https://x.test/"); pytest.skip("later")
+def test_imperative(egress): traffic(egress, "https://x.test/"); pytest.xfail("known")
+@pytest.mark.xfail
+def test_xfail(egress): traffic(egress, "https://x.test/")
+@pytest.mark.xfail(run=False)
+def test_not_run(egress): traffic(egress, "https://x.test/")
+@pytest.mark.xfail(strict=True)
+def test_strict(egress): traffic(egress, "https://x.test/")
+@pytest.mark.xfail(strict=True)
+def test_strict_unexpected(egress): pass
+@pytest.mark.xfail(raises=KeyError)
+def test_other_reason(egress): traffic(egress, "https://x.test/")
+def test_fail(egress): traffic(egress, "https://x.test/"); pytest.fail("mine", pytrace=False)
+@pytest.mark.skip
+@pytest.mark.intercept_https("never.test")
+def test_marked(): pass
+@pytest.mark.intercept_https("never.test")
+def test_skips(): pytest.skip("later")
+""")
+    result.assert_outcomes(skipped=3, xfailed=4, failed=3)
+    lines_of(
+        result, f"FAILED *test_other_reason - {UNROUTED_X}", "FAILED *test_fail - Failed: mine"
+    )
+
+
+def test_a_handlers_skip_is_a_handler_error(run: RunPytest) -> None:
+    result = run("""
+def test_a(egress):
+    egress.intercept_https("a.test", lambda request: pytest.skip("in handler"))
+    traffic(egress, "https://a.test/")
+""")
+    result.assert_outcomes(failed=1)
+    lines_of(result, "FAILED *test_a - GET https://*: its handler raised Skipped: in handler*")
+
+
+@pytest.mark.parametrize(
+    ("args", "failed"), [(["-x"], 1), (["--maxfail=2"], 2), ([], 3)], ids=["x", "maxfail", "all"]
+)
+def test_verdicts_stop_the_run_and_are_remembered(
+    run: RunPytest, args: list[str], failed: int
+) -> None:
+    source = """
+@pytest.mark.parametrize("n", range(3))
+def test_a(egress, n): traffic(egress, "https://x.test/")
+"""
+    run(source, *args).assert_outcomes(failed=failed)
+    again = run("", "--lf", "--collect-only", "-q")
+    assert str(again.stdout).count("test_x.py::test_a[") == failed
+
+
+def test_a_crashed_worker_is_no_internal_error(run: RunPytest) -> None:
+    result = run(
+        """
+import os
+def test_a(egress): os._exit(3)
+def test_b(egress): traffic(egress, "https://x.test/")
+""",
+        "-n1",
+        subprocess=True,
+    )
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    lines_of(result, "FAILED *test_a*", f"FAILED *test_b - {UNROUTED_X}*")
+
+
+def test_keyboard_interrupt_ends_the_run_as_ever_and_closes_the_session(
+    run: RunPytest, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest("""
+import pytest
+@pytest.fixture(scope="session", autouse=True)
+def watched(session_egress):
+    close = session_egress.session.close
+    def noted():
+        print("the session is closed")
+        close()
+    session_egress.session.close = noted
+""")
+    result = run(
+        """
+def test_a(egress):
+    started = threading.Event()
+    def stuck(request): started.set(); threading.Event().wait()
+    egress.intercept_https("a.test", stuck)
+    behind(egress, "https://a.test/")
+    started.wait(10)
+    raise KeyboardInterrupt
+""",
+        "-s",
+        subprocess=True,
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    lines_of(result, "*the session is closed*")
+    result.stdout.no_fnmatch_line("*HandlerError*")
+
+
+def test_a_run_without_the_terminal_plugin_goes_on(run: RunPytest) -> None:
+    result = run("def test_a(): pass\ndef test_b(egress): assert 1 == 2", "-p", "no:terminal")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+def test_the_plugin_can_be_switched_off(run: RunPytest) -> None:
+    result = run(
+        """
+import sys
+@pytest.mark.intercept_https("://")
+def test_a(pytestconfig): assert not pytestconfig.pluginmanager.has_plugin("egress-run")
+def test_b(egress): pass
+""",
+        "-pno:egress",
+        "-Wignore",
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    lines_of(result, "E       fixture 'egress' not found")

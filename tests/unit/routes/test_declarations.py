@@ -1,0 +1,82 @@
+"""What a declaration accepts, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_egress.routes.answers import Application
+from pytest_egress.traffic.messages import Request, Response
+from tests.support.routes import Routes, called
+
+
+@pytest.fixture
+def routes() -> Routes:
+    return Routes()
+
+
+@pytest.mark.parametrize("times", [0, -1, True, 1.0, "1"])
+def test_times_that_are_no_number_of_calls_are_refused(routes: Routes, times: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"^times=.*: a route answers 1 time or more; leave it out"
+    ):
+        routes.https(times=times)
+
+
+class Methods:
+    def handler(self, request: Request) -> None: ...
+
+    def __call__(self, request: Request) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [lambda request: None, lambda *args: None, Methods().handler, Methods(), print],
+    ids=["lambda", "any number", "method", "object", "builtin"],
+)
+def test_whatever_can_be_called_with_a_request_is_a_handler(
+    routes: Routes, handler: Callable[..., object]
+) -> None:
+    route = routes.https(handler=handler)
+    called(route)
+
+
+@pytest.mark.parametrize("handler", [lambda: None, lambda request, other: None, dict, Methods])
+def test_a_function_that_takes_no_request_is_refused(
+    routes: Routes, handler: Callable[..., object]
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        routes.https(handler=handler)
+    text = f"the handler {handler!r} cannot be called with one argument, the Request"
+    assert str(caught.value).partition(";")[0] == text
+
+
+@pytest.mark.parametrize(
+    ("application", "hint"),
+    [
+        (lambda environ, start_response: None, "; a WSGI application goes into wsgi(...)"),
+        (lambda scope, receive, send: None, "; an ASGI one goes into asgi(...)"),
+        (lambda: None, ", the Request"),
+    ],
+)
+def test_an_application_that_is_given_as_a_handler_is_told_where_it_goes(
+    routes: Routes, application: Callable[..., object], hint: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        routes.https(handler=application)
+    assert str(caught.value).endswith(hint)
+
+
+def test_an_application_is_no_answer_of_a_raw_route(routes: Routes) -> None:
+    with pytest.raises(TypeError, match="answers requests, and a raw route has none"):
+        routes.add("intercept_tcp", "db.test", Application())
+
+
+def test_an_iterator_is_no_static_answer(routes: Routes) -> None:
+    with pytest.raises(TypeError) as caught:
+        routes.https(handler=Response(stream=iter([b"x"])))
+    assert str(caught.value) == (
+        "a static answer is sent many times, its iterator is read once; return it from a function"
+    )
+    routes.https(handler=Response(stream=[b"x"]))

@@ -1,0 +1,185 @@
+"""A request matches, or says in which fields it differs."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_HTTPS
+from pytest_egress.routes.matching import Match, json_differences
+from pytest_egress.traffic.messages import UNSET, Headers, Request, shown
+from tests.support.routes import Routes
+from tests.support.traffic import request
+
+
+@pytest.fixture
+def routes() -> Routes:
+    return Routes()
+
+
+# What a request must be like.
+
+
+@pytest.mark.parametrize(
+    ("match", "fields", "differences"),
+    [
+        ({"method": "post"}, {"method": "POST"}, []),
+        ({"method": "post"}, {"method": "GET"}, ["method: GET is not POST"]),
+        ({"path": "/"}, {}, []),
+        ({"path": "/v1/*/x"}, {"url": "https://api.test/v1/a/b/x"}, []),
+        ({"path": "*"}, {"url": "https://api.test/v1"}, []),
+        ({"path": "/v1"}, {"url": "https://api.test/v1/x"}, ["path: '/v1/x' is not '/v1'"]),
+        ({"path": "/v1.0"}, {"url": "https://api.test/v1x0"}, ["path: '/v1x0' is not '/v1.0'"]),
+        ({"query": {"a": "1"}}, {"url": "https://api.test/?b=2&a=1"}, []),
+        ({"query": {"a": "b c"}}, {"url": "https://api.test/?a=b+c"}, []),
+        ({"query": {"a": ANY}}, {"url": "https://api.test/?a=1"}, []),
+        (
+            {"query": {"a": "1", "b": "2"}},
+            {"url": "https://api.test/?a=2"},
+            ["query['a']: '2' is not '1'", "query['b']: absent, expected '2'"],
+        ),
+        ({"headers": {"ACCEPT": "x"}}, {"headers": Headers({"accept": "x", "other": "y"})}, []),
+        (
+            {"headers": {"Accept": "x", "X-Y": "z"}},
+            {"headers": Headers([("accept", "x"), ("Accept", "y")])},
+            ["headers['Accept']: 'x, y' is not 'x'", "headers['X-Y']: absent, expected 'z'"],
+        ),
+        ({"content": b"x"}, {"content": b"x"}, []),
+        ({"content": b"x"}, {"content": b"y"}, ["content: b'y' is not b'x'"]),
+        ({"json": None}, {"content": b"null"}, []),
+        ({"json": {"a": 1}}, {"content": b"{"}, ["json: the body is no JSON: b'{'"]),
+        ({"match": lambda request: request.path == "/"}, {}, []),
+        ({"match": bool}, {}, []),
+    ],
+)
+def test_a_request_matches_or_says_in_which_fields_it_differs(
+    match: dict[str, Any], fields: dict[str, Any], differences: list[str]
+) -> None:
+    assert Match(**match).differences(request(**fields)) == differences
+
+
+def test_a_predicate_is_asked_last_and_named(routes: Routes) -> None:
+    asked = []
+
+    def is_big(request: Request) -> bool:
+        asked.append(request)
+        return False
+
+    matcher = Match(method="POST", match=is_big)
+    assert matcher.differences(request()) == ["method: GET is not POST"]
+    assert asked == []
+    assert matcher.differences(request(method="POST")) == ["match: is_big returned a false value"]
+
+
+def test_what_a_predicate_raises_comes_through(routes: Routes) -> None:
+    routes.https(match=lambda request: request.json()["id"])
+    with pytest.raises(ValueError, match="has no JSON body"):
+        routes.decide()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "differences"),
+    [
+        ({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}, []),
+        ({"a": 1}, {"a": 2}, ["json.a: 2 is not 1"]),
+        ({"a": 1}, {}, ["json.a: absent, expected 1"]),
+        ({}, {"a-b": 1}, ["json['a-b']: 1 was not expected"]),
+        (
+            {"items": [{"price": 6}, {"price": 7}]},
+            {"items": [{"price": 5}, {"price": 7, "x": 0}]},
+            ["json.items[0].price: 5 is not 6", "json.items[1].x: 0 was not expected"],
+        ),
+        ([1, 2], [1], ["json: 1 items, expected 2"]),
+        ({"a": [1]}, {"a": {"0": 1}}, ["json.a: {'0': 1} is not [1]"]),
+        (1, 1.0, []),
+        (1, True, ["json: True is not 1"]),
+        ({"a": [True]}, {"a": [1]}, ["json.a[0]: 1 is not True"]),
+        ({"a": ANY, "b": ANY, "c": ANY}, {"a": True, "b": [1], "c": None}, []),
+        (ANY, {"a": 1}, []),
+        ("x" * 90, "y", [f"json: 'y' is not '{'x' * 27}...{'x' * 27}'"]),
+    ],
+)
+def test_json_differs_by_path(wanted: object, found: object, differences: list[str]) -> None:
+    assert list(json_differences(wanted, found)) == differences
+
+
+def test_a_long_value_is_cut_in_the_middle() -> None:
+    assert shown("x" * 58) == repr("x" * 58)
+    assert shown("x" * 30 + "y" * 30) == f"'{'x' * 27}...{'y' * 27}'"
+
+
+@pytest.mark.parametrize(
+    ("match", "text"),
+    [
+        ({"method": 1}, "method= takes str, not int: 1"),
+        ({"query": "a=1"}, "query= takes Mapping, not str: 'a=1'"),
+        ({"content": "x"}, "content= takes bytes, not str: 'x'"),
+        ({"match": "x"}, "match= takes a function of the request, not 'x'"),
+        ({"query": {"a": 1}}, "query['a'] takes a str, which it is on the wire, not int: 1"),
+        (
+            {"headers": {"a": None}},
+            "headers['a'] takes a str, which it is on the wire, not NoneType: None",
+        ),
+    ],
+)
+def test_a_matcher_of_the_wrong_type_is_refused(match: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        Match(**match)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/x?a=1", "the query goes into query="),
+        ("x", "it starts with / or *"),
+        ("https://api.test/x", "it starts with / or *"),
+        ("", "it starts with / or *"),
+    ],
+)
+def test_a_path_that_can_never_match_is_refused(path: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="can never match") as caught:
+        Match(path=path)
+    text = f"path={path!r} can never match: a path is without host and query ({hint})"
+    assert str(caught.value) == text
+
+
+def test_a_matcher_reads_as_it_was_declared() -> None:
+    matcher = Match(method="GET", path="/x", json=None, match=bool)
+    assert str(matcher) == "method='GET', path='/x', json=None, match=bool"
+    assert str(Match()) == ""
+    assert str(UNSET) == "UNSET"
+
+
+def test_an_unknown_matcher_of_an_assertion_is_named(routes: Routes) -> None:
+    with pytest.raises(TypeError) as caught:
+        routes.https().assert_called_with(paht="/")
+    assert str(caught.value) == (
+        "assert_called_with() does not take paht=; it takes method, path, query, headers, json, content, match"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"query": {"id": uuid.UUID(int=7)}}, "query['id'] takes a str, which it is on the wire"),
+        ({"headers": {"user-agent": re.compile("curl.*")}}, "headers['user-agent'] takes a str"),
+        ({"headers": {b"user-agent": "x"}}, "headers= takes names that are str, not b'user-agent'"),
+        ({"method": ""}, "method='' can never match: leave it out, or name one"),
+        ({"path": "/x#y"}, "path='/x#y' can never match: a path is without host and query (a fr"),
+        ({"match": lambda: True}, "match= takes a function of the request, not <function"),
+    ],
+    ids=["uuid", "pattern", "bytes", "method", "fragment", "match"],
+)
+def test_what_can_never_match_is_refused(options: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(error)):
+        declare(INTERCEPT_HTTPS, "a.test", **options)
+
+
+def test_what_equals_a_text_by_an_equality_of_its_own_may_be_a_matcher() -> None:
+    declare(INTERCEPT_HTTPS, "a.test", headers={"user-agent": ANY})

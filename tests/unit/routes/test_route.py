@@ -1,0 +1,262 @@
+"""What a test can ask a route, and what a route keeps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from pytest_egress.errors import CallError
+from pytest_egress.routes.answers import Application, sequence
+from pytest_egress.routes.route import Route
+from pytest_egress.traffic.messages import Request
+from tests.support.routes import Routes, called
+
+SECONDS = 10.0
+
+
+@pytest.fixture
+def routes() -> Routes:
+    return Routes()
+
+
+# How often.
+
+
+def test_a_route_with_times_answers_so_often_and_says_why_no_more(routes: Routes) -> None:
+    route = routes.https(times=2)
+    assert [routes.decide().route for _ in range(3)] == [route, route, None]
+    (miss,) = routes.decide().near
+    assert (miss.route, miss.differences) == (route, ("times: it has answered 2 of 2",))
+
+
+def test_times_are_taken_by_requests_that_match_alone(routes: Routes) -> None:
+    route = routes.https(times=1, method="POST")
+    assert routes.decide().route is None
+    assert routes.decide(method="POST").route is route
+
+
+def test_times_are_never_given_twice_to_threads(routes: Routes) -> None:
+    routes.https(times=50)
+    start = threading.Barrier(8)
+
+    def reserve(_: int) -> int:
+        start.wait(SECONDS)
+        return sum(routes.decide().route is not None for _ in range(25))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(reserve, range(8))) == 50
+
+
+# Its answer.
+
+
+def test_a_handler_is_called_in_the_context_of_its_declaration(routes: Routes) -> None:
+    name: ContextVar[str] = ContextVar("name", default="none")
+    name.set("declared")
+    route = routes.https(handler=lambda request: name.get())
+    name.set("later")
+    assert called(route) == "declared"
+    route.respond(lambda request: name.get())
+    assert called(route) == "later"
+
+
+def test_as_a_decorator_a_route_takes_a_function_and_stays_a_route(routes: Routes) -> None:
+    @routes.https()
+    def charges(request: Request) -> dict[str, str]:
+        return {"path": request.path}
+
+    assert isinstance(charges, Route)
+    assert called(charges) == {"path": "/"}
+    with pytest.raises(TypeError) as caught:
+        routes.https()({"id": 1})
+    assert str(caught.value) == "@intercept_https('api.test') decorates a function, not {'id': 1}"
+
+
+def test_the_answer_can_be_changed_in_place(routes: Routes) -> None:
+    route = routes.https(handler={"id": 1})
+    assert route.respond(503) is route
+    assert route.answer()[0].status_code == 503
+
+
+def test_a_sequence_in_place_counts_from_there(routes: Routes) -> None:
+    route = routes.https()
+    for _ in range(3):
+        assert route.reserve() is not None
+    route.respond(sequence(201, 202))
+    assert route.times == 5
+    assert [route.answer(turn)[0].status_code for turn in (3, 4)] == [201, 202]
+
+
+def test_every_application_of_a_route_is_released_although_one_fails(routes: Routes) -> None:
+    class Counted(Application):
+        held = 0
+
+        def acquire(self) -> None:
+            self.held += 1
+
+        def release(self) -> None:
+            self.held -= 1
+            if self is bad:
+                raise ValueError("bad")
+
+    good, bad, later = Counted(), Counted(), Counted()
+    route = routes.https(handler=sequence(good, bad))
+    route.respond(later)
+    assert (good.held, bad.held, later.held) == (1, 1, 1)  # requests that go on may use them
+    with pytest.raises(ValueError, match="bad"):
+        route.release()
+    assert (good.held, bad.held, later.held) == (0, 0, 0)
+    route.release()
+
+
+# Its calls.
+
+
+def test_calls_come_in_order_and_count(routes: Routes) -> None:
+    route = routes.https()
+    assert (route.called, route.call_count, route.calls) == (False, 0, [])
+    exchanges = [routes.call(route), routes.call(route)]
+    assert (route.called, route.call_count, route.calls) == (True, 2, exchanges)
+
+
+def test_a_call_that_has_happened_is_returned_at_once_and_not_consumed(routes: Routes) -> None:
+    route = routes.https()
+    first, second = routes.call(route), routes.call(route)
+    assert [route.wait_for_call(n, timeout=0) for n in (1, 2, 1)] == [first, second, first]
+
+
+def test_a_call_is_waited_for(routes: Routes) -> None:
+    route = routes.https()
+    timer = threading.Timer(0.05, routes.call, [route])
+    timer.start()
+    assert route.wait_for_call(timeout=SECONDS) in route.calls
+    timer.join()
+
+
+@pytest.mark.parametrize(("calls", "there"), [(0, "was none"), (1, "was 1"), (2, "were 2")])
+def test_a_call_that_does_not_come_is_an_error(routes: Routes, calls: int, there: str) -> None:
+    route = routes.https(path="/v1", times=3, name="charge")
+    for _ in range(calls):
+        routes.call(route)
+    with pytest.raises(CallError) as caught:
+        route.wait_for_call(calls + 1, timeout=0.01)
+    assert str(caught.value) == (
+        "intercept_https(\"api.test\", path='/v1', times=3, name='charge'): "
+        f"waited 0.01 s for call {calls + 1}; there {there}"
+    )
+
+
+def test_calls_are_counted_from_1(routes: Routes) -> None:
+    with pytest.raises(ValueError, match="count=0: calls are counted from 1"):
+        routes.https().wait_for_call(0)
+
+
+def test_no_wait_expires_while_a_prompt_is_open(routes: Routes) -> None:
+    route, waits = routes.https(), threading.Event()
+    found: list[object] = []
+
+    def wait() -> None:
+        waits.set()
+        found.append(route.wait_for_call(timeout=0.2))
+
+    routes.ledger.enter_prompt()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert waits.wait(SECONDS)
+    thread.join(0.5)
+    assert thread.is_alive()
+    exchange = routes.call(route)
+    thread.join(SECONDS)
+    assert found == [exchange]
+    routes.ledger.leave_prompt()
+
+
+def test_a_wait_goes_on_for_its_rest_when_the_prompt_is_closed(routes: Routes) -> None:
+    route = routes.https()
+    routes.ledger.enter_prompt()
+    routes.ledger.enter_prompt()  # on another thread
+    timers = [threading.Timer(0.1, routes.ledger.leave_prompt) for _ in range(2)]
+    for timer in timers:
+        timer.start()
+    with pytest.raises(CallError):
+        route.wait_for_call(timeout=0.01)
+    for timer in timers:
+        timer.join()
+    assert not routes.ledger.prompts
+
+
+def test_assert_called_once_lists_the_calls(routes: Routes) -> None:
+    route = routes.https()
+    with pytest.raises(CallError) as caught:
+        route.assert_called_once()
+    assert str(caught.value) == 'intercept_https("api.test"): expected 1 call, there was none'
+    exchange = routes.call(route)
+    assert route.assert_called_once() is exchange
+    routes.call(route, "https://api.test/x", method="PUT")
+    with pytest.raises(CallError) as caught:
+        route.assert_called_once()
+    assert str(caught.value) == (
+        'intercept_https("api.test"): expected 1 call, there were 2\n'
+        "  GET https://api.test/\n"
+        "  PUT https://api.test/x"
+    )
+
+
+def test_assert_called_with_returns_the_first_call_that_matches(routes: Routes) -> None:
+    route = routes.https()
+    calls = [routes.call(route, f"https://api.test/{n}", method="PUT") for n in (1, 2, 2)]
+    assert route.assert_called_with(path="/2", method="put") is calls[1]
+    with pytest.raises(CallError) as caught:
+        route.assert_called_with(path="/3", method="POST")
+    assert str(caught.value) == (
+        "intercept_https(\"api.test\"): none of 3 calls matches method='POST', path='/3'\n"
+        "  PUT https://api.test/1\n"
+        "      method: PUT is not POST\n"
+        "      path: '/1' is not '/3'\n"
+        "  PUT https://api.test/2\n"
+        "      method: PUT is not POST\n"
+        "      path: '/2' is not '/3'\n"
+        "  PUT https://api.test/2\n"
+        "      method: PUT is not POST\n"
+        "      path: '/2' is not '/3'"
+    )
+
+
+def test_assert_called_with_says_that_there_was_no_call(routes: Routes) -> None:
+    with pytest.raises(CallError, match=r'^intercept_https\("api\.test"\): was not called$'):
+        routes.https().assert_called_with(path="/x")
+
+
+def test_assert_not_called_lists_the_calls_or_frees_the_route(routes: Routes) -> None:
+    route = routes.https()
+    route.assert_not_called()
+    assert route.expected_idle
+    called = routes.https()
+    routes.call(called)
+    with pytest.raises(CallError) as caught:
+        called.assert_not_called()
+    assert str(caught.value) == (
+        'intercept_https("api.test"): expected no call, there was 1\n  GET https://api.test/'
+    )
+    assert not called.expected_idle
+
+
+def test_a_route_shows_its_declaration_and_calls(routes: Routes) -> None:
+    route = routes.https("*.test", json={"a": 1}, headers={"x": "y"})
+    routes.call(route)
+    text = "intercept_https(\"*.test\", headers={'x': 'y'}, json={'a': 1})"
+    assert str(route) == text
+    assert repr(route) == f"<Route {text}, 1 calls>"
+    assert isinstance(route.matcher.headers, Mapping)
+
+
+@pytest.mark.parametrize("timeout", [None, "5", -1, float("inf"), float("nan"), True])
+def test_what_is_no_time_to_wait_is_refused(timeout: Any) -> None:
+    route = Routes().https()
+    with pytest.raises(TypeError, match=r"timeout=\S+: it takes a number of seconds"):
+        route.wait_for_call(timeout=timeout)

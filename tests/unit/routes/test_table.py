@@ -1,0 +1,131 @@
+"""Which route answers, and which is nearest."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.table import claimed, nearest_by_address
+from tests.support.routes import Routes
+
+
+@pytest.fixture
+def routes() -> Routes:
+    return Routes()
+
+
+# Which route.
+
+
+def test_the_nearest_scope_wins_over_the_most_specific_address(routes: Routes) -> None:
+    session = routes.https("api.test", scope="session")
+    module = routes.https("*", scope="module")
+    assert routes.decide().route is module
+    module.remove()
+    assert routes.decide().route is session
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "url"),
+    [
+        ("*", "*.test", "https://api.test/"),
+        ("*.test", "a*i.test", "https://api.test/"),
+        ("*pi.test", "api.test", "https://api.test/"),
+        ("api.test:*", "api.test:443", "https://api.test/"),
+        ("*:443", "api.test:*", "https://api.test/"),
+        ("203.0.113.0/24", "203.0.113.0/28", "https://203.0.113.9/"),
+        ("203.0.113.0/28", "203.0.113.9", "https://203.0.113.9/"),
+    ],
+)
+def test_within_a_scope_the_most_specific_address_wins(
+    routes: Routes, wide: str, narrow: str, url: str
+) -> None:
+    first = routes.https(narrow)
+    routes.https(wide)
+    assert routes.decide(url).route is first
+    last = routes.https(narrow)
+    assert routes.decide(url).route is last
+
+
+def test_of_equal_addresses_the_latest_wins_until_it_is_removed(routes: Routes) -> None:
+    first, second = routes.https(), routes.https()
+    assert routes.decide().route is second
+    second.remove()
+    assert routes.decide().route is first
+
+
+def test_a_route_that_does_not_match_leaves_the_request_to_the_next(routes: Routes) -> None:
+    session = routes.https("*", scope="session")
+    routes.https("api.test", method="POST")
+    assert routes.decide().route is session
+
+
+def test_a_route_answers_its_own_protocol_and_a_block_all(routes: Routes) -> None:
+    plain = routes.add("intercept_http", "api.test:*")
+    secure = routes.https("api.test:*")
+    block = routes.add("block", "*")
+    assert routes.decide("http://api.test/").route is plain
+    assert routes.decide("https://api.test/").route is secure
+    assert routes.decide("http://other.test/").route is block
+
+
+def test_a_connection_is_claimed_by_the_first_route_of_any_protocol(routes: Routes) -> None:
+    tables = list(routes.tables.values())
+    assert claimed(tables, "api.test", 443) is None
+    route = routes.https(scope="module")
+    assert claimed(tables, "api.test", 443) is route
+    assert claimed(tables, "api.test", 80) is None
+    block = routes.add("block", "*")
+    assert claimed(tables, "api.test", 443) is block
+
+
+# What would have answered.
+
+
+def test_near_misses_come_with_the_fewest_differences_first(routes: Routes) -> None:
+    far = routes.https(method="POST", path="/a", query={"x": "y"})
+    near = routes.https(method="POST")
+    decision = routes.decide()
+    assert decision.route is None
+    assert [(miss.route, len(miss.differences)) for miss in decision.near] == [(near, 1), (far, 3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "differences"),
+    [
+        ("intercept_https", "apis.test", ("host: 'api.test' is not 'apis.test'",)),
+        ("intercept_https", "api.test:8443", ("port: 443 is not 8443",)),
+        ("intercept_http", "api.test", ("scheme: https is not http", "port: 443 is not 80")),
+        ("intercept_http", "api.test:443", ("scheme: https is not http",)),
+        ("intercept_https", "completely.example", None),
+        ("block", "apis.test", None),
+    ],
+)
+def test_of_other_addresses_the_most_alike_is_named(
+    routes: Routes, kind: str, address: str, differences: tuple[str, ...] | None
+) -> None:
+    route = routes.add(kind, address)
+    routes.https("far.example")
+    miss = nearest_by_address(list(routes.tables.values()), "https", "api.test", 443)
+    assert (miss and (miss.route, miss.differences)) == (differences and (route, differences))
+    route.remove()
+    assert nearest_by_address(list(routes.tables.values()), "https", "api.test", 443) is None
+
+
+def test_the_same_name_is_nearer_than_one_like_it(routes: Routes) -> None:
+    same = routes.add("intercept_http", "api.test:443")
+    routes.https("apis.test")
+    miss = nearest_by_address(list(routes.tables.values()), "https", "api.test", 443)
+    assert miss is not None
+    assert miss.route is same
+
+
+def test_during_a_test_its_own_calls_are_seen_and_otherwise_all(routes: Routes) -> None:
+    route, earlier, now = routes.https(scope="session"), Window(), Window()
+    first, second = routes.call(route, window=earlier), routes.call(route, window=now)
+    assert route.calls == [first, second]
+    routes.ledger.window = now
+    assert route.calls == [second]
+    assert route.assert_called_once() is second
+    assert route.wait_for_call() is second
+    assert route.lifetime_count == 2

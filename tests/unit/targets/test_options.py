@@ -1,0 +1,157 @@
+"""Options of containers: what is refused before anything is created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_egress import Egress
+from pytest_egress.engine.archive import read_tar
+from pytest_egress.targets.options import REFUSED_OPTIONS
+from pytest_egress.targets.plan import plan
+from tests.support.container_server import error_text
+
+# What is refused before anything is created.
+
+OUT = "it would give the target a way out; a target has its sidecar's network and no other"
+NO_PORTS = "nothing is published; container.url(port) reaches a port through the sidecar"
+NAMES = "every name resolves, and is answered by the test"
+REMOVED = "every container is removed at the end of its scope"
+HOST = "with it a target can reach the host's network namespace"
+REFUSED: list[tuple[str, Any, str]] = [
+    ("network", "bridge", OUT),
+    ("network_mode", "host", OUT),
+    ("network_disabled", True, OUT),
+    ("networking_config", {"net": {}}, OUT),
+    ("mac_address", "02:00:00:00:00:01", OUT),
+    ("ports", {"80/tcp": 8080}, NO_PORTS),
+    ("publish_all_ports", True, NO_PORTS),
+    ("dns", ["192.0.2.1"], NAMES),
+    ("dns_opt", ["ndots:5"], NAMES),
+    ("dns_search", ["corp.test"], NAMES),
+    ("links", {"db": "db"}, "name the other container in a route instead"),
+    (
+        "privileged",
+        True,
+        "a privileged target can leave its namespace; "
+        "give it the capabilities it needs with cap_add=[...]",
+    ),
+    ("auto_remove", True, REMOVED),
+    ("remove", True, REMOVED),
+    (
+        "detach",
+        True,
+        "egress.start() returns while the container runs, egress.run() when it has ended",
+    ),
+    (
+        "stream",
+        True,
+        "egress.start() returns a container whose logs() can be read while it runs",
+    ),
+    ("stdin_open", True, "give what the command reads as input="),
+    (
+        "name",
+        "shop",
+        "egress gives each container a name of its own, by which it is told from others; see container.id",
+    ),
+    ("log_config", {"type": "none"}, "the log is read back into the test's report"),
+    ("environment", {"A": "b"}, "the variables go into env="),
+    ("working_dir", "/srv", "the folder goes into workdir="),
+    ("pid_mode", "host", HOST),
+    ("ipc_mode", "host", HOST),
+    ("uts_mode", "host", HOST),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "instead"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_an_option_that_would_leave_the_sidecar_is_refused_by_name(
+    egress: Egress, name: str, value: Any, instead: str
+) -> None:
+    for method in (egress.run, egress.start):
+        with pytest.raises(ValueError) as caught:
+            method("never:looked-up", **{name: value})
+        assert error_text(caught) == f"{name}={value!r} is refused: {instead}"
+
+
+def test_every_refused_option_is_in_the_list_above() -> None:
+    assert set(REFUSED_OPTIONS) <= {row[0] for row in REFUSED}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"env": ["A=b"]}, "env= takes a mapping of names to values, not ['A=b']"),
+        ({"files": {"/a": 1}}, "files={'/a': ...} takes str, bytes or a Path, not 1"),
+        ({"files": "/a"}, "files= takes a mapping of paths to contents, not '/a'"),
+        ({"input": 1}, "input= takes str or bytes, not 1"),
+        (
+            {"extra_hosts": ["db:192.0.2.1"]},
+            "extra_hosts= takes a mapping of names to addresses, not ['db:192.0.2.1']",
+        ),
+        (
+            {"enviroment": {}},
+            "there is no option enviroment=; besides their own, run() and start() take those of "
+            "docker-py's containers.create()",
+        ),
+    ],
+    ids=["env", "file", "files", "input", "extra_hosts", "unknown"],
+)
+def test_an_option_of_the_wrong_type_is_refused(
+    egress: Egress, options: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        egress.run("never:looked-up", **options)
+    assert error_text(caught) == error
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"env": {"A": None}}, "env['A'] is None: leave it out, or write '' for an empty value"),
+        ({"env": {"A": b"x"}}, "env['A'] takes a str, not the bytes b'x'"),
+        ({"timeout": None}, "timeout=None: it takes a number of seconds"),
+    ],
+    ids=["none", "bytes", "timeout"],
+)
+def test_a_value_that_nobody_can_mean_is_refused(
+    egress: Egress, options: dict[str, Any], error: str
+) -> None:
+    for method in (egress.run, egress.start):
+        with pytest.raises(TypeError) as caught:
+            method("never:looked-up", **options)
+        assert error_text(caught) == error
+
+
+def test_an_option_that_is_refused_may_be_given_unset() -> None:
+    unset = {"environment": {}, "stdin_open": False}
+    checked = plan(
+        "shop",
+        None,
+        env={"N": "1"},
+        files={Path("/x"): "a"},  # type: ignore[dict-item]  # more than is promised
+        input=None,
+        own={},
+        docker_options=unset,
+    )
+    assert (checked.options, checked.env) == ({}, {"N": "1"})
+    assert read_tar(checked.files or b"").keys() == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "error"),
+    [
+        ("", None, "the image is a name like 'shop:latest', not ''"),
+        (None, None, "the image is a name like 'shop:latest', not None"),
+        ("shop", 5, "the command is a list of arguments, or a string, not 5"),
+        ("shop", ["a", 5], "5 in the command ['a', 5] is no str; write '5'"),
+    ],
+    ids=["empty", "none", "number", "member"],
+)
+def test_an_image_or_command_that_is_none_is_refused(
+    egress: Egress, image: Any, command: Any, error: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        egress.run(image, command)
+    assert error_text(caught) == error

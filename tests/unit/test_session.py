@@ -1,0 +1,166 @@
+"""A test waits until all is quiet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from pytest_egress import CallError, Egress
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.windows import Activity, Window
+from pytest_egress.session import AFTER_TEST, Session
+from pytest_egress.traffic.entries import Entry, PacketAttempt
+from tests.support.attempts import SECONDS, attempt, query, route_in
+
+QUIET = 0.1
+
+
+# Quiet.
+
+
+@pytest.fixture
+def alone() -> Iterator[Egress]:
+    """An egress without a container."""
+    session = Session()
+    with Egress(session=session) as egress:
+        yield egress
+
+
+def stir(
+    monkeypatch: pytest.MonkeyPatch, ledger: Ledger, times: Iterator[int], *entries: Entry
+) -> None:
+    """Have something attempted within each wait for quiet, so many times."""
+    wait_for = ledger.wait_for
+
+    def stirred(condition: Callable[[], bool], timeout: float) -> bool:
+        for entry in entries if next(times, None) is not None else ():
+            ledger.record(Window(), entry)
+        return wait_for(condition, timeout)
+
+    monkeypatch.setattr(ledger, "wait_for", stirred)
+
+
+def test_it_is_quiet_where_nothing_is_attempted(alone: Egress) -> None:
+    alone.wait_until_quiet(QUIET)
+
+
+def test_what_is_attempted_meanwhile_begins_the_wait_anew(
+    alone: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(5))
+    stir(monkeypatch, alone.session.ledger, times, attempt())
+    alone.wait_until_quiet(QUIET, timeout=SECONDS)
+    assert list(times) == []
+
+
+def test_what_is_under_way_is_waited_for(alone: Egress) -> None:
+    ledger, window, activity = alone.session.ledger, Window(), Activity()
+
+    def end() -> None:
+        threading.Event().wait(2 * QUIET)
+        ledger.end(window, activity)
+
+    ledger.begin(window, activity)
+    thread = threading.Thread(target=end)
+    thread.start()
+    alone.wait_until_quiet(QUIET, timeout=SECONDS)
+    assert not ledger.under_way
+    thread.join()
+
+
+def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -> None:
+    ledger, over, window = alone.session.ledger, threading.Event(), Window()
+    route = route_in(ledger)
+
+    def handle() -> None:
+        with ledger.changed:
+            activity = Activity(
+                container="shop", thread=threading.get_ident(), route=route, what="GET x"
+            )
+            ledger.begin(window, activity)
+        over.wait(SECONDS)
+        ledger.end(window, activity)
+
+    thread = threading.Thread(target=handle)
+    thread.start()
+    assert ledger.wait_for(lambda: bool(ledger.under_way), SECONDS)
+    ledger.begin(window, Activity(container="db", told=lambda: "a connection to x.test:1"))
+    with pytest.raises(CallError) as caught:
+        alone.wait_until_quiet(0.1, timeout=0.3)
+    over.set()
+    thread.join()
+    first, under_way, *rest = str(caught.value).splitlines()
+    assert first == "waited 0.3 s for 0.1 s without an attempt, and there always was one"
+    assert under_way == "Under way:"
+    assert "  a connection to x.test:1  of db" in rest
+    assert "  GET x  of shop" in rest
+    assert '      in the handler of intercept_https("api.test")' in rest
+    assert any(line.startswith("      at ") and "in handle" in line for line in rest)
+    assert caught.value.headline.endswith(": it was never quiet for 0.1 s")
+
+
+@pytest.mark.parametrize(
+    ("entries", "lines"),
+    [
+        ([query(), attempt()], ["  TCP db.test:5432 (198.18.0.1)  of shop"]),
+        ([query()], ["  DNS db.test  of shop"]),
+    ],
+)
+def test_what_comes_again_and_again_is_named_and_names_where_there_is_nothing_else(
+    alone: Egress, monkeypatch: pytest.MonkeyPatch, entries: list[Entry], lines: list[str]
+) -> None:
+    stir(monkeypatch, alone.session.ledger, count(), *entries)
+    with pytest.raises(CallError) as caught:
+        alone.wait_until_quiet(0.1, timeout=0.3)
+    _, heading, *rest = str(caught.value).splitlines()
+    assert heading == "Attempted meanwhile:"
+    assert [line.rpartition("  (")[0] for line in rest] == lines
+    named = lines[0].strip().removesuffix("  of shop")
+    assert caught.value.headline == f"{named}: it was never quiet for 0.1 s"
+
+
+def test_packets_of_the_kernel_break_no_quiet() -> None:
+    ledger, window = Ledger(), Window()
+    about: dict[str, Any] = {"container": "shop", "started": 1.0, "host": "ff02::2", "port": None}
+    packet: dict[str, Any] = {"protocol": "ICMPv6", "address": "ff02::2", "size": 8}
+    with ledger.watch() as seen, ledger.watch() as other:
+        ledger.record(window, PacketAttempt(**about, **packet, outcome="recorded"))
+        assert seen == []
+        ledger.record(window, PacketAttempt(**about, **packet, outcome="unrouted"))
+    ledger.record(window, attempt())
+    assert len(window.entries) == 3
+    assert [type(entry) for entry in (*seen, *other)] == [PacketAttempt, PacketAttempt]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 11, None, "1", True])
+def test_a_time_for_which_it_can_never_be_quiet_is_refused(alone: Egress, seconds: Any) -> None:
+    with pytest.raises(
+        ValueError, match="it takes a number over 0, and at most the timeout, which is 10 s"
+    ):
+        alone.wait_until_quiet(seconds)
+
+
+# A drain.
+
+
+class EndsMeanwhile(Activity):
+    """What a handler does that returns as soon as somebody has looked."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name == "route":
+            self.route = None
+        return value
+
+
+def test_a_handler_that_ends_while_it_is_looked_at_fails_no_report() -> None:
+    window, session = Window(), Session()
+    activity = EndsMeanwhile(route=route_in(Ledger()))
+    session.ledger.begin(window, activity)
+    activity.cut = lambda: session.ledger.end(window, activity)
+    session.drain(window, 0.01, AFTER_TEST)
+    assert (window.stuck, window.activities) == ([], set())

@@ -1,0 +1,195 @@
+"""Requests and responses as values: what they hold, what they refuse, and in which words."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
+
+
+def request(**fields: Any) -> Request:
+    about = {"method": "GET", "scheme": "https", "host": "api.test", "port": 443, "path": "/"}
+    return Request(**{**about, **fields})
+
+
+# Headers.
+
+
+def test_headers_compare_without_case_and_keep_order_and_spelling() -> None:
+    headers = Headers([("X-One", "1"), ("Set-Cookie", "a"), ("set-cookie", "b")])
+    assert headers["SET-COOKIE"] == "a, b"
+    assert headers.get_all("Set-Cookie") == ["a", "b"]
+    assert headers.get_all("absent") == []
+    assert headers.get("absent") is None
+    assert list(headers) == ["x-one", "set-cookie"]
+    assert len(headers) == 2
+    assert "x-ONE" in headers
+    assert repr(headers) == "Headers([('X-One', '1'), ('Set-Cookie', 'a'), ('set-cookie', 'b')])"
+    with pytest.raises(KeyError, match="absent"):
+        headers["absent"]
+
+
+# Requests.
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({}, "https://api.test/"),
+        ({"port": 8443, "path": "/x", "query_string": "a=b"}, "https://api.test:8443/x?a=b"),
+        ({"scheme": "http", "port": 80}, "http://api.test/"),
+        ({"scheme": "http", "port": 443}, "http://api.test:443/"),
+        ({"host": "2001:db8::7", "port": 1}, "https://[2001:db8::7]:1/"),
+    ],
+)
+def test_a_request_has_its_whole_url(fields: dict[str, Any], url: str) -> None:
+    assert request(**fields).url == url
+    assert repr(request(**fields)) == f"<Request GET {url}>"
+
+
+def test_query_and_form_are_decoded_and_the_last_of_a_key_counts() -> None:
+    found = request(query_string="a=1&b=x+y%20z&c&a=2", content=b"a=%C3%A9&b=")
+    assert found.query == {"a": "2", "b": "x y z", "c": ""}
+    assert found.form == {"a": "\u00e9", "b": ""}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content", "text"),
+    [
+        (None, b"caf\xc3\xa9", "caf\u00e9"),
+        ("text/plain; charset=latin-1", b"caf\xe9", "caf\u00e9"),
+        ('text/plain; x=y; Charset="iso-8859-1"', b"caf\xe9", "caf\u00e9"),
+        ("text/plain; charset=utf-8", b"\xff", "\ufffd"),
+        ("text/plain; charset=no-such", b"caf\xc3\xa9", "caf\u00e9"),
+        ("text/plain; charset=hex", b"abc", "abc"),
+        ("text/plain; charset=idna", b"xn--\xff", "xn--\ufffd"),
+        ("text/plain; charset=", b"abc", "abc"),
+    ],
+)
+def test_a_body_is_text_by_its_charset_and_never_an_error(
+    content_type: str | None, content: bytes, text: str
+) -> None:
+    headers = Headers({"Content-Type": content_type} if content_type else {})
+    assert request(headers=headers, content=content).text == text
+
+
+def test_a_body_that_is_no_json_is_quoted() -> None:
+    assert request(content=b'{"a": [1, null]}').json() == {"a": [1, None]}
+    with pytest.raises(ValueError, match="JSON") as caught:
+        request(method="POST", content=b"<html>" * 20).json()
+    assert str(caught.value) == (
+        "POST https://api.test/ has no JSON body: Expecting value: line 1 column 1 (char 0): "
+        f"{(b'<html>' * 20)[:80]!r}"
+    )
+
+
+def test_a_request_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request().path = "/x"  # type: ignore[misc]
+
+
+# Responses.
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "content", "content_type"),
+    [
+        (Response(), 200, b"", None),
+        (Response(204), 204, b"", None),
+        (Response(content=b"x"), 200, b"x", None),
+        (Response(text="\u00e9"), 200, b"\xc3\xa9", "text/plain; charset=utf-8"),
+        (Response(json={"a": None}), 200, b'{"a": null}', "application/json"),
+        (Response(json=None), 200, b"null", "application/json"),
+        (Response(text="<x/>", headers={"content-TYPE": "text/xml"}), 200, b"<x/>", "text/xml"),
+    ],
+)
+def test_a_response_has_a_body_and_its_type(
+    response: Response, status: int, content: bytes, content_type: str | None
+) -> None:
+    found = (response.status_code, response.content, response.headers.get("content-type"))
+    assert found == (status, content, content_type)
+
+
+def test_a_response_reads_back() -> None:
+    response = Response(418, json={"a": 1})
+    assert (response.json(), response.text) == ({"a": 1}, '{"a": 1}')
+    assert repr(response) == "<Response 418 I'm a Teapot>"
+    assert repr(Response(299)) == "<Response 299>"
+    assert (reason_phrase(404), reason_phrase(299)) == ("Not Found", "")
+
+
+@pytest.mark.parametrize("status", [0, 99, 100, 199, 600, -200, True, "200", 200.0, None])
+def test_a_status_that_is_no_answers_is_refused(status: Any) -> None:
+    with pytest.raises(ValueError, match="status") as caught:
+        Response(status)
+    text = f"{status!r} is no status of a response; it takes an int from 200 to 599"
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"content": b"", "json": None}, "Response takes one body, not content and json"),
+        ({"text": "", "stream": []}, "Response takes one body, not text and stream"),
+        ({"content": "x"}, "Response(content=...) takes bytes or bytearray, not str: 'x'"),
+        ({"content": 0}, "Response(content=...) takes bytes or bytearray, not int: 0"),
+        ({"text": b"x"}, "Response(text=...) takes str, not bytes: b'x'"),
+        ({"stream": 1}, "Response(stream=...) takes an iterable of bytes or str, not int: 1"),
+        (
+            {"stream": b"x"},
+            "Response(stream=...) takes an iterable of bytes or str, not bytes: b'x'",
+        ),
+        ({"headers": {"a": 1}}, "header fields are str, not 'a': 1"),
+        (
+            {"trailers": {"a": "b"}},
+            "Response sends trailers after a streamed body only: give stream=",
+        ),
+    ],
+)
+def test_a_response_that_makes_no_sense_is_refused_where_it_is_made(
+    fields: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        Response(**fields)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", "x"),
+        ("a b", "x"),
+        ("a:", "x"),
+        ("caf\u00e9", "x"),
+        ("a\n", "x"),
+        ("a", "x\r\nEvil: y"),
+        ("a", "\0"),
+        ("a", " x"),
+        ("a", "x\t"),
+        ("a", "\x7f"),
+    ],
+)
+@pytest.mark.parametrize("where", ["headers", "trailers"])
+def test_a_field_that_would_break_the_message_is_refused(where: str, name: str, value: str) -> None:
+    with pytest.raises(ValueError, match="header") as caught:
+        Response(stream=[], **{where: {name: value}})  # type: ignore[arg-type]
+    assert str(caught.value) == f"{name!r}: {value!r} is no header field"
+
+
+@pytest.mark.parametrize("value", ["", "x", "a b\tc", "caf\u00e9", "\u20ac", '"quoted"'])
+def test_any_other_value_of_a_field_is_accepted(value: str) -> None:
+    assert Response(headers={"a": value}).headers["a"] == value
+
+
+@pytest.mark.parametrize("reason", ["a\r\nX: 1", "a\nb", "\x00", "\x7f"])
+def test_a_phrase_that_would_break_the_status_line_is_refused(reason: str) -> None:
+    with pytest.raises(ValueError, match="is no reason phrase: it has a control character"):
+        Response(reason=reason)
+
+
+def test_a_phrase_is_text() -> None:
+    with pytest.raises(TypeError, match=r"Response\(reason=\.\.\.\) takes str, not int: 7"):
+        Response(reason=7)  # type: ignore[arg-type]
