@@ -20,7 +20,7 @@ of_one_engine := --ignore=tests/engine/one_engine
 of_one_link := $(of_one_engine) --ignore=tests/engine/one_link
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test stream podman lint format docs dist bench fuzz soak foreign mutants environment engine images clean
+.PHONY: help demo test unit stream podman lint format docs dist bench fuzz soak foreign mutants environment engine images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,9 @@ demo: engine ## watch a container's traffic being answered
 
 test: lint images ## lint, and run the tests: make test ARGS="-k name"
 	$(python) -m pytest -n $(WORKERS) $(ARGS)
+
+unit: environment ## run the tests of modules, which need no engine
+	$(python) -m pytest -n $(WORKERS) tests/unit $(ARGS)
 
 stream: images ## run the tests of containers over the stream link
 	PYTEST_EGRESS_LINK=stream $(python) -m pytest -n $(WORKERS) -m engine $(of_one_link) $(ARGS)

@@ -17,8 +17,6 @@ from starlette.types import Receive, Scope, Send
 from pytest_egress.routes.asgi import AsgiApplication, asgi
 from pytest_egress.traffic.messages import Headers, Request, Response
 
-HERE = __name__
-
 
 def application_request(method: str = "GET", path: str = "/", **fields: Any) -> Request:
     about = {"scheme": "https", "host": "api.test", "port": 443}

@@ -29,7 +29,6 @@ from pytest_egress.routes.asgi import asgi
 from tests.support.applications import (
     BYTES,
     FIELDS,
-    HERE,
     METHOD,
     application_request,
     body_of,
@@ -287,7 +286,7 @@ def test_an_application_that_cannot_be_ended_is_named(monkeypatch: pytest.Monkey
     response = handler(application_request())
     assert response.stream is not None
     next(iter(response.stream))
-    name = f"{HERE}.test_an_application_that_cannot_be_ended_is_named.<locals>.app"
+    name = f"{__name__}.test_an_application_that_cannot_be_ended_is_named.<locals>.app"
     with pytest.raises(RuntimeError) as caught:
         close(response)
     assert str(caught.value) == f"{name} has not ended 0.2 seconds after http.disconnect"
@@ -336,7 +335,7 @@ def failing(*messages: Message, error: BaseException | None = None) -> Any:
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 PIECE: Message = {"type": "http.response.body", "body": b"a", "more_body": True}
 LAST: Message = {"type": "http.response.body", "body": b"b"}
-FAILING = f"{HERE}.failing.<locals>.app"
+FAILING = f"{__name__}.failing.<locals>.app"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from pytest_egress.routes.asgi import asgi
 from tests.support.applications import (
-    HERE,
     application_request,
     asgi_hello,
     close,
@@ -126,7 +125,7 @@ def in_lifespan(act: Callable[[Receive, Send], Awaitable[None]]) -> Any:
     return app
 
 
-LIFESPAN = f"{HERE}.in_lifespan.<locals>.app"
+LIFESPAN = f"{__name__}.in_lifespan.<locals>.app"
 
 
 @pytest.mark.parametrize("message", [{"message": "no database"}, {}])
@@ -225,7 +224,7 @@ def test_what_the_last_release_finds_running_is_ended() -> None:
         handler.release()
         with pytest.raises(RuntimeError) as caught:
             asking.result(timeout=10)
-    name = f"{HERE}.test_what_the_last_release_finds_running_is_ended.<locals>.app"
+    name = f"{__name__}.test_what_the_last_release_finds_running_is_ended.<locals>.app"
     assert str(caught.value) == f"{name} was ended while it answered: no route uses it any more"
     assert sorted(ended) == ["task", "task", "told"]
 

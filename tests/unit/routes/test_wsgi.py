@@ -18,7 +18,6 @@ from pytest_egress.routes.wsgi import wsgi
 from tests.support.applications import (
     BYTES,
     FIELDS,
-    HERE,
     METHOD,
     application_request,
     body_of,
@@ -184,7 +183,7 @@ def answering(result: Any, status: str = "200 OK", headers: Any = ()) -> Any:
     return wsgi(app)
 
 
-NAME = f"{HERE}.answering.<locals>.app"
+NAME = f"{__name__}.answering.<locals>.app"
 
 
 def test_status_and_fields_come_out_and_the_connections_own_do_not() -> None:
@@ -380,7 +379,7 @@ def test_start_response_must_be_called(pieces: Iterable[bytes]) -> None:
 
     with pytest.raises(RuntimeError) as caught:
         wsgi(app)(application_request())
-    name = f"{HERE}.test_start_response_must_be_called.<locals>.app"
+    name = f"{__name__}.test_start_response_must_be_called.<locals>.app"
     assert str(caught.value) == f"{name} answered without calling start_response"
 
 
