@@ -132,7 +132,7 @@ def run_ci(folder: Path, **tests: str) -> subprocess.CompletedProcess[str]:
     for name in ("test", "stream", "podman"):
         (folder / f"test_{name}.py").write_text(tests.get(name, "def test_it(): pass"))
     return subprocess.run(
-        [folder / ".ci/run"], capture_output=True, text=True, timeout=SECONDS, check=False
+        [folder / ".ci/run"], capture_output=True, text=True, timeout=5 * SECONDS, check=False
     )
 
 

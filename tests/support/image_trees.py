@@ -156,7 +156,8 @@ def below(point: str, path: str) -> str:
     return path.removeprefix(point).lstrip("/")
 
 
-SHOW = ["sh", "-c", 'cat "$SSL_CERT_FILE" && test -r "$NODE_EXTRA_CA_CERTS"']
+SHOW = ["sh", "-c", 'cat "$SSL_CERT_FILE" && test -r "$NODE_EXTRA_CA_CERTS" && sleep 0.3']
+"""It ends after the engine has noted its start: Docker may lose the output of what ends before."""
 
 
 def der(pem: bytes) -> bytes:
