@@ -19,7 +19,16 @@ The words that everything here uses:
 * **passthrough**: to let a connection reach its **upstream**, the real server, through the test process.
 * **exchange**: a request and the response to it.
 * **ledger**: all that targets attempted, in order.
+* **outcome**: what became of an attempt: routed, passthrough, unrouted, blocked or recorded.
 * **unrouted**: attempted, and claimed by no route. It never gets out, and fails the test.
+* **recorded**: in the ledger only: neither answered by a route nor unrouted, such as a name lookup, a
+  packet that the kernel sent by itself, or a TLS handshake that failed.
+* **policy**: what happens to an attempt that no route claims (`unrouted=`) and to a name that no
+  route names (`dns=`).
+* **scope**: how long an egress, its routes and its containers last: one test, or all tests of a
+  class, a module or the session.
+* **window**: the attempts that are judged together: those of one test, of the start of a shared
+  container, or between tests.
 """
 
 from __future__ import annotations
@@ -125,7 +134,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for (PEP 562): every run of pytest imports this package."""
+    """Import a public name at its first use (PEP 562): every run of pytest imports this package."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(

@@ -1,6 +1,6 @@
 """The command `pytest-egress`: `doctor` tries what a test needs, `clean` removes what killed runs have left.
 
-Imports the rest of the package where it is used: `--help` is quick, and needs no engine.
+The rest of the package is imported where it is used, so that `--help` is quick and needs no engine.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from pytest_egress.targets.provision import SidecarSetup
     from pytest_egress.targets.sidecar import AnyLink, Sidecar
 
-TRIED: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
-SECONDS: Final = 5
+PROBE_ADDRESS: Final = ("203.0.113.9", 443)  # a documentation address (RFC 5737)
+PROBE_SECONDS: Final = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code.
 
     Args:
-        arguments: Those of the command line by default.
+        arguments: The command line's arguments; None for those of this process.
     """
     parser = argparse.ArgumentParser(
         prog="pytest-egress", description="Looks after what the tests of containers need."
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Examination:
-    """Tries one requirement after the other; each needs those before it."""
+    """The requirements of a test, as checks; each check needs those before it to have passed."""
 
     def __init__(self, engine: Engine, stack: contextlib.ExitStack) -> None:
         self.engine, self.stack = engine, stack
@@ -56,7 +56,7 @@ class Examination:
         self.setup: SidecarSetup
 
     def checks(self) -> dict[str, Callable[[], str]]:
-        """What is tried, in order: a name, and what gives the finding or raises an `EngineError`."""
+        """The checks in order, by name. Each returns its finding as text, or raises an `EngineError`."""
         return {
             "engine": self.check_engine,
             "sidecar": self.check_sidecar,
@@ -64,7 +64,7 @@ class Examination:
         }
 
     def check_engine(self) -> str:
-        """Whether a Docker engine answers."""
+        """Check that a Docker engine answers."""
         from pytest_egress.engine.endpoint import engine_address
 
         said = self.engine.client.version()
@@ -72,7 +72,7 @@ class Examination:
         return f"{about}, at {engine_address(self.engine.client)}"
 
     def check_sidecar(self) -> str:
-        """Whether a sidecar starts, and with which setup."""
+        """Check that a sidecar starts, and find with which setup."""
         from pytest_egress.targets.provision import Provisioner
 
         Provisioner(self.engine).sidecar(self._start_sidecar, self.stack.close)
@@ -92,31 +92,32 @@ class Examination:
         self.stack.callback(self.link.close)
 
     def check_capture(self) -> str:
-        """Whether a connection arrives here; the sidecar itself makes it."""
+        """Check that a connection out of the sidecar's network arrives in this process."""
         from pytest_egress.errors import LinkError
 
-        code = f"import socket; socket.create_connection({TRIED}, {SECONDS}).sendall(b'hello')"
+        code = f"import socket; socket.create_connection({PROBE_ADDRESS}, {PROBE_SECONDS}).sendall(b'hello')"
         sidecar = self.engine.container(self.sidecar.id)
         command = [*self.setup.python(), "-c", code]
         exit_code, _, output = self.engine.exec(sidecar, command, {}, "the sidecar")
         if exit_code:
             raise LinkError(f"a connection failed in the sidecar: {output!r}")
-        ready, _, _ = select.select(self.link.tcp, [], [], SECONDS)
+        ready, _, _ = select.select(self.link.tcp, [], [], PROBE_SECONDS)
         if not ready:
             raise LinkError("a connection did not arrive")
         accepted, _ = ready[0].accept()
         with accepted:
             dialled = self.link.destination(accepted)
-        if dialled != TRIED:
-            raise LinkError(f"a connection to {TRIED} arrived as one to {dialled}")
-        return f"a connection to {TRIED[0]}:{TRIED[1]} arrived here and nowhere else"
+        if dialled != PROBE_ADDRESS:
+            raise LinkError(f"a connection to {PROBE_ADDRESS} arrived as one to {dialled}")
+        host, port = PROBE_ADDRESS
+        return f"a connection to {host}:{port} arrived here and nowhere else"
 
 
 def doctor() -> int:
-    """Try each requirement; the first that fails ends it."""
+    """Run the checks, up to the first that fails; return the exit code."""
     from pytest_egress.errors import EngineError
 
-    with engine_of_our_own() as engine, contextlib.ExitStack() as stack:
+    with own_engine() as engine, contextlib.ExitStack() as stack:
         for name, check in Examination(engine, stack).checks().items():
             began = monotonic()
             try:
@@ -130,8 +131,8 @@ def doctor() -> int:
 
 
 @contextlib.contextmanager
-def engine_of_our_own() -> Iterator[Engine]:
-    """An engine as a run has it; all that it made goes at the end."""
+def own_engine() -> Iterator[Engine]:
+    """An `Engine` with a run id of its own; everything that it created is removed at the end."""
     from pytest_egress.engine.engine import Engine
     from pytest_egress.session import default_client
 
@@ -146,12 +147,16 @@ def engine_of_our_own() -> Iterator[Engine]:
 
 
 def remove_leftovers(*, kept: bool) -> int:
-    """Remove the containers and images of runs that are gone."""
+    """Remove the containers and images of runs that have ended; return the exit code.
+
+    Args:
+        kept: Whether to remove also the containers that --egress-keep has left.
+    """
     from pytest_egress.engine.leftovers import remove_orphans
     from pytest_egress.errors import EngineError
 
     try:
-        with engine_of_our_own() as engine:
+        with own_engine() as engine:
             others = remove_orphans(engine.client, kept=kept)
             removed = {*engine.orphans, *others}
     except EngineError as error:

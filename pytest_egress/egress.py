@@ -1,6 +1,6 @@
-"""`Egress`, the object that tests hold: routes, containers, ledger, assertions.
+"""`Egress`, the object that tests use: it declares routes, starts containers, and has the ledger and the assertions.
 
-Knows nothing of pytest: `with Egress() as egress:` works anywhere.
+This module knows nothing of pytest: `with Egress() as egress:` works anywhere.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 class Egress:
     """Routes, containers, ledger and assertions of one scope.
 
-    Outside of pytest use it as a context manager; leaving it judges what happened as the end of a test would.
+    Outside of pytest use it as a context manager; at its end the attempts are judged as at the end of a test.
 
     Args:
-        session: Of the run; a new one by default.
-        parent: The next wider scope.
-        scope: How far its routes and containers reach.
+        session: The session of the run; a new one by default.
+        parent: The egress of the next wider scope.
+        scope: How long its routes and containers last.
 
     Attributes:
-        routes: Those declared here, in order, removed ones too.
-        containers: Those started here that have not been removed.
+        routes: The routes declared here, in order, removed ones included.
+        containers: The containers started here that have not been removed.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Egress:
             self.session.scopes.append(self)
 
     def tables(self) -> list[RouteTable]:
-        """The route tables that apply here, nearest first."""
+        """The route tables of this scope and the wider ones, nearest first."""
         return [self.table, *(self.parent.tables() if self.parent else [])]
 
     # Routes.
@@ -108,22 +108,22 @@ class Egress:
 
         Args:
             address: `host[:port]`, port 443 where none is given.
-            handler: A function of the `Request`, or a static answer; absent: 200, empty.
-            method: Compared without case.
+            handler: A function of the `Request`, or a static answer; without one the answer is an empty 200.
+            method: The method, compared without case.
             path: The whole path without query; `*` is any run of characters.
-            query: The given keys; others are allowed.
-            headers: The given fields; others are allowed.
-            json: The body, by equality.
-            content: The body, by equality.
+            query: Keys and values that the query must have; it may have others.
+            headers: Fields that the request must have; it may have others.
+            json: The value that the body, parsed as JSON, must equal.
+            content: The bytes that the body must equal.
             match: A predicate of the `Request`.
             times: How many requests it answers; fewer fail the test.
-            optional: It need not be called.
-            name: For `egress[name]`.
-            client_certificate: "request" takes one of `egress_ca` where the client has it, "require" lets no handshake
-                succeed without; it is in `request.tls`.
+            optional: Whether the test passes also if the route is never called.
+            name: A name for `egress[name]`.
+            client_certificate: "request" accepts a certificate of `egress_ca` if the client has one; with "require" no
+                handshake succeeds without one. It is in `request.tls`.
 
         Raises:
-            AddressError, TypeError, ValueError: With the value, and what is accepted.
+            AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
         """
         return self._add(
             declarations.declare(
@@ -160,7 +160,7 @@ class Egress:
         optional: bool = False,
         name: str | None = None,
     ) -> Route[Exchange]:
-        """As `intercept_https`, for plain HTTP; port 80 where none is given."""
+        """Answer plain HTTP requests to an address, port 80 where none is given; otherwise as `intercept_https`."""
         return self._add(
             declarations.declare(
                 kinds.INTERCEPT_HTTP,
@@ -193,13 +193,13 @@ class Egress:
         Args:
             address: `host[:port]`, any port where none is given.
             handler: A function of the connected socket, which is closed when it returns; bytes that are sent at once;
-                or `forward(...)`. Without a function what the client sends is in the call's `content`.
+                or `forward(...)`. Without a function, the bytes that the client sends are in the call's `content`.
             times: How many connections it answers; fewer fail the test.
-            optional: It need not be called.
-            name: For `egress[name]`.
+            optional: Whether the test passes also if the route is never called.
+            name: A name for `egress[name]`.
 
         Raises:
-            AddressError, TypeError, ValueError: With the value, and what is accepted.
+            AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
         """
         return self._add(
             declarations.declare(
@@ -222,7 +222,7 @@ class Egress:
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
     ) -> Route[TcpConnection]:
-        """As `intercept_tcp`, for what is in TLS: the handler gets an `ssl.SSLSocket` after the handshake."""
+        """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake."""
         return self._add(
             declarations.declare(
                 kinds.INTERCEPT_TLS,
@@ -236,7 +236,7 @@ class Egress:
         )
 
     def passthrough(self, address: str) -> Route[TcpConnection]:
-        """Let TCP to an address through, to the real upstream, by this process; TLS stays the upstream's."""
+        """Pass TCP connections to an address through this process to the real upstream; TLS is not terminated."""
         return self._add(declarations.declare(kinds.PASSTHROUGH, address))
 
     def block(self, address: str) -> Route[Any]:
@@ -244,16 +244,16 @@ class Egress:
         return self._add(declarations.declare(kinds.BLOCK, address))
 
     def dns(self, name: str, answer: NamesAnswer) -> Route[DnsQuery]:
-        """Answer the questions of DNS about a name.
+        """Answer DNS queries for a name.
 
-        What dials such an address is matched by the name.
+        A connection to such an address is matched by the name.
 
         Args:
             name: A host name or a glob.
             answer: An IP address or a list of them, "NXDOMAIN", "SERVFAIL", "REFUSED", or "silence".
 
         Raises:
-            AddressError, TypeError, ValueError: With the value, and what is accepted.
+            AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
         """
         return self._add(declarations.declare(kinds.DNS, name, answer))
 
@@ -268,10 +268,10 @@ class Egress:
         return route
 
     def __getitem__(self, key: str) -> Route[Any]:
-        """The route with that name, or else that address as declared, in the nearest scope that has one.
+        """The route with this name, or else with this address as declared, in the nearest scope that has one.
 
         Raises:
-            LookupError: There is none, or there are several; the text lists them.
+            LookupError: There is no such route, or there are several; the text lists them.
         """
         egress: Egress | None = self
         while egress is not None:
@@ -320,21 +320,24 @@ class Egress:
         """Start a container and return when it is ready. It is removed at the end of this scope.
 
         Args:
-            image: Its name; pulled when it is missing, outside of `timeout`.
+            image: The image's name; it is pulled if it is missing, and `timeout` does not include that.
             command: A list of arguments, or a string that is split as `docker run` would.
             env: Environment variables; they win over those that carry the CA.
-            files: Path in the container to content, put in before the start.
-            input: What its standard input gives.
-            trust: Paths of files in the container that get the CA too: PEM bundles or Java keystores that a program
-                has for itself.
-            wait: `port_open(port)`, `http_ok(port, path)`, `log_line(pattern)`, or a list of them.
-            timeout: Seconds until it must be ready.
-            docker_options: As docker-py's `containers.create` takes them, without those that would leave the sidecar.
+            files: Contents of files by their path in the container; they are put there before the start.
+            user: The user that the command runs as.
+            workdir: The command's working directory.
+            entrypoint: The entrypoint, in place of the image's.
+            input: The content of its standard input.
+            trust: Paths of files in the container to which the CA is added too: PEM bundles or Java keystores that a
+                program brings itself.
+            wait: When it is ready: `port_open(port)`, `http_ok(port, path)`, `log_line(pattern)`, or a list of them.
+            timeout: Seconds within which it must be ready.
+            docker_options: Arguments of docker-py's `containers.create`, except those that would leave the sidecar.
 
         Raises:
-            ImageError, EngineError, LinkError: The engine cannot; the text says what to do.
-            CommandError, ContainerTimeoutError: It is not ready; its logs are in the text.
-            UnroutedError: Started at a wider scope, it attempted something that no route claims.
+            ImageError, EngineError, LinkError: The engine cannot start it; the text says what to do.
+            CommandError, ContainerTimeoutError: It ended, or was not ready in time; its logs are in the text.
+            UnroutedError: It is of a wider scope than a test, and attempted something that no route claims.
         """
         conditions = strategies(wait)
         check_seconds(timeout)
@@ -361,7 +364,7 @@ class Egress:
     def _launch(self, checked: Plan) -> Container:
         self.session.engine.check_owner()
         self._has_started = True
-        with self.session.ledger.changed:  # a name is taken at once
+        with self.session.ledger.changed:  # so that no other thread gets the same name
             name = self.session.name(checked.image)
             container = Container(self.session, name, checked, self, caller())
             self.session.containers.append(container)
@@ -387,29 +390,29 @@ class Egress:
             return self.containers.copy()
 
     def _end_start(self, container: Container) -> None:
-        """What a shared container attempts until here belongs to no test; unrouted, it fails the fixture's set-up."""
+        """Close and judge the window of a shared container's start: an unrouted attempt fails the fixture's set-up."""
         window = container.start_window
         if window is None:
             return
         self.session.end_start(container, window)
         if (verdict := judge(window, [])) is not None:
             raise verdict
-        self._to_judge.append(window)  # what had begun may end, or raise, later
+        self._to_judge.append(window)  # an activity of the start may still end, or raise, later
 
     def _explain(self, container: Container, error: BaseException) -> BaseException:
-        """An error about a container, with what was unrouted meanwhile, and what a handler raised as its cause."""
+        """An error about a container, with its unrouted attempts added, and a handler's exception as the cause."""
         window = container.start_window or self.session.ledger.window
         if not isinstance(error, ContainerError) or window is None:
             return error
-        error.container = container.name
         entries = [e for e in window.entries if e.container == container.name]
         broken = first_handler_error(entries)
         cause = error.__cause__ or (broken.error if broken else None)
         if unrouted := unrouted_entries(entries):
             lines = [line for entry, n in fold(unrouted) for line in attempt_lines(entry, n)]
             text = "\n".join([str(error), "Meanwhile no route claimed:", *lines])
-            error = type(error)(text, logs=error.logs, exit_code=error.exit_code)
-            error.container = container.name
+            error = type(error)(
+                text, logs=error.logs, exit_code=error.exit_code, container=error.container
+            )
         error.__cause__ = cause
         return error
 
@@ -429,18 +432,18 @@ class Egress:
         check: bool = False,
         **docker_options: Any,
     ) -> CompletedContainer:
-        """Run a container to its end, and return when everything it sent has been handled.
+        """Run a container to its end, and return when everything that it sent has been answered.
 
         Args:
-            timeout: Seconds until it must have ended.
-            check: Raise `CommandError` when it exits with another code than 0.
+            timeout: Seconds within which it must end.
+            check: Whether to raise `CommandError` when it exits with another code than 0.
 
         The other arguments are those of `start`.
 
         Raises:
-            ImageError, EngineError, LinkError: The engine cannot; the text says what to do.
-            ContainerTimeoutError: It still ran; its logs are in the text.
-            CommandError: `check`, and it failed; its logs are in the text.
+            ImageError, EngineError, LinkError: The engine cannot run it; the text says what to do.
+            ContainerTimeoutError: It did not end in time; its logs are in the text.
+            CommandError: With `check`, it exited with another code than 0; its logs are in the text.
         """
         check_seconds(timeout)
         checked = plan(
@@ -478,21 +481,21 @@ class Egress:
         extra_hosts: Mapping[str, str] | None = None,
         trust: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """What to create one container of an image with: `network_mode`, `environment`, `volumes`, as docker-py has it.
+        """Start a sidecar; return docker-py's options for a container in it: `network_mode`, `environment`, `volumes`.
 
-        A sidecar has been started for it; whoever creates the container starts and removes it too. Call `trust` in
-        between where the image's own bundle is to hold the CA as well.
+        The caller creates the container, starts it and removes it. Call `trust` before the start if the image's own
+        bundle is to contain the CA as well.
 
         Args:
-            image: What the container will run.
+            image: The image that the container will run.
             env: Environment variables; they win over those that carry the CA.
-            hostname: Its name, which the sidecar has.
-            domainname: Likewise.
-            extra_hosts: Lines of its /etc/hosts.
-            trust: As `start` has it, for the method `trust`.
+            hostname: The host name, which the sidecar gets.
+            domainname: The domain name, which the sidecar gets.
+            extra_hosts: Further lines of /etc/hosts: names and their addresses.
+            trust: Paths of files, as `start` takes them; the method `trust` adds the CA to them.
 
         Raises:
-            ImageError, EngineError, LinkError: The engine cannot; the text says what to do.
+            ImageError, EngineError, LinkError: The engine cannot start the sidecar; the text says what to do.
         """
         options = {"hostname": hostname, "domainname": domainname, "extra_hosts": extra_hosts}
         checked = plan(
@@ -526,7 +529,7 @@ class Egress:
             The handle that `start` would have returned: `url`, `address`, `exec`, `logs`, `wait`.
 
         Raises:
-            ValueError: It was created otherwise, or with what `start` refuses, or runs already.
+            ValueError: It was created without these options, or with options that `start` refuses, or runs already.
         """
         name = container if isinstance(container, str) else str(getattr(container, "id", container))
         found = self.session.engine.container(name)
@@ -540,17 +543,17 @@ class Egress:
             "egress.docker_options(image)"
         )
 
-    # What happened.
+    # The ledger and its assertions.
 
     @property
     def ledger(self) -> list[Entry]:
-        """Every attempt in order.
+        """All attempts, in order.
 
-        Of a test those of its window; of a wider scope those of its containers outside of tests, then those of the
-        running test: what another test has seen is its own, and goes with it.
+        For the egress of a test these are the attempts of that test. For a wider scope they are those of its containers
+        outside of tests, and those of the running test; the attempts of other tests are not included.
 
         Raises:
-            CallError: The scope has ended and been reported, and nobody knows them any more.
+            CallError: The scope has ended and been reported; its attempts are no longer kept.
         """
         if self._has_let_go:
             raise CallError(f"the ledger of a {self.scope} is asked for too late: {LET_GO}")
@@ -566,22 +569,22 @@ class Egress:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """The HTTP part of the ledger."""
+        """The HTTP requests in the ledger, in order."""
         return [entry for entry in self.ledger if isinstance(entry, Exchange)]
 
     def assert_no_egress(self) -> None:
-        """Hold that nothing was attempted: no request, no connection, no packet, no name that `dns="strict"` refuses.
+        """Assert that nothing was attempted: no request, no connection, no packet, no name that `dns="strict"` refuses.
 
         Raises:
-            CallError: Something was; the text lists it. Or no container ran that could have attempted anything.
+            CallError: There were attempts; the text lists them. Or no container ran that could have made any.
         """
         self.assert_only()
 
     def assert_only(self, *addresses: str) -> None:
-        """Hold that every attempt was for one of these addresses.
+        """Assert that every attempt was for one of these addresses.
 
         Raises:
-            CallError: There were others; the text lists them. Or no container ran that could have attempted anything.
+            CallError: There were others; the text lists them. Or no container ran that could have made any.
         """
         allowed = [parse_address(address, default_port=None) for address in addresses]
         others = [
@@ -599,18 +602,18 @@ class Egress:
             raise CallError(no_container_text(addresses))
 
     def wait_until_quiet(self, seconds: float, timeout: float = 10) -> None:
-        """Return when no container, of whichever scope, has attempted anything for so long, and nothing is under way.
+        """Wait until no container of any scope has attempted anything for `seconds`, and nothing is under way.
 
-        At the end of a test that sets something off in a container that others share, so that it fails no other one.
-        The time begins with the call. A connection that is open does not matter, nor does what goes over one that a
-        raw handler has: only what begins.
+        Call it at the end of a test that sets something off in a shared container, so that this fails no other test.
+        The time begins with the call. Only attempts that begin count: neither an open connection does, nor the bytes
+        on one that a raw handler serves.
 
         Args:
-            seconds: For how long it has to be quiet.
-            timeout: Seconds until it must have been.
+            seconds: How long it has to be quiet.
+            timeout: Seconds within which that must have happened.
 
         Raises:
-            CallError: There was no such time; the text lists what there was, and what is under way.
+            CallError: It did not happen; the text lists what was attempted, and what is under way.
         """
         check_seconds(timeout)
         if not is_seconds(seconds) or not 0 < seconds <= timeout:
@@ -620,31 +623,31 @@ class Egress:
         self.session.wait_until_quiet(seconds, timeout)
 
     def assert_order(self, *routes: Route[Any]) -> None:
-        """Hold that the calls of these routes came in this order; calls of other routes do not matter.
+        """Assert that the calls of these routes came in this order; calls of other routes do not matter.
 
-        A route that is called twice is named twice.
+        Name a route twice if it is called twice.
 
         Raises:
-            CallError: They did not; the text shows both orders.
+            CallError: The calls came in another order; the text shows both orders.
         """
         calls = {id(call): (call, route) for route in routes for call in route.calls}
         happened = sorted(calls.values(), key=lambda found: found[0].started)
         if [route for _, route in happened] != list(routes):
             raise CallError(order_text(routes, [call for call, _ in happened]))
 
-    # Its end.
+    # The end of the scope.
 
     def close(self, keep: bool = False) -> None:
-        """Remove its containers; calling it again does nothing, and neither does a forked child.
+        """Remove the containers of this scope. Calling it again, or in a forked child, does nothing.
 
-        What they attempted until then is in the ledger; `late_verdict` judges what no other verdict has.
+        Their attempts until then are in the ledger; `late_verdict` judges those that no other verdict has judged.
 
         Args:
-            keep: Leave the targets, stopped, for a look at them.
+            keep: Whether to stop the targets and leave them for a look, instead of removing them.
         """
         if self.session.engine.inherited:
             return
-        with contextlib.ExitStack() as removals:  # one that fails keeps no other, nor this one
+        with contextlib.ExitStack() as removals:  # all are called, even if one raises
             removals.callback(self._leave)
             for container in self._live():
                 removals.callback(container.close, keep)
@@ -653,16 +656,16 @@ class Egress:
         with self.session.ledger.changed:
             self.containers.clear()
         self.session.leave(self)
-        with contextlib.ExitStack() as releases:  # one that fails keeps no other held
+        with contextlib.ExitStack() as releases:  # all are called, even if one raises
             for route in self.routes:
                 releases.callback(route.release)
         self.session.revise()
 
     def late_verdict(self) -> EgressError | None:
-        """The verdict on what came too late for any other; asked when its containers have ended, and given once.
+        """The verdict on attempts that came too late for any other. Call it once, when all containers have ended.
 
-        Of a test that is what its own containers did after the test, until their end; of a wider scope what had begun
-        when its containers started, and ended badly only afterwards.
+        For a test these are the attempts of its own containers between its end and theirs. For a wider scope they are
+        activities that began while a container started, and failed only after `start` had returned.
         """
         windows, self._to_judge = self._to_judge, []
         for window in windows:
@@ -677,7 +680,7 @@ class Egress:
         return None
 
     def let_go(self) -> None:
-        """Let go of what was received, when nobody can ask for it any more."""
+        """Forget the entries and calls of this scope, after it has been reported."""
         self._has_let_go = True
         for window in (*self._starts, self.between):
             self.session.release(window)
@@ -719,11 +722,11 @@ LATE_OF_START: Final = (
 
 
 def came_back(entry: Entry) -> bool:
-    """Whether it is a client that was cut at the end of its test, and dialled again: all `times` are taken."""
+    """Whether an entry is a client that was cut at the end of its test and dialled again, with all `times` used up."""
     used_up = (miss.route.is_used_up for miss in entry.near)
     return isinstance(entry, TcpConnection) and entry.outcome == "unrouted" and any(used_up)
 
 
 def port_of(entry: Entry, allowed: Address) -> int:
-    """The port of an entry; a name is asked for whatever its port will be."""
+    """The port of an entry. A DNS query has none, and so matches an address with any port."""
     return (allowed.port if isinstance(entry, DnsQuery) else entry.port) or 0

@@ -1,10 +1,10 @@
-"""What every egress of a run shares: one engine, one CA, one ledger, and the windows of its tests.
+"""`Session`: the engine, the CA, the ledger and the windows that all egresses of a run share.
 
-Knows nothing of pytest.
+This module knows nothing of pytest.
 
-Threads: tests run on one; `attempt_context` is called by every thread of a gateway, `revise` by whoever changes a
-route. `scopes`, `containers` and `Egress.containers` change, and are copied before somebody goes over them, under
-`Ledger.changed`; nothing is waited for while it is held.
+Threads: tests run on one thread. Every thread of a gateway calls `attempt_context`, and any thread that changes a route
+calls `revise`. `scopes`, `containers` and `Egress.containers` are changed, and copied before iteration, under
+`Ledger.changed`. Nothing else is waited for while that is held.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pytest_egress.ledger.report import (
     fold,
     outcome_text,
     prose,
+    restless_headline,
     restless_text,
     route_line,
 )
@@ -46,10 +47,10 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 
 def default_client(address: str | None = None) -> docker.DockerClient:
-    """The client of an engine, by default of the one that the environment names.
+    """Make the client of an engine, by default of the one that the environment names.
 
     Args:
-        address: As DOCKER_HOST has it; what else the environment says holds for it too.
+        address: The engine's address, in the form of DOCKER_HOST, which it replaces; other variables still count.
     """
     from pytest_egress.engine.endpoint import make_client
 
@@ -57,39 +58,39 @@ def default_client(address: str | None = None) -> docker.DockerClient:
 
 
 def default_ca() -> trustme.CA:
-    """A CA of this run alone."""
+    """Make a CA for this run alone."""
     import trustme
 
     return trustme.CA()
 
 
 class Scoped(Owner, Protocol):
-    """What a session needs of an egress."""
+    """The part of an egress that a session uses."""
 
     containers: list[Container]
 
     @property
     def ledger(self) -> list[Entry]:
-        """Every attempt in order."""
+        """The attempts of the egress, in order."""
         ...
 
     def close(self, keep: bool = False) -> None:
-        """Remove its containers."""
+        """Remove the containers of the egress."""
         ...
 
 
 class Session:
-    """One engine, one CA, one ledger.
+    """The engine, the CA, the ledger and the windows that all egresses of a run share.
 
     Args:
         client: Makes the engine's client; called when the first container starts.
         ca: Makes the CA; called when the first container starts.
-        defaults: What holds outside of tests, as fields of a `Window`.
+        defaults: The fields of windows that are not a test's.
         link: How sidecars are reached, as `Provisioner` takes it.
-        sidecar_image: Whose Python they run, likewise.
-        address: The engine's, where a setting names one: for errors.
+        sidecar_image: The image whose Python sidecars run, as `Provisioner` takes it.
+        address: The engine's address, where a setting names one; for errors.
         keep: Whether containers stay until it is known whether their test has failed.
-        trust: The paths of files that get the CA in each container that has them.
+        trust: The paths of files to which the CA is added in each container that has them.
     """
 
     def __init__(
@@ -111,23 +112,22 @@ class Session:
         self.ledger = Ledger()
         self.ledger.routes_changed, self.ledger.running = self.revise, self.running
         self.scopes: list[Scoped] = []
-        self.containers: list[
-            Container
-        ] = []  # those that live, and those that this test has started
+        # Those that have not been removed, and those that the running test has started.
+        self.containers: list[Container] = []
         self.roots: dict[str, Roots] = {}
         self.packaged: dict[object, Packaged] = {}
         self.roots_lock = threading.Lock()
         self._outside: list[str] = []
-        self._latest = ""  # test
+        self._latest_test = ""
 
     @once_property
     def authority(self) -> Authority:
-        """Issues the leaves."""
+        """The authority that issues leaf certificates."""
         load_cryptography_unfrozen()
         return Authority(self._make_ca())
 
     def attempt_context(self, container: Container) -> AttemptContext:
-        """The window and the routes for what a container attempts now."""
+        """The window and the route tables for an attempt that a container makes now."""
         with self.ledger.changed:
             if container.start_window is not None:
                 return AttemptContext(
@@ -140,24 +140,25 @@ class Session:
             return AttemptContext(window=container.owner.between, tables=container.owner.tables())
 
     def open_window(self, **fields: Any) -> Window:
-        """Begin a test: what begins from now on belongs to it.
+        """Open the window of a test: attempts that begin from now on belong to it.
 
         Args:
-            fields: Of the `Window`.
+            fields: Fields of the `Window`, in place of the defaults.
         """
         with self.ledger.changed:
-            window = Window(**{**self._defaults, "previous": self._latest, **fields})
-            self.ledger.window, self._latest = window, window.name
+            window = Window(**{**self._defaults, "previous": self._latest_test, **fields})
+            self.ledger.window, self._latest_test = window, window.name
             self.containers = self.live()
             window.complaints += [each.loss for each in self.containers if each.loss]
         self.revise()
         return window
 
     def close_window(self, window: Window, timeout: float = DRAIN_SECONDS) -> None:
-        """End a test, when all that had begun in it has ended.
+        """Close the window of a test, after its activities have ended.
 
         Args:
-            timeout: Seconds for handlers that still run; one that runs on becomes part of the verdict.
+            window: The window; nothing happens where another one is open.
+            timeout: Seconds for handlers to end; one that still runs becomes part of the verdict.
         """
         if self.ledger.window is not window:
             return
@@ -174,7 +175,7 @@ class Session:
                 self.ledger.closing = None
 
     def end_start(self, container: Container, window: Window) -> None:
-        """End the start of a shared container as a test is ended; raw connections stay, as those of a pool."""
+        """Close the window of a shared container's start. Its raw connections stay open, such as those of a pool."""
         container.settle()
         container.gateway.turn_away()
         self.drain(window, window.drain_seconds, AFTER_START)
@@ -183,11 +184,12 @@ class Session:
         container.gateway.revise()
 
     def drain(self, window: Window, timeout: float, after: str) -> None:
-        """Wait until all that has begun in a window has ended, and cut what has not.
+        """Wait until the activities of a window have ended, and cut those that have not.
 
         Args:
-            timeout: Seconds for handlers that still run; one that runs on becomes part of the verdict.
-            after: What they have outlasted, in words.
+            window: The window.
+            timeout: Seconds for handlers to end; one that still runs becomes part of the verdict.
+            after: The event after which the handlers ran on, in words.
         """
         with self.engine.progress.step("waiting until what containers have sent is answered"):
             done = self.ledger.wait_for(lambda: not window.activities, timeout)
@@ -195,16 +197,16 @@ class Session:
             self._cut_off(window, timeout, after)
 
     def revise(self) -> None:
-        """Look again at what is open and is not read as requests."""
+        """Have each gateway check whether a route still allows its open raw connections."""
         for container in self.live():
             container.gateway.revise()
 
     def _cut_off(self, window: Window, timeout: float, after: str) -> None:
-        """Cut what goes on; what breaks off by it is recorded in this window yet, a handler that runs is reported."""
+        """Cut the activities of a window, wait for their last entries, and note each handler that still runs."""
         with self.ledger.changed:
             left = list(window.activities)
         running = [activity for activity in left if activity.route is not None]
-        stuck = [stuck_text(activity, timeout, after) for activity in running]
+        stuck = [*stuck_texts(running, timeout, after)]
         with self.ledger.changed:
             window.stuck += stuck
         for activity in left:
@@ -212,11 +214,11 @@ class Session:
         self.ledger.wait_for(lambda: window.activities <= {*running}, CUT_SECONDS)
 
     def _end_raw(self, window: Window, timeout: float) -> None:
-        """Cut the raw connections that the test let live; their handlers see the end, and return."""
+        """Cut the raw connections that routes of the test allowed, and wait for their handlers to return."""
         over = [c for container in self.live() for c in container.gateway.revise(test_over=True)]
         if not self.ledger.wait_for(lambda: all(c.ended for c in over), timeout):
-            left = (c.activity for c in over if not c.ended and c.activity.route is not None)
-            stuck = [stuck_text(activity, timeout, AFTER_TEST) for activity in left]
+            left = (c.activity for c in over if not c.ended)
+            stuck = [*stuck_texts(left, timeout, AFTER_TEST)]
             with self.ledger.changed:
                 window.stuck += stuck
 
@@ -231,14 +233,14 @@ class Session:
             return self.scopes.copy()
 
     def running(self) -> list[str]:
-        """The names of the containers whose programs run: the engine is asked."""
+        """The names of the containers whose programs still run, as the engine says."""
         return [container.name for container in self.live() if container.is_running()]
 
     def shared(self, window: Window) -> list[Shared]:
-        """Where the containers come from that other tests have too.
+        """The origins of the containers that several tests share.
 
         Args:
-            window: Of a test.
+            window: The window of the test that is judged.
         """
         return [
             Shared(
@@ -255,24 +257,28 @@ class Session:
         ]
 
     def wait_until_quiet(self, seconds: float, timeout: float) -> None:
-        """Return when nothing has been attempted for so long, and nothing is under way.
+        """Return when nothing has been attempted for `seconds`, and no activity is under way.
 
         Raises:
-            CallError: There was no such time.
+            CallError: That did not happen within `timeout` seconds.
         """
         clock = self.ledger.clock
         deadline = clock() + timeout
-        with self.ledger.watch() as seen:
+        step = self.engine.progress.step(f"waiting for {seconds:g} s without an attempt")
+        with step, self.ledger.watch() as seen:
             while (left := deadline - clock()) > 0:
                 if self._stays_quiet(min(seconds, left), seen) and left >= seconds:
                     return
                 self.ledger.wait_for(lambda: not self.ledger.under_way, deadline - clock())
             with self.ledger.changed:
-                under_way = list(self.ledger.under_way)
-            raise CallError(restless_text(seconds, timeout, [*under_way_lines(under_way)], seen))
+                activities = [*self.ledger.under_way]
+            under_way = [*under_way_lines(activities)]
+            error = CallError(restless_text(seconds, timeout, under_way, seen))
+            error.headline = restless_headline(seconds, under_way, seen)
+            raise error
 
     def _stays_quiet(self, seconds: float, seen: Sequence[Entry]) -> bool:
-        """Whether nothing is attempted for a time, what has arrived by its end included."""
+        """Whether nothing is attempted for `seconds`, including attempts that have arrived and are not yet served."""
 
         def stirs() -> bool:
             now = self.ledger.begun, len(seen)
@@ -297,34 +303,37 @@ class Session:
             return [container for container in self.containers if container.born is window]
 
     def name(self, image: str) -> str:
-        """A name for the ledger: the image's last part, numbered where it is taken; `Ledger.changed` is held."""
+        """A name for a container in the ledger: the image's last part, numbered where that is taken.
+
+        The caller holds `Ledger.changed`.
+        """
         short = image.rpartition("/")[2]
         taken = sum(1 for container in self.containers if container.name.partition("#")[0] == short)
         return f"{short}#{taken + 1}" if taken else short
 
     def outside(self) -> list[str]:
-        """What the containers of the scopes that have ended did outside of any test, as lines."""
+        """Lines about what containers of ended scopes attempted outside of any test."""
         return self._outside
 
     def leave(self, scope: Scoped) -> None:
-        """Note that a scope has ended, and what its containers did outside of any test."""
+        """Remove a scope that has ended, and keep the lines for `outside`."""
         with self.ledger.changed:
             if scope in self.scopes:
                 self.scopes.remove(scope)
                 self._outside += outside_lines(scope.between)
 
     def release(self, window: Window) -> None:
-        """Let go of what a test received: it is judged and reported."""
+        """Forget the entries of a window that has been judged and reported."""
         with self.ledger.changed:
             window.entries = []
             self.containers = self.live()
 
     def log_sections(self, window: Window | None = None) -> list[tuple[str, str]]:
-        """Title and tail of the log, for each container that runs or ran in a window."""
+        """The titles and tails of the logs of all containers, and of those that were started in a window."""
         return log_sections(self.live() + (self.containers_of(window) if window else []), window)
 
     def new_window(self) -> Window:
-        """A window that is judged as the running test's, outside of one by the defaults."""
+        """A window with the settings of the running test's; outside of a test, with the defaults."""
         running = self.ledger.window
         return (
             Window(policy=running.policy, dns=running.dns, drain_seconds=running.drain_seconds)
@@ -333,11 +342,11 @@ class Session:
         )
 
     def between(self) -> Window:
-        """A window for what falls outside of tests."""
+        """A window with the defaults, for attempts outside of tests."""
         return Window(**self._defaults)
 
     def close(self) -> None:
-        """Remove all that is left; calling it again does nothing, and neither does a forked child."""
+        """Close every egress and the engine. Calling it again, or in a forked child, does nothing."""
         if self.engine.inherited:
             return
         for egress in reversed(self.open_scopes()):
@@ -351,7 +360,7 @@ AFTER_END: Final = "its container had ended"
 
 
 def outside_lines(window: Window) -> list[str]:
-    """What fell outside of tests, as lines."""
+    """Lines about the attempts in a window that is no test's."""
     entries = (e for e in window.entries if not isinstance(e, DnsQuery) or e.outcome != "recorded")
     told = [*window.complaints, *evicted_lines(window.evicted)]
     return told + [
@@ -363,17 +372,18 @@ def outside_lines(window: Window) -> list[str]:
 def log_sections(
     containers: Sequence[Container], window: Window | None = None
 ) -> list[tuple[str, str]]:
-    """Title and tail of the log of each container that has written something.
+    """The title and tail of the log of each container that has written something.
 
     Args:
-        window: Of the test that failed: of what is shared only what it wrote since then is shown.
+        containers: The containers.
+        window: The window of the failed test. Of shared containers only the output since it was opened is shown.
     """
     tails = {container.name: log_text(container, window) for container in containers}
     return [(f"container {name}", tail) for name, tail in tails.items() if tail]
 
 
 def log_text(container: Container, window: Window | None) -> str:
-    """The tail of a log, and what has to be said about it."""
+    """The tail of a container's log, and a note on which part it is."""
     if window is None or container.owner.scope == "test" or container.born is window:
         lines = [container.log_tail()]
     else:
@@ -388,17 +398,24 @@ THIS_PART: Final = f"(since this test began; {ALL_OF_IT})"
 NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 
 
-def stuck_text(activity: Activity, timeout: float, after: str) -> str:
-    """A handler that still runs after what it should have ended in, and where it stands."""
-    assert activity.route is not None
-    return (
-        f"the handler of {route_line(activity.route)} still ran {timeout:g} s after {after}\n"
-        f"  for {activity.what}\n  at {where_stands(activity.thread)}"
-    )
+def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> Iterator[str]:
+    """Yield a text about each handler that still runs, with the line that it is at.
+
+    Args:
+        activities: What has not ended.
+        timeout: How many seconds it was waited for.
+        after: The event after which it ran on, in words.
+    """
+    for activity in activities:
+        if (route := activity.route) is not None:  # read once: it may end meanwhile
+            yield (
+                f"the handler of {route_line(route)} still ran {timeout:g} s after {after}\n"
+                f"  for {activity.what}\n  at {where_stands(activity.thread)}"
+            )
 
 
 def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
-    """What has begun and not ended, and where its handlers stand."""
+    """Lines about activities that have not ended, with the lines that their handlers are at."""
     for activity in activities:
         route = activity.route
         yield f"  {activity.what if route else activity.told()}  of {activity.container}"

@@ -1,17 +1,17 @@
-"""What runs in the sidecar: makes the namespace capture and hands its sockets to the test process.
+"""The agent, the program in the sidecar: it makes the namespace capture, and gives its sockets to the test process.
 
-The rule: standard library only and relative imports only, so that the folder also runs as the top-level package
-`agent` that it is inside the sidecar. It imports little: each start of a container waits for it. `link` may import all
-of it; others `addresses`, `main` and `netlink`, which are facts and formats.
+The rule: only the standard library and only relative imports, because in the sidecar this folder is the top-level
+package `agent`. It imports few modules, since each start of a container waits for it. `link` may import all of it;
+other rooms only `addresses`, `main` and `netlink`, which are facts and formats.
 
-* `addresses`: of every namespace that the agent makes.
+* `addresses`: the addresses and interfaces of every namespace.
 * `capture`: makes a namespace capture everything.
-* `main`: the program.
-* `mux`: one end of the stream link.
-* `mux_frames`: its frames.
-* `netlink`: messages of netlink as bytes.
+* `main`: the program; where the link is made of descriptors it passes the sockets.
+* `mux`: one end of the stream link, as a protocol without input or output.
+* `mux_frames`: the frames of the stream link, and their events.
+* `netlink`: netlink messages as bytes.
 * `nftables`: the rules of a namespace.
-* `original_destination`: what the client of a redirected connection dialled.
+* `original_destination`: the address that the client of a redirected connection dialled.
 * `pump`: copies between the streams of a `mux` and TCP sockets.
-* `stream`: the program where the link is a stream.
+* `stream`: the program's part for the stream link.
 """

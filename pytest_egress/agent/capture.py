@@ -1,7 +1,7 @@
 """Makes an empty network namespace capture everything: a silent interface, the rules, the monitors.
 
-Works on the namespace it runs in and refuses one that is in use: loaded by mistake into a machine's
-own namespace these rules cut that machine off. Whatever the kernel refuses becomes one sentence.
+It works on the namespace that it runs in, and refuses one that is in use: in a machine's own namespace
+these rules would cut the machine off. A refusal of the kernel becomes an error with one sentence.
 """
 
 from __future__ import annotations
@@ -39,22 +39,24 @@ if TYPE_CHECKING:
     Socket: TypeAlias = _socket.socket
 
 ANSWER_SECONDS = 5.0
-"""The kernel answers netlink before `send` returns, unless it first loads a module from disk."""
+"""How long an answer of netlink may take. The kernel answers before `send` returns, unless it first
+loads a module from disk."""
 
 RECEIVE_BYTES = 4 << 20
-"""Receive buffer of what the test process reads: 100,000 rejected datagrams in a row fit."""
+"""The receive buffer of sockets that the test process reads: 100,000 rejected datagrams fit."""
 
 BACKLOG = 4096
-"""Connections that may wait for the test process; the kernel caps it at net.core.somaxconn."""
+"""How many connections may wait to be accepted; the kernel limits it to net.core.somaxconn."""
 
 FRAMES = "frames"
-"""What an agent says of a kernel that records frames of packet sockets."""
+"""The feature, in the agent's first message, of a kernel that records the frames of packet sockets."""
 
 LISTENER = "a listener of ours in the target's network namespace"
-"""What a target with CAP_NET_ADMIN can close: its connections are refused then, and not seen."""
+"""The name, in errors, of a listener. A target with CAP_NET_ADMIN can close it; its connections are
+then refused unseen."""
 
 _RECEIVE_BUFFER_FORCE = 33  # SO_RCVBUFFORCE: past rmem_max, which CAP_NET_ADMIN allows
-_SO_MEMINFO, _DROPS = 55, 8  # SK_MEMINFO_DROPS, of as many numbers and one more
+_SO_MEMINFO, _DROPS = 55, 8  # SK_MEMINFO_DROPS, the last of nine numbers
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _DATAGRAM = 1 << 16
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP, _IFF_MULTICAST = 0x1, 0x8, 0x80, 0x1000
@@ -63,7 +65,7 @@ _IFNAME = 3
 _IFA_F_NODAD = 2  # else the address is tentative for 1.6 seconds and cannot be bound
 _MAIN_TABLE, _LOCAL_TABLE = 254, 200
 _INVERT = 2  # FIB_RULE_INVERT
-_LAST = attribute(6, pack("=I", 9999))  # a metric: of a route that only sockets bound to it take
+_LAST = attribute(6, pack("=I", 9999))  # the metric of a route for sockets bound to its interface
 _NO_IPV6 = (errno.EACCES, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _ABSENT = (
     errno.EAFNOSUPPORT,
@@ -76,7 +78,7 @@ _ABSENT = (
 
 
 class CaptureError(Exception):
-    """The namespace cannot be made to capture; the text says what refused and what is missing."""
+    """The namespace cannot be made to capture; the text says what was refused and what is missing."""
 
 
 class Refusal(CaptureError):
@@ -92,15 +94,15 @@ class Refusal(CaptureError):
 
 
 class Capture:
-    """The sockets of a namespace that captures.
+    """A namespace that captures, and its sockets.
 
     Attributes:
         tcp: Listeners, `LISTENERS` on 127.0.0.1 and, with IPv6, as many on ::1.
-        dns: UDP sockets, one of each family.
-        packets: The NFLOG socket: what is neither DNS nor a TCP connection.
-        monitors: Sockets that tell of changes, of nftables and of interfaces and routes.
+        dns: UDP sockets for DNS, one of each family.
+        packets: The NFLOG socket with every packet that is neither DNS nor of a TCP connection.
+        monitors: Sockets that report changes: one of nftables, one of interfaces and routes.
         ipv6: Whether IPv6 is on.
-        frames: Whether the kernel can record frames that a packet socket sends.
+        frames: Whether the kernel can record the frames that packet sockets send.
     """
 
     __slots__ = ("dns", "frames", "ipv6", "monitors", "packets", "tcp")
@@ -117,14 +119,14 @@ class Capture:
         ports = [_ports(tcp, dns) for tcp, dns in zip(self.tcp[::LISTENERS], self.dns, strict=True)]
         self.frames = load_rules(ports[0], ports[1] if self.ipv6 else None)
         self.packets = _packets()
-        self.monitors = [_rules_monitor(), _network_monitor()]  # last: they tell of later changes
+        self.monitors = [_rules_monitor(), _network_monitor()]  # last: they must not report ours
 
     def sockets(self) -> list[Socket]:
-        """All of them."""
+        """All sockets, in the order of `named`."""
         return [sock for sockets in self.named().values() for sock in sockets]
 
     def named(self) -> dict[str, list[Socket]]:
-        """All of them, by the names under which the test process gets them."""
+        """All sockets, by the names that the agent's first message gives them."""
         found: dict[str, list[Socket]] = {}
         for name, sockets in (("tcp", self.tcp), ("dns", self.dns)):
             for sock in sockets:
@@ -134,7 +136,7 @@ class Capture:
 
 
 def refusal_text(request: Request, number: int) -> str:
-    """The sentence for a refused request: what, why, and what would help."""
+    """The sentence for a refused request: what was refused, why, and what would help."""
     name = errno.errorcode.get(number, str(number))
     said = f"The kernel refused {request.what} ({name})."
     if number == errno.EPERM:
@@ -155,11 +157,11 @@ def ask(sock: Socket, requests: Sequence[Request], wrap: bool = False) -> None:
 
     Args:
         sock: A netlink socket; it gets a time-out.
-        requests: What to ask, in order.
-        wrap: Send them as one nftables transaction.
+        requests: The requests, in order.
+        wrap: Whether to send them as one nftables transaction.
 
     Raises:
-        Refusal: The first that the kernel refused.
+        Refusal: The kernel refused a request; it is about the first one.
     """
     data = numbered(requests)
     sock.settimeout(ANSWER_SECONDS)
@@ -175,9 +177,9 @@ def ask(sock: Socket, requests: Sequence[Request], wrap: bool = False) -> None:
 
 
 def open_netlink(family: int, groups: int = 0) -> Socket:
-    """A netlink socket, subscribed to the first 32 groups of its family by bit mask.
+    """Open a netlink socket, subscribed to those of its family's first 32 groups that are in a bit mask.
 
-    Connected to the kernel: what a target with CAP_NET_ADMIN sends to it is refused.
+    It is connected to the kernel, so that messages of a target with CAP_NET_ADMIN are refused.
 
     Raises:
         CaptureError: The kernel has no such family.
@@ -206,7 +208,9 @@ def _ask_once(family: int, requests: Sequence[Request], wrap: bool = False) -> N
 
 
 def refuse_namespace_in_use() -> None:
-    """Nothing but loopback may be up; what is down may be there, as tunnel modules leave some.
+    """Refuse a namespace with an interface that is up, other than loopback.
+
+    Interfaces that are down are accepted: modules for tunnels create some in each namespace.
 
     Raises:
         CaptureError: This is not the namespace of a container with network "none".
@@ -236,10 +240,11 @@ def _interfaces() -> list[tuple[str, int]]:
 def make_network(ipv6: bool) -> bool:
     """Make the interface with its addresses and default routes; return whether IPv6 is on.
 
-    Nothing on it speaks by itself: no address resolution, no link-local address, no solicitation.
+    The kernel sends nothing on it by itself: there is no address resolution, no link-local address and
+    no solicitation.
 
     Args:
-        ipv6: Try IPv6 too.
+        ipv6: Whether to try IPv6 too.
     """
     peer = nest(1, _interface() + attribute(_IFNAME, text(PEER)))
     pair = nest(18, attribute(1, text("veth")), nest(2, peer))
@@ -258,7 +263,10 @@ def make_network(ipv6: bool) -> bool:
 
 
 def _silence(index: int, peer_index: int, ipv6: bool) -> list[Request]:
-    """Of both ends, before any address: else the kernel sends 31 packets within six seconds."""
+    """Requests that keep the kernel from sending packets of its own on both ends of the pair.
+
+    They come before any address: otherwise the kernel sends 31 packets within six seconds.
+    """
     no_link_local = nest(26, nest(_socket.AF_INET6, attribute(8, b"\1"))) if ipv6 else b""
     both = _IFF_NOARP | _IFF_MULTICAST
     return [
@@ -299,9 +307,10 @@ def _address(family: int, index: int) -> Request:
 def _routes(family: int, index: int) -> list[Request]:
     """Default routes, and a table in which every destination is local, for two kinds of packets.
 
-    What has no ports when it is routed comes from a raw socket, and so differs from a connection in
-    its outgoing interface. What is redirected from a socket bound to a device would otherwise wait
-    for a neighbour that never answers.
+    The first kind are packets that have no ports when they are routed: they come from a raw socket. By
+    this table their outgoing interface is "lo", by which `nftables` tells them from connections. The
+    second are redirected packets of sockets bound to a device, which would otherwise wait for the
+    address resolution of a neighbour that never answers.
     """
     version4 = family == _socket.AF_INET
     universe_or_link, universe_or_host = (253, 254) if version4 else (0, 0)
@@ -316,7 +325,7 @@ def _routes(family: int, index: int) -> list[Request]:
 
 
 def _policy(what: str, family: int, prefix: int, flags: int, condition: bytes) -> Request:
-    """A rule that makes packets use the table in which all is local."""
+    """A policy rule: packets that meet a condition use the table in which every destination is local."""
     body = pack("=BBBBBBBBI", family, prefix, 0, 0, _LOCAL_TABLE, 0, 0, 1, flags)  # fib_rule_hdr
     priority = attribute(6, pack("=I", 100 + flags))
     needs = f"CONFIG_{'IP' if family == _socket.AF_INET else 'IPV6'}_MULTIPLE_TABLES"
@@ -338,10 +347,10 @@ def _default(
 
 
 def load_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> bool:
-    """Load the rules (arguments: see `ruleset`); return whether frames are recorded as well.
+    """Load the rules of `ruleset`, which explains the arguments; return whether frames are recorded too.
 
-    Where the kernel lacks that (CONFIG_NF_TABLES_NETDEV), a frame of a packet socket is dropped
-    unseen: no client of a service sends such, so targets are started all the same.
+    Where the kernel cannot record them (CONFIG_NF_TABLES_NETDEV), the frames of packet sockets are
+    dropped unseen. Targets are started all the same: no ordinary client sends any.
     """
     _ask_once(NETFILTER, ruleset(ports4, ports6), wrap=True)
     try:
@@ -354,7 +363,7 @@ def load_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> bool:
 
 
 def _bound(family: int, kind: int, port: int = 0) -> Socket | None:
-    """A socket on the family's loopback address; None where IPv6 is disabled."""
+    """A socket bound to the loopback address of a family; None where IPv6 is disabled."""
     try:
         sock = _socket.socket(family, kind)
         sock.bind(("127.0.0.1" if family == _socket.AF_INET else "::1", port))
@@ -366,7 +375,7 @@ def _bound(family: int, kind: int, port: int = 0) -> Socket | None:
 
 
 def _listeners(family: int) -> list[Socket]:
-    """`LISTENERS` of them, on consecutive ports; none where IPv6 is disabled."""
+    """`LISTENERS` listeners on consecutive ports; an empty list where IPv6 is disabled."""
     while first := _bound(family, _socket.SOCK_STREAM):
         port = first.getsockname()[1]
         try:
@@ -374,7 +383,7 @@ def _listeners(family: int) -> list[Socket]:
                 _required(_bound(family, _socket.SOCK_STREAM, it))
                 for it in range(port + 1, port + LISTENERS)
             ]
-        except (OSError, OverflowError):  # one is taken, or past the last port
+        except (OSError, OverflowError):  # one of the ports is taken, or over 65535
             continue
         listeners = [first, *more]
         for sock in listeners:
@@ -398,7 +407,7 @@ def _ports(tcp: Socket, dns: Socket) -> tuple[int, int]:
 
 
 def _roomy(sock: Socket) -> Socket:
-    """With a large receive buffer; without one where the engine's user namespace forbids that."""
+    """Give a socket a large receive buffer; a smaller one where a user namespace forbids that."""
     try:
         sock.setsockopt(_socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, RECEIVE_BYTES)
     except OSError:
@@ -407,7 +416,7 @@ def _roomy(sock: Socket) -> Socket:
 
 
 def _packets() -> Socket:
-    """The NFLOG socket: `SNAPLEN` bytes of each packet, at once, numbered so that a loss shows."""
+    """The NFLOG socket: it gets `SNAPLEN` bytes of each packet, without delay, numbered so that losses show."""
     sock = _roomy(open_netlink(NETFILTER))
     bind = attribute(1, b"\1")  # NFULNL_CFG_CMD_BIND
     mode = attribute(2, pack("!IBx", SNAPLEN, 2))  # NFULNL_COPY_PACKET
@@ -417,9 +426,10 @@ def _packets() -> Socket:
 
 
 def dropped(packets: Socket) -> int:
-    """How many packets the kernel has had no room for on the NFLOG socket: numbers tell of those that others follow.
+    """How many packets the kernel has dropped because the NFLOG socket's buffer was full.
 
-    0 where it does not say (before Linux 4.12).
+    Gaps in the packets' numbers show losses too, but only if a packet follows them. The count is 0 where
+    the kernel does not report it (before Linux 4.12).
     """
     try:
         info = packets.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_DROPS + 1))
@@ -442,6 +452,6 @@ def _rules_monitor() -> Socket:
 
 
 def _network_monitor() -> Socket:
-    """Interfaces, traffic control, addresses, routes and policy rules of both families, RTNLGRP_*."""
-    groups = (1, 4, 5, 7, 8, 9, 11, 19)
+    """The monitor of interfaces, traffic control, addresses, routes and policy rules of both families."""
+    groups = (1, 4, 5, 7, 8, 9, 11, 19)  # RTNLGRP_*
     return _roomy(open_netlink(ROUTE, sum(1 << group - 1 for group in groups)))

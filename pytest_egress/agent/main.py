@@ -1,7 +1,7 @@
-"""The agent: makes its namespace capture, hands the sockets over, then gives out more on request.
+"""The agent's program: it makes its namespace capture, passes the sockets, and passes more on request.
 
-It tells why it gives up: over the link once that is connected, before that by its exit code and one
-line. It ends with the test process, at end of file.
+When it gives up it sends the reason over the link, or before that is connected, gives it by an exit
+code and a line of text. It ends at end of file, when the test process has ended.
 """
 
 from __future__ import annotations
@@ -20,39 +20,40 @@ if TYPE_CHECKING:
     Socket: TypeAlias = _socket.socket
 
 ANOTHER_HOST, NO_UNIX_SOCKET = 76, 77
-"""Exit codes: the mounted folder is not the one that the test process made; its socket cannot be
-connected, because the folder is only a copy or a network file system."""
+"""Exit codes. `ANOTHER_HOST`: the mounted folder is not the one that the test process made.
+`NO_UNIX_SOCKET`: its socket cannot be connected, because the folder is a copy or a network file system."""
 
 SIGNATURE = "pytest-egress agent"
-"""What begins the line that the agent writes when it gives up, before the exit code."""
+"""Begins the line that the agent writes when it gives up; the exit code follows."""
 
 STREAM_MODE = "stream"
-"""The first argument of an agent that has no folder: its standard streams are the link."""
+"""The first argument of an agent whose link is its standard streams, and which has no folder."""
 
 SOCKET_NAME, NONCE_NAME = "socket", "nonce"
-"""The two files of the mounted folder."""
+"""The names of the two files in the mounted folder."""
 
 BATCH = 32
-"""Unconnected sockets given out at once: one round trip for 32 connections to the target."""
+"""How many unconnected sockets are passed at once: one round trip for 32 connections to the target."""
 
 READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
 """The first word of each message to the test process.
 
-After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and what the kernel has:
+After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and the kernel's features:
 "ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with frames".
 """
 
 WITH = b"with"
-"""Ends the names of the first message."""
+"""Ends the names in the first message; the features of the kernel follow."""
 
 CONTROL = "control"
-"""The name of the socket for requests; those of the others are `Capture.named`'s."""
+"""The name of the socket for requests; `Capture.named` has the names of the others."""
 
 
 def main() -> None:
     """Run the agent.
 
-    `sys.argv` holds the mounted folder and the nonce that it must contain; or `STREAM_MODE`, and what its `run` takes.
+    `sys.argv` has the mounted folder and the nonce that it must contain; or `STREAM_MODE` and the arguments of
+    `stream.run`.
     """
     if sys.argv[1] == STREAM_MODE:
         from .stream import run
@@ -67,7 +68,7 @@ def main() -> None:
         hand_out(control)
     except CaptureError as error:
         fail(link, str(error))
-    except Exception as error:  # whatever else it is: the test process must hear of it
+    except Exception as error:  # the test process has to learn of any error
         fail(link, f"The agent failed: {type(error).__name__}: {error}")
 
 
@@ -83,7 +84,7 @@ def check_nonce(folder: str, nonce: str) -> None:
 
 
 def connect(folder: str) -> Socket:
-    """The link to the test process, or exit with `NO_UNIX_SOCKET`."""
+    """Connect to the test process and return the socket, or exit with `NO_UNIX_SOCKET`."""
     link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         link.connect(f"{folder}/{SOCKET_NAME}")
@@ -93,7 +94,7 @@ def connect(folder: str) -> Socket:
 
 
 def hand_over(link: Socket) -> Socket:
-    """Capture, pass every socket, keep none; return our end of the pair for requests.
+    """Capture, pass every socket to the test process, and keep none; return our end of the pair for requests.
 
     Requests have a connection of their own, so that nothing but end of file ever follows on `link`.
     """
@@ -108,14 +109,14 @@ def hand_over(link: Socket) -> Socket:
 
 
 def names(counts: dict[str, int]) -> list[bytes]:
-    """The words for sockets that are sent in this order: `tcp4*8` for eight of one name, `packets` for one."""
+    """The words that name sockets in the first message: `tcp4*8` for eight of one name, `packets` for one."""
     return [
         f"{name}*{count}".encode() if count > 1 else name.encode() for name, count in counts.items()
     ]
 
 
 def hand_out(control: Socket) -> None:
-    """Answer each request, the digit of an address family, with that family's sockets."""
+    """Answer each request, which is the digit of an address family, with unconnected sockets of that family."""
     while request := control.recv(16):
         family = _socket.AF_INET6 if request == b"6" else _socket.AF_INET
         try:
@@ -127,7 +128,7 @@ def hand_out(control: Socket) -> None:
 
 
 def send(link: Socket, data: bytes, sockets: Iterable[Socket]) -> None:
-    """Send the data with the sockets' descriptors, then close ours: a copy would hold the port."""
+    """Send data with the descriptors of sockets, then close them here: a copy would keep the port in use."""
     sockets = list(sockets)
     descriptors = pack(f"={len(sockets)}i", *(sock.fileno() for sock in sockets))
     link.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
@@ -136,7 +137,7 @@ def send(link: Socket, data: bytes, sockets: Iterable[Socket]) -> None:
 
 
 def fail(link: Socket, text: str) -> NoReturn:
-    """Say over the link why there will be no sockets, and exit."""
+    """Send the reason why there will be no sockets over the link, and exit."""
     try:
         link.send(FAILED + b" " + text.encode())
     except OSError as error:
@@ -145,6 +146,6 @@ def fail(link: Socket, text: str) -> NoReturn:
 
 
 def give_up(code: int, reason: str) -> NoReturn:
-    """Write one line with the code, since an engine may forget an exit code, and exit with it."""
+    """Exit with a code, and write it in a line with the reason, since an engine may lose exit codes."""
     print(f"{SIGNATURE} {code}: {reason}", file=sys.stderr, flush=True)
     sys.exit(code)

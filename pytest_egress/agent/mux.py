@@ -1,8 +1,13 @@
 """One end of the stream link: streams, datagrams and a heartbeat over one reliable byte stream.
 
 Sans-IO, and the same on both sides: it never touches a socket, a clock or a thread, and a caller with
-threads holds a lock around it. Whatever bytes come, `receive` yields events or raises
-`ProtocolError`, and never anything else. Every queue is bounded; who must stop is told by `room`.
+threads holds a lock around each call. For any bytes whatever `receive` yields events or raises
+`ProtocolError`, and never anything else. Every queue is bounded: `room` says how much may be queued.
+
+How a stream ends: each side sends FIN after its last bytes, and the stream is forgotten when both were
+sent and received. Or one side sends RST (or REFUSED), and the other answers with RST. Until that answer
+the id stays taken, and frames that the peer sent before are dropped. Both sides count the ids that are
+taken, so that neither opens more than `MAX_STREAMS`.
 """
 
 from __future__ import annotations
@@ -61,47 +66,50 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Iterator
 else:
-    from _collections import deque  # what collections is written around, without its import time
+    from _collections import deque  # the class of collections, without the time to import that
 
 AGENT, HOST = 1, 2
-"""The two sides, which are also their first stream ids: the agent's are odd, the host's even."""
+"""The two sides. Each is also the first id of the streams that it opens: the agent's are odd, the host's
+even."""
 
 SLICE = 32768
-"""Bytes that a stream, or datagrams together, may send before it is another's turn: what an engine
-passes on at once. At the 300 MB/s of an attach the others wait for 0.1 ms."""
+"""How many bytes a stream, or all datagrams together, may send in one turn: as many as an engine passes
+on at once. At the 300 MB/s of an attach the others wait for 0.1 ms."""
 
 WINDOW = 262144
-"""Bytes of a stream that may be under way or unread, and that its sender may queue: at 300 MB/s
-enough for a round trip of 0.8 ms, where an attach takes 0.14 ms."""
+"""How many bytes of a stream may be under way or unread, and how many its sender may queue. At 300 MB/s
+that is enough for a round trip of 0.8 ms; an attach takes 0.14 ms."""
 
 GRANT = WINDOW // 4
-"""Bytes that are read before one CREDIT gives them back: a frame of 11 bytes for each 65,536."""
+"""How many bytes are read before a CREDIT returns them: one frame of 11 bytes for each 65,536."""
 
 MAX_STREAMS = 2048
-"""Streams that either side may have opened and that have not ended: twice the connections that the
-gateway serves at once, as those that end overlap with those that begin."""
+"""How many streams of either side may be open: twice the connections that the gateway serves at once, as
+ends of old ones overlap with beginnings of new ones."""
 
 MAX_DATAGRAMS = 4 << 20
-"""Bytes of datagrams that wait for the wire, as many as the kernel keeps on a socket of ours."""
+"""How many bytes of datagrams may wait for the wire: as many as the agent's sockets buffer in the kernel."""
 
-_QUEUED_BYTES = 64  # that an object in a queue takes besides its content
+_QUEUED_BYTES = 64  # memory of an object in a queue, besides its content
 
 
 class _Stream:
-    """One stream that has not ended.
+    """The state of a stream that has not ended.
 
     Attributes:
+        number: The id of the stream.
         theirs: Whether the peer opened it.
-        answered: Whether it has been accepted, by whoever did not open it.
-        queue: Bytes that wait for credit or for the wire.
-        credit: Bytes that we may still send.
-        allowed: Bytes that the peer may still send.
-        consumed: Bytes that were read and are not granted again yet.
-        crowded: Whether `queue` was more than half full, and has not been told to be less so.
+        answered: Whether the side that did not open it has accepted it.
+        queue: The bytes that wait for credit or for the wire.
+        credit: How many bytes we may still send.
+        allowed: How many bytes the peer may still send.
+        consumed: How many bytes were read and not returned to the peer as credit yet.
+        crowded: Whether `queue` was more than half full and `drained` has not reported it since.
         scheduled: Whether it waits for its turn to send.
         ending: Whether a FIN follows the queue.
+        resetting: Whether an RST follows the queue.
         fin_sent, fin_received: Whether a direction has ended.
-        unheard: Whether FIN or RST says that nobody got what the peer sent.
+        unheard: Whether the FIN or RST tells the peer that none of its bytes arrived; see `mux_frames.Fin`.
     """
 
     __slots__ = (
@@ -133,7 +141,7 @@ class _Stream:
 
     @property
     def writable(self) -> bool:
-        """Whether we may queue data: pipelined on a stream of ours, after accepting one of theirs."""
+        """Whether we may queue data: at once on a stream that we opened, else after having accepted it."""
         return (self.answered or not self.theirs) and not self.ending and not self.resetting
 
     @property
@@ -143,7 +151,7 @@ class _Stream:
 
     @property
     def sendable(self) -> bool:
-        """Whether it has something for the wire now."""
+        """Whether the stream has bytes or a FIN that may be sent now."""
         if self.queue:
             return self.credit > 0
         return self.ending and not self.fin_sent
@@ -152,24 +160,24 @@ class _Stream:
 class Mux:
     """One end of the link.
 
-    Methods queue frames; `take` gives the bytes to write, `receive` takes those that were read. A
+    Methods queue frames; `take` returns the bytes to write, and `receive` takes those that were read. A
     method that is called out of turn raises ValueError: that is a mistake of the caller.
 
-    A reset (or refused) stream is over at once here, but its id is kept until the peer has answered
-    RST with RST: until then what it sent before is dropped.
+    A stream that is reset or refused has ended at once for the caller. Its id is kept until the peer
+    has answered with RST; until then frames of the peer on it are dropped.
 
     Args:
         side: `AGENT` or `HOST`.
-        most: How many streams it may open at once, `MAX_STREAMS` at most.
+        most: How many streams this side may have open at once, `MAX_STREAMS` at most.
     """
 
     def __init__(self, side: int, most: int = MAX_STREAMS) -> None:
         self._side, self._most = side, most
         self._peer = AGENT + HOST - side
         self._next = {AGENT: AGENT, HOST: HOST}  # the id of the next stream that each opens
-        self._known = {AGENT: 0, HOST: 0}  # streams by who opened them, until both sides forget
+        self._known = {AGENT: 0, HOST: 0}  # taken ids, by the side that opened the stream
         self._streams: dict[int, _Stream] = {}
-        self._resets: dict[int, bool] = {}  # reset by us, not answered; whether our FIN was sent
+        self._resets: dict[int, bool] = {}  # reset by us, unanswered; True: our FIN was sent
         self._answers: set[int] = set()  # reset by the peer; our RST waits for the wire
         self._turns: deque[_Stream] = deque()
         self._drained: dict[int, None] = {}
@@ -182,7 +190,7 @@ class Mux:
         self._pong: int | None = None
 
         self._buffer = bytearray()
-        self._offset = 0  # in the buffer: what is before it has been parsed
+        self._offset = 0  # in the buffer: the bytes before it have been parsed
         self._error: str | None = None
         self._farewell: bytes | None = None  # after `fail`: the one frame to send
         self._greeting = self._greeted = False  # HELLO queued; HELLO received
@@ -191,7 +199,7 @@ class Mux:
     # The connection
 
     def hello(self, ipv6: bool = False, text: str = "") -> None:
-        """Queue the frame that comes first, once; until then `take` gives nothing."""
+        """Queue HELLO, the first frame. Call it once; until then `take` returns nothing."""
         if self._greeting:
             raise ValueError("HELLO comes once.")
         self._greeting = True
@@ -200,26 +208,26 @@ class Mux:
         )
 
     def ping(self) -> int:
-        """Queue a heartbeat. Of those that wait for the wire the latest is sent, and answers for all.
+        """Queue a heartbeat. If several wait for the wire, only the latest is sent.
 
         Returns:
-            Its number, counted from 1, which `Pong` carries.
+            The number of the heartbeat, from 1. The `Pong` with this number answers it and all earlier ones.
         """
         self._pings += 1
         return self._pings
 
     def close(self) -> None:
-        """Queue nothing more and say BYE once all that is queued has been sent.
+        """Accept nothing more to send, and send BYE when everything in the queues has been sent.
 
-        Data that waits for credit holds it back: reset what is not to be waited for. Streams that
-        the peer still opens are reset unseen.
+        Data that waits for credit delays BYE: reset streams that are not worth waiting for. Streams that
+        the peer opens from now on are reset without an event.
         """
         self._closing = True
         for stream in [number for number, state in self._streams.items() if state.resetting]:
             self.reset(stream)
 
     def fail(self, text: str) -> None:
-        """Give up: drop everything, and tell the peer why; that frame is the last."""
+        """Give up: drop everything that is queued, and send the reason to the peer as the last frame."""
         self._stop()
         self._farewell = pack_frame(ERROR, 0, pack_text(text))
 
@@ -227,17 +235,17 @@ class Mux:
 
     @property
     def openable(self) -> int:
-        """How many more streams may be opened now: accept no more connections than that."""
+        """How many more streams may be opened now. Accept no more connections than that."""
         return 0 if self._closing else self._most - self._known[self._side]
 
     def open(self, purpose: bytes) -> int:
-        """Open a stream. Data may follow at once, the answer is not to be waited for.
+        """Open a stream. Data may be written at once, before the peer has accepted it.
 
         Args:
-            purpose: What it is for, at most `MAX_TEXT` bytes.
+            purpose: The purpose of the stream, at most `MAX_TEXT` bytes.
 
         Returns:
-            Its id.
+            The id of the stream.
         """
         if not self.openable or len(purpose) > MAX_TEXT:
             raise ValueError("No stream can be opened: closing, too many, or too long a purpose.")
@@ -246,7 +254,7 @@ class Mux:
         return number
 
     def accept(self, stream: int) -> None:
-        """Accept a stream that the peer opened; only then it may be written to."""
+        """Accept a stream that the peer opened. It may be written to only after that."""
         self._unanswered(stream).answered = True
         self._put(OPENED, stream)
 
@@ -256,7 +264,7 @@ class Mux:
         self._end(stream, pack_frame(REFUSED, stream, ERRNO.pack(number) + pack_text(text)))
 
     def write(self, stream: int, data: bytes | bytearray | memoryview) -> None:
-        """Queue data, at most `room` bytes of it."""
+        """Queue data on a stream, at most as many bytes as `room` returns."""
         state = self._writable(stream)
         if len(state.queue) + len(data) > WINDOW:
             raise ValueError(f"Stream {stream} has room for {self.room(stream)} bytes.")
@@ -270,20 +278,20 @@ class Mux:
         return len(state.queue) if state else 0
 
     def room(self, stream: int) -> int:
-        """How many bytes `write` takes now. At 0 stop reading their source, until `drained`."""
+        """How many bytes `write` takes now. At 0 stop reading the source until `drained` lists the stream."""
         state = self._streams.get(stream)
         return WINDOW - len(state.queue) if state and state.writable and not self._closing else 0
 
     def drained(self) -> list[int]:
-        """The streams that were more than half full and no longer are, each told once."""
+        """The streams whose queue was more than half full and no longer is; each is listed once."""
         drained = [stream for stream in self._drained if stream in self._streams]
         self._drained.clear()
         return drained
 
     def consumed(self, stream: int, count: int) -> None:
-        """Tell that so many bytes of a stream's data have been read; the peer may send as many more.
+        """Note that bytes of a stream have been read, so that the peer may send as many more.
 
-        Without effect on a stream that has ended meanwhile.
+        It has no effect on a stream that has ended meanwhile.
         """
         state = self._streams.get(stream)
         if state is None:
@@ -297,18 +305,18 @@ class Mux:
             state.consumed = 0
 
     def fin(self, stream: int, unheard: bool = False) -> None:
-        """End our direction of a stream, after what is queued.
+        """End our direction of a stream, after the bytes that are queued.
 
         Args:
-            stream: Its number.
-            unheard: Tell the peer that nobody has got yet what it sent.
+            stream: The id of the stream.
+            unheard: Whether to tell the peer that none of its bytes has arrived yet.
         """
         state = self._writable(stream)
         state.ending, state.unheard = True, unheard
         self._schedule(state)
 
     def reset(self, stream: int) -> None:
-        """End a stream both ways and drop what is queued. Without effect on one that has ended."""
+        """End a stream both ways, and drop the bytes that are queued. It has no effect on one that has ended."""
         self._reset(stream, False)
 
     def _reset(self, stream: int, unheard: bool) -> None:
@@ -316,13 +324,14 @@ class Mux:
             self._end(stream, pack_frame(RST, stream, UNHEARD if unheard else b""))
 
     def break_off(self, stream: int, unheard: bool = False) -> None:
-        """End a stream both ways, after what is queued; a reader that has stopped holds it back until `close`.
+        """End a stream both ways, after the bytes that are queued.
 
-        Without effect on one that has ended.
+        If the peer reads nothing more, that happens only at `close`. It has no effect on a stream that has
+        ended.
 
         Args:
-            stream: Its number.
-            unheard: Tell the peer that nobody got what it sent.
+            stream: The id of the stream.
+            unheard: Whether to tell the peer that none of its bytes arrived.
         """
         state = self._streams.get(stream)
         if state is not None and state.queue and not self._closing:
@@ -333,9 +342,9 @@ class Mux:
     # Datagrams
 
     def datagram(self, channel: int, data: bytes) -> None:
-        """Queue a datagram. Beyond `MAX_DATAGRAMS` the oldest of the least precious channel is lost.
+        """Queue a datagram. Beyond `MAX_DATAGRAMS` the oldest one of the least important channel is dropped.
 
-        The peer is told how many are (`Lost`); so is one that no frame can hold.
+        `Lost` tells the peer how many were dropped, those included that are too long for a frame.
         """
         if self._closing:
             raise ValueError("No datagram can be sent: closing.")
@@ -352,10 +361,10 @@ class Mux:
     # To the wire
 
     def take(self, limit: int = MAX_PAYLOAD) -> bytes:
-        """The bytes to write now: whole frames, as many as it takes to reach `limit`, or all.
+        """The bytes to write now: whole frames until `limit` is reached, or all there are.
 
-        The caller keeps what the wire does not take at once. The last frame may go beyond the limit;
-        none is kept back for that.
+        The caller keeps the bytes that the wire does not take at once. The last frame may exceed the
+        limit.
         """
         out = bytearray()
         if self._over:
@@ -373,7 +382,7 @@ class Mux:
         return bytes(out)
 
     def _take_frames(self, out: bytearray, limit: int) -> None:
-        """Control frames go first, then it is the datagrams' turn, then one stream's."""
+        """Append frames: control frames first, then datagrams for one turn, then one stream for one turn, and so on."""
         before = -1
         while before < len(out) < limit:
             before = len(out)
@@ -409,7 +418,7 @@ class Mux:
                 out += self._pop_datagram(channel)
 
     def _take_slice(self, out: bytearray) -> None:
-        """Send from the stream whose turn it is; those that ended while they waited have none."""
+        """Append frames of the stream whose turn it is; skip streams that have ended while they waited."""
         while self._turns:
             state = self._turns.popleft()
             state.scheduled = False
@@ -437,20 +446,20 @@ class Mux:
             self._schedule(state)
 
     def _all_sent(self) -> bool:
-        """Whether nothing waits for credit either; asked when nothing is left that can be sent."""
+        """Whether no bytes wait for credit. Called when nothing is left that can be sent without credit."""
         return not any(state.queue for state in self._streams.values())
 
     # From the wire
 
     def receive(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
-        """Take bytes that were read, cut anywhere, and yield what they mean.
+        """Take bytes that were read, cut anywhere, and return an iterator of their events.
 
-        What is not iterated over is yielded by the next call. After our `fail`, or the peer's, nothing
-        is.
+        Events that are not iterated over come with the next call. After our `fail`, or the peer's, there
+        are none.
 
         Raises:
-            ProtocolError: The peer broke the rules, from then on at each call. What remains is to
-                `fail` with the error's text.
+            ProtocolError: The peer broke the protocol; every later call raises it too. Call `fail` with
+                the error's text.
         """
         if self._error is not None:
             raise ProtocolError(self._error)
@@ -543,7 +552,7 @@ class Mux:
     def _on_credit(self, number: int, payload: bytes) -> None:
         state = self._streams.get(number)
         if state is None:
-            self._check_was_open(number)  # one that we finished may still be read from
+            self._check_was_open(number)  # the peer may still read a stream that we have finished
             return
         (count,) = NUMBER.unpack(payload)
         if state.credit + count > WINDOW:
@@ -554,7 +563,8 @@ class Mux:
     def _on_fin(self, number: int, payload: bytes) -> Event | None:
         state = self._live(number)
         if state is None:
-            if self._resets[number]:  # both directions had their FIN: our RST will not be answered
+            # If our FIN was sent too, the peer has forgotten the stream, and will not answer our RST.
+            if self._resets[number]:
                 self._forget_reset(number)
             return None
         if not state.readable:
@@ -568,7 +578,7 @@ class Mux:
             self._forget_reset(number)
             return None
         if number not in self._streams:
-            self._check_was_open(number)  # it crossed with our last FIN
+            self._check_was_open(number)  # the RST and our last FIN crossed on the way
             return None
         self._drop(number)
         self._answers.add(number)
@@ -606,7 +616,7 @@ class Mux:
             raise self._violation("acknowledged a BYE that was not sent")
         return ByeAcknowledged()
 
-    # What is known
+    # Streams and frames, by number
 
     def _add(self, opener: int) -> _Stream:
         state = _Stream(self._next[opener], opener != self._side)
@@ -616,7 +626,7 @@ class Mux:
         return state
 
     def _live(self, number: int) -> _Stream | None:
-        """The stream; None for one that we have reset: what the peer sends on it is dropped."""
+        """The state of a stream; None for one that we have reset, whose frames are dropped."""
         state = self._streams.get(number)
         if state is None and number not in self._resets:
             raise self._violation(f"sent a frame on stream {number}, which is not open")
@@ -661,7 +671,7 @@ class Mux:
 
     def _drop(self, number: int) -> _Stream:
         state = self._streams.pop(number)
-        state.queue.clear()  # it may still wait for its turn
+        state.queue.clear()  # `_turns` may still hold the stream
         return state
 
     def _forget_reset(self, number: int) -> None:
@@ -674,14 +684,14 @@ class Mux:
             self._known[_opener(state.number)] -= 1
 
     def _forget_answered(self, frame: bytes) -> None:
-        """Forget a stream if this RST is an answer: the peer forgets it before our next OPEN."""
+        """Free the id of a stream if this RST is an answer: the peer reads it before any later OPEN of ours."""
         number = HEADER.unpack_from(frame)[1]
         if number in self._answers:
             self._answers.remove(number)
             self._known[_opener(number)] -= 1
 
     def _stop(self) -> None:
-        """Drop everything; nothing more is read, and nothing but a farewell sent."""
+        """Drop everything: nothing more is read, and nothing is sent but the farewell of `fail`."""
         self._over = self._closing = True
         self._streams.clear()
         self._resets.clear()

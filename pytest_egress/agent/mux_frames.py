@@ -1,6 +1,6 @@
-"""The frames of the stream link: their layout, and the events that they are to whoever receives them.
+"""The frames of the stream link: their layout, and the events that a receiver makes of them.
 
-A frame is a header of 7 bytes and a payload. This module knows no order of frames: `mux` has that.
+A frame is a header of 7 bytes and a payload. `mux` knows in which order frames may come; this module does not.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 from struct import Struct
 
 VERSION = 1
-"""Of the framing. Both sides come from one installation: another one is a leftover of an upgrade."""
+"""The version of the framing. Both sides are of one installation; another version is left from an upgrade."""
 
 MAX_PAYLOAD = 65535
-"""Bytes in a frame: any UDP datagram (at most 65,507) fits one with an address in front of it."""
+"""The most bytes in a frame: any UDP datagram (at most 65,507) fits, with an address before it."""
 
 MAX_TEXT = 4096
-"""Bytes of what is no data: an address, a sentence. A longer sentence is cut."""
+"""The most bytes of a text: an address, a sentence. A longer sentence is cut."""
 
 DNS, MONITORS, PACKETS = CHANNELS = range(3)
-"""Channels of datagrams, the most precious first: it is sent first, and dropped when no other is left
-to be dropped. A flood of packets hides neither a query nor a change of the rules."""
+"""Channels of datagrams, the most important first. Its datagrams are sent first, and dropped last, so
+that a flood of packets hides neither a query nor a change of the rules."""
 
 HEADER = Struct("!BIH")  # type, stream id or channel, length of the payload
 NUMBER = Struct("!I")
@@ -26,7 +26,7 @@ GREETING = Struct("!HB")  # version, whether there is IPv6
 ERRNO = Struct("!H")
 HELLO, OPEN, OPENED, REFUSED, DATA, CREDIT, FIN, RST = range(1, 9)
 DATAGRAM, LOST, PING, PONG, ERROR, BYE, BYE_ACK = range(9, 16)
-UNHEARD = b"\1"  # in FIN and RST
+UNHEARD = b"\1"  # in FIN and RST: see `Fin`
 
 LENGTHS = {
     HELLO: (GREETING.size, MAX_TEXT),
@@ -57,9 +57,9 @@ class ProtocolError(Exception):
 
 
 class Event:
-    """Something that the peer did. Two are equal when they are of one kind and so are their fields.
+    """Something that the peer did. Events are equal when their class and their fields are.
 
-    Written out, as importing dataclasses or typing would double what the agent imports.
+    The classes are written out: importing dataclasses or typing would double what the agent imports.
     """
 
     __slots__: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class Event:
 
 
 class Hello(Event):
-    """The peer is there: whether it has IPv6, and what it says of itself."""
+    """The peer's first frame: whether it has IPv6, and a text with its features."""
 
     __slots__ = __match_args__ = ("ipv6", "text")
 
@@ -89,7 +89,7 @@ class Hello(Event):
 
 
 class Open(Event):
-    """The peer opened a stream, for the purpose that it says: to be accepted, refused or reset."""
+    """The peer opened a stream for a purpose; accept it, refuse it or reset it."""
 
     __slots__ = __match_args__ = ("stream", "purpose")
 
@@ -108,7 +108,7 @@ class Opened(Event):
 
 
 class Refused(Event):
-    """The peer refused a stream of ours, which has ended: an errno, and a sentence."""
+    """The peer refused a stream of ours, with an errno and a sentence; the stream has ended."""
 
     __slots__ = __match_args__ = ("stream", "number", "text")
 
@@ -119,7 +119,7 @@ class Refused(Event):
 
 
 class Data(Event):
-    """The next bytes of a stream; `Mux.consumed` tells when they have been read."""
+    """The next bytes of a stream. Call `Mux.consumed` when they have been read."""
 
     __slots__ = __match_args__ = ("stream", "data")
 
@@ -129,9 +129,9 @@ class Data(Event):
 
 
 class Fin(Event):
-    """The peer sends nothing more on a stream; we still may.
+    """The peer sends nothing more on a stream; this side still may.
 
-    It may say that whoever it copies to has got nothing so far of what we sent.
+    `unheard` says that the peer's socket has had no byte acknowledged so far of those that we sent.
     """
 
     __slots__ = __match_args__ = ("stream", "unheard")
@@ -142,9 +142,9 @@ class Fin(Event):
 
 
 class Reset(Event):
-    """The peer ended a stream, both ways; what we had queued on it is dropped.
+    """The peer ended a stream, both ways; the bytes that we had queued on it are dropped.
 
-    It may say that whoever it copied to had got nothing of what we sent.
+    `unheard` says that the peer's socket had no byte acknowledged of those that we sent.
     """
 
     __slots__ = __match_args__ = ("stream", "unheard")
@@ -165,7 +165,7 @@ class Datagram(Event):
 
 
 class Lost(Event):
-    """The peer had to drop so many datagrams of a channel since it last said so."""
+    """The peer dropped `count` datagrams of a channel since its last such frame."""
 
     __slots__ = __match_args__ = ("channel", "count")
 
@@ -175,7 +175,7 @@ class Lost(Event):
 
 
 class Pong(Event):
-    """The peer answers our ping of this number, and with it every earlier one."""
+    """The peer answered our ping of this number, and with it every earlier one."""
 
     __slots__ = __match_args__ = ("number",)
 
@@ -184,7 +184,7 @@ class Pong(Event):
 
 
 class Failed(Event):
-    """The peer gave up, and says why; nothing follows."""
+    """The peer gave up, for the reason in the text; nothing follows."""
 
     __slots__ = __match_args__ = ("text",)
 
@@ -205,15 +205,15 @@ class ByeAcknowledged(Event):
 
 
 def pack_frame(kind: int, number: int, payload: bytes = b"") -> bytes:
-    """A frame of a kind, on a stream or channel, or of the connection itself (0)."""
+    """A frame of one type, on a stream or channel, or for the connection itself (0)."""
     return HEADER.pack(kind, number, len(payload)) + payload
 
 
 def pack_text(text: str) -> bytes:
-    """A sentence, cut where it is too long."""
+    """A sentence as bytes, cut where it is too long."""
     return text.encode("utf-8", "replace")[: MAX_TEXT - GREETING.size]
 
 
 def unpack_text(data: bytes) -> str:
-    """A sentence; what cannot be decoded is replaced."""
+    """A sentence from bytes; undecodable ones are replaced."""
     return data.decode("utf-8", "replace")

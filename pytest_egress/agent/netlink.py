@@ -1,6 +1,6 @@
-"""Netlink messages as bytes, built and taken apart: no socket, no policy (linux/netlink.h).
+"""Builds and parses netlink messages as bytes, without a socket (linux/netlink.h).
 
-Building trusts its caller. Parsing trusts nobody: whatever the bytes, it yields values or nothing.
+Builders trust their caller. Parsers trust no input: for any bytes they yield values or nothing.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _CODE = Struct("=i")
 
 
 class Request:
-    """One thing asked of the kernel, with the words that name it should the kernel refuse.
+    """A request to the kernel, with the words for the error if the kernel refuses it.
 
     Attributes:
-        what: The thing, as it reads after "refused".
-        needs: What a kernel must have for it, as it reads after "lacks".
+        what: What is requested, as a phrase that follows "refused".
+        needs: What a kernel must have for it, as a phrase that follows "lacks".
     """
 
     __slots__ = ("body", "flags", "kind", "needs", "what")
@@ -48,23 +48,23 @@ class Request:
 
 
 def attribute(kind: int, data: bytes = b"") -> bytes:
-    """One attribute, padded to four bytes."""
+    """An attribute, padded to a multiple of four bytes."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % 4)
 
 
 def nest(kind: int, *parts: bytes) -> bytes:
-    """An attribute that holds attributes."""
+    """An attribute that contains attributes."""
     return attribute(kind | NESTED, b"".join(parts))
 
 
 def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
-    """One message to the kernel; `NLM_F_REQUEST` is always set."""
+    """A message to the kernel; `NLM_F_REQUEST` is always set."""
     length = _HEADER.size + len(body)
     return _HEADER.pack(length, kind, flags | REQUEST, sequence, 0) + body
 
 
 def numbered(requests: Sequence[Request]) -> bytes:
-    """The requests as one datagram, each to be acknowledged; the first has sequence number 1."""
+    """Requests as one datagram. Each asks for an acknowledgement; their sequence numbers begin at 1."""
     return b"".join(
         message(request.kind, request.flags | ACK, request.body, sequence)
         for sequence, request in enumerate(requests, 1)
@@ -83,7 +83,7 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes by type; of several with one type, the last."""
+    """The attributes in a body, by type; where a type repeats, the last one."""
     found, offset = {}, 0
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
@@ -102,5 +102,5 @@ def answers(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def text(value: str) -> bytes:
-    """A string as netlink wants it, ended by a zero byte."""
+    """A string in netlink's format, which ends with a zero byte."""
     return value.encode() + b"\0"

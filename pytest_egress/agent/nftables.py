@@ -1,7 +1,16 @@
-"""The rules that bring a namespace's traffic to us, as nftables messages: no socket, no state.
+"""The rules that capture a namespace's traffic, as nftables messages: no socket, no state.
+
+A packet that a socket sends passes these chains of the output hook, in this order:
+
+* `fragments` (before connection tracking) sends fragments, and port 53 without a DNS query, to `judge`.
+* `redirect` redirects DNS and TCP connections to the sockets of `capture`.
+* `record` accepts the packets that were redirected, and sends every other one to `judge`.
+* `judge` accepts packets to the namespace's own addresses, drops the kernel's own packets, and sends
+  the rest to `refuse`.
+* `refuse` logs a packet, for the test process to record it, and rejects it.
 
 The numbers are those of linux/netfilter/nf_tables.h; each expression is named as `nft` prints it.
-Containment does not depend on these rules: the namespace has no way out with them or without.
+Containment does not depend on these rules: the namespace has no route out with or without them.
 """
 
 from __future__ import annotations
@@ -18,22 +27,23 @@ if TYPE_CHECKING:
 
 TABLE = "egress"
 LOG_GROUP = 213
-"""The NFLOG group of what is neither DNS nor a TCP connection."""
+"""The NFLOG group of packets that are neither DNS nor of a TCP connection."""
 
 LISTENERS = 8
-"""Consecutive TCP ports of one family that connections are spread over. To a single one some knock
-in vain, for a second: where the port that they come from is still in TIME_WAIT. Of 45,000 in a row
-to 200 destinations 500 do, and then ever more; with eight none does, and of 60,000 two or three."""
+"""How many consecutive TCP ports of one family connections are spread over. With one listener, a
+connection from a source port still in TIME_WAIT waits a second: 500 of 45,000 in a row to 200
+destinations did, and then ever more. With eight none did, and two or three of 60,000."""
 
 SNAPLEN = 2048
-"""Bytes of such a packet that are recorded: more than any that fits an Ethernet frame."""
+"""How many bytes of a logged packet are recorded: more than an Ethernet frame has."""
 
 LAST_PORT = 65535
-"""The one port that a routing rule cannot match: a raw segment for it is taken for a connection."""
+"""The one port that a routing rule cannot match, so that a TCP packet of a raw socket to it looks like
+a connection's."""
 
 RESOLVERS = (b"\x7f\0\0\x0b", b"\x7f\0\0\x35")
-"""127.0.0.11 and 127.0.0.53: where engines and systemd put a resolver, inside 127.0.0.0/8 but not
-the target's own. Every other loopback address, 127.0.0.1:53 too, stays with the target."""
+"""127.0.0.11 and 127.0.0.53, where engines and systemd put a resolver: they are in 127.0.0.0/8, but no
+server of the target. Every other loopback address, 127.0.0.1:53 too, is the target's own."""
 
 _OWN4, _OWN6 = inet_pton(AF_INET, ADDRESS4), inet_pton(AF_INET6, ADDRESS6)
 _LOOPBACK6 = inet_pton(AF_INET6, "::1")
@@ -54,13 +64,13 @@ _DROP, _ACCEPTED, _GOTO = 0, 1, -4  # NF_DROP, NF_ACCEPT, NFT_GOTO
 
 
 def batch(requests: Sequence[bytes]) -> bytes:
-    """The messages as one transaction: the kernel loads all of them or none."""
+    """Messages as one transaction, of which the kernel applies all or none."""
     edge = pack("!BBH", NFPROTO_UNSPEC, 0, _SUBSYSTEM)
     return b"".join((message(_BATCH_BEGIN, 0, edge), *requests, message(_BATCH_END, 0, edge)))
 
 
 def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:
-    """The table for what sockets send: its chains and their rules.
+    """The table for packets that sockets send: its chains and their rules.
 
     Args:
         ports4: The first port of the TCP listeners and that of the DNS socket on 127.0.0.1.
@@ -83,9 +93,10 @@ def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Req
 
 
 def frame_ruleset() -> list[Request]:
-    """The table for frames that a packet socket sends: they pass by every hook of a sender's.
+    """The table for frames that packet sockets send, which bypass the output hook.
 
-    Nothing else reaches the other end of either interface, so whatever does is recorded.
+    They arrive at the other end of the veth pair, where the ingress hook sees them. Nothing else
+    arrives there, so every frame is recorded.
     """
     return [
         _table("netdev", NFPROTO_NETDEV),
@@ -93,7 +104,7 @@ def frame_ruleset() -> list[Request]:
     ]
 
 
-# ------------------------------------------------------------------ what the chains hold
+# ------------------------------------------------------------------ rules of the chains
 
 
 def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:
@@ -105,8 +116,8 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
             _redirect("resolver DNS over TCP", _to_ipv4(resolver) + _is_dns(TCP), tcp4, LISTENERS)
         )
     rules += _accept_own("redirect")
-    # No answer would reach the sender, a raw socket or one bound to the peer; and no listener what is
-    # routed by its source, which the kernel drops on its way in: let it be recorded.
+    # These packets are not redirected, but recorded. A raw socket, or one bound to the peer, would never
+    # get an answer. A packet with source routing would never reach a listener: the kernel drops it on input.
     raw = _by_way_of("lo") + _to_last_port(_DIFFERENT)
     for sender in (raw, _by_way_of(PEER), _has_ipv4_options(), _has_routing_header()):
         rules.append(_rule("redirect", "no answer", "NF_TABLES", sender + _ACCEPT))
@@ -122,10 +133,11 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
 def _record_rules() -> list[Request]:
     judge = _goto("judge")
     return [
-        # Only raw sockets make them here, and connection tracking keeps them until all are there.
+        # At this hook only raw sockets send fragments. They are judged before connection tracking, which would
+        # hold them back until the packet is complete.
         _rule("fragments", "IPv4 fragments", "NF_TABLES", _is_ipv4_fragment() + judge),
         _rule("fragments", "IPv6 fragments", "NF_TABLES", _is_ipv6_fragment() + judge),
-        # Here, before a redirect, it still tells the server that it is for.
+        # Judged before the redirect, such a packet still has the address of the server that it is for.
         *(
             _rule("fragments", "no DNS query", "NF_TABLES", _is_dns(UDP) + it + judge)
             for it in _no_query()
@@ -140,7 +152,8 @@ def _judge_rules() -> list[Request]:
     return [
         *_accept_own("judge"),
         _rule("judge", "what a process sends", "NF_TABLES", _meta(_SKUID) + refuse),
-        # The kernel's own packets: joins, and answers to a false source. Nobody asked for them.
+        # Packets without a socket's owner are the kernel's own: multicast joins, and replies to forged sources.
+        # No program sent them, so they are dropped and not recorded.
         *(
             _rule("judge", "kernel", "NF_TABLES", it)
             for it in map(_kernels_own, (ICMP, IGMP, ICMPV6))
@@ -153,13 +166,14 @@ def _refuse_rules() -> list[Request]:
     tcp = _protocol(TCP)
     strays = (tcp + _by_way_of("lo", _DIFFERENT), tcp + _to_last_port())
     return [
-        # Of a connection that the kernel no longer tracks: it was accepted when it began.
+        # A TCP packet without SYN belongs to a connection that the kernel no longer tracks. The connection was
+        # recorded when it began, so the packet is rejected and not logged.
         *(
             _rule("refuse", "stray", "NFT_REJECT_INET", it + _tcp_flag(_SYN, 0) + _reject(1))
             for it in strays
         ),
         _rule("refuse", "log", "NFT_LOG", _log()),
-        # An answer by way of the peer would itself look like an attempt.
+        # Dropped, because a rejection leaves by the peer too, and would itself be recorded as an attempt.
         _rule("refuse", "peer", "NF_TABLES", _by_way_of(PEER) + _verdict(_DROP)),
         _rule("refuse", "reset of TCP", "NFT_REJECT_INET", tcp + _reject(1)),
         _rule("refuse", "rejection", "NFT_REJECT_INET", _reject(2, 1)),
@@ -178,7 +192,10 @@ def _frame_chain(device: str) -> list[Request]:
 
 
 def _accept_own(chain: str) -> list[Request]:
-    """Loopback and the namespace's own addresses, by address: `oif lo` is stale in later chains."""
+    """Rules that accept packets to the namespace's own addresses.
+
+    They match addresses, not `oif lo`: after a redirect, later chains see the interface from before it.
+    """
     loopback4 = _family(NFPROTO_IPV4) + _payload(_NETWORK, 16, 1) + _compare(b"\x7f")
     conditions = (loopback4, _to_ipv4(_OWN4), _to_ipv6(_LOOPBACK6), _to_ipv6(_OWN6))
     return [_rule(chain, "own addresses", "NF_TABLES", it + _ACCEPT) for it in conditions]
@@ -221,7 +238,7 @@ def _rule(
 
 
 def _redirect(what: str, condition: bytes, port: int, ports: int = 1) -> Request:
-    """Redirect to one of so many consecutive ports; the kernel chooses."""
+    """A rule that redirects to one of `ports` consecutive ports, which the kernel chooses."""
     to_ports = (
         _load(_REGISTER, pack("!H", port))
         + _load(_REGISTER_2, pack("!H", port + ports - 1))
@@ -293,7 +310,10 @@ def _is_dns(protocol: int) -> bytes:
 
 
 def _no_query() -> list[bytes]:
-    """By its length and its header (RFC 1035, section 4.1.1): a response, another opcode, other than one question."""
+    """Conditions of a message that is no DNS query (RFC 1035, section 4.1.1): each alone is enough.
+
+    It is too short; it is a response or has another opcode; it has not exactly one question and no answer.
+    """
     return [
         _payload(_TRANSPORT, 4, 2) + _compare(pack("!H", _SHORTEST_QUERY), _LESS),
         _payload(_TRANSPORT, 10, 1) + _masked(b"\xf8") + _compare(b"\0", _DIFFERENT),
@@ -310,24 +330,24 @@ def _to_ipv6(address: bytes) -> bytes:
 
 
 def _is_ipv4_fragment() -> bytes:
-    """By the offset and the flag for more of them (RFC 791)."""
+    """Match an IPv4 fragment, by its offset and the flag for more fragments (RFC 791)."""
     fields = _payload(_NETWORK, 6, 2) + _masked(b"\x3f\xff")
     return _family(NFPROTO_IPV4) + fields + _compare(bytes(2), _DIFFERENT)
 
 
 def _is_ipv6_fragment() -> bytes:
-    """By the first extension header (RFC 8200)."""
+    """Match an IPv6 fragment, by the first extension header (RFC 8200)."""
     return _family(NFPROTO_IPV6) + _payload(_NETWORK, 6, 1) + _compare(bytes([FRAGMENT]))
 
 
 def _has_ipv4_options() -> bytes:
-    """By the length of the header (RFC 791): loose and strict source routes are such."""
+    """Match IPv4 options, by the length of the header (RFC 791): source routes are options."""
     length = _payload(_NETWORK, 0, 1) + _masked(b"\x0f")
     return _family(NFPROTO_IPV4) + length + _compare(b"\5", _DIFFERENT)
 
 
 def _has_routing_header() -> bytes:
-    """Wherever it stands among the extension headers (RFC 8200)."""
+    """Match an IPv6 routing header, anywhere among the extension headers (RFC 8200)."""
     present = _expression(
         "exthdr",
         attribute(1, _REGISTER),
@@ -340,7 +360,7 @@ def _has_routing_header() -> bytes:
 
 
 def _by_way_of(interface: str, operator: int = _EQUAL) -> bytes:
-    """By outgoing interface: "lo", before any redirect, is where `capture` routes raw sockets."""
+    """Match the outgoing interface. Before a redirect, "lo" is that of raw sockets, by `capture`'s policy rules."""
     return _meta(_OIFNAME) + _compare(interface.encode().ljust(16, b"\0"), operator)
 
 
@@ -349,7 +369,7 @@ def _to_last_port(operator: int = _EQUAL) -> bytes:
 
 
 def _kernels_own(protocol: int) -> bytes:
-    """Comes after what a process sends of that protocol."""
+    """Drop packets of a protocol that no process sent: the rule for those of processes comes before."""
     return _protocol(protocol) + _verdict(_DROP)
 
 
@@ -380,5 +400,5 @@ def _log() -> bytes:
 
 
 def _reject(kind: int, code: int = 0) -> bytes:
-    """Kind 1 is a TCP reset, kind 2 with code 1 is `icmpx port-unreachable`."""
+    """Reject a packet: kind 1 sends a TCP reset, kind 2 with code 1 sends `icmpx port-unreachable`."""
     return _expression("reject", attribute(1, pack("!I", kind)), attribute(2, bytes([code])))

@@ -1,4 +1,4 @@
-"""What the client of a redirected connection dialled, as the kernel tells."""
+"""`original_destination`: the address that the client of a redirected connection dialled, as the kernel reports it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Copies between the streams of a `Mux` and TCP sockets; the same on both sides of the stream link.
+"""Copies between the streams of a `Mux` and TCP sockets; both sides of the stream link use it.
 
-One thread, which never waits here: sockets are non-blocking, and one whose stream has no credit is not read. FIN
-and RST are passed on as what they are, each after what was sent before it.
+One thread calls everything here, and never waits: sockets are non-blocking, and a socket whose stream has no credit is
+not read. FIN is passed on as FIN and RST as RST, each after the bytes that were sent before it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Socket: TypeAlias = _socket.socket
 
 READ_BYTES = 65536
-"""Bytes that one socket may hand on before it is another's turn."""
+"""How many bytes of one socket are read before the next one gets its turn."""
 
 READABLE, WRITABLE, BROKEN = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHUP
 
@@ -29,9 +29,9 @@ _AT_ONCE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7))
 
 
 class Interests:
-    """What a thread waits for, of each descriptor: an epoll instance that is told of changes only.
+    """A poller: epoll with the events that a thread waits for on each descriptor. `want` calls it only for a change.
 
-    Its events have the numbers of poll(2).
+    Events have the numbers of poll(2).
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Interests:
         self._wanted: dict[int, int] = {}
 
     def want(self, descriptor: int, events: int) -> None:
-        """Wait for these events from now on; for 0, not even for an error."""
+        """Set the events to wait for on a descriptor; with 0 not even errors are reported."""
         before = self._wanted.get(descriptor, 0)
         if events == before:
             return
@@ -51,27 +51,28 @@ class Interests:
         (self._poller.modify if before else self._poller.register)(descriptor, events)
 
     def wait(self, seconds: float | None) -> list[tuple[int, int]]:
-        """What is ready; nothing when time is up. None is for ever.
+        """Wait for events; return descriptors and their events, none when the time is up. None waits without limit.
 
-        Python does not look once more where time is up as an interrupted epoll_wait(2) ends: after SIGSTOP, SIGCONT.
+        A second look follows: after SIGSTOP and SIGCONT the time may be up when Python resumes an interrupted
+        epoll_wait(2), and it then reports no events although some are there.
         """
         return self._poller.poll(seconds) or self._poller.poll(0)
 
     def close(self) -> None:
-        """Wait for nothing more."""
+        """Close the epoll instance."""
         self._poller.close()
 
 
 class Outlet:
-    """One socket and its stream.
+    """A socket with its stream, and the state of both directions.
 
     Attributes:
-        waiting: What the peer has sent and the socket has not yet taken.
+        waiting: The bytes that the peer has sent and the socket has not taken yet.
         ended: Whether the peer has sent FIN.
-        shut: Whether that has been passed on to the socket.
-        done: Whether the socket's own end has been passed on to the peer.
-        cut: Whether the peer has sent RST: the socket is reset when it has taken what waits.
-        deaf: Whether the socket takes nothing more: the stream is reset when all that it has said has been read.
+        shut: Whether the peer's FIN has been passed on to the socket.
+        done: Whether the socket's end of file has been passed on to the peer.
+        cut: Whether the peer has sent RST. The socket is reset when it has taken the bytes that wait.
+        deaf: Whether writing to the socket failed. The stream is reset when everything has been read from the socket.
     """
 
     __slots__ = ("cut", "deaf", "done", "ended", "shut", "sock", "stream", "waiting")
@@ -83,11 +84,11 @@ class Outlet:
 
 
 class Pump:
-    """The sockets of all streams.
+    """The sockets of all streams of a mux.
 
     Args:
-        mux: Whose streams they are.
-        interests: Where they are waited for; `ready` wants to hear of them.
+        mux: The mux.
+        interests: The poller that waits for the sockets; call `ready` with its events.
     """
 
     def __init__(self, mux: Mux, interests: Interests) -> None:
@@ -99,19 +100,19 @@ class Pump:
         return len(self._by_stream)
 
     def add(self, stream: int, sock: Socket) -> None:
-        """Copy between a stream and a socket, which is closed with the stream."""
+        """Begin to copy between a stream and a socket; the socket is closed with the stream."""
         sock.setblocking(False)
         outlet = Outlet(stream, sock)
         self._by_stream[stream] = self._by_descriptor[sock.fileno()] = outlet
         self._want(outlet)
 
     def sock(self, stream: int) -> Socket | None:
-        """The socket of a stream."""
+        """The socket of a stream, or None."""
         outlet = self._by_stream.get(stream)
         return None if outlet is None else outlet.sock
 
     def take(self, event: Event) -> bool:
-        """Pass on what the peer did on a stream; False where it is no stream of ours."""
+        """Pass an event of the peer on to the stream's socket; return False where the pump has no such stream."""
         if not isinstance(event, (Data, Fin, Reset, Refused)):
             return False
         outlet = self._by_stream.get(event.stream)
@@ -130,7 +131,7 @@ class Pump:
         return True
 
     def ready(self, descriptor: int, events: int) -> bool:
-        """Do what a socket is ready for; False where it is none of ours."""
+        """Read and write a socket that is ready; return False where the descriptor is not of the pump."""
         outlet = self._by_descriptor.get(descriptor)
         if outlet is None:
             return False
@@ -141,9 +142,9 @@ class Pump:
         return True
 
     def end_oldest(self) -> None:
-        """Reset the oldest socket that leaves its end open though the peer has ended, where there is one.
+        """Reset the oldest socket that keeps its direction open after the peer has ended its own, if there is one.
 
-        The kernel does so to those that no process holds (tcp_fin_timeout, tcp(7)).
+        The kernel does so with sockets that no process holds (tcp_fin_timeout, tcp(7)).
         """
         for outlet in self._by_stream.values():
             if outlet.shut:
@@ -152,7 +153,7 @@ class Pump:
                 return
 
     def refresh(self) -> None:
-        """Read again where there is room again; after the mux has given what it sends."""
+        """Wait again for sockets whose streams have room again. Call it after the mux's bytes have been taken."""
         for stream in self._mux.drained():
             if (outlet := self._by_stream.get(stream)) is not None:
                 self._want(outlet)
@@ -164,7 +165,7 @@ class Pump:
             self._break(outlet)
 
     def abandon(self) -> None:
-        """Close the copies that a forked child has; nobody hears of it."""
+        """Close the copies of the sockets in a forked child, without a word to the peer."""
         for outlet in list(self._by_stream.values()):
             outlet.sock.close()
 
@@ -174,7 +175,7 @@ class Pump:
         if not room:
             if broken and over and outlet.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
                 self._give_up(outlet)
-            elif broken:  # it has ended, and would be told so for ever; what it has is read later
+            elif broken:  # epoll would report the end again and again; its bytes are read later
                 self._interests.want(outlet.sock.fileno(), WRITABLE if outlet.waiting else 0)
             return
         try:
@@ -210,10 +211,10 @@ class Pump:
             self._settle(outlet)
 
     def _send(self, outlet: Outlet) -> int:
-        """Write, or drop what the socket does not take any more; how many bytes.
+        """Write to the socket, or drop the bytes where that has failed; return how many bytes are done with.
 
         Raises:
-            OSError: It takes nothing more, nor is there anything to be read.
+            OSError: Writing failed, and there is nothing more to be read either.
         """
         waiting = outlet.waiting
         try:
@@ -230,7 +231,7 @@ class Pump:
         return sent
 
     def _settle(self, outlet: Outlet) -> None:
-        """Close what has ended both ways; else wait for what comes next."""
+        """Close a socket that has ended both ways; else set the events to wait for."""
         if outlet.done and outlet.shut:
             self._forget(outlet)
             outlet.sock.close()
@@ -238,14 +239,14 @@ class Pump:
             self._want(outlet)
 
     def _want(self, outlet: Outlet) -> None:
-        # A deaf one would tell of its error for ever.
+        # A deaf socket is not waited for with BROKEN: epoll would report its error again and again.
         events = 0 if outlet.deaf else BROKEN | (WRITABLE if outlet.waiting else 0)
         if not outlet.done and self._mux.room(outlet.stream):
             events |= READABLE
         self._interests.want(outlet.sock.fileno(), events)
 
     def _give_up(self, outlet: Outlet) -> None:
-        """The socket is broken: so is the stream, after what was read."""
+        """Reset a broken socket, and its stream after the bytes that were read."""
         self._mux.break_off(outlet.stream, unheard=not acknowledged(outlet.sock))
         self._break(outlet)
 
@@ -261,7 +262,7 @@ class Pump:
 
 
 def acknowledged(sock: Socket) -> bool:
-    """Whether the other end has got a byte, or where none was sent our FIN; True where the kernel does not tell."""
+    """Whether the other end has acknowledged a byte (or FIN, where none was sent); True where unknown."""
     try:
         info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _ACKNOWLEDGED.size)
     except OSError:
@@ -274,5 +275,5 @@ def reset(sock: Socket) -> None:
     try:  # noqa: SIM105 - contextlib takes long to import
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _AT_ONCE)
     except OSError:
-        pass  # it has ended
+        pass  # the connection has ended
     sock.close()

@@ -1,7 +1,7 @@
-"""The agent of the stream link: keeps the namespace's sockets, and carries what they do over its standard streams.
+"""The agent's part for the stream link: it keeps the namespace's sockets, and multiplexes them over standard streams.
 
-One thread, which waits for whatever comes next. It ends at end of file, when the test process has said goodbye, or
-when it has said nothing for long; why it gives up it says in one frame.
+It has one thread, which waits for the next event. It ends at end of file, when the test process sends BYE, or when that
+has sent nothing for long. When it gives up, it sends the reason in one frame.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ if TYPE_CHECKING:
     Socket: TypeAlias = _socket.socket
 
 CONNECT, FLUSH = b"connect", b"flush"
-"""What the test process opens a stream for: to reach a port, which follows; or to hear, by a datagram of four bytes
-on the channel of packets and by FIN, that all that had happened has been sent."""
+"""The purposes of streams that the test process opens. `CONNECT` connects to a port of the target, whose number
+follows. `FLUSH` is answered when everything that has happened so far has been sent: with `FLUSH_MARK` on the channel of
+packets, and with FIN."""
 
 UNKNOWN = b"unknown"
-"""Begins the purpose of a connection of which the kernel does not tell what was dialled; why follows."""
+"""Begins the purpose of a connection whose dialled address the kernel cannot tell; the reason follows."""
 
 CLIENT = Struct("!BH16s")
-"""Goes before each DNS message: which socket of `Capture.dns`, port and address of the client."""
+"""Comes before each DNS message: the index of the socket in `Capture.dns`, the client's port and address."""
 
 FLUSH_MARK = Struct("!I")
-"""A datagram that ends what was asked for by `FLUSH`: the stream's number. No packet is as short."""
+"""The datagram that answers `FLUSH`: the stream's id. No packet is as short."""
 
 DROPPED = Struct("!xI")
-"""A datagram before such an end: how many packets the kernel had no room for. No packet is as short."""
+"""A datagram before `FLUSH_MARK`: how many packets the kernel has dropped. No packet is as short."""
 
 BATCH = 64
-"""Datagrams, or connections, of one socket before it is another's turn."""
+"""How many datagrams, or connections, of one socket are handled before the next one gets its turn."""
 
 _ALL_STREAMS = 1 << 30  # more than there ever are
 _CHUNK = 1 << 18
@@ -52,11 +53,12 @@ _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN)
 
 
 def run(silent_seconds: float, most: int) -> None:
-    """Capture, and serve until the test process has gone.
+    """Capture, and serve until the test process has ended.
 
     Args:
-        silent_seconds: After which one that says nothing has gone without an end of file: its machine has.
-        most: Connections of the target that are passed on at once; more wait.
+        silent_seconds: How long the test process may send nothing. After that it counts as gone, although there
+            was no end of file: its machine may have failed.
+        most: How many connections of the target are carried at once; further ones wait.
     """
     mux = Mux(AGENT, most)
     wire = Wire(mux)
@@ -64,17 +66,17 @@ def run(silent_seconds: float, most: int) -> None:
         Agent(mux, wire, Capture(), silent_seconds).run()
     except CaptureError as error:
         mux.fail(str(error))
-    except Exception as error:  # whatever else it is: the test process must hear of it
+    except Exception as error:  # the test process has to learn of any error
         mux.fail(f"The agent failed: {type(error).__name__}: {error}")
     wire.finish()
 
 
 class Wire:
-    """The standard streams; those of a container are pipes.
+    """The standard streams of the agent, which are pipes in a container.
 
     Attributes:
         input: The descriptor to read from.
-        output: The one to write to.
+        output: The descriptor to write to.
     """
 
     def __init__(self, mux: Mux, input: int = 0, output: int = 1) -> None:
@@ -83,19 +85,19 @@ class Wire:
         self._unsent = b""
 
     def start(self) -> None:
-        """Never wait on them from now on."""
+        """Make the streams non-blocking."""
         posix.set_blocking(self.input, False)
         posix.set_blocking(self.output, False)
 
     def read(self) -> bytes | None:
-        """What has come; None at the end."""
+        """Read without waiting; return None at the end of file."""
         try:
             return posix.read(self.input, _CHUNK) or None
         except BlockingIOError:
             return b""
 
     def write(self) -> bool:
-        """Send what can be sent at once; whether more is left."""
+        """Write what can be written without waiting; return whether more is left."""
         while self._unsent or self._fill():
             try:
                 sent = posix.write(self.output, self._unsent)
@@ -105,12 +107,12 @@ class Wire:
         return False
 
     def finish(self) -> None:
-        """Send the last frames, however long that takes."""
+        """Write the last frames, waiting as long as that takes."""
         posix.set_blocking(self.output, True)
         try:  # noqa: SIM105 - contextlib takes long to import
             self.write()
         except OSError:
-            pass  # nobody is there to read it
+            pass  # the other end is closed
 
     def _fill(self) -> bool:
         self._unsent = self._mux.take()
@@ -118,7 +120,7 @@ class Wire:
 
 
 class Dial:
-    """A connection into the namespace that has been asked for; it tries one address after another."""
+    """A connection to the target that is being made for a stream; it tries one address after another."""
 
     def __init__(self, stream: int, port: int, addresses: list[tuple[int, str]]) -> None:
         self.stream, self.port, self.addresses = stream, port, addresses
@@ -130,9 +132,9 @@ class Agent:
     """Serves one namespace.
 
     Args:
-        mux: The link.
-        wire: Where its bytes go.
-        capture: The namespace's sockets.
+        mux: The agent's end of the link.
+        wire: The standard streams, which carry the link's bytes.
+        capture: The sockets of the namespace.
         silent_seconds: As `run` takes it.
     """
 
@@ -144,12 +146,12 @@ class Agent:
         self._dials: dict[int, Dial] = {}  # by descriptor
         self._dialling: dict[int, Dial] = {}  # by stream
         self._flushes: list[int] = []
-        self._crowd: int | None = None  # while connections are left in the backlog
-        self._silent_seconds, self._heard = silent_seconds, monotonic()
+        self._resume_below: int | None = None  # set while connections stay in the backlog
+        self._silent_seconds, self._last_read = silent_seconds, monotonic()
         self._ended = False
 
     def run(self) -> None:
-        """Do what comes, until the end."""
+        """Handle events until the link ends."""
         self._wire.start()
         self._listen()
         self._mux.hello(self._capture.ipv6, FRAMES if self._capture.frames else "")
@@ -164,9 +166,9 @@ class Agent:
                     busy = True
                     self._ready(descriptor, events)
             if not busy:
-                self._flushed()
+                self._answer_flushes()
             self._accept_or_not()
-            self._check_heard()
+            self._check_silence()
         self._wire.write()
 
     def _listen(self) -> None:
@@ -176,12 +178,12 @@ class Agent:
         for listener in capture.tcp:
             self._on(listener, self._accept)
         for index, names in enumerate(capture.dns):
-            self._on(names, lambda sock, index=index: self._ask(index, sock))  # type: ignore[misc]  # cannot infer
-        self._on(capture.packets, lambda sock: self._tell(PACKETS, b"", sock))
+            self._on(names, lambda sock, index=index: self._forward_queries(index, sock))  # type: ignore[misc]  # cannot infer
+        self._on(capture.packets, lambda sock: self._forward(PACKETS, b"", sock))
         for index, monitor in enumerate(capture.monitors):
             prefix = bytes([index])
-            self._on(monitor, lambda sock, prefix=prefix: self._tell(MONITORS, prefix, sock))  # type: ignore[misc]  # cannot infer
-        self._work[self._wire.input] = self._hear
+            self._on(monitor, lambda sock, prefix=prefix: self._forward(MONITORS, prefix, sock))  # type: ignore[misc]  # cannot infer
+        self._work[self._wire.input] = self._read_wire
         for descriptor in self._work:
             self._interests.want(descriptor, READABLE)
 
@@ -192,33 +194,36 @@ class Agent:
         if descriptor in self._work:
             self._work[descriptor]()
         elif descriptor in self._dials:
-            self._dialled(self._dials.pop(descriptor))
+            self._finish_dial(self._dials.pop(descriptor))
         else:
             self._pump.ready(descriptor, events)
 
-    # What the test process wants.
+    # Frames of the test process.
 
-    def _hear(self) -> None:
+    def _read_wire(self) -> None:
         data = self._wire.read()
-        self._heard = monotonic()
+        self._last_read = monotonic()
         if data is None:
             self._ended = True
             return
         for event in self._mux.receive(data):
-            self._obey(event)
+            self._handle(event)
 
-    def _check_heard(self) -> None:
-        """End where the test process has gone; what came while this one was asleep has been read by now."""
-        if monotonic() - self._heard >= self._silent_seconds:
+    def _check_silence(self) -> None:
+        """End where the test process has sent nothing for too long.
+
+        It is called after everything that has arrived was read: this process may itself have been stopped meanwhile.
+        """
+        if monotonic() - self._last_read >= self._silent_seconds:
             self._mux.fail(f"it heard nothing of the test process for {self._silent_seconds:g} s")
             self._wire.write()
-            raise SystemExit(1)  # and wait for nobody who may be gone
+            raise SystemExit(1)  # without `Wire.finish`, which could wait forever
 
-    def _obey(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if isinstance(event, Open):
-            self._opened(event)
+            self._handle_open(event)
         elif isinstance(event, Datagram):
-            self._answer(event.data)
+            self._send_dns_answer(event.data)
         elif isinstance(event, Bye):
             self._ended = True
         elif isinstance(event, Reset) and event.stream in self._flushes:
@@ -228,7 +233,7 @@ class Agent:
         else:
             self._pump.take(event)
 
-    def _opened(self, event: Open) -> None:
+    def _handle_open(self, event: Open) -> None:
         word, _, rest = event.purpose.partition(b" ")
         if word == FLUSH:
             self._flushes.append(event.stream)
@@ -237,8 +242,8 @@ class Agent:
         else:
             self._mux.refuse(event.stream, errno.EINVAL, f"no such purpose: {event.purpose!r}")
 
-    def _flushed(self) -> None:
-        """Nothing that has happened waits here any more: say so, behind it all."""
+    def _answer_flushes(self) -> None:
+        """Answer the flushes. Called when no socket has anything left to read, so that the answers follow it all."""
         if self._flushes and (lost := dropped(self._capture.packets)):
             self._mux.datagram(PACKETS, DROPPED.pack(lost))
         for stream in self._flushes:
@@ -266,18 +271,18 @@ class Agent:
             self._pump.add(self._mux.open(purpose(sock, client)), sock)
 
     def _accept_or_not(self) -> None:
-        """Leave connections in the backlog while no stream, or no descriptor, is to be had for them."""
+        """Stop or resume accepting: connections stay in the backlog while no stream or descriptor is free for them."""
         if not self._mux.openable:
             self._pump.end_oldest()
             self._stop_accepting(_ALL_STREAMS)
-        elif self._crowd is not None and len(self._pump) < self._crowd:
-            self._crowd = None
+        elif self._resume_below is not None and len(self._pump) < self._resume_below:
+            self._resume_below = None
             self._want_connections(READABLE)
 
-    def _stop_accepting(self, crowd: int) -> None:
-        """Accept nothing until fewer streams than these are open, and one can be opened."""
-        if self._crowd is None:
-            self._crowd = crowd
+    def _stop_accepting(self, resume_below: int) -> None:
+        """Accept no connections until fewer than `resume_below` streams are open and one can be opened."""
+        if self._resume_below is None:
+            self._resume_below = resume_below
             self._want_connections(0)
 
     def _want_connections(self, events: int) -> None:
@@ -293,7 +298,7 @@ class Agent:
         return [*loopback, *((family, address) for family, _, address in usable)]
 
     def _dial(self, dial: Dial) -> None:
-        """Try the next address; refuse, as the first one did, where none is left."""
+        """Try the next address. Where none is left, refuse the stream with the first error."""
         while dial.addresses:
             family, address = dial.addresses.pop(0)
             try:
@@ -311,8 +316,8 @@ class Agent:
                 return
         self._mux.refuse(dial.stream, dial.failure, "no port of the target's took it")
 
-    def _dialled(self, dial: Dial) -> None:
-        """The kernel has an answer."""
+    def _finish_dial(self, dial: Dial) -> None:
+        """Take the result of a connection attempt: use the socket, or try the next address."""
         assert dial.sock is not None
         del self._dialling[dial.stream]
         self._interests.want(dial.sock.fileno(), 0)
@@ -332,7 +337,7 @@ class Agent:
         return True
 
     def _drop(self, dial: Dial) -> None:
-        """Nobody waits for it any more."""
+        """Give up a connection attempt whose stream the test process has reset."""
         assert dial.sock is not None
         self._interests.want(dial.sock.fileno(), 0)
         del self._dials[dial.sock.fileno()]
@@ -340,7 +345,7 @@ class Agent:
 
     # Datagrams.
 
-    def _ask(self, index: int, sock: Socket) -> None:
+    def _forward_queries(self, index: int, sock: Socket) -> None:
         for _ in range(BATCH):
             try:
                 query, client = sock.recvfrom(_DATAGRAM)
@@ -349,7 +354,7 @@ class Agent:
             packed = _socket.inet_pton(sock.family, client[0].partition("%")[0])
             self._mux.datagram(DNS, CLIENT.pack(index, client[1], packed) + query)
 
-    def _answer(self, data: bytes) -> None:
+    def _send_dns_answer(self, data: bytes) -> None:
         index, port, packed = CLIENT.unpack_from(data)
         sock = self._capture.dns[index]
         length = 4 if sock.family == _socket.AF_INET else 16
@@ -357,22 +362,22 @@ class Agent:
         try:  # noqa: SIM105 - contextlib takes long to import
             sock.sendto(data[CLIENT.size :], (address, port))
         except OSError:
-            pass  # as from the test process itself: the client has gone
+            pass  # the client has gone; the descriptor link would not report that either
 
-    def _tell(self, channel: int, prefix: bytes, sock: Socket) -> None:
+    def _forward(self, channel: int, prefix: bytes, sock: Socket) -> None:
         for _ in range(BATCH):
             try:
                 data = sock.recv(_DATAGRAM)
             except BlockingIOError:
                 return
-            except OSError:  # ENOBUFS: the kernel lost some
-                self._mux.datagram(channel, prefix)  # no event, and no packet, is empty
+            except OSError:  # ENOBUFS: the kernel dropped some
+                self._mux.datagram(channel, prefix)  # empty: it reports the loss
                 return
             self._mux.datagram(channel, prefix + data)
 
 
 def purpose(sock: Socket, client: tuple[str, int]) -> bytes:
-    """What a stream is for: the address and port that were dialled, or "-" and 0; then those of the client."""
+    """The purpose of a client's stream: the address that it dialled, or "-" and 0, and its own, each with the port."""
     try:
         dialled = original_destination(sock)
     except OSError as error:

@@ -1,14 +1,14 @@
-"""What this process has for itself, whatever a test has replaced: clocks, sockets, forks, frames.
+"""Helpers for this process that work whatever a test has replaced: clocks, sockets, forks, frames.
 
 The rule: nothing here knows what an egress is. Every module is a door.
 
-* `callers`: which frame of a stack is the user's, and how it is named.
+* `callers`: whose code a frame of a stack runs, and how its line is named.
 * `choices`: the values of `unrouted=`, `dns=` and `link=`.
-* `clock`: the time, also where a test has stopped it.
+* `clock`: the real time, also while a test has frozen it.
+* `forks`: closes descriptors in forked children.
 * `frames`: the user's part of a traceback.
-* `forks`: what is closed in a child that is forked.
 * `globs`: patterns with `*`.
-* `once`: a value that is made once, whichever thread asks first.
-* `relay`: bytes from one socket to another, both ways.
-* `sockets`: sockets, also where a test forbids them; resets, shutdowns and time-outs.
+* `once`: a value that is made at its first use, and once, whichever threads ask for it.
+* `relay`: copies bytes between two sockets, both ways.
+* `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.
 """

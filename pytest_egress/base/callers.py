@@ -1,15 +1,19 @@
-"""Whose code a frame runs: this package's, a library's or the user's.
+"""Tells whose code a frame runs: this package's, a library's or the user's.
 
-Ours is what a module in the package's folder runs, however deep. Frames of other threads are read as they go on.
+Code is this package's where its module is in the package's folder, at any depth. Frames of other threads are read
+while those threads go on running.
 """
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
 import sys
 import traceback
-from types import FrameType
-from typing import Final
+from collections.abc import Iterable, Iterator
+from types import AsyncGeneratorType, CoroutineType, FrameType
+from typing import Any, Final
 
 ROOT: Final = os.path.join(sys.modules[__name__.partition(".")[0]].__path__[0], "")
 STANDARD_LIBRARY: Final = os.path.dirname(os.__file__)
@@ -17,7 +21,7 @@ FRAMEWORKS: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("_pytest", "plu
 
 
 def is_ours(frame: FrameType) -> bool:
-    """Whether a frame runs code of this package; also what `dataclasses` has made for it, which is in no file."""
+    """Whether a frame runs code of this package, also a method that `dataclasses` generated, which is in no file."""
     return str(frame.f_globals.get("__file__", "")).startswith(ROOT)
 
 
@@ -29,13 +33,13 @@ def is_users(frame: FrameType) -> bool:
 
 
 def is_plumbing(frame: FrameType) -> bool:
-    """Whether a frame runs code of ours, of the loop of an async handler, or of the pool that starts a sidecar."""
+    """Whether a frame runs code of this package, of a handler's event loop, or of the pool that starts sidecars."""
     module = str(frame.f_globals.get("__name__", ""))
     return is_ours(frame) or module.partition(".")[0] in ("asyncio", "concurrent")
 
 
 def caller() -> str:
-    """`file.py:12` of the nearest code that is not ours; "" where that is a test framework's (a marker)."""
+    """The nearest calling line outside of this package, `file.py:12`; "" where it is a test framework's (a marker)."""
     frame = sys._getframe(1)
     while frame.f_back is not None and is_ours(frame):
         frame = frame.f_back
@@ -46,11 +50,43 @@ def caller() -> str:
 
 
 def where_stands(ident: int | None) -> str:
-    """The line of the user's code, or else of any, at which a thread stands; "" when it has ended."""
+    """The innermost line of the user's code that a thread runs, or else of any code; "" when the thread has ended."""
     frame = sys._current_frames().get(ident or 0)
     if frame is None:
         return ""
     stack = [*traceback.walk_stack(frame)]  # the innermost first
-    place = next((place for place in stack if is_users(place[0])), stack[0])
-    (line,) = traceback.StackSummary.extract([place])
+    inner = (place for place in (*stack, *awaited_on(stack)) if is_users(place[0]))
+    (line,) = traceback.StackSummary.extract([next(inner, stack[0])])
     return f"{line.filename}:{line.lineno} in {line.name}: {line.line or ''}".rstrip(": ")
+
+
+Place = tuple[FrameType, int]
+"""A frame, and its line."""
+
+
+def awaited_on(stack: Iterable[Place]) -> Iterator[Place]:
+    """Where what a thread's event loop runs for us is suspended: of each task of ours the innermost frame first."""
+    import asyncio  # whoever waits on a loop has it
+
+    of_asyncio = (frame for frame, _ in stack if frame.f_globals.get("__package__") == "asyncio")
+    selves = (frame.f_locals.get("self") for frame in of_asyncio)
+    loop = next((each for each in selves if isinstance(each, asyncio.AbstractEventLoop)), None)
+    for task in () if loop is None else asyncio.all_tasks(loop):
+        frames = [*suspended_frames(task.get_coro())]
+        if frames and is_ours(frames[0]):  # else the user has begun it beside
+            yield from ((frame, frame.f_lineno) for frame in reversed(frames))
+
+
+def suspended_frames(awaitable: Any) -> Iterator[FrameType]:
+    """The frames of a coroutine or an async generator, and of what it awaits; the innermost last."""
+    while awaitable is not None:
+        if isinstance(awaitable, CoroutineType):
+            frame, inner = awaitable.cr_frame, awaitable.cr_await
+        elif isinstance(awaitable, AsyncGeneratorType):
+            frame, inner = awaitable.ag_frame, awaitable.ag_await
+        else:  # what `__anext__` gives does not tell its generator in any other way
+            parts = gc.get_referents(awaitable) if inspect.isawaitable(awaitable) else ()
+            frame, inner = None, next((p for p in parts if isinstance(p, AsyncGeneratorType)), None)
+        if frame is not None:
+            yield frame
+        awaitable = inner

@@ -10,23 +10,23 @@ from typing import Final, Literal, get_args
 
 Policy = Literal["fail", "block", "passthrough"]
 POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
-"""What `unrouted=` takes: what an attempt means that no route claims."""
+"""The values of `unrouted=`: what happens to an attempt that no route claims."""
 
 NamePolicy = Literal["synthetic", "strict"]
 NAME_POLICIES: Final[tuple[NamePolicy, ...]] = get_args(NamePolicy)
-"""What `dns=` takes: what DNS says of a name that no route names."""
+"""The values of `dns=`: how DNS answers a name that no route names."""
 
 LinkKind = Literal["descriptor", "stream"]
 LinkChoice = Literal["auto", LinkKind]
 LINKS: Final[tuple[LinkChoice, ...]] = get_args(LinkChoice)
-"""What `--egress-link` takes: how a sidecar is reached. "auto" tries the others in order."""
+"""The values of `--egress-link`: how a sidecar is reached. "auto" tries the others in order."""
 
 
 def alternatives(words: Sequence[str]) -> str:
-    """What an option takes, in words: "a, b or c"."""
+    """The values of an option for a sentence: "a, b or c"."""
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def union(words: Iterable[str]) -> str:
-    """What an option takes, as a signature has it: `"a"|"b"`."""
+    """The values of an option for a signature: `"a"|"b"`."""
     return "|".join(f'"{word}"' for word in words)

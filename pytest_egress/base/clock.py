@@ -1,7 +1,7 @@
-"""The real clocks, whatever a test has made of time: every deadline, duration and date of ours is by them.
+"""The kernel's clocks, which a test cannot freeze: every deadline, duration and date of this package uses them.
 
-freezegun replaces the functions of `time` that are a clock by name, and time-machine what tells the wall clock; neither
-reaches the kernel's others.
+freezegun replaces the functions of `time` that read a clock, and time-machine patches those that read CLOCK_REALTIME.
+Neither changes `clock_gettime` of CLOCK_MONOTONIC or CLOCK_REALTIME_COARSE.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ WALL: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 """CLOCK_REALTIME_COARSE (clock_gettime(2)), exact to some milliseconds: `time` has no name for it."""
 
 
-MAX_SECONDS: Final = 9e9  # nearly what a lock can wait for (threading.TIMEOUT_MAX)
+MAX_SECONDS: Final = 9e9  # a little less than a lock can wait for (threading.TIMEOUT_MAX)
 
 
 def is_seconds(value: object) -> bool:
-    """Whether a value is a time that can be waited for."""
+    """Whether a value is a number of seconds that a lock or a socket can wait for."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and 0 <= value < MAX_SECONDS  # type: ignore[operator]  # it is a number
 
 
 def check_seconds(timeout: object) -> None:
-    """Refuse what is no time that can be waited for.
+    """Refuse a time-out that is no number of seconds to wait for.
 
     Raises:
-        TypeError: With the value.
+        TypeError: It is none; the text quotes it.
     """
     if not is_seconds(timeout):
         raise TypeError(f"timeout={timeout!r}: it takes a number of seconds")
 
 
 def monotonic() -> float:
-    """Seconds by a clock that never jumps: `time.monotonic`, unless somebody has frozen that."""
+    """Seconds by a clock that never jumps, as of `time.monotonic` where no test has frozen that."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
@@ -48,6 +48,6 @@ def wall() -> float:
 
 
 def run_by_real_clock(loop: asyncio.AbstractEventLoop) -> None:
-    """Let what waits on a loop of ours wait for real: asyncio's own is stopped with `time.monotonic`."""
+    """Make an event loop of this package measure real time: asyncio's own clock stops where a test freezes `time`."""
     with contextlib.suppress(AttributeError):  # uvloop has its own
         loop.time = monotonic  # type: ignore[method-assign]

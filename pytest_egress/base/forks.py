@@ -1,6 +1,6 @@
-"""Closes descriptors in forked children: a copy that stays open hides the end of file from whoever reads the other end.
+"""Closes inherited descriptors in forked children: a copy that stays open keeps the other end from seeing end of file.
 
-A child has no thread of ours that would close them. This module knows nothing of what is closed.
+A forked child has none of the threads that would close them. This module does not know what the descriptors are.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 def close_in_forked_children(owner: T, abandon: Callable[[T], object]) -> None:
-    """Have every child that is forked from now on close its copies; the hook keeps nothing alive.
+    """Close the copies of an owner's descriptors in every child forked from now on; the hook does not keep it alive.
 
     Args:
-        owner: What holds descriptors.
-        abandon: Closes those of `owner`, without a lock, which some thread of the parent may hold.
+        owner: The object that holds the descriptors.
+        abandon: Closes them. It takes no lock: a thread of the parent may have held that at the fork.
     """
     reference = weakref.ref(owner)
 

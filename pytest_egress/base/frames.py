@@ -1,6 +1,6 @@
-"""Which part of a traceback is the user's: what a report shows, and where a debugger stands.
+"""The user's part of a traceback: the part that a report shows, and where a debugger starts.
 
-Values of the interpreter only: knows neither pytest nor a debugger.
+This module reads the interpreter's own values, and knows neither pytest nor a debugger.
 """
 
 from __future__ import annotations
@@ -16,52 +16,54 @@ from pytest_egress.base.callers import is_plumbing
 
 
 def is_of(entry: TracebackType, *packages: str) -> bool:
-    """Whether a frame is of one of some packages."""
+    """Whether an entry of a traceback runs code of one of these packages."""
     module = str(entry.tb_frame.f_globals.get("__name__", ""))
     return module.partition(".")[0] in packages
 
 
 def entries_of(traceback: TracebackType | None) -> Iterator[TracebackType]:
-    """Its entries, the outermost first."""
+    """The entries of a traceback, the outermost first."""
     while traceback is not None:
         yield traceback
         traceback = traceback.tb_next
 
 
 def from_user(traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame of the user's on; None where there is none."""
+    """The traceback from the user's first frame on; None where it has no frame of the user's."""
     return next((entry for entry in entries_of(traceback) if not is_plumbing(entry.tb_frame)), None)
 
 
 def last_of_user(traceback: TracebackType | None) -> TracebackType | None:
-    """The innermost entry that is the user's, or of what the user's code called; None where there is none."""
+    """The innermost entry outside of this package: the user's, or of a library that the user called; else None."""
     return next(
         (e for e in reversed([*entries_of(traceback)]) if not is_plumbing(e.tb_frame)), None
     )
 
 
 def users_part(traceback: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first to the last frame of the user's; what follows is cut off."""
+    """The traceback from the user's first frame to the last; the entries after that are cut off, in place."""
     if (last := last_of_user(traceback)) is not None:
         last.tb_next = None
     return from_user(traceback)
 
 
 def at_frame(frame: FrameType) -> TracebackType:
-    """A traceback that ends where a frame is, or has ended: its variables outlive it."""
+    """A traceback of one frame, at the line that it runs or ended at. The frame's variables can still be read."""
     return TracebackType(None, frame, frame.f_lasti, frame.f_lineno or 0)
 
 
 def code_of(function: object) -> CodeType | None:
-    """The code of a function, under its decorators; None where it is written in no Python, or is no function."""
+    """The code object of a function, under its decorators; None for anything not written in Python as a function."""
     code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
     return code if isinstance(code, CodeType) else None
 
 
 class first_frame:  # used as a statement; a generator's frames would show in tracebacks
-    """Remember the first frame in which a code runs meanwhile on this thread, for a look at its variables afterwards.
+    """Records the first frame that runs a code object within the `with` block, on this thread.
 
-    By `sys.setprofile`, until that frame begins. A profiler that runs is put back.
+    A debugger can then show that frame's variables, after it has ended. `sys.setprofile` finds it; a profiler that was
+    set before is set again as soon as the frame begins. One that cannot be set again, as cProfile up to Python 3.11, is
+    left alone, and no frame is found.
 
     Attributes:
         found: The frame, or None.
@@ -73,8 +75,8 @@ class first_frame:  # used as a statement; a generator's frames would show in tr
         self.found: FrameType | None = None
 
     def __enter__(self) -> first_frame:
-        if self._code is not None:
-            self._before = sys.getprofile()
+        self._before = sys.getprofile()
+        if self._code is not None and (self._before is None or callable(self._before)):
             sys.setprofile(self._note)
         return self
 

@@ -1,6 +1,7 @@
-"""Texts with `*`, of hosts and of paths: matched in linear time, since a target chooses what is matched.
+"""Globs of hosts and paths, in which `*` is any run of characters.
 
-A regular expression with `.*` tries every split of the text: three stars against 2 KB took seconds.
+They are matched without backtracking, because a target chooses the text: a regular expression with `.*` tries every
+split of it, and three stars against 2 KB took seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ class Glob:
     """A text in which each `*` is any run of characters, and nothing else is special.
 
     Args:
-        text: Without `*` it matches itself alone.
+        text: The glob; one without `*` matches itself alone.
     """
 
     def __init__(self, text: str) -> None:
@@ -18,7 +19,10 @@ class Glob:
         self._last = self._middle.pop() if self._middle else None
 
     def matches(self, text: str) -> bool:
-        """Whether it matches the whole of a text. The first place of a part is never worse than a later one."""
+        """Whether the glob matches the whole of a text.
+
+        Each part is looked for from the left: if any place of it leads to a match, so does its first.
+        """
         if self._last is None:
             return text == self._first
         position, end = len(self._first), len(text) - len(self._last)

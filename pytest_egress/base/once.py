@@ -1,7 +1,7 @@
-"""What is made when it is first needed, and made once, whichever threads need it at the same time.
+"""`once_property`: a property whose value is made at its first use, and once, whichever threads ask at the same time.
 
-Each property has a lock of its own, which is held while its value is made. A user's fixture may make it (`egress_ca`,
-`egress_docker_client`): it may not wait for another thread that needs the same.
+Each property has a lock of its own, which is held while its value is made. A user's fixture may be what makes it
+(`egress_ca`, `egress_docker_client`), and must not wait for another thread that needs the same value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
 
     class once_property:
-        """`functools.cached_property` with the lock that Python 3.12 took from it, and no frame in a traceback."""
+        """`functools.cached_property` with a lock, which Python 3.12 removed, and without a frame in tracebacks."""
 
         def __init__(self, make: Callable[[Any], Any]) -> None:
             self._make = make
@@ -29,7 +29,7 @@ else:
             self._name = name
 
         def __get__(self, instance: object, owner: type | None = None) -> Any:
-            """What was made; once it is there, the instance has it without asking here."""
+            """The value, made under the lock at the first use. Later reads find it in the instance itself."""
             if instance is None:
                 return self
             made = vars(instance)

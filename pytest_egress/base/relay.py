@@ -1,7 +1,8 @@
 """Copies between two connected sockets, both ways, on one thread.
 
-Works for TLS too: one thread, since `ssl` allows no two on one connection. Half-closing is passed on towards TCP, and a
-reset as a reset, but after what was said before it: a server may answer and close while its client still sends.
+One thread does both directions because `ssl` allows no two threads on one connection. A half-close is passed on, except
+towards TLS. A reset is passed on as a reset, after the bytes that came before it: a server may answer and close while
+its client still sends.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import reset_at_close
 
 COPY_BYTES: Final = 64 * 1024
-FIRST_BYTES: Final = 64  # kept of each direction
+FIRST_BYTES: Final = 64  # of each direction, kept for the ledger
 TURNS: Final = 16  # reads of one direction before the other gets its turn
-UNSENT_SECONDS: Final = 0.5  # for a peer that reads nothing of what goes before a reset
-UNSENT_MILLISECONDS: Final = 5  # between two looks at whether it has; as a rule it has at once
+UNSENT_SECONDS: Final = 0.5  # that a reset waits for a peer that does not read the bytes before it
+UNSENT_MILLISECONDS: Final = 5  # between two checks of that; mostly one is enough
 BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Direction:
-    """One way of a relay: what has been read of one socket and not yet been written to the other.
+    """One direction of a relay: the bytes read from its source and not yet written to its sink.
 
     Attributes:
-        count: The bytes that have been written.
-        first: The first ones.
+        count: How many bytes have been written.
+        first: The first bytes that were read.
         done: Whether the source has ended, and all that it sent has been passed on.
-        failure: How the source broke off, where it did.
-        refusal: What the sink raised: it takes nothing more. What still comes for it is read, and dropped, so that its
-            sender comes to read what the sink had to say.
+        failure: The error by which the source broke off, or None.
+        refusal: The error of a write: the sink takes nothing more. Bytes for it are read and dropped from then on, so
+            that their sender gets to read what the sink sent before.
     """
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
@@ -49,18 +50,18 @@ class Direction:
         self._waiting = memoryview(b"")
 
     def pump(self) -> bool:
-        """Move what can be moved without waiting; True where there may be more at once."""
+        """Copy what can be copied without waiting; True where more may be ready at once."""
         for _ in range(TURNS):
             try:
-                if not self._waiting and not self._take():
+                if not self._waiting and not self._read():
                     return False
-                self._give()
+                self._write()
             except BLOCKED:
                 return False
         return True
 
-    def _take(self) -> bool:
-        """Read; False at the end of the source, which is passed on."""
+    def _read(self) -> bool:
+        """Read from the source. At its end, pass that on to the sink and return False."""
         if self.done:
             return False
         data = b""
@@ -75,14 +76,14 @@ class Direction:
             self._waiting = memoryview(data)
             return True
         self.done = True
-        # TLS says goodbye at the very end.
+        # TLS has no half-close here: its close_notify is sent when the whole relay has ended.
         if self.failure is None and not isinstance(self.sink, ssl.SSLSocket):
-            with contextlib.suppress(OSError):  # it has ended too
+            with contextlib.suppress(OSError):  # the sink has ended too
                 socket.socket.shutdown(self.sink, socket.SHUT_WR)
         return False
 
-    def _give(self) -> None:
-        """Write, or drop what nobody takes."""
+    def _write(self) -> None:
+        """Write to the sink; once it has refused, drop what was read."""
         if self.refusal is None:
             try:
                 sent = self.sink.send(self._waiting)
@@ -98,7 +99,7 @@ class Direction:
 
     @property
     def awaited(self) -> tuple[socket.socket, int] | None:
-        """The socket that has to become ready, and for what."""
+        """The socket that has to become ready, and the poll event; None when the direction is done."""
         if self.done:
             return None
         return (self.sink, select.POLLOUT) if self._waiting else (self.source, select.POLLIN)
@@ -109,15 +110,15 @@ def relay(
     other: socket.socket,
     watch: Callable[[Direction, Direction], None] | None = None,
 ) -> None:
-    """Copy both ways until both have ended, or one has towards TLS, which cannot be closed by half.
+    """Copy both ways until both directions have ended, or one towards TLS has, which cannot be half-closed.
 
-    Where one side broke off, the other one is reset when it is closed.
+    Where one side broke off, the other side is reset when it is closed.
 
     Args:
-        watch: Called with both directions, that of the first socket's bytes first, whenever something has moved.
+        watch: Called with both directions after each round of copying; that from `one` to `other` comes first.
 
     Raises:
-        OSError: One side broke off; what it said before has reached the other.
+        OSError: One side broke off; the bytes that it sent before have been passed on.
     """
     ways = Direction(one, other), Direction(other, one)
     for sock in (one, other):
@@ -138,7 +139,7 @@ def relay(
 
 
 def broken_off(ways: tuple[Direction, Direction]) -> tuple[Direction, OSError] | None:
-    """The direction whose source broke off, and with what, once all that it said has been passed on."""
+    """The direction whose source broke off and whose bytes have all been passed on, with the error; or None."""
     for way, back in (ways, ways[::-1]):
         if way.done and (error := way.failure or back.refusal):
             return way, error
@@ -146,7 +147,7 @@ def broken_off(ways: tuple[Direction, Direction]) -> tuple[Direction, OSError] |
 
 
 def drop_rest(ways: tuple[Direction, Direction], sink: socket.socket) -> None:
-    """Drop what still comes from one side until what went to it has arrived, or is not read."""
+    """Wait until one side has received all that was sent to it, or stops reading; drop what it still sends."""
     left, deadline = unsent(sink), monotonic() + UNSENT_SECONDS
     while left and monotonic() < deadline:
         wait_for(ways, UNSENT_MILLISECONDS)
@@ -158,18 +159,18 @@ def drop_rest(ways: tuple[Direction, Direction], sink: socket.socket) -> None:
 
 
 def unsent(sock: socket.socket) -> int:
-    """The bytes that the other side's kernel has not got yet (SIOCOUTQ, tcp(7)); a reset would drop them."""
+    """How many bytes the other side has not acknowledged yet (SIOCOUTQ, tcp(7)); a reset would drop them."""
     count = array.array("i", [0])
-    with contextlib.suppress(OSError):  # it has ended
+    with contextlib.suppress(OSError):  # the connection has ended
         fcntl.ioctl(sock, termios.TIOCOUTQ, count)
     return count[0]
 
 
 def wait_for(ways: tuple[Direction, Direction], timeout: float | None) -> None:
-    """Wait until one way can go on.
+    """Wait until a direction can read or write.
 
     Args:
-        timeout: Milliseconds; None for ever.
+        timeout: Milliseconds; None for no limit.
     """
     wanted: dict[socket.socket, int] = {}
     for way in ways:

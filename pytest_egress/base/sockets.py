@@ -1,6 +1,6 @@
-"""Sockets of our own, whatever a test may not open: pytest-socket replaces `socket.socket`, or its `connect`.
+"""Sockets that this package may open where a test may not: pytest-socket replaces `socket.socket`, or its `connect`.
 
-What it forbids is the test's: a container's connection to us is none of it, nor is our way into a container.
+Such a ban is for the test's own code. It must stop neither the connections of a container nor those into one.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ else:
 
 
 class Socket(Real):
-    """As `socket.socket` is where nobody has replaced it."""
+    """The original `socket.socket`, for where a plugin has replaced that."""
 
     def accept(self) -> tuple[Socket, Any]:
-        """The next connection, blocking, and the address of its other end."""
+        """Accept the next connection; return its socket, which is blocking, and the peer's address."""
         descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
         return Socket(fileno=descriptor), peer
 
     def connect(self, address: Any) -> None:
-        """Connect."""
+        """Connect as the C class does: the `connect` of Python's class may be a plugin's."""
         _socket.socket.connect(self, address)
 
 
 def pair(kind: int = socket.SOCK_STREAM) -> tuple[Socket, Socket]:
-    """Two unix sockets that are connected."""
+    """Two connected unix sockets."""
     one, other = _socket.socketpair(socket.AF_UNIX, kind)
     return Socket(fileno=one.detach()), Socket(fileno=other.detach())
 
 
 def listener(backlog: int) -> Socket:
-    """A listener at a port of 127.0.0.1 that is free."""
+    """A TCP listener on a free port of 127.0.0.1."""
     sock = Socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.bind(("127.0.0.1", 0))
@@ -52,7 +52,7 @@ def listener(backlog: int) -> Socket:
 
 
 def receive_timeout(sock: socket.socket, seconds: float) -> None:
-    """Bound blocking reads in the kernel (SO_RCVTIMEO, socket(7)): unlike `settimeout` it leaves MSG_WAITALL to work.
+    """Limit blocking reads in the kernel (SO_RCVTIMEO, socket(7)). MSG_WAITALL works with it, not with `settimeout`.
 
     Args:
         seconds: 0 for no bound.
@@ -63,14 +63,17 @@ def receive_timeout(sock: socket.socket, seconds: float) -> None:
 
 
 def shut(sock: socket.socket) -> None:
-    """Wake whoever blocks on it; not by `SSLSocket.shutdown`, which drops the TLS layer first."""
-    with contextlib.suppress(OSError):  # ENOTCONN, and yet it wakes
+    """Shut a socket down both ways, which wakes a thread that blocks on it.
+
+    `SSLSocket.shutdown` is avoided: it drops the TLS layer first.
+    """
+    with contextlib.suppress(OSError):  # ENOTCONN of a listener, whose thread wakes all the same
         Real.shutdown(sock, socket.SHUT_RDWR)
 
 
 def reset_at_close(sock: socket.socket) -> None:
-    """Let the closing of a socket send RST (SO_LINGER, socket(7))."""
-    with contextlib.suppress(OSError):  # it has ended
+    """Make a later `close` of a TCP socket send RST (SO_LINGER, socket(7))."""
+    with contextlib.suppress(OSError):  # the connection has ended
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -81,9 +84,10 @@ def reset(sock: socket.socket) -> None:
 
 
 def unguessed_loopback() -> str:
-    """An address of this machine's loopback, of which there are 16 million, at random.
+    """A random one of the 16 million loopback addresses of this machine.
 
-    A connection of a stranger's from the same address and port may wait, dead, where ours is awaited.
+    Connections of ours are recognised by their source address and port. No other process can guess this one, so none
+    can be waiting at the listener with the same.
     """
     return f"127.{'.'.join(str(secrets.randbelow(254) + 1) for _ in range(3))}"
 

@@ -1,16 +1,16 @@
-"""The few calls of a container engine's API.
+"""The container engine: the few calls of its API that the package makes, and what it leaves there.
 
 The rule: an engine knows containers and images, and no sidecar. Doors: `archive`, `endpoint`, `engine`, `failures`,
 `leftovers`.
 
-* `archive`: files in and out of containers, by tar.
-* `endpoint`: where an engine listens, and which engine that is.
-* `engine`: creates, starts, watches and removes containers.
-* `failures`: an engine's errors in words of ours.
-* `folder`: the folder of a run, and who owns it.
-* `images`: pulls and inspects images.
-* `leftovers`: removes what a dead run has left.
-* `progress`: what takes long, for whoever shows it.
-* `ssh`: a unix socket whose connections lead to an engine elsewhere.
+* `archive`: builds and reads tar archives, by which files go in and out of containers.
+* `endpoint`: finds out where the engine listens, and makes the client for it.
+* `engine`: creates, inspects and removes containers and images.
+* `failures`: turns docker-py's errors into `EngineError`s.
+* `folder`: the temporary folder of a run, whose lock shows whether the run goes on.
+* `images`: finds and pulls images.
+* `leftovers`: recognises and removes the containers and images of runs.
+* `progress`: reports steps that take long to a screen.
+* `ssh`: a unix socket whose connections lead to an engine on another machine.
 * `watchdog`: the process that removes a run's containers when the run is killed.
 """

@@ -1,8 +1,7 @@
-"""Tar archives, as the engine's archive endpoints take and give them.
+"""Tar archives, as the engine's archive endpoints take and return them.
 
-Rule: pure functions over bytes. An archive made here is meant to be extracted at `/`, and holds an
-entry only for what was asked for: an entry for a directory that exists would reset its mode and
-owner, so parents get none (the engine makes those that are missing).
+The rule: pure functions over bytes. An archive made here is extracted at `/`, and has no entries for parent
+directories: an entry for a directory that exists would reset its mode and owner, and the engine makes missing ones.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 _DIRECTORY_MODE = 0o755
 _PERMISSIONS = 0o7777
-_END = bytes(2 * tarfile.BLOCKSIZE)  # of every archive that is whole
+_END = bytes(2 * tarfile.BLOCKSIZE)  # ends every archive that is complete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +26,9 @@ class File:
     Attributes:
         content: All of it.
         mode: Its permission bits.
-        uid: Its owner; the engine maps the number into the container's user namespace.
-        gid: Its group, likewise.
-        mtime: When it was changed, in seconds since 1970. Zero makes equal archives equal bytes.
+        uid: Its owner's number; the engine maps it into the container's user namespace.
+        gid: Its group's number; the engine maps it too.
+        mtime: When it was changed, in seconds since 1970. With zero, equal files make equal archives.
     """
 
     content: bytes
@@ -41,12 +40,12 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """What a folder has at a path; neither of these where it is a device, or the like.
+    """The member of a folder's archive at a path. A device or the like has none of these attributes.
 
     Attributes:
-        directory: Whether it is one.
-        target: Where it leads, of a link.
-        file: A regular file.
+        directory: Whether it is a directory.
+        target: The target of a symbolic link.
+        file: The regular file.
     """
 
     directory: bool = False
@@ -55,10 +54,9 @@ class Member:
 
 
 def build_tar(files: Mapping[str, File | bytes], directories: Iterable[str] = ()) -> bytes:
-    """The archive that, extracted at `/`, makes these directories and files.
+    """Build the archive that, extracted at `/`, makes these directories and files.
 
-    `PUT /containers/{id}/archive` replaces what is there: a link by a regular file, and a directory
-    too.
+    `PUT /containers/{id}/archive` replaces what exists at a path, links and directories included.
 
     Args:
         files: From the absolute path in the container to the file, or to its content alone.
@@ -79,12 +77,12 @@ def build_tar(files: Mapping[str, File | bytes], directories: Iterable[str] = ()
         for name, entry in sorted(members.items(), key=lambda member: member[0]):
             content = b"" if entry is None else entry.content
             archive.addfile(_describe(name, entry), io.BytesIO(content))
-        end = archive.offset + len(_END)  # Podman breaks off at what would fill a record behind it
+        end = archive.offset + len(_END)  # cut tar's padding behind it: Podman fails at that
     return buffer.getvalue()[:end]
 
 
 def read_tar(data: bytes | Iterable[bytes]) -> dict[str, File]:
-    """The regular files of an archive, by their name in it.
+    """Read the regular files of an archive, by their name in it.
 
     `GET /containers/{id}/archive` names them relatively to the parent of the path it is asked for.
 
@@ -100,17 +98,17 @@ def read_tar(data: bytes | Iterable[bytes]) -> dict[str, File]:
 
 
 def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None:
-    """All that a folder has, by the path in it; the folder itself is at "".
+    """Read all members of a folder's archive, by the path in the folder; the folder itself is at "".
 
-    An archive that is cut off looks like one that ends, and what is not in it as if it were missing: only where the
-    end is marked it counts.
+    `tarfile` takes an archive that was cut off for one that has ended, and the rest would seem not to exist. So only an
+    archive with its end mark counts.
 
     Args:
-        chunks: The archive that `GET /containers/{id}/archive` answers with.
-        limit: The bytes of it that are read at most.
+        chunks: The archive, as `GET /containers/{id}/archive` returns it.
+        limit: How many bytes of it to read at most.
 
     Returns:
-        None where this is not the whole of a folder, or cannot be told.
+        None where the archive is not that of a folder, not complete, or over the limit.
     """
     stream, members = _Stream(chunks, limit), dict[str, Member]()
     try:
@@ -127,14 +125,14 @@ def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None
 
 
 class _Stream(io.RawIOBase):
-    """Chunks as a file that is read from the beginning to the end, and up to a limit."""
+    """A file over chunks that is read once from beginning to end, up to a limit."""
 
     def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
         self._chunks, self._limit = iter(chunks), limit
         self.size, self.tail = 0, b""
 
     def read(self, _size: int = -1) -> bytes:
-        """The next chunk, however long it is: `tarfile` keeps what it does not need yet."""
+        """The next chunk, whatever its length: `tarfile` buffers what it does not need yet."""
         chunk = next(self._chunks, b"")
         self.size += len(chunk)
         if self.size > self._limit:
@@ -144,14 +142,14 @@ class _Stream(io.RawIOBase):
 
 
 def _inside(name: str) -> str:
-    """The path in a folder of what is named with it."""
+    """The path inside a folder, from a member's name, which begins with the folder's own."""
     return posixpath.normpath(name).partition("/")[2]
 
 
 def _member(
     archive: tarfile.TarFile, info: tarfile.TarInfo, members: Mapping[str, Member]
 ) -> Member:
-    if info.islnk():  # one more name of what went before
+    if info.islnk():  # a hard link: one more name of an earlier member
         return members[_inside(info.linkname)]
     return Member(
         directory=info.isdir(),
@@ -168,7 +166,7 @@ def _add(members: dict[str, File | None], path: str, entry: File | None) -> None
 
 
 def _relative(path: str) -> str:
-    """`path` as it is named in an archive that is extracted at `/`."""
+    """The name of a path in an archive that is extracted at `/`."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not path.startswith("/"):
         raise ValueError(f"cannot put {path!r} into a container: its path is not absolute")

@@ -1,6 +1,6 @@
-"""Where the engine is: DOCKER_HOST, the Docker context, or ssh; and the client that leads there.
+"""Finds the engine as the Docker CLI does (DOCKER_HOST, Docker context, ssh), and makes its client.
 
-The same choice as the Docker CLI's, which docker-py makes only in part: contexts since 7.2, ssh with an SSH library.
+docker-py makes that choice only in part: contexts since 7.2, ssh with an SSH library.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 DEFAULT: Final = "unix:///var/run/docker.sock"
 PODMAN: Final = "Podman"
 SERVER: Final = re.compile(r"Docker/(\S+) \(")  # "Docker/26.1.5 (linux)"
-BY_DEFAULT: Final = "default"  # the name of the context that is none
+BY_DEFAULT: Final = "default"  # the name that stands for no context
 
 
 class Api(docker.APIClient):
-    """The calls of an engine. It tells its API by `GET /_ping`: for `GET /version` Podman takes a second."""
+    """docker-py's client, which learns the API's version by `GET /_ping`: for `GET /version` Podman takes a second."""
 
-    def _retrieve_server_version(self) -> str:  # docker-py's, which asks for the other
+    def _retrieve_server_version(self) -> str:  # overrides docker-py's, which uses GET /version
         try:
             told = said_by(self).get("Api-Version")
             return str(told or self.version(api_version=False)["ApiVersion"])
@@ -46,13 +46,13 @@ class Api(docker.APIClient):
 
 
 class SecureApi(Api):
-    """Those of an engine with a CA of its own, which requests would drop where REQUESTS_CA_BUNDLE is set."""
+    """The client of an engine with a CA of its own; `requests` would ignore that CA if REQUESTS_CA_BUNDLE is set."""
 
     trust_env = property(lambda _: False, lambda _, value: None)
 
 
 class Client(docker.DockerClient):
-    """A client by its calls."""
+    """docker-py's high-level client, over an `Api` that has been made already."""
 
     def __init__(self, api: docker.APIClient) -> None:
         self.api = api
@@ -62,13 +62,13 @@ class SshClient(Client):
     """A client of an engine that ssh leads to; `close` ends its connections.
 
     Args:
-        address: As `Bridge` takes it.
+        address: The engine's address, as `Bridge` takes it.
 
     Attributes:
-        address: The same.
+        address: The engine's address.
 
     Raises:
-        DockerException: Nothing answers, with what ssh has said.
+        DockerException: Nothing answers; the text is that of ssh.
     """
 
     def __init__(self, address: str) -> None:
@@ -88,19 +88,19 @@ class SshClient(Client):
         return None
 
     def close(self) -> None:
-        """End the connections and the programs that they are of."""
+        """End the connections and their ssh programs."""
         super().close()
         self._bridge.close()
 
 
 def make_client(address: str | None = None) -> docker.DockerClient:
-    """A client of the engine at an address, or of the one that the environment names.
+    """Make a client of the engine at an address, or of the one that the environment names.
 
     Args:
-        address: What DOCKER_HOST takes: `unix://`, `tcp://` or `ssh://`.
+        address: An address as in DOCKER_HOST: `unix://`, `tcp://` or `ssh://`.
 
     Raises:
-        EngineError: The context that is chosen is unknown, or the address malformed.
+        EngineError: The chosen context is unknown, or the address is malformed.
         DockerException: Nothing answers.
     """
     parameters = engine_parameters(os.environ, address)
@@ -108,14 +108,14 @@ def make_client(address: str | None = None) -> docker.DockerClient:
 
 
 def client_of(base_url: str = DEFAULT, tls: TLSConfig | None = None) -> docker.DockerClient:
-    """The client that suits an address."""
+    """Make the client for an address: by ssh, by TLS, or plain."""
     if base_url.startswith("ssh://"):
         return SshClient(base_url)
     return Client(Api(base_url) if tls is None else SecureApi(base_url, tls=tls))
 
 
 def engine_parameters(environ: Mapping[str, str], address: str | None = None) -> dict[str, Any]:
-    """What leads to an engine, as docker-py's client takes it: DOCKER_HOST goes before the context.
+    """The arguments of docker-py's client that lead to an engine. DOCKER_HOST overrides the context.
 
     Raises:
         EngineError: There is no such context.
@@ -129,13 +129,13 @@ def engine_parameters(environ: Mapping[str, str], address: str | None = None) ->
 
 
 def docker_folder(environ: Mapping[str, str]) -> Path:
-    """Where the Docker CLI keeps its settings."""
+    """The folder of the Docker CLI's settings."""
     chosen = environ.get("DOCKER_CONFIG")
     return Path(chosen) if chosen else Path.home() / ".docker"
 
 
 def current_context(environ: Mapping[str, str]) -> str:
-    """What `docker context use` has chosen."""
+    """The name of the context that `docker context use` has chosen."""
     try:
         settings = json.loads((docker_folder(environ) / "config.json").read_bytes())
         return str(settings.get("currentContext") or BY_DEFAULT)
@@ -144,7 +144,7 @@ def current_context(environ: Mapping[str, str]) -> str:
 
 
 def context_parameters(folder: Path, name: str) -> dict[str, Any]:
-    """What a context says of its engine, as docker-py's client takes it (`docker context export`).
+    """The arguments of docker-py's client that a context gives (`docker context export`).
 
     Raises:
         EngineError: There is no such context, or it names no engine.
@@ -169,7 +169,7 @@ def context_parameters(folder: Path, name: str) -> dict[str, Any]:
 
 
 def tls_of(material: Path, verify: bool) -> TLSConfig:
-    """What a context has for TLS: any of a CA, and a certificate with its key."""
+    """The TLS settings of a context: its CA, and its client certificate with key, each if it has one."""
     ca, *pair = (material / name for name in ("ca.pem", "cert.pem", "key.pem"))
     return TLSConfig(
         client_cert=(str(pair[0]), str(pair[1])) if pair[0].exists() else None,
@@ -179,24 +179,24 @@ def tls_of(material: Path, verify: bool) -> TLSConfig:
 
 
 def identify(client: docker.DockerClient) -> tuple[str, str, str]:
-    """What answers: "Docker" or `PODMAN`, its version, and the system whose containers it runs.
+    """Ask an engine what it is: "Docker" or `PODMAN`, its version, and the system whose containers it runs.
 
     Raises:
-        DockerException, RequestException: Nothing does.
+        DockerException, RequestException: Nothing answers.
     """
     said = said_by(client.api)
     if "Libpod-Api-Version" in said:
         return PODMAN, said["Libpod-Api-Version"], "linux"
     if (server := SERVER.match(said.get("Server", ""))) and "OSType" in said:
         return "Docker", server[1], said["OSType"]
-    about = client.version()  # a proxy in between has taken it out
+    about = client.version()  # a proxy has removed the header
     parts = [part["Name"] for part in about.get("Components") or ()]
     kind = PODMAN if any(PODMAN in part for part in parts) else "Docker"
     return kind, str(about.get("Version")), str(about.get("Os"))
 
 
 def said_by(api: docker.APIClient) -> Mapping[str, str]:
-    """What an engine says of itself when it only has to answer: the headers of `GET /_ping`.
+    """The headers of an engine's response to `GET /_ping`, which describe it.
 
     Raises:
         RequestException: Nothing answers.
@@ -208,7 +208,7 @@ def said_by(api: docker.APIClient) -> Mapping[str, str]:
 
 
 def engine_address(client: docker.DockerClient | None = None) -> str:
-    """What a client connects to; without one, what the environment names."""
+    """The address that a client connects to; without a client, the address that the environment names."""
     if client is None:
         try:
             return str(engine_parameters(os.environ).get("base_url") or DEFAULT)
@@ -220,25 +220,25 @@ def engine_address(client: docker.DockerClient | None = None) -> str:
 
 
 def socket_of(api: docker.APIClient) -> str:
-    """What a client's own connections lead to: for an engine that ssh leads to, the bridge."""
+    """The address of the socket that a client itself connects to; that of the bridge, for an engine by ssh."""
     path = getattr(getattr(api, "_custom_adapter", None), "socket_path", None)
     return f"unix://{path}" if path else str(api.base_url)  # docker-py hides the path
 
 
 def connection_of(api: docker.APIClient) -> socket.socket:
-    """A connection of our own to a client's engine."""
+    """Open a connection of our own to a client's engine."""
     return connect(socket_of(api), api.cert, api.verify)  # type: ignore[arg-type]  # of requests.Session
 
 
 def describe(client: docker.DockerClient) -> str:
-    """What `another_client` makes an equal client of, in another process."""
+    """Describe a client as text, from which `another_client` makes an equal one in another process."""
     return json.dumps([engine_address(client), client.api.cert, client.api.verify])
 
 
 def another_client(description: str) -> docker.DockerClient:
-    """A client of the engine that was described."""
+    """Make a client of the engine that `describe` has described."""
     address, certificate, verify = json.loads(description)
-    if address.startswith("http+docker://"):  # one that the user has made, by an SSH library
+    if address.startswith("http+docker://"):  # the user's own client, by an SSH library
         return make_client()
     ca = verify if isinstance(verify, str) else None
     secure = TLSConfig(

@@ -1,4 +1,4 @@
-"""The few calls we make of a Docker engine, with errors that say what to type."""
+"""`Engine`: the calls that the package makes of a container engine, with errors that say what to type."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-log = logging.getLogger("pytest_egress.engine")  # as in the logs of its users from the start
+log = logging.getLogger("pytest_egress.engine")  # users filter logs by this name
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
-# What the engine says of a path that nothing can be at: errno(3), and links without an end.
+# The engine's messages about a path at which nothing can be: errno(3), and links without an end.
 UNREACHABLE: Final = (
     "not a directory",
     "too many links",
@@ -63,20 +63,20 @@ UNREACHABLE: Final = (
     "file name too long",
 )
 UNWATCHED: Final = "Had this run been killed, its containers would have stayed until the next one."
-CHUNK_BYTES: Final = 1 << 14  # read while the engine makes the next ones
+CHUNK_BYTES: Final = 1 << 14  # to read while the engine makes the next chunk
 
 
 class Engine:
-    """One Docker engine, contacted when first needed.
+    """One container engine, contacted when it is first needed.
 
     Args:
         client: Makes the client; called once.
-        session: Value of the label that every container of this run carries.
-        address: Where it is, as DOCKER_HOST has it; what the environment says where it is not given.
+        session: The value of the label that every container of this run has.
+        address: The engine's address, as in DOCKER_HOST; None for the one that the environment names.
 
     Attributes:
-        orphans: The containers of other runs, long gone, that were removed at the first contact.
-        notes: What a user should know and no test fails by, as sentences.
+        orphans: The containers of earlier runs that were removed at the first contact.
+        notes: Sentences for the user about problems that fail no test.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class Engine:
 
     @property
     def inherited(self) -> bool:
-        """Whether this process is a forked child of the one whose run it is: nothing of it is the child's to end."""
+        """Whether this process is a forked child of the run's own, and so must not end anything of the run."""
         return os.getpid() != self._owner
 
     def check_owner(self) -> None:
-        """Refuse to act for a forked child.
+        """Check that this process is not a forked child, which must not start containers.
 
         Raises:
-            EngineError: This is one.
+            EngineError: It is one.
         """
         if self.inherited:
             raise EngineError(
@@ -115,7 +115,7 @@ class Engine:
 
     @property
     def marks(self) -> dict[str, str]:
-        """The labels of a container of this run: its own, and the folder by which others see whether it goes on."""
+        """The labels of a container of this run, with the folder by which other runs see whether this one goes on."""
         return {**self.labels, FOLDER_LABEL: self.folder}
 
     @once_property
@@ -124,35 +124,35 @@ class Engine:
 
     @property
     def folder(self) -> str:
-        """A temporary folder of this run; it goes with it, however it ends."""
+        """The path of this run's temporary folder. It is removed however the run ends."""
         return self._folder.path
 
     @once_property
     def client(self) -> DockerClient:
-        """The client, once it has had an answer from its engine.
+        """The client, after a first answer from its engine, with the watchdog started and orphans removed.
 
         Raises:
-            EngineError: Nothing answers.
+            EngineError: No engine answers.
         """
         client, self._name = contact(self._make_client, self._address)
         try:
             self._watchdog = Watchdog(self._label, describe(client), self.folder)
-        except OSError as error:  # no process is to be had
+        except OSError as error:  # no process can be started
             self._tell(f"there is no watchdog: {error}. {UNWATCHED}")
-        with suppress(*FAILURES):  # this run can do without
+        with suppress(*FAILURES):  # this run does not depend on it
             self.orphans = remove_orphans(client)
         for failure in remove_folders():
             self._tell(f"the watchdog of a run that was killed has failed: {failure}")
         return client
 
     def _tell(self, text: str) -> None:
-        """Say once what fails no test."""
+        """Note, and log, a problem that fails no test."""
         self.notes.append(text)
         log.warning(text)
 
     @property
     def name(self) -> str:
-        """What was contacted; "" where nothing was."""
+        """The name and version of the engine that was contacted; "" where none was."""
         return self._name
 
     @property
@@ -161,15 +161,15 @@ class Engine:
         return self._name.startswith(PODMAN)
 
     def image(self, name: str) -> Image:
-        """The image, pulled when the engine does not have it.
+        """Find an image by name. Pull it if the engine does not have it.
 
         Raises:
-            ImageError: It is not there and cannot be pulled.
+            ImageError: The engine does not have it and cannot pull it.
         """
         return find_image(self.client, name, self.progress)
 
     def history(self, image: Image) -> list[str]:
-        """The instructions that an image was built by, the last first (`GET /images/{id}/history`)."""
+        """The instructions by which an image was built, the last one first (`GET /images/{id}/history`)."""
         with engine_errors(f"read the history of the image {image.id}"):
             return [str(step.get("CreatedBy") or "") for step in image.history()]
 
@@ -177,9 +177,9 @@ class Engine:
         """Create a container, named and labelled as ours (`POST /containers/create`).
 
         Args:
-            image: What it runs.
+            image: The image that it runs.
             name: The image's name, as the test has it.
-            options: As docker-py takes them.
+            options: docker-py's options.
         """
         labels = options.pop("labels", None) or {}
         named = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, "")
@@ -199,7 +199,7 @@ class Engine:
         """A container by its name or id (`GET /containers/{id}/json`).
 
         Raises:
-            EngineError: There is none.
+            EngineError: There is no such container.
         """
         with engine_errors(f"find the container {name!r}"):
             return self.client.containers.get(name)
@@ -211,11 +211,11 @@ class Engine:
         options: Mapping[str, Any],
         name: str,
     ) -> tuple[int, bytes, bytes]:
-        """Run a command in a container: its exit code, and what it wrote to its two streams.
+        """Run a command in a container, and return its exit code, standard output and standard error.
 
         Args:
-            options: As docker-py's `exec_create` takes them.
-            name: The container's, for errors.
+            options: The options of docker-py's `exec_create`.
+            name: The container's name in an error's text.
         """
         action = f"run {command!r} in {name}"
         try:
@@ -225,39 +225,40 @@ class Engine:
             raise EngineError(f"the engine did not {action}: {error}") from None
 
     def commit(self, container: DockerContainer) -> Image:
-        """An image of what a created container has, with its labels and a name of ours (`POST /commit`)."""
+        """Make an image of a created container, with the container's labels and a name of ours (`POST /commit`)."""
         with engine_errors("make an image of a container"):
             return container.commit(repository=FILLED, tag=secrets.token_hex(6))
 
     def remove_image(self, image: Image) -> None:
-        """Remove an image of ours; one that a kept container uses goes after it, by a later run."""
+        """Remove an image of ours. One that a kept container uses stays, for a later run to remove."""
         remove_image(self.client.api, image.attrs)
 
     def stat(self, container: DockerContainer, path: str) -> dict[str, Any] | None:
-        """What is at a path of a container, or None (`HEAD /containers/{id}/archive`).
+        """The description of the file at a path of a container; None where there is none.
 
-        docker-py's `get_archive` would do, but leaves its connection open where the path is missing.
+        This is `HEAD /containers/{id}/archive`. docker-py's `get_archive` leaves its connection open after a 404.
         """
         with engine_errors(f"look at {path!r}"):
             answer = self.client.api.head(self._archive_url(container), params={"path": path})
             if answer.ok or answer.status_code == HTTPStatus.NOT_FOUND:
                 return stat_of(answer, path)
-        return self.members(container, path, 0)[0]  # no answer to HEAD says why
+        return self.members(container, path, 0)[0]  # a response to HEAD has no text that says why
 
     def members(
         self, container: DockerContainer, path: str, limit: int
     ) -> tuple[dict[str, Any] | None, dict[str, Member] | None]:
-        """What `stat` says of a path, and all that is below it, if it is a folder (`GET /containers/{id}/archive`).
+        """The result of `stat` for a path, and the members of the folder at it (`GET /containers/{id}/archive`).
 
         Args:
-            limit: The bytes of the archive that are read at most; of a larger one nothing is known.
+            limit: How many bytes of the archive to read at most. A larger folder has None for its members, as has what
+                is no folder.
         """
         with (
             engine_errors(f"read {path!r}"),
             self.client.api.get(
                 self._archive_url(container),
                 params={"path": path},
-                headers={"Accept-Encoding": "identity"},  # compressing takes longer than all else
+                headers={"Accept-Encoding": "identity"},  # compression would take the longest
                 stream=True,
             ) as answer,
         ):
@@ -271,7 +272,7 @@ class Engine:
         return f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
 
     def remove(self, container: DockerContainer) -> None:
-        """Remove a container with its anonymous volumes; no error where it is gone already."""
+        """Remove a container with its anonymous volumes. That it has been removed already is no error."""
         try:
             with engine_errors(f"remove the container {container.id}", passing=(APIError,)):
                 remove_container(self.client.api, str(container.id))
@@ -282,7 +283,7 @@ class Engine:
                 ) from None
 
     def keep(self, container: DockerContainer) -> None:
-        """Leave a container for a look at it, stopped; its network goes with its sidecar."""
+        """Stop a container and leave it for the user to inspect, under another name. Its sidecar is removed."""
         self._kept.add(str(container.id))
         try:
             container.rename(kept_name(str(container.name)))
@@ -294,10 +295,9 @@ class Engine:
                 ) from None
 
     def close(self) -> None:
-        """Remove what is left of this run, and close the client, where one was made.
+        """Remove what is left of this run, and close the client, if one was made.
 
-        What is left as a rule is nothing: an interrupt may fall between the engine's making of a container and its
-        telling us.
+        Usually nothing is left, but an interrupt may come after the engine has made a container and before its answer.
         """
         try:
             if "client" in self.__dict__:
@@ -307,7 +307,7 @@ class Engine:
                 self._tell(f"{failure}. {UNWATCHED}")
             if "_folder" in self.__dict__:
                 self._folder.remove()
-            for made in ("client", "_folder"):  # it may be used again
+            for made in ("client", "_folder"):  # both are made anew if the engine is used again
                 self.__dict__.pop(made, None)
 
     def _remove_all(self) -> None:
@@ -326,13 +326,13 @@ JOIN: Final = (
 def contact(
     make_client: Callable[[], DockerClient], address: str | None = None
 ) -> tuple[DockerClient, str]:
-    """The client of an engine that has answered, and what it is.
+    """Make the client of an engine, wait for its answer, and return the client and the engine's name.
 
     Args:
-        address: Where it is, if a setting says so.
+        address: The engine's address, if a setting gives one; for an error's text.
 
     Raises:
-        EngineError: Nothing answers.
+        EngineError: No engine answers.
     """
     client: DockerClient | None = None
     try:
@@ -363,12 +363,12 @@ def contact(
 def run_command(
     api: docker.APIClient, container: str, command: Sequence[str] | str, **options: Any
 ) -> tuple[int, bytes, bytes]:
-    """Run a command in a container: its exit code, and what it wrote to its two streams.
+    """Run a command in a container, and return its exit code, standard output and standard error.
 
-    By a connection of our own: docker-py's loses what it has read ahead with the headers.
+    The output comes over a connection of our own: docker-py's loses bytes that it has read together with the headers.
 
     Args:
-        options: As docker-py's `exec_create` takes them.
+        options: The options of docker-py's `exec_create`.
     """
     made = api.exec_create(container, command, **options)["Id"]
     with connection_of(api) as sock:
@@ -377,10 +377,10 @@ def run_command(
 
 
 def check_runtime(container: DockerContainer) -> None:
-    """Refuse a container whose runtime gives it a network stack of its own, which no sidecar shares.
+    """Refuse a container whose runtime gives it a network stack of its own, which no sidecar can share.
 
     Raises:
-        EngineError: It is gVisor's or Kata's (google/gvisor#7168).
+        EngineError: The runtime is gVisor's or Kata's (google/gvisor#7168).
     """
     runtime = container.attrs.get("HostConfig", {}).get("Runtime") or ""
     if any(word in runtime.lower() for word in SEPARATE_RUNTIMES):
@@ -391,12 +391,12 @@ def check_runtime(container: DockerContainer) -> None:
 
 
 def check_missing(answer: requests.Response) -> None:
-    """See to it that an answer about a path says that nothing can be there, and read it to its end.
+    """Check that an error response about a path means that nothing can be there, and read it to its end.
 
     Raises:
-        APIError: It says that the engine failed: whatever is there must not be taken for missing.
+        APIError: The engine has failed otherwise: the file must not be taken for missing.
     """
-    said = answer.text  # read, a connection serves the next call too
+    said = answer.text  # a connection can be used again once its response has been read
     if answer.status_code != HTTPStatus.NOT_FOUND and not any(each in said for each in UNREACHABLE):
         try:
             answer.raise_for_status()
@@ -405,9 +405,9 @@ def check_missing(answer: requests.Response) -> None:
 
 
 def stat_of(answer: requests.Response, path: str) -> dict[str, Any] | None:
-    """What an answer about a path says; None where nothing is there."""
+    """The description of a file in a response about its path; None where nothing is there."""
     header = answer.headers.get("X-Docker-Container-Path-Stat")
     stat = docker.utils.decode_json_header(header) if header else None
-    if stat and stat.get("linkTarget") == path:  # Podman says so of what is no link
+    if stat and stat.get("linkTarget") == path:  # Podman's linkTarget of a file that is no link
         del stat["linkTarget"]
     return stat

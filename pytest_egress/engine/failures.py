@@ -1,4 +1,4 @@
-"""What docker-py and pytest-socket raise, as an `EngineError` that says what to type."""
+"""Turns the errors of docker-py and pytest-socket into an `EngineError` that says what to type."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pytest_egress.errors import EngineError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-FORBIDDEN: Final = "A test tried to use socket."  # begins what pytest-socket raises
+FORBIDDEN: Final = "A test tried to use socket."  # the start of pytest-socket's message
 NOT_EXECUTED: Final = re.compile(
     r'exec: "(?P<runc>[^"]+)": (?P<why>[^:]+(?:: no such file or directory)?)'
     r"|executable file `(?P<crun>[^`]+)` not found"
 )
-"""How the runtimes runc and crun say that a command cannot be executed."""
+"""The message of the runtimes runc and crun about a command that cannot be executed."""
 
-FORBIDS: Final = (RuntimeError, UserWarning)  # as what, by the filter of warnings
+FORBIDS: Final = (RuntimeError, UserWarning)  # pytest-socket's error; which one depends on -W
 
 
 class engine_errors:  # used as a statement; a generator's frames would show in tracebacks
-    """Turn what docker-py raises into an `EngineError` that names the action and quotes the engine's own sentence.
+    """Turn docker-py's errors into an `EngineError` that names the action and quotes the engine's message.
 
     Args:
         action: What the engine was asked to do: "start it".
-        passing: Exceptions that come through as they are.
+        passing: Exceptions to leave as they are.
     """
 
     def __init__(self, action: str, *, passing: tuple[type[Exception], ...] = ()) -> None:
@@ -53,10 +53,10 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
 
 
 def check_allowed(error: BaseException | None, address: str) -> None:
-    """Say what to type where pytest-socket keeps a test from the engine.
+    """Check that pytest-socket has not kept a test from the engine.
 
     Raises:
-        EngineError: It does.
+        EngineError: It has; the text says what to type.
     """
     if error is None or FORBIDDEN not in str(root_cause(error)):
         return
@@ -70,16 +70,16 @@ def check_allowed(error: BaseException | None, address: str) -> None:
 
 
 def explanation(error: Exception) -> str:
-    """The engine's own sentence."""
+    """The engine's own message in an error."""
     return str(getattr(error, "explanation", None) or error)
 
 
 def start_failure(image: str, command: Sequence[str] | str | None, error: Exception) -> str:
-    """Why the engine did not start a container, beginning with the program that cannot be executed, where that is it.
+    """The text of an error about a container that did not start. It begins with the program if that cannot be executed.
 
     Args:
-        image: Its name, as the test has it.
-        command: As the test has it; None for the image's own.
+        image: The image's name, as the test has it.
+        command: The command, as the test has it; None for the image's own.
     """
     said = explanation(error)
     with_command = f"with {command!r}" if command else "with its own command"
@@ -93,7 +93,7 @@ def start_failure(image: str, command: Sequence[str] | str | None, error: Except
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first of a chain of exceptions: docker-py and requests wrap the one that says something."""
+    """The first of a chain of exceptions: docker-py and requests wrap the one with the reason."""
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     return error

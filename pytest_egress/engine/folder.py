@@ -1,6 +1,6 @@
-"""A temporary folder that tells whether its run goes on: a lock on a file in it, which ends with the process.
+"""`RunFolder`: a run's temporary folder. The lock on a file in it shows whether the run's process still exists.
 
-Other users may write where it is: only a folder of this user's own is looked into, and no link is followed.
+Other users may write to the folder that it is in. So only folders of this user's own are read, and no link is followed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 PREFIX: Final = "pytest-egress-"
 LOCK_NAME: Final = "lock"
-WORDS_NAME: Final = "watchdog"  # of a file: why the run's watchdog failed
+WORDS_NAME: Final = "watchdog"  # the file of the watchdog's standard error
 KINDS: Final = (stat.S_IFREG, stat.S_IFDIR)
 
 
 class RunFolder:
-    """A temporary folder of this run; when the run was killed, the next one removes it.
+    """A temporary folder of this run. If the run is killed, the next run removes the folder.
 
     Attributes:
-        path: Absolute; its owner alone can enter.
+        path: Its absolute path. Only its owner can enter it.
     """
 
     def __init__(self) -> None:
@@ -40,23 +40,23 @@ class RunFolder:
         close_in_forked_children(self, RunFolder.unlock)
 
     def remove(self) -> None:
-        """Remove it with what is in it; again is harmless."""
+        """Remove the folder with its content; calling it again does nothing."""
         if self._lock is not None:
             shutil.rmtree(self.path, ignore_errors=True)
             self.unlock()
 
     def unlock(self) -> None:
-        """Close the lock; again is harmless."""
+        """Release the lock; calling it again does nothing."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
 
 
 def remove_folders() -> list[str]:
-    """Remove the temporary folders of runs that are gone.
+    """Remove the temporary folders of runs that have ended.
 
     Returns:
-        Why their watchdogs failed, the last line of each; a watchdog that does not fail has removed its folder.
+        The last line of each watchdog's standard error. A watchdog that did not fail has removed its folder.
     """
     failures = []
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
@@ -68,10 +68,10 @@ def remove_folders() -> list[str]:
 
 
 def run_lives(folder: str | Path) -> bool | None:
-    """Whether the run goes on that has this temporary folder: it holds the lock in it (flock(2)).
+    """Whether the run with this temporary folder goes on: it then holds the lock in the folder (flock(2)).
 
     Returns:
-        None where it is not to be seen from here: the folder is another machine's or user's, or has been removed.
+        None where that cannot be seen: the folder is another machine's or user's, or has been removed.
     """
     try:
         lock = open_lock(folder)
@@ -87,12 +87,12 @@ def run_lives(folder: str | Path) -> bool | None:
 
 
 def open_lock(folder: str | Path) -> int:
-    """The lock in a run's folder, as a descriptor; follows no link, and takes what is this user's alone.
+    """Open the lock file in a run's folder. Follow no link, and open only what belongs to this user.
 
-    A label may name any folder, and anybody may make one where temporary ones are.
+    The path comes from a container's label and may name any folder, and any user may make one among temporary folders.
 
     Raises:
-        OSError: There is none, or it is another user's.
+        OSError: There is no such file, or it is another user's.
     """
     inside = open_own(folder, os.O_DIRECTORY)
     try:
@@ -102,15 +102,15 @@ def open_lock(folder: str | Path) -> int:
 
 
 def open_own(path: str | Path, flags: int, folder: int | None = None) -> int:
-    """A file or folder of this user's, as a descriptor, which a child that is started does not get (PEP 446).
+    """Open a file or folder of this user's, as a descriptor that child processes do not inherit (PEP 446).
 
     Args:
-        folder: The descriptor of the one in which it is.
+        folder: The descriptor of the folder that it is in.
 
     Raises:
-        OSError: It is a link, or neither file nor folder, or another user's, or not there.
+        OSError: It does not exist, is another user's, is a link, or is neither file nor folder.
     """
-    # A pipe, which anybody may have put there, would wait for its other end.
+    # Not blocking: another user may have put a named pipe there, whose open() waits for its other end.
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     found = os.fstat(descriptor)
     if found.st_uid != os.geteuid() or stat.S_IFMT(found.st_mode) not in KINDS:

@@ -1,4 +1,4 @@
-"""Images, pulled where the engine has not got them."""
+"""Finds images by name, and pulls those that the engine does not have."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 
 
 def find_image(client: DockerClient, name: str, progress: Progress) -> Image:
-    """The image of a name, pulled when the engine does not have it (`POST /images/create`).
+    """Find an image by name. Pull it if the engine does not have it (`POST /images/create`).
 
     Raises:
-        ImageError: It is not there and cannot be pulled.
+        ImageError: The engine does not have it and cannot pull it.
     """
     with suppress(ImageNotFound), engine_errors(f"look up the image {name!r}"):
         return client.images.get(name)
@@ -48,10 +48,10 @@ def find_image(client: DockerClient, name: str, progress: Progress) -> Image:
 
 
 def pull(client: DockerClient, name: str, told: Step) -> None:
-    """Pull an image, and tell the log, and whoever looks, how far it is.
+    """Pull an image, and report the progress to the log and in a step's text.
 
     Raises:
-        APIError: The engine cannot.
+        APIError: The engine cannot pull it.
     """
     repository, tag = split_image(name)
     progress = PullProgress(name)
@@ -62,7 +62,7 @@ def pull(client: DockerClient, name: str, told: Step) -> None:
 
 
 class PullProgress:
-    """Tells a log of what is downloaded (`POST /images/create`), as soon as it begins and every few seconds."""
+    """Logs the progress of a pull (`POST /images/create`), when the download begins and then every few seconds."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -72,7 +72,7 @@ class PullProgress:
         log.info("%s", self._text)
 
     def take(self, step: Mapping[str, Any]) -> str:
-        """The next event of the engine's; how far it is."""
+        """Take the engine's next event, and return the progress as text."""
         detail = step.get("progressDetail") or {}
         if step.get("status") == "Downloading" and "total" in detail:
             self._layers[step["id"]] = detail["current"], detail["total"]
@@ -90,7 +90,7 @@ class PullProgress:
 
 
 def login(image: str) -> str:
-    """What to type to log in to an image's registry."""
+    """The command that logs in to an image's registry."""
     registry = image.partition("/")[0]
     named = "/" in image and ("." in registry or ":" in registry)
     return f"docker login {registry}" if named else "docker login"

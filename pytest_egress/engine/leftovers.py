@@ -1,7 +1,7 @@
-"""What a run has on an engine: removed when it ends, or by the next run, if it was killed.
+"""Removes the containers and images that runs leave on an engine, at a run's end or, if it was killed, by the next run.
 
-Labels find it, and names tell it: a label is inherited by whatever is committed or built of a container, and by what
-runs on that; a name is not, and an engine has each name once.
+Labels find them, and names confirm them. An image that somebody commits or builds from a container of ours inherits its
+label, and so do that image's containers. A name is not inherited, and an engine has each name once.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
-NAME_LABEL: Final = "org.pytest-egress.name"  # of the container that it was put on
+NAME_LABEL: Final = "org.pytest-egress.name"  # its value is the name of the container it was put on
 TARGET: Final = "pytest-egress-target-"  # begins the names of targets
-KEPT: Final = "pytest-egress-kept-"  # takes its place in those that --egress-keep leaves
+KEPT: Final = "pytest-egress-kept-"  # begins the names of targets that --egress-keep leaves
 FILLED: Final = "pytest-egress/filled"  # the repository of images that a run makes
-ENDED: Final = ("exited", "stopped", "dead")  # of a container's states
-# What an engine that fails raises: none of it ends a removal that others wait for.
+ENDED: Final = ("exited", "stopped", "dead")  # the states of a container that has ended
+# The errors of an engine that fails. None of them may end a removal before the others are removed.
 FAILURES: Final = (DockerException, requests.exceptions.RequestException)
-ORPHAN_SECONDS: Final = 600  # after which what never had a sidecar belongs to no start
+ORPHAN_SECONDS: Final = 600  # a start takes less: an older container without a sidecar is left over
 _IDENTIFIER: Final = re.compile("[0-9a-f]{64}")
 _OWN_TAG: Final = re.compile(rf"(.+/)?{FILLED}:[^/]+")  # Podman puts a registry before it
 _REMAINS: Final = re.compile(f'container from store "({_IDENTIFIER.pattern})": container not known')
 
 
 def is_ours(container: Mapping[str, Any]) -> bool:
-    """Whether a listed container was made by a run: its label tells its very name (`GET /containers/json`).
+    """Whether a listed container (`GET /containers/json`) was made by a run: its label then contains its own name.
 
-    One that somebody made of ours, by `docker commit` or a Dockerfile, has inherited the label, and has another name.
+    A container whose image somebody made from one of ours, by `docker commit` or a Dockerfile, has the label as well,
+    and another name.
     """
     name = (container.get("Labels") or {}).get(NAME_LABEL)
     if not name:
@@ -56,18 +57,19 @@ def kept_name(name: str) -> str:
 
 
 def own_tags(image: Mapping[str, Any]) -> list[str]:
-    """The names that a run has given to a listed image (`GET /images/json`); others are somebody else's."""
+    """The names that a run has given to a listed image (`GET /images/json`); somebody else gave it the others."""
     return [tag for tag in image.get("RepoTags") or [] if _OWN_TAG.fullmatch(tag)]
 
 
 def labelled(api: APIClient, label: str) -> list[dict[str, Any]]:
-    """The containers of runs that have a label, `name` or `name=value`, whatever they do (`GET /containers/json`).
+    """List the containers of runs with a label, `name` or `name=value`, in any state (`GET /containers/json`).
 
-    Podman removes a container in part where another one with its network is created at that moment: its entry has no
-    storage any more. It lists none of a label as long as such remains have it, so they are removed first.
+    If a container is created while Podman removes the one whose network it shares, Podman removes that one only in
+    part: the entry stays, without storage. As long as such remains have a label, Podman cannot list by that label. So
+    they are removed first.
 
     Raises:
-        APIError: The engine fails otherwise.
+        APIError: The engine fails for another reason.
     """
     tried: set[str] = set()
     while True:
@@ -83,7 +85,7 @@ def labelled(api: APIClient, label: str) -> list[dict[str, Any]]:
 
 
 def remove_remains(api: APIClient, container: str) -> None:
-    """Remove a container that is there in part, after ours with its network, which the engine's refusal names."""
+    """Remove the remains of a container, after our containers with its network, which the engine's refusal names."""
     try:
         remove_container(api, container)
     except APIError as error:
@@ -95,35 +97,35 @@ def remove_remains(api: APIClient, container: str) -> None:
 
 def is_known_as_ours(api: APIClient, container: str) -> bool:
     """Whether a container, of which only the identifier is known, was made by a run."""
-    with suppress(*FAILURES):  # it has gone
+    with suppress(*FAILURES):  # the container has been removed
         found = api.inspect_container(container)
         return is_ours({"Names": [found["Name"]], "Labels": found["Config"]["Labels"]})
     return False
 
 
 def remove_container(api: APIClient, container: str) -> None:
-    """Remove a container with its anonymous volumes, whatever it does (`DELETE /containers/{id}`).
+    """Remove a container with its anonymous volumes, in any state (`DELETE /containers/{id}`).
 
-    Killed first, since Podman would ask it to end, and wait ten seconds.
+    It is killed first: Podman would send SIGTERM and wait ten seconds.
 
     Raises:
-        APIError: It is gone (404), or its removal is in progress (409), or the engine fails.
+        APIError: It has been removed (404), or is being removed (409), or the engine fails.
     """
-    with suppress(APIError):  # it does not run
+    with suppress(APIError):  # the container does not run
         api.kill(container)
     api.remove_container(container, force=True, v=True)
 
 
 def is_gone(error: APIError) -> bool:
-    """Whether an error of a removal says that there is nothing to remove, or soon nothing."""
+    """Whether an error of a removal means that the container has been removed, or is being removed."""
     return error.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
 def remove_containers(api: APIClient, containers: Iterable[str]) -> list[str]:
-    """Remove what can be removed of these containers: Podman keeps a sidecar as long as its target is there.
+    """Remove containers, in repeated turns: Podman refuses to remove a sidecar while its target exists.
 
     Returns:
-        The identifiers of those that are gone, or soon gone.
+        The identifiers of those that have been removed, or are being removed.
     """
     gone: list[str] = []
     left, before = list(containers), -1
@@ -137,7 +139,7 @@ def remove_containers(api: APIClient, containers: Iterable[str]) -> list[str]:
 
 
 def is_removed(api: APIClient, container: str) -> bool:
-    """Try to remove a container; whether it is gone, or soon gone, whoever does it."""
+    """Try to remove a container; return whether it has been removed, or is being removed, by us or another."""
     try:
         remove_container(api, container)
     except APIError as error:
@@ -148,9 +150,10 @@ def is_removed(api: APIClient, container: str) -> bool:
 
 
 def remove_image(api: APIClient, image: Mapping[str, Any]) -> None:
-    """Remove an image of ours, where no container uses it; somebody else's name for it stays, and so does it then.
+    """Remove our names of an image, and with the last name the image, if no container uses it.
 
-    Its parent may have no name at all, and is the user's (`noprune`).
+    If somebody else has named it too, that name and the image stay. Its parent stays as well (`noprune`): it is the
+    user's, even if it has no name.
     """
     for tag in own_tags(image):
         with suppress(*FAILURES):
@@ -158,7 +161,7 @@ def remove_image(api: APIClient, image: Mapping[str, Any]) -> None:
 
 
 def remove_labelled(api: APIClient, label: str, kept: Collection[str] = ()) -> None:
-    """Remove a run's containers and images, which have a label, `name=value`, but for containers that are kept."""
+    """Remove a run's containers and images by their label, `name=value`, except containers that are kept."""
     listed = [each["Id"] for each in labelled(api, label)]
     remove_containers(api, [each for each in listed if each not in kept])
     for image in api.images(filters={"label": label}):
@@ -166,15 +169,16 @@ def remove_labelled(api: APIClient, label: str, kept: Collection[str] = ()) -> N
 
 
 def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
-    """Remove the containers that a run and its watchdog left when both were killed.
+    """Remove the containers that runs have left which were killed together with their watchdogs.
 
     Args:
-        kept: Also those that --egress-keep has left.
+        kept: Whether to remove also those that --egress-keep has left.
 
     Returns:
-        The identifiers of what was removed.
+        The identifiers of the removed containers.
     """
-    images = client.api.images(filters={"label": SESSION_LABEL})  # before what may still use them
+    # Images are listed before containers: an image that a run makes in between is not taken for unused.
+    images = client.api.images(filters={"label": SESSION_LABEL})
     listed = labelled(client.api, SESSION_LABEL)
     there = {container["Id"] for container in listed if container["State"] not in ENDED}
     orphans = [
@@ -189,10 +193,10 @@ def remove_orphans(client: DockerClient, *, kept: bool = False) -> list[str]:
 
 
 def is_unused(labels: Mapping[str, str], living: set[str]) -> bool:
-    """Whether an image, which has the labels of the container that it was made of, is of a run that is gone.
+    """Whether an image belongs to a run that has ended. It has the labels of the container that it was made from.
 
     Args:
-        living: The sessions that have a container: as long as a run uses an image, its sidecar is there.
+        living: The sessions that have a container: a run that uses an image has a sidecar.
     """
     if (lives := run_lives(labels.get(FOLDER_LABEL, "/"))) is not None:
         return not lives
@@ -200,11 +204,11 @@ def is_unused(labels: Mapping[str, str], living: set[str]) -> bool:
 
 
 def is_orphan(api: APIClient, container: Mapping[str, Any], there: set[str], kept: bool) -> bool:
-    """Whether a listed container with our label is of a run that is gone (`GET /containers/json`).
+    """Whether a listed container with our label (`GET /containers/json`) belongs to a run that has ended.
 
     Args:
-        there: The identifiers of all that have our label, but for those that have ended.
-        kept: Whether one that was kept is.
+        there: The identifiers of all containers with our label that have not ended.
+        kept: Whether a container that --egress-keep has left counts.
     """
     if any(KEPT in name for name in container.get("Names") or []):
         return kept
@@ -214,15 +218,15 @@ def is_orphan(api: APIClient, container: Mapping[str, Any], there: set[str], kep
         return False
     if mode.startswith("container:"):
         return mode.partition(":")[2] not in there
-    # A sidecar, which ends by itself, or what an image is made from, which never runs.
+    # Here it is a sidecar, which ends by itself, or a container from which an image is made, which never runs.
     old: bool = wall() - container["Created"] > ORPHAN_SECONDS
     return container["State"] in ENDED or (old and container["State"] != "running")
 
 
 def network_mode(api: APIClient, container: Mapping[str, Any]) -> str | None:
-    """Whose network a listed container has, which Podman's list does not tell; None where nothing does."""
+    """The network mode of a listed container, for which Podman has to be asked again; None where it does not tell."""
     told: Mapping[str, Any] = container.get("HostConfig") or {}
     if "NetworkMode" not in told:
-        with suppress(*FAILURES):  # somebody else removes it
+        with suppress(*FAILURES):  # another process has removed it
             told = api.inspect_container(container["Id"])["HostConfig"]
     return told.get("NetworkMode")

@@ -1,6 +1,9 @@
-"""Says what takes long while it does, to a screen. Without one nothing is done, and no thread runs.
+"""`Progress`: reports steps that take long to a screen, while they last. Without a screen no thread runs.
 
-Knows neither pytest nor a terminal: a screen decides how a text is shown.
+This module knows neither pytest nor a terminal: the screen decides how a text is shown.
+
+Threads: any begins, changes and ends a step; one of ours shows them while there are any, and calls the screen. The
+lock guards which steps there are and who shows them; no other is taken, and no screen called, while it is held.
 """
 
 from __future__ import annotations
@@ -12,24 +15,24 @@ from pytest_egress.base.clock import monotonic
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-TICK_SECONDS: Final = 1.0  # what takes less is not worth a word
+TICK_SECONDS: Final = 1.0  # between two updates; a shorter step is not shown
 
 
 class Screen(Protocol):
-    """Where texts are shown, and taken back."""
+    """Shows one text at a time."""
 
     def show(self, text: str, seconds: float) -> None:
-        """What goes on, and for how long; in place of what was shown before."""
+        """Show a step's text and for how many seconds it has lasted, in place of what was shown before."""
 
     def clear(self) -> None:
-        """Nothing goes on any more."""
+        """Remove what is shown: no step goes on any more."""
 
 
 class Step:
-    """Something that may take long; used as a context manager.
+    """An operation that may take long; used as a context manager.
 
     Attributes:
-        text: What goes on; may be changed meanwhile.
+        text: The operation in words; it may be changed while the step lasts.
     """
 
     def __init__(self, progress: Progress, text: str) -> None:
@@ -46,10 +49,10 @@ class Step:
 
 
 class Progress:
-    """The steps that go on, of which the last one that is long enough is shown, every second.
+    """The steps that go on. Every second the latest of them that has lasted long enough is shown.
 
     Attributes:
-        screen: Where; None for nowhere.
+        screen: The screen that shows it; None for none.
     """
 
     def __init__(self) -> None:
@@ -59,11 +62,11 @@ class Progress:
         self._thread: threading.Thread | None = None
 
     def step(self, text: str) -> Step:
-        """A step, not yet begun."""
+        """Make a step, which begins when its `with` block is entered."""
         return Step(self, text)
 
     def begin(self, step: Step) -> None:
-        """Begin it; the first one starts the thread that tells."""
+        """Begin a step. The first one starts the thread that shows steps."""
         if self.screen is None:
             return
         with self._changed:
@@ -74,7 +77,7 @@ class Progress:
                 self._thread.start()
 
     def end(self, step: Step) -> None:
-        """End it; with the last one the thread ends, and nothing stays on the screen."""
+        """End a step. With the last one the thread ends, and the screen is cleared."""
         thread = None
         with self._changed:
             if step in self._steps:
@@ -86,16 +89,17 @@ class Progress:
             thread.join()
 
     def _tell(self) -> None:
-        """Show what goes on until nothing does."""
+        """Show steps until none goes on."""
         thread, screen, shown = threading.current_thread(), self.screen, False
         assert screen is not None
-        with self._changed:
-            while not self._changed.wait_for(lambda: self._thread is not thread, TICK_SECONDS):
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._thread is not thread, TICK_SECONDS):
+                    break
                 now = monotonic()
-                for step in reversed(self._steps):
-                    if (seconds := now - step.began) >= TICK_SECONDS:
-                        screen.show(step.text, seconds)
-                        shown = True
-                        break
-            if shown:
-                screen.clear()
+                long = [step for step in self._steps if now - step.began >= TICK_SECONDS]
+            if long:
+                screen.show(long[-1].text, now - long[-1].began)
+                shown = True
+        if shown:
+            screen.clear()

@@ -1,7 +1,11 @@
-"""An engine on another machine, by the user's own ssh: a local unix socket whose connections end at that engine.
+"""`Bridge`: a local unix socket whose connections lead to an engine on another machine, by the user's own ssh.
 
 Each connection is one `ssh host docker system dial-stdio`, as the Docker CLI makes it: keys, agents, jump hosts and
-multiplexing are those of ~/.ssh/config. The program has the connection as its standard streams; nothing is copied here.
+multiplexing are those of ~/.ssh/config. The connection is the program's standard input and output, so that no thread
+copies.
+
+Threads: one accepts, starts the programs and keeps their list; `close` waits for its end before it touches that. There
+is no lock.
 """
 
 from __future__ import annotations
@@ -21,21 +25,21 @@ from pytest_egress.errors import EngineError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-# It must not ask for a password: pytest has taken the terminal.
+# ssh must not ask for a password: pytest uses the terminal.
 SSH: Final = ("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30")
 END_SECONDS: Final = 5.0  # for a program that was told to end
 BACKLOG: Final = 128
-RETRY_SECONDS: Final = 0.1  # where no connection can be accepted
+RETRY_SECONDS: Final = 0.1  # until the next accept, after one that failed
 
 
 class Bridge:
-    """The socket, and the programs that its connections are of.
+    """A unix socket, and the ssh programs that serve its connections.
 
     Args:
         address: `ssh://[user@]host[:port][/path of the engine's socket]`.
 
     Attributes:
-        path: The socket's.
+        path: The socket's path.
 
     Raises:
         EngineError: The address is malformed.
@@ -63,13 +67,13 @@ class Bridge:
         self._thread.start()
 
     def words(self) -> str:
-        """What the programs have written to their standard error."""
+        """The text that the programs have written to their standard error."""
         with contextlib.suppress(OSError):
             return self._words.read_text("utf-8", "replace").strip()
         return ""
 
     def close(self) -> None:
-        """End every connection; again is harmless."""
+        """End every connection and program; calling it again does nothing."""
         self._closing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -89,9 +93,9 @@ class Bridge:
             except OSError:
                 if self._closing:
                     return
-                time.sleep(RETRY_SECONDS)  # no descriptor is free, as a rule
+                time.sleep(RETRY_SECONDS)  # usually no descriptor is free
                 continue
-            with connection, contextlib.suppress(OSError):  # no ssh: the connection just ends
+            with connection, contextlib.suppress(OSError):  # without ssh the connection ends
                 self._dial(connection)
             self._programs = [each for each in self._programs if each.poll() is None]
 
@@ -103,7 +107,7 @@ class Bridge:
                     stdin=connection.fileno(),
                     stdout=connection.fileno(),
                     stderr=words,
-                    start_new_session=True,  # Ctrl-C is not for it: containers are removed by it
+                    start_new_session=True,  # Ctrl-C must not end it: it is needed for removals
                 )
             except OSError as error:
                 words.write(f"{error}\n".encode())
@@ -136,7 +140,7 @@ def dial_command(address: str) -> list[str]:
 
 
 def end(program: subprocess.Popen[bytes]) -> None:
-    """Wait for a program that was told to end, and kill it where it does not."""
+    """Wait for a program that was told to end; kill it if it does not."""
     try:
         program.wait(END_SECONDS)
     except subprocess.TimeoutExpired:

@@ -1,6 +1,7 @@
-"""Removes what a killed run leaves: a small process of its own, which waits at a pipe that only the run holds.
+"""`Watchdog`: a process that removes the containers of a killed run. It waits at a pipe that only the run holds.
 
-A run that ends well dismisses it. Until then it has imported nothing, and costs an idle interpreter.
+A run that ends by itself dismisses the watchdog. Until the pipe closes it has imported nothing of ours, and costs an
+idle interpreter.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pytest_egress.engine.folder import WORDS_NAME
 
 DISMISSED: Final = b"dismissed"
 PACKAGES: Final = ("pytest_egress", "docker", "requests", "urllib3")
-"""What it imports from where its run has it; what these need is next to them, or on the run's path."""
+"""The packages that it imports from the run's own folders. Their dependencies are beside them, or on the run's path."""
 
 ACT: Final = """
 import json, sys
@@ -43,24 +44,24 @@ while data := os.read(0, 100):
 if said != {DISMISSED!r}:
     os.execv(sys.executable, [sys.executable, "-I", "-c", {ACT!r}, *sys.argv[1:]])
 """
-LOOKS: Final = 3  # a request that the engine had not finished when the run was killed may come late
+LOOKS: Final = 3  # the engine may finish a request of the killed run late
 LOOK_SECONDS: Final = 0.5
 
 
 class Watchdog:
-    """The process, from the first container of a run to the run's end.
+    """The watchdog's process, from a run's first contact with the engine to the run's end.
 
     Args:
-        label: Of the run's containers and images, `name=value`.
-        engine: What `endpoint.describe` says of the engine.
+        label: The label of the run's containers and images, `name=value`.
+        engine: The engine, as `endpoint.describe` describes it.
         folder: The run's temporary folder.
     """
 
     def __init__(self, label: str, engine: str, folder: str) -> None:
         with open(f"{folder}/{WORDS_NAME}", "wb") as words:
-            # A session of its own: what ends the run's process group must not end it.
+            # It gets a session of its own: a signal to the run's process group must not end it.
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", WAIT, label, engine, folder, whereabouts()],
+                [sys.executable, "-I", "-S", "-c", WAIT, label, engine, folder, import_paths()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=words,
@@ -70,27 +71,26 @@ class Watchdog:
         close_in_forked_children(self._process.stdin, lambda stdin: stdin.close())
 
     def dismiss(self) -> str:
-        """Let it end without a deed; again is harmless.
+        """End the process without a removal; calling it again does nothing.
 
         Returns:
-            Why nobody watched, as a sentence; "" as a rule.
+            A sentence about a watchdog that had ended too early; usually "".
         """
         assert self._process.stdin is not None
         if self._process.stdin.closed:
             return ""
         ended = self._process.poll()
-        with contextlib.suppress(OSError):  # it has been killed
+        with contextlib.suppress(OSError):  # the process has been killed
             self._process.stdin.write(DISMISSED)
             self._process.stdin.close()
         self._process.wait()
         return "" if ended is None else f"the watchdog ended before its run (exit code {ended})"
 
 
-def whereabouts() -> str:
-    """Where this process has imported from, for one that imports the same, as JSON.
+def import_paths() -> str:
+    """The folders from which this process imports, as JSON, for a process that is to import the same modules.
 
-    Neither the folder that it is started in nor a variable of the environment takes part: a project may have a
-    `docker.py` of its own.
+    The current folder and the environment's variables are not used: a project may have a `docker.py` of its own.
     """
     homes: Mapping[str, str] = {
         name: os.path.dirname(os.path.abspath(package.__path__[0]))
@@ -101,7 +101,7 @@ def whereabouts() -> str:
 
 
 def main() -> None:
-    """Remove everything of a run that has been killed."""
+    """Remove the containers, images and folders of a run that has been killed."""
     from pytest_egress.engine.endpoint import another_client
     from pytest_egress.engine.folder import remove_folders
     from pytest_egress.engine.leftovers import FAILURES, remove_labelled
@@ -109,8 +109,8 @@ def main() -> None:
     label, engine, folder = sys.argv[1:]
     with contextlib.closing(another_client(engine)) as client:
         for _ in range(LOOKS):
-            with contextlib.suppress(*FAILURES):  # of an engine that may do so the next time
+            with contextlib.suppress(*FAILURES):  # the next attempt may succeed
                 remove_labelled(client.api, label)
             time.sleep(LOOK_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
-    remove_folders()  # an ssh connection's own
+    remove_folders()  # the folder of the ssh bridge that `client` used

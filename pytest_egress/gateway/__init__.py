@@ -1,25 +1,26 @@
-"""The server in this process: it accepts what a link brings, and gives every attempt an answer.
+"""The gateway: the server in the test process that accepts a target's traffic from a link and answers every attempt.
 
-The rule: what no route claims gets no further. This room never imports docker. Doors: `authority`, `server`.
+The rule: an attempt that no route claims is not answered from outside. This room never imports docker. Doors:
+`authority`, `server`.
 
-* `answering`: from a request to its response and its entry, without a client's socket or a version of HTTP.
-* `attempt`: one attempt on its way to an answer.
-* `authority`: leaf certificates by name.
-* `calls`: runs a handler.
+* `answering`: turns a request into its response and its entry, without a client socket and for any version of HTTP.
+* `attempt`: one attempt, with all that its entry needs.
+* `authority`: the CA, and the TLS context with the leaf certificate for each name.
+* `calls`: calls a handler.
 * `connection`: one accepted connection: its thread, its socket, its window.
-* `connections`: those that are open, their limit, and which of them is closed when it is reached.
-* `destination`: what a client dialled, as far as it is known.
-* `dispatch`: what kind of traffic a connection carries, by its first bytes.
-* `http1_server`: reads requests of HTTP/1.1 and sends responses.
+* `connections`: the open connections of a target, their limit, and which one is cut when the limit is reached.
+* `destination`: what a connection is for: address, port, name, SNI, TLS.
+* `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
+* `http1_server`: reads HTTP/1.1 requests and sends responses.
 * `loops`: the event loop of an async handler.
-* `names`: the answers to DNS questions, and which name has which address.
-* `raw_server`: connections whose bytes a handler reads itself.
-* `reach`: which addresses an upstream may have.
+* `names`: answers DNS queries, and knows which name an address was given out for.
+* `raw_server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
+* `reach`: which upstream addresses are this machine's own, or otherwise reserved.
 * `recorder`: decides, records and counts the outcome of an attempt.
-* `server`: the reader thread of a target, and what its parts share.
-* `site`: what a connection may know of its target.
-* `tcp_info`: whether a connection has carried a byte, as the kernel counts.
-* `tls`: the server's side of a TLS handshake.
+* `server`: the gateway of one target, and its reader thread.
+* `site`: what the gateway knows of its target.
+* `tcp_info`: whether a connection has carried a byte, by the kernel's counters.
+* `tls`: the server side of a TLS handshake.
 * `tls_failures`: why a handshake failed, and what to do about it.
 * `upstream`: an exchange with a real server.
 * `upstreams`: which real server is meant, and whether it may be reached.

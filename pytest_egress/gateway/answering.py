@@ -1,7 +1,8 @@
-"""Answers requests: checks their host, decides which route answers, calls its handler or forwards.
+"""`Answering`: checks the host of a request, decides which route answers it, and calls its handler or forwards it.
 
-Touches no client socket and knows no version of HTTP: `http1_server` reads a request and sends its response. What is
-decided about an attempt is a `Ruling`; its entry is recorded before its handler runs, and counted afterwards.
+This module touches no client socket and knows no version of HTTP: `http1_server` reads a request and sends its
+response. The decision about a request is a `Ruling`. Its entry is recorded before its handler runs, and counted
+afterwards.
 
 Threads: a request is answered on the thread that asks, and that may be any: the requests of one connection may be
 answered at the same time. No lock is held while a matcher, a handler or a body runs. `Forwarding.route` is set once,
@@ -50,11 +51,11 @@ NO_TUNNEL: Final = "CONNECT asks for a tunnel, and there is no proxy here: nothi
 
 
 class BodyError(Exception):
-    """A response could not be sent, and not for the client's sake; the exchange has the reason."""
+    """A response could not be sent, for a reason that is not the client's; the exchange has the reason."""
 
 
 class Carrier(Owner, Protocol):
-    """What requests come by: a connection of HTTP/1.1, or one stream where a connection has several."""
+    """The transport of requests: a connection of HTTP/1.1, or one stream where a connection has several."""
 
     @property
     def client(self) -> tuple[str, int]:
@@ -62,21 +63,21 @@ class Carrier(Owner, Protocol):
         ...
 
     def allow_unread(self, route: Route[Any] | None, host: str, /) -> None:
-        """Note that a body passes through it for as long as a route lets it."""
+        """Note that a body passes through it unread, for as long as a route allows that."""
         ...
 
     def read_again(self) -> None:
-        """Note that it does so no more."""
+        """Note that its bytes are read again."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
-    """What becomes of a request.
+    """The decision about a request.
 
     Attributes:
-        outcome: See `Entry`, and so are route, near, note and error.
-        reply: Makes the response to a recorded request.
+        outcome: The outcome for its entry; `route`, `near`, `note` and `error` are fields of `Entry` as well.
+        reply: Makes the response, after the request has been recorded.
     """
 
     outcome: Outcome
@@ -92,10 +93,10 @@ class Incoming:
     """A request that a server has read.
 
     Attributes:
-        attempt: What it began.
-        head: As it was read.
-        request: As handlers see it.
-        forwarding: Sends it to real servers.
+        attempt: The attempt that the request is.
+        head: Its head, as it was read.
+        request: The request that handlers get.
+        forwarding: Sends the request to real servers.
     """
 
     attempt: Attempt
@@ -105,10 +106,10 @@ class Incoming:
 
 
 class Answering:
-    """Answers the requests of one carrier. It keeps nothing of a request, so any number may be answered at once.
+    """Answers the requests of one carrier. It keeps no state of a request, so any number may be answered at once.
 
     Args:
-        carrier: What they come by; its server keeps this object for as long as it serves it.
+        carrier: The transport of the requests. Its server keeps this object for as long as it serves the carrier.
         recorder: Records the requests.
         names: Tells which name has which address.
         upstreams: Connects to real servers.
@@ -121,11 +122,11 @@ class Answering:
         self._recorder, self._names, self._ledger = recorder, names, recorder.ledger
 
     def take(self, attempt: Attempt, head: Head, content: bytes, trailers: Headers) -> Incoming:
-        """Make a request of what a server has read.
+        """Make a `Request` from the head and body that a server has read.
 
         Args:
-            content: Its whole body.
-            trailers: Fields after it.
+            content: The whole body.
+            trailers: The fields after the body.
         """
         destination = attempt.destination
         forwarding = Forwarding(self, attempt)
@@ -155,14 +156,14 @@ class Answering:
         named, _ = named_by(head.authority or "") or (None, None)
         if to.tls or named is None:
             return to.host
-        if to.host != to.address:  # several names may share an address
+        if to.host != to.address:  # DNS routes may give one address to several names
             return named if self._names.gives(named, to.address) else to.host
         if claimed(attempt.context.tables, to.host, to.port):
             return to.host
         return named
 
     def answer(self, incoming: Incoming) -> tuple[Exchange, Response]:
-        """The entry of a request, recorded and counted, and the response to send."""
+        """Answer a request: return its entry, recorded and counted, and the response to send."""
         ruling = self._rule(incoming)
         entry = self._record(incoming, ruling)
         response = ruling.reply(entry)
@@ -171,17 +172,17 @@ class Answering:
         return entry, response
 
     def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
-        """Record a request that no route is asked for.
+        """Record a request that gets no answer, so that no route is asked.
 
         Args:
-            at_claimed: Its outcome where a route claims its address.
+            at_claimed: The outcome where a route claims its address.
         """
         request, context = incoming.request, incoming.attempt.context
         fields = self._recorder.outcome(context, request.host, request.port, at_claimed)
         return self._record(incoming, Ruling(**fields, note=note, reply=no_reply))
 
     def would_answer(self, incoming: Incoming) -> bool:
-        """Whether a route is for a request."""
+        """Whether a route matches a request."""
         tables = incoming.attempt.context.tables
         return not is_misdirected(incoming) and would_answer(tables, incoming.request)
 
@@ -199,7 +200,7 @@ class Answering:
         self._recorder.record(attempt.context, entry)
         return entry
 
-    # What becomes of a request.
+    # The decision.
 
     def _rule(self, incoming: Incoming) -> Ruling:
         attempt, request, head = incoming.attempt, incoming.request, incoming.head
@@ -209,7 +210,7 @@ class Answering:
             return self._refuse(incoming, note, misdirected_reply, head.authority or "")
         try:
             decision = decide(context.tables, request)
-        except BaseException as error:  # of a predicate; the test's own thread raises it
+        except BaseException as error:  # a predicate has raised: the test's thread raises it again
             return Ruling(outcome="routed", error=error, reply=failed_reply)
         if decision.unproved is not None:
             note = UNPROVED.format(route=decision.unproved)
@@ -232,10 +233,10 @@ class Answering:
         reply: Callable[[Exchange], Response],
         authority: str = "",
     ) -> Ruling:
-        """Answer none of the requests like this one, whatever the routes are.
+        """Refuse a request that its connection rules out, whatever routes there are.
 
         Args:
-            authority: What it says that it is for, where that is another host.
+            authority: The authority in the request, if it is for another host than the connection.
         """
         fields = self._outcome(incoming, authority)
         return Ruling(**fields, note=note, reply=reply)
@@ -247,11 +248,11 @@ class Answering:
         near: tuple[NearMiss, ...],
         note: str = "",
     ) -> Ruling:
-        """Say that a request is blocked or unrouted.
+        """Refuse a request that is blocked or unrouted.
 
         Args:
-            route: What claims it.
-            near: What nearly did.
+            route: The route that matches it, if any.
+            near: The routes that nearly match.
         """
         request, tables = incoming.request, incoming.attempt.context.tables
         if route is not None and route.kind.refuses:
@@ -264,12 +265,13 @@ class Answering:
         return Ruling(**fields, near=near, note=note, reply=rejected_reply)
 
     def _outcome(self, incoming: Incoming, authority: str = "") -> dict[str, Any]:
-        """The outcome of what no handler answers, as `Recorder.outcome` gives it.
+        """The outcome of a request that no handler answers, as fields of its entry (`Recorder.outcome`).
 
-        No policy excuses a request that reaches for a host of a route by the name of another.
+        With `unrouted="block"` a request is blocked only if no route claims any host that it names. Otherwise a target
+        could reach for a route's host under another name, and no test would fail.
 
         Args:
-            authority: What it says that it is for, where that is another host.
+            authority: The authority in the request, if it is for another host than the connection.
         """
         context, host, port = (
             incoming.attempt.context,
@@ -277,7 +279,7 @@ class Answering:
             incoming.request.port,
         )
         fields = self._recorder.outcome(context, host, port)
-        if fields["outcome"] == "blocked" and fields.get("route") is None:  # by a policy
+        if fields["outcome"] == "blocked" and fields.get("route") is None:  # blocked by the policy
             named, _ = named_by(authority) or (host, None)
             outcomes = (
                 self._recorder.outcome(context, other, port)["outcome"]
@@ -286,37 +288,39 @@ class Answering:
             fields["outcome"] = "unrouted" if "unrouted" in outcomes else "blocked"
         return fields
 
-    # What a response is made by.
+    # The response.
 
     def _call(self, incoming: Incoming, route: Route[Any], turn: int, entry: Exchange) -> Response:
-        """What the route answers."""
+        """The response of a route: that of its handler, its static answer, or the server that it forwards to."""
         activity = incoming.attempt.activity
-        activity.route, activity.what = route, entry
+        activity.what, activity.route = entry, route
         try:
             answer, context = route.answer(turn)
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
             return self._handle(answer, context, entry)
         finally:
-            activity.route = None
+            activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
     def _handle(self, answer: Handler | Response, context: Context, entry: Exchange) -> Response:
-        """What a handler, or a static answer, gives; 500 where it raises."""
+        """The response of a handler or a static answer; 500 where the handler raises."""
         try:
             return answer_request(answer, entry.request, context)
-        except BaseException as error:  # whatever it is, the test's own thread raises it
+        except (
+            BaseException
+        ) as error:  # also KeyboardInterrupt and pytest.exit: the test's thread raises it again
             entry.error = error
             return failed_reply(entry)
 
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
-        """What another server answers; 502 where it does not (RFC 9110 section 15.6.3)."""
+        """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
         try:
             return incoming.forwarding.ask(self, entry.request, to)
         except UpstreamError as error:
             entry.note = str(error)
             return Response(502, text=failed_upstream_body(entry))
 
-    # How a response is sent.
+    # Sending.
 
     def pieces(
         self,
@@ -325,62 +329,67 @@ class Answering:
         response: Response,
         encoded: Callable[[], Iterator[bytes]],
     ) -> Iterator[bytes]:
-        """What goes out; what a streamed body raises is the handler's error, and no connection's.
+        """The pieces to send. An exception that a streamed body raises is recorded as its handler's.
 
         Args:
-            encoded: Makes what goes out, and takes the pieces of the body.
+            encoded: Encodes the response, and iterates its body.
 
         Raises:
-            BodyError: The body raised, or the response is one that cannot be sent.
+            BodyError: The body raised, or HTTP cannot carry the response.
         """
         activity = incoming.attempt.activity
         if response.stream is not None and entry.outcome == "passthrough":
             self.carrier.allow_unread(entry.route, entry.host)
         elif response.stream is not None:
-            activity.route = entry.route  # its handler still runs
+            activity.what, activity.route = entry, entry.route  # its handler still runs
         try:
             yield from encoded()
         except GeneratorExit:
             raise
-        except BaseException as error:  # or a response that HTTP cannot carry
-            if isinstance(response.stream, upstream.Body):  # of `forward()`: no handler's
+        except BaseException as error:  # of the body, or about a response that HTTP cannot carry
+            if isinstance(
+                response.stream, upstream.Body
+            ):  # from `forward()`: no handler is to blame
                 entry.note = str(error)
             else:
                 entry.error = entry.error or error
             raise BodyError from error
         finally:
-            activity.route = None
+            activity.route, activity.what = None, ""
             self.carrier.read_again()
 
     def close_body(self, entry: Exchange, response: Response) -> None:
-        """Let a generator end its work, also where the client has not read it all."""
+        """Close a streamed body, so that its generator's `finally` runs, even if the client has not read it all."""
         try:
             getattr(response.stream, "close", lambda: None)()
-        except BaseException as error:  # of its `finally`
+        except BaseException as error:  # raised in its `finally`
             entry.error = entry.error or error
 
     def client_left(self, entry: Exchange, error: OSError) -> None:
-        """Note that the client did not wait for the whole response of a handler."""
+        """Note in the entry that the client closed before the whole response of a handler was sent."""
         if entry.outcome == "routed":
             entry.note = f"the client closed before the whole response was sent ({error})"
 
 
 class Forwarding:
-    """Sends one request to real servers, as long as its connection is served: the request is kept for longer.
+    """Sends one request to real servers, as long as its connection is served.
+
+    A request refers to this object and may be kept for longer, in the ledger or by a test.
 
     Attributes:
-        asked: What the request was for, as `named_as` says it.
-        route: What answers it; None until that is known, and where nothing does.
+        asked: What the request was for when it came (`named_as`).
+        route: The route that answers it; None until that is decided, and where none does.
     """
 
     def __init__(self, answering: Answering, attempt: Attempt) -> None:
-        self._answering = weakref.ref(answering)  # what is kept does not keep the connection
+        # A request that is kept must not keep its connection.
+        self._answering = weakref.ref(answering)
         self._destination, self._tables = attempt.destination, attempt.context.tables
         self.asked: tuple[str, int, str | None] = ("", 0, None)
         self.route: Route[Any] | None = None
 
     def __call__(self) -> Callable[[Request, object, int | None], Response] | None:
-        """What `Request.forward` calls, or None where the connection has ended."""
+        """The function that `Request.forward` calls; None where the connection has ended."""
         answering = self._answering()
         return None if answering is None else partial(self._forward_request, answering)
 
@@ -392,7 +401,7 @@ class Forwarding:
         return upstream.whole(response, request.method)
 
     def _renamed(self, request: Request) -> Request:
-        """The request with the Host of its own host, where a handler has replaced that and left the field."""
+        """The request, with its field Host set anew if a handler has replaced its host or port and left the field."""
         host, port, field = named_as(request)
         if (host, port) == self.asked[:2] or field != self.asked[2]:
             return request
@@ -400,19 +409,20 @@ class Forwarding:
         return replace(request, headers=Headers([("Host", request.authority), *others]))
 
     def ask(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Response:
-        """Send a request to another server; the body of its answer streams.
+        """Send a request to another server. The body of its response streams.
 
         Args:
-            by: "request.forward" where a handler asks, who is to read it.
+            by: "request.forward" where a handler asks; "" for a route. A handler reads the body, which must then come
+                without compression.
 
         Raises:
-            UpstreamError: It cannot be reached, or broke off.
+            UpstreamError: The server cannot be reached, or broke off.
         """
         sock = self._connect(answering, request, to, by)
         return upstream.ask(sock, request, to.path, encoded=not by)
 
     def _connect(self, answering: Answering, request: Request, to: Forward, by: str) -> Any:
-        """A connection to another server, by TLS where that is its scheme."""
+        """Connect to another server, with TLS where the scheme is https."""
         owner, upstreams = answering.carrier, answering.upstreams
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)
@@ -421,66 +431,68 @@ class Forwarding:
             sock = upstreams.connect(owner, to, request.port)
         else:
             reached = host
-            if host == self.asked[0]:  # no handler has changed it
+            if host == self.asked[0]:  # no handler has replaced the host
                 reached = upstream_host(self._tables, self._destination, self.route, host)
             sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
         return upstreams.secure(owner, sock, host) if scheme == "https" else sock
 
 
-# Replies to what no handler answers.
+# Replies to requests that no handler answers.
 
 
 def misdirected_reply(entry: Exchange) -> Response:
-    """Of a request for another host than its connection is for (RFC 9110 section 15.5.20)."""
+    """The reply to a request for another host than its connection is for: 421 (RFC 9110 section 15.5.20)."""
     return Response(421, text=refused_body(entry))
 
 
 def unproved_reply(entry: Exchange) -> Response:
-    """Of a request whose connection lacks a client certificate: another may have it."""
+    """The reply to a request whose connection lacks a client certificate: 421, since another one may have it."""
     return Response(421, headers={"Connection": "close"}, text=refused_body(entry))
 
 
 def failed_reply(entry: Exchange) -> Response:
-    """Of a request whose matcher or handler has raised."""
+    """The reply to a request whose matcher or handler has raised: 500."""
     return Response(500, text=handler_error_body(entry))
 
 
 def rejected_reply(entry: Exchange) -> Response:
-    """Of a request that is blocked or unrouted."""
+    """The reply to a request that is blocked or unrouted: 502."""
     blocked = entry.outcome == "blocked"
     return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))
 
 
 def no_reply(entry: Exchange) -> Response:
-    """Of a request that its server answers, or nobody."""
+    """The `reply` of a ruling about a request that gets none here: it must not be called."""
     raise AssertionError(f"{entry} gets no answer here")
 
 
-# What a request says that it is for.
+# The host that a request names.
 
 
 def is_misdirected(incoming: Incoming) -> bool:
     """Whether the request names another server than the one that it is recorded, matched and forwarded for.
 
-    A client that dialled an address may name any host of it, and one that resolved a name itself the address.
+    Two cases are allowed. A client that dialled an address, without SNI, may name any host, since several hosts can
+    share an address. A client that dialled a name may name the address that the name resolved to.
     """
     to, request, head = incoming.attempt.destination, incoming.request, incoming.head
     if head.authority is None or request.method == "CONNECT":
         return False
-    literally = head.authority == request.host  # what DNS named need be no host to declare
+    # A dialled name may be one that `named_by` refuses: DNS allows more than routes do.
+    literally = head.authority == request.host
     named = (request.host, None) if literally else named_by(head.authority)
     if named is None or head.scheme not in (None, request.scheme):
         return True
     host, port = named
     by_address = to.host == to.address and to.sni is None
-    is_dialled = host == to.address and to.sni is None  # its client has resolved
+    is_dialled = host == to.address and to.sni is None  # the client has resolved the name itself
     same = host == request.host or is_dialled or (by_address and not is_ip_address(host))
     return not same or port not in (None, request.port)
 
 
 @lru_cache(maxsize=1024)
 def named_by(authority: str) -> tuple[str, int | None] | None:
-    """The normalised host of an authority and its port, or None where it is none."""
+    """The normalised host of an authority and its port, or None where the authority is malformed."""
     parts = split_authority(authority)
     try:
         return None if parts is None else (normalise_host(parts[0]), parts[1])
@@ -489,12 +501,12 @@ def named_by(authority: str) -> tuple[str, int | None] | None:
 
 
 def named_as(request: Request) -> tuple[str, int, str | None]:
-    """What a request is for: its host, its port, and what its field Host says."""
+    """The server that a request is for: its host, its port, and the value of its field Host."""
     return request.host, request.port, request.headers.get("host")
 
 
 def said(head: Head) -> str:
-    """What a request says that it is for, and where."""
+    """The part of a message that quotes what a request names: its field Host, or its absolute request-target."""
     named = masked_authority(head.authority or "")
     if head.scheme is None:
         return f"Host is {shown(named)}"
@@ -502,7 +514,7 @@ def said(head: Head) -> str:
 
 
 def meant(request: Request, head: Head) -> str:
-    """What it is for, as far as that is another."""
+    """The part of a message that quotes what the request's connection is for, in the same form as `said`."""
     scheme = f"{request.scheme}://" if head.scheme is not None else ""
     named = named_by(head.authority or "")
     port = request.port if named is not None and named[1] is not None else None

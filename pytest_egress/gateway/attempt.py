@@ -1,4 +1,4 @@
-"""`Attempt`: something that a target has begun, with all that an entry about it needs."""
+"""`Attempt`: a connection or request that a target has begun, with all that an entry about it needs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pytest_egress.ledger.windows import Activity, AttemptContext
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A connection that opens, or a request. A connection of HTTP/1.1 has one at a time.
+    """A connection that opens, or a request. An HTTP/1.1 connection has one attempt at a time.
 
     Attributes:
         context: Its window and the routes that may answer it.
         destination: What its connection is for.
-        started: When it began, as entries have it.
-        activity: Keeps its window open.
+        started: When it began, in the time of entries (`Entry.started`).
+        activity: What keeps its window open until it has ended.
     """
 
     context: AttemptContext

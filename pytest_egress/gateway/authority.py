@@ -1,6 +1,8 @@
-"""The CA that targets trust, and the TLS context for each name they ask for.
+"""`Authority`: the CA that targets trust, and the TLS context with a leaf certificate for each name they ask for.
 
-This module never touches a socket. Contexts are cached, the latest ones: a new name costs about half a millisecond.
+This module never touches a socket. The latest contexts are cached: making one takes about half a millisecond.
+
+Threads: each connection's own asks for a context. The lock guards which there are; no other is taken while it is held.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_CONTEXTS: Final = 4096  # 26 KB each
 ALPN: Final = ["http/1.1"]
-# As trustme's own: a target's clock may be years off.
+# The validity of trustme's own certificates: a target's clock may be years off.
 NOT_BEFORE: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
 NOT_AFTER: Final = datetime.datetime(2038, 1, 1, tzinfo=datetime.timezone.utc)
 
@@ -57,7 +59,7 @@ class Authority:
     def __init__(self, ca: trustme.CA) -> None:
         self.ca: Final = ca
         self._contexts: dict[tuple[str, str | None], ssl.SSLContext] = {}
-        self._lock = threading.Lock()  # of `_contexts`; nothing else is acquired while it is held
+        self._lock = threading.Lock()  # guards `_contexts`; no other lock is acquired under it
 
     @property
     def ca_pem(self) -> bytes:
@@ -72,10 +74,10 @@ class Authority:
         return x509.load_pem_x509_certificate(self.ca_pem).subject.public_bytes()
 
     def context(self, host: str, client_certificate: str | None = None) -> ssl.SSLContext:
-        """The server context whose leaf certificate is for this name or IP address.
+        """The TLS context of a server whose leaf certificate is for this name or IP address.
 
         Args:
-            client_certificate: "request" or "require" one that this CA has issued.
+            client_certificate: "request" or "require" a client certificate that this CA has issued; None for neither.
         """
         key = host, client_certificate
         context = self._contexts.get(key)
@@ -90,7 +92,8 @@ class Authority:
     def _new_context(self, host: str, client_certificate: str | None) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         issue(self.ca, host).configure_cert(context)
-        # Cheaper, and a client that does not trust us then says so within the handshake.
+        # No session tickets: they cost time, and without them a client that distrusts the CA says so within the
+        # handshake.
         context.num_tickets = 0
         context.set_alpn_protocols(ALPN)
         if client_certificate is not None:
@@ -101,7 +104,7 @@ class Authority:
 
 
 def issue(ca: trustme.CA, host: str) -> trustme.LeafCert:
-    """A leaf for a host; where trustme refuses the name (underscores, long labels), one made with the CA's key."""
+    """Issue a leaf certificate for a host, without trustme's help where that refuses the name (underscores, length)."""
     import idna
 
     try:
@@ -111,7 +114,7 @@ def issue(ca: trustme.CA, host: str) -> trustme.LeafCert:
 
 
 def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
-    """A leaf for a name that is no host name by IDNA: the DNS SAN is written as it is (RFC 5280 section 4.2.1.6)."""
+    """Issue a leaf certificate for a name that IDNA refuses: its DNS SAN has it verbatim (RFC 5280 section 4.2.1.6)."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -146,7 +149,7 @@ def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
 
 
 def san(host: str) -> x509.GeneralName:
-    """The subject alternative name of a host: an address where it is one."""
+    """The subject alternative name of a host: an IP address or a DNS name."""
     from cryptography import x509
 
     try:
@@ -156,7 +159,7 @@ def san(host: str) -> x509.GeneralName:
 
 
 def authority_key_identifier(ca_certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """What names the CA's key in a leaf (RFC 5280 section 4.2.1.1; Python 3.13 insists on it)."""
+    """The leaf extension that identifies the CA's key (RFC 5280 section 4.2.1.1); Python 3.13 requires it."""
     from cryptography import x509
 
     key_id = ca_certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)

@@ -1,4 +1,4 @@
-"""Handlers are run here, on the thread that asks, and in the context of their route's declaration. No lock is held."""
+"""Calls handlers: on the asking thread, in the context of their route's declaration, holding no lock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterator
 from contextvars import Context
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async
 from pytest_egress.routes.answers import Handler, answered_by, line_of, name_of, place_of
@@ -18,11 +18,11 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 
 def call(handler: Handler, argument: object, context: Context) -> Any:
-    """What a handler returns, awaited where it is async.
+    """Call a handler, await its result where it is async, and return that.
 
     Args:
-        argument: The socket of a raw handler.
-        context: Of the route's declaration, for this call alone.
+        argument: What the handler gets: a raw handler's socket.
+        context: A copy of the context of the route's declaration, for this call alone.
     """
     result = context.run(handler, argument)
     if inspect.isawaitable(result):
@@ -31,9 +31,9 @@ def call(handler: Handler, argument: object, context: Context) -> Any:
 
 
 def answer_request(answer: Handler | Response, request: Request, context: Context) -> Response:
-    """What a handler, or a static answer, gives; of a streamed body the first piece is made.
+    """The response of a handler or a static answer. The first piece of a streamed body has been made.
 
-    The loop of what is async is closed with the body where that is streamed.
+    The event loop of an async answer is closed at once, or together with its streamed body.
     """
     loop = OwnLoop()
     try:
@@ -51,7 +51,7 @@ def answer_request(answer: Handler | Response, request: Request, context: Contex
 def ask(
     answer: Handler | Response, request: Request, run: Callable[..., Any], loop: OwnLoop
 ) -> Response:
-    """What a handler answers, once it has been awaited; of a static answer itself."""
+    """The response that a handler returns, awaited where it is async; a static answer is the response itself."""
     if isinstance(answer, Response):
         return answer
     result = run(answer, request)
@@ -61,31 +61,35 @@ def ask(
 
 
 class PrimedStream:
-    """A streamed body of which the first piece has been made; each piece is made in one context.
+    """A streamed body whose first piece has been made. All pieces are made in the same context.
 
     Args:
-        pieces: Of bytes or text.
-        handler: What gave them, for an error.
+        pieces: The pieces, each bytes or text.
+        handler: The handler that returned them, for an error's text.
         run: Runs a function in that context.
-        loop: What an async body needs; it is closed with the body.
+        loop: The loop of an async body; it is closed with the body.
     """
 
     def __init__(
         self, pieces: Iterator[Any], handler: object, run: Callable[..., Any], loop: OwnLoop
     ) -> None:
         self._pieces, self._handler, self._run, self._loop = pieces, handler, run, loop
-        self._first: list[Any] = []
+        first = []
         with contextlib.suppress(StopIteration):
-            self._first.append(run(next, pieces))
-        self.is_text: Final = bool(self._first) and isinstance(self._first[0], str)
-        self._first = [self._bytes_of(piece) for piece in self._first]
+            first.append(run(next, pieces))
+        self.is_text: Final = bool(first) and isinstance(first[0], str)
+        try:
+            self._first = [self._bytes_of(piece) for piece in first]
+        except TypeError:  # nobody else is to close it
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         if self._first:
-            return cast(bytes, self._first.pop())
+            return self._first.pop()
         return self._bytes_of(self._run(next, self._pieces))
 
     def _bytes_of(self, piece: object) -> bytes:
@@ -100,7 +104,7 @@ class PrimedStream:
         )
 
     def close(self) -> None:
-        """Let a generator end its work."""
+        """Close the generator, so that its `finally` runs, and then the loop."""
         try:
             self._run(getattr(self._pieces, "close", lambda: None))
         finally:
@@ -108,7 +112,7 @@ class PrimedStream:
 
 
 def prime(response: Response, handler: object, run: Callable[..., Any], loop: OwnLoop) -> Response:
-    """A response whose body has begun; what the body raises before its first piece is raised here."""
+    """Make the first piece of a streamed body, so that an error before it is raised here and can still be answered."""
     if response.stream is None:
         return response
     is_async = isinstance(response.stream, AsyncIterable)
@@ -121,7 +125,7 @@ def prime(response: Response, handler: object, run: Callable[..., Any], loop: Ow
 
 
 def place_of_piece(pieces: Any) -> str:
-    """Where a generator stands: `lines, at test_shop.py:12,`; "" of what is none."""
+    """Where a generator is suspended: `lines, at test_shop.py:12,`; "" for any other iterator."""
     generator = getattr(pieces, "source", pieces)
     frame = getattr(generator, "gi_frame", None) or getattr(generator, "ag_frame", None)
     return f"{name_of(generator)}, at {line_of(frame.f_code, frame.f_lineno)}," if frame else ""

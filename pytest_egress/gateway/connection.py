@@ -1,7 +1,7 @@
-"""One connection of a target: its thread, its socket, its window. What is spoken on it is `dispatch`'s.
+"""One connection of a target: its thread, its socket, its window. `dispatch` finds out what it carries.
 
-Blocking sockets. Only the owning thread closes them; others wake it with `shutdown`. A connection that waits for its
-client to speak has a thread for a second and none after that: it is parked, and owned by the gateway's reader.
+Sockets block. Only the owning thread closes them; other threads wake it by `shutdown`. A connection that waits for its
+client keeps its thread for a second. After that it is parked: it has no thread, and the gateway's reader owns it.
 
 Threads: the owner (its own thread, or the reader while it is parked) calls everything, and is the only one that
 writes its fields, but for these. `cut` is any thread's, and sets `is_cut` under `Connections.lock`. What other
@@ -38,11 +38,11 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 READ_BYTES: Final = 64 * 1024
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
-PARK_SECONDS: Final = 1.0  # that a thread waits: to start one for each request costs more than it
+PARK_SECONDS: Final = (
+    1.0  # a thread waits for the next request: one more start costs more than that
+)
 PEEK: Final = int(socket.MSG_PEEK)
-PEEK_ALL: Final = int(
-    socket.MSG_PEEK | socket.MSG_WAITALL
-)  # sleeps in the kernel until it is all there
+PEEK_ALL: Final = int(socket.MSG_PEEK | socket.MSG_WAITALL)  # blocks until all of it has arrived
 PEEK_NOW: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
@@ -51,11 +51,11 @@ AllowedBy = tuple[Route[Any] | None, str]
 
 
 class Parked(Exception):
-    """A connection goes on without a thread; ends what served it, up to `Connection.run`.
+    """A connection is to wait without a thread: raised in what serves it, and caught by `Connection.run`.
 
     Args:
-        go_on: Serves it from there on, on another thread.
-        seconds: After which it is closed, unless something arrives.
+        go_on: Continues to serve the connection when something arrives, on another thread.
+        seconds: How long the connection may wait until it is closed.
     """
 
     def __init__(self, go_on: Callable[[], None], seconds: float) -> None:
@@ -64,27 +64,27 @@ class Parked(Exception):
 
 
 class Registry(Protocol):
-    """What a connection needs of those of its target; see `Connections`."""
+    """The part of `Connections` that a single connection needs."""
 
     idle_seconds: float
     unused_seconds: float
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """Guards which sockets end with a connection."""
+        """Guards the sockets that are shut and closed together with a connection."""
         ...
 
     @property
     def is_crowded(self) -> bool:
-        """Whether threads become scarce: an idle connection then gives its own up at once."""
+        """Whether threads become scarce. An idle connection then gives up its own at once."""
         ...
 
     def park(self, connection: Connection, seconds: float) -> bool:
-        """Keep an idle connection without a thread until it can be read; False where that cannot be."""
+        """Keep an idle connection without a thread until it can be read; False where it cannot be parked."""
         ...
 
     def discard(self, connection: Connection) -> None:
-        """Note that it has ended."""
+        """Remove a connection that has ended."""
         ...
 
 
@@ -92,27 +92,28 @@ class Connection:
     """One connection of a target, from its first byte to its last.
 
     Args:
-        sock: As it was accepted.
+        sock: The accepted socket.
         client: Address and port of the client inside the target.
-        serve: Finds out what is spoken, and answers; called on its thread.
-        registry: Those of its target.
+        serve: Serves the connection; called on its thread.
+        registry: The connections of its target.
         recorder: Where its attempts are recorded.
 
     Attributes:
-        destination: What was dialled, as far as it is known.
+        destination: What the connection is for, as far as it is known.
         ident: Identifier of its thread; None while it has none.
-        idle_since: When the last thing that went on in it ended, by `time.monotonic`; None while something does.
-        awaits: Whether it waits for its client to speak: then it gives its thread up by itself.
-        idle_seconds: After how many it is closed while it waits.
-        deadline: Of a parked one: when it is closed, by `Ledger.clock`.
-        is_ending: Whether its client has been told of that, and not yet closed its own side.
-        started: When what goes on began, as entries have it.
-        accounted: Whether an entry, or a byte of a request, tells of it: an attempt never vanishes.
-        is_reset: Whether its client is to see that it did not end well.
+        idle_since: When its last attempt ended, by `time.monotonic`; None while an attempt goes on.
+        awaits: Whether it waits for its client to send something. It then gives up its thread by itself.
+        idle_seconds: How many seconds it may wait until it is closed.
+        deadline: When a parked connection is closed, by `Ledger.clock`.
+        is_ending: Whether a parked connection has sent its end, and waits for its client to close too.
+        started: When its current attempt began, in the time of entries.
+        accounted: Whether an entry, or a byte of a request, tells of it. Without either it must be recorded at its end,
+            since no attempt may vanish.
+        is_reset: Whether it is closed by RST, so that its client sees an error.
         is_cut: Whether we ended it.
-        ended: Whether its thread is done with it.
-        allowed_by: Of one whose bytes pass unread: what lets them; None where they are read.
-        is_relayed: Whether its bytes are copied as they come: none wait for long.
+        ended: Whether its thread has finished with it.
+        allowed_by: What allows its bytes to pass unread; None where they are read.
+        is_relayed: Whether its bytes are copied to another server as they come, so that none stay unread for long.
     """
 
     def __init__(
@@ -143,47 +144,48 @@ class Connection:
         self.begin()
 
     def told(self) -> str:
-        """What it is, in words, as long as no handler runs."""
+        """The connection in words, for a message that names what keeps a window open while no handler runs."""
         host, port = self.destination.host, self.destination.port
         return f"a connection to {host_port(host, port)}" if host else "a connection"
 
     # Threads and windows.
 
     def begin(self) -> None:
-        """Something begins: it belongs to the window that is open now."""
+        """Begin an attempt. It belongs to the window that is open now."""
         self.started = self.ledger.now()
         self.activity.thread = self.ident
-        with self.ledger.changed:  # or the window could close in between
+        with self.ledger.changed:  # else the window could close between these two calls
             self._context = self.target.attempt_context()
             self.ledger.begin(self._context.window, self.activity)
         self.idle_since, self.awaits = None, False
 
     def end(self) -> None:
-        """It has ended: the connection is idle."""
+        """End the current attempt. The connection is idle now."""
         self.idle_since = monotonic()
         self.detach()
 
     def detach(self) -> None:
-        """Let its window close without it, whatever goes on."""
+        """Keep the window open no longer, though the connection may go on."""
         self.activity.route = None
         if self._context is not None:
             self.ledger.end(self._context.window, self.activity)
             self._context = None
 
     def await_begin(self, go_on: Callable[[], None]) -> bytes:
-        """Wait, idle, for the first byte of something new; b"" at the end of the connection.
+        """Wait, idle, for the first byte of the next attempt; b"" at the end of the connection.
 
-        It is left unread until it belongs to a window, so that whoever closes one sees it (`Gateway.unread`).
+        The byte is left unread until the attempt belongs to a window: a test's thread that closes its window looks for
+        unread bytes (`Gateway.unread`), and would otherwise close it between the read and the attempt's beginning.
 
         Args:
-            go_on: What to do with that byte where it comes so late that it is another thread's.
+            go_on: Continues on another thread, where the byte comes after this connection has been parked.
 
         Raises:
-            Parked: It does not come soon.
+            Parked: No byte comes soon.
         """
         self.awaits = True
         seconds = 0 if self._registry.is_crowded else min(PARK_SECONDS, self.idle_seconds)
-        poller = select.poll()  # SO_RCVTIMEO would bound the reads that follow, too
+        poller = select.poll()  # SO_RCVTIMEO would limit the reads that follow too
         poller.register(self.sock, select.POLLIN)
         if not poller.poll(seconds * 1000):
             raise Parked(go_on, self.idle_seconds - seconds)
@@ -192,24 +194,25 @@ class Connection:
         return first
 
     def has_arrived(self) -> bool | None:
-        """Whether something can be read; None at its end. For one that waits: what has been read leaves nothing behind.
+        """Whether a waiting connection can be read; None at its end.
 
-        TLS reads record by record, and a read takes a whole one; a request that h11 has begun to read is not idle.
+        The kernel's buffer alone tells, since no layer above it holds bytes back here: a TLS read takes a whole record,
+        and a connection with a request that h11 has begun to read does not wait.
         """
         try:
             return bool(self.peek(1, PEEK_NOW)) or None
         except BlockingIOError:
             return False
-        except OSError:  # it has been reset
+        except OSError:  # the connection has been reset
             return None
 
     def reset(self) -> None:
-        """Let `close` send RST: the client sees "connection reset" at once (SO_LINGER, socket(7))."""
+        """Make `close` send RST, so that the client sees "connection reset" at once (SO_LINGER, socket(7))."""
         self.is_reset = True
         reset_at_close(self.sock)
 
     def adopt(self, other: socket.socket) -> socket.socket:
-        """Let a socket to a real server end with this connection."""
+        """Register a socket to a real server, so that it is shut and closed together with this connection."""
         with self._registry.lock:
             self._others = {sock for sock in self._others if sock.fileno() >= 0} | {other}
             if self.is_cut:
@@ -217,22 +220,25 @@ class Connection:
         return other
 
     def twin(self) -> socket.socket:
-        """Another socket object for what TCP carries; it has a descriptor of its own."""
+        """A second socket object for the same TCP connection, with a descriptor of its own."""
         return Socket(fileno=os.dup(self.sock.fileno()))
 
     def release(self, other: socket.socket) -> None:
-        """End a socket that was adopted."""
+        """Close a socket that was adopted, and forget it."""
         with self._registry.lock:
             self._others.discard(other)
             shut(other)
             other.close()
 
     def allow_unread(self, route: Route[Any] | None, host: str) -> None:
-        """Mark its bytes as allowed to pass unread, and cut it at once where what allows them has gone meanwhile.
+        """Mark the connection's bytes as allowed to pass unread, and cut it if that is allowed no longer.
+
+        The mark comes first: a route that goes after it makes `Gateway.revise` cut the connection, and one that went
+        before it, since it was looked up, is noticed here.
 
         Args:
-            route: What allows them; None is `unrouted="passthrough"`.
-            host: What the route was found for.
+            route: The route that allows it; None is `unrouted="passthrough"`.
+            host: The host that the route was found for.
         """
         allowed_by = self.allowed_by = route, host
         between = self.ledger.window is None
@@ -241,45 +247,45 @@ class Connection:
             self.cut()
 
     def read_again(self) -> None:
-        """Note that its bytes are read from here on."""
+        """Note that the connection's bytes are read from here on."""
         self.allowed_by = None
 
     def sockets(self) -> list[socket.socket]:
-        """Its own, and those that end with it."""
+        """The connection's own socket, and those that it has adopted."""
         return [self.sock, *self._others]
 
     def cut(self) -> None:
-        """Make its thread stop; any thread."""
+        """End the connection by shutting its sockets, which wakes its thread. Any thread may call it."""
         with self._registry.lock:
             self.is_cut = True
             for sock in self.sockets():
                 shut(sock)
 
     def close(self) -> None:
-        """End it; the owning thread, or none yet."""
+        """Close the sockets and note the end. Called by the owning thread, or before there is one."""
         with self._registry.lock:
             for other in self._others:
                 other.close()
             if self.sock.fileno() >= 0:
-                os.close(self.sock.detach())  # also where a handler left a file of it open
-            self.sock.close()  # frees what TLS holds: the ledger's requests know their connection
+                os.close(self.sock.detach())  # sock.close() waits for a handler's open makefile()
+            self.sock.close()  # frees the TLS state: requests in the ledger keep this object alive
             self._registry.discard(self)
         self.end()
         with self.ledger.changed:
             self.ended = True
-            self.ledger.changed.notify_all()  # whoever waits for it, or for the last one
+            self.ledger.changed.notify_all()  # threads wait for this connection, or for the last one
 
     def start(self) -> None:
-        """Let a thread of its own serve it, from where it stands.
+        """Start a thread that serves the connection, or continues to.
 
         Raises:
-            RuntimeError: None can be started.
+            RuntimeError: No thread can be started.
         """
         name = f"egress {self.target.name} {self.client[1]}"
         threading.Thread(target=self.run, name=name, daemon=True).start()
 
     def run(self) -> None:
-        """Serve it to its end, or until it waits."""
+        """Serve the connection to its end, or until it is parked."""
         self.activity.thread = self.ident = threading.get_ident()
         is_parked = False
         try:
@@ -289,7 +295,7 @@ class Connection:
                 self.close()
 
     def _serve(self) -> bool:
-        """Whether it has been parked: it is another thread's then, already."""
+        """Serve the connection, and return whether it has been parked. Another thread may own it by then."""
         try:
             self._go_on()
         except Parked as parked:
@@ -301,22 +307,24 @@ class Connection:
         except (OSError, h11.ProtocolError) as error:  # ssl.SSLError is an OSError
             if not self.accounted:
                 self.record_tcp(b"", f"broke off: {error}")
-        except Exception as error:  # a defect of ours must fail the test, not end with its thread
+        except (
+            Exception
+        ) as error:  # a defect of ours must fail the test, not vanish with its thread
             self.recorder.complain("the gateway failed", error)
         return False
 
     @property
     def context(self) -> AttemptContext:
-        """Where what goes on now belongs."""
+        """The window and the route tables of the current attempt; between attempts, those that apply now."""
         return self._context or self.target.attempt_context()
 
     def peek(self, size: int, flags: int = PEEK) -> bytes:
-        """Up to so many bytes of what TCP carries, left unread; b"" at its end."""
+        """Up to `size` bytes of the TCP stream, below any TLS, left unread; b"" at its end."""
         return socket.socket.recv(self.sock, size, flags)
 
     @property
     def attempt(self) -> Attempt:
-        """What goes on now."""
+        """The current attempt, as a value."""
         return Attempt(
             context=self.context,
             destination=self.destination,
@@ -327,26 +335,26 @@ class Connection:
     # Records.
 
     def record_tcp(self, first_bytes: bytes, note: str) -> None:
-        """Record a connection that is neither TLS nor HTTP; silence is no offence at a claimed address."""
+        """Record a connection that is neither TLS nor HTTP. A silent one does not fail a test at a claimed address."""
         attempt = self.attempt
         outcome = "unrouted" if first_bytes else silent_outcome(attempt)
         self.accounted = True
         self.recorder.record_tcp(attempt, first_bytes, note, outcome)
 
     def record_tls(self, reason: str, note: str) -> None:
-        """Record a TLS connection that has not become a request; at a claimed address the end of its test judges it."""
+        """Record a TLS connection that has not become a request. At a claimed address the verdict judges it later."""
         self.accounted = True
         self.recorder.record_tls(self.attempt, reason, note, is_cut=self.is_cut)
 
-    def trusts(self) -> None:
-        """Note that its TLS client has shown that it trusts us, once in each window."""
+    def note_trust(self) -> None:
+        """Record, once in each window, that the connection's TLS client has shown that it trusts the CA."""
         window = self.context.window
         if window is not self._trusted_in:
             self._trusted_in = window
             self.recorder.trust(self.attempt)
 
     def refuse(self, first_bytes: bytes, note: str = "") -> None:
-        """Record what nothing can serve, and reset it."""
+        """Record a connection that nothing can serve as unrouted, and reset it."""
         self.accounted = True
         self.recorder.record_tcp(self.attempt, first_bytes, note, "unrouted")
         self.reset()
@@ -359,7 +367,7 @@ class Connection:
     # Its end.
 
     def tell_end(self) -> None:
-        """Send the end of an idle connection; what the client has sent meanwhile can still be read."""
+        """Close our side of an idle connection. What the client sends at the same moment can still be read."""
         self.is_ending = True
         if self.say_goodbye():
             self.record_late()
@@ -368,7 +376,7 @@ class Connection:
         self.sock.settimeout(0)
 
     def read_late(self) -> bool:
-        """Read what comes after `tell_end`; False at its end."""
+        """Read what the client sends after `tell_end`; False at the end of the connection."""
         try:
             data = self.sock.recv(READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -380,21 +388,22 @@ class Connection:
         return bool(data)
 
     def record_late(self) -> None:
-        """Record a request that crossed the end: it gets no answer, and its client asks again or fails."""
+        """Record a request that crossed our end of the connection. It gets no answer: its client retries or fails."""
         self.begin()
         note = f"sent something in the moment in which it was closed: it had been idle for {self.idle_seconds:g} s"
         self.record_tcp(b"", note)
         self.end()
 
     def say_goodbye(self) -> bool:
-        """Tell a TLS client that this is the end (close_notify, RFC 8446 section 6.1), not a cut.
+        """Send a TLS client close_notify (RFC 8446 section 6.1), by which it tells an end from a cut.
 
         Returns:
-            Whether it has just sent something: OpenSSL looks for the client's own end, and throws that away.
+            Whether the client has just sent something. OpenSSL reads on for the client's own close_notify, and has
+            discarded that.
         """
         if isinstance(self.sock, ssl.SSLSocket) and not self.is_reset:
             try:
-                self.sock.settimeout(0)  # its own is not waited for
+                self.sock.settimeout(0)  # do not wait for the client's own close_notify
                 self.sock.unwrap()
             except ssl.SSLError as error:
                 return error.reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"
@@ -403,7 +412,10 @@ class Connection:
         return False
 
     def linger(self) -> None:
-        """Let the client read an answer while what it still sends is thrown away (RFC 9112 section 9.6)."""
+        """Close our side, and discard what the client still sends, until it closes (RFC 9112 section 9.6).
+
+        Closing at once would reset the connection if bytes were unread, and the client could lose the answer.
+        """
         deadline = monotonic() + LINGER_SECONDS
         self.say_goodbye()
         with contextlib.suppress(OSError):
@@ -421,11 +433,12 @@ def is_still_allowed(
     between: bool,
     test_over: bool = False,
 ) -> bool:
-    """Whether what lets the bytes of a connection pass unread is still there, and still comes first.
+    """Whether the bytes of a connection may still pass unread: what allowed it still exists, and no route precedes it.
 
     Args:
-        between: Whether no test runs: then routes are only gone that have been removed or have ended.
-        test_over: Whether what a test let through has ended.
+        between: Whether no test runs. Then only a route that was removed, or whose scope has ended, allows it no
+            longer.
+        test_over: Whether the test has ended, and with it what its own routes and options allowed.
     """
     route, host = allowed_by
     if test_over and (route is None or route.scope == "test"):

@@ -1,6 +1,6 @@
-"""`Connections`: those of a target that are open, how many there may be, and those that wait without a thread.
+"""`Connections`: the open connections of a target, their limit, and the parked ones that wait without a thread.
 
-Threads: the gateway's reader accepts, hears, makes room and ends what is overdue. Each connection's own thread parks
+Threads: the gateway's reader accepts, resumes, makes room and ends what is overdue. Each connection's own thread parks
 it and discards it. The test's thread looks (`unread`, `busy`, iteration) and cuts (`cut_waiting`, `stop`, `join`).
 `lock` guards which connections are open, which are parked, `stopping`, and the sockets that end with a connection. It
 is the inner lock: never acquire `Ledger.changed` while holding it. No function of a user runs while it is held.
@@ -24,46 +24,49 @@ from pytest_egress.gateway.recorder import Recorder
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-MAX_CONNECTIONS: Final = 1000  # of a target, each with a thread: 100 MB of stacks; more wait
-DESCRIPTORS_EACH: Final = 4  # of one at most, with an upstream's and the link's own
-MAX_OPEN: Final = 10_000  # of a target, with those that wait for their client, which have no thread
-DESCRIPTORS_OPEN: Final = 3  # of one that waits: its own, the link's, one for all else
-ROOM_SECONDS: Final = 0.05  # for a connection to end before names and packets get their turn
+MAX_CONNECTIONS: Final = 1000  # with a thread, for each target: 100 MB of stacks; more have to wait
+DESCRIPTORS_EACH: Final = 4  # that a connection has at most, with an upstream's and the link's own
+MAX_OPEN: Final = 10_000  # for each target, parked connections included
+DESCRIPTORS_OPEN: Final = 3  # of a parked connection: its own, the link's, one for all else
+ROOM_SECONDS: Final = (
+    0.05  # for a connection to end, before the reader goes on to names and packets
+)
 IDLE_SECONDS: Final = 17.0
-"""After which a connection that has been answered is closed.
+"""Seconds after which a connection that has been answered is closed.
 
 Servers take from 5 s (Apache, Node.js, uvicorn) to 75 s (nginx). Clients give an idle connection up after 4 s (undici,
 agentkeepalive), 5 s (Node.js, httpx, HttpURLConnection), 15 s (aiohttp), 30 s (Java's HttpClient), 60 s (.NET), 90 s
-(Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). None has its
-timer here, nor has a program that asks every so many seconds: few send something just as we close.
+(Go, hyper), 118 s (curl), 180 s (Apache's HttpClient), 300 s (OkHttp), or never (urllib3, http.client). 17 s is none of
+these, nor a period at which a program is likely to poll, so that few clients send a request just as we close.
 """
 UNUSED_SECONDS: Final = (
-    330.0  # for a pool that connects ahead of its need: longer than the clients above keep one
+    330.0  # for a pool that connects before it has a request: longer than the clients above wait
 )
 AT_WORK: Final = "as many as {} were at work at once (MAX_CONNECTIONS, or a quarter of `ulimit -n`)"
 OPEN: Final = "as many as {} were open at once (MAX_OPEN, or less by `ulimit -n` and the link)"
 NO_DESCRIPTOR: Final = "this process had no descriptor left (`ulimit -n`)"
-"""Why a connection was cut: what ran out."""
+"""The reason for which a connection is cut where descriptors have run out."""
 
 
 class Connections:
-    """The open connections of one target. Iterating goes over a copy.
+    """The open connections of one target. Iterating goes over a copy, in the order in which they came.
 
     Args:
-        recorder: Records what is cut for want of room.
+        recorder: Counts the connections that are cut to make room.
         link_most: How many connections of the target the link has room for.
-        poller: The reader's; parked connections stand in it.
-        wake: Wakes the reader; any thread, `lock` may be held.
-        idle_seconds: After how many a connection that has been answered is closed.
-        unused_seconds: The same before its first request.
+        poller: The reader's poller, in which parked connections are registered.
+        wake: Wakes the reader. Any thread may call it, also while it holds `lock`.
+        idle_seconds: How many seconds a connection that has been answered may wait until it is closed.
+        unused_seconds: How many seconds a connection may wait before its first request.
 
     Attributes:
-        lock: Guards all of this; see above.
-        stopping: Whether everything is to end; no connection is added or parked any more.
-        reads: Whether the reader runs: else nothing can be parked.
-        parked: Those that wait without a thread, by descriptor.
-        left_waiting: Whether the last try to accept one failed for want of a descriptor; the reader's.
-        needs_room: Whether something that was ready in this turn found no room; the reader's.
+        lock: Guards all of this; see the module's first lines.
+        stopping: Whether the gateway stops: no connection is added or parked any more.
+        reads: Whether the reader runs. Without it nothing can be parked.
+        parked: The connections that wait without a thread, by descriptor.
+        left_waiting: Whether the last accept failed for want of a descriptor. Only the reader uses it.
+        needs_room: Whether a connection that was ready in this turn of the reader found no room. Only the reader uses
+            it.
     """
 
     def __init__(
@@ -84,11 +87,12 @@ class Connections:
         self.stopping, self.reads = False, False
         self.parked: dict[int, Connection] = {}
         self.left_waiting, self.needs_room = False, False
-        self._open: set[Connection] = set()
-        self._overdue_at = inf  # the first of them, by `Ledger.clock`
+        self._open: dict[Connection, None] = {}  # in the order in which they came
+        self._overdue_at = inf  # the earliest deadline of a parked connection, by `Ledger.clock`
         descriptors = sockets.descriptor_limit()
         self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
-        by_link = link_most - link_most // 4  # room for the next, or none would be seen to wait
+        # The rest of the link's room is for connections that wait: in a full link they would not be seen to.
+        by_link = link_most - link_most // 4
         self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN, by_link)
 
     def __len__(self) -> int:
@@ -102,23 +106,23 @@ class Connections:
             return list(self._open)
 
     def add(self, connection: Connection) -> None:
-        """Take up an accepted connection, on a thread of its own; once everything is to end it is closed."""
+        """Serve an accepted connection on a thread of its own; close it where the gateway stops."""
         with self.lock:
             taken = not self.stopping
             if taken:
-                self._open.add(connection)
+                self._open[connection] = None
         if taken:
-            self._set_to_work(connection)
+            self._start_thread(connection)
         else:
             connection.close()
 
     def discard(self, connection: Connection) -> None:
-        """Note that a connection has ended; its own thread."""
+        """Remove a connection that has ended. Its own thread calls it."""
         with self.lock:
-            self._open.discard(connection)
+            self._open.pop(connection, None)
             self.room.notify_all()
 
-    def _set_to_work(self, connection: Connection) -> None:
+    def _start_thread(self, connection: Connection) -> None:
         try:
             connection.start()
         except RuntimeError as error:  # no thread can be started
@@ -129,7 +133,7 @@ class Connections:
     # What the test's thread asks.
 
     def unread(self) -> bool:
-        """Whether an idle connection has bytes, or its end, waiting for its thread."""
+        """Whether an idle connection has unread bytes, or an unread end."""
         with self.lock:
             idle = [c.sock for c in self._open if c.idle_since is not None and not c.is_relayed]
             poller = select.poll()
@@ -139,11 +143,15 @@ class Connections:
             return bool(poller.poll(0))
 
     def busy(self) -> list[Connection]:
-        """Those on which something has begun and not ended, but for those whose bytes pass unread."""
+        """The connections on which an attempt goes on, except those whose bytes pass unread."""
         return [c for c in self._copy() if c.idle_since is None and c.allowed_by is None]
 
     def cut_waiting(self) -> int:
-        """Cut those that have spoken and whose turn does not come, since as many as may be are at work; how many."""
+        """Cut the connections whose client has sent something and that get no thread, since all threads are at work.
+
+        Returns:
+            How many were cut.
+        """
         with self.lock:
             parked = self.parked.values() if self.at_work >= self._cap else ()
             waiting = [c for c in parked if c.has_arrived() and not c.is_cut]
@@ -152,7 +160,7 @@ class Connections:
         return len(waiting)
 
     def stop(self) -> None:
-        """Cut every connection, and take up no other."""
+        """Cut every connection, and accept no other."""
         with self.lock:
             self.stopping = True
             self.room.notify_all()
@@ -163,10 +171,10 @@ class Connections:
         """Wait until every connection has ended.
 
         Args:
-            deadline: By `time.monotonic`.
+            deadline: When to give up, by `time.monotonic`.
 
         Returns:
-            Where each thread stands that has not.
+            For each connection that has not ended, where its thread stands.
         """
         with self.lock:
             while self._open and (left := deadline - monotonic()) > 0:
@@ -175,22 +183,25 @@ class Connections:
         return [text for ident in stuck if (text := where_stands(ident))]
 
     def abandon(self) -> None:
-        """Close the copies of a forked child, whose lock may be held by a thread that it does not have."""
+        """Close a forked child's copies of the sockets.
+
+        The lock is not acquired: a thread that the child does not have may have held it at the fork.
+        """
         for connection in list(self._open):
             for sock in connection.sockets():
                 if sock.fileno() >= 0:
                     os.close(sock.detach())
 
-    # Room for more. Whoever must not have an answer that is old in a moment holds the lock.
+    # Room for more connections. A caller that acts upon an answer holds the lock, so that it stays true.
 
     @property
     def at_work(self) -> int:
-        """How many connections have a thread, or are to get one."""
+        """How many connections have a thread, or are about to get one."""
         return len(self._open) - len(self.parked)
 
     @property
     def is_crowded(self) -> bool:
-        """Whether threads become scarce: an idle connection then gives its own up at once."""
+        """Whether threads become scarce. An idle connection then gives up its own at once."""
         return self.at_work > self._cap // 2
 
     @property
@@ -200,12 +211,12 @@ class Connections:
 
     @property
     def leaves_waiting(self) -> bool:
-        """Whether connections wait that nobody takes up."""
+        """Whether connections wait that cannot be accepted."""
         with self.lock:
             return not self.has_room or self.left_waiting
 
     def _shortage(self) -> str:
-        """What there is too little of to take up another connection; "" for nothing."""
+        """Why no other connection can be accepted or resumed; "" where one can."""
         if self.left_waiting:
             return NO_DESCRIPTOR
         if len(self._open) >= self._most_open:
@@ -213,13 +224,13 @@ class Connections:
         return AT_WORK.format(self._cap) if self.at_work >= self._cap else ""
 
     def make_room(self) -> None:
-        """Cut the longest idle connection, or silent ones starve the next; where there is none, wait for one to end.
+        """Cut the connection that is idle for longest; where none is idle, wait for one to end.
 
-        The reader's.
+        Otherwise silent connections could keep every new one out. Only the reader calls it.
         """
         self.needs_room = False
         if not (why := self._shortage()):
-            return  # one has ended meanwhile
+            return  # a connection has ended meanwhile
         longest = self._cut_longest_idle()
         if longest is not None:
             self._recorder.evict(why)
@@ -230,9 +241,10 @@ class Connections:
             self.room.wait(ROOM_SECONDS)
 
     def _cut_longest_idle(self) -> Connection | None:
-        """Cut a connection where that makes room.
+        """Cut the connection that is idle for longest, if that makes room.
 
-        What waits for its client gives its thread up by itself: it is not cut for the sake of a thread.
+        Where threads are short, a connection that waits for its client is spared, since it gives up its thread by
+        itself.
         """
         with self.lock:
             threads = not self.left_waiting and len(self._open) < self._most_open
@@ -250,11 +262,11 @@ class Connections:
     # Connections that wait for their client, without a thread.
 
     def park(self, connection: Connection, seconds: float) -> bool:
-        """Keep an idle connection without a thread until it can be read; False where that cannot be.
+        """Keep an idle connection without a thread until it can be read; False where it cannot be parked.
 
         Args:
-            connection: Its thread leaves it alone from here on.
-            seconds: After which it is closed.
+            connection: The calling thread's. If this returns True, that thread must not touch it any more.
+            seconds: How long it may wait until it is closed.
         """
         connection.deadline = self._ledger.clock() + seconds
         with self.lock:
@@ -275,8 +287,8 @@ class Connections:
             del self.parked[descriptor]
             self._poller.unregister(descriptor)
 
-    def hear(self, descriptor: int) -> None:
-        """Go on with what is parked and can be read; the reader's."""
+    def resume(self, descriptor: int) -> None:
+        """Start a thread for a parked connection that can be read, or close one that has ended. The reader calls it."""
         connection = self.parked.get(descriptor)
         if connection is None:
             return
@@ -286,11 +298,13 @@ class Connections:
         elif not arrived or connection.is_ending:
             return
         elif self.at_work >= self._cap:
-            self.needs_room = True  # it waits, unread
+            self.needs_room = True  # the connection stays parked, unread
         else:
-            connection.begin()  # while it is still seen as unread
+            # Its attempt begins before it leaves `parked`, so that a test that closes its window sees it as unread or
+            # as begun, and never as neither.
+            connection.begin()
             self._unpark(connection)
-            self._set_to_work(connection)
+            self._start_thread(connection)
 
     def _end(self, connection: Connection) -> None:
         """Close a parked connection."""
@@ -299,21 +313,22 @@ class Connections:
         connection.close()
 
     def end_parked(self) -> None:
-        """Close every parked connection, and park no other; the reader's, at its end."""
+        """Close every parked connection, and park no other. The reader calls it at its end."""
         with self.lock:
             self.reads = False
         for connection in list(self.parked.values()):
             self._end(connection)
 
     def seconds_left(self) -> float | None:
-        """How long none is overdue; None is for ever."""
+        """Seconds until a parked connection is overdue; None where there is none."""
         overdue_at = self._overdue_at
         return None if overdue_at == inf else max(overdue_at - self._ledger.clock(), 0)
 
     def end_overdue(self) -> None:
-        """Tell clients that their connections end, where nothing has arrived; close those who were told a while ago.
+        """End parked connections whose deadline has passed, if nothing has arrived on them.
 
-        The reader's.
+        First our side is closed, so that a request which crosses that can still be read and recorded. A second later
+        the connection is closed. Only the reader calls it.
         """
         if self._overdue_at == inf or (now := self._ledger.clock()) < self._overdue_at:
             return

@@ -10,7 +10,7 @@ from pytest_egress.traffic.messages import TlsInfo
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """What was dialled, and what the client's TLS says of it. Replaced by another one as more is known.
+    """What a client dialled, and what its TLS says about that. A connection replaces it when more becomes known.
 
     Attributes:
         address: The IP address that was dialled.
@@ -19,8 +19,8 @@ class Destination:
         host: What routes are keyed on: the SNI where there is one, else `name`.
         sni: The server name on the wire, or None.
         hello: The ClientHello, or None.
-        greeted: When what brought the ClientHello began, as entries have it.
-        tls: What the handshake settled on, or None.
+        greeted: When the attempt began that brought the ClientHello, in the time of entries.
+        tls: What the handshake agreed on, or None.
     """
 
     address: str = ""
@@ -34,13 +34,14 @@ class Destination:
 
     @property
     def hosts(self) -> tuple[str, str, str]:
-        """Every host that it is known to be for: the name that was dialled, its address, the SNI."""
+        """Every host that the connection is known to be for: the name and the address that were dialled, and `host`."""
         return self.name, self.address, self.host
 
     def tls_client(self, reason: str = "") -> str:
-        """Tell the TLS client from the container's others; "" where there is no ClientHello.
+        """A text that identifies the TLS client among those of its container; "" where there is no ClientHello.
 
         Args:
-            reason: Of a handshake that failed. A client that offered no protocol of ours comes back with others.
+            reason: Why a handshake failed. With "alpn" the text leaves ALPN out, since a client whose protocols were
+                all refused tries again with others.
         """
         return "" if self.hello is None else client_of(self.hello, alpn=reason != "alpn")

@@ -1,7 +1,9 @@
-"""Finds out what a connection is, and has it served: by a raw route, by the real upstream, or as HTTP.
+"""`Dispatcher`: finds out what a connection carries, and passes it to the server for that.
 
-What is known without reading decides first, so that protocols in which the server speaks first do not wait. Everything
-runs on the connection's thread.
+The servers are a raw route, the real upstream, HTTP, and DNS. What was dialled decides first, without reading: in some
+protocols the server speaks first, and both sides would wait. Then the client's first bytes decide. They are peeked at
+and stay in the kernel's buffer, so that whoever serves the connection reads it from its beginning. Everything runs on
+the connection's thread.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pytest_egress.gateway.http1_server import Http1Server
 from pytest_egress.gateway.names import NAMES_PORT, Names, serve_names
 from pytest_egress.gateway.raw_server import RawServer
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
-from pytest_egress.gateway.tls import read_hello, shake_hands, take_name
+from pytest_egress.gateway.tls import handshake, read_hello, set_host
 from pytest_egress.gateway.tls_failures import broken_handshake, no_client_certificate
 from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.link.interface import Link
@@ -29,33 +31,34 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
     certificate_route,
     claimed,
+    counted_routes,
     in_order,
     lacks_certificate,
-    may_come_free,
     opening,
 )
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
-TURN_SECONDS: Final = 5.0  # for what may be a port probe to end
-STALLED_SECONDS: Final = 10.0  # for the next byte of what may become a request line
+TURN_SECONDS: Final = 5.0  # for earlier connections to prove that they are calls, or port probes
+LOOK_SECONDS: Final = 0.05  # between two looks at that: nobody tells that a client has spoken
+STALLED_SECONDS: Final = 10.0  # for the next byte of an unfinished request line
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
 REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")
-EMPTY_LINES: Final = b"\r\n"  # any of these
-QUERY_BEGINS: Final = b"\x00\x01"  # the high byte of its length in TCP; no query has 512 bytes
+EMPTY_LINES: Final = b"\r\n"  # the bytes of empty lines, in any order
+QUERY_BEGINS: Final = b"\x00\x01"  # high bytes of a query's length over TCP; no query has 512 bytes
 TLS_BEGINS: Final = b"\x16"  # a handshake record (RFC 8446 section 5.1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a gateway serves connections with.
+    """The parts of a gateway that serve its connections.
 
     Attributes:
         link: The sidecar's sockets.
         authority: Issues the leaf certificates.
-        recorder: Records what is attempted.
-        connections: Those that are open.
+        recorder: Records attempts.
+        connections: The open connections.
         names: Answers DNS queries.
         upstreams: Connects to real servers.
     """
@@ -69,20 +72,20 @@ class Parts:
 
 
 class Dispatcher:
-    """Looks at one connection until it is known what it is."""
+    """Finds out what one connection carries, and has it served."""
 
     def __init__(self, connection: Connection, parts: Parts) -> None:
         self.connection, self.parts = connection, parts
 
     def serve(self) -> None:
-        """By what was dialled; where that does not tell, by what the client says."""
+        """Serve the connection to its end: by what was dialled, or else by the client's first bytes."""
         connection = self.connection
         try:
             dialled = self.parts.link.destination(connection.sock)
         except OSError as error:
             self.parts.recorder.complain(f"what a connection dialled cannot be known ({error})")
             return
-        if dialled is None:  # the listener itself: no attempt to leave
+        if dialled is None:  # the target dialled the listener itself, and so nothing outside
             return
         address, port = dialled
         name = self.parts.names.name(address)
@@ -93,15 +96,35 @@ class Dispatcher:
             self.listen()
 
     def await_turn(self) -> None:
-        """Wait for a port probe to end that has the last of a raw route's `times`: this may be what follows it."""
-        connection, to = self.connection, self.connection.destination
-        tables = connection.context.tables
-        connection.ledger.wait_for(
-            lambda: not may_come_free(tables, to.host, to.port), TURN_SECONDS
-        )
+        """Wait while earlier connections take their turns of a raw route's `times`, and port probes give theirs back.
+
+        A client that probes a port connects for real a moment later. If the probe ends without a byte, its turn is
+        given back, and this connection can have it.
+        """
+        to, ledger = self.connection.destination, self.connection.ledger
+        counted = counted_routes(self.connection.context.tables, to.host, to.port)
+
+        def comes() -> bool:
+            return not (self.overtakes() or any(route.may_come_free for route in counted))
+
+        deadline = ledger.clock() + TURN_SECONDS
+        while counted and not ledger.wait_for(comes, LOOK_SECONDS) and ledger.clock() < deadline:
+            pass
+
+    def overtakes(self) -> bool:
+        """Whether an earlier connection to the same address has no entry yet."""
+        to = self.connection.destination
+        for other in self.parts.connections:
+            if other is self.connection:
+                return False
+            theirs = other.destination
+            is_alike = not theirs.host or (theirs.host, theirs.port) == (to.host, to.port)
+            if is_alike and not other.accounted:
+                return True
+        return False
 
     def may_be_named_yet(self) -> bool:
-        """Whether a route could claim it by what the client is still to say: the SNI, or Host."""
+        """Whether a route could still claim the connection by a name that the client has yet to send: SNI or Host."""
         to, tables = self.connection.destination, self.connection.context.tables
         if to.name == to.address:
             return True
@@ -109,50 +132,56 @@ class Dispatcher:
         return any(route.parsed_address.port in (None, to.port) for route in routes)
 
     def keyed_on(self, name: str, address: str, port: int) -> str:
-        """The name that was dialled; its address where a route is declared for that alone."""
+        """The host that routes are looked up by: the dialled name, or its address where only that has a route."""
         tables = self.connection.context.tables
         if not claimed(tables, name, port) and claimed(tables, address, port):
             return address
         return name
 
     def opening(self) -> Route[Any] | None:
-        """The route that says what the connection is."""
+        """The route that decides how the connection is served: raw, TLS, passthrough or HTTP; None where none does."""
         connection, to = self.connection, self.connection.destination
         return opening(connection.context.tables, to.host, to.port)
 
     def passes(self, route: Route[Any] | None) -> bool:
-        """Whether the connection goes to the real upstream, if it is what a route takes."""
+        """Whether the connection goes to the real upstream, given the route that answers it."""
         connection, to = self.connection, self.connection.destination
         return passes(connection.context, route, to.hosts, to.port)
 
     def try_without_reading(self, route: Route[Any] | None, *, named: bool) -> bool:
-        """Serve what need not be read; False where it has to be.
+        """Serve the connection if a raw route takes it, or it passes to the real upstream: neither needs its bytes.
 
         Args:
-            named: Whether it is known which host is meant.
-        """
-        if route is not None and route.kind.takes_unread:
-            self.serve_raw(route, self.connection.destination.host)
-        elif (route is not None or named) and self.passes(route):
-            RawServer(self.connection, self.parts.upstreams).pass_through(route)
-        else:
-            return False
-        return True
+            named: Whether the host is known for certain. `unrouted="passthrough"` lets nothing through before that,
+                since a route for the name in SNI or Host may still claim the connection.
 
-    def serve_raw(self, route: Route[Any], found_for: str) -> None:
+        Returns:
+            False where the first bytes have to decide.
+        """
+        while route is not None and route.kind.takes_unread:
+            if self.serve_raw(route, self.connection.destination.host):
+                return True
+            self.await_turn()
+            route = self.opening()
+        if (route is not None or named) and self.passes(route):
+            RawServer(self.connection, self.parts.upstreams).pass_through(route)
+            return True
+        return False
+
+    def serve_raw(self, route: Route[Any], found_for: str) -> bool:
         """Let a raw route answer; see `RawServer.serve`."""
-        RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
+        return RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
 
     def listen(self) -> None:
-        """Wait for the client to speak, and serve what its first bytes tell."""
+        """Wait for the client's first byte, and serve the connection by what it starts."""
         if first := self.first_byte():
-            self.take_up(first)
+            self.serve_first_bytes(first)
 
-    def take_up(self, first: bytes) -> None:
-        """Serve what the client's first bytes tell.
+    def serve_first_bytes(self, first: bytes) -> None:
+        """Serve TLS, DNS or HTTP, whichever the client's first bytes start; reject a connection that starts none.
 
         Args:
-            first: The first of them, left unread.
+            first: The first byte, left unread.
         """
         connection = self.connection
         if first == TLS_BEGINS:
@@ -178,29 +207,37 @@ class Dispatcher:
         self.connection.refuse(self.connection.peek(FIRST_BYTES_KEPT), note)
 
     def is_for_tls(self) -> bool:
-        """Whether nothing but TLS can be served here."""
+        """Whether the route that claims the connection answers only within TLS (`intercept_tls`)."""
         route = self.opening()
         return route is not None and route.kind.needs_tls
 
     def first_byte(self) -> bytes:
-        """The first byte, left unread; b"" when there is none and the connection has been dealt with."""
+        """Wait for the client's first byte, and leave it unread.
+
+        Returns:
+            b"" where the client has sent none; then the connection has been served, or recorded and ended.
+        """
         connection = self.connection
         receive_timeout(connection.sock, FIRST_BYTE_SECONDS)
         try:
             first = connection.peek(1)
         except BlockingIOError:
             receive_timeout(connection.sock, 0)
+            # The client may wait for the server to speak first. Nothing more can be known about the host then, so the
+            # dialled name counts as certain.
             if self.try_without_reading(self.opening(), named=True):
                 return b""
             note = f"connected and sent nothing within {FIRST_BYTE_SECONDS:g} s"
             connection.record_tcp(b"", note)
-            return self.await_late_byte(lambda: self.take_up(connection.peek(1)))
+            return self.await_late_byte(lambda: self.serve_first_bytes(connection.peek(1)))
         if not first:
             connection.record_tcp(b"", "connected and closed without sending a byte")
         return first
 
     def await_late_byte(self, go_on: Callable[[], None]) -> bytes:
-        """Give a silent client time where a route may answer it: it has connected ahead of its need.
+        """Keep a silent connection open where a route for HTTP or TLS claims it; reset any other.
+
+        The first is a client's that connects before it has a request, as connection pools do.
 
         Args:
             go_on: See `Connection.await_begin`.
@@ -213,9 +250,10 @@ class Dispatcher:
         return connection.await_begin(go_on)
 
     def looks_like_http(self) -> bool:
-        """Whether it begins as a request does (RFC 9112 section 3); waits for as much as that takes.
+        """Whether the first bytes are a request line (RFC 9112 section 3); wait for as many as are needed to know.
 
-        Where a real server may be meant that speaks another protocol, a client that stalls waits for its answer.
+        The wait is short where the connection may pass to a real server: that may speak a protocol whose first message
+        looks like the start of a request line, and its client waits for an answer to it.
         """
         connection, route = self.connection, self.opening()
         passes_on = self.passes(route)
@@ -231,7 +269,7 @@ class Dispatcher:
         return bool(REQUEST_LINE.match(data.lstrip(EMPTY_LINES)))
 
     def serve_http(self) -> None:
-        """Serve HTTP, one request after the other."""
+        """Serve HTTP/1.1, one request after the other."""
         connection, parts = self.connection, self.parts
         answering = Answering(connection, parts.recorder, parts.names, parts.upstreams)
         idle_seconds = parts.connections.idle_seconds
@@ -240,17 +278,22 @@ class Dispatcher:
     # TLS.
 
     def serve_tls(self) -> None:
-        """Serve what is in TLS, under a certificate for the name that the client asks for."""
+        """Terminate TLS with a certificate for the name in the SNI, and serve the decrypted bytes.
+
+        A connection that a route takes unread, or that passes to the real upstream, keeps its TLS: the ClientHello
+        tells its host, and is still unread.
+        """
         connection, tables = self.connection, self.connection.context.tables
         dialled_as = connection.destination.host
         hello = read_hello(connection)
-        if hello is None or not take_name(connection, hello):
+        if hello is None or not set_host(connection, hello):
             return
         receive_timeout(connection.sock, 0)
         host, port = connection.destination.host, connection.destination.port
         route, found_for = self.opening(), host
-        if route is None:  # by no name of its own: then by what was dialled
+        if route is None:  # no route is for the SNI, but one may be for what was dialled
             route, found_for = opening(tables, dialled_as, port), dialled_as
+        # A route that was found for the dialled name passes nothing through unread: the SNI asks for another host.
         known = route is None or found_for == host
         if known and self.try_without_reading(route, named=True):
             return
@@ -258,7 +301,7 @@ class Dispatcher:
         wish = None if wishing is None else wishing.client_certificate
         try:
             context = self.parts.authority.context(host, wish)
-            shake_hands(connection, context, self.parts.connections)
+            handshake(connection, context, self.parts.connections)
         except OSError as error:
             connection.fail_tls(*broken_handshake(error, host, hello, wishing))
             return
@@ -267,16 +310,24 @@ class Dispatcher:
         if route is not None and route.kind.needs_tls:
             if lacks_certificate(
                 route, connection.destination.tls
-            ):  # declared within the handshake
+            ):  # the route was declared while the handshake went on, which asked for none
                 connection.fail_tls(*no_client_certificate(host, hello, route))
                 return
-            connection.trusts()
-            self.serve_raw(route, found_for)
+            connection.note_trust()
+            if not self.serve_raw(route, found_for):
+                connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
         elif self.awaits_request():
             self.serve_http()
 
     def awaits_request(self) -> bool:
-        """Wait for what follows the handshake; False when nothing will and the connection has been dealt with."""
+        """Wait for the first byte after the handshake, or for an error that reading will raise.
+
+        A client that distrusts the CA closes here, with an alert or without. One that stays silent has connected
+        before it has a request.
+
+        Returns:
+            False where the connection has been reset.
+        """
         connection = self.connection
         connection.sock.settimeout(FIRST_BYTE_SECONDS)
         try:
@@ -284,17 +335,17 @@ class Dispatcher:
         except TimeoutError:
             note = f"sent nothing within {FIRST_BYTE_SECONDS:g} s of the handshake"
             connection.record_tls("silent", note)
-            connection.trusts()  # one that distrusts us would have left
+            connection.note_trust()  # one that distrusts us would have left
             connection.sock.settimeout(None)
             return bool(self.await_late_byte(self.serve_http))
         except OSError:
-            pass  # the read that follows says what it meant
+            pass  # the server's first read raises it again, and records it with its reason
         connection.sock.settimeout(None)
         return True
 
 
 def may_become_request(data: bytes) -> bool:
-    """Whether more of the same may be a request line: empty lines (RFC 9112 section 2.2), a method, a target begun."""
+    """Whether bytes are the unfinished start of a request line: empty lines (RFC 9112 section 2.2), method, target."""
     if len(data) >= FIRST_BYTES_KEPT:
         return False
     line = data.lstrip(EMPTY_LINES)

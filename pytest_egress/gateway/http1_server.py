@@ -1,6 +1,6 @@
-"""HTTP/1.1 on a connection: reads one request after the other, has it answered, and sends the response.
+"""`Http1Server`: reads the HTTP/1.1 requests of a connection, one after the other, and sends the responses.
 
-Everything runs on the connection's thread. What a request is answered with is `answering`'s.
+Everything runs on the connection's thread. `answering` decides the response to a request.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Http1Server:
     """Serves the requests of one connection.
 
     Args:
-        answering: Answers them.
-        idle_seconds: After how many without a request the connection is closed.
+        answering: Answers the requests.
+        idle_seconds: How many seconds the connection may wait for its next request until it is closed.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class Http1Server:
         self.http = Http1()
 
     def serve(self) -> None:
-        """Serve one request after the other.
+        """Serve one request after the other, to the end of the connection.
 
         Raises:
-            Parked: The next one does not come soon.
+            Parked: The next request does not come soon.
         """
         connection = self.connection
-        connection.started = self.ledger.now()  # what came before was no request's
+        connection.started = self.ledger.now()  # a request's time excludes its handshake
         try:
             while (head := self.read_head()) is not None and self.answer(head):
                 if not self.http.has_begun:
                     connection.end()
-                else:  # sent before its turn: read in this window, it has begun in it
+                else:  # a pipelined request has been read in this window, and so belongs to it
                     connection.started = self.ledger.now()
         except h11.RemoteProtocolError as error:
             self.refuse(error.error_status_hint, f"{UNREADABLE}: {masked_text(str(error))}")
@@ -72,14 +72,15 @@ class Http1Server:
             if self.connection.idle_since is not None:
                 self.connection.await_begin(self.serve)
             self.http.receive(self.read())
-            if not self.http.has_begun and not self.http.closed:  # an empty line between requests
+            if not self.http.has_begun and not self.http.closed:  # that was an empty line only
                 self.connection.end()
         return head
 
     def read(self) -> bytes:
-        """What comes next of a head; b"" at the end of the connection.
+        """Read more bytes of a head; b"" at the end of the connection.
 
-        Clients that do not trust us break off here, with an alert or without a word.
+        A client that verifies the certificate only after the handshake breaks off here if it distrusts the CA, with an
+        alert or without.
         """
         connection, to = self.connection, self.connection.destination
         try:
@@ -92,7 +93,7 @@ class Http1Server:
             raise
         if data:
             if to.tls and not connection.accounted:
-                connection.trusts()
+                connection.note_trust()
             connection.accounted = True
             self.hold(data)
         elif to.tls and not connection.accounted:
@@ -100,14 +101,14 @@ class Http1Server:
         return data
 
     def refuse(self, status_code: int, text: str) -> None:
-        """Record what cannot be read as HTTP/1.1, say so, and close."""
+        """Record a connection that cannot be read as HTTP/1.1, answer with an error status, and close."""
         connection = self.connection
         connection.accounted = True
         connection.recorder.record_unreadable(connection.attempt, text)
         self.write_refusal(status_code, text)
 
     def write_refusal(self, status_code: int, text: str) -> Response | None:
-        """Answer, where that is still possible, and let the client read it; what was sent."""
+        """Send an error response, if that is still possible, and let the client read it. Return the response sent."""
         response = Response(status_code, text=text, headers={"Connection": "close"})
         refusal = self.http.refusal(response, http_date(int(self.ledger.now())))
         try:
@@ -118,11 +119,11 @@ class Http1Server:
         return response if refusal else None
 
     def answer(self, head: Head) -> bool:
-        """Read the body, have the request answered, send the response; False when the connection is over."""
+        """Read the body, have the request answered, send the response; False where the connection ends after it."""
         self.connection.idle_seconds = self.idle_seconds
         destination = self.connection.destination
-        if destination.tls:  # in each test that it has requests in
-            self.connection.trusts()
+        if destination.tls:  # for each request: trust is noted once in each window
+            self.connection.note_trust()
         if head.is_http2_preface:
             self.refuse(505, speaks_http2(destination.host if destination.tls else None))
             return False
@@ -142,15 +143,15 @@ class Http1Server:
         return False
 
     def take(self, head: Head, body: bytes, trailers: Headers) -> Incoming:
-        """What was read, as an attempt of this connection."""
+        """Make an `Incoming` from the head and body that were read, with the connection's current attempt."""
         return self.answering.take(self.connection.attempt, head, body, trailers)
 
     def record_left_over(self) -> None:
-        """Record the requests that were sent behind one after which the connection closes: nobody answers them."""
+        """Record pipelined requests that get no answer, because the connection closes after an earlier one."""
         connection, left = self.connection, self.http.left_over
         if left is None:
             return
-        with contextlib.suppress(OSError):  # what has arrived and was not read
+        with contextlib.suppress(OSError):  # also take what has arrived and was not read
             connection.sock.settimeout(0)
             left += connection.sock.recv(READ_BYTES)
         while left:
@@ -166,10 +167,10 @@ class Http1Server:
             left = http.left_over or b""
 
     def record_unanswered(self, http: Http1, head: Head) -> None:
-        """Record a request that gets no answer; it is unrouted where no route would give one.
+        """Record a request that gets no answer. It is unrouted if no route would have answered it.
 
         Args:
-            http: Has read the head.
+            http: The parser that has read the head.
         """
         body = None
         with contextlib.suppress(h11.RemoteProtocolError, RequestTooLargeError):
@@ -181,7 +182,7 @@ class Http1Server:
         self.answering.record_unanswered(incoming, at_claimed, LEFT_OVER)
 
     def read_body(self, head: Head) -> tuple[bytes, Headers]:
-        """The whole body and its trailers."""
+        """Read the whole body and its trailers."""
         if (head.expected or 0) > MAX_BODY_BYTES:
             raise RequestTooLargeError
         if interim := self.http.interim():
@@ -193,10 +194,10 @@ class Http1Server:
         return whole
 
     def hold(self, data: bytes) -> None:
-        """Count what is kept in the ledger.
+        """Count bytes that the ledger will keep.
 
         Raises:
-            RequestTooLargeError: It is more than a window may keep.
+            RequestTooLargeError: The window would keep more than it may.
         """
         if not self.ledger.hold(self.connection.context.window, len(data)):
             raise RequestTooLargeError(
@@ -204,7 +205,7 @@ class Http1Server:
             )
 
     def refuse_body(self, head: Head, status_code: int, text: str, at_claimed: Outcome) -> bool:
-        """Record a request whose body is not whole: an attempt all the same; the connection closes."""
+        """Record a request whose body was not read to its end, answer with an error status, and close; return False."""
         incoming = self.take(head, self.http.body_so_far, Headers())
         self.connection.accounted = True
         entry = self.answering.record_unanswered(incoming, at_claimed, text)
@@ -212,7 +213,7 @@ class Http1Server:
         return False
 
     def send(self, incoming: Incoming, entry: Exchange, response: Response) -> bool:
-        """Send a response; False when the connection is over."""
+        """Send a response; False where the connection ends with it."""
 
         def encoded() -> Iterator[bytes]:
             date = http_date(int(entry.started))
@@ -235,5 +236,5 @@ class Http1Server:
 
 @lru_cache(maxsize=1)
 def http_date(second: int) -> str:
-    """A Date field (RFC 9110 section 6.6.1), made once a second."""
+    """The value of a Date field (RFC 9110 section 6.6.1), cached, since it changes once a second."""
     return formatdate(second, usegmt=True)

@@ -1,7 +1,7 @@
-"""What an async handler awaits and yields, on a loop of its own.
+"""The event loop of an async handler: one for each answer, on the connection's thread.
 
-The loop runs on the connection's thread, one for each answer: what the handler awaits and the pieces that it streams
-share it, and nothing of it is left when the answer has been sent.
+All that the handler awaits and all pieces of its streamed body run on this loop. The loop is closed when the answer has
+been sent.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 
 class OwnLoop:
-    """The event loop of one answer, made when there is something to await. One thread uses it."""
+    """The event loop of one answer, made at the first await. One thread uses it."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, awaitable: Any) -> Any:
-        """Await something; what was begun beside it goes on when the next thing is awaited."""
+        """Await something. Tasks that it started continue when the next awaitable is run."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             run_by_real_clock(self._loop)
         return self._loop.run_until_complete(awaited(awaitable))
 
     def close(self) -> None:
-        """End what still runs on it, as `asyncio.run` does; again is harmless."""
+        """Cancel the tasks that still run and close the loop, as `asyncio.run` does; calling it again does nothing."""
         loop, self._loop = self._loop, None
         if loop is not None:
             try:
@@ -40,7 +40,7 @@ class OwnLoop:
 
 
 async def awaited(awaitable: Any) -> Any:
-    """The coroutine of any awaitable."""
+    """Wrap any awaitable in a coroutine, which `run_until_complete` can cancel as a task."""
     return await awaitable
 
 
@@ -54,13 +54,13 @@ def run_async(awaitable: Any) -> Any:
 
 
 END: Final = object()
-"""Comes after the last piece."""
+"""The mark in the queue that follows the last piece."""
 
 
 class AsyncPieces(Iterator[Any]):
     """The pieces of an async body, each made when it is asked for.
 
-    One task makes them all, so that a generator may hold a time-out or a task group open from one to the next.
+    One task makes them all, so that a generator may hold a timeout or a task group open from one piece to the next.
 
     Attributes:
         source: The async generator, or whatever iterates.
@@ -86,8 +86,8 @@ class AsyncPieces(Iterator[Any]):
         else:
             self._wanted.release()
         if (piece := await self._made.get()) is END:
-            self._made.put_nowait(END)  # for whoever asks again
-            await self._task  # raises what it has raised
+            self._made.put_nowait(END)  # for a caller that asks again
+            await self._task  # raises what the source has raised
         return piece
 
     async def _make(self) -> None:
@@ -100,7 +100,7 @@ class AsyncPieces(Iterator[Any]):
                 await close()
 
     def close(self) -> None:
-        """Let a generator end its work; what it raises meanwhile comes through."""
+        """End the generator, so that its `finally` runs; an exception that it raises comes through."""
         if self._task is not None:
             self._loop.run(self._end(self._task))
 

@@ -25,7 +25,7 @@ from pytest_egress.traffic.dns import (
 )
 from pytest_egress.traffic.dns_answers import NO_SUCH_NAME, NameAnswer
 from pytest_egress.traffic.entries import DnsQuery
-from pytest_egress.traffic.searchlist import tell_apart
+from pytest_egress.traffic.searchlist import mark_searches
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -61,7 +61,7 @@ class Names:
         return route is not None and address in route.answer()[0].addresses
 
     def answer(self, query: bytes, *, over_tcp: bool = False) -> Answer:
-        """Answer one DNS message, and record it where it is a query; what is none is the caller's to record."""
+        """Answer one DNS message, and record it if it is a query. The caller records a message that is not."""
         context = self._target.attempt_context()
         found: NameAnswer | None = None
 
@@ -85,17 +85,19 @@ class Names:
         )
         if found is NO_SUCH_NAME:
             self._judge_name(context, entry)
-        with self._recorder.ledger.changed:  # or another query could come in between
+        # Held over both, so that no other query is recorded between the comparison and this one's entry.
+        with self._recorder.ledger.changed:
             if context.window.dns == "strict":
-                tell_apart(context.window.entries, entry)
+                mark_searches(context.window.entries, entry)
             self._recorder.record(context, entry)
         return reply
 
     def _judge_name(self, context: AttemptContext, query: DnsQuery) -> None:
-        """Make a query for a name that nobody declared an attempt, unless it is about one that is declared.
+        """Turn a query for an undeclared name into an attempt, unless it is about a declared name or address.
 
-        That are services of a name (`_https._tcp.api.test`, RFC 8552), and the names of addresses (RFC 1035, section
-        3.5) that a route claims, or that are the target's own.
+        A query is about a declared name if it is for a service of that name (`_https._tcp.api.test`, RFC 8552). A
+        reverse query (RFC 1035, section 3.5) is about a declared address if a route claims the address, or the address
+        is the target's own.
         """
         bare, address = without_service(query.host), reversed_address(query.host)
         with self._lock:
@@ -107,13 +109,18 @@ class Names:
         query.near = (miss,) if miss else ()
 
     def _rule(self, context: AttemptContext, name: str) -> NameAnswer | None:
-        """What DNS says of a name: what a route does; nothing else by `dns="strict"` where none names it."""
+        """The answer of DNS to a name: that of its route, else that of the target's /etc/hosts.
+
+        None means a synthetic address. With `dns="strict"` a name that no route names does not exist.
+        """
         route = name_route(context.tables, name)
         if route is not None:
             answer: NameAnswer
             answer, _ = route.answer()
             return answer
-        if name in self._target.hosts:  # or its other family would be ours
+        # A name of /etc/hosts is asked for where the file has it for one address family only. A synthetic address for
+        # the other family would lead such a client to the gateway.
+        if name in self._target.hosts:
             return self._target.hosts[name]
         strict = context.window.dns == "strict" and not is_named(context.tables, name)
         return NO_SUCH_NAME if strict else None

@@ -1,6 +1,14 @@
-"""TCP, and what is in TLS, as bytes: a handler that gets the socket, a static answer, or another server.
+"""`RawServer`: serves a connection as bytes, by a raw handler, a static answer, or a relay to another server.
 
-Such a connection keeps no window open: it may be a pool's, and live for longer than a test.
+The bytes are those of TCP, or of TLS that the gateway has terminated. Such a connection keeps no window open, since it
+may be a connection pool's, and last longer than a test.
+
+A connection that ends with no byte either way is no call of its route: it is a port probe, or one that a pool did not
+need. Who has sent and got bytes is asked of the kernel (`tcp_info`), because a handler may use the socket in any way.
+
+Threads: everything runs on the connection's thread, but for `is_silent`, which another connection's asks under
+`Ledger.changed` while it waits for its turn; it reads what the kernel counts, and takes no lock. No lock is held while
+a handler runs, or while bytes are copied.
 """
 
 from __future__ import annotations
@@ -36,36 +44,39 @@ CLIENT_LEFT: Final = (
     BrokenPipeError,
     ssl.SSLError,
 )
-"""What a handler raises when its client has gone: no fault of the handler's."""
+"""Errors that a handler raises because its client has closed the connection: not errors of the handler."""
 
 NO_CALL: Final = "connected and closed, no byte either way"
-"""Of a connection that was no call: a port probe, or a pool's that was not needed."""
+"""The note of an entry that was no call and that its client closed: a port probe, or a connection of a pool."""
 
 CUT_SILENT: Final = "connected, and no byte either way until it was cut"
-"""Likewise, where its client had not closed it."""
+"""The note of an entry that was no call, where the end of its test cut the connection."""
 
 PROBE_MILLISECONDS: Final = 20  # for a port probe to close before it is greeted
-SETTLE_SECONDS: Final = 1.0  # for the client's kernel to take or refuse what was sent
-SETTLE_MILLISECONDS: Final = 5  # between two looks at that
+SETTLE_SECONDS: Final = 1.0  # for the client's kernel to acknowledge or refuse what was sent
+SETTLE_MILLISECONDS: Final = 5  # between two checks of that
 
 NOT_ANSWERED: Final = (
     f"{SPEAKS_HTTP2}, and waits for an answer: forward(...) leads to a server of it"
 )
-"""Of a client that a route without an answer only listens to."""
+"""The note of an entry whose client speaks HTTP/2 to a route that only reads."""
 
 NOT_AGREED: Final = (
     "the client offered {offered} alone by ALPN, and none was agreed on: intercept_tls has none"
 )
-"""Of a client that may leave for that."""
+"""The note of an entry whose client offered HTTP/2 by ALPN, and may close since it was not accepted."""
 
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"
-"""Of an entry whose handler raised after that: it may have read an end that its client never sent."""
+"""The note of an entry whose handler raised after its connection was cut.
+
+The handler may have read an end of the stream that its client never sent.
+"""
 
 NOT_SENT: Final = (
     *(bytes, bytearray, str, dict, list, tuple, Response),
     *(GeneratorType, AsyncGeneratorType),
 )
-"""What a handler may return in the belief that it is sent."""
+"""Types of return values that show a mistake: the handler's author expects them to be sent."""
 
 
 class RawServer:
@@ -79,46 +90,48 @@ class RawServer:
         self.turn, self.left_first, self.is_counted = 0, False, False
         self.accepted: Final = connection.sock
 
-    def serve(self, route: Route[Any], found_for: str) -> None:
-        """Let a raw route answer.
+    def serve(self, route: Route[Any], found_for: str) -> bool:
+        """Answer the connection by a raw route; False if other connections have taken all of its `times` meanwhile.
 
         Args:
-            found_for: The host that it was found for.
+            found_for: The host that the route was found for.
         """
-        if (turn := route.reserve()) is None:  # another connection took the last of its times
-            self.connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
-            return
-        answer, context = route.answer(turn)
-        entry = self.begin(route, "routed", found_for)
-        self.turn, self.left_first = turn, self.leaves()
-        with route.unproved(turn, self.is_silent):
+        with route.turn_of(self) as turn:
+            if turn is None:
+                return False
+            answer, context = route.answer(turn)
+            entry = self.begin(route, "routed", found_for)
+            self.turn, self.left_first = turn, self.leaves()
             if isinstance(answer, Forward):
                 self.relay(entry, answer)
             elif callable(answer):
                 self.handle(entry, answer, context)
             else:
                 self.collect(entry, answer or b"")
+        return True
 
     def pass_through(self, route: Route[Any] | None) -> None:
-        """Let the real upstream answer.
+        """Relay the connection to the real upstream.
 
         Args:
-            route: What says so; None is `unrouted="passthrough"`.
+            route: The route that lets it through; None is `unrouted="passthrough"`.
         """
         found_for = self.attempt.destination.host
         entry = self.begin(route, "passthrough", found_for)
-        self.is_counted = True  # it reaches a real server, whatever is said there
+        self.is_counted = (
+            True  # `Recorder.record` counts it: even a silent connection reaches a real server
+        )
         self.relay(entry, Forward())
 
     def begin(self, route: Route[Any] | None, outcome: Outcome, found_for: str) -> TcpConnection:
-        """Record that it begins. What its thread does from here on is the connection's, not a test's."""
+        """Record that the connection begins, and mark its bytes as allowed by the route from here on."""
         self.connection.accounted = True
         entry = self.recorder.begin_raw(self.attempt, route, outcome, self.not_agreed())
         self.connection.allow_unread(route, found_for)
         return entry
 
     def not_agreed(self) -> str:
-        """What is to be said of a client of HTTP/2 alone whose TLS ends here; "" for nothing."""
+        """A note about a client that offered HTTP/2 by ALPN and got no protocol; "" for any other client."""
         to = self.attempt.destination
         alpn = to.hello and to.hello.alpn
         if to.tls is None or not alpn or "h2" not in alpn or to.tls.alpn is not None:
@@ -126,21 +139,22 @@ class RawServer:
         return f"{NOT_AGREED.format(offered=' and '.join(alpn))}. {server_of('h2', to.host)}"
 
     def count(self, entry: TcpConnection) -> None:
-        """Count the call, once."""
+        """Count the connection as a call of its route, once."""
         if not self.is_counted:
             self.is_counted = True
             self.recorder.count(self.context, entry)
 
     def finish(self, entry: TcpConnection) -> None:
-        """It is over."""
+        """Set the entry's duration: the connection has been served."""
         entry.duration = self.ledger.now() - entry.started
 
     # Port probes: a connection that its client ends, or the end of its test, with no byte either way is no call.
 
     def leaves(self) -> bool:
-        """Whether the client has closed before anything was said; it gets a moment to do so.
+        """Wait a moment for the client to close, and return whether it has, with nothing sent.
 
-        A port probe closes at once. What a server that speaks first says then comes after its end, and is never read.
+        A port probe closes at once. What a handler that speaks first then sends comes after that end, and is never
+        read.
         """
         sock = self.connection.sock
         if isinstance(sock, ssl.SSLSocket):
@@ -151,13 +165,14 @@ class RawServer:
         return has_ended(sock) and not traffic(sock).came
 
     def carried(self, sock: socket.socket) -> Traffic:
-        """What the connection has carried so far.
+        """What the connection has carried so far, as its client sees it.
 
-        Behind a stream link the acknowledgements are the link's, and it tells with the client's end whether the client
-        had got anything. What was under way then is answered by a reset, where the client has closed.
+        Behind a stream link the kernel's acknowledgements come from the link's own socket. The link reports at the
+        client's end whether the client had received anything (`Accepted.fate`). Until that is known, the counters are
+        final only once the connection is over: a client that has closed answers late bytes by a reset.
 
         Args:
-            sock: The connection's, or a twin of it.
+            sock: The connection's socket, or a twin of it.
         """
         carried = traffic(sock)
         fate = self.accepted.fate if isinstance(self.accepted, Accepted) else "heard"
@@ -166,51 +181,57 @@ class RawServer:
         return carried if fate == "heard" else carried._replace(settled=carried.is_over)
 
     def is_silent(self) -> bool:
-        """Whether it may yet prove to be no call."""
+        """Whether the connection may yet prove to be no call: its client has sent nothing, nor surely got anything."""
         carried = self.carried(self.accepted)
         is_heard = carried.sent and carried.heard and carried.settled
         return not carried.came and (self.left_first or not is_heard)
 
-    def is_no_call(self, sock: socket.socket) -> bool:
-        """Whether its client, or the end of its test, has ended it with no byte either way.
+    def has_left(self) -> bool:
+        """Whether the client has closed."""
+        return has_ended(self.accepted)
 
-        Bytes of ours that came after the client had closed are none that it got.
+    def is_no_call(self, sock: socket.socket) -> bool:
+        """Whether the connection was no call: its client, or the end of its test, ended it with no byte either way.
+
+        Bytes that we sent after the client had closed do not count, since it never got them.
 
         Args:
-            sock: The connection's, or a twin of it.
+            sock: The connection's socket, or a twin of it.
         """
-        if not (self.connection.is_cut or has_ended(sock)):  # first: what has come by now counts
+        # The end is looked for before the counters are read: the other way round, bytes and an end that came in between
+        # would look like an end without bytes.
+        if not (self.connection.is_cut or has_ended(sock)):
             return False
         carried = self.carried(sock)
         if carried.sent and not carried.came:
             carried = self.settled(sock)
         if carried.came or (carried.sent and (carried.heard or not carried.settled)):
             return False
-        # Where it is our own end that was heard, the handler may have been the first to close.
+        # Where only our FIN was acknowledged, the handler may have closed first: then the client did not end it.
         return self.left_first or self.connection.is_cut or not carried.heard
 
     def settled(self, sock: socket.socket) -> Traffic:
-        """What it has carried once it is known whether the client got what was sent; after a second in any case."""
+        """What the connection has carried, once the client's kernel has acknowledged or refused what was sent.
+
+        The wait ends after a second in any case.
+        """
         deadline, poller = monotonic() + SETTLE_SECONDS, select.poll()
-        poller.register(sock, 0)  # a reset is told all the same
+        poller.register(sock, 0)  # poll() reports a reset even where no event is asked for
         while not (carried := self.carried(sock)).settled and monotonic() < deadline:
             poller.poll(SETTLE_MILLISECONDS)
         return carried
 
     def conclude(self, entry: TcpConnection) -> None:
-        """Count the call, where it was one."""
+        """Count the connection as a call, or record that it was none."""
         if not self.is_counted and self.is_no_call(self.connection.sock):
             self.drop(entry, entry.note)
         else:
             self.count(entry)
 
     def drop(self, entry: TcpConnection, more: str = "") -> None:
-        """Record that it was no call: the next connection takes its turn."""
+        """Record that the connection was no call, and give its turn back for the next connection."""
         note = CUT_SILENT if self.connection.is_cut else NO_CALL
-        with self.ledger.changed:
-            entry.outcome, entry.note = "recorded", "; ".join(filter(None, [note, more]))
-            entry.route.give_back(self.turn)
-            self.ledger.changed.notify_all()
+        self.recorder.take_back(entry, self.turn, "; ".join(filter(None, [note, more])))
 
     # A handler.
 
@@ -220,7 +241,8 @@ class RawServer:
         connection.detach()
         connection.activity.route, connection.activity.what = route, str(entry)
         connection.sock.settimeout(None)
-        # The handler may wrap its own in TLS, or close it: this one stays, for whoever has to cut it.
+        # The handler may wrap its socket in TLS, or close it, and either detaches that object. The twin still refers to
+        # the TCP connection, so that a cut reaches it and its counters can be read.
         twin = connection.adopt(connection.twin())
         try:
             result = call(handler, connection.sock, context)
@@ -228,7 +250,9 @@ class RawServer:
                 raise TypeError(
                     f"{place_of(handler)} returned {result!r}: a raw handler sends by sock.sendall(...)"
                 )
-        except BaseException as error:  # whatever it is, the test's own thread raises it
+        except (
+            BaseException
+        ) as error:  # also KeyboardInterrupt and pytest.exit: the test's thread raises it again
             if self.is_no_call(twin):
                 self.drop(entry, f"its handler raised {type(error).__name__}")
                 return
@@ -251,23 +275,23 @@ class RawServer:
             connection.linger()
 
     def is_excused(self, error: BaseException, twin: socket.socket) -> bool:
-        """Whether a handler raised since its connection had ended: by its client, or cut by us.
+        """Whether a handler raised because its connection had ended: closed by its client, or cut by us.
 
-        What it raises about bytes that it has read is an error whenever the connection ends.
+        An error about bytes that the handler has read is its own, whenever the connection ends.
         """
         if self.connection.is_cut:
             return is_of_connection(error)
         return isinstance(error, CLIENT_LEFT) and has_ended(twin)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
-        """Keep what a handler raised."""
+        """Record what a handler raised."""
         note = CUT_NOTE if self.connection.is_cut else ""
         self.recorder.fail(self.context, entry, error, note)
 
     # A static answer.
 
     def collect(self, entry: TcpConnection, greeting: bytes) -> None:
-        """Send what there is to say, and keep what the client sends."""
+        """Send a static greeting, and keep what the client sends until it closes."""
         connection, lost = self.connection, 0
         connection.sock.settimeout(None)
         if traffic(connection.sock).came or (greeting and not self.left_first):
@@ -329,7 +353,7 @@ class RawServer:
         connection.linger()
 
     def reach(self, entry: TcpConnection, to: Forward) -> Any:
-        """A connection to another server; by TLS to the upstream of a client whose TLS ends here."""
+        """Connect to another server. If the gateway has terminated the client's TLS, the upstream gets TLS as well."""
         owner, where = self.connection, self.attempt.destination
         if to.container is not None or to.host is not None:
             return self.upstreams.connect(owner, to, where.port)
@@ -341,9 +365,10 @@ class RawServer:
 
 
 def is_of_connection(error: BaseException) -> bool:
-    """Whether an error is what reading or writing a connection raises that has been shut down.
+    """Whether an error is one that reading or writing raises on a connection that has been shut down.
 
-    EOFError is what readers raise of a message that is cut short, such as `asyncio.IncompleteReadError`.
+    EOFError is among them, because readers raise it for a message that is cut short, as
+    `asyncio.IncompleteReadError`.
     """
     if isinstance(error, (*CLIENT_LEFT, EOFError)):
         return True
@@ -351,7 +376,13 @@ def is_of_connection(error: BaseException) -> bool:
 
 
 def has_ended(sock: socket.socket) -> bool:
-    """Whether the other side has closed or reset a connection, whatever is unread (poll(2))."""
+    """Whether the other side has closed or reset a connection, or this side has closed it (POLLRDHUP, poll(2)).
+
+    Bytes may still be unread.
+    """
     poller = select.poll()
-    poller.register(sock, select.POLLRDHUP)
+    try:
+        poller.register(sock, select.POLLRDHUP)
+    except ValueError:  # of a socket without a descriptor
+        return True
     return bool(poller.poll(0))

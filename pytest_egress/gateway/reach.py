@@ -1,7 +1,7 @@
-"""Addresses of a real server that only a user who names its host may have reached.
+"""Reserved addresses: those of real servers that are reached only where a user has named the very host.
 
-This machine's own services stay out of a container's reach by a name, a pattern or a policy that lets traffic through:
-the address is looked at that is connected to, whatever the name was.
+A name, a pattern or a policy that lets traffic through does not open this machine's own services to a container. The
+check is on the address that is connected to, whatever name led to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AS_IPV4: Final = (
     (IPv6Network("64:ff9b::/96"), 0),  # NAT64 (RFC 6052)
     (IPv6Network("2002::/16"), 80),  # 6to4 (RFC 3056)
 )
-"""Networks of IPv6 whose addresses hold one of IPv4, and how many bits follow it there."""
+"""IPv6 networks whose addresses contain an IPv4 address, and how many bits follow that address."""
 
 GET_ROUTE: Final = 26  # RTM_GETROUTE (rtnetlink(7))
 ROUTE_TO: Final = 1  # RTA_DST
@@ -33,10 +33,10 @@ ANSWER_BYTES: Final = 1 << 16
 
 
 def reserved(address: str) -> str:
-    """What an address is that only its user may name, as it reads after "is"; "" for any other address.
+    """Why an address is reserved, in words that follow "is"; "" for an address that is not.
 
     Args:
-        address: Of a socket, with its zone where it has one.
+        address: The address of a socket, with its zone where it has one.
     """
     for each in forms(ip_address(address)):
         if each.is_loopback:
@@ -53,7 +53,7 @@ def reserved(address: str) -> str:
 
 
 def forms(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Address]:
-    """The address itself, and those of IPv4 that it holds."""
+    """The address itself, and the IPv4 addresses that it contains."""
     yield address
     if isinstance(address, IPv6Address):
         for network, shift in AS_IPV4:
@@ -62,10 +62,10 @@ def forms(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Addr
 
 
 def is_own(address: IPv4Address | IPv6Address) -> bool:
-    """Whether the kernel delivers to this machine what is sent to an address, or to all of a network.
+    """Whether the kernel delivers packets for an address to this machine itself.
 
-    The kernel's own answer (`ip route get`), which also knows second addresses and whole networks that are local. Where
-    it has no route, a connection has none either.
+    The kernel is asked (`ip route get`), because it also knows secondary addresses and whole networks that are local.
+    An address without a route is not this machine's; a connection to it fails anyway.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     header = pack("=BBBBBBBBI", family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)  # rtmsg

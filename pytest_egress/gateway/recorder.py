@@ -1,8 +1,8 @@
 """`Recorder`: decides the outcome of attempts, records them, and counts the calls of routes.
 
-Nothing else decides what becomes of an attempt that no handler answers, puts an entry into a window, or counts a
-call. It gets values, and knows no connection. Any thread calls it. It takes `Ledger.changed` and no other lock, so it
-must not be called while `Connections.lock` or the lock of `Names` is held.
+No other module of the gateway decides the outcome of an attempt that no handler answers, puts an entry into a window,
+or counts a call. The recorder gets values, and knows no connection. Any thread calls it. It takes `Ledger.changed` and
+no other lock, so it must not be called while `Connections.lock` or the lock of `Names` is held.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ FIRST_BYTES_KEPT: Final = 64
 
 
 class Recorder:
-    """Records what one target attempts.
+    """Records the attempts of one target.
 
     Args:
-        target: Whose attempts they are.
-        ledger: Where everything is recorded.
+        target: The target.
+        ledger: The ledger into which its attempts are recorded.
 
     Attributes:
-        is_closed: Whether nothing is recorded any more: what our own stop brings about is no attempt. Set once, by
-            whoever stops the gateway.
+        is_closed: Whether nothing is recorded any more, since the effects of our own stop are no attempts. Set once, by
+            the thread that stops the gateway.
     """
 
     def __init__(self, target: TargetView, ledger: Ledger) -> None:
@@ -40,7 +40,7 @@ class Recorder:
         self.is_closed = False
 
     def about(self, host: str, port: int | None, started: float | None = None) -> dict[str, Any]:
-        """The fields that every entry has; it began now where nothing else is known."""
+        """The fields that every entry has. Without `started` the attempt began now."""
         return {
             "container": self.target.name,
             "started": self.ledger.now() if started is None else started,
@@ -51,10 +51,10 @@ class Recorder:
     def outcome(
         self, context: AttemptContext, host: str, port: int, at_claimed: Outcome = "unrouted"
     ) -> dict[str, Any]:
-        """The outcome of an attempt that no handler answers, and the route that says so, as fields of its entry.
+        """The outcome of an attempt that no handler answers, and the route that decides it, as fields of its entry.
 
         Args:
-            at_claimed: Where a route claims the address, and yet cannot answer this.
+            at_claimed: The outcome where a route with a handler claims the address, but cannot answer this attempt.
         """
         route = claimed(context.tables, host, port)
         if route is None:
@@ -64,18 +64,18 @@ class Recorder:
         return {"outcome": at_claimed}
 
     def record(self, context: AttemptContext, entry: Entry) -> None:
-        """Put an entry into its window. No handler runs for it, or its handler has not begun."""
+        """Put an entry into its window, before its handler runs; count the call where its route has no handler."""
         if self.is_closed:
             return
         self.ledger.record(context.window, entry)
         route = entry.route
         if route is None or route.kind.has_handler:
-            return  # its call is counted when its handler has returned
+            return  # the caller counts it when the handler has returned
         if not route.kind.passes_through or entry.outcome == "passthrough":
             self.ledger.count(route, context.window, entry)
 
     def count(self, context: AttemptContext, entry: Exchange | TcpConnection) -> None:
-        """Count a recorded attempt as a call of its route, where that has answered: nothing has been sent."""
+        """Count a recorded attempt as a call of its route, if the route has answered. The answer has not been sent."""
         if entry.outcome == "routed" and entry.route is not None and entry.error is None:
             self.ledger.count(entry.route, context.window, entry)
 
@@ -86,10 +86,10 @@ class Recorder:
         error: BaseException,
         note: str,
     ) -> None:
-        """Keep what a handler raised; for the test that runs, or just ends, where its own is over.
+        """Record what a handler raised. If the entry's own window has closed, the test that runs now fails by it too.
 
         Args:
-            note: A sentence where there is more to say.
+            note: A sentence that replaces the entry's note; "" for none.
         """
         with self.ledger.changed:
             entry.error, entry.note = error, note or entry.note
@@ -97,27 +97,38 @@ class Recorder:
             if now is not context.window:
                 self.ledger.record(now, entry)
 
-    def complain(self, text: str, error: BaseException | None = None) -> None:
-        """Fail the test, whatever else happened.
+    def take_back(self, entry: TcpConnection, turn: int, note: str) -> None:
+        """Make a recorded attempt no call after all: the next connection takes its turn.
 
         Args:
-            error: A defect of ours, whose traceback follows the text.
+            turn: What its route has reserved for it.
+        """
+        with self.ledger.changed:
+            entry.outcome, entry.note = "recorded", note
+            entry.route.give_back(turn)
+            self.ledger.changed.notify_all()
+
+    def complain(self, text: str, error: BaseException | None = None) -> None:
+        """Fail the test that runs now, with a text.
+
+        Args:
+            error: A defect of ours; its traceback follows the text.
         """
         if error is not None:
             text = f"{text}: {''.join(traceback.format_exception(error))}"
         self.ledger.complain(self.target.attempt_context().window, f"{self.target.name}: {text}")
 
     def evict(self, why: str) -> None:
-        """Count a connection that we cut for want of room: its test fails.
+        """Count a connection that was cut to make room. The test that runs now fails.
 
         Args:
-            why: What there was too little of.
+            why: What had run out.
         """
         self.ledger.evict(self.target.attempt_context().window, why)
 
     def miss(self, attempts: int) -> None:
-        """Count attempts of which nothing else is known: their test fails."""
-        self.ledger.miss(self.target.attempt_context().window, attempts)
+        """Count attempts of which nothing but their number is known. The test that runs now fails."""
+        self.ledger.count_unrecorded(self.target.attempt_context().window, attempts)
 
     # Connections that are not read as requests.
 
@@ -140,7 +151,7 @@ class Recorder:
         self.record(context, entry)
 
     def record_unreadable(self, attempt: Attempt, note: str) -> None:
-        """Record a connection that speaks HTTP, and not so that it could be answered."""
+        """Record a connection whose HTTP cannot be read."""
         to = attempt.destination
         entry = TcpConnection(
             **self.about(to.host, to.port, attempt.started),
@@ -153,11 +164,11 @@ class Recorder:
     def begin_raw(
         self, attempt: Attempt, route: Route[Any] | None, outcome: Outcome, note: str
     ) -> TcpConnection:
-        """Record that a connection begins whose bytes are not read as requests.
+        """Record the begin of a connection whose bytes are not read as requests.
 
         Args:
-            route: What answers it; None is `unrouted="passthrough"`.
-            note: A sentence where there is more to say.
+            route: The route that answers it; None is `unrouted="passthrough"`.
+            note: A sentence for the entry; "" for none.
         """
         to = attempt.destination
         entry = TcpConnection(
@@ -172,7 +183,7 @@ class Recorder:
         return entry
 
     def record_tls(self, attempt: Attempt, reason: str, note: str, *, is_cut: bool) -> None:
-        """Record a TLS connection that has not become a request; at a claimed address the end of its test judges it.
+        """Record a TLS connection that has not become a request. At a claimed address the verdict judges it later.
 
         Args:
             is_cut: Whether we ended it.
@@ -180,7 +191,8 @@ class Recorder:
         context, to = attempt.context, attempt.destination
         if is_cut:
             reason, note = "cut", "its handshake had not ended when its test did"
-        elif self.target.is_ending and reason != "untrusted":  # no alert: it need not have left
+        # Without an alert, it may have been the stop that broke the handshake off, and not distrust.
+        elif self.target.is_ending and reason != "untrusted":
             reason, note = "cut", "its handshake had not ended when its container was stopped"
         if reason in DISTRUST:
             note = "; ".join([note, *self.target.hints])
@@ -199,11 +211,11 @@ class Recorder:
         self.record(context, entry)
 
     def trust(self, attempt: Attempt) -> None:
-        """Note that a TLS client has shown that it trusts us."""
+        """Note that a TLS client has shown that it trusts the CA."""
         to = attempt.destination
         for reason in ("", "alpn"):
             peers = (self.target.name, to.host, to.port, to.tls_client(reason))
-            self.ledger.shook_hands(attempt.context.window, peers, to.greeted)
+            self.ledger.record_handshake(attempt.context.window, peers, to.greeted)
 
 
 def unclaimed(context: AttemptContext) -> Outcome:
@@ -212,7 +224,10 @@ def unclaimed(context: AttemptContext) -> Outcome:
 
 
 def silent_outcome(attempt: Attempt) -> Outcome:
-    """What silence means: where a client of HTTP or TLS is awaited, it has connected ahead of its need."""
+    """The outcome of a connection on which nothing was sent.
+
+    Where a route for HTTP or TLS claims it, it is recorded only: its client connected before it had a request.
+    """
     to = attempt.destination
     route = opening(attempt.context.tables, to.host, to.port)
     awaited = route is not None and route.kind.client_speaks_first
@@ -225,9 +240,9 @@ def passes(
     """Whether a connection or a request goes to the real upstream.
 
     Args:
-        route: What answers it; None where nothing does. What `unrouted` lets through is no way around a route that
-            claims any of the hosts, and does not match or has answered as often as it may.
-        hosts: All that it names: the name that was dialled, its address, the SNI, Host.
+        route: The route that answers it; None where none does. Then `unrouted="passthrough"` lets it through, unless a
+            route claims one of the hosts: one that does not match, or that has answered as often as it may.
+        hosts: All hosts that it names: the dialled name, the dialled address, the SNI, Host.
     """
     if route is not None:
         return route.kind.passes_through

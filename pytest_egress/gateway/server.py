@@ -1,8 +1,8 @@
-"""The server in the test process: accepts what the sidecar's sockets catch, and gives every attempt an answer.
+"""`Gateway`: the server for one target. It accepts what the sidecar's sockets catch and has every attempt answered.
 
-One thread, the reader, reads the link: connections, DNS over UDP, packets, tampering, the sidecar's death. Each
-connection has a thread of its own while something goes on in it, and stands in the reader's poller while it waits for
-its client. Any thread may call `flush`, `turn_away`, `unread`, `busy`, `revise` and `stop`. `Ledger.changed` is the
+One thread, the reader, reads the link: connections, DNS over UDP, packets, tampering, the sidecar's death. A connection
+has a thread of its own while an attempt goes on, and is registered in the reader's poller while it waits for its
+client. Any thread may call `flush`, `turn_away`, `unread`, `busy`, `revise` and `stop`. `Ledger.changed` is the
 outer lock and `Connections.lock` the inner: never acquire the first while holding the second. This module knows
 nothing of containers or engines.
 """
@@ -41,9 +41,9 @@ from pytest_egress.traffic.packets import Packet, parse_packets
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
-ANY_HOST: Final = "*"  # a datagram that is redirected does not tell what it was for
+ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
 UDP_HEADER_BYTES: Final = 8
-BATCH: Final = 256  # datagrams read before connections get their turn again
+BATCH: Final = 256  # datagrams to read before the reader returns to connections
 
 
 class Gateway:
@@ -54,8 +54,8 @@ class Gateway:
         target: Whose attempts it answers.
         authority: Issues the leaf certificates.
         ledger: Where everything is recorded.
-        idle_seconds: After how many a connection that has been answered is closed.
-        unused_seconds: The same before its first request.
+        idle_seconds: How many seconds a connection that has been answered may wait until it is closed.
+        unused_seconds: How many seconds a connection may wait before its first request.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Gateway:
         unused_seconds: float = UNUSED_SECONDS,
     ) -> None:
         self.link, self.target, self.authority, self.ledger = link, target, authority, ledger
-        self._poller = select.epoll()  # thousands may stand in it
+        self._poller = select.epoll()  # poll() would scan thousands of parked connections
         self._waker, self._wake = sockets.pair()
         self.recorder = Recorder(target, ledger)
         self.names = Names(self.recorder, ipv6=link.ipv6)
@@ -97,11 +97,11 @@ class Gateway:
 
     @property
     def stopping(self) -> bool:
-        """Whether everything is to end."""
+        """Whether the gateway stops."""
         return self.connections.stopping
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the reader thread."""
         others = (self.link.packets, *self.link.monitors, self._wake)
         for sock in (*self.link.tcp, *self.link.dns, *others):
             sock.setblocking(False)
@@ -109,7 +109,7 @@ class Gateway:
         self._reader.start()
 
     def flush(self, timeout: float = 5.0) -> None:
-        """Return when everything that had arrived has been taken from the link. Handlers may still run.
+        """Return when the reader has read everything that had arrived on the link. Handlers may still run.
 
         Args:
             timeout: Seconds.
@@ -124,7 +124,7 @@ class Gateway:
         done.wait(max(deadline - monotonic(), 0))
 
     def turn_away(self) -> None:
-        """Cut and count the connections that wait at the cap, where nobody takes them up or goes on with them."""
+        """Cut and count the connections that wait because the cap is reached: not accepted yet, or parked."""
         with self.connections.lock:
             if not self.connections.leaves_waiting:
                 return
@@ -135,7 +135,7 @@ class Gateway:
                     sock, _client = listener.accept()
                     sockets.reset(sock)
                     waited += 1
-            except OSError as error:  # none is left, as a rule
+            except OSError as error:  # usually no connection is left
                 if error.errno in NO_ROOM:
                     self.recorder.complain(
                         f"connections were left waiting that nobody counted ({error}); "
@@ -144,21 +144,21 @@ class Gateway:
         self.recorder.miss(waited)
 
     def unread(self) -> bool:
-        """Whether an idle connection has bytes, or its end, waiting for its thread."""
+        """Whether an idle connection has unread bytes, or an unread end."""
         return self.connections.unread()
 
     def busy(self) -> list[Connection]:
-        """The connections on which something has begun and not ended, but for those whose bytes pass unread."""
+        """The connections on which an attempt goes on, except those whose bytes pass unread."""
         return self.connections.busy()
 
     def revise(self, *, test_over: bool = False) -> list[Connection]:
-        """Cut what is not read as requests and would not be let through any more: a route has come, gone or ended.
+        """Cut the connections whose bytes pass unread and may do so no longer: called when the routes have changed.
 
         Args:
-            test_over: Whether what a test let through has ended too.
+            test_over: Whether the test has ended, and with it what its own routes and options allowed.
 
         Returns:
-            What was cut.
+            The connections that were cut.
         """
         context, between = self.target.attempt_context(), self.ledger.window is None
 
@@ -175,7 +175,7 @@ class Gateway:
         return over
 
     def _close_unproved(self, context: AttemptContext) -> None:
-        """Close what is idle without the client certificate that a route requires now: a pool opens another."""
+        """Cut idle connections that lack the client certificate a route requires now; a pool then opens another."""
         if not any(route.client_certificate == "require" for route in in_order(context.tables)):
             return
         idle = [c for c in self.connections if c.idle_since is not None and c.allowed_by is None]
@@ -186,13 +186,13 @@ class Gateway:
                 connection.cut()
 
     def stop(self, seconds: float = 1.0) -> list[str]:
-        """Close every connection and the link; again is harmless.
+        """Close every connection and the link; calling it again does nothing.
 
         Args:
             seconds: How long threads may take to end.
 
         Returns:
-            Where a thread that did not end stands, one text each; empty as a rule.
+            For each thread that did not end, where it stands; usually empty.
         """
         deadline = monotonic() + seconds
         if not self.stopping:
@@ -200,7 +200,7 @@ class Gateway:
         with self.connections.lock:
             self.recorder.is_closed = True
             self.connections.stop()
-            sockets.shut(self._waker)  # closing it wakes nobody where a forked child has a copy
+            sockets.shut(self._waker)  # close() wakes no reader while a forked child has a copy
             self._waker.close()
         if self._reader.ident is not None:
             self._reader.join(seconds)
@@ -212,7 +212,7 @@ class Gateway:
         return stuck
 
     def abandon(self) -> None:
-        """Close the copies of a forked child, which has no thread of ours."""
+        """Close a forked child's copies of the sockets; the child has none of the gateway's threads."""
         self._poller.close()
         self.connections.abandon()
         for sock in (self._waker, self._wake):
@@ -249,7 +249,7 @@ class Gateway:
                 if descriptor in work:
                     work[descriptor]()
                 else:
-                    self.connections.hear(descriptor)
+                    self.connections.resume(descriptor)
             if self.connections.needs_room:
                 self.connections.make_room()
             self.connections.end_overdue()
@@ -257,11 +257,11 @@ class Gateway:
                 self._flushed()
 
     def _seconds(self) -> float | None:
-        """How long to wait for something that can be read; None is for ever."""
+        """How long the poller may wait; None is without end."""
         return 0 if self._flushes else self.connections.seconds_left()
 
     def _sources(self) -> dict[int, Callable[[], None]]:
-        """What to do when a descriptor can be read."""
+        """The link's descriptors, each with the action to take when it can be read."""
         work: dict[int, Callable[[], None]] = {self._wake.fileno(): self._woken}
 
         def add(sock: socket.socket, action: Callable[[socket.socket], None]) -> None:
@@ -281,7 +281,7 @@ class Gateway:
             self._wake.recv(4096)
 
     def _flushed(self) -> None:
-        self._count_missing(self.link.lost_packets)  # the last ones leave no gap
+        self._count_missing(self.link.lost_packets)  # no number after the last packets shows a gap
         with self.connections.lock:
             done, self._flushes = self._flushes, []
         for event in done:
@@ -289,7 +289,7 @@ class Gateway:
 
     def _lost(self) -> None:
         if not self.stopping:
-            self._shut_listeners()  # capture goes on without the agent; nobody would answer
+            self._shut_listeners()  # the kernel still redirects to them, and clients would wait in vain
             self.target.lost()
 
     def _shut_listeners(self) -> None:
@@ -300,11 +300,11 @@ class Gateway:
     def _accept(self, listener: socket.socket) -> None:
         connections = self.connections
         if not connections.has_room:
-            connections.needs_room = True  # the backlog waits
+            connections.needs_room = True  # the connection waits in the backlog
             return
         try:
             sock, client = listener.accept()
-        except OSError as error:  # as a rule the client has gone
+        except OSError as error:  # usually the client has closed already
             if error.errno in NO_ROOM:
                 connections.left_waiting = connections.needs_room = True
             elif error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
@@ -315,14 +315,14 @@ class Gateway:
         sock.setblocking(True)
         sock.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-        )  # or each small chunk waits for 40 ms
+        )  # else each small chunk waits for 40 ms
         connection = Connection(
             sock, client[:2], self._serve, registry=connections, recorder=self.recorder
         )
         connections.add(connection)
 
     def _serve(self, connection: Connection) -> None:
-        """Serve a connection to its end; its own thread."""
+        """Serve a connection to its end, on its own thread."""
         Dispatcher(connection, self._parts).serve()
 
     def _answer_names(self, sock: socket.socket) -> None:
@@ -336,7 +336,7 @@ class Gateway:
                     sock.sendto(wire, client)
 
     def _answer_datagram(self, query: bytes) -> bytes:
-        """What is to be sent back to a datagram that was for a DNS server."""
+        """The reply to a datagram that was sent to a DNS server; b"" for no reply."""
         try:
             reply = self.names.answer(query)
         except Exception as error:  # a defect of ours must fail the test, and no other query
@@ -362,9 +362,9 @@ class Gateway:
                 data = sock.recv(65536)
             except BlockingIOError:
                 return
-            except OSError:  # ENOBUFS: the kernel lost some
+            except OSError:  # ENOBUFS: the kernel has dropped packets
                 data = b""
-            if not data:  # a link has lost some
+            if not data:  # by an empty message a link says that it has dropped packets
                 self.recorder.complain("packets came faster than they could be recorded")
                 return
             for packet in parse_packets(data):
@@ -389,17 +389,21 @@ class Gateway:
         self.recorder.record(context, entry)
 
     def _count_missing(self, missing: int) -> None:
-        """Count the packets that have not come, once each: a gap in their numbers tells of them, or who lost them.
+        """Count lost packets, once each. A gap in the sequence numbers shows them, or the link that lost them says so.
 
         Args:
-            missing: How many there have been since the start.
+            missing: How many have been lost since the start.
         """
         if (more := missing - self._told_missing) > 0:
             self._told_missing = missing
             self.recorder.miss(more)
 
     def _judge_packet(self, context: AttemptContext, packet: Packet, host: str) -> dict[str, Any]:
-        """What is no IP has no address to declare; UDP where HTTPS is answered is QUIC, which falls back to it."""
+        """The outcome of a packet, and its route, as fields of its entry.
+
+        A packet that is not IP is recorded only, since it has no address that a route could name. So is UDP to a host
+        and port whose HTTPS a route answers: it is QUIC, and its client falls back to TCP.
+        """
         if packet.protocol is None:
             return {"outcome": "recorded"}
         route = claimed(context.tables, host, packet.port or 0)
@@ -415,7 +419,7 @@ class Gateway:
 
 
 def has_bytes(connection: Connection) -> bool:
-    """Whether something of a connection, or its end, is still to be read: a request that has been sent."""
+    """Whether a connection has unread bytes, such as a request, or an unread end."""
     poller = select.poll()
     with contextlib.suppress(ValueError):  # closed meanwhile
         poller.register(connection.sock, select.POLLIN)

@@ -1,4 +1,4 @@
-"""`TargetView`: what the gateway knows of the target that it serves."""
+"""`TargetView`: what the gateway knows of the target that it serves, as an interface."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from pytest_egress.traffic.dns_answers import NameAnswer
 
 
 class TargetView(Protocol):
-    """What the gateway knows of the target it serves."""
+    """The target that a gateway serves, as far as the gateway needs to know it."""
 
     @property
     def name(self) -> str:
-        """As in the ledger."""
+        """The target's name in the ledger."""
         ...
 
     @property
     def hosts(self) -> Mapping[str, NameAnswer]:
-        """The names that are in its /etc/hosts, or were to be, normalised, with their addresses."""
+        """The normalised names of the target's /etc/hosts, with their addresses.
+
+        A name is here even if the engine did not write it into the file.
+        """
         ...
 
     @property
     def is_ending(self) -> bool:
-        """Whether the target is being ended: a connection that it leaves then tells nothing of its client."""
+        """Whether the target is being stopped: a connection that breaks off then says nothing about its client."""
         ...
 
     @property
     def hints(self) -> Sequence[str]:
-        """Why its clients may not trust the CA, as sentences."""
+        """Reasons why the target's clients may not trust the CA, as sentences."""
         ...
 
     def attempt_context(self) -> AttemptContext:
-        """The window and the routes for what it attempts now."""
+        """The window and the route tables that apply to an attempt that the target makes now."""
         ...
 
     def lost(self) -> None:
-        """The sidecar died under a running target."""
+        """Note that the sidecar died while the target was running."""
         ...

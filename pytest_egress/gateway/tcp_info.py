@@ -1,6 +1,6 @@
 """Whether a TCP connection has carried a byte, as the kernel counts (TCP_INFO, tcp(7)).
 
-A handler does with its socket what it likes, so nobody but the kernel sees every byte of both directions.
+A raw handler may do anything with its socket, so that only the kernel sees every byte of both directions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-CLOSED: Final = 7  # TCP_CLOSE: it was reset, or both ends are over
+CLOSED: Final = 7  # TCP_CLOSE: the connection was reset, or both sides have closed
 UNACKNOWLEDGED: Final = struct.Struct("@24xI")  # tcpi_unacked
 COUNTERS: Final = struct.Struct("@120xQ24xII")
 """tcpi_bytes_acked, tcpi_data_segs_in and tcpi_data_segs_out (linux/tcp.h). The last two are there since Linux 4.6, and
@@ -21,10 +21,10 @@ class Traffic(NamedTuple):
 
     Attributes:
         came: Whether its client has sent a byte, read or not.
-        sent: Whether we have sent one.
-        heard: Whether the client's kernel has acknowledged that, or else our FIN.
-        settled: Whether `heard` is what it will be.
-        is_over: Whether it was reset, or both sides have closed.
+        sent: Whether we have sent a byte.
+        heard: Whether the client's kernel has acknowledged a byte of ours, or, where we sent none, our FIN.
+        settled: Whether `heard` can no longer change: nothing of ours is unacknowledged.
+        is_over: Whether the connection was reset, or both sides have closed.
     """
 
     came: bool
@@ -35,11 +35,14 @@ class Traffic(NamedTuple):
 
 
 ANYTHING: Final = Traffic(came=True, sent=True, heard=True, settled=True, is_over=True)
-"""What is assumed where the kernel does not tell."""
+"""The traffic that is assumed where the kernel's counters cannot be had."""
 
 
 def traffic(sock: socket.socket) -> Traffic:
-    """What a TCP connection has carried so far; `ANYTHING` where its socket is closed, or the kernel does not count."""
+    """What a TCP connection has carried so far.
+
+    It is `ANYTHING` where the socket is closed, or the kernel has no such counters.
+    """
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, COUNTERS.size)
     except OSError:

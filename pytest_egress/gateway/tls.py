@@ -1,6 +1,7 @@
-"""TLS with a client: reads its ClientHello, learns the name that it asks for, and makes the handshake.
+"""The server side of a TLS handshake: the ClientHello, the name that it asks for, the handshake itself.
 
-Everything runs on the connection's thread. A failure is recorded here; what is in TLS is `dispatch`'s.
+Everything runs on the connection's thread. This module records failures; `dispatch` decides what serves the decrypted
+bytes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from pytest_egress.traffic.messages import TlsInfo
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and again for the handshake
+HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and as long again for the handshake
 
 
 def read_hello(connection: Connection) -> ClientHello | None:
-    """The whole ClientHello, left unread; the kernel wakes us when it is there."""
+    """Wait for the whole ClientHello and parse it. Its bytes are left unread, for the handshake or for an upstream.
+
+    Returns:
+        None where no ClientHello came; then the failure has been recorded.
+    """
     deadline, needed = monotonic() + HANDSHAKE_SECONDS, 5
     while (left := deadline - monotonic()) > 0:
         receive_timeout(connection.sock, left)
@@ -45,11 +50,11 @@ def read_hello(connection: Connection) -> ClientHello | None:
     return None
 
 
-def take_name(connection: Connection, hello: ClientHello) -> bool:
-    """Key everything that follows on the SNI where there is one.
+def set_host(connection: Connection, hello: ClientHello) -> bool:
+    """Make the SNI, where the ClientHello has one, the host that routes are looked up by.
 
     Returns:
-        Whether it is a host name; where not, the connection has been dealt with.
+        False where the SNI is no host name; then the failure has been recorded.
     """
     to = replace(connection.destination, hello=hello, sni=hello.sni, greeted=connection.started)
     try:
@@ -62,15 +67,17 @@ def take_name(connection: Connection, hello: ClientHello) -> bool:
     return True
 
 
-def shake_hands(connection: Connection, context: ssl.SSLContext, connections: Connections) -> None:
-    """Make it a TLS connection.
+def handshake(connection: Connection, context: ssl.SSLContext, connections: Connections) -> None:
+    """Make the TLS handshake. Afterwards `connection.sock` is the TLS socket, and the destination has its `TlsInfo`.
 
     Raises:
         OSError: The handshake failed, or the connection was cut before it.
     """
     connection.sock.settimeout(HANDSHAKE_SECONDS)  # SO_RCVTIMEO does nothing under ssl
     tls = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
-    with connections.lock:  # the first object is detached: swap, and look again for an end
+    # wrap_socket() has detached the first socket object. A cut between that and this swap reached the detached object
+    # and had no effect, so that both signs of an end are checked again.
+    with connections.lock:
         connection.sock = tls
         if connections.stopping:
             return

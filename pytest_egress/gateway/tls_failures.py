@@ -1,7 +1,7 @@
-"""Why a handshake failed, as sentences a user can act on. This module never touches a socket.
+"""Explains failed TLS handshakes: a short reason, and a sentence that a user can act on.
 
-`ssl.SSLError.reason` is matched, never its text. Half of the clients that distrust us send no alert at all: those
-are called "likely".
+This module never touches a socket. It matches `ssl.SSLError.reason`, never the error's text. Half of the clients that
+distrust the CA send no alert at all: for those the sentence says "likely".
 """
 
 from __future__ import annotations
@@ -20,19 +20,25 @@ from pytest_egress.traffic.entries import server_of
 STATUS_REQUEST_V2, SIGNED_TIMESTAMPS, ENCRYPT_THEN_MAC = 17, 18, 22
 RECORD_SIZE_LIMIT, DELEGATED_CREDENTIAL = 28, 34
 SIGNATURE_ALGORITHMS_CERT, RENEGOTIATION_INFO = 50, 65281
-"""Extensions of a ClientHello by which libraries are told apart."""
+"""Extensions of a ClientHello by which TLS libraries can be told apart."""
 
 DISTRUST: Final = ("untrusted", "likely-untrusted")
 VERIFY_WITHIN: Final = ("BoringSSL", "Go", "Java", "NSS", "gRPC", "rustls")
-"""Libraries that check a certificate within the handshake. A client of theirs that completes it and sends nothing has
-opened more connections than it needed, unless it pins a certificate."""
+"""Libraries that verify the certificate within the handshake.
+
+A client that completes a handshake trusts the CA. If it then sends nothing, it has opened more connections than it
+needed, or pins a certificate.
+"""
 
 VERIFY_WITHIN_TLS_1_3: Final = (*VERIFY_WITHIN, "OpenSSL")
-"""The same by TLS 1.3. Of OpenSSL's users Node.js alone looks at the result afterwards, and breaks off before we have
-seen the end of its handshake: 20 of 20 did; by TLS 1.2 none of 10."""
+"""Libraries that verify the certificate within the handshake of TLS 1.3.
+
+OpenSSL is one of them only with that version. Of its users Node.js alone checks the result after the handshake. With
+TLS 1.3 it breaks off before we have seen the handshake's end (20 of 20 did), with TLS 1.2 it does not (0 of 10).
+"""
 
 ALERT_ALWAYS: Final = ("Go",)
-"""Of these, those that never break off for distrust without an alert."""
+"""Libraries that always send an alert when they distrust the certificate."""
 
 UNUSED: Final = (
     "{who} closed a connection to {host!r} {when}, without an alert and without a request: it pins a certificate, or "
@@ -67,7 +73,7 @@ ADVICE: Final = {
         "give it the CA with certutil"
     ),
 }
-"""What helps a client of some library; `PINNED` for the others."""
+"""TLS library to the advice that helps its clients; all others get `PINNED`."""
 
 NO_CLIENT_CERTIFICATE: Final = (
     "{who} sent no client certificate to {host!r}, and {route} requires one: give it one of "
@@ -101,13 +107,13 @@ PROTOCOL_REASONS: Final = {
 def broken_handshake(
     error: OSError, host: str, hello: ClientHello | None = None, route: object = "a route"
 ) -> tuple[str, str]:
-    """A short reason and a sentence for a handshake that raised.
+    """The reason and the sentence for a handshake that raised an error.
 
     Args:
-        error: What `SSLSocket.do_handshake`, or the first read after it, raised.
-        host: The name the client asked for.
-        hello: Its ClientHello.
-        route: What wants a client certificate.
+        error: The error that `SSLSocket.do_handshake`, or the first read after it, raised.
+        host: The name that the client asked for.
+        hello: The client's ClientHello.
+        route: The route that requests or requires a client certificate, if one does.
     """
     reason, who = getattr(error, "reason", None), who_sent(hello)
     if reason in ALERTS_OF_DISTRUST:
@@ -130,7 +136,7 @@ def broken_handshake(
 
 
 def no_client_certificate(host: str, hello: ClientHello | None, route: object) -> tuple[str, str]:
-    """The same for a connection whose handshake was over before a certificate was required."""
+    """The reason and the sentence for a connection whose handshake ended before a client certificate was required."""
     text = NO_CLIENT_CERTIFICATE.format(who=who_sent(hello), host=host, route=route)
     return "client-certificate", text
 
@@ -138,10 +144,10 @@ def no_client_certificate(host: str, hello: ClientHello | None, route: object) -
 def silent_after_handshake(
     host: str, hello: ClientHello | None = None, version: str = ""
 ) -> tuple[str, str]:
-    """The same for a client that closed right after a handshake that succeeded.
+    """The reason and the sentence for a client that closed right after a successful handshake.
 
     Args:
-        version: Of TLS, as it was agreed on.
+        version: The version of TLS that was agreed on.
     """
     if hello is not None and hello.alpn and "http/1.1" not in hello.alpn:
         offered = " and ".join(hello.alpn)
@@ -155,10 +161,10 @@ def silent_after_handshake(
 def broken_off(
     host: str, hello: ClientHello | None, when: str, trusting: tuple[str, ...]
 ) -> tuple[str, str]:
-    """The reason and the sentence for a client that said nothing.
+    """The reason and the sentence for a client that broke off without an alert.
 
     Args:
-        trusting: The libraries that do not show distrust in this way.
+        trusting: The libraries whose clients do not break off like this because they distrust the CA.
     """
     who, advice = who_sent(hello), advice_for(hello)
     if hello is not None and library_of(hello) in trusting:
@@ -168,19 +174,19 @@ def broken_off(
 
 
 def who_sent(hello: ClientHello | None) -> str:
-    """The client, with its library where the hello tells it."""
+    """The subject of a sentence about a client, with its TLS library where the ClientHello shows it."""
     library = library_of(hello) if hello is not None else None
     return f"the target ({library}, by its ClientHello)" if library else "the target"
 
 
 def advice_for(hello: ClientHello | None) -> str:
-    """What to do about a client that does not trust the CA."""
+    """The advice about a client that does not trust the CA."""
     library = library_of(hello) if hello is not None else None
     return ADVICE.get(library or "", PINNED)
 
 
 def library_of(hello: ClientHello) -> str | None:
-    """The TLS library that sends such a hello, as far as its extensions tell; None where they do not.
+    """The TLS library that sends such a ClientHello, told by its extensions; None where they do not tell.
 
     Measured with the clients of Debian 13: OpenSSL 3.5, GnuTLS 3.8, Go 1.24, Java 21 and 25, rustls (uv), gRPC.
     """

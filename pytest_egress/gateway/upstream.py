@@ -1,7 +1,7 @@
-"""Real servers: what `forward` and `passthrough` reach, and how a request gets there and back.
+"""Exchanges with real servers, for `forward` and `passthrough`: connect, send the request, read the response.
 
-Names are resolved and certificates verified as this machine does it. What is connected to is the very address that was
-looked at.
+Names are resolved and certificates verified as this machine does it. A name is resolved once: the address that was
+checked (`reach`) is the address that is connected to.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 CONNECT_SECONDS: Final = 5.0
 
-SocketAddress = tuple[Any, ...]  # of IPv4 or IPv6: address as text, port, more of IPv6
+SocketAddress = tuple[Any, ...]  # address as text and port; for IPv6 also flow and scope
 
 
 def connect(host: str, port: int, remedy: str = "") -> socket.socket:
-    """A connection to a real server, at the first of its addresses that answers.
+    """Connect to a real server, at the first of its addresses that accepts.
 
     Args:
-        remedy: The line to type that names this very host. Without it this machine's own addresses are not reached,
-            nor the others of `reserved`; "" where the user has named the host.
+        remedy: The line of code that would name this very host, for an error's text; with it, `reserved` addresses are
+            not connected to. "" where the user has named the host: then every address is allowed.
 
     Raises:
-        UpstreamError: It cannot be reached, or all of its addresses are reserved.
+        UpstreamError: The server cannot be reached, or all of its addresses are reserved.
     """
     where = host_port(host, port)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [address for *_, address in found]
         sock = first_of(unreserved(where, addresses, remedy) if remedy else addresses)
-    # ValueError: a name that IDNA refuses; the others: pytest-socket forbids it
+    # ValueError: IDNA refuses the name. RuntimeError, UserWarning: pytest-socket forbids the connection.
     except (OSError, ValueError, RuntimeError, UserWarning) as error:
         raise UpstreamError(f"{where} cannot be reached: {error}") from error
     sock.settimeout(None)
@@ -61,10 +61,10 @@ def connect(host: str, port: int, remedy: str = "") -> socket.socket:
 
 
 def unreserved(where: str, addresses: Iterable[SocketAddress], remedy: str) -> list[SocketAddress]:
-    """The addresses that a container may reach by whatever lets it through.
+    """The addresses that are not reserved, and which a container may therefore reach.
 
     Raises:
-        UpstreamError: There are none.
+        UpstreamError: All of them are reserved.
     """
     whys = {address: reserved(str(address[0])) for address in addresses}
     if kept := [address for address, why in whys.items() if not why]:
@@ -76,10 +76,10 @@ def unreserved(where: str, addresses: Iterable[SocketAddress], remedy: str) -> l
 
 
 def first_of(addresses: Iterable[SocketAddress]) -> socket.socket:
-    """A connection to the first address that takes one.
+    """Connect to the first address that accepts.
 
     Raises:
-        OSError: The last one's; none does.
+        OSError: None accepts; the error is the last address's.
     """
     last = OSError("it has no address")
     for address in addresses:
@@ -91,10 +91,10 @@ def first_of(addresses: Iterable[SocketAddress]) -> socket.socket:
 
 
 def connect_container(container: Connectable, port: int) -> socket.socket:
-    """A connection to a port of a target.
+    """Connect to a port of a target.
 
     Raises:
-        UpstreamError: Nothing listens there, or it has ended.
+        UpstreamError: Nothing listens there, or the target has ended.
     """
     try:
         sock: socket.socket = container.connect(port)
@@ -105,15 +105,15 @@ def connect_container(container: Connectable, port: int) -> socket.socket:
 
 
 def secure(sock: socket.socket, host: str, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """TLS to a real server, verified for a host; `shake_hands` is still to be called."""
+    """Wrap a socket in TLS that verifies the server for a host. The caller makes the `handshake`."""
     return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
 
 
-def shake_hands(tls: ssl.SSLSocket, host: str) -> None:
-    """Make it a connection.
+def handshake(tls: ssl.SSLSocket, host: str) -> None:
+    """Make the TLS handshake with a real server.
 
     Raises:
-        UpstreamError: Its certificate does not hold, or it speaks no TLS.
+        UpstreamError: The server's certificate cannot be verified, or it speaks no TLS.
     """
     try:
         tls.settimeout(CONNECT_SECONDS)
@@ -126,14 +126,14 @@ def shake_hands(tls: ssl.SSLSocket, host: str) -> None:
 def ask(
     sock: socket.socket, request: Request, prefix: str = "", *, encoded: bool = True
 ) -> Response:
-    """Send a request, and give its answer, whose body streams; closing that closes the socket.
+    """Send a request, and return the response, whose body streams. Closing the body closes the socket.
 
     Args:
-        prefix: What goes before the path.
+        prefix: Text to put before the path.
         encoded: Whether the body may come compressed, as the client accepts it.
 
     Raises:
-        UpstreamError: The server broke off, or answered what is no HTTP/1.1; the socket is closed.
+        UpstreamError: The server broke off, or its answer is no HTTP/1.1. The socket has been closed.
     """
     body = Body(sock, request)
     try:
@@ -146,12 +146,12 @@ def ask(
     response = Response.received(
         head.status_code, answered_fields(head), reason=head.reason.decode("latin-1"), stream=body
     )
-    body.response = weakref.proxy(response)  # it has the body, which may be large
+    body.response = weakref.proxy(response)  # no cycle, so that a large body is freed at once
     return response
 
 
 def answered_fields(head: h11.Response) -> Headers:
-    """The fields of an answer that go on. Transfer-Encoding overrides Content-Length (RFC 9112 section 6.3)."""
+    """The fields of a response to pass to the client. Transfer-Encoding overrides Content-Length (RFC 9112 6.3)."""
     received = fields(head.headers.raw_items())
     kept = end_to_end(received)
     return without(kept, "content-length") if "transfer-encoding" in received else kept
@@ -163,7 +163,11 @@ def without(headers: Headers, *names: str) -> Headers:
 
 
 def whole(response: Response, method: str) -> Response:
-    """A streamed response, read to its end."""
+    """Read a streamed response to its end, and return it with its content.
+
+    Raises:
+        UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`.
+    """
     body = response.stream
     assert isinstance(body, Body)
     for _ in body:
@@ -179,11 +183,11 @@ def whole(response: Response, method: str) -> Response:
 
 
 class Body:
-    """The body of an answer as it comes; what has come is the response's content at its end.
+    """The body of a real server's response, as it comes. At its end what has come becomes the response's content.
 
     Attributes:
-        response: Whose body it is.
-        is_whole: Whether all that came has been kept: no more than `MAX_BODY_BYTES` is.
+        response: The response that has this body.
+        is_whole: Whether all that has come is kept: it is at most `MAX_BODY_BYTES`.
     """
 
     response: Response
@@ -196,18 +200,21 @@ class Body:
         self._ahead: object = h11.NEED_DATA
 
     def exchange(self, head: h11.Request) -> h11.Response:
-        """Send the request; return the head of its answer, when what came with the head has been read too."""
+        """Send the request and return the head of its response, once the first event after the head has been parsed."""
         content = [h11.Data(data=self._request.content)] if self._request.content else []
         events = (head, *content, h11.EndOfMessage())
         self._send(b"".join(self._h11.send(event) or b"" for event in events))
         while not isinstance(event := self._next(), h11.Response):  # 100 Continue, 103 Early Hints
             if not isinstance(event, h11.InformationalResponse):
                 raise h11.RemoteProtocolError("it closed without an answer")
-        self._ahead = self._h11.next_event()  # what is wrong with it can still be told by a status
+        self._ahead = self._h11.next_event()  # an error in it can still be answered by a status
         return event
 
     def _send(self, data: bytes) -> None:
-        """Send all, and take what comes meanwhile: a server may answer while it reads, or before."""
+        """Send all bytes, and read what comes meanwhile: a server may respond while it reads, or before.
+
+        If nothing were read, both sides could wait for the other to read.
+        """
         sock, left = self._sock, memoryview(data)
         sock.settimeout(0)
         try:
@@ -224,7 +231,7 @@ class Body:
                     if not received:
                         break
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it may have answered first; if not, the reading says so
+            pass  # the server may have responded first; if not, the next read raises
         finally:
             sock.settimeout(None)
 
@@ -256,7 +263,7 @@ class Body:
             self._kept += piece
 
     def close(self) -> None:
-        """Close the connection; again is harmless."""
+        """Close the connection, and keep what has come; calling it again does nothing."""
         self._sock.close()
         if self._kept:
             self.response.content = bytes(self._kept)
@@ -264,14 +271,14 @@ class Body:
 
 
 def outgoing(request: Request, prefix: str, encoded: bool) -> h11.Request:
-    """The head of a request as it goes to a real server."""
+    """The head of a request to a real server: end-to-end fields, Host, framing, and `Connection: close`."""
     query = f"?{request.query_string}" if request.query_string else ""
     dropped = {"expect", "content-length"} | (set() if encoded else {"accept-encoding"})
     headers = [*without(end_to_end(request.headers), *dropped).raw]
     framed = "content-length" in request.headers or "transfer-encoding" in request.headers
     headers += [("Content-Length", str(len(request.content)))] if framed or request.content else []
     headers += [] if encoded else [("Accept-Encoding", "identity")]
-    if not request.headers.get("host"):  # as of HTTP/1.0
+    if not request.headers.get("host"):  # an HTTP/1.0 request has none
         headers = [("Host", request.authority), *without(Headers(headers), "host").raw]
     return h11.Request(
         method=request.method,

@@ -24,19 +24,19 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 
 class Owner(Protocol):
-    """The connection of a target that sockets to real servers are for."""
+    """The connection of a target for which sockets to real servers are opened."""
 
     def adopt(self, other: socket.socket, /) -> socket.socket:
-        """Let a socket to a real server end with it."""
+        """Register a socket to a real server, so that it is shut and closed together with this connection."""
         ...
 
     def release(self, other: socket.socket, /) -> None:
-        """End a socket that was adopted."""
+        """Close a socket that was adopted, and forget it."""
         ...
 
 
 class Upstreams:
-    """Connections to real servers."""
+    """Opens connections to real servers for the attempts of one target."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class Upstreams:
 
     @property
     def tls(self) -> ssl.SSLContext:
-        """How real servers are verified: by this machine's roots, wherever the environment has them now."""
+        """The TLS context that verifies real servers, with the roots that this machine's environment names now."""
         where = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
         with self._lock:
             if where not in self._contexts:
@@ -57,10 +57,10 @@ class Upstreams:
         """A connection to the server that a `Forward` names: a container, or a host.
 
         Args:
-            port: Where it names none.
+            port: The port to use where the `Forward` names none.
 
         Raises:
-            UpstreamError: It cannot be reached.
+            UpstreamError: The server cannot be reached.
         """
         if to.container is not None:
             return owner.adopt(upstream.connect_container(to.container, to.port or 0))
@@ -79,12 +79,12 @@ class Upstreams:
         """A connection to the real server of a host.
 
         Args:
-            route: What lets it through: where it is for this very host, the user has named it.
-            scheme: Of its URL, for the error's text.
-            by: "request.forward" where a handler asks for it.
+            route: The route that lets the attempt through. Where it is for this very host, the user has named the host.
+            scheme: The scheme of the URL in an error's text.
+            by: "request.forward" where a handler asks for the connection.
 
         Raises:
-            UpstreamError: It cannot be reached, or may not be.
+            UpstreamError: The server cannot be reached, or its addresses are reserved.
         """
         kind, address = (PASSTHROUGH, f"*:{port}") if route is None else (route.kind, route.address)
         named = route is not None and route.is_for(host)
@@ -92,15 +92,15 @@ class Upstreams:
         return owner.adopt(upstream.connect(host, port, remedy))
 
     def secure(self, owner: Owner, sock: socket.socket, host: str) -> socket.socket:
-        """TLS to a real server, over a socket that was adopted: the handshake can be ended too.
+        """Make a TLS connection over a socket that was adopted; the TLS socket is adopted before its handshake.
 
         Raises:
-            UpstreamError: Its certificate does not hold, or it speaks no TLS.
+            UpstreamError: The server's certificate cannot be verified, or it speaks no TLS.
         """
         tls = upstream.secure(sock, host, self.tls)
         owner.adopt(tls)
         try:
-            upstream.shake_hands(tls, host)
+            upstream.handshake(tls, host)
         except BaseException:
             owner.release(tls)
             raise
@@ -110,18 +110,19 @@ class Upstreams:
 def upstream_host(
     tables: Sequence[RouteTable], destination: Destination, route: Route[Any] | None, host: str
 ) -> str:
-    """Where the real server is: what was dialled, unless the route answers by the name in SNI or Host alone.
+    """The host of the real server: what was dialled, unless the route matches only by the name in SNI or Host.
 
-    A route that lets a name through opens no address to whoever writes that name, nor a host that another route
-    claims.
+    Where the route matches only by that name, the connection goes to the name's own server, not to the dialled address:
+    a client writes SNI and Host as it likes, and would otherwise reach any address, even one that another route claims,
+    by writing the name of a passthrough route.
 
     Args:
-        route: What says so; None is `unrouted="passthrough"`.
+        route: The route that lets the attempt through; None is `unrouted="passthrough"`.
         host: The name in SNI or Host.
     """
 
     def answers(route: Route[Any], host: str) -> bool:
-        """Whether a route covers a host, and none that is declared for another address comes before it."""
+        """Whether a route covers a host, and no route for another address takes precedence."""
         first = opening(tables, host, destination.port)
         same = first is not None and first.parsed_address == route.parsed_address
         return same and route.covers(host, destination.port)

@@ -1,9 +1,9 @@
-"""What targets attempted, in order, and what that means for a test.
+"""The ledger: what targets attempted, in order, and whether that fails a test.
 
 The rule: an attempt is recorded before anything acts on it. Every module is a door.
 
-* `ledger`: all entries of a run, and the one lock that guards them.
-* `report`: entries as text: timelines, near misses, advice.
-* `verdict`: whether a test fails, and by which error.
-* `windows`: the part of a run that belongs to one test.
+* `ledger`: the windows of a run with their entries, and the lock that guards them.
+* `report`: entries as text: verdicts, timelines, near misses, advice.
+* `verdict`: whether a window's attempts fail its test, and by which error.
+* `windows`: `Window`, the attempts that are judged together.
 """

@@ -1,13 +1,12 @@
-"""Whose traffic it is: windows, the entries in them, and what is still going on.
+"""`Ledger`: the windows of a run, the entries in them, and the activities that have not ended.
 
-A `Window` is a stretch of time whose attempts are judged together: a test's, a container's start, or what falls
-between.
+A `Window` holds the attempts that are judged together: those of a test, of a container's start, or between tests.
 
-Threads: any. `Ledger.changed` is one lock for a whole run, and the outer one: never acquire it while holding
-`Connections.lock`, or any other lock of a gateway. What a window holds, a route's calls, and which scopes and
-containers there are change under it. An entry is complete when it is recorded, except `response`, `duration`, `note`,
-`error`, `kept`, `first_bytes`, `sent` and `received`, which its connection's thread sets later, without the lock. No
-function of a user runs while it is held.
+Threads: any thread may call. `Ledger.changed` is one lock for a whole run. It is the outer lock: never acquire it while
+holding `Connections.lock`, or any other lock of a gateway. The fields of a window, the calls of a route, and the lists
+of scopes and containers change under it. An entry is complete when it is recorded, except `response`, `duration`,
+`note`, `error`, `kept`, `first_bytes`, `sent` and `received`, which its connection's thread sets later, without the
+lock, and `outcome`, which `Recorder.take_back` changes under it. No function of a user runs while the lock is held.
 """
 
 from __future__ import annotations
@@ -22,34 +21,34 @@ from pytest_egress.ledger.windows import Activity, Window
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Entry, PacketAttempt, TlsPeers
 
-CUT_SECONDS: Final = 1.0  # for the threads of connections that we have cut
+CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
 MAX_ENTRIES: Final = 100_000
-"""Of a window, and of the calls in it: up to a gigabyte, where each is a request by a connection of its own."""
+"""The most entries of a window, and the most calls: up to a gigabyte if each request has its own connection."""
 
 MAX_HELD_BYTES: Final = 2 << 30
-"""What the requests and raw connections of a window may send that is kept: twice the longest body."""
+"""The most bytes of requests and raw connections that a window keeps: twice the longest body."""
 
 MAX_COMPLAINTS: Final = 100
-"""Different ones of a window: whoever brings about more of them has been told of."""
+"""The most different complaints of a window: a target that causes more has been reported well enough."""
 
 
 def is_of_the_kernel(entry: Entry) -> bool:
-    """Whether it is a packet that no program has asked for, or that comes to nothing, as of QUIC beside HTTPS."""
+    """Whether an entry is a packet that is no offence: one of the kernel's own, or QUIC that falls back to HTTPS."""
     return isinstance(entry, PacketAttempt) and entry.outcome == "recorded"
 
 
 class Ledger:
-    """What every egress of a run shares: the lock, the test's window, and the prompts that are open.
+    """The state that all egresses of a run share: the lock, the test's window, and the debugger prompts that are open.
 
     Attributes:
-        changed: The lock; notified of everything that happens.
-        closing: That of a test whose raw connections are being cut, or None: what they bring about is judged with it.
-        routes_changed: Called, without the lock, when a route has come or gone.
-        wide_set_ups: The fixtures of more than one test that are being set up, the innermost last.
-        under_way: What has begun and not ended, in any window.
-        begun: How much has begun so far.
-        running: Called, without the lock, for the names of the containers that run.
-        look: Called where no window is open: opens that of a test which is seen to use egress only while it runs.
+        changed: The lock, a condition that is notified of every change.
+        closing: The window of a test whose raw connections are being cut, or None. What those still do is judged in it.
+        routes_changed: Called, without the lock, after a route was added or removed.
+        wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
+        under_way: The activities of all windows that have not ended.
+        begun: How many activities have begun so far.
+        running: Called, without the lock, for the names of the running containers.
+        open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
     """
 
     def __init__(self) -> None:
@@ -58,21 +57,21 @@ class Ledger:
         self.closing: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
         self.running: Callable[[], list[str]] = list
-        self.look: Callable[[], None] = lambda: None
+        self.open_window_if_used: Callable[[], None] = lambda: None
         self.wide_set_ups: list[str] = []
         self.under_way: set[Activity] = set()
         self.begun = 0
         self._watchers: list[list[Entry]] = []
         self.prompts = 0
         self._prompted_at = 0.0
-        self._prompted = 0.0  # seconds, of prompts that are closed
+        self._prompted = 0.0  # seconds that closed prompts were open
         self._epoch = wall() - monotonic()
 
     @property
     def window(self) -> Window | None:
-        """The running test's, or None."""
+        """The window of the running test, or None."""
         if self._window is None:
-            self.look()
+            self.open_window_if_used()
         return self._window
 
     @window.setter
@@ -80,15 +79,15 @@ class Ledger:
         self._window = window
 
     def visible(self, window: object) -> bool:
-        """Whether a call in that window counts now: during a test its own, otherwise all.
+        """Whether calls in a window count now: during a test only those in its own window, otherwise all.
 
-        What is set up for several tests is not part of the one that happens to come first.
+        During the set-up of a fixture for several tests all count: it is not part of the test that comes first.
         """
         return self.window is None or window is self.window or bool(self.wide_set_ups)
 
     @contextmanager
     def wide_set_up(self, fixture: str = "") -> Iterator[None]:
-        """A fixture of several tests is being set up."""
+        """Note that a fixture for several tests is being set up, within the `with` block."""
         with self.changed:
             self.wide_set_ups.append(fixture)
         try:
@@ -99,18 +98,18 @@ class Ledger:
 
     @contextmanager
     def watch(self) -> Iterator[list[Entry]]:
-        """The attempts that are recorded meanwhile, in any window."""
+        """Collect the attempts that are recorded within the `with` block, in any window."""
         seen: list[Entry] = []
         with self.changed:
             self._watchers.append(seen)
         try:
             yield seen
         finally:
-            with self.changed:  # two may have seen the same
+            with self.changed:  # by identity: two watchers may have equal lists
                 self._watchers = [other for other in self._watchers if other is not seen]
 
     def record(self, window: Window, entry: Entry) -> None:
-        """Put an entry into its window; where that is full, only count it."""
+        """Add an entry to its window; where the window is full, only count it."""
         with self.changed:
             if len(window.entries) < MAX_ENTRIES:
                 window.entries.append(entry)
@@ -121,35 +120,36 @@ class Ledger:
                     seen.append(entry)
             self.changed.notify_all()
 
-    def shook_hands(self, window: Window, peers: TlsPeers, started: float) -> None:
-        """Note that a handshake succeeded: failures of the same client before it are no offence any more."""
+    def record_handshake(self, window: Window, peers: TlsPeers, started: float) -> None:
+        """Note that a TLS handshake succeeded: earlier failures of the same client no longer fail the test."""
         with self.changed:
             latest = window.handshakes.get(peers, started)
             if peers in window.handshakes or len(window.handshakes) < MAX_ENTRIES:
                 window.handshakes[peers] = max(latest, started)
 
-    def miss(self, window: Window, attempts: int) -> None:
-        """Count attempts of which nothing else is known: their test fails."""
+    def count_unrecorded(self, window: Window, attempts: int) -> None:
+        """Count attempts that could not be recorded: their test fails."""
         with self.changed:
             window.unrecorded += attempts
 
     def evict(self, window: Window, why: str) -> None:
-        """Count a connection that we cut for want of room: its test fails.
+        """Count an idle connection that was cut to make room: its test fails.
 
         Args:
-            why: What there was too little of.
+            window: The window of the connection.
+            why: The resource that was short, in words.
         """
         with self.changed:
             window.evicted[why] = window.evicted.get(why, 0) + 1
 
     def hold(self, window: Window, size: int) -> bool:
-        """Count bytes that are to be kept; False where they must not be."""
+        """Count bytes that are about to be kept; return False where the window already keeps too many."""
         with self.changed:
             window.held += size
             return window.held <= MAX_HELD_BYTES
 
     def complain(self, window: Window, text: str) -> None:
-        """Fail the test, whatever else happened."""
+        """Add a sentence to a window that fails its test, whatever else happened."""
         with self.changed:
             if text in window.complaints or len(window.complaints) >= MAX_COMPLAINTS:
                 window.repeated += 1
@@ -158,7 +158,7 @@ class Ledger:
             self.changed.notify_all()
 
     def count(self, route: Route[Any], window: Window, call: Entry) -> None:
-        """Count a call: its handler has returned, nothing has been sent."""
+        """Count a call of a route, after its handler has returned and before its answer is sent."""
         with self.changed:
             window.calls += 1
             if window.calls <= MAX_ENTRIES:  # else its entry is missing too, and fails the test
@@ -166,34 +166,35 @@ class Ledger:
             self.changed.notify_all()
 
     def begin(self, window: Window, activity: Activity) -> None:
-        """Note that something goes on in a window; its end waits for it."""
+        """Add an activity to a window, which waits for it when it is closed."""
         with self.changed:
             window.activities.add(activity)
             self.under_way.add(activity)
             self.begun += 1
-            self.changed.notify_all()  # whoever waits until all that has arrived has been taken up
+            self.changed.notify_all()  # a thread may wait until all that has arrived is being served
 
     def end(self, window: Window, activity: Activity) -> None:
-        """Note that it has ended."""
+        """Remove an activity that has ended."""
         with self.changed:
             window.activities.discard(activity)
             self.under_way.discard(activity)
             self.changed.notify_all()
 
     def now(self) -> float:
-        """Seconds since the epoch, by a clock that never jumps: entries are sorted by it."""
+        """Seconds since the epoch, by a clock that never jumps; entries are sorted by them."""
         return self._epoch + monotonic()
 
     def clock(self) -> float:
-        """Seconds that go on only while no debugger's prompt is open: the clock of every deadline of ours."""
+        """Seconds by a clock that stops while a debugger's prompt is open. Every deadline of this package uses it."""
         with self.changed:
             now = self._prompted_at if self.prompts else monotonic()
             return now - self._prompted
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait until the condition holds; it is asked under the lock.
+        """Wait until a condition holds; return whether it does.
 
         Args:
+            condition: Called under the lock.
             timeout: Seconds by `clock`.
         """
         with self.changed:
@@ -205,14 +206,14 @@ class Ledger:
             return True
 
     def enter_prompt(self) -> None:
-        """A debugger's prompt opens, on whichever thread."""
+        """Note that a debugger's prompt opens, on any thread; `clock` stops."""
         with self.changed:
             if not self.prompts:
                 self._prompted_at = monotonic()
             self.prompts += 1
 
     def leave_prompt(self) -> None:
-        """It is closed."""
+        """Note that a debugger's prompt is closed; `clock` goes on when no other is open."""
         with self.changed:
             self.prompts -= 1
             if not self.prompts:

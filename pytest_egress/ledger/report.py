@@ -1,6 +1,6 @@
 """Every text that a user reads about traffic: verdicts, the timeline of the ledger, and the bodies of refusals.
 
-What happened with the value quoted, what was registered, and what to type. Pure functions of values.
+A text says what happened with the value quoted, which routes there were, and what to type. Pure functions of values.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from pytest_egress.traffic.entries import (
 )
 from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 
-SHOWN_ENTRIES: Final = 200  # of a timeline: the first and the last hundred
-SHOWN_ATTEMPTS: Final = 50  # different ones, of a verdict
+SHOWN_ENTRIES: Final = 200  # of a timeline: its first and last hundred
+SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_NEAR: Final = 2  # near misses of an attempt
-WIDTH: Final = 100  # characters of a line of prose; what is quoted is never broken
+WIDTH: Final = 100  # characters of a line of prose; long words are never broken
 
 
 def remedy(entry: Entry) -> str:
-    """The line of code that would route an attempt."""
+    """The line of code that declares a route for an attempt."""
     if isinstance(entry, Exchange):
         request = entry.request
         address = host_port(
@@ -55,19 +55,21 @@ def remedy(entry: Entry) -> str:
 
 
 def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -> str:
-    """The line that names the very host of a real server.
+    """The line of code that lets a container reach a real server, by naming exactly that host.
 
     Args:
-        kind: Of the route that lets a container through to it; None is a handler that asked by `request.forward`.
-        address: As that route is declared.
-        scheme: Of the server's URL: "https", "http" or "tcp".
+        kind: The kind of the route that would let it through; None where a handler called `request.forward`.
+        address: The address that the route is declared for.
+        scheme: The scheme of the server's URL: "https", "http" or "tcp".
+        host: The server's host.
+        port: The server's port.
     """
     where = host_port(host, port)
     if kind is None:
         return f'request.forward("{scheme}://{where}")'
     try:
         parse_address(where, default_port=port)
-    except AddressError:  # as of 0x7f000001, for which no route can be declared
+    except AddressError:  # such as 0x7f000001, for which no route can be declared
         method = INTERCEPT_TCP.method if kind.passes_through else kind.method
         return f'egress.{method}("{address}", forward("{scheme}://{where}"))'
     answer = "" if kind.passes_through else ", forward()"
@@ -75,22 +77,22 @@ def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -
 
 
 def glob_of(path: str) -> str:
-    """A path as it is declared: of a long one the beginning and the end, with `*` for what is between."""
+    """A path as a route takes it; a long one is shortened to a glob, with `*` for its middle."""
     return cut(path, SHOWN_TARGET, "*")
 
 
 def quoted(text: str) -> str:
-    """A text as it stands in code, with the quotes that formatters use."""
+    """A text as a string literal, in the double quotes that formatters prefer."""
     return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 
 def route_line(route: Route[Any]) -> str:
-    """A route with the place of its declaration."""
+    """A route, and the line that declared it."""
     return f"{route}" + (f"  declared at {route.declared_at}" if route.declared_at else "")
 
 
 def near_lines(near: Sequence[NearMiss]) -> list[str]:
-    """The nearest routes, and the fields in which the attempt differs."""
+    """Lines with the nearest routes, and the fields in which the attempt differs from each."""
     lines = []
     for miss in near[:SHOWN_NEAR]:
         lines.append(f"nearest route: {miss.route}")
@@ -100,13 +102,13 @@ def near_lines(near: Sequence[NearMiss]) -> list[str]:
 
 
 def prose(text: str, indent: str) -> list[str]:
-    """A note as indented lines, each sentence on one of its own."""
+    """A note as indented lines; each sentence begins a line."""
     sentences = text.replace(". ", ".\n").replace("; ", ";\n").splitlines()
     return [line for sentence in sentences for line in folded(sentence, indent)]
 
 
 def folded(sentence: str, indent: str) -> list[str]:
-    """A sentence as indented lines."""
+    """A sentence as indented lines of at most `WIDTH` characters."""
     return textwrap.wrap(
         sentence,
         WIDTH,
@@ -118,11 +120,12 @@ def folded(sentence: str, indent: str) -> list[str]:
 
 
 def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]:
-    """An unrouted attempt: what, why, and what to type.
+    """Lines about an unrouted attempt: what it was, why no route claims it, and what to type.
 
     Args:
+        entry: The attempt.
         count: How often it was made.
-        container: Who made it, where there are several.
+        container: The container that made it; "" where only one made any.
     """
     who = f"  of {container}" if container else ""
     lines = [f"  {attempt_text(entry)}{who}{times_text(count)}", *prose(entry.note, DETAIL)]
@@ -130,7 +133,7 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     if isinstance(entry, Exchange) and entry.note:
         return lines  # refused for its form: no route would help
     if entry.note.startswith(UNREADABLE):
-        return lines  # likewise
+        return lines  # no route would help here either
     verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
     lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
     if entry.needs_server:
@@ -144,17 +147,17 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
 
 
 def attempt_text(entry: Entry) -> str:
-    """What was attempted; of names whatever types were asked for."""
+    """An attempt in one line; DNS queries of all types for a name are one attempt."""
     return f"DNS {entry.host}" if isinstance(entry, DnsQuery) else str(entry)
 
 
-DETAIL: Final = " " * 6  # indents what is said of an attempt
+DETAIL: Final = " " * 6  # indents the details of an attempt
 
 
 def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
-    """Identical attempts once, with their number, in the order of the first.
+    """Fold identical attempts into the first of them and their number, in the order of the first.
 
-    One look for a name asks for several types: those are one attempt.
+    A lookup of a name asks for several types; these count as one attempt.
     """
     counted: dict[tuple[str, ...], tuple[Entry, Counter[str]]] = {}
     for entry in entries:
@@ -165,7 +168,7 @@ def fold(entries: Iterable[Entry]) -> list[tuple[Entry, int]]:
 
 
 def unrouted_text(entries: Sequence[Entry]) -> str:
-    """The verdict on what no route claims."""
+    """The verdict on attempts that no route claims."""
     containers = list(dict.fromkeys(entry.container for entry in entries))
     folded_entries = fold(entries)
     attempts = sum(count for _, count in folded_entries)
@@ -178,14 +181,14 @@ def unrouted_text(entries: Sequence[Entry]) -> str:
 
 
 def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
-    """What is not shown of folded attempts."""
+    """Lines that say how many folded attempts are not shown."""
     hidden = entries[SHOWN_ATTEMPTS:]
     total = sum(count for _, count in hidden)
     return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
 
 
 def handshakes_text(entries: Sequence[Entry]) -> str:
-    """The verdict on TLS that failed at routes, and whose clients never came through."""
+    """The verdict on TLS handshakes that failed at routes, and whose clients had no successful one later."""
     containers = list(dict.fromkeys(entry.container for entry in entries))
     number = "a TLS handshake" if len(entries) == 1 else f"{len(entries)} TLS handshakes"
     lines = [
@@ -209,7 +212,7 @@ def complaints_text(
     unrecorded: int,
     evicted: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
-    """The verdict on what must never happen."""
+    """The verdict on tampering, evicted connections and attempts without an entry."""
     lines = [*complaints, *evicted_lines(evicted)]
     if repeated:
         lines.append(f"and {repeated} more of this kind")
@@ -220,10 +223,10 @@ def complaints_text(
 
 
 def evicted_lines(evicted: Mapping[str, int]) -> Iterator[str]:
-    """What was cut for want of room, and what to do about it.
+    """Lines about idle connections that were cut to make room, and what to do about it.
 
     Args:
-        evicted: How many, by what there was too little of.
+        evicted: How many were cut, by the resource that was short.
     """
     for why, count in evicted.items():
         number = "an idle connection was" if count == 1 else f"{count} idle connections were"
@@ -238,11 +241,13 @@ def never_called_text(
     any_container: bool,
     running: Sequence[str] = (),
 ) -> str:
-    """The verdict on routes that were declared and not used.
+    """The verdict on routes that were never called, or less often than declared.
 
     Args:
-        any_container: Whether one ran.
-        running: The names of those that still do.
+        routes: These routes.
+        entries: What was attempted.
+        any_container: Whether a container ran.
+        running: The names of the containers that still run.
     """
     number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
     seldom = any(route.lifetime_count for route in routes)
@@ -258,7 +263,7 @@ def never_called_text(
 
 
 def count_of(route: Route[Any]) -> str:
-    """How often a route was called, of how often it had to be."""
+    """How often a route was called, and how often it had to be."""
     return f"{route.lifetime_count} of {route.times or 1} times"
 
 
@@ -268,7 +273,7 @@ def advice(
     any_container: bool,
     running: Sequence[str],
 ) -> Iterator[str]:
-    """What to do about routes that were not called."""
+    """Sentences that say what to do about routes that were not called."""
     if not any_container:
         yield NO_CONTAINER
         return
@@ -293,16 +298,16 @@ NO_CONTAINER: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """Where a container comes from that several tests share.
+    """The origin of a container that several tests share.
 
     Attributes:
-        container: Its name.
-        scope: Of the egress that started it.
-        place: Where it was started, as `file.py:12`; "" where that is not known.
+        container: The name of the container.
+        scope: The scope of the egress that started it.
+        place: The line that started it, as `file.py:12`; "" where that is not known.
         fixture: The fixture that was being set up then; "" for none.
         test: The test that it was started for.
-        previous: The test that ran before this one; "" where none did since it was started.
-        opened: When this test began.
+        previous: The test that ran before this one; "" where none did since the container was started.
+        opened: When this test began, in seconds since the epoch.
     """
 
     container: str
@@ -315,7 +320,7 @@ class Shared:
 
 
 def shared_text(entries: Sequence[Entry], shared: Sequence[Shared]) -> str:
-    """Where attempts come from that the test before may have set off; "" where none may."""
+    """A paragraph for each shared container whose attempts an earlier test may have set off; "" for none."""
     texts = []
     for one in shared:
         started = [entry.started for entry in entries if entry.container == one.container]
@@ -325,10 +330,11 @@ def shared_text(entries: Sequence[Entry], shared: Sequence[Shared]) -> str:
 
 
 def shared_lines(one: Shared, seconds: float) -> Iterator[str]:
-    """Who else may have set off what a container attempted.
+    """Lines about a shared container, and the earlier test that may have set off its attempts.
 
     Args:
-        seconds: From the beginning of this test to the first attempt.
+        one: The container.
+        seconds: The time from the beginning of this test to the first attempt.
     """
     starter = " for ".join(filter(None, [one.fixture and f"the fixture {one.fixture!r}", one.test]))
     by = f" by {starter}" if starter else ""
@@ -343,7 +349,7 @@ def shared_lines(one: Shared, seconds: float) -> Iterator[str]:
 
 
 def shared_note(entries: Iterable[Entry], shared: Sequence[Shared]) -> Iterator[str]:
-    """A line for each container that may have attempted what the test before has set off."""
+    """Lines for each shared container among whose attempts some may be set off by the test before."""
     names = {entry.container for entry in entries if not isinstance(entry, DnsQuery)}
     for one in shared:
         if one.container in names and one.previous:
@@ -360,12 +366,12 @@ def restless_text(
     under_way: Sequence[str],
     entries: Sequence[Entry],
 ) -> str:
-    """What went on all the time while somebody waited for quiet.
+    """The error of `wait_until_quiet`: what was attempted, and what is under way.
 
     Args:
-        seconds: For how long it had to be quiet.
-        timeout: For how long that was waited for.
-        under_way: What goes on, as lines.
+        seconds: How long it had to be quiet.
+        timeout: How long that was waited for.
+        under_way: Lines about the activities that have not ended.
         entries: What was attempted meanwhile.
     """
     lines = [f"waited {timeout:g} s for {seconds:g} s without an attempt, and there always was one"]
@@ -378,7 +384,7 @@ def restless_text(
 
 
 def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:
-    """Failed connections that may be why a route was not called."""
+    """The failed connections that may be the reason why a route was not called."""
     return [
         entry
         for entry, _ in fold(entries)
@@ -398,7 +404,12 @@ def handler_error_text(exchange: Exchange | TcpConnection) -> str:
 
 
 def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -> list[str]:
-    """What handlers raised, each text once, but for what is told of otherwise."""
+    """Lines about the errors of handlers, each text once, without the error that is reported already.
+
+    Args:
+        entries: The attempts.
+        told: The error that is reported already, or None.
+    """
     texts: dict[str, bool] = {}
     for entry in entries:
         if isinstance(entry, (Exchange, TcpConnection)) and entry.error is not None:
@@ -409,7 +420,7 @@ def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -
 
 
 def said_of(error: BaseException | None) -> str:
-    """What an exception says, as text that can be sent: `__str__` may fail, and a text have no encoding."""
+    """The text of an exception, in a form that can be encoded. Its `__str__` may raise, or return lone surrogates."""
     try:
         said = str(error)
     except Exception as failure:
@@ -417,59 +428,68 @@ def said_of(error: BaseException | None) -> str:
     return said.encode(errors="backslashreplace").decode()
 
 
-# Headlines: of a failure in one line, which is cut at its end, and so begins with what was attempted.
+# Headlines: a failure in one line. pytest cuts it at the end, so it begins with what was attempted.
 
 
 def unrouted_headline(entries: Sequence[Entry]) -> str:
-    """What no route claims."""
+    """The headline of attempts that no route claims."""
     return first_of(fold(entries), "no route claims it")
 
 
 def handler_headline(exchange: Exchange | TcpConnection) -> str:
-    """What a handler raised, and for what."""
+    """The headline of an error that a handler raised."""
     who = "its handler" if exchange.route is not None else "a match= predicate"
     said = said_of(exchange.error).partition("\n")[0]
     return f"{exchange}: {who} raised {type(exchange.error).__name__}: {said}".rstrip(": ")
 
 
 def stuck_headline(texts: Sequence[str]) -> str:
-    """A handler that did not return, by the text that says so: `for` begins what it was to answer."""
+    """The headline of handlers that did not return, made from the text of the first: the attempt comes after "for"."""
     who, _, rest = texts[0].partition("\n  for ")
     what = rest.partition("\n")[0]
     return (f"{what}: {who}" if what else who) + more_text(len(texts) - 1)
 
 
 def never_called_headline(routes: Sequence[Route[Any]]) -> str:
-    """Routes that were declared and not used."""
+    """The headline of routes that were never called, or less often than declared."""
     route = routes[0]
     seldom = f"called {count_of(route)}" if route.lifetime_count else "never called"
     return f"{route.address}: {seldom}, {route}" + more_text(len(routes) - 1)
 
 
 def handshakes_headline(entries: Sequence[Entry]) -> str:
-    """TLS that failed."""
+    """The headline of TLS handshakes that failed."""
     entry, note = entries[0], entries[0].note.partition(". ")[0]
     where = host_port(entry.host, entry.port)
     return f"{where}: the TLS handshake failed, {note}{more_text(len(fold(entries)) - 1)}"
 
 
 def surplus_headline(others: Iterable[Entry]) -> str:
-    """What was attempted besides what was expected."""
+    """The headline of attempts that were not expected."""
     return first_of(fold(others), "not expected")
 
 
+def restless_headline(seconds: float, under_way: Sequence[str], entries: Sequence[Entry]) -> str:
+    """What went on while somebody waited for quiet: an attempt, or what is under way, or at least a name."""
+    never = f"it was never quiet for {seconds:g} s"
+    told = [attempt_text(entry) for entry in entries if not isinstance(entry, DnsQuery)]
+    told += [line.strip() for line in under_way[:1]]
+    told += [attempt_text(entry) for entry in entries[:1]]
+    return f"{told[0]}: {never}" if told else never
+
+
 def first_of(entries: Sequence[tuple[Entry, int]], what: str) -> str:
-    """The first of folded attempts, and how many others there are."""
+    """The first of folded attempts with a comment, and how many others there are."""
     return f"{attempt_text(entries[0][0])}: {what}{more_text(len(entries) - 1)}"
 
 
 def more_text(number: int) -> str:
-    """How many others there are; "" for none."""
+    """The end of a headline: how many others there are; "" for none."""
     return f" (and {number} more)" if number else ""
 
 
 def ledger_lines(entries: Iterable[Entry]) -> list[str]:
-    """The timeline: seconds since the first entry, the container, what, and what became of it."""
+    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome."""
     listed = sorted(entries, key=lambda entry: entry.started)
     if not listed:
         return []
@@ -500,7 +520,7 @@ def outcome_text(entry: Entry) -> str:
 
 
 def exchange_text(entry: Exchange) -> str:
-    """A request, and what was answered."""
+    """A request and its response, for the timeline."""
     answered = " -> no response yet"
     if entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
@@ -509,19 +529,19 @@ def exchange_text(entry: Exchange) -> str:
 
 
 def connection_text(entry: TcpConnection) -> str:
-    """A connection, and what became of it."""
+    """A connection and the bytes that were passed through, for the timeline."""
     copied = entry.sent or entry.received
     passed = f" -> {entry.sent} bytes out, {entry.received} back" if copied else ""
     return f"{entry}{passed}{raised_text(entry)}"
 
 
 def raised_text(entry: Exchange | TcpConnection) -> str:
-    """What its handler raised; "" for nothing."""
+    """The error that an attempt's handler raised, for the timeline; "" for none."""
     return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
 
 
 def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
-    """What was attempted besides what was expected."""
+    """The error of `assert_only` and `assert_no_egress`: the attempts that were not expected."""
     expected = (
         f"only {', '.join(addresses)}; there also was:" if addresses else "no egress; there was:"
     )
@@ -532,13 +552,13 @@ def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:
 
 
 def no_container_text(addresses: Sequence[str]) -> str:
-    """What was expected where nobody could attempt anything."""
+    """The error of `assert_only` and `assert_no_egress` where no container ran that could attempt anything."""
     expected = f"only {', '.join(addresses)}" if addresses else "no egress"
     return f"expected {expected}, which proves nothing here.\n{NO_CONTAINER}"
 
 
 def order_text(routes: Sequence[object], calls: Sequence[Entry]) -> str:
-    """The order in which routes had to be called, and what was called."""
+    """The error of `assert_order`: the expected order of calls, and the calls that there were."""
     wanted = [f"  {route}" for route in routes]
     return "\n".join(
         ["expected these calls in order:", *wanted, "there were:", *(f"  {call}" for call in calls)]
@@ -546,35 +566,35 @@ def order_text(routes: Sequence[object], calls: Sequence[Entry]) -> str:
 
 
 def times_text(count: int) -> str:
-    """How often something folded was attempted; "" for once."""
+    """How often a folded attempt was made; "" for once."""
     return f"  ({count} times)" if count > 1 else ""
 
 
-# What a client reads.
+# Bodies of responses, which a client reads.
 
 
 def unrouted_body(exchange: Exchange) -> str:
-    """The 502 of a request that no route answers."""
+    """The body of the 502 for a request that no route answers."""
     lines = [f"pytest-egress: no route answers {exchange}"]
     return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
 
 
 def blocked_body(exchange: Exchange) -> str:
-    """The 502 of a request that is blocked."""
+    """The body of the 502 for a request that is blocked."""
     why = route_line(exchange.route) if exchange.route is not None else 'unrouted="block"'
     return f"pytest-egress: {exchange} is blocked by {why}\n"
 
 
 def failed_upstream_body(exchange: Exchange) -> str:
-    """The 502 of a request that was to go to another server, which did not answer."""
+    """The body of the 502 for a request that was forwarded to a server that did not answer."""
     return f"pytest-egress: {exchange.note}\n"
 
 
 def refused_body(exchange: Exchange) -> str:
-    """The 421 of a request that is not its connection's: its Host is another's, or a certificate is missing."""
+    """The body of the 421 for a request that does not fit its connection: another Host, or no client certificate."""
     return f"pytest-egress: {exchange}: {exchange.note}\n"
 
 
 def handler_error_body(exchange: Exchange) -> str:
-    """The 500 of a handler that raised."""
+    """The body of the 500 for a request whose handler raised."""
     return f"pytest-egress: {handler_error_text(exchange)}\nThe test fails with its traceback.\n"

@@ -1,4 +1,4 @@
-"""Judges a window: the most telling complaint about it, or None. Says what; `report` says how."""
+"""Judges a window: decides by which error its attempts fail the test, or that they do not. `report` has the texts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection, TlsFailure
 
 NO_OFFENCE = ("silent", "cut")
-"""Reasons of a `TlsFailure` that speak of no distrust: a connection opened ahead of its need, or ended by us."""
+"""Reasons of a `TlsFailure` that fail no test: a connection opened ahead of need, or one that this package ended."""
 
 
 def judge(
@@ -44,17 +44,19 @@ def judge(
     running: Callable[[], Sequence[str]] = tuple,
     shared: Sequence[Shared] = (),
 ) -> EgressError | None:
-    """Tampering, then a handler's error, unrouted attempts, routes never called, and handshakes that failed for good.
+    """Judge a window, and return the error that fails its test, or None.
 
-    The latter come last, since a route that was never called quotes those that may be why.
+    The first of these counts: tampering, a handler's error, unrouted attempts, routes that were never called, and TLS
+    handshakes that failed for good. Handshakes come last because the text about a route that was never called quotes
+    those that may be the reason.
 
     Args:
-        window: Closed and drained.
-        routes: Those declared for the test alone.
-        assert_all_called: Whether they must have been called.
-        any_container: Whether a container ran: without one, the text says that egress does not see the test process.
-        running: Called for the names of the containers that run.
-        shared: Those that other tests have too: what these set off may fail this one.
+        window: The window, closed and drained.
+        routes: The routes that were declared for the test alone.
+        assert_all_called: Whether these routes must have been called.
+        any_container: Whether a container ran. Without one, the text says that egress does not see the test process.
+        running: Called for the names of the running containers.
+        shared: The containers that other tests share: an earlier test may have set off what fails this one.
     """
     verdict = first_verdict(
         window, routes if assert_all_called else (), any_container=any_container, running=running
@@ -64,14 +66,14 @@ def judge(
 
 
 def with_more(verdict: EgressError, text: str) -> EgressError:
-    """A verdict with a paragraph more."""
+    """A copy of a verdict with a further paragraph."""
     longer = failure(type(verdict), f"{verdict}\n\n{text}", verdict.headline)
     longer.__cause__ = verdict.__cause__
     return longer
 
 
 def offences(window: Window, verdict: EgressError | None) -> Sequence[Entry]:
-    """The entries that a verdict is about."""
+    """The entries that a verdict reports."""
     if isinstance(verdict, UnroutedError):
         return unrouted_entries(window.entries)
     if isinstance(verdict, HandshakeError):
@@ -88,7 +90,7 @@ def first_verdict(
     any_container: bool,
     running: Callable[[], Sequence[str]],
 ) -> EgressError | None:
-    """The most telling verdict."""
+    """The verdict on a window, without the paragraph on shared containers; see `judge`."""
     if window.complaints or window.unrecorded or window.evicted:
         told = (window.complaints, window.repeated, window.unrecorded, window.evicted)
         return TamperingError(complaints_text(*told))
@@ -111,14 +113,14 @@ def first_verdict(
 
 
 def failure(kind: type[EgressError], text: str, headline: str) -> EgressError:
-    """A verdict with its headline."""
+    """Make a verdict with a headline."""
     error = kind(text)
     error.headline = headline
     return error
 
 
 def suspicion(window: Window) -> str:
-    """The headline of what speaks against the containers, and may be why a test failed by itself; "" for nothing."""
+    """The headline of an offence that may be why a test has failed by itself; "" where there is none."""
     if (broken := first_handler_error(window.entries)) is not None:
         return handler_headline(broken)
     unrouted = unrouted_entries(window.entries)
@@ -132,12 +134,12 @@ def first_handler_error(entries: Sequence[Entry]) -> Exchange | TcpConnection | 
 
 
 def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
-    """The attempts that fail a test."""
+    """The attempts that no route claims and that fail the test."""
     return [entry for entry in entries if entry.outcome == "unrouted"]
 
 
 def broken_handshakes(window: Window) -> list[TlsFailure]:
-    """The handshakes with claimed hosts that failed, and of whose client no later one succeeded."""
+    """The failed TLS handshakes with claimed hosts whose client had no successful one later."""
     return [
         entry
         for entry in window.entries
@@ -149,7 +151,7 @@ def broken_handshakes(window: Window) -> list[TlsFailure]:
 
 
 def came_through(failure: TlsFailure, window: Window) -> bool:
-    """Whether the client of a handshake that failed succeeded with that host: later, or ever where it may trust us."""
+    """Whether the client of a failed handshake succeeded with that host later, or at any time if it failed "unused"."""
     succeeded = window.handshakes.get(failure.peers)
     if succeeded is None or not failure.client:
         return False

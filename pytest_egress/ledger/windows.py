@@ -1,6 +1,6 @@
-"""`Window`: the attempts that are judged together, and what is still going on in it.
+"""`Window`: the attempts that are judged together, and the activities that have not ended.
 
-Everything in a window changes under `Ledger.changed`; see `ledger`.
+A window changes only under `Ledger.changed`; see `ledger`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.entries import Entry, TlsPeers
 
-DRAIN_SECONDS: Final = 5.0  # for what has begun when a container, or a test, ends
+DRAIN_SECONDS: Final = 5.0  # for the activities of a container, or a test, to end after it
 
 
 @dataclass(eq=False)
 class Activity:
-    """Something that has begun and not ended: a connection that opens, or a request.
+    """A connection that is being opened, or a request that is being answered.
 
     Attributes:
-        container: Which target it is of.
-        thread: Identifier of the thread that serves it.
+        container: The name of its target.
+        thread: The identifier of the thread that serves it.
         route: The route whose handler runs, or None.
-        what: What that handler was called for; its text is in words, and made where somebody asks.
-        cut: Ends its connection; any thread.
-        told: What it is, in words, as long as no handler runs.
+        what: The attempt that the handler was called for; `str` of it is made only for a report.
+        cut: Ends its connection. Any thread may call it.
+        told: Describes the activity in words, while no handler runs.
     """
 
     container: str = ""
@@ -41,25 +41,25 @@ class Activity:
 
 @dataclass(eq=False)
 class Window:
-    """The attempts that are judged together.
+    """The attempts that are judged together: those of a test, of a container's start, or between tests.
 
     Attributes:
-        policy: What an attempt that no route claims means here.
-        dns: What a name is that no route names.
-        drain_seconds: How long handlers are waited for whose container has ended.
-        entries: In the order in which they were decided.
+        policy: What happens to an attempt that no route claims (`unrouted=`).
+        dns: How DNS answers a name that no route names.
+        drain_seconds: How many seconds handlers may run on after their container has ended.
+        entries: The entries, in the order in which their outcome was decided.
         complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died. Each once.
-        repeated: How many more complaints there were.
+        repeated: How many complaints were not added: equal ones, and those over the limit.
         unrecorded: How many attempts have no entry.
-        evicted: How many idle connections we cut, by what there was too little of.
-        held: Bytes that were sent and are kept.
-        calls: How many calls of routes there were.
-        stuck: Handlers that still ran when the window was closed, and where they stood.
-        activities: What has begun and not ended.
-        handshakes: When the latest handshake began that succeeded, of each client with each host.
-        name: Of its test, as pytest has it; "" where there is none.
-        previous: The name of the test before it that used egress.
-        opened: When it began, in seconds since the epoch.
+        evicted: How many idle connections were cut to make room, by the resource that was short.
+        held: How many bytes that targets sent are kept.
+        calls: How many calls routes have had.
+        stuck: A text for each handler that still ran when the window was closed, with the line it was at.
+        activities: The activities that have not ended.
+        handshakes: For each client and host, when their latest successful TLS handshake began.
+        name: The name of its test in pytest; "" where there is none.
+        previous: The name of the test before this one that used egress.
+        opened: When the window was opened, in seconds since the epoch.
     """
 
     policy: Policy = "fail"
@@ -82,7 +82,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptContext:
-    """Where an attempt belongs: its window, and the routes that may answer it, nearest scope first."""
+    """The context of an attempt: its window, and the route tables that may answer it, nearest scope first."""
 
     window: Window
     tables: Sequence[RouteTable]

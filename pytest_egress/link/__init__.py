@@ -1,13 +1,12 @@
-"""The sockets of a target's network namespace, whichever way they come to this process.
+"""Links: they bring the sockets of a target's network namespace to this process.
 
-The rule: a link hands over sockets, or reads and writes for them, and knows no protocol that a target speaks.
-Doors: all of them.
+The rule: a link passes sockets, or their bytes, and knows no protocol that a target speaks. Every module is a door.
 
-* `attach`: the streams of a container, over a connection of the engine's API.
-* `descriptor`: sockets that the sidecar hands over as descriptors.
-* `interface`: what every link offers the gateway.
-* `rendezvous`: where a sidecar and this process meet, and how the first knows the second.
-* `stream`: sockets that stay in the sidecar, multiplexed over one stream.
-* `stream_sockets`: what stands in this process for a socket there.
-* `tampering`: whether the rules of a namespace are still those that were loaded.
+* `attach`: the standard streams of a container, over a connection to the engine's API.
+* `descriptor`: the link whose sockets the sidecar passes as descriptors.
+* `interface`: `Link`, the interface of both links for the gateway.
+* `rendezvous`: the mounted folder in which a sidecar's agent finds this process and verifies it.
+* `stream`: the link whose sockets stay in the sidecar, multiplexed over one stream.
+* `stream_sockets`: the sockets of this process that stand for those in the sidecar.
+* `tampering`: detects changes of the rules that capture a target's traffic.
 """

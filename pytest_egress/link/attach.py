@@ -1,6 +1,7 @@
-"""One attach of a container's standard streams: the upgrade of a connection to the engine, and its frames.
+"""Attaches to a container's standard streams: upgrades a connection to the engine, and parses its frames.
 
-docker-py's own loses what its reader has read ahead with the headers. This module knows no engine but by its socket.
+docker-py's `attach_socket` loses the bytes that its reader has read ahead with the headers. This module uses nothing of
+an engine but a socket to it.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 ANSWER_SECONDS: Final = 30.0  # for the engine to attach
 READ_BYTES: Final = 1 << 18
-TEXT_BYTES: Final = 1 << 16  # kept of what the container writes to its standard error
+TEXT_BYTES: Final = 1 << 16  # of standard error that are kept, the last ones
 STDOUT, STDERR = 1, 2
 BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_HEADER: Final = 8  # of a frame: its stream, three zeros, four bytes of length
+_HEADER: Final = 8  # bytes of a frame's header: the stream, three zeros, four of length
 
 
 class StreamDemultiplexer:
-    """Separates standard output and error, which an engine sends in one (`POST /containers/{id}/attach`). Sans-IO."""
+    """Separates standard output and error, which an engine sends in one stream of frames. Sans-IO.
+
+    The format is that of `POST /containers/{id}/attach`.
+    """
 
     def __init__(self) -> None:
         self._header = bytearray()
         self._stream = self._left = 0
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The next bytes, however they are cut, as pieces of streams."""
+        """Parse the next bytes, which may be cut anywhere; return pieces, each with the number of its stream."""
         found: list[tuple[int, bytes]] = []
         offset = 0
         while offset < len(data):
@@ -48,7 +52,7 @@ class StreamDemultiplexer:
         return found
 
     def _feed_header(self, data: bytes, offset: int) -> int:
-        """Take bytes of a header; how many."""
+        """Take bytes of a frame's header from an offset on; return how many."""
         piece = data[offset : offset + _HEADER - len(self._header)]
         self._header += piece
         if len(self._header) == _HEADER:
@@ -61,8 +65,8 @@ class Attachment:
     """The standard streams of one container.
 
     Args:
-        sock: A connection to the engine, upgraded.
-        rest: What has been read of it behind the answer's head.
+        sock: A connection to the engine, after the upgrade.
+        rest: The bytes that were read after the head of the engine's answer.
     """
 
     def __init__(self, sock: socket.socket, rest: bytes = b"") -> None:
@@ -72,14 +76,14 @@ class Attachment:
         sock.setblocking(False)
 
     def fileno(self) -> int:
-        """Its descriptor."""
+        """The descriptor of the connection."""
         return self.sock.fileno()
 
     def read(self) -> bytes | None:
-        """What the container has written to its standard output; None at the end."""
+        """Read from the container's standard output, without waiting; return None at the end."""
         data, self._rest = self._rest, b""
         try:
-            while True:  # under TLS there may be more than the descriptor tells
+            while True:  # TLS may hold decrypted bytes for which the descriptor is not readable
                 chunk = self.sock.recv(READ_BYTES)
                 if not chunk:
                     return self._take(data) or None
@@ -100,31 +104,32 @@ class Attachment:
         return bytes(output)
 
     def write(self, data: bytes) -> int:
-        """Write to its standard input; how many bytes were taken at once."""
+        """Write to the container's standard input, without waiting; return how many bytes were written."""
         try:
             return self.sock.send(data)
         except BLOCKED:
             return 0
 
     def text(self) -> str:
-        """What it has written to its standard error."""
+        """The last part of what the container has written to its standard error."""
         return bytes(self._text).decode("utf-8", "replace").strip()
 
     def close(self) -> None:
-        """End its standard input; again is harmless."""
+        """Close the connection, which ends the container's standard input. Calling it again does nothing."""
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # a fork's copy would keep it open
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # close alone leaves a fork's open
         self.sock.close()
 
 
 def attach(sock: socket.socket, path: str) -> Attachment:
-    """Attach to a container, by a connection to its engine that is closed where that fails.
+    """Attach to a container.
 
     Args:
-        path: With version and query.
+        sock: A connection to the engine; it is closed where attaching fails.
+        path: The path of the API, with version and query.
 
     Raises:
-        LinkError: The engine refused.
+        LinkError: The engine refused to attach.
     """
     try:
         return Attachment(sock, upgrade(sock, path))
@@ -137,7 +142,7 @@ def attach(sock: socket.socket, path: str) -> Attachment:
 
 
 def output_of(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
-    """What a command without a terminal writes to its two streams, to its end (`POST /exec/{id}/start`).
+    """Run an exec without a terminal to its end; return its standard output and error (`POST /exec/{id}/start`).
 
     Raises:
         OSError: The engine refused, or broke off.
@@ -153,7 +158,7 @@ def output_of(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
 
 
 def upgrade(sock: socket.socket, path: str, body: bytes = b"") -> bytes:
-    """Make a connection to the engine one to a container's streams; what has been read of them by now.
+    """Upgrade a connection to the engine to the streams of a container; return the bytes of these read so far.
 
     Raises:
         OSError: The engine refused.
@@ -176,7 +181,7 @@ def upgrade(sock: socket.socket, path: str, body: bytes = b"") -> bytes:
 
 
 def _explanation(sock: socket.socket, http: h11.Connection, event: object) -> str:
-    """The status of an answer, and what it says."""
+    """The reason why the engine did not upgrade: the status and body of its answer."""
     if not isinstance(event, h11.Response):
         return "it closed the connection."
     said = bytearray()
@@ -191,15 +196,15 @@ def _explanation(sock: socket.socket, http: h11.Connection, event: object) -> st
 def connect(
     address: str, certificate: tuple[str, str] | None = None, verify: str | bool = True
 ) -> socket.socket:
-    """A connection to an engine.
+    """Connect to an engine.
 
     Args:
         address: `unix://` and a path, or the URL of a host.
-        certificate: The client's own, and its key, as files.
-        verify: The file of the CA that the engine's certificate is of, or whether to verify it.
+        certificate: The files of the client's certificate and its key.
+        verify: The file of the CA that issued the engine's certificate, or whether to verify that at all.
 
     Raises:
-        LinkError: There is none at this address.
+        LinkError: No engine can be reached at this address.
     """
     parts = urlsplit(address)
     try:

@@ -1,8 +1,8 @@
-"""The descriptor link: the sockets of a target's network namespace, held by the test process.
+"""The descriptor link: the test process itself holds the sockets of a target's network namespace.
 
-The sidecar makes them and passes their descriptors (SCM_RIGHTS) over the unix socket of a `Rendezvous`;
-from then on the kernel serves the test process directly. No thread runs here. Any one descriptor that
-stays open keeps the namespace alive, so `close` closes every one.
+The sidecar makes them and passes their descriptors (SCM_RIGHTS) over the unix socket of a `Rendezvous`.
+From then on the kernel serves the test process directly, without a copy. This module starts no thread;
+any thread may call `connect`. A single open descriptor keeps the namespace alive, so `close` closes all.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from pytest_egress.errors import LinkError
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 REFILL_SECONDS = 5.0
-"""How long the agent may take to hand out more sockets: it does nothing else."""
+"""How long the agent may take to pass more sockets, which is all that it does."""
 
 HAND_OVER_SECONDS = 10.0
-"""How long the agent may take from connecting to handing over: two milliseconds, unless the kernel
-first loads modules."""
+"""How long the agent may take from connecting to passing its sockets. It takes two milliseconds, unless
+the kernel has to load modules first."""
 
 _DESCRIPTORS = 64  # more than the agent ever passes at once
 _TEXT_BYTES = 1 << 16
 
 
 class DescriptorLink:
-    """The sockets of one namespace.
+    """The sockets of one network namespace, as descriptors of this process.
 
-    They are blocking, and belong to whoever reads them until `close`, which must come after that
-    reader has ended. Capture goes on when the sidecar has died: end of file on `channel` tells it.
-    A forked child keeps none of them, and never shuts its parent's.
+    They are blocking, and belong to the gateway that reads them; call `close` after that has ended.
+    Capture continues when the sidecar has died, which end of file on `channel` shows. A forked child
+    closes its copies, and never shuts down its parent's sockets.
 
     Attributes:
-        tcp: Listeners on 127.0.0.1 and, with IPv6, on ::1: every TCP connection of the target
+        tcp: Listeners on 127.0.0.1 and, with IPv6, on ::1. Every TCP connection of the target
             arrives on one of them.
-        dns: UDP sockets on the same addresses: every DNS query. A plain `sendto` answers.
-        packets: The NFLOG socket: what else was attempted, for `agent.packets.parse_packets`.
-        monitors: Sockets that tell of changes to what captures, for `tampering`.
-        channel: The connection to the agent. Nothing is ever read from it but end of file, when the
+        dns: UDP sockets on the same addresses, where every DNS query arrives. `sendto` answers it.
+        packets: The NFLOG socket with all other packets, for `traffic.packets.parse_packets`.
+        monitors: The sockets for changes of the capture rules, for `tampering`.
+        channel: The connection to the agent. Nothing is read from it but end of file, when the
             sidecar has ended; requests for more sockets have a connection of their own.
         reason: What that end of file means.
         ipv6: Whether the namespace has IPv6.
-        frames: Whether `packets` tells of frames that a packet socket sends, too.
-        most: How many connections of the target it has room for: the kernel's own bounds alone count.
+        frames: Whether `packets` also has the frames that packet sockets send.
+        most: How many connections of the target it carries at once: only the kernel limits them.
     """
 
     tcp: tuple[socket.socket, ...]
@@ -85,11 +85,11 @@ class DescriptorLink:
 
     @classmethod
     def receive(cls, channel: socket.socket) -> DescriptorLink:
-        """Make the link of what the agent sends first over a connection, which it then owns.
+        """Make a link of the agent's first message on a connection, which the link then owns.
 
         Raises:
-            LinkError: The agent says why it gives up, ended, or is silent; or this process has too
-                few descriptors left.
+            LinkError: The agent gave up, and the text is its own; or it ended, or sent nothing; or
+                this process has too few descriptors left.
         """
         try:
             channel.settimeout(HAND_OVER_SECONDS)
@@ -114,7 +114,7 @@ class DescriptorLink:
             ) from None
 
     def destination(self, sock: socket.socket) -> tuple[str, int] | None:
-        """What the client of an accepted connection dialled; None for the listener itself: no egress.
+        """The address that the client of an accepted connection dialled; None where it dialled the listener itself.
 
         Raises:
             OSError: ENOENT where the kernel no longer tracks the connection.
@@ -124,16 +124,16 @@ class DescriptorLink:
 
     @property
     def lost_packets(self) -> int:
-        """How many packets have not come to be read from `packets`."""
+        """How many packets the kernel dropped before they could be read from `packets`."""
         return dropped(self.packets)
 
     def flush(self, timeout: float) -> None:
-        """Nothing is under way: what the target has done is in these sockets."""
+        """Return at once: everything that the target has done is in these sockets already."""
 
     def connect(self, port: int, timeout: float) -> socket.socket:
-        """Connect to a port of the target, whichever of its own addresses it listens on.
+        """Connect to a port of the target, on any of the addresses that it may listen on.
 
-        Safe to call from any thread.
+        Any thread may call it.
 
         Args:
             port: The port inside the namespace.
@@ -158,7 +158,7 @@ class DescriptorLink:
         raise failures[0]
 
     def close(self) -> None:
-        """Close every descriptor, and with the last of them the namespace; again is harmless."""
+        """Close every descriptor; the kernel removes the namespace with the last. Calling it again does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -206,10 +206,10 @@ class DescriptorLink:
 
 
 def by_name(names: str, sockets: Sequence[socket.socket]) -> dict[str, list[socket.socket]]:
-    """The sockets of the agent's first message, by the names in it: "tcp4*8 dns4 packets".
+    """Assign the sockets of the agent's first message to the names in it, such as "tcp4*8 dns4 packets".
 
     Raises:
-        ValueError: There are more or fewer of them than names.
+        ValueError: There are more or fewer sockets than names.
     """
     words = (word.partition("*") for word in names.split())
     counts = {name: int(count or 1) for name, _, count in words}
@@ -220,7 +220,7 @@ def by_name(names: str, sockets: Sequence[socket.socket]) -> dict[str, list[sock
 
 
 def receive_sockets(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
-    """Receive one message and the sockets that came with it, not inheritable.
+    """Receive one message and the sockets that came with it, which are not inheritable.
 
     Raises:
         OSError: EMFILE where the kernel dropped descriptors for want of room (unix(7), MSG_CTRUNC).

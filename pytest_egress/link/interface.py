@@ -1,7 +1,7 @@
-"""What the gateway knows of a link: the sockets of a target's network namespace, whichever way they come.
+"""`Link`: the interface of a link for the gateway, which is the sockets of a target's network namespace.
 
-A link is a `DescriptorLink` or a `StreamLink`. What the agent in the sidecar decides and the gateway has to know is
-named here too, so that the gateway imports nothing of what runs in the sidecar.
+A link is a `DescriptorLink` or a `StreamLink`. Values of the agent that the gateway needs are here too, so that the
+gateway imports nothing of the agent.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pytest_egress.agent.addresses as addresses
 import pytest_egress.agent.capture as capture
 
 BACKLOG: Final = capture.BACKLOG
-"""How many connections of a target may wait to be accepted, at each listener."""
+"""How many connections of a target may wait to be accepted at each listener."""
 
 LISTENER: Final = capture.LISTENER
-"""How a message calls a listener that the target has closed."""
+"""The name, in messages, of a listener that the target has closed."""
 
 OWN_ADDRESSES: Final = (addresses.ADDRESS4, addresses.ADDRESS6)
-"""The addresses of the interface that a target has."""
+"""The addresses of a target's network interface."""
 
 
 class Link(Protocol):
@@ -28,27 +28,27 @@ class Link(Protocol):
 
     @property
     def tcp(self) -> Sequence[socket.socket]:
-        """Listeners: every TCP connection of the target."""
+        """The listeners at which every TCP connection of the target arrives."""
 
     @property
     def dns(self) -> Sequence[socket.socket]:
-        """UDP sockets: every DNS query."""
+        """The UDP sockets at which every DNS query of the target arrives."""
 
     @property
     def packets(self) -> socket.socket:
-        """Packets of other protocols, as the kernel's log gives them."""
+        """The socket for packets of other protocols, in the format of the kernel's log (NFLOG)."""
 
     @property
     def monitors(self) -> Sequence[socket.socket]:
-        """Events of what captures, for `tampering`; `proto` is the netlink family that they are of."""
+        """The sockets for changes of the capture rules, for `tampering`; `proto` is their netlink family."""
 
     @property
     def channel(self) -> socket.socket:
-        """At its end of file the sidecar has ended."""
+        """A socket that is at end of file when the sidecar has ended."""
 
     @property
     def reason(self) -> str:
-        """Why it has ended: "it has ended"."""
+        """Why the sidecar has ended, as the end of a sentence: "it has ended"."""
 
     @property
     def ipv6(self) -> bool:
@@ -56,20 +56,20 @@ class Link(Protocol):
 
     @property
     def most(self) -> int:
-        """How many connections of the target it has room for at once: more wait where nobody sees them."""
+        """How many connections of the target the link carries at once; further ones wait in the sidecar's kernel."""
 
     @property
     def lost_packets(self) -> int:
-        """How many packets have not come to be read from `packets`, as far as is known."""
+        """How many packets were lost before they could be read from `packets`, as far as is known."""
 
     def destination(self, sock: socket.socket, /) -> tuple[str, int] | None:
-        """What the client of an accepted connection dialled; None for the listener itself."""
+        """The address that the client of an accepted connection dialled; None where it dialled the listener itself."""
 
     def flush(self, timeout: float, /) -> None:
-        """Return when what the target has done so far can be read from the sockets."""
+        """Wait until everything that the target has done so far can be read from the sockets."""
 
     def connect(self, port: int, timeout: float, /) -> socket.socket:
-        """A connection to a port of the target."""
+        """Connect to a port of the target; return the socket."""
 
     def close(self) -> None:
-        """Close every socket."""
+        """Close every socket of the link."""

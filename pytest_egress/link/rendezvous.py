@@ -1,4 +1,4 @@
-"""The rendezvous of the test process and a sidecar's agent: a mounted folder with a nonce and a unix socket."""
+"""`Rendezvous`: the mounted folder, with a nonce and a unix socket, through which a sidecar's agent connects."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 
 class Rendezvous:
-    """A folder to mount, in which the agent finds a nonce and a socket; a context manager.
+    """A folder to mount into the sidecar, in which the agent finds a nonce and a unix socket; a context manager.
 
     Args:
         parent: Where the folder is made; the machine's folder for temporary files by default.
 
-    The outer folder keeps other users of this machine out. The inner one, which is mounted, is open
-    to whatever user the sidecar's root is mapped to: without capabilities root is like anyone.
+    The outer folder keeps other users of this machine out. The inner one, which is mounted, is open to
+    every user: the sidecar's root may be mapped to any, and has no capability to get around permissions.
 
     Attributes:
         folder: The absolute path of the inner folder.
-        nonce: What the agent must find there: proof that it sees this machine's files.
-        socket: Listens for the agent; readable when it has connected.
+        nonce: A random text in the folder, which proves that the agent sees this machine's files.
+        socket: The listener for the agent; it is readable when the agent has connected.
     """
 
     def __init__(self, parent: str | None = None) -> None:
@@ -60,16 +60,16 @@ class Rendezvous:
         self.socket.listen(1)
 
     def accept(self) -> DescriptorLink:
-        """Take the connection of the agent and what it hands over.
+        """Accept the agent's connection, and make the link of the sockets that it passes.
 
         Raises:
-            LinkError: The agent gave up, with its own words; or it ended, or was silent.
+            LinkError: The agent gave up, and the text is its own; or it ended, or sent nothing.
         """
         channel, _ = self.socket.accept()
         return DescriptorLink.receive(channel)
 
     def close(self) -> None:
-        """Remove the folder and stop listening; the link, once accepted, needs neither."""
+        """Remove the folder and stop listening; a link that was accepted needs neither."""
         self.socket.close()
         shutil.rmtree(self._outer, ignore_errors=True)
 

@@ -1,9 +1,13 @@
-"""The stream link: carries all that a target's namespace does over one attach of its sidecar.
+"""The stream link: multiplexes the traffic of a target's namespace over one attach of its sidecar.
 
-For engines that do not share this machine's files. The agent keeps the namespace's sockets; one thread here copies
-between the streams of a `Mux` and sockets of this process, which are those of `DescriptorLink` to whoever reads them.
-Each connection is a TCP connection over loopback and no `socketpair`: a reset, MSG_WAITALL and a handler's options then
-mean what they mean on a connection of the target itself.
+It is for engines that do not share this machine's files. The agent keeps the namespace's sockets; one thread here
+copies between the streams of a `Mux` and sockets of this process, which the gateway uses like those of a
+`DescriptorLink`. Each connection is a TCP connection over loopback, because on a `socketpair` a reset, MSG_WAITALL and
+a handler's socket options would not work as on a connection of the target itself.
+
+Threads: any thread may call the public methods. Those of the section "The link's thread" run on that thread alone,
+which owns the mux, the pump and the wire; other threads give it functions to call (`_command`). `_lock` guards these
+commands and the flags `_closed` and `_ended`; no other lock is acquired while it is held.
 """
 
 from __future__ import annotations
@@ -63,56 +67,61 @@ from pytest_egress.link.stream_sockets import (
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 PING_SECONDS: Final = 5.0  # between two heartbeats
-SILENT_SECONDS: Final = 30.0  # after which a sidecar that answers none is lost
-GONE_SECONDS: Final = 600.0  # after which a sidecar that gets none ends: who is stopped may go on
-GOODBYE_SECONDS: Final = 2.0  # for the sidecar to say that all has arrived
+SILENT_SECONDS: Final = 30.0  # for an answer to a heartbeat; then the sidecar counts as lost
+GONE_SECONDS: Final = 600.0  # for a heartbeat to come, after SIGSTOP too; then the agent ends
+GOODBYE_SECONDS: Final = 2.0  # for the agent to acknowledge the end
 CLOSED: Final = "the link to the sidecar is closed"
 MONITORED: Final = (netlink.NETFILTER, netlink.ROUTE)
-"""The families of the agent's monitors, in their order."""
+"""The netlink families of the agent's monitors, in the order of their sockets."""
 
 _DATAGRAM: Final = 1 << 16
 
 
 def most_streams() -> int:
-    """How many connections of a target a link may pass on at once: more wait in the target's namespace.
+    """How many connections of a target a link may carry at once; further ones wait in the target's namespace.
 
-    A third of the descriptors that this process may have: one each, and more only for those that the gateway takes up.
+    It is a third of the descriptors that this process may have: each connection takes one here, and another for the
+    gateway's end.
     """
     return min(MAX_STREAMS, sockets.descriptor_limit() // 3)
 
 
 class Flush:
-    """Done when so many things have happened."""
+    """A flush that is under way: it is done after a number of steps.
+
+    Attributes:
+        done: Set when everything before the flush can be read.
+    """
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self.done = threading.Event()
 
     def step(self) -> None:
-        """One of them has."""
+        """Count a step; the last one sets `done`."""
         self._steps -= 1
         if self._steps <= 0:
             self.done.set()
 
 
 class StreamLink:
-    """The sockets of one namespace, as far as they can be had without its descriptors.
+    """Sockets of this process that stand for those of one namespace, without descriptors of that.
 
-    The same as a `DescriptorLink` to whoever reads them, and closed like it. A forked child keeps none of them.
+    The gateway uses and closes it like a `DescriptorLink`. A forked child closes its copies.
 
     Args:
         attachment: The sidecar's standard streams, attached before its start; the link closes it.
 
     Attributes:
         tcp: One listener, on which every TCP connection of the target arrives.
-        dns: One socket for every DNS query.
-        packets: As of `DescriptorLink`.
-        monitors: Likewise; `proto` tells of which netlink family they are.
-        channel: At its end of file the sidecar has ended.
+        dns: One socket, on which every DNS query arrives.
+        packets: The socket with all other packets, in the format of NFLOG.
+        monitors: The sockets for changes of the capture rules; `proto` is their netlink family.
+        channel: A socket that is at end of file when the sidecar has ended.
         reason: What that end of file means.
         ipv6: Whether the namespace has IPv6.
-        frames: Whether `packets` tells of frames that a packet socket sends, too.
-        most: How many connections of the target may be open at once.
+        frames: Whether `packets` also has the frames that packet sockets send.
+        most: How many connections of the target it carries at once.
     """
 
     tcp: tuple[socket.socket, ...]
@@ -133,11 +142,11 @@ class StreamLink:
         self._commands: deque[Callable[[], None]] = deque()
         self._hello: Future[Hello] = Future()
         self._dials: dict[int, tuple[Future[None], socket.socket]] = {}
-        self._flushes: dict[int, Flush] = {}  # by stream, until its FIN
-        self._marks: dict[int, Flush] = {}  # likewise, until its datagram
+        self._flushes: dict[int, Flush] = {}  # by stream, until the stream's FIN
+        self._marks: dict[int, Flush] = {}  # by stream, until the flush's datagram
         self._pinged, self._answered = monotonic(), True
-        self._heard = self._pinged
-        self._over = self._closed = self._ended = False
+        self._last_read = self._pinged
+        self._finished = self._closed = self._ended = False
         self._deadline: float | None = None
         self._dropped = self._overtaken = 0  # packets, by the sidecar's kernel and by the sidecar
         self.reason = "it has ended"
@@ -170,15 +179,15 @@ class StreamLink:
         return Mailbox(typed, writer, self._interests, lost)
 
     def start(self, seconds: float) -> None:
-        """Wait until the namespace captures; to be called once, when the sidecar has been started.
+        """Wait until the namespace captures. Call it once, after the sidecar has been started.
 
         Args:
             seconds: How long that may take.
 
         Raises:
-            LinkError: The agent gave up, with its own words.
-            EOFError: It ended without a word.
-            TimeoutError: It was silent.
+            LinkError: The agent gave up; the text is its own.
+            EOFError: The agent ended without giving a reason.
+            TimeoutError: The agent sent nothing in that time.
         """
         self._mux.hello()
         self._thread.start()
@@ -193,11 +202,11 @@ class StreamLink:
         self.ipv6, self.frames = hello.ipv6, FRAMES in hello.text.split()
 
     def words(self) -> str:
-        """What the sidecar has written to its standard error."""
+        """The last part of what the sidecar has written to its standard error."""
         return self._wire.text()
 
     def destination(self, sock: socket.socket) -> tuple[str, int] | None:
-        """What the client of an accepted connection dialled; None for the listener itself: no egress.
+        """The address that the client of an accepted connection dialled; None where it dialled the listener itself.
 
         Raises:
             OSError: ENOENT where the sidecar's kernel could not tell.
@@ -209,13 +218,13 @@ class StreamLink:
 
     @property
     def lost_packets(self) -> int:
-        """How many packets have not come to be read from `packets`, as of the last `flush`."""
+        """How many packets were lost before they could be read from `packets`, as of the last `flush`."""
         return self._dropped + self._overtaken + self._packets.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
-        """Connect to a port of the target, whichever of its own addresses it listens on.
+        """Connect to a port of the target, on any of the addresses that it may listen on.
 
-        Safe to call from any thread.
+        Any thread may call it.
 
         Args:
             port: The port inside the namespace.
@@ -232,7 +241,7 @@ class StreamLink:
             ours.close()
             theirs.close()
             raise
-        try:  # from here on the other end is the link's thread's to close
+        try:  # from here on the link's thread closes the other end
             opened.result(timeout)
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -244,7 +253,7 @@ class StreamLink:
         return ours
 
     def flush(self, timeout: float) -> None:
-        """Return when what the target has done so far can be read from the sockets, or the sidecar has ended.
+        """Wait until everything that the target has done so far can be read from the sockets, or the sidecar has ended.
 
         Args:
             timeout: Seconds.
@@ -255,13 +264,13 @@ class StreamLink:
             flush.done.wait(timeout)
 
     def close(self) -> None:
-        """Say goodbye, end the thread, close every descriptor; again is harmless."""
+        """Tell the agent, end the thread and close every descriptor. Calling it again does nothing."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            self._commands.append(self._say_goodbye)
-            self._ring()
+            self._commands.append(self._send_goodbye)
+            self._wake_thread()
         if self._thread.ident is not None:
             self._thread.join()
         else:
@@ -274,11 +283,11 @@ class StreamLink:
     def _readers(self) -> tuple[socket.socket, ...]:
         return (*self.tcp, *self.dns, self.packets, *self.monitors, self.channel, self._waker)
 
-    # The thread: nothing from here on is called by another one.
+    # The link's thread: no other thread calls the methods of this section.
 
     def _run(self) -> None:
         try:
-            while not self._over:
+            while not self._finished:
                 self._turn()
         except ProtocolError as error:
             self.reason = str(error)
@@ -286,7 +295,7 @@ class StreamLink:
                 self._hello.set_exception(LinkError(f"The sidecar runs no agent of ours: {error}"))
         except OSError as error:
             self.reason = f"its link broke off: {error}"
-            self._hear_last()
+            self._read_last_frames()
         finally:
             self._end_all()
 
@@ -297,17 +306,17 @@ class StreamLink:
         ready = self._interests.wait(GOODBYE_SECONDS if self._deadline else PING_SECONDS)
         for descriptor, events in ready:
             if descriptor == self._wire.fileno():
-                self._hear()
+                self._read_wire()
             elif descriptor == self._wake.fileno():
-                self._obey()
+                self._run_commands()
             elif (mailbox := self._by_descriptor.get(descriptor)) is not None:
-                self._ready(mailbox, events)
+                self._serve_mailbox(mailbox, events)
             else:
                 self._pump.ready(descriptor, events)
-        self._beat()
+        self._check_heartbeat()
 
     def _send(self) -> bool:
-        """Write what can be written at once; whether more is left."""
+        """Write what can be written without waiting; return whether more is left."""
         while self._unsent or self._fill():
             if not (sent := self._wire.write(self._unsent)):
                 return True
@@ -318,37 +327,40 @@ class StreamLink:
         self._unsent = self._mux.take()
         return bool(self._unsent)
 
-    def _beat(self) -> None:
-        """Ask whether the sidecar lives; its silence counts only where this process was awake to hear it."""
+    def _check_heartbeat(self) -> None:
+        """Send a heartbeat when one is due, and end the link where the last one was not answered in time.
+
+        The time counts from the last bytes that were read too: this process itself may have been stopped meanwhile.
+        """
         now = monotonic()
         if self._deadline is not None:
-            self._over = self._over or now >= self._deadline
+            self._finished = self._finished or now >= self._deadline
         elif self._answered:
             if now - self._pinged >= PING_SECONDS:
                 self._pinged, self._answered = now, False
                 self._mux.ping()
-        elif now - max(self._pinged, self._heard) >= SILENT_SECONDS:
+        elif now - max(self._pinged, self._last_read) >= SILENT_SECONDS:
             self.reason = f"it has not answered for {SILENT_SECONDS:g} s"
-            self._over = True
+            self._finished = True
 
-    def _hear(self) -> None:
+    def _read_wire(self) -> None:
         data = self._wire.read()
-        self._heard = monotonic()
+        self._last_read = monotonic()
         if data is None:
-            self._over = True
+            self._finished = True
             return
         for event in self._mux.receive(data):
-            self._happened(event)
+            self._handle(event)
 
-    def _hear_last(self) -> None:
-        """Hear why the sidecar ended, where that came before its link broke off."""
+    def _read_last_frames(self) -> None:
+        """Read on for the agent's reason, which may have arrived before the link broke off."""
         with contextlib.suppress(OSError, ProtocolError):
             while data := self._wire.read():
                 for event in self._mux.receive(data):
                     if isinstance(event, Failed):
                         self._on_failed(event)
 
-    def _happened(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if isinstance(event, (Fin, Reset)):
             self._learn_fate(event)
         if self._pump.take(event):
@@ -358,7 +370,7 @@ class StreamLink:
             handler(self, event)
 
     def _learn_fate(self, event: Fin | Reset) -> None:
-        """Note what became of what the client was sent, before the gateway sees its end."""
+        """Set the fate of the bytes sent to a client, before the gateway sees that its connection has ended."""
         sock = self._pump.sock(event.stream)
         if isinstance(sock, Dialled):
             unheard: Fate = "doubtful" if isinstance(event, Fin) else "unheard"
@@ -368,7 +380,7 @@ class StreamLink:
         self._hello.set_result(event)
 
     def _on_failed(self, event: Failed) -> None:
-        self.reason, self._over = event.text, True
+        self.reason, self._finished = event.text, True
         if not self._hello.done():
             self._hello.set_exception(LinkError(event.text))
 
@@ -409,7 +421,7 @@ class StreamLink:
         elif event.channel == MONITORS:
             self._monitors[data[0]].put(data[1:])
         elif len(data) == FLUSH_MARK.size:
-            self._pass_flush(self._marks.pop(FLUSH_MARK.unpack(data)[0], None))
+            self._flush_mailboxes(self._marks.pop(FLUSH_MARK.unpack(data)[0], None))
         elif len(data) == DROPPED.size:
             (self._dropped,) = DROPPED.unpack(data)
         else:
@@ -422,27 +434,27 @@ class StreamLink:
             for mailbox in self._monitors:
                 mailbox.put(b"")
         else:
-            self._packets.tell_of_loss()  # of queries too
+            self._packets.tell_of_loss()  # lost DNS queries are reported there too
 
     def _on_pong(self, _: Pong) -> None:
         self._answered = True
 
     def _on_end(self, _: Event) -> None:
-        self._over = True
+        self._finished = True
 
-    def _ready(self, mailbox: Mailbox, events: int) -> None:
+    def _serve_mailbox(self, mailbox: Mailbox, events: int) -> None:
         if events & WRITABLE:
             mailbox.drain()
         if events & READABLE:
             with contextlib.suppress(BlockingIOError):
                 while answer := mailbox.writer.recv(_DATAGRAM + CLIENT.size):
-                    if self._deadline is None and not self._over and len(answer) <= MAX_PAYLOAD:
+                    if self._deadline is None and not self._finished and len(answer) <= MAX_PAYLOAD:
                         self._mux.datagram(DNS, answer)
 
-    # What other threads want.
+    # Commands of other threads.
 
     def _command(self, action: Callable[[], None]) -> None:
-        """Have something done on the link's thread.
+        """Call a function on the link's thread, soon.
 
         Raises:
             OSError: The link is closed, or the sidecar has ended.
@@ -453,14 +465,14 @@ class StreamLink:
             if self._ended:
                 raise OSError(errno.ENOTCONN, f"no connection by the sidecar: {self.reason}")
             self._commands.append(action)
-            self._ring()
+            self._wake_thread()
 
-    def _ring(self) -> None:
+    def _wake_thread(self) -> None:
         if len(self._commands) == 1:
             with contextlib.suppress(OSError):  # the thread has ended
                 self._waker.send(b"!")
 
-    def _obey(self) -> None:
+    def _run_commands(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake.recv(64)
         with self._lock:
@@ -491,28 +503,28 @@ class StreamLink:
         self._mux.fin(stream)
         self._flushes[stream] = self._marks[stream] = flush
 
-    def _pass_flush(self, flush: Flush | None) -> None:
+    def _flush_mailboxes(self, flush: Flush | None) -> None:
         for mailbox in self._mailboxes if flush else ():
             mailbox.put(flush.step)  # type: ignore[union-attr]  # it is one
 
-    def _say_goodbye(self) -> None:
-        """Drop what goes on, and end when the sidecar has heard of it."""
+    def _send_goodbye(self) -> None:
+        """Drop every stream, and end the thread when the agent has acknowledged that."""
         self._deadline = monotonic() + GOODBYE_SECONDS
         self._pump.close()
         for stream in (*self._dials, *self._flushes):
             self._mux.reset(stream)
         self._mux.close()
         if not self._hello.done():
-            self._over = True
+            self._finished = True
 
     def _end_all(self) -> None:
-        """Close what is this thread's, and tell everybody."""
+        """Close the descriptors of this thread, and fail everything that waits for it."""
         with self._lock:
             self._ended = True
             commands, self._commands = self._commands, deque()
         for action in commands:
-            if action != self._say_goodbye:
-                action()  # it waits for an answer, which follows
+            if action != self._send_goodbye:
+                action()  # its caller waits for an answer, which comes below
         if not self._hello.done():
             self._hello.set_exception(EOFError(self.reason))
         for opened, sock in self._dials.values():
@@ -534,7 +546,7 @@ class StreamLink:
         self._interests.close()
 
     def _abandon(self) -> None:
-        """Close the copies of a forked child, which has no thread of ours."""
+        """Close the copies of a forked child, in which the link's thread does not run."""
         self._closed = self._ended = True
         self._wire.sock.close()
         self._pump.abandon()
@@ -564,10 +576,10 @@ _HANDLERS: Final[dict[type[Event], Callable[[StreamLink, Any], None]]] = {
 
 
 def parse_purpose(purpose: bytes) -> tuple[tuple[str, int] | str | None, tuple[str, int]]:
-    """What a client of the target dialled, as `Accepted` has it, and its own address.
+    """The address that a client of the target dialled, as in `Accepted.dialled`, and the client's own.
 
     Raises:
-        ProtocolError: It is no such purpose.
+        ProtocolError: The purpose has another form.
     """
     text = purpose.decode("utf-8", "replace")
     if text.startswith(UNKNOWN.decode()):

@@ -1,7 +1,7 @@
 """The sockets of this process that stand for those of a target's namespace, on the stream link.
 
-Whoever reads them finds what the descriptor link's own would have: connections with the address that was dialled, and
-datagrams with the client that sent them. No thread runs here.
+Their readers get the same as from the descriptor link's: connections with the address that was dialled, and datagrams
+with the client that sent them. This module starts no thread; the link's thread writes, and the gateway's read.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from pytest_egress.base.sockets import Socket
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 BACKLOG: Final = 4096
-_MAX_WAITING: Final = 4 << 20  # bytes of a channel that its reader is behind
+_MAX_WAITING: Final = 4 << 20  # bytes of a channel that wait for its reader
 
 
 Fate = Literal["heard", "doubtful", "unheard"]
-"""Of what was sent to a client: some of it had arrived; none had when the client closed its side; none ever did."""
+"""Whether bytes sent to a client arrived: some did; none had when the client closed its side; none ever did."""
 
 
 class Accepted(Socket):
-    """A connection of the target.
+    """An accepted connection of the target.
 
     Attributes:
-        dialled: Address and port; None for the sidecar's listener itself; or why it is not known.
-        other: Our end of it.
+        dialled: Address and port that the client dialled; None for the sidecar's listener itself; or a text that says
+            why they are not known.
+        other: The link's end of it.
     """
 
     dialled: tuple[str, int] | str | None = None
@@ -42,15 +43,15 @@ class Accepted(Socket):
 
     @property
     def fate(self) -> Fate:
-        """What became of what was sent to the client, which has ended the connection."""
+        """Whether bytes sent to the client arrived; read it when the client has ended the connection."""
         return "heard" if self.other is None else self.other.fate
 
 
 class Listener(Socket):
-    """Where connections of the target are accepted. The port is this machine's: a stranger's are closed unseen.
+    """The listener at which connections of the target are accepted. Connections of other processes are closed at once.
 
-    Ours come from an address that nobody guesses, and are known by it and their port: as long as it is open, no other
-    socket of this machine can have both.
+    The port is on this machine's loopback, so any process may connect. The link's own connections come from a random
+    loopback address, and are recognised by that and their port: no other socket can have both while one is open.
     """
 
     def __init__(self) -> None:
@@ -63,7 +64,12 @@ class Listener(Socket):
         self.listen(BACKLOG)
 
     def dial(self, dialled: tuple[str, int] | str | None, client: tuple[str, int]) -> socket.socket:
-        """Our end of a connection of the target; `accept` gives the other one."""
+        """Connect to this listener for a client of the target; return the link's end. `accept` returns the other.
+
+        Args:
+            dialled: As `Accepted.dialled`.
+            client: The client's address inside the target.
+        """
         sock = Dialled(socket.AF_INET, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -81,10 +87,10 @@ class Listener(Socket):
         return sock
 
     def accept(self) -> tuple[Accepted, tuple[str, int]]:
-        """The next connection, and the address of the client inside the target.
+        """Accept the next connection; return it with the address of the client inside the target.
 
         Raises:
-            OSError: There is none.
+            OSError: There is no connection, or it is not the target's.
         """
         descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
         sock = Accepted(fileno=descriptor)
@@ -100,20 +106,19 @@ class Listener(Socket):
 
 
 class Dialled(Socket):
-    """Our end of a connection of the target.
+    """The link's end of a connection of the target.
 
     Attributes:
-        forget: Called with its address where it is closed before it was connected: whoever has that address next is a
-            stranger. One that was connected is accepted before any such.
-        fate: Of what was sent to the client.
+        forget: Called with its address where it is closed before it was connected: the next socket with that address
+            is another process's. One that was connected is accepted before any such.
+        fate: Whether bytes sent to the client arrived.
     """
 
     fate: Fate = "heard"
-
     forget: Callable[[tuple[str, int], None], object] | None = None
 
     def close(self) -> None:
-        """Close it."""
+        """Close the socket, and forget its address where it never was connected."""
         if self.forget is not None and self.fileno() >= 0:
             try:
                 self.getpeername()
@@ -123,29 +128,29 @@ class Dialled(Socket):
 
 
 class NameSocket(Socket):
-    """Where the target's DNS queries arrive: each message begins with its client, which is opaque."""
+    """The socket for the target's DNS queries. Each message begins with its client, an opaque value."""
 
     def recvfrom(self, size: int, flags: int = 0, /) -> tuple[bytes, Any]:
-        """A query, and whom to send the answer."""
+        """Receive a query, and the client to pass to `sendto`."""
         data = self.recv(size + CLIENT.size, flags)
         return data[CLIENT.size :], data[: CLIENT.size]
 
     def sendto(self, data: Any, client: Any, /) -> int:  # type: ignore[override]  # only this form
-        """Answer a query."""
+        """Send an answer to a client."""
         return self.send(client + data) - CLIENT.size
 
 
 class Mailbox:
-    """A socket for datagrams of a channel, and those that it has no room for yet.
+    """A socket pair for the datagrams of a channel, and a queue of those for which the socket has no room yet.
 
     Args:
-        reader: What the gateway reads from.
-        writer: Its other end.
-        interests: Where the writer is waited for.
-        lost: Called for each datagram for which there is no room here either; else its reader is told.
+        reader: The end that the gateway reads from.
+        writer: The other end.
+        interests: The poller that waits for the writer.
+        lost: Called for each datagram that the queue has no room for either; by default `tell_of_loss`.
 
     Attributes:
-        lost_here: How many those were.
+        lost_here: How many datagrams were lost so.
     """
 
     def __init__(
@@ -164,7 +169,7 @@ class Mailbox:
         interests.want(writer.fileno(), READABLE)
 
     def put(self, item: bytes | Callable[[], None]) -> None:
-        """Hand on a datagram, or call what is to be called once all that came before has been handed on."""
+        """Queue a datagram for the reader, or a function to call when all datagrams before it have been sent."""
         if isinstance(item, bytes):
             if self._waiting + len(item) > _MAX_WAITING:
                 self.lost_here += 1
@@ -175,12 +180,12 @@ class Mailbox:
         self.drain()
 
     def tell_of_loss(self) -> None:
-        """Hand on that something was lost, as an empty datagram; once is enough where it waits."""
+        """Send an empty datagram, which tells the reader that some were lost, unless the queue ends with one."""
         if not self._queue or self._queue[-1] != b"":
             self.put(b"")
 
     def drain(self) -> None:
-        """Hand on what there is room for."""
+        """Send queued datagrams, as many as the socket has room for."""
         while self._queue:
             item = self._queue[0]
             if callable(item):
@@ -191,7 +196,7 @@ class Mailbox:
                 except BlockingIOError:
                     break
                 except OSError:
-                    self._queue.clear()  # nobody reads it any more
+                    self._queue.clear()  # the reader is closed
                     self._waiting = 0
                     break
                 self._waiting -= len(item)
@@ -199,12 +204,12 @@ class Mailbox:
         self._interests.want(self.writer.fileno(), READABLE | (WRITABLE if self._queue else 0))
 
     def close(self) -> None:
-        """Close our end."""
+        """Close the writer's end."""
         self.writer.close()
 
 
 def loopback_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection."""
+    """The two ends of a TCP connection over loopback."""
     with sockets.listener(backlog=8) as listener:
         one = Socket(socket.AF_INET, socket.SOCK_STREAM)
         one.bind((sockets.unguessed_loopback(), 0))
@@ -213,7 +218,7 @@ def loopback_pair() -> tuple[socket.socket, socket.socket]:
             other, peer = listener.accept()
             if peer == one.getsockname():
                 break
-            other.close()  # a stranger
+            other.close()  # of another process
     for sock in (one, other):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return one, other

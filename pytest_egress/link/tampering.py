@@ -1,6 +1,7 @@
-"""Reads the monitors of a target's network namespace, and tells the events that take away what captures there.
+"""Detects tampering: changes of a target's network namespace that could end the capture of its traffic.
 
-A monitor is a netlink socket of the sidecar. It was opened last, so that it tells of later changes alone.
+A monitor is a netlink socket of the sidecar. It is opened after the rules were loaded, so that it reports only later
+changes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _NFTABLES_EVENTS = {
     8: "deleted a rule",
 }
 _LOST = "something changed the network namespace so often that events were lost"
-_NFTABLES, _NEW_GENERATION = 10, 15  # NFNL_SUBSYS_NFTABLES; what follows every transaction
+_NFTABLES, _NEW_GENERATION = 10, 15  # NFNL_SUBSYS_NFTABLES; the event after every transaction
 _NEWLINK, _DELLINK, _DELADDR = 16, 17, 21
 _NEWROUTE, _DELROUTE, _NEWRULE, _DELRULE = 24, 25, 32, 33
 _TRAFFIC_CONTROL = range(36, 47)  # RTM_NEWQDISC to RTM_GETTFILTER
@@ -34,15 +35,15 @@ _OUR_ADDRESSES = {
     socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
     for address in (ADDRESS4, ADDRESS6, "127.0.0.1", "::1")
 }
-_LOOPBACK4 = b"\x7f"  # begins every address of 127.0.0.0/8, all of which are redirected to
+_LOOPBACK4 = b"\x7f"  # begins every address of 127.0.0.0/8, to which connections are redirected
 
 
 def tampering(monitor: socket.socket) -> str | None:
-    """Read one event of a monitor and say what it changes of what captures; None if harmless.
+    """Read one event of a monitor, and describe the change if it could end the capture; None if harmless.
 
-    Any change of nftables, policy rules and traffic control counts, since it may undo ours. Of
-    interfaces, addresses and routes only what takes away ours or goes before it counts: a target may
-    make some of its own. Never waits for an event.
+    Every change of nftables, policy rules and traffic control counts, since it may undo the agent's.
+    A change of interfaces, addresses or routes counts only if it removes the agent's own or takes
+    precedence over them: a target may add others. This function never waits for an event.
     """
     try:
         data = monitor.recv(_EVENT_BYTES, socket.MSG_DONTWAIT)
@@ -50,7 +51,7 @@ def tampering(monitor: socket.socket) -> str | None:
         return None
     except OSError as error:  # ENOBUFS: more events than there is room for
         return f"{_LOST} ({error})"
-    if not data:  # what a link says that has lost some
+    if not data:  # by an empty datagram the stream link reports lost events
         return _LOST
     read = _rules_event if monitor.proto == netlink.NETFILTER else _network_event
     for kind, _sequence, body in netlink.messages(data):
@@ -81,7 +82,10 @@ def _network_event(kind: int, body: bytes) -> str | None:
 
 
 def _route_event(kind: int, body: bytes) -> str | None:
-    """After rtmsg; RTA_DST is 1. A route that is replaced is told as a new one."""
+    """Describe a harmful change of routes; the kernel reports a replaced route as a new one.
+
+    The attributes follow rtmsg; RTA_DST is 1.
+    """
     if len(body) < 12:
         return None
     verb = "deleted" if kind == _DELROUTE else "added"

@@ -1,18 +1,18 @@
-"""pytest: options, markers, fixtures, windows and verdicts. No other room imports pytest.
+"""The pytest plugin: options, markers, fixtures, windows and verdicts. No other room imports pytest.
 
 A verdict is raised in the call phase by the innermost wrapper, so that capture, xfail, --pdb, -x and reruns treat it
-like any failure of the test itself. Importing this room costs about a millisecond: everything else of the package is
-imported where a test uses it.
+like any failure of the test itself. Importing this room costs about a millisecond: everything else of the package, and
+what of this room only a test that uses egress needs, is imported where such a test runs.
 
-* `options`: of the command line, the environment and the ini file, and those of `@pytest.mark.egress`.
-* `markers`: what each takes, and the routes that it declares.
+* `options`: the options of the command line, the environment, the ini file and `@pytest.mark.egress`.
+* `markers`: the arguments that each marker takes, and the routes that it declares.
 * `usage`: which tests use egress.
-* `fixtures`: `egress` and its kind.
-* `case`: one run of a test that uses egress.
+* `fixtures`: `egress`, its counterparts for wider scopes, and the fixtures that users override.
+* `case`: one run of a test that uses egress: its window and its verdict.
 * `run`: the hooks that act while tests run.
-* `reports`: how a failure is shown, and where a debugger stands.
-* `screen`: what takes long, while it does.
-* `prompts`: debugger prompts.
+* `reports`: how a failure is shown, and at which frame a debugger stops.
+* `screen`: shows on the terminal what takes long.
+* `prompts`: debugger prompts, and the deadlines that wait for them.
 
 pytest takes hooks and fixtures from this module, which is the package's entry point.
 """

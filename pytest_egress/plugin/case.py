@@ -1,4 +1,4 @@
-"""One run of a test that uses egress: its window, its verdict, and what the report of its failure shows."""
+"""`Case`: one run of a test that uses egress, with its window, its verdict, and the sections of its report."""
 
 from __future__ import annotations
 
@@ -28,23 +28,20 @@ QUIET: Final = (
     pytest.skip.Exception,
     pytest.xfail.Exception,
 )
-"""Ends of a test that are no failure of it: they are left as they are."""
-
-
-# While tests run.
+"""Exceptions that end a test without failing it. They are left as they are."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class Case:
-    """One run of a test that uses egress; a rerun is another.
+    """One run of a test that uses egress. A rerun of the test is another case.
 
     Attributes:
-        window: From before its first fixture until the end of its call phase.
-        egress: The function-scoped one, once it is set up.
-        verdict: What failed it, if egress did.
-        cause: What a handler raised, where that is the cause of the test's own failure.
-        passed: Whether its call phase has.
-        frame: With --pdb, the one in which its function ran.
+        window: The window from before its first fixture until the end of its call phase.
+        egress: The test's own `Egress`, once the fixture is set up.
+        verdict: The verdict that failed the test, if one did.
+        cause: The exception of a handler, where it is the cause of the test's own failure.
+        passed: Whether its call phase has passed.
+        frame: With --pdb, the frame in which the test's function ran.
     """
 
     session: Session
@@ -57,17 +54,17 @@ class Case:
     frame: FrameType | None = None
 
     def close(self, own: BaseException | None = None) -> None:
-        """End the window, drained; where the user ends the run, no handler is waited for."""
+        """Close the window after its handlers have ended; do not wait for them where the user ends the run."""
         at_once = isinstance(own, (KeyboardInterrupt, pytest.exit.Exception))
         self.session.close_window(self.window, 0 if at_once else self.options.timeout)
 
     def errors(self) -> list[BaseException]:
-        """What handlers raised."""
+        """The exceptions that handlers raised."""
         errors = (getattr(entry, "error", None) for entry in self.window.entries)
         return [error for error in errors if error is not None]
 
     def explain(self, own: BaseException) -> None:
-        """Let the test's own failure stand; a handler's exception becomes its cause.
+        """Make a handler's exception the cause of the test's own failure, if that has no cause yet.
 
         Raises:
             pytest.exit.Exception: The user left the debugger in a handler.
@@ -81,13 +78,13 @@ class Case:
             self.cause = others[0]
 
     def check_exit(self) -> None:
-        """Raise a handler's `pytest.exit` on the test's thread: "q" at a breakpoint there."""
+        """Raise a handler's `pytest.exit` on the test's thread: the user typed "q" at a breakpoint in the handler."""
         for error in self.errors():
             if isinstance(error, pytest.exit.Exception):
                 raise error
 
     def shorten_tracebacks(self) -> None:
-        """Let what handlers raised be shown from the handler on, without what called it."""
+        """Cut the tracebacks of handlers' exceptions so that they begin in the handler."""
         from pytest_egress.base.frames import from_user
 
         for error in self.errors():
@@ -96,7 +93,7 @@ class Case:
     def land_at_user(
         self, excinfo: pytest.ExceptionInfo[BaseException], *, is_verdict: bool
     ) -> None:
-        """Let a debugger stand in the handler that failed the test, or in the test."""
+        """Make a debugger stop in the handler that failed the test, or else in the test."""
         cause = excinfo.value.__cause__
         is_of_handler = is_verdict or any(cause is error for error in self.errors())
         raised_by = cause if is_of_handler else None
@@ -119,7 +116,7 @@ class Case:
     def sections(self, when: str) -> Iterator[tuple[str, str]]:
         """Titles and texts for the report of a failure: the timeline, then the containers' logs.
 
-        Before the timeline what speaks against the containers and is not what failed the test.
+        Other problems that egress found, and that are not the failure itself, come before the timeline.
         """
         from pytest_egress.errors import HandshakeError, NeverCalledError, UnroutedError
         from pytest_egress.ledger.report import (
@@ -133,7 +130,7 @@ class Case:
         from pytest_egress.ledger.verdict import broken_handshakes, unrouted_entries
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
-        if when == "setup":  # what a wider fixture set off belongs to its own scope
+        if when == "setup":  # the traffic of a wider fixture is in the ledger of its own scope
             entries |= {
                 id(entry): entry for scope in self.session.open_scopes() for entry in scope.ledger
             }
@@ -156,24 +153,24 @@ class Case:
         yield from self.session.log_sections(self.window)
 
     def let_go(self) -> None:
-        """Let go of what the test received; all its reports have been made."""
+        """Release the bodies and other values that the test received, after its reports have been made."""
         self.session.release(self.window)
         if self.egress is not None:
             self.egress.let_go()
 
     def kept(self) -> Iterator[tuple[str, str]]:
-        """What --egress-keep leaves of those that run."""
+        """The section about the running containers that --egress-keep leaves."""
         return kept_section(self.session.live())
 
 
 def case_of(item: pytest.Item) -> Case | None:
-    """The run of a test that is to be judged here: no forked child judges, or ends, its parent's."""
+    """The case of a test; None where it has none, or where this forked child must leave it to its parent."""
     case = item.stash.get(CASE, None)
     return None if case is None or case.session.engine.inherited else case
 
 
 def has_passed(node: pytest.Item | pytest.Collector) -> bool:
-    """Whether a test that uses egress has passed its call phase; of several it is not asked."""
+    """Whether a test that uses egress has passed its call phase; True for a node of several tests."""
     return not isinstance(node, pytest.Item) or (
         (case := case_of(node)) is not None and case.passed
     )
@@ -181,7 +178,7 @@ def has_passed(node: pytest.Item | pytest.Collector) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Late:
-    """A verdict that a teardown raises, and what its report shows beside it."""
+    """A verdict that a fixture's teardown raises, and the sections of its report."""
 
     verdict: EgressError
     sections: list[tuple[str, str]]
@@ -205,16 +202,16 @@ def kept_section(containers: Sequence[Container]) -> Iterator[tuple[str, str]]:
 
 CASE: Final = pytest.StashKey[Case]()
 FAILED: Final = pytest.StashKey[set[str]]()
-"""On an item that failed, and on everything it is in: its name, until a rerun of it passes."""
+"""The node ids of failed tests, kept on the item and on each node above it, until a rerun begins."""
 
 
 def has_failed(node: pytest.Item | pytest.Collector) -> bool:
-    """Whether a test that this is, or has, failed."""
+    """Whether this test, or a test below this node, has failed."""
     return bool(node.stash.get(FAILED, ()))
 
 
 def forget(item: pytest.Item) -> None:
-    """Drop what the run before a rerun left."""
+    """Drop the case and the failure of an earlier run of this test, before a rerun."""
     if CASE in item.stash:
         del item.stash[CASE]
     for node in item.listchain():

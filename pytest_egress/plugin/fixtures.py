@@ -1,4 +1,7 @@
-"""The fixtures. Each egress is declared by its markers, closed at its end, and then judged for what came late."""
+"""The fixtures: `egress` for each scope, and those that users override.
+
+Each `Egress` gets the routes of its scope's markers, is closed at the scope's end, and then judged for late traffic.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_egress.plugin.markers import closest, declare, own_markers
+from pytest_egress.plugin.markers import declare, markers_named, own_markers
 from pytest_egress.plugin.run import RUN
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def egress(class_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egr
 
 @pytest.fixture(scope="class")
 def class_egress(module_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
-    """As `egress`, for a class.
+    """Routes, containers and ledger of a test class; like `egress`, and shared by the tests of the class.
 
     Its containers run on between tests, and its routes are never required.
     """
@@ -44,7 +47,7 @@ def class_egress(module_egress: Egress, request: pytest.FixtureRequest) -> Itera
 
 @pytest.fixture(scope="module")
 def module_egress(session_egress: Egress, request: pytest.FixtureRequest) -> Iterator[Egress]:
-    """As `egress`, for a module.
+    """Routes, containers and ledger of a module; like `egress`, and shared by the tests of the module.
 
     Its containers run on between tests, and its routes are never required.
     """
@@ -53,7 +56,7 @@ def module_egress(session_egress: Egress, request: pytest.FixtureRequest) -> Ite
 
 @pytest.fixture(scope="session")
 def session_egress(request: pytest.FixtureRequest) -> Iterator[Egress]:
-    """As `egress`, for the whole run.
+    """Routes, containers and ledger of the whole run; like `egress`, and shared by all tests.
 
     Its containers run on between tests, and its routes are never required.
     """
@@ -72,7 +75,7 @@ def egress_container(egress: Egress, request: pytest.FixtureRequest) -> containe
     Raises:
         pytest.UsageError: The test has no such marker.
     """
-    markers = closest(request.node, "egress_container")
+    markers = markers_named(request.node, "egress_container")
     if not markers:
         form = "@pytest.mark.egress_container(image, command=None, **options)"
         raise pytest.UsageError(
@@ -96,8 +99,8 @@ def egress_ca() -> trustme.CA:
 def egress_docker_client(pytestconfig: pytest.Config) -> Iterator[docker.DockerClient]:
     """The `docker.DockerClient` that starts containers; override it to use another engine.
 
-    That of the engine which egress_engines gives this worker, or else of DOCKER_HOST or the Docker context; requested
-    when the first container starts, closed at the end of the run.
+    The client is that of the engine which egress_engines gives this worker, or else of DOCKER_HOST or the Docker
+    context. It is requested when the first container starts, and closed at the end of the run.
     """
     client = pytestconfig.stash[RUN].engine_client()
     yield client
@@ -107,10 +110,10 @@ def egress_docker_client(pytestconfig: pytest.Config) -> Iterator[docker.DockerC
 def open_egress(
     request: pytest.FixtureRequest, scope: Scope, *, parent: Egress | None
 ) -> Iterator[Egress]:
-    """An `Egress` with the routes of its markers; at its end its containers are removed, and what came late is judged.
+    """Open an `Egress` with the routes of its markers. At its end remove its containers, and judge late traffic.
 
     Raises:
-        EgressError: In its teardown. What came after a test that has not passed only goes to the summary.
+        EgressError: In the teardown, for late traffic. After a test that has not passed it only goes to the summary.
     """
     from pytest_egress.egress import Egress
 

@@ -1,4 +1,4 @@
-"""The markers: what each takes, and the routes that those of a fixture's scope declare.
+"""The markers: the arguments that each takes, and the routes that the markers of a fixture's scope declare.
 
 A test's own markers are routes of the test, its class's of the class, and its module's and packages' of the module.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 ROUTE_MARKERS: Final = {kind.marker: kind for kind in KINDS}
-"""Marker to the kind of route that it declares."""
+"""The kind of route that each marker declares, by the marker's name."""
 
 MARKERS: Final[Mapping[str, str]] = {
     **{kind.marker: kind.usage for kind in KINDS},
@@ -31,27 +31,23 @@ MARKERS: Final[Mapping[str, str]] = {
     "of a name that no route names, whether the test's own routes must be called, and how many "
     "seconds handlers may go on after the test",
 }
-"""Marker to what `pytest --markers` says of it."""
-
-
-# Markers: a test's own are routes of the test, its class's of the class, its module's and
-# packages' of the module.
+"""The text of `pytest --markers` for each marker, by its name."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Any, Any]:
-    """Let the collection of a test with a malformed marker fail."""
+    """Replace each test that has a malformed marker by a collector that fails."""
     report = yield
     if report.passed:
         report.result = [
-            checked(node) if isinstance(node, pytest.Item) else node for node in report.result
+            checked_item(node) if isinstance(node, pytest.Item) else node for node in report.result
         ]
     return report
 
 
 @pytest.hookimpl(trylast=True)  # other plugins add markers here
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a test with a marker of ours use `egress` without naming it."""
+    """Add `egress` to the fixtures of each test that has a marker of ours."""
     for item in items:
         markers = {marker.name for marker in item.iter_markers() if marker.name in MARKERS}
         if markers and hasattr(item, "fixturenames"):
@@ -59,17 +55,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Malformed(pytest.Collector):
-    """Stands where a test with a malformed marker would: only its collection fails."""
+    """A collector in the place of a test with a malformed marker. Its collection fails, and only its."""
 
     problem: str
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
-        """Fail."""
+        """Raise the error about the malformed marker."""
         raise self.CollectError(self.problem)
 
 
-def checked(item: pytest.Item) -> pytest.Item | pytest.Collector:
-    """The item itself, or a collector that fails in its place."""
+def checked_item(item: pytest.Item) -> pytest.Item | pytest.Collector:
+    """The item itself if its markers are well-formed, else a collector that fails in its place."""
     for marker in item.iter_markers():
         try:
             check_marker(marker)
@@ -108,7 +104,7 @@ def check_marker(marker: pytest.Mark) -> None:
 
 
 def malformed(item: pytest.Item, problem: str) -> Malformed:
-    """What stands in the item's place. Its text names the test: pytest's headline does not."""
+    """Make the collector for a test with a malformed marker. Its text names the test; pytest's headline does not."""
     collector: Malformed = Malformed.from_parent(item.parent or item.session, name=item.name)
     path, line, _ = item.reportinfo()
     collector.problem = f"{os.path.relpath(path)}:{(line or 0) + 1}: {item.name}: {problem}"
@@ -128,11 +124,13 @@ def fixture_names(names: Iterable[str], markers: set[str]) -> list[str]:
 
 
 def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
-    """The markers that belong to a fixture's scope, the one that wins last."""
+    """The markers that belong to a fixture's scope; the one with the highest precedence is last."""
     nodes = request.node.listchain()
     if request.scope == "module":
-        nodes = nodes[1:]  # its packages' too, but not the session's
-    elif request.scope == "class":  # outer ones too; where a function has no class, it is the node
+        nodes = nodes[1:]  # with those of its packages, without the session's
+    elif (
+        request.scope == "class"
+    ):  # with outer classes; the node of a function without a class is the function
         nodes = [node for node in nodes if isinstance(node, pytest.Class)]
     else:
         nodes = nodes[-1:]
@@ -140,14 +138,14 @@ def own_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
 
 
 def declare(egress: Egress, markers: Iterable[pytest.Mark]) -> None:
-    """Declare the routes of markers, in order: the latest wins, and that is the topmost."""
+    """Declare the routes of markers, in order: a later route takes precedence, and the topmost marker is the last."""
     for marker in markers:
         if kind := ROUTE_MARKERS.get(marker.name):
             getattr(egress, kind.method)(*marker.args, **marker.kwargs)
 
 
-def closest(item: pytest.Item, name: str) -> list[pytest.Mark]:
-    """All markers of a name, the nearest and topmost last."""
+def markers_named(item: pytest.Item, name: str) -> list[pytest.Mark]:
+    """All markers of a name on a test and on the nodes above it; the nearest and topmost is last."""
     return [
         marker for node in item.listchain() for marker in node.own_markers if marker.name == name
     ]

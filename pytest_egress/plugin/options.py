@@ -1,6 +1,6 @@
-"""The options of the plugin: command line, environment and ini file, and those of `@pytest.mark.egress`.
+"""The options of the plugin, and those of `@pytest.mark.egress`.
 
-A marker comes before the command line, that before the environment, and that before the ini file.
+A marker overrides the command line, which overrides the environment, which overrides the ini file.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from pytest_egress.base.choices import (
     alternatives,
 )
 
-# Options: marker, then command line, then environment, then ini, then default.
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What holds for a test.
+    """The options that apply to a test.
 
     Attributes:
-        unrouted: What an attempt that no route claims means.
-        dns: What DNS says of a name that no route names.
+        unrouted: What happens to an attempt that no route claims.
+        dns: How DNS answers a name that no route names.
         assert_all_called: Whether the test's own routes must be called.
-        timeout: Seconds that handlers may go on after the test.
+        timeout: How many seconds handlers may continue after the test.
     """
 
     unrouted: Policy = "fail"
@@ -42,7 +40,7 @@ class Options:
 
 
 def is_seconds(value: object) -> bool:
-    """Whether a value is a time that can be waited for."""
+    """Whether a value is a number of seconds that can be waited for."""
     from pytest_egress.base.clock import is_seconds as is_time
 
     return is_time(value)
@@ -54,7 +52,7 @@ ACCEPTED_OPTIONS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "assert_all_called": (lambda value: isinstance(value, bool), "True or False"),
     "timeout": (is_seconds, "a number of seconds"),
 }
-"""Option of `@pytest.mark.egress` to what is a value of it, as a function and in words."""
+"""For each option of `@pytest.mark.egress`: a function that accepts its values, and the values in words."""
 
 
 def check_options(args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
@@ -128,11 +126,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("egress_keep", "Default of --egress-keep.", type="bool", default=False)
 
 
-def chosen(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
-    """The value of an option that has a few, wherever it was set.
+def choice_option(config: pytest.Config, name: str, accepted: tuple[str, ...]) -> Any:
+    """The value of an option that takes one of a few words, wherever it was set.
 
     Raises:
-        pytest.UsageError: It is none of the accepted ones.
+        pytest.UsageError: The value is none of the accepted ones.
     """
     dashed, variable = name.replace("_", "-"), f"PYTEST_{name.upper()}"
     if value := config.getoption(name):
@@ -151,10 +149,10 @@ ENGINE_SCHEMES: Final = ("unix", "tcp", "ssh", "http", "https")
 
 
 def engine_addresses(config: pytest.Config) -> list[str]:
-    """The addresses of the engines, wherever they were set; none is the environment's own.
+    """The addresses of the engines, wherever they were set. An empty list means the engine of the environment.
 
     Raises:
-        pytest.UsageError: One is no address of an engine.
+        pytest.UsageError: One of them is no address of an engine.
     """
     if text := config.getoption("egress_engines"):
         source = "--egress-engines"
@@ -178,7 +176,7 @@ def trust_option(config: pytest.Config) -> list[str]:
     """The paths of the files that get the CA in every container.
 
     Raises:
-        pytest.UsageError: One is no absolute path.
+        pytest.UsageError: One of them is no absolute path.
     """
     paths: list[str] = config.getini("egress_trust")
     for path in paths:
@@ -191,7 +189,7 @@ def trust_option(config: pytest.Config) -> list[str]:
 
 
 def worker_number(config: pytest.Config) -> int:
-    """Which worker of pytest-xdist this process is: 0 where it is none, or has a name that was made up."""
+    """The number of this pytest-xdist worker; 0 where the process is no worker, or its name has no number."""
     worker: str = getattr(config, "workerinput", {}).get("workerid", "")
     number = worker.removeprefix("gw")
     return int(number) if number.isdigit() else 0
@@ -216,7 +214,11 @@ def keep_option(config: pytest.Config) -> bool:
         return text.lower() in TRUE
     try:
         return bool(config.getini("egress_keep"))
-    except (pytest.UsageError, TypeError, ValueError) as error:  # by the version of pytest
+    except (
+        pytest.UsageError,
+        TypeError,
+        ValueError,
+    ) as error:  # which one depends on pytest's version
         source = f"egress_keep in {config.inipath or '-o'}"
         raise pytest.UsageError(f"{source}: {error}; {valid}") from None
 

@@ -1,4 +1,8 @@
-"""Debugger prompts: no deadline passes while one is open, and one at a time reads standard input."""
+"""Debugger prompts: deadlines stand still while one is open, and one at a time reads standard input.
+
+Threads: each prompt is its own thread's. The lock guards who reads standard input; `Ledger.changed` is taken before or
+after it, never while it is held, and no command of a debugger runs under it.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,8 @@ if TYPE_CHECKING:
 STDIN_SECONDS: Final = 0.5  # what a debugger's command may take before another prompt gets input
 
 
-# Debugger prompts.
-
-
 class Prompts:
-    """Lets no deadline of ours pass while a prompt is open, and one at a time read standard input.
+    """Stops the ledger's clock while a debugger prompt is open, and lets one prompt at a time read standard input.
 
     A prompt holds standard input while it waits for a line, not while it acts upon one: `next` may
     run code that waits for a handler, and that handler may have a prompt of its own.
@@ -27,15 +28,19 @@ class Prompts:
         self._open: dict[int, Ledger] = {}  # by debugger
         self._changed = threading.Condition()
         self._reader: object = None
-        self._free_at = 0.0  # when another prompt may take over from the reader
+        self._free_at = 0.0  # when another prompt may take standard input from the one that has it
 
     @property
     def is_open(self) -> bool:
-        """Whether one is."""
+        """Whether a prompt is open."""
         return bool(self._open)
 
     def enter(self, pdb: Any, ledger: Ledger, capture: Any) -> None:
-        """A prompt opens; *capture* is pytest's capture manager, or None."""
+        """Note that a prompt opens: stop the clock, and make the debugger wait for standard input.
+
+        Args:
+            capture: pytest's capture manager, or None.
+        """
         self._open[id(pdb)] = ledger
         ledger.enter_prompt()
         interaction, onecmd = pdb.interaction, pdb.onecmd
@@ -54,7 +59,7 @@ class Prompts:
         pdb.interaction, pdb.onecmd = interact, act
 
     def leave(self, pdb: Any) -> None:
-        """It is closed."""
+        """Note that a prompt has closed: release standard input, and restart the clock if it was the last."""
         if (ledger := self._open.pop(id(pdb), None)) is not None:
             ledger.leave_prompt()
             with self._changed:
@@ -63,7 +68,7 @@ class Prompts:
                 self._changed.notify_all()
 
     def _take(self, pdb: object, capture: Any) -> None:
-        """Wait for standard input; it is this debugger's until it acts upon a line."""
+        """Wait for standard input, and reserve it for this debugger until it executes a line."""
         from pytest_egress.base.clock import monotonic
 
         with self._changed:
@@ -73,11 +78,11 @@ class Prompts:
                 self._changed.wait(min(left, threading.TIMEOUT_MAX))
             self._reader, self._free_at = pdb, float("inf")
         if capture is not None:
-            capture.suspend(in_=True)  # the end of another prompt has resumed it
+            capture.suspend(in_=True)  # pytest has resumed the capture at another prompt's end
 
     @contextlib.contextmanager
     def _acting(self, pdb: Any) -> Iterator[None]:
-        """Let another prompt take over while it acts; not at once, or they would alternate."""
+        """Release standard input while the debugger executes a line; after a delay, or two prompts would alternate."""
         from pytest_egress.base.clock import monotonic
 
         with self._changed:
@@ -86,5 +91,5 @@ class Prompts:
         try:
             yield
         finally:
-            if pdb.quitting:  # "q", or end of file: pytest does not call it leaving
+            if pdb.quitting:  # at "q" or end of file pytest does not call pytest_leave_pdb
                 self.leave(pdb)

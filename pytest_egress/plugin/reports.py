@@ -1,4 +1,4 @@
-"""How a verdict is shown: as its text at the place of the test, without the frames of this package."""
+"""The reports of failures: a verdict as its text at the test's place, sections, headlines, and a debugger's frame."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ if TYPE_CHECKING:
 SUMMARY_CHARACTERS: Final = 300  # of a verdict in the short summary, which CI does not cut
 
 
-# Reports.
-
-
 def show_text_only(
     report: Any, item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]
 ) -> None:
-    """Show a verdict as its text, at the place of the test, after what a handler raised.
+    """Show a verdict as its text at the place of the test, below the traceback of the handler that caused it.
 
-    The attributes are undocumented, and all that survives pytest-xdist and junitxml.
+    The attributes of the report that are set here are undocumented. No others survive pytest-xdist and junitxml.
     """
     text: Any = excinfo.getrepr(style="value", chain=False)
     path, line, _ = item.reportinfo()
@@ -40,7 +37,7 @@ def show_text_only(
 
 
 def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
-    """The traceback of what a handler raised, then the verdict, which tells an error of no line of the handler's."""
+    """The traceback of a handler's exception, followed by the verdict's text."""
     if cause.__traceback__ is None:
         return text
     longrepr: Any = item.repr_failure(pytest.ExceptionInfo.from_exception(cause))
@@ -50,17 +47,17 @@ def after_cause(text: Any, item: pytest.Item, cause: BaseException) -> Any:
         longrepr.reprtraceback = text.reprtraceback
     elif hasattr(longrepr, "reprtraceback"):  # --tb=native
         longrepr.reprtraceback.reprentries.extend(text.reprtraceback.reprentries)
-    else:  # a plain text, as of a failure with pytrace=False
+    else:  # a plain text, as a failure with pytrace=False has
         return text
     longrepr.reprcrash = text.reprcrash
     return longrepr
 
 
 def show_headline(report: Any, error: BaseException, window: Window | None) -> None:
-    """Let the short summary of a failure of ours begin with what matters, since it is cut at its end.
+    """Begin the short summary of a failure with what matters most, since pytest cuts the summary at its end.
 
     Args:
-        window: What may be why the test failed by itself; None for a verdict.
+        window: The window of a test that failed by itself: its attempts may be the reason. None for a verdict.
     """
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is None or type(error).__module__ != "pytest_egress.errors":
@@ -73,7 +70,7 @@ def show_headline(report: Any, error: BaseException, window: Window | None) -> N
 
 
 def error_line(error: BaseException) -> str:
-    """What an error without a headline says: the first line of one that goes on with advice, and a log's last one."""
+    """The summary of an error without a headline: its first line where advice follows, with the last line of a log."""
     if isinstance(error, AssertionError):
         return str(error)
     logged = getattr(error, "logs", "").strip().rpartition("\n")[2]
@@ -81,9 +78,9 @@ def error_line(error: BaseException) -> str:
 
 
 def show_sections(report: Any, config: pytest.Config, sections: Iterable[tuple[str, str]]) -> None:
-    """Put sections into the text of a failure, which is what JUnit's XML has of it; or beside it, where it has no room.
+    """Add sections to the text of a failure, which JUnit's XML contains; or to the report, if the text takes none.
 
-    --show-capture hides those beside it.
+    --show-capture hides the sections of a report.
     """
     add = getattr(report.longrepr, "addsection", None)
     for title, text in sections:
@@ -96,13 +93,13 @@ def show_sections(report: Any, config: pytest.Config, sections: Iterable[tuple[s
 def without_told(
     sections: Iterable[tuple[str, str]], excinfo: pytest.ExceptionInfo[BaseException] | None
 ) -> Iterator[tuple[str, str]]:
-    """The sections without the logs that the failure itself quotes."""
+    """The sections, without the logs that the failure's own text quotes."""
     told = set(containers_told(excinfo.value)) if excinfo else set()
     return (each for each in sections if each[0] not in told)
 
 
 def containers_told(error: BaseException | None) -> Iterator[str]:
-    """The titles of the logs that a failure quotes, or what it came from does."""
+    """The titles of the logs that a failure, or one of the exceptions that led to it, quotes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -112,7 +109,7 @@ def containers_told(error: BaseException | None) -> Iterator[str]:
 
 
 def one_line(text: str) -> str:
-    """A text for the short summary, which has room for one line."""
+    """A text as one line, shortened for the short summary."""
     line = " ".join(text.split())
     return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}..."
 
@@ -124,12 +121,13 @@ def land_at_user(
     raised_by: BaseException | None,
     is_verdict: bool,
 ) -> None:
-    """Let a debugger stand in the user's code: called when the report has been made.
+    """Make a debugger stop in the user's code. Called after the report has been made, since it changes the traceback.
 
     Args:
-        frame: In which the test's function ran, if it is known.
-        raised_by: What a handler raised, and by which the test has failed.
-        is_verdict: Whether we raised the failure after the test; else it passed the line that called us, if any.
+        frame: The frame in which the test's function ran, if it is known.
+        raised_by: The exception of a handler that failed the test, if one did.
+        is_verdict: Whether the failure is a verdict, which is raised after the test: its traceback has no line of the
+            user's.
     """
     from pytest_egress.base.frames import at_frame, is_of, last_of_user, users_part
 

@@ -1,4 +1,11 @@
-"""The hooks that act while tests run, and what they share with the fixtures."""
+"""`Run`: the hooks that act while tests run, and the state that they share with the fixtures.
+
+Every run of pytest imports this module: what only tests that use egress need is imported by the functions that need it.
+
+Threads: pytest calls the hooks on its own, but `pytest_enter_pdb` and `pytest_leave_pdb`, which any thread may call
+that stops at a breakpoint, and `look`, which any thread calls that asks for the window. What `look` changes, it changes
+under `Ledger.changed`.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +24,21 @@ from pytest_egress.plugin.case import (
     Case,
     Late,
     case_of,
-    forget,
     has_failed,
     has_passed,
     kept_section,
     late_sections,
 )
-from pytest_egress.plugin.markers import MARKERS, check_marker, closest
+from pytest_egress.plugin.markers import MARKERS, check_marker, markers_named
 from pytest_egress.plugin.options import (
     Options,
-    chosen,
+    choice_option,
     engine_addresses,
     keep_option,
     sidecar_image_option,
     trust_option,
     worker_number,
 )
-from pytest_egress.plugin.prompts import Prompts
-from pytest_egress.plugin.reports import show_headline, show_sections, show_text_only, without_told
-from pytest_egress.plugin.screen import Terminal
 from pytest_egress.plugin.usage import EGRESS_FIXTURES, fixture_of, requested_fixtures, uses_egress
 
 if TYPE_CHECKING:
@@ -43,11 +46,14 @@ if TYPE_CHECKING:
 
     from pytest_egress.egress import Egress
     from pytest_egress.errors import EgressError
+    from pytest_egress.plugin.case import Case, Late
+    from pytest_egress.plugin.prompts import Prompts
+    from pytest_egress.plugin.screen import Terminal
     from pytest_egress.session import Session
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers, and what acts while tests run."""
+    """Register the markers and the hooks that act while tests run."""
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", name + text)
     run = config.stash[RUN] = Run(config)
@@ -55,11 +61,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Run:
-    """The hooks that act while tests run, and what they share with the fixtures."""
+    """One run of pytest: its options, its `Session`, and the hooks that act while tests run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.keep: Final = keep_option(config)
-        self.link: Final = chosen(config, "egress_link", LINKS)
+        self.link: Final = choice_option(config, "egress_link", LINKS)
         self.sidecar_image: Final = sidecar_image_option(config)
         self.engines: Final = engine_addresses(config)
         self.trust: Final = trust_option(config)
@@ -67,28 +73,30 @@ class Run:
             self.engines[worker_number(config) % len(self.engines)] if self.engines else None
         )
         self.options: Final = Options(
-            unrouted=chosen(config, "egress_unrouted", POLICIES),
-            dns=chosen(config, "egress_dns", NAME_POLICIES),
+            unrouted=choice_option(config, "egress_unrouted", POLICIES),
+            dns=choice_option(config, "egress_dns", NAME_POLICIES),
         )
-        self.request: pytest.FixtureRequest | None = None  # of session_egress
+        self.request: pytest.FixtureRequest | None = None  # that of session_egress
         self.outside: list[str] = []
-        self.used: list[str] = []  # engines, how sidecars were had, and what fails no test
+        self.used: list[str] = []  # lines for the summary: engines, sidecar setups, notes
         self._announced = ""
-        self._client: docker.DockerClient | None = None  # of the header, not yet taken
-        self._prompts = Prompts()
+        self._client: docker.DockerClient | None = None  # made for the header, not yet used
+        self._prompts: Prompts | None = None
         self._screen: Terminal | None = None
         self._session: Session | None = None
-        self._item: pytest.Item | None = None  # set up or called, and not known to use egress
-        self._egress_users: dict[str, set[object]] = {}  # wider fixtures of the user's, by name
+        self._has_cases = False  # of this run so far, or of one that has been closed
+        self._item: pytest.Item | None = None  # the test that runs, if not known to use egress
+        self._egress_users: dict[str, set[object]] = {}  # wider fixtures that use egress, by name
         self._late: list[Late] = []
 
-    # What every egress of the run shares.
+    # The session that every egress of the run shares.
 
     def session(self) -> Session:  # no property: pytest 7.4 looks at every one of a plugin's
-        """Made for the first test that uses egress; contacts nothing until a container starts."""
+        """The session, made for the first test that uses egress. It contacts no engine until a container starts."""
         if self._session is None:
             from pytest_egress.session import Session
 
+            self.prompts()  # here, and not by the first that opens: any thread may do that
             self._session = Session(
                 client=lambda: self.fixture("egress_docker_client"),
                 ca=lambda: self.fixture("egress_ca"),
@@ -99,27 +107,37 @@ class Run:
                 keep=self.keep,
                 trust=self.trust,
             )
-            self._session.ledger.look = self.look
+            self._session.ledger.open_window_if_used = self.look
             self._session.engine.progress.screen = self._screen
         return self._session
 
+    def prompts(self) -> Prompts:
+        """Those of this run."""
+        if self._prompts is None:
+            from pytest_egress.plugin.prompts import Prompts
+
+            self._prompts = Prompts()
+        return self._prompts
+
     def engine_client(self) -> docker.DockerClient:
-        """That of the header, or a new one."""
+        """The client that the header was made with, or a new one."""
         from pytest_egress.session import default_client
 
         client, self._client = self._client, None
         return client or default_client(self.engine)
 
     def fixture(self, name: str) -> Any:
-        """The value of a session fixture that users may override; `close` comes before its end."""
+        """The value of a session fixture that users may override. `close` runs before the fixture's teardown."""
         assert self.request is not None, "an Egress comes from session_egress"
         value = self.request.getfixturevalue(name)
         self.request.node.addfinalizer(self.close)  # before the fixture's own: last in, first out
         return value
 
     def close(self) -> None:
-        """Remove all that is left; calling it again does nothing."""
+        """Close the session, which removes what is left on the engine; calling it again does nothing."""
         if self._session is not None:
+            from pytest_egress.plugin.case import has_failed
+
             session, self._session = self._session, None
             failed = self.request is not None and has_failed(self.request.node)
             for egress in reversed(session.open_scopes()):
@@ -134,27 +152,34 @@ class Run:
         self.close()
         if self._client is not None:
             self._client.close()
-        if self._screen is not None:
-            self._screen.close()
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Have a screen for what takes long, while nothing is captured; a worker of pytest-xdist has none."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Open the screen for what takes long, before pytest captures. A worker of pytest-xdist has none."""
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         items = getattr(session, "items", ())  # absent from the controller's, by pytest 7.4
         if reporter is not None and any(map(uses_egress, items)):
+            from pytest_egress.plugin.screen import Terminal
+
             with contextlib.suppress(AttributeError, OSError, ValueError):  # it writes to no file
-                self._screen = Terminal(reporter, self._prompts)
+                self._screen = Terminal(reporter, self.prompts())
         if self._session is not None:
             self._session.engine.progress.screen = self._screen
+        try:
+            return (yield)
+        finally:
+            if self._screen is not None:
+                self._screen.close()
 
     # Windows and verdicts.
 
     def case(self, item: pytest.Item) -> Case:
-        """The running test; its window opens now where it was not known to use egress."""
+        """The case of the running test. Its window opens now if the test was not known to use egress."""
+        from pytest_egress.plugin.case import Case
+
         if CASE not in item.stash:
             options = self.options
-            for marker in closest(item, "egress"):
+            for marker in markers_named(item, "egress"):
                 try:  # another plugin may have added it after the collection
                     check_marker(marker)
                 except (TypeError, ValueError) as error:
@@ -163,7 +188,7 @@ class Run:
             session = self.session()
             session.engine.check_owner()
             with session.ledger.changed:
-                if CASE not in item.stash:  # by now: another thread may have looked
+                if CASE not in item.stash:  # another thread may have opened it meanwhile
                     window = session.open_window(
                         policy=options.unrouted,
                         dns=options.dns,
@@ -171,24 +196,32 @@ class Run:
                         name=item.nodeid,
                     )
                     item.stash[CASE] = Case(session=session, window=window, options=options)
+                    self._has_cases = True
         return item.stash[CASE]
 
+    def case_of(self, item: pytest.Item) -> Case | None:
+        """The run of a test that is to be judged here; None of one that does not use egress."""
+        if not self._has_cases:
+            return None
+
+        return case_of(item)
+
     def look(self) -> None:
-        """Open the window of a test that is seen to use egress while it runs; on any thread."""
+        """Open the running test's window if it has come to use egress. Any thread may call it."""
         if self._session is None or self._session.engine.inherited:
             return
         with self._session.ledger.changed:
             item = self._item
             if item is None or not self._asks_for_egress(item):
                 return
-            self._item = None  # or what opens the window would look for it
+            self._item = None  # `case` may come back here: there must be nothing left to open
             try:
                 self.case(item)
-            except pytest.UsageError:  # a malformed marker, that its own thread has to tell of
+            except pytest.UsageError:  # a malformed marker: the test's own thread reports it
                 self._item = item
 
     def _asks_for_egress(self, item: pytest.Item) -> bool:
-        """Whether it has asked for a fixture that uses egress; several of its module may have that name."""
+        """Whether a test has requested a fixture that uses egress. Several fixtures may have one name."""
         for name in requested_fixtures(item):
             if name in EGRESS_FIXTURES:
                 return True
@@ -199,24 +232,28 @@ class Run:
         return False
 
     def end_of(self, item: pytest.Item) -> Case | None:
-        """The run of a test that ends, where it has used egress; it is looked at for the last time."""
+        """The case of a test that ends, after a last check whether it has come to use egress; None where it has not."""
         self.look()
         self._item = None
-        return case_of(item)
+        return self.case_of(item)
 
     def end_failed(self, item: pytest.Item, own: BaseException) -> None:
-        """End the window of a test that has failed by itself, in set-up or call."""
+        """Close the window of a test that has failed by itself, in set-up or call."""
         if (case := self.end_of(item)) is not None:
             case.close(own)
             case.explain(own)
 
     def end(self, egress: Egress, node: Any) -> EgressError | None:
-        """Close an egress; the verdict on what came late, which a report is to show."""
-        if egress.session.engine.inherited:  # a child's copy: what is in it is its parent's
+        """Close an egress, and return the verdict on late traffic, if there is one. A report will show it."""
+        if egress.session.engine.inherited:  # a forked child: its parent closes the egress
             return None
+        from pytest_egress.plugin.case import (
+            Late,
+        )
+
         with egress.session.ledger.changed:
             containers = egress.containers.copy()
-        if self.keep:  # until it is known whether its test has failed
+        if self.keep:  # end the containers, but keep them until it is known whether a test failed
             for container in containers:
                 container.finish()
         else:
@@ -227,20 +264,25 @@ class Run:
             kept = kept_section(containers) if self.keep else ()
             sections = [*late_sections(egress, containers), *kept]
             self._late.append(Late(verdict=late, sections=sections))
-        if egress.scope != "test":  # a test's is let go of when its report has been made
+        if egress.scope != "test":  # a test's own is released when its report has been made
             egress.let_go()
         return late
 
-    # Not pytest_runtest_protocol, which encloses all reruns.
+    # In pytest_runtest_setup, not in pytest_runtest_protocol, which encloses all reruns of a test.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Open the window of a test that uses egress, before its first fixture."""
-        forget(item)
+        if self._has_cases:
+            from pytest_egress.plugin.case import forget
+
+            forget(item)
         refusal: Exception | None = None
         if uses_egress(item):
             try:
                 self.case(item)
-            except Exception as error:  # raised when pytest has set up what it tears down
+            except (
+                Exception
+            ) as error:  # raised later, when pytest has set up the nodes that it tears down
                 refusal = error
         else:
             self._item = item
@@ -256,7 +298,7 @@ class Run:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, Any, Any]:
-        """Note whether a wider fixture uses egress, and let the calls of all its lifetime count while it is set up."""
+        """Note whether a wider fixture uses egress. While it is set up, calls of its scope's whole lifetime count."""
         if fixturedef.scope == "function":
             return (yield)
         self._note_users(fixturedef, request)
@@ -268,14 +310,14 @@ class Run:
     def _note_users(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> None:
-        """Know a wider fixture that uses egress by its name: of one that is cached pytest tells no more.
+        """Note by name the wider fixtures that use egress: of a cached fixture pytest later tells nothing but its name.
 
-        What it asks for by `request.getfixturevalue` is seen by taking that method's place on its own request.
+        To see what a fixture requests by `request.getfixturevalue`, that method of its own request is replaced.
         """
         name, get = fixturedef.argname, request.getfixturevalue
         if name in EGRESS_FIXTURES:
             return
-        self._egress_users.get(name, set()).discard(fixturedef)  # it may do without this time
+        self._egress_users.get(name, set()).discard(fixturedef)  # it may not use egress this time
 
         def note_if_user(argname: str) -> None:
             if argname in EGRESS_FIXTURES or self._egress_users.get(argname):
@@ -290,10 +332,10 @@ class Run:
         for argname in fixturedef.argnames:
             note_if_user(argname)
 
-    # Innermost: still captured, timed, and seen by xfail.
+    # The innermost wrapper, so that output is captured, time is counted, and xfail sees the verdict.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """Close the window, and raise the verdict."""
+        """Close the window when the test's function has returned, and raise the verdict."""
         try:
             frame = yield from self._call(item)
         except BaseException as own:
@@ -301,12 +343,14 @@ class Run:
             raise
         if (case := self.end_of(item)) is None:
             if self._asks_for_egress(item):
-                self.case(item)  # which says why it has no window
+                self.case(item)  # raises the reason why the test has no window
             return
         case.frame = frame
         case.close()
         case.check_exit()
-        if excinfos := getattr(item, "_excinfo", None):  # unittest shows its failures only later
+        if excinfos := getattr(
+            item, "_excinfo", None
+        ):  # pytest raises unittest's failures only later
             case.explain(excinfos[0].value)
         elif verdict := case.judge():
             raise verdict
@@ -314,7 +358,7 @@ class Run:
             case.passed = True
 
     def _call(self, item: pytest.Item) -> Generator[None, Any, FrameType | None]:
-        """Let the test run; with --pdb, the frame of its function."""
+        """Run the test. With --pdb, return the frame of its function."""
         if self._session is None or not item.config.getoption("usepdb", False):
             yield
             return None
@@ -331,17 +375,24 @@ class Run:
             case.close()
         yield
 
-    # Outermost: xfail has been applied.
+    # The outermost wrapper, so that xfail has been applied to the report.
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """Show a verdict as its text, and what led to a failure as sections."""
-        case, brief = case_of(item), not item.config.getoption("fulltrace", False)
+        """Show a verdict as its text, and add the sections that explain a failure."""
+        case, brief = self.case_of(item), not item.config.getoption("fulltrace", False)
         if call.when == "teardown":
             return (yield from self._report_teardown(item, call, brief))
         if case is None:
             return (yield)
+        from pytest_egress.plugin.reports import (
+            show_headline,
+            show_sections,
+            show_text_only,
+            without_told,
+        )
+
         if brief:
             case.shorten_tracebacks()
         report = yield
@@ -362,11 +413,18 @@ class Run:
     def _report_teardown(
         self, item: pytest.Item, call: pytest.CallInfo[None], brief: bool
     ) -> Generator[None, Any, Any]:
-        """Show what came late, and let go of what the test received."""
+        """Show late traffic in the report of a teardown, and release what the test received."""
         report = yield
         found, self._late = self._late, []
-        case = case_of(item)
+        case = self.case_of(item)
         if report.failed:
+            from pytest_egress.plugin.reports import (
+                show_headline,
+                show_sections,
+                show_text_only,
+                without_told,
+            )
+
             late = [each for each in found if call.excinfo and call.excinfo.value is each.verdict]
             if brief and call.excinfo and late:
                 show_text_only(report, item, call.excinfo)
@@ -377,6 +435,8 @@ class Run:
             if brief and call.excinfo and case and item.config.getoption("usepdb", False):
                 case.land_at_user(call.excinfo, is_verdict=bool(late))
         if case is not None:
+            from pytest_egress.plugin.case import CASE
+
             del item.stash[CASE]
             case.let_go()
         return report
@@ -384,21 +444,22 @@ class Run:
     # Prompts.
 
     def pytest_enter_pdb(self, config: pytest.Config, pdb: Any) -> None:
-        """Stop the clock; called on the thread that stopped."""
+        """Stop the clock for a debugger prompt. pytest calls it on the thread that stopped."""
         if self._screen is not None:
             self._screen.clear()
         if self._session is not None:
             capture = config.pluginmanager.getplugin("capturemanager")
-            self._prompts.enter(pdb, self._session.ledger, capture)
+            self.prompts().enter(pdb, self._session.ledger, capture)
 
     def pytest_leave_pdb(self, pdb: Any) -> None:
-        """Let the clock go on."""
-        self._prompts.leave(pdb)
+        """Restart the clock when a debugger prompt has closed."""
+        if self._prompts is not None:
+            self._prompts.leave(pdb)
 
-    # What fell outside of any test.
+    # The header and the summary, with the traffic outside of any test.
 
     def pytest_report_header(self) -> str | None:
-        """Say which options are set."""
+        """The line of pytest's header about options that are not the default; None where all are."""
         default = Options()
         said = [
             f"{name}={getattr(self.options, name)}"
@@ -412,7 +473,10 @@ class Run:
     def pytest_report_collectionfinish(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> str | None:
-        """Say which engine the environment names, where a test uses one; the end says what the header did not."""
+        """The line about the engine that the environment names, if a test uses egress.
+
+        The summary names other engines that were used.
+        """
         quiet = config.getoption("verbose") < 0 or config.getoption("collectonly")
         if quiet or not any(map(uses_egress, items)):
             return None
@@ -423,27 +487,27 @@ class Run:
 
             self._client, name = contact(self.engine_client, self.engine)
         except (EngineError, ImportError):  # a project may have a docker.py of its own
-            return None  # which a test will say, unless a fixture of the user's names another one
+            return None  # a test will raise it, unless a fixture of the user's names another engine
         self._announced = f"{name}, {self.session().provisioner.setups[0]}"
         return f"egress: {self._announced}"
 
-    # After the last fixture's teardown, inside the wrapper of pytest-xdist that sends workeroutput.
+    # Runs after the last fixture's teardown, and inside the wrapper of pytest-xdist that sends workeroutput.
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Hand the controller of pytest-xdist what fell outside in this worker."""
+        """Send pytest-xdist's controller this worker's traffic outside of any test, and its engines."""
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["egress"] = self.outside
             session.config.workeroutput["egress engines"] = self.used
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take what a worker of pytest-xdist hands over."""
+        """Receive a pytest-xdist worker's traffic outside of any test, and its engines."""
         output = getattr(node, "workeroutput", {})  # absent when the worker crashed
         self.outside += [f"[{node.gateway.id}] {line}" for line in output.get("egress", ())]
         self.used += output.get("egress engines", ())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """List it, and the engines that the header could not name."""
+        """List the traffic outside of any test, and the engines that the header could not name."""
         if terminalreporter.verbosity >= 0:
             for engine in sorted({*self.used} - {self._announced}):
                 terminalreporter.write_line(f"egress: {engine}")

@@ -1,4 +1,4 @@
-"""What takes long, shown on the terminal while pytest captures, or as lines in a log."""
+"""`Terminal`: shows on the terminal, or as lines of a log, what takes long while pytest captures."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ if TYPE_CHECKING:
     from pytest_egress.plugin.prompts import Prompts
 
 
-# What takes long.
-
-
 class Terminal:
     """Shows what takes long while pytest captures, by a copy of the descriptor to which pytest itself writes.
 
-    On a terminal it stands behind what pytest has written, cut at the margin, and goes again. Anywhere else, as in the
-    log of a CI job, it is a line, at first after some seconds, and seldom; with -q there is none.
+    On a terminal the text follows what pytest has written, cut at the margin, and is erased later. Where tests write to
+    the terminal themselves, by -s or live logs, and anywhere else, as in the log of a CI job, it is a line, the first
+    after five seconds and then every five; with -q there is none.
 
     Args:
-        reporter: Which has written all that it has for now.
-        prompts: While one is open, nothing is shown.
+        reporter: pytest's reporter, which has flushed what it has written.
+        prompts: The debugger prompts; while one is open, nothing is shown.
     """
 
     def __init__(self, reporter: pytest.TerminalReporter, prompts: Prompts) -> None:
         self._reporter, self._prompts = reporter, prompts
-        self._is_drawn = reporter.isatty and os.environ.get("TERM") != "dumb"
         self._writer: Any = reporter.config.get_terminal_writer()
+        is_plain = os.environ.get("TERM") == "dumb" or tests_write(reporter.config)
+        self._is_drawn = reporter.isatty and not is_plain
         self._next = LINE_SECONDS
-        self._at: object = None  # where pytest was when a line was written last
+        self._at: object = None  # pytest's place in its output when our last line was written
         self._fd = os.dup(self._writer._file.fileno())
 
     def show(self, text: str, seconds: float) -> None:
-        """Draw it, or write a line where it is time for one."""
+        """Draw a text on a terminal; elsewhere write it as a line, if it is time for one."""
         said = "".join(c if c.isprintable() else " " for c in f"egress: {text}, {seconds:.0f} s")
         if self._prompts.is_open:
             return
@@ -46,17 +45,18 @@ class Terminal:
             self._write_line(said)
 
     def clear(self) -> None:
-        """Take it away."""
+        """Erase the text that is drawn."""
         self._next = LINE_SECONDS
         if self._is_drawn:
             self._write(ERASE)
 
     def close(self) -> None:
-        """Let go of the descriptor."""
-        os.close(self._fd)
+        """Close the descriptor. A thread that is left behind shows nothing any more."""
+        fd, self._fd = self._fd, NO_FILE
+        os.close(fd)
 
     def _write_line(self, text: str) -> None:
-        """Write a line below what pytest has of one; with -v it then writes the test's name again, on a new line."""
+        """Write a line below pytest's unfinished one. With -v pytest then repeats the test's name on a new line."""
         at = self._reporter.currentfspath, self._writer.width_of_current_line
         if self._reporter.verbosity > 0:
             self._write(f"\n{text}")
@@ -66,11 +66,22 @@ class Terminal:
         self._at = at
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # whoever read it has gone
-            os.write(self._fd, text.encode(errors="replace"))
+        encoding = getattr(self._writer._file, "encoding", None) or "utf-8"
+        with contextlib.suppress(OSError):  # the reader of a pipe may have closed it
+            os.write(self._fd, text.encode(encoding, "backslashreplace"))
 
 
-LINE_SECONDS: Final = 5.0  # between two lines about one thing, and before the first
+def tests_write(config: pytest.Config) -> bool:
+    """Whether tests write to the terminal while they run, as with -s, or their log records are."""
+    if config.getoption("capture", "no") == "no":
+        return True
+    with contextlib.suppress(ValueError):  # -p no:logging
+        return bool(config.getini("log_cli")) or config.getoption("log_cli_level") is not None
+    return False
+
+
+NO_FILE: Final = -1
+LINE_SECONDS: Final = 5.0  # between two lines about one step, and before the first
 # Control sequences of ECMA-48 and DEC's: cursor, no wrap at the margin; erase to the end of the line.
 ERASE: Final = "\x1b[K"
 SAVE: Final = "\x1b7\x1b[?7l"

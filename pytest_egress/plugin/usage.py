@@ -1,4 +1,4 @@
-"""Which tests use egress, before they are set up and while they run."""
+"""Finds out which tests use egress, before they are set up and while they run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 EGRESS_FIXTURES: Final = frozenset(
     {"egress", "class_egress", "module_egress", "session_egress", "egress_container"}
 )
-"""A test that uses one of them, however it asks for it, has a window, and is judged."""
+"""A test that requests one of these fixtures, in whatever way, has a window and is judged."""
 
 
 def uses_egress(item: pytest.Item) -> bool:
-    """Whether it is known to use egress before it is set up."""
+    """Whether a test is known to use egress before it is set up."""
     return not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
@@ -28,7 +28,7 @@ def requested_fixtures(item: pytest.Item) -> Iterable[str]:
 
 
 def fixture_of(item: pytest.Item, name: str) -> object:
-    """The fixture of a name that a test has, or is to get; None where pytest does not tell."""
+    """The fixture that a test has, or will get, under a name; None where pytest does not tell."""
     request = getattr(item, "_request", None) or getattr(item, "fixture_request", None)
     if found := getattr(request, "_fixture_defs", {}).get(name):
         return found

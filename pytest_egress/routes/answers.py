@@ -1,6 +1,6 @@
-"""What a route answers with: functions, static answers, and the adapters that stand for more.
+"""The answers of routes: handler functions, static answers, `forward` and `sequence`.
 
-Everything is checked where it is declared. Values only: this module never touches a socket.
+Answers are checked where they are declared. Values only: this module never touches a socket.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, overload, runtime_checkable
 from urllib.parse import urlsplit
 
 from pytest_egress.traffic.address import MAX_PORT
@@ -21,52 +21,52 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 Handler = Callable[[Any], Any]  # of a Request, or of a socket
 
-# For type checkers: what stands where. Static answers are those that may be sent many times.
+# Types for type checkers. A static answer may be sent many times, so it contains no iterator.
 StaticBody = dict[Any, Any] | list[Any] | bytes | bytearray | None
 Body = StaticBody | str | Iterator[bytes | str] | AsyncIterator[bytes | str]
 Result = Response | Body | int | tuple[int, Body]
-"""What a handler of requests may return."""
+"""The values that a handler of requests may return."""
 HttpHandler = Callable[[Request], Result | Awaitable[Result]]
 RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
-"""A function of the connected socket, an `ssl.SSLSocket` where TLS ends; the int is of a lambda that calls `send`."""
+"""A function of the connected socket, an `ssl.SSLSocket` within TLS; returning int lets a lambda call `send`."""
 
 
 class Application:
     """A handler that holds something open while routes use it, such as the event loop of an ASGI application."""
 
     def acquire(self) -> None:
-        """A route begins to use it."""
+        """Note that a route begins to use the application."""
 
     def release(self) -> None:
-        """A route has ended; after the last one nothing may stay open."""
+        """Note that a route has ended. After the last one, close everything that was open."""
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request; any thread."""
+        """Answer a request. Any thread may call it."""
         raise NotImplementedError
 
 
 @runtime_checkable
 class Connectable(Protocol):
-    """What `forward` reaches by its port: a `Container`."""
+    """An object with ports that `forward` can connect to: a `Container`."""
 
     @property
     def name(self) -> str:
-        """As in the ledger."""
+        """The name that the ledger uses."""
 
     def connect(self, port: int, timeout: float = ...) -> Any:
-        """A connected socket."""
+        """Connect to a port of it; return the socket."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """Another server answers. Made by `forward`.
+    """An answer by another server; `forward` makes it.
 
     Attributes:
-        scheme: "http", "https" or "tcp"; None for what the target spoke.
-        host: Its host; None for the one that the target dialled.
-        port: Its port, or None likewise.
-        path: What goes before the path of each request.
-        container: The container whose port it is, or None.
+        scheme: "http", "https" or "tcp"; None for the scheme that the target used.
+        host: The server's host; None for the one that the target dialled.
+        port: The server's port; None for the one that the target dialled.
+        path: The path that is put before that of each request.
+        container: The container that the port is of, or None.
     """
 
     scheme: str | None = None
@@ -84,18 +84,18 @@ class Forward:
 
 
 def forward(to: str | Connectable | None = None, port: int | None = None) -> Forward:
-    """Let another server answer, recorded.
+    """Have another server answer; its answers are recorded in the ledger.
 
-    Requests go out as they are, `Host` included, but for the fields that belong to a connection (RFC 9110 section
-    7.6.1). Certificates are verified with this machine's roots.
+    Requests are forwarded as they are, `Host` included, without the fields that belong to a single connection (RFC 9110
+    section 7.6.1). Certificates are verified with this machine's roots.
 
     Args:
-        to: None for the real upstream, the one that the target meant; `"http://127.0.0.1:8000"` or an https URL, whose
-            path goes before each request's; `"tcp://127.0.0.1:5432"` for a raw route; or a container.
-        port: Of the container.
+        to: None for the real upstream, the server that the target dialled; `"http://127.0.0.1:8000"` or an https URL,
+            whose path is put before that of each request; `"tcp://127.0.0.1:5432"` for a raw route; or a container.
+        port: The port, where `to` is a container.
 
     Raises:
-        TypeError, ValueError: With the value, and what is accepted.
+        TypeError, ValueError: The arguments name no server; the text quotes them and lists what is accepted.
     """
     if to is None and port is None:
         return Forward()
@@ -119,10 +119,10 @@ FORWARDS: Final = (
 
 
 def forward_to_url(url: str) -> Forward:
-    """The server that a URL names.
+    """Make a `Forward` to the server that a URL names.
 
     Raises:
-        ValueError: It is no such URL.
+        ValueError: The URL names no server that can be forwarded to.
     """
     try:
         parts = urlsplit(url)
@@ -142,7 +142,7 @@ def forward_to_url(url: str) -> Forward:
 
 @dataclass(frozen=True)
 class AnswerSequence:
-    """One answer after the other. Made by `sequence`."""
+    """Answers that are used one after the other; `sequence` makes it."""
 
     answers: tuple[Any, ...]
 
@@ -155,14 +155,18 @@ HttpAnswer = HttpHandler | StaticAnswer
 RawAnswer = RawHandler | bytes | Forward | AnswerSequence | None
 
 
+@overload
+def sequence(*answers: RawAnswer) -> AnswerSequence: ...
+@overload
+def sequence(*answers: HttpAnswer) -> AnswerSequence: ...
 def sequence(*answers: HttpAnswer | RawAnswer) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:
-        answers: Whatever a route answers with: functions, static answers, `forward()`.
+        answers: Answers as a route takes them: functions, static answers, `forward()`.
 
     Raises:
-        TypeError: There are none.
+        TypeError: There are no answers.
     """
     if not answers:
         raise TypeError("sequence() takes the answers in order: sequence(503, {'id': 1})")
@@ -170,13 +174,13 @@ def sequence(*answers: HttpAnswer | RawAnswer) -> AnswerSequence:
 
 
 def check_answer(answer: object, *, raw: bool) -> object:
-    """A handler, a static answer, or an adapter, as the route can use it.
+    """Check an answer: a function, a static answer, `forward()`, `sequence()` or an application; convert static ones.
 
     Args:
-        raw: Whether it gets a socket, and no requests.
+        raw: Whether the route is raw: its handler gets a socket, and no requests.
 
     Raises:
-        TypeError, ValueError: It is none of them; the text lists what is.
+        TypeError, ValueError: The route cannot answer with it; the text lists what it takes.
     """
     if isinstance(answer, AnswerSequence):
         if any(isinstance(each, AnswerSequence) for each in answer.answers):
@@ -205,7 +209,7 @@ def check_answer(answer: object, *, raw: bool) -> object:
 
 
 def check_forward(answer: Forward, *, raw: bool) -> Forward:
-    """Refuse a URL of the other sort."""
+    """Refuse a tcp URL for a route of requests, and an http or https URL for a raw route."""
     if answer.scheme is not None and raw != (answer.scheme == "tcp"):
         wanted = '"tcp://host:port"' if raw else '"http://host:port" or an https URL'
         raise ValueError(f"{answer}: this route takes {wanted}")
@@ -213,7 +217,7 @@ def check_forward(answer: Forward, *, raw: bool) -> Forward:
 
 
 def check_raw(answer: object) -> bytes | None:
-    """What a raw route sends at once: bytes, or nothing."""
+    """Check the static answer of a raw route: bytes that are sent at once, or None for nothing."""
     if answer is None or isinstance(answer, bytes):
         return answer
     raise TypeError(
@@ -223,7 +227,7 @@ def check_raw(answer: object) -> bytes | None:
 
 
 def check_static(answer: object) -> Response:
-    """A static answer to requests."""
+    """Check a static answer to requests, and convert it to a `Response`."""
     response = response_from(answer, of_function=False)
     if isinstance(response.stream, (Iterator, AsyncIterable)):
         raise TypeError(
@@ -233,15 +237,15 @@ def check_static(answer: object) -> Response:
 
 
 def answered_by(handler: Handler, result: object) -> Response:
-    """What a handler returned, as a `Response`.
+    """Convert the value that a handler returned to a `Response`.
 
     Raises:
-        TypeError, ValueError: It cannot be sent; the text says where the handler is.
+        TypeError, ValueError: It is no answer; the text says where the handler is.
     """
     try:
         return response_from(result, of_function=True)
     except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError  # not one of Unicode
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # no UnicodeError
         raise kind(f"{place_of(handler)} returned {error}") from None
 
 
@@ -249,25 +253,25 @@ LIBRARY: Final = os.path.dirname(os.__file__)
 
 
 def place_of(handler: object) -> str:
-    """What a handler is called, and where it begins: `charges, at test_shop.py:12,`."""
+    """A handler's name and the line where it begins: `charges, at test_shop.py:12,`."""
     name, code = name_of(handler), getattr(unwrapped(handler), "__code__", None)
-    if code is None or code.co_filename.startswith(LIBRARY):  # as of a Mock
+    if code is None or code.co_filename.startswith(LIBRARY):  # such as a Mock's
         return name
     return f"{name}, at {line_of(code, code.co_firstlineno)},"
 
 
 def name_of(handler: object) -> str:
-    """What a handler is called."""
+    """The name of a handler, or its repr."""
     return str(getattr(handler, "__name__", None) or repr(handler))
 
 
 def line_of(code: CodeType, line: int) -> str:
-    """`test_shop.py:12`."""
+    """A line of a code object's file, as `test_shop.py:12`."""
     return f"{os.path.basename(code.co_filename)}:{line}"
 
 
 def unwrapped(handler: Any) -> Any:
-    """The function of the user's that a handler stands for, as far as can be told."""
+    """The user's function inside a handler that is a partial, a callable object or a decorated function."""
     while isinstance(handler, partial):
         handler = handler.func
     if not inspect.isroutine(handler):
@@ -276,10 +280,10 @@ def unwrapped(handler: Any) -> Any:
 
 
 def takes(handler: Callable[..., Any], count: int) -> bool:
-    """Whether it can be called with that many arguments; True where its signature cannot be known."""
+    """Whether a callable takes so many positional arguments; True where its signature is unknown."""
     try:
         signature = inspect.signature(handler)
-    except (TypeError, ValueError):  # such as what is written in C
+    except (TypeError, ValueError):  # such as those of functions written in C
         return True
     try:
         signature.bind(*range(count))
@@ -289,7 +293,7 @@ def takes(handler: Callable[..., Any], count: int) -> bool:
 
 
 def response_from(result: object, *, of_function: bool) -> Response:
-    """Turn what a handler returned, or a static answer, into a `Response`.
+    """Convert a handler's result, or a static answer, to a `Response`.
 
     Raises:
         TypeError: It is none of the accepted results; the text lists them.
@@ -314,7 +318,7 @@ def response_from(result: object, *, of_function: bool) -> Response:
 
 
 def with_status(result: tuple[Any, Any]) -> Response:
-    """The `Response` of a `(status, body)` pair; the body may be text here, since the status says it is an answer."""
+    """The `Response` of a `(status, body)` pair. With a status, the body may also be a str."""
     status, body = result
     if isinstance(body, (Response, tuple)) or (
         isinstance(body, int) and not isinstance(body, bool)
@@ -326,7 +330,7 @@ def with_status(result: tuple[Any, Any]) -> Response:
 
 
 def not_an_answer(result: object, of_function: bool) -> str:
-    """Why this is no answer, and what is."""
+    """The text of the error for a value that is no answer; it lists what is."""
     if isinstance(result, str):
         return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
     text = (

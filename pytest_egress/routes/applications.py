@@ -1,4 +1,4 @@
-"""What WSGI and ASGI applications have in common as handlers of a route."""
+"""Helpers for WSGI and ASGI applications as handlers of a route."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ App = Callable[..., Any]
 
 
 def is_async(app: App) -> bool:
-    """Whether calling it gives a coroutine, as far as can be told; a class gives an instance."""
+    """Whether calling an application returns a coroutine, as far as can be told. Calling a class does not."""
     if inspect.isclass(app):
         return False
     return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(
@@ -23,12 +23,12 @@ def is_async(app: App) -> bool:
 
 
 def name_of(app: App) -> str:
-    """What to call it in an error."""
+    """The name of an application in an error: the dotted name of a function or class, else its repr."""
     name = getattr(app, "__qualname__", None)
     return f"{app.__module__}.{name}" if name else repr(app)
 
 
 def declared_length(headers: Headers) -> int | None:
-    """Content-Length, or None where there is none that counts."""
+    """The Content-Length of a response, or None where it is absent or no number."""
     text = headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() else None

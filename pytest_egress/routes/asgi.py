@@ -1,10 +1,11 @@
-"""ASGI applications as handlers of a route: the ASGI specification (3.0) and no framework.
+"""ASGI applications as handlers of a route, by the ASGI specification (3.0), without any framework.
 
-An application runs on one event loop in a thread of its own, from the first request until no route uses it any more;
-then nothing of it is left.
+An application runs on one event loop in a thread of its own, from the first request until no route uses it any more.
+Then its thread, its loop and its tasks are ended.
 
-Threads: any thread asks, acquires and releases; `LoopThread` is the loop's, and what it shares with those that ask are
-queues. The lock of an application guards its users and its loop; the application never runs while it is held.
+Threads: any thread sends requests, acquires and releases. A `LoopThread` runs the loop; it gives responses to the
+requesting threads through queues. The lock of an application guards its users and its loop; the application never runs
+while it is held.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from pytest_egress.traffic.messages import Request, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-HEAD_SECONDS: Final = 0.2  # for a body to follow its head; then the head is sent alone
-RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette does
+HEAD_SECONDS: Final = 0.2  # for the body to follow its head; after that the head is sent alone
+RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation
-END_SECONDS: Final = 10.0  # for everything to end; then the error says what has not
+END_SECONDS: Final = 10.0  # for everything to end; then an error names the application
 Message = dict[str, Any]
 
 
@@ -40,7 +41,7 @@ def asgi(app: App) -> AsgiApplication:
     Its lifespan begins with the first request, and ends when no route uses it any more.
 
     Raises:
-        TypeError: It is none; the text says what is taken.
+        TypeError: It is no ASGI 3 application; the text says what is accepted.
     """
     wanted = "asgi() takes an ASGI 3 application, an async callable of (scope, receive, send)"
     if not callable(app):
@@ -70,15 +71,15 @@ class AsgiApplication(Application):
         self._thread: LoopThread | None = None
 
     def acquire(self) -> None:
-        """A route begins to use it; the event loop starts with the first request."""
+        """Note that a route begins to use the application; the event loop starts with the first request."""
         with self._lock:
             self._users += 1
 
     def release(self) -> None:
-        """A route has ended. After the last one the application is shut down, and nothing of it is left.
+        """Note that a route has ended. After the last one, shut the application down and end its thread.
 
         Raises:
-            BaseException: What the application raised after a response, or at its shutdown.
+            BaseException: The application raised it after a response, or at its shutdown.
         """
         with self._lock:
             if not self._users:
@@ -91,8 +92,8 @@ class AsgiApplication(Application):
             thread.stop()
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request; what the application raises comes through. Without a route it has a loop of its own."""
-        with self._lock:  # or the loop could be stopped before it knows of the request
+        """Answer a request; the application's exceptions are not caught. Without a route it has its own loop."""
+        with self._lock:  # else the loop could be stopped before it has the request
             alone = not self._users
             if alone:
                 thread = LoopThread(self.app)
@@ -105,7 +106,7 @@ class AsgiApplication(Application):
         return f"asgi({self.app!r})"
 
 
-# By 2.3, and no more by 2.4, frameworks end a stream at http.disconnect, and not with the next piece.
+# With 2.3 frameworks end a stream at http.disconnect; with 2.4 only when the next piece is sent.
 ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -133,7 +134,7 @@ def scope_of(request: Request, state: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Begin:
-    """The application's response; without content a streamed body follows."""
+    """The application's response begins; with `content` None, the pieces of a streamed body follow."""
 
     head: Response
     content: bytes | None
@@ -141,7 +142,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class End:
-    """Nothing more comes from the application, which has raised this."""
+    """The application sends nothing more; `error` is the exception that it raised, or None."""
 
     error: BaseException | None = None
 
@@ -161,19 +162,19 @@ class LoopThread:
         self._thread.start()
 
     def begin(self, request: Request) -> Conversation:
-        """Let the application answer a request; its task sees the context of this thread."""
+        """Give the application a request; its task runs in a copy of the calling thread's context."""
         conversation = Conversation(self, request)
         self.open.add(conversation)
         self.loop.call_soon_threadsafe(conversation.start, context=copy_context())
         return conversation
 
     def call(self, callback: Callable[[], object]) -> None:
-        """Have the loop call this, unless it has ended."""
+        """Call a function on the loop's thread, unless the loop has ended."""
         with contextlib.suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(callback)
 
     def stop(self) -> None:
-        """End everything, and raise the first error that nobody has seen."""
+        """End the application and its thread, and raise the first error that no request has got."""
         self.call(self._stopping.set)
         self._thread.join(END_SECONDS)
         if self._thread.is_alive():
@@ -188,7 +189,7 @@ class LoopThread:
     def _run(self) -> None:
         try:
             self.loop.run_until_complete(self._main())
-        except BaseException as error:  # SystemExit of a task of the application's own
+        except BaseException as error:  # such as SystemExit in a task that the application made
             self.errors.append(error)
             for conversation in list(self.open):
                 conversation.cut(error)
@@ -218,7 +219,7 @@ class LoopThread:
 
 
 async def end_everything() -> None:
-    """What `asyncio.run` does at its end, and the generators that are dropped while it does."""
+    """End all tasks and generators of the loop, as `asyncio.run` does, and those that appear meanwhile."""
     loop = asyncio.get_running_loop()
     await cancel_others()
     await loop.shutdown_asyncgens()
@@ -235,19 +236,19 @@ async def cancel_others() -> None:
 
 
 async def other_tasks() -> set[asyncio.Task[Any]]:
-    """Every task but this one. A generator that was dropped is closed by a task, which has begun by then."""
+    """Every task but this one, those included that close a generator which was just dropped."""
     for _ in range(2):  # one turn to make that task, one for it to begin
         await asyncio.sleep(0)
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 class Lifespan:
-    """The lifespan of an ASGI application. One that raises at its start is taken to know nothing of lifespans.
+    """The lifespan of an ASGI application. One that raises at startup is taken not to support lifespans.
 
     Attributes:
-        state: What startup leaves for the requests.
-        started: Set when requests may come, or startup has failed.
-        error: Of its shutdown.
+        state: The values that startup stored for the requests.
+        started: Set when requests may be sent, or startup has failed.
+        error: The error of its shutdown, or None.
     """
 
     def __init__(self, app: App) -> None:
@@ -283,7 +284,7 @@ class Lifespan:
             return {"type": "lifespan.startup"}
         await self._stopping.wait()
         if self._told:
-            await asyncio.get_running_loop().create_future()  # nothing follows: it is cancelled
+            await asyncio.get_running_loop().create_future()  # nothing follows: cancelled
         self._told = True
         return {"type": "lifespan.shutdown"}
 
@@ -298,27 +299,27 @@ class Lifespan:
         (self.started if "startup" in kind else self._stopped).set()
 
     async def ready(self) -> None:
-        """Wait until requests may come.
+        """Wait until requests may be sent.
 
         Raises:
-            RuntimeError: The application says that it cannot start.
+            RuntimeError: The application reported that it failed to start.
         """
         await self.started.wait()
         if self._failure:
             raise RuntimeError(self._failure)
 
     async def shutdown(self, task: asyncio.Task[None]) -> None:
-        """Wait until the application says that it has shut down; one that never started is cancelled."""
+        """Shut the application down and wait until it reports that. One that never started is cancelled later."""
         if self.started.is_set() and not self._failure and not task.done():
             self._stopping.set()
             await self._stopped.wait()
 
 
 class Conversation:
-    """One request of an ASGI application: all but `items` belongs to the event loop.
+    """One request to an ASGI application. Only the event loop's thread touches it, except for `items`.
 
     Attributes:
-        items: For the thread that asks: the response, pieces of a streamed body, the end.
+        items: The queue for the requesting thread: the response, pieces of a streamed body, the end.
     """
 
     def __init__(self, thread: LoopThread, request: Request) -> None:
@@ -336,30 +337,30 @@ class Conversation:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin, in the context that the task is to see."""
+        """Start the application's task, in the current context."""
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(self._done)
 
     def piece_taken(self) -> None:
-        """The thread has taken a piece: the application may send the next."""
+        """Note that the requesting thread has taken a piece, so that the application may send the next."""
         self._taken.set()
 
     def cut(self, error: BaseException | None) -> None:
-        """It is over: by this error, or because the client has gone."""
+        """End the request: with this error, or, without one, because the client has disconnected."""
         self._gone, self._cut = True, self._cut or error
 
     def leave(self, cut: BaseException | None = None) -> asyncio.Task[Any]:
-        """The client has gone, or this error ends it: disconnect, and cancel what does not end by itself."""
+        """Disconnect the application, and cancel its task later if that has not ended; return the task."""
         self.cut(cut)
         self._over.set()
         self._taken.set()
         if not self._leaving and (cut is not None or not self._complete):
-            self._leaving = True  # once: a second cancellation would break into its clean-up
+            self._leaving = True  # only once: a second cancellation would interrupt its clean-up
             self.thread.loop.call_later(LEAVE_SECONDS, self._task.cancel)
         return self._task
 
     async def _run(self) -> BaseException | None:
-        """What the application raises is returned: SystemExit would end the loop."""
+        """Run the application, and return the exception that it raised: SystemExit would end the loop."""
         try:
             await self.thread.lifespan.ready()
             scope = scope_of(self._request, self.thread.lifespan.state.copy())
@@ -375,13 +376,13 @@ class Conversation:
             self._received = True
             return {"type": "http.request", "body": self._request.content, "more_body": False}
         await self._over.wait()
-        await asyncio.sleep(0)  # or one that asks for ever would keep the loop from cancelling it
+        await asyncio.sleep(0)  # lets the loop cancel an application that calls this endlessly
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
         if self._gone and kind.startswith("http.response."):
-            await asyncio.sleep(0)  # likewise for one that sends for ever
+            await asyncio.sleep(0)  # lets the loop cancel an application that sends endlessly
         elif kind == "http.response.start" and self._head is None:
             self._head = head_of(message)
             self._later(HEAD_SECONDS, self._give_stream)
@@ -434,7 +435,7 @@ class Conversation:
         self._later(RAISE_SECONDS, give)
 
     def _give_stream(self) -> None:
-        """Give a response whose body follows."""
+        """Give the head to the requesting thread; the pieces of the body follow."""
         if not self._streamed:
             self._cancel_timer()
             self._streamed = True
@@ -453,12 +454,12 @@ class Conversation:
         self.items.put(End(error))
 
     def _done(self, task: asyncio.Task[BaseException | None]) -> None:
-        """The application has ended: with what it raised, or what it left out."""
+        """Give the end of the application to the requesting thread, with its error or one for what it did not send."""
         self._cancel_timer()
         self.thread.open.discard(self)
         error = self._error(task)
         if self._finished:
-            if error is not None:  # nobody waits for it any more
+            if error is not None:  # no thread reads `items` any more
                 self.thread.errors.append(error)
         elif error is None and self._content is not None:
             self._give_content()
@@ -490,14 +491,14 @@ def head_of(message: Message) -> Response:
 
 
 class AsgiBody(Iterator[bytes]):
-    """The side of a conversation that the asking thread holds: its response, and the pieces of a streamed body."""
+    """The requesting thread's side of a conversation: the response, and the pieces of a streamed body."""
 
     def __init__(self, conversation: Conversation, let_go: Callable[[], None]) -> None:
         self._conversation, self._let_go = conversation, let_go
         self._ended = self._closed = False
 
     def respond(self) -> Response:
-        """The response. Unless it is streamed, the loop is let go."""
+        """Wait for the response. Unless its body is streamed, the loop is no longer used afterwards."""
         try:
             begin = self._conversation.items.get()
             if isinstance(begin, End) and begin.error is not None:
@@ -531,10 +532,10 @@ class AsgiBody(Iterator[bytes]):
         return None
 
     def close(self) -> None:
-        """The client has it all, or is gone: then the application is told, and has a moment to end.
+        """Disconnect the application, when the client has the whole body or is gone, and wait until it has ended.
 
         Raises:
-            BaseException: What it raises meanwhile.
+            BaseException: The application raised it meanwhile.
         """
         if self._closed:
             return

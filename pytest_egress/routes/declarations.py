@@ -1,7 +1,7 @@
-"""The routes that a test declares, checked where it declares them.
+"""Checks the arguments of routes, where a test declares them.
 
-Markers are checked at collection with the very functions that the methods call, so that both refuse the same things
-in the same words.
+The methods of `Egress` and the markers, at collection, call the same functions, so that both refuse the same arguments
+with the same messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OWN_OPTIONS: Final = ("times", "optional", "name")
 
 
 def accepted_options(kind: Kind) -> tuple[str, ...]:
-    """The keywords that a route of that kind takes."""
+    """The keyword arguments that a route of one kind takes."""
     if not kind.has_handler:
         return ()
     matchers = MATCHERS if kind.reads_requests else ()
@@ -29,10 +29,10 @@ def accepted_options(kind: Kind) -> tuple[str, ...]:
 
 
 def declare(kind: Kind, address: object, answer: object = None, **options: Any) -> Declaration:
-    """Check the arguments of the method of `Egress` that declares a route of that kind.
+    """Check the arguments of the method of `Egress` that declares a route of one kind.
 
     Raises:
-        AddressError, TypeError, ValueError: With the value, and what is accepted.
+        AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
     """
     parsed = parse_address(address, default_port=kind.default_port)
     accepted = accepted_options(kind)
@@ -53,7 +53,7 @@ def declare(kind: Kind, address: object, answer: object = None, **options: Any) 
 
 
 def declaring(kind: Kind) -> Callable[..., Declaration]:
-    """A function with the arguments of the method of `Egress` that declares a route of that kind: for markers."""
+    """A function with the parameters of the method of `Egress` that declares a route of one kind; for markers."""
 
     def with_handler(address: object, handler: object = None, **options: Any) -> Declaration:
         return declare(kind, address, handler, **options)
@@ -67,12 +67,12 @@ def declaring(kind: Kind) -> Callable[..., Declaration]:
     function: Callable[..., Declaration] = with_handler
     if not kind.has_handler:
         function = with_answer if kind.answers_names else with_address
-    function.__qualname__ = kind.method  # by which Python names it where an argument is missing
+    function.__qualname__ = kind.method  # Python's TypeError for a missing argument shows it
     return function
 
 
 def check_host_name(address: Address) -> None:
-    """Refuse what no question of DNS is about.
+    """Refuse the address of a DNS route that no DNS query can ask for.
 
     Raises:
         AddressError: It has a port, or is an IP address or a network.

@@ -1,6 +1,6 @@
-"""The interface of a route, as tests hold it: what an editor completes, a type checker sees and the reference lists.
+"""The interface of a route for tests: the names that editors complete, type checkers see and the reference lists.
 
-What `Egress` gives is a subclass (`routing.Route`) with more names, which are the gateway's.
+The methods of `Egress` return a subclass, `route.Route`, whose further names are for the gateway.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
 
 if TYPE_CHECKING:
-    # Type checkers bring this module along; nobody has to install it.
+    # Type checkers bring `typing_extensions` with them; users need not install it.
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pytest_egress.routes.answers import HttpAnswer, HttpHandler, RawAnswer, RawHandler
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
 else:
     Call = TypeVar("Call", bound=Entry)
-"""What a route's calls are: an `Exchange` (the default), a `TcpConnection` or a `DnsQuery`."""
+"""The type of a route's calls: `Exchange` (the default), `TcpConnection` or `DnsQuery`."""
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 
 class Route(Generic[Call]):
-    """One declaration: an address, what a request must be like, and what answers it. Made by `Egress`.
+    """A declared route: an address, the conditions for a request, and an answer. The methods of `Egress` make it.
 
     Use it as a decorator to give it its handler. Calls and counts are those of the running test; outside of tests,
-    of the route's lifetime.
+    those of the route's lifetime.
 
     Attributes:
-        name: The name given, or None.
+        name: The name that it was declared with, or None.
         times: How many calls it answers, or None for any number.
     """
 
@@ -43,7 +43,7 @@ class Route(Generic[Call]):
 
     @property
     def address(self) -> str:
-        """As it was declared."""
+        """The address as it was declared."""
         raise NotImplementedError
 
     @overload
@@ -51,7 +51,7 @@ class Route(Generic[Call]):
     @overload
     def __call__(self: Route[TcpConnection], handler: RawHandler) -> Route[TcpConnection]: ...
     def __call__(self, handler: Any) -> Any:
-        """Make this the route's handler: the decorator form."""
+        """Make a function the route's handler: the decorator form."""
         raise NotImplementedError
 
     @overload
@@ -61,38 +61,38 @@ class Route(Generic[Call]):
     @overload
     def respond(self: Route[DnsQuery], handler: NamesAnswer) -> Route[DnsQuery]: ...
     def respond(self, handler: Any) -> Any:
-        """Change the answer in place; requests and connections that come from now on get it."""
+        """Replace the answer; requests and connections that begin from now on get the new one."""
         raise NotImplementedError
 
     def remove(self) -> None:
-        """Stop matching; calls so far stay, what it let live is cut. A removed route is never required."""
+        """Stop matching. Its calls stay; raw connections that it allowed are cut. A removed route is not required."""
         raise NotImplementedError
 
     @property
     def calls(self) -> list[Call]:
-        """What it answered, in order: exchanges; connections of a raw route; queries of a DNS one.
+        """The calls that the route answered, in order: exchanges, raw connections, or DNS queries.
 
         Raises:
-            CallError: Its scope has ended and been reported, and nobody knows them any more.
+            CallError: The route's scope has ended, and its calls are no longer kept.
         """
         raise NotImplementedError
 
     @property
     def call_count(self) -> int:
-        """How many calls it answered; inside its handler, how many before this one."""
+        """How many calls the route answered; inside its handler, how many before this one."""
         raise NotImplementedError
 
     @property
     def called(self) -> bool:
-        """Whether it answered a request."""
+        """Whether the route answered any call."""
         raise NotImplementedError
 
     def wait_for_call(self, count: int = 1, timeout: float = 5) -> Call:
-        """The count-th call, as soon as it has happened; nothing is consumed.
+        """Wait until the route has answered `count` calls, and return the last of these; no call is consumed.
 
         Args:
-            count: 1 for the first.
-            timeout: Seconds.
+            count: The number of the call, 1 for the first.
+            timeout: Seconds to wait.
 
         Raises:
             CallError: There were fewer calls in that time.
@@ -100,7 +100,7 @@ class Route(Generic[Call]):
         raise NotImplementedError
 
     def assert_called_once(self) -> Call:
-        """The only call.
+        """Return the only call.
 
         Raises:
             CallError: There were none, or several.
@@ -108,7 +108,7 @@ class Route(Generic[Call]):
         raise NotImplementedError
 
     def assert_called_with(self, **match: Any) -> Call:
-        """The first call that matches; takes `method`, `path`, `query`, `headers`, `json`, `content`, `match`.
+        """Return the first call that matches `method`, `path`, `query`, `headers`, `json`, `content` and `match`.
 
         Raises:
             CallError: No call matches; the text says in which fields each differs.
@@ -116,9 +116,9 @@ class Route(Generic[Call]):
         raise NotImplementedError
 
     def assert_not_called(self) -> None:
-        """Hold that it was not called; it is then not required to be.
+        """Assert that the route was not called; from then on the test does not require it to be.
 
         Raises:
-            CallError: It was.
+            CallError: It was called; the text lists the calls.
         """
         raise NotImplementedError

@@ -1,8 +1,8 @@
-"""The kinds of routes, as one table: each says in what its routes differ from those of other kinds.
+"""The table of route kinds: each value says how routes of one kind differ from those of the others.
 
-Other modules ask an attribute of `route.kind`, and compare no names. A new kind is a value here, its place in `KINDS`,
-and the method of `Egress` that it names. This module imports nothing that pytest has not imported: the plugin takes its
-markers from here, in runs without containers too.
+Other modules read an attribute of `route.kind`, and compare no names of kinds. A new kind takes a value here, a place
+in `KINDS`, and the method of `Egress` that it names. This module imports nothing that pytest has not imported, because
+the plugin takes its markers from here in runs without containers too.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from typing import Final, Literal
 Content = Literal["requests", "bytes", "names", "nothing"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # a value is itself alone: one of `KINDS`
 class Kind:
-    """What the routes of one kind have in common.
+    """A kind of route: the properties that its routes have in common.
 
     Attributes:
-        method: The method of `Egress` that declares one, by which it is shown.
-        marker: The marker that declares one.
-        usage: What `pytest --markers` says of that marker.
-        carries: What it brings to its answer: requests, the bytes of a connection, or the names of DNS questions.
-            Nothing where the test does not answer: such a route claims whatever is attempted at its address.
-        default_port: The port of an address that has none; None is any.
-        ends_tls: Whether TLS ends here, under a leaf certificate.
+        method: The method of `Egress` that declares such a route. Reports show the route by it.
+        marker: The marker that declares such a route.
+        usage: The text of that marker in `pytest --markers`.
+        carries: What the route's answer is given: requests, the bytes of a connection, or the names of DNS queries.
+            "nothing" where no function of the test answers: such a route claims every attempt at its address.
+        default_port: The port of an address without one; None is any port.
+        ends_tls: Whether TLS is terminated, with a leaf certificate.
         passes_through: Whether the real upstream answers.
-        has_handler: Whether it has a handler, whose end makes a call; else what it claims is a call at once.
-        must_be_called: Whether one of a test that is never called fails the test.
+        has_handler: Whether the route has a handler. A call counts when the handler has returned; without one, when
+            the route claims the attempt.
+        must_be_called: Whether such a route of a test fails it when it is never called.
     """
 
     method: str
@@ -42,53 +43,53 @@ class Kind:
 
     @property
     def reads_requests(self) -> bool:
-        """Whether it answers HTTP requests."""
+        """Whether routes of this kind answer HTTP requests."""
         return self.carries == "requests"
 
     @property
     def reads_bytes(self) -> bool:
-        """Whether it takes a connection whole, as bytes: a raw route."""
+        """Whether this is a kind of raw route, which answers a whole connection, as bytes."""
         return self.carries == "bytes"
 
     @property
     def answers_names(self) -> bool:
-        """Whether it answers questions of DNS, and no connection."""
+        """Whether routes of this kind answer DNS queries, and no connections."""
         return self.carries == "names"
 
     @property
     def refuses(self) -> bool:
-        """Whether what it claims is refused."""
+        """Whether attempts that such a route claims are refused."""
         return self.carries == "nothing" and not self.passes_through
 
     @property
     def answers_https(self) -> bool:
-        """Whether it answers requests within TLS: what a client of QUIC falls back to."""
+        """Whether routes of this kind answer requests within TLS, to which a client of QUIC falls back."""
         return self.reads_requests and self.ends_tls
 
     @property
     def takes_unread(self) -> bool:
-        """Whether a connection is its from the first byte on, whatever that is."""
+        """Whether such a route answers a connection from its first byte on, whatever that is."""
         return self.reads_bytes and not self.ends_tls
 
     @property
     def needs_tls(self) -> bool:
-        """Whether its connections can be nothing but TLS: what it hands out is within."""
+        """Whether such a route accepts only TLS connections: its handler gets the bytes within."""
         return self.reads_bytes and self.ends_tls
 
     @property
     def client_speaks_first(self) -> bool:
-        """Whether its clients send something before they wait for the server: TLS and HTTP do."""
+        """Whether clients of such a route send before the server does, as those of TLS and HTTP do."""
         return self.ends_tls or self.reads_requests
 
     @property
     def scheme(self) -> str | None:
-        """The scheme of what it answers: "https", "http" or "tcp"; None where it answers no connection."""
+        """The scheme of the connections that it answers: "https", "http" or "tcp"; None where it answers none."""
         if self.reads_requests:
             return "https" if self.ends_tls else "http"
         return "tcp" if self.reads_bytes else None
 
     def claims_requests(self, scheme: str) -> bool:
-        """Whether requests of a scheme may be its.
+        """Whether a route of this kind can claim requests of a scheme.
 
         Args:
             scheme: "https" or "http".
@@ -161,4 +162,4 @@ KINDS: Final = (
     BLOCK,
     DNS,
 )
-"""All of them, in the order in which `pytest --markers` lists them."""
+"""All kinds of routes, in the order in which `pytest --markers` lists them."""

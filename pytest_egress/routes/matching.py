@@ -1,4 +1,4 @@
-"""What a request must be like, and where one differs: the same function decides and explains.
+"""`Match`: the conditions for a request, apart from its address. One function both decides and explains.
 
 Values only: this module never touches a socket or a clock.
 """
@@ -28,7 +28,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """What a request must be like, apart from its address. Absent fields do not matter."""
+    """The conditions that a request has to meet, apart from its address. Absent fields do not matter."""
 
     method: str | None = None
     path: str | None = None
@@ -58,7 +58,7 @@ class Match:
             raise TypeError(f"match= takes a function of the request, not {match!r}")
 
     def differences(self, request: Request) -> list[str]:
-        """Every field in which the request is not what was asked for, as a line each; none means that it matches."""
+        """One line for each condition that a request does not meet; an empty list where it matches."""
         found = []
         if self.method is not None and self.method.upper() != request.method.upper():
             found.append(f"method: {request.method} is not {self.method.upper()}")
@@ -86,7 +86,7 @@ class Match:
         return found
 
     def __str__(self) -> str:
-        """As keywords of the declaration: `method='POST', path='/x'`."""
+        """The conditions as keyword arguments of the declaration: `method='POST', path='/x'`."""
         fields = [(name, getattr(self, name)) for name in (*MATCH_TYPES, "json", "match")]
         given = [(name, value) for name, value in fields if value is not getattr(Match, name)]
         return ", ".join(
@@ -108,7 +108,7 @@ MATCHERS: Final = tuple(field.name for field in fields(Match))
 
 
 def check_path(path: str) -> None:
-    """Refuse what no path of a request equals."""
+    """Refuse a path that no request can have."""
     if path.startswith(("/", "*")) and not {"?", "#"} & {*path}:
         return
     hint = "it starts with / or *"
@@ -120,7 +120,7 @@ def check_path(path: str) -> None:
 
 
 def check_wire_text(what: str, value: object) -> None:
-    """Refuse what never equals a text; an object with an equality of its own (`mock.ANY`) may."""
+    """Refuse a value that can never equal a str; an object with its own `__eq__`, such as `mock.ANY`, may."""
     if not isinstance(value, str) and type(value).__eq__(value, "") is NotImplemented:
         raise TypeError(
             f"{what} takes a str, which it is on the wire, not {type(value).__name__}: {value!r}"
@@ -131,17 +131,17 @@ path_glob: Final = lru_cache(maxsize=1024)(Glob)
 
 
 def json_request_differences(wanted: Any, request: Request) -> list[str]:
-    """As `json_differences`, for the body of a request."""
+    """The differences between a JSON value and the body of a request."""
     try:
         return list(json_differences(wanted, request.json()))
-    except (ValueError, RecursionError):  # so deep that nobody reads it
+    except (ValueError, RecursionError):  # RecursionError: nested too deeply to parse
         return [f"json: the body is no JSON: {shown(masked_bytes(request.content))}"]
 
 
 def json_differences(
     wanted: Any, found: Any, path: str = "json", secret: bool = False
 ) -> Iterator[str]:
-    """Where two JSON values differ, by path: `json.items[0].price: 5 is not 6`.
+    """The differences between two JSON values, a line each with its path: `json.items[0].price: 5 is not 6`.
 
     Args:
         secret: Whether a name in the path says that the values are secrets.
@@ -170,16 +170,16 @@ def json_differences(
 
 
 def is_true_for_one(wanted: object, found: object) -> bool:
-    """Whether one is `true` where the other is 1: equal in Python, not in JSON."""
+    """Whether one value is `true` and the other is 1, or `false` and 0: equal in Python, not in JSON."""
     numbers = isinstance(wanted, (int, float)) and isinstance(found, (int, float))
     return numbers and isinstance(wanted, bool) != isinstance(found, bool)
 
 
 def contrast(found: Any, wanted: Any, masks: tuple[object, object]) -> str:
-    """That one value is not the other; and from where on, where the two are shown alike.
+    """A text that two values differ; where both are shown alike, with the position from which on they do.
 
     Args:
-        masks: The same two as they may be shown.
+        masks: The same two values, with secrets masked.
     """
     one, other = map(shown, masks)
     text = f"{one} is not {other}"
@@ -190,7 +190,7 @@ def contrast(found: Any, wanted: Any, masks: tuple[object, object]) -> str:
 
 
 def masked_matcher(name: str, value: Any) -> Any:
-    """What a matcher was given, as it may be shown."""
+    """The value of a condition, with secrets masked."""
     if name == "headers":
         return {key: masked_field(key, each) for key, each in value.items()}
     if name == "query":
@@ -201,5 +201,5 @@ def masked_matcher(name: str, value: Any) -> Any:
 
 
 def shown_declaration(value: object) -> str:
-    """A value as it stands in a declaration; functions by their name."""
+    """A value as a declaration has it; a function is shown by its name."""
     return str(getattr(value, "__name__", shown(value)))

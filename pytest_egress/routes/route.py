@@ -1,10 +1,11 @@
-"""`Route`: one declaration, what answers it, and the calls that it has had.
+"""`Route`: a declared route, with its answer and its calls.
 
-A `Route` is looked up for every connection and every request, so what changes here changes at once. This module never
-touches a socket or a clock: waiting is the ledger's.
+Routes are looked up for every connection and every request, so a change takes effect at once. This module never
+touches a socket or a clock: the ledger does the waiting.
 
-Threads: the test's declares and asks; the gateway's look up, reserve and count. What is looked up is replaced as a
-whole, and read without a lock; counts and calls change under the ledger's. No matcher is asked while that is held.
+Threads: the test's thread declares routes and asks for calls; the gateway's threads look up, reserve and count. The
+answer and its context are replaced as one value, and read without a lock. Counts and calls change under the ledger's
+lock. No matcher is called while that is held.
 """
 
 from __future__ import annotations
@@ -36,33 +37,45 @@ CLIENT_CERTIFICATES: Final = ("request", "require")  # the strictest last
 
 
 class CallLog(Protocol):
-    """What a route needs of the ledger: whose calls count now, and a way to wait for more."""
+    """The part of the ledger that a route uses: which calls count now, and a way to wait for more."""
 
     @property
     def changed(self) -> AbstractContextManager[Any]:
-        """Its lock; re-entrant."""
+        """The ledger's lock, which is re-entrant."""
         ...
 
     def visible(self, window: object) -> bool:
-        """Whether a call in that window counts now."""
+        """Whether calls in a window count now."""
         ...
 
     def running(self) -> list[str]:
-        """The names of the containers that run; the lock is not held."""
+        """The names of the running containers; call it without holding the lock."""
         ...
 
     def routes_changed(self) -> None:
-        """Let what is open be looked at again."""
+        """Have the gateways check again whether a route still allows each open connection."""
         ...
 
     def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait until the condition holds, for so many seconds."""
+        """Wait until a condition holds, at most `timeout` seconds; return whether it does."""
+        ...
+
+
+class Holder(Protocol):
+    """A connection that has taken one of a route's `times`, and gives it back where it proves to be no call."""
+
+    def is_silent(self) -> bool:
+        """Whether it may yet prove to be none."""
+        ...
+
+    def has_left(self) -> bool:
+        """Whether its client has closed: it is known soon what it was."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """A route before it belongs to a scope. See `Egress.intercept_https` for the meaning of each field."""
+    """The checked arguments of a route, before it belongs to a scope. `Egress.intercept_https` explains each field."""
 
     kind: Kind
     address: Address
@@ -89,10 +102,10 @@ class Declaration:
 
 
 def check_answer(kind: Kind, answer: object) -> object:
-    """The answer as a route of that kind can use it.
+    """Check the answer of a route of one kind, and convert it to the form that the route uses.
 
     Raises:
-        TypeError, ValueError: It cannot; the text lists what it can.
+        TypeError, ValueError: A route of this kind cannot answer with it; the text lists what it takes.
     """
     if kind.answers_names:
         return check_name_answer(answer)
@@ -105,11 +118,12 @@ def check_answer(kind: Kind, answer: object) -> object:
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a route was given to answer with, replaced as a whole: readers take no lock.
+    """The current answer of a route. It is replaced as a whole, so readers take no lock.
 
     Attributes:
-        context: The context variables of whoever gave it.
-        first_turn: The first turn that is answered with it, as `Route.reserve` counts.
+        answer: The answer, as `check_answer` returned it.
+        context: The context variables at the place that declared it.
+        first_turn: The first turn that it answers, as `Route.reserve` counts turns.
     """
 
     answer: object
@@ -118,7 +132,7 @@ class Given:
 
 
 class Route(handles.Route[Call]):
-    """A route as the gateway and its scope see it; what tests ask of it is documented in `handles`."""
+    """A route as the gateway and its scope use it; `handles.Route` documents the part for tests."""
 
     def __init__(
         self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
@@ -139,7 +153,7 @@ class Route(handles.Route[Call]):
         self._log = log
         self._reserved = 0
         self._given_back: list[int] = []
-        self._unproved: dict[int, Callable[[], bool]] = {}
+        self._holders: list[Holder] = []
         self._calls: list[tuple[object, Call]] = []
         self._has_let_go = False
         self._held: list[answers.Application] = []
@@ -148,11 +162,11 @@ class Route(handles.Route[Call]):
 
     @property
     def address(self) -> str:
-        """As it was declared."""
+        """The address as it was declared."""
         return self.parsed_address.text
 
     def __call__(self, handler: Any) -> Any:
-        """Make this the route's handler: the decorator form."""
+        """Make a function the route's handler: the decorator form."""
         if not callable(handler):
             raise TypeError(
                 f"@{self.kind.method}({self.address!r}) decorates a function, not {handler!r}"
@@ -160,15 +174,15 @@ class Route(handles.Route[Call]):
         return self.respond(handler)
 
     def respond(self, handler: Any) -> Any:
-        """Change the answer in place; requests and connections that come from now on get it."""
+        """Replace the answer; requests and connections that begin from now on get the new one."""
         self._set_answer(check_answer(self.kind, handler))
         return self
 
     def _set_answer(self, answer: object) -> None:
         for application in applications(answer):
             application.acquire()
-            self._held.append(application)  # to the end: requests that go on may use it
-        context = copy_context()  # handlers see the test's variables
+            self._held.append(application)  # until the end: a running request may use it
+        context = copy_context()  # handlers see the test's context variables
         with self._log.changed:
             first = self._reserved
             self._given = Given(answer=answer, context=context, first_turn=first)
@@ -178,49 +192,49 @@ class Route(handles.Route[Call]):
                 self.times = first + len(answer)
 
     def release(self) -> None:
-        """End it with its scope: let go of what its answers hold open; again is harmless."""
+        """End the route with its scope, and release the applications of its answers. Calling it again does nothing."""
         self.ended = True
-        with ExitStack() as releases:  # one that fails keeps no other held
+        with ExitStack() as releases:  # all are released, even if one raises
             while self._held:
                 releases.callback(self._held.pop().release)
 
     def remove(self) -> None:
-        """Stop matching; calls so far stay, what it let live is cut. A removed route is never required."""
+        """Stop matching. Its calls stay; raw connections that it allowed are cut. A removed route is not required."""
         self.removed = True
         self._log.routes_changed()
 
-    # What the gateway asks.
+    # For the gateway.
 
     def covers(self, host: str, port: int) -> bool:
-        """Whether its address is that of a connection, whatever is spoken on it."""
+        """Whether the route's address matches that of a connection, whatever its protocol."""
         is_for_connections = not self.removed and not self.kind.answers_names
         return is_for_connections and self.parsed_address.matches(host, port)
 
     def claims(self, secure: bool, host: str, port: int) -> bool:
-        """Whether its address and protocol are those of a request; its matchers are not asked."""
+        """Whether the route's address and scheme match those of a request; its matchers are not called."""
         scheme = "https" if secure else "http"
         return self.kind.claims_requests(scheme) and self.covers(host, port)
 
     def names(self, name: str) -> bool:
-        """Whether it is declared for a host name, at whatever port."""
+        """Whether the route's address matches a host name, at any port."""
         return not self.removed and self.parsed_address.matches(name, self.parsed_address.port or 0)
 
     def is_for(self, host: str) -> bool:
-        """Whether it is declared for this very host, and not for a pattern that the host is one of."""
+        """Whether the route is declared for exactly this host, and not for a pattern that matches it."""
         return self.parsed_address.is_exact and self.parsed_address.host == host
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether all of its `times` are taken."""
+        """Whether all of the route's `times` are reserved."""
         return self.times is not None and self._reserved - len(self._given_back) >= self.times
 
     @property
     def is_used_up(self) -> bool:
-        """Whether it is a raw route all of whose `times` are taken."""
+        """Whether this is a raw route, all of whose `times` are reserved."""
         return self.kind.reads_bytes and self.is_exhausted
 
     def reserve(self) -> int | None:
-        """Take one of its `times`: which, from 0; None where all are taken."""
+        """Reserve one of the route's `times`; return its turn, from 0, or None where all are reserved."""
         with self._log.changed:
             if self.is_exhausted:
                 return None
@@ -230,45 +244,44 @@ class Route(handles.Route[Call]):
             return self._reserved - 1
 
     def give_back(self, turn: int) -> None:
-        """Return what `reserve` took: it was no call. The next connection takes it, and the answer of its turn."""
+        """Give back a turn that proved to be no call. The next connection gets it, with its answer."""
         with self._log.changed:
             given = self._given
             if turn >= given.first_turn or not isinstance(given.answer, answers.AnswerSequence):
                 self._given_back = sorted([*self._given_back, turn])
 
     @contextmanager
-    def unproved(self, turn: int, is_silent: Callable[[], bool]) -> Iterator[None]:
-        """Let `may_come_free` know of a turn that may be given back.
-
-        Args:
-            is_silent: Whether its connection has carried nothing so far.
-        """
+    def turn_of(self, holder: Holder) -> Iterator[int | None]:
+        """What `reserve` gives to a connection, which others know of until it is over."""
         with self._log.changed:
-            self._unproved[turn] = is_silent
+            if (turn := self.reserve()) is not None:
+                self._holders.append(holder)
         try:
-            yield
+            yield turn
         finally:
-            with self._log.changed:
-                del self._unproved[turn]
+            if turn is not None:
+                with self._log.changed:
+                    self._holders.remove(holder)
 
     @property
     def may_come_free(self) -> bool:
-        """Whether all of its `times` are taken, and one by a connection that may prove to be no call."""
-        if not self.is_used_up:
-            return False
+        """Whether a turn may come free that is the next connection's: the last one, or an earlier one of a sequence."""
         with self._log.changed:
-            return any(is_silent() for is_silent in self._unproved.values())
+            silent = [holder for holder in self._holders if holder.is_silent()]
+            if isinstance(self._given.answer, answers.AnswerSequence) and not self.is_exhausted:
+                return any(holder.has_left() for holder in silent)
+            return self.is_used_up and bool(silent)
 
     def answer(self, turn: int = 0) -> tuple[Any, Context]:
-        """What answers, and the context for it: both of one declaration, whatever `respond` does meanwhile.
+        """The answer for a turn, and the context to call it in. Both are of one declaration, even during `respond`.
 
-        Takes no lock, so that DNS answers can be looked up under the lock of the names.
+        It takes no lock, so that DNS answers can be looked up while the resolver's lock is held.
 
         Args:
-            turn: What `reserve` returned.
+            turn: The turn, as `reserve` returned it.
 
         Returns:
-            A handler, a static answer, or a `Forward`; and a context like that of its declaration, for one call.
+            A handler, a static answer, or a `Forward`; and a copy of its declaration's context, for one call.
         """
         given = self._given
         answer, context = given.answer, given.context.copy()
@@ -277,30 +290,33 @@ class Route(handles.Route[Call]):
         return answer, context
 
     def count(self, window: object, call: Call) -> None:
-        """Record a call; the ledger's lock is held."""
+        """Record a call. The caller holds the ledger's lock."""
         self._calls.append((window, call))
 
     def let_go(self) -> None:
-        """Forget its calls, with all that they received; its scope has ended."""
+        """Forget the route's calls, with all that they received, because its scope has ended."""
         with self._log.changed:
             self._calls.clear()
             self._has_let_go = True
 
-    # What the test asks.
+    # For the test.
 
     @property
     def calls(self) -> list[Call]:
-        """What it answered, in order: exchanges; connections of a raw route; queries of a DNS one.
+        """The calls that the route answered, in order: exchanges, raw connections, or DNS queries.
 
         Raises:
-            CallError: Its scope has ended and been reported, and nobody knows them any more.
+            CallError: The route's scope has ended, and its calls are no longer kept.
         """
         calls = self._visible_calls()
         self._check_kept()
         return calls
 
     def _check_kept(self) -> None:
-        """Refuse to answer for calls that are gone. The lock is not held: the text has what the user's values say."""
+        """Raise CallError if the calls have been forgotten.
+
+        The lock must not be held: the text calls `__repr__` of the user's values.
+        """
         if self._has_let_go:
             raise CallError(f"{self}: its calls are asked for too late: {LET_GO}")
 
@@ -310,25 +326,25 @@ class Route(handles.Route[Call]):
 
     @property
     def call_count(self) -> int:
-        """How many calls it answered; inside its handler, how many before this one."""
+        """How many calls the route answered; inside its handler, how many before this one."""
         return len(self.calls)
 
     @property
     def called(self) -> bool:
-        """Whether it answered a request."""
+        """Whether the route answered any call."""
         return bool(self.calls)
 
     @property
     def lifetime_count(self) -> int:
-        """How many requests it answered since it was declared, in whichever test."""
+        """How many calls the route answered since it was declared, in any test."""
         return len(self._calls)
 
     def wait_for_call(self, count: int = 1, timeout: float = 5) -> Call:
-        """The count-th call, as soon as it has happened; nothing is consumed.
+        """Wait until the route has answered `count` calls, and return the last of these; no call is consumed.
 
         Args:
-            count: 1 for the first.
-            timeout: Seconds.
+            count: The number of the call, 1 for the first.
+            timeout: Seconds to wait.
 
         Raises:
             CallError: There were fewer calls in that time.
@@ -336,7 +352,7 @@ class Route(handles.Route[Call]):
         if count < 1:
             raise ValueError(f"count={count}: calls are counted from 1")
         check_seconds(timeout)
-        with self._log.changed:  # or the calls could become another window's before they are read
+        with self._log.changed:  # until the calls are read: another window could open before
             self._log.wait_for(
                 lambda: self._has_let_go or len(self._visible_calls()) >= count, timeout
             )
@@ -344,24 +360,22 @@ class Route(handles.Route[Call]):
         self._check_kept()
         if len(calls) >= count:
             return calls[count - 1]
-        there = were(len(calls))
-        raise CallError(f"{self}: waited {timeout:g} s for call {count}; there {there}")
+        raise self._failure(f"waited {timeout:g} s for call {count}; there {were(len(calls))}")
 
     def assert_called_once(self) -> Call:
-        """The only call.
+        """Return the only call.
 
         Raises:
             CallError: There were none, or several.
         """
         calls = self.calls
         if len(calls) != 1:
-            lines = [f"{self}: expected 1 call, there {were(len(calls))}", *call_lines(calls)]
-            lines += [] if calls else self._may_come(1)
-            raise CallError("\n".join(lines))
+            lines = call_lines(calls) if calls else self._may_come(1)
+            raise self._failure(f"expected 1 call, there {were(len(calls))}", lines)
         return calls[0]
 
     def assert_called_with(self, **match: Any) -> Call:
-        """The first call that matches; takes `method`, `path`, `query`, `headers`, `json`, `content`, `match`.
+        """Return the first call that matches `method`, `path`, `query`, `headers`, `json`, `content` and `match`.
 
         Raises:
             CallError: No call matches; the text says in which fields each differs.
@@ -372,35 +386,34 @@ class Route(handles.Route[Call]):
             takes = ", ".join(MATCHERS)
             raise TypeError(f"assert_called_with() does not take {unknown[0]}=; it takes {takes}")
         matcher, calls = Match(**match), self.calls
-        lines = [
-            f"{self}: none of {len(calls)} calls matches {matcher}"
-            if calls
-            else f"{self}: was not called"
-        ]
+        what = f"none of {len(calls)} calls matches {matcher}" if calls else "was not called"
+        lines: list[str] = []
         for call in calls:
             assert isinstance(call, Exchange)
             if not (differences := matcher.differences(call.request)):
                 return call
             lines += [f"  {call}", *(f"      {difference}" for difference in differences)]
-        raise CallError("\n".join([*lines, *self._may_come(len(calls) + 1)]))
+        raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
+
+    def _failure(self, what: str, lines: Iterable[str] = ()) -> CallError:
+        """That its calls are not as expected; its headline begins with the address."""
+        error = CallError("\n".join([f"{self}: {what}", *lines]))
+        error.headline = f"{self.address}: {what}, {self}"
+        return error
 
     def _may_come(self, count: int) -> list[str]:
-        """What to type where the count-th call may still come, as lines."""
+        """Lines that say how to wait for the count-th call, where a container still runs that may make it."""
         running = self._log.running()
         return [f"  {later_text(running, count)}"] if running else []
 
     def assert_not_called(self) -> None:
-        """Hold that it was not called; it is then not required to be.
+        """Assert that the route was not called; from then on the test does not require it to be.
 
         Raises:
-            CallError: It was.
+            CallError: It was called; the text lists the calls.
         """
         if calls := self.calls:
-            raise CallError(
-                "\n".join(
-                    [f"{self}: expected no call, there {were(len(calls))}", *call_lines(calls)]
-                )
-            )
+            raise self._failure(f"expected no call, there {were(len(calls))}", call_lines(calls))
         self.expected_idle = True
 
     def __str__(self) -> str:
@@ -420,20 +433,20 @@ LET_GO: Final = (
     "what a test received is let go of with its report, and what a wider scope did with its end; ask before that, "
     "or keep a copy"
 )
-"""Why an answer would be an empty one."""
+"""Why calls and ledgers cannot be read after their scope: the end of the error's text."""
 
 
 def were(count: int) -> str:
-    """The end of "there ..."."""
+    """A count as the end of the sentence "there ..."."""
     return {0: "was none", 1: "was 1"}.get(count, f"were {count}")
 
 
 def later_text(running: Sequence[str], count: int | str) -> str:
-    """That containers may call a route later, and how to wait for it.
+    """A sentence: containers still run and may call a route later, and how to wait for that.
 
     Args:
-        running: Their names.
-        count: Of the call.
+        running: The names of the containers.
+        count: The number of the call to wait for.
     """
     verb = "still runs" if len(running) == 1 else "still run"
     call = f"wait_for_call({'' if count == 1 else count})"
@@ -446,6 +459,6 @@ def call_lines(calls: Iterable[Entry]) -> list[str]:
 
 
 def applications(answer: object) -> tuple[answers.Application, ...]:
-    """What of an answer holds something open."""
+    """The applications in an answer, which the route acquires and releases."""
     parts = answer.answers if isinstance(answer, answers.AnswerSequence) else (answer,)
     return tuple(part for part in parts if isinstance(part, answers.Application))

@@ -1,20 +1,17 @@
-"""Which route answers an attempt, and why the others do not.
+"""`RouteTable`: the routes of a scope, and which of them answers an attempt and why the others do not.
 
-Threads: any. What is looked up is replaced as a whole, and read without a lock. This module never touches a socket or
-a clock.
+Threads: any thread may look routes up. A table's routes are replaced as a whole, and read without a lock. This module
+never touches a socket or a clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from pytest_egress.traffic.messages import Request, TlsInfo
-
-if TYPE_CHECKING:
-    pass
 from pytest_egress.routes.route import CLIENT_CERTIFICATES, Route
+from pytest_egress.traffic.messages import Request, TlsInfo
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -26,7 +23,7 @@ class RouteTable:
         self.routes: tuple[Route[Any], ...] = ()  # replaced, never changed: readers take no lock
 
     def add(self, route: Route[Any]) -> None:
-        """Place a route before those that are as specific as it is; the ledger's lock is held."""
+        """Add a route, before those that are equally specific. The caller holds the ledger's lock."""
         later = sorted(
             (route, *self.routes), key=lambda r: r.parsed_address.specificity, reverse=True
         )
@@ -34,14 +31,14 @@ class RouteTable:
 
 
 def in_order(tables: Sequence[RouteTable]) -> Iterator[Route[Any]]:
-    """Every route in the order in which they are asked: nearest scope, most specific, latest."""
+    """All routes, in the order in which they are tried: nearest scope, most specific, latest declared."""
     for table in tables:
         yield from table.routes
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearMiss:
-    """A route that did not answer, and why, as a line each."""
+    """A route that did not answer, and the reasons, a line each."""
 
     route: Route[Any]
     differences: tuple[str, ...]
@@ -49,11 +46,13 @@ class NearMiss:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The route that answers, or the near misses.
+    """The route that answers a request, or the near misses.
 
     Attributes:
-        turn: Which of its `times` it is, for `Route.answer`.
-        unproved: The route that would answer, did the connection have the client certificate that it requires.
+        route: The route that answers, or None.
+        turn: The turn that is reserved on it, for `Route.answer`.
+        near: Where no route answers, those that came nearest, the nearest first.
+        unproved: The route that would answer if the connection had the client certificate that it requires.
     """
 
     route: Route[Any] | None
@@ -63,23 +62,27 @@ class Decision:
 
 
 def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
-    """What says what a connection is, before it has said anything: the first route whose address is its.
+    """The route that decides how a new connection is read, before any of its bytes: the first with its address.
 
-    A raw route takes a connection whole. Where all of its `times` are taken, the next is asked.
+    A raw route whose `times` are all reserved is skipped.
     """
     covering = (route for route in in_order(tables) if route.covers(host, port))
     return next((route for route in covering if not route.is_used_up), None)
 
 
-def may_come_free(tables: Sequence[RouteTable], host: str, port: int) -> bool:
-    """Whether a raw route at an address is used up by a connection that may prove to be no call."""
-    return any(route.may_come_free and route.covers(host, port) for route in in_order(tables))
+def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[Route[Any]]:
+    """The raw routes at an address that answer so many times: which connection comes first matters there."""
+    return [
+        route
+        for route in in_order(tables)
+        if route.times is not None and route.kind.reads_bytes and route.covers(host, port)
+    ]
 
 
 def still_claims(
     tables: Sequence[RouteTable], route: Route[Any] | None, host: str, port: int
 ) -> bool:
-    """Whether a connection that a route took, or None, would be its again."""
+    """Whether a connection would be assigned to the same route again; `route` is None where it was to none."""
     for other in in_order(tables):
         if other.covers(host, port):
             if other is route:
@@ -90,9 +93,9 @@ def still_claims(
 
 
 def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
-    """Find what answers a request.
+    """Find the route that answers a request, and reserve a turn on it.
 
-    What a predicate (`match=`) raises comes through.
+    An exception that a predicate (`match=`) raises is not caught.
     """
     secure, near = request.scheme == "https", []
     for route in in_order(tables):
@@ -110,32 +113,32 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
 
 
 def would_answer(tables: Sequence[RouteTable], request: Request) -> bool:
-    """Whether a route is for a request, however often it has answered."""
+    """Whether some route matches a request, even one whose `times` are all reserved."""
     secure = request.scheme == "https"
     for route in in_order(tables):
         if route.claims(secure, request.host, request.port):
             try:
                 if not route.matcher.differences(request):
                     return True
-            except Exception:  # of a predicate, which is not asked in earnest
+            except Exception:  # a predicate raised: this is only a forecast
                 return False
     return False
 
 
 def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
-    """The first route of any protocol whose address is this one; its `times` do not matter."""
+    """The first route of any kind for connections whose address matches; its `times` do not matter."""
     return next((route for route in in_order(tables) if route.covers(host, port)), None)
 
 
 def certificate_route(
     tables: Sequence[RouteTable], hosts: Iterable[str], port: int
 ) -> Route[Any] | None:
-    """The route of TLS that wants most of the clients at an address; None where none wants a certificate.
+    """The route that decides whether a handshake asks for a client certificate; None where no route wants one.
 
-    A handshake comes before what says which route a request is for, so the strictest counts.
+    The handshake comes before the request that selects a route, so the strictest route at the address counts.
 
     Args:
-        hosts: What the connection is for: its SNI, and the name or address that was dialled.
+        hosts: The hosts of the connection: its SNI, and the name or address that was dialled.
     """
     covering = [
         route
@@ -152,17 +155,17 @@ def certificate_route(
 
 
 def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
-    """Whether a route requires a client certificate, and a connection has none."""
+    """Whether a route requires a client certificate that a connection does not have."""
     return route.client_certificate == "require" and (tls is None or tls.client_certificate is None)
 
 
 def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
-    """The DNS route of a name, or None where it has its synthetic addresses."""
+    """The DNS route that answers for a name, or None where the name has its synthetic addresses."""
     return next((r for r in in_order(tables) if r.kind.answers_names and r.names(name)), None)
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:
-    """Whether any route is declared for a name; one of `*:53`, every DNS server, is for none."""
+    """Whether any route is declared for a name. A route for `*:53`, every DNS server, is for no name."""
     return any(
         route.names(name) and (route.parsed_address.host, route.parsed_address.port) != ("*", 53)
         for route in in_order(tables)
@@ -170,7 +173,7 @@ def is_named(tables: Sequence[RouteTable], name: str) -> bool:
 
 
 def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
-    """Of the routes that name no such name, the one whose own looks most alike, where one does."""
+    """The route whose host is most similar to a name that no route is declared for; None where none is similar."""
     from difflib import SequenceMatcher
 
     def likeness(route: Route[Any]) -> float:
@@ -186,10 +189,10 @@ def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
 def nearest_by_address(
     tables: Sequence[RouteTable], scheme: str, host: str, port: int
 ) -> NearMiss | None:
-    """Of the routes whose address differs, the one that looks most alike, where one does.
+    """The route whose address is most similar to one that no route has; None where none is similar.
 
     Args:
-        scheme: "https", "http", or "tcp", to which only raw routes are alike.
+        scheme: "https", "http", or "tcp", for which only raw routes are compared.
     """
     misses = [
         address_miss(route, scheme, host, port)
@@ -202,7 +205,7 @@ def nearest_by_address(
 
 
 def address_miss(route: Route[Any], scheme: str, host: str, port: int) -> tuple[float, NearMiss]:
-    """How much alike the addresses are, over 1 where the host is the same, and where they differ."""
+    """The similarity of a route's address, over 1 where the host matches, and the differences as a near miss."""
     from difflib import SequenceMatcher
 
     address, likeness, differences = route.parsed_address, 2.0, []
@@ -221,5 +224,5 @@ def address_miss(route: Route[Any], scheme: str, host: str, port: int) -> tuple[
     return likeness, NearMiss(route=route, differences=tuple(differences))
 
 
-SIMILAR: Final = 0.75  # of difflib's ratio: a letter or a label apart, not another service
-LESS_LIKE: Final = 0.1  # for another scheme or port: of the same name both may differ
+SIMILAR: Final = 0.75  # the least ratio of difflib: a letter or a label apart, not another service
+LESS_LIKE: Final = 0.1  # is subtracted for another scheme, and for another port

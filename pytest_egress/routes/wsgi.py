@@ -1,6 +1,6 @@
-"""WSGI applications as handlers of a route: PEP 3333 and no framework.
+"""WSGI applications as handlers of a route, by PEP 3333, without any framework.
 
-An application runs in the thread that asks.
+An application runs in the thread of the connection that sent the request.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def wsgi(app: App) -> WsgiApplication:
     """Make a handler of a WSGI application (PEP 3333), such as those of Flask, Django and moto.
 
     Raises:
-        TypeError: It is none; the text says what is taken.
+        TypeError: It is no WSGI application; the text says what is accepted.
     """
     wanted = "wsgi() takes a WSGI application, a callable of (environ, start_response)"
     if not callable(app):
@@ -44,13 +44,13 @@ def wsgi(app: App) -> WsgiApplication:
 
 
 class WsgiApplication(Application):
-    """A WSGI application as a handler. It keeps nothing open, and is called by many threads at once."""
+    """A WSGI application as a handler. Many threads may call it at once; it holds nothing open between calls."""
 
     def __init__(self, app: App) -> None:
         self.app = app
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request; what the application raises comes through."""
+        """Answer a request. An exception of the application is not caught."""
         return WsgiCall(self.app).respond(request)
 
     def __repr__(self) -> str:
@@ -58,7 +58,7 @@ class WsgiApplication(Application):
 
 
 def environ_of(request: Request) -> dict[str, Any]:
-    """The environment of a request (PEP 3333, RFC 3875 section 4.1); its text is latin-1 of the bytes."""
+    """The environ of a request (PEP 3333, RFC 3875 section 4.1). Its strings are the bytes decoded as latin-1."""
     query_string = native(request.query_string)
     target = native(request.path) + (f"?{query_string}" if query_string else "")
     return {
@@ -88,7 +88,7 @@ def environ_of(request: Request) -> dict[str, Any]:
 
 
 def field_variables(request: Request) -> dict[str, str]:
-    """HTTP_* for each field, CONTENT_TYPE, and CONTENT_LENGTH as the body is (RFC 3875 section 4.1.18)."""
+    """The variables of the header fields: HTTP_*, CONTENT_TYPE and CONTENT_LENGTH (RFC 3875 section 4.1.18)."""
     variables: dict[str, str] = {}
     for name, value in request.headers.raw:
         key, text = f"HTTP_{name.upper().replace('-', '_')}", native(value)
@@ -105,7 +105,7 @@ def field_variables(request: Request) -> dict[str, str]:
 
 
 def native(text: str) -> str:
-    """The text of PEP 3333: each character is a byte."""
+    """A text as a native string of PEP 3333, in which each character stands for a byte."""
     return raw_value(text).decode("latin-1")
 
 
@@ -119,7 +119,7 @@ class WsgiCall:
         self._written: list[bytes] = []
 
     def respond(self, request: Request) -> Response:
-        """The response; unless it is streamed, what the application returned is closed."""
+        """Call the application and return its response. Unless it is streamed, the returned iterable is closed."""
         iterable, streamed = self._app(environ_of(request), self.start_response), False
         try:
             response = self._answer(iterable)
@@ -136,7 +136,7 @@ class WsgiCall:
         exc_info: ExceptionInfo | None = None,
         /,
     ) -> Callable[[bytes], None]:
-        """Take status and header fields; a second time only with the error that replaces them."""
+        """Take the status and the header fields. A second call has to pass the `exc_info` of an error."""
         if exc_info is not None and self._head_is_final:
             raise exc_info[1].with_traceback(exc_info[2])
         if exc_info is None and self._head is not None:
@@ -150,7 +150,7 @@ class WsgiCall:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send a piece, by the older way; it goes out before what is iterated over next."""
+        """Send a piece by PEP 3333's older interface; it goes out before the next piece of the iterable."""
         if data:
             self._written.append(self._checked(data))
             self._head_is_final = True
@@ -173,7 +173,7 @@ class WsgiCall:
         return Response(head.status_code, headers=head.headers.raw, stream=body, reason=head.reason)
 
     def _pieces(self, iterable: Iterable[bytes]) -> Iterator[bytes]:
-        """What goes out, without the empty pieces that only keep the server going."""
+        """The pieces of the body in order, without the empty ones."""
         yield from self._take_written()
         for piece in iterable:
             yield from self._take_written()
@@ -205,7 +205,7 @@ class WsgiCall:
         )
 
     def _refuse_more(self, pieces: Iterator[bytes]) -> None:
-        """Let it run to its end, which runs what stands behind its last `yield`."""
+        """Exhaust the iterable, so that code after its last `yield` runs; a further piece is an error."""
         for piece in pieces:
             raise RuntimeError(
                 f"{name_of(self._app)} sent {piece!r} after the end by its Content-Length"
@@ -213,7 +213,7 @@ class WsgiCall:
 
 
 class WsgiBody(Iterator[bytes]):
-    """A body in the pieces that a WSGI application yields. `close` also counts before the first is taken."""
+    """A streamed body: the pieces that a WSGI application yields. `close` works before the first is taken, too."""
 
     def __init__(self, pieces: Iterator[bytes], iterable: object) -> None:
         self._pieces, self._iterable = pieces, iterable
@@ -222,11 +222,11 @@ class WsgiBody(Iterator[bytes]):
         return next(self._pieces)
 
     def close(self) -> None:
-        """Tell the application that this is the end."""
+        """Close the application's iterable; again does nothing."""
         iterable, self._iterable = self._iterable, None
         close(iterable)
 
 
 def close(iterable: object) -> None:
-    """Close what has something to close."""
+    """Call an iterable's `close`, where it has one."""
     getattr(iterable, "close", lambda: None)()

@@ -1,6 +1,6 @@
-"""Certificates in the forms that runtimes keep their roots in: PEM bundles, Java keystores, OpenSSL's hashed names.
+"""Reads and writes the formats in which runtimes keep roots: PEM bundles, Java keystores, OpenSSL's hashed names.
 
-Pure functions over bytes; this module never touches a socket, and leaves what a certificate says to `cryptography`.
+Pure functions over bytes. This module never touches a socket, and leaves the content of certificates to `cryptography`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ PEM: Final = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----([^-]*)
 JKS_MAGIC: Final = bytes.fromhex("feedfeed")
 JKS_VERSION: Final = 2
 TRUSTED_ENTRY: Final = 2
-PASSWORD: Final = "changeit"  # every JDK's own; a Java keystore is not encrypted by it, only sealed
+PASSWORD: Final = "changeit"  # that of every JDK; it does not encrypt a keystore, it only seals it
 SEAL_BYTES: Final = 20  # a SHA-1 digest
 SEQUENCE, SET, OBJECT_IDENTIFIER, UTF8_STRING = 0x30, 0x31, 0x06, 0x0C  # X.690
-ENCODINGS: Final = {  # of a name's texts: Printable, T61, IA5, Universal, BMP, as OpenSSL reads them
+ENCODINGS: Final = {  # of texts in names: Printable, T61, IA5, Universal, BMP, as OpenSSL reads them
     UTF8_STRING: "utf-8",
     **dict.fromkeys((0x13, 0x14, 0x16), "latin-1"),
     0x1C: "utf-32-be",
@@ -34,7 +34,7 @@ def append(bundle: bytes, pem: bytes) -> bytes:
 
 
 def merge(bundles: Iterable[bytes]) -> bytes:
-    """One PEM bundle of several: the first as it is, then the certificates that only the others have."""
+    """Merge PEM bundles into one: the first as it is, then the certificates that only the others have."""
     first, *others = [*bundles] or [b""]
     found = dict.fromkeys(der for bundle in others for der in from_pem(bundle))
     for der in from_pem(first) if found else ():
@@ -51,9 +51,9 @@ def to_pem(der: bytes) -> bytes:
 
 
 def from_pem(bundle: bytes) -> list[bytes]:
-    """The certificates of a PEM bundle in DER, each once; what cannot be decoded is left out.
+    """The certificates of a PEM bundle in DER, each once. Blocks that cannot be decoded are left out.
 
-    So is what OpenSSL appends to one that it calls trusted.
+    The data that OpenSSL appends to a TRUSTED CERTIFICATE is left out too.
     """
     found: dict[bytes, None] = {}
     for match in PEM.finditer(bundle):
@@ -79,10 +79,10 @@ def java_keystore(certificates: Sequence[bytes]) -> bytes:
 
 
 def extend_java_keystore(data: bytes, certificate: bytes) -> bytes:
-    """A keystore that trusts one more certificate, given in DER; one of PKCS #12 becomes a JKS, which every JDK reads.
+    """A keystore with one more trusted certificate, given in DER. PKCS #12 becomes JKS, which every JDK reads.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: The keystore cannot be read.
     """
     if not data.startswith(JKS_MAGIC):
         return java_keystore([*from_java_keystore(data), certificate])
@@ -93,20 +93,20 @@ def extend_java_keystore(data: bytes, certificate: bytes) -> bytes:
 
 
 def check_seal(data: bytes) -> None:
-    """Refuse a JKS that a program opens with another password than `PASSWORD`: we could not seal it again.
+    """Refuse a JKS whose password is not `PASSWORD`: it could not be sealed again after a change.
 
     Raises:
-        ValueError: It is one.
+        ValueError: Its password is another one.
     """
     if data.startswith(JKS_MAGIC) and data[-SEAL_BYTES:] != _java_seal(data[:-SEAL_BYTES]):
         raise ValueError(f"a Java keystore whose password is not {PASSWORD!r}")
 
 
 def from_java_keystore(data: bytes) -> list[bytes]:
-    """The certificates in DER that a keystore trusts: JKS, or PKCS #12 as newer JDKs have it.
+    """The certificates in DER that a keystore trusts: a JKS, or PKCS #12 as newer JDKs use it.
 
     Raises:
-        ValueError: It is neither, or has another password.
+        ValueError: The data is neither, or has another password.
     """
     if data.startswith(JKS_MAGIC):
         return list(_java_entries(data))
@@ -154,7 +154,7 @@ def _from_pkcs12(data: bytes) -> list[bytes]:
 
     for password in (None, PASSWORD.encode()):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is no DER is read all the same, as the JVM does
+            warnings.simplefilter("ignore")  # the JVM accepts BER as well as DER
             try:
                 store = pkcs12.load_pkcs12(data, password)
             except ValueError:
@@ -177,7 +177,7 @@ def hashed_name(subject: bytes) -> str:
 
 
 def _canonical(relative_name: bytes) -> bytes:
-    """One SET of the name, with its texts in UTF-8, in lower case as far as they are ASCII, and single spaces."""
+    """The canonical form of one SET of a name: texts in UTF-8, ASCII in lower case, spaces single."""
     parts = []
     for _, attribute in _elements(relative_name):
         (_, kind), (tag, value) = _elements(attribute)
@@ -198,10 +198,10 @@ def _elements(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def _read_element(data: bytes, offset: int) -> tuple[int, bytes, int]:
-    """Tag, content and end of the DER element at an offset.
+    """Read the DER element at an offset: its tag, its content and the offset of its end.
 
     Raises:
-        ValueError: It is cut off.
+        ValueError: The element is cut off.
     """
     head = data[offset : offset + 2]
     start, size = offset + 2, head[-1] if head else 0

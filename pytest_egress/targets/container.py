@@ -1,7 +1,12 @@
-"""A target with its sidecar: created, trusted, started, read and removed.
+"""`Container`: a target with its sidecar, from its creation to its removal.
 
-The order that everything stands on: the sidecar captures before the target exists in its namespace, and the CA is in
-the target before its first instruction.
+The order of a start is what all guarantees depend on: the sidecar captures before the target runs in its namespace, and
+the CA is in the target before its first instruction.
+
+Threads: the test's starts, asks and ends it; handlers may ask it too. While it starts, a second thread starts the
+sidecar, and both use the docker client; another one feeds its standard input. Threads of the gateway call
+`attempt_context` and `lost`. `roots_lock` is held while an image is looked at, and the container's own lock guards
+which ports are open; `Ledger.changed` is not taken while either is held.
 """
 
 from __future__ import annotations
@@ -71,16 +76,16 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-UNREAD_SECONDS: Final = 0.002  # for a thread to take what has arrived
-POLL_SECONDS: Final = 0.02  # between two looks at whether a container is ready
-SAME_CLOCK_SECONDS: Final = 0.1  # that the engine's may seem to differ from ours on one machine
+UNREAD_SECONDS: Final = 0.002  # for a thread to read what has arrived
+POLL_SECONDS: Final = 0.02  # between two checks whether a container is ready
+SAME_CLOCK_SECONDS: Final = 0.1  # a smaller difference to the engine's clock is none
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
 NO_LOG: Final = (
-    docker.errors.DockerException,  # it has gone
-    requests.exceptions.RequestException,  # the engine has
-    AttributeError,  # it has never been
+    docker.errors.DockerException,  # the container has been removed
+    requests.exceptions.RequestException,  # the engine does not answer
+    AttributeError,  # the container was never created
 )
-KILL_SECONDS: Final = 10.0  # for the kernel to end what was killed
+KILL_SECONDS: Final = 10.0  # for the kernel to end a killed container
 STOP_SIGNAL: Final = "SIGTERM"  # where the image has none of its own
 NOT_RUNNING: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)  # answers to a signal
 UNHEARD: Final = (
@@ -88,7 +93,7 @@ UNHEARD: Final = (
     "handle it, `exec` the program, or start it with init=True"
 )
 PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
-# Readable, whatever the engine's default is, and byte by byte: json-file replaces what is no UTF-8.
+# A log driver that can be read, whatever the engine's default is. It keeps all bytes; json-file replaces invalid UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 # Podman writes no resolv.conf for the network "none".
 RESOLVER: Final = build_tar(
@@ -111,7 +116,7 @@ class Owner(Protocol):
 
     @property
     def between(self) -> Window:
-        """The window of what it attempts outside of tests."""
+        """The window for attempts outside of tests."""
         ...
 
     def tables(self) -> Sequence[RouteTable]:
@@ -123,14 +128,14 @@ class RunServices(Protocol):
     """What a container needs of the run that starts it.
 
     Attributes:
-        engine: Where it runs.
+        engine: The engine that it runs on.
         provisioner: Starts its sidecar.
         keep: Whether it stays until it is known whether its test has failed.
-        ledger: Where all that it attempts is recorded.
-        roots: What images trust, by image.
-        packaged: What they have of SDKs and browsers, by image, and what else matters.
-        trust: The files that get the CA wherever they are.
-        roots_lock: Guards both; held while an image is looked at.
+        ledger: The ledger into which its attempts are recorded.
+        roots: The roots that images trust, by image.
+        packaged: The roots of SDKs and browsers in images, by image and the other inputs of that search.
+        trust: Paths of files that get the CA in every image that has them.
+        roots_lock: Guards `roots` and `packaged`; held while an image is searched.
     """
 
     engine: Engine
@@ -148,7 +153,7 @@ class RunServices(Protocol):
         ...
 
     def attempt_context(self, container: Container, /) -> AttemptContext:
-        """Where what a container attempts now belongs."""
+        """The window and the route tables for an attempt that a container makes now."""
         ...
 
 
@@ -156,16 +161,16 @@ class Container:
     """A target, running behind its sidecar. Made by `Egress.start`; usable as a context manager.
 
     Attributes:
-        name: As in the ledger: the image's name, numbered where there are several.
-        id: The engine's.
-        gateway: What answers its connections.
-        hints: Why its clients may not trust the CA, as sentences.
+        name: Its name in the ledger: the image's name, numbered where there are several.
+        id: The engine's identifier.
+        gateway: The gateway that answers its connections.
+        hints: Reasons why its clients may not trust the CA, as sentences.
         origin: Where it was started, as `file.py:12`.
-        fixture: The fixture of several tests that was being set up then; "" for none.
-        hosts: The names in its own /etc/hosts, and what DNS says of them.
-        is_ending: Whether it is being ended, or has been.
-        loss: How its sidecar was lost under it, as a sentence; "" as a rule.
-        killed: Why `stop` had to kill it, as a sentence; "" as a rule.
+        fixture: The wider fixture that was being set up when it was started; "" for none.
+        hosts: The names in its own /etc/hosts, with the answers of DNS to them.
+        is_ending: Whether it is being stopped, or has been.
+        loss: A sentence about the loss of its sidecar while it ran; usually "".
+        killed: A sentence why `stop` had to kill it; usually "".
     """
 
     def __init__(
@@ -191,7 +196,7 @@ class Container:
         self._docker: DockerContainer
         self.gateway: Gateway
 
-    # Starting. Each step is undone by `close`, whatever the next one does.
+    # Starting. `close` undoes each step that was made, even if a later one fails.
 
     def launch(self) -> None:
         """Create sidecar and target, put the CA and the files in, start both.
@@ -224,12 +229,12 @@ class Container:
                 self._create(image, sidecar.id, options)
             except BaseException:
                 if isinstance(failed := link.exception(), SidecarError):
-                    raise failed from None  # another setup may work
-                raise  # says more: a disk that files= have filled
+                    raise failed from None  # another setup of the sidecar may work
+                raise  # the target's own error says more, such as a full disk
             return link.result()
 
     def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
-        """Create the sidecar, with those of the options that are its own; they are taken out."""
+        """Create the sidecar. The options that apply to it are removed from `options`."""
         engine = self._services.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         mine["hostname"] = self._hostname
@@ -239,7 +244,7 @@ class Container:
             )
         self._cleanup.callback(self._remove_sidecar, sidecar)
         self._cleanup.callback(close_link, sidecar)
-        self._cleanup.callback(self._end_gateway)  # after the target's end, which comes next
+        self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
         return sidecar
 
     def _open_gateway(self, link: Link) -> None:
@@ -248,7 +253,7 @@ class Container:
         self.gateway.start()
 
     def _end_gateway(self) -> None:
-        """Have recorded what the target attempted until its end, then stop to answer."""
+        """Record what the target attempted until its end, then stop the gateway."""
         if self._serves:
             try:
                 self._gather()
@@ -277,18 +282,18 @@ class Container:
             self._fill(self._docker, image, env)
 
     def _engine_options(self) -> dict[str, Any]:
-        """What the engine is told of every target."""
+        """The engine's options of every target."""
         log = PODMAN_LOG if self._services.engine.is_podman else LOG
         return {"log_config": log, **self._names()}
 
     def _names(self) -> dict[str, Any]:
-        """Host and domain name, which Podman gives each container of its own, and Docker the sidecar alone."""
+        """The options for host and domain name, of Podman alone: with Docker a target has its sidecar's names."""
         if not self._services.engine.is_podman:
             return {}
         return {"hostname": self._hostname, "domainname": self._plan.options.get("domainname")}
 
     def _filled_image(self, image: Image, env: dict[str, str], options: dict[str, Any]) -> Image:
-        """The image with the CA and the files in: nothing can be put under a root that is read-only."""
+        """Make an image with the CA and the files in it, since nothing can be put under a root that is read-only."""
         engine = self._services.engine
         kept = {name: options[name] for name in SCRATCH_OPTIONS if name in options}
         command = self._plan.command  # the image may have none
@@ -304,7 +309,7 @@ class Container:
         return filled
 
     def _fill(self, container: DockerContainer, image: Image, env: dict[str, str]) -> None:
-        """Put the CA and the files in, and nothing into a mount that is not the container's own."""
+        """Put the CA and the files into the container, except into mounts that are not its own."""
         engine, foreign = self._services.engine, foreign_mounts(container)
         roots = self._roots(container, image, env, foreign)
         authority = self._services.authority
@@ -328,7 +333,7 @@ class Container:
         )
         try:
             trust.put(container, archive, "the CA")
-        except EngineError:  # what has gone meanwhile seemed to trust nothing
+        except EngineError:  # a container that was removed meanwhile seemed to have no roots
             self._services.roots.pop(str(image.id), None)
             self._services.packaged.clear()
             raise
@@ -342,11 +347,11 @@ class Container:
     def _roots(
         self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
     ) -> Roots:
-        """What the image trusts, looked up once; a container with mounts of its own is looked at itself."""
+        """The roots that the image trusts, searched once; those of a container with mounts are searched each time."""
         services, user_env = self._services, self._plan.env
         if foreign or not user_env.keys().isdisjoint(runtimes.LEADING):
             return find_roots(services.engine, container, env, user_env)
-        with services.roots_lock:  # whoever else starts this image now waits for what is found
+        with services.roots_lock:  # another start of this image waits for the result
             if str(image.id) not in services.roots:
                 services.roots[str(image.id)] = find_roots(
                     services.engine, container, env, user_env
@@ -356,12 +361,12 @@ class Container:
     def _packaged(
         self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
     ) -> Packaged:
-        """What the image has of SDKs and browsers, looked up once; mounts may hide it, or have more."""
+        """The roots of SDKs and browsers in the image, searched once for each set of mounts: these may hide some."""
         services, theirs = self._services, {**env, **self._plan.env}
         config, workdir = image.attrs["Config"], self._plan.options.get("working_dir")
         named = [theirs.get(name, "") for name in LEADING]
         key = (image.id, workdir, *named, *foreign)
-        with services.roots_lock:  # as for the roots
+        with services.roots_lock:  # another start of this image waits for the result
             if key not in services.packaged:
                 where = places(
                     theirs,
@@ -386,7 +391,7 @@ class Container:
             self._feed(standard_input, self._plan.input or b"")
 
     def _attach_input(self) -> socket.socket:
-        """A stream into its standard input (`POST /containers/{id}/attach`)."""
+        """Open a stream into the container's standard input (`POST /containers/{id}/attach`)."""
         with engine_errors(f"attach to the standard input of {self.name}"):
             stream = self._docker.attach_socket(params={"stdin": 1, "stream": 1})
         sock: socket.socket = getattr(stream, "_sock", stream)  # type: ignore[arg-type]  # docker-py hides it in a reader
@@ -395,10 +400,10 @@ class Container:
         return sock
 
     def _feed(self, sock: socket.socket, content: bytes) -> None:
-        """Write its standard input, then end of file; on a thread, since it may read late, or never."""
+        """Write the container's standard input and its end, on a thread, since the container may read late or never."""
 
         def write() -> None:
-            with contextlib.suppress(OSError):  # it has ended, or is being removed
+            with contextlib.suppress(OSError):  # the container has ended, or is being removed
                 sock.sendall(content)
                 sock.shutdown(socket.SHUT_WR)
 
@@ -410,18 +415,18 @@ class Container:
     # The gateway's view.
 
     def attempt_context(self) -> AttemptContext:
-        """The window and the routes for what it attempts now."""
+        """The window and the route tables for an attempt that it makes now."""
         return self._services.attempt_context(self)
 
     def lost(self) -> None:
-        """Its sidecar died: what it attempts from now on is unseen, so the test fails, and those after it."""
+        """Note that the sidecar died. Attempts are unseen from now on, so that this test and those after it fail."""
         self.loss = (
             f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
             "nothing it sent after that was seen, and nothing got out"
         )
         self._services.ledger.complain(self.attempt_context().window, self.loss)
 
-    # What a test uses.
+    # The methods that tests use.
 
     @property
     def id(self) -> str:
@@ -454,12 +459,12 @@ class Container:
         return urljoin(f"http://{host}:{local}/", path)
 
     def logs(self) -> str:
-        """What it has written, both streams, as text; UTF-8, what cannot be decoded is replaced."""
+        """The container's output, of both streams, as UTF-8 text; bytes that cannot be decoded are replaced."""
         with engine_errors(f"read the log of {self.name}"):
             return self._docker.logs().decode("utf-8", "replace")
 
     def log_since(self, moment: float) -> str:
-        """The last lines of what it has written since a time; "" where there are none.
+        """The last lines of its log since a time; "" where there are none.
 
         Args:
             moment: Seconds since the epoch, by this machine's clock.
@@ -473,11 +478,11 @@ class Container:
         return self._log_tail
 
     def _clock_ahead(self) -> float:
-        """Seconds by which the engine's clock is ahead of ours: it noted the start between two looks at ours."""
+        """Seconds by which the engine's clock is ahead of ours: its time of the start, less ours before and after."""
         before, after = self._starting
         noted = seconds_of(self._docker.attrs["State"]["StartedAt"])
         if noted is None or not after or self._docker.attrs.get("RestartCount"):
-            return 0.0  # as on this machine
+            return 0.0  # the engine seems to use this machine's clock
         ahead = noted - min(max(noted, before), after)
         return ahead if abs(ahead) > SAME_CLOCK_SECONDS else 0.0
 
@@ -489,7 +494,7 @@ class Container:
         return self._log_tail
 
     def is_running(self) -> bool:
-        """Whether its program runs, as the engine sees it."""
+        """Whether its program runs, according to the engine."""
         with contextlib.suppress(EngineError, *NO_LOG), engine_errors(f"look at {self.name}"):
             if not self.is_ending:
                 self._docker.reload()
@@ -505,14 +510,14 @@ class Container:
         environment: Mapping[str, str] | None = None,
         privileged: bool = False,
     ) -> CompletedContainer:
-        """Run a command inside and wait for it.
+        """Run a command in the container, and wait for its end.
 
         Args:
             command: A list of arguments, or a string that is split.
             user: A name or number, by default that of the container.
             workdir: An absolute path, by default that of the container.
-            environment: More variables.
-            privileged: Whether with all capabilities.
+            environment: More variables for the command.
+            privileged: Whether the command has all capabilities.
         """
         began = monotonic()
         options = {
@@ -531,13 +536,13 @@ class Container:
         )
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
-        """Wait for its end, and until everything it sent has been handled.
+        """Wait for the container's end, and until everything that it sent has been handled.
 
         Args:
             timeout: Seconds.
 
         Raises:
-            ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
+            ContainerTimeoutError: It still runs. It is removed, and its logs are in the text.
         """
         check_seconds(timeout)
         with self._services.engine.progress.step(f"waiting for the end of {self.name}"):
@@ -553,10 +558,10 @@ class Container:
         )
 
     def _note_of_end(self, written: bytes) -> str:
-        """What the engine knows of an end with an error, or without output.
+        """The note of a result with an error, or without output: what the engine knows of the container's end.
 
-        On a busy machine Docker 26.1 loses, now and then, the output of a container which ends before the engine has
-        noted its start; so `docker run` does too.
+        On a busy machine Docker 26.1 sometimes loses the output of a container that ends before the engine has noted
+        its start. `docker run` loses it too.
         """
         self._docker.reload()
         state = self._docker.attrs["State"]
@@ -574,10 +579,10 @@ class Container:
         done = "killed" if self._services.keep else "removed"
         text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
         logs = self.finish()
-        raise ContainerTimeoutError(with_logs(text, logs), logs=logs)
+        raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
     def _exit_code(self, timeout: float) -> int | None:
-        """Its exit code, None where it still runs (`POST /containers/{id}/wait`); an open prompt stops the clock."""
+        """Wait for its exit code (`POST /containers/{id}/wait`); None on a timeout. An open prompt stops the clock."""
         clock = self._services.ledger.clock
         deadline = clock() + timeout
         while (left := deadline - clock()) > 0:
@@ -590,18 +595,18 @@ class Container:
         return None
 
     def _paused(self) -> str:
-        """Why it does nothing, where something has paused it."""
+        """A sentence about a container that is paused, for an error's text; "" for any other."""
         with contextlib.suppress(*NO_LOG):
             self._docker.reload()
         return PAUSED if self._docker.status == "paused" else ""
 
     def _check_engine(self) -> None:
-        """A connection error is a timeout only as long as the engine answers."""
+        """Check that the engine answers: only then a connection error means that the time is over."""
         with engine_errors(f"wait for {self.name}"):
             self._services.engine.client.ping()
 
     def settle(self) -> None:
-        """Return when all that it has sent has been taken up by its threads."""
+        """Return when the gateway has read, and assigned to a window, all that the container has sent."""
         self.gateway.flush()
         clock = self._services.ledger.clock
         deadline = clock() + DRAIN_SECONDS
@@ -609,10 +614,15 @@ class Container:
             time.sleep(UNREAD_SECONDS)
 
     def _settle_all(self) -> None:
-        """Return when all that it sent until its end has been handled."""
+        """Return when all that the container sent until its end has been handled.
+
+        A handler that asks does not wait for itself.
+        """
         self.settle()
-        seconds = self.attempt_context().window.drain_seconds
-        self._services.ledger.wait_for(lambda: not self.gateway.connections, seconds)
+        seconds, me = self.attempt_context().window.drain_seconds, threading.get_ident()
+        self._services.ledger.wait_for(
+            lambda: all(each.ident == me for each in self.gateway.connections), seconds
+        )
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
         """Wait until every strategy is satisfied.
@@ -630,51 +640,55 @@ class Container:
                     time.sleep(POLL_SECONDS)
 
     def _check_waiting(self, missing: str, timeout: float, deadline: float) -> None:
-        """Give up where it has ended, or the time is over."""
+        """Raise an error if the container has ended, or the time is over."""
         with engine_errors(f"look at {self.name}"):
             self._docker.reload()
         if self._docker.status in ("exited", "dead"):
             state = self._docker.attrs["State"]
             code, why = state["ExitCode"], OUT_OF_MEMORY if state.get("OOMKilled") else ""
             text = f"{exit_text(self.name, code, why)} before it was ready: {missing}"
+            logs = self.log_tail()
             raise CommandError(
-                with_logs(text, self.log_tail()), logs=self.log_tail(), exit_code=code
+                with_logs(text, logs), logs=logs, exit_code=code, container=self.name
             )
         if self._services.ledger.clock() >= deadline:
-            paused = self._paused()
-            text = f"{self.name} was not ready after {timeout:g} s{paused}: {missing}"
-            raise ContainerTimeoutError(with_logs(text, self.log_tail()), logs=self.log_tail())
+            text = f"{self.name} was not ready after {timeout:g} s{self._paused()}: {missing}"
+            logs = self.log_tail()
+            raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """Have it shut down: send SIGTERM, or the image's own stop signal; kill it where it still runs after a time.
+        """Shut the container down: send SIGTERM, or the image's own stop signal; kill it if it still runs after a time.
 
-        What it sends meanwhile is answered by the routes and judged, and has been handled when this returns. Then
-        `wait` gives its exit code and output, and says so in `note` where it had to be killed. It is removed at the
-        end of its scope, or of its `with` block. One that has ended is left as it is.
+        The routes answer what it sends meanwhile, the test is judged by that, and all of it has been handled when this
+        returns. `wait` then returns its exit code and output, and its `note` says if it was killed. It is removed at
+        the end of its scope, or of its `with` block. A container that has ended already is left as it is.
 
         Args:
             timeout: Seconds until it is killed.
 
         Raises:
-            EngineError: The engine cannot.
+            EngineError: The engine cannot stop it.
         """
         check_seconds(timeout)
         if self.is_ending:
             return
         name = signal_name(self._docker.attrs["Config"].get("StopSignal") or STOP_SIGNAL)
-        if self._send(name) and self._exit_code(timeout) is None:
-            self._kill(f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed")
-        self._settle_all()
+        with self._services.engine.progress.step(f"stopping {self.name}"):
+            if self._send(name) and self._exit_code(timeout) is None:
+                self._kill(
+                    f"it still ran {timeout:g} s after {name}{self._paused()}, and was killed"
+                )
+            self._settle_all()
 
     def _kill(self, why: str) -> None:
-        """Kill what a signal did not end, and what may be the reason."""
+        """Kill a container that a signal did not end, and note the likely reason."""
         self.is_ending = True
         if self._send("SIGKILL"):
             self.killed = f"{why}; {UNHEARD}"
             self._exit_code(KILL_SECONDS)
 
     def _send(self, name: str) -> bool:
-        """Send its first process a signal (`POST /containers/{id}/kill`); False where it does not run."""
+        """Send the container's first process a signal (`POST /containers/{id}/kill`); False where it does not run."""
         try:
             with engine_errors(f"signal {self.name}", passing=(docker.errors.APIError,)):
                 self._docker.kill(name)
@@ -686,7 +700,7 @@ class Container:
         return True
 
     def _gather(self) -> None:
-        """Have what it has begun recorded as it is."""
+        """Record the attempts that the container has begun, as they are now."""
         if self.gateway.stopping:
             return
         self.settle()
@@ -696,10 +710,10 @@ class Container:
         self._services.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
 
     def finish(self) -> str:
-        """Remove it, or where it may be kept, end it; its logs."""
+        """Remove the container, or end it if it may have to be kept. Return its logs."""
         logs = self.log_tail()
         self.is_ending = True
-        if self._services.keep:  # until its test is known to have passed
+        if self._services.keep:  # it stays until its test is known to have passed
             with contextlib.suppress(*NO_LOG):
                 self._docker.kill()
             self._gather()
@@ -708,7 +722,7 @@ class Container:
         return logs
 
     def close(self, keep: bool = False) -> None:
-        """Undo every step of the start, the last first; a forked child undoes nothing of its parent's.
+        """Undo every step of the start, the last one first. A forked child leaves its parent's containers alone.
 
         Args:
             keep: Leave the target itself (`--egress-keep`), without its sidecar.
@@ -740,7 +754,7 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove it and its sidecar at once; what it attempted until then is in the ledger."""
+        """Remove the container and its sidecar. What it attempted until then is in the ledger."""
         self.finish()
 
     def __repr__(self) -> str:
@@ -748,10 +762,10 @@ class Container:
 
 
 def check_processes(engine: Engine, container: DockerContainer) -> None:
-    """Refuse a container among the processes of one whose network is not captured: they lead to it (setns(2)).
+    """Refuse a container that shares the processes of a container with another network: it could enter that (setns(2)).
 
     Raises:
-        ValueError: Names the option.
+        ValueError: The text names the option.
     """
     mode = container.attrs["HostConfig"].get("PidMode") or ""
     kind, _, name = mode.partition(":")
@@ -763,7 +777,7 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
 
 
 def is_captured(engine: Engine, container: DockerContainer) -> bool:
-    """Whether a container has no network but a sidecar's, or none at all, and sees nobody else's processes."""
+    """Whether a container has the network of a sidecar, or none, and does not share other containers' processes."""
     config = container.attrs["HostConfig"]
     if config.get("Privileged") or config.get("PidMode") == "host":
         return False
@@ -775,14 +789,14 @@ def is_captured(engine: Engine, container: DockerContainer) -> bool:
 
 
 def signal_name(value: object) -> str:
-    """A signal as it is called: an image may have its number, and so does Podman say it."""
+    """The name of a signal, which an image, and Podman, may give as a number."""
     with contextlib.suppress(ValueError):
         return signal.Signals(int(str(value))).name
     return str(value)
 
 
 def seconds_of(text: str) -> float | None:
-    """Seconds since the epoch of a time as the engine writes it (RFC 3339, with up to nine decimals), or None."""
+    """Parse a time of the engine's (RFC 3339, up to nine decimals) into seconds since the epoch; None if malformed."""
     if (found := TIME.fullmatch(text)) is None:
         return None
     whole = datetime.datetime.fromisoformat(found["whole"] + found["zone"].replace("Z", "+00:00"))
@@ -803,13 +817,13 @@ def hosts_of(options: Mapping[str, Any]) -> dict[str, NameAnswer]:
 
 
 def host_answer(address: str) -> NameAnswer:
-    """What DNS says of such a name; nothing where only the engine knows its address ("host-gateway")."""
+    """The answer of DNS to a name of /etc/hosts; no address where only the engine knows it ("host-gateway")."""
     with contextlib.suppress(ValueError):
         return NameAnswer(addresses=(str(ipaddress.ip_address(address)),))
     return NO_ADDRESS
 
 
 def close_link(sidecar: Sidecar) -> None:
-    """Close the sidecar's sockets, where they had arrived before something else failed."""
+    """Close the sidecar's sockets, if they had arrived before another step failed."""
     if sidecar.link is not None:
         sidecar.link.close()

@@ -1,4 +1,4 @@
-"""A target that something else creates and starts, beside a sidecar of ours: opened, then trusted."""
+"""`ExternalContainer`: a target that something else creates and starts, in the network of a sidecar of ours."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-# What `GET /containers/{id}/json` calls the options with which a container can leave its namespaces.
+# The options with which a container can leave its namespaces, by their names in `GET /containers/{id}/json`.
 ESCAPES: Final = {
     "privileged": "Privileged",
     "pid_mode": "PidMode",
     "ipc_mode": "IpcMode",
     "uts_mode": "UTSMode",
 }
-NEVER_RUN: Final = ["never-run"]  # the engine creates nothing that has no command
+NEVER_RUN: Final = ["never-run"]  # the engine creates no container without a command
 
 
 class ExternalContainer(Container):
-    """A target that something else creates and starts, beside a sidecar of ours.
+    """A target that something else creates and starts, in the network of a sidecar of ours.
 
     Attributes:
-        network_mode: What such a target is created with; by it we know it again.
+        network_mode: The network mode that such a target is created with, and recognised by.
     """
 
     network_mode = ""
 
     def open(self) -> dict[str, Any]:
-        """Start the sidecar; return what to create the target with, as docker-py takes it.
+        """Start the sidecar, and return the options to create the target with, as docker-py takes them.
 
         Raises:
             ImageError, LinkError, EngineError: Nothing is left behind.
@@ -65,7 +65,7 @@ class ExternalContainer(Container):
             "environment": runtimes.environment(env, self._plan.env),
             **self._names(),
         }
-        if setup.image is None:  # or the engine may not see this machine's folders
+        if setup.image is None:  # else the engine may not see this machine's folders
             found["volumes"] = {self._folder(image, env): {"bind": DIRECTORY, "mode": "ro"}}
         return found
 
@@ -75,7 +75,7 @@ class ExternalContainer(Container):
         return sidecar, setup
 
     def _folder(self, image: Image, env: dict[str, str]) -> str:
-        """A folder of this machine with our files, to be mounted: so a target trusts that nobody calls `adopt` for."""
+        """Make a folder with our files, to be mounted, so that a target trusts the CA without a call of `adopt`."""
         engine, authority = self._services.engine, self._services.authority
         scratch = engine.create(image, self._plan.image, command=NEVER_RUN)
         try:
@@ -84,7 +84,7 @@ class ExternalContainer(Container):
             engine.remove(scratch)
         folder = tempfile.mkdtemp(dir=engine.folder)
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        os.chmod(folder, 0o755)  # whoever the target runs as reads it
+        os.chmod(folder, 0o755)  # the target may run as any user
         for name, content in trust.own_files(authority.ca_pem, roots).items():
             path = Path(folder, name)
             path.write_bytes(content)
@@ -95,7 +95,7 @@ class ExternalContainer(Container):
         """Put the CA into the target's own bundles, before its first instruction.
 
         Raises:
-            ValueError: It runs already, or was created with what `start` refuses.
+            ValueError: The target runs already, or was created with options that `start` refuses.
         """
         if container.status != "created":
             raise ValueError(
@@ -111,12 +111,12 @@ class ExternalContainer(Container):
 
 
 def check_created(engine: Engine, container: DockerContainer) -> None:
-    """Refuse a container that was created with what would let it leave its sidecar, in the words of `start`.
+    """Refuse a container that was created with options by which it could leave its sidecar, as `start` does.
 
-    What else `start` refuses the engine itself does beside another container's network.
+    The other options that `start` refuses are refused by the engine itself together with another container's network.
 
     Raises:
-        ValueError: Names the container and the option.
+        ValueError: The text names the container and the option.
     """
     config = container.attrs["HostConfig"]
     try:

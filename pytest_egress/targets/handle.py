@@ -1,6 +1,6 @@
-"""The interface of a container, as tests hold it: what editors complete, type checkers see and the reference lists.
+"""The interface of a container for tests: the names that editors complete, type checkers see and the reference lists.
 
-What `Egress` gives is a `container.Container`, which has more names, for egress and the gateway.
+`Egress` returns a `container.Container`, which has more names, for `Egress` itself and the gateway.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Container(Protocol):
     """A target, running behind its sidecar. Made by `Egress.start`; usable as a context manager.
 
     Attributes:
-        name: As in the ledger: the image's name, numbered where there are several.
+        name: Its name in the ledger: the image's name, numbered where there are several.
     """
 
     @property
@@ -52,7 +52,7 @@ class Container(Protocol):
         ...
 
     def logs(self) -> str:
-        """What it has written, both streams, as text; UTF-8, what cannot be decoded is replaced."""
+        """The container's output, of both streams, as UTF-8 text; bytes that cannot be decoded are replaced."""
         ...
 
     def exec(
@@ -64,40 +64,40 @@ class Container(Protocol):
         environment: Mapping[str, str] | None = None,
         privileged: bool = False,
     ) -> CompletedContainer:
-        """Run a command inside and wait for it.
+        """Run a command in the container, and wait for its end.
 
         Args:
             command: A list of arguments, or a string that is split.
             user: A name or number, by default that of the container.
             workdir: An absolute path, by default that of the container.
-            environment: More variables.
-            privileged: Whether with all capabilities.
+            environment: More variables for the command.
+            privileged: Whether the command has all capabilities.
         """
         ...
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
-        """Wait for its end, and until everything it sent has been handled.
+        """Wait for the container's end, and until everything that it sent has been handled.
 
         Args:
             timeout: Seconds.
 
         Raises:
-            ContainerTimeoutError: It still runs; it is removed, and its logs are in the text.
+            ContainerTimeoutError: It still runs. It is removed, and its logs are in the text.
         """
         ...
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """Have it shut down: send SIGTERM, or the image's own stop signal; kill it where it still runs after a time.
+        """Shut the container down: send SIGTERM, or the image's own stop signal; kill it if it still runs after a time.
 
-        What it sends meanwhile is answered by the routes and judged, and has been handled when this returns. Then
-        `wait` gives its exit code and output, and says so in `note` where it had to be killed. It is removed at the
-        end of its scope, or of its `with` block. One that has ended is left as it is.
+        The routes answer what it sends meanwhile, the test is judged by that, and all of it has been handled when this
+        returns. `wait` then returns its exit code and output, and its `note` says if it was killed. It is removed at
+        the end of its scope, or of its `with` block. A container that has ended already is left as it is.
 
         Args:
             timeout: Seconds until it is killed.
 
         Raises:
-            EngineError: The engine cannot.
+            EngineError: The engine cannot stop it.
         """
         ...
 

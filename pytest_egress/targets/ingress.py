@@ -1,6 +1,6 @@
-"""Reaches a target's port from the test: a loopback port whose connections go into the sidecar's namespace.
+"""`Ingress`: a loopback port of this machine whose connections go to a target's port, in the sidecar's namespace.
 
-Nothing is published. This module knows nothing of containers.
+No port is published on the engine. This module knows nothing of containers.
 
 Threads: one accepts, and each connection has one that copies; any thread closes. The lock guards which sockets and
 threads there are, and no other is taken while it is held.
@@ -55,7 +55,7 @@ class Ingress:
         self._listener.close()
 
     def abandon(self) -> None:
-        """Close the copies of a forked child, which has no thread of ours."""
+        """Close a forked child's copies of the sockets; the child has none of the threads."""
         for sock in (self._listener, *self._open):
             sock.close()
 
@@ -81,15 +81,15 @@ class Ingress:
             except OSError:
                 if self._stopping:
                     return
-                time.sleep(RETRY_SECONDS)  # no descriptor is free, as a rule; the backlog waits
+                time.sleep(RETRY_SECONDS)  # usually no descriptor is free; the backlog waits
                 continue
             try:
                 self._spawn(self._serve, client)
-            except RuntimeError:  # no thread is to be had (pids limit), or wanted
+            except RuntimeError:  # no thread can be started (pids limit), or the ingress closes
                 client.close()
 
     def _serve(self, client: socket.socket) -> None:
-        """Connect, then copy both ways; a closed port looks closed, late by one accept."""
+        """Connect to the target's port, then copy both ways. If that port is closed, close the accepted connection."""
         with client:
             try:
                 inside = self._connect()

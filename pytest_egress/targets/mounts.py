@@ -1,4 +1,4 @@
-"""Which paths of a container lie in a mount: nothing is written to one that is not the container's own."""
+"""Finds the mounts of a container that are not its own: nothing is ever written to those."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")  # the name of a volume that goes
 
 
 def directory_for(options: Mapping[str, Any], declared: Iterable[str] = ()) -> str:
-    """Where our files go in a container with these options of docker-py's.
+    """The directory for our files in a container with these options of docker-py's.
 
     Args:
-        declared: The volumes of its image: under a root that is read-only they are made anew, without our files.
+        declared: The volumes of its image. Under a read-only root they are made anew, without our files.
     """
     points = [*mount_points(options), *(declared if options.get("read_only") else ())]
     mounted = options.get("volumes_from") or any(
@@ -32,7 +32,7 @@ def directory_for(options: Mapping[str, Any], declared: Iterable[str] = ()) -> s
 
 
 def mount_points(options: Mapping[str, Any]) -> list[str]:
-    """Where a container's own mounts are, in the forms that docker-py takes."""
+    """The mount points in a container's options, in each of the forms that docker-py takes."""
     volumes, tmpfs = options.get("volumes") or {}, options.get("tmpfs") or {}
     if isinstance(volumes, Mapping):
         points = [each["bind"] if isinstance(each, Mapping) else each for each in volumes.values()]
@@ -43,7 +43,7 @@ def mount_points(options: Mapping[str, Any]) -> list[str]:
 
 
 def foreign_mounts(container: DockerContainer) -> list[str]:
-    """The mount points of a created container whose content is not its own: nothing is written there."""
+    """The mount points of a created container whose content is not its own."""
     host = container.attrs.get("HostConfig", {})
     mounts = container.attrs.get("Mounts") or []
     foreign = [mount["Destination"] for mount in mounts if not is_own(mount, host)]
@@ -51,11 +51,11 @@ def foreign_mounts(container: DockerContainer) -> list[str]:
 
 
 def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
-    """Whether a mount is a volume that was made for this container, and goes with it."""
+    """Whether a mount is a volume that was made for this container, and is removed with it."""
     declared = host.get("Mounts") or []
     named = {text.partition(":")[0] for text in host.get("Binds") or []}
     named |= {each.get("Source") for each in declared}
-    by_driver = {  # whose options may lead to any folder of the host
+    by_driver = {  # a volume driver's options may lead to any folder of the host
         each["Target"] for each in declared if (each.get("VolumeOptions") or {}).get("DriverConfig")
     }
     return bool(
@@ -69,7 +69,7 @@ def is_own(mount: Mapping[str, Any], host: Mapping[str, Any]) -> bool:
 
 
 def normal(path: str) -> str:
-    """An absolute path without what changes nothing in it."""
+    """An absolute path without `.`, `..` and repeated slashes."""
     return posixpath.normpath(f"/{path.lstrip('/')}")
 
 

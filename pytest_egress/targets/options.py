@@ -1,7 +1,7 @@
-"""The options of a container that a test starts, checked before anything is started.
+"""Checks the options of a container, before anything is started.
 
-The marker is checked at collection with the very function that the methods call, so that both refuse the same things
-in the same words. Imports no docker, which takes long: what docker-py takes is checked where it is imported.
+The marker is checked at collection by the same function that the methods call, so that both refuse the same values in
+the same words. This module does not import docker, which takes long: `plan` checks docker-py's own options.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ START_OPTIONS: Final = (
     "wait",
     "timeout",
 )
-"""Of a container that starts; the others are docker-py's."""
+"""The options of a container that are ours; all others are docker-py's."""
 NETWORK: Final = (
     "it would give the target a way out; a target has its sidecar's network and no other"
 )
@@ -58,10 +58,10 @@ SIDECAR_OPTIONS: Final = (
 
 
 def check_container_options(options: Mapping[str, Any]) -> None:
-    """Refuse what would let a target leave its sidecar, or what egress does itself.
+    """Refuse options by which a target could leave its sidecar, and those that egress sets itself.
 
     Raises:
-        ValueError: Names the option, and what to do instead.
+        ValueError: The text names the option, and what to do instead.
     """
     for name, instead in REFUSED_OPTIONS.items():
         if options.get(name):
@@ -79,7 +79,7 @@ ACCEPTED_TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "input": ((str, bytes), "str or bytes"),
     "extra_hosts": ((Mapping,), "a mapping of names to addresses"),
 }
-"""Option of a container to what it may be, as types and in words."""
+"""For each option of a container: the types of its values, and these in words."""
 
 
 def container(image: object, command: object = None, **options: Any) -> None:
@@ -101,7 +101,7 @@ def container(image: object, command: object = None, **options: Any) -> None:
 
 
 def check_command(command: object) -> None:
-    """Refuse what is no command: None is the image's own, a string is split, a list has its arguments."""
+    """Refuse a value that is no command: neither None (the image's own), nor a string, nor a list of arguments."""
     if not isinstance(command, (str, list, tuple, type(None))):
         raise TypeError(f"the command is a list of arguments, or a string, not {command!r}")
     for argument in command if isinstance(command, (list, tuple)) else ():
@@ -112,7 +112,7 @@ def check_command(command: object) -> None:
 
 
 def check_env(env: Mapping[str, object]) -> None:
-    """Refuse what would become a text that nobody meant."""
+    """Refuse values of variables that have no obvious text: None and bytes."""
     for name, value in env.items():
         if value is None:
             raise TypeError(f"env[{name!r}] is None: leave it out, or write '' for an empty value")
@@ -121,7 +121,7 @@ def check_env(env: Mapping[str, object]) -> None:
 
 
 def check_files(files: Mapping[object, object]) -> None:
-    """Refuse what is no content of a file."""
+    """Refuse values that cannot be the content of a file."""
     for path, content in files.items():
         if not isinstance(content, (str, bytes, Path)):
             raise TypeError(
@@ -130,7 +130,7 @@ def check_files(files: Mapping[object, object]) -> None:
 
 
 def check_trust(paths: object) -> None:
-    """Refuse what is no list of absolute paths.
+    """Refuse a value that is no list of absolute paths.
 
     Raises:
         TypeError, ValueError: With the value, and what is accepted.

@@ -1,8 +1,8 @@
-"""Roots that an image has besides its own: those that SDKs bring, and browsers that read neither.
+"""Finds the root certificates that SDKs bring into an image, and the browsers that have roots of their own.
 
-No folder is read whole: its archive would bring all of its content, which may be gigabytes. What is known is asked for
-by its path, in milliseconds, where the environment, the history or a link of the image says that packages may be.
-The tables here are the whole knowledge: more SDKs are more rows.
+No folder is read whole: its archive would bring all of its content, which may be gigabytes. Known files are asked for
+by their paths, in milliseconds, where the environment, the history or a link of the image says that packages may be.
+All knowledge is in the tables here: one row for each SDK.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 OF_PYTHON: Final = (  # below a site-packages or dist-packages
-    "certifi/cacert.pem",  # requests, httpx, and whatever else asks certifi
+    "certifi/cacert.pem",  # requests, httpx, and all others that use certifi
     "pip/_vendor/certifi/cacert.pem",
     "botocore/cacert.pem",
     "awscli/botocore/cacert.pem",
@@ -40,13 +40,13 @@ OF_PYTHON: Final = (  # below a site-packages or dist-packages
     "razorpay/ca-bundle.crt",
     "duo_client/ca_certs.pem",
 )
-OF_DEBIAN: Final = (  # of these, where Debian has its own packages; the others read the image's bundle there
+OF_DEBIAN: Final = (  # those of OF_PYTHON that Debian's own packages have; the others read the image's bundle there
     "pip/_vendor/certifi/cacert.pem",
     "botocore/cacert.pem",
     "awscli/botocore/cacert.pem",
     "grpc/_cython/_credentials/roots.pem",
 )
-OF_PREFIX: Final = "ssl/cacert.pem"  # below what a conda environment is
+OF_PREFIX: Final = "ssl/cacert.pem"  # below a conda environment
 OF_NODE: Final[Mapping[str, str]] = {"certifi": "cacert.pem"}
 OF_COMPOSER: Final = (  # below a vendor folder of PHP's
     "composer/ca-bundle/res/cacert.pem",
@@ -62,21 +62,23 @@ OF_GEMS: Final[Mapping[str, str]] = {
     "stripe": "lib/data/ca-certificates.crt",
 }
 SPECIFICATION: Final = re.compile(r"([\w-]+?)-(\d[\w.]*(?:-[\w.-]+)?)\.gemspec")
-PEEK_BYTES: Final = 1 << 18  # of a folder, to see whether it has more: as long as a call takes
-INDEX_BYTES: Final = 16 << 20  # of a list of packages: several times what a large application has
+PEEK_BYTES: Final = 1 << 18  # to read of a folder at most: takes as long as one call
+INDEX_BYTES: Final = 16 << 20  # to read of a list of packages at most: a large one is much smaller
 NPM_INDEX: Final = ".package-lock.json"  # npm's list of a node_modules, since its version 7
 
 HISTORY_PATH: Final = re.compile(r"(?<![^\s=:\"'\[])/[\w.@+-][\w.@+/-]*")
-# Where no application is put; what distributions have there is asked for by name.
+# Folders without applications. The files of distributions in them are asked for by name.
 OF_THE_SYSTEM: Final = re.compile(
     r"/(?:bin|boot|dev|etc|lib|lib64|media|mnt|proc|run|sbin|sys|tmp|usr(?!/src/)|var(?!/(?:www|task|app)))(?:/|$)"
 )
-# What such a path goes on with, inside of an application.
+# The rest of such a path, inside an application.
 INSIDE: Final = re.compile(
     r"/(?:node_modules|vendor|bin|lib|[^/]+\.(?:cfg|in|ini|js|json|lock|php|py|rb|sh|toml|txt|ya?ml))(?:/.*)?$"
 )
-MAX_APPLICATIONS: Final = 8  # folders of an image that may be one: each costs five calls
-DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin"  # of an image that has none; also the engine's
+MAX_APPLICATIONS: Final = 8  # folders to search at most: each costs five calls
+DEFAULT_PATH: Final = (
+    "/usr/local/bin:/usr/bin"  # for an image without PATH; the engine's default has these too
+)
 VERSION: Final = re.compile(r"python(\d+\.\d+)")
 RUBY_VERSION: Final = re.compile(r"ruby(\d+\.\d+)")
 PREFIXES: Final = ("VIRTUAL_ENV", "CONDA_PREFIX")
@@ -93,26 +95,26 @@ CHROMIUM: Final[Mapping[str, str]] = {
     "/usr/bin/chromium-browser": "/etc/chromium/policies/managed",
     "/opt/google/chrome": "/etc/opt/chrome/policies/managed",
 }
-"""A Chromium to where it reads policies."""
+"""For each Chromium, the folder that it reads policies from."""
 
 FIREFOX: Final = ("/usr/bin/firefox-esr", "/usr/bin/firefox")
-# Read before those in a folder of its own.
+# Firefox reads these policies first, then those in its own folder.
 FIREFOX_POLICIES: Final = "/etc/firefox/policies/policies.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where an image may have packages, as its configuration, its history and the test say.
+    """The folders in which an image may have packages, by its configuration, its history and the test's options.
 
     Attributes:
-        bins: Folders of programs, of which one may be a Python's.
+        bins: Folders of programs; a Python may be in any of them.
         applications: Folders that may have packages below, the likeliest first.
         sites: Folders of Python's packages.
-        modules: Folders of Node.js's.
-        gems: Folders of Ruby's, with its own and Bundler's.
-        home: Of its user.
-        python: The version of its Python, where a variable tells it.
-        ruby: Of its Ruby, likewise.
+        modules: Folders of Node.js's packages.
+        gems: Folders of Ruby's packages, Bundler's among them.
+        home: The home of the image's user.
+        python: The version of its Python, if a variable tells it.
+        ruby: The version of its Ruby, if a variable tells it.
     """
 
     bins: tuple[str, ...] = ()
@@ -127,11 +129,11 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """What was found.
+    """The roots and policies of SDKs and browsers that were found in a container.
 
     Attributes:
         bundles: PEM bundles of SDKs, each at its real path.
-        mounted: The paths of those in a mount that is not the container's own.
+        mounted: The paths of bundles in a mount that is not the container's own.
         chromium: The folders that the Chromiums of the image read policies from.
         firefox: The policies of its Firefox; None where it has none.
     """
@@ -143,13 +145,13 @@ class Packaged:
 
 
 def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[str]) -> Places:
-    """Where an image may have packages.
+    """The folders in which an image may have packages.
 
     Args:
-        env: Its variables, and the test's.
-        workdir: Where its command starts.
-        user: As whom.
-        history: The instructions that it was built by, the last first.
+        env: The image's variables, and the test's.
+        workdir: The folder in which its command starts.
+        user: The user as which it starts.
+        history: The instructions by which the image was built, the last one first.
     """
     bins = [path for path in listed(env.get("PATH", DEFAULT_PATH)) if not path.endswith("/sbin")]
     bins += [f"{prefix}/bin" for name in PREFIXES for prefix in listed(env.get(name, ""))]
@@ -170,7 +172,7 @@ def places(env: Mapping[str, str], workdir: str, user: str, history: Iterable[st
 
 
 def home_of(user: str) -> str:
-    """Where the home of a user is as a rule; of a number nothing is known."""
+    """The usual home of a user; root's where the user is a number, of which no name is known."""
     return f"/home/{user}" if user and user != "root" and not user.isdigit() else "/root"
 
 
@@ -188,7 +190,7 @@ def listed(text: str) -> list[str]:
 def find_packaged(
     engine: Engine, container: DockerContainer, where: Places, foreign: Sequence[str]
 ) -> Packaged:
-    """What a created container has of SDKs and browsers.
+    """Find the roots of SDKs and the browsers of a created container.
 
     Args:
         foreign: The mount points whose content is not the container's own.
@@ -213,11 +215,11 @@ def find_packaged(
 
 
 class Look:
-    """One look into a container that is created.
+    """One search in a created container.
 
     Args:
-        where: Where packages may be.
-        mounted: Whether something is mounted, so that links among the folders of a path matter.
+        where: The folders in which packages may be.
+        mounted: Whether there are mounts. Then a link among the folders of a path may lead into one.
     """
 
     def __init__(self, files: Files, where: Places, *, mounted: bool) -> None:
@@ -225,7 +227,7 @@ class Look:
         self._pythons: dict[str, None] = {}  # the versions that were seen
 
     def real(self, path: str) -> tuple[str, FileKind]:
-        """Where a path leads, and what is there; through links among its folders where they matter or cost nothing."""
+        """The real path of a path and the kind of file there, through links among its folders if these matter."""
         if self._mounted or self.files.is_read(path):
             return self.files.resolve(path)
         return self.files.look(path)
@@ -238,11 +240,11 @@ class Look:
         return real if kind is FileKind.DIRECTORY else None
 
     def has(self, path: str) -> bool:
-        """Whether something is at a path."""
+        """Whether a path exists."""
         return self.real(path)[1] is not FileKind.MISSING
 
     def among(self, folder: str, names: Iterable[str]) -> Iterator[str]:
-        """The real paths of those files that a folder has."""
+        """The real paths of those of the named files that a folder has."""
         if (found := self.folder(folder)) is None:
             return
         for name in names:
@@ -251,7 +253,7 @@ class Look:
                 yield real
 
     def bundles(self) -> Iterator[str]:
-        """The real paths of the known files."""
+        """The real paths of all known bundles that the container has."""
         where = self._where
         for folder in where.bins:
             yield from self._python(folder)
@@ -280,7 +282,7 @@ class Look:
             yield from self._gems(f"{folder}/vendor/bundle/ruby/{ruby}.0")
 
     def _python(self, folder: str) -> Iterator[str]:
-        """Of the Python whose program is in a folder."""
+        """The bundles of the Python whose program is in a folder."""
         program = f"{folder}/python3"
         version = self._version(program, VERSION) or (self.has(program) and self._where.python)
         if not version:
@@ -288,7 +290,7 @@ class Look:
         self._pythons[version] = None
         prefix = posixpath.dirname(folder)
         sites = [f"{prefix}/lib/python{version}/site-packages"]
-        if prefix == "/usr":  # of a distribution, with what pip puts beside it
+        if prefix == "/usr":  # a distribution's Python, with the folder that pip uses beside it
             yield from self.among("/usr/lib/python3/dist-packages", OF_DEBIAN)
             sites += [f"/usr/local/lib/python{version}/{n}-packages" for n in ("dist", "site")]
         elif prefix != "/usr/local":
@@ -297,7 +299,7 @@ class Look:
             yield from self._site(site)
 
     def _version(self, program: str, pattern: re.Pattern[str]) -> str:
-        """Which version a program's link leads to; "" where there is no such link."""
+        """The version in the target of a program's link; "" where there is no such link."""
         found = pattern.search(posixpath.basename(self.files.look(program)[0]))
         return found[1] if found else ""
 
@@ -305,7 +307,7 @@ class Look:
         return self.among(folder, OF_PYTHON)
 
     def _modules(self, folder: str) -> Iterator[str]:
-        """Of Node.js's packages, as npm's own list has them, or else right in a folder."""
+        """The bundles of Node.js's packages: those in npm's own list, or else those directly in a folder."""
         if self.folder(folder) is None:
             return iter(())
         index, kind = self.real(f"{folder}/{NPM_INDEX}")
@@ -315,7 +317,7 @@ class Look:
         return self.among(folder, names)
 
     def _gems(self, home: str) -> Iterator[str]:
-        """Of Ruby's, which have their versions in their names."""
+        """The bundles of Ruby's packages, whose folders have versions in their names."""
         found = self.files.names(f"{home}/specifications", INDEX_BYTES)
         specifications = filter(None, map(SPECIFICATION.fullmatch, found))
         names = [
@@ -326,7 +328,7 @@ class Look:
         return self.among(f"{home}/gems", names) if names else iter(())
 
     def firefox(self) -> Mapping[str, Any] | None:
-        """The policies that a Firefox reads now; None where there is no Firefox."""
+        """The policies that the container's Firefox reads now; None where there is no Firefox."""
         for program in FIREFOX:
             real, kind = self.real(program)
             if kind is not FileKind.MISSING:
@@ -335,7 +337,7 @@ class Look:
         return None
 
     def _policies(self, *paths: str) -> Mapping[str, Any]:
-        """Those of the first file that is there and can be read."""
+        """The policies in the first of these files that exists and can be read."""
         for path in paths:
             real, kind = self.real(path)
             if kind is FileKind.REGULAR:
@@ -346,7 +348,7 @@ class Look:
 
 
 def from_npm(content: bytes) -> Iterator[str]:
-    """The known files among the packages that npm's own list of a node_modules has."""
+    """The paths of known bundles in the packages of a node_modules, from npm's own list of them."""
     try:
         packages = json.loads(content)["packages"]
         folders = [str(path).partition("node_modules/")[2] for path in packages]

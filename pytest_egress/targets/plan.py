@@ -1,4 +1,4 @@
-"""The plan of a container: what `start` and `run` were given, checked. No engine is asked."""
+"""`Plan`: the arguments of `start` and `run`, checked without asking an engine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to start, checked.
+    """The checked arguments of a start.
 
     Attributes:
         files: An archive to extract at `/`, or None.
-        trust: The paths of files that get the CA besides those that are known.
-        options: As docker-py takes them.
+        trust: Paths of files that get the CA, in addition to those that egress finds itself.
+        options: docker-py's options.
     """
 
     image: str
@@ -53,11 +53,11 @@ def plan(
     own: Mapping[str, Any],
     docker_options: Mapping[str, Any],
 ) -> Plan:
-    """Check what `start` and `run` were given.
+    """Check the arguments of `start` and `run`, and make a plan of them.
 
     Args:
-        own: Those of docker-py's options that have a parameter of ours.
-        docker_options: The others.
+        own: The options of docker-py's for which `start` has a parameter.
+        docker_options: All other options of docker-py's.
 
     Raises:
         TypeError, ValueError: With the value, and what is accepted.
@@ -66,7 +66,7 @@ def plan(
         image, command, env=env, files=files, input=input, trust=trust, **docker_options
     )
     check_docker_options(docker_options)
-    # One that is refused and not set, as stdin_open=False, does no harm, and says nothing.
+    # An option that would be refused, but is not set, such as stdin_open=False, is accepted and dropped.
     harmless = {n: value for n, value in docker_options.items() if n not in REFUSED_OPTIONS}
     members = {os.fspath(path): file_of(content) for path, content in (files or {}).items()}
     return Plan(
@@ -81,10 +81,10 @@ def plan(
 
 
 def check_command(image: Image, plan: Plan) -> None:
-    """Refuse to start an image that has no command where none is given: Podman would tell of it badly.
+    """Refuse to start an image without a command if the test gives none: Podman's own error hardly explains it.
 
     Raises:
-        EngineError: Says what to type.
+        EngineError: The text says what to type.
     """
     config = image.attrs["Config"]
     given = plan.command or plan.options.get("entrypoint")
@@ -109,7 +109,7 @@ def check_docker_options(names: Iterable[str]) -> None:
 
 
 def file_of(content: str | bytes | Path) -> File:
-    """A file for the archive; one from disk keeps whether it can be executed."""
+    """Make a file for the archive. A file from disk stays executable if it is."""
     if isinstance(content, str):
         return File(content=content.encode())
     if isinstance(content, bytes):

@@ -43,9 +43,9 @@ _ONLY_STREAM: Final = (
 
 
 def ensure_image(api: docker.APIClient) -> str:
-    """The name of the sidecar's image, imported if the engine does not have it.
+    """Return the name of the sidecar's image, after importing the image if the engine does not have it.
 
-    Several processes may do so at once: each makes the same image, and the last one keeps the name.
+    Several processes may import it at once: each makes the same image, and the last one gets the name.
     """
     content = build_tar({}, ["/proc", "/sys", "/dev", "/etc", "/tmp", "/run", "/usr"])
     tag = hashlib.sha256(content).hexdigest()[:12]
@@ -60,11 +60,11 @@ def ensure_image(api: docker.APIClient) -> str:
 
 @functools.cache  # compiling takes 4 milliseconds, and the result is always the same
 def agent_archive(link: LinkKind = "descriptor") -> bytes:
-    """The agent as an archive for `/`: its source and, as this very Python runs it, its bytecode.
+    """Build the archive of the agent, for `/`: its source, and its bytecode if this process's Python will run it.
 
-    With bytecode it is running 4 milliseconds earlier.
+    With bytecode the agent runs 4 milliseconds earlier.
     """
-    unused = ("packets",) if link == "stream" else ("packets", *_ONLY_STREAM)
+    unused = () if link == "stream" else _ONLY_STREAM
     folder = f"{AGENT_FOLDER}/agent"
     files: dict[str, File | bytes] = {}
     for entry in importlib.resources.files("pytest_egress.agent").iterdir():
@@ -78,7 +78,7 @@ def agent_archive(link: LinkKind = "descriptor") -> bytes:
 
 
 def _bytecode(source: bytes, path: str) -> bytes:
-    """A .pyc file that is used without looking at its source (PEP 552, flags 0b01)."""
+    """Compile a .pyc file that Python uses without comparing it to its source (PEP 552, flags 0b01)."""
     code = compile(source, path, "exec", dont_inherit=True, optimize=0)
     flags = (0b01).to_bytes(4, "little")
     checksum = importlib.util.source_hash(source)
@@ -86,7 +86,7 @@ def _bytecode(source: bytes, path: str) -> bytes:
 
 
 def python_mounts() -> list[Mount]:
-    """What the interpreter needs, each at its own path, without what another one contains."""
+    """The mounts of the folders that this process's interpreter needs, at the same paths; none is inside another."""
     interpreter = os.path.dirname(executable())
     folders = [*_SYSTEM_FOLDERS, os.path.realpath(sys.base_prefix), interpreter]
     kept: list[str] = []
@@ -98,5 +98,5 @@ def python_mounts() -> list[Mount]:
 
 
 def bind_mount(source: str, target: str) -> Mount:
-    """A folder of this machine, read-only."""
+    """A read-only bind mount of a folder of this machine."""
     return Mount(target, source, type="bind", read_only=True)

@@ -1,7 +1,7 @@
-"""Which link and which Python a sidecar gets: the setups to try, in order, and the first of them that an engine allows.
+"""`Provisioner`: tries the setups of a sidecar (its link and its Python) in order, until the engine allows one.
 
-A setup that fails for a reason that another one may not have raises `SidecarError`, and the next one is tried; the one
-that has worked is tried first from then on. This module starts no sidecar itself, and knows an engine by its images.
+An attempt raises `SidecarError` if another setup may work, and then the next one is tried. A setup that has worked is
+tried first from then on. This module starts no sidecar itself, and uses an engine only for its images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-log = logging.getLogger("pytest_egress.engine")  # as in the logs of its users from the start
+log = logging.getLogger("pytest_egress.engine")  # users filter logs by this name
 T = TypeVar("T")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
@@ -49,8 +49,8 @@ class SidecarSetup(NamedTuple):
     """The link and the interpreter of a sidecar.
 
     Attributes:
-        link: How its sockets are reached.
-        image: Whose Python runs its agent: that of an image, or, with None, this process's own.
+        link: The kind of link that brings its sockets.
+        image: The image whose Python runs its agent; None for this process's own Python.
     """
 
     link: LinkKind = "descriptor"
@@ -61,7 +61,7 @@ class SidecarSetup(NamedTuple):
         return f"{self.link} link, sidecar with {python}"
 
     def python(self) -> list[str]:
-        """How its Python is started, up to the program."""
+        """The command that starts its Python, without the program."""
         program = "python3" if self.image is not None else executable()
         return [program, "-I", "-S", "-B"]  # isolated, without site-packages, writing no cache
 
@@ -70,7 +70,7 @@ DESCRIPTOR: Final = SidecarSetup()
 
 
 class SidecarError(LinkError):
-    """No sidecar can be started with this setup; with another one it may be."""
+    """A sidecar cannot be started with one setup, but another may work."""
 
 
 class Provisioner:
@@ -79,9 +79,9 @@ class Provisioner:
     Safe to call from any thread.
 
     Args:
-        engine: Where sidecars run.
-        link: One of `choices.LINKS`; what the environment says where it is not given.
-        image: The image whose Python runs the agent, instead of this process's own; likewise.
+        engine: The engine that sidecars run on.
+        link: One of `choices.LINKS`; None for the environment's setting.
+        image: The image whose Python runs the agent, instead of this process's own; None for the environment's setting.
     """
 
     def __init__(self, engine: Engine, link: str | None = None, image: str | None = None) -> None:
@@ -106,15 +106,15 @@ class Provisioner:
 
     @property
     def summary(self) -> str:
-        """The engine that was contacted, and the setup that sidecars have; "" where none was."""
+        """The engine that was contacted, and the setup of its sidecars, as text; "" where none was contacted."""
         return f"{self._engine.name}, {self.setups[0]}" if self._engine.name else ""
 
     def sidecar(self, attempt: Callable[[SidecarSetup], T], undo: Callable[[], object]) -> T:
         """Start a sidecar with the first setup that works.
 
         Args:
-            attempt: Starts it.
-            undo: Removes what an attempt that failed has left.
+            attempt: Starts the sidecar with a setup.
+            undo: Removes what a failed attempt has left.
 
         Raises:
             LinkError, ImageError: No setup works.
@@ -137,21 +137,21 @@ class Provisioner:
         raise LinkError("\nBefore that: ".join(reversed(reasons)) + advice)
 
     def _choose(self, setup: SidecarSetup, reasons: Sequence[str]) -> None:
-        """Begin with this setup from now on, which has worked where others failed."""
+        """Try this setup first from now on: it has worked, and those before it have failed."""
         with self._lock:
-            if reasons and setup in self.setups[1:]:  # nor has another thread chosen meanwhile
+            if reasons and setup in self.setups[1:]:  # another thread may have put it first
                 del self.setups[: self.setups.index(setup)]
                 log.warning("%s So: %s", reasons[-1], setup)
 
 
 def executable() -> str:
-    """This process's interpreter itself, not a virtual environment's link to it, nor its copy."""
+    """The path of this process's real interpreter, not of a virtual environment's link to it, or copy of it."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 @contextlib.contextmanager
 def sidecar_errors() -> Iterator[None]:
-    """Turn what the engine says about the sidecar into a LinkError; a SidecarError where another setup may help."""
+    """Turn the engine's errors about a sidecar into a `LinkError`, or a `SidecarError` if another setup may work."""
     try:
         yield
     except APIError as error:
@@ -165,5 +165,5 @@ def sidecar_errors() -> Iterator[None]:
 
 
 def not_shared(reason: str) -> str:
-    """That an engine sees other files than this process does."""
+    """The sentence about an engine that does not see this process's files."""
     return f"The engine does not share this machine's files ({reason})."

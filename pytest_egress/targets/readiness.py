@@ -1,6 +1,6 @@
 """The conditions by which a started container is ready: `port_open`, `http_ok`, `log_line`.
 
-Each is a value whose `missing` says what is not there yet, or None. The container is asked, never slept for.
+Each is a value with a method `missing`, which returns what is still missing in words, or None.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ PROBE_SECONDS = 2.0  # of one attempt; the next one follows until the container'
 
 
 class Probed(Protocol):
-    """What a strategy needs of a container."""
+    """The part of a container that a strategy uses."""
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         """A connection to a port of the container."""
         ...
 
     def logs(self) -> str:
-        """What it has written."""
+        """The container's log."""
         ...
 
 
@@ -33,13 +33,13 @@ class Strategy(Protocol):
     """A condition of readiness."""
 
     def missing(self, container: Probed) -> str | None:
-        """What is not there yet, or None."""
+        """What is still missing, in words; None where the condition is met."""
         ...
 
 
 @dataclass(frozen=True)
 class PortOpen:
-    """See `port_open`."""
+    """The condition that a port accepts connections; see `port_open`."""
 
     port: int
 
@@ -54,13 +54,13 @@ class PortOpen:
 
 @dataclass(frozen=True)
 class HttpOk:
-    """See `http_ok`."""
+    """The condition that an HTTP request succeeds; see `http_ok`."""
 
     port: int
     path: str
 
     def missing(self, container: Probed) -> str | None:
-        """Why it is not answered well, or None."""
+        """Why the request does not succeed, or None."""
         what = f"GET :{self.port}{self.path}"
         connection = http.client.HTTPConnection("localhost", self.port, timeout=PROBE_SECONDS)
         try:
@@ -69,7 +69,7 @@ class HttpOk:
             connection.request("GET", self.path, headers={"Connection": "close"})
             response = connection.getresponse()
             status = response.status
-            response.read(READ_BYTES)  # closed unread, it would look like a reset to the server
+            response.read(READ_BYTES)  # if closed unread, the server would see a reset
         except (OSError, http.client.HTTPException) as error:
             return f"{what} is not answered ({getattr(error, 'strerror', None) or error})"
         finally:
@@ -79,7 +79,7 @@ class HttpOk:
 
 @dataclass(frozen=True)
 class LogLine:
-    """See `log_line`."""
+    """The condition that the log has a line; see `log_line`."""
 
     pattern: re.Pattern[str]
 
@@ -116,7 +116,11 @@ def log_line(pattern: str | re.Pattern[str]) -> Strategy:
 
 
 def check_port(port: object) -> int:
-    """The port, or a ValueError."""
+    """Return a port number.
+
+    Raises:
+        ValueError: The value is none.
+    """
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise ValueError(f"{port!r} is no port; it takes an int from 1 to 65535")
     return port
@@ -126,7 +130,7 @@ def strategies(wait: object) -> list[Strategy]:
     """`wait=` as a list.
 
     Raises:
-        TypeError: It is no strategy; the text lists them.
+        TypeError: A value is no strategy; the text lists them.
     """
     listed: list[Any]
     listed = list(wait) if isinstance(wait, (list, tuple)) else [] if wait is None else [wait]

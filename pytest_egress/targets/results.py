@@ -1,4 +1,4 @@
-"""The result of a container's command, and the texts that tell it: exit code, output, the end of a log."""
+"""`CompletedContainer`: the result of a container's command; and the texts about results in errors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ OUT_OF_MEMORY: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class CompletedContainer:
-    """What a container's command did.
+    """The result of a container's command.
 
     Attributes:
-        exit_code: 0 as a rule; 128 + n after signal n.
-        stdout_bytes: What it wrote to its standard output.
-        stderr_bytes: What it wrote to its standard error.
+        exit_code: Its exit code; 128 + n after signal n.
+        stdout_bytes: Its standard output.
+        stderr_bytes: Its standard error.
         duration: Seconds from its start to its end.
-        note: A sentence, where it was killed by `stop` or for want of memory, or the engine may have lost what it
-            wrote; else "".
+        note: A sentence if `stop` killed it, if it ran out of memory, or if the engine may have lost its output; else
+            "".
     """
 
     exit_code: int
@@ -56,9 +56,9 @@ def check_result(name: str, result: CompletedContainer) -> None:
     if result.exit_code:
         logs = result.stdout + result.stderr
         text = exit_text(name, result.exit_code, result.note)
-        error = CommandError(with_logs(text, logs), logs=logs, exit_code=result.exit_code)
-        error.container = name
-        raise error
+        raise CommandError(
+            with_logs(text, logs), logs=logs, exit_code=result.exit_code, container=name
+        )
 
 
 def exit_text(name: str, code: int, note: str) -> str:

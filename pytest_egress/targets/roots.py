@@ -1,7 +1,7 @@
-"""The roots that a created container trusts: where they really are, and what they hold.
+"""Finds the roots that a created container trusts: their real paths and their content.
 
-Its engine is asked as seldom as can be, since each call mounts the container's files anew, which takes milliseconds.
-The tables here are the whole knowledge: more distributions are more rows.
+The engine is asked as rarely as possible: for each call it mounts the container's files anew, which takes milliseconds.
+All knowledge is in the tables here: one row for each distribution.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ DEFAULT_BUNDLE: Final = BUNDLES[0]
 HASHED_DIRECTORY: Final = "/etc/ssl/certs"  # where OpenSSL looks for a CA by its name
 KEYSTORES: Final = ("/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts")
 OF_JAVA_HOME: Final = ("lib/security", "jre/lib/security")  # the second is Java 8's
-OF_JAVA: Final = ("jssecacerts", "cacerts")  # the JVM's own order
-# Each is read in one call; the last, openSUSE's, where a link leads there.
+OF_JAVA: Final = ("jssecacerts", "cacerts")  # in the JVM's own order
+# Folders that are each read in one call. The last, openSUSE's, is read only if a link leads there.
 FOLDERS: Final = ("/etc/ssl", "/etc/pki", "/var/lib/ca-certificates")
-FOLDER_BYTES: Final = 8 << 20  # of one: several times what a distribution has there
-MAX_LINKS: Final = 40  # one after the other, as Linux has it (path_resolution(7))
+FOLDER_BYTES: Final = 8 << 20  # to read of one at most: several times a distribution's
+MAX_LINKS: Final = 40  # to follow in a row, as Linux does (path_resolution(7))
 CLIMB: Final = re.compile(r"(\.\./+)*")  # at the start of a link's target
 NEVER_LINKS: Final = ("/etc", "/var", "/var/lib")  # not looked at where nothing is mounted
 GO_DIRECTORY: Final = 1 << 31  # of an os.FileMode
@@ -55,14 +55,14 @@ GO_TYPES: Final = 0x8F280000  # of an os.FileMode: whatever makes a file no regu
 
 @dataclass(frozen=True, kw_only=True)
 class Roots:
-    """What an image trusts.
+    """The roots that an image trusts.
 
     Attributes:
         bundles: Its PEM bundles, each once, at its real path.
-        merged: The same as one.
-        names: The paths that lead to them, each with the real one.
-        default_bundle: Where `DEFAULT_BUNDLE` really would be; None where something else is in its place.
-        keystores: Its Java keystore, at its real path; none where it has none that can be read.
+        merged: All bundles merged into one.
+        names: The paths that lead to bundles, each with the real path.
+        default_bundle: The real path at which `DEFAULT_BUNDLE` can be created; None where something else is there.
+        keystores: Its Java keystore, at its real path; empty where it has none that can be read.
         of_java: The certificates that a Java trusts, in DER: those of the keystore, or else of the bundles.
         hashed_directory: The real path of `HASHED_DIRECTORY`, or None where it has none.
         mounts: The real paths of the mounts that are not the container's own.
@@ -83,7 +83,7 @@ class Roots:
 
 
 class FileKind(Enum):
-    """What is at a path."""
+    """The kind of file at a path."""
 
     MISSING = auto()
     DIRECTORY = auto()
@@ -97,7 +97,7 @@ def find_roots(
     image_env: Mapping[str, str],
     user_env: Mapping[str, str],
 ) -> Roots:
-    """What a created container trusts, also where variables of the image or the test say so."""
+    """Find the roots that a created container trusts, those that variables of the image or the test name among them."""
     named = [
         path
         for values in (image_env, user_env)
@@ -107,7 +107,7 @@ def find_roots(
     java_home = {**image_env, **user_env}.get("JAVA_HOME", "")
     foreign = foreign_mounts(container)
     homes = [posixpath.join(java_home, path) for path in OF_JAVA_HOME if java_home.startswith("/")]
-    # Podman's archive of a folder does not have what is mounted below it.
+    # Podman's archive of a folder lacks the content of mounts below it.
     whole = not (engine.is_podman and container.attrs.get("Mounts"))
     files = Files(
         engine, container, () if foreign else NEVER_LINKS, homes, FOLDERS if whole else ()
@@ -136,24 +136,26 @@ def find_roots(
 
 
 def find_keystore(files: Files, homes: Iterable[str]) -> tuple[dict[str, File], list[bytes]]:
-    """The first Java keystore that can be read, at its real path, and what it trusts; empty where there is none."""
+    """Find the first Java keystore that can be read, by its real path, and its certificates; both may be empty."""
     of_home = (files.look(f"{home}/{name}") for home in homes for name in OF_JAVA)
     known = (files.resolve(path) for path in KEYSTORES)
-    for real, kind in itertools.chain(of_home, known):  # asked for as they are needed
+    for real, kind in itertools.chain(
+        of_home, known
+    ):  # lazy: the engine is asked until one is found
         if kind is FileKind.REGULAR:
-            with contextlib.suppress(ValueError):  # as the JVM would fall back
+            with contextlib.suppress(ValueError):  # the JVM would use the next one too
                 file = files.read(real)
                 return {real: file}, from_java_keystore(file.content)
     return {}, []
 
 
 class Files:
-    """What a created container has, and each path asked for once.
+    """The files of a created container. The engine is asked once for each path.
 
     Args:
-        directories: Those that are taken for directories, and for their own real paths, without a look.
-        homes: Folders that are read in one call, and may not be where they seem.
-        folders: Others that are read in one call.
+        directories: Paths that are assumed to be directories and no links, without asking the engine.
+        homes: Folders to read in one call, whose paths may have links.
+        folders: Other folders to read in one call.
     """
 
     def __init__(
@@ -174,7 +176,7 @@ class Files:
         self._links = 0
 
     def resolve(self, path: str) -> tuple[str, FileKind]:
-        """Where a path really leads, through links among its folders too, and what is there."""
+        """The real path of a path, through links among its folders too, and the kind of file there."""
         if path not in self._seen:
             folder, kind = self.resolve(posixpath.dirname(path))
             real = posixpath.join(folder, posixpath.basename(path))
@@ -185,30 +187,30 @@ class Files:
         return self._seen[path]
 
     def look(self, path: str) -> tuple[str, FileKind]:
-        """The same without the links among its folders."""
+        """The real path of a path whose folders are no links, and the kind of file there."""
         if path not in self._seen:
             found = self._by_folder(path) or self._by_engine(path)
             if found[1] is FileKind.MISSING and any(
                 is_under(point, path) for point in self._mounts
             ):
-                found = path, FileKind.DIRECTORY  # Podman makes what leads to a mount at the start
+                found = path, FileKind.DIRECTORY  # Podman makes folders above a mount at the start
             self._seen[path] = found
         return self._seen[path]
 
     def read(self, path: str) -> File:
-        """The regular file at a path that is real."""
+        """Read the regular file at a real path."""
         member = (self._folder(path) or {}).get(path)
         file = member.file if member is not None and member.file is not None else self._read(path)
         if not self._engine.is_podman:
             return file
-        # It says of every file that it is the container's user's. Roots are root's, and for all to read.
+        # Podman says that every file belongs to the container's user. Roots belong to root, and anyone may read them.
         return replace(file, uid=0, gid=0, mode=file.mode | 0o444)
 
     def peek(self, folder: str, limit: int) -> tuple[str, FileKind]:
-        """As `look`, of a folder: one that is small is read whole, so that nothing in it is asked for again.
+        """Do the same as `look` for a folder, and read it whole if it is small: nothing in it is asked for again.
 
         Args:
-            limit: The bytes of its archive that are read at most.
+            limit: How many bytes of its archive to read at most.
         """
         if folder not in self._folders and folder not in self._seen:
             self._stats[folder], members = self._engine.members(self._container, folder, limit)
@@ -222,7 +224,7 @@ class Files:
         return is_within(path, (folder for folder, found in self._folders.items() if found))
 
     def names(self, folder: str, limit: int) -> list[str]:
-        """The names in a folder, whose archive is read up to a limit; none where it is no folder, or larger."""
+        """The names in a folder, whose archive is read up to a limit; empty where it is no folder, or larger."""
         _, members = self._engine.members(self._container, folder, limit)
         return [name for name in members or () if name]
 
@@ -236,7 +238,7 @@ class Files:
         stat = self._stat(path)
         if not stat or not stat.get("linkTarget"):
             return path, kind_of(stat)
-        real = stat["linkTarget"]  # the end of all links; whether it is there is not said
+        real = stat["linkTarget"]  # the end of all links, which need not exist
         if real not in self._seen:
             self._seen[real] = self._by_folder(real) or (real, kind_of(self._stat(real)))
         return self._seen[real]
@@ -247,7 +249,7 @@ class Files:
         return self._stats[path]
 
     def _by_folder(self, path: str) -> tuple[str, FileKind] | None:
-        """What is known of a path in a folder that was read; None where the engine has to say."""
+        """The real path and the kind of file, from a folder that was read; None where the engine has to be asked."""
         folder = self._folder(path)
         if folder is None:
             return None
@@ -258,7 +260,11 @@ class Files:
         return path, kind_of_member(member)
 
     def _follow(self, path: str, target: str) -> tuple[str, FileKind] | None:
-        """Where a link leads; None where it leads out of what is read, back through a folder, or in circles."""
+        """The real path behind a link, and the kind of file there.
+
+        Returns:
+            None where the link leads out of the folders that were read, back through a folder, or in a circle.
+        """
         end = normal(posixpath.join(posixpath.dirname(path), target))
         known = target.startswith("/") or not is_within(path, self._homes)
         back = ".." in CLIMB.sub("", target, count=1).split("/")
@@ -271,7 +277,7 @@ class Files:
             self._links -= 1
 
     def _folder(self, path: str) -> Mapping[str, Member] | None:
-        """What the folder that a path is in has, by path; None where it is none of those that are read whole."""
+        """The members, by path, of the folder that a path is in; None where that is none of those read whole."""
         folder = next((f for f in self._whole if is_under(path, f)), None)
         if folder is None:
             return None
@@ -283,14 +289,14 @@ class Files:
 
 
 def by_path(folder: str, members: Mapping[str, Member] | None) -> Mapping[str, Member] | None:
-    """What a folder has, by the whole path."""
+    """A folder's members by their whole paths."""
     if members is None:
         return None
     return {posixpath.join(folder, name).rstrip("/"): each for name, each in members.items()}
 
 
 def kind_of(stat: Mapping[str, Any] | None) -> FileKind:
-    """What the engine describes (the `os.FileMode` of Go)."""
+    """The kind of a file from the engine's description (Go's `os.FileMode`)."""
     if stat is None:
         return FileKind.MISSING
     if stat["mode"] & GO_DIRECTORY:
@@ -299,7 +305,7 @@ def kind_of(stat: Mapping[str, Any] | None) -> FileKind:
 
 
 def kind_of_member(member: Member) -> FileKind:
-    """What an archive describes."""
+    """The kind of a file from an archive's member."""
     if member.directory:
         return FileKind.DIRECTORY
     return FileKind.REGULAR if member.file is not None else FileKind.OTHER

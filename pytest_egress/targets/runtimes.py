@@ -1,6 +1,6 @@
-"""How runtimes are told which roots to trust: the variables that lead each of them to the CA.
+"""The environment variables by which runtimes are told to trust the CA.
 
-The tables here are the whole knowledge: more runtimes are more rows.
+All knowledge is in the tables here: one row for each variable, and one for each runtime.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ OUR_FILES: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """How runtimes are told: what replaces their roots gets the bundle, what adds to them the CA alone.
+    """A variable that names roots. One that replaces a runtime's roots gets the bundle; one that adds to them, the CA.
 
     Attributes:
-        flag: What goes before the path, in a variable that holds options of which ours is one more.
-        runtimes: Those that read it.
+        flag: The option before the path, for a variable that holds options, to which ours is added.
+        runtimes: The runtimes that read the variable.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Variable:
     flag: str = ""
 
     def value(self, directory: str) -> str:
-        """What it is set to."""
+        """The value to set it to."""
         return f"{self.flag}{directory}/{FILE_NAMES[self.form]}"
 
 
@@ -74,20 +74,20 @@ VARIABLES: Final = (
     ),
 )
 LEADING: Final = frozenset({"JAVA_HOME", *(variable.name for variable in VARIABLES)})
-"""Variables that say where roots are."""
+"""Names of variables that say where roots are."""
 
 IMAGE_BUNDLE: Final = "the image's bundle"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A client that trusts the CA untold.
+    """A client that trusts the CA without any change to its program.
 
     Attributes:
         by: The variable that leads it to the CA, or `IMAGE_BUNDLE`.
-        effect: What becomes of the roots it has: what it is told "replaces" them, and holds them too, or "adds" to
-            them, or it reads the image's own, which we "extend".
-        tested: Whether a test asks with it, in a container.
+        effect: What happens to its roots: our file "replaces" them, and contains them, or "adds" to them, or it reads
+            the image's own bundle, which we "extend".
+        tested: Whether a test sends a request with it, in a container.
     """
 
     name: str
@@ -140,7 +140,7 @@ RUNTIMES: Final = (
 
 
 def variables(entries: Iterable[str]) -> dict[str, str]:
-    """`NAME=value`, as an image has it, as a mapping."""
+    """The mapping of an image's variables, which it has as `NAME=value`."""
     return dict(entry.partition("=")[::2] for entry in entries)
 
 
@@ -149,7 +149,7 @@ def environment(
 ) -> dict[str, str]:
     """The variables to create a target with: ours where neither the image nor the user has set them.
 
-    Of a variable that holds options ours is added to theirs.
+    In a variable that holds options, ours is added to theirs.
     """
     theirs = {**image_env, **user_env}
     ours = {}
@@ -165,7 +165,7 @@ def environment(
 def defeated(
     image_env: Mapping[str, str], user_env: Mapping[str, str], extended: Iterable[str]
 ) -> list[str]:
-    """A sentence for each variable of theirs that leads a runtime past the CA.
+    """A sentence for each variable of the image or the user that makes a runtime ignore the CA.
 
     Args:
         extended: The paths of the bundles that hold the CA.
@@ -183,7 +183,7 @@ def defeated(
 
 
 def leads_to(safe: Iterable[str], variable: Variable, value: str) -> bool:
-    """Whether what a variable is set to leads to one of these files, or is going to."""
-    if variable.flag:  # ours is added to options of which none is it
+    """Whether a variable's value leads to one of these files, or will when ours is added."""
+    if variable.flag:  # ours is added unless the options have one already
         return variable.flag not in value or any(f"{variable.flag}{p}" in value for p in safe)
     return value in safe

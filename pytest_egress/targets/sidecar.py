@@ -1,7 +1,7 @@
 """The sidecar container: holds a target's network namespace and runs the agent in it.
 
-This process's own Python in it, and the folder that the descriptor link needs, take an engine that sees this machine's
-files; another engine gets an image with a Python of its own, and the stream link.
+If the engine sees this machine's files, the sidecar runs this process's own Python, and can use the descriptor link,
+which needs a shared folder. On any other engine it runs an image with a Python of its own, and uses the stream link.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ START_SECONDS = 30.0
 """How long a started sidecar may take until its sockets are here: far more than it needs."""
 
 KILLED = 128
-"""Exit codes from here on are of a program that a signal ended."""
+"""The lowest exit code of a program that a signal ended."""
 
 EXIT_SECONDS = 5
 """How long the engine may take to tell the exit code of a sidecar that has ended its output."""
 
 NAMESERVER = "192.0.2.53"
-"""What resolv.conf names: a documentation address (RFC 5737): queries to any server come to us."""
+"""The DNS server in the target's resolv.conf: a documentation address (RFC 5737), since all queries come to us."""
 
 _ENABLE_IPV6 = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default")}
 _IPV6_SETTINGS = "/proc/sys/net/ipv6/conf/all"
@@ -70,7 +70,7 @@ _FRAME_HEADER = 8  # POST /containers/{id}/attach: stream, three zeros, length
 
 
 def made_up_hostname() -> str:
-    """As the engine makes them up; none that resolvers would read as an IPv4 address, which is one in 280 (inet(3))."""
+    """A random host name, like the engine's own, but never one that inet(3) reads as an IPv4 address (1 in 280 is)."""
     while (name := secrets.token_hex(6)).isdecimal():
         pass
     return name
@@ -82,7 +82,7 @@ class Sidecar:
     Attributes:
         id: The container's id; targets join its namespace with network mode `container:<id>`.
         name: The container's name.
-        link: What `start` returned; None before.
+        link: The link that `start` returned; None before.
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class Sidecar:
             domainname: The target's domain name.
             extra_hosts: More lines of the target's /etc/hosts, from name to address.
             labels: The container's labels.
-            folder: Where temporary files go.
+            folder: The folder for temporary files.
             after_create: Called with the container's id as soon as it exists.
-            setup: Its link, and whose Python it runs; an image must be on the engine.
+            setup: Its link and its Python. The engine must have the image that it names.
 
         Raises:
             SidecarError: The engine does not share this machine's files, or refuses the container.
@@ -134,7 +134,7 @@ class Sidecar:
             if after_create is not None:
                 after_create(sidecar.id)
             sidecar._api.put_archive(sidecar.id, "/", agent_archive(setup.link))
-            with sidecar_errors():  # Podman starts the program as far as that fails
+            with sidecar_errors():  # Podman prepares the program at attach, and may fail at it
                 if setup.link == "stream":
                     sidecar._attachment = _attach(client.api, sidecar.id)
                 else:
@@ -149,7 +149,7 @@ class Sidecar:
 
         Raises:
             LinkError: The sidecar gave up or was silent; the text says why. It has been removed.
-            SidecarError: It did not come as far as to capture.
+            SidecarError: The sidecar ended before it captured anything, and another setup may work.
         """
         try:
             with sidecar_errors():
@@ -162,14 +162,14 @@ class Sidecar:
         return self.link
 
     def remove(self) -> None:
-        """Remove the container by force, whatever its state; again is harmless. Leaves the link."""
+        """Remove the container by force, in any state; calling it again does nothing. The link stays open."""
         self._release()
         if not self.id:
             return
         try:
             remove_container(self._api, self.id)
         except APIError as error:
-            # Podman keeps it for a target that somebody else removes.
+            # Podman refuses while a target exists that somebody else removes.
             if not is_gone(error) and "dependent containers" not in str(error):
                 raise
 
@@ -233,7 +233,7 @@ class Sidecar:
         }
 
     def _arguments(self) -> list[str]:
-        """Of the agent."""
+        """The arguments of the agent."""
         if self._rendezvous is None:
             return [STREAM_MODE, f"{stream.GONE_SECONDS:g}", str(stream.most_streams())]
         return [LINK_FOLDER, self._rendezvous.nonce]
@@ -248,7 +248,7 @@ class Sidecar:
     # ---------------------------------------------------------------- starting
 
     def _open_stream(self) -> StreamLink:
-        """The link, when the agent has greeted; an error when it has ended or time is up."""
+        """Wait for the agent's greeting, and return the link; raise an error if the agent ends or the time is up."""
         assert self._attachment is not None, "create() opens it"
         link = StreamLink(self._attachment)
         self._attachment = None  # the link's from here on
@@ -261,7 +261,7 @@ class Sidecar:
         return link
 
     def _receive(self) -> DescriptorLink:
-        """The link, when the agent has connected; an error when it has ended or time is up."""
+        """Wait for the agent to connect, and return the link; raise an error if the agent ends or the time is up."""
         assert self._output is not None, "create() opens it"
         assert self._rendezvous is not None, "create() opens it"
         deadline = monotonic() + START_SECONDS
@@ -286,7 +286,7 @@ class Sidecar:
         return self._ended(quoted(self._output.text()))
 
     def _ended(self, wrote: str) -> LinkError:
-        """A program that was killed would be with another setup too."""
+        """The error about a sidecar that has ended. One that was killed would be killed with another setup too."""
         python = f"this process's Python, {executable()}"
         if self._setup.image is not None:
             python = f"python3 of the image {self._setup.image!r}"
@@ -305,14 +305,14 @@ class Sidecar:
             return None
 
     def _release(self) -> None:
-        """What is needed only until the link is there."""
+        """Close what is needed only until the link is there."""
         for opened in (self._rendezvous, self._output, self._attachment):
             if opened is not None:
                 opened.close()
 
 
 class _Output:
-    """What a container writes, attached before the start: auto-remove leaves no log for later."""
+    """The output of a container, attached before the start: auto-remove leaves no log to read later."""
 
     def __init__(self, client: docker.DockerClient, container: str) -> None:
         # There is nothing yet that docker-py could read ahead with the headers, and lose.
@@ -324,13 +324,13 @@ class _Output:
         return int(self._stream.fileno())
 
     def read_some(self) -> bool:
-        """Read what there is; False at the end."""
+        """Read the output that has come; False at its end."""
         chunk = self._stream.read(1 << 16) or b""
         self._data += chunk
         return bool(chunk)
 
     def text(self) -> str:
-        """All of it, of both streams, without the frames' headers."""
+        """The output of both streams as text, without the frames' headers."""
         found, offset = bytearray(), 0
         while offset + _FRAME_HEADER <= len(self._data):
             start = offset + _FRAME_HEADER
@@ -345,7 +345,7 @@ class _Output:
 
 
 def quoted(text: str) -> str:
-    """What a sidecar has written, as a sentence."""
+    """A sentence that quotes a sidecar's output."""
     return f"It wrote:\n{text}" if text else "It wrote nothing."
 
 
@@ -354,12 +354,12 @@ def _silent(wrote: str) -> str:
 
 
 def _attach(api: docker.APIClient, container: str) -> Attachment:
-    """Its three standard streams, by a connection of our own to the client's engine."""
+    """Attach to a container's three standard streams, over a connection of our own to the engine."""
     sock = connection_of(api)
     query = urlencode({"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
     return attach(sock, f"/v{api.api_version}/containers/{container}/attach?{query}")
 
 
 def _ipv6_settings() -> dict[str, str]:
-    """Turn IPv6 on in the namespace, if the kernel, which the engine shares, has any."""
+    """The settings that turn IPv6 on in the namespace; none where the kernel, which the engine shares, lacks IPv6."""
     return dict(_ENABLE_IPV6) if os.path.isdir(_IPV6_SETTINGS) else {}

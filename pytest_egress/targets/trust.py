@@ -1,7 +1,8 @@
-"""Puts the CA of the run into a created target, before its first instruction, and takes nothing away.
+"""Puts the CA of the run into a created target, before its first instruction, and removes no root.
 
-The image's own bundle is extended where it really is; our directory gets the CA alone, the merged bundle, and the same
-as a Java keystore; variables point there.
+The image's own bundles and keystores are extended at their real paths. Our own directory in the target gets three more
+files, to which variables of the environment lead: the CA alone, all roots with the CA as a bundle, and the same as a
+Java keystore.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-POLICY_NAME: Final = "pytest-egress.json"  # of a Chromium; it reads every file of a folder
+POLICY_NAME: Final = "pytest-egress.json"  # a Chromium reads every file of its policies' folder
 LOOK_FOR_ROOTS: Final = (
     "What may be one is listed by "
     "`docker run --rm --entrypoint find IMAGE / -name '*.pem' -o -name '*.crt'`."
@@ -51,13 +52,13 @@ def trust_tar(
     directory: str = DIRECTORY,
     foreign: Sequence[str] = (),
 ) -> bytes:
-    """The archive to extract at `/`: our directory, every bundle with the CA at its end, and what is put besides.
+    """Build the archive to extract at `/`: our directory, the image's bundles and keystores with the CA, other files.
 
     Args:
         ca_pem: The CA's certificate.
-        subject: Its subject in DER.
-        besides: Files that lead to it already, by their real paths.
-        foreign: Mount points below which nothing is written, besides those that the roots were found among.
+        subject: The CA's subject in DER.
+        besides: Other files, which have the CA already, by their real paths.
+        foreign: Mount points below which nothing is written, in addition to `roots.mounts`.
     """
     files = {
         **besides,
@@ -69,8 +70,10 @@ def trust_tar(
     (ca,) = from_pem(ca_pem)
     for path, file in roots.keystores.items():
         files[path] = replace(file, content=extend_java_keystore(file.content, ca))
+    # An image without any bundle gets one where most programs look, which would otherwise trust nothing.
     if not roots.bundles and roots.default_bundle is not None:
         files[roots.default_bundle] = File(content=ca_pem)
+    # OpenSSL also looks for a CA by the hash of its subject in this directory.
     if roots.hashed_directory is not None:
         files[f"{roots.hashed_directory}/{hashed_name(subject)}.0"] = File(content=ca_pem)
     for name, content in own_files(ca_pem, roots).items():
@@ -80,18 +83,18 @@ def trust_tar(
 
 
 def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
-    """What our directory holds, by name: the CA alone, the image's roots with it, and these as a Java keystore."""
+    """The files of our directory, by name: the CA alone, all roots with the CA, and these as a Java keystore."""
     bundle = append(roots.merged, ca_pem)
     keystore = java_keystore(list(dict.fromkeys([*roots.of_java, *from_pem(ca_pem)])))
     content: dict[Form, bytes] = {"ca": ca_pem, "bundle": bundle, "truststore": keystore}
     return {FILE_NAMES[form]: data for form, data in content.items()}
 
 
-# What an image has besides its own roots.
+# Roots of SDKs and browsers, and files that the test names.
 
 
 def extended(packaged: Packaged, ca_pem: bytes, directory: str) -> dict[str, File]:
-    """The roots of SDKs with the CA at their end, and policies that lead browsers to it."""
+    """The roots of SDKs with the CA at their end, and the policies by which browsers trust the CA."""
     files = {
         path: replace(file, content=append(file.content, ca_pem))
         for path, file in packaged.bundles.items()
@@ -107,7 +110,7 @@ def extended(packaged: Packaged, ca_pem: bytes, directory: str) -> dict[str, Fil
 
 
 def with_certificate(policies: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The policies of a Firefox, and one more certificate to install."""
+    """The policies of a Firefox with one more certificate to install."""
     inner = mapping(policies.get("policies"))
     certificates = mapping(inner.get("Certificates"))
     installed = certificates.get("Install")
@@ -116,7 +119,7 @@ def with_certificate(policies: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def mapping(value: object) -> dict[str, Any]:
-    """A copy of a mapping; empty where a file has something else in its place."""
+    """A copy of a mapping; an empty one for any other value, which a file may have in its place."""
     return dict(value) if isinstance(value, Mapping) else {}
 
 
@@ -129,11 +132,11 @@ def named_files(
     *,
     wherever: Iterable[str] = (),
 ) -> dict[str, File]:
-    """The files that a test names (`trust=`), with the CA in, at their real paths.
+    """The files that a test names (`trust=`), with the CA added, at their real paths.
 
     Args:
         foreign: The mount points whose content is not the container's own.
-        wherever: Paths that hold for every image (`egress_trust`): one that is missing in this one is passed over.
+        wherever: Paths for every image (`egress_trust`). One that this image does not have is ignored.
 
     Raises:
         EngineError: There is no such file, or it has no roots that can be extended.
@@ -166,10 +169,10 @@ def named_files(
 
 
 def with_root(content: bytes, ca_pem: bytes) -> bytes:
-    """A PEM bundle or a Java keystore that trusts one certificate more.
+    """A PEM bundle or Java keystore with the CA added.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The content is neither.
     """
     if from_pem(content):
         return append(content, ca_pem)

@@ -1,17 +1,17 @@
-"""What goes over the wire, as values and as bytes.
+"""The formats on the wire, as values and as bytes: addresses, TLS hellos, DNS, HTTP and packets.
 
-The rule: no socket, no clock, no thread. A parser returns None for "more is needed", raises one error of ours for what
-is malformed, and nothing else. Every module is a door.
+The rule: no socket, no clock, no thread. A parser returns a value, or None where it needs more bytes, or raises one
+error of ours where they are malformed. Every module is a door.
 
 * `address`: a host with a port, and what each kind of route accepts as one.
 * `clienthello`: the first message of a TLS client.
-* `dns`: questions and answers.
-* `dns_answers`: what a route says of a name.
-* `entries`: what the ledger holds, a value for each kind of attempt.
+* `dns`: DNS queries and their answers, with synthetic addresses.
+* `dns_answers`: the answer of a DNS route.
+* `entries`: the entries of the ledger, one class for each kind of attempt.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.
-* `http1`: HTTP/1.1 by h11.
+* `http1`: HTTP/1.1, by h11.
 * `messages`: `Request`, `Response`, `Headers`.
-* `packets`: what the kernel reports of packets that were refused.
-* `redaction`: secrets in what is shown.
-* `searchlist`: which questions of a resolver belong together.
+* `packets`: the packets that the kernel rejected and reported.
+* `redaction`: masks secrets in texts that are shown.
+* `searchlist`: finds the DNS queries that a resolver's search list made.
 """

@@ -1,8 +1,9 @@
-"""Addresses: the one format of host and port, and the one normal form of host names.
+"""Addresses of routes: their one format, what they match, and the normal form of host names.
 
-Rule: what an address may be, what it matches and which of two is more specific is decided here and
-nowhere else. The accepted forms are one table, `FORMS`, which error texts and documentation show.
-Marker checks import this module at collection: `idna` waits for the first name that is not ASCII.
+Rule: whether a text is an address, what it matches and which of two is more specific is decided here
+and nowhere else. The accepted forms are one table, `FORMS`, which error texts and documentation show.
+Marker checks import this module at collection, so `idna` is imported only at the first name that is
+not ASCII.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ MAX_LABEL_LENGTH = 63
 """RFC 1035, section 2.3.4."""
 
 MAX_NAME_LENGTH = 253
-"""As text; the 255 octets of RFC 1035, section 2.3.4, have a length octet more and the root."""
+"""Characters of a name as text. The 255 octets of RFC 1035, section 2.3.4, count the first label's
+length and the root too."""
 
 MAX_PORT = 65535
 
@@ -68,11 +70,11 @@ _OWN = "stays in the container and is never captured; have the container connect
 
 
 class _Refusal(ValueError):
-    """Why a text is no address or no host name; the public functions add the text itself."""
+    """A text is no address or no host name, for this reason; the public functions add the text itself."""
 
 
 class _Exact:
-    """A name or an address, as itself."""
+    """Matches one name or one address."""
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -83,7 +85,7 @@ class _Exact:
 
 
 class _Network:
-    """Every address of a network, and no name."""
+    """Matches every address of a network, and no name."""
 
     def __init__(self, network: _IPNetwork) -> None:
         self.host = str(network)
@@ -100,7 +102,7 @@ class _Network:
 
 
 class _Glob:
-    """Names in which each `*` is any run of characters, and no address."""
+    """Matches names, with each `*` as any run of characters, and no address."""
 
     def __init__(self, glob: str) -> None:
         self.host = glob
@@ -112,7 +114,7 @@ class _Glob:
 
 
 class _Any:
-    """Every name and every address."""
+    """Matches every name and every address."""
 
     host = "*"
     rank = (0, 0)
@@ -126,10 +128,10 @@ _Pattern = _Exact | _Network | _Glob | _Any
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """What a route is declared for.
+    """The hosts and ports that a route is declared for.
 
-    This type has no public constructor; you get one by calling `parse_address`.
-    Two addresses are equal when they match the same in the same form: `text` does not count.
+    `parse_address` makes it; there is no public constructor.
+    Two addresses are equal when their normal forms are: `text` does not count.
 
     Attributes:
         text: The address as it was declared.
@@ -148,7 +150,7 @@ class Address:
 
     @property
     def is_exact(self) -> bool:
-        """Whether this is one name or one address, and no pattern of several."""
+        """Whether this is a single name or IP address, and not a pattern."""
         return isinstance(self._pattern, _Exact)
 
     @property
@@ -170,7 +172,7 @@ def parse_address(text: object, *, default_port: int | None) -> Address:
     """Read an address in the one format, `host[:port]`.
 
     Args:
-        text: What a user wrote. Anything but a `str` is refused.
+        text: The address as a user wrote it. Anything but a `str` is refused.
         default_port: The port where none is written; None is any port.
 
     Raises:
@@ -194,7 +196,7 @@ def parse_address(text: object, *, default_port: int | None) -> Address:
 
 
 def normalise_host(name: str) -> str:
-    """The form in which hosts are compared, declared ones and those on the wire.
+    """The normal form of a host, in which declared hosts are compared with those on the wire.
 
     Names: IDNA by UTS 46, label by label (ASCII labels pass, underscores included), lower case, no
     trailing dot.
@@ -216,7 +218,7 @@ def _accepted_forms() -> str:
     return "\n".join(("An address is host[:port]:", *lines))
 
 
-# What is no address at all, and often was copied from somewhere else.
+# Notations that are no address, and are often copied from elsewhere.
 
 
 def _refuse_other_notations(text: str) -> None:
@@ -235,7 +237,7 @@ def _refuse_other_notations(text: str) -> None:
 
 
 def _tail(text: str) -> str:
-    """A path, query or fragment, from the character that begins it."""
+    """The path, query or fragment of a text, from the character that begins it; "" where it has none."""
     begins = min((text.index(mark) for mark in _TAILS if mark in text), default=len(text))
     return text[begins:]
 
@@ -246,7 +248,7 @@ def _is_like_network(text: str) -> bool:
 
 
 def _instead(text: str) -> str:
-    """The hint to write the host and port of a URL alone; empty where that would be refused too."""
+    """The hint to write only the host and port of a URL; "" where those would be refused too."""
     rest = text[2:] if text.startswith("//") else text.partition("://")[2] or text
     authority = rest.removesuffix(_tail(rest)).rpartition("@")[2]
     try:
@@ -260,7 +262,7 @@ def _instead(text: str) -> str:
 
 
 def _split(text: str) -> tuple[str, str | None]:
-    """Host without brackets, and port, None where none is written."""
+    """The host without brackets, and the port as text, None where none is written."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or ":" not in host or rest[:1] not in ("", ":"):
@@ -361,7 +363,7 @@ def _parse_glob(text: str) -> _Pattern:
 
 
 def _network_hint(glob: str) -> str:
-    """The network that `10.*` or `192.0.2.*` was meant to be; empty for what is none."""
+    """A hint with the network that a glob such as `192.0.2.*` was meant to be; "" where it is none."""
     octets = re.fullmatch(r"([0-9]+(?:\.[0-9]+){0,2})(?:\.\*)+", glob)
     if not octets:
         return ""

@@ -1,7 +1,7 @@
-"""The ClientHello, read before TLS: how many bytes to wait for, and what the client asked for.
+"""Parses the ClientHello of a TLS client, before the handshake: its length, and what the client offers.
 
 Rule: this module is given bytes and never touches a socket. `bytes_needed` and `parse_client_hello`
-take all bytes from the start of the connection; they give an answer, ask for more (`None` or a
+take all bytes from the start of the connection. They return an answer, ask for more (`None` or a
 number), or raise `ClientHelloError`, and never anything else. A hello may span any number of TLS
 records and TCP segments.
 """
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pytest_egress.errors import ClientHelloError
 
 MAX_HELLO_BYTES = 32768
-"""Bytes of a hello with its record headers. With post-quantum key shares real ones have some 1,800;
-a session ticket or padding may add a few thousand; beyond that somebody sends until we run out of
-memory."""
+"""The longest hello, with its record headers. With post-quantum key shares, real ones have some 1,800
+bytes; a session ticket or padding may add a few thousand. Without a limit, a client could make this
+process read until it runs out of memory."""
 
 _RECORD_HEADER_BYTES = 5
 _MAX_FRAGMENT_BYTES = 2**14  # RFC 8446, section 5.1
@@ -32,12 +32,12 @@ _SUPPORTED_GROUPS, _SIGNATURE_ALGORITHMS = 10, 13
 _ALPN = 16
 SUPPORTED_VERSIONS = 43
 
-_OF_ONE_TRY = frozenset({SESSION_TICKET, 21, 41, 42, 44, 45, 51})
-"""Extensions that a client sends, or leaves out, by what happened before: session tickets (RFC 5077), padding
+_VARYING = frozenset({SESSION_TICKET, 21, 41, 42, 44, 45, 51})
+"""Extensions that differ between the attempts of one client: session tickets (RFC 5077), padding
 (RFC 7685), and pre-shared keys, early data, cookies and key shares (RFC 8446, section 4.2)."""
 
 _SIGNALS = frozenset({0x00FF, 0x5600})
-"""Cipher suites that are none: of renegotiation (RFC 5746), and of a retry with an older version (RFC 7507)."""
+"""Numbers among the cipher suites that are signals: renegotiation (RFC 5746), retry with an older TLS (RFC 7507)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class ClientHello:
     Attributes:
         sni: The name on the wire, not normalised (RFC 6066, section 3); bytes beyond ASCII are
             backslash-escaped. None where the client sent none.
-        alpn: The protocols it speaks, by preference (RFC 7301, section 3.1); escaped likewise.
+        alpn: The protocols it speaks, by preference (RFC 7301, section 3.1), escaped like `sni`.
         versions: The TLS versions it offers, by preference (0x0304 is TLS 1.3): its
             supported_versions (RFC 8446, section 4.2.1), or the one legacy version.
         cipher_suites: Their numbers, by preference.
@@ -70,14 +70,14 @@ def bytes_needed(data: bytes) -> int:
 
     Returns:
         0 when `data` holds a whole ClientHello. Else more than `len(data)`, and never more than the
-        hello has, so that waiting for that many cannot wait for what the client does not owe.
+        hello has, so that the caller never waits for bytes that the client will not send.
 
     Raises:
         ClientHelloError: The bytes cannot begin a ClientHello, or it is longer than
             `MAX_HELLO_BYTES`.
     """
     if not data:
-        return 1  # a single byte tells TLS from most else, and its sender may wait for us after it
+        return 1  # one byte tells TLS from most protocols; a client may wait after it
     message, end = _read_records(data)
     missing = max(_message_length(message) - len(message), end - len(data))
     _check_length(max(end, len(data) + missing))
@@ -100,16 +100,16 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
 
 
 def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
-    """What tells one TLS client of a container from another: a digest of its hello that its retries share.
+    """A digest of a ClientHello that tells one TLS client of a container from another; retries of a client share it.
 
-    What differs from one try to the next is left out: GREASE (RFC 8701), the order of extensions, session tickets, key
-    shares, padding. Two programs that use one library in one way are one client.
+    It leaves out what differs between attempts: GREASE (RFC 8701), the order of extensions, session tickets, key
+    shares and padding. Two programs that use a library in the same way count as one client.
 
     Args:
-        alpn: Whether the protocols that it offers count: they do not where it may come back with others.
+        alpn: Whether the protocols that it offers count. They must not where the client may retry with others.
     """
     lists = hello.versions, hello.cipher_suites, hello.groups, hello.signatures
-    extensions = {*hello.extensions} - _OF_ONE_TRY
+    extensions = {*hello.extensions} - _VARYING
     traits = [
         *([n for n in numbers if not is_grease(n) and n not in _SIGNALS] for numbers in lists),
         sorted(n for n in extensions if not is_grease(n) and (alpn or n != _ALPN)),
@@ -119,7 +119,7 @@ def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
 
 
 def is_grease(number: int) -> bool:
-    """Whether a number is one of those that mean nothing (RFC 8701)."""
+    """Whether a number is a GREASE value, which has no meaning (RFC 8701)."""
     return number & 0x0F0F == 0x0A0A and number >> 8 == number & 0xFF
 
 
@@ -127,7 +127,7 @@ def is_grease(number: int) -> bool:
 
 
 def _read_records(data: bytes) -> tuple[bytes, int]:
-    """The handshake bytes so far, and where the record or header that the data ends in will end."""
+    """The handshake bytes so far, and the offset at which the last record, or its header, will end."""
     message = bytearray()
     offset = 0
     while True:
@@ -145,7 +145,7 @@ def _read_records(data: bytes) -> tuple[bytes, int]:
 
 
 def _check_record_header(header: bytes) -> None:
-    """Refuse a header, or the part of it that has arrived, as soon as it is wrong."""
+    """Refuse a record header, or the part of it that has arrived, as soon as it is wrong."""
     if header and header[0] != _HANDSHAKE_RECORD:
         raise ClientHelloError(
             f"no TLS handshake: record type {header[0]}, not {_HANDSHAKE_RECORD}"
@@ -166,7 +166,7 @@ def _check_message_type(message: bytes | bytearray) -> None:
 
 
 def _message_length(message: bytes | bytearray) -> int:
-    """Length of the message with its header; of the header alone while that is incomplete."""
+    """The length of the message with its header, or that of the header while it is incomplete."""
     if len(message) < _MESSAGE_HEADER_BYTES:
         return _MESSAGE_HEADER_BYTES
     return _MESSAGE_HEADER_BYTES + int.from_bytes(message[1:4], "big")
@@ -209,7 +209,7 @@ class _Reader:
         return self.take(self.number(width))
 
     def last_vector(self, width: int) -> _Reader:
-        """A vector after which nothing may follow, to be read in turn."""
+        """A reader of the last vector of this structure; anything after it is an error."""
         inner = _Reader(self.vector(width))
         if self:
             raise ClientHelloError("malformed ClientHello: bytes after the end of a structure")
@@ -245,7 +245,7 @@ def _parse_extensions(reader: _Reader) -> dict[int, bytes]:
 
 
 def _parse_server_name(extension: bytes | None) -> str | None:
-    """The first host name. RFC 6066, section 3, has no other type and no way to skip one."""
+    """The first host name of the extension. RFC 6066, section 3, has no other type and no way to skip one."""
     if extension is None:
         return None
     names = _Reader(extension).last_vector(2)
@@ -267,7 +267,7 @@ def _parse_versions(extension: bytes | None) -> tuple[int, ...]:
 
 
 def _pairs(extension: bytes | None) -> tuple[int, ...]:
-    """The numbers of a list that OpenSSL checks: here they tell clients apart, and nothing more."""
+    """The numbers of a list, unchecked: here they only tell clients apart, and OpenSSL checks them."""
     body = (extension or b"")[2:]
     return tuple(int.from_bytes(body[i : i + 2], "big") for i in range(0, len(body), 2))
 

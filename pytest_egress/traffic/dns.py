@@ -1,6 +1,6 @@
-"""DNS in which every name exists, with addresses of its own that tell the name when dialled.
+"""DNS answers: every name exists, with synthetic addresses that identify the name when they are dialled.
 
-Rule: messages are bytes in and bytes out, and this module never touches a socket. `answer` gives an
+Rule: messages are bytes in and bytes out, and this module never touches a socket. `answer` returns an
 `Answer` for any bytes whatever, and never raises. dnspython reads and writes the wire format.
 """
 
@@ -29,53 +29,51 @@ from pytest_egress.traffic.address import normalise_host
 from pytest_egress.traffic.dns_answers import NameAnswer
 
 IPV4_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
-"""Where synthetic addresses are: benchmarking, RFC 2544 and RFC 6890. Nothing on the internet has
-one."""
+"""The network of synthetic addresses: that of benchmarks (RFC 2544, RFC 6890). No host on the internet
+has one of them."""
 
 IPV6_NETWORK = ipaddress.IPv6Network("fd00:198:18::/64")
-"""The same for IPv6: unique local addresses, RFC 4193."""
+"""The network of synthetic IPv6 addresses: unique local ones (RFC 4193)."""
 
 MAX_NAMES = 65536
-"""Names that have addresses at a time: half of the /15, some 30 MB. A container that asks for
-random names for ever then forgets its own oldest ones."""
+"""How many names can have addresses at the same time: half of the /15, some 30 MB. A container that
+keeps asking for random names loses the addresses of its own oldest ones."""
 
 MAX_ALIASES = 4096
-"""Addresses of DNS routes that tell their name when they are dialled: half a megabyte."""
+"""How many addresses that DNS routes gave out are remembered with their name: half a megabyte."""
 
 MAX_KNOWN_ANSWERS = 4096
-"""Answers kept as bytes for a target: about a megabyte, and three at most."""
+"""How many answers are kept as bytes for a target: about a megabyte, and three at most."""
 
 MAX_KNOWN_BYTES = 512
-"""Of a query whose answer is kept: a name has 255."""
+"""The longest query whose answer is kept: a name has at most 255 bytes."""
 
 TTL_SECONDS = 10
-"""How long a client may keep an address. It bounds for how long one can hold the address of a
-forgotten name; a second attempt after it shows as a second query."""
+"""How long a client may keep an address. This limits how long a client can use the address of a name
+that has lost it; and a second attempt after this time shows as a second query."""
 
 EDNS_PAYLOAD_BYTES = 1232
 """The UDP size we announce: what DNS Flag Day 2020 agreed on."""
 
 MAX_QUERY_BYTES = 4096
-"""What is longer is no query: honest clients send none, and 64 KB of records take a tenth of a second."""
+"""A longer message is no query: no ordinary client sends one, and parsing 64 KB takes a tenth of a second."""
 
 UDP_BYTES = 512
-"""Of an answer over UDP to a client that does not say how many it takes (RFC 1035, section 4.2.1)."""
+"""The longest answer over UDP to a client that announces no size by EDNS (RFC 1035, section 4.2.1)."""
 
 MAX_UDP_BYTES = 65507
-"""Of any answer over UDP: what an IPv4 packet carries."""
+"""The longest answer over UDP to any client: the most that an IPv4 packet carries."""
 
 MAX_TCP_BYTES = 65535
-"""Of an answer over TCP: its length has two bytes (RFC 1035, section 4.2.2)."""
+"""The longest answer over TCP, whose length takes two bytes (RFC 1035, section 4.2.2)."""
 
 Rules = Callable[[str], NameAnswer | None]
-"""What is to be answered for a name; None for its synthetic addresses."""
+"""A function that returns the answer for a name, or None where it has its synthetic addresses."""
 
 _LOOPBACK = ("127.0.0.1", "::1")
-_HOSTS_IN_BLOCK = (
-    254  # of each 256 addresses; some software takes .0 and .255 for network and broadcast
-)
+_HOSTS_IN_BLOCK = 254  # used of each 256 addresses: some software refuses .0 and .255
 _HEADER_BYTES = 12
-_RECORD_BYTES = {False: 12 + 4, True: 12 + 16}  # of an address, by whether it is IPv6
+_RECORD_BYTES = {False: 12 + 4, True: 12 + 16}  # of the record of an address, by whether it is IPv6
 _IS_RESPONSE = 0x80  # QR, in the third byte
 _ECHOED_FLAGS = 0x7800 | dns.flags.RD  # the opcode, and whether recursion was desired
 _ANSWERED_TYPES = {
@@ -84,20 +82,20 @@ _ANSWERED_TYPES = {
     dns.rdatatype.ANY: (True, True),
 }
 _BESIDES = (dns.rdatatype.SIG, dns.rdatatype.TKEY)
-"""Records that a query may have in its additional section, beside OPT and TSIG: RFC 2931, RFC 2930."""
+"""Types of records that a query may have in its additional section besides OPT and TSIG (RFC 2931, RFC 2930)."""
 
 _ANSWERED_CLASSES = (dns.rdataclass.IN, dns.rdataclass.ANY)
 
 
 def without_service(name: str) -> str:
-    """The host in the name of a service of its: `_https._tcp.api.test` is about `api.test` (RFC 8552)."""
+    """The host that a name with service labels is about: `_https._tcp.api.test` is about `api.test` (RFC 8552)."""
     while name.startswith("_") and "." in name:
         name = name.partition(".")[2]
     return name
 
 
 def reversed_address(name: str) -> str | None:
-    """The address that the name of one is about: `9.113.0.203.in-addr.arpa` (RFC 1035, section 3.5; RFC 3596)."""
+    """The address of a reverse-lookup name, `9.113.0.203.in-addr.arpa` (RFC 1035, section 3.5; RFC 3596), or None."""
     if not name.endswith(".arpa"):
         return None
     try:
@@ -107,11 +105,11 @@ def reversed_address(name: str) -> str | None:
 
 
 class SyntheticNames:
-    """Names, each with an IPv4 and an IPv6 address of its own, which have the same number.
+    """Synthetic addresses of names: one of IPv4 and one of IPv6 for each, with the same number.
 
-    A name keeps its addresses until `MAX_NAMES` others have been used since; then they go to a new
-    name. Both methods count as use. Not locked: threads that share one call it under a lock of
-    theirs.
+    A name keeps its addresses until `MAX_NAMES` other names have been used since; then a new name gets
+    them. Both methods count as use. There is no lock: threads that share an instance hold one of their
+    own around each call.
     """
 
     def __init__(self) -> None:
@@ -128,7 +126,7 @@ class SyntheticNames:
         return self._addresses[name]
 
     def name(self, address: str) -> str | None:
-        """Whose address this is, or None for one that no name has (or no longer)."""
+        """The name that has this address, or None where no name has it (any more)."""
         name = self._names.get(address)
         if name is not None:
             self._addresses.move_to_end(name)
@@ -154,17 +152,17 @@ def _addresses_of(index: int) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A response, and what it says.
+    """A response to a DNS query, as bytes and as values.
 
     Attributes:
-        wire: The message to send. Empty where there is to be silence.
-        question: The name asked for, normalised; one that is no host name in the escapes of a zone
-            file; empty where none could be read.
+        wire: The message to send; empty where none is to be sent.
+        question: The name asked for, normalised. A name that is no host name is in a zone file's
+            notation. Empty where none could be read.
         type: The type asked for, such as `A`; empty where none could be read.
         rcode: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `FORMERR`, `NOTIMP`, `REFUSED` or `BADVERS`; empty
-            where there is to be silence.
-        addresses: The addresses given, as many as fit.
-        no_query: Why what was to be answered is no query, as a sentence; empty for a query.
+            where no message is to be sent.
+        addresses: The addresses in the response, as many as fit.
+        no_query: A sentence that says why the message is no query; empty for a query.
     """
 
     wire: bytes
@@ -176,15 +174,15 @@ class Answer:
 
 
 def no_rule(name: str) -> NameAnswer | None:
-    """Every name has its synthetic addresses."""
+    """The rules without any DNS route: every name has its synthetic addresses."""
     return None
 
 
 class _NoQueryError(Exception):
-    """What was sent is no query; the text says why.
+    """A message is no query; the text says why.
 
     Attributes:
-        rcode: Of the refusal; None where there is to be silence.
+        rcode: The response code to refuse it with; None where no response is to be sent.
     """
 
     def __init__(self, why: str, rcode: dns.rcode.Rcode | None) -> None:
@@ -193,7 +191,7 @@ class _NoQueryError(Exception):
 
 
 def why_no_query(message: bytes) -> str:
-    """Why a message is no query, as a sentence; "" for one that is."""
+    """A sentence that says why a message is no query; "" for a query."""
     try:
         _read(message)
     except _NoQueryError as error:
@@ -211,20 +209,20 @@ def answer(
 ) -> Answer:
     """Answer a query (RFC 1035, section 4.1; EDNS by RFC 6891).
 
-    Every name has an A and an AAAA record and no other, so HTTPS, SRV or TXT are empty answers, and
-    never cached, for want of an SOA (RFC 2308, section 5). `localhost` is loopback (RFC 6761,
+    Every name has an A and an AAAA record and no other. Queries for HTTPS, SRV or TXT get empty
+    answers, which clients do not cache, as they have no SOA (RFC 2308, section 5). `localhost` is loopback (RFC 6761,
     section 6.3). A name that ends in a number, as an IP address does, does not exist, as in the
     real root zone.
 
     Args:
         query: A message without its TCP length.
-        names: Where names get their addresses.
-        rules: What else is to be answered.
+        names: Gives names their synthetic addresses.
+        rules: The answers of DNS routes.
         ipv6: Whether the client can use IPv6; if not, there are no AAAA records.
-        over_tcp: Whether it has come over TCP; over UDP what does not fit is left out, and the client told so (TC).
+        over_tcp: Whether the query came over TCP. Over UDP, addresses that do not fit are left out, and TC is set.
 
     Returns:
-        The answer; an empty one to what must not be answered: a response, or less than a header.
+        The answer. It is empty for a message that must not be answered: a response, or less than a header.
     """
     try:
         message = _read(query)
@@ -234,30 +232,30 @@ def answer(
 
 
 class Resolver:
-    """Answers the queries of one target; the same question gets the same bytes again, without being parsed.
+    """Answers the queries of one target. A repeated query gets its kept answer without being parsed again.
 
-    Not locked, like the names that it gives addresses to.
+    There is no lock: threads that share an instance hold one of their own around each call.
 
     Attributes:
-        names: Those that have been asked for.
+        names: The names that have been asked for, with their addresses.
     """
 
     def __init__(self, *, ipv6: bool = True) -> None:
         self.names = SyntheticNames()
         self._ipv6 = ipv6
-        self._aliases: dict[str, str] = {}  # of addresses that rules gave out
+        self._aliases: dict[str, str] = {}  # the latest name of an address that a rule gave out
         self._known: dict[bytes, Answer] = {}  # by the query without its ID
 
     def name(self, address: str) -> str | None:
-        """Whose synthetic address this is, or None for one that was not given out."""
+        """The name that has this synthetic address, or None where no name has it."""
         return self.names.name(address)
 
     def alias(self, address: str) -> str | None:
-        """The name that a rule gave this address to, the latest; None where none did."""
+        """The latest name that a rule answered with this address; None where none did."""
         return self._aliases.get(address)
 
     def answer(self, query: bytes, rules: Rules = no_rule, *, over_tcp: bool = False) -> Answer:
-        """As the function `answer`."""
+        """Answer a query as the function `answer` does, from the kept answers where possible."""
         known = self._known.get(query[2:])
         if known is not None and self._still_holds(known) and rules(known.question) is None:
             return replace(known, wire=query[:2] + known.wire[2:])
@@ -265,7 +263,7 @@ class Resolver:
         if self._still_holds(found):
             self._remember(query, found)
         else:
-            self._take_aliases(found)
+            self._remember_aliases(found)
         return found
 
     def _remember(self, query: bytes, found: Answer) -> None:
@@ -275,8 +273,8 @@ class Resolver:
             self._known.clear()
         self._known[query[2:]] = found
 
-    def _take_aliases(self, found: Answer) -> None:
-        """The latest name that an address was given out for counts."""
+    def _remember_aliases(self, found: Answer) -> None:
+        """Remember the name of each address that a rule gave out; a later name replaces an earlier one."""
         for address in set(found.addresses).difference(_LOOPBACK):
             self._aliases.pop(address, None)
             self._aliases[address] = found.question
@@ -284,7 +282,7 @@ class Resolver:
                 del self._aliases[next(iter(self._aliases))]
 
     def _still_holds(self, known: Answer) -> bool:
-        """Whether its addresses are those of its name; an answer without a synthetic one is not kept."""
+        """Whether an answer's synthetic addresses are still those of its name; False for an answer without any."""
         return bool(known.addresses) and self.names.name(known.addresses[0]) == known.question
 
 
@@ -310,10 +308,10 @@ def tcp_frame(wire: bytes) -> bytes:
 
 
 def _read(query: bytes) -> dns.message.Message:
-    """The query, whole.
+    """Parse a query.
 
     Raises:
-        _NoQueryError: It is a response, of another opcode, or holds what no query holds.
+        _NoQueryError: It is a response, has another opcode, or contains records that no query has.
     """
     if len(query) < _HEADER_BYTES:
         raise _NoQueryError("it is shorter than the header of one", None)
@@ -327,19 +325,19 @@ def _read(query: bytes) -> dns.message.Message:
         raise _NoQueryError(f"it has {len(query)} bytes", dns.rcode.FORMERR)
     try:
         message = dns.message.from_wire(query, continue_on_error=True)
-    except Exception:  # of dnspython's, whichever
+    except Exception:  # dnspython raises many kinds
         raise _NoQueryError("it cannot be read", dns.rcode.FORMERR) from None
     if any(not isinstance(each.exception, dns.message.UnknownTSIGKey) for each in message.errors):
         raise _NoQueryError("it cannot be read", dns.rcode.FORMERR)
-    incremental = message.question[0].rdtype == dns.rdatatype.IXFR  # RFC 1995: with the SOA it has
-    besides = [record for record in message.additional if record.rdtype not in _BESIDES]
-    if (message.authority and not incremental) or besides:
+    incremental = message.question[0].rdtype == dns.rdatatype.IXFR  # RFC 1995: it carries an SOA
+    unexpected = [record for record in message.additional if record.rdtype not in _BESIDES]
+    if (message.authority and not incremental) or unexpected:
         raise _NoQueryError("it has records of its own", dns.rcode.FORMERR)
     return message
 
 
 def _refuse(query: bytes, error: _NoQueryError) -> Answer:
-    """An answer made from the header alone, where the rest is not understood."""
+    """The refusal of a message that is no query, made from its header alone."""
     if error.rcode is None:
         return Answer(wire=b"", question="", type="", rcode="", addresses=(), no_query=str(error))
     response = dns.message.Message(id=int.from_bytes(query[:2], "big"))
@@ -381,7 +379,7 @@ def _answer_question(
 
 
 def _room(query: dns.message.Message, over_tcp: bool) -> int:
-    """Bytes that an answer may have; over UDP what the client says by EDNS (RFC 6891, section 6.2.3)."""
+    """How many bytes an answer may have: over UDP as many as the client announces by EDNS (RFC 6891, section 6.2.3)."""
     if over_tcp:
         return MAX_TCP_BYTES
     return max(UDP_BYTES, min(query.payload, MAX_UDP_BYTES)) if query.edns >= 0 else UDP_BYTES
@@ -428,9 +426,9 @@ def _addresses(
 def _response(
     query: dns.message.Message, rcode: dns.rcode.Rcode, addresses: tuple[str, ...], room: int
 ) -> tuple[bytes, tuple[str, ...]]:
-    """The message, and the addresses that are in it: TC is set where there is no room for all (RFC 2181, section 9).
+    """The message, and the addresses that are in it. TC is set where there is no room for all (RFC 2181, section 9).
 
-    It has RA set: glibc takes an empty answer without it for a lame server's.
+    RA is set too: glibc takes an empty answer without it for that of a lame server, and asks on.
     """
     response = dns.message.QueryMessage(id=query.id)
     response.flags = dns.flags.QR | dns.flags.RA | (query.flags & dns.flags.RD)
@@ -447,7 +445,7 @@ def _response(
 
 
 def _fitting(addresses: tuple[str, ...], room: int) -> tuple[str, ...]:
-    """The first addresses, as many as have room."""
+    """The first of the addresses, as many as fit into so many bytes."""
     for number, address in enumerate(addresses):
         room -= _RECORD_BYTES[":" in address]
         if room < 0:

@@ -1,4 +1,4 @@
-"""What a DNS route answers with: `NameAnswer`, and its checks. Values only."""
+"""`NameAnswer`, the answer of a DNS route, and its checks. Values only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SILENCE: Final = "silence"
 
 @dataclass(frozen=True, kw_only=True)
 class NameAnswer:
-    """What a DNS route answers.
+    """The answer of a DNS route.
 
     Attributes:
-        addresses: In normal form, of both families; none is an empty answer.
-        rcode: "NOERROR" or one of `RCODES`; None for silence.
+        addresses: IP addresses in normal form, of both families; with none the answer is empty.
+        rcode: "NOERROR" or one of `RCODES`; None where no response is to be sent.
     """
 
     addresses: tuple[str, ...] = ()
@@ -28,10 +28,10 @@ class NameAnswer:
 
 
 def check_name_answer(answer: object) -> NameAnswer:
-    """An address, a list of them, one of `RCODES`, or `SILENCE`.
+    """Make a `NameAnswer` of an address, a list of them, one of `RCODES`, or `SILENCE`.
 
     Raises:
-        TypeError, ValueError: It is none of them; the text lists what is.
+        TypeError, ValueError: It is none of these; the text lists them.
     """
     if answer in RCODES:
         return NameAnswer(rcode=str(answer))
@@ -55,7 +55,7 @@ NAME_ANSWERS: Final = (
 
 
 def text_of(address: object) -> str:
-    """An address as text; TypeError for what cannot be one (a number would be taken for one)."""
+    """An address as text. Other types are refused: `ip_address` would read a number as one."""
     if not isinstance(address, (str, IPv4Address, IPv6Address)):
         raise TypeError(f"{address!r} is no answer of DNS: {NAME_ANSWERS}")
     return str(address)

@@ -1,4 +1,4 @@
-"""The entries of the ledger as values: what a target attempted, and what became of it.
+"""The entries of the ledger as values: each is an attempt of a target and what became of it.
 
 Nothing here reads a socket, a clock or a container.
 """
@@ -18,19 +18,19 @@ Outcome = Literal["routed", "passthrough", "unrouted", "blocked", "recorded"]
 
 @dataclass(kw_only=True, eq=False)
 class Entry:
-    """Something a container attempted, in the ledger. `str(entry)` is a line about it.
+    """An attempt of a container, as the ledger has it. `str(entry)` is a line about it.
 
     Attributes:
         container: Name of the container.
-        started: Seconds since the epoch, when its first byte was read.
+        started: When its first byte was read, in seconds since the epoch.
         outcome: "routed" (a route answered), "passthrough" (the real upstream did), "unrouted" (no route claims it:
-            it fails the test), "blocked" (a block route or `unrouted="block"`), or "recorded" (seen, and no attempt
-            to leave: DNS, the kernel's own).
+            it fails the test), "blocked" (a block route or `unrouted="block"`), or "recorded" (listed only: a name
+            lookup, a packet of the kernel's own, a TLS handshake that failed).
         host: The name or address it was for.
         port: Its port, or None where the protocol has none.
-        note: A sentence, where there is more to say.
-        route: What answered, passed or refused it, or None.
-        near: The routes that came near to answering it.
+        note: A sentence with more about it, or "".
+        route: The route that answered, passed or refused it, or None.
+        near: The routes that came nearest to answering it.
     """
 
     container: str
@@ -44,14 +44,14 @@ class Entry:
 
     @property
     def where(self) -> str:
-        """Host and port, with the IP address that was dialled where that is another."""
+        """The host and port, and the IP address that was dialled where that differs from the host."""
         address = getattr(self, "address", "")
         dialled = f" ({address})" if address and address != self.host else ""
         return f"{host_port(self.host, self.port)}{dialled}"
 
     @property
     def needs_server(self) -> bool:
-        """Whether only a server of its client's own protocol could answer it."""
+        """Whether its client speaks a protocol that no handler can answer, so that only a server of that could."""
         return False
 
     def __str__(self) -> str:
@@ -60,12 +60,12 @@ class Entry:
 
 @dataclass(kw_only=True, eq=False)
 class Exchange(Entry):
-    """An HTTP request and what answered it.
+    """An HTTP request and its response.
 
     Attributes:
         request: The whole request.
-        response: What was sent; None while a handler runs, or when the connection ended first.
-        error: What the handler raised.
+        response: The response that was sent; None while a handler runs, or when the connection ended first.
+        error: The exception that the handler raised, or None.
         duration: Seconds from the request's first byte to its response's first, or None while it runs.
     """
 
@@ -80,12 +80,12 @@ class Exchange(Entry):
 
 @dataclass(kw_only=True, eq=False)
 class DnsQuery(Entry):
-    """A DNS question; unrouted, or blocked, where `dns="strict"` holds and no route names its name.
+    """A DNS query. Under `dns="strict"` it is unrouted, or blocked, where no route is declared for its name.
 
     Attributes:
-        type: Of the record asked for: "A", "AAAA", ...
-        answer: The addresses given.
-        rcode: "NOERROR", "NXDOMAIN", ...; "" where there was no answer.
+        type: The type of record asked for: "A", "AAAA", ...
+        answer: The addresses in the answer.
+        rcode: The response code: "NOERROR", "NXDOMAIN", ...; "" where there was no answer.
     """
 
     type: str
@@ -97,31 +97,31 @@ class DnsQuery(Entry):
 
 
 UNREADABLE: Final = "the request cannot be read"
-"""Begins the note of a connection that speaks HTTP, and not so that it could be answered."""
+"""Begins the note of a connection that speaks HTTP that cannot be parsed, and so cannot be answered."""
 
 
 HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
-"""How a client of HTTP/2 begins (RFC 9113 section 3.4)."""
+"""The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4)."""
 
 SPEAKS_HTTP2: Final = "the client speaks HTTP/2"
-"""Begins the note of a connection that does, where HTTP/1.1 is all that could be answered."""
+"""Begins the note of a connection whose client speaks HTTP/2, which no handler can answer."""
 
 
 def speaks_http2(host: str | None = None) -> str:
     """The note of a connection that begins with HTTP/2's preface.
 
     Args:
-        host: Of its TLS; None for plain TCP.
+        host: The host of its TLS handshake; None for plain TCP.
     """
     return f"{SPEAKS_HTTP2}, and HTTP/1.1 is all that is answered here. {server_of('h2', host)}"
 
 
 def server_of(protocol: str, host: str | None) -> str:
-    """What helps a client that speaks one protocol alone, which is not HTTP/1.1.
+    """Advice for a client that speaks only a protocol other than HTTP/1.1: which server could answer it.
 
     Args:
-        protocol: As ALPN names it.
-        host: Of its TLS; None for plain TCP.
+        protocol: The protocol's ALPN name.
+        host: The host of its TLS handshake; None for plain TCP.
     """
     certificate = f" that has a certificate of egress_ca.issue_cert({host!r})" if host else ""
     if protocol == "h2":
@@ -131,16 +131,16 @@ def server_of(protocol: str, host: str | None) -> str:
 
 @dataclass(kw_only=True, eq=False)
 class TcpConnection(Entry):
-    """A TCP connection that was not read as HTTP: refused, handed to a raw handler, or passed on.
+    """A TCP connection that was not read as HTTP: it was refused, given to a raw handler, or passed through.
 
     Attributes:
         address: The IP address that was dialled.
-        first_bytes: What the client sent first, at most 64 bytes; empty where it waited for the server to speak.
-        kept: All that the client sent, where the route has no handler that reads it; `content` is it as bytes.
+        first_bytes: The first bytes that the client sent, at most 64; empty where it waited for the server to speak.
+        kept: All bytes that the client sent, where the route has no handler that reads them; see `content`.
         sni: The server name of its TLS, or None.
-        sent: Bytes that went on to an upstream.
-        received: Bytes that came back from there.
-        error: What the handler raised.
+        sent: How many bytes were passed on to an upstream.
+        received: How many bytes came back from the upstream.
+        error: The exception that the handler raised, or None.
         duration: Seconds until it ended, or None while it is open.
     """
 
@@ -155,12 +155,12 @@ class TcpConnection(Entry):
 
     @property
     def needs_server(self) -> bool:
-        """Whether its client speaks HTTP/2 unasked."""
+        """Whether its client speaks HTTP/2 without having negotiated it."""
         return self.first_bytes.startswith(HTTP2_PREFACE) or self.note.startswith(SPEAKS_HTTP2)
 
     @property
     def content(self) -> bytes:
-        """All that the client has sent so far, where the route has no handler that reads it."""
+        """All bytes that the client has sent so far, where the route has no handler that reads them."""
         return bytes(self.kept)
 
     def __str__(self) -> str:
@@ -169,18 +169,18 @@ class TcpConnection(Entry):
 
 
 TlsPeers = tuple[str, str, "int | None", str]
-"""A client and a server of TLS: container, host, port, and what tells the client from others in the container."""
+"""A TLS client and its server: container, host, port, and the digest of the client's ClientHello."""
 
 
 @dataclass(kw_only=True, eq=False)
 class TlsFailure(Entry):
-    """A TLS connection that never became a request; `note` says why, in a sentence.
+    """A TLS connection that ended before its first request; `note` says why, in a sentence.
 
     Attributes:
         address: The IP address that was dialled.
         sni: The server name on the wire, or None.
         reason: A short name: "untrusted", "likely-untrusted", "timeout", "protocol", ...
-        client: What tells its client from the container's others, by its ClientHello; "" where there was none.
+        client: A digest of its ClientHello, which tells its client from others in the container; "" without one.
     """
 
     address: str
@@ -190,12 +190,12 @@ class TlsFailure(Entry):
 
     @property
     def needs_server(self) -> bool:
-        """Whether its client speaks another protocol than HTTP/1.1 alone."""
+        """Whether its client offers only protocols other than HTTP/1.1 (ALPN)."""
         return self.reason == "alpn"
 
     @property
     def peers(self) -> TlsPeers:
-        """Whose handshakes with whom it is one of."""
+        """The client and server whose handshake this was."""
         return self.container, self.host, self.port, self.client
 
     def __str__(self) -> str:
@@ -204,13 +204,13 @@ class TlsFailure(Entry):
 
 @dataclass(kw_only=True, eq=False)
 class PacketAttempt(Entry):
-    """A datagram or packet that is not TCP, rejected by the kernel.
+    """A packet that belongs to no TCP connection and is no DNS query, which the kernel rejected.
 
     Attributes:
         protocol: "UDP", "ICMP", "ICMPv6", "SCTP" or the protocol's number.
         address: The IP address it was for; "" where that is not known, and then its host is `*`.
-        size: Bytes of its IP payload.
-        first_bytes: Of what the transport carries, at most 64.
+        size: The length of its IP payload in bytes.
+        first_bytes: The first bytes of the transport's payload, at most 64.
     """
 
     protocol: str

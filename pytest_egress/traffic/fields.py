@@ -1,4 +1,4 @@
-"""Heads and header fields of HTTP, whatever its version. This module never touches a socket."""
+"""Heads and header fields of HTTP messages, for every version. This module never touches a socket."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pytest_egress.traffic.messages import Headers, Response
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB refuses real cookies
-MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: held in memory once, so that a handler can read it
+MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: it is held in memory, for the handler
 READ_BYTES: Final = 64 * 1024
 AUTHORITY: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
-)  # RFC 9110 section 7.2; which names are hosts is `normalise_host`'s
+)  # RFC 9110 section 7.2; `normalise_host` checks the name itself
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The request line and its fields.
+    """The head of a request: its request line and header fields.
 
     Attributes:
-        headers: Host is that of an absolute request-target, whatever was sent as Host (RFC 9112 section 3.2.2).
-        scheme: Of an absolute request-target, in lower case; None for the other forms.
+        headers: The fields. An absolute request-target replaces Host (RFC 9112 section 3.2.2).
+        scheme: The scheme of an absolute request-target, in lower case; None for the other forms.
         authority: From an absolute request-target, else from Host; None where Host is empty or absent.
-        expected: Content-Length, or None where the body is chunked (whatever it says then) or absent.
+        expected: Content-Length; None where it is absent, or does not count because the body is chunked.
     """
 
     method: str
@@ -47,7 +47,7 @@ class Head:
 
 
 class RequestTooLargeError(Exception):
-    """The body is, or says it will be, over `MAX_BODY_BYTES`; or, with a text, over another limit."""
+    """A request's body is, or is announced to be, over `MAX_BODY_BYTES`; with a text, over another limit."""
 
 
 def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -61,7 +61,7 @@ def raw_fields(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 
 def raw_value(text: str) -> bytes:
-    """What `fields` has decoded comes out as it came in; other text is sent as UTF-8."""
+    """A field's value as bytes: text that `fields` decoded gives its original bytes, other text UTF-8."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -83,7 +83,7 @@ OF_A_CONNECTION: Final = frozenset(
 
 
 def end_to_end(headers: Headers) -> Headers:
-    """The fields that are not a connection's own."""
+    """The fields to forward: all but those that belong to one connection (RFC 9110 section 7.6.1)."""
     listed = {name.strip().lower() for name in headers.get("connection", "").split(",")}
     dropped = OF_A_CONNECTION | listed
     return Headers([(name, value) for name, value in headers.raw if name.lower() not in dropped])

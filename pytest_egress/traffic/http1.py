@@ -1,6 +1,6 @@
-"""HTTP/1.1 between h11 and our values. This module never touches a socket.
+"""HTTP/1.1: requests from bytes, and bytes from responses, by h11. This module never touches a socket.
 
-`Http1` reads requests and yields the bytes of responses; the gateway moves them.
+The gateway reads and writes the bytes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ ABSOLUTE_FORM: Final = re.compile(
 )  # RFC 9112 section 3.2.2
 CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
-"""Tells how long a connection is kept: less than it is (`connections.IDLE_SECONDS`), so that clients which read this
-(Node.js, undici, HttpURLConnection, Apache's HttpClient) are the first to close, and never send as we close."""
+"""Announces a shorter idle time than the gateway's own (`connections.IDLE_SECONDS`). Clients that read it (Node.js,
+undici, HttpURLConnection, Apache's HttpClient) then close first, and never send a request while we close."""
 WRONG_LENGTH: Final = (
     "Content-Length is {}, and the streamed body has {} bytes: leave the field out, the body is "
     "sent in chunks"
@@ -42,10 +42,10 @@ WRONG_LENGTH: Final = (
 
 
 class Http1:
-    """One connection's server side.
+    """The server side of one HTTP/1.1 connection.
 
-    `read_head` and `read_body` return None when they need more data. What h11 finds wrong comes out as
-    `h11.RemoteProtocolError`; `refusal` then gives the bytes of an answer.
+    `read_head` and `read_body` return None when they need more data. They raise `h11.RemoteProtocolError` where the
+    client breaks the protocol; `refusal` then gives the bytes of an answer.
     """
 
     def __init__(self) -> None:
@@ -55,14 +55,14 @@ class Http1:
 
     @property
     def has_begun(self) -> bool:
-        """Whether bytes of a request wait that was sent before its turn (pipelining)."""
+        """Whether bytes of a pipelined request, sent before the response to this one, are waiting."""
         return bool(self._h11.trailing_data[0])
 
     def receive(self, data: bytes) -> None:
-        """Take what was read; b"" is end of file.
+        """Take the bytes that were read; b"" is end of file.
 
-        Empty lines before a request are no part of it (RFC 9112 section 2.2). What is no ASCII in its first line, as
-        of curl, which encodes no query, counts as if it were encoded.
+        Empty lines before a request are dropped (RFC 9112 section 2.2). Bytes beyond ASCII in its first line are
+        percent-encoded: curl sends queries without encoding them.
         """
         if data and self._h11.their_state is h11.IDLE:
             waiting = self._h11.trailing_data[0]
@@ -83,7 +83,7 @@ class Http1:
         )
 
     def read_head(self) -> Head | None:
-        """The head of the next request, or None: more data is needed, or the client has closed."""
+        """The head of the next request; None where more data is needed, or the client has closed."""
         event = self._h11.next_event()
         if not isinstance(event, h11.Request):
             return None
@@ -95,7 +95,7 @@ class Http1:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
         if not self._h11.they_are_waiting_for_100_continue:
             return b""
-        # With its phrase: botocore takes a status line without one for none.
+        # The phrase is needed: botocore does not recognise a status line without one.
         event = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
         return self._h11.send(event) or b""
 
@@ -103,7 +103,7 @@ class Http1:
         """The whole body and its trailers, or None when more data is needed.
 
         Raises:
-            RequestTooLargeError: It is over the limit.
+            RequestTooLargeError: The body is over `MAX_BODY_BYTES`.
         """
         while (event := self._h11.next_event()) is not h11.NEED_DATA:
             if isinstance(event, h11.EndOfMessage):
@@ -118,7 +118,7 @@ class Http1:
 
     @property
     def body_so_far(self) -> bytes:
-        """What has arrived of a body that is not whole."""
+        """The part of a body that has arrived so far."""
         return self._body.getvalue()
 
     def _take_body(self) -> bytes:
@@ -126,17 +126,16 @@ class Http1:
         return body
 
     def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
-        """The bytes of a response, piece by piece; what a stream raises comes through.
+        """Yield the bytes of a response, piece by piece. An exception of its stream is not caught.
 
         Args:
-            method: Of the request: a HEAD gets no body.
-            date: The Date field (RFC 9110 section 6.6.1).
+            method: The method of the request: the response to a HEAD has no body.
+            date: The value of the Date field (RFC 9110 section 6.6.1).
         """
         stream, bodiless = response.stream, not carries_body(method, response)
         headers = response_fields(response, date, framed=stream is None)
-        if (
-            self._is_ambiguous
-        ):  # where its body ends is read otherwise elsewhere (RFC 9112 section 6.1)
+        if self._is_ambiguous:
+            # Other software may read the end of such a body differently, so the connection must close (RFC 9112 6.1).
             headers = [pair for pair in headers if pair[0].lower() != b"connection"] + [CLOSED]
         elif self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {
             *response.headers
@@ -157,10 +156,9 @@ class Http1:
     def _send_stream(self, stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
         for chunk in of_length(stream, stated_length(response.headers)):
             yield self._h11.send(h11.Data(data=chunk)) or b""
-        chunked = (
-            self._h11.their_http_version != b"1.0"
-        )  # without chunks there is no place for trailers
-        trailers = raw_fields(response.trailers) if chunked else []  # an upstream's come at the end
+        # HTTP/1.0 has no chunks, and so no place for trailers. Those of an upstream are known only by now.
+        chunked = self._h11.their_http_version != b"1.0"
+        trailers = raw_fields(response.trailers) if chunked else []
         yield self._h11.send(h11.EndOfMessage(headers=trailers)) or b""
 
     def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
@@ -174,14 +172,13 @@ class Http1:
             yield end
 
     def next_request(self) -> bool:
-        """Get ready for the next request; False when the connection is over."""
+        """Get ready for the next request; return False where the connection cannot have another."""
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             waiting, closed = self._h11.trailing_data
             self._h11.start_next_cycle()
             if waiting.startswith((b"\r", b"\n")) or not waiting.isascii():
-                self._h11 = (
-                    server_side()
-                )  # what came with the request before is looked at as what comes alone
+                # `receive` has to treat the start of a pipelined request as it does any other.
+                self._h11 = server_side()
                 self.receive(waiting)
                 if closed:
                     self.receive(b"")
@@ -190,25 +187,25 @@ class Http1:
 
     @property
     def left_over(self) -> bytes | None:
-        """What came behind a whole request, without empty lines; None within a request."""
+        """The bytes after a complete request, without leading empty lines; None within a request."""
         if self._h11.their_state not in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
             return None
         return self._h11.trailing_data[0].lstrip(b"\r\n")
 
     def refusal(self, response: Response, date: str) -> bytes:
-        """The bytes of an answer that closes the connection, or b"" where none can be sent any more."""
+        """The bytes of a response that closes the connection, or b"" where none can be sent any more."""
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return b""
         return b"".join(self.send(response, "GET", date))
 
 
 def server_side() -> h11.Connection:
-    """A connection's state before its first request."""
+    """h11's state of a connection before its first request."""
     return h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
 
 
 def head_of(event: h11.Request) -> Head:
-    """Our value for h11's event."""
+    """The `Head` of a request that h11 has parsed."""
     raw = event.headers.raw_items()
     known = {name.lower(): value for name, value in raw}  # h11 lets neither of the two repeat
     target, authority = event.target.decode("latin-1"), known.get(b"host", b"").decode("latin-1")
@@ -232,7 +229,7 @@ def head_of(event: h11.Request) -> Head:
 
 
 def with_host(raw: list[tuple[bytes, bytes]], host: str) -> list[tuple[bytes, bytes]]:
-    """The fields with this Host, as it was sent where it is the same."""
+    """The fields with this Host in place of theirs; unchanged where it is the same."""
     value = host.encode("latin-1")
     if (b"host", value) in [(name.lower(), each) for name, each in raw]:
         return raw
@@ -240,7 +237,7 @@ def with_host(raw: list[tuple[bytes, bytes]], host: str) -> list[tuple[bytes, by
 
 
 def response_fields(response: Response, date: str, *, framed: bool) -> list[tuple[bytes, bytes]]:
-    """The fields to send: the response's own, Date, and Content-Length where the body is known."""
+    """The fields to send: those of the response, Date, and Content-Length where the body's length is known."""
     headers = raw_fields(response.headers)
     names = {name.lower() for name, _ in headers}
     if b"date" not in names:
@@ -252,10 +249,10 @@ def response_fields(response: Response, date: str, *, framed: bool) -> list[tupl
 
 
 def of_length(stream: Iterable[bytes], length: int | None) -> Iterator[bytes]:
-    """The pieces of a body that has as many bytes as its Content-Length says (RFC 9110 section 8.6).
+    """Yield the pieces of a body, and check that they have as many bytes as Content-Length says (RFC 9110 section 8.6).
 
     Raises:
-        ValueError: It has more, or fewer.
+        ValueError: The body is longer or shorter.
     """
     sent = 0
     for chunk in stream:
@@ -268,5 +265,5 @@ def of_length(stream: Iterable[bytes], length: int | None) -> Iterator[bytes]:
 
 
 def percent_encoded(data: bytes) -> bytes:
-    """The same in ASCII (RFC 3986 section 2.1)."""
+    """The bytes with each one beyond ASCII percent-encoded (RFC 3986 section 2.1)."""
     return b"".join(b"%%%02X" % byte if byte >= 0x80 else bytes((byte,)) for byte in data)

@@ -1,4 +1,4 @@
-"""What goes over the wire as values: `Request`, `Response` and what they are made of.
+"""HTTP messages as values: `Request`, `Response` and their parts.
 
 Nothing here reads a socket, a clock or a container.
 """
@@ -38,7 +38,7 @@ def shown(value: object) -> str:
 
 
 def cut(text: str, size: int, gap: str = "...") -> str:
-    """A text without its middle where it has more than so many characters."""
+    """The text, with `gap` for its middle where it has more than `size` characters."""
     if len(text) <= size:
         return text
     half = (size - len(gap)) // 2
@@ -55,14 +55,14 @@ HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class Headers(Mapping[str, str]):
-    """Header fields in the order and spelling they came in; names compare without case (RFC 9110 section 5.1).
+    """Header fields in their original order and spelling; names compare without case (RFC 9110 section 5.1).
 
     `headers["accept"]` joins repeated fields with a comma; `get_all` keeps them apart.
     """
 
     def __init__(self, source: HeaderSource = ()) -> None:
         if isinstance(source, Headers):
-            source = source.raw  # its items would join what repeats
+            source = source.raw  # its items() would join repeated fields
         pairs = source.items() if isinstance(source, Mapping) else source
         self.raw: tuple[tuple[str, str], ...] = tuple(pairs)
 
@@ -94,13 +94,13 @@ NO_FIELDS: Final = Headers()
 
 @dataclass(frozen=True, kw_only=True)
 class TlsInfo:
-    """The connection under a request: what the handshake settled on.
+    """The TLS of a connection, as the handshake negotiated it.
 
     Attributes:
         version: "TLSv1.3" or "TLSv1.2".
-        cipher: As OpenSSL names it.
-        alpn: The protocol that was agreed on, or None.
-        client_certificate: The client's own in DER, verified; None where it sent none.
+        cipher: The cipher suite, by OpenSSL's name.
+        alpn: The protocol that ALPN selected, or None.
+        client_certificate: The client's certificate in DER, verified; None where it sent none.
     """
 
     version: str
@@ -114,18 +114,18 @@ class Request:
     """One HTTP request of a container.
 
     Attributes:
-        method: As sent: "GET".
+        method: The method as sent: "GET".
         scheme: "https" or "http".
-        host: The name the container meant, normalised; an IP literal where it dialled one.
+        host: The host that the container asked for, normalised; an IP literal where it dialled one.
         port: The port it dialled.
-        path: Without query, as sent (percent-encoding kept).
-        query_string: What follows the "?", as sent.
-        headers: Case-insensitive, multi-valued.
+        path: The path without query, as sent (percent-encoding kept).
+        query_string: The part after the "?", as sent.
+        headers: The header fields; names are case-insensitive, and a name may repeat.
         content: The whole body.
-        trailers: Fields after a chunked body.
+        trailers: The fields after a chunked body.
         http_version: "1.1" or "1.0".
         sni: The server name on the wire, or None.
-        tls: Version, cipher, ALPN; None for plain HTTP.
+        tls: Version, cipher and ALPN of its connection; None for plain HTTP.
         client: Address and port of the client inside the container.
         container: Name of the container that sent it.
     """
@@ -147,18 +147,18 @@ class Request:
     _forward: Callable[[], Callable[..., Response] | None] = field(default=lambda: None, repr=False)
 
     def forward(self, to: object = None, port: int | None = None) -> Response:
-        """What the real upstream, or another server, answers to this request; the whole of it.
+        """Send this request to the real upstream, or to another server, and return the whole response.
 
-        The request goes out as it is, but for the fields that belong to a connection, and for
-        `Accept-Encoding: identity`, so that the content can be read. To change it, forward
+        The request is sent as it is, except that fields of a single connection are left out and
+        `Accept-Encoding: identity` is set, so that the content can be read. To change it, forward
         `dataclasses.replace(request, ...)`.
 
         Args:
-            to: As in `pytest_egress.forward`: None is the real upstream.
-            port: Of the container that `to` is.
+            to: The server, as `pytest_egress.forward` takes it; None is the real upstream.
+            port: The port, where `to` is a container.
 
         Raises:
-            UpstreamError: It cannot be reached, its certificate does not hold, or it breaks off.
+            UpstreamError: The server cannot be reached, its certificate is not valid, or it breaks off.
         """
         if (forward := self._forward()) is None:
             why = "has no connection any more" if self.container else "came from no container"
@@ -167,18 +167,18 @@ class Request:
 
     @property
     def authority(self) -> str:
-        """Host, and port unless it is the scheme's own: what Host says (RFC 9110 section 7.2)."""
+        """The host, and the port unless it is the scheme's default, as in the Host field (RFC 9110 section 7.2)."""
         own = self.port == SCHEME_PORTS[self.scheme]
         return host_port(self.host, None if own else self.port)
 
     @property
     def url(self) -> str:
-        """The whole URL: scheme, host, port unless it is the scheme's own, path and query."""
+        """The whole URL: scheme, host, port unless it is the scheme's default, path and query."""
         return f"{self._origin}{self._path}{f'?{self.query_string}' if self.query_string else ''}"
 
     @property
     def shown_url(self) -> str:
-        """The URL for a report: secrets of its query are not spelled out, and a long one is cut in the middle."""
+        """The URL for a report: secrets in its query are masked, and a long one is cut in the middle."""
         query = f"?{masked_query(self.query_string)}" if self.query_string else ""
         return f"{self._origin}{cut(self._path + query, SHOWN_TARGET)}"
 
@@ -192,12 +192,12 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's keys, decoded; of a repeated key the last value."""
+        """The query as a dict of decoded keys and values; of a repeated key the last value."""
         return dict(parse_qsl(self.query_string, keep_blank_values=True))
 
     @property
     def text(self) -> str:
-        """The body as text, by the charset of Content-Type, else UTF-8; what cannot be decoded is replaced."""
+        """The body as text, in the charset of Content-Type, else UTF-8; undecodable bytes are replaced."""
         charset = "utf-8"
         for part in self.headers.get("content-type", "").split(";")[1:]:
             key, _, value = part.strip().partition("=")
@@ -210,11 +210,11 @@ class Request:
 
     @property
     def form(self) -> dict[str, str]:
-        """The fields of an `application/x-www-form-urlencoded` body; of a repeated key the last value."""
+        """The fields of an `application/x-www-form-urlencoded` body as a dict; of a repeated key the last value."""
         return dict(parse_qsl(self.text, keep_blank_values=True))
 
     def json(self) -> Any:
-        """The body as JSON.
+        """The body, parsed as JSON.
 
         Raises:
             ValueError: The body is no JSON; the text quotes its beginning.
@@ -236,20 +236,20 @@ Stream = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
 
 
 class Response:
-    """An answer. At most one of content, text, json and stream.
+    """A response to a request. Its body is at most one of content, text, json and stream.
 
     Args:
         status_code: 200 to 599.
         headers: A mapping, or pairs where a field repeats.
         content: The body as bytes.
         text: The body as text, sent as UTF-8.
-        json: The body as anything `json.dumps` takes.
+        json: The body as a value that `json.dumps` takes.
         stream: An iterable of bytes or str, async or not, sent chunk by chunk as it yields.
         trailers: Fields sent after a streamed body.
         reason: The reason phrase; None is the registered one (RFC 9112 section 4).
 
     Raises:
-        TypeError, ValueError: At once, where the response is made.
+        TypeError, ValueError: An argument cannot be sent; the text quotes it.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ class Response:
             check_stream(stream)
         body = b"" if content is None else check_type("content", content, bytes, bytearray)
         self.content: bytes = bytes(body)
-        if body:  # without one it may be that of a HEAD, which tells how long it would be
+        if body:  # a response to HEAD has a length and no body
             check_length(self.headers, len(body))
 
     @classmethod
@@ -301,7 +301,7 @@ class Response:
         content: bytes | None = None,
         stream: Iterable[bytes] | None = None,
     ) -> Response:
-        """What another server answered, as it came: it need not be what a handler may answer."""
+        """A response as another server sent it, without the checks of what a handler may answer."""
         response = cls(content=content, stream=stream)
         response.status_code, response.headers = status_code, headers
         response._phrases = {status_code: reason}
@@ -318,11 +318,11 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body as UTF-8 text; what cannot be decoded is replaced."""
+        """The body as UTF-8 text; undecodable bytes are replaced."""
         return self.content.decode("utf-8", "replace")
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """The body, parsed as JSON."""
         return json_module.loads(self.content)
 
     def __repr__(self) -> str:
@@ -330,7 +330,7 @@ class Response:
 
 
 def check_status(status_code: object) -> int:
-    """The status itself, or a ValueError: an int from 200 to 599 (an informational one is no answer)."""
+    """Return the status, or raise ValueError unless it is an int from 200 to 599 (1xx is no final response)."""
     if (
         isinstance(status_code, bool)
         or not isinstance(status_code, int)
@@ -343,7 +343,7 @@ def check_status(status_code: object) -> int:
 
 
 def check_type(name: str, value: Any, *types: type) -> Any:
-    """The value itself, or a TypeError that names the argument."""
+    """Return the value, or raise a TypeError that names the argument."""
     if not isinstance(value, types):
         wanted = " or ".join(kind.__name__ for kind in types)
         raise TypeError(
@@ -353,7 +353,7 @@ def check_type(name: str, value: Any, *types: type) -> Any:
 
 
 def json_bytes(value: object) -> bytes:
-    """A body of JSON, or the TypeError or ValueError of what JSON cannot carry."""
+    """Encode a value as JSON, or raise the TypeError or ValueError of one that JSON cannot carry."""
     try:
         return json_module.dumps(value).encode()
     except (TypeError, ValueError) as error:
@@ -362,7 +362,7 @@ def json_bytes(value: object) -> bytes:
 
 
 def check_stream(stream: object) -> None:
-    """Refuse what is no iterable, or one whose items are no pieces of a body for sure."""
+    """Refuse a stream that is no iterable, or a str or bytes, whose items are no pieces of a body."""
     is_iterable = isinstance(stream, (Iterable, AsyncIterable))
     if isinstance(stream, (str, bytes, bytearray)) or not is_iterable:
         raise TypeError(
@@ -371,16 +371,16 @@ def check_stream(stream: object) -> None:
 
 
 def stated_length(headers: Headers) -> int | None:
-    """What Content-Length says of the body; None where it is absent, or overridden (RFC 9112 section 6.3)."""
+    """The Content-Length of a message; None where it is absent, or overridden (RFC 9112 section 6.3)."""
     lengths = headers.get_all("content-length")
     return int(lengths[0]) if lengths and "transfer-encoding" not in headers else None
 
 
 def check_length(headers: Headers, size: int) -> None:
-    """Refuse a Content-Length that is not the body's (RFC 9110 section 8.6).
+    """Refuse a Content-Length that differs from the body's length (RFC 9110 section 8.6).
 
     Args:
-        size: Bytes of the body.
+        size: The length of the body in bytes.
     """
     if (length := stated_length(headers)) not in (None, size):
         raise ValueError(
@@ -399,7 +399,7 @@ REASON: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9112 section 4
 
 
 def check_reason(reason: object) -> str:
-    """The reason phrase itself, or the error of one that would break the status line."""
+    """Return the reason phrase, or raise where it would break the status line."""
     text: str = check_type("reason", reason, str)
     if not REASON.fullmatch(text):
         raise ValueError(f"{text!r} is no reason phrase: it has a control character")
@@ -407,7 +407,7 @@ def check_reason(reason: object) -> str:
 
 
 def checked_fields(source: HeaderSource | None) -> Headers:
-    """The header fields, or the error of the first that cannot be sent."""
+    """Return the header fields, or raise for the first that cannot be sent."""
     if not source:
         return NO_FIELDS
     headers = Headers(source)
@@ -417,7 +417,7 @@ def checked_fields(source: HeaderSource | None) -> Headers:
 
 
 def check_field(name: object, value: object) -> None:
-    """Refuse a header field that would break the message (RFC 9110 section 5), or that is no text."""
+    """Refuse a header field that would break the message (RFC 9110 section 5), or that is no str."""
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"header fields are str, not {name!r}: {value!r}")
     if not FIELD_NAME.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
@@ -427,7 +427,7 @@ def check_field(name: object, value: object) -> None:
 
 
 def reason_phrase(status_code: int) -> str:
-    """The registered phrase, or "" where there is none."""
+    """The registered reason phrase of a status, or "" where there is none."""
     try:
         return HTTPStatus(status_code).phrase
     except ValueError:

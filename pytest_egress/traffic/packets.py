@@ -1,7 +1,7 @@
-"""The packets that NFLOG tells of, taken apart: attempts besides DNS and connections. Sans-IO.
+"""Parses the packets that the kernel logs (NFLOG): attempts that are neither DNS nor connections. Sans-IO.
 
-Read by the test process only; the agent never imports it. Whatever the bytes, it yields values or
-nothing: the packets come from the container under test.
+Only the test process uses this module; the agent never imports it. For any bytes whatever it yields
+values or nothing, and never raises: the packets come from the container under test.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROTOCOL_NAMES = {
     SCTP: "SCTP",
     UDPLITE: "UDP-Lite",
 }
-"""Names of IANA's protocol numbers, as people write them."""
+"""Names of IANA's protocol numbers, in their usual spelling."""
 
 ETHERTYPE_NAMES = {
     0x0004: "IEEE 802.2",  # the kernel's number (ETH_P_802_2): such a frame has a length instead
@@ -41,7 +41,7 @@ ETHERTYPE_NAMES = {
     0x86DD: "IPv6",
     0x88CC: "LLDP",
 }
-"""Names of IEEE's ethertypes, for frames that hold no IP packet, or none that is whole."""
+"""Names of IEEE's ethertypes, for frames without a complete IP packet."""
 
 _PACKET = 4 << 8  # NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET
 _HEADER, _PAYLOAD, _SEQUENCE, _FRAME_HEADER = 1, 9, 12, 16  # NFULA_*
@@ -55,21 +55,21 @@ _FRAGMENT = 44
 
 @dataclass(frozen=True, kw_only=True)
 class Packet:
-    """One packet that was recorded and rejected.
+    """A packet that the kernel recorded and rejected.
 
-    One of TCP comes from a raw or packet socket, or had no address to come from: each connection is
-    accepted instead, and what sockets send once it is over is not recorded.
+    TCP connections are accepted instead, so a TCP packet here comes from a raw or packet socket, or
+    had no source address. Packets of a connection that has ended are not recorded.
 
     Attributes:
         sequence: Its number; a gap means that packets were lost. None where the kernel gave none.
         protocol: The protocol number (IANA), after IPv6 extension headers; None for what is not IP.
-        protocol_name: Its name, such as "UDP", or "protocol 253" for one without; of what is not IP
-            that of the ethertype, such as "ARP" or "ethertype 0x88b5".
+        protocol_name: The protocol's name, such as "UDP", or "protocol 253" where it has none. For a
+            frame that is not IP the ethertype's, such as "ARP" or "ethertype 0x88b5".
         source_port: The port it came from; None for a protocol without ports, or a later fragment.
-        destination: The address it was for, of ARP the one that is asked for; of what has no IP
-            address that of the Ethernet frame.
-        port: The port it was for; None likewise.
-        size: Bytes of the IP payload, transport header included; of a frame all that was recorded.
+        destination: The IP address it was for; for ARP the one that is asked for; for other frames
+            the Ethernet address.
+        port: The port it was for; None where `source_port` is.
+        size: Bytes of the IP payload, transport header included; for a frame those that were recorded.
         payload: The first bytes after the transport header, as many as were recorded.
         type: The ICMP type; None for other protocols.
         code: The ICMP code; None for other protocols.
@@ -106,7 +106,7 @@ def _number(data: bytes) -> int | None:
 
 
 def _frame(ethertype: int, header: bytes, payload: bytes, sequence: int | None) -> Packet | None:
-    """What is known by its frame only, or None for what came without one."""
+    """The packet as known by its Ethernet frame alone; None where it came without one."""
     if len(header) < _FRAME_HEADER_BYTES:
         return None
     asked = ethertype == _ARP and len(payload) >= _ARP_BYTES
@@ -123,7 +123,7 @@ def _frame(ethertype: int, header: bytes, payload: bytes, sequence: int | None) 
 
 
 def _ip(data: bytes, sequence: int | None) -> Packet | None:
-    """The IP packet (RFC 791, RFC 8200), or None for what has no whole header."""
+    """The IP packet (RFC 791, RFC 8200); None where its header is not complete."""
     version = data[0] >> 4 if data else 0
     if version == 4 and len(data) >= 20:
         header = (data[0] & 15) * 4
@@ -140,7 +140,7 @@ def _ip(data: bytes, sequence: int | None) -> Packet | None:
 
 
 def _after_extensions(data: bytes) -> tuple[int, int, bool]:
-    """The protocol behind the extension headers, where it begins, and if that is its beginning."""
+    """The protocol after the extension headers, its offset, and whether this is its first or only fragment."""
     protocol, offset, first = data[6], 40, True
     while first and offset + 8 <= len(data):
         if protocol in _EXTENSIONS:

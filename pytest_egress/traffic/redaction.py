@@ -1,8 +1,7 @@
-"""Secrets in texts: their first characters and their length, enough to tell one from another and no use to a reader.
+"""Masks secrets in texts: their first characters and their length are shown, enough to tell one from another.
 
-What names them is the field, the parameter or the key that they are the value of. Reports go into logs of CI, which
-more people read than may know a key; the values themselves stay in `call.request`. Everything here is linear in what it
-reads.
+A value is a secret where the name of its field, parameter or key says so. Reports go into CI logs, which more people
+read than may know a key; the values themselves stay in `call.request`. Every function takes time linear in its input.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ WITHIN_NAMES: Final = (
     "signature",
     "token",
 )
-"""Say so wherever they stand in a name: "accesstoken", "client_secret", "X-Amz-Signature"."""
+"""Parts that make a name a secret's wherever they stand in it: "accesstoken", "client_secret", "X-Amz-Signature"."""
 
 WORDS_OF_NAMES: Final = frozenset({"auth", "key", "pass", "pwd", "sig"})
-"""Say so as a word of a name only: "api_key", "accessKey", and neither "author" nor "monkey"."""
+"""Words that make a name a secret's only as a whole word: "api_key", "accessKey", not "author" or "monkey"."""
 
 WORDS: Final = re.compile(r"[A-Z]*[a-z]+|[A-Z]+")
-READ: Final = 4096  # characters of a text in which names are looked for: more are never shown
+READ: Final = 4096  # characters of a text that are searched for names; no more of it is shown
 NAMES: Final = re.compile(
     r'\\?"([^"\\]{1,64})\\?"\s{0,9}:\s{0,9}(\\?"|[\[{])|([\w.%\[\]-]{1,64})(="?| ?: {0,9})'
 )
@@ -45,7 +44,7 @@ MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{\]}]')
 WITHIN_VALUES: Final = re.compile(
     r"(?i)((?:%[0-9A-F]{2})?)([\w.-]{1,64})(=|%3D)((?:%(?!26)|[^%&])*)"
 )
-"""Of a parameter's value, which may be a URL itself, encoded or not."""
+"""A parameter within a parameter's value, which may be a URL itself, percent-encoded or not."""
 
 SCHEME: Final = re.compile(r"[A-Za-z0-9_-]{1,32} ")
 
@@ -66,28 +65,28 @@ def mask(secret: str) -> str:
 
 
 def mask_in_url(secret: str) -> str:
-    """The same without spaces: `sk_l...(32)`."""
+    """A secret as it is shown in a URL, without spaces: `sk_l...(32)`."""
     return f"{beginning(secret)}...({len(secret)})"
 
 
 def beginning(secret: str) -> str:
-    """As much of a secret as may be shown."""
+    """The first characters of a secret, as many as may be shown."""
     return secret[: min(SHOWN, len(secret) // 4)]
 
 
 def masked(name: str, value: Any) -> Any:
-    """The value of a query parameter or a key, as it is shown."""
+    """The value of a query parameter or a key, masked where the name says that it is a secret."""
     return mask(value) if isinstance(value, str) and is_secret(name) else value
 
 
 def masked_field(name: str, value: Any) -> Any:
-    """The value of a header field, as it is shown: of credentials the scheme stays, of cookies the names."""
+    """The value of a header field, masked: the scheme of credentials stays, and so do the names of cookies."""
     if not isinstance(value, str):  # a test's own object, which compares as it likes
         return value
     lower = name.lower()
     if lower in ("cookie", "set-cookie"):
         pairs = value.split(";")
-        last = 1 if lower == "set-cookie" else len(pairs)  # what follows are attributes
+        last = 1 if lower == "set-cookie" else len(pairs)  # the rest of Set-Cookie are attributes
         return ";".join([*map(masked_cookie, pairs[:last]), *pairs[last:]])
     if not is_secret(name):
         return masked_text(value)
@@ -96,16 +95,16 @@ def masked_field(name: str, value: Any) -> Any:
 
 
 def masked_cookie(pair: str) -> str:
-    """`name=value` without its value."""
+    """A cookie, `name=value`, with its value masked."""
     name, equals, value = pair.partition("=")
     return f"{name}={mask(value)}" if equals else mask(pair)
 
 
 def masked_json(value: Any, *, secret: bool = False) -> Any:
-    """A JSON value as it is shown: no texts under a name that says so, however deep; a number is no secret.
+    """A JSON value, with every string masked that is at any depth under the name of a secret; numbers stay.
 
     Args:
-        secret: Whether it stands under such a name.
+        secret: Whether this value is under such a name.
     """
     if isinstance(value, Mapping):
         return {k: masked_json(v, secret=secret or is_secret(str(k))) for k, v in value.items()}
@@ -115,12 +114,12 @@ def masked_json(value: Any, *, secret: bool = False) -> Any:
 
 
 def masked_query(query_string: str) -> str:
-    """A query as it is shown; it stays encoded."""
+    """A query string, with its secrets masked; it stays percent-encoded."""
     return "&".join(map(masked_parameter, query_string.split("&"))) if query_string else ""
 
 
 def masked_parameter(pair: str) -> str:
-    """`name=value` of a query."""
+    """A parameter of a query, `name=value`, masked where it is or contains a secret."""
     name, equals, value = pair.partition("=")
     if equals and is_secret(unquote_plus(name)):
         return f"{name}={mask_in_url(value)}"
@@ -128,19 +127,19 @@ def masked_parameter(pair: str) -> str:
 
 
 def masked_within(found: re.Match[str]) -> str:
-    """`name=value` of a query within a query."""
+    """A parameter within a parameter's value, masked where it is a secret."""
     before, name, equals, value = found.groups()
     return f"{before}{name}{equals}{mask_in_url(value)}" if is_secret(name) else found[0]
 
 
 def masked_authority(authority: str) -> str:
-    """`host:port`, and nothing of who logs in there (RFC 3986 section 3.2.1)."""
+    """An authority, `user@host:port`, with its user information masked (RFC 3986 section 3.2.1)."""
     user, at, host = authority.rpartition("@")
     return f"{mask_in_url(user)}@{host}" if at else authority
 
 
 def masked_text(text: str) -> str:
-    """The beginning of any text, in which names stand before their values: a form, JSON, or the head of a request."""
+    """The beginning of a text, with its secrets masked: a form, JSON, the head of a request, or anything else."""
     if len(text) > READ:
         text = f"{text[:READ]}..."
     shown, position = [], 0
@@ -158,10 +157,10 @@ def masked_text(text: str) -> str:
 
 
 def end_of_value(text: str, start: int, sign: str) -> int:
-    """Where a value ends.
+    """The position at which a value ends.
 
     Args:
-        sign: What is before it: an opening quote or bracket, "=" or ":".
+        sign: The character before the value: an opening quote or bracket, "=" or ":".
     """
     if sign in ("[", "{"):
         return end_of_brackets(text, start)
@@ -173,7 +172,7 @@ def end_of_value(text: str, start: int, sign: str) -> int:
 
 
 def end_of_brackets(text: str, start: int) -> int:
-    """Where the bracket that was opened before is closed, or the end of the text."""
+    """The position of the bracket that closes the one before `start`, or the end of the text."""
     depth = 1
     for mark in MARKS.finditer(text, start):
         depth += (mark[0] in ("[", "{")) - (mark[0] in ("]", "}"))
@@ -183,5 +182,5 @@ def end_of_brackets(text: str, start: int) -> int:
 
 
 def masked_bytes(data: bytes) -> bytes:
-    """The same of bytes."""
+    """As `masked_text`, for bytes."""
     return masked_text(data[: READ + 1].decode("latin-1")).encode("latin-1")

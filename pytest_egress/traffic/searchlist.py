@@ -1,9 +1,9 @@
-"""Tells the names that a resolver makes, by its search list, from those that somebody asks for. Values only.
+"""Tells the DNS queries that a resolver's search list made from those that a program asked for. Values only.
 
-A resolver appends the suffixes of its list (resolv.conf(5)) to a name: glibc after the name itself where that has
-dots enough (`ndots`) and is not found, else before it; musl before it alone. Which suffixes there are is not known
-here, since an image and a program may bring a list of their own; but they come next to the name itself, or among
-the names of searches at the same time that have the same suffixes.
+A resolver tries a name with each suffix of its search list (resolv.conf(5)). glibc does so after the name itself
+where that has enough dots (`ndots`) and is not found, else before it; musl does so only before it. The suffixes are
+not known here, since an image or a program may bring a list of its own. But the queries with a suffix come right
+before or after that for the name itself, or between those of other searches at the same time with the same suffixes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pytest_egress.traffic.entries import DnsQuery, Entry
 
 APPENDED: Final = "made by a resolver's search list, so no attempt of its own"
 LOOKED_AT: Final = 256
-"""Entries before a query: twenty searches at once by six suffixes of two types each, a pool of threads."""
+"""Entries before a query that are looked at: twenty concurrent searches with six suffixes and two types each."""
 
 
-def tell_apart(entries: Sequence[Entry], query: DnsQuery) -> None:
-    """Make names that a search list has made no attempts: the query's own, or those asked for before it.
+def mark_searches(entries: Sequence[Entry], query: DnsQuery) -> None:
+    """Mark queries that a search list made as recorded, and so no attempts: this query, or those before it.
 
     Args:
-        entries: Of its window, up to now.
-        query: Not yet among them.
+        entries: The entries of the query's window so far.
+        query: A query that is not among them yet.
     """
     if query.outcome != "recorded" and is_appended(entries, query):
         query.outcome, query.note, query.near = "recorded", APPENDED, ()
@@ -42,12 +42,12 @@ def tell_apart(entries: Sequence[Entry], query: DnsQuery) -> None:
 
 
 def is_searched_for(name: str, suffixes: tuple[str, ...], asked: set[str]) -> bool:
-    """Whether a name is of another thread's search by one of these suffixes: with it, or the name itself."""
+    """Whether a name is of another search with one of these suffixes: it ends in one, or was asked for with one."""
     return name.endswith(suffixes) or any(name + suffix in asked for suffix in suffixes)
 
 
 def is_appended(entries: Sequence[Entry], query: DnsQuery) -> bool:
-    """Whether the name before a query's, of the same type, was not found, and is what its own begins with."""
+    """Whether a query is for an earlier name plus a suffix, and that name's query of the same type found nothing."""
     for earlier in queries_before(entries, query):
         if is_longer(query, earlier):
             if earlier.type == query.type:
@@ -58,7 +58,7 @@ def is_appended(entries: Sequence[Entry], query: DnsQuery) -> bool:
 
 
 def queries_before(entries: Sequence[Entry], query: DnsQuery) -> Iterator[DnsQuery]:
-    """What the same container asked for just before, of other names, the latest first."""
+    """The queries of the same container for other names just before this one, the latest first."""
     for entry in islice(reversed(entries), LOOKED_AT):
         own = isinstance(entry, DnsQuery) and entry.container == query.container
         if own and isinstance(entry, DnsQuery) and entry.host != query.host:
@@ -66,5 +66,5 @@ def queries_before(entries: Sequence[Entry], query: DnsQuery) -> Iterator[DnsQue
 
 
 def is_longer(query: DnsQuery, other: DnsQuery) -> bool:
-    """Whether a name is another with labels behind it."""
+    """Whether a query's name is the other's with more labels appended."""
     return query.host.startswith(f"{other.host}.")

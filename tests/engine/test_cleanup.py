@@ -29,6 +29,7 @@ from pytest_egress.engine.leftovers import KEPT, SESSION_LABEL, remove_container
 from pytest_egress.gateway.server import Gateway
 from pytest_egress.routes.answers import HttpAnswer
 from pytest_egress.session import Session
+from pytest_egress.targets import container as containers
 from pytest_egress.targets import trust
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.ingress import Ingress
@@ -184,15 +185,15 @@ PHASES: dict[str, tuple[Any, str]] = {
     "sidecar-create": (Sidecar, "_create"),
     "sidecar-start": (Sidecar, "start"),
     "target-create": (Engine, "create"),
-    "roots": (sys.modules[Container.__module__], "find_roots"),
+    "roots": (containers, "find_roots"),
     "put": (trust, "put"),
     "gateway": (Gateway, "__init__"),
     "gateway-start": (Gateway, "start"),
-    "input": (Container, "_attach_input"),
-    "target-start": (Container, "_start"),
-    "ready": (Container, "become_ready"),
-    "settle": (Container, "settle"),
-    "log": (Container, "log_tail"),
+    "input": (containers.Container, "_attach_input"),
+    "target-start": (containers.Container, "_start"),
+    "ready": (containers.Container, "become_ready"),
+    "settle": (containers.Container, "settle"),
+    "log": (containers.Container, "log_tail"),
     "ingress": (Ingress, "__init__"),
 }
 

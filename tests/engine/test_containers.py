@@ -352,7 +352,7 @@ def with_client() -> Iterator[Callable[[Callable[[], docker.DockerClient]], Egre
 
 
 @pytest.mark.egress(unrouted="block")
-@pytest.mark.parametrize("end", [lambda container: container.stop(0), Container.__exit__])
+@pytest.mark.parametrize("end", [lambda c: c.stop(0), lambda c: c.__exit__(None, None, None)])
 def test_what_a_container_has_begun_when_it_is_stopped_is_in_the_ledger(
     egress: Egress, clients_image: str, end: Callable[[Container], None]
 ) -> None:

@@ -28,7 +28,7 @@ def run(pytester: pytest.Pytester) -> RunPytest:
     return runner_of(pytester)
 
 
-def test_a_start_a_wait_for_readiness_and_one_for_the_end_say_so(
+def test_whatever_waits_for_a_container_says_so(
     run: RunPytest, pytester: pytest.Pytester, bare_image: str
 ) -> None:
     pytester.makeconftest(SOON.format(seconds=0.2))
@@ -38,6 +38,8 @@ from pytest_egress import log_line
 def test_a(egress):
     egress.start({bare_image!r}, ["sh", "-c", "sleep 2; echo up; sleep 60"], wait=log_line("up"))
     egress.run({bare_image!r}, ["sleep", "2"])
+    egress.start({bare_image!r}, ["sleep", "60"]).stop(2)
+    egress.wait_until_quiet(2)
 """,
         subprocess=True,
     )
@@ -46,5 +48,7 @@ def test_a(egress):
         [
             "egress: waiting until bare:latest is ready: no line of the log matches 'up', * s",
             "egress: waiting for the end of bare*, * s",
+            "egress: stopping bare*, * s",
+            "egress: waiting for 2 s without an attempt, * s",
         ]
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+import threading
 from collections.abc import Iterator
 
 import docker
 import pytest
 from docker.errors import NotFound
 
-from pytest_egress import Egress, log_line
+from pytest_egress import Egress, Request, log_line
 from pytest_egress.session import Session
 
 SECONDS = 60.0  # for what ends by itself: nothing waits for so long unless it fails
@@ -139,6 +140,24 @@ def test_what_is_stopped_is_removed_at_the_end_of_its_scope(
         engine_client.containers.get(container.id)
 
 
+@pytest.mark.egress(timeout=2 * SECONDS)
+def test_a_handler_that_stops_what_called_it_does_not_wait_for_itself(
+    egress: Egress, clients_image: str
+) -> None:
+    stopped = threading.Event()
+
+    @egress.intercept_http("pay.test")
+    def crash(request: Request) -> bytes:
+        egress.session.containers[0].stop(timeout=SECONDS)
+        stopped.set()
+        return b"too late"
+
+    shell = "trap 'exit 4' TERM; curl -s http://pay.test/ & wait"
+    container = egress.start(clients_image, ["bash", "-c", shell])
+    assert stopped.wait(SECONDS)
+    assert container.wait().exit_code == 4
+
+
 @pytest.mark.parametrize("timeout", [-1, "10", None, True])
 def test_a_time_that_is_none_is_refused_and_harms_nothing(
     egress: Egress, clients_image: str, timeout: object
@@ -200,3 +219,15 @@ def test_the_log_of_a_container_that_was_killed_says_so(
             "PID 1 of a container ignores a signal that it does not handle,*",
         ]
     )
+
+
+def test_the_log_that_a_wait_quotes_comes_no_second_time(
+    pytester: pytest.Pytester, clients_image: str
+) -> None:
+    result = run(
+        pytester,
+        clients_image,
+        "def test_a(egress): egress.start(IMAGE, ['sh', '-c', 'echo up; exec sleep 600']).wait(1)",
+    )
+    result.stdout.fnmatch_lines(["E  *ContainerTimeoutError: clients:latest still ran *"])
+    result.stdout.no_fnmatch_line("*- container clients:latest -*")

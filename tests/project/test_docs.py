@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import docker
 import pytest
 
+from pytest_egress.plugin.options import ACCEPTED_OPTIONS, pytest_addoption
 from pytest_egress.targets.runtimes import DIRECTORY, RUNTIMES, VARIABLES
 from tests.support.project import ROOT
 
+PROSE = sorted(
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        *(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")),
+    ]
+)
+GUIDES = ["CONTRIBUTING.md", "docs/how-it-works.md"]
+"""For contributors: every file that they name is of the project."""
 PAGES = ["docs/addresses.md", "docs/fixtures.md", "docs/routes.md"]
 HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
 IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")
@@ -60,6 +73,10 @@ urlpatterns = [path("v1/charges", charge)]
 """,
 }
 FENCED = re.MULTILINE | re.DOTALL
+NAMED = re.compile(
+    r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md)|(?:pytest_egress|tests)/[\w./-]+)(?:::([\w.]+))?`"
+)
+"""A file as pages name it, and a name in it: `gateway/dispatch.py::Dispatcher.serve`."""
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", FENCED)
 
 
@@ -69,6 +86,24 @@ def text_of(page: str) -> str:
 
 def blocks(page: str) -> list[str]:
     return PYTHON_BLOCK.findall(text_of(page))
+
+
+def file_named(name: str) -> Path | None:
+    """The file, or folder, that a page means: of the repository, of the package, or a test's wherever it lies."""
+    at = [ROOT / name, ROOT / "pytest_egress" / name]
+    if name.startswith("test_"):
+        at += (ROOT / "tests").rglob(name)
+    return next((path for path in at if path.exists()), None)
+
+
+def defines(scope: ast.Module | ast.ClassDef, name: str) -> bool:
+    """Whether a module or a class defines a name, or what follows a dot of it."""
+    first, _, rest = name.partition(".")
+    for node in scope.body:
+        targets = getattr(node, "targets", [getattr(node, "target", node)])
+        if first in [getattr(each, "id", getattr(each, "name", None)) for each in targets]:
+            return not rest or (isinstance(node, ast.ClassDef) and defines(node, rest))
+    return False
 
 
 def as_module(page: str, image: str) -> str:
@@ -139,17 +174,20 @@ def test_without_a_transaction_of_its_own_a_handler_fails_as_the_page_says(
 
 
 def test_the_failure_in_the_readme_is_what_a_test_says(
-    pytester: pytest.Pytester, curl_image: str
+    pytester: pytest.Pytester, curl_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # by which pytest cuts the summary
     first, _ = blocks("README.md")
     refund = "curl --data amount=4200 https://api.stripe.com/v1/refunds"
     both = f"""f"sh -c '{{charge}}; {refund}'\""""
     pytester.makepyfile(test_shop=first.replace("charge, check=True", both))
     (failure,) = re.findall(r"^```text\n(\d+ unrouted .*?)^```", text_of("README.md"), FENCED)
+    (summary,) = re.findall(r"^ *(FAILED .*)$", text_of("docs/ci.md"), re.MULTILINE)
 
     result = pytester.runpytest_subprocess("-p", "no:randomly")
 
     assert failure in result.stdout.str()
+    assert summary in result.outlines
 
 
 @pytest.mark.docker  # Podman gives another name to what is built
@@ -231,3 +269,36 @@ def test_every_row_of_the_guarantees_names_a_test() -> None:
     rows = [line for line in page.splitlines() if line.startswith("| ") and "held by" not in line]
     assert len(rows) > 20
     assert [row for row in rows if "::test_" not in row] == []
+
+
+@pytest.mark.parametrize("page", PROSE)
+def test_what_a_page_names_of_the_package_is_there(page: str) -> None:
+    named = {
+        (name, inner)
+        for name, inner in NAMED.findall(text_of(page))
+        if "/" in name or page in GUIDES
+    }
+    gone = [name for name, _ in named if file_named(name) is None]
+    assert gone == []
+    for name, inner in named:
+        if inner and (path := file_named(name)) is not None:
+            assert defines(ast.parse(path.read_text()), inner), f"{name} has no {inner}"
+
+
+def test_the_guides_lead_through_every_room() -> None:
+    package = ROOT / "pytest_egress"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    way, _, _ = text_of("docs/how-it-works.md").partition("## Limits")
+    named = {path.parent.name for name, _ in NAMED.findall(way) if (path := file_named(name))}
+    assert rooms - named == {"base"}  # every room uses it
+
+
+def test_every_option_is_in_the_table() -> None:
+    parser = pytest.Parser(_ispytest=True)
+    pytest_addoption(parser)
+    page = text_of("docs/options.md")
+    names = [name for option in parser.getgroup("egress").options for name in option.names()]
+    missing = [name for name in names if f"`{name}" not in page]
+    missing += [name for name in parser._inidict if f"`{name}`" not in page]
+    missing += [name for name in ACCEPTED_OPTIONS if f"@pytest.mark.egress({name}=" not in page]
+    assert (len(names) > 5, missing) == (True, [])

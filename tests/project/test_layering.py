@@ -193,6 +193,21 @@ def test_every_module_is_in_a_room_and_the_table_names_none_that_is_gone() -> No
     assert named | used <= {*MODULES}
 
 
+def test_the_contributors_table_is_this_one() -> None:
+    page = (PACKAGE_FOLDER.parent / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|(.*)\|(.*)\|(.*)\|$", page, re.MULTILINE)
+    told = [(name, *(cell.strip() for cell in cells)) for name, *cells in rows]
+    assert told == [row_of(name) for name in ROOMS]
+
+
+def row_of(name: str) -> tuple[str, ...]:
+    """What the contributors' table says of a room or a module: what it imports, foreign packages, its doors."""
+    room = ROOMS[name]
+    doors = room.doors or (("all",) if name and (PACKAGE_FOLDER / name).is_dir() else ())
+    cells = (", ".join(words) for words in (room.uses, room.foreign, doors))
+    return (name or "__init__", *cells)
+
+
 def test_rooms_are_used_by_those_above_them_only() -> None:
     order = list(ROOMS)
     for name, room in ROOMS.items():

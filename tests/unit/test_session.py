@@ -12,7 +12,7 @@ import pytest
 from pytest_egress import CallError, Egress
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import Activity, Window
-from pytest_egress.session import Session
+from pytest_egress.session import AFTER_TEST, Session
 from pytest_egress.traffic.entries import Entry, PacketAttempt
 from tests.support.attempts import SECONDS, attempt, query, route_in
 
@@ -100,12 +100,13 @@ def test_what_never_ends_is_named_with_the_line_where_it_stands(alone: Egress) -
     assert "  GET x  of shop" in rest
     assert '      in the handler of intercept_https("api.test")' in rest
     assert any(line.startswith("      at ") and "in handle" in line for line in rest)
+    assert caught.value.headline.endswith(": it was never quiet for 0.1 s")
 
 
 @pytest.mark.parametrize(
     ("entries", "lines"),
     [
-        ([attempt(), query()], ["  TCP db.test:5432 (198.18.0.1)  of shop"]),
+        ([query(), attempt()], ["  TCP db.test:5432 (198.18.0.1)  of shop"]),
         ([query()], ["  DNS db.test  of shop"]),
     ],
 )
@@ -118,6 +119,8 @@ def test_what_comes_again_and_again_is_named_and_names_where_there_is_nothing_el
     _, heading, *rest = str(caught.value).splitlines()
     assert heading == "Attempted meanwhile:"
     assert [line.rpartition("  (")[0] for line in rest] == lines
+    named = lines[0].strip().removesuffix("  of shop")
+    assert caught.value.headline == f"{named}: it was never quiet for 0.1 s"
 
 
 def test_packets_of_the_kernel_break_no_quiet() -> None:
@@ -139,3 +142,25 @@ def test_a_time_for_which_it_can_never_be_quiet_is_refused(alone: Egress, second
         ValueError, match="it takes a number over 0, and at most the timeout, which is 10 s"
     ):
         alone.wait_until_quiet(seconds)
+
+
+# A drain.
+
+
+class EndsMeanwhile(Activity):
+    """What a handler does that returns as soon as somebody has looked."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name == "route":
+            self.route = None
+        return value
+
+
+def test_a_handler_that_ends_while_it_is_looked_at_fails_no_report() -> None:
+    window, session = Window(), Session()
+    activity = EndsMeanwhile(route=route_in(Ledger()))
+    session.ledger.begin(window, activity)
+    activity.cut = lambda: session.ledger.end(window, activity)
+    session.drain(window, 0.01, AFTER_TEST)
+    assert (window.stuck, window.activities) == ([], set())

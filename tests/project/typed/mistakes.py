@@ -63,6 +63,7 @@ def test_handlers(egress: Egress) -> None:
     egress.intercept_tcp("a.test:1", sent)  # error
     egress.intercept_tls("a.test")(sent)  # error
     egress.intercept_https("a.test", sequence(503, anything))  # error
+    egress.intercept_https("a.test", sequence(503, of_a_socket))  # error
 
 
 def test_decorated(egress: Egress) -> None:

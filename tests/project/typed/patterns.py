@@ -165,6 +165,7 @@ def test_raw(egress: Egress, orders: Container) -> None:
     egress.intercept_tcp("graphite.internal:2003", b"welcome")
     egress.intercept_tcp("db:5432", forward(orders, 5432))
     egress.intercept_tcp("db:5432", lambda sock: sock.sendall(b"welcome"))
+    egress.intercept_tcp("db:5432", sequence(b"busy", lambda sock: sock.sendall(b"welcome")))
     graphite = egress.intercept_tcp("graphite.internal:2003")
     assert graphite.assert_called_once().content == b"orders 1"
     assert smtp.wait_for_call().first_bytes == b"QUIT\r\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import sys
 from types import FrameType
 from typing import Any
@@ -44,6 +45,15 @@ def test_the_profiler_that_ran_runs_on(calls: int) -> None:
     if running.found is not None:
         assert at_frame(running.found).tb_frame.f_locals == {"value": 0}
         assert at_frame(running.found).tb_lineno == line_after(one, 3)
+
+
+def test_a_profiler_that_no_function_is_runs_on() -> None:
+    with cProfile.Profile() as profiler:
+        with first_frame(one.__code__):
+            one(1)
+        one(2)
+    calls = [each.callcount for each in profiler.getstats() if each.code is one.__code__]
+    assert calls == [2]
 
 
 def test_of_a_traceback_without_the_user_nothing_is_the_users() -> None:

@@ -71,6 +71,34 @@ def test_what_ends_at_once_is_not_shown(
     assert tellers() == []
 
 
+class Hanging(RecordingScreen):
+    """A screen that takes its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def show(self, text: str, seconds: float) -> None:
+        self.asked.set()
+        self.go_on.wait(10)
+
+
+def test_no_step_waits_for_the_screen(progress: Progress) -> None:
+    screen = progress.screen = Hanging()
+    begun = threading.Event()
+
+    def begin() -> None:
+        with progress.step("pulling"):
+            begun.set()
+
+    with progress.step("starting"):
+        assert screen.asked.wait(10)
+        threading.Thread(target=begin, daemon=True).start()
+        is_begun = begun.wait(2)
+        screen.go_on.set()
+    assert is_begun
+
+
 def test_without_a_screen_no_thread_runs(progress: Progress) -> None:
     progress.screen = None
     with progress.step("starting"):

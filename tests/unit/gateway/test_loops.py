@@ -13,10 +13,11 @@ from unittest.mock import Mock
 import pytest
 
 from pytest_egress import Request
+from pytest_egress.base import callers
 from pytest_egress.routes import answers
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Response
-from tests.support.stage import GET, SECONDS, Stage, ask, drain, end_of, reset
+from tests.support.stage import GET, SECONDS, Stage, ask, drain, end_of, eventually, reset
 
 FILE = "test_loops.py"
 
@@ -227,6 +228,37 @@ def test_an_async_body_is_no_static_answer(stage: Stage) -> None:
         stage.https("api.test", Response(stream=pieces()))
 
 
+async def held(go_on: threading.Event) -> None:
+    await asyncio.to_thread(go_on.wait, SECONDS)
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["awaited", "streamed"])
+def test_where_an_async_handler_stands_is_the_line_that_it_awaits(
+    stage: Stage, streams: bool
+) -> None:
+    go_on = threading.Event()
+
+    async def give(request: Request) -> None:
+        beside = asyncio.create_task(asyncio.sleep(SECONDS))
+        await held(go_on)
+        beside.cancel()
+
+    async def pieces(request: Request) -> AsyncIterator[bytes]:
+        yield b"first"
+        await give(request)
+
+    stage.https("api.test", pieces if streams else give)
+    sock = stage.tls()
+    sock.sendall(GET)
+    place = f"{line(held, 1)} in held: await asyncio.to_thread(go_on.wait, SECONDS)"
+
+    def stands() -> list[str]:
+        return [callers.where_stands(each.ident) for each in stage.gateway.connections]
+
+    assert eventually(lambda: [text.rpartition("/")[2] for text in stands()] == [place])
+    go_on.set()
+
+
 # Text in pieces.
 
 
@@ -307,6 +339,30 @@ def test_a_piece_that_cannot_be_sent_names_the_line_that_yields_it(stage: Stage)
         f"give, at {line(give, 1)}, yielded 7: {why} int",
         f"give_later, at {line(give_later, 2)}, yielded None: {why} NoneType",
     ]
+
+
+def test_a_generator_whose_first_piece_cannot_be_sent_ends_its_work_before_the_answer(
+    stage: Stage,
+) -> None:
+    ended = []
+
+    def give(request: Request) -> Iterator[object]:
+        try:
+            yield 7
+        finally:
+            ended.append("generator")
+
+    async def give_later(request: Request) -> AsyncIterator[object]:
+        try:
+            yield 7
+        finally:
+            ended.append("async generator")
+
+    stage.https("api.test", give)
+    assert ask(stage.tls()).status == 500
+    stage.https("api.test", give_later)
+    assert ask(stage.tls()).status == 500
+    assert ended == ["generator", "async generator"]
 
 
 def decorated(function: Callable[[Request], object]) -> Callable[[Request], object]:

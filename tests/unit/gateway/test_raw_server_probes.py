@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from unittest.mock import Mock
 
 import pytest
 
+import pytest_egress.gateway.dispatch as dispatch
 import pytest_egress.gateway.raw_server as raw_server
 from pytest_egress import HandlerError, NeverCalledError
-from pytest_egress.gateway.raw_server import CUT_SILENT, NO_CALL
+from pytest_egress.gateway.raw_server import CUT_SILENT, NO_CALL, RawServer, has_ended
 from pytest_egress.gateway.tcp_info import ANYTHING, traffic
 from pytest_egress.ledger.report import outcome_text
 from pytest_egress.ledger.verdict import judge
@@ -59,6 +61,11 @@ def talk(stage: Stage, data: bytes = b"hello") -> bytes:
         while piece := client.recv(65536):
             got += piece
     return got
+
+
+def answers_hello(sock: socket.socket) -> None:
+    if sock.recv(100):
+        sock.sendall(b"answer")
 
 
 @pytest.mark.usefixtures("patience")
@@ -232,6 +239,119 @@ def test_what_follows_a_probe_waits_for_it_to_give_back_its_turn(stage: Stage) -
     go_on.set()
     assert client.recv(100) == b"answer"
     assert [entry.outcome for entry in stage.entries(TcpConnection)] == ["recorded", "routed"]
+
+
+@pytest.mark.usefixtures("patience")
+def test_what_comes_beside_a_silent_connection_waits_for_it_to_prove_what_it_is(
+    stage: Stage,
+) -> None:
+    stage.tcp(ADDRESS, answers_hello, times=1)
+    spare = stage.dial(port=5432)
+    assert eventually(lambda: stage.window.entries)  # and it has a while to close
+    client = stage.dial(port=5432)
+    client.sendall(b"hello")
+    assert eventually(lambda: len(stage.gateway.connections) == 2)
+    spare.close()
+    assert client.recv(100) == b"answer"
+    assert [entry.outcome for entry in stage.entries(TcpConnection)] == ["recorded", "routed"]
+
+
+def test_what_waits_for_a_turn_goes_on_once_the_client_that_has_it_speaks(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "TURN_SECONDS", 10 * SECONDS)
+    is_silent = RawServer.is_silent
+    called, waits, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def is_looked_at(server: RawServer) -> bool:
+        is_so = is_silent(server)
+        waits.set()
+        return is_so
+
+    monkeypatch.setattr(RawServer, "is_silent", is_looked_at)
+
+    @stage.tcp(ADDRESS, times=1)
+    def holds(sock: socket.socket) -> None:
+        called.set()
+        sock.recv(1)
+        go_on.wait(SECONDS)
+
+    stage.tcp("203.0.113.0/24", b"another route's")
+    first = stage.dial(port=5432)
+    assert called.wait(SECONDS)
+    second = stage.dial(port=5432)
+    assert waits.wait(SECONDS)
+    first.sendall(b"x")
+    second.settimeout(SECONDS / 2)
+    assert second.recv(100) == b"another route's"
+    go_on.set()
+
+
+def test_a_sequence_waits_for_a_probe_to_give_back_its_turn(stage: Stage) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def first(sock: socket.socket) -> None:
+        if sock.recv(100):
+            sock.sendall(b"first")
+        else:
+            asked.set()
+            go_on.wait(SECONDS)
+
+    stage.tcp(ADDRESS, sequence(first, b"second"))
+    stage.dial(port=5432).close()
+    assert asked.wait(SECONDS)
+    client = stage.dial(port=5432)
+    client.sendall(b"hello")
+    assert eventually(lambda: len(stage.gateway.connections) == 2)
+    go_on.set()
+    assert client.recv(100) == b"first"
+
+
+def test_who_came_first_is_taken_up_first_whatever_their_threads_do(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination, came, go_on = stage.link.destination, threading.Semaphore(0), threading.Event()
+
+    def late_for_the_first(sock: socket.socket) -> tuple[str, int] | None:
+        came.release()
+        if has_ended(sock):
+            go_on.wait(SECONDS)
+        return destination(sock)
+
+    monkeypatch.setattr(stage.link, "destination", late_for_the_first)
+    stage.tcp(ADDRESS, answers_hello, times=1)
+    stage.dial(port=5432).close()
+    assert came.acquire(timeout=SECONDS)
+    client = stage.dial(port=5432)
+    client.sendall(b"hello")
+    assert came.acquire(timeout=SECONDS)
+    go_on.set()
+    assert client.recv(100) == b"answer"
+    assert [entry.outcome for entry in stage.entries(TcpConnection)] == ["recorded", "routed"]
+
+
+def test_of_many_probes_at_once_none_takes_the_turn_of_what_follows(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, answers_hello, times=1)
+    for _ in range(60):
+        stage.dial(port=5432).close()
+    client = stage.dial(port=5432)
+    client.sendall(b"hello")
+    assert client.recv(100) == b"answer"
+    stage.settle()
+    assert route.call_count == 1
+    assert {entry.outcome for entry in stage.entries(TcpConnection)} == {"recorded", "routed"}
+
+
+def test_a_turn_that_is_taken_again_at_once_is_that_of_who_took_it(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, times=1)
+    probe, other = Mock(), Mock()
+    with contextlib.ExitStack() as others:
+        with route.turn_of(probe) as turn:
+            assert turn is not None
+            route.give_back(turn)
+            assert others.enter_context(route.turn_of(other)) == turn
+        assert route.may_come_free
+    assert not route.may_come_free
 
 
 def test_a_probe_of_what_leads_to_another_server_is_no_call(stage: Stage) -> None:

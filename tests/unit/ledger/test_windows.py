@@ -37,8 +37,8 @@ def test_what_a_full_window_does_not_take_is_counted_and_fails_the_test() -> Non
 
 def test_attempts_of_which_nothing_is_known_add_up_and_fail_the_test() -> None:
     ledger, window = Ledger(), Window()
-    ledger.miss(window, 3)
-    ledger.miss(window, 2)
+    ledger.count_unrecorded(window, 3)
+    ledger.count_unrecorded(window, 2)
     assert window.unrecorded == 5
     assert isinstance(judge(window, []), TamperingError)
 

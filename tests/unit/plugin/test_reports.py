@@ -105,9 +105,8 @@ from pytest_egress import CommandError
 def error():
     error = CommandError(
         "shop exited with code 3\\nThe end of its log:\\n  | Traceback: no charge",
-        logs="Traceback: no charge\\n", exit_code=3,
+        logs="Traceback: no charge\\n", exit_code=3, container="shop",
     )
-    error.container = "shop"
     return error
 """
 
@@ -143,6 +142,15 @@ def test_only(egress):
     egress.intercept_https("a.test")
     traffic(egress, "https://a.test/")
     egress.assert_no_egress()
+def test_calls(egress):
+    route = egress.intercept_https("a.test")
+    traffic(egress, "https://a.test/1", "https://a.test/2")
+    route.assert_called_once()
+def test_with(egress):
+    route = egress.intercept_https("a.test")
+    traffic(egress, "https://a.test/1", "https://a.test/2")
+    route.assert_called_with(path="/3")
+def test_wait(egress): egress.intercept_https("a.test").wait_for_call(timeout=0)
 def test_address(egress): egress.block(5)
 @pytest.mark.egress(timeout=0.1)
 def test_stuck(egress):
@@ -159,6 +167,9 @@ def test_own(egress): traffic(egress, 'https://x.test/'); assert 502 == 200
         f"FAILED test_x.py::test_unrouted - {UNROUTED_X} ({end})",
         "FAILED test_x.py::test_handler - GET https://a.test/: its handler raised *: division by zero (shop*",
         "FAILED test_x.py::test_only - GET https://a.test/: not expected",
+        'FAILED test_x.py::test_calls - a.test: expected 1 call, there were 2, intercept_https("a.test")',
+        "FAILED test_x.py::test_with - a.test: none of 2 calls matches path='/3', intercept_https(\"a.test\")",
+        'FAILED test_x.py::test_wait - a.test: waited 0 s for call 1; there was none, intercept_https("a.test")',
         "FAILED test_x.py::test_address - 5 is no address: it is of type int, and an address is a str",
         "FAILED test_x.py::test_stuck - GET https://a.test/: the handler of * still ran 0.1 s after the test",
         "FAILED test_x.py::test_own - assert 502 == 200",

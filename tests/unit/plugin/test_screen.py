@@ -62,7 +62,7 @@ def test_neither_quiet_runs_nor_workers_write_lines(run: RunPytest, args: list[s
     result.stdout.no_fnmatch_line("*pulling*")
 
 
-@pytest.mark.parametrize("args", ["", "-q", "-v", "-s"])
+@pytest.mark.parametrize("args", ["", "-q", "-v"])
 def test_on_a_terminal_it_stands_behind_what_pytest_wrote_and_goes(
     pytester: pytest.Pytester, args: str
 ) -> None:
@@ -72,6 +72,62 @@ def test_on_a_terminal_it_stands_behind_what_pytest_wrote_and_goes(
     child.expect_exact("\x1b[K")
     child.expect("3 passed")
     child.wait()
+
+
+@pytest.mark.parametrize("args", ["-s", "-o log_cli=true", "--log-cli-level=INFO"])
+def test_where_tests_write_to_the_terminal_too_it_is_a_line(
+    pytester: pytest.Pytester, args: str
+) -> None:
+    pytester.makepyfile(test_x=HEAD + SLOW)
+    child: Any = pytester.spawn_pytest(f"{args} --color=no test_x.py")
+    child.expect_exact("\negress: pulling shop, 0 s")
+    child.expect("3 passed")
+    assert b"\x1b7" not in child.before
+    child.wait()
+
+
+def test_it_is_in_the_encoding_of_what_pytest_writes(
+    run: RunPytest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = run(SLOW.replace("pulling shop", "pulling caf\xe9"), subprocess=True)
+    result.stdout.fnmatch_lines(["egress: pulling caf\\xe9, 0 s"])
+
+
+def test_what_a_thread_does_that_is_left_behind_is_not_shown_among_the_failures(
+    run: RunPytest, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(
+        SOON.format(seconds=0)
+        + """
+import os, threading, time
+shown, opened = [], []
+def pytest_terminal_summary():
+    descriptors = [os.open("own.txt", os.O_WRONLY | os.O_CREAT) for _ in range(9)]
+    del shown[:]
+    time.sleep(0.5)
+    print("shown on:", len(shown), "into a file:", os.path.getsize("own.txt"))
+"""
+    )
+    result = run(
+        """
+def test_a(egress):
+    from conftest import shown
+    screen, seen = egress.session.engine.progress.screen, threading.Event()
+    show = screen.show
+    def noted(*args): show(*args); shown.append(args); seen.set()
+    screen.show = noted
+    def go_on():
+        with egress.session.engine.progress.step("left behind"): threading.Event().wait(60)
+    threading.Thread(target=go_on, daemon=True).start()
+    assert seen.wait(20)
+""",
+        subprocess=True,
+    )
+    _, _, summary = result.stdout.str().rpartition("100%]")
+    assert "left behind" not in summary
+    assert "into a file: 0" in summary
+    result.stdout.no_fnmatch_line("shown on: 0 *")
 
 
 def test_a_drain_says_so(run: RunPytest) -> None:

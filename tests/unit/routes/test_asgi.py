@@ -24,6 +24,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from pytest_egress.routes import applications
+from pytest_egress.routes import asgi as asgi_module
 from pytest_egress.routes.asgi import asgi
 from tests.support.applications import (
     BYTES,
@@ -228,7 +229,7 @@ def test_an_empty_first_piece_sends_the_head() -> None:
 
 
 def test_a_client_that_leaves_ends_the_stream_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(applications, "LEAVE_SECONDS", 3600.0)  # nothing is cancelled before
+    monkeypatch.setattr(asgi_module, "LEAVE_SECONDS", 3600.0)  # nothing is cancelled before
     ended: list[str] = []
     with used(streaming_app(ended)) as handler:
         response = handler(application_request())
@@ -271,7 +272,7 @@ def test_what_is_raised_when_the_client_has_left_comes_out_of_close() -> None:
 
 
 def test_an_application_that_cannot_be_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(applications, "LEAVE_SECONDS", 0.05)
+    monkeypatch.setattr(asgi_module, "LEAVE_SECONDS", 0.05)
     monkeypatch.setattr(applications, "END_SECONDS", 0.2)
     go = threading.Event()
 
