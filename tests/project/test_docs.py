@@ -90,7 +90,7 @@ def blocks(page: str) -> list[str]:
 
 def file_named(name: str) -> Path | None:
     """The file, or folder, that a page means: of the repository, of the package, or a test's wherever it lies."""
-    at = [ROOT / name, ROOT / "pytest_egress" / name]
+    at = [ROOT / name, ROOT / "pytest_egress" / name, ROOT / "tests" / name]
     if name.startswith("test_"):
         at += (ROOT / "tests").rglob(name)
     return next((path for path in at if path.exists()), None)
