@@ -33,8 +33,8 @@ demo: engine ## watch a container's traffic being answered
 test: lint images ## lint, and run the tests: make test ARGS="-k name"
 	$(python) -m pytest -n $(WORKERS) $(ARGS)
 
-unit: environment ## run the tests of modules, which need no engine
-	$(python) -m pytest -n $(WORKERS) tests/unit $(ARGS)
+unit: environment ## run the tests of modules, which need no engine, but for those that take seconds
+	$(python) -m pytest -n $(WORKERS) -m 'not slow' tests/unit $(ARGS)
 
 stream: images ## run the tests of containers over the stream link
 	PYTEST_EGRESS_LINK=stream $(python) -m pytest -n $(WORKERS) -m engine $(of_one_link) $(ARGS)

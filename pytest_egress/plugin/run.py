@@ -18,17 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_egress.base.choices import LINKS, NAME_POLICIES, POLICIES
-from pytest_egress.plugin.case import (
-    CASE,
-    FAILED,
-    Case,
-    Late,
-    case_of,
-    has_failed,
-    has_passed,
-    kept_section,
-    late_sections,
-)
 from pytest_egress.plugin.markers import MARKERS, check_marker, markers_named
 from pytest_egress.plugin.options import (
     Options,
@@ -175,7 +164,7 @@ class Run:
 
     def case(self, item: pytest.Item) -> Case:
         """The case of the running test. Its window opens now if the test was not known to use egress."""
-        from pytest_egress.plugin.case import Case
+        from pytest_egress.plugin.case import CASE, Case
 
         if CASE not in item.stash:
             options = self.options
@@ -203,6 +192,7 @@ class Run:
         """The run of a test that is to be judged here; None of one that does not use egress."""
         if not self._has_cases:
             return None
+        from pytest_egress.plugin.case import case_of
 
         return case_of(item)
 
@@ -249,6 +239,10 @@ class Run:
             return None
         from pytest_egress.plugin.case import (
             Late,
+            has_failed,
+            has_passed,
+            kept_section,
+            late_sections,
         )
 
         with egress.session.ledger.changed:
@@ -386,6 +380,7 @@ class Run:
             return (yield from self._report_teardown(item, call, brief))
         if case is None:
             return (yield)
+        from pytest_egress.plugin.case import FAILED
         from pytest_egress.plugin.reports import (
             show_headline,
             show_sections,

@@ -437,6 +437,7 @@ def test_the_least_precious_datagrams_are_dropped_and_their_number_is_told() -> 
     assert carry(agent, host) == []
 
 
+@pytest.mark.slow
 def test_empty_datagrams_fill_the_queue_too() -> None:
     agent, host = pair()
     for _ in range(MAX_DATAGRAMS // 50):

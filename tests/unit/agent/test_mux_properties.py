@@ -7,6 +7,7 @@ import errno
 from itertools import accumulate
 from typing import TypeVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +54,7 @@ pieces = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(few_or_many(pieces), st.booleans(), st.booleans())
 def test_any_bytes_give_events_or_our_error(
     received: list[bytes], polite: bool, closing: bool
@@ -277,6 +279,7 @@ ACTS = [
 acts = st.tuples(st.integers(0, 1), st.sampled_from(ACTS), st.integers(0, 7), sizes)
 
 
+@pytest.mark.slow
 @given(few_or_many(acts))
 @settings(max_examples=80)
 def test_whatever_the_schedule_all_that_was_written_arrives_once_and_in_order(

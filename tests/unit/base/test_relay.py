@@ -73,11 +73,13 @@ def test_without_a_relay_all_last_words_arrive(server: LastWords) -> None:
     assert_all_heard(lambda: socket.create_connection(("127.0.0.1", server.port)))
 
 
+@pytest.mark.slow
 def test_all_last_words_arrive_through_a_forward(stage: Stage, server: LastWords) -> None:
     stage.tcp(ADDRESS, forward(f"tcp://127.0.0.1:{server.port}"))
     assert_all_heard(lambda: stage.link.dial(ADDRESS, 5432))
 
 
+@pytest.mark.slow
 def test_all_last_words_arrive_through_a_forward_of_what_is_in_tls(
     stage: Stage, server: LastWords
 ) -> None:
@@ -85,6 +87,7 @@ def test_all_last_words_arrive_through_a_forward_of_what_is_in_tls(
     assert_all_heard(stage.tls)
 
 
+@pytest.mark.slow
 def test_all_last_words_arrive_of_a_server_that_speaks_tls(stage: Stage, outside: Outside) -> None:
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -78,6 +78,7 @@ def connect(stage: Stage, secure: bool) -> socket.socket:
 # More connections than threads.
 
 
+@pytest.mark.slow
 def test_connections_that_are_used_again_later_need_no_threads_meanwhile(narrow: Stage) -> None:
     route = narrow.https("api.test", b"yes")
     socks = [narrow.tls() for _ in range(MANY)]
@@ -88,6 +89,7 @@ def test_connections_that_are_used_again_later_need_no_threads_meanwhile(narrow:
     assert not narrow.window.evicted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secure", [True, False])
 def test_connections_that_are_opened_first_and_used_afterwards_are_all_answered(
     narrow: Stage, secure: bool
@@ -114,6 +116,7 @@ def test_a_connection_that_waits_has_no_thread(stage: Stage) -> None:
     assert ask(socks[0]).body == b"yes"
 
 
+@pytest.mark.slow
 def test_a_handler_that_waits_for_a_later_connection_gets_it(narrow: Stage) -> None:
     others = threading.Semaphore(0)
 

@@ -239,6 +239,7 @@ def test_a(egress, subtests):
     lines_of(result, "*SUBFAIL* - assert 0", "FAILED *test_a - GET https://*: no route claims it*")
 
 
+@pytest.mark.slow
 def test_pytest_timeout_is_the_tests_own_failure(run: RunPytest) -> None:
     result = run(
         """

@@ -22,6 +22,7 @@ UNROUTED: Final = 'traffic(egress, "https://x.test/")'
 NEVER: Final = 'egress.intercept_https("never.test")'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [UNROUTED, NEVER])
 def test_at_a_verdict_pdb_stands_in_the_test_at_its_last_line(debug: Debug, line: str) -> None:
     debugger = debug(f"def test_a(egress):\n    local = 41\n    {line}\n")

@@ -176,6 +176,7 @@ def test_without(egress_container): pass
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args", [[], ["--continue-on-collection-errors"], ["--collect-only"], ["-n2"]], ids=str
 )

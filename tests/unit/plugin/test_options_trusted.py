@@ -14,6 +14,7 @@ def test_a_path_of_the_ini_that_is_not_absolute_is_a_usage_error(
     result.stderr.fnmatch_lines(["*egress_trust in *: 'mine.pem' is no absolute path of a file*"])
 
 
+@pytest.mark.slow
 def test_a_marker_with_a_path_that_is_not_absolute_is_an_error_of_the_collection(
     pytester: pytest.Pytester,
 ) -> None:

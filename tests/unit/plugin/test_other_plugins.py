@@ -64,6 +64,7 @@ def test_a_plan_of_the_set_up_starts_nothing(run: RunPytest, pytester: pytest.Py
     lines_of(result, "*SETUP    F egress_container (fixtures used: egress)*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
 def test_every_way_to_distribute_tests_keeps_each_verdict_with_its_test(
     run: RunPytest, mode: str
@@ -89,6 +90,7 @@ def test_every_way_to_distribute_tests_keeps_each_verdict_with_its_test(
     result.stdout.no_fnmatch_line("*outside of any test*")
 
 
+@pytest.mark.slow
 def test_each_worker_may_run_every_test(run: RunPytest) -> None:
     result = run(ONE_OF_TWO, "-n2", "--dist=each", subprocess=True)
     result.assert_outcomes(passed=2, failed=2)
@@ -285,6 +287,7 @@ OUTPUTS: Final = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OUTPUTS)
 def test_a_verdict_stays_under_every_option_of_output(
     run: RunPytest, pytester: pytest.Pytester, option: str
@@ -298,6 +301,7 @@ def test_a_verdict_stays_under_every_option_of_output(
     result.stdout.no_fnmatch_line("*plugin.py*")
 
 
+@pytest.mark.slow
 def test_the_stacks_that_faulthandler_dumps_disturb_no_handler(run: RunPytest) -> None:
     result = run(
         """
@@ -448,6 +452,7 @@ def test_a_run_within_a_test_has_a_session_of_its_own(
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_process_finds_nothing_of_the_first(
     run: RunPytest, pytester: pytest.Pytester
 ) -> None:
@@ -482,6 +487,7 @@ def test_a_frozen_test_may_declare_routes(run: RunPytest) -> None:
     ).assert_outcomes(passed=1, failed=1)
 
 
+@pytest.mark.slow
 def test_certificates_that_freezegun_has_spoilt_are_told_of(run: RunPytest) -> None:
     result = run(
         """

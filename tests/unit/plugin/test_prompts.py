@@ -29,6 +29,7 @@ def spawn(pytester: pytest.Pytester) -> Spawn:
 PROMPT: Final = r"\(Pdb\) "
 
 
+@pytest.mark.slow
 def test_breakpoint_in_a_handler_outlasts_the_deadline_of_the_drain(spawn: Spawn) -> None:
     child = spawn("""
 @pytest.mark.egress(timeout=0.1)
@@ -48,6 +49,7 @@ def test_a(egress):
     child.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", ["pass", "assert False"])
 def test_quitting_at_that_breakpoint_ends_the_session(spawn: Spawn, own: str) -> None:
     child = spawn(f"""
@@ -63,6 +65,7 @@ def test_b(): print("never")
     child.wait()
 
 
+@pytest.mark.slow
 def test_two_handlers_prompt_one_after_the_other(spawn: Spawn) -> None:
     child = spawn("""
 def test_a(egress):
@@ -91,6 +94,7 @@ def test_a(egress):
     assert sorted(seen) == [b"a", b"b"]
 
 
+@pytest.mark.slow
 def test_stepping_over_a_call_that_stops_in_a_handler_lets_that_handler_prompt(
     spawn: Spawn,
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.support.stand_in import HEAD, UNROUTED_X, RunPytest, lines_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["auto", "long", "short", "line", "native", "no"])
 @pytest.mark.parametrize("xdist", [False, True])
 def test_every_traceback_style_keeps_the_summary_line(
@@ -75,6 +76,7 @@ def logs(session_egress, monkeypatch):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xdist", [False, True])
 def test_junitxml_has_the_timeline_and_the_logs(
     run: RunPytest, pytester: pytest.Pytester, xdist: bool
@@ -344,6 +346,7 @@ def test_assertions_of_ours_end_at_the_users_line(run: RunPytest) -> None:
     result.stdout.no_fnmatch_line("*calls.py*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xdist", [False, True])
 def test_traffic_outside_of_tests_is_summarised(run: RunPytest, xdist: bool) -> None:
     result = run(
@@ -363,6 +366,7 @@ def test_b(shared, egress): pass
     lines_of(result, "*egress: traffic outside of any test*", "[[]gw0] " * xdist + line)
 
 
+@pytest.mark.slow
 def test_both_workers_report_to_the_summary(run: RunPytest, pytester: pytest.Pytester) -> None:
     for name in "ab":
         source = f"""

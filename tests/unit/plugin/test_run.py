@@ -127,6 +127,7 @@ def test_a(egress, n): traffic(egress, "https://x.test/")
     assert str(again.stdout).count("test_x.py::test_a[") == failed
 
 
+@pytest.mark.slow
 def test_a_crashed_worker_is_no_internal_error(run: RunPytest) -> None:
     result = run(
         """
@@ -141,6 +142,7 @@ def test_b(egress): traffic(egress, "https://x.test/")
     lines_of(result, "FAILED *test_a*", f"FAILED *test_b - {UNROUTED_X}*")
 
 
+@pytest.mark.slow
 def test_keyboard_interrupt_ends_the_run_as_ever_and_closes_the_session(
     run: RunPytest, pytester: pytest.Pytester
 ) -> None:

@@ -40,6 +40,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
     pytester.makeconftest(SOON.format(seconds=0))
 
 
+@pytest.mark.slow
 def test_in_the_log_of_a_job_it_is_a_line(run: RunPytest) -> None:
     result = run(SLOW, subprocess=True)
     result.assert_outcomes(passed=3)
@@ -49,12 +50,14 @@ def test_in_the_log_of_a_job_it_is_a_line(run: RunPytest) -> None:
     result.stdout.no_fnmatch_line("*captured*")
 
 
+@pytest.mark.slow
 def test_with_names_of_tests_the_name_comes_again(run: RunPytest) -> None:
     result = run(SLOW, "-v", subprocess=True)
     wanted = ["test_x.py::test_b ", "egress: pulling shop, 0 s", "test_x.py::test_b PASSED *"]
     result.stdout.fnmatch_lines(wanted, consecutive=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [["-q"], ["-n1"]])
 def test_neither_quiet_runs_nor_workers_write_lines(run: RunPytest, args: list[str]) -> None:
     result = run(SLOW, *args, subprocess=True)
@@ -62,6 +65,7 @@ def test_neither_quiet_runs_nor_workers_write_lines(run: RunPytest, args: list[s
     result.stdout.no_fnmatch_line("*pulling*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", ["", "-q", "-v"])
 def test_on_a_terminal_it_stands_behind_what_pytest_wrote_and_goes(
     pytester: pytest.Pytester, args: str
@@ -130,6 +134,7 @@ def test_a(egress):
     result.stdout.no_fnmatch_line("shown on: 0 *")
 
 
+@pytest.mark.slow
 def test_a_drain_says_so(run: RunPytest) -> None:
     result = run(
         """
@@ -149,6 +154,7 @@ def test_a(egress):
     )
 
 
+@pytest.mark.slow
 def test_no_line_comes_while_a_debugger_asks(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_x=HEAD

@@ -154,6 +154,7 @@ def test_b():
 """
 
 
+@pytest.mark.slow
 def test_a_new_kind_is_a_value_in_the_table_and_a_method(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(another=ANOTHER, test_x=GOPHER)
     listed = pytester.runpytest_subprocess("-p", "another", "--markers")
