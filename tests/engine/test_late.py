@@ -256,7 +256,7 @@ def test_what_a_shared_containers_start_brings_about_later_fails_the_end_of_its_
             "*TCP db.test:5432*handler raised LookupError",
             "*- container clients:latest -*",
             "up",
-            "ERROR test_x.py::test_b - TCP db.test:5432*: its handler raised LookupError: no such database*",
+            "ERROR test_x.py::test_b - TCP db.test:5432 *",
         ]
     )
 
@@ -301,7 +301,7 @@ def test_a_client_that_dials_again_when_its_test_has_ended_fails_no_teardown(
         """
         @pytest.fixture
         def client(egress):
-            egress.intercept_tcp("db.test", lambda sock: print(sock.recv(1)), times=1)
+            egress.intercept_tcp("db.test", lambda sock: print(sock.makefile("rb").read()), times=1)
             shell = "while :; do exec 3<>/dev/tcp/db.test/5432; echo hi >&3; echo up; cat <&3; done"
             yield egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
             late = egress.between.entries

@@ -203,7 +203,7 @@ def check_scenario(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
     result.stdout.fnmatch_lines(
         [
             "  GET https://other.test/greeting",
-            "FAILED * - GET https://other.test/greeting: no route claims it*",
+            "FAILED test_remote.py::test_what_no_route_claims - GET https://other.test/*",
         ]
     )
     return result

