@@ -133,6 +133,7 @@ def test_the_first_test_of_a_shared_container_sees_its_log_from_the_start(
     result.stdout.no_fnmatch_line("*since this test began*")
 
 
+@pytest.mark.docker
 def test_a_clock_of_the_engine_that_is_another_is_allowed_for(
     egress: Egress, bare_image: str
 ) -> None:
