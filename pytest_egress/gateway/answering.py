@@ -306,9 +306,8 @@ class Answering:
         """The response of a handler or a static answer; 500 where the handler raises."""
         try:
             return answer_request(answer, entry.request, context)
-        except (
-            BaseException
-        ) as error:  # also KeyboardInterrupt and pytest.exit: the test's thread raises it again
+        except BaseException as error:
+            # Also KeyboardInterrupt and pytest.exit: the test's thread raises it again.
             entry.error = error
             return failed_reply(entry)
 

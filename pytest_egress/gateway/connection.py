@@ -307,9 +307,8 @@ class Connection:
         except (OSError, h11.ProtocolError) as error:  # ssl.SSLError is an OSError
             if not self.accounted:
                 self.record_tcp(b"", f"broke off: {error}")
-        except (
-            Exception
-        ) as error:  # a defect of ours must fail the test, not vanish with its thread
+        except Exception as error:
+            # A defect of ours must fail the test, not vanish with its thread.
             self.recorder.complain("the gateway failed", error)
         return False
 

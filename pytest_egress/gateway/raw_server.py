@@ -118,9 +118,8 @@ class RawServer:
         """
         found_for = self.attempt.destination.host
         entry = self.begin(route, "passthrough", found_for)
-        self.is_counted = (
-            True  # `Recorder.record` counts it: even a silent connection reaches a real server
-        )
+        # `Recorder.record` counts it: even a silent connection reaches a real server.
+        self.is_counted = True
         self.relay(entry, Forward())
 
     def begin(self, route: Route[Any] | None, outcome: Outcome, found_for: str) -> TcpConnection:
@@ -250,9 +249,7 @@ class RawServer:
                 raise TypeError(
                     f"{place_of(handler)} returned {result!r}: a raw handler sends by sock.sendall(...)"
                 )
-        except (
-            BaseException
-        ) as error:  # also KeyboardInterrupt and pytest.exit: the test's thread raises it again
+        except BaseException as error:  # the test's thread raises it again, whatever it is
             if self.is_no_call(twin):
                 self.drop(entry, f"its handler raised {type(error).__name__}")
                 return

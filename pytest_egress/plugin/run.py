@@ -274,9 +274,8 @@ class Run:
         if uses_egress(item):
             try:
                 self.case(item)
-            except (
-                Exception
-            ) as error:  # raised later, when pytest has set up the nodes that it tears down
+            except Exception as error:
+                # Raised later, when pytest has set up the nodes that it tears down.
                 refusal = error
         else:
             self._item = item

@@ -6,6 +6,7 @@ import contextlib
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -15,13 +16,19 @@ from docker.models.containers import Container as DockerContainer
 
 from pytest_egress import Egress
 from tests.support.image_trees import (
+    BUNDLE,
+    FOR_THE_ENGINE,
     LABEL,
     PROGRAM,
     RUN_PROGRAM,
+    SECOND,
     MakeImage,
+    Place,
     Tree,
+    below,
     file,
     pack,
+    snapshot_of,
     unpack,
 )
 
@@ -111,3 +118,21 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("head", "get", "put"):
         monkeypatch.setattr(docker.APIClient, name, record(getattr(docker.APIClient, name)))
     return calls
+
+
+@pytest.fixture
+def host_folder(tmp_path: Path) -> Callable[[str], Place]:
+    """Makes a folder, or one file, of this machine with a bundle at its place."""
+
+    def make(point: str) -> Place:
+        folder = tmp_path / "mounted"
+        folder.mkdir()
+        inside = below(point, BUNDLE)
+        path = folder / (inside or "one.pem")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(SECOND)
+        for name in FOR_THE_ENGINE if point == "/etc" else ():
+            (folder / name).touch()
+        return Place(str(folder if inside else path), lambda: snapshot_of(folder))
+
+    return make

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -18,7 +17,6 @@ from pytest_egress.targets import trust
 from tests.support.image_trees import (
     BUNDLE,
     FIRST,
-    FOR_THE_ENGINE,
     RUN_PROGRAM,
     SECOND,
     SHOW,
@@ -26,31 +24,10 @@ from tests.support.image_trees import (
     MakeImage,
     Options,
     Place,
-    below,
     env_of,
     read,
-    snapshot_of,
 )
 from tests.support.stage import eventually
-
-
-@pytest.fixture
-def host_folder(tmp_path: Path) -> Callable[[str], Place]:
-    """Makes a folder, or one file, of this machine with a bundle at its place."""
-
-    def make(point: str) -> Place:
-        folder = tmp_path / "mounted"
-        folder.mkdir()
-        inside = below(point, BUNDLE)
-        path = folder / (inside or "one.pem")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(SECOND)
-        for name in FOR_THE_ENGINE if point == "/etc" else ():
-            (folder / name).touch()
-        return Place(str(folder if inside else path), lambda: snapshot_of(folder))
-
-    return make
-
 
 # A root that is read-only.
 

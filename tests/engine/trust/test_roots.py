@@ -413,24 +413,6 @@ def test_where_java_has_no_roots_of_its_own_it_gets_those_of_the_bundle(
 
 
 @pytest.fixture
-def host_folder(tmp_path: Path) -> Callable[[str], Place]:
-    """Makes a folder, or one file, of this machine with a bundle at its place."""
-
-    def make(point: str) -> Place:
-        folder = tmp_path / "mounted"
-        folder.mkdir()
-        inside = below(point, BUNDLE)
-        path = folder / (inside or "one.pem")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(SECOND)
-        for name in FOR_THE_ENGINE if point == "/etc" else ():
-            (folder / name).touch()
-        return Place(str(folder if inside else path), lambda: snapshot_of(folder))
-
-    return make
-
-
-@pytest.fixture
 def named_volume(
     engine_client: docker.DockerClient, bare_image: str
 ) -> Iterator[Callable[[str], Place]]:
