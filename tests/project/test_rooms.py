@@ -25,7 +25,7 @@ IN_PARTS: Final = "holds together what the tests of its neighbours begin with, a
 WITHOUT_FILE: Final = {
     "agent/addresses": ONLY_DATA,
     "agent/capture": BY_ENGINE,
-    "agent/main": "link/test_descriptor and engine/test_capture talk with it",
+    "agent/main": "link/test_descriptor and engine/capture/test_capture talk with it",
     "agent/mux_frames": "test_mux reads and writes its frames",
     "agent/original_destination": BY_ENGINE,
     "agent/pump": "link/test_stream has one at each end",

@@ -31,30 +31,6 @@ from tests.support.target_shell import (
 )
 
 
-@pytest.fixture(scope="module")
-def namespace(
-    engine_client: docker.DockerClient, clients_image: str
-) -> Iterator[tuple[AnyLink, Target]]:
-    with (
-        captured_namespace(engine_client, LINK) as (sidecar, link),
-        target_in(engine_client, sidecar, clients_image) as target,
-    ):
-        yield link, target
-
-
-@pytest.fixture(scope="module")
-def link(namespace: tuple[AnyLink, Target]) -> AnyLink:
-    return namespace[0]
-
-
-@pytest.fixture
-def target(namespace: tuple[AnyLink, Target]) -> Target:
-    link, target = namespace
-    while packets(link):  # what an earlier test left
-        pass
-    return target
-
-
 def flagged(flags: str, counts: str = "0001000000000000") -> bytes:
     """The same with other flags, or other numbers of records."""
     return QUERY[:2] + bytes.fromhex(flags + counts) + QUERY[12:]
