@@ -49,7 +49,7 @@ ROOMS = {
     "routes": Room(
         uses=("errors", "base", "traffic"),
         foreign=("typing_extensions",),  # for type checkers alone, which bring it
-        doors=("answers", "asgi", "declarations", "handles", "kinds", "route", "table", "wsgi"),
+        doors=("answers", "asgi", "declarations", "duplex", "handles", "kinds", "route", "table", "wsgi"),
     ),
     "engine": Room(
         uses=("errors", "base", "link.attach"),

@@ -1,0 +1,131 @@
+"""`Duplex`: both directions of one request, for answers that read and send by themselves: gRPC and WebSocket.
+
+The rule: interfaces and no code that acts. `gateway` implements `Duplex` for each version of HTTP, and `Conversation`
+for each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pytest_egress.routes.answers import Application
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
+
+
+class ClientLeftError(ConnectionError):
+    """The client has reset its stream, or its connection has ended."""
+
+
+class Duplex(Protocol):
+    """The two directions of one request.
+
+    Threads: any thread may send, and each call of `send` is sent whole; one thread at a time receives. No method is
+    called while a lock of the package is held.
+    """
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields after the request's body, once `receive` has returned b""."""
+        ...
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has left, so that nobody reads the response."""
+        ...
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        """The next piece of the request's body, as it comes; b"" at its end.
+
+        Args:
+            timeout: Seconds to wait; None is without end.
+
+        Raises:
+            ClientLeftError: The client has left before the end.
+            TimeoutError: Nothing came in time.
+        """
+        ...
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have a function called once when the client leaves; at once where it has left. It must not block."""
+        ...
+
+    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
+        """Send an interim response, 102 to 199 (RFC 9110 section 15.2). Nothing happens in HTTP/1.0.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        ...
+
+    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+        """Send the head of the response at once. 101 in HTTP/1.1 has the connection's bytes follow in both directions.
+
+        Args:
+            ends: Whether there is no body and there are no trailers.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Send a piece of the body; wait while the client takes none.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        ...
+
+    def finish(self, trailers: Headers = NO_FIELDS) -> None:
+        """End the response, with trailers where there are any.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Break the response off, so that the client sees an error: RST_STREAM in HTTP/2, RST in HTTP/1.1."""
+        ...
+
+
+class Conversation(Protocol):
+    """What a `DuplexAnswer` tells the gateway of the call that it answers."""
+
+    @property
+    def exchange(self) -> Exchange:
+        """The recorded entry of the call."""
+        ...
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of the test in the context variables of the route's declaration."""
+        ...
+
+    def count(self) -> None:
+        """Count the call. It is counted before its client can know that it is over; counting again does nothing."""
+        ...
+
+    def reject(self, note: str) -> None:
+        """Make the call unrouted: nothing that the test declared answers it.
+
+        Args:
+            note: A sentence for the entry that says why.
+        """
+        ...
+
+
+class DuplexAnswer(Application):
+    """An answer that reads the request and sends the response by itself.
+
+    A route with such an answer is chosen by the head of a request, so that it takes neither `json=` nor `content=`.
+    """
+
+    def refusal(self, request: Request) -> tuple[Response, str] | None:
+        """The response to a request that this answer cannot serve, and why, as a sentence; None where it can."""
+        raise NotImplementedError
+
+    def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
+        """Serve one request to its end. What it raises is the handler's error, and fails the test."""
+        raise NotImplementedError
