@@ -38,7 +38,16 @@ from pytest_egress.routes.table import NearMiss, claimed, decide, nearest_by_add
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import Head, split_authority
-from pytest_egress.traffic.messages import Headers, Request, Response, host_port, shown
+from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head
+from pytest_egress.traffic.messages import (
+    Headers,
+    HeaderSource,
+    Request,
+    Response,
+    cut,
+    host_port,
+    shown,
+)
 from pytest_egress.traffic.redaction import masked_authority
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -317,7 +326,7 @@ class Answering:
             return incoming.forwarding.ask(self, entry.request, to)
         except UpstreamError as error:
             entry.note = str(error)
-            return Response(502, text=failed_upstream_body(entry))
+            return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
 
     # Sending.
 
@@ -439,25 +448,46 @@ class Forwarding:
 # Replies to requests that no handler answers.
 
 
+def own_reply(
+    entry: Exchange,
+    status_code: int,
+    text: str,
+    code: Code = Code.UNIMPLEMENTED,
+    headers: HeaderSource | None = None,
+) -> Response:
+    """A response of ours, which its client shows. To a call of gRPC it is a status, since clients show no body.
+
+    Args:
+        text: What happened, and what to do.
+        code: The status of gRPC. UNIMPLEMENTED keeps clients from trying again.
+        headers: The fields of a response that is none of gRPC.
+    """
+    call = entry.grpc
+    if call is None or entry.request.http_version != "2":
+        return Response(status_code, text=text, headers=headers)
+    call.code, call.details = code, cut(text.strip(), SHOWN_DETAILS)
+    return Response(200, headers=status_head(code, call.details))
+
+
 def misdirected_reply(entry: Exchange) -> Response:
     """The reply to a request for another host than its connection is for: 421 (RFC 9110 section 15.5.20)."""
-    return Response(421, text=refused_body(entry))
+    return own_reply(entry, 421, refused_body(entry))
 
 
 def unproved_reply(entry: Exchange) -> Response:
     """The reply to a request whose connection lacks a client certificate: 421, since another one may have it."""
-    return Response(421, headers={"Connection": "close"}, text=refused_body(entry))
+    return own_reply(entry, 421, refused_body(entry), headers={"Connection": "close"})
 
 
 def failed_reply(entry: Exchange) -> Response:
     """The reply to a request whose matcher or handler has raised: 500."""
-    return Response(500, text=handler_error_body(entry))
+    return own_reply(entry, 500, handler_error_body(entry), Code.UNKNOWN)
 
 
 def rejected_reply(entry: Exchange) -> Response:
     """The reply to a request that is blocked or unrouted: 502."""
     blocked = entry.outcome == "blocked"
-    return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))
+    return own_reply(entry, 502, blocked_body(entry) if blocked else unrouted_body(entry))
 
 
 def no_reply(entry: Exchange) -> Response:
