@@ -237,7 +237,8 @@ class AsyncContext(Context, grpc.aio.ServicerContext[Any, Any]):
 
     def cancelled(self) -> bool:
         """Whether the call was cancelled."""
-        return self.stream.call.code is Code.CANCELLED or (self.stream.over and not self.done())
+        stream = self.stream
+        return stream.call.code is Code.CANCELLED or (stream.over and not stream.ended)
 
     def done(self) -> bool:
         """Whether the call is over."""

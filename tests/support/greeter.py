@@ -17,7 +17,13 @@ PROTO = FOLDER / "greeter.proto"
 def generated(folder: str) -> tuple[Any, Any]:
     """Make the code in a folder, and import it."""
     made = protoc.main(
-        ["protoc", f"-I{FOLDER}", f"--python_out={folder}", f"--grpc_python_out={folder}", PROTO.name]
+        [
+            "protoc",
+            f"-I{FOLDER}",
+            f"--python_out={folder}",
+            f"--grpc_python_out={folder}",
+            PROTO.name,
+        ]
     )
     assert made == 0
     sys.path.insert(0, folder)

@@ -142,9 +142,7 @@ class Call:
     def _serve(self, request: Request) -> None:
         assert self.server.refusal(request) is None
         try:
-            self.context.copy().run(
-                self.server.converse, request, self.duplex, self.conversation
-            )
+            self.context.copy().run(self.server.converse, request, self.duplex, self.conversation)
         except BaseException as error:
             self.error = error
 

@@ -80,12 +80,18 @@ def test_it_has_no_port_and_says_where_it_goes() -> None:
         lambda: server.stop(None),
         server.wait_for_termination,
     ):
-        with pytest.raises(TypeError, match=r'egress\.intercept_https\("payments\.test:50051", server\)'):
+        with pytest.raises(
+            TypeError, match=r'egress\.intercept_https\("payments\.test:50051", server\)'
+        ):
             refuse()
 
 
 def request(**changes: Any) -> Request:
-    options: dict[str, Any] = {"method": "POST", "path": "/greet.v1.Greeter/Unary", "http_version": "2"}
+    options: dict[str, Any] = {
+        "method": "POST",
+        "path": "/greet.v1.Greeter/Unary",
+        "http_version": "2",
+    }
     return Request(scheme="https", host="greeter.test", port=443, **{**options, **changes})
 
 
@@ -110,9 +116,7 @@ def test_a_call_is_known_by_its_content_type(content_type: str) -> None:
         ({"http_version": "1.1"}, "POST over HTTP/1.1 with Content-Type 'application/grpc'"),
     ],
 )
-def test_a_request_that_is_no_call_is_refused_with_415(
-    changes: dict[str, Any], said: str
-) -> None:
+def test_a_request_that_is_no_call_is_refused_with_415(changes: dict[str, Any], said: str) -> None:
     headers = Headers({"content-type": "application/grpc"})
     refused = grpc_server(REGISTRATION).refusal(request(**{"headers": headers, **changes}))
     assert refused is not None
