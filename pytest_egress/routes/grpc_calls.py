@@ -29,7 +29,12 @@ from pytest_egress.routes.grpc_context import (
     SyncContext,
     in_thread,
 )
-from pytest_egress.routes.grpc_stream import CLIENT_LEFT, CallEndedError, CallStream, UnreadableError
+from pytest_egress.routes.grpc_stream import (
+    CLIENT_LEFT,
+    CallEndedError,
+    CallStream,
+    UnreadableError,
+)
 from pytest_egress.routes.grpc_threads import Loop, Running
 from pytest_egress.traffic.grpc import (
     SHOWN_DETAILS,

@@ -224,7 +224,6 @@ class CallStream:
     def lose(self) -> bool:
         """Note that the client has left before the end; False where the call has ended before."""
 
-
         def last() -> None:
             self.lost = True
             self._note_end(Code.CANCELLED, CLIENT_LEFT, ())

@@ -108,8 +108,8 @@ EXCEPTIONS = {
     "routes.grpc": {"threading"},
     "routes.grpc_threads": {"threading"},
 }
-"""An ASGI application has a loop on a thread of its own, as the async servicers of a `grpc_server` have. `routes.grpc` names
-a type of `threading` in the signature of `grpc.Server.stop`."""
+"""An ASGI application has a loop on a thread of its own, and so have the async servicers of a `grpc_server`.
+`routes.grpc` names a type of `threading` in the signature of `grpc.Server.stop`."""
 
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE_FOLDER).with_suffix("").parts)
