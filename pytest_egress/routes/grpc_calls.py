@@ -118,6 +118,13 @@ class ServicerCall:
         if self._context.end(Code.DEADLINE_EXCEEDED, DEADLINE_PASSED):
             self._interrupt()
 
+    def _is_late(self, context: Context) -> bool:
+        """Whether the deadline has passed, so that the call ends by that, even if the timer is late."""
+        if context.ends is None or monotonic() < context.ends:
+            return False
+        self._expire()
+        return True
+
     def _client_left(self) -> None:
         if not self._stream.ended:
             self._interrupt()
@@ -137,7 +144,8 @@ class ServicerCall:
     def _answer(self, context: SyncContext | AsyncContext) -> None:
         try:
             self._call_servicer(context)
-            context.end(context.status or Code.OK, context.text)
+            if not self._is_late(context):
+                context.end(context.status or Code.OK, context.text)
         except StatusError as error:
             context.end(error.code, error.details)
         except UnreadableError as error:
@@ -183,7 +191,7 @@ class ServicerCall:
                 result = self._on_loop(lambda: self._finished(result))
         if handler.response_streaming:
             self._write_all(() if result is None else result)
-        else:
+        elif not self._is_late(context):
             self._stream.write(result, handler.response_serializer)
 
     def _messages(self) -> Iterator[Any]:
