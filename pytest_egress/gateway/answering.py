@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -418,7 +418,7 @@ class Answering:
         entry: Exchange,
         response: Response,
         encoded: Callable[[], Iterator[bytes]],
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """The pieces to send. An exception that a streamed body raises is recorded as its handler's.
 
         Args:
