@@ -59,8 +59,8 @@ class Greeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc,
             assert self.stopped.wait(SECONDS)
         if request.name == "gzip":
             context.set_compression(grpc.Compression.Gzip)
-        context.send_initial_metadata([("x-initial", "1"), ("x-raw-bin", b"\0\1")])
-        context.set_trailing_metadata([("x-trailing", "2")])
+        context.send_initial_metadata((("x-initial", "1"), ("x-raw-bin", b"\0\1")))
+        context.set_trailing_metadata((("x-trailing", "2"),))
         self.seen["where"] = WHERE.get()
         return pb.Reply(text=f"hello {request.name}", blob=request.blob)
 
