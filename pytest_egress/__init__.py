@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
+    from pytest_egress.traffic.grpc import GrpcCall
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "EgressError",
     "EngineError",
     "Exchange",
+    "GrpcCall",
     "HandlerError",
     "HandshakeError",
     "Headers",
@@ -118,6 +120,7 @@ _HOMES = {
     "DnsQuery": "traffic.entries",
     "Egress": "egress",
     "Exchange": "traffic.entries",
+    "GrpcCall": "traffic.grpc",
     "Headers": "traffic.messages",
     "PacketAttempt": "traffic.entries",
     "Request": "traffic.messages",
