@@ -197,7 +197,7 @@ class Call:
         return code.name if code is not None else None, details
 
 
-def called(server: GrpcServer, path: str, *messages: Any, **headers: str) -> Call:
+def served_call(server: GrpcServer, path: str, *messages: Any, **headers: str) -> Call:
     """Make a call, and wait for its end."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return Call(server, path, fields).start(*messages).join()

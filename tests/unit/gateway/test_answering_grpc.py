@@ -35,7 +35,7 @@ WHERE = ContextVar("WHERE", default="nowhere")
 GREETER = "/greet.v1.Greeter"
 
 
-class Greeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
+class DirectedGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by protoc, without types
     """Does what the name in the request says."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class AsyncGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # likewise
             yield pb.Reply(text=request.name.upper())
 
 
-class Client:
+class GrpcClient:
     """grpcio's client, over TLS or in plain text."""
 
     def __init__(self, stage: Stage, ca: trustme.CA, kind: str) -> None:
@@ -131,15 +131,15 @@ class Client:
 
 
 @pytest.fixture(params=["intercept_https", "intercept_http"])
-def client(stage: Stage, ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[Client]:
-    client = Client(stage, ca, request.param)
+def client(stage: Stage, ca: trustme.CA, request: pytest.FixtureRequest) -> Iterator[GrpcClient]:
+    client = GrpcClient(stage, ca, request.param)
     with client.open:
         yield client
 
 
 @pytest.fixture
-def secure(stage: Stage, ca: trustme.CA) -> Iterator[Client]:
-    client = Client(stage, ca, "intercept_https")
+def secure(stage: Stage, ca: trustme.CA) -> Iterator[GrpcClient]:
+    client = GrpcClient(stage, ca, "intercept_https")
     with client.open:
         yield client
 
@@ -154,8 +154,8 @@ def error_of(call: Any) -> Any:
     return caught.value
 
 
-def test_a_call_is_answered_with_its_metadata_and_is_in_the_ledger(client: Client) -> None:
-    greeter = Greeter()
+def test_a_call_is_answered_with_its_metadata_and_is_in_the_ledger(client: GrpcClient) -> None:
+    greeter = DirectedGreeter()
     WHERE.set("the test")
     route = client.route(served(greeter))
     WHERE.set("elsewhere")
@@ -175,8 +175,8 @@ def test_a_call_is_answered_with_its_metadata_and_is_in_the_ledger(client: Clien
     assert exchange.response.status_code == 200
 
 
-def test_an_abort_and_a_rich_error_reach_the_client(client: Client) -> None:
-    route = client.route(served(Greeter()))
+def test_an_abort_and_a_rich_error_reach_the_client(client: GrpcClient) -> None:
+    route = client.route(served(DirectedGreeter()))
     stub = client.stub()
     error = error_of(lambda: stub.Unary(pb.Hello(name="abort")))
     assert error.code() is grpc.StatusCode.NOT_FOUND
@@ -189,8 +189,8 @@ def test_an_abort_and_a_rich_error_reach_the_client(client: Client) -> None:
     assert [call.grpc.status for call in route.calls] == ["NOT_FOUND", "RESOURCE_EXHAUSTED"]
 
 
-def test_streams_go_each_way_and_both_at_once(client: Client) -> None:
-    client.route(served(Greeter()))
+def test_streams_go_each_way_and_both_at_once(client: GrpcClient) -> None:
+    client.route(served(DirectedGreeter()))
     stub = client.stub()
     assert [reply.text for reply in stub.Down(pb.Hello(count=5))] == list("01234")
     assert stub.Up(pb.Hello(name=name) for name in "abc").text == "a+b+c"
@@ -207,7 +207,7 @@ def test_streams_go_each_way_and_both_at_once(client: Client) -> None:
     assert heard == ["ONE", "TWO"]
 
 
-def test_async_servicers_answer_streams_too(client: Client) -> None:
+def test_async_servicers_answer_streams_too(client: GrpcClient) -> None:
     greeter = AsyncGreeter()
     route = client.route(served(greeter))
     stub = client.stub()
@@ -221,8 +221,8 @@ def test_async_servicers_answer_streams_too(client: Client) -> None:
     route.release()
 
 
-def test_messages_are_large_and_compressed_within_the_limit(client: Client) -> None:
-    client.route(served(Greeter()))
+def test_messages_are_large_and_compressed_within_the_limit(client: GrpcClient) -> None:
+    client.route(served(DirectedGreeter()))
     stub, big = client.stub(), bytes(3_000_000)
     reply = stub.Unary(pb.Hello(name="gzip", blob=big), compression=grpc.Compression.Gzip)
     assert reply.blob == big
@@ -234,8 +234,8 @@ def test_messages_are_large_and_compressed_within_the_limit(client: Client) -> N
     assert "inflates to more" in error.details()
 
 
-def test_a_deadline_ends_a_call_whose_servicer_is_slow(client: Client) -> None:
-    greeter = Greeter()
+def test_a_deadline_ends_a_call_whose_servicer_is_slow(client: GrpcClient) -> None:
+    greeter = DirectedGreeter()
     route = client.route(served(greeter))
     error = error_of(lambda: client.stub().Unary(pb.Hello(name="slow"), timeout=0.2))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -247,8 +247,8 @@ def test_a_deadline_ends_a_call_whose_servicer_is_slow(client: Client) -> None:
     route.release()
 
 
-def test_a_client_that_cancels_stops_the_servicer(client: Client) -> None:
-    greeter = Greeter()
+def test_a_client_that_cancels_stops_the_servicer(client: GrpcClient) -> None:
+    greeter = DirectedGreeter()
     route = client.route(served(greeter))
     stub = client.stub()
     replies = stub.Down(
@@ -261,8 +261,8 @@ def test_a_client_that_cancels_stops_the_servicer(client: Client) -> None:
     assert route.calls[0].error is None
 
 
-def test_health_and_reflection_answer_unmodified(secure: Client) -> None:
-    server = served(Greeter())
+def test_health_and_reflection_answer_unmodified(secure: GrpcClient) -> None:
+    server = served(DirectedGreeter())
     health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
     reflection.enable_server_reflection(["greet.v1.Greeter", reflection.SERVICE_NAME], server)
     secure.route(server)
@@ -272,8 +272,8 @@ def test_health_and_reflection_answer_unmodified(secure: Client) -> None:
     assert "greet.v1.Greeter" in ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
-def test_an_error_of_the_servicer_is_the_entrys_and_its_client_is_told(secure: Client) -> None:
-    route = secure.route(served(Greeter()))
+def test_an_error_of_the_servicer_is_the_entrys_and_its_client_is_told(secure: GrpcClient) -> None:
+    route = secure.route(served(DirectedGreeter()))
     error = error_of(lambda: secure.stub().Unary(pb.Hello(name="raise")))
     assert error.code() is grpc.StatusCode.UNKNOWN
     assert "ValueError: of the servicer" in error.details()
@@ -290,7 +290,7 @@ def test_an_error_of_the_servicer_is_the_entrys_and_its_client_is_told(secure: C
     )
 
 
-def test_a_method_that_nobody_wrote_is_unrouted_and_gives_its_turn_back(secure: Client) -> None:
+def test_a_method_that_nobody_wrote_is_unrouted_and_gives_its_turn_back(secure: GrpcClient) -> None:
     route = secure.route(served(pb_grpc.GreeterServicer()), times=1)
     for _ in range(2):
         error = error_of(lambda: secure.stub().Unary(pb.Hello()))
@@ -304,7 +304,7 @@ def test_a_method_that_nobody_wrote_is_unrouted_and_gives_its_turn_back(secure: 
     assert "To answer it: def Unary(self, request, context)" in "\n".join(lines)
 
 
-def test_a_call_that_no_route_claims_tells_its_client_so(client: Client) -> None:
+def test_a_call_that_no_route_claims_tells_its_client_so(client: GrpcClient) -> None:
     client.route({}, path="/other")
     error = error_of(lambda: client.stub().Unary(pb.Hello()))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -323,7 +323,7 @@ def test_a_call_that_no_route_claims_tells_its_client_so(client: Client) -> None
     assert (entry.outcome, entry.grpc.status) == ("unrouted", "UNIMPLEMENTED")
 
 
-def test_a_blocked_call_tells_its_client_so(secure: Client) -> None:
+def test_a_blocked_call_tells_its_client_so(secure: GrpcClient) -> None:
     secure.stage.route("block", "api.test")
     error = error_of(lambda: secure.stub().Unary(pb.Hello()))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -331,7 +331,7 @@ def test_a_blocked_call_tells_its_client_so(secure: Client) -> None:
     assert secure.stage.only(Exchange).outcome == "blocked"
 
 
-def test_a_plain_handler_that_raises_is_a_status_too(secure: Client) -> None:
+def test_a_plain_handler_that_raises_is_a_status_too(secure: GrpcClient) -> None:
     def fail(request: Any) -> None:
         raise ValueError("of the handler")
 
@@ -341,7 +341,7 @@ def test_a_plain_handler_that_raises_is_a_status_too(secure: Client) -> None:
     assert "raised ValueError: of the handler" in error.details()
 
 
-def test_a_plain_handler_may_answer_a_call_by_hand(secure: Client) -> None:
+def test_a_plain_handler_may_answer_a_call_by_hand(secure: GrpcClient) -> None:
     fields = {"content-type": "application/grpc", "grpc-status": "7", "grpc-message": "by%20hand"}
     route = secure.route(lambda request: Response(headers=fields))
     error = error_of(lambda: secure.stub().Unary(pb.Hello()))
@@ -351,22 +351,24 @@ def test_a_plain_handler_may_answer_a_call_by_hand(secure: Client) -> None:
     )
 
 
-def test_a_route_takes_calls_by_path_metadata_and_turn(secure: Client) -> None:
-    by_path = secure.route(served(Greeter()), path=f"{GREETER}/*", headers={"x-token": "abc"})
+def test_a_route_takes_calls_by_path_metadata_and_turn(secure: GrpcClient) -> None:
+    by_path = secure.route(
+        served(DirectedGreeter()), path=f"{GREETER}/*", headers={"x-token": "abc"}
+    )
     stub = secure.stub()
     assert stub.Unary(pb.Hello(name="you"), metadata=[("x-token", "abc")]).text == "hello you"
     error = error_of(lambda: stub.Unary(pb.Hello(), metadata=[("x-token", "wrong")]))
     assert "headers['x-token']" in error.details()
     assert by_path.call_count == 1
     down = Response(headers={"content-type": "application/grpc", "grpc-status": "14"})
-    by_path.respond(sequence(down, served(Greeter())))
+    by_path.respond(sequence(down, served(DirectedGreeter())))
     error = error_of(lambda: stub.Unary(pb.Hello(), metadata=[("x-token", "abc")]))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert stub.Unary(pb.Hello(name="you"), metadata=[("x-token", "abc")]).text == "hello you"
 
 
-def test_a_plain_request_to_a_grpc_server_is_unrouted(secure: Client) -> None:
-    secure.route(served(Greeter()))
+def test_a_plain_request_to_a_grpc_server_is_unrouted(secure: GrpcClient) -> None:
+    secure.route(served(DirectedGreeter()))
     sock = secure.stage.tls()
     sock.sendall(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
     assert sock.recv(65536).startswith(b"HTTP/1.1 415 ")
@@ -375,14 +377,14 @@ def test_a_plain_request_to_a_grpc_server_is_unrouted(secure: Client) -> None:
     assert "GET over HTTP/1.1 with no Content-Type" in entry.note
 
 
-def test_calls_are_answered_while_the_tests_clock_is_frozen(secure: Client) -> None:
-    secure.route(served(Greeter()))
+def test_calls_are_answered_while_the_tests_clock_is_frozen(secure: GrpcClient) -> None:
+    secure.route(served(DirectedGreeter()))
     stub = secure.stub()
     with freezegun.freeze_time("2020-01-01"):  # which the client's own deadlines would be in
         assert stub.Unary(pb.Hello(name="you")).text == "hello you"
 
 
-def test_secrets_in_a_status_are_masked_in_the_timeline(secure: Client) -> None:
+def test_secrets_in_a_status_are_masked_in_the_timeline(secure: GrpcClient) -> None:
     class Refusing(pb_grpc.GreeterServicer):  # type: ignore[misc]  # likewise
         def Unary(self, request: Any, context: grpc.ServicerContext) -> Any:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "token=sk_live_0123456789abcdef is old")
