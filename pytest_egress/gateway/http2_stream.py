@@ -5,8 +5,8 @@ may be cut without its connection.
 
 Threads: the connection's reader calls `begin`, `feed`, `end_request` and `leave`. A worker serves the stream and closes
 it. Any thread may call the methods of `Duplex`, and `cut`. The wire's lock guards what they share; it is never held
-while a thread waits, nor while a callback or a function of a user runs, and no other lock is acquired under it. `_sending` makes a thread's piece go whole: whoever waits for a window holds it,
-and it is acquired before the wire's.
+while a thread waits, nor while a callback or a function of a user runs, and no other lock is acquired under it.
+`_sending` makes each piece go whole: whoever waits for a window holds it, and acquires the wire's lock after it.
 """
 
 from __future__ import annotations

@@ -124,11 +124,11 @@ def test_a_client_that_resets_ends_what_waits_and_is_told_of(
         late: list[str] = []
         duplex.on_disconnect(lambda: late.append("at once"))
         assert late == ["at once"]
-        for call in (duplex.finish, lambda: duplex.send(b"x"), lambda: duplex.send_interim(103)):
-            try:
-                call()
-            except (ClientLeftError, RuntimeError) as error:
-                raised.append(type(error).__name__)
+        with pytest.raises(ClientLeftError):
+            duplex.send(b"x")
+        with pytest.raises(ClientLeftError):
+            duplex.finish()
+        raised.append("sent nothing")
         raise ClientLeftError("it is over")
 
     serve(stage, wait)
@@ -138,10 +138,9 @@ def test_a_client_that_resets_ends_what_waits_and_is_told_of(
     client.h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
     client.flush()
     assert told.wait(SECONDS)
-    assert eventually(lambda: len(raised) == 4)
+    assert eventually(lambda: len(raised) == 2)
     assert states == [False, True]
     assert raised[0] == "the client reset the stream (CANCEL)"
-    assert raised[1:3] == ["ClientLeftError", "ClientLeftError"]
 
 
 def test_a_connection_that_ends_is_told_to_each_of_its_streams(
@@ -152,7 +151,7 @@ def test_a_connection_that_ends_is_told_to_each_of_its_streams(
     def wait(duplex: Duplex) -> None:
         duplex.on_disconnect(left.release)
         duplex.start(200)
-        with pytest.raises(ClientLeftError, match="^the client closed the connection$") as caught:
+        with pytest.raises(ClientLeftError, match="the client closed the connection") as caught:
             duplex.receive()
         raise caught.value
 
