@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
+    from pytest_egress.traffic.events import Event
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "Egress",
     "EgressError",
     "EngineError",
+    "Event",
     "Exchange",
     "HandlerError",
     "HandshakeError",
@@ -115,6 +117,7 @@ _HOMES = {
     "Container": "targets.handle",
     "DnsQuery": "traffic.entries",
     "Egress": "egress",
+    "Event": "traffic.events",
     "Exchange": "traffic.entries",
     "Headers": "traffic.messages",
     "PacketAttempt": "traffic.entries",
