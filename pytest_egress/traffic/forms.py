@@ -5,6 +5,7 @@ The rule: any bytes are values or a `ContentError`. `python_multipart` is import
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 MAX_PARTS: Final = 10_000  # of a multipart body: each is an object, however little it has
 MAX_PART_FIELDS: Final = 64  # header fields of a part; clients send three
 MAX_FIELD_BYTES: Final = 16 * 1024  # of a header field of a part, which has its file's name
+
+SILENT: Final = logging.Logger(__name__, logging.CRITICAL)
+"""In place of the parser's own, which warns of all that its errors say."""
 
 Value = TypeVar("Value")
 
@@ -126,7 +130,9 @@ def parse_multipart(content: bytes, content_type: str) -> Form:
             raise ValueError(f"its Content-Type has no boundary: {content_type!r}")
         reader = PartReader()
         limits = {"max_header_count": MAX_PART_FIELDS, "max_header_size": MAX_FIELD_BYTES}
-        MultipartParser(boundary, reader.callbacks(), **limits).write(content)
+        parser = MultipartParser(boundary, reader.callbacks(), **limits)
+        parser.logger = SILENT
+        parser.write(content)
         if content and not reader.is_whole:
             raise ValueError("it breaks off before its last boundary")
         parts = [*map(part_of, reader.parts)]
