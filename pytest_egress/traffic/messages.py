@@ -11,8 +11,16 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
+from pytest_egress.traffic.forms import (
+    Form,
+    FormFile,
+    Values,
+    decode_text,
+    parse_cookies,
+    parse_form,
+    parse_query,
+)
 from pytest_egress.traffic.redaction import masked_bytes, masked_query
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -191,38 +199,61 @@ class Request:
         return self.path if self.path.startswith("/") else ""  # `OPTIONS *` and CONNECT have none
 
     @property
-    def query(self) -> dict[str, str]:
-        """The query as a dict of decoded keys and values; of a repeated key the last value."""
-        return dict(parse_qsl(self.query_string, keep_blank_values=True))
+    def query(self) -> Values[str]:
+        """The query as a dict of decoded keys and values. A repeated key has its last value; `get_all` gives all."""
+        return parse_query(self.query_string)
+
+    @property
+    def cookies(self) -> Values[str]:
+        """The cookies as a dict. A repeated name has its last value; `get_all` gives all."""
+        return parse_cookies(self.headers.get_all("cookie"))
 
     @property
     def text(self) -> str:
         """The body as text, in the charset of Content-Type, else UTF-8; undecodable bytes are replaced."""
-        charset = "utf-8"
-        for part in self.headers.get("content-type", "").split(";")[1:]:
-            key, _, value = part.strip().partition("=")
-            if key.lower() == "charset" and value:
-                charset = value.strip("\"'")
-        try:
-            return self.content.decode(charset, "replace")
-        except (LookupError, ValueError):  # no such charset, or one that cannot replace
-            return self.content.decode("utf-8", "replace")
+        return decode_text(self.content, self.headers.get("content-type", ""))
 
     @property
-    def form(self) -> dict[str, str]:
-        """The fields of an `application/x-www-form-urlencoded` body as a dict; of a repeated key the last value."""
-        return dict(parse_qsl(self.text, keep_blank_values=True))
+    def form(self) -> Values[str]:
+        """The fields of a form as a dict: those of a `multipart/form-data` body, without its files, or urlencoded ones.
+
+        A repeated key has its last value; `get_all` gives all.
+
+        Raises:
+            ValueError: The multipart body is malformed; the text says where.
+        """
+        return self._form.fields
+
+    @property
+    def files(self) -> Values[FormFile]:
+        """The files of a `multipart/form-data` body by the names of their fields; empty for any other body.
+
+        A repeated name has its last file; `get_all` gives all.
+
+        Raises:
+            ValueError: The multipart body is malformed; the text says where.
+        """
+        return self._form.files
+
+    @property
+    def _form(self) -> Form:
+        known = self.__dict__  # the only way to keep something in a frozen value
+        if "_parsed_form" not in known:
+            known["_parsed_form"] = parse_form(self.content, self.headers.get("content-type", ""))
+        form: Form = known["_parsed_form"]
+        return form
 
     def json(self) -> Any:
         """The body, parsed as JSON.
 
         Raises:
-            ValueError: The body is no JSON; the text quotes its beginning.
+            ValueError: The body is no JSON, and the text quotes its beginning; or it cannot be decoded.
         """
+        content = self.content
         try:
-            return json_module.loads(self.content)
+            return json_module.loads(content)
         except ValueError as error:
-            beginning = masked_bytes(self.content)[:80]
+            beginning = masked_bytes(content)[:80]
             raise ValueError(
                 f"{self.method} {self.shown_url} has no JSON body: {error}: {beginning!r}"
             ) from None

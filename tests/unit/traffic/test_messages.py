@@ -51,9 +51,33 @@ def test_a_request_has_its_whole_url(fields: dict[str, Any], url: str) -> None:
 
 
 def test_query_and_form_are_decoded_and_the_last_of_a_key_counts() -> None:
-    found = request(query_string="a=1&b=x+y%20z&c&a=2", content=b"a=%C3%A9&b=")
+    found = request(query_string="a=1&b=x+y%20z&c&a=2", content=b"a=%C3%A9&b=&b=1")
     assert found.query == {"a": "2", "b": "x y z", "c": ""}
-    assert found.form == {"a": "\u00e9", "b": ""}
+    assert found.query.get_all("a") == ["1", "2"]
+    assert found.form == {"a": "\u00e9", "b": "1"}
+    assert found.form.get_all("b") == ["", "1"]
+    assert found.files == {}
+
+
+def test_cookies_are_those_of_all_fields() -> None:
+    headers = Headers([("cookie", "a=1; b=2"), ("Cookie", 'a="3"')])
+    assert request(headers=headers).cookies == {"a": "3", "b": "2"}
+    assert request(headers=headers).cookies.get_all("a") == ["1", "3"]
+    assert request().cookies == {}
+
+
+def test_a_form_in_parts_has_fields_and_files_and_is_read_once() -> None:
+    content = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % part
+        for part in [(b"a", b"1"), (b'doc"; filename="x.txt', b"text")]
+    )
+    headers = Headers({"Content-Type": "multipart/form-data; boundary=b"})
+    found = request(headers=headers, content=content + b"--b--\r\n")
+    assert found.form == {"a": "1"}
+    assert (found.files["doc"].filename, found.files["doc"].content) == ("x.txt", b"text")
+    assert found.files is found.files
+    with pytest.raises(ValueError, match="no multipart/form-data: it breaks off"):
+        dataclasses.replace(found, content=content).form  # noqa: B018 - it is a property
 
 
 @pytest.mark.parametrize(
