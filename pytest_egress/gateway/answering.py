@@ -169,7 +169,7 @@ class Answering:
         response = ruling.reply(entry)
         entry.response, entry.duration = response, self._ledger.now() - entry.started
         self._recorder.count(incoming.attempt.context, entry)
-        return entry, response
+        return entry, response.encoded()
 
     def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
         """Record a request that gets no answer, so that no route is asked.

@@ -11,12 +11,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from pytest_egress.errors import ContentError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+MAX_DECODED_BYTES: Final = 1 << 30  # of a body: as many as one that is not compressed may have
 PIECE_BYTES: Final = 64 * 1024  # what a decoder gives at a time, so that a bomb is refused soon
 FIRST_BYTES: Final = 1024  # read first of a member or a frame, so that many small ones do not copy the rest each time
 MAX_CODINGS: Final = 4  # of one body; curl takes 5
@@ -28,6 +29,7 @@ BARE_WBITS: Final = -15  # without a header
 
 INSTALL: Final = "pip install 'pytest-egress[compression]'"
 
+Coding = Literal["gzip", "deflate", "br", "zstd"]
 Pieces = Iterator[bytes]
 
 
@@ -40,11 +42,17 @@ def codings(content_encoding: str) -> list[str]:
 ALIASES: Final = {"x-gzip": "gzip"}  # RFC 9110 section 8.4.1.3
 
 
-def decode(content: bytes, content_encoding: str, limit: int) -> bytes:
+def decode(
+    content: bytes,
+    content_encoding: str,
+    limit: int,
+    hold: Callable[[int], None] = lambda size: None,
+) -> bytes:
     """A whole body without its codings. No bytes are no bytes, whatever the field says.
 
     Args:
         limit: The most bytes that the body, or what is between two codings, may have.
+        hold: Counts bytes that are about to be kept; what it raises comes through.
 
     Raises:
         ContentError: The body is not what the field says, or has more bytes, or needs a library.
@@ -53,6 +61,7 @@ def decode(content: bytes, content_encoding: str, limit: int) -> bytes:
         return content
     whole = BytesIO()
     for piece in decoded([content], content_encoding, limit):
+        hold(len(piece))
         whole.write(piece)
     return whole.getvalue()  # it shares its buffer: no second copy
 
@@ -336,3 +345,29 @@ def encode(content: bytes, name: str) -> bytes:
     """A whole body, compressed; otherwise as `encoder`."""
     whole = encoder(name)
     return whole.piece(content) + whole.end()
+
+
+class EncodedStream(Iterator[bytes]):
+    """The pieces of a body, each compressed when it is asked for, and a last one that ends them.
+
+    Args:
+        pieces: The pieces. If they have a method `close`, they are closed with this.
+        name: The coding; otherwise as `encoder`.
+    """
+
+    def __init__(self, pieces: Iterable[bytes], name: str) -> None:
+        self._source, self._pieces = pieces, iter(pieces)
+        self._encoder: Encoder | None = encoder(name)
+
+    def __next__(self) -> bytes:
+        if self._encoder is None:
+            raise StopIteration
+        for piece in self._pieces:
+            return self._encoder.piece(piece)
+        end, self._encoder = self._encoder.end(), None
+        return end
+
+    def close(self) -> None:
+        """Close the pieces."""
+        close: Callable[[], object] = getattr(self._source, "close", lambda: None)
+        close()

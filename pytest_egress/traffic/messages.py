@@ -5,6 +5,7 @@ Nothing here reads a socket, a clock or a container.
 
 from __future__ import annotations
 
+import copy
 import json as json_module
 import re
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
@@ -12,6 +13,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
+from pytest_egress.traffic.content_coding import (
+    MAX_DECODED_BYTES,
+    Coding,
+    EncodedStream,
+    decode,
+    encode,
+    encoder,
+)
 from pytest_egress.traffic.forms import (
     Form,
     FormFile,
@@ -278,6 +287,8 @@ class Response:
         stream: An iterable of bytes or str, async or not, sent chunk by chunk as it yields.
         trailers: Fields sent after a streamed body.
         reason: The reason phrase; None is the registered one (RFC 9112 section 4).
+        compress: "gzip", "deflate", "br" or "zstd": the body is sent in that coding, and Content-Encoding says so,
+            whether or not the client accepts it. Each piece of a stream can be decoded as soon as it has come.
 
     Raises:
         TypeError, ValueError: An argument cannot be sent; the text quotes it.
@@ -294,6 +305,7 @@ class Response:
         stream: Stream | None = None,
         trailers: HeaderSource | None = None,
         reason: str | None = None,
+        compress: Coding | None = None,
     ) -> None:
         bodies = {
             "content": content,
@@ -321,6 +333,10 @@ class Response:
         self.content: bytes = bytes(body)
         if body:  # a response to HEAD has a length and no body
             check_length(self.headers, len(body))
+        self.compress = compress
+        if compress is not None:
+            check_compress(compress, self.headers)
+            self.headers = Headers([*self.headers.raw, ("Content-Encoding", compress)])
 
     @classmethod
     def received(
@@ -343,18 +359,45 @@ class Response:
         """The reason phrase: the one given with this status, else the registered one, or ""."""
         return self._phrases.get(self.status_code, reason_phrase(self.status_code))
 
+    def encoded(self) -> Response:
+        """The response as it is sent, once its streamed body is bytes: compressed as `compress` says."""
+        if self.compress is None:
+            return self
+        response = copy.copy(self)
+        response.compress = None
+        if self.stream is None:
+            response.content = encode(self.content, self.compress)
+        else:
+            response.stream = EncodedStream(self.stream, self.compress)
+        return response
+
     def _default_type(self, content_type: str) -> None:
         if "content-type" not in self.headers:
             self.headers = Headers([*self.headers.raw, ("Content-Type", content_type)])
 
     @property
     def text(self) -> str:
-        """The body as UTF-8 text; undecodable bytes are replaced."""
-        return self.content.decode("utf-8", "replace")
+        """The body as UTF-8 text, without its Content-Encoding; undecodable bytes are replaced.
+
+        Raises:
+            ValueError: The body of another server's response cannot be decoded; the text says why.
+        """
+        return self._decoded.decode("utf-8", "replace")
 
     def json(self) -> Any:
-        """The body, parsed as JSON."""
-        return json_module.loads(self.content)
+        """The body without its Content-Encoding, parsed as JSON.
+
+        Raises:
+            ValueError: The body is no JSON, or cannot be decoded.
+        """
+        return json_module.loads(self._decoded)
+
+    @property
+    def _decoded(self) -> bytes:
+        if self.compress is not None:  # which happens when it is sent
+            return self.content
+        coding = self.headers.get("content-encoding", "")
+        return decode(self.content, coding, MAX_DECODED_BYTES)
 
     def __repr__(self) -> str:
         return f"<Response {self.status_code} {self.reason}>".replace(" >", ">")
@@ -390,6 +433,19 @@ def json_bytes(value: object) -> bytes:
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{shown(value)} cannot be sent as JSON: {error}") from None
+
+
+def check_compress(name: object, headers: Headers) -> None:
+    """Refuse an unknown coding, one whose library is not installed, and fields that `compress=` sets by itself."""
+    if not isinstance(name, str):
+        raise TypeError(f"Response(compress=...) takes the name of a coding, not {name!r}")
+    for field_name in ("content-encoding", "content-length"):
+        if field_name in headers:
+            raise ValueError(
+                f"Response(compress={name!r}) comes with {field_name.title()}: {headers[field_name]}, which it sets "
+                "by itself: leave one of the two out"
+            )
+    encoder(name)
 
 
 def check_stream(stream: object) -> None:

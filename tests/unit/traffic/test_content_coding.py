@@ -21,6 +21,7 @@ from pytest_egress.traffic.content_coding import (
     DECODERS,
     MAX_CODINGS,
     PIECE_BYTES,
+    EncodedStream,
     codings,
     decode,
     decoded,
@@ -274,6 +275,26 @@ def test_a_brotli_that_cannot_bound_what_it_gives_is_not_used(
     monkeypatch.setattr(brotli, "__version__", "1.1.0")
     with pytest.raises(ContentError, match=r"brotli 1\.1\.0 cannot bound what it decodes"):
         decode(b"x", "br", MIB)
+
+
+def test_a_stream_ends_once_and_closes_what_it_encodes() -> None:
+    closed = []
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            yield b"a"
+            yield b"b"
+        finally:
+            closed.append(True)
+
+    stream = EncodedStream(pieces(), "gzip")
+    assert gzip.decompress(b"".join(stream)) == b"ab"
+    assert [*stream] == []
+    broken_off = EncodedStream(pieces(), "gzip")
+    next(broken_off)
+    broken_off.close()
+    assert closed == [True, True]
+    EncodedStream([b"a"], "gzip").close()  # a list has nothing to close
 
 
 def test_an_unknown_name_is_no_encoder() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import Any
 
 import pytest
 
+from pytest_egress.traffic.content_coding import decode
 from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
 
 
@@ -217,3 +219,69 @@ def test_a_phrase_that_would_break_the_status_line_is_refused(reason: str) -> No
 def test_a_phrase_is_text() -> None:
     with pytest.raises(TypeError, match=r"Response\(reason=\.\.\.\) takes str, not int: 7"):
         Response(reason=7)  # type: ignore[arg-type]
+
+
+# Compressed responses.
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_response_is_compressed_when_it_is_sent(coding: Any) -> None:
+    response = Response(json={"a": 1}, headers={"X-Own": "1"}, compress=coding)
+    sent = response.encoded()
+    assert response.json() == {"a": 1}
+    assert decode(sent.content, coding, 100) == b'{"a": 1}'
+    assert sent.headers.raw == (
+        *(("X-Own", "1"), ("Content-Type", "application/json")),
+        ("Content-Encoding", coding),
+    )
+    assert sent.encoded() is sent
+
+
+def test_a_compressed_stream_has_each_piece_at_once() -> None:
+    sent = Response(stream=[b"one", b"two"], compress="gzip").encoded()
+    inflater = zlib.decompressobj(wbits=31)
+    assert [inflater.decompress(piece) for piece in sent.stream] == [b"one", b"two", b""]
+    assert inflater.eof
+
+
+def test_the_response_of_another_server_reads_without_its_coding() -> None:
+    packed = Response(json=[1], compress="br").encoded()
+    assert (packed.text, packed.json()) == ("[1]", [1])
+    packed.content = b"no br"
+    with pytest.raises(ValueError, match="and is no br"):
+        packed.json()
+
+
+def test_what_is_not_compressed_is_sent_as_it_is() -> None:
+    response = Response(text="x")
+    assert response.encoded() is response
+
+
+@pytest.mark.parametrize(
+    ("compress", "headers", "error", "text"),
+    [
+        (
+            "lzma",
+            {},
+            ValueError,
+            "compress='lzma' is unknown: it takes 'gzip', 'deflate', 'br', 'zstd'",
+        ),
+        (True, {}, TypeError, "Response(compress=...) takes the name of a coding, not True"),
+        (
+            *("gzip", {"content-encoding": "br"}, ValueError),
+            "Response(compress='gzip') comes with Content-Encoding: br, which it sets by itself: "
+            "leave one of the two out",
+        ),
+        (
+            *("gzip", {"Content-Length": "0"}, ValueError),
+            "Response(compress='gzip') comes with Content-Length: 0, which it sets by itself: "
+            "leave one of the two out",
+        ),
+    ],
+)
+def test_what_cannot_be_compressed_is_refused_where_it_is_made(
+    compress: Any, headers: dict[str, str], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error) as raised:
+        Response(headers=headers, compress=compress)
+    assert str(raised.value) == text
