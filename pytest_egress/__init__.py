@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         CommandError,
         ContainerError,
         ContainerTimeoutError,
+        ContentError,
         EgressError,
         EngineError,
         HandlerError,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
+    from pytest_egress.traffic.forms import FormFile, MultiDict
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
 
 __all__ = [
@@ -79,16 +81,19 @@ __all__ = [
     "Container",
     "ContainerError",
     "ContainerTimeoutError",
+    "ContentError",
     "DnsQuery",
     "Egress",
     "EgressError",
     "EngineError",
     "Exchange",
+    "FormFile",
     "HandlerError",
     "HandshakeError",
     "Headers",
     "ImageError",
     "LinkError",
+    "MultiDict",
     "NeverCalledError",
     "PacketAttempt",
     "Request",
@@ -116,7 +121,9 @@ _HOMES = {
     "DnsQuery": "traffic.entries",
     "Egress": "egress",
     "Exchange": "traffic.entries",
+    "FormFile": "traffic.forms",
     "Headers": "traffic.messages",
+    "MultiDict": "traffic.forms",
     "PacketAttempt": "traffic.entries",
     "Request": "traffic.messages",
     "Response": "traffic.messages",

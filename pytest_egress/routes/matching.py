@@ -15,7 +15,7 @@ from typing import Any, Final
 from pytest_egress.base.globs import Glob
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.answers import QueryValue, takes
-from pytest_egress.traffic.forms import Values
+from pytest_egress.traffic.forms import MultiDict
 from pytest_egress.traffic.messages import UNSET, Request, shown
 from pytest_egress.traffic.redaction import (
     is_secret,
@@ -138,7 +138,7 @@ def several(value: Any) -> list[Any]:
 
 def query_differences(wanted: Mapping[str, QueryValue], request: Request) -> list[str]:
     """The differences between the query that is wanted and that of a request."""
-    found, values = [], request.query if wanted else Values[str]()
+    found, values = [], request.query if wanted else MultiDict[str]()
     for key, value in wanted.items():
         is_list = isinstance(value, (list, tuple))
         theirs: Any = values.get_all(key) if is_list else values.get(key)

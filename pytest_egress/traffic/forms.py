@@ -29,7 +29,7 @@ SILENT: Final = logging.Logger(__name__, logging.CRITICAL)
 Value = TypeVar("Value")
 
 
-class Values(dict[str, Value]):
+class MultiDict(dict[str, Value]):
     """A dict of names and values in which a name may repeat: it has the last value, and `get_all` has every one.
 
     Attributes:
@@ -77,13 +77,13 @@ class Form:
         files: Those that have one.
     """
 
-    fields: Values[str]
-    files: Values[FormFile]
+    fields: MultiDict[str]
+    files: MultiDict[FormFile]
 
 
-def parse_query(text: str) -> Values[str]:
+def parse_query(text: str) -> MultiDict[str]:
     """The pairs of a query or of a urlencoded form, decoded; a pair without "=" has the value ""."""
-    return Values(parse_qsl(text, keep_blank_values=True))
+    return MultiDict(parse_qsl(text, keep_blank_values=True))
 
 
 def charset_of(content_type: str) -> str:
@@ -112,7 +112,7 @@ def parse_form(content: bytes, content_type: str) -> Form:
     """
     if is_multipart(content_type):
         return parse_multipart(content, content_type)
-    return Form(fields=parse_query(decode_text(content, content_type)), files=Values())
+    return Form(fields=parse_query(decode_text(content, content_type)), files=MultiDict())
 
 
 def is_multipart(content_type: str) -> bool:
@@ -139,8 +139,8 @@ def parse_multipart(content: bytes, content_type: str) -> Form:
     except ValueError as error:
         raise ContentError(f"the body is no multipart/form-data: {error}") from None
     return Form(
-        fields=Values((part.name, field_text(part)) for part, is_file in parts if not is_file),
-        files=Values((part.name, part) for part, is_file in parts if is_file),
+        fields=MultiDict((part.name, field_text(part)) for part, is_file in parts if not is_file),
+        files=MultiDict((part.name, part) for part, is_file in parts if is_file),
     )
 
 
@@ -255,7 +255,7 @@ def field_text(part: FormFile) -> str:
     return decode_text(part.content, part.content_type)
 
 
-def parse_cookies(fields: Iterable[str]) -> Values[str]:
+def parse_cookies(fields: Iterable[str]) -> MultiDict[str]:
     """The cookies of a request, by the rules of servers, which are wider than RFC 6265 section 4.2.1.
 
     Pairs are separated by ";" and nothing else. A value in quotes is without them. A pair without "=" is a value whose
@@ -270,7 +270,7 @@ def parse_cookies(fields: Iterable[str]) -> Values[str]:
         name, value = (name.strip(), value.strip()) if equals else ("", name.strip())
         if name or value:
             pairs.append((cookie_text(name), cookie_text(unquoted(value))))
-    return Values(pairs)
+    return MultiDict(pairs)
 
 
 QUOTED: Final = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))", re.DOTALL)

@@ -24,7 +24,7 @@ from pytest_egress.traffic.content_coding import (
 from pytest_egress.traffic.forms import (
     Form,
     FormFile,
-    Values,
+    MultiDict,
     decode_text,
     parse_cookies,
     parse_form,
@@ -208,12 +208,12 @@ class Request:
         return self.path if self.path.startswith("/") else ""  # `OPTIONS *` and CONNECT have none
 
     @property
-    def query(self) -> Values[str]:
+    def query(self) -> MultiDict[str]:
         """The query as a dict of decoded keys and values. A repeated key has its last value; `get_all` gives all."""
         return parse_query(self.query_string)
 
     @property
-    def cookies(self) -> Values[str]:
+    def cookies(self) -> MultiDict[str]:
         """The cookies as a dict. A repeated name has its last value; `get_all` gives all."""
         return parse_cookies(self.headers.get_all("cookie"))
 
@@ -223,7 +223,7 @@ class Request:
         return decode_text(self.content, self.headers.get("content-type", ""))
 
     @property
-    def form(self) -> Values[str]:
+    def form(self) -> MultiDict[str]:
         """The fields of a form as a dict: those of a `multipart/form-data` body, without its files, or urlencoded ones.
 
         A repeated key has its last value; `get_all` gives all.
@@ -234,7 +234,7 @@ class Request:
         return self._form.fields
 
     @property
-    def files(self) -> Values[FormFile]:
+    def files(self) -> MultiDict[FormFile]:
         """The files of a `multipart/form-data` body by the names of their fields; empty for any other body.
 
         A repeated name has its last file; `get_all` gives all.

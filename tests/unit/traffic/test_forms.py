@@ -14,7 +14,7 @@ from pytest_egress.errors import ContentError
 from pytest_egress.traffic import forms
 from pytest_egress.traffic.forms import (
     FormFile,
-    Values,
+    MultiDict,
     parse_cookies,
     parse_form,
     parse_query,
@@ -32,7 +32,7 @@ def body(*parts: bytes) -> bytes:
     return b"".join(parts) + b"--b--\r\n"
 
 
-# Values.
+# MultiDict.
 
 
 def test_of_a_repeated_name_the_last_value_counts_and_all_can_be_had() -> None:
@@ -44,9 +44,9 @@ def test_of_a_repeated_name_the_last_value_counts_and_all_can_be_had() -> None:
 
 
 def test_values_can_be_copied() -> None:
-    found = Values([("a", "1"), ("a", "2")])
+    found = MultiDict([("a", "1"), ("a", "2")])
     for other in (copy.copy(found), copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
-        assert (type(other), other, other.get_all("a")) == (Values, {"a": "2"}, ["1", "2"])
+        assert (type(other), other, other.get_all("a")) == (MultiDict, {"a": "2"}, ["1", "2"])
 
 
 # Multipart.
