@@ -145,7 +145,7 @@ def masked_authority(authority: str) -> str:
 
 
 def masked_text(text: str) -> str:
-    """The beginning of a text, with its secrets masked: a form, in parts or not, JSON, the head of a request, or anything else."""
+    """The beginning of a text, with its secrets masked: a form, in parts or not, JSON, a head, or anything else."""
     if len(text) > READ:
         text = f"{text[:READ]}..."
     text = PARTS.sub(masked_part, text)
