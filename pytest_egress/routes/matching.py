@@ -62,6 +62,19 @@ class Match:
 
     def differences(self, request: Request) -> list[str]:
         """One line for each condition that a request does not meet; an empty list where it matches."""
+        found = self.head_differences(request)
+        if self.content is not None:
+            found += content_differences(self.content, request)
+        if self.json is not UNSET:
+            found += json_request_differences(self.json, request)
+        if self.match is not None and not found and not self.match(request):
+            found.append(
+                f"match: {getattr(self.match, '__name__', self.match)} returned a false value"
+            )
+        return found
+
+    def head_differences(self, request: Request) -> list[str]:
+        """One line for each condition that the head of a request does not meet."""
         found = []
         if self.method is not None and self.method.upper() != request.method.upper():
             found.append(f"method: {request.method} is not {self.method.upper()}")
@@ -76,14 +89,6 @@ class Match:
             elif request.headers[key] != value:
                 masks = masked_field(key, request.headers[key]), masked_field(key, value)
                 found.append(f"headers[{key!r}]: {contrast(request.headers[key], value, masks)}")
-        if self.content is not None:
-            found += content_differences(self.content, request)
-        if self.json is not UNSET:
-            found += json_request_differences(self.json, request)
-        if self.match is not None and not found and not self.match(request):
-            found.append(
-                f"match: {getattr(self.match, '__name__', self.match)} returned a false value"
-            )
         return found
 
     def __str__(self) -> str:

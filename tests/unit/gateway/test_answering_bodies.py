@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import h11
 import pytest
 
 from pytest_egress.errors import ContentError
@@ -97,9 +98,8 @@ def test_a_body_that_is_not_what_it_says_is_a_field_that_differs(
     (name,) = condition
     (near,) = stage.only(Exchange).near
     text = f"{name}: the body breaks off: its {len(PACKED) - 1} bytes of gzip have no end"
-    assert near.differences == [text]
-    with pytest.raises(AssertionError, match=text):
-        judge(stage.window)
+    assert near.differences == (text,)
+    assert text in str(judge(stage.window, []))
 
 
 def test_a_handler_that_reads_such_a_body_fails_with_the_reason(stage: Stage) -> None:
@@ -241,7 +241,7 @@ def test_what_a_compressed_stream_raises_is_its_handlers(stage: Stage) -> None:
         raise ValueError("in the middle")
 
     stage.https("api.test", lambda request: Response(stream=pieces(), compress="gzip"))
-    with pytest.raises((ConnectionError, AssertionError)):
+    with pytest.raises((ConnectionError, h11.RemoteProtocolError)):
         ask(stage.tls())
     stage.settle()
     assert repr(stage.only(Exchange).error) == "ValueError('in the middle')"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.traffic.content_coding import decode
+from pytest_egress.errors import ContentError
+from pytest_egress.traffic.content_coding import decode, encode
 from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
 
 
@@ -110,6 +111,54 @@ def test_a_body_that_is_no_json_is_quoted() -> None:
         "POST https://api.test/ has no JSON body: Expecting value: line 1 column 1 (char 0): "
         f"{(b'<html>' * 20)[:80]!r}"
     )
+
+
+GZIP = Headers({"Content-Encoding": "gzip", "Content-Length": "28", "X-Own": "1"})
+
+
+def test_the_content_is_decoded_once_when_it_is_asked_for() -> None:
+    held: list[int] = []
+    found = request(raw_content=encode(b'{"a": 1}', "gzip"), headers=GZIP, _hold=held.append)
+    assert held == []
+    assert (found.content, found.text, found.json()) == (b'{"a": 1}', '{"a": 1}', {"a": 1})
+    assert found.content is found.content
+    assert held == [8]
+    assert found.raw_content == encode(b'{"a": 1}', "gzip")
+    assert request(raw_content=b"", headers=GZIP).content == b""
+
+
+def test_a_content_that_is_given_has_no_coding() -> None:
+    sent = request(raw_content=encode(b"sent", "gzip"), headers=GZIP)
+    other = dataclasses.replace(sent, path="/other")
+    assert (other.content, other.raw_content, other.headers) == (b"sent", sent.raw_content, GZIP)
+    mine = dataclasses.replace(sent, content=b"mine")
+    assert (mine.content, mine.raw_content) == (b"mine", b"mine")
+    assert mine.headers.raw == (("Content-Length", "4"), ("X-Own", "1"))
+    packed = dataclasses.replace(sent, raw_content=encode(b"mine", "gzip"))
+    assert (packed.content, packed.headers) == (b"mine", GZIP)
+    with pytest.raises(TypeError, match="has content, or raw_content"):
+        dataclasses.replace(sent, content=b"", raw_content=b"")
+
+
+def test_a_content_that_cannot_be_decoded_is_an_error_each_time_and_is_still_there_as_sent() -> (
+    None
+):
+    found = request(raw_content=b"no gzip", headers=GZIP)
+    for _ in range(2):
+        with pytest.raises(ContentError, match="and is no gzip"):
+            found.json()
+    with pytest.raises(ContentError, match="and is no gzip"):
+        [*found.stream()]
+    assert found.raw_content == b"no gzip"
+
+
+def test_a_stream_is_decoded() -> None:
+    found = request(
+        raw_content=encode(b"one" * 100_000, "br"), headers=Headers({"Content-Encoding": "br"})
+    )
+    pieces = [*found.stream()]
+    assert b"".join(pieces) == b"one" * 100_000
+    assert len(pieces) > 1
 
 
 def test_a_request_cannot_be_changed() -> None:
