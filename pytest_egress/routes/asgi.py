@@ -374,7 +374,7 @@ class Conversation:
     async def _receive(self) -> Message:
         if not self._received:
             self._received = True
-            return {"type": "http.request", "body": self._request.content, "more_body": False}
+            return {"type": "http.request", "body": self._request.raw_content, "more_body": False}
         await self._over.wait()
         await asyncio.sleep(0)  # lets the loop cancel an application that calls this endlessly
         return {"type": "http.disconnect"}

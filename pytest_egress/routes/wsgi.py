@@ -78,7 +78,7 @@ def environ_of(request: Request) -> dict[str, Any]:
         "REMOTE_PORT": str(request.client[1]),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": request.scheme,
-        "wsgi.input": BytesIO(request.content),
+        "wsgi.input": BytesIO(request.raw_content),
         "wsgi.input_terminated": True,  # reading ends where the body does, chunked or not
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
@@ -99,8 +99,8 @@ def field_variables(request: Request) -> dict[str, str]:
         variables[key] = text
     if "content-type" in request.headers:
         variables["CONTENT_TYPE"] = native(request.headers["content-type"])
-    if request.content or {"content-length", "transfer-encoding"} & set(request.headers):
-        variables["CONTENT_LENGTH"] = str(len(request.content))
+    if request.raw_content or {"content-length", "transfer-encoding"} & set(request.headers):
+        variables["CONTENT_LENGTH"] = str(len(request.raw_content))
     return variables
 
 
