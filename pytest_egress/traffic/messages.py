@@ -331,6 +331,15 @@ class Request:
         """
         return bool(self._body.disconnected)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole body is here: always, but on a route with `stream=True`."""
+        return bool(self._body.is_whole)
+
+    def raw_stream(self) -> Iterator[bytes]:
+        """The body in pieces as `stream` gives it, and as it was sent: with its Content-Encoding."""
+        yield from self._body.stream()
+
     def stream(self) -> Iterator[bytes]:
         """The body in pieces, as they come, without its Content-Encoding. It can be read once, and is not kept.
 
