@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         CommandError,
         ContainerError,
         ContainerTimeoutError,
+        ContentError,
         EgressError,
         EngineError,
         HandlerError,
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
+    from pytest_egress.traffic.events import Event
+    from pytest_egress.traffic.forms import FormFile, MultiDict
     from pytest_egress.traffic.grpc import GrpcCall
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
 
@@ -81,17 +84,21 @@ __all__ = [
     "Container",
     "ContainerError",
     "ContainerTimeoutError",
+    "ContentError",
     "DnsQuery",
     "Egress",
     "EgressError",
     "EngineError",
+    "Event",
     "Exchange",
+    "FormFile",
     "GrpcCall",
     "HandlerError",
     "HandshakeError",
     "Headers",
     "ImageError",
     "LinkError",
+    "MultiDict",
     "NeverCalledError",
     "PacketAttempt",
     "Request",
@@ -119,9 +126,12 @@ _HOMES = {
     "Container": "targets.handle",
     "DnsQuery": "traffic.entries",
     "Egress": "egress",
+    "Event": "traffic.events",
     "Exchange": "traffic.entries",
+    "FormFile": "traffic.forms",
     "GrpcCall": "traffic.grpc",
     "Headers": "traffic.messages",
+    "MultiDict": "traffic.forms",
     "PacketAttempt": "traffic.entries",
     "Request": "traffic.messages",
     "Response": "traffic.messages",
