@@ -24,6 +24,7 @@ from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.calls import answer_request
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder, passes
+from pytest_egress.gateway.upstream_body import Body, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
 from pytest_egress.ledger.report import (
     blocked_body,
@@ -37,7 +38,7 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import NearMiss, claimed, decide, nearest_by_address, would_answer
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import Head, split_authority
+from pytest_egress.traffic.fields import Head, split_authority, without
 from pytest_egress.traffic.messages import Headers, Request, Response, host_port, shown
 from pytest_egress.traffic.redaction import masked_authority
 
@@ -346,9 +347,7 @@ class Answering:
         except GeneratorExit:
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
-            if isinstance(
-                response.stream, upstream.Body
-            ):  # from `forward()`: no handler is to blame
+            if isinstance(response.stream, Body):  # from `forward()`: no handler is to blame
                 entry.note = str(error)
             else:
                 entry.error = entry.error or error
@@ -397,14 +396,14 @@ class Forwarding:
     ) -> Response:
         server = check_forward(forward(to, port), raw=False)
         response = self.ask(answering, self._renamed(request), server, by="request.forward")
-        return upstream.whole(response, request.method)
+        return whole(response, request.method)
 
     def _renamed(self, request: Request) -> Request:
         """The request, with its field Host set anew if a handler has replaced its host or port and left the field."""
         host, port, field = named_as(request)
         if (host, port) == self.asked[:2] or field != self.asked[2]:
             return request
-        others = upstream.without(request.headers, "host").raw
+        others = without(request.headers, "host").raw
         return replace(request, headers=Headers([("Host", request.authority), *others]))
 
     def ask(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Response:
@@ -433,7 +432,9 @@ class Forwarding:
             if host == self.asked[0]:  # no handler has replaced the host
                 reached = upstream_host(self._tables, self._destination, self.route, host)
             sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
-        return upstreams.secure(owner, sock, host) if scheme == "https" else sock
+        if scheme != "https":
+            return sock
+        return upstreams.secure(owner, sock, host, http2=request.http_version == "2")
 
 
 # Replies to requests that no handler answers.
