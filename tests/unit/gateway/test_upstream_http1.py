@@ -171,7 +171,7 @@ def test_a_response_read_whole_keeps_its_trailers(ask: Ask) -> None:
         peer.send(b"2\r\nhi\r\n0\r\nX-Sum: 2\r\n\r\n")
 
     response = whole(ask(serve, post()), "POST")
-    assert (response.content, response.trailers.raw) == (b"hi", (("x-sum", "2"),))
+    assert (response.content, response.trailers.raw) == (b"hi", (("X-Sum", "2"),))
 
 
 def test_a_body_that_breaks_off_ends_the_exchange_and_says_so(ask: Ask) -> None:
