@@ -12,7 +12,7 @@ before the handler gets its request.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -328,7 +328,7 @@ class Answering:
         entry: Exchange,
         response: Response,
         encoded: Callable[[], Iterator[bytes]],
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """The pieces to send. An exception that a streamed body raises is recorded as its handler's.
 
         Args:
