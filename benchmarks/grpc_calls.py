@@ -25,7 +25,7 @@ from benchmarks.servers import (
 )
 from pytest_egress import Container, Egress, grpc_server
 
-IMAGE: Final = "pytest-egress-test/load:latest"
+IMAGE: Final = "pytest-egress-test/runtimes:latest"
 CLIENT: Final = "/benchmark/grpc_client.py"
 PORT, GRPCIO_PORT = 50051, 50052
 ADDRESSES: Final = {"gateway": (NAME, PORT), "grpcio": ("127.0.0.1", GRPCIO_PORT)}

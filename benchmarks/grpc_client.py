@@ -22,7 +22,7 @@ def main() -> None:
     host, port, at_once, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     with grpc.insecure_channel(f"{host}:{port}") as channel:
         grpc.channel_ready_future(channel).result(PATIENCE_SECONDS)
-        echo = channel.unary_unary("/bench.Echo/Echo")
+        echo: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/bench.Echo/Echo")
         counts: list[int] = []
         began = time.perf_counter()
 

@@ -26,7 +26,7 @@ from benchmarks.servers import (
 )
 from pytest_egress import Container, Egress
 
-IMAGE: Final = "pytest-egress-test/load:latest"
+IMAGE: Final = "pytest-egress-test/http2:latest"
 MITMPROXY_PORT, BARE_PORT = 8003, 8004
 URLS: Final = {
     "gateway": f"https://{NAME}/",

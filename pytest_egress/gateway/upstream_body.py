@@ -203,7 +203,7 @@ def target_of(request: Request, prefix: str) -> bytes:
 
 
 def whole(response: Response, method: str) -> Response:
-    """Read a response to its end, and return it with its content and without a stream.
+    """Read a response to its end, and return it with its content. One with trailers streams that, since they follow it.
 
     Raises:
         UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`.
@@ -222,5 +222,6 @@ def whole(response: Response, method: str) -> Response:
     kept = Response.received(
         response.status_code, headers, reason=response.reason, content=response.content
     )
-    kept.trailers = response.trailers
+    if response.trailers:
+        kept.stream, kept.trailers = (response.content,), response.trailers
     return kept

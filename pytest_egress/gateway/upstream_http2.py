@@ -30,6 +30,7 @@ from pytest_egress.gateway.upstream_body import (
     target_of,
 )
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES, end_to_end, fields, raw_fields, without
+from pytest_egress.traffic.http2_frames import GOAWAY, HEAD_BYTES, FrameCutter, FrameTooLongError
 from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
 from pytest_egress.traffic.redaction import masked_text
 
@@ -39,8 +40,6 @@ STREAM: Final = (
     1  # the first of a client's, and the only one of its connection (RFC 9113 section 5.1.1)
 )
 WINDOW: Final = 1 << 20  # bytes of a response that are received ahead of the client
-FRAME_HEAD: Final = 9  # bytes (RFC 9113 section 4.1)
-GOAWAY: Final = 7  # the type of the frame
 STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 SHOWN_DEBUG: Final = 80  # bytes of the text in a GOAWAY
 
@@ -51,7 +50,8 @@ class Http2Body(Body):
     def __init__(self, sock: socket.socket, request: Request, content: Content) -> None:
         super().__init__(sock, request, content)
         self._h2 = client_side()
-        self._inbound = bytearray()
+        self._cutter = FrameCutter(self._h2.max_inbound_frame_size)
+        self._has_begun = False  # the server has said something
         self._head: Headers | None = None
         self._status = 0
         self._pieces: deque[tuple[bytes, int]] = deque()
@@ -187,7 +187,7 @@ class Http2Body(Body):
         self._is_read = True
         try:
             self._take(self._line.receive())
-        except (OSError, h2.exceptions.ProtocolError) as error:
+        except (OSError, FrameTooLongError, h2.exceptions.ProtocolError) as error:
             self._fail(str(error) or type(error).__name__)
         finally:
             self._is_read = False
@@ -204,14 +204,15 @@ class Http2Body(Body):
             return self._fail(
                 "it closed within its answer" if self._head else "it closed without an answer"
             )
-        self._inbound += data
-        if self._head is None and self._inbound.startswith(b"HTTP/"):
+        has_begun, self._has_begun = self._has_begun, True
+        if not has_begun and data.startswith(b"HTTP/"):
             return self._fail(
                 "it answered by HTTP/1.1; the request came, and was forwarded, by HTTP/2"
             )
-        for frame in frames(self._inbound, self._h2.max_inbound_frame_size):
+        self._cutter.receive(data)
+        while (frame := self._cutter.next_frame()) is not None:
             if frame[3] == GOAWAY:
-                self._on_goaway(frame[FRAME_HEAD:])
+                self._on_goaway(frame[HEAD_BYTES:])
             else:
                 for event in self._h2.receive_data(frame):
                     self._on(event)
@@ -267,21 +268,6 @@ def client_side() -> h2.connection.H2Connection:
         },
     )
     return connection
-
-
-def frames(data: bytearray, longest: int) -> Iterator[bytes]:
-    """Take the whole frames (RFC 9113 section 4.1) from the front of what was read.
-
-    One that says it is longer than allowed comes with zeros for what is missing, at once: h2 refuses it by its length.
-    """
-    while len(data) >= FRAME_HEAD:
-        end = FRAME_HEAD + int.from_bytes(data[:3], "big")
-        too_long = end > FRAME_HEAD + longest
-        if len(data) < end and not too_long:
-            return
-        frame = bytes(data[:end])
-        del data[:end]
-        yield frame.ljust(end, b"\0") if too_long else frame
 
 
 def code_name(code: int) -> str:

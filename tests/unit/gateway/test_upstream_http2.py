@@ -18,7 +18,6 @@ import trustme
 import pytest_egress.gateway.upstream as upstream
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.upstream_body import whole
-from pytest_egress.gateway.upstream_http2 import frames
 from pytest_egress.traffic.messages import Headers, Request, Response, TlsInfo
 from tests.support.http2_server import OK, Http2Peer, Serve, http2_server
 from tests.support.stage import SECONDS
@@ -130,7 +129,11 @@ def test_a_response_read_whole_keeps_its_trailers(ask: Ask) -> None:
         peer.end([("x-sum", "3")])
 
     response = whole(ask(serve), "GET")
-    assert (response.content, response.stream) == (b"one", None)
+    assert (response.content, [*response.stream], [*response.stream]) == (
+        b"one",
+        [b"one"],
+        [b"one"],
+    )
     assert response.trailers == {"x-sum": "3"}
 
 
@@ -345,7 +348,10 @@ FAILED: dict[str, tuple[Serve, str]] = {
         lambda peer: peer.respond([*OK, *[(f"x{n}", "v" * 1000) for n in range(70)]]),
         "Oversized",
     ),
-    "long-frame": (lambda peer: peer.frame(0, bytes(20_000), stream=1), "Received overlong frame"),
+    "long-frame": (
+        lambda peer: peer.frame(0, bytes(20_000), stream=1),
+        "a frame of 20000 bytes was announced",
+    ),
     "unknown-stream": (lambda peer: peer.frame(0, b"x", stream=3), "3"),
 }
 
@@ -518,25 +524,3 @@ def test_grpc_cannot_go_to_a_server_of_http1_alone() -> None:
     text = r'gRPC needs HTTP/2, and the upstream agreed to HTTP/1.1 alone: it has to offer "h2" by ALPN'
     with pytest.raises(UpstreamError, match=text):
         served_by(context, ca, request_of(GRPC, tls=TLS))
-
-
-# Frames.
-
-
-def test_frames_may_be_cut_at_every_byte() -> None:
-    one = bytes.fromhex("000003 00 00 00000001") + b"one"
-    two = bytes.fromhex("000000 04 01 00000000")
-    for cut in range(len(one + two)):
-        data = bytearray()
-        got: list[bytes] = []
-        for part in ((one + two)[:cut], (one + two)[cut:]):
-            data += part
-            got += frames(data, 16384)
-        assert got == [one, two]
-        assert not data
-
-
-def test_a_frame_that_is_too_long_is_not_waited_for() -> None:
-    head = bytes.fromhex("005000 00 00 00000001")
-    (frame,) = frames(bytearray(head + b"begun"), 16384)
-    assert (len(frame), frame[:14]) == (9 + 0x5000, head + b"begun")
