@@ -78,7 +78,7 @@ def chat(messages, context):
 methods = {
     "Unary": grpc.unary_unary_rpc_method_handler(lambda message, context: message.upper()),
     "Collect": grpc.stream_unary_rpc_method_handler(lambda messages, context: b"".join(messages)),
-    "Repeat": grpc.unary_stream_rpc_method_handler(lambda message, context: [message] * 3),
+    "Repeat": grpc.unary_stream_rpc_method_handler(lambda message, context: iter([message] * 3)),
     "Chat": grpc.stream_stream_rpc_method_handler(chat),
     "Fail": grpc.unary_unary_rpc_method_handler(fail),
 }
