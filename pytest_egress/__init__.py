@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     )
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
+    from pytest_egress.routes.grpc import grpc_server
     from pytest_egress.routes.handles import Route
     from pytest_egress.routes.wsgi import wsgi
     from pytest_egress.targets.handle import Container
@@ -102,6 +103,7 @@ __all__ = [
     "UpstreamError",
     "asgi",
     "forward",
+    "grpc_server",
     "http_ok",
     "log_line",
     "port_open",
@@ -125,6 +127,7 @@ _HOMES = {
     "TlsFailure": "traffic.entries",
     "asgi": "routes.asgi",
     "forward": "routes.answers",
+    "grpc_server": "routes.grpc",
     "http_ok": "targets.readiness",
     "log_line": "targets.readiness",
     "port_open": "targets.readiness",

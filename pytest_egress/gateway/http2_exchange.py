@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_stream import Http2Stream
-from pytest_egress.ledger.ledger import MAX_HELD_BYTES, Ledger
+from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import MAX_BODY_BYTES, RequestTooLargeError, carries_body
+from pytest_egress.traffic.fields import RequestTooLargeError, carries_body
 from pytest_egress.traffic.http1 import of_length
 from pytest_egress.traffic.http2 import response_headers, sendable
 from pytest_egress.traffic.messages import Response, stated_length
@@ -32,50 +32,31 @@ class Http2Exchange:
 
     def __init__(self, stream: Http2Stream, answering: Answering, ledger: Ledger) -> None:
         self.stream, self.answering, self.ledger = stream, answering, ledger
-        self._body = bytearray()
 
     def serve(self) -> None:
-        """Read the body, have the request answered, send the response."""
-        try:
-            self._read_body()
-        except RequestTooLargeError as error:
-            text = str(error) or f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
-            self._refuse_body(413, text, at_claimed="unrouted")
-        except ClientLeftError as error:
-            text = f"the body broke off after {len(self._body)} bytes ({error})"
-            self._refuse_body(400, text, at_claimed="recorded")
-        else:
-            incoming = self._take()
-            entry, response = self.answering.answer(incoming)
-            said = response.headers.get("connection", "").lower()
-            self.stream.ends_connection = "close" in said
-            self._send(incoming, entry, response)
-
-    def _take(self) -> Incoming:
+        """Have the request answered, and send the response."""
         stream = self.stream
-        return self.answering.take(stream.attempt, stream.head, bytes(self._body), stream.trailers)
+        incoming = self.answering.take(stream.attempt, stream.head, stream)
+        try:
+            if not self.answering.begins_at_head(incoming):
+                _ = incoming.body.content
+            entry, response = self.answering.answer(incoming)
+        except RequestTooLargeError as error:
+            self._refuse_body(incoming, 413, str(error), at_claimed="unrouted")
+        except ClientLeftError as error:
+            text = f"the body broke off after {incoming.body.size} bytes ({error})"
+            self._refuse_body(incoming, 400, text, at_claimed="recorded")
+        else:
+            if response is not None:
+                said = response.headers.get("connection", "").lower()
+                self.stream.ends_connection = "close" in said
+                self._send(incoming, entry, response)
 
-    def _read_body(self) -> None:
-        """Read the whole body.
-
-        Raises:
-            RequestTooLargeError: It is, or is announced to be, over a limit.
-            ClientLeftError: The client has left before its end.
-        """
-        if (self.stream.head.expected or 0) > MAX_BODY_BYTES:
-            raise RequestTooLargeError
-        window = self.stream.attempt.context.window
-        while piece := self.stream.receive():
-            if not self.ledger.hold(window, len(piece)):
-                text = f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
-                raise RequestTooLargeError(text)
-            self._body += piece
-            if len(self._body) > MAX_BODY_BYTES:
-                raise RequestTooLargeError
-
-    def _refuse_body(self, status_code: int, text: str, at_claimed: Outcome) -> None:
+    def _refuse_body(
+        self, incoming: Incoming, status_code: int, text: str, at_claimed: Outcome
+    ) -> None:
         """Record a request whose body was not read to its end, and answer with an error status."""
-        entry = self.answering.record_unanswered(self._take(), at_claimed, text)
+        entry = self.answering.record_unanswered(incoming, at_claimed, text)
         response = Response(status_code, text=text)
         try:
             self._send_whole(response, "GET")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.reach import reserved
-from pytest_egress.gateway.upstream_body import Body, Content
+from pytest_egress.gateway.upstream_body import Content, UpstreamBody
 from pytest_egress.gateway.upstream_http1 import Http1Body
 from pytest_egress.routes.answers import Connectable
 from pytest_egress.traffic.messages import Request, Response, host_port
@@ -148,7 +148,7 @@ def ask(
         raise
 
 
-def exchange_on(sock: socket.socket, request: Request, content: Content) -> Body:
+def exchange_on(sock: socket.socket, request: Request, content: Content) -> UpstreamBody:
     """The exchange of a request by the version of HTTP that its connection speaks.
 
     Raises:

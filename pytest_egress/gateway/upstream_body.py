@@ -1,4 +1,4 @@
-"""`Body`: the body of a real server's response, as it comes, while the body of the request may still go out.
+"""`UpstreamBody`: the body of a real server's response, as it comes, while the body of the request may still go out.
 
 The rule: a body of a request that may take a while is sent by a thread of its own, so that a server may respond before
 it has read all, and both sides may wait for each other. How a message looks on the wire is `upstream_http1`'s and
@@ -30,7 +30,7 @@ IN_PLACE: Final = (
 )  # bytes of a body that go out at once: a socket takes them without waiting
 
 
-class Body:
+class UpstreamBody:
     """One exchange: sends a request, and iterates over the body of its response. Then that is the response's content.
 
     Closing it closes the socket.
@@ -211,7 +211,7 @@ def whole(response: Response, method: str) -> Response:
     body = response.stream
     if body is None:
         return response
-    assert isinstance(body, Body)
+    assert isinstance(body, UpstreamBody)
     for _ in body:
         pass
     if not body.is_whole:

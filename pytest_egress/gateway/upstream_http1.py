@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import h11
 
 from pytest_egress.gateway.upstream_body import (
-    Body,
     Content,
+    UpstreamBody,
     authority_of,
     length_of,
     outgoing_fields,
@@ -27,7 +27,7 @@ from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 
-class Http1Body(Body):
+class Http1Body(UpstreamBody):
     """An exchange by HTTP/1.1. `Line.changed` guards h11's state."""
 
     def __init__(self, sock: socket.socket, request: Request, content: Content) -> None:

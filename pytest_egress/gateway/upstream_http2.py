@@ -23,8 +23,8 @@ import h2.exceptions
 import h2.settings
 
 from pytest_egress.gateway.upstream_body import (
-    Body,
     Content,
+    UpstreamBody,
     authority_of,
     outgoing_fields,
     target_of,
@@ -44,7 +44,7 @@ STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 SHOWN_DEBUG: Final = 80  # bytes of the text in a GOAWAY
 
 
-class Http2Body(Body):
+class Http2Body(UpstreamBody):
     """An exchange by HTTP/2. `Line.changed` guards its state and h2's."""
 
     def __init__(self, sock: socket.socket, request: Request, content: Content) -> None:

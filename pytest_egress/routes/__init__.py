@@ -1,13 +1,20 @@
 """Routes: what tests declare, and which route answers an attempt.
 
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
-lists what is accepted. Doors: `answers`, `asgi`, `declarations`, `duplex`, `handles`, `kinds`, `route`, `table`, `wsgi`.
+lists what is accepted.
+
+Doors: `answers`, `asgi`, `declarations`, `duplex`, `grpc`, `handles`, `kinds`, `route`, `table`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
+* `grpc`: gRPC servicers as the answer of a route.
+* `grpc_calls`: calls a servicer's method, and sends what comes of it.
+* `grpc_context`: the contexts that servicers get.
+* `grpc_stream`: the messages, metadata and status of one call.
+* `grpc_threads`: the event loop of async servicers, and the order in which threads send.
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
 * `matching`: the conditions that a request has to meet.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from pytest_egress.traffic.grpc import GrpcCall
 from pytest_egress.traffic.messages import SHOWN_VALUE, Request, Response, cut, host_port, shown
 from pytest_egress.traffic.redaction import masked_bytes
 
@@ -67,14 +68,21 @@ class Exchange(Entry):
         response: The response that was sent; None while a handler runs, or when the connection ended first.
         error: The exception that the handler raised, or None.
         duration: Seconds from the request's first byte to its response's first, or None while it runs.
+        grpc: The call of gRPC that the request makes: its method, messages and status; None for any other request.
     """
 
     request: Request
     response: Response | Any = None  # of a call it is never None, which no type can tell
     error: BaseException | None = None
     duration: float | Any = None
+    grpc: GrpcCall | Any = None  # likewise
+
+    def __post_init__(self) -> None:
+        self.grpc = self.grpc or GrpcCall.of(self.request)
 
     def __str__(self) -> str:
+        if self.grpc is not None:
+            return f"gRPC {self.request.shown_url}"
         return f"{cut(self.request.method, SHOWN_VALUE)} {self.request.shown_url}"
 
 

@@ -48,8 +48,10 @@ ROOMS = {
     ),
     "routes": Room(
         uses=("errors", "base", "traffic"),
-        foreign=("typing_extensions",),  # for type checkers alone, which bring it
-        doors=("answers", "asgi", "declarations", "duplex", "handles", "kinds", "route", "table", "wsgi"),
+        foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
+        doors=(
+            "answers", "asgi", "declarations", "duplex", "grpc", "handles", "kinds", "route", "table", "wsgi",
+        ),
     ),
     "engine": Room(
         uses=("errors", "base", "link.attach"),
@@ -101,8 +103,13 @@ FORBIDDEN = {
 }
 """Packages of the standard library that a room must not import."""
 
-EXCEPTIONS = {"routes.asgi": {"threading"}}
-"""An ASGI application has a loop on a thread of its own."""
+EXCEPTIONS = {
+    "routes.asgi": {"threading"},
+    "routes.grpc": {"threading"},
+    "routes.grpc_threads": {"threading"},
+}
+"""An ASGI application has a loop on a thread of its own, and so have the async servicers of a `grpc_server`.
+`routes.grpc` names a type of `threading` in the signature of `grpc.Server.stop`."""
 
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE_FOLDER).with_suffix("").parts)
