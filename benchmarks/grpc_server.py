@@ -23,7 +23,9 @@ def main() -> None:
 
 def register(_: object, server: grpc.Server) -> None:
     """Register the method, as generated code does; without a codec, so that messages are bytes."""
-    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(lambda message, context: message)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        lambda message, context: message
+    )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
     )

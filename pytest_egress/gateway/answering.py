@@ -20,6 +20,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 import pytest_egress.gateway.upstream as upstream
+from pytest_egress.base.sockets import shut
 from pytest_egress.errors import AddressError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
@@ -406,7 +407,7 @@ class Answering:
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
         """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
         try:
-            return incoming.forwarding.ask(self, entry.request, to)
+            return incoming.forwarding.pass_on(self, incoming, to)
         except UpstreamError as error:
             entry.note = str(error)
             return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
@@ -438,9 +439,9 @@ class Answering:
         except (GeneratorExit, ClientLeftError):
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
-            if isinstance(
-                response.stream, UpstreamBody
-            ):  # from `forward()`: no handler is to blame
+            if isinstance(response.stream, UpstreamBody):  # no handler is to blame
+                if is_cut_by_client(incoming):
+                    raise ClientLeftError(str(error)) from error
                 entry.note = str(error)
             else:
                 entry.error = entry.error or error
@@ -547,7 +548,9 @@ class Forwarding:
         self, answering: Answering, request: Request, to: Any, port: int | None
     ) -> Response:
         server = check_forward(forward(to, port), raw=False)
-        response = self.ask(answering, self._renamed(request), server, by="request.forward")
+        request = self._renamed(request)
+        sock = self._connect(answering, request, server, by="request.forward")
+        response = upstream.ask(sock, request, server.path, encoded=False)  # a handler reads it
         return whole(response, request.method)
 
     def _renamed(self, request: Request) -> Request:
@@ -558,21 +561,28 @@ class Forwarding:
         others = without(request.headers, "host").raw
         return replace(request, headers=Headers([("Host", request.authority), *others]))
 
-    def ask(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Response:
-        """Send a request to another server. The body of its response streams.
+    def pass_on(self, answering: Answering, incoming: Incoming, to: Forward) -> Response:
+        """Send the request to the server that a route forwards to. The body of its response streams.
 
-        Args:
-            by: "request.forward" where a handler asks; "" for a route. A handler reads the body, which must then come
-                without compression.
+        The body of the request goes on as it comes where it has not been read. It is kept, unless the route streams.
 
         Raises:
             UpstreamError: The server cannot be reached, or broke off.
         """
-        sock = self._connect(answering, request, to, by)
-        return upstream.ask(sock, request, to.path, encoded=not by)
+        request, body = incoming.request, incoming.body
+        streams = self.route is not None and self.route.stream
+        sock = self._connect(answering, request, to)
+        if ends_with_client(incoming):
+            incoming.duplex.on_disconnect(partial(shut, sock))
+        content = None if body.is_whole else body.stream() if streams else body.relay()
+        return upstream.ask(sock, request, to.path, content=content, keep=not streams)
 
-    def _connect(self, answering: Answering, request: Request, to: Forward, by: str) -> Any:
-        """Connect to another server, with TLS where the scheme is https."""
+    def _connect(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Any:
+        """Connect to another server, with TLS where the scheme is https.
+
+        Args:
+            by: "request.forward" where a handler asks; "" for a route.
+        """
         owner, upstreams = answering.carrier, answering.upstreams
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)
@@ -587,6 +597,20 @@ class Forwarding:
         if scheme != "https":
             return sock
         return upstreams.secure(owner, sock, host, http2=request.http_version == "2")
+
+
+def ends_with_client(incoming: Incoming) -> bool:
+    """Whether an exchange with a real server ends when the client leaves.
+
+    That is watched for where leaving is seen: by RST_STREAM, and in HTTP/1.1 while the request may still be coming. A
+    client of HTTP/1.1 may close its side after the request, and wait for the response.
+    """
+    return incoming.request.http_version == "2" or not incoming.body.is_whole
+
+
+def is_cut_by_client(incoming: Incoming) -> bool:
+    """Whether a real server broke off because the client had left, which ends the exchange with it."""
+    return incoming.request.http_version == "2" and incoming.duplex.disconnected
 
 
 # Replies to requests that no handler answers.

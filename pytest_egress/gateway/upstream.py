@@ -17,6 +17,7 @@ from pytest_egress.gateway.reach import reserved
 from pytest_egress.gateway.upstream_body import Content, UpstreamBody
 from pytest_egress.gateway.upstream_http1 import Http1Body
 from pytest_egress.routes.answers import Connectable
+from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.messages import Request, Response, host_port
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -119,21 +120,23 @@ def ask(
     *,
     content: Content | None = None,
     encoded: bool = True,
+    keep: bool = True,
 ) -> Response:
     """Send a request, and return the response, whose body streams. Closing the body closes the socket.
 
     Args:
         sock: A connection to the server that has been used for nothing; after its TLS handshake, where it has one.
         prefix: Text to put before the path.
-        content: The body, which may still be coming while the response begins; None is `request.content`. The trailers
+        content: The body, which may still be coming while the response begins; None is the request's own. The trailers
             of the request are read at its end.
         encoded: Whether the body of the response may come compressed, as the client accepts it.
+        keep: Whether the body of the response is kept as its content.
 
     Raises:
         UpstreamError: The server broke off, or its answer is none of the protocol's. The socket has been closed.
     """
-    content = request.content if content is None else content
-    body = exchange_on(sock, request, content)
+    body = exchange_on(sock, request, request.raw_content if content is None else content)
+    body.is_whole = keep
     try:
         return body.exchange(prefix, encoded=encoded)
     except UpstreamError:
@@ -180,9 +183,3 @@ def goes_by_http2(sock: socket.socket, request: Request) -> bool:
     if isinstance(sock, ssl.SSLSocket):
         return sock.selected_alpn_protocol() == "h2"
     return request.tls is None or is_grpc(request)
-
-
-def is_grpc(request: Request) -> bool:
-    """Whether a request is a call of gRPC, which HTTP/1.1 cannot carry; gRPC-Web and Connect are none."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "application/grpc" or kind.startswith("application/grpc+")

@@ -26,7 +26,8 @@ from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
 from pytest_egress.traffic.dns_answers import check_name_answer
 from pytest_egress.traffic.entries import Entry, Exchange
-from pytest_egress.traffic.messages import shown
+from pytest_egress.traffic.grpc import is_grpc
+from pytest_egress.traffic.messages import Request, shown
 
 if TYPE_CHECKING:
     from pytest_egress.traffic.address import Address
@@ -257,10 +258,14 @@ class Route(handles.Route[Call]):
         """Whether this is a raw route, all of whose `times` are reserved."""
         return self.kind.reads_bytes and self.is_exhausted
 
-    @property
-    def begins_at_head(self) -> bool:
-        """Whether the route answers from the head of a request on, before its body has come."""
-        parts = applications(self._given.answer)
+    def begins_at_head(self, request: Request) -> bool:
+        """Whether the route answers from the head of a request on, before its body has come.
+
+        A call of gRPC is forwarded so: both sides of it may wait for each other.
+        """
+        parts = parts_of(self._given.answer)
+        if is_grpc(request) and any(isinstance(part, answers.Forward) for part in parts):
+            return True
         return self.stream or any(isinstance(part, DuplexAnswer) for part in parts)
 
     def reserve(self) -> int | None:
@@ -490,5 +495,9 @@ def call_lines(calls: Iterable[Entry]) -> list[str]:
 
 def applications(answer: object) -> tuple[answers.Application, ...]:
     """The applications in an answer, which the route acquires and releases."""
-    parts = answer.answers if isinstance(answer, answers.AnswerSequence) else (answer,)
-    return tuple(part for part in parts if isinstance(part, answers.Application))
+    return tuple(part for part in parts_of(answer) if isinstance(part, answers.Application))
+
+
+def parts_of(answer: object) -> tuple[object, ...]:
+    """The answers of a sequence, or the answer itself."""
+    return answer.answers if isinstance(answer, answers.AnswerSequence) else (answer,)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import h2.errors
@@ -221,12 +222,13 @@ def test_trailers_of_a_streamed_request_are_read_at_its_end(ask: Ask) -> None:
         (event,) = (e for e in peer.seen if isinstance(e, h2.events.TrailersReceived))
         peer.respond(OK, repr(event.headers).encode())
 
-    request = request_of(method="POST")
+    late = SimpleNamespace(trailers=Headers())
 
     def content() -> Iterator[bytes]:
         yield b"body"
-        object.__setattr__(request, "trailers", Headers({"x-late": "1"}))
+        late.trailers = Headers({"x-late": "1"})
 
+    request = request_of(method="POST", _body=late)
     assert body_of(ask(serve, request, content=content())) == b"[('x-late', '1')]"
 
 
