@@ -145,10 +145,7 @@ class Http1Server:
         destination = self.connection.destination
         if destination.tls:  # for each request: trust is noted once in each window
             self.connection.note_trust()
-        begin_http2, self._begin_http2 = (
-            self._begin_http2,
-            None,
-        )  # only the first request may be a preface
+        begin_http2, self._begin_http2 = self._begin_http2, None  # a preface comes first
         if head.is_http2_preface:
             if begin_http2 is None:
                 self.refuse(505, UNEXPECTED_PREFACE)

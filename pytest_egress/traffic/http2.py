@@ -26,10 +26,13 @@ import h2.settings
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES, Head, end_to_end, fields, raw_fields
 from pytest_egress.traffic.http1 import percent_encoded
 from pytest_egress.traffic.http2_frames import (
+    ACK,
     DATA,
     GOAWAY,
+    HEAD_BYTES,
     HEADERS,
     PREFACE,
+    SETTINGS,
     FrameCutter,
     FrameTooLongError,
     goaway_frame,
@@ -185,11 +188,15 @@ class Http2:
             raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, str(error)) from error
 
     def _without_preface(self, data: bytes) -> bytes:
-        """The bytes behind the client's preface, which h2 checks."""
+        """The bytes behind the client's preface."""
         if not (left := self._preface_left):
             return data
-        self._preface_left -= min(left, len(data))
-        self._h2.receive_data(data[:left])
+        begun = data[:left]
+        if not PREFACE.startswith(begun, len(PREFACE) - left):
+            text = f"it does not begin with HTTP/2's preface, but with {shown(begun)}"
+            raise self._refuse(h2.errors.ErrorCodes.PROTOCOL_ERROR, text)
+        self._preface_left -= len(begun)
+        self._h2.receive_data(begun)
         return data[left:]
 
     def _receive_frame(self, frame: bytes) -> Iterator[Came]:
@@ -197,8 +204,11 @@ class Http2:
             # h2 would take it for the end of the connection, and answer no stream that is open any more.
             self.is_leaving = True
             return
-        kind, brings = frame[3], len(frame) > 9
+        kind, brings = frame[3], len(frame) > HEAD_BYTES
         self._idle_frames = 0 if brings and kind in (DATA, HEADERS) else self._idle_frames + 1
+        if kind == SETTINGS and frame[4] & ACK and brings:  # to h2 that is another error
+            text = f"SETTINGS acknowledge, and have {len(frame) - HEAD_BYTES} bytes"
+            raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, text)
         if self._idle_frames > IDLE_FRAMES:
             text = f"{IDLE_FRAMES} frames in a row brought neither a request nor a body"
             raise self._refuse(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, text)
