@@ -41,7 +41,7 @@ from pytest_egress.ledger.report import (
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.route import Route, takes_what_comes
 from pytest_egress.routes.table import (
     NearMiss,
     begins_at_head,
@@ -300,7 +300,7 @@ class Answering:
                 return self._refuse(incoming, note, lambda entry: response)
             reply: Any = Conversing(self, incoming, route, turn, answer, context)
         else:
-            if not route.stream:
+            if not route.stream and not takes_what_comes(answer, incoming.request):
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
         return Ruling(outcome="routed", route=route, reply=reply)

@@ -40,10 +40,8 @@ class Http1Body(UpstreamBody):
         try:
             self._send_head(outgoing(self._request, self._content, prefix, encoded=encoded))
             head = self._receive_head()
-            with self._line.changed:
-                self._ahead = (
-                    self._h11.next_event()
-                )  # an error in it can still be answered by a status
+            with self._line.changed:  # an error in what came can still be answered by a status
+                self._ahead = self._h11.next_event()
         except h11.ProtocolError as error:
             raise ConnectionError(str(error)) from error
         reason = head.reason.decode("latin-1")

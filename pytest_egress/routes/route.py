@@ -259,14 +259,9 @@ class Route(handles.Route[Call]):
         return self.kind.reads_bytes and self.is_exhausted
 
     def begins_at_head(self, request: Request) -> bool:
-        """Whether the route answers from the head of a request on, before its body has come.
-
-        A call of gRPC is forwarded so: both sides of it may wait for each other.
-        """
+        """Whether the route answers from the head of a request on, before its body has come."""
         parts = parts_of(self._given.answer)
-        if is_grpc(request) and any(isinstance(part, answers.Forward) for part in parts):
-            return True
-        return self.stream or any(isinstance(part, DuplexAnswer) for part in parts)
+        return self.stream or any(takes_what_comes(part, request) for part in parts)
 
     def reserve(self) -> int | None:
         """Reserve one of the route's `times`; return its turn, from 0, or None where all are reserved."""
@@ -496,6 +491,16 @@ def call_lines(calls: Iterable[Entry]) -> list[str]:
 def applications(answer: object) -> tuple[answers.Application, ...]:
     """The applications in an answer, which the route acquires and releases."""
     return tuple(part for part in parts_of(answer) if isinstance(part, answers.Application))
+
+
+def takes_what_comes(answer: object, request: Request) -> bool:
+    """Whether an answer reads the body of a request by itself. A call of gRPC is forwarded as it comes.
+
+    Both sides of such a call may wait for each other.
+    """
+    return isinstance(answer, DuplexAnswer) or (
+        isinstance(answer, answers.Forward) and is_grpc(request)
+    )
 
 
 def parts_of(answer: object) -> tuple[object, ...]:

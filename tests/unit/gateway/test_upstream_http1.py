@@ -141,7 +141,8 @@ def test_a_large_body_goes_out_while_the_response_comes_in(ask: Ask, streamed: b
 
     content = bytes(range(250)) * (size // 250)
     pieces = (content[at : at + 100_000] for at in range(0, size, 100_000))
-    request = post(("Content-Length", str(size)), content=b"" if streamed else content)
+    given: dict[str, Any] = {} if streamed else {"content": content}
+    request = post(("Content-Length", str(size)), **given)
     response = ask(serve, request, content=pieces if streamed else None)
     assert b"".join(response.stream) == content
 
