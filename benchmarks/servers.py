@@ -113,5 +113,5 @@ def print_figures(
         print(ratio(f"{ours} / {other}", rates[ours], rates[other]))
     print(table(f"{title}: CPU of the server", f"microseconds a {unit}", cpu))
     for other in others:
-        print(ratio(f"{other} / {ours}", cpu[other], cpu[ours]))
+        print(ratio(f"{ours} / {other}", cpu[ours], cpu[other]))
     print()
