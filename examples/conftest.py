@@ -8,6 +8,7 @@ SDKS = "pytest-egress-test/sdks:latest"
 SERVICES = "pytest-egress-test/services:latest"
 RUNTIMES = "pytest-egress-test/runtimes:latest"
 BROWSERS = "pytest-egress-test/browsers:latest"
+GRPC = "pytest-egress-test/grpc:latest"
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,12 @@ def services() -> str:
 def runtimes() -> str:
     """An image with pip and npm."""
     return RUNTIMES
+
+
+@pytest.fixture(scope="session")
+def grpc_clients() -> str:
+    """An image with clients of gRPC, and OpenTelemetry's exporter by it."""
+    return GRPC
 
 
 @pytest.fixture(scope="session")

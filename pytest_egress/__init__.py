@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     )
     from pytest_egress.traffic.events import Event
     from pytest_egress.traffic.forms import FormFile, MultiDict
+    from pytest_egress.traffic.grpc import GrpcCall
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "Event",
     "Exchange",
     "FormFile",
+    "GrpcCall",
     "HandlerError",
     "HandshakeError",
     "Headers",
@@ -127,6 +129,7 @@ _HOMES = {
     "Event": "traffic.events",
     "Exchange": "traffic.entries",
     "FormFile": "traffic.forms",
+    "GrpcCall": "traffic.grpc",
     "Headers": "traffic.messages",
     "MultiDict": "traffic.forms",
     "PacketAttempt": "traffic.entries",

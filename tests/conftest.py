@@ -169,6 +169,12 @@ def go_image(engine_client: docker.DockerClient) -> str:
     return require_image(engine_client, "go")
 
 
+@pytest.fixture(scope="session")
+def grpc_image(engine_client: docker.DockerClient) -> str:
+    """The image with grpcio, grpc-js and grpc-go, and a client of each."""
+    return require_image(engine_client, "grpc")
+
+
 def require_image(client: docker.DockerClient, name: str) -> str:
     """Return the tag of the test image *name*, or fail with what to type."""
     return require_tag(client, f"pytest-egress-test/{name}")

@@ -11,7 +11,6 @@ before the handler gets its request.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
@@ -53,7 +52,7 @@ from pytest_egress.routes.table import (
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
-from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head
+from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head, status_in
 from pytest_egress.traffic.messages import (
     Headers,
     HeaderSource,
@@ -223,6 +222,10 @@ class Answering:
         response = ruling.reply(entry)
         if response is not None:
             entry.response = response
+            if (
+                entry.grpc is not None and entry.grpc.code is None
+            ):  # of a handler, or of another server
+                entry.grpc.code, entry.grpc.details = status_in(response.trailers, response.headers)
         if entry.duration is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
@@ -386,10 +389,14 @@ class Answering:
         entry: Exchange,
     ) -> Response | None:
         """The response of a route: that of its handler, its static answer, or the server that it forwards to."""
-        with running(incoming.attempt, entry):
+        activity = incoming.attempt.activity
+        activity.what, activity.route = entry, route
+        try:
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
             return self._handle(answer, context, entry)
+        finally:
+            activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
     def _handle(
         self, answer: Handler | Response, context: Context, entry: Exchange
@@ -485,17 +492,6 @@ def hold_decoded(ledger: Ledger, of: weakref.ref[Window], size: int) -> None:
         raise ContentError(f"the body cannot be decoded: with that, {OVER_HELD}")
 
 
-@contextlib.contextmanager
-def running(attempt: Attempt, entry: Exchange) -> Iterator[None]:
-    """Note that the handler of a request runs, within the `with` block."""
-    activity = attempt.activity
-    activity.what, activity.route = entry, entry.route
-    try:
-        yield
-    finally:
-        activity.route, activity.what = None, ""  # its connection may outlive the entry's test
-
-
 @dataclass(frozen=True)
 class Conversing:
     """The reply of an answer that reads and sends by itself."""
@@ -514,14 +510,17 @@ class Conversing:
         call = Call(
             entry, self.answering.recorder, incoming.attempt.context, self.context, self.turn
         )
+        activity = incoming.attempt.activity
+        activity.what, activity.route = entry, self.route
         try:
-            with running(incoming.attempt, entry):
-                self.context.run(self.answer.converse, incoming.request, duplex, call)
-                duplex.check_ended(self.answer)
+            self.context.run(self.answer.converse, incoming.request, duplex, call)
+            duplex.check_ended(self.answer)
         except ClientLeftError as error:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
             return self._fail(entry, duplex, error)
+        finally:
+            activity.route, activity.what = None, ""
         call.count()
         return None
 

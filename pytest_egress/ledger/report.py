@@ -531,26 +531,27 @@ def outcome_text(entry: Entry) -> str:
 
 def exchange_text(entry: Exchange) -> str:
     """A request and its response, for the timeline."""
-    answered = " -> no response yet"
+    answered, details = " -> no response yet", ""
     if (status := grpc_status(entry)) is not None:
-        answered = f" -> {status}"
+        answered, details = f" -> {status[0]}", status[1]
     elif entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    return f"{entry}{answered}{took}{raised_text(entry)}"
+    return f"{entry}{answered}{took}{details}{raised_text(entry)}"
 
 
-def grpc_status(entry: Exchange) -> str | None:
-    """The status of a gRPC call with its text, for the timeline; None while it runs, and for other requests."""
+def grpc_status(entry: Exchange) -> tuple[str, str] | None:
+    """The status of a gRPC call and its text, for the timeline; None while it runs, and for other requests."""
     if entry.grpc is None:
         return None
     code, details = entry.grpc.code, entry.grpc.details
     if code is None and entry.response is not None:  # of a handler or of another server
         code, details = status_in(entry.response.trailers, entry.response.headers)
     if code is None:
-        return None
+        head = entry.response.headers if entry.response is not None else {}
+        return ("no status yet", "") if "grpc-accept-encoding" in head else None
     said = cut(masked_text(details.partition("\n")[0]), SHOWN_TARGET)
-    return f"{code.name}: {said}" if said else code.name
+    return code.name, f": {said}" if said else ""
 
 
 def connection_text(entry: TcpConnection) -> str:

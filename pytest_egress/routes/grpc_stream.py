@@ -226,7 +226,7 @@ class CallStream:
 
         def last() -> None:
             self.lost = True
-            self._note_end(Code.CANCELLED, CLIENT_LEFT, ())
+            self._note_end(Code.CANCELLED, "", ())
 
         return self._turns.end(last)
 

@@ -44,17 +44,17 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
         test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
-    "content coding": target(
-        test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
-    ),
-    "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
-    "cookies": target(test_forms.test_any_text_is_cookies),
     "grpc messages": target(
         test_grpc.test_any_bytes_are_messages_or_ask_for_more_or_are_a_status_error
     ),
     "grpc fields": target(
         test_grpc.test_any_fields_have_metadata_a_status_and_a_timeout_or_are_a_status_error
     ),
+    "content coding": target(
+        test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
+    ),
+    "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
+    "cookies": target(test_forms.test_any_text_is_cookies),
 }
 
 

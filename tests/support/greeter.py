@@ -1,4 +1,4 @@
-"""The code that protoc makes of `greeter.proto`: `pb`, its messages, and `pb_grpc`, its service."""
+"""The code that protoc makes of `images/grpc/greeter.proto`: `pb`, its messages, and `pb_grpc`, its service."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from grpc_tools import protoc
 
-FOLDER = Path(__file__).parent
-PROTO = FOLDER / "greeter.proto"
+TESTS = Path(__file__).parents[1]
+PROTO = TESTS / "images" / "grpc" / "greeter.proto"
 
 
 def generated(folder: str) -> tuple[Any, Any]:
@@ -19,7 +19,7 @@ def generated(folder: str) -> tuple[Any, Any]:
     made = protoc.main(
         [
             "protoc",
-            f"-I{FOLDER}",
+            f"-I{PROTO.parent}",
             f"--python_out={folder}",
             f"--grpc_python_out={folder}",
             PROTO.name,

@@ -18,7 +18,7 @@ from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
 
 
-class FakeDuplex:
+class CallDuplex:
     """A `Duplex` whose client is the test. It refuses what breaks the order of a response."""
 
     def __init__(self) -> None:
@@ -88,14 +88,14 @@ class FakeDuplex:
             raise ClientLeftError("reset by the client")
 
 
-class FakeConversation:
+class CallConversation:
     """A `Conversation` that notes what it is told."""
 
     def __init__(self, exchange: Exchange, context: Context) -> None:
         self.exchange = exchange
         self.counted: list[tuple[Any, bool]] = []  # the status, and whether the client knew
         self.rejected: list[str] = []
-        self.duplex: FakeDuplex
+        self.duplex: CallDuplex
         self._context = context
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -133,7 +133,7 @@ class Call:
         exchange = Exchange(
             container="one", started=0, outcome="routed", host="greeter.test", request=request
         )
-        self.duplex, self.conversation = FakeDuplex(), FakeConversation(exchange, self.context)
+        self.duplex, self.conversation = CallDuplex(), CallConversation(exchange, self.context)
         self.conversation.duplex = self.duplex
         self.error: BaseException | None = None
         self._sent = MessageBuffer("gzip")
@@ -197,7 +197,7 @@ class Call:
         return code.name if code is not None else None, details
 
 
-def called(server: GrpcServer, path: str, *messages: Any, **headers: str) -> Call:
+def served_call(server: GrpcServer, path: str, *messages: Any, **headers: str) -> Call:
     """Make a call, and wait for its end."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return Call(server, path, fields).start(*messages).join()

@@ -27,7 +27,7 @@ REGISTRATION = (pb_grpc.add_GreeterServicer_to_server, Greeter())
 def test_it_stands_where_generated_code_wants_a_server() -> None:
     server = grpc_server()
     pb_grpc.add_GreeterServicer_to_server(Greeter(), server)
-    call = grpc_calls.called(server, "/greet.v1.Greeter/Unary", pb.Hello(name="you"))
+    call = grpc_calls.served_call(server, "/greet.v1.Greeter/Unary", pb.Hello(name="you"))
     assert call.hear(pb.Reply).text == "hello you"
     assert call.status == ("OK", "")
 
@@ -36,7 +36,7 @@ def test_a_pair_is_registered_at_once_and_several_are() -> None:
     servicer = health.HealthServicer()
     server = grpc_server(REGISTRATION, (health_pb2_grpc.add_HealthServicer_to_server, servicer))
     assert repr(server) == "grpc_server(greet.v1.Greeter, grpc.health.v1.Health)"
-    call = grpc_calls.called(
+    call = grpc_calls.served_call(
         server, "/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest()
     )
     assert call.hear(health_pb2.HealthCheckResponse).status == 1
@@ -51,7 +51,7 @@ def test_a_server_that_older_generated_code_fills_answers_too() -> None:
     }
     handler = grpc.method_handlers_generic_handler("greet.v1.Greeter", methods)
     server.add_generic_rpc_handlers((handler,))
-    call = grpc_calls.called(server, "/greet.v1.Greeter/Unary", pb.Hello(name="you"))
+    call = grpc_calls.served_call(server, "/greet.v1.Greeter/Unary", pb.Hello(name="you"))
     assert call.hear(pb.Reply).text == "hello you"
     assert repr(server) == "grpc_server(greet.v1.Greeter)"
 
@@ -130,7 +130,7 @@ def test_a_request_that_is_no_call_is_refused_with_415(changes: dict[str, Any], 
 
 
 def test_a_method_that_the_service_does_not_have_is_unrouted() -> None:
-    call = grpc_calls.called(grpc_server(REGISTRATION), "/greet.v1.Greeter/None", pb.Hello())
+    call = grpc_calls.served_call(grpc_server(REGISTRATION), "/greet.v1.Greeter/None", pb.Hello())
     note = "greet.v1.Greeter has no method 'None'. It has Both, Down, Unary, Up"
     assert call.conversation.rejected == [note]
     assert call.status == ("UNIMPLEMENTED", f"pytest-egress: {note}")
@@ -142,7 +142,9 @@ def test_a_method_that_the_service_does_not_have_is_unrouted() -> None:
     ("registrations", "has"), [([], "It has none"), ([REGISTRATION], "It has greet.v1.Greeter")]
 )
 def test_a_service_that_nobody_registered_is_unrouted(registrations: Any, has: str) -> None:
-    call = grpc_calls.called(grpc_server(*registrations), "/shop.v1.Payments/Charge", pb.Hello())
+    call = grpc_calls.served_call(
+        grpc_server(*registrations), "/shop.v1.Payments/Charge", pb.Hello()
+    )
     (note,) = call.conversation.rejected
     assert note == (
         f"the grpc_server() has no servicer of shop.v1.Payments, which the call is for. {has}. "

@@ -22,7 +22,7 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.grpc import GrpcServer, grpc_server
 from pytest_egress.traffic.grpc import MAX_MESSAGE_BYTES, deflate, frame
 from tests.support.greeter import pb, pb_grpc
-from tests.support.grpc_calls import SECONDS, Call, called, pairs
+from tests.support.grpc_calls import SECONDS, Call, pairs, served_call
 from tests.support.stage import eventually
 
 WHERE = ContextVar("WHERE", default="nowhere")
@@ -120,7 +120,7 @@ def server(request: pytest.FixtureRequest) -> GrpcServer:
 
 
 def test_one_message_gets_one(server: GrpcServer) -> None:
-    call = called(server, UNARY, pb.Hello(name="you"))
+    call = served_call(server, UNARY, pb.Hello(name="you"))
     assert call.heard(pb.Reply) == [pb.Reply(text="YOU")]
     assert call.status == ("OK", "")
     assert (call.grpc.request, call.grpc.response) == (pb.Hello(name="you"), pb.Reply(text="YOU"))
@@ -129,14 +129,14 @@ def test_one_message_gets_one(server: GrpcServer) -> None:
 
 
 def test_one_message_gets_a_stream(server: GrpcServer) -> None:
-    call = called(server, DOWN, pb.Hello(count=3))
+    call = served_call(server, DOWN, pb.Hello(count=3))
     assert [reply.text for reply in call.heard(pb.Reply)] == ["0", "1", "2"]
     assert [reply.text for reply in call.grpc.responses] == ["0", "1", "2"]
     assert call.status == ("OK", "")
 
 
 def test_a_stream_gets_one_message(server: GrpcServer) -> None:
-    call = called(server, UP, *(pb.Hello(name=name) for name in "abc"))
+    call = served_call(server, UP, *(pb.Hello(name=name) for name in "abc"))
     assert call.heard(pb.Reply) == [pb.Reply(text="a+b+c")]
     assert [request.name for request in call.grpc.requests] == ["a", "b", "c"]
 
@@ -154,7 +154,7 @@ def test_a_streaming_method_may_send_nothing() -> None:
     def down(self: object, request: Any, context: Any) -> Iterator[Any]:
         yield from ()
 
-    call = called(greeter(Down=down), DOWN, pb.Hello())
+    call = served_call(greeter(Down=down), DOWN, pb.Hello())
     assert (call.status, call.heard(pb.Reply)) == (("OK", ""), [])
     assert call.duplex.trailers_sent is None  # the status is in the head
 
@@ -164,8 +164,8 @@ def test_a_plain_function_may_return_what_is_async() -> None:
         return lambda *arguments: method(*arguments)
 
     server = greeter(Unary=wrapped(Async.Unary), Down=wrapped(Async.Down))
-    assert called(server, UNARY, pb.Hello(name="you")).hear(pb.Reply).text == "YOU"
-    assert len(called(server, DOWN, pb.Hello(count=3)).heard(pb.Reply)) == 3
+    assert served_call(server, UNARY, pb.Hello(name="you")).hear(pb.Reply).text == "YOU"
+    assert len(served_call(server, DOWN, pb.Hello(count=3)).heard(pb.Reply)) == 3
 
 
 def test_async_servicers_of_a_server_share_a_loop_while_a_route_uses_it() -> None:
@@ -183,7 +183,7 @@ def test_async_servicers_of_a_server_share_a_loop_while_a_route_uses_it() -> Non
     server.acquire()
     waiting = Call(server, DOWN).start(pb.Hello())
     assert eventually(lambda: words)
-    called(server, UNARY, pb.Hello(name="word"))
+    served_call(server, UNARY, pb.Hello(name="word"))
     assert waiting.hear(pb.Reply).text == "word"
     waiting.join()
     server.release()
@@ -236,7 +236,7 @@ def test_a_generator_keeps_its_context_from_one_message_to_the_next() -> None:
         finally:
             WHERE.reset(token)  # an error in another context
 
-    call = called(greeter(Down=down), DOWN, pb.Hello())
+    call = served_call(greeter(Down=down), DOWN, pb.Hello())
     assert [reply.text for reply in call.heard(pb.Reply)] == ["inside", "inside"]
     assert call.error is None
 
@@ -248,7 +248,7 @@ def test_a_plain_servicer_runs_on_the_thread_that_asks() -> None:
         threads.append(threading.current_thread())
         return pb.Reply()
 
-    call = called(unary("plain", note), UNARY, pb.Hello())
+    call = served_call(unary("plain", note), UNARY, pb.Hello())
     assert threads == [call._thread]
 
 
@@ -270,7 +270,7 @@ def test_metadata_goes_both_ways(kind: str) -> None:
 
         return finish() if kind == "async" else pb.Reply()
 
-    call = called(unary(kind, answer), UNARY, pb.Hello(), x_token="abc", x_in_bin="/wA")
+    call = served_call(unary(kind, answer), UNARY, pb.Hello(), x_token="abc", x_in_bin="/wA")
     assert seen == {"x-token": "abc", "x-in-bin": b"\xff\0"}
     assert pairs(call.duplex.head, "x-initial", "x-first-bin") == [
         ("x-initial", "1"),
@@ -293,7 +293,7 @@ def test_abort_ends_the_call_with_its_status(kind: str) -> None:
     def abort(request: Any, context: Any) -> Any:
         return context.abort(grpc.StatusCode.NOT_FOUND, "no ü 100 %")
 
-    call = called(unary(kind, abort), UNARY, pb.Hello())
+    call = served_call(unary(kind, abort), UNARY, pb.Hello())
     assert call.status == ("NOT_FOUND", "no ü 100 %")
     assert (call.grpc.status, call.grpc.details) == ("NOT_FOUND", "no ü 100 %")
     assert (call.error, call.conversation.rejected) == (None, [])
@@ -305,7 +305,7 @@ def test_abort_within_a_stream_comes_after_its_messages() -> None:
         yield pb.Reply(text="0")
         context.abort(grpc.StatusCode.DATA_LOSS, "after one")
 
-    call = called(greeter(Down=down), DOWN, pb.Hello())
+    call = served_call(greeter(Down=down), DOWN, pb.Hello())
     assert [reply.text for reply in call.heard(pb.Reply)] == ["0"]
     assert call.status == ("DATA_LOSS", "after one")
 
@@ -317,12 +317,12 @@ def test_an_abort_stays_one_when_the_servicer_raises_something_else_of_it() -> N
         except Exception as error:
             raise RuntimeError("wrapped") from error
 
-    call = called(unary("plain", fail), UNARY, pb.Hello())
+    call = served_call(unary("plain", fail), UNARY, pb.Hello())
     assert (call.status, call.error) == (("NOT_FOUND", "no"), None)
 
 
 def test_abort_with_ok_is_unknown_as_in_grpc() -> None:
-    call = called(
+    call = served_call(
         unary("plain", lambda r, context: context.abort(grpc.StatusCode.OK, "x")), UNARY, pb.Hello()
     )
     assert call.status == ("UNKNOWN", "abort() was called with StatusCode.OK")
@@ -339,7 +339,7 @@ def test_a_rich_error_has_its_details(kind: str) -> None:
     def abort(request: Any, context: Any) -> Any:
         return context.abort_with_status(rpc_status.to_status(rich))
 
-    call = called(unary(kind, abort), UNARY, pb.Hello())
+    call = served_call(unary(kind, abort), UNARY, pb.Hello())
     assert call.status == ("RESOURCE_EXHAUSTED", "quota")
     ((key, value),) = call.grpc.trailing_metadata
     assert key == "grpc-status-details-bin"
@@ -356,7 +356,7 @@ def test_a_code_that_was_set_is_the_status(kind: str) -> None:
         assert context.details() == "there is one"
         return pb.Reply()
 
-    call = called(unary(kind, set_code), UNARY, pb.Hello())
+    call = served_call(unary(kind, set_code), UNARY, pb.Hello())
     assert call.status == ("ALREADY_EXISTS", "there is one")
 
 
@@ -368,7 +368,7 @@ def test_what_a_servicer_raises_is_raised_and_its_client_gets_unknown(kind: str)
     def fail(request: Any, context: Any) -> Any:
         raise ValueError("of the servicer")
 
-    call = called(unary(kind, fail), UNARY, pb.Hello())
+    call = served_call(unary(kind, fail), UNARY, pb.Hello())
     assert isinstance(call.error, ValueError)
     frames = [frame.name for frame in traceback.extract_tb(call.error.__traceback__)]
     assert frames[-1] == "fail"
@@ -386,7 +386,7 @@ def test_what_ends_a_program_is_raised_too(kind: str, error: type[BaseException]
     def fail(request: Any, context: Any) -> Any:
         raise error
 
-    call = called(unary(kind, fail), UNARY, pb.Hello())
+    call = served_call(unary(kind, fail), UNARY, pb.Hello())
     assert isinstance(call.error, error)
     assert call.status[0] == "UNKNOWN"
 
@@ -396,7 +396,7 @@ def test_an_error_after_a_message_comes_after_it() -> None:
         yield pb.Reply(text="0")
         raise ValueError("later")
 
-    call = called(greeter(Down=down), DOWN, pb.Hello())
+    call = served_call(greeter(Down=down), DOWN, pb.Hello())
     assert len(call.heard(pb.Reply)) == 1
     assert call.status[0] == "UNKNOWN"
     assert isinstance(call.error, ValueError)
@@ -406,21 +406,21 @@ def test_a_long_error_is_cut_so_that_clients_take_the_status() -> None:
     def fail(request: Any, context: Any) -> Any:
         raise ValueError("x" * 100_000)
 
-    call = called(unary("plain", fail), UNARY, pb.Hello())
+    call = served_call(unary("plain", fail), UNARY, pb.Hello())
     assert len(call.status[1]) <= 2000
     assert len(str(call.error)) == 100_000
 
 
 @pytest.mark.parametrize("answer", [None, "text", b"bytes"])
 def test_an_answer_of_another_type_is_an_error_that_quotes_it(answer: Any) -> None:
-    call = called(unary("plain", lambda request, context: answer), UNARY, pb.Hello())
+    call = served_call(unary("plain", lambda request, context: answer), UNARY, pb.Hello())
     assert isinstance(call.error, TypeError)
     assert f"the servicer answered {UNARY} with {answer!r}, which cannot be sent" in str(call.error)
     assert call.status[0] == "UNKNOWN"
 
 
 def test_a_method_that_nobody_wrote_is_unrouted() -> None:
-    call = called(greeter(), UP, pb.Hello())
+    call = served_call(greeter(), UP, pb.Hello())
     note = (
         "Greeter does not define Up of greet.v1.Greeter. "
         "To answer it: def Up(self, request_iterator, context)"
@@ -434,7 +434,7 @@ def test_a_servicer_that_raises_notimplementederror_by_itself_has_failed() -> No
     def fail(request: Any, context: Any) -> Any:
         raise NotImplementedError("not yet")
 
-    call = called(unary("plain", fail), UNARY, pb.Hello())
+    call = served_call(unary("plain", fail), UNARY, pb.Hello())
     assert isinstance(call.error, NotImplementedError)
     assert call.conversation.rejected == []
 
@@ -487,7 +487,7 @@ def test_a_frozen_clock_does_not_stop_a_deadline(kind: str) -> None:
         return pb.Reply()
 
     with freezegun.freeze_time("2020-01-01"):
-        call = called(unary(kind, slow), UNARY, pb.Hello(), grpc_timeout="100m")
+        call = served_call(unary(kind, slow), UNARY, pb.Hello(), grpc_timeout="100m")
     assert call.status[0] == "DEADLINE_EXCEEDED"
     assert 0 < remaining[0] <= 0.1
 
@@ -499,12 +499,12 @@ def test_without_a_deadline_no_time_is_remaining() -> None:
         seen.append(context.time_remaining())
         return pb.Reply()
 
-    called(unary("plain", note), UNARY, pb.Hello())
+    served_call(unary("plain", note), UNARY, pb.Hello())
     assert seen == [None]
 
 
 def test_a_malformed_deadline_ends_the_call_before_the_servicer() -> None:
-    call = called(unary("plain", pytest.fail), UNARY, pb.Hello(), grpc_timeout="soon")
+    call = served_call(unary("plain", pytest.fail), UNARY, pb.Hello(), grpc_timeout="soon")
     assert call.status[0] == "INTERNAL"
     assert "grpc-timeout is 'soon'" in call.status[1]
 
@@ -620,7 +620,7 @@ def test_a_callback_that_raises_is_an_error_of_the_servicers() -> None:
         context.add_callback(fail)
         return pb.Reply()
 
-    call = called(unary("plain", answer), UNARY, pb.Hello())
+    call = served_call(unary("plain", answer), UNARY, pb.Hello())
     assert isinstance(call.error, ValueError)
     assert call.status == ("OK", "")
 
@@ -629,7 +629,7 @@ def test_a_callback_that_raises_is_an_error_of_the_servicers() -> None:
 
 
 def test_a_message_of_another_type_is_no_fault_of_the_servicers() -> None:
-    call = called(unary("plain", pytest.fail), UNARY, frame(b"\xff\xff"))
+    call = served_call(unary("plain", pytest.fail), UNARY, frame(b"\xff\xff"))
     assert call.status[0] == "INTERNAL"
     assert f"message 1 of {UNARY} is no Hello" in call.conversation.exchange.note
     assert call.error is None
@@ -639,7 +639,7 @@ def test_a_message_of_another_type_is_no_fault_of_the_servicers() -> None:
     ("messages", "count"), [((), "none"), ((pb.Hello(), pb.Hello()), "several")]
 )
 def test_a_method_of_one_message_gets_one(messages: tuple[Any, ...], count: str) -> None:
-    call = called(unary("plain", pytest.fail), UNARY, *messages)
+    call = served_call(unary("plain", pytest.fail), UNARY, *messages)
     assert call.status == (
         "UNIMPLEMENTED",
         f"{UNARY} takes one message, and the client sent {count}",
@@ -660,7 +660,7 @@ def test_messages_are_compressed_each_way(encoding: str) -> None:
     message = pb.Hello(blob=bytes(100_000))
     sent = frame(deflate(message.SerializeToString(), encoding), compressed=True)
     fields = {"grpc_encoding": encoding, "grpc_accept_encoding": f"identity,{encoding}"}
-    call = called(greeter(Down=down), DOWN, sent, **fields)
+    call = served_call(greeter(Down=down), DOWN, sent, **fields)
     assert call.grpc.requests == [message]
     assert pairs(call.duplex.head, "grpc-encoding") == [("grpc-encoding", encoding)]
     frames = [call.duplex.sent.get() for _ in range(3)]
@@ -673,14 +673,14 @@ def test_nothing_is_compressed_for_a_client_that_does_not_take_it() -> None:
         context.set_compression(grpc.Compression.Gzip)
         return pb.Reply(text="x")
 
-    call = called(unary("plain", answer), UNARY, pb.Hello())
+    call = served_call(unary("plain", answer), UNARY, pb.Hello())
     assert pairs(call.duplex.head, "grpc-encoding") == []
     assert call.hear(pb.Reply).text == "x"
 
 
 def test_a_message_over_the_limit_is_refused() -> None:
     head = b"\0" + (MAX_MESSAGE_BYTES + 1).to_bytes(4, "big")
-    call = called(unary("plain", pytest.fail), UNARY, head)
+    call = served_call(unary("plain", pytest.fail), UNARY, head)
     assert call.status[0] == "RESOURCE_EXHAUSTED"
 
 
@@ -692,7 +692,7 @@ def test_the_health_servicer_answers_and_is_watched() -> None:
     server = grpc_server((health_pb2_grpc.add_HealthServicer_to_server, servicer))
     servicer.set("shop", health_pb2.HealthCheckResponse.NOT_SERVING)
     asked = health_pb2.HealthCheckRequest(service="shop")
-    call = called(server, "/grpc.health.v1.Health/Check", asked)
+    call = served_call(server, "/grpc.health.v1.Health/Check", asked)
     assert call.hear(health_pb2.HealthCheckResponse).status == 2
     watch = Call(server, "/grpc.health.v1.Health/Watch").start(asked)
     assert watch.hear(health_pb2.HealthCheckResponse).status == 2
@@ -706,7 +706,9 @@ def test_the_reflection_servicer_lists_the_services() -> None:
     server = greeter()
     reflection.enable_server_reflection(["greet.v1.Greeter", reflection.SERVICE_NAME], server)
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
-    call = called(server, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", asked)
+    call = served_call(
+        server, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", asked
+    )
     answer = call.hear(reflection_pb2.ServerReflectionResponse)
     names = [service.name for service in answer.list_services_response.service]
     assert names == ["greet.v1.Greeter", "grpc.reflection.v1alpha.ServerReflection"]

@@ -14,7 +14,7 @@ from pytest_egress.routes.grpc import GrpcServer, grpc_server
 from pytest_egress.routes.grpc_context import AsyncMessages, code_of
 from pytest_egress.traffic.grpc import Code
 from tests.support.greeter import pb, pb_grpc
-from tests.support.grpc_calls import SECONDS, Call, called
+from tests.support.grpc_calls import SECONDS, Call, served_call
 
 UNARY, UP = "/greet.v1.Greeter/Unary", "/greet.v1.Greeter/Up"
 
@@ -47,8 +47,8 @@ def test_a_plain_servicer_gets_a_context_of_grpc_and_an_async_one_that_of_aio() 
     async def note(context: Any) -> None:
         seen.append(context)
 
-    called(server_of(seen.append), UNARY, pb.Hello())
-    called(async_server_of(note), UNARY, pb.Hello())
+    served_call(server_of(seen.append), UNARY, pb.Hello())
+    served_call(async_server_of(note), UNARY, pb.Hello())
     assert isinstance(seen[0], grpc.ServicerContext)
     assert isinstance(seen[1], grpc.aio.ServicerContext)
 
@@ -60,7 +60,7 @@ def test_a_context_tells_of_its_client() -> None:
         seen.extend([context.peer(), context.auth_context(), context.trailing_metadata()])
         seen.extend([context.peer_identities(), context.peer_identity_key(), context.is_active()])
 
-    called(server_of(ask), UNARY, pb.Hello())
+    served_call(server_of(ask), UNARY, pb.Hello())
     assert seen == [
         "ipv4:192.0.2.7:50123",
         {"transport_security_type": [b"ssl"]},
@@ -82,12 +82,12 @@ def test_a_code_is_one_of_grpcs_or_its_number(code: object, known: Code) -> None
 def test_what_is_no_code_is_refused_where_it_is_set(code: Any) -> None:
     with pytest.raises(TypeError, match=r"is no status code: it takes a grpc\.StatusCode"):
         code_of(code)
-    call = called(server_of(lambda context: context.set_code(code)), UNARY, pb.Hello())
+    call = served_call(server_of(lambda context: context.set_code(code)), UNARY, pb.Hello())
     assert isinstance(call.error, TypeError)
 
 
 def test_metadata_that_cannot_be_sent_is_the_servicers_error() -> None:
-    call = called(
+    call = served_call(
         server_of(lambda context: context.set_trailing_metadata([("X-Upper", "1")])),
         UNARY,
         pb.Hello(),
@@ -101,7 +101,7 @@ def test_details_may_be_bytes() -> None:
     def fail(context: grpc.ServicerContext) -> None:
         context.abort(grpc.StatusCode.ABORTED, "größer".encode())  # type: ignore[arg-type]
 
-    assert called(server_of(fail), UNARY, pb.Hello()).status == ("ABORTED", "größer")
+    assert served_call(server_of(fail), UNARY, pb.Hello()).status == ("ABORTED", "größer")
 
 
 def test_a_servicer_cancels_its_call() -> None:
@@ -111,7 +111,7 @@ def test_a_servicer_cancels_its_call() -> None:
         seen.extend([context.cancel(), context.is_active(), context.add_callback(pytest.fail)])
         seen.append(context.cancel())
 
-    call = called(server_of(cancel), UNARY, pb.Hello())
+    call = served_call(server_of(cancel), UNARY, pb.Hello())
     assert call.status == ("CANCELLED", "the servicer cancelled the call")
     assert seen == [True, False, False, False]
     assert call.error is None
@@ -133,7 +133,7 @@ def test_an_async_context_tells_when_it_is_done() -> None:
         context.add_done_callback(lambda same: seen.append((same is context, same.done())))
         seen.extend([context.done(), context.cancelled(), context.time_remaining()])
 
-    called(async_server_of(note), UNARY, pb.Hello())
+    served_call(async_server_of(note), UNARY, pb.Hello())
     assert seen == [False, False, None, (True, True)]
 
 
@@ -144,7 +144,7 @@ def test_a_done_callback_that_comes_too_late_is_called_at_once() -> None:
         context.callbacks.call()
         context.add_done_callback(seen.append)
 
-    called(async_server_of(note), UNARY, pb.Hello())
+    served_call(async_server_of(note), UNARY, pb.Hello())
     assert len(seen) == 1
 
 
@@ -152,7 +152,7 @@ def test_abort_of_an_async_servicer_takes_trailing_metadata() -> None:
     async def fail(context: Any) -> None:
         await context.abort(grpc.StatusCode.NOT_FOUND, "no", (("x-why", "that"),))
 
-    call = called(async_server_of(fail), UNARY, pb.Hello())
+    call = served_call(async_server_of(fail), UNARY, pb.Hello())
     assert call.status == ("NOT_FOUND", "no")
     assert call.grpc.trailing_metadata == (("x-why", "that"),)
 

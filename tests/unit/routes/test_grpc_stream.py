@@ -13,7 +13,7 @@ from pytest_egress.routes.grpc import GrpcServer, grpc_server
 from pytest_egress.routes.grpc_stream import CallEndedError, CallStream
 from pytest_egress.traffic.grpc import Code
 from tests.support.greeter import pb, pb_grpc
-from tests.support.grpc_calls import SECONDS, Call, called, pairs
+from tests.support.grpc_calls import SECONDS, Call, pairs, served_call
 
 DOWN, BOTH = "/greet.v1.Greeter/Down", "/greet.v1.Greeter/Both"
 
@@ -40,7 +40,7 @@ def test_messages_over_the_limit_are_served_and_not_kept(monkeypatch: pytest.Mon
         for request in request_iterator:
             yield pb.Reply(blob=request.blob)
 
-    call = called(server_of(Both=both), BOTH, *[pb.Hello(blob=bytes(1000))] * 5)
+    call = served_call(server_of(Both=both), BOTH, *[pb.Hello(blob=bytes(1000))] * 5)
     assert len(call.heard(pb.Reply)) == 5
     assert (len(call.grpc.requests), len(call.grpc.responses)) == (2, 2)
 
