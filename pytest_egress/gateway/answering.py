@@ -19,6 +19,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 import pytest_egress.gateway.upstream as upstream
+from pytest_egress.base.sockets import shut
 from pytest_egress.errors import AddressError, ContentError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
@@ -26,6 +27,7 @@ from pytest_egress.gateway.calls import answer_request
 from pytest_egress.gateway.conversations import Call, Told
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder, passes
+from pytest_egress.gateway.upstream_body import UpstreamBody, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
 from pytest_egress.ledger.ledger import MAX_HELD_BYTES, Ledger
 from pytest_egress.ledger.report import (
@@ -38,7 +40,7 @@ from pytest_egress.ledger.report import (
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.route import Route, takes_what_comes
 from pytest_egress.routes.table import (
     NearMiss,
     begins_at_head,
@@ -49,8 +51,8 @@ from pytest_egress.routes.table import (
 )
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority
-from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head
+from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
+from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head, status_in
 from pytest_egress.traffic.messages import (
     Headers,
     HeaderSource,
@@ -297,7 +299,7 @@ class Answering:
                 return self._refuse(incoming, note, lambda entry: response)
             reply: Any = Conversing(self, incoming, route, turn, answer, context)
         else:
-            if not route.stream:
+            if not route.stream and not takes_what_comes(answer, incoming.request):
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
         return Ruling(outcome="routed", route=route, reply=reply)
@@ -409,7 +411,7 @@ class Answering:
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
         """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
         try:
-            return incoming.forwarding.ask(self, entry.request, to)
+            return incoming.forwarding.pass_on(self, incoming, to)
         except UpstreamError as error:
             entry.note = str(error)
             return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
@@ -441,9 +443,9 @@ class Answering:
         except (GeneratorExit, ClientLeftError):
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
-            if isinstance(
-                response.stream, upstream.Body
-            ):  # from `forward()`: no handler is to blame
+            if isinstance(response.stream, UpstreamBody):  # no handler is to blame
+                if is_cut_by_client(incoming):
+                    raise ClientLeftError(str(error)) from error
                 entry.note = str(error)
             else:
                 entry.error = entry.error or error
@@ -553,32 +555,41 @@ class Forwarding:
         self, answering: Answering, request: Request, to: Any, port: int | None
     ) -> Response:
         server = check_forward(forward(to, port), raw=False)
-        response = self.ask(answering, self._renamed(request), server, by="request.forward")
-        return upstream.whole(response, request.method)
+        request = self._renamed(request)
+        sock = self._connect(answering, request, server, by="request.forward")
+        response = upstream.ask(sock, request, server.path, encoded=False)  # a handler reads it
+        return whole(response, request.method)
 
     def _renamed(self, request: Request) -> Request:
         """The request, with its field Host set anew if a handler has replaced its host or port and left the field."""
         host, port, field = named_as(request)
         if (host, port) == self.asked[:2] or field != self.asked[2]:
             return request
-        others = upstream.without(request.headers, "host").raw
+        others = without(request.headers, "host").raw
         return replace(request, headers=Headers([("Host", request.authority), *others]))
 
-    def ask(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Response:
-        """Send a request to another server. The body of its response streams.
+    def pass_on(self, answering: Answering, incoming: Incoming, to: Forward) -> Response:
+        """Send the request to the server that a route forwards to. The body of its response streams.
 
-        Args:
-            by: "request.forward" where a handler asks; "" for a route. A handler reads the body, which must then come
-                without compression.
+        The body of the request goes on as it comes where it has not been read. It is kept, unless the route streams.
 
         Raises:
             UpstreamError: The server cannot be reached, or broke off.
         """
-        sock = self._connect(answering, request, to, by)
-        return upstream.ask(sock, request, to.path, encoded=not by)
+        request, body = incoming.request, incoming.body
+        streams = self.route is not None and self.route.stream
+        sock = self._connect(answering, request, to)
+        if ends_with_client(incoming):
+            incoming.duplex.on_disconnect(partial(shut, sock))
+        content = None if body.is_whole else body.stream() if streams else body.relay()
+        return upstream.ask(sock, request, to.path, content=content, keep=not streams)
 
-    def _connect(self, answering: Answering, request: Request, to: Forward, by: str) -> Any:
-        """Connect to another server, with TLS where the scheme is https."""
+    def _connect(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Any:
+        """Connect to another server, with TLS where the scheme is https.
+
+        Args:
+            by: "request.forward" where a handler asks; "" for a route.
+        """
         owner, upstreams = answering.carrier, answering.upstreams
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)
@@ -590,7 +601,23 @@ class Forwarding:
             if host == self.asked[0]:  # no handler has replaced the host
                 reached = upstream_host(self._tables, self._destination, self.route, host)
             sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
-        return upstreams.secure(owner, sock, host) if scheme == "https" else sock
+        if scheme != "https":
+            return sock
+        return upstreams.secure(owner, sock, host, http2=request.http_version == "2")
+
+
+def ends_with_client(incoming: Incoming) -> bool:
+    """Whether an exchange with a real server ends when the client leaves.
+
+    That is watched for where leaving is seen: by RST_STREAM, and in HTTP/1.1 while the request may still be coming. A
+    client of HTTP/1.1 may close its side after the request, and wait for the response.
+    """
+    return incoming.request.http_version == "2" or not incoming.body.is_whole
+
+
+def is_cut_by_client(incoming: Incoming) -> bool:
+    """Whether a real server broke off because the client had left, which ends the exchange with it."""
+    return incoming.request.http_version == "2" and incoming.duplex.disconnected
 
 
 # Replies to requests that no handler answers.
