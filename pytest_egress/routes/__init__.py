@@ -1,17 +1,21 @@
 """Routes: what tests declare, and which route answers an attempt.
 
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
-lists what is accepted. Doors: `answers`, `asgi`, `declarations`, `duplex`, `handles`, `kinds`, `route`, `table`, `wsgi`.
+lists what is accepted. Doors: `answers`, `asgi`, `async_websocket`, `declarations`, `duplex`, `handles`, `kinds`,
+`open_websocket`, `route`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
+* `async_websocket`: a WebSocket for an `async def` handler.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
 * `matching`: the conditions that a request has to meet.
+* `open_websocket`: a WebSocket for a handler and for the test, whose reader is a thread.
 * `route`: a declared route, with its answer and its calls.
 * `table`: the routes of a scope, and which of them answers.
+* `websocket`: the answer that opens WebSockets.
 * `wsgi`: a WSGI application as a handler.
 """

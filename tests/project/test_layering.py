@@ -41,7 +41,7 @@ ROOMS = {
     "agent": Room(),
     "errors": Room(),
     "base": Room(),
-    "traffic": Room(uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "idna")),
+    "traffic": Room(uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "idna", "wsproto")),
     "link": Room(
         uses=("errors", "base", "agent"),
         foreign=("h11",),
@@ -49,7 +49,10 @@ ROOMS = {
     "routes": Room(
         uses=("errors", "base", "traffic"),
         foreign=("typing_extensions",),  # for type checkers alone, which bring it
-        doors=("answers", "asgi", "declarations", "duplex", "handles", "kinds", "route", "table", "wsgi"),
+        doors=(
+            "answers", "asgi", "async_websocket", "declarations", "duplex", "handles", "kinds", "open_websocket",
+            "route", "table", "websocket", "wsgi",
+        ),
     ),
     "engine": Room(
         uses=("errors", "base", "link.attach"),
@@ -101,8 +104,8 @@ FORBIDDEN = {
 }
 """Packages of the standard library that a room must not import."""
 
-EXCEPTIONS = {"routes.asgi": {"threading"}}
-"""An ASGI application has a loop on a thread of its own."""
+EXCEPTIONS = {"routes.asgi": {"threading"}, "routes.open_websocket": {"threading"}}
+"""An ASGI application has a loop on a thread of its own, and a WebSocket a reader."""
 
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE_FOLDER).with_suffix("").parts)
