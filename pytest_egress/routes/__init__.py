@@ -8,6 +8,7 @@ lists what is accepted. Doors: `answers`, `asgi`, `async_websocket`, `declaratio
 * `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
 * `async_websocket`: a WebSocket for an `async def` handler.
+* `asgi_websocket`: the WebSockets of an ASGI application.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
 * `handles`: the interface of a route for tests.

@@ -65,12 +65,17 @@ class SocketDuplex:
             self._first = self._http.trailing_data[0]
 
     def send(self, data: bytes) -> None:
+        self._send(data if self.started == 101 else self._http.send(h11.Data(data=data)))
+
+    def _send(self, data: bytes | None) -> None:
         try:
-            self._sock.sendall(data)
+            self._sock.sendall(data or b"")
         except OSError as error:
             raise ClientLeftError from error
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
+        if self.started != 101:
+            self._send(self._http.send(h11.EndOfMessage()))
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
