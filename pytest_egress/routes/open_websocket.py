@@ -337,6 +337,11 @@ class OpenWebSocket(WebSocket):
     def __dir__(self) -> list[str]:
         return sorted({*dir(WebSocket), *vars(self)})
 
+    @property
+    def handshake(self) -> Handshake:
+        """What was agreed on."""
+        return self._handshake
+
     def open(self) -> None:
         """Answer the handshake, and read from now on. A client that has left is over at once."""
         try:

@@ -17,7 +17,7 @@ from pytest_egress.routes.answers import name_of, place_of, takes, unwrapped
 from pytest_egress.routes.async_websocket import AsyncWebSocket, run_handler
 from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket
-from pytest_egress.traffic.messages import Request, Response, shown
+from pytest_egress.traffic.messages import Request, Response, reason_phrase, shown
 from pytest_egress.traffic.websocket import (
     INTERNAL_ERROR,
     HandshakeError,
@@ -119,7 +119,10 @@ def opened(ws: OpenWebSocket, conversation: Conversation) -> Iterator[None]:
 
     The call is counted before its client can know of it; what a test sends from then on waits for the handshake.
     """
-    conversation.exchange.websocket = ws
+    exchange, handshake = conversation.exchange, ws.handshake
+    reason = reason_phrase(handshake.status_code)
+    exchange.response = Response.received(handshake.status_code, handshake.headers, reason=reason)
+    exchange.websocket = ws
     conversation.count()
     try:
         ws.open()

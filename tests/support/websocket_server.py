@@ -57,9 +57,7 @@ class SocketDuplex:
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
         self.started = status_code
         kind = h11.InformationalResponse if status_code == 101 else h11.Response
-        self.send(
-            self._http.send(kind(status_code=status_code, headers=raw_fields(headers))) or b""
-        )
+        self._send(self._http.send(kind(status_code=status_code, headers=raw_fields(headers))))
         if status_code == 101:
             self._http.next_event()
             self._first = self._http.trailing_data[0]
