@@ -78,6 +78,7 @@ class WebSocket:
         self.subprotocol: Final = handshake.subprotocol
         self.messages: Final = [] if messages is None else messages
         self.unkept, self._kept_bytes = 0, 0
+        self._epoch = wall() - monotonic()
         self.close_code: int | None = None
         self.close_reason = ""
         self._duplex, self._handshake, self._is_bounded = duplex, handshake, is_bounded
@@ -241,7 +242,9 @@ class WebSocket:
         return max((self._deadline or 0.0) - monotonic(), 0.0)
 
     def _record(self, content: str | bytes, *, from_client: bool) -> None:
-        message = WebSocketMessage(content=content, from_client=from_client, at=wall())
+        message = WebSocketMessage(
+            content=content, from_client=from_client, at=self._epoch + monotonic()
+        )
         self._kept_bytes += len(content)
         if self._kept_bytes <= MAX_KEPT_BYTES:
             self.messages.append(message)
@@ -341,6 +344,14 @@ class OpenWebSocket(WebSocket):
     def handshake(self) -> Handshake:
         """What was agreed on."""
         return self._handshake
+
+    def date(self, now: float) -> None:
+        """Have messages dated by the clock of the ledger.
+
+        Args:
+            now: Seconds since the epoch, by that clock.
+        """
+        self._epoch = now - monotonic()
 
     def open(self) -> None:
         """Answer the handshake, and read from now on. A client that has left is over at once."""

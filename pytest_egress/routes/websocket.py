@@ -124,6 +124,8 @@ def opened(ws: OpenWebSocket, conversation: Conversation) -> Iterator[None]:
     exchange.response = Response.received(handshake.status_code, handshake.headers, reason=reason)
     exchange.websocket = ws
     conversation.count()
+    if exchange.duration is not None:
+        ws.date(exchange.started + exchange.duration)
     try:
         ws.open()
         conversation.detach(ws.go_away)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tests.unit.traffic import test_address, test_clienthello, test_dns
+from tests.unit.traffic import test_address, test_clienthello, test_dns, test_websocket
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192
@@ -37,6 +37,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
         test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
+    "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
+    "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
 }
 
 
