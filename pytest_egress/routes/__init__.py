@@ -1,14 +1,16 @@
 """Routes: what tests declare, and which route answers an attempt.
 
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
-lists what is accepted. Doors: `answers`, `asgi`, `async_websocket`, `declarations`, `duplex`, `handles`, `kinds`,
+lists what is accepted.
+
+Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `handles`, `kinds`,
 `open_websocket`, `route`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
-* `async_websocket`: a WebSocket for an `async def` handler.
 * `asgi_websocket`: the WebSockets of an ASGI application.
+* `async_websocket`: a WebSocket for an `async def` handler.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
 * `handles`: the interface of a route for tests.
