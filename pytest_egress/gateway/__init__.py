@@ -15,6 +15,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
 * `http1_duplex`: both directions of one HTTP/1.1 request.
 * `http1_server`: reads HTTP/1.1 requests and sends responses.
+* `lasting`: a call that may outlive its test, as a WebSocket does.
 * `loops`: the event loop of an async handler.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `raw_server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
@@ -27,4 +28,5 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `tls_failures`: why a handshake failed, and what to do about it.
 * `upstream`: an exchange with a real server.
 * `upstreams`: which real server is meant, and whether it may be reached.
+* `websocket_relay`: `forward()` of a WebSocket.
 """

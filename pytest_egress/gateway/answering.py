@@ -25,9 +25,11 @@ from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
 from pytest_egress.gateway.conversations import Call, Told
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder, passes
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
+from pytest_egress.gateway.websocket_relay import WebSocketRelay
 from pytest_egress.ledger.ledger import MAX_HELD_BYTES, Ledger
 from pytest_egress.ledger.report import (
     blocked_body,
@@ -38,6 +40,8 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
+from pytest_egress.routes.asgi import AsgiApplication
+from pytest_egress.routes.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
@@ -59,6 +63,7 @@ from pytest_egress.traffic.messages import (
     shown,
 )
 from pytest_egress.traffic.redaction import masked_authority
+from pytest_egress.traffic.websocket import asks_for_websocket, is_handshake
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -85,6 +90,10 @@ class Carrier(Owner, Protocol):
 
     def allow_unread(self, route: Route[Any] | None, host: str, /) -> None:
         """Note that a body passes through it unread, for as long as a route allows that."""
+        ...
+
+    def outlive(self, lasting: Lasting, /) -> None:
+        """Keep the window of its request open no longer, though the request goes on."""
         ...
 
     def read_again(self) -> None:
@@ -197,8 +206,9 @@ class Answering:
 
     def begins_at_head(self, incoming: Incoming) -> bool:
         """Whether a request is answered from its head on; else the server has `incoming.body.content` read first."""
-        tables = incoming.attempt.context.tables
-        return not is_misdirected(incoming) and begins_at_head(tables, incoming.request)
+        tables, request = incoming.attempt.context.tables, incoming.request
+        begins = begins_at_head(tables, request) or asks_for_websocket(request)
+        return begins and not is_misdirected(incoming)
 
     def answer(self, incoming: Incoming) -> tuple[Exchange, Response | None]:
         """Answer a request: return its entry, recorded and counted, and the response to send.
@@ -283,6 +293,7 @@ class Answering:
     def _let_answer(self, incoming: Incoming, route: Route[Any], turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""
         answer, context = route.answer(turn)
+        answer = self._upgraded(incoming, answer)
         if isinstance(answer, DuplexAnswer):
             try:
                 refused = answer.refusal(incoming.request)
@@ -298,6 +309,15 @@ class Answering:
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
         return Ruling(outcome="routed", route=route, reply=reply)
+
+    def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
+        """The answer to a request: for a WebSocket, an application and a server answer otherwise than usual."""
+        if not isinstance(answer, (AsgiApplication, Forward)) or not is_handshake(incoming.request):
+            return answer
+        if isinstance(answer, AsgiApplication):
+            return AsgiWebSocket(answer)
+        connect = partial(incoming.forwarding.connect, self, incoming.request, answer)
+        return WebSocketRelay(connect, answer.path)
 
     def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:
         """Read the whole body now: a route that begins at the head came first, and its predicate has said no."""
@@ -495,7 +515,12 @@ class Conversing:
         incoming, ledger = self.incoming, self.answering.ledger
         duplex = Told(incoming.duplex, entry, ledger)
         call = Call(
-            entry, self.answering.recorder, incoming.attempt.context, self.context, self.turn
+            entry,
+            self.answering.recorder,
+            incoming.attempt.context,
+            self.context,
+            self.turn,
+            self.answering.carrier.outlive,
         )
         try:
             with running(incoming.attempt, entry):
@@ -504,6 +529,9 @@ class Conversing:
         except ClientLeftError as error:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
+            if call.is_detached:  # another test may run by now, and fails by it too
+                window = incoming.attempt.context
+                self.answering.recorder.fail(window, entry, error, entry.note)
             return self._fail(entry, duplex, error)
         call.count()
         return None
@@ -564,10 +592,10 @@ class Forwarding:
         Raises:
             UpstreamError: The server cannot be reached, or broke off.
         """
-        sock = self._connect(answering, request, to, by)
+        sock = self.connect(answering, request, to, by)
         return upstream.ask(sock, request, to.path, encoded=not by)
 
-    def _connect(self, answering: Answering, request: Request, to: Forward, by: str) -> Any:
+    def connect(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Any:
         """Connect to another server, with TLS where the scheme is https."""
         owner, upstreams = answering.carrier, answering.upstreams
         if to.container is not None:

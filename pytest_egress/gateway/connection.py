@@ -28,6 +28,7 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import Socket, reset_at_close, shut
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.recorder import Recorder, passes, silent_outcome
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.routes.route import Route
@@ -113,6 +114,7 @@ class Connection:
         is_cut: Whether we ended it.
         ended: Whether its thread has finished with it.
         allowed_by: What allows its bytes to pass unread; None where they are read.
+        lasting: The call that goes on though the window of its test is closed; None where there is none.
         is_relayed: Whether its bytes are copied to another server as they come, so that none stay unread for long.
     """
 
@@ -136,6 +138,7 @@ class Connection:
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.is_relayed = False
         self.allowed_by: AllowedBy | None = None
+        self.lasting: Lasting | None = None
         self.activity = Activity(container=self.target.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
         self._others: set[socket.socket] = set()
@@ -170,6 +173,16 @@ class Connection:
         if self._context is not None:
             self.ledger.end(self._context.window, self.activity)
             self._context = None
+
+    def outlive(self, lasting: Lasting) -> None:
+        """Keep the window open no longer, though the call on this connection goes on."""
+        self.lasting = lasting
+        self.detach()
+        self.activity.route, self.activity.what = lasting.route, lasting.exchange
+        if (
+            lasting.is_over()
+        ):  # its route was removed meanwhile, before `Gateway.revise` could see this
+            lasting.tell()
 
     def await_begin(self, go_on: Callable[[], None]) -> bytes:
         """Wait, idle, for the first byte of the next attempt; b"" at the end of the connection.

@@ -152,17 +152,21 @@ class Gateway:
         return self.connections.busy()
 
     def revise(self, *, test_over: bool = False) -> list[Connection]:
-        """Cut the connections whose bytes pass unread and may do so no longer: called when the routes have changed.
+        """End what may go on no longer: called when the routes have changed.
+
+        Connections whose bytes pass unread are cut. A lasting call is told to end.
 
         Args:
             test_over: Whether the test has ended, and with it what its own routes and options allowed.
 
         Returns:
-            The connections that were cut.
+            The connections that end.
         """
         context, between = self.target.attempt_context(), self.ledger.window is None
 
         def is_over(connection: Connection) -> bool:
+            if (lasting := connection.lasting) is not None:
+                return lasting.is_over(test_over=test_over)
             allowed_by = connection.allowed_by
             return allowed_by is not None and not is_still_allowed(
                 context, connection.destination, allowed_by, between=between, test_over=test_over
@@ -170,7 +174,10 @@ class Gateway:
 
         over = [connection for connection in self.connections if is_over(connection)]
         for connection in over:
-            connection.cut()
+            if connection.lasting is not None:
+                connection.lasting.tell()
+            else:
+                connection.cut()
         self._close_unproved(context)
         return over
 

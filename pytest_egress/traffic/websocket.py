@@ -39,6 +39,7 @@ NO_CODE: Final = 1005  # the close frame had none; it is never sent
 BROKEN_OFF: Final = 1006  # there was no close frame; it is never sent
 TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
+BAD_GATEWAY: Final = 1014  # of IANA's registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,15 @@ def asks_for_websocket(request: Request) -> bool:
     if request.http_version == "1.1":
         return "websocket" in items(request.headers.get("upgrade", "").lower())
     return getattr(request, "protocol", None) == "websocket"
+
+
+def is_handshake(request: Request) -> bool:
+    """Whether `accept` agrees to a request."""
+    try:
+        accept(request)
+    except HandshakeError:
+        return False
+    return True
 
 
 def accept(

@@ -50,7 +50,7 @@ ROOMS = {
         uses=("errors", "base", "traffic"),
         foreign=("typing_extensions",),  # for type checkers alone, which bring it
         doors=(
-            "answers", "asgi", "async_websocket", "declarations", "duplex", "handles", "kinds", "open_websocket",
+            "answers", "asgi", "asgi_websocket", "async_websocket", "declarations", "duplex", "handles", "kinds", "open_websocket",
             "route", "table", "websocket", "wsgi",
         ),
     ),

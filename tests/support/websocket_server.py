@@ -116,7 +116,7 @@ class Call:
         self.rejected = note
 
 
-class Server:
+class DuplexServer:
     """Serves each connection's first request by an answer, on a thread of its own.
 
     Attributes:
@@ -202,9 +202,9 @@ def request_of(event: h11.Request) -> Request:
 
 
 @contextlib.contextmanager
-def serving(answer: DuplexAnswer) -> Iterator[Server]:
+def serving(answer: DuplexAnswer) -> Iterator[DuplexServer]:
     """Serve connections by an answer within the `with` block."""
-    server = Server(answer)
+    server = DuplexServer(answer)
     try:
         yield server
     finally:

@@ -20,11 +20,11 @@ from websockets.sync.client import connect
 
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
-from tests.support.websocket_server import Server, serving
+from tests.support.websocket_server import DuplexServer, serving
 
 
 @contextmanager
-def served(app: Any) -> Iterator[Server]:
+def served(app: Any) -> Iterator[DuplexServer]:
     """Serve an application's WebSockets; it is used by one route meanwhile."""
     application = asgi(app)
     application.acquire()

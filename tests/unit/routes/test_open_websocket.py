@@ -19,7 +19,7 @@ from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes import open_websocket
 from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket, content_of
 from pytest_egress.routes.websocket import websocket
-from tests.support.websocket_server import Server, serving
+from tests.support.websocket_server import DuplexServer, serving
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def server() -> Any:
 
 
 @contextmanager
-def opened(server: Server) -> Iterator[tuple[WebSocket, ClientConnection]]:
+def opened(server: DuplexServer) -> Iterator[tuple[WebSocket, ClientConnection]]:
     """A WebSocket and its client."""
     with connect(server.url) as client:
         yield server.call().exchange.websocket, client
 
 
-def test_any_thread_sends_and_each_message_is_whole(server: Server) -> None:
+def test_any_thread_sends_and_each_message_is_whole(server: DuplexServer) -> None:
     with opened(server) as (ws, client):
         texts = [str(number) * 20_000 for number in range(8)]
         with ThreadPoolExecutor(8) as pool:
@@ -62,7 +62,7 @@ def test_pings_are_answered_while_a_handler_is_busy() -> None:
         go_on.set()
 
 
-def test_a_ping_of_ours_is_answered_by_the_client(server: Server) -> None:
+def test_a_ping_of_ours_is_answered_by_the_client(server: DuplexServer) -> None:
     with opened(server) as (ws, client):
         ws.ping(b"there?")
         ws.send("after it")
@@ -71,7 +71,7 @@ def test_a_ping_of_ours_is_answered_by_the_client(server: Server) -> None:
             ws.ping(bytes(126))
 
 
-def test_the_code_and_reason_of_the_client_are_kept(server: Server) -> None:
+def test_the_code_and_reason_of_the_client_are_kept(server: DuplexServer) -> None:
     with opened(server) as (ws, client):
         assert (ws.close_code, ws.close_reason) == (None, "")
         assert repr(ws) == "<WebSocket http://ws.test/, open>"
@@ -85,7 +85,7 @@ def test_the_code_and_reason_of_the_client_are_kept(server: Server) -> None:
         ws.close()
 
 
-def test_what_came_before_the_end_is_received_first(server: Server) -> None:
+def test_what_came_before_the_end_is_received_first(server: DuplexServer) -> None:
     with opened(server) as (ws, client):
         client.send("one")
         client.send("two")
@@ -94,7 +94,7 @@ def test_what_came_before_the_end_is_received_first(server: Server) -> None:
         assert list(ws) == ["one", "two"]
 
 
-def test_a_client_that_breaks_off_is_1006(server: Server) -> None:
+def test_a_client_that_breaks_off_is_1006(server: DuplexServer) -> None:
     with opened(server) as (ws, client):
         client.socket.shutdown(socket.SHUT_RDWR)
         assert list(ws) == []
@@ -103,7 +103,7 @@ def test_a_client_that_breaks_off_is_1006(server: Server) -> None:
         assert server.call().error is None
 
 
-def test_recv_gives_up_in_time(server: Server) -> None:
+def test_recv_gives_up_in_time(server: DuplexServer) -> None:
     with opened(server) as (ws, _):
         with pytest.raises(TimeoutError, match=r"waited 0\.01 s for a message of http://ws\.test/"):
             ws.recv(timeout=0.01)
@@ -111,7 +111,7 @@ def test_recv_gives_up_in_time(server: Server) -> None:
             ws.recv(timeout="1")  # type: ignore[arg-type]
 
 
-def test_after_our_close_nothing_is_sent(server: Server) -> None:
+def test_after_our_close_nothing_is_sent(server: DuplexServer) -> None:
     with opened(server) as (ws, client):
         ws.close(4003)
         with pytest.raises(WebSocketClosedError):
@@ -122,7 +122,7 @@ def test_after_our_close_nothing_is_sent(server: Server) -> None:
             ws.close(1005)
 
 
-def raw_client(server: Server) -> socket.socket:
+def raw_client(server: DuplexServer) -> socket.socket:
     """A client that has opened a WebSocket and does nothing by itself."""
     sock = socket.create_connection(("127.0.0.1", server.port), 20)
     sock.sendall(
@@ -136,7 +136,7 @@ def raw_client(server: Server) -> socket.socket:
 
 
 def test_a_client_that_never_answers_our_close_ends_all_the_same(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: DuplexServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_websocket, "CLOSE_SECONDS", 0.05)
     sock = raw_client(server)
@@ -169,7 +169,7 @@ def test_a_client_that_never_reads_holds_no_close_back(monkeypatch: pytest.Monke
         sock.close()
 
 
-def test_a_client_that_sends_no_frames_gets_the_code_of_its_fault(server: Server) -> None:
+def test_a_client_that_sends_no_frames_gets_the_code_of_its_fault(server: DuplexServer) -> None:
     sock = raw_client(server)
     sock.sendall(b"\x83\x80\0\0\0\0")
     assert sock.recv(65536)[:4].endswith(b"\x03\xea")  # 1002
@@ -179,7 +179,7 @@ def test_a_client_that_sends_no_frames_gets_the_code_of_its_fault(server: Server
 
 
 def test_messages_beyond_what_is_kept_are_counted(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: DuplexServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", 5)
     with opened(server) as (ws, client):
@@ -244,7 +244,7 @@ def test_what_can_be_sent() -> None:
         content_of({"a": object()})
 
 
-def test_only_what_tests_use_is_listed(server: Server) -> None:
+def test_only_what_tests_use_is_listed(server: DuplexServer) -> None:
     with opened(server) as (ws, _):
         assert {"recv", "send", "close", "ping", "messages", "close_code", "request"} <= {*dir(ws)}
         assert {"go_away", "take", "listen", "begin"} & {*dir(ws)} == set()

@@ -179,7 +179,7 @@ def test_a_route_of_requests_takes_it_and_a_raw_route_does_not() -> None:
         check_answer(answer, raw=True)
 
 
-class Room:
+class Lobby:
     """A handler that is an object."""
 
     def __call__(self, ws: WebSocket) -> None:
@@ -187,7 +187,7 @@ class Room:
 
 
 @pytest.mark.parametrize(
-    "bound", [functools.partial(lambda room, ws: ws.send(room), "lobby"), Room()]
+    "bound", [functools.partial(lambda room, ws: ws.send(room), "lobby"), Lobby()]
 )
 def test_a_handler_may_be_a_partial_or_an_object(bound: Any) -> None:
     with serving(websocket(bound)) as server, connect(server.url) as client:
