@@ -83,8 +83,7 @@ public class Chat implements WebSocket.Listener {
 
     public CompletionStage<?> onClose(WebSocket ws, int code, String reason) {
         System.out.println("received " + code + " " + reason);
-        over.countDown();
-        return null;
+        return ws.sendClose(code, reason).thenRun(over::countDown);
     }
 }
 """

@@ -50,8 +50,8 @@ ROOMS = {
         uses=("errors", "base", "traffic"),
         foreign=("typing_extensions",),  # for type checkers alone, which bring it
         doors=(
-            "answers", "asgi", "asgi_websocket", "async_websocket", "declarations", "duplex", "handles", "kinds", "open_websocket",
-            "route", "table", "websocket", "wsgi",
+            "answers", "asgi", "asgi_websocket", "async_websocket", "declarations", "duplex", "handles", "kinds",
+            "open_websocket", "route", "table", "websocket", "wsgi",
         ),
     ),
     "engine": Room(
