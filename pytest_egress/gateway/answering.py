@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -63,7 +63,7 @@ from pytest_egress.traffic.messages import (
     shown,
 )
 from pytest_egress.traffic.redaction import masked_authority
-from pytest_egress.traffic.websocket import asks_for_websocket, is_handshake
+from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -166,14 +166,20 @@ class Answering:
         destination = attempt.destination
         forwarding = Forwarding(self, attempt)
         body = Body(duplex, partial(hold, self.ledger, attempt.context.window), head.expected)
+        method, headers = head.method, head.headers
+        if (
+            head.protocol == WEBSOCKET
+        ):  # as HTTP/1.1 has it, for handlers and matchers (RFC 8441 section 5)
+            method, headers = "GET", Headers([*headers.raw, ("upgrade", WEBSOCKET)])
+            body.give_up()  # messages follow, and no body
         request = Request(
-            method=head.method,
+            method=method,
             scheme="https" if destination.tls else "http",
             host=self._host_of(attempt, head),
             port=destination.port,
             path=head.path,
             query_string=head.query_string,
-            headers=head.headers,
+            headers=headers,
             http_version=head.http_version,
             sni=destination.sni,
             tls=destination.tls,
@@ -435,7 +441,7 @@ class Answering:
         entry: Exchange,
         response: Response,
         encoded: Callable[[], Iterator[bytes]],
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """The pieces to send. An exception that a streamed body raises is recorded as its handler's.
 
         Args:
@@ -680,8 +686,10 @@ def named_as(request: Request) -> tuple[str, int, str | None]:
 
 
 def said(head: Head) -> str:
-    """The part of a message that quotes what a request names: its field Host, or its absolute request-target."""
+    """The part of a message that quotes what a request names: its field Host, its :authority, or absolute target."""
     named = masked_authority(head.authority or "")
+    if head.http_version == "2":
+        return f":authority is {shown(named)}"
     if head.scheme is None:
         return f"Host is {shown(named)}"
     return f"request-target begins with {shown(f'{head.scheme}://{named}')}"
@@ -689,7 +697,8 @@ def said(head: Head) -> str:
 
 def meant(request: Request, head: Head) -> str:
     """The part of a message that quotes what the request's connection is for, in the same form as `said`."""
-    scheme = f"{request.scheme}://" if head.scheme is not None else ""
+    is_absolute = head.scheme is not None and head.http_version != "2"
+    scheme = f"{request.scheme}://" if is_absolute else ""
     named = named_by(head.authority or "")
     port = request.port if named is not None and named[1] is not None else None
     return repr(f"{scheme}{host_port(request.host, port)}")

@@ -41,6 +41,11 @@ class Lasting:
             return test_over
         return route.removed or route.ended or (test_over and route.scope == "test")
 
+    def tell_if_over(self) -> None:
+        """Have it end where its route was removed before `Gateway.revise` could see it."""
+        if self.is_over():
+            self.tell()
+
     def tell(self) -> None:
         """Have it end."""
         end, self._end = self._end, None

@@ -26,6 +26,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """The longest message, inflated. It is checked after each read, which inflates to 67 MB at most."""
 
+WEBSOCKET: Final = "websocket"  # the name of the protocol, in Upgrade and :protocol
 VERSION: Final = "13"  # RFC 6455 section 4.1; there is no other
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # section 1.3
 DEFLATE: Final = "permessage-deflate"
@@ -94,10 +95,11 @@ class HandshakeError(ValueError):
 
 
 def asks_for_websocket(request: Request) -> bool:
-    """Whether a request asks to become a WebSocket; whether it does so correctly, `accept` finds out."""
-    if request.http_version == "1.1":
-        return "websocket" in items(request.headers.get("upgrade", "").lower())
-    return getattr(request, "protocol", None) == "websocket"
+    """Whether a request asks to become a WebSocket; whether it does so correctly, `accept` finds out.
+
+    HTTP/2 has no field Upgrade. The gateway adds it to an extended CONNECT for a WebSocket, and makes its method GET.
+    """
+    return WEBSOCKET in items(request.headers.get("upgrade", "").lower())
 
 
 def is_handshake(request: Request) -> bool:
@@ -125,7 +127,7 @@ def accept(
     if request.http_version == "1.1":
         key = checked_key(request)
         accepted = ("Sec-WebSocket-Accept", accept_token(key))
-        fields = [("Upgrade", "websocket"), ("Connection", "Upgrade"), accepted]
+        fields = [("Upgrade", WEBSOCKET), ("Connection", "Upgrade"), accepted]
     elif not asks_for_websocket(request):
         raise no_handshake(request)
     check_version(request)
@@ -154,6 +156,8 @@ def checked_key(request: Request) -> str:
     upgrades = "upgrade" in items(headers.get("connection", "").lower())
     if request.method != "GET" or not upgrades or not asks_for_websocket(request):
         raise no_handshake(request)
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise HandshakeError("the handshake of a WebSocket has no body, and this request has one")
     keys = headers.get_all("sec-websocket-key")
     try:
         is_whole = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == 16
@@ -173,7 +177,7 @@ def check_version(request: Request) -> None:
         raise HandshakeError(
             f"Sec-WebSocket-Version is {got}: it has to be {VERSION}",
             426,
-            Headers([("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION)]),
+            Headers([("Upgrade", WEBSOCKET), ("Sec-WebSocket-Version", VERSION)]),
         )
 
 
@@ -183,7 +187,7 @@ def no_handshake(request: Request) -> HandshakeError:
         f"{request.method} {request.shown_url} is an ordinary request, and the route answers WebSockets alone. "
         f"A WebSocket begins with GET, Connection: Upgrade and Upgrade: websocket",
         426,
-        Headers([("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION)]),
+        Headers([("Upgrade", WEBSOCKET), ("Sec-WebSocket-Version", VERSION)]),
     )
 
 

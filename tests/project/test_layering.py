@@ -41,7 +41,9 @@ ROOMS = {
     "agent": Room(),
     "errors": Room(),
     "base": Room(),
-    "traffic": Room(uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "idna", "wsproto")),
+    "traffic": Room(
+        uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "h2", "idna", "wsproto")
+    ),
     "link": Room(
         uses=("errors", "base", "agent"),
         foreign=("h11",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from typing import Any
 
@@ -112,6 +113,23 @@ def test_a_key_that_is_not_16_bytes_is_refused(key: str | None) -> None:
 def test_two_keys_are_refused() -> None:
     with pytest.raises(HandshakeError, match="once"):
         accept(request_with([*HANDSHAKE.items(), ("Sec-WebSocket-Key", KEY)]))
+
+
+def test_a_body_is_refused() -> None:
+    for fields in ({"Content_Length": "5"}, {"Transfer_Encoding": "chunked"}):
+        with pytest.raises(HandshakeError, match="has no body"):
+            accept(request(**fields))
+    assert accept(request(Content_Length="0")).status_code == 101
+
+
+def test_over_http_2_there_is_no_key_and_the_status_is_200() -> None:
+    fields = [("upgrade", "websocket"), ("sec-websocket-version", "13")]
+    asked = dataclasses.replace(request_with(fields), http_version="2")
+    handshake = accept(asked)
+    assert (handshake.status_code, handshake.headers.raw) == (200, ())
+    plain = dataclasses.replace(request_with(fields[1:]), http_version="2")
+    with pytest.raises(HandshakeError, match="is an ordinary request"):
+        accept(plain)
 
 
 def test_names_of_upgrades_compare_without_case() -> None:
