@@ -15,7 +15,7 @@
     * `ContainerTimeoutError`: it did not end, or was not ready, in time
 * `UpstreamError`: a real server, or the server that `forward` names, did not answer
 * `WebSocketClosedError`: a WebSocket is over, so that nothing can be sent on it or received
-* `AddressError`, `ClientHelloError`: `ValueError`s of the parsers
+* `AddressError`, `ClientHelloError`, `ContentError`: `ValueError`s of the parsers
 
 Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it).
 """
@@ -123,3 +123,7 @@ class AddressError(ValueError):
 
 class ClientHelloError(ValueError):
     """Bytes from a client cannot begin a TLS ClientHello."""
+
+
+class ContentError(ValueError):
+    """The body of a message is not what its header fields say: its content coding, or its form."""

@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 import pytest_egress.gateway.upstream as upstream
-from pytest_egress.errors import AddressError, UpstreamError
+from pytest_egress.errors import AddressError, ContentError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
@@ -187,6 +187,7 @@ class Answering:
             container=self.recorder.target.name,
             _forward=forwarding,
             _body=body,
+            _hold=partial(hold_decoded, self.ledger, weakref.ref(attempt.context.window)),
         )
         forwarding.asked = named_as(request)
         return Incoming(
@@ -237,7 +238,7 @@ class Answering:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
             self.recorder.count(incoming.attempt.context, entry)
-        return entry, response
+        return entry, None if response is None else response.encoded()
 
     def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
         """Record a request that gets no answer, so that no route is asked.
@@ -492,6 +493,17 @@ def hold(ledger: Ledger, window: Window, size: int) -> None:
     """
     if not ledger.hold(window, size):
         raise RequestTooLargeError(OVER_HELD)
+
+
+def hold_decoded(ledger: Ledger, of: weakref.ref[Window], size: int) -> None:
+    """Count bytes of a request that are kept twice: as sent, and decoded. A request may outlive its window.
+
+    Raises:
+        ContentError: The window would keep more than it may.
+    """
+    window = of()
+    if window is not None and not ledger.hold(window, size):
+        raise ContentError(f"the body cannot be decoded: with that, {OVER_HELD}")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tests.unit.traffic import test_address, test_clienthello, test_dns, test_websocket
+from tests.unit.traffic import (
+    test_address,
+    test_clienthello,
+    test_content_coding,
+    test_dns,
+    test_forms,
+    test_websocket,
+)
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192
@@ -39,6 +46,11 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
     "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
     "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
+    "content coding": target(
+        test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
+    ),
+    "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
+    "cookies": target(test_forms.test_any_text_is_cookies),
 }
 
 

@@ -42,7 +42,11 @@ ROOMS = {
     "errors": Room(),
     "base": Room(),
     "traffic": Room(
-        uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "h2", "idna", "wsproto")
+        uses=("errors", "base", "agent.netlink"),
+        foreign=(
+            "backports", "brotli", "brotlicffi", "compression", "dns", "h11", "h2", "idna", "python_multipart",
+            "wsproto",
+        ),
     ),
     "link": Room(
         uses=("errors", "base", "agent"),
