@@ -588,7 +588,8 @@ class AsgiBody(Iterator[bytes]):
         """
         while True:
             with contextlib.suppress(Empty):
-                return self._conversation.items.get(timeout=LOOK_SECONDS)
+                item: Begin | bytes | End = self._conversation.items.get(timeout=LOOK_SECONDS)
+                return item
             if self._request.disconnected:
                 raise ClientLeftError("the client has closed the connection")
 
