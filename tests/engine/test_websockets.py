@@ -196,8 +196,8 @@ def test_the_test_pushes(egress: Egress, websocket_image: str) -> None:
     call: Exchange = prices.wait_for_call(timeout=60)
     call.send({"EUR": 1.1})
     assert json.loads(call.websocket.recv(timeout=60).removeprefix("got ")) == {"EUR": 1.1}
-    call.close(4000, "closing time")
-    assert container.wait(timeout=60).stdout == '{"EUR": 1.1}\n4000 closing time\n'
+    call.close(1001, "closing time")
+    assert container.wait(timeout=60).stdout == '{"EUR": 1.1}\n1001 closing time\n'
 
 
 def test_a_websocket_comes_after_other_answers_in_a_sequence(
@@ -231,11 +231,14 @@ def test_a_page_in_chromium_speaks(egress: Egress, browsers_image: str) -> None:
 
     page = Response(text=PAGE, headers={"Content-Type": "text/html"})
     egress.intercept_https(HOST, page, path="/")
+    egress.intercept_https(HOST, 404, path="/favicon.ico", optional=True)
     over = egress.intercept_https(HOST, 204, path="/over")
     chat = egress.intercept_https(HOST, websocket(greet, ["chat"]), path="/room")
     egress.start(browsers_image, ["sh", "-c", f"{CHROMIUM} https://{HOST}/"])
     assert over.wait_for_call(timeout=120).request.query == {"code": "4001", "reason": "enough"}
-    assert len(chat.assert_called_once().messages) == 3
+    call = chat.assert_called_once()
+    assert len(call.messages) == 3
+    assert call.request.http_version == "2"  # on the connection that brought the page (RFC 8441)
 
 
 SERVER = """
