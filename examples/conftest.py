@@ -8,6 +8,7 @@ SDKS = "pytest-egress-test/sdks:latest"
 SERVICES = "pytest-egress-test/services:latest"
 RUNTIMES = "pytest-egress-test/runtimes:latest"
 BROWSERS = "pytest-egress-test/browsers:latest"
+WEBSOCKET = "pytest-egress-test/websocket:latest"
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,9 @@ def runtimes() -> str:
 def browsers() -> str:
     """An image with Chromium."""
     return BROWSERS
+
+
+@pytest.fixture(scope="session")
+def websocket_clients() -> str:
+    """An image with the WebSocket clients of Python and Node.js."""
+    return WEBSOCKET
