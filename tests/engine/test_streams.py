@@ -99,7 +99,9 @@ async def asgi_count(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(size).encode()})
 
 
-@pytest.mark.parametrize("handler", [count, wsgi(wsgi_count), asgi(asgi_count)], ids=repr)
+@pytest.mark.parametrize(
+    "handler", [count, wsgi(wsgi_count), asgi(asgi_count)], ids=["handler", "wsgi", "asgi"]
+)
 def test_an_upload_of_100_megabytes_takes_constant_memory(
     egress: Egress, client: Container, handler: Any
 ) -> None:
