@@ -9,6 +9,7 @@ SERVICES = "pytest-egress-test/services:latest"
 RUNTIMES = "pytest-egress-test/runtimes:latest"
 BROWSERS = "pytest-egress-test/browsers:latest"
 GRPC = "pytest-egress-test/grpc:latest"
+WEBSOCKET = "pytest-egress-test/websocket:latest"
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,9 @@ def grpc_clients() -> str:
 def browsers() -> str:
     """An image with Chromium."""
     return BROWSERS
+
+
+@pytest.fixture(scope="session")
+def websocket_clients() -> str:
+    """An image with the WebSocket clients of Python and Node.js."""
+    return WEBSOCKET

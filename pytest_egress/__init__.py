@@ -55,11 +55,15 @@ if TYPE_CHECKING:
         TamperingError,
         UnroutedError,
         UpstreamError,
+        WebSocketClosedError,
     )
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
+    from pytest_egress.routes.async_websocket import AsyncWebSocket
     from pytest_egress.routes.grpc import grpc_server
     from pytest_egress.routes.handles import Route
+    from pytest_egress.routes.open_websocket import WebSocket
+    from pytest_egress.routes.websocket import websocket
     from pytest_egress.routes.wsgi import wsgi
     from pytest_egress.targets.handle import Container
     from pytest_egress.targets.readiness import http_ok, log_line, port_open
@@ -75,9 +79,11 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.forms import FormFile, MultiDict
     from pytest_egress.traffic.grpc import GrpcCall
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
+    from pytest_egress.traffic.websocket import WebSocketMessage
 
 __all__ = [
     "AddressError",
+    "AsyncWebSocket",
     "CallError",
     "CommandError",
     "CompletedContainer",
@@ -110,6 +116,9 @@ __all__ = [
     "UNSET",
     "UnroutedError",
     "UpstreamError",
+    "WebSocket",
+    "WebSocketClosedError",
+    "WebSocketMessage",
     "asgi",
     "forward",
     "grpc_server",
@@ -117,11 +126,13 @@ __all__ = [
     "log_line",
     "port_open",
     "sequence",
+    "websocket",
     "wsgi",
 ]
 
 _HOMES = {
     "UNSET": "traffic.messages",
+    "AsyncWebSocket": "routes.async_websocket",
     "CompletedContainer": "targets.results",
     "Container": "targets.handle",
     "DnsQuery": "traffic.entries",
@@ -138,6 +149,8 @@ _HOMES = {
     "Route": "routes.handles",
     "TcpConnection": "traffic.entries",
     "TlsFailure": "traffic.entries",
+    "WebSocket": "routes.open_websocket",
+    "WebSocketMessage": "traffic.websocket",
     "asgi": "routes.asgi",
     "forward": "routes.answers",
     "grpc_server": "routes.grpc",
@@ -145,6 +158,7 @@ _HOMES = {
     "log_line": "targets.readiness",
     "port_open": "targets.readiness",
     "sequence": "routes.answers",
+    "websocket": "routes.websocket",
     "wsgi": "routes.wsgi",
 }
 

@@ -164,6 +164,12 @@ def python_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def websocket_image(engine_client: docker.DockerClient) -> str:
+    """The image with the WebSocket clients of Python and Node.js."""
+    return require_image(engine_client, "websocket")
+
+
+@pytest.fixture(scope="session")
 def go_image(engine_client: docker.DockerClient) -> str:
     """The image with a static program and nothing else."""
     return require_image(engine_client, "go")

@@ -19,6 +19,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.
 * `http2_stream`: one request of HTTP/2 and the way back to its client.
 * `http2_wire`: the socket of a connection on which many threads send.
+* `lasting`: a call that may outlive its test, as a WebSocket does.
 * `loops`: the event loop of an async handler.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `raw_server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
@@ -35,4 +36,5 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `upstream_http2`: an exchange with a real server by HTTP/2.
 * `upstream_line`: the socket of an exchange, for a thread that sends and one that receives.
 * `upstreams`: which real server is meant, and whether it may be reached.
+* `websocket_relay`: `forward()` of a WebSocket.
 """

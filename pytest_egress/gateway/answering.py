@@ -25,10 +25,12 @@ from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
 from pytest_egress.gateway.conversations import Call, Told
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder, passes
 from pytest_egress.gateway.upstream_body import UpstreamBody, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
+from pytest_egress.gateway.websocket_relay import WebSocketRelay
 from pytest_egress.ledger.ledger import MAX_HELD_BYTES, Ledger
 from pytest_egress.ledger.report import (
     blocked_body,
@@ -39,6 +41,8 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
+from pytest_egress.routes.asgi import AsgiApplication
+from pytest_egress.routes.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.route import Route, takes_what_comes
 from pytest_egress.routes.table import (
@@ -52,7 +56,7 @@ from pytest_egress.routes.table import (
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
-from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head, status_in
+from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head
 from pytest_egress.traffic.messages import (
     Headers,
     HeaderSource,
@@ -63,6 +67,7 @@ from pytest_egress.traffic.messages import (
     shown,
 )
 from pytest_egress.traffic.redaction import masked_authority
+from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -89,6 +94,10 @@ class Carrier(Owner, Protocol):
 
     def allow_unread(self, route: Route[Any] | None, host: str, /) -> None:
         """Note that a body passes through it unread, for as long as a route allows that."""
+        ...
+
+    def outlive(self, lasting: Lasting, /) -> None:
+        """Keep the window of its request open no longer, though the request goes on."""
         ...
 
     def read_again(self) -> None:
@@ -161,14 +170,20 @@ class Answering:
         destination = attempt.destination
         forwarding = Forwarding(self, attempt)
         body = Body(duplex, partial(hold, self.ledger, attempt.context.window), head.expected)
+        method, headers = head.method, head.headers
+        if (
+            head.protocol == WEBSOCKET
+        ):  # as HTTP/1.1 has it, for handlers and matchers (RFC 8441 section 5)
+            method, headers = "GET", Headers([*headers.raw, ("upgrade", WEBSOCKET)])
+            body.give_up()  # messages follow, and no body
         request = Request(
-            method=head.method,
+            method=method,
             scheme="https" if destination.tls else "http",
             host=self._host_of(attempt, head),
             port=destination.port,
             path=head.path,
             query_string=head.query_string,
-            headers=head.headers,
+            headers=headers,
             http_version=head.http_version,
             sni=destination.sni,
             tls=destination.tls,
@@ -202,8 +217,9 @@ class Answering:
 
     def begins_at_head(self, incoming: Incoming) -> bool:
         """Whether a request is answered from its head on; else the server has `incoming.body.content` read first."""
-        tables = incoming.attempt.context.tables
-        return not is_misdirected(incoming) and begins_at_head(tables, incoming.request)
+        tables, request = incoming.attempt.context.tables, incoming.request
+        begins = begins_at_head(tables, request) or asks_for_websocket(request)
+        return begins and not is_misdirected(incoming)
 
     def answer(self, incoming: Incoming) -> tuple[Exchange, Response | None]:
         """Answer a request: return its entry, recorded and counted, and the response to send.
@@ -288,6 +304,7 @@ class Answering:
     def _let_answer(self, incoming: Incoming, route: Route[Any], turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""
         answer, context = route.answer(turn)
+        answer = self._upgraded(incoming, answer)
         if isinstance(answer, DuplexAnswer):
             try:
                 refused = answer.refusal(incoming.request)
@@ -303,6 +320,15 @@ class Answering:
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
         return Ruling(outcome="routed", route=route, reply=reply)
+
+    def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
+        """The answer to a request: for a WebSocket, an application and a server answer otherwise than usual."""
+        if not isinstance(answer, (AsgiApplication, Forward)) or not is_handshake(incoming.request):
+            return answer
+        if isinstance(answer, AsgiApplication):
+            return AsgiWebSocket(answer)
+        connect = partial(incoming.forwarding.connect, self, incoming.request, answer)
+        return WebSocketRelay(connect, answer.path)
 
     def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:
         """Read the whole body now: a route that begins at the head came first, and its predicate has said no."""
@@ -504,7 +530,12 @@ class Conversing:
         incoming, ledger = self.incoming, self.answering.ledger
         duplex = Told(incoming.duplex, entry, ledger)
         call = Call(
-            entry, self.answering.recorder, incoming.attempt.context, self.context, self.turn
+            entry,
+            self.answering.recorder,
+            incoming.attempt.context,
+            self.context,
+            self.turn,
+            self.answering.carrier.outlive,
         )
         activity = incoming.attempt.activity
         activity.what, activity.route = entry, self.route
@@ -514,6 +545,9 @@ class Conversing:
         except ClientLeftError as error:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
+            if call.is_detached:  # another test may run by now, and fails by it too
+                window = incoming.attempt.context
+                self.answering.recorder.fail(window, entry, error, entry.note)
             return self._fail(entry, duplex, error)
         finally:
             activity.route, activity.what = None, ""
@@ -556,7 +590,7 @@ class Forwarding:
     ) -> Response:
         server = check_forward(forward(to, port), raw=False)
         request = self._renamed(request)
-        sock = self._connect(answering, request, server, by="request.forward")
+        sock = self.connect(answering, request, server, by="request.forward")
         response = upstream.ask(sock, request, server.path, encoded=False)  # a handler reads it
         return whole(response, request.method)
 
@@ -578,13 +612,13 @@ class Forwarding:
         """
         request, body = incoming.request, incoming.body
         streams = self.route is not None and self.route.stream
-        sock = self._connect(answering, request, to)
+        sock = self.connect(answering, request, to)
         if ends_with_client(incoming):
             incoming.duplex.on_disconnect(partial(shut, sock))
         content = None if body.is_whole else body.stream() if streams else body.relay()
         return upstream.ask(sock, request, to.path, content=content, keep=not streams)
 
-    def _connect(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Any:
+    def connect(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Any:
         """Connect to another server, with TLS where the scheme is https.
 
         Args:

@@ -22,6 +22,7 @@ from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.connection import AllowedBy, Connection, is_still_allowed
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_wire import WRITE_BYTES, Wire
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.route import Route
@@ -52,6 +53,7 @@ class Http2Stream:
         started: When its head came, in the time of entries.
         activity: What keeps its window open until it is closed.
         allowed_by: What allows the body of its response to pass unread; None where it is read.
+        lasting: The call that goes on though the window of its test is closed; None where there is none.
         ended: Whether nothing happens on it any more.
         ends_connection: Whether its connection is to end after it: `Connection: close` says so in a response.
     """
@@ -77,6 +79,7 @@ class Http2Stream:
             container=connection.target.name, cut=self.cut, told=connection.told
         )
         self.allowed_by: AllowedBy | None = None
+        self.lasting: Lasting | None = None
         self.ended, self.ends_connection = False, False
 
     # The attempt.
@@ -157,6 +160,14 @@ class Http2Stream:
         context = connection.target.attempt_context()
         if not is_still_allowed(context, connection.destination, allowed_by, between=between):
             self.cut()
+
+    def outlive(self, lasting: Lasting) -> None:
+        """Keep the window open no longer, though the call on this stream goes on."""
+        self.lasting = lasting
+        if self._context is not None:
+            self._connection.ledger.end(self._context.window, self.activity)
+        self.activity.route, self.activity.what = lasting.route, lasting.exchange
+        lasting.tell_if_over()
 
     def read_again(self) -> None:
         """Note that nothing passes unread from here on."""

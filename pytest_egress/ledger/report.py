@@ -31,6 +31,7 @@ from pytest_egress.traffic.redaction import masked_text
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: its first and last hundred
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
+SHOWN_MESSAGES: Final = 10  # of a WebSocket in a timeline: its first and last five
 SHOWN_NEAR: Final = 2  # near misses of an attempt
 WIDTH: Final = 100  # characters of a line of prose; long words are never broken
 
@@ -499,7 +500,10 @@ def more_text(number: int) -> str:
 
 
 def ledger_lines(entries: Iterable[Entry]) -> list[str]:
-    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome."""
+    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome.
+
+    The messages of a WebSocket follow its line.
+    """
     listed = sorted(entries, key=lambda entry: entry.started)
     if not listed:
         return []
@@ -507,7 +511,8 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
     lines = []
     for entry in listed:
         container = f"{entry.container}  " if several else ""
-        lines.append(f"{entry.started - first:8.3f} s  {container}{outcome_text(entry)}")
+        for at, line in ((entry.started, outcome_text(entry)), *message_lines(entry)):
+            lines.append(f"{at - first:8.3f} s  {container}{line}")
     if len(lines) > SHOWN_ENTRIES:
         half = SHOWN_ENTRIES // 2
         lines[half:-half] = [f"  ... {len(lines) - SHOWN_ENTRIES} more ..."]
@@ -537,7 +542,7 @@ def exchange_text(entry: Exchange) -> str:
     elif entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    return f"{entry}{answered}{took}{details}{raised_text(entry)}"
+    return f"{entry}{answered}{took}{details}{spoken_text(entry)}{raised_text(entry)}"
 
 
 def grpc_status(entry: Exchange) -> tuple[str, str] | None:
@@ -550,6 +555,28 @@ def grpc_status(entry: Exchange) -> tuple[str, str] | None:
         return ("no status yet", "") if "grpc-accept-encoding" in head else None
     said = cut(masked_text(details.partition("\n")[0]), SHOWN_TARGET)
     return code.name, f": {said}" if said else ""
+
+
+def spoken_text(entry: Exchange) -> str:
+    """The number of messages of a WebSocket, and how it ended; "" where the exchange has opened none."""
+    if (ws := entry.websocket) is None:
+        return ""
+    count = len(entry.messages) + ws.unkept
+    state = "open" if ws.close_code is None else f"closed with {ws.close_code}"
+    return f", {count} message{'s' * (count != 1)}, {state}"
+
+
+def message_lines(entry: Entry) -> list[tuple[float, str]]:
+    """The messages of a WebSocket for the timeline: when, and a line; those in the middle are left out."""
+    if not isinstance(entry, Exchange) or entry.websocket is None:
+        return []
+    lines = [(message.at, f"  {message}") for message in entry.messages]
+    if len(lines) > SHOWN_MESSAGES:
+        half = SHOWN_MESSAGES // 2
+        lines[half:-half] = [
+            (lines[half][0], f"  ... {len(lines) - SHOWN_MESSAGES} more messages ...")
+        ]
+    return lines
 
 
 def connection_text(entry: TcpConnection) -> str:

@@ -3,11 +3,14 @@
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
 lists what is accepted.
 
-Doors: `answers`, `asgi`, `declarations`, `duplex`, `grpc`, `handles`, `kinds`, `route`, `table`, `wsgi`.
+Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `grpc`, `handles`,
+`kinds`, `open_websocket`, `route`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
+* `asgi_websocket`: the WebSockets of an ASGI application.
+* `async_websocket`: a WebSocket for an `async def` handler.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
 * `grpc`: gRPC servicers as the answer of a route.
@@ -18,7 +21,9 @@ Doors: `answers`, `asgi`, `declarations`, `duplex`, `grpc`, `handles`, `kinds`, 
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
 * `matching`: the conditions that a request has to meet.
+* `open_websocket`: a WebSocket for a handler and for the test, whose reader is a thread.
 * `route`: a declared route, with its answer and its calls.
 * `table`: the routes of a scope, and which of them answers.
+* `websocket`: the answer that opens WebSockets.
 * `wsgi`: a WSGI application as a handler.
 """

@@ -20,4 +20,5 @@ error of ours where they are malformed. Every module is a door.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.
 * `searchlist`: finds the DNS queries that a resolver's search list made.
+* `websocket`: the handshake of a WebSocket, and its frames, by wsproto.
 """

@@ -19,6 +19,7 @@ from tests.unit.traffic import (
     test_dns,
     test_forms,
     test_grpc,
+    test_websocket,
 )
 
 SECONDS: Final = 10.0  # for each target, without an argument
@@ -50,6 +51,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
     "grpc fields": target(
         test_grpc.test_any_fields_have_metadata_a_status_and_a_timeout_or_are_a_status_error
     ),
+    "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
+    "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
     "content coding": target(
         test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
     ),

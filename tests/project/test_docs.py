@@ -146,6 +146,17 @@ def test_the_examples_of_grpc_run_as_printed(pytester: pytest.Pytester, grpc_ima
     result.assert_outcomes(passed=source.count("def test_"))
 
 
+def test_the_examples_of_websockets_run_as_printed(
+    pytester: pytest.Pytester, websocket_image: str
+) -> None:
+    source = as_module("docs/websocket.md", "").replace("feed:latest", websocket_image)
+    pytester.makepyfile(test_page=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    result.assert_outcomes(passed=6)
+
+
 def test_the_examples_of_the_readme_run_as_they_stand(
     pytester: pytest.Pytester, curl_image: str
 ) -> None:

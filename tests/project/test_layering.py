@@ -43,7 +43,10 @@ ROOMS = {
     "base": Room(),
     "traffic": Room(
         uses=("errors", "base", "agent.netlink"),
-        foreign=("backports", "brotli", "brotlicffi", "compression", "dns", "h11", "h2", "idna", "python_multipart"),
+        foreign=(
+            "backports", "brotli", "brotlicffi", "compression", "dns", "h11", "h2", "idna", "python_multipart",
+            "wsproto",
+        ),
     ),
     "link": Room(
         uses=("errors", "base", "agent"),
@@ -53,7 +56,8 @@ ROOMS = {
         uses=("errors", "base", "traffic"),
         foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
         doors=(
-            "answers", "asgi", "declarations", "duplex", "grpc", "handles", "kinds", "route", "table", "wsgi",
+            "answers", "asgi", "asgi_websocket", "async_websocket", "declarations", "duplex", "grpc", "handles",
+            "kinds", "open_websocket", "route", "table", "websocket", "wsgi",
         ),
     ),
     "engine": Room(
@@ -110,9 +114,10 @@ EXCEPTIONS = {
     "routes.asgi": {"threading"},
     "routes.grpc": {"threading"},
     "routes.grpc_threads": {"threading"},
+    "routes.open_websocket": {"threading"},
 }
 """An ASGI application has a loop on a thread of its own, and so have the async servicers of a `grpc_server`.
-`routes.grpc` names a type of `threading` in the signature of `grpc.Server.stop`."""
+`routes.grpc` names a type of `threading` in the signature of `grpc.Server.stop`. A WebSocket has a reader."""
 
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE_FOLDER).with_suffix("").parts)

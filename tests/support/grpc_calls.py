@@ -105,6 +105,9 @@ class CallConversation:
         assert self.exchange.grpc is not None
         self.counted.append((self.exchange.grpc.status, self.duplex.finished.is_set()))
 
+    def detach(self, end: Callable[[], None]) -> None:
+        raise AssertionError(f"a call of gRPC does not outlive its test: {end}")
+
     def reject(self, note: str) -> None:
         self.rejected.append(note)
 

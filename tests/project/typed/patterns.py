@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from pytest_egress import (
+    AsyncWebSocket,
     CallError,
     CommandError,
     Container,
@@ -25,6 +26,7 @@ from pytest_egress import (
     Response,
     Route,
     TcpConnection,
+    WebSocket,
     asgi,
     forward,
     grpc_server,
@@ -32,6 +34,7 @@ from pytest_egress import (
     log_line,
     port_open,
     sequence,
+    websocket,
     wsgi,
 )
 
@@ -167,6 +170,27 @@ def test_answers(egress: Egress, orders: Container, app: Any) -> None:
     egress.block("telemetry.vendor.test")
     egress.dns("db.internal", "NXDOMAIN")
     egress.dns("db.internal", ["192.0.2.1", "2001:db8::1"])
+
+
+# WebSockets: a handler, an async one, and the test itself.
+def test_websockets(egress: Egress) -> None:
+    def chat(ws: WebSocket) -> None:
+        for message in ws:
+            ws.send(message if ws.subprotocol else {"said": str(message)})
+        ws.close(4001, "enough")
+
+    async def prices(ws: AsyncWebSocket) -> None:
+        async for message in ws:
+            await ws.send([str(message)])
+
+    egress.intercept_https("a.test", websocket(chat, subprotocols=["chat.v2", "chat.v1"]))
+    egress.intercept_https("a.test", websocket(prices), path="/v1")
+    egress.intercept_https("a.test", sequence(503, websocket(lambda ws: ws.send("hello"))))
+    route = egress.intercept_http("a.test", websocket())
+    call = route.wait_for_call()
+    call.send({"price": 1})
+    call.close(1001, "closing time")
+    assert [message.content for message in call.messages] == ['{"price": 1}']
 
 
 def test_a_real_answer_is_altered(egress: Egress, orders: Container) -> None:
