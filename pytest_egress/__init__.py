@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
     from pytest_egress.routes.handles import Route
+    from pytest_egress.routes.smtp import smtp
     from pytest_egress.routes.wsgi import wsgi
     from pytest_egress.targets.handle import Container
     from pytest_egress.targets.readiness import http_ok, log_line, port_open
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.entries import (
         DnsQuery,
         Exchange,
+        Mail,
         PacketAttempt,
         TcpConnection,
         TlsFailure,
@@ -89,6 +91,7 @@ __all__ = [
     "Headers",
     "ImageError",
     "LinkError",
+    "Mail",
     "NeverCalledError",
     "PacketAttempt",
     "Request",
@@ -106,6 +109,7 @@ __all__ = [
     "log_line",
     "port_open",
     "sequence",
+    "smtp",
     "wsgi",
 ]
 
@@ -117,6 +121,7 @@ _HOMES = {
     "Egress": "egress",
     "Exchange": "traffic.entries",
     "Headers": "traffic.messages",
+    "Mail": "traffic.entries",
     "PacketAttempt": "traffic.entries",
     "Request": "traffic.messages",
     "Response": "traffic.messages",
@@ -129,6 +134,7 @@ _HOMES = {
     "log_line": "targets.readiness",
     "port_open": "targets.readiness",
     "sequence": "routes.answers",
+    "smtp": "routes.smtp",
     "wsgi": "routes.wsgi",
 }
 

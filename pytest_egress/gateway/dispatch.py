@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pytest_egress.base.sockets import receive_timeout
 from pytest_egress.gateway.answering import Answering
-from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.authority import ALPN, Authority
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
 from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.destination import Destination
@@ -164,13 +164,18 @@ class Dispatcher:
             self.await_turn()
             route = self.opening()
         if (route is not None or named) and self.passes(route):
-            RawServer(self.connection, self.parts.upstreams).pass_through(route)
+            self.raw_server().pass_through(route)
             return True
         return False
 
     def serve_raw(self, route: Route[Any], found_for: str) -> bool:
         """Let a raw route answer; see `RawServer.serve`."""
-        return RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
+        return self.raw_server().serve(route, found_for)
+
+    def raw_server(self) -> RawServer:
+        """A server of the connection's bytes."""
+        parts = self.parts
+        return RawServer(self.connection, parts.upstreams, parts.authority, parts.connections)
 
     def listen(self) -> None:
         """Wait for the client's first byte, and serve the connection by what it starts."""
@@ -300,7 +305,7 @@ class Dispatcher:
         wishing = certificate_route(tables, (host, dialled_as), port)
         wish = None if wishing is None else wishing.client_certificate
         try:
-            context = self.parts.authority.context(host, wish)
+            context = self.parts.authority.context(host, wish, protocols_for(route))
             handshake(connection, context, self.parts.connections)
         except OSError as error:
             connection.fail_tls(*broken_handshake(error, host, hello, wishing))
@@ -342,6 +347,11 @@ class Dispatcher:
             pass  # the server's first read raises it again, and records it with its reason
         connection.sock.settimeout(None)
         return True
+
+
+def protocols_for(route: Route[Any] | None) -> tuple[str, ...]:
+    """The protocols that a handshake agrees on: those that a raw route was declared with, else what requests need."""
+    return (route.alpn if route is not None and route.kind.needs_tls else ()) or ALPN
 
 
 def may_become_request(data: bytes) -> bool:

@@ -1,7 +1,8 @@
 """Routes: what tests declare, and which route answers an attempt.
 
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
-lists what is accepted. Doors: `answers`, `asgi`, `declarations`, `duplex`, `handles`, `kinds`, `route`, `table`, `wsgi`.
+lists what is accepted. Doors: `answers`, `asgi`, `declarations`, `duplex`, `handles`, `kinds`, `raw`, `route`, `smtp`,
+`table`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
@@ -11,7 +12,9 @@ lists what is accepted. Doors: `answers`, `asgi`, `declarations`, `duplex`, `han
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
 * `matching`: the conditions that a request has to meet.
+* `raw`: servers of libraries as handlers of a raw route.
 * `route`: a declared route, with its answer and its calls.
+* `smtp`: a mail server that takes every mail.
 * `table`: the routes of a scope, and which of them answers.
 * `wsgi`: a WSGI application as a handler.
 """

@@ -14,4 +14,5 @@ error of ours where they are malformed. Every module is a door.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.
 * `searchlist`: finds the DNS queries that a resolver's search list made.
+* `smtp`: SMTP as a server speaks it.
 """
