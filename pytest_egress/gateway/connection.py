@@ -362,6 +362,8 @@ class Connection:
     def record_tls(self, reason: str, note: str) -> None:
         """Record a TLS connection that has not become a request. At a claimed address the verdict judges it later."""
         self.accounted = True
+        if self.is_cut and self.allowed_by is not None:
+            return  # of a raw handler: the connection's own entry tells of it, and the end was ours
         self.recorder.record_tls(self.attempt, reason, note, is_cut=self.is_cut)
 
     def note_trust(self) -> None:

@@ -49,6 +49,14 @@ def is_protocol_factory(answer: object) -> bool:
     )
 
 
+async def closed(sock: Any, transport: asyncio.BaseTransport) -> None:
+    """Have a transport close its socket, if it has not; what it has not sent yet is lost."""
+    if sock.fileno() >= 0:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.abort()
+        await asyncio.sleep(0)  # it closes the socket in the loop's next turn
+
+
 class ServerHandler:
     """A `socketserver` server as a handler: it handles the connection by `finish_request`, as it would its own."""
 
@@ -92,8 +100,7 @@ class StreamsHandler(AsyncHandler):
             with suppress(OSError):  # the client has left
                 await writer.wait_closed()
         finally:
-            writer.transport.abort()
-            await asyncio.sleep(0)  # so that the transport closes
+            await closed(sock, writer.transport)
 
     def __repr__(self) -> str:
         return repr(self.connected)
@@ -113,7 +120,7 @@ class ProtocolHandler(AsyncHandler):
         Raises:
             BaseException: What the protocol raised in a callback, or in a task.
         """
-        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+        loop, is_over = asyncio.get_running_loop(), asyncio.Event()
         raised: list[BaseException] = []
 
         def keep(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -124,13 +131,12 @@ class ProtocolHandler(AsyncHandler):
                 loop.default_exception_handler(context)
 
         loop.set_exception_handler(keep)
-        sock.when_closed = closed.set
+        sock.when_closed = is_over.set
         transport, _ = await loop.connect_accepted_socket(self.factory, sock)
         try:
-            await closed.wait()
+            await is_over.wait()
         finally:
-            transport.abort()
-            await asyncio.sleep(0)  # so that the transport closes
+            await closed(sock, transport)
         if raised:
             raise raised[0]
 

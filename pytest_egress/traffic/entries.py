@@ -206,10 +206,10 @@ class Mail(Entry):
 
     @cached_property
     def message(self) -> EmailMessage:
-        """The mail, parsed: its header fields, its body and its attachments."""
+        """The mail, parsed: its header fields, body and attachments. Lines end with LF, as in any `EmailMessage`."""
         from email import message_from_bytes, policy
 
-        return message_from_bytes(self.content, policy=policy.default)
+        return message_from_bytes(self.content.replace(b"\r\n", b"\n"), policy=policy.default)
 
     @property
     def subject(self) -> str:
@@ -222,11 +222,17 @@ class Mail(Entry):
             return ""
 
     def __str__(self) -> str:
-        to = ", ".join(self.recipients[:SHOWN_RECIPIENTS])
+        sender, *to = map(printable, (self.sender, *self.recipients[:SHOWN_RECIPIENTS]))
         more = len(self.recipients) - SHOWN_RECIPIENTS
-        to += f" and {more} more" if more > 0 else ""
-        what = f"mail {shown(self.subject)} from <{self.sender}> to {to}"
-        return f"{cut(what, SHOWN_VALUE)} at {self.where}"
+        others = f" and {more} more" if more > 0 else ""
+        return (
+            f"mail {shown(self.subject)} from <{sender}> to {', '.join(to)}{others} at {self.where}"
+        )
+
+
+def printable(address: str) -> str:
+    """A mail address as it is shown: what is not printable is escaped, and a long one is cut."""
+    return cut(repr(address)[1:-1], SHOWN_VALUE)
 
 
 TlsPeers = tuple[str, str, "int | None", str]
