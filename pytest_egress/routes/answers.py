@@ -36,7 +36,7 @@ RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
 """A function of the connected socket, an `ssl.SSLSocket` within TLS; returning int lets a lambda call `send`."""
 StreamsFunction = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 """A function of a reader and a writer, as `asyncio.start_server` takes one."""
-ProtocolFactory = type[BaseProtocol] | partial[BaseProtocol]
+ProtocolFactory = type[BaseProtocol] | partial[Any]
 """A factory as `loop.create_server` takes one, as far as it can be told from a handler."""
 
 
