@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         UnroutedError,
         UpstreamError,
     )
+    from pytest_egress.gateway.raw_socket import RawSocket, RawTlsSocket
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
     from pytest_egress.routes.handles import Route
@@ -94,6 +95,8 @@ __all__ = [
     "Mail",
     "NeverCalledError",
     "PacketAttempt",
+    "RawSocket",
+    "RawTlsSocket",
     "Request",
     "Response",
     "Route",
@@ -123,6 +126,8 @@ _HOMES = {
     "Headers": "traffic.messages",
     "Mail": "traffic.entries",
     "PacketAttempt": "traffic.entries",
+    "RawSocket": "gateway.raw_socket",
+    "RawTlsSocket": "gateway.raw_socket",
     "Request": "traffic.messages",
     "Response": "traffic.messages",
     "Route": "routes.handles",

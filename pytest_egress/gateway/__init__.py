@@ -1,7 +1,7 @@
 """The gateway: the server in the test process that accepts a target's traffic from a link and answers every attempt.
 
 The rule: an attempt that no route claims is not answered from outside. This room never imports docker. Doors:
-`authority`, `server`.
+`authority`, `raw_socket`, `server`.
 
 * `answering`: turns a request into its response and its entry, without a client socket and for any version of HTTP.
 * `attempt`: one attempt, with all that its entry needs.

@@ -36,8 +36,8 @@ RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
 """A function of the connected socket, an `ssl.SSLSocket` within TLS; returning int lets a lambda call `send`."""
 StreamsFunction = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 """A function of a reader and a writer, as `asyncio.start_server` takes one."""
-ProtocolFactory = type[BaseProtocol] | partial[Any]
-"""A factory as `loop.create_server` takes one, as far as it can be told from a handler."""
+ProtocolFactory = Callable[[], BaseProtocol]
+"""A factory as `loop.create_server` takes one: a class of protocols, or a `functools.partial` of one."""
 
 
 class Application:
@@ -200,6 +200,16 @@ def sequence(*answers: HttpAnswer | RawAnswer | Service) -> AnswerSequence:
     return AnswerSequence(answers)
 
 
+HTTP_HINTS: Final = {
+    2: "; a WSGI application goes into wsgi(...)",
+    3: "; an ASGI one goes into asgi(...)",
+}
+RAW_HINTS: Final = {
+    0: "; a factory of asyncio.Protocol is its class, or functools.partial(its class, ...)",
+}
+"""What a function is that cannot be called as a handler, by how many arguments it takes."""
+
+
 def check_answer(answer: object, *, raw: bool) -> object:
     """Check an answer: a function, a static answer, `forward()`, `sequence()` or an application; convert static ones.
 
@@ -221,12 +231,9 @@ def check_answer(answer: object, *, raw: bool) -> object:
         )
     if callable(answer) and (isinstance(answer, type) or not takes(answer, 1)):
         argument = "a connected socket" if raw else "the Request"
-        hints = {
-            2: "; a WSGI application goes into wsgi(...)",
-            3: "; an ASGI one goes into asgi(...)",
-        }
-        is_application = not raw and not isinstance(answer, type)
-        hint = next((hints[n] for n in hints if is_application and takes(answer, n)), "")
+        hints = RAW_HINTS if raw else HTTP_HINTS
+        is_function = not isinstance(answer, type)
+        hint = next((hints[n] for n in hints if is_function and takes(answer, n)), "")
         raise TypeError(
             f"the handler {answer!r} cannot be called with one argument, {argument}{hint}"
         )

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     # Type checkers bring `typing_extensions` with them; users need not install it.
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    from pytest_egress.routes.answers import HttpAnswer, HttpHandler, RawAnswer, RawHandler, Service
+    from pytest_egress.routes.answers import (
+        HttpAnswer,
+        HttpHandler,
+        RawAnswer,
+        RawHandler,
+        Service,
+        StreamsFunction,
+    )
     from pytest_egress.traffic.dns_answers import NamesAnswer
 
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
@@ -49,7 +56,9 @@ class Route(Generic[Call]):
     @overload
     def __call__(self: Route[Exchange], handler: HttpHandler) -> Route[Exchange]: ...
     @overload
-    def __call__(self: Route[TcpConnection], handler: RawHandler) -> Route[TcpConnection]: ...
+    def __call__(
+        self: Route[TcpConnection], handler: RawHandler | StreamsFunction
+    ) -> Route[TcpConnection]: ...
     def __call__(self, handler: Any) -> Any:
         """Make a function the route's handler: the decorator form."""
         raise NotImplementedError

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tests.unit.traffic import test_address, test_clienthello, test_dns
+from tests.unit.traffic import test_address, test_clienthello, test_dns, test_smtp
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192
@@ -37,6 +37,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
         test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
+    "smtp": target(test_smtp.test_any_bytes_have_replies_that_are_replies_and_never_raise),
+    "smtp-command": target(test_smtp.test_any_line_is_a_command_or_an_smtp_error),
 }
 
 

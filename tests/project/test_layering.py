@@ -49,7 +49,9 @@ ROOMS = {
     "routes": Room(
         uses=("errors", "base", "traffic"),
         foreign=("typing_extensions",),  # for type checkers alone, which bring it
-        doors=("answers", "asgi", "declarations", "duplex", "handles", "kinds", "route", "table", "wsgi"),
+        doors=(
+            "answers", "asgi", "declarations", "duplex", "handles", "kinds", "raw", "route", "smtp", "table", "wsgi",
+        ),
     ),
     "engine": Room(
         uses=("errors", "base", "link.attach"),
@@ -60,7 +62,7 @@ ROOMS = {
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
         foreign=("cryptography", "h11", "idna", "trustme"),
-        doors=("authority", "server"),
+        doors=("authority", "raw_socket", "server"),
     ),
     "targets": Room(
         uses=(
@@ -81,7 +83,7 @@ ROOMS = {
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session")
     ),
     "cli": Room(uses=("errors", "base", "engine", "targets", "session")),
-    "": Room(uses=("errors", "traffic", "routes", "targets", "egress")),
+    "": Room(uses=("errors", "traffic", "routes", "gateway", "targets", "egress")),
     "plugin": Room(
         uses=(
             "errors", "base", "traffic", "routes", "engine", "ledger", "gateway", "targets", "session", "egress",

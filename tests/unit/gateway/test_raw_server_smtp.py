@@ -38,7 +38,7 @@ def mailbox(stage: Stage) -> Route[Any]:
     return stage.tcp("mail.test:5432", smtp())
 
 
-class Client(smtplib.SMTP):
+class MailClient(smtplib.SMTP):
     """smtplib's client, at the stage."""
 
     def __init__(self, stage: Stage) -> None:
@@ -52,8 +52,8 @@ class Client(smtplib.SMTP):
 
 
 @contextlib.contextmanager
-def connected(stage: Stage) -> Iterator[Client]:
-    with contextlib.closing(Client(stage)) as client:
+def connected(stage: Stage) -> Iterator[MailClient]:
+    with contextlib.closing(MailClient(stage)) as client:
         yield client
 
 
@@ -175,7 +175,7 @@ def test_a_port_probe_is_none_and_gives_its_turn_back(stage: Stage) -> None:
 def test_a_server_that_is_busy_once_is_a_sequence(stage: Stage) -> None:
     route = stage.tcp("mail.test:5432", sequence(b"421 4.3.2 busy\r\n", smtp()))
     with pytest.raises(smtplib.SMTPConnectError, match="busy"):
-        Client(stage)
+        MailClient(stage)
     with connected(stage) as client:
         client.send_message(welcome())
     assert eventually(lambda: len(route.calls) == 2)
@@ -219,7 +219,7 @@ def test_mails_that_would_fill_the_memory_are_refused_and_fail_the_test(
 
 
 def test_a_cut_ends_a_session(stage: Stage, mailbox: Route[Any]) -> None:
-    client = Client(stage)
+    client = MailClient(stage)
     mailbox.remove()
     stage.gateway.revise()
     assert client.sock is not None
