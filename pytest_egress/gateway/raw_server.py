@@ -69,9 +69,9 @@ NOT_ANSWERED: Final = (
 """The note of an entry whose client speaks HTTP/2 to a route that only reads."""
 
 NOT_AGREED: Final = (
-    "the client offered {offered} alone by ALPN, and none was agreed on: intercept_tls has none"
+    "the client offered {offered} alone by ALPN, and none was agreed on: alpn={alpn!r} agrees"
 )
-"""The note of an entry whose client offered HTTP/2 by ALPN, and may close since it was not accepted."""
+"""The note of an entry whose client offered protocols by ALPN, and may close since none was accepted."""
 
 NO_MAIL: Final = "it sent no mail"
 """The note of a connection to `smtp()` that was no port probe, and brought no mail."""
@@ -151,12 +151,13 @@ class RawServer:
         return entry
 
     def not_agreed(self) -> str:
-        """A note about a client that offered HTTP/2 by ALPN and got no protocol; "" for any other client."""
+        """A note about a client that offered protocols by ALPN and got none; "" for any other client."""
         to = self.attempt.destination
         alpn = to.hello and to.hello.alpn
-        if to.tls is None or not alpn or "h2" not in alpn or to.tls.alpn is not None:
+        if to.tls is None or not alpn or to.tls.alpn is not None:
             return ""
-        return f"{NOT_AGREED.format(offered=' and '.join(alpn))}. {server_of('h2', to.host)}"
+        note = NOT_AGREED.format(offered=" and ".join(alpn), alpn=alpn)
+        return f"{note}. {server_of('h2', to.host)}" if "h2" in alpn else note
 
     def count(self, entry: TcpConnection) -> None:
         """Count the connection as a call of its route, once; one of a service never is."""
@@ -279,7 +280,8 @@ class RawServer:
                 connection.reset()
                 self.fail(entry, error)
                 return
-            entry.note = f"the connection ended before its handler did ({error})"
+            ended = f"the connection ended before its handler did ({error})"
+            entry.note = "; ".join(filter(None, [entry.note, ended]))
         else:
             if self.is_no_call(twin):
                 self.drop(entry)

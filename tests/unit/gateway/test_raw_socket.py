@@ -110,6 +110,23 @@ def test_what_protocols_a_raw_route_agrees_on_is_declared(stage: Stage) -> None:
     assert first.tls.alpn == "postgresql"
 
 
+def test_a_client_that_insists_on_a_protocol_is_told_how_to_agree_on_it(stage: Stage) -> None:
+    @stage.tls_route(ADDRESS)
+    def handler(sock: RawTlsSocket) -> None:
+        sock.readexactly(8)
+
+    stage.trusting.set_alpn_protocols(["postgresql"])
+    client = stage.tls(ADDRESS, port=5432)
+    assert client.selected_alpn_protocol() is None
+    client.close()
+    call = handler.wait_for_call(timeout=SECONDS)
+    assert call.note == (
+        "the client offered postgresql alone by ALPN, and none was agreed on: "
+        "alpn=('postgresql',) agrees; "
+        "the connection ended before its handler did (the client closed after 0 of 8 bytes)"
+    )
+
+
 def test_without_alpn_a_raw_route_agrees_on_what_requests_need(stage: Stage) -> None:
     stage.tls_route(ADDRESS, b"hello")
     stage.trusting.set_alpn_protocols(["http/1.1"])
