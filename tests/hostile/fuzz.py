@@ -19,6 +19,7 @@ from tests.unit.traffic import (
     test_dns,
     test_forms,
     test_grpc,
+    test_smtp,
     test_websocket,
 )
 
@@ -58,6 +59,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
     ),
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),
+    "smtp": target(test_smtp.test_any_bytes_have_replies_that_are_replies_and_never_raise),
+    "smtp-command": target(test_smtp.test_any_line_is_a_command_or_an_smtp_error),
 }
 
 

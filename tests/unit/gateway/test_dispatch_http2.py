@@ -107,7 +107,7 @@ def test_at_a_route_of_what_is_in_tls_the_timeline_says_that_nothing_was_agreed_
     stage.tls(context=http2_alone(ca)).close()
     assert outcome_text(route.wait_for_call()) == (
         f"TCP api.test:443 ({ADDRESS})  "
-        "[the client offered h2 alone by ALPN, and none was agreed on: intercept_tls has none]"
+        "[the client offered h2 alone by ALPN, and none was agreed on: alpn=('h2',) agrees]"
     )
 
 
