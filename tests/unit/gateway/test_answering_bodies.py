@@ -37,11 +37,11 @@ def post(stage: Stage, content: bytes, coding: str = "gzip") -> Reply:
     return ask(stage.tls(), head.encode() + content, "POST")
 
 
-class Echo(HTTPServer):
+class PackingServer(HTTPServer):
     """A real server on loopback. It answers with gzip, and keeps what it gets."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), EchoHandler)
+        super().__init__(("127.0.0.1", 0), PackingHandler)
         self.seen: list[tuple[dict[str, str], bytes]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -49,8 +49,8 @@ class Echo(HTTPServer):
         self.server_close()
 
 
-class EchoHandler(BaseHTTPRequestHandler):
-    server: Echo
+class PackingHandler(BaseHTTPRequestHandler):
+    server: PackingServer
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -66,8 +66,8 @@ class EchoHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def echo() -> Iterator[Echo]:
-    with contextlib.closing(Echo()) as echo:
+def echo() -> Iterator[PackingServer]:
+    with contextlib.closing(PackingServer()) as echo:
         thread = threading.Thread(target=echo.serve_forever, args=[0.01])
         thread.start()
         yield echo
@@ -145,7 +145,9 @@ def test_all_that_is_decoded_counts_as_held(stage: Stage, monkeypatch: pytest.Mo
 # As sent.
 
 
-def test_another_server_gets_what_was_sent_and_so_does_the_client(stage: Stage, echo: Echo) -> None:
+def test_another_server_gets_what_was_sent_and_so_does_the_client(
+    stage: Stage, echo: PackingServer
+) -> None:
     stage.https("api.test", forward(echo.url))
     reply = post(stage, PACKED)
     ((headers, body),) = echo.seen
@@ -156,13 +158,15 @@ def test_another_server_gets_what_was_sent_and_so_does_the_client(stage: Stage, 
     assert call.response.json() == {"a": 1}
 
 
-def test_a_broken_body_is_forwarded_as_it_is(stage: Stage, echo: Echo) -> None:
+def test_a_broken_body_is_forwarded_as_it_is(stage: Stage, echo: PackingServer) -> None:
     stage.https("api.test", forward(echo.url))
     assert post(stage, b"no gzip").status == 200
     assert echo.seen[0][1] == b"no gzip"
 
 
-def test_a_handler_forwards_the_body_as_sent_or_one_of_its_own(stage: Stage, echo: Echo) -> None:
+def test_a_handler_forwards_the_body_as_sent_or_one_of_its_own(
+    stage: Stage, echo: PackingServer
+) -> None:
     @stage.https("api.test")
     def handler(request: Request) -> Response:
         request.forward(echo.url)
