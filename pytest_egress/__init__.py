@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
+    from pytest_egress.traffic.events import Event
     from pytest_egress.traffic.forms import FormFile, MultiDict
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
 
@@ -86,6 +87,7 @@ __all__ = [
     "Egress",
     "EgressError",
     "EngineError",
+    "Event",
     "Exchange",
     "FormFile",
     "HandlerError",
@@ -120,6 +122,7 @@ _HOMES = {
     "Container": "targets.handle",
     "DnsQuery": "traffic.entries",
     "Egress": "egress",
+    "Event": "traffic.events",
     "Exchange": "traffic.entries",
     "FormFile": "traffic.forms",
     "Headers": "traffic.messages",

@@ -69,6 +69,11 @@ class Body:
         return self._kept.getvalue() if self._content is None else self._content
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the content has been read."""
+        return self._content is not None
+
+    @property
     def size(self) -> int:
         """How many bytes have been read so far."""
         return len(self.so_far) if self.streamed is None else self.streamed

@@ -64,7 +64,7 @@ class Http1Duplex:
         self._queued = self._sent = 0  # bytes, since the request began
         self._behind = b""  # the first bytes after 101, where they came together with the head
         self._has_left = False
-        self._broken: ClientLeftError | None = None
+        self._broken: str | None = None  # why nothing more comes or goes
         self._callbacks: list[Callable[[], None]] = []
         self._is_watched = False
         self._over = threading.Event()
@@ -186,7 +186,7 @@ class Http1Duplex:
 
     def _raise_if_over(self) -> None:
         if self._broken is not None:
-            raise self._broken
+            raise ClientLeftError(self._broken)
         if self.is_reset or self._over.is_set():
             raise ClientLeftError("the request is over")
 
@@ -303,8 +303,8 @@ class Http1Duplex:
         except BLOCKED:
             raise
         except OSError as error:
-            self._broken = ClientLeftError(str(error))
-            raise self._broken from error
+            self._broken = str(error)
+            raise ClientLeftError(self._broken) from error
 
     def _wait(self, events: int, deadline: float | None) -> None:
         """Wait a while for the socket. The lock is not held.

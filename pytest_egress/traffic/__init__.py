@@ -9,6 +9,7 @@ error of ours where they are malformed. Every module is a door.
 * `dns`: DNS queries and their answers, with synthetic addresses.
 * `dns_answers`: the answer of a DNS route.
 * `entries`: the entries of the ledger, one class for each kind of attempt.
+* `events`: server-sent events.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.
 * `forms`: forms, files and cookies.
 * `http1`: HTTP/1.1, by h11.

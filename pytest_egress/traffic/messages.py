@@ -25,6 +25,7 @@ from pytest_egress.traffic.content_coding import (
     encode,
     encoder,
 )
+from pytest_egress.traffic.events import Event, event_bytes
 from pytest_egress.traffic.forms import (
     Form,
     FormFile,
@@ -149,6 +150,11 @@ class Incomplete(Protocol):
         ...
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the content is there, so that nobody has to wait for it."""
+        ...
+
+    @property
     def disconnected(self) -> bool:
         """Whether the client has left."""
         ...
@@ -195,8 +201,13 @@ class Given:
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client of the other body has left; True where there is none."""
-        return self._other is None or self._other.disconnected
+        """Whether the client of the other body has left; False where there is none."""
+        return self._other is not None and self._other.disconnected
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the content was given, or is the other body's and there."""
+        return self._content is not UNSET or self._other is None or self._other.is_whole
 
     def _given_or(self, given: Any, name: str) -> Any:
         return getattr(self._other, name) if given is UNSET else given
@@ -319,6 +330,15 @@ class Request:
         A client that has closed its sending side counts as one that has left.
         """
         return bool(self._body.disconnected)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole body is here: always, but on a route with `stream=True`."""
+        return bool(self._body.is_whole)
+
+    def raw_stream(self) -> Iterator[bytes]:
+        """The body in pieces as `stream` gives it, and as it was sent: with its Content-Encoding."""
+        yield from self._body.stream()
 
     def stream(self) -> Iterator[bytes]:
         """The body in pieces, as they come, without its Content-Encoding. It can be read once, and is not kept.
@@ -478,10 +498,16 @@ def fields_of_plain(headers: Headers, content: bytes) -> Headers:
 
 Stream = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
 """A body in pieces; text is sent as UTF-8."""
+EventData = Event | str | dict[Any, Any] | list[Any]
+Events = Iterable[EventData] | AsyncIterable[EventData]
+"""Server-sent events; what is no `Event` is its data."""
+TrailerSource = HeaderSource | Callable[[], HeaderSource]
+"""Fields after a body, or a function that makes them when the body has been sent."""
+EVENT_FIELDS: Final = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"))
 
 
 class Response:
-    """A response to a request. Its body is at most one of content, text, json and stream.
+    """A response to a request. Its body is at most one of content, text, json, stream and events.
 
     Args:
         status_code: 200 to 599.
@@ -490,7 +516,9 @@ class Response:
         text: The body as text, sent as UTF-8.
         json: The body as a value that `json.dumps` takes.
         stream: An iterable of bytes or str, async or not, sent chunk by chunk as it yields.
-        trailers: Fields sent after a streamed body.
+        events: An iterable of server-sent events, async or not: each an `Event`, or its data as a str, or as a dict or
+            list that is sent as JSON. `Content-Type` and `Cache-Control` are set where they are not given.
+        trailers: Fields sent after a streamed body, or a function that returns them, which is called at its end.
         reason: The reason phrase; None is the registered one (RFC 9112 section 4).
         compress: "gzip", "deflate", "br" or "zstd": the body is sent in that coding, and Content-Encoding says so,
             whether or not the client accepts it. Each piece of a stream can be decoded as soon as it has come.
@@ -508,7 +536,8 @@ class Response:
         text: str | None = None,
         json: Any = UNSET,
         stream: Stream | None = None,
-        trailers: HeaderSource | None = None,
+        events: Events | None = None,
+        trailers: TrailerSource | None = None,
         reason: str | None = None,
         compress: Coding | None = None,
     ) -> None:
@@ -517,14 +546,21 @@ class Response:
             "text": text,
             "json": None if json is UNSET else (json,),
             "stream": stream,
+            "events": events,
         }
         if len(given := [name for name, body in bodies.items() if body is not None]) > 1:
             raise TypeError(f"Response takes one body, not {' and '.join(given)}")
         self.status_code = check_status(status_code)
         self._phrases = {} if reason is None else {status_code: check_reason(reason)}
-        self.stream: Any = stream
-        self.headers, self.trailers = checked_fields(headers), checked_fields(trailers)
-        if trailers and stream is None:
+        self.stream: Any = stream if events is None else events
+        self.encode_piece: Callable[[Any], bytes] | None = None if events is None else event_bytes
+        self.headers, self.trailers = checked_fields(headers), NO_FIELDS
+        self.make_trailers: Callable[[], HeaderSource] | None = None
+        if callable(trailers):
+            self.make_trailers = trailers
+        else:
+            self.trailers = checked_fields(trailers)
+        if trailers and self.stream is None:
             raise TypeError("Response sends trailers after a streamed body only: give stream=")
         if text is not None:
             content = check_type("text", text, str).encode()
@@ -533,7 +569,11 @@ class Response:
             content = json_bytes(json)
             self._default_type("application/json")
         elif stream is not None:
-            check_stream(stream)
+            check_stream("stream", stream, "bytes or str")
+        elif events is not None:
+            check_stream("events", events, "events")
+            for name, value in EVENT_FIELDS:
+                self._default_field(name, value)
         body = b"" if content is None else check_type("content", content, bytes, bytearray)
         self.content: bytes = bytes(body)
         if body:  # a response to HEAD has a length and no body
@@ -577,8 +617,17 @@ class Response:
         return response
 
     def _default_type(self, content_type: str) -> None:
-        if "content-type" not in self.headers:
-            self.headers = Headers([*self.headers.raw, ("Content-Type", content_type)])
+        self._default_field("Content-Type", content_type)
+
+    def _default_field(self, name: str, value: str) -> None:
+        if name not in self.headers:
+            self.headers = Headers([*self.headers.raw, (name, value)])
+
+    def last_trailers(self) -> Headers:
+        """The trailers, once the body has been sent: a function that was given for them is called now."""
+        if self.make_trailers is not None:
+            self.trailers = checked_fields(self.make_trailers())
+        return self.trailers
 
     @property
     def text(self) -> str:
@@ -653,12 +702,16 @@ def check_compress(name: object, headers: Headers) -> None:
     encoder(name)
 
 
-def check_stream(stream: object) -> None:
-    """Refuse a stream that is no iterable, or a str or bytes, whose items are no pieces of a body."""
+def check_stream(name: str, stream: object, of: str) -> None:
+    """Refuse a stream that is no iterable, or a str or bytes, whose items are no pieces of a body.
+
+    Args:
+        of: What it yields, in words.
+    """
     is_iterable = isinstance(stream, (Iterable, AsyncIterable))
-    if isinstance(stream, (str, bytes, bytearray)) or not is_iterable:
+    if isinstance(stream, (str, bytes, bytearray, Mapping)) or not is_iterable:
         raise TypeError(
-            f"Response(stream=...) takes an iterable of bytes or str, not {type(stream).__name__}: {stream!r}"
+            f"Response({name}=...) takes an iterable of {of}, not {type(stream).__name__}: {stream!r}"
         )
 
 

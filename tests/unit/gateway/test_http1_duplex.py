@@ -18,7 +18,7 @@ GET = b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
 
 
-class Answer(DuplexAnswer):
+class Functional(DuplexAnswer):
     """An answer by a function of the duplex alone."""
 
     def __init__(self, function: Callable[[Duplex], None]) -> None:
@@ -61,7 +61,7 @@ def test_one_thread_receives_while_others_send_over_tls(stage: Stage) -> None:
                 received += len(data)
         duplex.finish()
 
-    stage.https("api.test", Answer(answer))
+    stage.https("api.test", Functional(answer))
     sock = stage.tls()
     sock.sendall(UPGRADE)
     whole = bytes(range(256)) * (size // 256)
@@ -88,7 +88,7 @@ def test_a_client_is_told_to_continue_when_its_body_is_first_wanted(stage: Stage
         duplex.send(body)
         duplex.finish()
 
-    stage.https("api.test", Answer(answer))
+    stage.https("api.test", Functional(answer))
     sock = stage.tls()
     sock.sendall(
         b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
@@ -106,7 +106,7 @@ def test_a_client_that_waits_for_100_never_sends_a_body_that_nobody_wants(stage:
     def answer(duplex: Duplex) -> None:
         duplex.start(413, ends=True)
 
-    stage.https("api.test", Answer(answer))
+    stage.https("api.test", Functional(answer))
     sock = stage.tls()
     reply = ask(
         sock,
@@ -129,7 +129,7 @@ def test_receiving_may_have_a_bound(stage: Stage) -> None:
         duplex.send(b"tick")
         ticks.append(duplex.receive(timeout=SECONDS).decode())
 
-    stage.http("api.test", Answer(answer))
+    stage.http("api.test", Functional(answer))
     stage.resolve("api.test")
     sock = stage.dial("198.18.0.1", 80)
     sock.sendall(UPGRADE)
@@ -153,7 +153,7 @@ def test_sending_waits_while_the_client_takes_nothing(stage: Stage) -> None:
         duplex.finish()
         done.set()
 
-    stage.https("api.test", Answer(answer))
+    stage.https("api.test", Functional(answer))
     sock = stage.tls()
     sock.sendall(GET)
     assert not done.wait(0.5)
@@ -177,7 +177,7 @@ def test_the_client_counts_as_gone_when_it_closes_its_sending_side(stage: Stage)
         duplex.start(204, ends=True)  # which it can read all the same
 
     again, begun = threading.Event(), threading.Event()
-    stage.http(ADDRESS, Answer(answer))
+    stage.http(ADDRESS, Functional(answer))
     sock = stage.dial(ADDRESS, 80)
     sock.sendall(GET.replace(b"api.test", ADDRESS.encode()))
     assert begun.wait(SECONDS)
@@ -199,7 +199,7 @@ def test_interim_responses_precede_the_response(stage: Stage) -> None:
             errors.append(str(error))
         duplex.finish()
 
-    stage.https("api.test", Answer(answer))
+    stage.https("api.test", Functional(answer))
     reply = ask(stage.tls())
     assert (reply.status, reply.interim) == (200, [102, 103])
     assert errors == ["an interim response cannot follow the response, which has begun"]
@@ -218,7 +218,7 @@ def test_a_response_that_is_reset_is_an_error_to_its_client(stage: Stage) -> Non
         except ClientLeftError as error:
             errors.append(str(error))
 
-    stage.https("api.test", Answer(answer))
+    stage.https("api.test", Functional(answer))
     sock = stage.tls()
     sock.sendall(GET)
     assert end_of(sock) == "reset"
@@ -233,7 +233,7 @@ def test_nothing_is_sent_once_the_request_is_over(stage: Stage) -> None:
         kept.append(duplex)
         duplex.start(204, ends=True)
 
-    stage.https("api.test", Answer(answer))
+    stage.https("api.test", Functional(answer))
     sock = stage.tls()
     assert ask(sock).status == 204
     stage.settle()
