@@ -43,10 +43,10 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
         test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
-    "content coding": target(
-        test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
-    ),
+    "coding": target(test_content_coding.test_any_bytes_are_decoded_or_are_a_content_error),
+    "codings": target(test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error),
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
+    "form-type": target(test_forms.test_any_body_of_any_type_is_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),
 }
 

@@ -160,6 +160,19 @@ def test_any_body_and_any_field_are_bytes_or_a_content_error(
         assert len(content) <= max(1000, len(body))
 
 
+@given(content=st.binary(max_size=500))
+def test_any_bytes_are_decoded_or_are_a_content_error(content: bytes) -> None:
+    for name in NAMES:
+        whole: list[object] = []
+        cut: list[object] = []
+        for found, pieces in (whole, [content]), (cut, [content[:3], b"", content[3:]]):
+            try:
+                found.extend(b"".join(decoded(pieces, name, MIB)))
+            except ContentError as error:
+                found.append(type(error))
+        assert whole == cut
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_body_of_another_coding_is_named(name: str) -> None:
     with pytest.raises(

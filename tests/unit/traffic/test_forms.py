@@ -205,7 +205,18 @@ PIECES = st.sampled_from(
 )
 @example(content=body(part(NAMED, b"Content-Type: text/plain; charset=rot13")), content_type=TYPE)
 @example(content=b"", content_type="multipart/form-data; boundary=\x00")
-def test_any_bytes_are_a_form_or_a_content_error(content: bytes, content_type: str) -> None:
+def test_any_body_of_any_type_is_a_form_or_a_content_error(
+    content: bytes, content_type: str
+) -> None:
+    assert_is_a_form_or_an_error(content, content_type)
+
+
+@given(content=st.binary(max_size=500))
+def test_any_bytes_are_a_form_or_a_content_error(content: bytes) -> None:
+    assert_is_a_form_or_an_error(content, TYPE)
+
+
+def assert_is_a_form_or_an_error(content: bytes, content_type: str) -> None:
     try:
         form, text = parse_form(content, content_type), ""
     except ContentError as error:
