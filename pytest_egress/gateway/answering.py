@@ -11,7 +11,6 @@ before the handler gets its request.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import Context
@@ -381,10 +380,14 @@ class Answering:
         entry: Exchange,
     ) -> Response | None:
         """The response of a route: that of its handler, its static answer, or the server that it forwards to."""
-        with running(incoming.attempt, entry):
+        activity = incoming.attempt.activity
+        activity.what, activity.route = entry, route
+        try:
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
             return self._handle(answer, context, entry)
+        finally:
+            activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
     def _handle(
         self, answer: Handler | Response, context: Context, entry: Exchange
@@ -480,17 +483,6 @@ def hold_decoded(ledger: Ledger, of: weakref.ref[Window], size: int) -> None:
         raise ContentError(f"the body cannot be decoded: with that, {OVER_HELD}")
 
 
-@contextlib.contextmanager
-def running(attempt: Attempt, entry: Exchange) -> Iterator[None]:
-    """Note that the handler of a request runs, within the `with` block."""
-    activity = attempt.activity
-    activity.what, activity.route = entry, entry.route
-    try:
-        yield
-    finally:
-        activity.route, activity.what = None, ""  # its connection may outlive the entry's test
-
-
 @dataclass(frozen=True)
 class Conversing:
     """The reply of an answer that reads and sends by itself."""
@@ -509,14 +501,17 @@ class Conversing:
         call = Call(
             entry, self.answering.recorder, incoming.attempt.context, self.context, self.turn
         )
+        activity = incoming.attempt.activity
+        activity.what, activity.route = entry, self.route
         try:
-            with running(incoming.attempt, entry):
-                self.context.run(self.answer.converse, incoming.request, duplex, call)
-                duplex.check_ended(self.answer)
+            self.context.run(self.answer.converse, incoming.request, duplex, call)
+            duplex.check_ended(self.answer)
         except ClientLeftError as error:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
             return self._fail(entry, duplex, error)
+        finally:
+            activity.route, activity.what = None, ""
         call.count()
         return None
 

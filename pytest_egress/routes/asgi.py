@@ -382,7 +382,8 @@ class Conversation:
         if not self._received and not self._gone:
             try:
                 piece = await self._piece_of_request()
-            except ConnectionError:  # the client has left within its body
+            except ConnectionError as error:  # the client has left within its body
+                self.cut(error)
                 return {"type": "http.disconnect"}
             self._received = not piece
             return {"type": "http.request", "body": piece, "more_body": bool(piece)}
@@ -524,6 +525,7 @@ class AsgiBody(Iterator[bytes]):
         try:
             begin = self._next_item()
             if isinstance(begin, End) and begin.error is not None:
+                self._ended = True
                 raise begin.error
             assert isinstance(begin, Begin)
         except ClientLeftError:
