@@ -111,7 +111,8 @@ def layer(pieces: Pieces, name: str, limit: int) -> Pieces:
                 raise ContentError(
                     f"the body is too large: {source.taken} bytes of {name} become more than the limit of {limit} bytes"
                 )
-            yield piece
+            if piece:
+                yield piece
     except EOFError:
         raise ContentError(
             f"the body breaks off: its {source.taken} bytes of {name} have no end"

@@ -20,7 +20,7 @@ from pytest_egress.routes.answers import forward
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic import messages
-from pytest_egress.traffic.content_coding import encode
+from pytest_egress.traffic.content_coding import encode, encoder
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.stage import MEGABYTE, SECONDS, Reply, Stage, ask
@@ -237,6 +237,37 @@ def test_a_compressed_stream_has_its_trailers_and_is_closed(stage: Stage) -> Non
     assert (gzip.decompress(reply.body), reply.trailers) == (b"onetwo", [(b"digest", b"x")])
     assert reply.headers["content-type"].startswith("text/plain")
     assert closed.wait(SECONDS)
+
+
+def test_events_can_be_compressed(stage: Stage) -> None:
+    stage.https("api.test", lambda request: Response(events=["a", {"b": 1}], compress="gzip"))
+    reply = ask(stage.tls())
+    assert gzip.decompress(reply.body) == b'data: a\n\ndata: {"b": 1}\n\n'
+    assert reply.headers["content-type"] == "text/event-stream"
+
+
+def test_a_request_is_decoded_while_it_comes(stage: Stage) -> None:
+    arrived = threading.Semaphore(0)
+    pieces: list[bytes] = []
+
+    def handler(request: Request) -> int:
+        for piece in request.stream():
+            pieces.append(piece)
+            arrived.release()
+        return 204
+
+    stage.https("api.test", handler, stream=True)
+    packing, sock = encoder("gzip"), stage.tls()
+    head = "POST / HTTP/1.1\r\nHost: api.test\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sock.sendall(head.encode())
+    for word in (b"one", b"two"):
+        data = packing.piece(word)
+        sock.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+        while b"".join(pieces)[-3:] != word:
+            assert arrived.acquire(timeout=SECONDS)
+    end = packing.end()
+    reply = ask(sock, b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end), "POST")
+    assert (reply.status, b"".join(pieces)) == (204, b"onetwo")
 
 
 def test_what_a_compressed_stream_raises_is_its_handlers(stage: Stage) -> None:

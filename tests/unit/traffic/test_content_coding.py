@@ -89,6 +89,7 @@ def test_each_piece_of_a_stream_can_be_read_as_soon_as_it_has_come(
 def test_a_long_body_comes_in_short_pieces(name: str) -> None:
     pieces = [*decoded([encode(BODY, name)], name, len(BODY))]
     assert b"".join(pieces) == BODY
+    assert all(pieces)
     assert max(map(len, pieces)) <= 2 * PIECE_BYTES  # brotli gives up to twice what is asked for
 
 
