@@ -80,7 +80,8 @@ def test_a_form_has_fields_and_files() -> None:
     )
     assert (two.filename, two.content_type, two.content) == ("", "", bytes(10))
     assert form.files == {"doc": two}
-    assert repr(one) == "<FormFile 'doc' 'one.txt' text/plain 9 bytes>"
+    assert repr(one) == "<FormFile 'doc' 'one.txt' text/plain, 9 bytes>"
+    assert repr(two) == "<FormFile 'doc' '', 10 bytes>"
 
 
 @pytest.mark.parametrize(
