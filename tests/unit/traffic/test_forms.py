@@ -15,6 +15,7 @@ from pytest_egress.traffic import forms
 from pytest_egress.traffic.forms import (
     FormFile,
     MultiDict,
+    decode_text,
     parse_cookies,
     parse_form,
     parse_query,
@@ -47,6 +48,23 @@ def test_values_can_be_copied() -> None:
     found = MultiDict([("a", "1"), ("a", "2")])
     for other in (copy.copy(found), copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
         assert (type(other), other, other.get_all("a")) == (MultiDict, {"a": "2"}, ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "text"),
+    [
+        (b"\xc3\xbc\xff", "", "\u00fc\ufffd"),
+        (b"\xfc", "text/plain; format=flowed; Charset='latin-1'", "\u00fc"),
+        (b"\xc3\xbc", "text/plain; charset=", "\u00fc"),
+        (b"\xc3\xbc\xff", "text/plain; charset=no-such", "\u00fc\ufffd"),
+        (b"a\xff", 'text/plain; charset="ascii"', "a\ufffd"),
+    ],
+    ids=["none", "its own", "empty", "unknown", "quoted"],
+)
+def test_text_is_in_its_charset_and_never_an_error(
+    content: bytes, content_type: str, text: str
+) -> None:
+    assert decode_text(content, content_type) == text
 
 
 # Multipart.
