@@ -54,10 +54,10 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
     ),
     "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
     "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
-    "content coding": target(
-        test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
-    ),
+    "coding": target(test_content_coding.test_any_bytes_are_decoded_or_are_a_content_error),
+    "codings": target(test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error),
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
+    "form-type": target(test_forms.test_any_body_of_any_type_is_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),
     "smtp": target(test_smtp.test_any_bytes_have_replies_that_are_replies_and_never_raise),
     "smtp-command": target(test_smtp.test_any_line_is_a_command_or_an_smtp_error),
