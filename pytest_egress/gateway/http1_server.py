@@ -15,6 +15,7 @@ import h11
 
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.connection import Connection
+from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.ledger.ledger import MAX_HELD_BYTES
@@ -62,6 +63,9 @@ class Http1Server:
             self.refuse(error.error_status_hint, f"{UNREADABLE}: {masked_text(str(error))}")
         except RequestTooLargeError as error:
             self.refuse(413, str(error))
+        except StalledError as error:
+            connection.record_tcp(b"", f"{error} within the head of a request")
+            self.write_refusal(408, str(error))
         connection.say_goodbye()
 
     def read_head(self) -> Head | None:
@@ -84,7 +88,7 @@ class Http1Server:
         """
         connection, to = self.connection, self.connection.destination
         try:
-            data = connection.sock.recv(READ_BYTES)
+            data = connection.receive()
         except OSError as error:
             if to.tls and not connection.accounted:
                 connection.fail_tls(*broken_handshake(error, to.host, to.hello))
@@ -135,6 +139,9 @@ class Http1Server:
         except (OSError, h11.RemoteProtocolError) as error:
             text = f"the body broke off after {len(self.http.body_so_far)} bytes ({error})"
             return self.refuse_body(head, 400, text, at_claimed="recorded")
+        except StalledError as error:
+            text = f"{error} after {len(self.http.body_so_far)} bytes of a body"
+            return self.refuse_body(head, 408, text, at_claimed="recorded")
         incoming = self.take(head, body, trailers)
         entry, response = self.answering.answer(incoming)
         if self.send(incoming, entry, response) and self.http.next_request():
@@ -188,7 +195,7 @@ class Http1Server:
         if interim := self.http.interim():
             self.connection.sock.sendall(interim)
         while (whole := self.http.read_body()) is None:
-            data = self.connection.sock.recv(READ_BYTES)
+            data = self.connection.receive()
             self.hold(data)
             self.http.receive(data)
         return whole

@@ -9,6 +9,7 @@ error of ours where they are malformed. Every module is a door.
 * `dns_answers`: the answer of a DNS route.
 * `entries`: the entries of the ledger, one class for each kind of attempt.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.
+* `heads`: the strict look at a head of HTTP/1.1, before h11 reads it.
 * `http1`: HTTP/1.1, by h11.
 * `messages`: `Request`, `Response`, `Headers`.
 * `packets`: the packets that the kernel rejected and reported.

@@ -24,6 +24,7 @@ from pytest_egress.traffic.fields import (
     raw_fields,
     raw_value,
 )
+from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_fault
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, stated_length
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -31,7 +32,6 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 ABSOLUTE_FORM: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)"
 )  # RFC 9112 section 3.2.2
-CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Announces a shorter idle time than the gateway's own (`connections.IDLE_SECONDS`). Clients that read it (Node.js,
 undici, HttpURLConnection, Apache's HttpClient) then close first, and never send a request while we close."""
@@ -51,7 +51,9 @@ class Http1:
     def __init__(self) -> None:
         self._h11 = server_side()
         self._body = BytesIO()
-        self._is_ambiguous = False
+        self._chunks: bytes | None = (
+            None  # of a chunked body: all that h11 had after the latest `receive`
+        )
 
     @property
     def has_begun(self) -> bool:
@@ -73,6 +75,8 @@ class Http1:
                 line, end, rest = data.partition(b"\n")
                 data = percent_encoded(line) + end + rest
         self._h11.receive_data(data)
+        if self._chunks is not None:
+            self._chunks, _ = self._h11.trailing_data
 
     @property
     def closed(self) -> bool:
@@ -84,12 +88,21 @@ class Http1:
 
     def read_head(self) -> Head | None:
         """The head of the next request; None where more data is needed, or the client has closed."""
+        waiting, _ = self._h11.trailing_data
+        if self._h11.their_state is h11.IDLE and (end := end_of_head(waiting)) is not None:
+            refuse(head_fault(waiting[:end]))
         event = self._h11.next_event()
         if not isinstance(event, h11.Request):
             return None
-        names = {name for name, _ in event.headers}
-        self._is_ambiguous = {b"transfer-encoding", b"content-length"} <= names
+        is_chunked = b"transfer-encoding" in dict(event.headers)
+        self._chunks = self._h11.trailing_data[0] if is_chunked else None
         return head_of(event)
+
+    def _check_trailers(self, end: h11.EndOfMessage) -> None:
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            section = chunks[: len(chunks) - len(self._h11.trailing_data[0])]
+            refuse(trailer_fault(section, len(end.headers)))
 
     def interim(self) -> bytes:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
@@ -107,6 +120,7 @@ class Http1:
         """
         while (event := self._h11.next_event()) is not h11.NEED_DATA:
             if isinstance(event, h11.EndOfMessage):
+                self._check_trailers(event)
                 trailers = fields(event.headers.raw_items()) if event.headers else NO_FIELDS
                 return self._take_body(), trailers
             if isinstance(event, h11.Data):
@@ -134,10 +148,7 @@ class Http1:
         """
         stream, bodiless = response.stream, not carries_body(method, response)
         headers = response_fields(response, date, framed=stream is None)
-        if self._is_ambiguous:
-            # Other software may read the end of such a body differently, so the connection must close (RFC 9112 6.1).
-            headers = [pair for pair in headers if pair[0].lower() != b"connection"] + [CLOSED]
-        elif self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {
+        if self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {
             *response.headers
         }:
             headers += KEPT_ALIVE
@@ -197,6 +208,16 @@ class Http1:
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return b""
         return b"".join(self.send(response, "GET", date))
+
+
+def refuse(fault: Fault | None) -> None:
+    """Raise what is wrong with a head or a trailer section as h11 raises what it finds itself.
+
+    Raises:
+        h11.RemoteProtocolError: Something is wrong.
+    """
+    if fault is not None:
+        raise h11.RemoteProtocolError(fault.text, error_status_hint=fault.status_code)
 
 
 def server_side() -> h11.Connection:
