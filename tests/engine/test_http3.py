@@ -34,7 +34,7 @@ def test_a_client_of_http_3_alone_is_refused_and_its_test_says_why(clients_image
             curl = egress.run(clients_image, ["curl", "--http3-only", "-sSv", URL])
             assert curl.exit_code == 7  # "Failed to connect to host"
 
-    with pytest.raises(NeverCalledError, match="api.example.test:443 .*probably QUIC") as caught:
+    with pytest.raises(NeverCalledError, match=r"api\.example\.test:443 .*probably QUIC") as caught:
         ask()
     assert NO_HTTP3 in str(caught.value)
 
@@ -44,5 +44,5 @@ def test_quic_for_what_nobody_declared_fails_the_test(clients_image: str) -> Non
         with Egress() as egress:
             egress.run(clients_image, ["curl", "--http3-only", "-sS", URL])
 
-    with pytest.raises(UnroutedError, match="UDP api.example.test:443 .*probably QUIC"):
+    with pytest.raises(UnroutedError, match=r"UDP api\.example\.test:443 .*probably QUIC"):
         ask()
