@@ -94,9 +94,9 @@ def line_fault(lines: bytes, part: str) -> Fault | None:
 
 def request_line_fault(line: bytes) -> Fault | None:
     """Why a request line is refused, by its version or the form of its request-target. h11 tells what else is wrong."""
-    if line == PREFACE or line.count(b" ") != 2:
+    method, target, version = line.split(b" ") if line.count(b" ") == 2 else (b"", b"", b"")
+    if line == PREFACE or not version.startswith(b"HTTP/"):
         return None
-    method, target, version = line.split(b" ")
     if version not in VERSIONS:
         text = f"its version is {quoted(version)}: HTTP/1.1 or HTTP/1.0 was expected"
         status_code = 400 if version.startswith(b"HTTP/1.") else 505
