@@ -20,7 +20,7 @@ BODY: Final = "caf\u00e9 " * 2000
 
 
 @dataclass(frozen=True)
-class Client:
+class Uploader:
     """A row: a command that sends BODY, and how it frames it.
 
     Attributes:
@@ -121,73 +121,73 @@ Net::HTTP.start('{HOST}', 80) do |http|
 end
 """
 CLIENTS: Final = [
-    Client("curl", shell(f"curl -fsS --data-binary @/tmp/body {URL} {URL}"), "length", 2),
-    Client(
+    Uploader("curl", shell(f"curl -fsS --data-binary @/tmp/body {URL} {URL}"), "length", 2),
+    Uploader(
         "curl that waits",
         shell(f"curl -fsS -H 'Expect: 100-continue' -T /tmp/body {URL}"),
         "length",
     ),
-    Client("curl in chunks", shell(f"cat /tmp/body | curl -fsS -T - {URL}"), "chunked"),
-    Client("curl by HTTP/1.0", shell(f"curl -0 -fsS --data-binary @/tmp/body {URL}"), "length"),
-    Client("wget", shell(f"wget -qO- --post-file=/tmp/body {URL}"), "length"),
-    Client("urllib", python("import urllib.request as u; u.urlopen(URL, BODY).read()"), "length"),
-    Client(
+    Uploader("curl in chunks", shell(f"cat /tmp/body | curl -fsS -T - {URL}"), "chunked"),
+    Uploader("curl by HTTP/1.0", shell(f"curl -0 -fsS --data-binary @/tmp/body {URL}"), "length"),
+    Uploader("wget", shell(f"wget -qO- --post-file=/tmp/body {URL}"), "length"),
+    Uploader("urllib", python("import urllib.request as u; u.urlopen(URL, BODY).read()"), "length"),
+    Uploader(
         "urllib in chunks",
         python("import urllib.request as u; u.urlopen(u.Request(URL, iter([BODY]))).read()"),
         "chunked",
     ),
-    Client(
+    Uploader(
         "requests",
         python("import requests; s = requests.Session(); [s.post(URL, data=BODY) for _ in 'ab']"),
         "length",
         2,
     ),
-    Client(
+    Uploader(
         "requests in chunks",
         python("import requests; requests.post(URL, data=iter([BODY[:9], BODY[9:]]))"),
         "chunked",
     ),
-    Client(
+    Uploader(
         "httpx in chunks", python("import httpx; httpx.post(URL, content=iter([BODY]))"), "chunked"
     ),
-    Client(
+    Uploader(
         "urllib3",
         python(
             "import urllib3; urllib3.request('PUT', URL, body=BODY, headers={'X-Odd': 'caf\\xe9'})"
         ),
         "length",
     ),
-    Client("aiohttp in chunks", python(AIOHTTP), "chunked", 2),
-    Client(
+    Uploader("aiohttp in chunks", python(AIOHTTP), "chunked", 2),
+    Uploader(
         "Node.js",
         ["node", "-e", NODE.replace("HEADERS", "{'Content-Length': body.length}")],
         "length",
         2,
     ),
-    Client(
+    Uploader(
         "Node.js in chunks",
         ["node", "-e", NODE.replace("HEADERS", "{'X-Odd': 'caf\\xe9'}")],
         "chunked",
         2,
     ),
-    Client("Node.js fetch", ["node", "-e", FETCH], "chunked"),
-    Client("PHP", ["php", "-r", PHP], "length"),
-    Client("PHP curl", ["php", "-r", PHP_CURL], "length", 2),
-    Client("Perl LWP", ["perl", "-e", PERL, "length"], "length"),
-    Client("Perl LWP in chunks", ["perl", "-e", PERL, "chunked"], "chunked"),
-    Client("Ruby", ["ruby", "-e", RUBY, "length"], "length", 2),
-    Client("Ruby in chunks", ["ruby", "-e", RUBY, "chunked"], "chunked", 2),
-    Client(
+    Uploader("Node.js fetch", ["node", "-e", FETCH], "chunked"),
+    Uploader("PHP", ["php", "-r", PHP], "length"),
+    Uploader("PHP curl", ["php", "-r", PHP_CURL], "length", 2),
+    Uploader("Perl LWP", ["perl", "-e", PERL, "length"], "length"),
+    Uploader("Perl LWP in chunks", ["perl", "-e", PERL, "chunked"], "chunked"),
+    Uploader("Ruby", ["ruby", "-e", RUBY, "length"], "length", 2),
+    Uploader("Ruby in chunks", ["ruby", "-e", RUBY, "chunked"], "chunked", 2),
+    Uploader(
         "Java", ["/usr/lib/jvm/21/bin/java", "/srv/Upload.java", "length", URL], "length", 2, "java"
     ),
-    Client(
+    Uploader(
         "Java in chunks",
         ["/usr/lib/jvm/21/bin/java", "/srv/Upload.java", "chunked", URL],
         "chunked",
         2,
         "java",
     ),
-    Client(
+    Uploader(
         "Java that waits",
         ["/usr/lib/jvm/21/bin/java", "/srv/Upload.java", "chunked", URL, "expect"],
         "chunked",
@@ -213,7 +213,7 @@ def java_machine(module_egress: Egress, java_image: str) -> Container:
 @pytest.mark.runtimes
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_the_bodies_of_a_client_are_read_as_it_frames_them(
-    egress: Egress, request: pytest.FixtureRequest, client: Client
+    egress: Egress, request: pytest.FixtureRequest, client: Uploader
 ) -> None:
     name = "java_machine" if client.image == "java" else "machine"
     machine: Container = request.getfixturevalue(name)
