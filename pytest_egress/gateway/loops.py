@@ -1,4 +1,4 @@
-"""The event loop of an async handler: one for each answer, on the connection's thread.
+"""The event loop of an async handler: one for each answer, on the handler's thread.
 
 All that the handler awaits and all pieces of its streamed body run on this loop. The loop is closed when the answer has
 been sent.
