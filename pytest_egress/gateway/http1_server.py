@@ -6,7 +6,7 @@ Everything runs on the connection's thread. `answering` decides the response to 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Final
@@ -19,7 +19,7 @@ from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.ledger.ledger import MAX_HELD_BYTES
-from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome, speaks_http2
+from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, READ_BYTES, Head, RequestTooLargeError
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import Headers, Response
@@ -27,6 +27,12 @@ from pytest_egress.traffic.redaction import masked_text
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+PREFACE_LINE: Final = b"PRI * HTTP/2.0\r\n\r\n"
+"""The part of HTTP/2's preface that looks like the head of a request (RFC 9113 section 3.4)."""
+
+UNEXPECTED_PREFACE: Final = (
+    "the client begins HTTP/2 where it has agreed on HTTP/1.1: by ALPN, or by an earlier request"
+)
 LEFT_OVER: Final = "sent behind a request after which its connection closes, so nobody answers it"
 
 
@@ -36,11 +42,19 @@ class Http1Server:
     Args:
         answering: Answers the requests.
         idle_seconds: How many seconds the connection may wait for its next request until it is closed.
+        begin_http2: Serves HTTP/2 where its preface comes first; gets the bytes read so far. None where that is
+            refused.
     """
 
     def __init__(
-        self, connection: Connection, answering: Answering, *, idle_seconds: float
+        self,
+        connection: Connection,
+        answering: Answering,
+        *,
+        idle_seconds: float,
+        begin_http2: Callable[[bytes], None] | None = None,
     ) -> None:
+        self._begin_http2 = begin_http2
         self.connection, self.answering = connection, answering
         self.ledger, self.idle_seconds = connection.ledger, idle_seconds
         self.http = Http1()
@@ -128,8 +142,15 @@ class Http1Server:
         destination = self.connection.destination
         if destination.tls:  # for each request: trust is noted once in each window
             self.connection.note_trust()
+        begin_http2, self._begin_http2 = (
+            self._begin_http2,
+            None,
+        )  # only the first request may be a preface
         if head.is_http2_preface:
-            self.refuse(505, speaks_http2(destination.host if destination.tls else None))
+            if begin_http2 is None:
+                self.refuse(505, UNEXPECTED_PREFACE)
+            else:
+                begin_http2(PREFACE_LINE + self.http.waiting)
             return False
         try:
             body, trailers = self.read_body(head)

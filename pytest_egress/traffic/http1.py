@@ -79,6 +79,11 @@ class Http1:
             self._chunks, _ = self._h11.trailing_data
 
     @property
+    def waiting(self) -> bytes:
+        """The bytes that have come and belong to nothing that was read."""
+        return bytes(self._h11.trailing_data[0])
+
+    @property
     def closed(self) -> bool:
         """Whether the client has closed, or the connection cannot be used again."""
         return (

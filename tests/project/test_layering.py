@@ -41,7 +41,7 @@ ROOMS = {
     "agent": Room(),
     "errors": Room(),
     "base": Room(),
-    "traffic": Room(uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "idna")),
+    "traffic": Room(uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "h2", "idna")),
     "link": Room(
         uses=("errors", "base", "agent"),
         foreign=("h11",),
