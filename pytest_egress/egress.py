@@ -102,6 +102,7 @@ class Egress:
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
+        stream: bool = False,
         client_certificate: ClientCertificate | None = None,
     ) -> Route[Exchange]:
         """Answer HTTPS requests to an address; a call, or a decorator of the handler.
@@ -119,6 +120,8 @@ class Egress:
             times: How many requests it answers; fewer fail the test.
             optional: Whether the test passes also if the route is never called.
             name: A name for `egress[name]`.
+            stream: Whether the handler is called when the head of a request has come, and reads the body by
+                `request.stream()` as it comes. `json` and `content` need the whole body, and cannot be given with it.
             client_certificate: "request" accepts a certificate of `egress_ca` if the client has one; with "require" no
                 handshake succeeds without one. It is in `request.tls`.
 
@@ -133,6 +136,7 @@ class Egress:
                 times=times,
                 optional=optional,
                 name=name,
+                stream=stream,
                 client_certificate=client_certificate,
                 method=method,
                 path=path,
@@ -159,6 +163,7 @@ class Egress:
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
+        stream: bool = False,
     ) -> Route[Exchange]:
         """Answer plain HTTP requests to an address, port 80 where none is given; otherwise as `intercept_https`."""
         return self._add(
@@ -169,6 +174,7 @@ class Egress:
                 times=times,
                 optional=optional,
                 name=name,
+                stream=stream,
                 method=method,
                 path=path,
                 query=query,

@@ -7,10 +7,13 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `attempt`: one attempt, with all that its entry needs.
 * `authority`: the CA, and the TLS context with the leaf certificate for each name.
 * `calls`: calls a handler.
+* `bodies`: the body of a request, read once.
 * `connection`: one accepted connection: its thread, its socket, its window.
 * `connections`: the open connections of a target, their limit, and which one is cut when the limit is reached.
+* `conversations`: an answer that reads and sends by itself, as the gateway sees it.
 * `destination`: what a connection is for: address, port, name, SNI, TLS.
 * `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
+* `http1_duplex`: both directions of one HTTP/1.1 request.
 * `http1_server`: reads HTTP/1.1 requests and sends responses.
 * `http2_exchange`: serves one request of HTTP/2, on a thread of its own.
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.

@@ -1,8 +1,8 @@
 """`Answering`: checks the host of a request, decides which route answers it, and calls its handler or forwards it.
 
-This module touches no client socket and knows no version of HTTP: `http1_server` reads a request and sends its
-response. The decision about a request is a `Ruling`. Its entry is recorded before its handler runs, and counted
-afterwards.
+This module touches no client socket and knows no version of HTTP: a server reads the head of a request, gives its
+`Duplex`, and sends the response. The decision about a request is a `Ruling`. Its entry is recorded before its handler
+runs, and counted afterwards. A server asks `begins_at_head` first. Where that is not so, it has the whole body read.
 
 Threads: a request is answered on the thread that asks, and that may be any: the requests of one connection may be
 answered at the same time. No lock is held while a matcher, a handler or a body runs. `Forwarding.route` is set once,
@@ -11,6 +11,7 @@ before the handler gets its request.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
@@ -21,10 +22,13 @@ from typing import Any, Final, Protocol
 import pytest_egress.gateway.upstream as upstream
 from pytest_egress.errors import AddressError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
+from pytest_egress.gateway.conversations import Call, Told
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder, passes
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
+from pytest_egress.ledger.ledger import MAX_HELD_BYTES, Ledger
 from pytest_egress.ledger.report import (
     blocked_body,
     failed_upstream_body,
@@ -32,13 +36,28 @@ from pytest_egress.ledger.report import (
     refused_body,
     unrouted_body,
 )
+from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
+from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.route import Route
-from pytest_egress.routes.table import NearMiss, claimed, decide, nearest_by_address, would_answer
+from pytest_egress.routes.table import (
+    NearMiss,
+    begins_at_head,
+    claimed,
+    decide,
+    nearest_by_address,
+    would_answer,
+)
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import Head, split_authority
-from pytest_egress.traffic.messages import Headers, Request, Response, host_port, shown
+from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority
+from pytest_egress.traffic.messages import (
+    Headers,
+    Request,
+    Response,
+    host_port,
+    shown,
+)
 from pytest_egress.traffic.redaction import masked_authority
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -47,6 +66,8 @@ UNPROVED: Final = (
     "{route} requires a client certificate, and the connection of this request has none: it was opened before "
     "the route was declared"
 )
+OVER_HELD: Final = f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
+LEFT_EARLY: Final = "the client closed before its response was sent ({})"
 NO_TUNNEL: Final = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
 
 
@@ -77,11 +98,12 @@ class Ruling:
 
     Attributes:
         outcome: The outcome for its entry; `route`, `near`, `note` and `error` are fields of `Entry` as well.
-        reply: Makes the response, after the request has been recorded.
+        reply: Makes the response, after the request has been recorded; None where it has been sent, or nobody is left
+            to get one.
     """
 
     outcome: Outcome
-    reply: Callable[[Exchange], Response]
+    reply: Callable[[Exchange], Response | None]
     route: Route[Any] | None = None
     near: tuple[NearMiss, ...] = ()
     note: str = ""
@@ -90,17 +112,21 @@ class Ruling:
 
 @dataclass(frozen=True, kw_only=True)
 class Incoming:
-    """A request that a server has read.
+    """A request whose head a server has read.
 
     Attributes:
         attempt: The attempt that the request is.
         head: Its head, as it was read.
+        duplex: Both directions of the request.
+        body: Its body, which may be still to come.
         request: The request that handlers get.
         forwarding: Sends the request to real servers.
     """
 
     attempt: Attempt
     head: Head
+    duplex: Duplex
+    body: Body
     request: Request
     forwarding: Forwarding
 
@@ -119,17 +145,18 @@ class Answering:
         self, carrier: Carrier, recorder: Recorder, names: Names, upstreams: Upstreams
     ) -> None:
         self.carrier, self.upstreams = carrier, upstreams
-        self._recorder, self._names, self._ledger = recorder, names, recorder.ledger
+        self.recorder, self._names, self.ledger = recorder, names, recorder.ledger
 
-    def take(self, attempt: Attempt, head: Head, content: bytes, trailers: Headers) -> Incoming:
-        """Make a `Request` from the head and body that a server has read.
+    def take(self, attempt: Attempt, head: Head, duplex: Duplex) -> Incoming:
+        """Make a `Request` from the head that a server has read.
 
         Args:
-            content: The whole body.
-            trailers: The fields after the body.
+            duplex: Both directions of the request. The server keeps it until it has sent the response: the request
+                refers to it weakly.
         """
         destination = attempt.destination
         forwarding = Forwarding(self, attempt)
+        body = Body(duplex, partial(hold, self.ledger, attempt.context.window), head.expected)
         request = Request(
             method=head.method,
             scheme="https" if destination.tls else "http",
@@ -138,17 +165,23 @@ class Answering:
             path=head.path,
             query_string=head.query_string,
             headers=head.headers,
-            content=content,
-            trailers=trailers,
             http_version=head.http_version,
             sni=destination.sni,
             tls=destination.tls,
             client=self.carrier.client,
-            container=self._recorder.target.name,
+            container=self.recorder.target.name,
             _forward=forwarding,
+            _body=body,
         )
         forwarding.asked = named_as(request)
-        return Incoming(attempt=attempt, head=head, request=request, forwarding=forwarding)
+        return Incoming(
+            attempt=attempt,
+            head=head,
+            duplex=duplex,
+            body=body,
+            request=request,
+            forwarding=forwarding,
+        )
 
     def _host_of(self, attempt: Attempt, head: Head) -> str:
         """The host that routes are keyed on: SNI, else the dialled name, else the address, else the name in Host."""
@@ -162,13 +195,32 @@ class Answering:
             return to.host
         return named
 
-    def answer(self, incoming: Incoming) -> tuple[Exchange, Response]:
-        """Answer a request: return its entry, recorded and counted, and the response to send."""
+    def begins_at_head(self, incoming: Incoming) -> bool:
+        """Whether a request is answered from its head on; else the server has `incoming.body.content` read first."""
+        tables = incoming.attempt.context.tables
+        return not is_misdirected(incoming) and begins_at_head(tables, incoming.request)
+
+    def answer(self, incoming: Incoming) -> tuple[Exchange, Response | None]:
+        """Answer a request: return its entry, recorded and counted, and the response to send.
+
+        Returns:
+            None for the response where the server has nothing more to send: the answer has sent it by the duplex, or
+            the client has left before there was one. Where `incoming.duplex` was not reset, and what it has sent is
+            whole, the connection can carry the next request.
+
+        Raises:
+            ClientLeftError: The client has left within the body that a matcher has asked for; nothing is recorded.
+            RequestTooLargeError: That body is too large; nothing is recorded.
+        """
         ruling = self._rule(incoming)
         entry = self._record(incoming, ruling)
         response = ruling.reply(entry)
-        entry.response, entry.duration = response, self._ledger.now() - entry.started
-        self._recorder.count(incoming.attempt.context, entry)
+        if response is not None:
+            entry.response = response
+        if entry.duration is None:
+            entry.duration = self.ledger.now() - entry.started
+        if not isinstance(ruling.reply, Conversing):  # that has counted itself
+            self.recorder.count(incoming.attempt.context, entry)
         return entry, response
 
     def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
@@ -178,7 +230,8 @@ class Answering:
             at_claimed: The outcome where a route claims its address.
         """
         request, context = incoming.request, incoming.attempt.context
-        fields = self._recorder.outcome(context, request.host, request.port, at_claimed)
+        incoming.body.give_up()
+        fields = self.recorder.outcome(context, request.host, request.port, at_claimed)
         return self._record(incoming, Ruling(**fields, note=note, reply=no_reply))
 
     def would_answer(self, incoming: Incoming) -> bool:
@@ -189,7 +242,7 @@ class Answering:
     def _record(self, incoming: Incoming, ruling: Ruling) -> Exchange:
         request, attempt = incoming.request, incoming.attempt
         entry = Exchange(
-            **self._recorder.about(request.host, request.port, attempt.started),
+            **self.recorder.about(request.host, request.port, attempt.started),
             outcome=ruling.outcome,
             route=ruling.route,
             near=ruling.near,
@@ -197,7 +250,7 @@ class Answering:
             error=ruling.error,
             request=request,
         )
-        self._recorder.record(attempt.context, entry)
+        self.recorder.record(attempt.context, entry)
         return entry
 
     # The decision.
@@ -210,6 +263,8 @@ class Answering:
             return self._refuse(incoming, note, misdirected_reply, head.authority or "")
         try:
             decision = decide(context.tables, request)
+        except (ClientLeftError, RequestTooLargeError):  # of a body that a matcher has asked for
+            raise
         except BaseException as error:  # a predicate has raised: the test's thread raises it again
             return Ruling(outcome="routed", error=error, reply=failed_reply)
         if decision.unproved is not None:
@@ -223,8 +278,34 @@ class Answering:
             return Ruling(outcome="passthrough", route=route, near=decision.near, reply=reply)
         if route is None or route.kind.refuses:
             return self._reject(incoming, route, decision.near)
-        reply = partial(self._call, incoming, route, decision.turn)
-        return Ruling(outcome="routed", route=route, near=decision.near, reply=reply)
+        return self._let_answer(incoming, route, decision.turn)
+
+    def _let_answer(self, incoming: Incoming, route: Route[Any], turn: int) -> Ruling:
+        """Have a route answer, unless it turns out to have no answer to such a request."""
+        answer, context = route.answer(turn)
+        if isinstance(answer, DuplexAnswer):
+            try:
+                refused = answer.refusal(incoming.request)
+            except BaseException as error:
+                return Ruling(outcome="routed", route=route, error=error, reply=failed_reply)
+            if refused is not None:
+                route.give_back(turn)
+                response, note = refused
+                return self._refuse(incoming, note, lambda entry: response)
+            reply: Any = Conversing(self, incoming, route, turn, answer, context)
+        else:
+            if not route.stream:
+                self._complete(incoming, route, turn)
+            reply = partial(self._call, incoming, route, answer, context)
+        return Ruling(outcome="routed", route=route, reply=reply)
+
+    def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:
+        """Read the whole body now: a route that begins at the head came first, and its predicate has said no."""
+        try:
+            _ = incoming.body.content
+        except BaseException:
+            route.give_back(turn)
+            raise
 
     def _refuse(
         self,
@@ -278,11 +359,11 @@ class Answering:
             incoming.request.host,
             incoming.request.port,
         )
-        fields = self._recorder.outcome(context, host, port)
+        fields = self.recorder.outcome(context, host, port)
         if fields["outcome"] == "blocked" and fields.get("route") is None:  # blocked by the policy
             named, _ = named_by(authority) or (host, None)
             outcomes = (
-                self._recorder.outcome(context, other, port)["outcome"]
+                self.recorder.outcome(context, other, port)["outcome"]
                 for other in (named, *incoming.attempt.destination.hosts)
             )
             fields["outcome"] = "unrouted" if "unrouted" in outcomes else "blocked"
@@ -290,22 +371,29 @@ class Answering:
 
     # The response.
 
-    def _call(self, incoming: Incoming, route: Route[Any], turn: int, entry: Exchange) -> Response:
+    def _call(
+        self,
+        incoming: Incoming,
+        route: Route[Any],
+        answer: Handler | Response | Forward,
+        context: Context,
+        entry: Exchange,
+    ) -> Response | None:
         """The response of a route: that of its handler, its static answer, or the server that it forwards to."""
-        activity = incoming.attempt.activity
-        activity.what, activity.route = entry, route
-        try:
-            answer, context = route.answer(turn)
+        with running(incoming.attempt, entry):
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
             return self._handle(answer, context, entry)
-        finally:
-            activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
-    def _handle(self, answer: Handler | Response, context: Context, entry: Exchange) -> Response:
+    def _handle(
+        self, answer: Handler | Response, context: Context, entry: Exchange
+    ) -> Response | None:
         """The response of a handler or a static answer; 500 where the handler raises."""
         try:
             return answer_request(answer, entry.request, context)
+        except ClientLeftError as error:  # it was cancelled, or has read a body that broke off
+            entry.note = LEFT_EARLY.format(error)
+            return None
         except BaseException as error:
             # Also KeyboardInterrupt and pytest.exit: the test's thread raises it again.
             entry.error = error
@@ -343,7 +431,7 @@ class Answering:
             activity.what, activity.route = entry, entry.route  # its handler still runs
         try:
             yield from encoded()
-        except GeneratorExit:
+        except (GeneratorExit, ClientLeftError):
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
             if isinstance(
@@ -368,6 +456,65 @@ class Answering:
         """Note in the entry that the client closed before the whole response of a handler was sent."""
         if entry.outcome == "routed":
             entry.note = f"the client closed before the whole response was sent ({error})"
+
+
+def hold(ledger: Ledger, window: Window, size: int) -> None:
+    """Count bytes of a request that the ledger will keep.
+
+    Raises:
+        RequestTooLargeError: The window would keep more than it may.
+    """
+    if not ledger.hold(window, size):
+        raise RequestTooLargeError(OVER_HELD)
+
+
+@contextlib.contextmanager
+def running(attempt: Attempt, entry: Exchange) -> Iterator[None]:
+    """Note that the handler of a request runs, within the `with` block."""
+    activity = attempt.activity
+    activity.what, activity.route = entry, entry.route
+    try:
+        yield
+    finally:
+        activity.route, activity.what = None, ""  # its connection may outlive the entry's test
+
+
+@dataclass(frozen=True)
+class Conversing:
+    """The reply of an answer that reads and sends by itself."""
+
+    answering: Answering
+    incoming: Incoming
+    route: Route[Any]
+    turn: int
+    answer: DuplexAnswer
+    context: Context
+
+    def __call__(self, entry: Exchange) -> Response | None:
+        """Have the answer serve the request; return the 500 to send where it raises before it has begun to answer."""
+        incoming, ledger = self.incoming, self.answering.ledger
+        duplex = Told(incoming.duplex, entry, ledger)
+        call = Call(
+            entry, self.answering.recorder, incoming.attempt.context, self.context, self.turn
+        )
+        try:
+            with running(incoming.attempt, entry):
+                self.context.run(self.answer.converse, incoming.request, duplex, call)
+                duplex.check_ended(self.answer)
+        except ClientLeftError as error:
+            entry.note = entry.note or LEFT_EARLY.format(error)
+        except BaseException as error:
+            return self._fail(entry, duplex, error)
+        call.count()
+        return None
+
+    def _fail(self, entry: Exchange, duplex: Told, error: BaseException) -> Response | None:
+        entry.error = entry.error or error
+        if not duplex.has_begun:
+            return failed_reply(entry)
+        if not duplex.has_ended:
+            duplex.reset()
+        return None
 
 
 class Forwarding:
@@ -460,7 +607,7 @@ def rejected_reply(entry: Exchange) -> Response:
     return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))
 
 
-def no_reply(entry: Exchange) -> Response:
+def no_reply(entry: Exchange) -> Response | None:
     """The `reply` of a ruling about a request that gets none here: it must not be called."""
     raise AssertionError(f"{entry} gets no answer here")
 

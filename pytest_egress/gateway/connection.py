@@ -404,8 +404,8 @@ class Connection:
         """Up to `size` bytes of the TCP stream, below any TLS, left unread; b"" at its end."""
         return socket.socket.recv(self.sock, size, flags)
 
-    def receive(self) -> bytes:
-        """Read more of a head or a body that has begun; b"" at the end of the connection.
+    def receive(self, size: int) -> bytes:
+        """Read up to `size` bytes more of a head or a body that has begun; b"" at the end of the connection.
 
         Raises:
             StalledError: Nothing has come for `STALL_SECONDS`. A TLS record that is not whole counts as nothing.
@@ -415,7 +415,7 @@ class Connection:
             while not patience.is_over:
                 self.sock.settimeout(patience.seconds_left)
                 with contextlib.suppress(TimeoutError):
-                    return self.sock.recv(READ_BYTES)
+                    return self.sock.recv(size)
         finally:
             self.sock.settimeout(None)
         raise StalledError

@@ -1,28 +1,31 @@
 """`Http1Server`: reads the HTTP/1.1 requests of a connection, one after the other, and sends the responses.
 
-Everything runs on the connection's thread. `answering` decides the response to a request.
+It runs on the connection's thread. `answering` decides the response to a request. While it does, an answer may send and
+receive by the request's `Http1Duplex`, on any thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import h11
 
-from pytest_egress.gateway.answering import Answering, BodyError, Incoming
+from pytest_egress.gateway.answering import Answering, BodyError, Incoming, hold
 from pytest_egress.gateway.connection import Connection
+from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
-from pytest_egress.ledger.ledger import MAX_HELD_BYTES
+from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
-from pytest_egress.traffic.fields import MAX_BODY_BYTES, READ_BYTES, Head, RequestTooLargeError
+from pytest_egress.traffic.fields import READ_BYTES, Head, RequestTooLargeError
 from pytest_egress.traffic.http1 import Http1
-from pytest_egress.traffic.messages import Headers, Response
+from pytest_egress.traffic.messages import Response
 from pytest_egress.traffic.redaction import masked_text
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -57,7 +60,8 @@ class Http1Server:
         self._begin_http2 = begin_http2
         self.connection, self.answering = connection, answering
         self.ledger, self.idle_seconds = connection.ledger, idle_seconds
-        self.http = Http1()
+        self.lock = threading.RLock()
+        self.http = Http1(self.lock)
 
     def serve(self) -> None:
         """Serve one request after the other, to the end of the connection.
@@ -84,14 +88,18 @@ class Http1Server:
 
     def read_head(self) -> Head | None:
         """The next request's head, or None at the end of the connection."""
+        size = len(self.http.waiting)  # of what is kept with this request
         while (head := self.http.read_head()) is None:
             if self.http.closed:
                 return None
             if self.connection.idle_since is not None:
                 self.connection.await_begin(self.serve)
-            self.http.receive(self.read())
+            data = self.read()
+            size += len(data)
+            self.http.receive(data)
             if not self.http.has_begun and not self.http.closed:  # that was an empty line only
                 self.connection.end()
+        hold(self.ledger, self.connection.context.window, size - len(self.http.waiting))
         return head
 
     def read(self) -> bytes:
@@ -102,7 +110,7 @@ class Http1Server:
         """
         connection, to = self.connection, self.connection.destination
         try:
-            data = connection.receive()
+            data = connection.receive(READ_BYTES)
         except OSError as error:
             if to.tls and not connection.accounted:
                 connection.fail_tls(*broken_handshake(error, to.host, to.hello))
@@ -113,7 +121,6 @@ class Http1Server:
             if to.tls and not connection.accounted:
                 connection.note_trust()
             connection.accounted = True
-            self.hold(data)
         elif to.tls and not connection.accounted:
             connection.fail_tls(*silent_after_handshake(to.host, to.hello, to.tls.version))
         return data
@@ -142,37 +149,69 @@ class Http1Server:
         destination = self.connection.destination
         if destination.tls:  # for each request: trust is noted once in each window
             self.connection.note_trust()
-        begin_http2, self._begin_http2 = (
-            self._begin_http2,
-            None,
-        )  # only the first request may be a preface
+        begin_http2, self._begin_http2 = self._begin_http2, None  # a preface comes first
         if head.is_http2_preface:
             if begin_http2 is None:
                 self.refuse(505, UNEXPECTED_PREFACE)
             else:
                 begin_http2(PREFACE_LINE + self.http.waiting)
             return False
+        duplex = self.duplex(self.http, self.lock)
         try:
-            body, trailers = self.read_body(head)
+            return self.exchange(duplex, self.take(head, duplex))
+        finally:
+            duplex.close()
+
+    def duplex(self, http: Http1, lock: contextlib.AbstractContextManager[Any]) -> Http1Duplex:
+        """Both directions of a request that was read."""
+        return Http1Duplex(self.connection, http, lock, http_date(int(self.ledger.now())))
+
+    def take(self, head: Head, duplex: Http1Duplex) -> Incoming:
+        """Make an `Incoming` from the head that was read, with the connection's current attempt."""
+        return self.answering.take(self.connection.attempt, head, duplex)
+
+    def exchange(self, duplex: Http1Duplex, incoming: Incoming) -> bool:
+        """Have a request answered; False where the connection ends after it."""
+        try:
+            if self.answering.begins_at_head(incoming):
+                self.share(duplex, incoming)
+            else:
+                _ = incoming.body.content
+            entry, response = self.answering.answer(incoming)
         except RequestTooLargeError as error:
-            text = str(error) or f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
-            return self.refuse_body(head, 413, text, at_claimed="unrouted")
-        except (OSError, h11.RemoteProtocolError) as error:
-            text = f"the body broke off after {len(self.http.body_so_far)} bytes ({error})"
-            return self.refuse_body(head, 400, text, at_claimed="recorded")
+            return self.refuse_body(incoming, 413, str(error), at_claimed="unrouted")
+        except ClientLeftError as error:
+            text = f"the body broke off after {incoming.body.size} bytes ({error})"
+            return self.refuse_body(incoming, 400, text, at_claimed="recorded")
         except StalledError as error:
-            text = f"{error} after {len(self.http.body_so_far)} bytes of a body"
-            return self.refuse_body(head, 408, text, at_claimed="recorded")
-        incoming = self.take(head, body, trailers)
-        entry, response = self.answering.answer(incoming)
-        if self.send(incoming, entry, response) and self.http.next_request():
+            text = f"{error} after {incoming.body.size} bytes of a body"
+            return self.refuse_body(incoming, 408, text, at_claimed="recorded")
+        if self.respond(duplex, incoming, entry, response) and self.http.next_request():
             return True
         self.record_left_over()
         return False
 
-    def take(self, head: Head, body: bytes, trailers: Headers) -> Incoming:
-        """Make an `Incoming` from the head and body that were read, with the connection's current attempt."""
-        return self.answering.take(self.connection.attempt, head, body, trailers)
+    def share(self, duplex: Http1Duplex, incoming: Incoming) -> None:
+        """Let an answer that begins at the head send and receive by itself."""
+        if not incoming.head.has_body:
+            duplex.receive()  # the end of the request, which h11 knows without another byte
+        duplex.share()
+
+    def respond(
+        self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response | None
+    ) -> bool:
+        """Send a response, unless that was done; False where the connection ends with it."""
+        if response is not None:
+            if response.stream is None:
+                duplex.skip()
+            is_sent = self.send(duplex, incoming, entry, response)
+        else:
+            is_sent = self.http.has_answered and not duplex.is_reset and not duplex.is_switched
+            if not self.http.has_answered:  # the client has left: it may still read why
+                entry.response = self.write_refusal(400, entry.note)
+        if not duplex.is_reset and (duplex.is_switched or not self.http.is_read):
+            self.connection.linger()
+        return is_sent
 
     def record_left_over(self) -> None:
         """Record pipelined requests that get no answer, because the connection closes after an earlier one."""
@@ -200,56 +239,37 @@ class Http1Server:
         Args:
             http: The parser that has read the head.
         """
-        body = None
-        with contextlib.suppress(h11.RemoteProtocolError, RequestTooLargeError):
-            body = http.read_body()
-        content, trailers = body or (http.body_so_far, Headers())
-        incoming = self.take(head, content, trailers)
+        duplex = self.duplex(http, contextlib.nullcontext())
+        incoming = self.take(head, duplex)
+        with contextlib.suppress(ClientLeftError, RequestTooLargeError):
+            http.receive(b"")  # no more than what has come
+            _ = incoming.body.content
         expected = self.answering.would_answer(incoming)
         at_claimed: Outcome = "recorded" if expected else "unrouted"
         self.answering.record_unanswered(incoming, at_claimed, LEFT_OVER)
 
-    def read_body(self, head: Head) -> tuple[bytes, Headers]:
-        """Read the whole body and its trailers."""
-        if (head.expected or 0) > MAX_BODY_BYTES:
-            raise RequestTooLargeError
-        if interim := self.http.interim():
-            self.connection.sock.sendall(interim)
-        while (whole := self.http.read_body()) is None:
-            data = self.connection.receive()
-            self.hold(data)
-            self.http.receive(data)
-        return whole
-
-    def hold(self, data: bytes) -> None:
-        """Count bytes that the ledger will keep.
-
-        Raises:
-            RequestTooLargeError: The window would keep more than it may.
-        """
-        if not self.ledger.hold(self.connection.context.window, len(data)):
-            raise RequestTooLargeError(
-                f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
-            )
-
-    def refuse_body(self, head: Head, status_code: int, text: str, at_claimed: Outcome) -> bool:
+    def refuse_body(
+        self, incoming: Incoming, status_code: int, text: str, at_claimed: Outcome
+    ) -> bool:
         """Record a request whose body was not read to its end, answer with an error status, and close; return False."""
-        incoming = self.take(head, self.http.body_so_far, Headers())
         self.connection.accounted = True
         entry = self.answering.record_unanswered(incoming, at_claimed, text)
         entry.response = self.write_refusal(status_code, text)
         return False
 
-    def send(self, incoming: Incoming, entry: Exchange, response: Response) -> bool:
+    def send(
+        self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response
+    ) -> bool:
         """Send a response; False where the connection ends with it."""
 
         def encoded() -> Iterator[bytes]:
             date = http_date(int(entry.started))
             return self.http.send(response, entry.request.method, date)
 
+        write = duplex.write if duplex.is_shared else self.connection.sock.sendall
         try:
             for piece in self.answering.pieces(incoming, entry, response, encoded):
-                self.connection.sock.sendall(piece)
+                write(piece)
         except BodyError:
             self.connection.reset()
             return False

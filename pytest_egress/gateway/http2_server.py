@@ -281,7 +281,7 @@ class Http2Server:
         try:
             stream.activity.thread = threading.get_ident()
             answering = self._answering(stream)  # which its carrier's server keeps
-            Http2Exchange(stream, answering, self.ledger).serve()
+            Http2Exchange(stream, answering).serve()
         except (
             Exception
         ) as error:  # a defect of ours must fail the test, not vanish with its thread

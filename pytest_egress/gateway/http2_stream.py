@@ -19,6 +19,7 @@ from typing import Any, Final
 from pytest_egress.base.sockets import shut
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.connection import AllowedBy, Connection, is_still_allowed
+from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_wire import WRITE_BYTES, Wire
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
@@ -260,7 +261,7 @@ class Http2Stream:
         self._write(lambda: self._http.start(self.number, status_code, headers, ends=False))
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
-        """Send the head of the response.
+        """Send the head of the response, with Date where it has none.
 
         Args:
             ends: Whether there is no body and there are no trailers.
@@ -269,6 +270,9 @@ class Http2Stream:
             ClientLeftError: The client has left.
             ValueError: HTTP/2 cannot carry a field.
         """
+        if "date" not in headers:
+            date = http_date(int(self._connection.ledger.now()))
+            headers = Headers([*headers.raw, ("date", date)])
         self._write(lambda: self._start(status_code, headers, ends=ends))
 
     def _start(self, status_code: int, headers: Headers, *, ends: bool) -> None:

@@ -108,6 +108,18 @@ class Recorder:
             entry.route.give_back(turn)
             self.ledger.changed.notify_all()
 
+    def reject(self, entry: Exchange, turn: int, note: str) -> None:
+        """Make a recorded request unrouted after all: its answer has found that it answers no such request.
+
+        Args:
+            turn: What its route has reserved for it.
+        """
+        with self.ledger.changed:
+            route, entry.route = entry.route, None
+            entry.outcome, entry.note = "unrouted", note
+            route.give_back(turn)
+            self.ledger.changed.notify_all()
+
     def complain(self, text: str, error: BaseException | None = None) -> None:
         """Fail the test that runs now, with a text.
 

@@ -24,7 +24,7 @@ def accepted_options(kind: Kind) -> tuple[str, ...]:
     """The keyword arguments that a route of one kind takes."""
     if not kind.has_handler:
         return ()
-    matchers = MATCHERS if kind.reads_requests else ()
+    matchers = (*MATCHERS, "stream") if kind.reads_requests else ()
     return (*matchers, *OWN_OPTIONS, *(("client_certificate",) if kind.ends_tls else ()))
 
 

@@ -59,6 +59,20 @@ class Match:
 
     def differences(self, request: Request) -> list[str]:
         """One line for each condition that a request does not meet; an empty list where it matches."""
+        found = self.head_differences(request)
+        if self.content is not None and self.content != request.content:
+            masks = masked_bytes(request.content), masked_bytes(self.content)
+            found.append(f"content: {contrast(request.content, self.content, masks)}")
+        if self.json is not UNSET:
+            found += json_request_differences(self.json, request)
+        if self.match is not None and not found and not self.match(request):
+            found.append(
+                f"match: {getattr(self.match, '__name__', self.match)} returned a false value"
+            )
+        return found
+
+    def head_differences(self, request: Request) -> list[str]:
+        """One line for each condition that the head of a request does not meet."""
         found = []
         if self.method is not None and self.method.upper() != request.method.upper():
             found.append(f"method: {request.method} is not {self.method.upper()}")
@@ -74,15 +88,6 @@ class Match:
                 elif values[key] != value:
                     masks = mask(key, values[key]), mask(key, value)
                     found.append(f"{name}[{key!r}]: {contrast(values[key], value, masks)}")
-        if self.content is not None and self.content != request.content:
-            masks = masked_bytes(request.content), masked_bytes(self.content)
-            found.append(f"content: {contrast(request.content, self.content, masks)}")
-        if self.json is not UNSET:
-            found += json_request_differences(self.json, request)
-        if self.match is not None and not found and not self.match(request):
-            found.append(
-                f"match: {getattr(self.match, '__name__', self.match)} returned a false value"
-            )
         return found
 
     def __str__(self) -> str:

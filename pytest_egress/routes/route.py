@@ -20,11 +20,13 @@ import pytest_egress.routes.answers as answers
 import pytest_egress.routes.handles as handles
 from pytest_egress.base.clock import check_seconds
 from pytest_egress.errors import CallError
+from pytest_egress.routes.duplex import DuplexAnswer
 from pytest_egress.routes.handles import Call
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
 from pytest_egress.traffic.dns_answers import check_name_answer
 from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.messages import shown
 
 if TYPE_CHECKING:
     from pytest_egress.traffic.address import Address
@@ -85,8 +87,13 @@ class Declaration:
     optional: bool = False
     name: str | None = None
     client_certificate: ClientCertificate | None = None
+    stream: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.stream, bool):
+            raise TypeError(f"stream= takes True or False, not {self.stream!r}")
+        if self.stream:
+            check_head_decides(self.match, "stream=True")
         if self.client_certificate not in (None, *CLIENT_CERTIFICATES):
             raise ValueError(
                 f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"
@@ -99,6 +106,20 @@ class Declaration:
             )
         if not isinstance(self.name, (str, type(None))):
             raise TypeError(f"name= takes a str, not {self.name!r}")
+
+
+def check_head_decides(match: Match, why: str) -> None:
+    """Refuse conditions about the body on a route that answers before the body has come.
+
+    Args:
+        why: What makes it answer so early.
+    """
+    for name in ("json", "content"):
+        if getattr(match, name) is not getattr(Match, name):
+            raise ValueError(
+                f"{name}= needs the whole body, and {why} answers before that has come: leave {name}= out, and "
+                "look at the body in the handler"
+            )
 
 
 def check_answer(kind: Kind, answer: object) -> object:
@@ -143,6 +164,7 @@ class Route(handles.Route[Call]):
         self.optional: Final = declaration.optional
         self.name = declaration.name
         self.client_certificate: Final = declaration.client_certificate
+        self.stream: Final = declaration.stream
         self.scope: Final = scope
         self.declared_at: Final = declared_at
         self.times = declaration.times
@@ -179,6 +201,8 @@ class Route(handles.Route[Call]):
         return self
 
     def _set_answer(self, answer: object) -> None:
+        if any(isinstance(each, DuplexAnswer) for each in applications(answer)):
+            check_head_decides(self.matcher, shown(answer))
         for application in applications(answer):
             application.acquire()
             self._held.append(application)  # until the end: a running request may use it
@@ -232,6 +256,12 @@ class Route(handles.Route[Call]):
     def is_used_up(self) -> bool:
         """Whether this is a raw route, all of whose `times` are reserved."""
         return self.kind.reads_bytes and self.is_exhausted
+
+    @property
+    def begins_at_head(self) -> bool:
+        """Whether the route answers from the head of a request on, before its body has come."""
+        parts = applications(self._given.answer)
+        return self.stream or any(isinstance(part, DuplexAnswer) for part in parts)
 
     def reserve(self) -> int | None:
         """Reserve one of the route's `times`; return its turn, from 0, or None where all are reserved."""

@@ -43,13 +43,18 @@ class Head:
     protocol: str | None = None
 
     @property
+    def has_body(self) -> bool:
+        """Whether a body follows in HTTP/1.1, by the fields that frame it (RFC 9112 section 6.3)."""
+        return bool(self.expected) or "transfer-encoding" in self.headers
+
+    @property
     def is_http2_preface(self) -> bool:
         """Whether this is how HTTP/2 begins (RFC 9113 section 3.4)."""
         return (self.method, self.path, self.http_version) == ("PRI", "*", "2.0")
 
 
 class RequestTooLargeError(Exception):
-    """A request's body is, or is announced to be, over `MAX_BODY_BYTES`; with a text, over another limit."""
+    """A request is over a limit of what is kept: the text says which."""
 
 
 def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -7,31 +7,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from io import BytesIO
-from typing import Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 import h11
 
 from pytest_egress.traffic.fields import (
-    MAX_BODY_BYTES,
     MAX_HEADER_BYTES,
     NO_BODY,
     READ_BYTES,
     Head,
-    RequestTooLargeError,
     carries_body,
     fields,
     raw_fields,
     raw_value,
 )
 from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_fault
-from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, stated_length
+from pytest_egress.traffic.messages import (
+    NO_FIELDS,
+    Headers,
+    Response,
+    reason_phrase,
+    stated_length,
+)
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 ABSOLUTE_FORM: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)"
 )  # RFC 9112 section 3.2.2
+CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Announces a shorter idle time than the gateway's own (`connections.IDLE_SECONDS`). Clients that read it (Node.js,
 undici, HttpURLConnection, Apache's HttpClient) then close first, and never send a request while we close."""
@@ -44,16 +49,20 @@ WRONG_LENGTH: Final = (
 class Http1:
     """The server side of one HTTP/1.1 connection.
 
-    `read_head` and `read_body` return None when they need more data. They raise `h11.RemoteProtocolError` where the
+    `read_head` and `read_piece` return None when they need more data. They raise `h11.RemoteProtocolError` where the
     client breaks the protocol; `refusal` then gives the bytes of an answer.
+
+    Args:
+        lock: Held while h11 is used, where one thread may read a body while another one sends.
+
+    Attributes:
+        trailers: The fields after the latest body that was read to its end.
     """
 
-    def __init__(self) -> None:
-        self._h11 = server_side()
-        self._body = BytesIO()
-        self._chunks: bytes | None = (
-            None  # of a chunked body: all that h11 had after the latest `receive`
-        )
+    def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
+        self._h11, self._lock = server_side(), lock or nullcontext()
+        self._chunks: bytes | None = None  # of a chunked body: what h11 had at the latest `receive`
+        self.trailers = NO_FIELDS
 
     @property
     def has_begun(self) -> bool:
@@ -74,9 +83,10 @@ class Http1:
             if not data.isascii() and b"\n" not in waiting:
                 line, end, rest = data.partition(b"\n")
                 data = percent_encoded(line) + end + rest
-        self._h11.receive_data(data)
-        if self._chunks is not None:
-            self._chunks, _ = self._h11.trailing_data
+        with self._lock:
+            self._h11.receive_data(data)
+            if self._chunks is not None:
+                self._chunks = self.waiting
 
     @property
     def waiting(self) -> bytes:
@@ -93,56 +103,63 @@ class Http1:
 
     def read_head(self) -> Head | None:
         """The head of the next request; None where more data is needed, or the client has closed."""
-        waiting, _ = self._h11.trailing_data
+        waiting = self.waiting
         if self._h11.their_state is h11.IDLE and (end := end_of_head(waiting)) is not None:
             refuse(head_fault(waiting[:end]))
         event = self._h11.next_event()
         if not isinstance(event, h11.Request):
             return None
         is_chunked = b"transfer-encoding" in dict(event.headers)
-        self._chunks = self._h11.trailing_data[0] if is_chunked else None
+        self._chunks = self.waiting if is_chunked else None
         return head_of(event)
 
     def _check_trailers(self, end: h11.EndOfMessage) -> None:
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
-            section = chunks[: len(chunks) - len(self._h11.trailing_data[0])]
+            section = chunks[: len(chunks) - len(self.waiting)]
             refuse(trailer_fault(section, len(end.headers)))
 
-    def interim(self) -> bytes:
+    def awaited(self) -> bytes:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
         if not self._h11.they_are_waiting_for_100_continue:
             return b""
+        return self.interim(100, NO_FIELDS)
+
+    def interim(self, status_code: int, headers: Headers) -> bytes:
+        """The bytes of an interim response; b"" for a client of HTTP/1.0, which knows none (RFC 9110 section 15.2)."""
+        if self._h11.their_http_version == b"1.0":
+            return b""
         # The phrase is needed: botocore does not recognise a status line without one.
-        event = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
-        return self._h11.send(event) or b""
+        event = h11.InformationalResponse(
+            status_code=status_code,
+            headers=raw_fields(headers),
+            reason=raw_value(reason_phrase(status_code)),
+        )
+        return self._encoded(event)
 
-    def read_body(self) -> tuple[bytes, Headers] | None:
-        """The whole body and its trailers, or None when more data is needed.
-
-        Raises:
-            RequestTooLargeError: The body is over `MAX_BODY_BYTES`.
-        """
-        while (event := self._h11.next_event()) is not h11.NEED_DATA:
-            if isinstance(event, h11.EndOfMessage):
-                self._check_trailers(event)
-                trailers = fields(event.headers.raw_items()) if event.headers else NO_FIELDS
-                return self._take_body(), trailers
-            if isinstance(event, h11.Data):
-                if self._body.write(event.data) and self._body.tell() > MAX_BODY_BYTES:
-                    raise RequestTooLargeError
-            else:
-                break
+    def read_piece(self) -> bytes | None:
+        """The next piece of a body, b"" at its end, or None when more data is needed or none follows."""
+        with self._lock:
+            if self.is_read:
+                return b""
+            event = self._h11.next_event()
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        if isinstance(event, h11.EndOfMessage):
+            self._check_trailers(event)
+            self.trailers = fields(event.headers.raw_items()) if event.headers else NO_FIELDS
+            return b""
         return None
 
     @property
-    def body_so_far(self) -> bytes:
-        """The part of a body that has arrived so far."""
-        return self._body.getvalue()
+    def is_read(self) -> bool:
+        """Whether the body of the current request has been read to its end."""
+        return self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
 
-    def _take_body(self) -> bytes:
-        body, self._body = self._body.getvalue(), BytesIO()  # shares its buffer: no second copy
-        return body
+    @property
+    def has_answered(self) -> bool:
+        """Whether the response to the current request has begun."""
+        return self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
     def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
         """Yield the bytes of a response, piece by piece. An exception of its stream is not caught.
@@ -152,34 +169,59 @@ class Http1:
             date: The value of the Date field (RFC 9110 section 6.6.1).
         """
         stream, bodiless = response.stream, not carries_body(method, response)
-        headers = response_fields(response, date, framed=stream is None)
-        if self._h11.their_state is h11.DONE and not {"connection", "keep-alive"} & {
-            *response.headers
-        }:
-            headers += KEPT_ALIVE
-        event = h11.Response(
-            status_code=response.status_code,
-            headers=headers,
-            reason=raw_value(response.reason),
-        )
-        head = self._h11.send(event) or b""
+        head = self.head(response, date, framed=stream is None)
         if stream is None or bodiless:
             yield from self._send_content(head, b"" if bodiless else response.content)
         else:
             yield head
             yield from self._send_stream(stream, response)
 
+    def head(self, response: Response, date: str, *, framed: bool = False) -> bytes:
+        """The bytes of the head of a response. They say whether the connection stays open after it.
+
+        Args:
+            framed: Whether the body is `response.content`.
+        """
+        headers = response_fields(response, date, framed=framed)
+        said = {"connection", "keep-alive"} & {*response.headers}
+        if not said and not self.is_read:  # the next request is not known to follow
+            headers.append(CLOSED)
+        elif self._h11.their_state is h11.DONE and not said:
+            headers += KEPT_ALIVE
+        reason = raw_value(response.reason)
+        return self._encoded(
+            h11.Response(status_code=response.status_code, headers=headers, reason=reason)
+        )
+
+    def switch(self, headers: Headers) -> bytes:
+        """The bytes of `101 Switching Protocols`, after which no HTTP follows (RFC 9110 section 15.2.2)."""
+        event = h11.InformationalResponse(
+            status_code=101, headers=raw_fields(headers), reason=b"Switching Protocols"
+        )
+        return self._encoded(event)
+
+    def piece(self, data: bytes) -> bytes:
+        """The bytes of a piece of a streamed body."""
+        return self._encoded(h11.Data(data=data))
+
+    def end(self, trailers: Headers = NO_FIELDS) -> bytes:
+        """The bytes that end a streamed body. HTTP/1.0 has no chunks, and so no place for trailers."""
+        chunked = self._h11.their_http_version != b"1.0"
+        return self._encoded(h11.EndOfMessage(headers=raw_fields(trailers) if chunked else []))
+
+    def _encoded(self, event: h11.Event) -> bytes:
+        with self._lock:
+            return self._h11.send(event) or b""
+
     def _send_stream(self, stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
         for chunk in of_length(stream, stated_length(response.headers)):
-            yield self._h11.send(h11.Data(data=chunk)) or b""
-        # HTTP/1.0 has no chunks, and so no place for trailers. Those of an upstream are known only by now.
-        chunked = self._h11.their_http_version != b"1.0"
-        trailers = raw_fields(response.trailers) if chunked else []
-        yield self._h11.send(h11.EndOfMessage(headers=trailers)) or b""
+            yield self.piece(chunk)
+        yield self.end(response.trailers)  # those of an upstream are known only by now
 
     def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
-        pieces = self._h11.send_with_data_passthrough(h11.Data(data=content)) if content else []
-        end = self._h11.send(h11.EndOfMessage()) or b""
+        with self._lock:
+            pieces = self._h11.send_with_data_passthrough(h11.Data(data=content)) if content else []
+        end = self._encoded(h11.EndOfMessage())
         if len(content) <= READ_BYTES:
             yield b"".join([head, *(pieces or []), end])  # one write, one TLS record
         else:
@@ -210,7 +252,7 @@ class Http1:
 
     def refusal(self, response: Response, date: str) -> bytes:
         """The bytes of a response that closes the connection, or b"" where none can be sent any more."""
-        if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if self.has_answered:
             return b""
         return b"".join(self.send(response, "GET", date))
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 from pytest_egress.traffic.redaction import masked_bytes, masked_query
@@ -109,6 +109,110 @@ class TlsInfo:
     client_certificate: bytes | None = None
 
 
+class Incomplete(Protocol):
+    """The rest of a request on its connection: its body as it comes, and the way back to its client."""
+
+    @property
+    def content(self) -> bytes:
+        """The whole body, as it was sent. Where it has not been read, it is read and kept."""
+        ...
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields after the body, once that has been read."""
+        ...
+
+    @property
+    def streamed(self) -> int | None:
+        """How many bytes `stream` has given; None where nobody has called it, and the content can be read."""
+        ...
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has left."""
+        ...
+
+    def stream(self) -> Iterator[bytes]:
+        """The body in pieces, as they come; none is kept."""
+        ...
+
+    def send_interim(self, status_code: int, headers: Headers) -> None:
+        """Send an interim response."""
+        ...
+
+
+class Given:
+    """A body of which a part was given to the constructor of `Request`. The rest is another body's.
+
+    Args:
+        content: The content, or `UNSET` for the other body's.
+        trailers: The trailers, or `UNSET` likewise.
+        other: The other body; None for a request of no connection.
+    """
+
+    def __init__(self, content: Any, trailers: Any, other: Incomplete | None) -> None:
+        self._content = b"" if other is None and content is UNSET else content
+        self._trailers = NO_FIELDS if other is None and trailers is UNSET else trailers
+        self._other = other
+
+    @property
+    def content(self) -> bytes:
+        """The content that was given, else the other body's."""
+        content: bytes = self._given_or(self._content, "content")
+        return content
+
+    @property
+    def trailers(self) -> Headers:
+        """The trailers that were given, else the other body's."""
+        trailers: Headers = self._given_or(self._trailers, "trailers")
+        return trailers
+
+    @property
+    def streamed(self) -> int | None:
+        """How much of the other body was streamed; None where the content was given."""
+        return None if self._content is not UNSET or self._other is None else self._other.streamed
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client of the other body has left; True where there is none."""
+        return self._other is None or self._other.disconnected
+
+    def _given_or(self, given: Any, name: str) -> Any:
+        return getattr(self._other, name) if given is UNSET else given
+
+    def stream(self) -> Iterator[bytes]:
+        """The content that was given as one piece, else the other body."""
+        if self._content is UNSET and self._other is not None:
+            yield from self._other.stream()
+        elif self._content:
+            yield self._content
+
+    def send_interim(self, status_code: int, headers: Headers) -> None:
+        """Send an interim response to the client of the other body."""
+        if self._other is None:
+            raise TypeError("the request came from no container: there is nobody to send it to")
+        self._other.send_interim(status_code, headers)
+
+
+class OfBody:
+    """A parameter of `Request` for a part of its body, and the attribute that reads it from there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, request: Any, owner: object = None) -> Any:
+        if request is None:  # `dataclass` asks for the default
+            return UNSET
+        return getattr(request._body, self.name)
+
+    def __set__(self, request: Any, value: object) -> None:
+        request.__dict__[self.name] = value  # until `__post_init__`
+
+
+CONTENT: Any = OfBody("content")
+TRAILERS: Any = OfBody("trailers")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """One HTTP request of a container.
@@ -121,8 +225,9 @@ class Request:
         path: The path without query, as sent (percent-encoding kept).
         query_string: The part after the "?", as sent.
         headers: The header fields; names are case-insensitive, and a name may repeat.
-        content: The whole body.
-        trailers: The fields after a chunked body.
+        content: The whole body. On a route with `stream=True` it is read when it is first asked for, and is an error
+            after `stream()`.
+        trailers: The fields after the body, once that has been read.
         http_version: "1.1" or "1.0".
         sni: The server name on the wire, or None.
         tls: Version, cipher and ALPN of its connection; None for plain HTTP.
@@ -137,14 +242,64 @@ class Request:
     path: str
     query_string: str = ""
     headers: Headers = field(default_factory=Headers)
-    content: bytes = b""
-    trailers: Headers = field(default_factory=Headers)
+    content: bytes = CONTENT
+    trailers: Headers = TRAILERS
     http_version: str = "1.1"
     sni: str | None = None
     tls: TlsInfo | None = None
     client: tuple[str, int] = ("", 0)
     container: str = ""
     _forward: Callable[[], Callable[..., Response] | None] = field(default=lambda: None, repr=False)
+    _body: Any = field(default=None, repr=False)  # an `Incomplete`
+
+    def __post_init__(self) -> None:
+        given = self.__dict__
+        content, trailers = given.pop("content"), given.pop("trailers")
+        if self._body is None or content is not UNSET or trailers is not UNSET:
+            given["_body"] = Given(content, trailers, self._body)
+
+    @property
+    def raw_content(self) -> bytes:
+        """The whole body as it was sent."""
+        content: bytes = self._body.content
+        return content
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has left, or has got its response, so that nobody reads what a handler makes now.
+
+        A client that has closed its sending side counts as one that has left.
+        """
+        return bool(self._body.disconnected)
+
+    def stream(self) -> Iterator[bytes]:
+        """The body in pieces, as they come. It can be read once, and is not kept.
+
+        A route with `stream=True` calls its handler when the head of a request has come. On every other route the whole
+        body has come before, and is one piece here.
+
+        Raises:
+            RuntimeError: It has been streamed already.
+            ConnectionError: The client has left before the end.
+        """
+        yield from self._body.stream()
+
+    def send_interim(self, status_code: int, headers: HeaderSource | None = None) -> None:
+        """Send an interim response, such as 103 with a Link field (RFC 8297); HTTP/1.0 has none, and gets none.
+
+        Args:
+            status_code: 102 to 199; 101 is no interim response, and 100 is sent by itself.
+            headers: A mapping, or pairs where a field repeats.
+
+        Raises:
+            TypeError, ValueError: It cannot be sent; the text quotes it.
+            ConnectionError: The client has left.
+        """
+        if type(status_code) is not int or not 102 <= status_code <= 199:
+            raise ValueError(
+                f"{status_code!r} is no status of an interim response; it takes an int from 102 to 199"
+            )
+        self._body.send_interim(status_code, checked_fields(headers))
 
     def forward(self, to: object = None, port: int | None = None) -> Response:
         """Send this request to the real upstream, or to another server, and return the whole response.
@@ -228,7 +383,13 @@ class Request:
             ) from None
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.shown_url}>"
+        streamed = self._body.streamed
+        body = "" if streamed is None else f", {streamed} bytes streamed"
+        return f"<Request {self.method} {self.shown_url}{body}>"
+
+
+# `dataclasses.replace` reads each field that it is not given: these two would read the whole body.
+del Request.__dataclass_fields__["content"], Request.__dataclass_fields__["trailers"]
 
 
 Stream = Iterable["bytes | str"] | AsyncIterable["bytes | str"]

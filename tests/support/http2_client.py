@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -142,10 +143,10 @@ class Http2Client:
         for event in self.receive(data):
             self.note(event)
         if self.h2.data_to_send:
-            try:
+            with contextlib.suppress(
+                OSError
+            ):  # it has closed; what it sent before is yet to be read
                 self.flush()
-            except OSError:  # the server has closed, and what it sent before is yet to be read
-                pass
         return True
 
     def receive(self, data: bytes) -> list[Any]:

@@ -29,6 +29,7 @@ from pytest_egress.traffic.dns_answers import NameAnswer
 from pytest_egress.traffic.entries import Entry, Exchange
 from pytest_egress.traffic.fields import Head
 from pytest_egress.traffic.messages import Headers, Request, Response, TlsInfo
+from tests.support.duplexes import FakeDuplex
 
 ADDRESS = "203.0.113.9"
 KIND_OF = {kind.method: kind for kind in KINDS}
@@ -105,10 +106,13 @@ class AnsweringScene:
             authority=authority,
             expected=None,
         )
-        return self.answering.take(attempt, head, b"", Headers())
+        self.duplex = FakeDuplex()
+        return self.answering.take(attempt, head, self.duplex)
 
     def ask(self, path: str = "/", **said: Any) -> tuple[Exchange, Response]:
-        return self.answering.answer(self.take(path, **said))
+        entry, response = self.answering.answer(self.take(path, **said))
+        assert response is not None
+        return entry, response
 
 
 @pytest.fixture
@@ -212,6 +216,7 @@ def test_what_a_body_raises_is_its_handlers_error(scene: AnsweringScene) -> None
     scene.route("intercept_https", "api.test", lambda request: pieces())
     incoming = scene.take()
     entry, response = scene.answering.answer(incoming)
+    assert response is not None
     stream = response.stream
     assert stream is not None
     sent = scene.answering.pieces(incoming, entry, response, lambda: iter(stream))

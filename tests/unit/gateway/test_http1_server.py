@@ -6,9 +6,9 @@ import tracemalloc
 
 import pytest
 
+from pytest_egress.gateway import bodies
 from pytest_egress.gateway import connection as connection_module
-from pytest_egress.gateway import http1_server
-from pytest_egress.traffic import fields, http1
+from pytest_egress.traffic import fields
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.stage import ADDRESS, MEGABYTE, Stage, ask, eventually, read_reply, reset
@@ -235,8 +235,7 @@ def test_a_request_that_is_reset_within_its_head_is_recorded(stage: Stage) -> No
 def test_a_body_over_the_limit_is_refused(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, short_linger: None, chunked: bool
 ) -> None:
-    monkeypatch.setattr(http1, "MAX_BODY_BYTES", 1000)
-    monkeypatch.setattr(http1_server, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", 1000)
     route = stage.https("api.test")
     how = (
         b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" if chunked else b"Content-Length: 1001\r\n\r\n"
@@ -253,7 +252,7 @@ def test_a_body_over_the_limit_is_refused(
 def test_a_client_that_waits_to_send_too_much_is_not_told_to_continue(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, short_linger: None
 ) -> None:
-    monkeypatch.setattr(http1_server, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", 1000)
     request = (
         b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n"
     )

@@ -7,10 +7,9 @@ import time
 import pytest
 import trustme
 
-from pytest_egress.gateway import dispatch
+from pytest_egress.gateway import bodies, dispatch
 from pytest_egress.gateway.dispatch import may_become_request
 from pytest_egress.ledger.windows import Window
-from pytest_egress.traffic import http1
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.messages import Response
 from tests.support.loopback import LoopbackLink
@@ -187,8 +186,7 @@ def test_what_may_become_a_request_is_told_by_its_beginning(data: bytes, may: bo
 def test_what_a_refused_body_was_answered_is_in_the_ledger(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "MAX_BODY_BYTES", 1000)
-    monkeypatch.setattr("pytest_egress.gateway.http1_server.MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", 1000)
     sock = stage.tls()
     reply = ask(sock, b"PUT / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 1001\r\n\r\n", "PUT")
     assert reply.status == 413

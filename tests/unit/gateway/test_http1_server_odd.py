@@ -9,9 +9,8 @@ from typing import Final
 
 import pytest
 
+from pytest_egress.gateway import bodies
 from pytest_egress.gateway import connection as connection_module
-from pytest_egress.gateway import http1_server
-from pytest_egress.traffic import http1
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from tests.support.stage import GET, Stage, ask, drain, eventually, read_reply, reset
@@ -29,8 +28,7 @@ def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (http1, http1_server):
-        monkeypatch.setattr(module, "MAX_BODY_BYTES", LIMIT)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", LIMIT)
 
 
 def threads_of(stage: Stage) -> list[str]:

@@ -162,7 +162,8 @@ def test_a_response_that_says_so_is_the_last_of_its_connection(
     client = dial()
     assert client.ask().body == b"bye"
     assert client.until(lambda: client.goaway)
-    assert client.goaway is not None and client.goaway.error_code == 0
+    assert client.goaway is not None
+    assert client.goaway.error_code == 0
     assert client.until(lambda: client.closed) or client.closed
 
 
@@ -419,7 +420,8 @@ def test_the_end_of_the_gateway_tells_idle_clients_that_no_request_is_taken(
     stage.gateway.stop()
     for client in clients:
         assert client.until(lambda client=client: client.goaway)
-        assert client.goaway is not None and client.goaway.error_code == 0
+        assert client.goaway is not None
+        assert client.goaway.error_code == 0
 
 
 def test_a_client_that_says_goodbye_still_gets_its_answers(

@@ -375,7 +375,8 @@ def test_a_server_does_what_the_rfc_says(stage: Stage, row: Row) -> None:
         assert client.until(answers_ping)
         assert not [f for f in client.frames if isinstance(f, (GoAwayFrame, RstStreamFrame))]
     if isinstance(expected, Error) and not expected.stream:
-        assert client.until(lambda frame: False) is None and client.closed
+        assert client.until(lambda frame: False) is None
+        assert client.closed
         client.sock.close()
         stage.settle()
         (entry,) = (e for e in stage.window.entries if isinstance(e, TcpConnection))

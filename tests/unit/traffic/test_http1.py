@@ -27,19 +27,20 @@ Found = tuple[list[tuple[Head, bytes, list[tuple[str, str]]]], bool]
 
 def read(pieces: Iterable[bytes]) -> Found:
     """The whole requests that arrive, and whether what follows is refused. Each is answered before the next is read."""
-    http, found, head = Http1(), [], None
+    http, found, head, body = Http1(), [], None, b""
     try:
         for data in pieces:
             http.receive(data)
             while not http.closed:
                 if head is None and (head := http.read_head()) is None:
                     break
-                if (body := http.read_body()) is None:
+                while piece := http.read_piece():
+                    body += piece
+                if piece is None:
                     break
-                content, trailers = body
-                found.append((head, content, list(trailers.raw)))
+                found.append((head, body, list(http.trailers.raw)))
                 b"".join(http.send(answer(), head.method, "now"))
-                head = None
+                head, body = None, b""
                 if not http.next_request():
                     return found, False
     except h11.RemoteProtocolError:

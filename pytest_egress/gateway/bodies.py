@@ -1,0 +1,144 @@
+"""`Body`: the body of one request. It is read once, and either kept whole or streamed.
+
+The rule: it knows no version of HTTP. The pieces come from the request's `Duplex`. A request may be kept for longer
+than its connection, in the ledger or by a test. So a body refers to the duplex weakly: the server keeps it for as long
+as it serves the request.
+
+Threads: one thread at a time reads. Any thread may ask whether the client has left, and send an interim response.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import Final
+
+from pytest_egress.routes.duplex import Duplex
+from pytest_egress.traffic.fields import MAX_BODY_BYTES, RequestTooLargeError
+from pytest_egress.traffic.messages import NO_FIELDS, Headers
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+STREAMED_TWICE: Final = "the body of this request has been streamed: it is read once, and not kept"
+NOT_KEPT: Final = (
+    "the body of this request was streamed ({} bytes), so that its content is not kept"
+)
+NEVER_READ: Final = "the body of this request was never read: its response has been sent, and the rest was discarded"
+
+
+class Body:
+    """The body of one request, as `Request` asks for it.
+
+    Args:
+        duplex: Gives the pieces.
+        hold: Counts bytes that are about to be kept; raises `RequestTooLargeError` where they are too many.
+        expected: How many bytes are announced; None where that is not known.
+
+    Attributes:
+        trailers: The fields after the body, once it has been read to its end.
+        streamed: How many bytes `stream` has given; None where nobody has called it.
+    """
+
+    def __init__(self, duplex: Duplex, hold: Callable[[int], None], expected: int | None) -> None:
+        self._duplex = weakref.ref(duplex)
+        self._hold, self._expected = hold, expected
+        self._kept = BytesIO()
+        self._content: bytes | None = None
+        self.trailers: Headers = NO_FIELDS
+        self.streamed: int | None = None
+
+    @property
+    def content(self) -> bytes:
+        """The whole body, which is read and kept where it has not been.
+
+        Raises:
+            RuntimeError: It was streamed, or nobody has read it and its connection has gone on.
+            RequestTooLargeError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
+            ClientLeftError: The client has left before its end.
+        """
+        if self._content is None:
+            if self.streamed is not None:
+                raise RuntimeError(NOT_KEPT.format(self.streamed))
+            self._keep()
+        return self.so_far
+
+    @property
+    def so_far(self) -> bytes:
+        """The part of the content that has been read so far."""
+        return self._kept.getvalue() if self._content is None else self._content
+
+    @property
+    def size(self) -> int:
+        """How many bytes have been read so far."""
+        return len(self.so_far) if self.streamed is None else self.streamed
+
+    def _keep(self) -> None:
+        check_size(self._expected or 0)
+        while piece := self._receive():
+            self._hold(len(piece))
+            self._kept.write(piece)
+            check_size(self._kept.tell())
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Take what has been read so far for the content: the rest has not come, or is refused."""
+        if self.streamed is None and self._content is None:
+            # `getvalue` shares the buffer, so that a large body is not in memory twice.
+            self._content, self._kept = self._kept.getvalue(), BytesIO()
+            self._hold = held_no_more
+
+    def stream(self) -> Iterator[bytes]:
+        """The pieces as they come; none is kept. A body that has been kept already is one piece.
+
+        Raises:
+            RuntimeError: It has been streamed already.
+            ClientLeftError: The client has left before its end.
+        """
+        if self._content is not None:
+            yield from filter(None, [self._content])
+            return
+        if self.streamed is not None:
+            raise RuntimeError(STREAMED_TWICE)
+        self.streamed, self._hold = 0, held_no_more
+        while piece := self._receive():
+            self.streamed += len(piece)
+            yield piece
+
+    def _receive(self) -> bytes:
+        if (duplex := self._duplex()) is None:
+            raise RuntimeError(NEVER_READ)
+        piece = duplex.receive()
+        if not piece:
+            self.trailers = duplex.trailers
+        return piece
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has left, or the response has been sent."""
+        duplex = self._duplex()
+        return duplex is None or duplex.disconnected
+
+    def send_interim(self, status_code: int, headers: Headers) -> None:
+        """Send an interim response.
+
+        Raises:
+            RuntimeError: The response has begun.
+            ClientLeftError: The client has left.
+        """
+        if (duplex := self._duplex()) is None:
+            raise RuntimeError(
+                "an interim response cannot follow the response, which has been sent"
+            )
+        duplex.send_interim(status_code, headers)
+
+
+def check_size(size: int) -> None:
+    """Refuse a body of so many bytes where it is over the limit of what is kept."""
+    if size > MAX_BODY_BYTES:
+        raise RequestTooLargeError(f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes")
+
+
+def held_no_more(size: int) -> None:
+    """Take the place of `hold` once nothing more is kept: it would keep the window alive."""
+    raise AssertionError(f"{size} bytes of a body that is complete")

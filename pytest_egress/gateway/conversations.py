@@ -1,0 +1,133 @@
+"""`Call` and `Told`: what an answer that reads and sends by itself tells the gateway, and what is seen of it.
+
+The rule: no version of HTTP is known here. `answering` makes both for each such request.
+
+Threads: any thread calls everything. `Ledger.changed` guards the count, and no function of the test runs while it is
+held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+from pytest_egress.gateway.recorder import Recorder
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.routes.duplex import Duplex
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class Call:
+    """The `Conversation` of one request.
+
+    Args:
+        exchange: The entry of the request, recorded as routed.
+        context: The window of the request, and its routes.
+        variables: The context variables of the route's declaration.
+        turn: The turn that its route has reserved for it.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        recorder: Recorder,
+        context: AttemptContext,
+        variables: Context,
+        turn: int,
+    ) -> None:
+        self.exchange = exchange
+        self._recorder, self._context = recorder, context
+        self._variables, self._turn = variables, turn
+        self._is_settled = False
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of the test in the context variables of the route's declaration.
+
+        It runs in a copy of them: several threads, and `converse` itself, may be in them at the same time.
+        """
+        return self._variables.copy().run(function, *arguments)
+
+    def count(self) -> None:
+        """Count the call, unless that was done or it was rejected."""
+        ledger, entry = self._recorder.ledger, self.exchange
+        with ledger.changed:
+            if not self._is_settled:
+                self._is_settled = True
+                entry.duration = entry.duration or ledger.now() - entry.started
+                self._recorder.count(self._context, entry)
+
+    def reject(self, note: str) -> None:
+        """Make the call unrouted, and give its turn back; nothing happens where it has been counted.
+
+        Args:
+            note: A sentence for the entry that says why.
+        """
+        with self._recorder.ledger.changed:
+            if not self._is_settled:
+                self._is_settled = True
+                self._recorder.reject(self.exchange, self._turn, note)
+
+
+class Told:
+    """A `Duplex` that notes what is sent by another one."""
+
+    def __init__(self, duplex: Duplex, entry: Exchange, ledger: Ledger) -> None:
+        self._duplex, self._entry, self._ledger = duplex, entry, ledger
+        self.has_begun = self.has_ended = False
+
+    @property
+    def trailers(self) -> Headers:
+        """As `Duplex.trailers`."""
+        return self._duplex.trailers
+
+    @property
+    def disconnected(self) -> bool:
+        """As `Duplex.disconnected`."""
+        return self._duplex.disconnected
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        """As `Duplex.receive`."""
+        return self._duplex.receive(timeout)
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """As `Duplex.on_disconnect`."""
+        self._duplex.on_disconnect(callback)
+
+    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
+        """As `Duplex.send_interim`."""
+        self._duplex.send_interim(status_code, headers)
+
+    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+        """As `Duplex.start`. The entry gets a response with this head."""
+        entry, reason = self._entry, reason_phrase(status_code)
+        if entry.response is None:
+            entry.response = Response.received(status_code, headers, reason=reason)
+            entry.duration = self._ledger.now() - entry.started
+        self.has_begun, self.has_ended = True, ends
+        self._duplex.start(status_code, headers, ends=ends)
+
+    def send(self, data: bytes) -> None:
+        """As `Duplex.send`."""
+        self._duplex.send(data)
+
+    def finish(self, trailers: Headers = NO_FIELDS) -> None:
+        """As `Duplex.finish`. The entry's response gets the trailers, where it is the one that `start` has made."""
+        self.has_ended = True
+        if trailers.raw and self._entry.response is not None:
+            self._entry.response.trailers = trailers
+        self._duplex.finish(trailers)
+
+    def reset(self) -> None:
+        """As `Duplex.reset`."""
+        self.has_begun = self.has_ended = True
+        self._duplex.reset()
+
+    def check_ended(self, answer: object) -> None:
+        """Raise an error where an answer has returned and has not ended its response."""
+        if not self.has_ended:
+            raise RuntimeError(f"{answer!r} returned before it had ended its response")

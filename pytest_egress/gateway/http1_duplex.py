@@ -1,0 +1,337 @@
+"""`Http1Duplex`: both directions of one request of HTTP/1.1.
+
+The thread that serves the connection makes one for each request, and closes it when the request is over. Until `share`
+only that thread reads and writes, by a socket that blocks. After `share` any thread may send while one receives: nobody
+sleeps inside of the socket, since two threads in one `ssl.SSLSocket` corrupt it (cpython#137583). They wait by `poll`,
+outside of the lock.
+
+Threads: one thread at a time calls `receive`. Any thread calls `start`, `send`, `finish`, `send_interim`, `reset`,
+`disconnected` and `on_disconnect`. The thread that serves the connection calls `share`, `skip` and `close`. The lock
+guards h11 and the socket. It is not held while a shared socket waits, or a callback runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+import h11
+
+from pytest_egress.base.clock import monotonic
+from pytest_egress.base.relay import BLOCKED
+from pytest_egress.gateway.connection import Connection
+from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.traffic.fields import READ_BYTES
+from pytest_egress.traffic.http1 import Http1
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left: nothing tells
+OVER_SECONDS: Final = (
+    0.5  # between two looks, of a thread that waits, at whether the request is over
+)
+SWITCHING: Final = 101
+BEGUN: Final = "an interim response cannot follow the response, which has begun"
+
+
+class Http1Duplex:
+    """Both directions of one request.
+
+    Args:
+        connection: The connection of the request.
+        http: Its state of HTTP, which uses the same lock.
+        lock: Guards `http` and the socket. It is re-entrant.
+        date: The value of the Date field.
+
+    Attributes:
+        is_shared: Whether threads other than the connection's may send and receive.
+        is_switched: Whether the bytes of another protocol follow, after 101.
+        is_reset: Whether the response has been broken off.
+    """
+
+    def __init__(
+        self, connection: Connection, http: Http1, lock: AbstractContextManager[Any], date: str
+    ) -> None:
+        self._connection, self._http, self._lock, self._date = connection, http, lock, date
+        self.is_shared, self.is_switched, self.is_reset = False, False, False
+        self._unsent = bytearray()
+        self._queued = self._sent = 0  # bytes, since the request began
+        self._behind = b""  # the first bytes after 101, where they came together with the head
+        self._has_left = False
+        self._broken: ClientLeftError | None = None
+        self._callbacks: list[Callable[[], None]] = []
+        self._is_watched = False
+        self._over = threading.Event()
+
+    # Its begin and end.
+
+    def share(self) -> None:
+        """Let other threads send and receive from here on."""
+        self.is_shared = True
+        self._connection.sock.settimeout(0)
+
+    def close(self) -> None:
+        """Note that the request is over. The socket blocks again, and nothing is sent or received here any more."""
+        self._tell_if_left()
+        with self._lock:
+            self._over.set()
+            self._callbacks.clear()
+            if self.is_shared:
+                with contextlib.suppress(OSError):  # the connection was closed meanwhile
+                    self._connection.sock.settimeout(None)
+
+    # What comes.
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields after the request's body, once `receive` has returned b""."""
+        return self._http.trailers
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        """The next piece of the body; b"" at its end. After 101 the next bytes; b"" at the end of the connection.
+
+        `100 Continue` goes to a client that waits for it when the body is first asked for: a client whose body nobody
+        wants never sends it.
+
+        Args:
+            timeout: Seconds to wait; None is without end. It counts where the socket is shared.
+
+        Raises:
+            ClientLeftError: The client has left before the end, or its body cannot be read.
+            StalledError: It has stopped. A shared socket is waited for without end: whoever reads there decides.
+            TimeoutError: Nothing came in time.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        if self.is_switched:
+            behind, self._behind = self._behind, b""
+            return behind or self._read(deadline)
+        data = None
+        while (piece := self._next_piece(data)) is None:
+            if awaited := self._http.awaited():
+                self.write(awaited)
+            data = self._read(deadline)
+        return piece
+
+    def _next_piece(self, data: bytes | None) -> bytes | None:
+        """The next piece of the body, after these bytes have come; None where it needs more of them."""
+        with self._lock:
+            self._raise_if_over()
+            try:
+                if data is not None:
+                    self._http.receive(data)
+                return self._http.read_piece()
+            except h11.RemoteProtocolError as error:
+                raise ClientLeftError(str(error)) from error
+
+    def _read(self, deadline: float | None) -> bytes:
+        if not self.is_shared:
+            data: bytes = self._call(self._connection.receive, READ_BYTES)
+            return data
+        while True:
+            with self._lock:
+                self._raise_if_over()
+                try:
+                    data = self._call(self._connection.sock.recv, READ_BYTES)
+                    return data
+                except BLOCKED as blocked:
+                    events = wanted(blocked, select.POLLIN)
+            self._wait(events, deadline)
+
+    def skip(self) -> None:
+        """Discard the rest of the body, as far as it has come already: the response was made without it."""
+        with contextlib.suppress(h11.RemoteProtocolError):
+            while self._http.read_piece():
+                pass
+
+    # Whether the client has left.
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has closed or reset its side (POLLRDHUP, poll(2)), whatever is unread.
+
+        A client that closes only its sending side counts as one that has left, as it does for Go's servers and nginx.
+        """
+        with self._lock:
+            if not self._has_left and not self._over.is_set():
+                self._has_left = self._broken is not None or self._look(select.POLLRDHUP, 0)
+            return self._has_left or self._over.is_set()
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have a function called once when the client leaves, on a thread that looks for that."""
+        with self._lock:
+            self._callbacks.append(callback)
+            is_first, self._is_watched = not self._is_watched, True
+        if is_first:
+            threading.Thread(target=self._watch, name="egress client", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            self._tell_if_left()
+            self._over.wait(LOOK_SECONDS)
+
+    def _tell_if_left(self) -> None:
+        """Call the functions that wait for the client to leave, where it has, each once."""
+        with self._lock:
+            if self._over.is_set() or not self.disconnected:
+                return
+            callbacks = self._callbacks.copy()
+            self._callbacks.clear()
+        for callback in callbacks:
+            callback()
+
+    def _raise_if_over(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if self.is_reset or self._over.is_set():
+            raise ClientLeftError("the request is over")
+
+    # What goes.
+
+    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
+        """Send an interim response; none to a client of HTTP/1.0.
+
+        Raises:
+            RuntimeError: The response has begun.
+            ClientLeftError: The client has left.
+        """
+        with self._sending():
+            if self._http.has_answered:
+                raise RuntimeError(BEGUN)
+            self._queue(self._http.interim(status_code, headers))
+
+    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+        """Send the head of the response. After 101 the connection's bytes follow in both directions.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        with self._sending():
+            if status_code == SWITCHING:
+                data = self._http.switch(headers)
+                self.is_switched, self._behind = True, self._http.waiting
+            else:
+                reason = reason_phrase(status_code)
+                response = Response.received(status_code, headers, reason=reason)
+                data = self._http.head(response, self._date, framed=ends)
+                data += self._http.end() if ends else b""
+            self._queue(data)
+
+    def send(self, data: bytes) -> None:
+        """Send a piece of the body, or bytes after 101, and return when the kernel has taken them.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        with self._sending():
+            self._queue(data if self.is_switched else self._http.piece(data))
+
+    def finish(self, trailers: Headers = NO_FIELDS) -> None:
+        """End the response. After 101 the connection ends when the request is over.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        if not self.is_switched:
+            with self._sending():
+                self._queue(self._http.end(trailers))
+
+    def reset(self) -> None:
+        """Break the response off: the client sees "connection reset" when the request is over."""
+        self.is_reset = True
+        self._connection.reset()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes that HTTP has made, and return when the kernel has taken them.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        with self._sending():
+            self._queue(data)
+
+    @contextlib.contextmanager
+    def _sending(self) -> Iterator[None]:
+        """Hold the lock within the `with` block, and wait afterwards until all that was queued is sent.
+
+        Nothing is asked of `http` once the request is over: it is in the next one by then.
+        """
+        with self._lock:
+            self._raise_if_over()
+            yield
+        self._wait_until_sent()
+
+    def _queue(self, data: bytes) -> None:
+        """Add bytes to those that are to be sent, and send what goes at once. The lock is held."""
+        if self.is_shared:
+            self._unsent += data
+            self._queued += len(data)
+            self._flush()
+        else:
+            self._call(self._connection.sock.sendall, data)
+
+    def _flush(self) -> int:
+        """Send what goes at once; return what to wait for. The lock is held."""
+        try:
+            while self._unsent:
+                # OpenSSL wants the same bytes again where it could not send them.
+                size = self._call(self._connection.sock.send, bytes(self._unsent[:READ_BYTES]))
+                self._sent += size
+                del self._unsent[:size]
+        except BLOCKED as blocked:
+            return wanted(blocked, select.POLLOUT)
+        return 0
+
+    def _wait_until_sent(self) -> None:
+        """Wait until all that was queued before is sent."""
+        goal, events = self._queued, int(select.POLLOUT)
+        while self._sent < goal:
+            self._wait(events, None)
+            with self._lock:
+                self._raise_if_over()
+                events = self._flush()
+
+    # The socket.
+
+    def _call(self, function: Callable[[Any], Any], argument: object) -> Any:
+        try:
+            return function(argument)
+        except BLOCKED:
+            raise
+        except OSError as error:
+            self._broken = ClientLeftError(str(error))
+            raise self._broken from error
+
+    def _wait(self, events: int, deadline: float | None) -> None:
+        """Wait a while for the socket. The lock is not held.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+        left = OVER_SECONDS if deadline is None else deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("the client has sent nothing in time")
+        self._look(events, min(left, OVER_SECONDS))
+
+    def _look(self, events: int, seconds: float) -> bool:
+        """Whether one of these events has happened on the socket within so many seconds."""
+        poller = select.poll()
+        try:
+            poller.register(self._connection.sock, events)
+        except ValueError:  # closed: the next call of it says so
+            return True
+        return bool(poller.poll(seconds * 1000))
+
+
+def wanted(blocked: Exception, otherwise: int) -> int:
+    """What a socket waits for, as an event of poll(2): TLS may have to write before it can read, and conversely."""
+    if isinstance(blocked, ssl.SSLWantReadError):
+        return int(select.POLLIN)
+    if isinstance(blocked, ssl.SSLWantWriteError):
+        return int(select.POLLOUT)
+    return int(otherwise)

@@ -1,0 +1,60 @@
+"""A `Duplex` without a connection: it gives the pieces that a test says, and keeps what is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.traffic.messages import NO_FIELDS, Headers
+
+
+class FakeDuplex:
+    """Both directions of a request.
+
+    Attributes:
+        sent: What was sent, in order: heads and trailers as tuples, pieces as bytes.
+        asked: How often a piece was asked for.
+        disconnected: Whether the client has left.
+    """
+
+    def __init__(self, *pieces: bytes, trailers: Headers = NO_FIELDS, breaks: bool = False) -> None:
+        self._pieces, self._breaks = [*pieces], breaks
+        self.trailers = trailers
+        self.disconnected = False
+        self.asked = 0
+        self.sent: list[object] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        self.asked += 1
+        if not self._pieces and self._breaks:
+            raise ClientLeftError("it broke off")
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def leave(self) -> None:
+        self.disconnected = True
+        for callback in self._callbacks:
+            callback()
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
+        self._send((status_code, dict(headers)))
+
+    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+        self._send((status_code, dict(headers), *(["ends"] if ends else [])))
+
+    def send(self, data: bytes) -> None:
+        self._send(data)
+
+    def finish(self, trailers: Headers = NO_FIELDS) -> None:
+        self._send(("end", dict(trailers)))
+
+    def reset(self) -> None:
+        self.sent.append("reset")
+
+    def _send(self, what: object) -> None:
+        if self.disconnected:
+            raise ClientLeftError("the client has left")
+        self.sent.append(what)
