@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.unit.traffic import test_address, test_clienthello, test_dns, test_heads, test_http1
+from tests.unit.traffic import (
+    test_address,
+    test_clienthello,
+    test_dns,
+    test_heads,
+    test_http1,
+    test_http2_bytes,
+)
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192
@@ -66,6 +73,7 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
     "head": target(test_heads.test_any_head_has_one_meaning_or_is_refused),
     "http1": target(test_http1.test_any_bytes_are_the_same_requests_however_they_are_cut),
+    "http2": target(test_http2_bytes.test_any_bytes_bring_the_same_however_they_are_cut),
 }
 
 
