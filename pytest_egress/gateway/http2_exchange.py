@@ -37,7 +37,8 @@ class Http2Exchange:
         """Have the request answered, and send the response."""
         answering, incoming = self.answering, self.incoming
         try:
-            if not answering.begins_at_head(incoming):
+            # What follows CONNECT is no body, and has no end before there is an answer (RFC 9113 section 8.5).
+            if self.stream.head.method != "CONNECT" and not answering.begins_at_head(incoming):
                 self._keep_body()
             entry, response = answering.answer(incoming)
         except RequestTooLargeError as error:

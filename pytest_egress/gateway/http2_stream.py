@@ -6,6 +6,7 @@ may be cut without its connection.
 Threads: the connection's reader calls `begin`, `feed`, `end_request` and `leave`. A worker serves the stream and closes
 it. Any thread may call the methods of `Duplex`, and `cut`. The wire's lock guards what they share; it is never held
 while a thread waits, nor while a callback or a function of a user runs, and no other lock is acquired under it.
+`_sending` makes each piece go whole: whoever waits for a window holds it, and acquires the wire's lock after it.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Http2Stream:
         self.number, self.head = number, head
         self._connection, self._wire, self._http = connection, wire, http
         self._changed = threading.Condition(wire.lock)
+        self._sending = threading.Lock()
         self._pieces: deque[bytes] = deque()
         self._is_whole = False
         self._trailers = NO_FIELDS
@@ -322,7 +324,10 @@ class Http2Stream:
         Raises:
             ClientLeftError: The client has left.
         """
-        left = memoryview(data)
+        with self._sending:
+            self._send(memoryview(data))
+
+    def _send(self, left: memoryview) -> None:
         while left:
             with self._changed:
                 while not self._room():
@@ -359,7 +364,8 @@ class Http2Stream:
             self._http.finish(self.number, trailers)
             self._answered()
 
-        self._write(write)
+        with self._sending:
+            self._write(write)
 
     def _answered(self) -> None:
         """Note the end of the response. The rest of an unfinished request is not wanted (RFC 9113 section 8.1)."""

@@ -1,6 +1,6 @@
-"""The strict look at the head of an HTTP/1.1 request, as it came. This module never touches a socket.
+"""The strict look at the head of a request: HTTP/1.1's as it came, HTTP/2's decoded. It never touches a socket.
 
-h11 reads some heads that RFC 9112 calls invalid, or that it lets a server refuse. Another server may read such a head
+h11 and h2 read some heads that the RFCs call invalid, or let a server refuse. Another server may read such a head
 differently, and see another request, or two. A client that sends one is broken, or attacks: it is told so.
 
 Each request passes here, so that a head in order is found to be so by a few passes in C. What is wrong is then looked
@@ -10,6 +10,7 @@ for by regular expressions.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +31,7 @@ CONTROLS: Final = bytes(
     {*range(0x20), 0x7F} - {*b"\t\r\n"}
 )  # RFC 9110 section 5.5 allows HTAB alone
 CONTROL: Final = re.compile(b"[%b]" % re.escape(CONTROLS))
+NOT_IN_PATH: Final = re.compile(rb"[\x00-\x20\x7f]")
 FOLD: Final = re.compile(rb"\n[ \t]")
 LENGTH: Final = re.compile(rb"(?i)\ncontent-length:([^\n]*)")
 
@@ -128,6 +130,34 @@ def length_fault(fields: bytes, *, is_of_1_0: bool) -> Fault | None:
     lengths = b",".join(LENGTH.findall(fields)).count(b",") + 1
     if lengths > 1:
         return Fault(f"its Content-Length has {lengths} values (RFC 9110 section 8.6)")
+    return None
+
+
+def fault_in_http2(
+    method: bytes, path: bytes | None, fields: Sequence[tuple[bytes, bytes]], *, ends: bool
+) -> Fault | None:
+    """Why the head of a request of HTTP/2 is refused, though h2 has read it; None where it is not.
+
+    Args:
+        path: The value of :path; None where CONNECT has none.
+        fields: Its fields, without those that begin with a colon.
+        ends: Whether neither a body nor trailers follow.
+    """
+    if path is not None and not path.startswith(b"/") and (method, path) != (b"OPTIONS", b"*"):
+        text = f"its :path begins with {quoted(path[:1])}, and not with '/'"
+        return Fault(f"{text} (RFC 9113 section 8.3.1)")
+    if path is not None and NOT_IN_PATH.search(path):
+        return Fault("its :path has a space or a control character (RFC 9113 section 8.3.1)")
+    for name, value in fields:
+        if CONTROL.search(value):
+            within = f"its head has a control character, in its field {quoted(name)}"
+            return Fault(f"{within} (RFC 9110 section 5.5)")
+    lengths = [value for name, value in fields if name == b"content-length"]
+    if len(lengths) > 1:
+        return Fault(f"its Content-Length has {len(lengths)} values (RFC 9110 section 8.6)")
+    if ends and lengths and lengths[0].strip(b"0"):
+        text = f"its Content-Length is {quoted(lengths[0])}, and no body follows"
+        return Fault(f"{text} (RFC 9113 section 8.1.1)")
     return None
 
 

@@ -39,6 +39,8 @@ WITHOUT_FILE: Final = {
     "gateway/authority": "test_tls asks it for each certificate",
     "gateway/connection": IN_PARTS,
     "gateway/destination": ONLY_DATA,
+    "gateway/http2_exchange": "test_http2_server makes the requests that it serves",
+    "gateway/http2_wire": "test_http2_server and its floods send on it",
     "gateway/recorder": IN_PARTS,
     "gateway/site": ONLY_DATA,
     "gateway/tcp_info": "test_raw_server_probes tells by it who was silent",

@@ -21,7 +21,7 @@ Fields = Sequence[tuple[str, str]]
 
 
 @dataclass
-class Answer:
+class Http2Answer:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -52,7 +52,7 @@ class Http2Client:
         self.sock, self.scheme = sock, scheme
         self.h2 = h2.connection.H2Connection(config)
         self.h2.initiate_connection()
-        self.answers: dict[int, Answer] = {}
+        self.answers: dict[int, Http2Answer] = {}
         self.goaway: h2.events.ConnectionTerminated | None = None
         self.closed, self.reads = False, True
         self.next_id, self.pongs = 1, 0
@@ -69,6 +69,7 @@ class Http2Client:
         *,
         host: str = "api.test",
         headers: Fields = (),
+        protocol: str = "",
         ends: bool = True,
     ) -> int:
         """Begin a request, and return its stream; nothing is sent until `flush`."""
@@ -79,17 +80,19 @@ class Http2Client:
             (":authority", host),
             (":path", path),
         ]
+        if protocol:  # RFC 8441
+            pseudo.append((":protocol", protocol))
         self.h2.send_headers(number, [*pseudo, *headers], end_stream=ends)
-        self.answers[number] = Answer()
+        self.answers[number] = Http2Answer()
         return number
 
-    def ask(self, path: str = "/", method: str = "GET", **said: Any) -> Answer:
+    def ask(self, path: str = "/", method: str = "GET", **said: Any) -> Http2Answer:
         """Make a request, and return its whole answer."""
         number = self.begin(path, method, **said)
         self.flush()
         return self.answer(number)
 
-    def post(self, path: str, body: bytes, trailers: Fields = (), **said: Any) -> Answer:
+    def post(self, path: str, body: bytes, trailers: Fields = (), **said: Any) -> Http2Answer:
         """Make a request with a body, as fast as windows allow, and return its whole answer."""
         number = self.begin(path, "POST", ends=False, **said)
         self.flush()
@@ -112,7 +115,7 @@ class Http2Client:
             body = body[window:]
             self.flush()
 
-    def answer(self, number: int) -> Answer:
+    def answer(self, number: int) -> Http2Answer:
         """Wait for the end of an answer."""
         answer = self.answers[number]
         assert self.until(lambda: answer.ended or answer.reset is not None), answer
@@ -142,11 +145,8 @@ class Http2Client:
             return False
         for event in self.receive(data):
             self.note(event)
-        if self.h2.data_to_send:
-            with contextlib.suppress(
-                OSError
-            ):  # it has closed; what it sent before is yet to be read
-                self.flush()
+        with contextlib.suppress(OSError):  # it has closed; what it sent before is yet to be read
+            self.flush()
         return True
 
     def receive(self, data: bytes) -> list[Any]:
@@ -154,18 +154,18 @@ class Http2Client:
 
     def note(self, event: object) -> None:
         number = getattr(event, "stream_id", None)
-        answer = self.answers.setdefault(number or 0, Answer())
+        answer = self.answers.setdefault(number or 0, Http2Answer())
         if isinstance(event, h2.events.ResponseReceived):
-            answer.headers = dict(event.headers)  # type: ignore[arg-type]
+            answer.headers = texts(event.headers)
             answer.status = int(answer.headers[":status"])
         elif isinstance(event, h2.events.InformationalResponseReceived):
-            answer.interim.append(int(dict(event.headers)[":status"]))  # type: ignore[arg-type,call-overload]
+            answer.interim.append(int(texts(event.headers)[":status"]))
         elif isinstance(event, h2.events.DataReceived):
             answer.body += event.data
             if self.reads:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.TrailersReceived):
-            answer.trailers = dict(event.headers)  # type: ignore[arg-type]
+            answer.trailers = texts(event.headers)
         elif isinstance(event, h2.events.StreamEnded):
             answer.ended = True
         elif isinstance(event, h2.events.StreamReset):
@@ -177,6 +177,11 @@ class Http2Client:
 
     def close(self) -> None:
         self.sock.close()
+
+
+def texts(headers: Any) -> dict[str, str]:
+    """The fields of an event, which this configuration decodes."""
+    return dict(headers)
 
 
 class FrameClient:

@@ -25,10 +25,9 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from pytest_egress.routes.answers import Response
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http2_frames import PREFACE
-from pytest_egress.traffic.messages import Request
+from pytest_egress.traffic.messages import Request, Response
 from tests.support.http2_client import FrameClient
 from tests.support.stage import ADDRESS, Stage
 

@@ -10,7 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES
-from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_fault
+from pytest_egress.traffic.heads import (
+    Fault,
+    end_of_head,
+    fault_in_http2,
+    head_fault,
+    trailer_fault,
+)
 
 GET = b"GET / HTTP/1.1\r\nHost: api.test\r\n%b\r\n"
 PIECES = st.sampled_from(
@@ -157,3 +163,61 @@ def test_a_head_is_no_longer_than_the_limit_however_it_comes() -> None:
 def test_a_trailer_section_is_held_to_the_same(section: bytes, count: int, text: str) -> None:
     fault = trailer_fault(section, count)
     assert text in fault.text if fault else text == ""
+
+
+H2_FIELDS = [(b"content-length", b"2"), (b"x", b"caf\xc3\xa9\ty")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "text"),
+    [
+        (b"GET", b"/a?b#c", H2_FIELDS, ""),
+        (b"GET", b"/\xc3\xa9|{}", [], ""),
+        (b"OPTIONS", b"*", [], ""),
+        (b"CONNECT", None, [], ""),
+        (b"GET", b"*", [], "its :path begins with '*', and not with '/' (RFC 9113 section 8.3.1)"),
+        (b"GET", b"x", [], "its :path begins with 'x', and not with '/' (RFC 9113 section 8.3.1)"),
+        (
+            b"GET",
+            b"http://x",
+            [],
+            "its :path begins with 'h', and not with '/' (RFC 9113 section 8.3.1)",
+        ),
+        (
+            b"GET",
+            b"/ HTTP/1.1",
+            [],
+            "its :path has a space or a control character (RFC 9113 section 8.3.1)",
+        ),
+        (
+            b"GET",
+            b"/\x7f",
+            [],
+            "its :path has a space or a control character (RFC 9113 section 8.3.1)",
+        ),
+        (
+            b"GET",
+            b"/",
+            [(b"x", b"\x01")],
+            "its head has a control character, in its field 'x' (RFC 9110 section 5.5)",
+        ),
+        (
+            b"GET",
+            b"/",
+            [*H2_FIELDS, H2_FIELDS[0]],
+            "its Content-Length has 2 values (RFC 9110 section 8.6)",
+        ),
+    ],
+)
+def test_a_head_of_http_2_is_held_to_the_same(
+    method: bytes, path: bytes | None, fields: list[tuple[bytes, bytes]], text: str
+) -> None:
+    fault = fault_in_http2(method, path, fields, ends=False)
+    assert (fault.text if fault else "") == text
+
+
+@pytest.mark.parametrize(("length", "is_refused"), [(b"0", False), (b"00", False), (b"2", True)])
+def test_a_length_without_a_body_is_refused_in_http_2(length: bytes, is_refused: bool) -> None:
+    fields = [(b"content-length", length)]
+    assert fault_in_http2(b"GET", b"/", fields, ends=False) is None
+    assert (fault_in_http2(b"GET", b"/", fields, ends=True) is not None) is is_refused
