@@ -21,7 +21,9 @@ from typing import Any, Final
 from tests.unit.traffic import (
     test_address,
     test_clienthello,
+    test_content_coding,
     test_dns,
+    test_forms,
     test_heads,
     test_http1,
     test_http2_bytes,
@@ -74,6 +76,11 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "head": target(test_heads.test_any_head_has_one_meaning_or_is_refused),
     "http1": target(test_http1.test_any_bytes_are_the_same_requests_however_they_are_cut),
     "http2": target(test_http2_bytes.test_any_bytes_bring_the_same_however_they_are_cut),
+    "content coding": target(
+        test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
+    ),
+    "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
+    "cookies": target(test_forms.test_any_text_is_cookies),
 }
 
 
