@@ -146,7 +146,8 @@ def without_words(tree: ast.Module) -> ast.Module:
             return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
         def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST | None:
-            return ast.Tuple([v for v in node.values if isinstance(v, ast.FormattedValue)])
+            values: list[ast.expr] = [v for v in node.values if isinstance(v, ast.FormattedValue)]
+            return ast.copy_location(ast.Tuple(values), node)
 
         def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
             return node.value and self.visit(node.value)

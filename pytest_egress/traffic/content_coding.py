@@ -1,4 +1,4 @@
-"""Content codings (RFC 9110 section 8.4): gzip, deflate, br and zstd, both ways, piece by piece.
+"""Content codings (RFC 9110 section 8.4): gzip, deflate, br and zstd, both ways, piece by piece; and S3's aws-chunked.
 
 The rule: no input makes a decoder yield more than its limit, and each decoder yields bytes or raises `ContentError`.
 
@@ -8,6 +8,7 @@ by `backports.zstd`, which has the same interface. A library is imported when a 
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
@@ -21,6 +22,7 @@ MAX_DECODED_BYTES: Final = 1 << 30  # of a body: as many as one that is not comp
 PIECE_BYTES: Final = 64 * 1024  # what a decoder gives at a time, so that a bomb is refused soon
 FIRST_BYTES: Final = 1024  # read first of a member or a frame, so that many small ones do not copy the rest each time
 MAX_CODINGS: Final = 4  # of one body; curl takes 5
+MAX_LINE_BYTES: Final = 4096  # of aws-chunked; a signature has 85
 WINDOW_LOG: Final = 23  # 8 MiB: the most that RFC 9659 lets zstd ask for
 BR_QUALITY: Final = 4  # of 11; the usual one for what is compressed while it is sent
 GZIP_WBITS: Final = 31  # of zlib: the window of 32 KiB, in gzip's format
@@ -34,12 +36,21 @@ Pieces = Iterator[bytes]
 
 
 def codings(content_encoding: str) -> list[str]:
-    """The names in a Content-Encoding field, in the order in which the codings were applied; "identity" is none."""
+    """The names in a Content-Encoding field, in the order in which the codings were applied; "identity" is none.
+
+    S3's own chunks are around everything else, wherever the field names them.
+    """
     names = (name.strip(" \t").lower() for name in content_encoding.split(","))
-    return [ALIASES.get(name, name) for name in names if name not in ("", "identity")]
+    applied = [ALIASES.get(name, name) for name in names if name not in NO_CODINGS]
+    return sorted(applied, key="aws-chunked".__eq__)
 
 
 ALIASES: Final = {"x-gzip": "gzip"}  # RFC 9110 section 8.4.1.3
+NO_CODINGS: Final = (
+    "",
+    "identity",
+    "amz-1.0",
+)  # the last is sent by clients of Amazon's JSON services
 
 
 def decode(
@@ -100,7 +111,8 @@ def layer(pieces: Pieces, name: str, limit: int) -> Pieces:
                 raise ContentError(
                     f"the body is too large: {source.taken} bytes of {name} become more than the limit of {limit} bytes"
                 )
-            yield piece
+            if piece:
+                yield piece
     except EOFError:
         raise ContentError(
             f"the body breaks off: its {source.taken} bytes of {name} have no end"
@@ -133,12 +145,31 @@ class Source:
 
     def peek(self, size: int) -> bytes:
         """The next bytes, as many as this where there are so many; they are still to be taken."""
-        while len(self._piece) - self._at < size:
-            if (piece := next(self._pieces, None)) is None:
-                break
-            self._piece, self._at = self._piece[self._at :] + piece, 0
-            self.taken += len(piece)
+        while len(self._piece) - self._at < size and self._fetch():
+            pass
         return self._piece[self._at : self._at + size]
+
+    def _fetch(self) -> bool:
+        if (piece := next(self._pieces, None)) is None:
+            return False
+        self._piece, self._at = self._piece[self._at :] + piece, 0
+        self.taken += len(piece)
+        return True
+
+    def line(self) -> bytes:
+        """The next line, without its end, which is taken too.
+
+        Raises:
+            EOFError: It has no end.
+            ValueError: It is over `MAX_LINE_BYTES`.
+        """
+        while (end := self._piece.find(b"\r\n", self._at, self._at + MAX_LINE_BYTES)) < 0:
+            if len(self._piece) - self._at >= MAX_LINE_BYTES:
+                raise ValueError(f"it has a line of more than {MAX_LINE_BYTES} bytes")
+            if not self._fetch():
+                raise EOFError
+        line, self._at = self._piece[self._at : end], end + 2
+        return line
 
     def take(self, size: int = PIECE_BYTES) -> bytes:
         """The next bytes, at most as many as this; b"" at the end."""
@@ -218,11 +249,38 @@ def zstd(source: Source) -> Pieces:
         source.give_back(len(decompressor.unused_data))
 
 
+def aws_chunked(source: Source) -> Pieces:
+    """The chunks of Amazon S3's clients: each with its size, perhaps its signature, and trailers after the last.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
+    """
+    while size := chunk_size(source.line()):
+        while size:
+            data = source.read(min(size, PIECE_BYTES))
+            size -= len(data)
+            yield data
+        if rest := source.line():
+            raise ValueError(f"a chunk goes on after its size with {rest[:20]!r}")
+    while source.line():
+        pass
+
+
+def chunk_size(line: bytes) -> int:
+    """The size of a chunk, in hexadecimal before the first ";"."""
+    digits = line.partition(b";")[0]
+    if not CHUNK_SIZE.fullmatch(digits):
+        raise ValueError(f"{digits[:20]!r} is no size of a chunk")
+    return int(digits, 16)
+
+
+CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
+
 DECODERS: Final[dict[str, Callable[[Source], Pieces]]] = {
     "gzip": gzip,
     "deflate": deflate,
     "br": br,
     "zstd": zstd,
+    "aws-chunked": aws_chunked,
 }
 
 

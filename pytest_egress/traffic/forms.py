@@ -64,8 +64,8 @@ class FormFile:
     headers: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        size = f"{len(self.content)} bytes"
-        return f"<FormFile {self.name!r} {self.filename!r} {self.content_type} {size}>"
+        about = (repr(self.name), repr(self.filename), self.content_type)
+        return f"<FormFile {' '.join(filter(None, about))}, {len(self.content)} bytes>"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,6 +104,23 @@ def test_java_compresses_and_decodes(egress: Egress, java: Container) -> None:
     answer.assert_called_once()
 
 
+PUT = """
+import boto3
+s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+s3.put_object(Bucket="books", Key="a.json", Body=b'{"amount": 4200}')
+"""
+
+
+def test_what_boto_puts_into_a_bucket_is_read_without_its_chunks(
+    egress: Egress, runtimes_image: str
+) -> None:
+    put = egress.intercept_https("books.s3.amazonaws.com", method="PUT", json={"amount": 4200})
+    egress.run(runtimes_image, ["python3", "-c", PUT], check=True)
+    request = put.assert_called_once().request
+    assert request.headers["content-encoding"] == "aws-chunked"
+    assert request.raw_content.startswith(b"10\r\n")
+
+
 def test_what_is_not_what_it_says_is_told_to_the_test_and_not_to_the_container(
     egress: Egress, client: Container
 ) -> None:

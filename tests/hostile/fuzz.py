@@ -76,10 +76,10 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "head": target(test_heads.test_any_head_has_one_meaning_or_is_refused),
     "http1": target(test_http1.test_any_bytes_are_the_same_requests_however_they_are_cut),
     "http2": target(test_http2_bytes.test_any_bytes_bring_the_same_however_they_are_cut),
-    "content coding": target(
-        test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
-    ),
+    "coding": target(test_content_coding.test_any_bytes_are_decoded_or_are_a_content_error),
+    "codings": target(test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error),
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
+    "form-type": target(test_forms.test_any_body_of_any_type_is_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),
 }
 

@@ -20,7 +20,7 @@ from pytest_egress.routes.answers import forward
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic import messages
-from pytest_egress.traffic.content_coding import encode
+from pytest_egress.traffic.content_coding import encode, encoder
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.stage import MEGABYTE, SECONDS, Reply, Stage, ask
@@ -37,11 +37,11 @@ def post(stage: Stage, content: bytes, coding: str = "gzip") -> Reply:
     return ask(stage.tls(), head.encode() + content, "POST")
 
 
-class Echo(HTTPServer):
+class PackingServer(HTTPServer):
     """A real server on loopback. It answers with gzip, and keeps what it gets."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), EchoHandler)
+        super().__init__(("127.0.0.1", 0), PackingHandler)
         self.seen: list[tuple[dict[str, str], bytes]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -49,8 +49,8 @@ class Echo(HTTPServer):
         self.server_close()
 
 
-class EchoHandler(BaseHTTPRequestHandler):
-    server: Echo
+class PackingHandler(BaseHTTPRequestHandler):
+    server: PackingServer
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -66,8 +66,8 @@ class EchoHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def echo() -> Iterator[Echo]:
-    with contextlib.closing(Echo()) as echo:
+def echo() -> Iterator[PackingServer]:
+    with contextlib.closing(PackingServer()) as echo:
         thread = threading.Thread(target=echo.serve_forever, args=[0.01])
         thread.start()
         yield echo
@@ -145,7 +145,9 @@ def test_all_that_is_decoded_counts_as_held(stage: Stage, monkeypatch: pytest.Mo
 # As sent.
 
 
-def test_another_server_gets_what_was_sent_and_so_does_the_client(stage: Stage, echo: Echo) -> None:
+def test_another_server_gets_what_was_sent_and_so_does_the_client(
+    stage: Stage, echo: PackingServer
+) -> None:
     stage.https("api.test", forward(echo.url))
     reply = post(stage, PACKED)
     ((headers, body),) = echo.seen
@@ -156,13 +158,15 @@ def test_another_server_gets_what_was_sent_and_so_does_the_client(stage: Stage, 
     assert call.response.json() == {"a": 1}
 
 
-def test_a_broken_body_is_forwarded_as_it_is(stage: Stage, echo: Echo) -> None:
+def test_a_broken_body_is_forwarded_as_it_is(stage: Stage, echo: PackingServer) -> None:
     stage.https("api.test", forward(echo.url))
     assert post(stage, b"no gzip").status == 200
     assert echo.seen[0][1] == b"no gzip"
 
 
-def test_a_handler_forwards_the_body_as_sent_or_one_of_its_own(stage: Stage, echo: Echo) -> None:
+def test_a_handler_forwards_the_body_as_sent_or_one_of_its_own(
+    stage: Stage, echo: PackingServer
+) -> None:
     @stage.https("api.test")
     def handler(request: Request) -> Response:
         request.forward(echo.url)
@@ -233,6 +237,37 @@ def test_a_compressed_stream_has_its_trailers_and_is_closed(stage: Stage) -> Non
     assert (gzip.decompress(reply.body), reply.trailers) == (b"onetwo", [(b"digest", b"x")])
     assert reply.headers["content-type"].startswith("text/plain")
     assert closed.wait(SECONDS)
+
+
+def test_events_can_be_compressed(stage: Stage) -> None:
+    stage.https("api.test", lambda request: Response(events=["a", {"b": 1}], compress="gzip"))
+    reply = ask(stage.tls())
+    assert gzip.decompress(reply.body) == b'data: a\n\ndata: {"b": 1}\n\n'
+    assert reply.headers["content-type"] == "text/event-stream"
+
+
+def test_a_request_is_decoded_while_it_comes(stage: Stage) -> None:
+    arrived = threading.Semaphore(0)
+    pieces: list[bytes] = []
+
+    def handler(request: Request) -> int:
+        for piece in request.stream():
+            pieces.append(piece)
+            arrived.release()
+        return 204
+
+    stage.https("api.test", handler, stream=True)
+    packing, sock = encoder("gzip"), stage.tls()
+    head = "POST / HTTP/1.1\r\nHost: api.test\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sock.sendall(head.encode())
+    for word in (b"one", b"two"):
+        data = packing.piece(word)
+        sock.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+        while b"".join(pieces)[-3:] != word:
+            assert arrived.acquire(timeout=SECONDS)
+    end = packing.end()
+    reply = ask(sock, b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end), "POST")
+    assert (reply.status, b"".join(pieces)) == (204, b"onetwo")
 
 
 def test_what_a_compressed_stream_raises_is_its_handlers(stage: Stage) -> None:

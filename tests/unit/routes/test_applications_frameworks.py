@@ -18,8 +18,8 @@ import django.urls  # type: ignore[import-untyped]
 import fastapi
 import flask
 import pytest
-from botocore.awsrequest import AWSResponse  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from starlette.responses import StreamingResponse
 

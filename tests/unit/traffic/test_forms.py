@@ -15,6 +15,7 @@ from pytest_egress.traffic import forms
 from pytest_egress.traffic.forms import (
     FormFile,
     MultiDict,
+    decode_text,
     parse_cookies,
     parse_form,
     parse_query,
@@ -49,6 +50,23 @@ def test_values_can_be_copied() -> None:
         assert (type(other), other, other.get_all("a")) == (MultiDict, {"a": "2"}, ["1", "2"])
 
 
+@pytest.mark.parametrize(
+    ("content", "content_type", "text"),
+    [
+        (b"\xc3\xbc\xff", "", "\u00fc\ufffd"),
+        (b"\xfc", "text/plain; format=flowed; Charset='latin-1'", "\u00fc"),
+        (b"\xc3\xbc", "text/plain; charset=", "\u00fc"),
+        (b"\xc3\xbc\xff", "text/plain; charset=no-such", "\u00fc\ufffd"),
+        (b"a\xff", 'text/plain; charset="ascii"', "a\ufffd"),
+    ],
+    ids=["none", "its own", "empty", "unknown", "quoted"],
+)
+def test_text_is_in_its_charset_and_never_an_error(
+    content: bytes, content_type: str, text: str
+) -> None:
+    assert decode_text(content, content_type) == text
+
+
 # Multipart.
 
 
@@ -80,7 +98,8 @@ def test_a_form_has_fields_and_files() -> None:
     )
     assert (two.filename, two.content_type, two.content) == ("", "", bytes(10))
     assert form.files == {"doc": two}
-    assert repr(one) == "<FormFile 'doc' 'one.txt' text/plain 9 bytes>"
+    assert repr(one) == "<FormFile 'doc' 'one.txt' text/plain, 9 bytes>"
+    assert repr(two) == "<FormFile 'doc' '', 10 bytes>"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +224,18 @@ PIECES = st.sampled_from(
 )
 @example(content=body(part(NAMED, b"Content-Type: text/plain; charset=rot13")), content_type=TYPE)
 @example(content=b"", content_type="multipart/form-data; boundary=\x00")
-def test_any_bytes_are_a_form_or_a_content_error(content: bytes, content_type: str) -> None:
+def test_any_body_of_any_type_is_a_form_or_a_content_error(
+    content: bytes, content_type: str
+) -> None:
+    assert_is_a_form_or_an_error(content, content_type)
+
+
+@given(content=st.binary(max_size=500))
+def test_any_bytes_are_a_form_or_a_content_error(content: bytes) -> None:
+    assert_is_a_form_or_an_error(content, TYPE)
+
+
+def assert_is_a_form_or_an_error(content: bytes, content_type: str) -> None:
     try:
         form, text = parse_form(content, content_type), ""
     except ContentError as error:
