@@ -29,6 +29,7 @@ from pytest_egress.base.sockets import Socket, reset_at_close, shut
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.lasting import Lasting
+from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import Recorder, passes, silent_outcome
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.routes.route import Route
@@ -432,6 +433,22 @@ class Connection:
     def peek(self, size: int, flags: int = PEEK) -> bytes:
         """Up to `size` bytes of the TCP stream, below any TLS, left unread; b"" at its end."""
         return socket.socket.recv(self.sock, size, flags)
+
+    def receive(self, size: int) -> bytes:
+        """Read up to `size` bytes more of a head or a body that has begun; b"" at the end of the connection.
+
+        Raises:
+            StalledError: Nothing has come for `STALL_SECONDS`. A TLS record that is not whole counts as nothing.
+        """
+        patience = Patience(self.ledger.clock)
+        try:
+            while not patience.is_over:
+                self.sock.settimeout(patience.seconds_left)
+                with contextlib.suppress(TimeoutError):
+                    return self.sock.recv(size)
+        finally:
+            self.sock.settimeout(None)
+        raise StalledError
 
     @property
     def attempt(self) -> Attempt:

@@ -107,6 +107,7 @@ class Http1Duplex:
 
         Raises:
             ClientLeftError: The client has left before the end, or its body cannot be read.
+            StalledError: It has stopped. A shared socket is waited for without end: whoever reads there decides.
             TimeoutError: Nothing came in time.
         """
         deadline = None if timeout is None else monotonic() + timeout
@@ -133,7 +134,7 @@ class Http1Duplex:
 
     def _read(self, deadline: float | None) -> bytes:
         if not self.is_shared:
-            data: bytes = self._call(self._connection.sock.recv, READ_BYTES)
+            data: bytes = self._call(self._connection.receive, READ_BYTES)
             return data
         while True:
             with self._lock:

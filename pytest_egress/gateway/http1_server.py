@@ -18,6 +18,7 @@ import h11
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming, hold
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.http1_duplex import Http1Duplex
+from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
@@ -80,6 +81,9 @@ class Http1Server:
             self.refuse(error.error_status_hint, f"{UNREADABLE}: {masked_text(str(error))}")
         except RequestTooLargeError as error:
             self.refuse(413, str(error))
+        except StalledError as error:
+            connection.record_tcp(b"", f"{error} within the head of a request")
+            self.write_refusal(408, str(error))
         connection.say_goodbye()
 
     def read_head(self) -> Head | None:
@@ -106,7 +110,7 @@ class Http1Server:
         """
         connection, to = self.connection, self.connection.destination
         try:
-            data = connection.sock.recv(READ_BYTES)
+            data = connection.receive(READ_BYTES)
         except OSError as error:
             if to.tls and not connection.accounted:
                 connection.fail_tls(*broken_handshake(error, to.host, to.hello))
@@ -179,6 +183,9 @@ class Http1Server:
         except ClientLeftError as error:
             text = f"the body broke off after {incoming.body.size} bytes ({error})"
             return self.refuse_body(incoming, 400, text, at_claimed="recorded")
+        except StalledError as error:
+            text = f"{error} after {incoming.body.size} bytes of a body"
+            return self.refuse_body(incoming, 408, text, at_claimed="recorded")
         if self.respond(duplex, incoming, entry, response) and self.http.next_request():
             return True
         self.record_left_over()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_stream import Http2Stream
+from pytest_egress.gateway.patience import StalledError
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import RequestTooLargeError, carries_body
@@ -38,18 +39,26 @@ class Http2Exchange:
         try:
             # What follows CONNECT is no body, and has no end before there is an answer (RFC 9113 section 8.5).
             if self.stream.head.method != "CONNECT" and not answering.begins_at_head(incoming):
-                _ = incoming.body.content
+                self._keep_body()
             entry, response = answering.answer(incoming)
         except RequestTooLargeError as error:
             self._refuse_body(413, str(error), at_claimed="unrouted")
         except ClientLeftError as error:
             text = f"the body broke off after {incoming.body.size} bytes ({error})"
             self._refuse_body(400, text, at_claimed="recorded")
+        except StalledError as error:
+            text = f"{error} after {incoming.body.size} bytes of a body"
+            self._refuse_body(408, text, at_claimed="recorded")
         else:
             if response is not None:
                 said = response.headers.get("connection", "").lower()
                 self.stream.ends_connection = "close" in said
                 self._send(incoming, entry, response)
+
+    def _keep_body(self) -> None:
+        self.stream.is_kept_whole = True
+        _ = self.incoming.body.content
+        self.stream.is_kept_whole = False
 
     def _refuse_body(self, status_code: int, text: str, at_claimed: Outcome) -> None:
         """Record a request whose body was not read to its end, and answer with an error status."""

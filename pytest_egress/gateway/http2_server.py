@@ -26,6 +26,7 @@ from pytest_egress.gateway.connection import LINGER_SECONDS, PARK_SECONDS, Conne
 from pytest_egress.gateway.http2_exchange import Http2Exchange
 from pytest_egress.gateway.http2_stream import Http2Stream, run_all
 from pytest_egress.gateway.http2_wire import Wire
+from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.traffic.entries import UNREADABLE
@@ -103,6 +104,9 @@ class Http2Server:
         except Http2Error as error:
             why = str(error)
             self._refuse(why)
+        except StalledError as error:
+            why = str(error)
+            self.connection.record_tcp(b"", f"{why} within the head of a request")
         except OSError as error:
             why = str(error)
             self._broke_off(error)
@@ -130,14 +134,17 @@ class Http2Server:
 
         Raises:
             Parked: They do not come soon.
+            StalledError: The client has stopped within the head of a request.
         """
-        connection = self.connection
+        connection, patience = self.connection, Patience(self.ledger.clock)
         while True:
             connection.awaits = connection.idle_since is not None
             if self._wire.wait(self._patience()):
                 return True
             if self._is_over():
                 return False
+            if self._http.is_within_head and patience.is_over:
+                raise StalledError
             if self._awaits_first:
                 if monotonic() >= self._opened + FIRST_REQUEST_SECONDS and not self._be_silent():
                     return False

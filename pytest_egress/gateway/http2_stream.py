@@ -11,6 +11,7 @@ while a thread waits, nor while a callback or a function of a user runs, and no 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import deque
@@ -23,6 +24,7 @@ from pytest_egress.gateway.connection import AllowedBy, Connection, is_still_all
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_wire import WRITE_BYTES, Wire
 from pytest_egress.gateway.lasting import Lasting
+from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.route import Route
@@ -55,6 +57,7 @@ class Http2Stream:
         allowed_by: What allows the body of its response to pass unread; None where it is read.
         lasting: The call that goes on though the window of its test is closed; None where there is none.
         ended: Whether nothing happens on it any more.
+        is_kept_whole: Whether the request's body is being read to its end, before anything else is done about it.
         ends_connection: Whether its connection is to end after it: `Connection: close` says so in a response.
     """
 
@@ -80,7 +83,7 @@ class Http2Stream:
         )
         self.allowed_by: AllowedBy | None = None
         self.lasting: Lasting | None = None
-        self.ended, self.ends_connection = False, False
+        self.ended, self.ends_connection, self.is_kept_whole = False, False, False
 
     # The attempt.
 
@@ -220,9 +223,19 @@ class Http2Stream:
 
         Raises:
             ClientLeftError: The client has left before the end.
+            StalledError: The client has stopped within a body that is kept whole.
             TimeoutError: Nothing came in time.
         """
         self._continue()
+        if timeout is not None or not self.is_kept_whole:
+            return self._receive(timeout)
+        patience = Patience(self._connection.ledger.clock)
+        while not patience.is_over:
+            with contextlib.suppress(TimeoutError):
+                return self._receive(patience.seconds_left)
+        raise StalledError
+
+    def _receive(self, timeout: float | None) -> bytes:
         with self._changed:
             self._changed.wait_for(
                 lambda: self._pieces or self._is_whole or self._left is not None, timeout

@@ -41,7 +41,7 @@ from pytest_egress.link.interface import BACKLOG, LISTENER, Link
 from pytest_egress.link.tampering import tampering
 from pytest_egress.routes.table import certificate_route, claimed, in_order, lacks_certificate
 from pytest_egress.traffic.dns import why_no_query
-from pytest_egress.traffic.entries import PacketAttempt
+from pytest_egress.traffic.entries import NO_HTTP3, PacketAttempt
 from pytest_egress.traffic.packets import Packet, parse_packets
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -407,6 +407,8 @@ class Gateway:
         )
         if entry.protocol == "UDP" and entry.port == NAMES_PORT:
             entry.note = why_no_query(packet.payload)
+        elif entry.outcome == "recorded" and packet.protocol is not None:
+            entry.note = NO_HTTP3
         self.recorder.record(context, entry)
 
     def _count_missing(self, missing: int) -> None:

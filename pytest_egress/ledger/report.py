@@ -22,6 +22,7 @@ from pytest_egress.traffic.entries import (
     DnsQuery,
     Entry,
     Exchange,
+    PacketAttempt,
     TcpConnection,
     TlsFailure,
 )
@@ -395,11 +396,11 @@ def restless_text(
 
 
 def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:
-    """The failed connections that may be the reason why a route was not called."""
+    """The failed connections and packets that may be the reason why a route was not called."""
     return [
         entry
         for entry, _ in fold(entries)
-        if isinstance(entry, (TlsFailure, TcpConnection))
+        if isinstance(entry, (TlsFailure, TcpConnection, PacketAttempt))
         and entry.note
         and route.parsed_address.matches(entry.host, entry.port or 0)
     ]

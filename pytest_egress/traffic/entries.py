@@ -187,6 +187,10 @@ def server_of(protocol: str, host: str | None) -> str:
     return f"Forward it to a server of {protocol}{certificate}"
 
 
+NO_HTTP3: Final = "HTTP/3 is not answered here, and its client may fall back to HTTPS over TCP"
+"""The note of a packet for a host and port whose HTTPS a route answers."""
+
+
 @dataclass(kw_only=True, eq=False)
 class TcpConnection(Entry):
     """A TCP connection that was not read as HTTP: it was refused, given to a raw handler, or passed through.

@@ -22,6 +22,7 @@ from pytest_egress.traffic.fields import (
     raw_fields,
     raw_value,
 )
+from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_fault
 from pytest_egress.traffic.messages import (
     NO_FIELDS,
     Headers,
@@ -60,7 +61,7 @@ class Http1:
 
     def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
         self._h11, self._lock = server_side(), lock or nullcontext()
-        self._is_ambiguous = False
+        self._chunks: bytes | None = None  # of a chunked body: what h11 had at the latest `receive`
         self.trailers = NO_FIELDS
 
     @property
@@ -84,6 +85,8 @@ class Http1:
                 data = percent_encoded(line) + end + rest
         with self._lock:
             self._h11.receive_data(data)
+            if self._chunks is not None:
+                self._chunks = self.waiting
 
     @property
     def waiting(self) -> bytes:
@@ -100,12 +103,21 @@ class Http1:
 
     def read_head(self) -> Head | None:
         """The head of the next request; None where more data is needed, or the client has closed."""
+        waiting = self.waiting
+        if self._h11.their_state is h11.IDLE and (end := end_of_head(waiting)) is not None:
+            refuse(head_fault(waiting[:end]))
         event = self._h11.next_event()
         if not isinstance(event, h11.Request):
             return None
-        names = {name for name, _ in event.headers}
-        self._is_ambiguous = {b"transfer-encoding", b"content-length"} <= names
+        is_chunked = b"transfer-encoding" in dict(event.headers)
+        self._chunks = self.waiting if is_chunked else None
         return head_of(event)
+
+    def _check_trailers(self, end: h11.EndOfMessage) -> None:
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            section = chunks[: len(chunks) - len(self.waiting)]
+            refuse(trailer_fault(section, len(end.headers)))
 
     def awaited(self) -> bytes:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
@@ -134,6 +146,7 @@ class Http1:
         if isinstance(event, h11.Data):
             return bytes(event.data)
         if isinstance(event, h11.EndOfMessage):
+            self._check_trailers(event)
             self.trailers = fields(event.headers.raw_items()) if event.headers else NO_FIELDS
             return b""
         return None
@@ -171,10 +184,8 @@ class Http1:
         """
         headers = response_fields(response, date, framed=framed)
         said = {"connection", "keep-alive"} & {*response.headers}
-        if self._is_ambiguous or (not said and not self.is_read):
-            # Other software may read the end of an ambiguous body differently, so the connection must close (RFC 9112
-            # section 6.1). So it must where the body has not been read: the next request is not known to follow.
-            headers = [pair for pair in headers if pair[0].lower() != b"connection"] + [CLOSED]
+        if not said and not self.is_read:  # the next request is not known to follow
+            headers.append(CLOSED)
         elif self._h11.their_state is h11.DONE and not said:
             headers += KEPT_ALIVE
         reason = raw_value(response.reason)
@@ -244,6 +255,16 @@ class Http1:
         if self.has_answered:
             return b""
         return b"".join(self.send(response, "GET", date))
+
+
+def refuse(fault: Fault | None) -> None:
+    """Raise what is wrong with a head or a trailer section as h11 raises what it finds itself.
+
+    Raises:
+        h11.RemoteProtocolError: Something is wrong.
+    """
+    if fault is not None:
+        raise h11.RemoteProtocolError(fault.text, error_status_hint=fault.status_code)
 
 
 def server_side() -> h11.Connection:

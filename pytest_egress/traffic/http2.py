@@ -24,6 +24,7 @@ import h2.exceptions
 import h2.settings
 
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES, Head, end_to_end, fields, raw_fields
+from pytest_egress.traffic.heads import fault_in_http2
 from pytest_egress.traffic.http1 import percent_encoded
 from pytest_egress.traffic.http2_frames import (
     ACK,
@@ -242,7 +243,7 @@ class Http2:
         self.has_asked = True
         number = event.stream_id
         try:
-            head = head_of(plain(event.headers))
+            head = head_of(plain(event.headers), ends=event.stream_ended is not None)
         except ValueError as error:
             self.reset(number, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             self._count_reset()
@@ -376,19 +377,26 @@ def plain(headers: object) -> RawFields:
     return [(bytes(name), bytes(value)) for name, value in headers or ()]  # type: ignore[attr-defined]
 
 
-def head_of(raw: RawFields) -> Head:
+def head_of(raw: RawFields, *, ends: bool) -> Head:
     """The `Head` of a request that h2 has decoded and checked (RFC 9113 section 8.3.1).
 
     Host is the first field, from :authority. h2 has joined the fields Cookie.
 
+    Args:
+        ends: Whether neither a body nor trailers follow.
+
     Raises:
-        ValueError: The method is no token, or the path begins with no slash.
+        ValueError: The method is no token, or the head is refused by `heads`.
     """
     pseudo = {name: value for name, value in raw if name.startswith(b":")}
-    headers = fields((name, value) for name, value in raw if not name.startswith(b":"))
+    plain_fields = [(name, value) for name, value in raw if not name.startswith(b":")]
+    headers = fields(plain_fields)
     method = pseudo[b":method"].decode("latin-1")
     if not TOKEN.fullmatch(method):
         raise ValueError(f"its method is {shown(method)}, which is no token")
+    fault = fault_in_http2(pseudo[b":method"], pseudo.get(b":path"), plain_fields, ends=ends)
+    if fault is not None:
+        raise ValueError(fault.text)
     named = pseudo.get(b":authority", b"").decode("latin-1")
     if named and "host" not in headers:
         headers = Headers([("host", named), *headers.raw])

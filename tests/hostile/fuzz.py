@@ -1,15 +1,21 @@
 """Fuzz targets: any bytes, for the parsers of what a container sends or a user declares.
 
-`make fuzz` feeds them random bytes. A coverage-guided engine takes each as it is, such as
-`atheris.Setup(sys.argv, TARGETS["address"])`.
+Each is a property test. `make fuzz` feeds them for as long as it is told, `test_fuzz.py` for a moment in each run of
+the suite. One that takes bytes starts from its corpus, `corpus/<target>/`, and is fed what becomes of that: a finding
+is a file there from then on. Any other is fed by hypothesis, and a finding becomes an `@example` of its test.
+
+A coverage-guided engine takes each as it is, such as `atheris.Setup(sys.argv, TARGETS["address"])`.
 """
 
 from __future__ import annotations
 
-import os
+import inspect
+import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from tests.unit.traffic import (
@@ -19,21 +25,45 @@ from tests.unit.traffic import (
     test_dns,
     test_forms,
     test_grpc,
+    test_heads,
+    test_http1,
+    test_http2_bytes,
     test_smtp,
     test_websocket,
 )
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192
+MOST_CHANGES: Final = 8  # of one input
+CORPUS: Final = Path(__file__).with_name("corpus")
 
 
-def target(test: Any) -> Callable[[bytes], bytes | None]:
-    """What a property test does with the bytes that its values are made from."""
-    found: Callable[[bytes], bytes | None] = test.hypothesis.fuzz_one_input
-    return found
+@dataclass(frozen=True)
+class FuzzTarget:
+    """A property test that is fed bytes.
+
+    Attributes:
+        feed: Runs the test for some bytes; it raises what it finds.
+        takes_bytes: Whether bytes are what the test is about. Otherwise hypothesis makes its values from them.
+    """
+
+    feed: Callable[[bytes], object]
+    takes_bytes: bool
+
+    def __call__(self, data: bytes) -> None:
+        """Feed it, as an engine of coverage does."""
+        self.feed(data)
 
 
-TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
+def target(test: Any) -> FuzzTarget:
+    """The target that a property test is."""
+    inner, made = test.hypothesis.inner_test, test.hypothesis.fuzz_one_input
+    parameters = inspect.signature(inner).parameters.values()
+    takes_bytes = [each.annotation for each in parameters] == ["bytes"]
+    return FuzzTarget(inner if takes_bytes else made, takes_bytes)
+
+
+TARGETS: Final[dict[str, FuzzTarget]] = {
     "address": target(
         test_address.test_any_text_is_an_address_with_a_normal_form_or_an_address_error
     ),
@@ -46,14 +76,17 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
         test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
-    "grpc messages": target(
+    "grpc-messages": target(
         test_grpc.test_any_bytes_are_messages_or_ask_for_more_or_are_a_status_error
     ),
-    "grpc fields": target(
+    "grpc-fields": target(
         test_grpc.test_any_fields_have_metadata_a_status_and_a_timeout_or_are_a_status_error
     ),
     "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
     "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
+    "head": target(test_heads.test_any_head_has_one_meaning_or_is_refused),
+    "http1": target(test_http1.test_any_bytes_are_the_same_requests_however_they_are_cut),
+    "http2": target(test_http2_bytes.test_any_bytes_bring_the_same_however_they_are_cut),
     "coding": target(test_content_coding.test_any_bytes_are_decoded_or_are_a_content_error),
     "codings": target(test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error),
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
@@ -64,20 +97,47 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
 }
 
 
-def run(name: str, seconds: float) -> None:
-    """Feed one target; what it raises ends the run, with the bytes that made it."""
-    deadline, inputs = time.monotonic() + seconds, 0
+def corpus(name: str) -> list[bytes]:
+    """The inputs that are kept for a target, and nothing at all."""
+    return [b"", *(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))]
+
+
+def changed(seeds: Sequence[bytes], rng: random.Random) -> bytes:
+    """One of some inputs with a few changes: bytes of its own or another's are put elsewhere, left out, or new."""
+    data = bytearray(rng.choice(seeds))
+    for _ in range(rng.randint(1, MOST_CHANGES)):
+        at, size = rng.randint(0, len(data)), rng.choice((1, 1, 1, 2, 4, 16, 256))
+        other = rng.choice((data, rng.choice(seeds)))
+        start = rng.randint(0, len(other))
+        new = rng.choice((b"", rng.randbytes(size), other[start : start + size]))
+        data[at : at + rng.choice((0, size, len(new)))] = new
+    return bytes(data[:MAX_BYTES])
+
+
+def feed(name: str, data: bytes) -> None:
+    """Feed a target; what it raises is told with the bytes that made it."""
+    try:
+        TARGETS[name](data)
+    except BaseException as error:
+        kept = "keep it as a file of" if TARGETS[name].takes_bytes else "make it an @example, not"
+        text = f"{name} fails for bytes.fromhex({data.hex()!r}): {kept} {CORPUS.name}/{name}/"
+        raise AssertionError(text) from error
+
+
+def run(name: str, seconds: float) -> int:
+    """Feed a target its corpus, and then for so long what is made of that. Return how many inputs it was fed."""
+    deadline, rng, seeds = time.monotonic() + seconds, random.Random(), corpus(name)
+    for data in seeds:
+        feed(name, data)
+    inputs = len(seeds)
     while time.monotonic() < deadline:
-        data = os.urandom(int.from_bytes(os.urandom(2), "big") % MAX_BYTES)
-        try:
-            TARGETS[name](data)
-        except BaseException:
-            print(f"{name} fails for bytes.fromhex({data.hex()!r})", file=sys.stderr)
-            raise
+        is_new = not TARGETS[name].takes_bytes
+        feed(name, rng.randbytes(rng.randrange(MAX_BYTES)) if is_new else changed(seeds, rng))
         inputs += 1
-    print(f"{name}: {inputs} inputs", flush=True)
+    return inputs
 
 
 if __name__ == "__main__":
     for each in TARGETS:
-        run(each, float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS)
+        fed = run(each, float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS)
+        print(f"{each}: {fed} inputs", flush=True)

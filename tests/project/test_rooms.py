@@ -57,8 +57,6 @@ WITHOUT_FILE: Final = {
     "traffic/dns_answers": "gateway/test_names_answers declares them",
     "traffic/entries": ONLY_DATA,
     "traffic/fields": "gateway/test_http1_server sends them",
-    "traffic/http1": "gateway/test_http1_server speaks it",
-    "traffic/http2": "gateway/test_http2_server speaks it",
     "traffic/searchlist": "gateway/test_names_strict asks by one",
 }
 """Modules that have no file of tests in `unit`, and why."""

@@ -1,4 +1,4 @@
-"""How a request begins and how it is refused: empty lines, stalls, two lengths, and bodies that are not whole."""
+"""How a request begins and how it is refused: empty lines, stalls, and bodies that are not whole."""
 
 from __future__ import annotations
 
@@ -178,34 +178,6 @@ def test_what_may_pass_waits_no_longer_than_for_a_first_byte(
 )
 def test_what_may_become_a_request_is_told_by_its_beginning(data: bytes, may: bool) -> None:
     assert may_become_request(data) is may
-
-
-# Two lengths.
-
-TWO_LENGTHS = (
-    b"POST / HTTP/1.1\r\nHost: api.test\r\n%b\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-    b"GET /smuggled HTTP/1.1\r\nHost: api.test\r\n\r\n"
-)
-
-
-@pytest.mark.parametrize(
-    "lengths",
-    [
-        b"Transfer-Encoding: chunked\r\nContent-Length: 4",
-        b"Content-Length: 4\r\nTransfer-Encoding: chunked",
-        b"Content-Length: 99999999999\r\nTransfer-Encoding: chunked",
-    ],
-)
-def test_a_request_with_two_lengths_is_answered_and_its_connection_closed(
-    stage: Stage, lengths: bytes
-) -> None:
-    route = stage.https("api.test", lambda request: request.content)
-    sock = stage.strict_tls()
-    reply = ask(sock, TWO_LENGTHS % lengths, "POST")
-    assert (reply.body, reply.headers["connection"]) == (b"hello", "close")
-    assert sock.recv(1) == b""
-    assert [call.request.path for call in route.calls] == ["/"]
-    assert [entry.outcome for entry in stage.entries(Exchange)] == ["routed", "recorded"]
 
 
 # What is refused.

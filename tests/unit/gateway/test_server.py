@@ -16,7 +16,7 @@ import trustme
 from pytest_egress.agent import netlink
 from pytest_egress.gateway import dispatch
 from pytest_egress.gateway import server as gateway_module
-from pytest_egress.traffic.entries import PacketAttempt
+from pytest_egress.traffic.entries import NO_HTTP3, PacketAttempt
 from pytest_egress.traffic.messages import Request
 from tests.support.stage import (
     ADDRESS,
@@ -92,7 +92,9 @@ def test_quic_where_https_is_answered_is_no_offence(stage: Stage) -> None:
     stage.https(ADDRESS)
     for port in (443, 444):
         stage.link.packet_source.send(log_of(17, ADDRESS, udp(port, b"x")))
-    assert [p.outcome for p in stage.entries(PacketAttempt)] == ["recorded", "unrouted"]
+    quic, other = stage.entries(PacketAttempt)
+    assert (quic.outcome, quic.note) == ("recorded", NO_HTTP3)
+    assert (other.outcome, other.note) == ("unrouted", "")
 
 
 def test_a_frame_that_is_no_ip_is_recorded(stage: Stage) -> None:
