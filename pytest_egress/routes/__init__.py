@@ -1,7 +1,9 @@
 """Routes: what tests declare, and which route answers an attempt.
 
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
-lists what is accepted. Doors: `answers`, `asgi`, `declarations`, `duplex`, `handles`, `kinds`, `route`, `table`, `wsgi`.
+lists what is accepted.
+
+Doors: `answers`, `asgi`, `declarations`, `duplex`, `handles`, `kinds`, `route`, `table`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
