@@ -43,7 +43,7 @@ from pytest_egress.engine.leftovers import (
 from pytest_egress.engine.progress import Progress
 from pytest_egress.engine.watchdog import Watchdog
 from pytest_egress.errors import EngineError
-from pytest_egress.link.attach import output_of
+from pytest_egress.link.attach import demultiplexed, output_of
 
 if TYPE_CHECKING:
     import requests
@@ -267,15 +267,31 @@ class Engine:
                 return stat_of(answer, path), None
             return stat_of(answer, path), read_folder(answer.iter_content(CHUNK_BYTES), limit)
 
-    def _archive_url(self, container: DockerContainer) -> str:
+    def output(self, container: DockerContainer, *, terminal: bool) -> tuple[bytes, bytes]:
+        """All that a container has written to its standard output and error (`GET /containers/{id}/logs`).
+
+        docker-py takes two calls for each of the two: it asks first whether the container has a terminal.
+
+        Args:
+            terminal: Whether it has one, which joins both on standard output.
+        """
         api = self.client.api
-        return f"{api.base_url}/v{api.api_version}/containers/{container.id}/archive"
+        answer = api.get(self._url(container, "logs"), params={"stdout": 1, "stderr": 1})
+        check_answer(answer)
+        return (answer.content, b"") if terminal else demultiplexed([answer.content])
+
+    def _archive_url(self, container: DockerContainer) -> str:
+        return self._url(container, "archive")
+
+    def _url(self, container: DockerContainer, what: str) -> str:
+        api = self.client.api
+        return f"{api.base_url}/v{api.api_version}/containers/{container.id}/{what}"
 
     def remove(self, container: DockerContainer) -> None:
         """Remove a container with its anonymous volumes. That it has been removed already is no error."""
         try:
             with engine_errors(f"remove the container {container.id}", passing=(APIError,)):
-                remove_container(self.client.api, str(container.id))
+                remove_container(self.client.api, str(container.id), kill=self.is_podman)
         except APIError as error:
             if not is_gone(error):
                 raise EngineError(
@@ -398,10 +414,15 @@ def check_missing(answer: requests.Response) -> None:
     """
     said = answer.text  # a connection can be used again once its response has been read
     if answer.status_code != HTTPStatus.NOT_FOUND and not any(each in said for each in UNREACHABLE):
-        try:
-            answer.raise_for_status()
-        except requests.exceptions.HTTPError as error:
-            create_api_error_from_http_exception(error)
+        check_answer(answer)
+
+
+def check_answer(answer: requests.Response) -> None:
+    """Raise the APIError of an error response."""
+    try:
+        answer.raise_for_status()
+    except requests.exceptions.HTTPError as error:
+        create_api_error_from_http_exception(error)
 
 
 def stat_of(answer: requests.Response, path: str) -> dict[str, Any] | None:

@@ -103,16 +103,18 @@ def is_known_as_ours(api: APIClient, container: str) -> bool:
     return False
 
 
-def remove_container(api: APIClient, container: str) -> None:
+def remove_container(api: APIClient, container: str, *, kill: bool = True) -> None:
     """Remove a container with its anonymous volumes, in any state (`DELETE /containers/{id}`).
 
-    It is killed first: Podman would send SIGTERM and wait ten seconds.
+    Args:
+        kill: Whether to kill it first. Podman would send SIGTERM and wait ten seconds; Docker kills by itself.
 
     Raises:
         APIError: It has been removed (404), or is being removed (409), or the engine fails.
     """
-    with suppress(APIError):  # the container does not run
-        api.kill(container)
+    if kill:
+        with suppress(APIError):  # the container does not run
+            api.kill(container)
     api.remove_container(container, force=True, v=True)
 
 

@@ -39,7 +39,7 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.link.interface import BACKLOG, LISTENER, Link
 from pytest_egress.link.tampering import tampering
-from pytest_egress.routes.table import certificate_route, claimed, in_order, lacks_certificate
+from pytest_egress.routes.table import certificate_route, claimed, lacks_certificate
 from pytest_egress.traffic.dns import why_no_query
 from pytest_egress.traffic.entries import NO_HTTP3, PacketAttempt
 from pytest_egress.traffic.packets import Packet, parse_packets
@@ -192,7 +192,7 @@ class Gateway:
 
     def _close_unproved(self, context: AttemptContext) -> None:
         """Cut idle connections that lack the client certificate a route requires now; a pool then opens another."""
-        if not any(route.client_certificate == "require" for route in in_order(context.tables)):
+        if not any(table.requires_certificate for table in context.tables):
             return
         idle = [c for c in self.connections if c.idle_since is not None and c.allowed_by is None]
         for connection in idle:

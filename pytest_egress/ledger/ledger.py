@@ -78,12 +78,12 @@ class Ledger:
     def window(self, window: Window | None) -> None:
         self._window = window
 
-    def visible(self, window: object) -> bool:
-        """Whether calls in a window count now: during a test only those in its own window, otherwise all.
+    def visible_window(self) -> Window | None:
+        """The only window whose calls count now: that of the running test. None where there is none, and all count.
 
         During the set-up of a fixture for several tests all count: it is not part of the test that comes first.
         """
-        return self.window is None or window is self.window or bool(self.wide_set_ups)
+        return None if self.wide_set_ups else self.window
 
     @contextmanager
     def wide_set_up(self, fixture: str = "") -> Iterator[None]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from collections.abc import Iterable
+from functools import partial
+from itertools import chain
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -147,14 +150,18 @@ def output_of(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
     Raises:
         OSError: The engine refused, or broke off.
     """
-    streams, found = StreamDemultiplexer(), {STDOUT: bytearray(), STDERR: bytearray()}
-    chunk = upgrade(sock, path, b'{"Detach": false, "Tty": false}')
+    first = upgrade(sock, path, b'{"Detach": false, "Tty": false}')
     sock.settimeout(None)
-    while True:
+    return demultiplexed(chain((first,), iter(partial(sock.recv, READ_BYTES), b"")))
+
+
+def demultiplexed(chunks: Iterable[bytes]) -> tuple[bytes, bytes]:
+    """The whole standard output and error of what an engine sends of both."""
+    streams, found = StreamDemultiplexer(), {STDOUT: bytearray(), STDERR: bytearray()}
+    for chunk in chunks:
         for stream, piece in streams.feed(chunk):
             found[stream] += piece
-        if not (chunk := sock.recv(READ_BYTES)):
-            return bytes(found[STDOUT]), bytes(found[STDERR])
+    return bytes(found[STDOUT]), bytes(found[STDERR])
 
 
 def upgrade(sock: socket.socket, path: str, body: bytes = b"") -> bytes:

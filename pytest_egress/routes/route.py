@@ -48,8 +48,8 @@ class CallLog(Protocol):
         """The ledger's lock, which is re-entrant."""
         ...
 
-    def visible(self, window: object) -> bool:
-        """Whether calls in a window count now."""
+    def visible_window(self) -> object | None:
+        """The only window whose calls count now; None where all count."""
         ...
 
     def running(self) -> list[str]:
@@ -202,7 +202,8 @@ class Route(handles.Route[Call]):
         self._reserved = 0
         self._given_back: list[int] = []
         self._holders: list[Holder] = []
-        self._calls: list[tuple[object, Call]] = []
+        self._calls: list[Call] = []
+        self._calls_of: dict[object, list[Call]] = {}  # those of each window
         self._has_let_go = False
         self._held: list[answers.Application] = []
         self._given: Given
@@ -346,12 +347,14 @@ class Route(handles.Route[Call]):
 
     def count(self, window: object, call: Call) -> None:
         """Record a call. The caller holds the ledger's lock."""
-        self._calls.append((window, call))
+        self._calls.append(call)
+        self._calls_of.setdefault(window, []).append(call)
 
     def let_go(self) -> None:
         """Forget the route's calls, with all that they received, because its scope has ended."""
         with self._log.changed:
             self._calls.clear()
+            self._calls_of.clear()
             self._has_let_go = True
 
     # For the test.
@@ -363,7 +366,8 @@ class Route(handles.Route[Call]):
         Raises:
             CallError: The route's scope has ended, and its calls are no longer kept.
         """
-        calls = self._visible_calls()
+        with self._log.changed:
+            calls = [*self._visible_calls()]
         self._check_kept()
         return calls
 
@@ -375,19 +379,23 @@ class Route(handles.Route[Call]):
         if self._has_let_go:
             raise CallError(f"{self}: its calls are asked for too late: {LET_GO}")
 
-    def _visible_calls(self) -> list[Call]:
-        with self._log.changed:
-            return [call for window, call in self._calls if self._log.visible(window)]
+    def _visible_calls(self) -> Sequence[Call]:
+        """The calls that count now, in order. The caller holds the ledger's lock, and copies what it keeps."""
+        window = self._log.visible_window()
+        return self._calls if window is None else self._calls_of.get(window, ())
 
     @property
     def call_count(self) -> int:
         """How many calls the route answered; inside its handler, how many before this one."""
-        return len(self.calls)
+        with self._log.changed:
+            count = len(self._visible_calls())
+        self._check_kept()
+        return count
 
     @property
     def called(self) -> bool:
         """Whether the route answered any call."""
-        return bool(self.calls)
+        return self.call_count > 0
 
     @property
     def lifetime_count(self) -> int:
@@ -411,7 +419,7 @@ class Route(handles.Route[Call]):
             self._log.wait_for(
                 lambda: self._has_let_go or len(self._visible_calls()) >= count, timeout
             )
-            calls = self._visible_calls()
+            calls = [*self._visible_calls()[:count]]
         self._check_kept()
         if len(calls) >= count:
             return calls[count - 1]

@@ -1,14 +1,16 @@
 """`RouteTable`: the routes of a scope, and which of them answers an attempt and why the others do not.
 
-Threads: any thread may look routes up. A table's routes are replaced as a whole, and read without a lock. This module
-never touches a socket or a clock.
+Threads: any thread may look routes up. The routes of one host are replaced as a whole, and read without a lock. This
+module never touches a socket or a clock.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 from pytest_egress.routes.route import CLIENT_CERTIFICATES, Route
 from pytest_egress.traffic.messages import Request, TlsInfo
@@ -17,23 +19,68 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 
 class RouteTable:
-    """The routes of one scope, most specific first, then the latest declared."""
+    """The routes of one scope, most specific first, then the latest declared.
+
+    A route for a single name or address is found by it. All of these are more specific than any pattern, so that a look
+    at one host's own routes and then at the patterns keeps the order.
+
+    Attributes:
+        requires_certificate: Whether a route requires a client certificate, or did before it was removed.
+    """
 
     def __init__(self) -> None:
-        self.routes: tuple[Route[Any], ...] = ()  # replaced, never changed: readers take no lock
+        # Tuples are replaced, never changed: readers take no lock.
+        self._exact: dict[str, tuple[Route[Any], ...]] = {}  # by their host
+        self._patterns: tuple[Route[Any], ...] = ()
+        self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
+        self.requires_certificate = False
 
     def add(self, route: Route[Any]) -> None:
         """Add a route, before those that are equally specific. The caller holds the ledger's lock."""
-        later = sorted(
-            (route, *self.routes), key=lambda r: r.parsed_address.specificity, reverse=True
-        )
-        self.routes = tuple(later)
+        address = route.parsed_address
+        if address.is_exact:
+            self._exact[address.host] = placed(route, self._exact.get(address.host, ()))
+        else:
+            self._patterns = placed(route, self._patterns)
+        self._alike = {}
+        self.requires_certificate |= route.client_certificate == "require"
+
+    @property
+    def routes(self) -> tuple[Route[Any], ...]:
+        """All routes; those of one host are in the order in which they are tried."""
+        exact = [*self._exact.values()]  # in one step: another thread may add a route
+        return (*chain.from_iterable(exact), *self._patterns)
+
+    def of(self, *hosts: str) -> Iterator[Route[Any]]:
+        """The routes that may be for one of these names or addresses, in the order in which they are tried."""
+        for host in dict.fromkeys(hosts):
+            yield from self._exact.get(host, ())
+        yield from self._patterns
+
+    def alike(self, host: str) -> tuple[Likeness, ...]:
+        """The routes whose host matches a name or address or is similar to it, each with how similar."""
+        known = self._alike  # before the routes are read
+        if (found := known.get(host)) is None:
+            found = tuple(similar_routes(host, self.routes))
+            if len(known) < MAX_ALIKE:
+                known[host] = found
+        return found
 
 
-def in_order(tables: Sequence[RouteTable]) -> Iterator[Route[Any]]:
-    """All routes, in the order in which they are tried: nearest scope, most specific, latest declared."""
+def placed(route: Route[Any], routes: tuple[Route[Any], ...]) -> tuple[Route[Any], ...]:
+    """The routes with one more, before those that are as specific."""
+    rank = route.parsed_address.specificity
+    place = bisect_left(routes, True, key=lambda other: other.parsed_address.specificity <= rank)
+    return (*routes[:place], route, *routes[place:])
+
+
+def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[Route[Any]]:
+    """The routes that may be for these hosts, in the order in which they are tried.
+
+    That is: nearest scope, most specific, latest declared. Without hosts it is all routes.
+    """
     for table in tables:
-        yield from table.routes
+        yield from table.of(*hosts) if hosts else table.routes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +113,7 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
 
     A raw route whose `times` are all reserved is skipped.
     """
-    covering = (route for route in in_order(tables) if route.covers(host, port))
+    covering = (route for route in in_order(tables, host) if route.covers(host, port))
     return next((route for route in covering if not route.is_used_up), None)
 
 
@@ -74,7 +121,7 @@ def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[R
     """The raw routes at an address that answer so many times: which connection comes first matters there."""
     return [
         route
-        for route in in_order(tables)
+        for route in in_order(tables, host)
         if route.times is not None and route.kind.reads_bytes and route.covers(host, port)
     ]
 
@@ -83,7 +130,7 @@ def still_claims(
     tables: Sequence[RouteTable], route: Route[Any] | None, host: str, port: int
 ) -> bool:
     """Whether a connection would be assigned to the same route again; `route` is None where it was to none."""
-    for other in in_order(tables):
+    for other in in_order(tables, host):
         if other.covers(host, port):
             if other is route:
                 return True
@@ -98,7 +145,7 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
     An exception that a predicate (`match=`) raises is not caught.
     """
     secure, near = request.scheme == "https", []
-    for route in in_order(tables):
+    for route in in_order(tables, request.host):
         if not route.claims(secure, request.host, request.port):
             continue
         differences = route.matcher.differences(request)
@@ -129,7 +176,7 @@ def begins_at_head(tables: Sequence[RouteTable], request: Request) -> bool:
 def would_answer(tables: Sequence[RouteTable], request: Request) -> bool:
     """Whether some route matches a request, even one whose `times` are all reserved."""
     secure = request.scheme == "https"
-    for route in in_order(tables):
+    for route in in_order(tables, request.host):
         if route.claims(secure, request.host, request.port):
             try:
                 if not route.matcher.differences(request):
@@ -141,7 +188,7 @@ def would_answer(tables: Sequence[RouteTable], request: Request) -> bool:
 
 def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
     """The first route of any kind for connections whose address matches; its `times` do not matter."""
-    return next((route for route in in_order(tables) if route.covers(host, port)), None)
+    return next((route for route in in_order(tables, host) if route.covers(host, port)), None)
 
 
 def certificate_route(
@@ -154,9 +201,10 @@ def certificate_route(
     Args:
         hosts: The hosts of the connection: its SNI, and the name or address that was dialled.
     """
+    hosts = tuple(hosts)
     covering = [
         route
-        for route in in_order(tables)
+        for route in in_order(tables, *hosts)
         if route.kind.ends_tls
         and not route.is_used_up
         and any(route.covers(host, port) for host in hosts)
@@ -175,29 +223,25 @@ def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
 
 def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
     """The DNS route that answers for a name, or None where the name has its synthetic addresses."""
-    return next((r for r in in_order(tables) if r.kind.answers_names and r.names(name)), None)
+    return next((r for r in in_order(tables, name) if r.kind.answers_names and r.names(name)), None)
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:
     """Whether any route is declared for a name. A route for `*:53`, every DNS server, is for no name."""
     return any(
         route.names(name) and (route.parsed_address.host, route.parsed_address.port) != ("*", 53)
-        for route in in_order(tables)
+        for route in in_order(tables, name)
     )
 
 
 def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
     """The route whose host is most similar to a name that no route is declared for; None where none is similar."""
-    from difflib import SequenceMatcher
-
-    def likeness(route: Route[Any]) -> float:
-        return SequenceMatcher(None, name, route.parsed_address.host).ratio()
-
-    nearest = max((r for r in in_order(tables) if not r.removed), key=likeness, default=None)
-    if nearest is None or likeness(nearest) < SIMILAR:
+    found = (each for table in tables for each in table.alike(name) if not each.route.removed)
+    nearest = max(found, key=lambda each: each.ratio, default=None)
+    if nearest is None:
         return None
-    difference = f"name: {name!r} is not {nearest.parsed_address.host!r}"
-    return NearMiss(route=nearest, differences=(difference,))
+    difference = f"name: {name!r} is not {nearest.route.parsed_address.host!r}"
+    return NearMiss(route=nearest.route, differences=(difference,))
 
 
 def nearest_by_address(
@@ -209,24 +253,23 @@ def nearest_by_address(
         scheme: "https", "http", or "tcp", for which only raw routes are compared.
     """
     misses = [
-        address_miss(route, scheme, host, port)
-        for route in in_order(tables)
-        if not route.removed
-        and (route.kind.reads_bytes if scheme == "tcp" else route.kind.reads_requests)
+        address_miss(each, scheme, host, port)
+        for table in tables
+        for each in table.alike(host)
+        if not each.route.removed
+        and (each.route.kind.reads_bytes if scheme == "tcp" else each.route.kind.reads_requests)
     ]
     likeness, miss = max(misses, key=lambda found: found[0], default=(0.0, None))
     return miss if likeness >= SIMILAR else None
 
 
-def address_miss(route: Route[Any], scheme: str, host: str, port: int) -> tuple[float, NearMiss]:
+def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[float, NearMiss]:
     """The similarity of a route's address, over 1 where the host matches, and the differences as a near miss."""
-    from difflib import SequenceMatcher
-
-    address, likeness, differences = route.parsed_address, 2.0, []
-    if not address.matches(host, address.port or port):
-        likeness = SequenceMatcher(None, host, address.host).ratio()
+    route, likeness, differences = alike.route, alike.ratio, []
+    address = route.parsed_address
+    if likeness < HOST_MATCHES:
         differences.append(f"host: {host!r} is not {address.host!r}")
-    if not differences and route.is_used_up:
+    elif route.is_used_up:
         differences.append(f"times: it has answered {route.times} of {route.times}")
     for name, found, wanted in (
         ("scheme", scheme, route.kind.scheme),
@@ -238,5 +281,33 @@ def address_miss(route: Route[Any], scheme: str, host: str, port: int) -> tuple[
     return likeness, NearMiss(route=route, differences=tuple(differences))
 
 
+class Likeness(NamedTuple):
+    """How similar a route's host is to a name or address: difflib's ratio, or `HOST_MATCHES`."""
+
+    ratio: float
+    route: Route[Any]
+
+
+def similar_routes(host: str, routes: Iterable[Route[Any]]) -> Iterator[Likeness]:
+    """The routes whose host matches a name or address, or is similar to it.
+
+    difflib prepares one of the two texts, and has two upper bounds that cost little, so that few routes are compared.
+    """
+    from difflib import SequenceMatcher
+
+    matcher = SequenceMatcher(None, "", host)
+    for route in routes:
+        address = route.parsed_address
+        if address.matches(host, address.port or 0):
+            yield Likeness(HOST_MATCHES, route)
+            continue
+        matcher.set_seq1(address.host)
+        bounds = matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio
+        if all(bound() >= SIMILAR for bound in bounds):
+            yield Likeness(matcher.ratio(), route)
+
+
+HOST_MATCHES: Final = 2.0  # more than any ratio
 SIMILAR: Final = 0.75  # the least ratio of difflib: a letter or a label apart, not another service
 LESS_LIKE: Final = 0.1  # is subtracted for another scheme, and for another port
+MAX_ALIKE: Final = 1024  # hosts that a table keeps the similar routes of

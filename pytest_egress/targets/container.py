@@ -550,8 +550,8 @@ class Container:
         duration = monotonic() - self._started
         self._settle_all()
         with engine_errors(f"read the log of {self.name}"):
-            stdout = self._docker.logs(stdout=True, stderr=False)
-            stderr = self._docker.logs(stdout=False, stderr=True)
+            terminal = bool(self._docker.attrs["Config"].get("Tty"))
+            stdout, stderr = self._services.engine.output(self._docker, terminal=terminal)
             note = "" if code == 0 and (stdout or stderr) else self._note_of_end(stdout + stderr)
         return CompletedContainer(
             exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration, note=note

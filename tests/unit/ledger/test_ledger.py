@@ -35,20 +35,15 @@ def test_calls_are_kept_as_far_as_entries_are() -> None:
 
 
 def test_only_the_running_tests_calls_are_visible_but_while_a_wider_fixture_is_set_up() -> None:
-    ledger, ours, others = Ledger(), Window(), Window()
-    assert ledger.visible(ours)
-    assert ledger.visible(others)
+    ledger, ours = Ledger(), Window()
+    assert ledger.visible_window() is None
     ledger.window = ours
-
-    def visible() -> tuple[bool, bool]:
-        return ledger.visible(ours), ledger.visible(others)
-
-    assert visible() == (True, False)
+    assert ledger.visible_window() is ours
     with ledger.wide_set_up():
         with ledger.wide_set_up():
-            assert visible() == (True, True)
-        assert visible() == (True, True)
-    assert visible() == (True, False)
+            assert ledger.visible_window() is None
+        assert ledger.visible_window() is None
+    assert ledger.visible_window() is ours
     with pytest.raises(LookupError), ledger.wide_set_up():
         raise LookupError("no such fixture")
-    assert visible() == (True, False)
+    assert ledger.visible_window() is ours

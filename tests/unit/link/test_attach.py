@@ -21,6 +21,7 @@ from pytest_egress.link.attach import (
     StreamDemultiplexer,
     attach,
     connect,
+    demultiplexed,
     output_of,
 )
 from tests.support.stream_scene import MEGABYTE, connect_while_served, read_until
@@ -147,3 +148,12 @@ def test_an_engine_behind_tls_is_spoken_with_like_any_other(tmp_path: Path) -> N
         thread.join(SECONDS)
         with pytest.raises(LinkError, match="CERTIFICATE_VERIFY_FAILED"):
             connect_while_served(listener, context, address)
+
+
+def test_what_an_engine_sends_of_both_streams_is_separated_wherever_it_is_cut() -> None:
+    sent = b"".join(
+        bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+        for stream, data in [(1, b"out"), (2, b"err"), (1, b""), (1, b"put")]
+    )
+    assert demultiplexed([sent]) == (b"output", b"err")
+    assert demultiplexed(bytes((byte,)) for byte in sent) == (b"output", b"err")

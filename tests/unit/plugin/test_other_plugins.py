@@ -473,7 +473,10 @@ def test_a_second_run_in_the_process_finds_nothing_of_the_first(
 # Plugins that replace clocks and sockets.
 
 
+@pytest.mark.slow
 def test_a_frozen_test_may_declare_routes(run: RunPytest) -> None:
+    # freezegun reads each attribute of each module that is imported. One of testcontainers, which other tests of this
+    # process import, connects to the engine then, and leaves the socket open.
     run(
         """
         from freezegun import freeze_time
@@ -483,7 +486,8 @@ def test_a_frozen_test_may_declare_routes(run: RunPytest) -> None:
             traffic(egress, "https://a.test/")
         @freeze_time("2020-01-01")
         def test_b(egress): traffic(egress, "https://x.test/")
-        """
+        """,
+        subprocess=True,
     ).assert_outcomes(passed=1, failed=1)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis.strategies import lists, sampled_from, tuples
 
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.table import claimed, nearest_by_address
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import claimed, in_order, nearest_by_address
 from tests.support.routes import Routes
 
 
@@ -129,3 +134,56 @@ def test_during_a_test_its_own_calls_are_seen_and_otherwise_all(routes: Routes) 
     assert route.assert_called_once() is second
     assert route.wait_for_call() is second
     assert route.lifetime_count == 2
+
+
+# Many routes.
+
+
+HOSTS = ["api.test", "b.test", "api.other.test", "192.0.2.7", "2001:db8::7", "nowhere.test"]
+ADDRESSES = [
+    "api.test", "api.test:443", "api.test:80", "b.test", "192.0.2.7", "[2001:db8::7]", "192.0.2.0/24", "192.0.2.0/29",
+    "*.test", "*.other.test", "a*", "*", "*:443",
+]  # fmt: skip
+
+
+@given(
+    declared=lists(
+        tuples(sampled_from(["test", "module", "session"]), sampled_from(ADDRESSES)), max_size=12
+    ),
+    host=sampled_from(HOSTS),
+    port=sampled_from([80, 443]),
+)
+def test_a_look_up_by_host_finds_what_a_look_at_all_routes_in_order_finds(
+    declared: list[tuple[str, str]], host: str, port: int
+) -> None:
+    routes = Routes()
+    every = [routes.https(address, scope=scope) for scope, address in declared]
+
+    def rank(route: Route[Any]) -> tuple[object, ...]:
+        near = -[*routes.tables].index(route.scope)
+        return near, route.parsed_address.specificity, every.index(route)
+
+    covering = sorted((r for r in every if r.covers(host, port)), key=rank, reverse=True)
+    tables = [*routes.tables.values()]
+    assert claimed(tables, host, port) is next(iter(covering), None)
+    assert [r for r in in_order(tables, host) if r.covers(host, port)] == covering
+    assert {*in_order(tables)} == {*every}
+
+
+def test_a_route_that_is_declared_later_is_a_near_miss_of_the_same_host_too(routes: Routes) -> None:
+    tables = [*routes.tables.values()]
+    assert nearest_by_address(tables, "https", "api.test", 443) is None
+    later = routes.https("apis.test")
+    miss = nearest_by_address(tables, "https", "api.test", 443)
+    assert miss is not None
+    assert miss.route is later
+    later.remove()
+    assert nearest_by_address(tables, "https", "api.test", 443) is None
+
+
+def test_a_table_knows_whether_a_route_requires_a_certificate(routes: Routes) -> None:
+    table = routes.tables["test"]
+    routes.https(client_certificate="request")
+    assert not table.requires_certificate
+    routes.https(client_certificate="require")
+    assert table.requires_certificate
