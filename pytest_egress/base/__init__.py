@@ -11,4 +11,5 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `once`: a value that is made at its first use, and once, whichever threads ask for it.
 * `relay`: copies bytes between two sockets, both ways.
 * `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.
+* `workers`: threads that are kept for a second after their job.
 """

@@ -15,6 +15,10 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `dispatch`: finds out by a connection's first bytes what it carries, and passes it to the server for that.
 * `http1_duplex`: both directions of one HTTP/1.1 request.
 * `http1_server`: reads HTTP/1.1 requests and sends responses.
+* `http2_exchange`: serves one request of HTTP/2, on a thread of its own.
+* `http2_server`: reads the requests of an HTTP/2 connection, many at once.
+* `http2_stream`: one request of HTTP/2 and the way back to its client.
+* `http2_wire`: the socket of a connection on which many threads send.
 * `loops`: the event loop of an async handler.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `raw_server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.

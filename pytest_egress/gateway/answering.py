@@ -12,7 +12,7 @@ before the handler gets its request.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -419,7 +419,7 @@ class Answering:
         entry: Exchange,
         response: Response,
         encoded: Callable[[], Iterator[bytes]],
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """The pieces to send. An exception that a streamed body raises is recorded as its handler's.
 
         Args:
@@ -659,8 +659,10 @@ def named_as(request: Request) -> tuple[str, int, str | None]:
 
 
 def said(head: Head) -> str:
-    """The part of a message that quotes what a request names: its field Host, or its absolute request-target."""
+    """The part of a message that quotes what a request names: its field Host, its :authority, or absolute target."""
     named = masked_authority(head.authority or "")
+    if head.http_version == "2":
+        return f":authority is {shown(named)}"
     if head.scheme is None:
         return f"Host is {shown(named)}"
     return f"request-target begins with {shown(f'{head.scheme}://{named}')}"
@@ -668,7 +670,8 @@ def said(head: Head) -> str:
 
 def meant(request: Request, head: Head) -> str:
     """The part of a message that quotes what the request's connection is for, in the same form as `said`."""
-    scheme = f"{request.scheme}://" if head.scheme is not None else ""
+    is_absolute = head.scheme is not None and head.http_version != "2"
+    scheme = f"{request.scheme}://" if is_absolute else ""
     named = named_by(head.authority or "")
     port = request.port if named is not None and named[1] is not None else None
     return repr(f"{scheme}{host_port(request.host, port)}")

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 MAX_CONTEXTS: Final = 4096  # 26 KB each
-ALPN: Final = ["http/1.1"]
+HTTP1_ALONE: Final = ("http/1.1",)
+"""What ALPN offers where no requests are read: a raw handler would otherwise get HTTP/2."""
+
+ALPN: Final = ("h2", *HTTP1_ALONE)
+"""What ALPN offers where requests are read."""
+
 # The validity of trustme's own certificates: a target's clock may be years off.
 NOT_BEFORE: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
 NOT_AFTER: Final = datetime.datetime(2038, 1, 1, tzinfo=datetime.timezone.utc)
@@ -58,7 +63,7 @@ class Authority:
 
     def __init__(self, ca: trustme.CA) -> None:
         self.ca: Final = ca
-        self._contexts: dict[tuple[str, str | None], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str, str | None, tuple[str, ...]], ssl.SSLContext] = {}
         self._lock = threading.Lock()  # guards `_contexts`; no other lock is acquired under it
 
     @property
@@ -73,29 +78,37 @@ class Authority:
 
         return x509.load_pem_x509_certificate(self.ca_pem).subject.public_bytes()
 
-    def context(self, host: str, client_certificate: str | None = None) -> ssl.SSLContext:
+    def context(
+        self,
+        host: str,
+        client_certificate: str | None = None,
+        alpn: tuple[str, ...] = ALPN,
+    ) -> ssl.SSLContext:
         """The TLS context of a server whose leaf certificate is for this name or IP address.
 
         Args:
             client_certificate: "request" or "require" a client certificate that this CA has issued; None for neither.
+            alpn: The protocols that are offered, the preferred one first.
         """
-        key = host, client_certificate
+        key = host, client_certificate, alpn
         context = self._contexts.get(key)
         if context is None:
             with self._lock:
-                context = self._contexts.get(key) or self._new_context(host, client_certificate)
+                context = self._contexts.get(key) or self._new_context(*key)
                 self._contexts[key] = context
                 if len(self._contexts) > MAX_CONTEXTS:
                     del self._contexts[next(iter(self._contexts))]
         return context
 
-    def _new_context(self, host: str, client_certificate: str | None) -> ssl.SSLContext:
+    def _new_context(
+        self, host: str, client_certificate: str | None, alpn: tuple[str, ...]
+    ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         issue(self.ca, host).configure_cert(context)
         # No session tickets: they cost time, and without them a client that distrusts the CA says so within the
         # handshake.
         context.num_tickets = 0
-        context.set_alpn_protocols(ALPN)
+        context.set_alpn_protocols(alpn)
         if client_certificate is not None:
             required = client_certificate == "require"
             context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL

@@ -18,7 +18,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
@@ -88,6 +88,47 @@ class Registry(Protocol):
         ...
 
 
+class Carried(Protocol):
+    """What may pass unread while a route allows that: a connection, or one stream where a connection has several."""
+
+    activity: Activity
+    allowed_by: AllowedBy | None
+    ended: bool
+
+    @property
+    def destination(self) -> Destination:
+        """What it is for."""
+        ...
+
+    def cut(self) -> None:
+        """End it. Any thread may call this."""
+        ...
+
+
+class Multiplexed(Protocol):
+    """The server of a connection that has several requests at once. Any thread may call these, but for `read_late`."""
+
+    def farewell(self) -> None:
+        """Tell the client that no request is wanted any more."""
+        ...
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        ...
+
+    def threads(self) -> list[int | None]:
+        """The identifiers of the threads that serve its requests; None of one that has not begun."""
+        ...
+
+    def carriers(self) -> Sequence[Carried]:
+        """The requests that are being served."""
+        ...
+
+    def read_late(self) -> bool:
+        """Read what the client sends after `farewell`, on a parked connection; False at its end."""
+        ...
+
+
 class Connection:
     """One connection of a target, from its first byte to its last.
 
@@ -114,6 +155,9 @@ class Connection:
         ended: Whether its thread has finished with it.
         allowed_by: What allows its bytes to pass unread; None where they are read.
         is_relayed: Whether its bytes are copied to another server as they come, so that none stay unread for long.
+        multiplexed: Its server, where it has several requests at once, each an attempt of its own. Then the connection
+            itself has none, but before the first request and within a request's head.
+        is_reading: Whether bytes of such a connection are being read, whose requests have not begun yet.
     """
 
     def __init__(
@@ -134,7 +178,8 @@ class Connection:
         self.idle_seconds, self.deadline = registry.unused_seconds, 0.0
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
-        self.is_relayed = False
+        self.is_relayed, self.is_reading = False, False
+        self.multiplexed: Multiplexed | None = None
         self.allowed_by: AllowedBy | None = None
         self.activity = Activity(container=self.target.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
@@ -170,6 +215,41 @@ class Connection:
         if self._context is not None:
             self.ledger.end(self._context.window, self.activity)
             self._context = None
+
+    def arrive(self) -> None:
+        """Note that a parked connection can be read: its attempt begins, or those of the requests that it brings will.
+
+        Called before it leaves `Connections.parked`, so that a test that closes its window sees it as unread or as
+        begun, and never as neither.
+        """
+        if self.multiplexed is None:
+            self.begin()
+        else:
+            self.is_reading = True
+
+    @property
+    def has_attempt(self) -> bool:
+        """Whether the connection itself has an attempt, other than those of several requests on it."""
+        return self._context is not None
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether threads become scarce. An idle connection then gives up its own at once."""
+        return self._registry.is_crowded
+
+    def threads(self) -> list[int | None]:
+        """The identifiers of the threads that serve it; None where it has none, and is parked."""
+        others = [] if self.multiplexed is None else self.multiplexed.threads()
+        return others or [self.ident]
+
+    def carriers(self) -> Sequence[Carried]:
+        """What may pass unread: the connection, and each of several requests on it."""
+        return [self, *([] if self.multiplexed is None else self.multiplexed.carriers())]
+
+    def farewell(self) -> None:
+        """Tell the client that no request is wanted any more, where its protocol can say so. Any thread may call it."""
+        if self.multiplexed is not None:
+            self.multiplexed.farewell()
 
     def await_begin(self, go_on: Callable[[], None]) -> bytes:
         """Wait, idle, for the first byte of the next attempt; b"" at the end of the connection.
@@ -263,6 +343,8 @@ class Connection:
 
     def close(self) -> None:
         """Close the sockets and note the end. Called by the owning thread, or before there is one."""
+        if self.multiplexed is not None:
+            self.multiplexed.close()
         with self._registry.lock:
             for other in self._others:
                 other.close()
@@ -368,6 +450,9 @@ class Connection:
     def tell_end(self) -> None:
         """Close our side of an idle connection. What the client sends at the same moment can still be read."""
         self.is_ending = True
+        if self.multiplexed is not None:
+            self.multiplexed.farewell()  # the client closes now: what it sends before is read by its protocol
+            return
         if self.say_goodbye():
             self.record_late()
         with contextlib.suppress(OSError):
@@ -376,6 +461,8 @@ class Connection:
 
     def read_late(self) -> bool:
         """Read what the client sends after `tell_end`; False at the end of the connection."""
+        if self.multiplexed is not None:
+            return self.multiplexed.read_late()
         try:
             data = self.sock.recv(READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -400,6 +487,8 @@ class Connection:
             Whether the client has just sent something. OpenSSL reads on for the client's own close_notify, and has
             discarded that.
         """
+        if not self.is_reset:
+            self.farewell()
         if isinstance(self.sock, ssl.SSLSocket) and not self.is_reset:
             try:
                 self.sock.settimeout(0)  # do not wait for the client's own close_notify

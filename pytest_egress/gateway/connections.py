@@ -133,14 +133,20 @@ class Connections:
     # What the test's thread asks.
 
     def unread(self) -> bool:
-        """Whether an idle connection has unread bytes, or an unread end."""
+        """Whether an idle connection has unread bytes, or an unread end.
+
+        One that has several requests at once is looked at whether it is idle or not: its next request belongs to the
+        window too, while others are answered.
+        """
         with self.lock:
-            idle = [c.sock for c in self._open if c.idle_since is not None and not c.is_relayed]
+            several = [c for c in self._open if c.multiplexed is not None]
+            idle = [c for c in self._open if c.idle_since is not None and not c.is_relayed]
             poller = select.poll()
-            for sock in idle:
+            for connection in {*idle, *several}:
                 with contextlib.suppress(ValueError):  # closed meanwhile
-                    poller.register(sock, select.POLLIN)
-            return bool(poller.poll(0))
+                    poller.register(connection.sock, select.POLLIN)
+            # In this order: what is read between the two has begun, or `is_reading` tells of it.
+            return bool(poller.poll(0)) or any(c.is_reading for c in several)
 
     def busy(self) -> list[Connection]:
         """The connections on which an attempt goes on, except those whose bytes pass unread."""
@@ -179,7 +185,7 @@ class Connections:
         with self.lock:
             while self._open and (left := deadline - monotonic()) > 0:
                 self.room.wait(left)
-            stuck = [connection.ident for connection in self._open]
+            stuck = [ident for connection in self._open for ident in connection.threads()]
         return [text for ident in stuck if (text := where_stands(ident))]
 
     def abandon(self) -> None:
@@ -300,9 +306,7 @@ class Connections:
         elif self.at_work >= self._cap:
             self.needs_room = True  # the connection stays parked, unread
         else:
-            # Its attempt begins before it leaves `parked`, so that a test that closes its window sees it as unread or
-            # as begun, and never as neither.
-            connection.begin()
+            connection.arrive()
             self._unpark(connection)
             self._start_thread(connection)
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_egress.base.sockets import receive_timeout
-from pytest_egress.gateway.answering import Answering
-from pytest_egress.gateway.authority import Authority
+from pytest_egress.base.workers import Workers
+from pytest_egress.gateway.answering import Answering, Carrier
+from pytest_egress.gateway.authority import ALPN, HTTP1_ALONE, Authority
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
 from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.destination import Destination
@@ -61,6 +62,7 @@ class Parts:
         connections: The open connections.
         names: Answers DNS queries.
         upstreams: Connects to real servers.
+        workers: Threads for requests, where a connection has several at once.
     """
 
     link: Link
@@ -69,6 +71,7 @@ class Parts:
     connections: Connections
     names: Names
     upstreams: Upstreams
+    workers: Workers
 
 
 class Dispatcher:
@@ -269,11 +272,46 @@ class Dispatcher:
         return bool(REQUEST_LINE.match(data.lstrip(EMPTY_LINES)))
 
     def serve_http(self) -> None:
-        """Serve HTTP/1.1, one request after the other."""
-        connection, parts = self.connection, self.parts
-        answering = Answering(connection, parts.recorder, parts.names, parts.upstreams)
+        """Serve the version of HTTP that ALPN agreed on; where it agreed on none, the one that the client begins."""
+        tls = self.connection.destination.tls
+        if tls is not None and tls.alpn == "h2":
+            self.serve_http2()
+        else:
+            self.serve_http1(None if tls is not None and tls.alpn else self.serve_http2)
+
+    def serve_http1(self, begin_http2: Callable[[bytes], None] | None) -> None:
+        """Serve HTTP/1.1, one request after the other.
+
+        Args:
+            begin_http2: Serves HTTP/2 where its preface comes first; gets the bytes read so far. None where the client
+                has agreed on HTTP/1.1.
+        """
+        connection, idle_seconds = self.connection, self.parts.connections.idle_seconds
+        Http1Server(
+            connection,
+            self.answering(connection),
+            idle_seconds=idle_seconds,
+            begin_http2=begin_http2,
+        ).serve()
+
+    def serve_http2(self, first: bytes = b"") -> None:
+        """Serve HTTP/2, many requests at once.
+
+        Args:
+            first: The bytes that have been read.
+        """
+        from pytest_egress.gateway.http2_server import Http2Server  # brings in h2: 38 ms
+
+        parts = self.parts
         idle_seconds = parts.connections.idle_seconds
-        Http1Server(connection, answering, idle_seconds=idle_seconds).serve()
+        Http2Server(
+            self.connection, self.answering, parts.workers, idle_seconds=idle_seconds
+        ).serve(first)
+
+    def answering(self, carrier: Carrier) -> Answering:
+        """What answers the requests of a connection, or of one stream of it."""
+        parts = self.parts
+        return Answering(carrier, parts.recorder, parts.names, parts.upstreams)
 
     # TLS.
 
@@ -299,8 +337,9 @@ class Dispatcher:
             return
         wishing = certificate_route(tables, (host, dialled_as), port)
         wish = None if wishing is None else wishing.client_certificate
+        alpn = HTTP1_ALONE if route is not None and route.kind.needs_tls else ALPN
         try:
-            context = self.parts.authority.context(host, wish)
+            context = self.parts.authority.context(host, wish, alpn)
             handshake(connection, context, self.parts.connections)
         except OSError as error:
             connection.fail_tls(*broken_handshake(error, host, hello, wishing))

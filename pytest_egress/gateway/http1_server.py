@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final
@@ -21,7 +21,7 @@ from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome, speaks_http2
+from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
 from pytest_egress.traffic.fields import READ_BYTES, Head, RequestTooLargeError
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import Response
@@ -29,6 +29,12 @@ from pytest_egress.traffic.redaction import masked_text
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+PREFACE_LINE: Final = b"PRI * HTTP/2.0\r\n\r\n"
+"""The part of HTTP/2's preface that looks like the head of a request (RFC 9113 section 3.4)."""
+
+UNEXPECTED_PREFACE: Final = (
+    "the client begins HTTP/2 where it has agreed on HTTP/1.1: by ALPN, or by an earlier request"
+)
 LEFT_OVER: Final = "sent behind a request after which its connection closes, so nobody answers it"
 
 
@@ -38,11 +44,19 @@ class Http1Server:
     Args:
         answering: Answers the requests.
         idle_seconds: How many seconds the connection may wait for its next request until it is closed.
+        begin_http2: Serves HTTP/2 where its preface comes first; gets the bytes read so far. None where that is
+            refused.
     """
 
     def __init__(
-        self, connection: Connection, answering: Answering, *, idle_seconds: float
+        self,
+        connection: Connection,
+        answering: Answering,
+        *,
+        idle_seconds: float,
+        begin_http2: Callable[[bytes], None] | None = None,
     ) -> None:
+        self._begin_http2 = begin_http2
         self.connection, self.answering = connection, answering
         self.ledger, self.idle_seconds = connection.ledger, idle_seconds
         self.lock = threading.RLock()
@@ -131,8 +145,12 @@ class Http1Server:
         destination = self.connection.destination
         if destination.tls:  # for each request: trust is noted once in each window
             self.connection.note_trust()
+        begin_http2, self._begin_http2 = self._begin_http2, None  # a preface comes first
         if head.is_http2_preface:
-            self.refuse(505, speaks_http2(destination.host if destination.tls else None))
+            if begin_http2 is None:
+                self.refuse(505, UNEXPECTED_PREFACE)
+            else:
+                begin_http2(PREFACE_LINE + self.http.waiting)
             return False
         duplex = self.duplex(self.http, self.lock)
         try:

@@ -57,7 +57,8 @@ SETTLE_SECONDS: Final = 1.0  # for the client's kernel to acknowledge or refuse 
 SETTLE_MILLISECONDS: Final = 5  # between two checks of that
 
 NOT_ANSWERED: Final = (
-    f"{SPEAKS_HTTP2}, and waits for an answer: forward(...) leads to a server of it"
+    f"{SPEAKS_HTTP2}, and waits for an answer: intercept_http gives one, and forward(...) leads to "
+    "a server of it"
 )
 """The note of an entry whose client speaks HTTP/2 to a route that only reads."""
 

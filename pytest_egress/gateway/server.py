@@ -21,9 +21,15 @@ from typing import Any, Final
 import pytest_egress.base.sockets as sockets
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
+from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.authority import Authority
-from pytest_egress.gateway.connection import Connection, is_still_allowed
-from pytest_egress.gateway.connections import IDLE_SECONDS, UNUSED_SECONDS, Connections
+from pytest_egress.gateway.connection import Carried, Connection, is_still_allowed
+from pytest_egress.gateway.connections import (
+    IDLE_SECONDS,
+    MAX_CONNECTIONS,
+    UNUSED_SECONDS,
+    Connections,
+)
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
 from pytest_egress.gateway.names import NAMES_PORT, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
@@ -74,6 +80,7 @@ class Gateway:
         self.recorder = Recorder(target, ledger)
         self.names = Names(self.recorder, ipv6=link.ipv6)
         self.upstreams = Upstreams()
+        self.workers = Workers(f"egress {target.name} request", MAX_CONNECTIONS)
         self.connections = Connections(
             self.recorder,
             link_most=link.most,
@@ -89,6 +96,7 @@ class Gateway:
             connections=self.connections,
             names=self.names,
             upstreams=self.upstreams,
+            workers=self.workers,
         )
         self._next_packet = self._missing = self._told_missing = 0
         self._flushes: list[threading.Event] = []
@@ -151,26 +159,29 @@ class Gateway:
         """The connections on which an attempt goes on, except those whose bytes pass unread."""
         return self.connections.busy()
 
-    def revise(self, *, test_over: bool = False) -> list[Connection]:
-        """Cut the connections whose bytes pass unread and may do so no longer: called when the routes have changed.
+    def revise(self, *, test_over: bool = False) -> list[Carried]:
+        """Cut the connections and requests whose bytes pass unread and may do so no longer.
+
+        It is called when the routes have changed.
 
         Args:
             test_over: Whether the test has ended, and with it what its own routes and options allowed.
 
         Returns:
-            The connections that were cut.
+            What was cut.
         """
         context, between = self.target.attempt_context(), self.ledger.window is None
 
-        def is_over(connection: Connection) -> bool:
-            allowed_by = connection.allowed_by
+        def is_over(carried: Carried) -> bool:
+            allowed_by = carried.allowed_by
             return allowed_by is not None and not is_still_allowed(
-                context, connection.destination, allowed_by, between=between, test_over=test_over
+                context, carried.destination, allowed_by, between=between, test_over=test_over
             )
 
-        over = [connection for connection in self.connections if is_over(connection)]
-        for connection in over:
-            connection.cut()
+        carriers = (each for connection in self.connections for each in connection.carriers())
+        over = [carried for carried in carriers if is_over(carried)]
+        for carried in over:
+            carried.cut()
         self._close_unproved(context)
         return over
 
@@ -183,6 +194,7 @@ class Gateway:
             to = connection.destination
             route = certificate_route(context.tables, (to.host,), to.port) if to.tls else None
             if route is not None and lacks_certificate(route, to.tls) and not has_bytes(connection):
+                connection.farewell()
                 connection.cut()
 
     def stop(self, seconds: float = 1.0) -> list[str]:
@@ -197,6 +209,8 @@ class Gateway:
         deadline = monotonic() + seconds
         if not self.stopping:
             self.turn_away()
+        for connection in self.connections:
+            connection.farewell()
         with self.connections.lock:
             self.recorder.is_closed = True
             self.connections.stop()
@@ -204,7 +218,9 @@ class Gateway:
             self._waker.close()
         if self._reader.ident is not None:
             self._reader.join(seconds)
+        self.workers.stop()
         stuck = self.connections.join(deadline)
+        self.workers.join(deadline)
         self._wake.close()
         if not self._reader.is_alive():
             self._poller.close()

@@ -84,8 +84,8 @@ FOREIGN_CLIENT_CERTIFICATE: Final = (
     "egress_ca.issue_cert(...)"
 )
 NO_COMMON_PROTOCOL: Final = (
-    "{who} offered {offered} alone by ALPN and closed right after the handshake: HTTP/1.1 is all that is "
-    "answered here. {remedy}"
+    "{who} offered {offered} alone by ALPN and closed right after the handshake: HTTP/2 and HTTP/1.1 are all "
+    "that is answered here. {remedy}"
 )
 ALERTS_OF_DISTRUST: Final = {
     "TLSV1_ALERT_UNKNOWN_CA": "unknown CA",
@@ -149,9 +149,9 @@ def silent_after_handshake(
     Args:
         version: The version of TLS that was agreed on.
     """
-    if hello is not None and hello.alpn and "http/1.1" not in hello.alpn:
+    if hello is not None and hello.alpn and not {*hello.alpn} & {"h2", "http/1.1"}:
         offered = " and ".join(hello.alpn)
-        remedy = server_of("h2" if "h2" in hello.alpn else offered, host)
+        remedy = server_of(offered, host)
         text = NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered, remedy=remedy)
         return "alpn", text
     trusting = VERIFY_WITHIN if version != "TLSv1.3" else VERIFY_WITHIN_TLS_1_3

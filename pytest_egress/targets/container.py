@@ -621,7 +621,7 @@ class Container:
         self.settle()
         seconds, me = self.attempt_context().window.drain_seconds, threading.get_ident()
         self._services.ledger.wait_for(
-            lambda: all(each.ident == me for each in self.gateway.connections), seconds
+            lambda: all({*each.threads()} == {me} for each in self.gateway.connections), seconds
         )
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:

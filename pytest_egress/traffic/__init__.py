@@ -13,6 +13,8 @@ error of ours where they are malformed. Every module is a door.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.
 * `forms`: forms, files and cookies.
 * `http1`: HTTP/1.1, by h11.
+* `http2`: HTTP/2, by h2, and the limits that h2 does not have.
+* `http2_frames`: cuts the bytes of HTTP/2 into frames.
 * `messages`: `Request`, `Response`, `Headers`.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.

@@ -104,20 +104,11 @@ HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 """The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4)."""
 
 SPEAKS_HTTP2: Final = "the client speaks HTTP/2"
-"""Begins the note of a connection whose client speaks HTTP/2, which no handler can answer."""
-
-
-def speaks_http2(host: str | None = None) -> str:
-    """The note of a connection that begins with HTTP/2's preface.
-
-    Args:
-        host: The host of its TLS handshake; None for plain TCP.
-    """
-    return f"{SPEAKS_HTTP2}, and HTTP/1.1 is all that is answered here. {server_of('h2', host)}"
+"""Begins the note of a connection whose client speaks HTTP/2 to a route that reads no requests."""
 
 
 def server_of(protocol: str, host: str | None) -> str:
-    """Advice for a client that speaks only a protocol other than HTTP/1.1: which server could answer it.
+    """Advice for a client that speaks a protocol which is not answered where it came: which server could answer it.
 
     Args:
         protocol: The protocol's ALPN name.
@@ -125,7 +116,8 @@ def server_of(protocol: str, host: str | None) -> str:
     """
     certificate = f" that has a certificate of egress_ca.issue_cert({host!r})" if host else ""
     if protocol == "h2":
-        return f"Let it use HTTP/1.1 where it can (gRPC cannot), or forward it to a server of HTTP/2{certificate}"
+        verb = "intercept_https" if host else "intercept_http"
+        return f"Let {verb} answer it, or forward it to a server of HTTP/2{certificate}"
     return f"Forward it to a server of {protocol}{certificate}"
 
 

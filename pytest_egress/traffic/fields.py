@@ -29,6 +29,7 @@ class Head:
         scheme: The scheme of an absolute request-target, in lower case; None for the other forms.
         authority: From an absolute request-target, else from Host; None where Host is empty or absent.
         expected: Content-Length; None where it is absent, or does not count because the body is chunked.
+        protocol: The protocol that an extended CONNECT asks for (:protocol, RFC 8441), such as "websocket"; else None.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Head:
     scheme: str | None
     authority: str | None
     expected: int | None
+    protocol: str | None = None
 
     @property
     def has_body(self) -> bool:

@@ -43,7 +43,7 @@ ROOMS = {
     "base": Room(),
     "traffic": Room(
         uses=("errors", "base", "agent.netlink"),
-        foreign=("backports", "brotli", "brotlicffi", "compression", "dns", "h11", "idna", "python_multipart"),
+        foreign=("backports", "brotli", "brotlicffi", "compression", "dns", "h11", "h2", "idna", "python_multipart"),
     ),
     "link": Room(
         uses=("errors", "base", "agent"),

@@ -39,6 +39,8 @@ WITHOUT_FILE: Final = {
     "gateway/authority": "test_tls asks it for each certificate",
     "gateway/connection": IN_PARTS,
     "gateway/destination": ONLY_DATA,
+    "gateway/http2_exchange": "test_http2_server makes the requests that it serves",
+    "gateway/http2_wire": "test_http2_server and its floods send on it",
     "gateway/recorder": IN_PARTS,
     "gateway/site": ONLY_DATA,
     "gateway/tcp_info": "test_raw_server_probes tells by it who was silent",
@@ -54,6 +56,7 @@ WITHOUT_FILE: Final = {
     "traffic/entries": ONLY_DATA,
     "traffic/fields": "gateway/test_http1_server sends them",
     "traffic/http1": "gateway/test_http1_server speaks it",
+    "traffic/http2": "gateway/test_http2_server speaks it",
     "traffic/searchlist": "gateway/test_names_strict asks by one",
 }
 """Modules that have no file of tests in `unit`, and why."""

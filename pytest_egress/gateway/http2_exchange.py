@@ -1,0 +1,111 @@
+"""`Http2Exchange`: one request of HTTP/2 and its response. It has the request answered, and sends the response.
+
+Everything runs on the stream's worker. `answering` decides the response to the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_egress.gateway.answering import Answering, BodyError, Incoming
+from pytest_egress.gateway.http1_server import http_date
+from pytest_egress.gateway.http2_stream import Http2Stream
+from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.traffic.entries import Exchange, Outcome
+from pytest_egress.traffic.fields import RequestTooLargeError, carries_body
+from pytest_egress.traffic.http1 import of_length
+from pytest_egress.traffic.http2 import response_headers, sendable
+from pytest_egress.traffic.messages import Response, stated_length
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class Http2Exchange:
+    """One request, and its response.
+
+    Args:
+        stream: The request's stream.
+        answering: Answers the request.
+    """
+
+    def __init__(self, stream: Http2Stream, answering: Answering) -> None:
+        self.stream, self.answering = stream, answering
+        self.incoming = answering.take(stream.attempt, stream.head, stream)
+
+    def serve(self) -> None:
+        """Have the request answered, and send the response."""
+        answering, incoming = self.answering, self.incoming
+        try:
+            # What follows CONNECT is no body, and has no end before there is an answer (RFC 9113 section 8.5).
+            if self.stream.head.method != "CONNECT" and not answering.begins_at_head(incoming):
+                _ = incoming.body.content
+            entry, response = answering.answer(incoming)
+        except RequestTooLargeError as error:
+            self._refuse_body(413, str(error), at_claimed="unrouted")
+        except ClientLeftError as error:
+            text = f"the body broke off after {incoming.body.size} bytes ({error})"
+            self._refuse_body(400, text, at_claimed="recorded")
+        else:
+            if response is not None:
+                said = response.headers.get("connection", "").lower()
+                self.stream.ends_connection = "close" in said
+                self._send(incoming, entry, response)
+
+    def _refuse_body(self, status_code: int, text: str, at_claimed: Outcome) -> None:
+        """Record a request whose body was not read to its end, and answer with an error status."""
+        entry = self.answering.record_unanswered(self.incoming, at_claimed, text)
+        response = Response(status_code, text=text)
+        try:
+            self._send_whole(entry, response)
+        except ClientLeftError:
+            return
+        entry.response = response
+
+    def _send(self, incoming: Incoming, entry: Exchange, response: Response) -> None:
+        """Send a response. One whose body fails after its head ends with RST_STREAM."""
+        streams = response.stream is not None and carries_body(entry.request.method, response)
+        pieces = self.answering.pieces(
+            incoming, entry, response, lambda: body_of(response, streams=streams)
+        )
+        try:
+            next(pieces)
+            if streams:
+                self._send_stream(entry, response, pieces)
+            else:
+                self._send_whole(entry, response)
+        except BodyError:
+            self.stream.reset()
+        except OSError as error:
+            self.answering.client_left(entry, error)
+        finally:
+            pieces.close()
+            if response.stream is not None:
+                self.answering.close_body(entry, response)
+
+    def _send_stream(self, entry: Exchange, response: Response, pieces: Iterator[bytes]) -> None:
+        date = http_date(int(entry.started))
+        head = response_headers(response, date, framed=False)
+        self.stream.start(response.status_code, head)
+        for piece in pieces:
+            self.stream.send(piece)
+        self.stream.finish(response.trailers)
+
+    def _send_whole(self, entry: Exchange, response: Response) -> None:
+        date = http_date(int(entry.started))
+        head = response_headers(response, date, framed=response.stream is None)
+        bodiless = response.stream is not None or not carries_body(entry.request.method, response)
+        content = b"" if bodiless else response.content
+        self.stream.respond(response.status_code, head, content)
+
+
+def body_of(response: Response, *, streams: bool) -> Iterator[bytes]:
+    """Yield b"" where HTTP/2 can carry the head of a response, and then the pieces of a streamed body.
+
+    Raises:
+        ValueError: A field cannot be sent, or the body is not as long as Content-Length says.
+    """
+    sendable(response.headers)
+    yield b""
+    if streams and response.stream is not None:
+        yield from of_length(response.stream, stated_length(response.headers))
+        sendable(response.last_trailers())

@@ -1,0 +1,386 @@
+"""`Http2Server`: reads the requests of an HTTP/2 connection, many at once, and has each answered on its own thread.
+
+The connection's thread reads, and never waits for a handler, nor for a client to take what was sent. A connection is
+idle while no stream is open, and waits then as one of HTTP/1.1 does: parked, without a thread. Frames that bring no
+request begin no attempt: from the first byte that is read until the streams that it brings have begun,
+`Connection.is_reading` keeps a window open.
+
+The rule about requests: one that has come whole is answered, whatever its client does afterwards; one that has not is
+recorded.
+
+Threads: `serve` runs on the connection's thread, each stream on a worker; the gateway's reader calls `read_late`; any
+thread calls `farewell`, `threads` and `carriers`. The wire's lock guards `_http` and `_streams`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from pytest_egress.base.clock import monotonic
+from pytest_egress.base.workers import Workers
+from pytest_egress.gateway.answering import Answering
+from pytest_egress.gateway.connection import LINGER_SECONDS, PARK_SECONDS, Connection, Parked
+from pytest_egress.gateway.http2_exchange import Http2Exchange
+from pytest_egress.gateway.http2_stream import Http2Stream, run_all
+from pytest_egress.gateway.http2_wire import Wire
+from pytest_egress.gateway.recorder import silent_outcome
+from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
+from pytest_egress.traffic.entries import UNREADABLE
+from pytest_egress.traffic.http2 import (
+    Asked,
+    BodyCame,
+    Came,
+    Ended,
+    Http2,
+    Http2Error,
+    Unreadable,
+    WasReset,
+)
+from pytest_egress.traffic.redaction import masked_text
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+CLOSED: Final = "the client closed the connection"
+FIRST_REQUEST_SECONDS: Final = (
+    1.0  # a client that asks for nothing until then connects ahead of need
+)
+SILENT: Final = f"began HTTP/2 and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
+NEVER_ASKED: Final = "began HTTP/2 and closed without a request"
+
+MakeAnswering = Callable[[Http2Stream], Answering]
+"""Makes the `Answering` whose carrier is a stream."""
+
+
+class Http2Server:
+    """Serves the requests of one connection.
+
+    Args:
+        answering: Makes what answers a stream's request.
+        workers: Threads for the streams.
+        idle_seconds: How many seconds the connection may wait for its next request until it is closed.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        answering: MakeAnswering,
+        workers: Workers,
+        *,
+        idle_seconds: float,
+    ) -> None:
+        self.connection, self.ledger = connection, connection.ledger
+        self._answering, self._workers, self._idle_seconds = answering, workers, idle_seconds
+        self._wire = Wire(connection.sock)
+        self._lock = self._wire.lock
+        self._emptied = threading.Condition(self._lock)
+        self._http = Http2(monotonic)
+        self._streams: dict[int, Http2Stream] = {}
+        self._fresh: list[Http2Stream] = []
+        self._malformed: list[str] = []
+        self._awaits_first, self._opened = True, monotonic()
+        self._idle_from = self._opened
+        self._has_said_farewell = False
+        connection.multiplexed = self
+        # Our SETTINGS go out with what answers the client's first bytes: a client that distrusts the CA closes instead,
+        # and the reason would be lost in an error of writing.
+
+    # The connection's thread.
+
+    def serve(self, first: bytes = b"") -> None:
+        """Read to the end of the connection.
+
+        Args:
+            first: The bytes that were read before it was known that they are HTTP/2.
+
+        Raises:
+            Parked: The next request does not come soon.
+        """
+        try:
+            why = self._read_on(first)
+        except Http2Error as error:
+            why = str(error)
+            self._refuse(why)
+        except OSError as error:
+            why = str(error)
+            self._broke_off(error)
+        self._end(why)
+
+    def _read_on(self, first: bytes) -> str:
+        """Read until the connection ends; return why it does."""
+        if first:
+            self._read(lambda: first)
+        while self._await_bytes():
+            if not self._read(self._receive):
+                self._note_end()
+                return CLOSED
+            if self._is_over():
+                break
+        return "the connection was idle for too long"
+
+    def _is_over(self) -> bool:
+        """Whether one side has said that no request comes any more, and every answer has been sent."""
+        with self._lock:
+            return not self._streams and (self._http.is_leaving or self._has_said_farewell)
+
+    def _await_bytes(self) -> bool:
+        """Wait until there are bytes to read; False where they are not waited for any longer.
+
+        Raises:
+            Parked: They do not come soon.
+        """
+        connection = self.connection
+        while True:
+            connection.awaits = connection.idle_since is not None
+            if self._wire.wait(self._patience()):
+                return True
+            if self._is_over():
+                return False
+            if self._awaits_first:
+                if monotonic() >= self._opened + FIRST_REQUEST_SECONDS and not self._be_silent():
+                    return False
+            elif connection.idle_since is not None and self._rests() <= 0:
+                left = connection.idle_seconds - (monotonic() - self._idle_from)
+                if not self._wire.has_unsent:
+                    raise Parked(self.serve, max(left, 0))
+                if left <= 0:
+                    return False
+
+    def _patience(self) -> float:
+        """How many seconds to wait for bytes until the state of the connection is looked at again."""
+        if self._awaits_first:
+            return max(self._opened + FIRST_REQUEST_SECONDS - monotonic(), 0)
+        if self.connection.idle_since is None or self._wire.has_unsent:
+            return PARK_SECONDS
+        return max(self._rests(), 0)
+
+    def _rests(self) -> float:
+        """How many seconds an idle connection keeps its thread."""
+        seconds = 0.0 if self.connection.is_crowded else PARK_SECONDS
+        return min(seconds, self.connection.idle_seconds) - (monotonic() - self._idle_from)
+
+    def _receive(self) -> bytes | None:
+        with self._lock:
+            return self._wire.receive()
+
+    def _read(self, receive: Callable[[], bytes | None]) -> bool:
+        """Read what has come, and begin the streams that it brings; False at the end of the connection."""
+        connection = self.connection
+        connection.is_reading, connection.awaits = True, False
+        try:
+            data = receive()
+            if data:
+                self._take(data)
+            return data != b""
+        finally:
+            self._rest()
+
+    def _take(self, data: bytes) -> None:
+        connection = self.connection
+        connection.started = self.ledger.now()
+        connection.accounted = True
+        callbacks: list[Callable[[], None]] = []
+        try:
+            with self._lock:
+                try:
+                    for came in self._http.receive(data):
+                        callbacks += self._act_on(came)
+                except Http2Error as error:
+                    self._has_said_farewell = True
+                    callbacks += self._leave_all(str(error))
+                    raise
+                finally:
+                    self._wire.write(self._http.outgoing())
+        finally:
+            run_all(callbacks)
+            self._begin_fresh()
+
+    def _act_on(self, came: Came) -> list[Callable[[], None]]:
+        """Act on what came; return what has to be called without the lock."""
+        if isinstance(came, Asked):
+            stream = Http2Stream(self.connection, self._wire, self._http, came.stream, came.head)
+            self._streams[came.stream] = stream
+            self._fresh.append(stream)
+        elif isinstance(came, Unreadable):
+            self._malformed.append(came.why)
+        elif came.stream == 0:
+            for each in self._streams.values():
+                each.window_grew()
+        elif (known := self._streams.get(came.stream)) is not None:
+            if isinstance(came, BodyCame):
+                known.feed(came.data)
+            elif isinstance(came, Ended):
+                known.end_request(came.trailers)
+            elif isinstance(came, WasReset):
+                return known.leave(came.why)
+            else:
+                known.window_grew()
+        return []
+
+    def _begin_fresh(self) -> None:
+        """Begin the streams that were read, each with a worker; record the requests that cannot be read."""
+        connection = self.connection
+        fresh, self._fresh = self._fresh, []
+        malformed, self._malformed = self._malformed, []
+        if fresh or malformed:
+            self._awaits_first = False
+            connection.idle_seconds = self._idle_seconds
+        if connection.destination.tls:
+            connection.note_trust()
+        for stream in fresh:
+            stream.begin()
+            try:
+                self._workers.run(partial(self._serve_stream, stream))
+            except RuntimeError as error:  # no thread can be started
+                connection.recorder.complain(f"a request was not looked at: {error}")
+                self._close(stream)
+        for why in malformed:
+            connection.recorder.record_unreadable(connection.attempt, f"{UNREADABLE}: {why}")
+
+    def _rest(self) -> None:
+        """Bring the connection's state in line with what has been read.
+
+        It has an attempt of its own before its first request, and while a request's head comes in parts.
+        """
+        connection = self.connection
+        has_begun = self._awaits_first or self._http.is_within_head
+        if has_begun and not connection.has_attempt:
+            connection.begin()
+        elif not has_begun and connection.has_attempt:
+            connection.detach()
+        with self._lock:
+            is_idle = not (has_begun or self._streams)
+            connection.idle_since = self._idle_from if is_idle else None
+            connection.is_reading = False
+
+    def _be_silent(self) -> bool:
+        """Record a client that has asked for nothing so far; False where its connection is reset."""
+        connection = self.connection
+        self._awaits_first = False
+        self._record_silent(SILENT)
+        if silent_outcome(connection.attempt) == "unrouted":
+            connection.reset()
+            return False
+        self._idle_from = monotonic()
+        self._rest()
+        return True
+
+    def _record_silent(self, note: str) -> None:
+        """Record a connection on which HTTP/2 began and no request came; its TLS client trusts the CA."""
+        if self.connection.destination.tls:
+            self.connection.record_tls("silent", note)
+            self.connection.note_trust()
+        else:
+            self.connection.record_tcp(b"", note)
+
+    # Streams, on workers.
+
+    def _serve_stream(self, stream: Http2Stream) -> None:
+        try:
+            stream.activity.thread = threading.get_ident()
+            answering = self._answering(stream)  # which its carrier's server keeps
+            Http2Exchange(stream, answering).serve()
+        except (
+            Exception
+        ) as error:  # a defect of ours must fail the test, not vanish with its thread
+            self.connection.recorder.complain("the gateway failed", error)
+        finally:
+            self._close(stream)
+
+    def _close(self, stream: Http2Stream) -> None:
+        stream.close()
+        connection = self.connection
+        with self._lock:
+            self._streams.pop(stream.number, None)
+            if not self._streams:
+                self._idle_from = monotonic()
+                if not connection.is_reading and not connection.has_attempt:
+                    connection.idle_since = self._idle_from
+                self._emptied.notify_all()
+        if stream.ends_connection:
+            self.farewell()
+
+    # The end.
+
+    def _note_end(self) -> None:
+        """Record a connection that its client closed before it had made a whole request."""
+        connection, to = self.connection, self.connection.destination
+        if not connection.accounted:
+            if to.tls:
+                connection.fail_tls(*silent_after_handshake(to.host, to.hello, to.tls.version))
+            else:
+                connection.record_tcp(b"", NEVER_ASKED)
+        elif self._http.is_within_head and self._http.has_begun:
+            connection.record_tcp(b"", "broke off within the head of a request")
+        elif self._awaits_first and not self._http.has_asked:
+            self._record_silent(NEVER_ASKED)
+
+    def _broke_off(self, error: OSError) -> None:
+        connection, to = self.connection, self.connection.destination
+        if to.tls and not connection.accounted:
+            connection.fail_tls(*broken_handshake(error, to.host, to.hello))
+        elif self._http.is_within_head:
+            connection.record_tcp(b"", f"broke off within the head of a request: {error}")
+        else:
+            self._note_end()
+
+    def _refuse(self, why: str) -> None:
+        """Record a connection that cannot go on. Its GOAWAY has been written."""
+        connection = self.connection
+        connection.recorder.record_unreadable(
+            connection.attempt, f"{UNREADABLE}: {masked_text(why)}"
+        )
+
+    def _leave_all(self, why: str) -> list[Callable[[], None]]:
+        return [each for stream in self._streams.values() for each in stream.leave(why)]
+
+    def _end(self, why: str) -> None:
+        """End the connection: let the client read what was sent, and wait for the handlers that still run."""
+        with self._lock:
+            callbacks = self._leave_all(why)
+            place = self._wire.write(b"")
+        run_all(callbacks)
+        deadline = monotonic() + LINGER_SECONDS
+        self._wire.await_sent(place, lambda: monotonic() > deadline)
+        with self._lock:
+            self._emptied.wait_for(lambda: not self._streams)
+        if not self.connection.is_cut:
+            self.connection.linger()
+
+    # What `Connection` asks: `Multiplexed`.
+
+    def farewell(self) -> None:
+        """Send GOAWAY, once: no request is wanted any more, and those that came are answered."""
+        with self._lock:
+            if not self._has_said_farewell:
+                self._has_said_farewell = True
+                self._wire.write(self._http.outgoing() + self._http.goaway())
+
+    def close(self) -> None:
+        """Send nothing any more: the socket is about to be closed."""
+        with self._lock:
+            self._wire.close()
+
+    def threads(self) -> list[int | None]:
+        """The threads that serve its streams."""
+        with self._lock:
+            return [stream.activity.thread for stream in self._streams.values()]
+
+    def carriers(self) -> Sequence[Http2Stream]:
+        """The streams that are open."""
+        with self._lock:
+            return list(self._streams.values())
+
+    def read_late(self) -> bool:
+        """Read what comes after `farewell`, on a parked connection; False at its end. A request is recorded."""
+        try:
+            with self._lock:
+                data = self._wire.receive()
+                came = [*self._http.receive(data or b"")]
+        except (OSError, Http2Error):
+            return False
+        if any(isinstance(each, (Asked, Unreadable)) for each in came):
+            self.connection.record_late()
+        return data != b""

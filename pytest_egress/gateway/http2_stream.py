@@ -1,0 +1,406 @@
+"""`Http2Stream`: one request of HTTP/2, and the way back to its client. Its connection has others at the same time.
+
+A stream is an attempt of its own: it belongs to the window that was open when its head came, which waits for it, and
+may be cut without its connection.
+
+Threads: the connection's reader calls `begin`, `feed`, `end_request` and `leave`. A worker serves the stream and closes
+it. Any thread may call the methods of `Duplex`, and `cut`. The wire's lock guards what they share; it is never held
+while a thread waits, nor while a callback or a function of a user runs, and no other lock is acquired under it.
+`_sending` makes each piece go whole: whoever waits for a window holds it, and acquires the wire's lock after it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from pytest_egress.base.sockets import shut
+from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.connection import AllowedBy, Connection, is_still_allowed
+from pytest_egress.gateway.http1_server import http_date
+from pytest_egress.gateway.http2_wire import WRITE_BYTES, Wire
+from pytest_egress.ledger.windows import Activity, AttemptContext
+from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.routes.route import Route
+from pytest_egress.traffic.fields import Head
+from pytest_egress.traffic.http2 import Http2
+from pytest_egress.traffic.messages import NO_FIELDS, Headers
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
+"""Codes of RST_STREAM (RFC 9113 section 7)."""
+
+CUT: Final = "the connection was cut: what let it live was over"
+CONTINUE: Final = 100
+
+
+class Http2Stream:
+    """One request, and the way back to its client.
+
+    Args:
+        connection: The connection that it came on.
+        wire: The connection's socket.
+        http: The connection's state of HTTP/2, which the wire's lock guards.
+        number: The stream's number.
+        head: The head of the request.
+
+    Attributes:
+        started: When its head came, in the time of entries.
+        activity: What keeps its window open until it is closed.
+        allowed_by: What allows the body of its response to pass unread; None where it is read.
+        ended: Whether nothing happens on it any more.
+        ends_connection: Whether its connection is to end after it: `Connection: close` says so in a response.
+    """
+
+    def __init__(
+        self, connection: Connection, wire: Wire, http: Http2, number: int, head: Head
+    ) -> None:
+        self.number, self.head = number, head
+        self._connection, self._wire, self._http = connection, wire, http
+        self._changed = threading.Condition(wire.lock)
+        self._sending = threading.Lock()
+        self._pieces: deque[bytes] = deque()
+        self._is_whole = False
+        self._trailers = NO_FIELDS
+        self._left: str | None = None
+        self._callbacks: list[Callable[[], None]] = []
+        self._has_started, self._is_answered = False, False
+        self._awaits_continue = head.headers.get("expect", "").lower() == "100-continue"
+        self._others: list[socket.socket] = []
+        self._context: AttemptContext | None = None
+        self.started = connection.ledger.now()
+        self.activity = Activity(
+            container=connection.target.name, cut=self.cut, told=connection.told
+        )
+        self.allowed_by: AllowedBy | None = None
+        self.ended, self.ends_connection = False, False
+
+    # The attempt.
+
+    def begin(self) -> None:
+        """Begin the attempt. It belongs to the window that is open now."""
+        ledger = self._connection.ledger
+        with ledger.changed:  # else the window could close between these two calls
+            self._context = self._connection.target.attempt_context()
+            ledger.begin(self._context.window, self.activity)
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt, as a value."""
+        assert self._context is not None
+        return Attempt(
+            context=self._context,
+            destination=self._connection.destination,
+            started=self.started,
+            activity=self.activity,
+        )
+
+    def close(self) -> None:
+        """End the attempt. A response that has not ended is broken off."""
+        with self._wire.lock:
+            if not self._is_answered and self._left is None:
+                self._reset(INTERNAL_ERROR)
+            self._http.forget(self.number)
+            self._callbacks.clear()
+        self.ended = True
+        if self._context is not None:
+            self._connection.ledger.end(self._context.window, self.activity)
+
+    def cut(self) -> None:
+        """Break the stream off, because its window is closed or what allowed it is over. Any thread may call it."""
+        with self._wire.lock:
+            self._reset(CANCEL)
+            callbacks = self._leave(CUT)
+            others = list(self._others)
+        for other in others:
+            shut(other)
+        run_all(callbacks)
+
+    # The carrier of its request.
+
+    @property
+    def client(self) -> tuple[str, int]:
+        """Address and port of the client inside the target."""
+        return self._connection.client
+
+    @property
+    def destination(self) -> Any:
+        """What its connection is for."""
+        return self._connection.destination
+
+    def adopt(self, other: socket.socket) -> socket.socket:
+        """Register a socket to a real server, so that it ends with the connection, and is shut with this stream."""
+        self._connection.adopt(other)
+        with self._wire.lock:
+            self._others = [sock for sock in self._others if sock.fileno() >= 0] + [other]
+            is_cut = self._left == CUT
+        if is_cut:
+            shut(other)
+        return other
+
+    def release(self, other: socket.socket) -> None:
+        """Close a socket that was adopted, and forget it."""
+        with self._wire.lock:
+            self._others = [sock for sock in self._others if sock is not other]
+        self._connection.release(other)
+
+    def allow_unread(self, route: Route[Any] | None, host: str) -> None:
+        """Mark the response as allowed to pass unread, and cut the stream if that is allowed no longer."""
+        allowed_by = self.allowed_by = route, host
+        connection = self._connection
+        between = connection.ledger.window is None
+        context = connection.target.attempt_context()
+        if not is_still_allowed(context, connection.destination, allowed_by, between=between):
+            self.cut()
+
+    def read_again(self) -> None:
+        """Note that nothing passes unread from here on."""
+        self.allowed_by = None
+
+    # What the reader brings. It holds the lock, but for `run_all` of what `leave` returns.
+
+    def feed(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+        self._pieces.append(data)
+        self._changed.notify_all()
+
+    def end_request(self, trailers: Headers) -> None:
+        """Take the end of the request."""
+        self._is_whole, self._trailers = True, trailers
+        self._changed.notify_all()
+
+    def window_grew(self) -> None:
+        """Take it that more may be sent."""
+        self._changed.notify_all()
+
+    def leave(self, why: str) -> list[Callable[[], None]]:
+        """Note that the client has left; return what has to be called then, without the lock."""
+        return self._leave(why)
+
+    def _leave(self, why: str) -> list[Callable[[], None]]:
+        if self._left is not None:
+            return []
+        self._left = why
+        self._changed.notify_all()
+        callbacks, self._callbacks = self._callbacks, []
+        return callbacks
+
+    # What comes: `Duplex`.
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields after the request's body, once `receive` has returned b""."""
+        return self._trailers
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client has reset the stream, or its connection has ended."""
+        return self._left is not None
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        """The next piece of the request's body; b"" at its end.
+
+        `100 Continue` is sent when the body is first asked for, to a client that waits for it.
+
+        Raises:
+            ClientLeftError: The client has left before the end.
+            TimeoutError: Nothing came in time.
+        """
+        self._continue()
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._pieces or self._is_whole or self._left is not None, timeout
+            )
+            if self._pieces:
+                return self._take_pieces()
+            if self._is_whole:
+                return b""
+            if self._left is None:
+                raise TimeoutError(f"the client has sent nothing within {timeout:g} s")
+            raise ClientLeftError(self._left)
+
+    def _take_pieces(self) -> bytes:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if not self._is_whole and self._left is None:
+            self._http.give_back(self.number, len(data))
+            self._wire.write(self._http.outgoing())
+        return data
+
+    def _continue(self) -> None:
+        """Send `100 Continue` where the client waits for it (RFC 9110 section 10.1.1)."""
+        if self._awaits_continue:
+            self._awaits_continue = False
+            with self._wire.lock:
+                waits = not (self._pieces or self._is_whole or self._has_started or self._left)
+            if waits:
+                self.send_interim(CONTINUE)
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have a function called once when the client leaves; at once where it has left."""
+        with self._wire.lock:
+            has_left = self._left is not None
+            if not has_left:
+                self._callbacks.append(callback)
+        if has_left:
+            callback()
+
+    # What goes: `Duplex`.
+
+    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
+        """Send an interim response, 102 to 199.
+
+        Raises:
+            RuntimeError: The response has begun.
+            ClientLeftError: The client has left.
+        """
+        if self._has_started:
+            raise RuntimeError("an interim response cannot follow the response, which has begun")
+        self._write(lambda: self._http.start(self.number, status_code, headers, ends=False))
+
+    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+        """Send the head of the response, with Date where it has none.
+
+        Args:
+            ends: Whether there is no body and there are no trailers.
+
+        Raises:
+            ClientLeftError: The client has left.
+            ValueError: HTTP/2 cannot carry a field.
+        """
+        if "date" not in headers:
+            date = http_date(int(self._connection.ledger.now()))
+            headers = Headers([*headers.raw, ("date", date)])
+        self._write(lambda: self._start(status_code, headers, ends=ends))
+
+    def _start(self, status_code: int, headers: Headers, *, ends: bool) -> None:
+        self._http.start(self.number, status_code, headers, ends=ends)
+        self._has_started = True
+        if ends:
+            self._answered()
+
+    def respond(self, status_code: int, headers: Headers, content: bytes) -> None:
+        """Send a whole response: in one write, where the client's window has room for it.
+
+        Raises:
+            ClientLeftError: The client has left.
+            ValueError: HTTP/2 cannot carry a field.
+        """
+        fits = False
+
+        def write() -> None:
+            nonlocal fits
+            self._start(status_code, headers, ends=not content)
+            fits = 0 < len(content) <= self._http.room(self.number)
+            if fits:
+                self._http.send(self.number, content, ends=True)
+                self._answered()
+
+        self._write(write)
+        if content and not fits:
+            self.send(content)
+            self.finish()
+
+    def send(self, data: bytes) -> None:
+        """Send a piece of the body; wait while the client takes none.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        with self._sending:
+            self._send(memoryview(data))
+
+    def _send(self, left: memoryview) -> None:
+        while left:
+            with self._changed:
+                while not self._room():
+                    self._changed.wait()
+                place, size = self._send_frames(left[:WRITE_BYTES])
+            left = left[size:]
+            self._await_sent(place)
+
+    def _room(self) -> int:
+        self._check()
+        try:
+            return self._http.room(self.number)
+        except ConnectionError as error:
+            raise ClientLeftError(str(error)) from error
+
+    def _send_frames(self, data: memoryview) -> tuple[int, int]:
+        """Send as much as the client's window has room for; return the place on the wire, and how many bytes."""
+        size = 0
+        while size < len(data) and (room := self._room()):
+            piece = bytes(data[size : size + room])
+            self._http.send(self.number, piece)
+            size += len(piece)
+        return self._wire.write(self._http.outgoing()), size
+
+    def finish(self, trailers: Headers = NO_FIELDS) -> None:
+        """End the response, with trailers where there are any.
+
+        Raises:
+            ClientLeftError: The client has left.
+            ValueError: HTTP/2 cannot carry a trailer.
+        """
+
+        def write() -> None:
+            self._http.finish(self.number, trailers)
+            self._answered()
+
+        with self._sending:
+            self._write(write)
+
+    def _answered(self) -> None:
+        """Note the end of the response. The rest of an unfinished request is not wanted (RFC 9113 section 8.1)."""
+        self._is_answered = True
+        if not self._is_whole:
+            self._http.reset(self.number, NO_ERROR)
+
+    def reset(self) -> None:
+        """Break the response off: RST_STREAM(INTERNAL_ERROR)."""
+        with self._wire.lock:
+            if not self._is_answered and self._left is None:
+                self._reset(INTERNAL_ERROR)
+
+    def _reset(self, code: int) -> None:
+        self._is_answered = True
+        self._http.reset(self.number, code)
+        self._wire.write(self._http.outgoing())
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Have something sent, and wait until it is."""
+        with self._wire.lock:
+            self._check()
+            try:
+                write()
+            except ConnectionError as error:
+                raise ClientLeftError(str(error)) from error
+            finally:
+                place = self._wire.write(self._http.outgoing())
+        self._await_sent(place)
+
+    def _await_sent(self, place: int) -> None:
+        self._wire.await_sent(place, lambda: self._left is not None)
+
+    def _check(self) -> None:
+        """Check that somebody waits for the response.
+
+        Raises:
+            ClientLeftError: Nobody does.
+        """
+        if self._left is not None:
+            raise ClientLeftError(self._left)
+        if self._is_answered:
+            raise ClientLeftError("the response has ended")
+        if self._wire.error is not None:
+            raise ClientLeftError(str(self._wire.error)) from self._wire.error
+
+
+def run_all(callbacks: list[Callable[[], None]]) -> None:
+    """Call each function; the lock is not held."""
+    for callback in callbacks:
+        callback()

@@ -1,0 +1,450 @@
+"""HTTP/2: what a client asks, as events from bytes, and bytes from what is answered, by h2 (RFC 9113).
+
+This module never touches a socket, and is imported when the first connection of HTTP/2 comes. Whoever calls a method of
+`Http2` holds a lock: h2 has none, and several threads answer.
+
+h2 gets one frame at a time. Given more, it discards the events of the frames that precede a bad one, and with them
+requests that a client has made. h2 has no limit on frames that ask for nothing, and none on streams that are opened and
+reset: those are here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from pytest_egress.traffic.fields import MAX_HEADER_BYTES, Head, end_to_end, fields, raw_fields
+from pytest_egress.traffic.http1 import percent_encoded
+from pytest_egress.traffic.http2_frames import (
+    ACK,
+    DATA,
+    GOAWAY,
+    HEAD_BYTES,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    FrameCutter,
+    FrameTooLongError,
+    goaway_frame,
+    stream_of,
+)
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, shown
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+MAX_STREAMS: Final = (
+    100  # at once, of a connection: as many as h2, nginx and Go's server allow at least
+)
+MAX_FRAME_BYTES: Final = 16_384  # the default of the RFC; a larger one gained nothing
+STREAM_WINDOW: Final = 1 << 20  # bytes that a client may send ahead of a handler that does not read
+CONNECTION_WINDOW: Final = 1 << 24  # so large that it holds no stream back, as a rule
+DEFAULT_WINDOW: Final = 65_535  # RFC 9113 section 6.9.2
+RESET_BURST: Final = 1000  # streams that may be reset at once, by either side: nghttp2's numbers
+RESET_RATE: Final = 33.0  # and as many in each second afterwards
+IDLE_FRAMES: Final = 10_000  # frames in a row that bring neither a request nor a body, either way
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+UNSENDABLE: Final = re.compile(rb"[\r\n\0]")  # RFC 9113 section 8.2.1
+
+
+class Http2Error(Exception):
+    """The client has broken the protocol, or asks for too much: the connection ends with a GOAWAY."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """An event of a stream.
+
+    Attributes:
+        stream: The stream's number.
+    """
+
+    stream: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Event):
+    """The head of a request has come. Where it has neither body nor trailers, `Ended` comes next."""
+
+    head: Head
+
+
+@dataclass(frozen=True, kw_only=True)
+class BodyCame(Event):
+    """A piece of a request's body has come. Its bytes are given back by `Http2.give_back` when they have been read."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended(Event):
+    """A request has come to its end.
+
+    Attributes:
+        trailers: The fields after its body.
+    """
+
+    trailers: Headers
+
+
+@dataclass(frozen=True, kw_only=True)
+class WasReset(Event):
+    """A stream was reset: by its client, or by h2 since its client broke a rule of streams.
+
+    Attributes:
+        why: A sentence's part about it.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable(Event):
+    """A request is malformed; its stream has been reset.
+
+    Attributes:
+        why: What is wrong with it.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowGrew(Event):
+    """More may be sent on a stream; of stream 0, on each."""
+
+
+Came: TypeAlias = "Asked | BodyCame | Ended | WasReset | Unreadable | WindowGrew"
+
+
+class Http2:
+    """The server side of one HTTP/2 connection.
+
+    Args:
+        clock: Seconds, for the limit on resets.
+
+    Attributes:
+        is_leaving: Whether the client has sent GOAWAY: it makes no request any more, and reads the answers to others.
+        has_asked: Whether a request has come.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        config = h2.config.H2Configuration(client_side=False, header_encoding=None)
+        self._h2 = h2.connection.H2Connection(config)
+        self._h2.local_settings = h2.settings.Settings(
+            client=False,
+            initial_values={
+                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
+                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 8441
+            },
+        )
+        self._cutter = FrameCutter(MAX_FRAME_BYTES)
+        self._preface_left = len(PREFACE)
+        self._resets = Bucket(clock)
+        self._idle_frames = 0
+        self._unpaid = 0  # bytes of the connection's window that have come and were not given back
+        self._unpaid_of: dict[int, int] = {}
+        self._trailers = NO_FIELDS
+        self.is_leaving, self.has_asked = False, False
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(CONNECTION_WINDOW - DEFAULT_WINDOW)
+
+    @property
+    def is_within_head(self) -> bool:
+        """Whether a request's head has begun to come, and is not whole yet."""
+        return self._cutter.is_within_head
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client's preface has come."""
+        return not self._preface_left
+
+    # From the client.
+
+    def receive(self, data: bytes) -> Iterator[Came]:
+        """Take the bytes that were read, and yield what they bring.
+
+        Raises:
+            Http2Error: The connection cannot go on. `outgoing` then has the GOAWAY, and every event before was yielded.
+        """
+        try:
+            self._cutter.receive(self._without_preface(data))
+            while (frame := self._cutter.next_frame()) is not None:
+                yield from self._receive_frame(frame)
+        except h2.exceptions.ProtocolError as error:  # h2 has made the GOAWAY
+            raise Http2Error(str(error) or type(error).__name__) from error
+        except FrameTooLongError as error:
+            raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, str(error)) from error
+
+    def _without_preface(self, data: bytes) -> bytes:
+        """The bytes behind the client's preface."""
+        if not (left := self._preface_left):
+            return data
+        begun = data[:left]
+        if not PREFACE.startswith(begun, len(PREFACE) - left):
+            text = f"it does not begin with HTTP/2's preface, but with {shown(begun)}"
+            raise self._refuse(h2.errors.ErrorCodes.PROTOCOL_ERROR, text)
+        self._preface_left -= len(begun)
+        self._h2.receive_data(begun)
+        return data[left:]
+
+    def _receive_frame(self, frame: bytes) -> Iterator[Came]:
+        if self._is_farewell(frame):
+            # h2 would take it for the end of the connection, and answer no stream that is open any more.
+            self.is_leaving = True
+            return
+        kind, brings = frame[3], len(frame) > HEAD_BYTES
+        self._idle_frames = 0 if brings and kind in (DATA, HEADERS) else self._idle_frames + 1
+        if kind == SETTINGS and frame[4] & ACK and brings:  # to h2 that is another error
+            text = f"SETTINGS acknowledge, and have {len(frame) - HEAD_BYTES} bytes"
+            raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, text)
+        if self._idle_frames > IDLE_FRAMES:
+            text = f"{IDLE_FRAMES} frames in a row brought neither a request nor a body"
+            raise self._refuse(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, text)
+        for event in self._h2.receive_data(frame):
+            yield from self._translate(event)
+
+    def _is_farewell(self, frame: bytes) -> bool:
+        """Whether a frame is a GOAWAY that breaks no rule."""
+        whole = len(frame) >= len(goaway_frame(0)) and stream_of(frame) == 0
+        return frame[3] == GOAWAY and whole and not self._cutter.is_in_block
+
+    def _translate(self, event: h2.events.Event) -> Iterator[Came]:
+        if isinstance(event, h2.events.RequestReceived):
+            yield self._asked(event)
+        elif isinstance(event, h2.events.DataReceived):
+            yield from self._body_came(event)
+        elif isinstance(event, h2.events.TrailersReceived):
+            self._trailers = fields(plain(event.headers))  # `StreamEnded` is next
+        elif isinstance(event, h2.events.StreamEnded):
+            trailers, self._trailers = self._trailers, NO_FIELDS
+            yield Ended(stream=event.stream_id, trailers=trailers)
+        elif isinstance(event, h2.events.StreamReset):
+            self._count_reset()
+            yield WasReset(stream=event.stream_id, why=reset_text(event))
+        elif isinstance(event, h2.events.WindowUpdated):
+            yield WindowGrew(stream=event.stream_id or 0)
+        elif isinstance(event, h2.events.RemoteSettingsChanged):
+            yield WindowGrew(stream=0)
+
+    def _asked(self, event: h2.events.RequestReceived) -> Asked | Unreadable:
+        self.has_asked = True
+        number = event.stream_id
+        try:
+            head = head_of(plain(event.headers))
+        except ValueError as error:
+            self.reset(number, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+            self._count_reset()
+            return Unreadable(stream=number, why=str(error))
+        return Asked(stream=number, head=head)
+
+    def _body_came(self, event: h2.events.DataReceived) -> Iterator[BodyCame]:
+        # The connection's window is given back at once: a handler that does not read holds no other stream back.
+        self._unpaid += event.flow_controlled_length
+        if self._unpaid >= CONNECTION_WINDOW // 2:
+            self._h2.increment_flow_control_window(self._unpaid)
+            self._unpaid = 0
+        if padding := event.flow_controlled_length - len(event.data):
+            self.give_back(event.stream_id, padding)
+        if event.data:
+            yield BodyCame(stream=event.stream_id, data=event.data)
+
+    def _count_reset(self) -> None:
+        """Count a stream that was reset, whoever did: a client can make us reset one as well (CVE-2025-8671)."""
+        if not self._resets.take():
+            text = f"more than {RESET_BURST} streams were reset within seconds"
+            raise self._refuse(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, text)
+
+    def _refuse(self, code: h2.errors.ErrorCodes, text: str) -> Http2Error:
+        """End the connection with a GOAWAY; return the error to raise."""
+        with suppress(h2.exceptions.ProtocolError):  # h2 has ended it already
+            self._h2.close_connection(code, text.encode())
+        return Http2Error(text)
+
+    def give_back(self, stream: int, size: int) -> None:
+        """Let a client send as many bytes more on a stream; told to it in halves of the window."""
+        unpaid = self._unpaid_of.get(stream, 0) + size
+        if unpaid >= STREAM_WINDOW // 2:
+            with suppress(h2.exceptions.ProtocolError, KeyError):  # it has ended meanwhile
+                self._h2.increment_flow_control_window(unpaid, stream)
+            unpaid = 0
+        self._unpaid_of[stream] = unpaid
+
+    # To the client.
+
+    def outgoing(self) -> bytes:
+        """The bytes to send."""
+        return self._h2.data_to_send()
+
+    def start(self, stream: int, status_code: int, headers: Headers, *, ends: bool) -> None:
+        """Send the head of a response, or an interim response.
+
+        Raises:
+            ValueError: HTTP/2 cannot carry a field.
+            ConnectionError: The connection or the stream has ended.
+        """
+        head = [(b":status", b"%d" % status_code), *sendable(headers)]
+        self._idle_frames = 0
+        self._send(lambda: self._h2.send_headers(stream, head, end_stream=ends))
+
+    def room(self, stream: int) -> int:
+        """How many bytes of a body may be sent in the next frame of a stream.
+
+        Raises:
+            ConnectionError: The connection or the stream has ended.
+        """
+        try:
+            window = self._h2.local_flow_control_window(stream)
+        except h2.exceptions.ProtocolError as error:
+            raise ConnectionError(ended_text(error)) from error
+        return max(min(window, self._h2.max_outbound_frame_size), 0)
+
+    def send(self, stream: int, data: bytes, *, ends: bool = False) -> None:
+        """Send a piece of a body, no more than there is room for.
+
+        Raises:
+            ConnectionError: The connection or the stream has ended.
+        """
+        self._idle_frames = 0
+        self._send(lambda: self._h2.send_data(stream, data, end_stream=ends))
+
+    def finish(self, stream: int, trailers: Headers = NO_FIELDS) -> None:
+        """End a response.
+
+        Raises:
+            ValueError: HTTP/2 cannot carry a trailer.
+            ConnectionError: The connection or the stream has ended.
+        """
+        if trailing := sendable(trailers):
+            self._send(lambda: self._h2.send_headers(stream, trailing, end_stream=True))
+        else:
+            self._send(lambda: self._h2.end_stream(stream))
+
+    def _send(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except h2.exceptions.ProtocolError as error:
+            raise ConnectionError(ended_text(error)) from error
+
+    def reset(self, stream: int, code: int) -> None:
+        """Break a stream off; nothing happens where it has ended."""
+        with suppress(h2.exceptions.ProtocolError):
+            self._h2.reset_stream(stream, code)
+
+    def forget(self, stream: int) -> None:
+        """Forget a stream that has been served."""
+        self._unpaid_of.pop(stream, None)
+
+    def goaway(self) -> bytes:
+        """A GOAWAY without an error: no request is taken any more, and those that came are answered.
+
+        h2 would close every stream with it.
+        """
+        return goaway_frame(self._h2.highest_inbound_stream_id)
+
+
+class Bucket:
+    """A budget that refills: `RESET_BURST` at first, and never more."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._left, self._at = clock, float(RESET_BURST), clock()
+
+    def take(self) -> bool:
+        """Take one; False where none is left."""
+        now = self._clock()
+        self._left = min(RESET_BURST, self._left + (now - self._at) * RESET_RATE) - 1
+        self._at = now
+        return self._left >= 0
+
+
+RawFields: TypeAlias = "list[tuple[bytes, bytes]]"
+
+
+def plain(headers: object) -> RawFields:
+    """The fields of an event of h2, as pairs of bytes."""
+    return [(bytes(name), bytes(value)) for name, value in headers or ()]  # type: ignore[attr-defined]
+
+
+def head_of(raw: RawFields) -> Head:
+    """The `Head` of a request that h2 has decoded and checked (RFC 9113 section 8.3.1).
+
+    Host is the first field, from :authority. h2 has joined the fields Cookie.
+
+    Raises:
+        ValueError: The method is no token, or the path begins with no slash.
+    """
+    pseudo = {name: value for name, value in raw if name.startswith(b":")}
+    headers = fields((name, value) for name, value in raw if not name.startswith(b":"))
+    method = pseudo[b":method"].decode("latin-1")
+    if not TOKEN.fullmatch(method):
+        raise ValueError(f"its method is {shown(method)}, which is no token")
+    named = pseudo.get(b":authority", b"").decode("latin-1")
+    if named and "host" not in headers:
+        headers = Headers([("host", named), *headers.raw])
+    authority = named or headers.get("host", "")
+    target = percent_encoded(pseudo.get(b":path", named.encode("latin-1"))).decode("ascii")
+    path, _, query_string = target.partition("?")
+    scheme = pseudo.get(b":scheme")
+    protocol = pseudo.get(b":protocol")
+    length = headers.get("content-length", "")
+    return Head(
+        method=method,
+        path=path,
+        query_string=query_string,
+        headers=headers,
+        http_version="2",
+        scheme=scheme.decode("latin-1").lower() if scheme else None,
+        authority=authority or None,
+        expected=int(length) if length.isdecimal() else None,
+        protocol=protocol.decode("latin-1") if protocol else None,
+    )
+
+
+def sendable(headers: Headers) -> RawFields:
+    """The fields as HTTP/2 carries them: names in lower case, none that belongs to a connection of HTTP/1.1.
+
+    They are checked before h2 encodes them: its table of fields would differ from the client's after an error.
+
+    Raises:
+        ValueError: A name is no token, or a value has a byte that no field may have.
+    """
+    raw = []
+    for name, value in raw_fields(end_to_end(headers)):
+        if not TOKEN.fullmatch(name.decode("latin-1")) or UNSENDABLE.search(value):
+            raise ValueError(f"HTTP cannot carry the field {name!r} with the value {value!r}")
+        raw.append((name.lower(), value.strip(b" \t")))
+    return raw
+
+
+def reset_text(event: h2.events.StreamReset) -> str:
+    """A text about a stream that was reset."""
+    code = event.error_code
+    name = getattr(code, "name", code)
+    return (
+        f"the client reset the stream ({name})"
+        if event.remote_reset
+        else f"the stream was reset ({name})"
+    )
+
+
+def ended_text(error: Exception) -> str:
+    """A text about a stream or a connection that h2 says has ended."""
+    return f"the stream has ended: {error}"
+
+
+def response_headers(response: Response, date: str, *, framed: bool) -> Headers:
+    """The fields to send with a response: its own, Date, and Content-Length where the body's length is known."""
+    from pytest_egress.traffic.http1 import response_fields
+
+    return fields(response_fields(response, date, framed=framed))

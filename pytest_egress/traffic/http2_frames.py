@@ -1,0 +1,90 @@
+"""Cuts the bytes of an HTTP/2 connection into frames (RFC 9113 section 4.1). This module never touches a socket.
+
+It knows of a frame its head alone: 9 bytes with length, type, flags and stream.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
+HEAD_BYTES: Final = 9
+DATA, HEADERS, SETTINGS, GOAWAY, CONTINUATION = 0x0, 0x1, 0x4, 0x7, 0x9
+"""Types of frames (RFC 9113 section 6)."""
+
+ACK: Final = 0x1
+"""The flag of SETTINGS that acknowledge others (RFC 9113 section 6.5)."""
+
+END_HEADERS: Final = 0x4
+"""The flag of a frame with which a field block ends (RFC 9113 section 6.2)."""
+
+
+class FrameTooLongError(Exception):
+    """A frame announces more bytes than this side allows (SETTINGS_MAX_FRAME_SIZE)."""
+
+
+class FrameCutter:
+    """The frames of one direction of a connection, as its bytes come.
+
+    Args:
+        longest: The most bytes of a frame behind its head.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._waiting = bytearray()
+        self._in_block = False
+
+    @property
+    def is_within_head(self) -> bool:
+        """Whether a request's head has begun to arrive, or a frame that may be one, and is not whole yet."""
+        return self._in_block or 0 < len(self._waiting) <= 3 or self._waiting[3:4] == b"\x01"
+
+    @property
+    def is_in_block(self) -> bool:
+        """Whether the next frame has to continue a field block (RFC 9113 section 4.3)."""
+        return self._in_block
+
+    def receive(self, data: bytes) -> None:
+        """Take the bytes that were read."""
+        self._waiting += data
+
+    def next_frame(self) -> bytes | None:
+        """The next whole frame with its head; None where more bytes are needed.
+
+        Raises:
+            FrameTooLongError: The next frame is announced to be over the limit. It is not waited for.
+        """
+        waiting = self._waiting
+        if len(waiting) < HEAD_BYTES:
+            return None
+        length = int.from_bytes(waiting[:3], "big")
+        if length > self._longest:
+            raise FrameTooLongError(
+                f"a frame of {length} bytes was announced, and {self._longest} are the most"
+            )
+        size = HEAD_BYTES + length
+        if len(waiting) < size:
+            return None
+        frame = bytes(waiting[:size])
+        del waiting[:size]
+        if frame[3] in (HEADERS, CONTINUATION):
+            self._in_block = not frame[4] & END_HEADERS
+        return frame
+
+
+def goaway_frame(last_stream: int) -> bytes:
+    """A GOAWAY without an error (RFC 9113 section 6.8).
+
+    Args:
+        last_stream: The number of the last stream that is answered.
+    """
+    return struct.pack(">LBLLL", 8 << 8 | GOAWAY, 0, 0, last_stream, 0)
+
+
+def stream_of(frame: bytes) -> int:
+    """The stream that a frame is for; 0 for the connection."""
+    return int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF
