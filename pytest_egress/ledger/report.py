@@ -525,7 +525,7 @@ def exchange_text(entry: Exchange) -> str:
     if entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    return f"{entry}{answered}{took}{raised_text(entry)}"
+    return f"{entry}{entry.request.shown_stream}{answered}{took}{raised_text(entry)}"
 
 
 def connection_text(entry: TcpConnection) -> str:
