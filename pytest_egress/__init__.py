@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         CommandError,
         ContainerError,
         ContainerTimeoutError,
+        ContentError,
         EgressError,
         EngineError,
         HandlerError,
@@ -69,6 +70,8 @@ if TYPE_CHECKING:
         TcpConnection,
         TlsFailure,
     )
+    from pytest_egress.traffic.events import Event
+    from pytest_egress.traffic.forms import FormFile, MultiDict
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
 
 __all__ = [
@@ -79,16 +82,20 @@ __all__ = [
     "Container",
     "ContainerError",
     "ContainerTimeoutError",
+    "ContentError",
     "DnsQuery",
     "Egress",
     "EgressError",
     "EngineError",
+    "Event",
     "Exchange",
+    "FormFile",
     "HandlerError",
     "HandshakeError",
     "Headers",
     "ImageError",
     "LinkError",
+    "MultiDict",
     "NeverCalledError",
     "PacketAttempt",
     "Request",
@@ -115,8 +122,11 @@ _HOMES = {
     "Container": "targets.handle",
     "DnsQuery": "traffic.entries",
     "Egress": "egress",
+    "Event": "traffic.events",
     "Exchange": "traffic.entries",
+    "FormFile": "traffic.forms",
     "Headers": "traffic.messages",
+    "MultiDict": "traffic.forms",
     "PacketAttempt": "traffic.entries",
     "Request": "traffic.messages",
     "Response": "traffic.messages",

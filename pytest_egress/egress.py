@@ -29,7 +29,7 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.answers import HttpAnswer, RawAnswer
+from pytest_egress.routes.answers import HttpAnswer, QueryValue, RawAnswer
 from pytest_egress.routes.handles import Route
 from pytest_egress.routes.route import LET_GO, ClientCertificate, Declaration, Scope
 from pytest_egress.routes.table import RouteTable
@@ -94,7 +94,7 @@ class Egress:
         *,
         method: str | None = None,
         path: str | None = None,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, QueryValue] | None = None,
         headers: Mapping[str, str] | None = None,
         json: Any = UNSET,
         content: bytes | None = None,
@@ -112,7 +112,7 @@ class Egress:
             handler: A function of the `Request`, or a static answer; without one the answer is an empty 200.
             method: The method, compared without case.
             path: The whole path without query; `*` is any run of characters.
-            query: Keys and values that the query must have; it may have others.
+            query: Keys and values that the query must have; it may have others. A list has all values of a key.
             headers: Fields that the request must have; it may have others.
             json: The value that the body, parsed as JSON, must equal.
             content: The bytes that the body must equal.
@@ -155,7 +155,7 @@ class Egress:
         *,
         method: str | None = None,
         path: str | None = None,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, QueryValue] | None = None,
         headers: Mapping[str, str] | None = None,
         json: Any = UNSET,
         content: bytes | None = None,

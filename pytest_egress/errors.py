@@ -14,7 +14,7 @@
     * `CommandError`: it exited with another code than 0 (`check=True`), or before it was ready
     * `ContainerTimeoutError`: it did not end, or was not ready, in time
 * `UpstreamError`: a real server, or the server that `forward` names, did not answer
-* `AddressError`, `ClientHelloError`: `ValueError`s of the parsers
+* `AddressError`, `ClientHelloError`, `ContentError`: `ValueError`s of the parsers
 
 Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it).
 """
@@ -107,3 +107,7 @@ class AddressError(ValueError):
 
 class ClientHelloError(ValueError):
     """Bytes from a client cannot begin a TLS ClientHello."""
+
+
+class ContentError(ValueError):
+    """The body of a message is not what its header fields say: its content coding, or its form."""

@@ -91,6 +91,12 @@ def bare_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def bodies_image(engine_client: docker.DockerClient) -> str:
+    """The image with curl, Node.js, Python's httpx and requests, and Python's libraries for br and zstd."""
+    return require_image(engine_client, "bodies")
+
+
+@pytest.fixture(scope="session")
 def shop_image(engine_client: docker.DockerClient) -> str:
     """The image of the examples: a service that charges at api.stripe.com and tells hooks.slack.com."""
     return require_image(engine_client, "shop")

@@ -11,7 +11,6 @@ before the handler gets its request.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
@@ -20,7 +19,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 import pytest_egress.gateway.upstream as upstream
-from pytest_egress.errors import AddressError, UpstreamError
+from pytest_egress.errors import AddressError, ContentError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
@@ -172,6 +171,7 @@ class Answering:
             container=self.recorder.target.name,
             _forward=forwarding,
             _body=body,
+            _hold=partial(hold_decoded, self.ledger, weakref.ref(attempt.context.window)),
         )
         forwarding.asked = named_as(request)
         return Incoming(
@@ -221,7 +221,7 @@ class Answering:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
             self.recorder.count(incoming.attempt.context, entry)
-        return entry, response
+        return entry, None if response is None else response.encoded()
 
     def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
         """Record a request that gets no answer, so that no route is asked.
@@ -380,10 +380,14 @@ class Answering:
         entry: Exchange,
     ) -> Response | None:
         """The response of a route: that of its handler, its static answer, or the server that it forwards to."""
-        with running(incoming.attempt, entry):
+        activity = incoming.attempt.activity
+        activity.what, activity.route = entry, route
+        try:
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
             return self._handle(answer, context, entry)
+        finally:
+            activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
     def _handle(
         self, answer: Handler | Response, context: Context, entry: Exchange
@@ -468,15 +472,15 @@ def hold(ledger: Ledger, window: Window, size: int) -> None:
         raise RequestTooLargeError(OVER_HELD)
 
 
-@contextlib.contextmanager
-def running(attempt: Attempt, entry: Exchange) -> Iterator[None]:
-    """Note that the handler of a request runs, within the `with` block."""
-    activity = attempt.activity
-    activity.what, activity.route = entry, entry.route
-    try:
-        yield
-    finally:
-        activity.route, activity.what = None, ""  # its connection may outlive the entry's test
+def hold_decoded(ledger: Ledger, of: weakref.ref[Window], size: int) -> None:
+    """Count bytes of a request that are kept twice: as sent, and decoded. A request may outlive its window.
+
+    Raises:
+        ContentError: The window would keep more than it may.
+    """
+    window = of()
+    if window is not None and not ledger.hold(window, size):
+        raise ContentError(f"the body cannot be decoded: with that, {OVER_HELD}")
 
 
 @dataclass(frozen=True)
@@ -497,14 +501,17 @@ class Conversing:
         call = Call(
             entry, self.answering.recorder, incoming.attempt.context, self.context, self.turn
         )
+        activity = incoming.attempt.activity
+        activity.what, activity.route = entry, self.route
         try:
-            with running(incoming.attempt, entry):
-                self.context.run(self.answer.converse, incoming.request, duplex, call)
-                duplex.check_ended(self.answer)
+            self.context.run(self.answer.converse, incoming.request, duplex, call)
+            duplex.check_ended(self.answer)
         except ClientLeftError as error:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
             return self._fail(entry, duplex, error)
+        finally:
+            activity.route, activity.what = None, ""
         call.count()
         return None
 

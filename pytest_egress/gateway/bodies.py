@@ -43,7 +43,7 @@ class Body:
     def __init__(self, duplex: Duplex, hold: Callable[[int], None], expected: int | None) -> None:
         self._duplex = weakref.ref(duplex)
         self._hold, self._expected = hold, expected
-        self._kept = BytesIO()
+        self._kept: BytesIO | None = None
         self._content: bytes | None = None
         self.trailers: Headers = NO_FIELDS
         self.streamed: int | None = None
@@ -66,7 +66,14 @@ class Body:
     @property
     def so_far(self) -> bytes:
         """The part of the content that has been read so far."""
-        return self._kept.getvalue() if self._content is None else self._content
+        if self._content is not None:
+            return self._content
+        return b"" if self._kept is None else self._kept.getvalue()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the content has been read."""
+        return self._content is not None
 
     @property
     def size(self) -> int:
@@ -77,6 +84,7 @@ class Body:
         check_size(self._expected or 0)
         while piece := self._receive():
             self._hold(len(piece))
+            self._kept = self._kept or BytesIO()
             self._kept.write(piece)
             check_size(self._kept.tell())
         self.give_up()
@@ -85,7 +93,7 @@ class Body:
         """Take what has been read so far for the content: the rest has not come, or is refused."""
         if self.streamed is None and self._content is None:
             # `getvalue` shares the buffer, so that a large body is not in memory twice.
-            self._content, self._kept = self._kept.getvalue(), BytesIO()
+            self._content, self._kept = self.so_far, None
             self._hold = held_no_more
 
     def stream(self) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import copy
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterator
 from contextvars import Context
+from functools import partial
 from typing import Any, Final
 
 from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async
@@ -34,8 +35,11 @@ def answer_request(answer: Handler | Response, request: Request, context: Contex
     """The response of a handler or a static answer. The first piece of a streamed body has been made.
 
     The event loop of an async answer is closed at once, or together with its streamed body.
+
+    Raises:
+        ClientLeftError: The client has left: what an async answer awaited was cancelled, or the body broke off.
     """
-    loop = OwnLoop()
+    loop = OwnLoop(lambda: request.disconnected)
     try:
         response = prime(ask(answer, request, context.run, loop), answer, context.run, loop)
         if response.stream is None and carries_body(request.method, response):
@@ -64,23 +68,30 @@ class PrimedStream:
     """A streamed body whose first piece has been made. All pieces are made in the same context.
 
     Args:
-        pieces: The pieces, each bytes or text.
+        pieces: The pieces, each bytes or text, or what `encode` takes.
+        encode: Makes the bytes of a piece; None for those of bytes or text.
         handler: The handler that returned them, for an error's text.
         run: Runs a function in that context.
         loop: The loop of an async body; it is closed with the body.
     """
 
     def __init__(
-        self, pieces: Iterator[Any], handler: object, run: Callable[..., Any], loop: OwnLoop
+        self,
+        pieces: Iterator[Any],
+        encode: Callable[[Any], bytes] | None,
+        handler: object,
+        run: Callable[..., Any],
+        loop: OwnLoop,
     ) -> None:
         self._pieces, self._handler, self._run, self._loop = pieces, handler, run, loop
+        self._encode = encode
         first = []
         with contextlib.suppress(StopIteration):
             first.append(run(next, pieces))
         self.is_text: Final = bool(first) and isinstance(first[0], str)
         try:
             self._first = [self._bytes_of(piece) for piece in first]
-        except TypeError:  # nobody else is to close it
+        except (TypeError, ValueError):  # nobody else is to close it
             self.close()
             raise
 
@@ -93,15 +104,27 @@ class PrimedStream:
         return self._bytes_of(self._run(next, self._pieces))
 
     def _bytes_of(self, piece: object) -> bytes:
+        if self._encode is not None:
+            return self._encoded(self._encode, piece)
         if isinstance(piece, str):
             return piece.encode()
         if isinstance(piece, (bytes, bytearray)):
             return bytes(piece)
-        where = place_of_piece(self._pieces) or place_of(self._handler)
         raise TypeError(
-            f"{where} yielded {shown(piece)}: a streamed body is of bytes or str, and this is "
+            f"{self._where} yielded {shown(piece)}: a streamed body is of bytes or str, and this is "
             f"{type(piece).__name__}"
         )
+
+    @property
+    def _where(self) -> str:
+        return place_of_piece(self._pieces) or place_of(self._handler)
+
+    def _encoded(self, encode: Callable[[Any], bytes], piece: object) -> bytes:
+        try:
+            return encode(piece)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{self._where} yielded {error}") from None
 
     def close(self) -> None:
         """Close the generator, so that its `finally` runs, and then the loop."""
@@ -118,8 +141,10 @@ def prime(response: Response, handler: object, run: Callable[..., Any], loop: Ow
     is_async = isinstance(response.stream, AsyncIterable)
     pieces = AsyncPieces(response.stream, loop) if is_async else iter(response.stream)
     streaming = copy.copy(response)
-    streaming.stream = body = PrimedStream(pieces, handler, run, loop)
-    if body.is_text:
+    streaming.stream = body = PrimedStream(pieces, response.encode_piece, handler, run, loop)
+    if response.make_trailers is not None:
+        streaming.make_trailers = partial(run, response.make_trailers)
+    if body.is_text and response.encode_piece is None:
         streaming._default_type("text/plain; charset=utf-8")
     return streaming
 

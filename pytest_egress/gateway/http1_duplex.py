@@ -18,6 +18,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final
 
 import h11
@@ -64,10 +65,10 @@ class Http1Duplex:
         self._queued = self._sent = 0  # bytes, since the request began
         self._behind = b""  # the first bytes after 101, where they came together with the head
         self._has_left = False
-        self._broken: ClientLeftError | None = None
+        self._broken: str | None = None  # why nothing more comes or goes
         self._callbacks: list[Callable[[], None]] = []
-        self._is_watched = False
-        self._over = threading.Event()
+        self._watched: threading.Event | None = None  # set at the end, which its thread waits for
+        self._is_over = False
 
     # Its begin and end.
 
@@ -78,9 +79,11 @@ class Http1Duplex:
 
     def close(self) -> None:
         """Note that the request is over. The socket blocks again, and nothing is sent or received here any more."""
-        self._tell_if_left()
+        if self._watched is not None:
+            self._tell_if_left()
+            self._watched.set()
         with self._lock:
-            self._over.set()
+            self._is_over = True
             self._callbacks.clear()
             if self.is_shared:
                 with contextlib.suppress(OSError):  # the connection was closed meanwhile
@@ -157,27 +160,29 @@ class Http1Duplex:
         A client that closes only its sending side counts as one that has left, as it does for Go's servers and nginx.
         """
         with self._lock:
-            if not self._has_left and not self._over.is_set():
+            if not self._has_left and not self._is_over:
                 self._has_left = self._broken is not None or self._look(select.POLLRDHUP, 0)
-            return self._has_left or self._over.is_set()
+            return self._has_left or self._is_over
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Have a function called once when the client leaves, on a thread that looks for that."""
         with self._lock:
             self._callbacks.append(callback)
-            is_first, self._is_watched = not self._is_watched, True
-        if is_first:
-            threading.Thread(target=self._watch, name="egress client", daemon=True).start()
+            if self._watched is not None or self._is_over:
+                return
+            ended = self._watched = threading.Event()
+        watch = partial(self._watch, ended)
+        threading.Thread(target=watch, name="egress client", daemon=True).start()
 
-    def _watch(self) -> None:
-        while not self._over.is_set():
+    def _watch(self, ended: threading.Event) -> None:
+        while not ended.is_set():
             self._tell_if_left()
-            self._over.wait(LOOK_SECONDS)
+            ended.wait(LOOK_SECONDS)
 
     def _tell_if_left(self) -> None:
         """Call the functions that wait for the client to leave, where it has, each once."""
         with self._lock:
-            if self._over.is_set() or not self.disconnected:
+            if self._is_over or not self.disconnected:
                 return
             callbacks = self._callbacks.copy()
             self._callbacks.clear()
@@ -186,8 +191,8 @@ class Http1Duplex:
 
     def _raise_if_over(self) -> None:
         if self._broken is not None:
-            raise self._broken
-        if self.is_reset or self._over.is_set():
+            raise ClientLeftError(self._broken)
+        if self.is_reset or self._is_over:
             raise ClientLeftError("the request is over")
 
     # What goes.
@@ -303,8 +308,8 @@ class Http1Duplex:
         except BLOCKED:
             raise
         except OSError as error:
-            self._broken = ClientLeftError(str(error))
-            raise self._broken from error
+            self._broken = str(error)
+            raise ClientLeftError(self._broken) from error
 
     def _wait(self, events: int, deadline: float | None) -> None:
         """Wait a while for the socket. The lock is not held.

@@ -1,33 +1,57 @@
-"""The event loop of an async handler: one for each answer, on the connection's thread.
+"""The event loop of an async handler: one for each answer, on the thread that answers.
 
 All that the handler awaits and all pieces of its streamed body run on this loop. The loop is closed when the answer has
-been sent.
+been sent: a queue or a client that the handler made belongs to it. What is awaited is cancelled when the client leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, Final
 
 from pytest_egress.base.clock import run_by_real_clock
 from pytest_egress.routes.asgi import end_everything
+from pytest_egress.routes.duplex import ClientLeftError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 
+LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left
+
+
+def stays() -> bool:
+    """Take the place of `has_left` where no client is known."""
+    return False
+
+
 class OwnLoop:
-    """The event loop of one answer, made at the first await. One thread uses it."""
+    """The event loop of one answer, made at the first await. One thread uses it.
 
-    def __init__(self) -> None:
+    Args:
+        has_left: Tells whether the client has left.
+    """
+
+    def __init__(self, has_left: Callable[[], bool] = stays) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_left = has_left
 
-    def run(self, awaitable: Any) -> Any:
-        """Await something. Tasks that it started continue when the next awaitable is run."""
+    def run(self, awaitable: Any, *, to_its_end: bool = False) -> Any:
+        """Await something. Tasks that it started continue when the next awaitable is run.
+
+        Args:
+            to_its_end: Whether it goes on when the client leaves.
+
+        Raises:
+            ClientLeftError: The client has left, and the awaitable was cancelled therefore.
+        """
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             run_by_real_clock(self._loop)
-        return self._loop.run_until_complete(awaited(awaitable))
+        if to_its_end:
+            return self._loop.run_until_complete(awaited(awaitable))
+        watch = Watch(self._loop.create_task(awaited(awaitable)), self._has_left)
+        return watch.run(self._loop)
 
     def close(self) -> None:
         """Cancel the tasks that still run and close the loop, as `asyncio.run` does; calling it again does nothing."""
@@ -37,6 +61,40 @@ class OwnLoop:
                 loop.run_until_complete(end_everything())
             finally:
                 loop.close()
+
+
+class Watch:
+    """Cancels a task when the client leaves."""
+
+    def __init__(self, task: asyncio.Task[Any], has_left: Callable[[], bool]) -> None:
+        self._task, self._has_left = task, has_left
+        self._is_cut = False
+
+    def run(self, loop: asyncio.AbstractEventLoop) -> Any:
+        """Run the task to its end.
+
+        Raises:
+            ClientLeftError: It was cancelled.
+        """
+        self._look_later(loop)
+        try:
+            return loop.run_until_complete(self._task)
+        except asyncio.CancelledError:
+            if self._is_cut:
+                raise ClientLeftError("the client has closed the connection") from None
+            raise
+        finally:
+            self._timer.cancel()
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(LOOK_SECONDS, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._has_left():
+            self._is_cut = True
+            self._task.cancel()
+        else:
+            self._look_later(loop)
 
 
 async def awaited(awaitable: Any) -> Any:
@@ -102,7 +160,7 @@ class AsyncPieces(Iterator[Any]):
     def close(self) -> None:
         """End the generator, so that its `finally` runs; an exception that it raises comes through."""
         if self._task is not None:
-            self._loop.run(self._end(self._task))
+            self._loop.run(self._end(self._task), to_its_end=True)
 
     async def _end(self, task: asyncio.Task[None]) -> None:
         task.cancel()

@@ -201,7 +201,7 @@ class Body:
 
     def exchange(self, head: h11.Request) -> h11.Response:
         """Send the request and return the head of its response, once the first event after the head has been parsed."""
-        content = [h11.Data(data=self._request.content)] if self._request.content else []
+        content = [h11.Data(data=self._request.raw_content)] if self._request.raw_content else []
         events = (head, *content, h11.EndOfMessage())
         self._send(b"".join(self._h11.send(event) or b"" for event in events))
         while not isinstance(event := self._next(), h11.Response):  # 100 Continue, 103 Early Hints
@@ -276,7 +276,9 @@ def outgoing(request: Request, prefix: str, encoded: bool) -> h11.Request:
     dropped = {"expect", "content-length"} | (set() if encoded else {"accept-encoding"})
     headers = [*without(end_to_end(request.headers), *dropped).raw]
     framed = "content-length" in request.headers or "transfer-encoding" in request.headers
-    headers += [("Content-Length", str(len(request.content)))] if framed or request.content else []
+    headers += (
+        [("Content-Length", str(len(request.raw_content)))] if framed or request.raw_content else []
+    )
     headers += [] if encoded else [("Accept-Encoding", "identity")]
     if not request.headers.get("host"):  # an HTTP/1.0 request has none
         headers = [("Host", request.authority), *without(Headers(headers), "host").raw]

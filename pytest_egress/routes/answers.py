@@ -30,6 +30,9 @@ HttpHandler = Callable[[Request], Result | Awaitable[Result]]
 RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
 """A function of the connected socket, an `ssl.SSLSocket` within TLS; returning int lets a lambda call `send`."""
 
+QueryValue = str | list[str] | tuple[str, ...]
+"""What `query=` wants of a key: its last value, or in a list all its values in order; an empty list is no value."""
+
 
 class Application:
     """A handler that holds something open while routes use it, such as the event loop of an ASGI application."""

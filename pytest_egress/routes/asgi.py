@@ -23,6 +23,7 @@ from urllib.parse import unquote_to_bytes
 from pytest_egress.base.clock import run_by_real_clock
 from pytest_egress.routes.answers import Application, takes
 from pytest_egress.routes.applications import App, declared_length, is_async, name_of
+from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.fields import end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
 
@@ -30,6 +31,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 HEAD_SECONDS: Final = 0.2  # for the body to follow its head; after that the head is sent alone
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
+LOOK_SECONDS: Final = 0.1  # between two looks at whether the client has left
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation
 END_SECONDS: Final = 10.0  # for everything to end; then an error names the application
 Message = dict[str, Any]
@@ -100,7 +102,7 @@ class AsgiApplication(Application):
             else:
                 thread = self._thread = self._thread or LoopThread(self.app)
             conversation = thread.begin(request)
-        return AsgiBody(conversation, thread.stop if alone else lambda: None).respond()
+        return AsgiBody(request, conversation, thread.stop if alone else lambda: None).respond()
 
     def __repr__(self) -> str:
         return f"asgi({self.app!r})"
@@ -327,6 +329,8 @@ class Conversation:
         self.items: SimpleQueue[Begin | bytes | End] = SimpleQueue()
         self._request = request
         self._received = False
+        self._pieces = request.raw_stream()
+        self._reading: asyncio.Future[bytes] | None = None  # goes on where a `receive` is cancelled
         self._over = asyncio.Event()  # the body is complete, or the client is gone
         self._taken = asyncio.Event()
         self._head: Response | None = None
@@ -372,12 +376,29 @@ class Conversation:
         return None
 
     async def _receive(self) -> Message:
-        if not self._received:
+        if not self._received and self._request.is_whole:
             self._received = True
-            return {"type": "http.request", "body": self._request.content, "more_body": False}
+            return {"type": "http.request", "body": self._request.raw_content, "more_body": False}
+        if not self._received and not self._gone:
+            try:
+                piece = await self._piece_of_request()
+            except ConnectionError as error:  # the client has left within its body
+                self.cut(error)
+                return {"type": "http.disconnect"}
+            self._received = not piece
+            return {"type": "http.request", "body": piece, "more_body": bool(piece)}
         await self._over.wait()
         await asyncio.sleep(0)  # lets the loop cancel an application that calls this endlessly
         return {"type": "http.disconnect"}
+
+    async def _piece_of_request(self) -> bytes:
+        """The next piece of a body that is still to come. A thread waits for it, so that the loop does not."""
+        if self._reading is None:
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(None, next, self._pieces, b"")
+        piece = await asyncio.shield(self._reading)
+        self._reading = None
+        return piece
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
@@ -493,17 +514,23 @@ def head_of(message: Message) -> Response:
 class AsgiBody(Iterator[bytes]):
     """The requesting thread's side of a conversation: the response, and the pieces of a streamed body."""
 
-    def __init__(self, conversation: Conversation, let_go: Callable[[], None]) -> None:
-        self._conversation, self._let_go = conversation, let_go
+    def __init__(
+        self, request: Request, conversation: Conversation, let_go: Callable[[], None]
+    ) -> None:
+        self._request, self._conversation, self._let_go = request, conversation, let_go
         self._ended = self._closed = False
 
     def respond(self) -> Response:
         """Wait for the response. Unless its body is streamed, the loop is no longer used afterwards."""
         try:
-            begin = self._conversation.items.get()
+            begin = self._next_item()
             if isinstance(begin, End) and begin.error is not None:
+                self._ended = True
                 raise begin.error
             assert isinstance(begin, Begin)
+        except ClientLeftError:
+            self.close()
+            raise
         except BaseException:
             with contextlib.suppress(Exception):  # the first error counts
                 self._let_go()
@@ -515,14 +542,25 @@ class AsgiBody(Iterator[bytes]):
         return Response(head.status_code, headers=head.headers.raw, content=begin.content)
 
     def __next__(self) -> bytes:
-        piece = None if self._ended else self._take()
+        piece = None if self._ended else self._take(self._next_item())
         if piece is None:
             raise StopIteration
         return piece
 
-    def _take(self, timeout: float | None = None) -> bytes | None:
-        """The next piece, or None at the end."""
-        item = self._conversation.items.get(timeout=timeout)
+    def _next_item(self) -> Begin | bytes | End:
+        """What the application sends next.
+
+        Raises:
+            ClientLeftError: The client has left meanwhile.
+        """
+        while True:
+            with contextlib.suppress(Empty):
+                return self._conversation.items.get(timeout=LOOK_SECONDS)
+            if self._request.disconnected:
+                raise ClientLeftError("the client has closed the connection")
+
+    def _take(self, item: Begin | bytes | End) -> bytes | None:
+        """The piece that an application has sent, or None at the end."""
         if isinstance(item, bytes):
             self._conversation.thread.call(self._conversation.piece_taken)
             return item
@@ -549,7 +587,7 @@ class AsgiBody(Iterator[bytes]):
         self._conversation.thread.call(self._conversation.leave)
         try:
             while not self._ended:
-                self._take(LEAVE_SECONDS + END_SECONDS)
+                self._take(self._conversation.items.get(timeout=LEAVE_SECONDS + END_SECONDS))
         except Empty:
             name = name_of(self._conversation.thread.app)
             raise RuntimeError(

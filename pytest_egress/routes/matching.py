@@ -13,7 +13,9 @@ from operator import eq
 from typing import Any, Final
 
 from pytest_egress.base.globs import Glob
-from pytest_egress.routes.answers import takes
+from pytest_egress.errors import ContentError
+from pytest_egress.routes.answers import QueryValue, takes
+from pytest_egress.traffic.forms import MultiDict
 from pytest_egress.traffic.messages import UNSET, Request, shown
 from pytest_egress.traffic.redaction import (
     is_secret,
@@ -32,7 +34,7 @@ class Match:
 
     method: str | None = None
     path: str | None = None
-    query: Mapping[str, str] | None = None
+    query: Mapping[str, QueryValue] | None = None
     headers: Mapping[str, str] | None = None
     json: Any = UNSET
     content: bytes | None = None
@@ -52,7 +54,8 @@ class Match:
             for key, value in (getattr(self, name) or {}).items():
                 if not isinstance(key, str):
                     raise TypeError(f"{name}= takes names that are str, not {key!r}")
-                check_wire_text(f"{name}[{key!r}]", value)
+                for each in several(value) if name == "query" else [value]:
+                    check_wire_text(f"{name}[{key!r}]", each)
         match: object = self.match
         if match is not None and not (callable(match) and takes(match, 1)):
             raise TypeError(f"match= takes a function of the request, not {match!r}")
@@ -60,9 +63,8 @@ class Match:
     def differences(self, request: Request) -> list[str]:
         """One line for each condition that a request does not meet; an empty list where it matches."""
         found = self.head_differences(request)
-        if self.content is not None and self.content != request.content:
-            masks = masked_bytes(request.content), masked_bytes(self.content)
-            found.append(f"content: {contrast(request.content, self.content, masks)}")
+        if self.content is not None:
+            found += content_differences(self.content, request)
         if self.json is not UNSET:
             found += json_request_differences(self.json, request)
         if self.match is not None and not found and not self.match(request):
@@ -78,16 +80,15 @@ class Match:
             found.append(f"method: {request.method} is not {self.method.upper()}")
         if self.path is not None and not path_glob(self.path).matches(request.path):
             found.append(f"path: {shown(request.path)} is not {shown(self.path)}")
-        for name, wanted, values, mask in (
-            ("query", self.query, request.query if self.query else {}, masked),
-            ("headers", self.headers, request.headers, masked_field),
-        ):
-            for key, value in (wanted or {}).items():
-                if key not in values:
-                    found.append(f"{name}[{key!r}]: absent, expected {shown(mask(key, value))}")
-                elif values[key] != value:
-                    masks = mask(key, values[key]), mask(key, value)
-                    found.append(f"{name}[{key!r}]: {contrast(values[key], value, masks)}")
+        found += query_differences(self.query or {}, request)
+        for key, value in (self.headers or {}).items():
+            if key not in request.headers:
+                found.append(
+                    f"headers[{key!r}]: absent, expected {shown(masked_field(key, value))}"
+                )
+            elif request.headers[key] != value:
+                masks = masked_field(key, request.headers[key]), masked_field(key, value)
+                found.append(f"headers[{key!r}]: {contrast(request.headers[key], value, masks)}")
         return found
 
     def __str__(self) -> str:
@@ -135,10 +136,52 @@ def check_wire_text(what: str, value: object) -> None:
 path_glob: Final = lru_cache(maxsize=1024)(Glob)
 
 
+def several(value: Any) -> list[Any]:
+    """The values that a key of the query must have."""
+    return [*value] if isinstance(value, (list, tuple)) else [value]
+
+
+def query_differences(wanted: Mapping[str, QueryValue], request: Request) -> list[str]:
+    """The differences between the query that is wanted and that of a request."""
+    found, values = [], request.query if wanted else MultiDict[str]()
+    for key, value in wanted.items():
+        is_list = isinstance(value, (list, tuple))
+        theirs: Any = values.get_all(key) if is_list else values.get(key)
+        mine: Any = [*value] if is_list else value
+        if is_list and theirs == mine:
+            continue
+        if key not in values:
+            found.append(f"query[{key!r}]: absent, expected {shown(masked_values(key, mine))}")
+        elif theirs != mine:
+            masks = masked_values(key, theirs), masked_values(key, mine)
+            found.append(f"query[{key!r}]: {contrast(theirs, mine, masks)}")
+    return found
+
+
+def masked_values(key: str, value: Any) -> Any:
+    """The value, or all values, of a key of the query, with secrets masked."""
+    if isinstance(value, (list, tuple)):
+        return [masked(key, each) for each in value]
+    return masked(key, value)
+
+
+def content_differences(wanted: bytes, request: Request) -> list[str]:
+    """The difference between the body that is wanted and that of a request; a body that cannot be decoded is one."""
+    try:
+        content = request.content
+    except ContentError as error:
+        return [f"content: {error}"]
+    if content == wanted:
+        return []
+    return [f"content: {contrast(content, wanted, (masked_bytes(content), masked_bytes(wanted)))}"]
+
+
 def json_request_differences(wanted: Any, request: Request) -> list[str]:
     """The differences between a JSON value and the body of a request."""
     try:
         return list(json_differences(wanted, request.json()))
+    except ContentError as error:
+        return [f"json: {error}"]
     except (ValueError, RecursionError):  # RecursionError: nested too deeply to parse
         return [f"json: the body is no JSON: {shown(masked_bytes(request.content))}"]
 
@@ -199,7 +242,7 @@ def masked_matcher(name: str, value: Any) -> Any:
     if name == "headers":
         return {key: masked_field(key, each) for key, each in value.items()}
     if name == "query":
-        return {key: masked(key, each) for key, each in value.items()}
+        return {key: masked_values(key, each) for key, each in value.items()}
     if name == "content":
         return masked_bytes(value)
     return masked_json(value) if name == "json" else value

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from io import BytesIO
+from io import BufferedReader, BytesIO, RawIOBase
 from itertools import chain
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from pytest_egress.routes.answers import Application, takes
 from pytest_egress.routes.applications import App, declared_length, is_async, name_of
-from pytest_egress.traffic.fields import end_to_end, raw_value
+from pytest_egress.traffic.fields import READ_BYTES, end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -78,7 +78,7 @@ def environ_of(request: Request) -> dict[str, Any]:
         "REMOTE_PORT": str(request.client[1]),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": request.scheme,
-        "wsgi.input": BytesIO(request.content),
+        "wsgi.input": input_of(request),
         "wsgi.input_terminated": True,  # reading ends where the body does, chunked or not
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
@@ -99,9 +99,43 @@ def field_variables(request: Request) -> dict[str, str]:
         variables[key] = text
     if "content-type" in request.headers:
         variables["CONTENT_TYPE"] = native(request.headers["content-type"])
-    if request.content or {"content-length", "transfer-encoding"} & set(request.headers):
-        variables["CONTENT_LENGTH"] = str(len(request.content))
+    if (length := content_length(request)) is not None:
+        variables["CONTENT_LENGTH"] = length
     return variables
+
+
+def content_length(request: Request) -> str | None:
+    """The length of the body; None where there is none, or where it is not known before it has come."""
+    if not request.is_whole:
+        framed = "transfer-encoding" not in request.headers
+        return request.headers.get("content-length") if framed else None
+    framed = bool({"content-length", "transfer-encoding"} & set(request.headers))
+    return str(len(request.raw_content)) if framed or request.raw_content else None
+
+
+def input_of(request: Request) -> BinaryIO:
+    """The body as a file that is read to its end; one that is still to come is read as it comes."""
+    if request.is_whole:
+        return BytesIO(request.raw_content)
+    return BufferedReader(Piecewise(request.raw_stream()), READ_BYTES)
+
+
+class Piecewise(RawIOBase):
+    """A body that is still to come, as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, b""
+
+    def readable(self) -> bool:
+        """That it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what has come into a buffer, or wait for more; 0 at the end."""
+        piece = self._rest or next(self._pieces, b"")
+        size = min(len(piece), len(buffer))
+        buffer[:size], self._rest = piece[:size], piece[size:]
+        return size
 
 
 def native(text: str) -> str:

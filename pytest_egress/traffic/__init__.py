@@ -5,10 +5,13 @@ error of ours where they are malformed. Every module is a door.
 
 * `address`: a host with a port, and what each kind of route accepts as one.
 * `clienthello`: the first message of a TLS client.
+* `content_coding`: compressed bodies: gzip, deflate, br, zstd.
 * `dns`: DNS queries and their answers, with synthetic addresses.
 * `dns_answers`: the answer of a DNS route.
 * `entries`: the entries of the ledger, one class for each kind of attempt.
+* `events`: server-sent events.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.
+* `forms`: forms, files and cookies.
 * `http1`: HTTP/1.1, by h11.
 * `http2`: HTTP/2, by h2, and the limits that h2 does not have.
 * `http2_frames`: cuts the bytes of HTTP/2 into frames.

@@ -205,7 +205,7 @@ class Http1:
     def _send_stream(self, stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
         for chunk in of_length(stream, stated_length(response.headers)):
             yield self.piece(chunk)
-        yield self.end(response.trailers)  # those of an upstream are known only by now
+        yield self.end(response.last_trailers())
 
     def _send_content(self, head: bytes, content: bytes) -> Iterator[bytes]:
         with self._lock:

@@ -5,14 +5,36 @@ Nothing here reads a socket, a clock or a container.
 
 from __future__ import annotations
 
+import copy
 import json as json_module
 import re
+import sys
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qsl
 
+from pytest_egress.errors import ContentError
+from pytest_egress.traffic.content_coding import (
+    MAX_DECODED_BYTES,
+    Coding,
+    EncodedStream,
+    codings,
+    decode,
+    decoded,
+    encode,
+    encoder,
+)
+from pytest_egress.traffic.events import Event, event_bytes
+from pytest_egress.traffic.forms import (
+    Form,
+    FormFile,
+    MultiDict,
+    decode_text,
+    parse_cookies,
+    parse_form,
+    parse_query,
+)
 from pytest_egress.traffic.redaction import masked_bytes, masked_query
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -128,6 +150,11 @@ class Incomplete(Protocol):
         ...
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the content is there, so that nobody has to wait for it."""
+        ...
+
+    @property
     def disconnected(self) -> bool:
         """Whether the client has left."""
         ...
@@ -174,8 +201,13 @@ class Given:
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client of the other body has left; True where there is none."""
-        return self._other is None or self._other.disconnected
+        """Whether the client of the other body has left; False where there is none."""
+        return self._other is not None and self._other.disconnected
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the content was given, or is the other body's and there."""
+        return self._content is not UNSET or self._other is None or self._other.is_whole
 
     def _given_or(self, given: Any, name: str) -> Any:
         return getattr(self._other, name) if given is UNSET else given
@@ -195,22 +227,31 @@ class Given:
 
 
 class OfBody:
-    """A parameter of `Request` for a part of its body, and the attribute that reads it from there."""
+    """A parameter of `Request` for a part of its body, and the attribute that reads it from there.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    Args:
+        read: Reads it.
+    """
+
+    def __init__(self, read: Callable[[Request], object]) -> None:
+        self._read = read
+        self._name = ""
+
+    def __set_name__(self, owner: object, name: str) -> None:
+        self._name = name
 
     def __get__(self, request: Any, owner: object = None) -> Any:
         if request is None:  # `dataclass` asks for the default
             return UNSET
-        return getattr(request._body, self.name)
+        return self._read(request)
 
     def __set__(self, request: Any, value: object) -> None:
-        request.__dict__[self.name] = value  # until `__post_init__`
+        request.__dict__[self._name] = value  # until `__post_init__`
 
 
-CONTENT: Any = OfBody("content")
-TRAILERS: Any = OfBody("trailers")
+CONTENT: Any = OfBody(lambda request: request._decoded())
+RAW_CONTENT: Any = OfBody(lambda request: request._body.content)
+TRAILERS: Any = OfBody(lambda request: request._body.trailers)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,8 +266,10 @@ class Request:
         path: The path without query, as sent (percent-encoding kept).
         query_string: The part after the "?", as sent.
         headers: The header fields; names are case-insensitive, and a name may repeat.
-        content: The whole body. On a route with `stream=True` it is read when it is first asked for, and is an error
-            after `stream()`.
+        content: The whole body, without its Content-Encoding. Reading it raises `ContentError` where it cannot be
+            decoded. On a route with `stream=True` it is read when it is first asked for, and is an error after
+            `stream()`. A request that is made with it has no Content-Encoding.
+        raw_content: The whole body, as sent; otherwise as `content`.
         trailers: The fields after the body, once that has been read.
         http_version: "1.1" or "1.0".
         sni: The server name on the wire, or None.
@@ -243,6 +286,7 @@ class Request:
     query_string: str = ""
     headers: Headers = field(default_factory=Headers)
     content: bytes = CONTENT
+    raw_content: bytes = RAW_CONTENT
     trailers: Headers = TRAILERS
     http_version: str = "1.1"
     sni: str | None = None
@@ -251,17 +295,32 @@ class Request:
     container: str = ""
     _forward: Callable[[], Callable[..., Response] | None] = field(default=lambda: None, repr=False)
     _body: Any = field(default=None, repr=False)  # an `Incomplete`
+    _hold: Callable[[int], None] = field(default=lambda size: None, repr=False)
 
     def __post_init__(self) -> None:
         given = self.__dict__
-        content, trailers = given.pop("content"), given.pop("trailers")
-        if self._body is None or content is not UNSET or trailers is not UNSET:
-            given["_body"] = Given(content, trailers, self._body)
+        content, raw_content = given.pop("content"), given.pop("raw_content")
+        trailers = given.pop("trailers")
+        if content is not UNSET:
+            if raw_content is not UNSET:
+                raise TypeError("a Request has content, or raw_content with its Content-Encoding")
+            raw_content, given["headers"] = content, fields_of_plain(self.headers, content)
+        if self._body is None or raw_content is not UNSET or trailers is not UNSET:
+            given["_body"] = Given(raw_content, trailers, self._body)
 
-    @property
-    def raw_content(self) -> bytes:
-        """The whole body as it was sent."""
-        content: bytes = self._body.content
+    def _decoded(self) -> bytes:
+        coding, raw_content = self.headers.get("content-encoding", ""), self._body.content
+        if not codings(coding):
+            return bytes(raw_content)
+        known = self.__dict__  # the only place of a frozen value to keep something in
+        if "_content" not in known:
+            try:
+                known["_content"] = decode(raw_content, coding, MAX_DECODED_BYTES, self._hold)
+            except ContentError as error:
+                known["_content"] = str(error)
+        content: bytes | str = known["_content"]
+        if isinstance(content, str):
+            raise ContentError(content)
         return content
 
     @property
@@ -272,8 +331,17 @@ class Request:
         """
         return bool(self._body.disconnected)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole body is here: always, but on a route with `stream=True`."""
+        return bool(self._body.is_whole)
+
+    def raw_stream(self) -> Iterator[bytes]:
+        """The body in pieces as `stream` gives it, and as it was sent: with its Content-Encoding."""
+        yield from self._body.stream()
+
     def stream(self) -> Iterator[bytes]:
-        """The body in pieces, as they come. It can be read once, and is not kept.
+        """The body in pieces, as they come, without its Content-Encoding. It can be read once, and is not kept.
 
         A route with `stream=True` calls its handler when the head of a request has come. On every other route the whole
         body has come before, and is one piece here.
@@ -281,8 +349,10 @@ class Request:
         Raises:
             RuntimeError: It has been streamed already.
             ConnectionError: The client has left before the end.
+            ContentError: What comes cannot be decoded.
         """
-        yield from self._body.stream()
+        coding = self.headers.get("content-encoding", "")
+        yield from decoded(self._body.stream(), coding, sys.maxsize)
 
     def send_interim(self, status_code: int, headers: HeaderSource | None = None) -> None:
         """Send an interim response, such as 103 with a Link field (RFC 8297); HTTP/1.0 has none, and gets none.
@@ -346,38 +416,61 @@ class Request:
         return self.path if self.path.startswith("/") else ""  # `OPTIONS *` and CONNECT have none
 
     @property
-    def query(self) -> dict[str, str]:
-        """The query as a dict of decoded keys and values; of a repeated key the last value."""
-        return dict(parse_qsl(self.query_string, keep_blank_values=True))
+    def query(self) -> MultiDict[str]:
+        """The query as a dict of decoded keys and values. A repeated key has its last value; `get_all` gives all."""
+        return parse_query(self.query_string)
+
+    @property
+    def cookies(self) -> MultiDict[str]:
+        """The cookies as a dict. A repeated name has its last value; `get_all` gives all."""
+        return parse_cookies(self.headers.get_all("cookie"))
 
     @property
     def text(self) -> str:
         """The body as text, in the charset of Content-Type, else UTF-8; undecodable bytes are replaced."""
-        charset = "utf-8"
-        for part in self.headers.get("content-type", "").split(";")[1:]:
-            key, _, value = part.strip().partition("=")
-            if key.lower() == "charset" and value:
-                charset = value.strip("\"'")
-        try:
-            return self.content.decode(charset, "replace")
-        except (LookupError, ValueError):  # no such charset, or one that cannot replace
-            return self.content.decode("utf-8", "replace")
+        return decode_text(self.content, self.headers.get("content-type", ""))
 
     @property
-    def form(self) -> dict[str, str]:
-        """The fields of an `application/x-www-form-urlencoded` body as a dict; of a repeated key the last value."""
-        return dict(parse_qsl(self.text, keep_blank_values=True))
+    def form(self) -> MultiDict[str]:
+        """The fields of a form as a dict: those of a `multipart/form-data` body, without its files, or urlencoded ones.
+
+        A repeated key has its last value; `get_all` gives all.
+
+        Raises:
+            ValueError: The multipart body is malformed; the text says where.
+        """
+        return self._form.fields
+
+    @property
+    def files(self) -> MultiDict[FormFile]:
+        """The files of a `multipart/form-data` body by the names of their fields; empty for any other body.
+
+        A repeated name has its last file; `get_all` gives all.
+
+        Raises:
+            ValueError: The multipart body is malformed; the text says where.
+        """
+        return self._form.files
+
+    @property
+    def _form(self) -> Form:
+        known = self.__dict__
+        if "_parsed_form" not in known:
+            known["_parsed_form"] = parse_form(self.content, self.headers.get("content-type", ""))
+        form: Form = known["_parsed_form"]
+        return form
 
     def json(self) -> Any:
         """The body, parsed as JSON.
 
         Raises:
-            ValueError: The body is no JSON; the text quotes its beginning.
+            ValueError: The body is no JSON, and the text quotes its beginning; or it cannot be decoded.
         """
+        content = self.content
         try:
-            return json_module.loads(self.content)
+            return json_module.loads(content)
         except ValueError as error:
-            beginning = masked_bytes(self.content)[:80]
+            beginning = masked_bytes(content)[:80]
             raise ValueError(
                 f"{self.method} {self.shown_url} has no JSON body: {error}: {beginning!r}"
             ) from None
@@ -388,16 +481,33 @@ class Request:
         return f"<Request {self.method} {self.shown_url}{body}>"
 
 
-# `dataclasses.replace` reads each field that it is not given: these two would read the whole body.
-del Request.__dataclass_fields__["content"], Request.__dataclass_fields__["trailers"]
+# `dataclasses.replace` reads each field that it is not given: these would read the whole body.
+for each in ("content", "raw_content", "trailers"):
+    del Request.__dataclass_fields__[each]
+
+
+def fields_of_plain(headers: Headers, content: bytes) -> Headers:
+    """The fields of a request whose body is this, without a coding: Content-Length, if there is one, fits."""
+    size = str(len(content))
+    return Headers(
+        (name, size if name.lower() == "content-length" else value)
+        for name, value in headers.raw
+        if name.lower() != "content-encoding"
+    )
 
 
 Stream = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
 """A body in pieces; text is sent as UTF-8."""
+EventData = Event | str | dict[Any, Any] | list[Any]
+Events = Iterable[EventData] | AsyncIterable[EventData]
+"""Server-sent events; what is no `Event` is its data."""
+TrailerSource = HeaderSource | Callable[[], HeaderSource]
+"""Fields after a body, or a function that makes them when the body has been sent."""
+EVENT_FIELDS: Final = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"))
 
 
 class Response:
-    """A response to a request. Its body is at most one of content, text, json and stream.
+    """A response to a request. Its body is at most one of content, text, json, stream and events.
 
     Args:
         status_code: 200 to 599.
@@ -406,8 +516,12 @@ class Response:
         text: The body as text, sent as UTF-8.
         json: The body as a value that `json.dumps` takes.
         stream: An iterable of bytes or str, async or not, sent chunk by chunk as it yields.
-        trailers: Fields sent after a streamed body.
+        events: An iterable of server-sent events, async or not: each an `Event`, or its data as a str, or as a dict or
+            list that is sent as JSON. `Content-Type` and `Cache-Control` are set where they are not given.
+        trailers: Fields sent after a streamed body, or a function that returns them, which is called at its end.
         reason: The reason phrase; None is the registered one (RFC 9112 section 4).
+        compress: "gzip", "deflate", "br" or "zstd": the body is sent in that coding, and Content-Encoding says so,
+            whether or not the client accepts it. Each piece of a stream can be decoded as soon as it has come.
 
     Raises:
         TypeError, ValueError: An argument cannot be sent; the text quotes it.
@@ -422,22 +536,31 @@ class Response:
         text: str | None = None,
         json: Any = UNSET,
         stream: Stream | None = None,
-        trailers: HeaderSource | None = None,
+        events: Events | None = None,
+        trailers: TrailerSource | None = None,
         reason: str | None = None,
+        compress: Coding | None = None,
     ) -> None:
         bodies = {
             "content": content,
             "text": text,
             "json": None if json is UNSET else (json,),
             "stream": stream,
+            "events": events,
         }
         if len(given := [name for name, body in bodies.items() if body is not None]) > 1:
             raise TypeError(f"Response takes one body, not {' and '.join(given)}")
         self.status_code = check_status(status_code)
         self._phrases = {} if reason is None else {status_code: check_reason(reason)}
-        self.stream: Any = stream
-        self.headers, self.trailers = checked_fields(headers), checked_fields(trailers)
-        if trailers and stream is None:
+        self.stream: Any = stream if events is None else events
+        self.encode_piece: Callable[[Any], bytes] | None = None if events is None else event_bytes
+        self.headers, self.trailers = checked_fields(headers), NO_FIELDS
+        self.make_trailers: Callable[[], HeaderSource] | None = None
+        if callable(trailers):
+            self.make_trailers = trailers
+        else:
+            self.trailers = checked_fields(trailers)
+        if trailers and self.stream is None:
             raise TypeError("Response sends trailers after a streamed body only: give stream=")
         if text is not None:
             content = check_type("text", text, str).encode()
@@ -446,11 +569,19 @@ class Response:
             content = json_bytes(json)
             self._default_type("application/json")
         elif stream is not None:
-            check_stream(stream)
+            check_stream("stream", stream, "bytes or str")
+        elif events is not None:
+            check_stream("events", events, "events")
+            for name, value in EVENT_FIELDS:
+                self._default_field(name, value)
         body = b"" if content is None else check_type("content", content, bytes, bytearray)
         self.content: bytes = bytes(body)
         if body:  # a response to HEAD has a length and no body
             check_length(self.headers, len(body))
+        self.compress = compress
+        if compress is not None:
+            check_compress(compress, self.headers)
+            self.headers = Headers([*self.headers.raw, ("Content-Encoding", compress)])
 
     @classmethod
     def received(
@@ -473,18 +604,54 @@ class Response:
         """The reason phrase: the one given with this status, else the registered one, or ""."""
         return self._phrases.get(self.status_code, reason_phrase(self.status_code))
 
+    def encoded(self) -> Response:
+        """The response as it is sent, once its streamed body is bytes: compressed as `compress` says."""
+        if self.compress is None:
+            return self
+        response = copy.copy(self)
+        response.compress = None
+        if self.stream is None:
+            response.content = encode(self.content, self.compress)
+        else:
+            response.stream = EncodedStream(self.stream, self.compress)
+        return response
+
     def _default_type(self, content_type: str) -> None:
-        if "content-type" not in self.headers:
-            self.headers = Headers([*self.headers.raw, ("Content-Type", content_type)])
+        self._default_field("Content-Type", content_type)
+
+    def _default_field(self, name: str, value: str) -> None:
+        if name not in self.headers:
+            self.headers = Headers([*self.headers.raw, (name, value)])
+
+    def last_trailers(self) -> Headers:
+        """The trailers, once the body has been sent: a function that was given for them is called now."""
+        if self.make_trailers is not None:
+            self.trailers = checked_fields(self.make_trailers())
+        return self.trailers
 
     @property
     def text(self) -> str:
-        """The body as UTF-8 text; undecodable bytes are replaced."""
-        return self.content.decode("utf-8", "replace")
+        """The body as UTF-8 text, without its Content-Encoding; undecodable bytes are replaced.
+
+        Raises:
+            ValueError: The body of another server's response cannot be decoded; the text says why.
+        """
+        return self._decoded.decode("utf-8", "replace")
 
     def json(self) -> Any:
-        """The body, parsed as JSON."""
-        return json_module.loads(self.content)
+        """The body without its Content-Encoding, parsed as JSON.
+
+        Raises:
+            ValueError: The body is no JSON, or cannot be decoded.
+        """
+        return json_module.loads(self._decoded)
+
+    @property
+    def _decoded(self) -> bytes:
+        if self.compress is not None:  # which happens when it is sent
+            return self.content
+        coding = self.headers.get("content-encoding", "")
+        return decode(self.content, coding, MAX_DECODED_BYTES)
 
     def __repr__(self) -> str:
         return f"<Response {self.status_code} {self.reason}>".replace(" >", ">")
@@ -522,12 +689,29 @@ def json_bytes(value: object) -> bytes:
         raise kind(f"{shown(value)} cannot be sent as JSON: {error}") from None
 
 
-def check_stream(stream: object) -> None:
-    """Refuse a stream that is no iterable, or a str or bytes, whose items are no pieces of a body."""
+def check_compress(name: object, headers: Headers) -> None:
+    """Refuse an unknown coding, one whose library is not installed, and fields that `compress=` sets by itself."""
+    if not isinstance(name, str):
+        raise TypeError(f"Response(compress=...) takes the name of a coding, not {name!r}")
+    for field_name in ("content-encoding", "content-length"):
+        if field_name in headers:
+            raise ValueError(
+                f"Response(compress={name!r}) comes with {field_name.title()}: {headers[field_name]}, which it sets "
+                "by itself: leave one of the two out"
+            )
+    encoder(name)
+
+
+def check_stream(name: str, stream: object, of: str) -> None:
+    """Refuse a stream that is no iterable, or a str or bytes, whose items are no pieces of a body.
+
+    Args:
+        of: What it yields, in words.
+    """
     is_iterable = isinstance(stream, (Iterable, AsyncIterable))
-    if isinstance(stream, (str, bytes, bytearray)) or not is_iterable:
+    if isinstance(stream, (str, bytes, bytearray, Mapping)) or not is_iterable:
         raise TypeError(
-            f"Response(stream=...) takes an iterable of bytes or str, not {type(stream).__name__}: {stream!r}"
+            f"Response({name}=...) takes an iterable of {of}, not {type(stream).__name__}: {stream!r}"
         )
 
 

@@ -46,6 +46,12 @@ WITHIN_VALUES: Final = re.compile(
 )
 """A parameter within a parameter's value, which may be a URL itself, percent-encoded or not."""
 
+PARTS: Final = re.compile(
+    r'(; name="?([^"\r\n;]{1,64})"?[^\r\n]{0,256}\r\n(?:[^\r\n]{1,256}\r\n){0,8}\r\n)(.*?)(?=\r\n--|\Z)',
+    re.DOTALL,
+)
+"""A part of a `multipart/form-data` body: its head with its name, and its value."""
+
 SCHEME: Final = re.compile(r"[A-Za-z0-9_-]{1,32} ")
 
 
@@ -139,9 +145,10 @@ def masked_authority(authority: str) -> str:
 
 
 def masked_text(text: str) -> str:
-    """The beginning of a text, with its secrets masked: a form, JSON, the head of a request, or anything else."""
+    """The beginning of a text, with its secrets masked: a form, in parts or not, JSON, a head, or anything else."""
     if len(text) > READ:
         text = f"{text[:READ]}..."
+    text = PARTS.sub(masked_part, text)
     shown, position = [], 0
     while (named := NAMES.search(text, position)) is not None:
         quoted, opening, name, sign = named.groups()
@@ -154,6 +161,12 @@ def masked_text(text: str) -> str:
             shown.append(masks if value else "")
         position = end
     return "".join([*shown, text[position:]])
+
+
+def masked_part(found: re.Match[str]) -> str:
+    """A part of a form, with its value masked where its name is that of a secret."""
+    head, name, value = found.groups()
+    return f"{head}{mask(value)}" if value and is_secret(name) else found[0]
 
 
 def end_of_value(text: str, start: int, sign: str) -> int:

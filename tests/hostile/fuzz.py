@@ -12,7 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tests.unit.traffic import test_address, test_clienthello, test_dns, test_http2_frames
+from tests.unit.traffic import (
+    test_address,
+    test_clienthello,
+    test_content_coding,
+    test_dns,
+    test_forms,
+    test_http2_frames,
+)
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192
@@ -37,6 +44,11 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
         test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
+    "content coding": target(
+        test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
+    ),
+    "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
+    "cookies": target(test_forms.test_any_text_is_cookies),
     "frames": target(
         test_http2_frames.test_any_bytes_are_frames_or_ask_for_more_or_are_a_frame_too_long_error
     ),

@@ -41,7 +41,10 @@ ROOMS = {
     "agent": Room(),
     "errors": Room(),
     "base": Room(),
-    "traffic": Room(uses=("errors", "base", "agent.netlink"), foreign=("dns", "h11", "h2", "idna")),
+    "traffic": Room(
+        uses=("errors", "base", "agent.netlink"),
+        foreign=("backports", "brotli", "brotlicffi", "compression", "dns", "h11", "h2", "idna", "python_multipart"),
+    ),
     "link": Room(
         uses=("errors", "base", "agent"),
         foreign=("h11",),

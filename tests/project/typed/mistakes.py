@@ -91,6 +91,7 @@ def test_static_answers(egress: Egress, shop: Container) -> None:
     Response(content="text")  # error
     Response(stream=[1])  # error
     Response("200")  # error
+    Response(compress="lzma")  # error
 
 
 def test_calls(egress: Egress, shop: Container) -> None:

@@ -54,6 +54,13 @@ def test_handlers(egress: Egress) -> None:
         return request.text + str(request.json()["amount"]) + request.query["a"]
 
     @egress.intercept_https("a.test")
+    def upload(request: Request) -> Response:
+        names = [file.filename for file in request.files.get_all("doc")]
+        texts = [*request.form.values(), *request.cookies, *request.query.get_all("a"), *names]
+        size = len(request.raw_content) + len(request.files["doc"].content)
+        return Response(json={"texts": texts, "size": size}, compress="gzip")
+
+    @egress.intercept_https("a.test")
     def raw(request: Request) -> bytes:
         return request.content
 
@@ -125,7 +132,7 @@ def test_answers(egress: Egress, orders: Container, app: Any) -> None:
         {"id": 1},
         method="POST",
         path="/v1/*",
-        query={"a": "1"},
+        query={"a": "1", "b": ["1", "2"]},
         headers={"x-key": "k"},
         json={"amount": ANY},
         match=lambda request: request.sni == "a.test",

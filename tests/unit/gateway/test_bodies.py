@@ -12,15 +12,7 @@ from pytest_egress.gateway.bodies import Body
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.fields import RequestTooLargeError
 from pytest_egress.traffic.messages import Headers
-from tests.support.duplexes import FakeDuplex
-
-
-def no_limit(size: int) -> None:
-    pass
-
-
-def body_of(duplex: FakeDuplex, expected: int | None = None) -> Body:
-    return Body(duplex, no_limit, expected)
+from tests.support.duplexes import FakeDuplex, body_of
 
 
 def test_the_content_is_read_when_it_is_first_asked_for_and_kept() -> None:

@@ -43,6 +43,19 @@ def routes() -> Routes:
             {"url": "https://api.test/?a=2"},
             ["query['a']: '2' is not '1'", "query['b']: absent, expected '2'"],
         ),
+        ({"query": {"a": "2"}}, {"url": "https://api.test/?a=1&a=2"}, []),
+        ({"query": {"a": ["1", "2"]}}, {"url": "https://api.test/?a=1&b=&a=2"}, []),
+        ({"query": {"a": ("1", ANY)}}, {"url": "https://api.test/?a=1&a=2"}, []),
+        ({"query": {"a": []}}, {"url": "https://api.test/"}, []),
+        (
+            {"query": {"a": ["2", "1"], "b": ["1"], "c": []}},
+            {"url": "https://api.test/?a=1&a=2&c="},
+            [
+                "query['a']: ['1', '2'] is not ['2', '1']",
+                "query['b']: absent, expected ['1']",
+                "query['c']: [''] is not []",
+            ],
+        ),
         ({"headers": {"ACCEPT": "x"}}, {"headers": Headers({"accept": "x", "other": "y"})}, []),
         (
             {"headers": {"Accept": "x", "X-Y": "z"}},
@@ -120,6 +133,7 @@ def test_a_long_value_is_cut_in_the_middle() -> None:
         ({"query": "a=1"}, "query= takes Mapping, not str: 'a=1'"),
         ({"content": "x"}, "content= takes bytes, not str: 'x'"),
         ({"match": "x"}, "match= takes a function of the request, not 'x'"),
+        ({"query": {"a": ["1", 2]}}, "query['a'] takes a str, which it is on the wire, not int: 2"),
         ({"query": {"a": 1}}, "query['a'] takes a str, which it is on the wire, not int: 1"),
         (
             {"headers": {"a": None}},

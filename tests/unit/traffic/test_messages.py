@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import Any
 
 import pytest
 
+from pytest_egress.errors import ContentError
+from pytest_egress.traffic.content_coding import decode, encode
 from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
 
 
@@ -51,9 +54,33 @@ def test_a_request_has_its_whole_url(fields: dict[str, Any], url: str) -> None:
 
 
 def test_query_and_form_are_decoded_and_the_last_of_a_key_counts() -> None:
-    found = request(query_string="a=1&b=x+y%20z&c&a=2", content=b"a=%C3%A9&b=")
+    found = request(query_string="a=1&b=x+y%20z&c&a=2", content=b"a=%C3%A9&b=&b=1")
     assert found.query == {"a": "2", "b": "x y z", "c": ""}
-    assert found.form == {"a": "\u00e9", "b": ""}
+    assert found.query.get_all("a") == ["1", "2"]
+    assert found.form == {"a": "\u00e9", "b": "1"}
+    assert found.form.get_all("b") == ["", "1"]
+    assert found.files == {}
+
+
+def test_cookies_are_those_of_all_fields() -> None:
+    headers = Headers([("cookie", "a=1; b=2"), ("Cookie", 'a="3"')])
+    assert request(headers=headers).cookies == {"a": "3", "b": "2"}
+    assert request(headers=headers).cookies.get_all("a") == ["1", "3"]
+    assert request().cookies == {}
+
+
+def test_a_form_in_parts_has_fields_and_files_and_is_read_once() -> None:
+    content = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % part
+        for part in [(b"a", b"1"), (b'doc"; filename="x.txt', b"text")]
+    )
+    headers = Headers({"Content-Type": "multipart/form-data; boundary=b"})
+    found = request(headers=headers, content=content + b"--b--\r\n")
+    assert found.form == {"a": "1"}
+    assert (found.files["doc"].filename, found.files["doc"].content) == ("x.txt", b"text")
+    assert found.files is found.files
+    with pytest.raises(ValueError, match="no multipart/form-data: it breaks off"):
+        dataclasses.replace(found, content=content).form  # noqa: B018 - it is a property
 
 
 @pytest.mark.parametrize(
@@ -84,6 +111,54 @@ def test_a_body_that_is_no_json_is_quoted() -> None:
         "POST https://api.test/ has no JSON body: Expecting value: line 1 column 1 (char 0): "
         f"{(b'<html>' * 20)[:80]!r}"
     )
+
+
+GZIP = Headers({"Content-Encoding": "gzip", "Content-Length": "28", "X-Own": "1"})
+
+
+def test_the_content_is_decoded_once_when_it_is_asked_for() -> None:
+    held: list[int] = []
+    found = request(raw_content=encode(b'{"a": 1}', "gzip"), headers=GZIP, _hold=held.append)
+    assert held == []
+    assert (found.content, found.text, found.json()) == (b'{"a": 1}', '{"a": 1}', {"a": 1})
+    assert found.content is found.content
+    assert held == [8]
+    assert found.raw_content == encode(b'{"a": 1}', "gzip")
+    assert request(raw_content=b"", headers=GZIP).content == b""
+
+
+def test_a_content_that_is_given_has_no_coding() -> None:
+    sent = request(raw_content=encode(b"sent", "gzip"), headers=GZIP)
+    other = dataclasses.replace(sent, path="/other")
+    assert (other.content, other.raw_content, other.headers) == (b"sent", sent.raw_content, GZIP)
+    mine = dataclasses.replace(sent, content=b"mine")
+    assert (mine.content, mine.raw_content) == (b"mine", b"mine")
+    assert mine.headers.raw == (("Content-Length", "4"), ("X-Own", "1"))
+    packed = dataclasses.replace(sent, raw_content=encode(b"mine", "gzip"))
+    assert (packed.content, packed.headers) == (b"mine", GZIP)
+    with pytest.raises(TypeError, match="has content, or raw_content"):
+        dataclasses.replace(sent, content=b"", raw_content=b"")
+
+
+def test_a_content_that_cannot_be_decoded_is_an_error_each_time_and_is_still_there_as_sent() -> (
+    None
+):
+    found = request(raw_content=b"no gzip", headers=GZIP)
+    for _ in range(2):
+        with pytest.raises(ContentError, match="and is no gzip"):
+            found.json()
+    with pytest.raises(ContentError, match="and is no gzip"):
+        [*found.stream()]
+    assert found.raw_content == b"no gzip"
+
+
+def test_a_stream_is_decoded() -> None:
+    found = request(
+        raw_content=encode(b"one" * 100_000, "br"), headers=Headers({"Content-Encoding": "br"})
+    )
+    pieces = [*found.stream()]
+    assert b"".join(pieces) == b"one" * 100_000
+    assert len(pieces) > 1
 
 
 def test_a_request_cannot_be_changed() -> None:
@@ -193,3 +268,69 @@ def test_a_phrase_that_would_break_the_status_line_is_refused(reason: str) -> No
 def test_a_phrase_is_text() -> None:
     with pytest.raises(TypeError, match=r"Response\(reason=\.\.\.\) takes str, not int: 7"):
         Response(reason=7)  # type: ignore[arg-type]
+
+
+# Compressed responses.
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_response_is_compressed_when_it_is_sent(coding: Any) -> None:
+    response = Response(json={"a": 1}, headers={"X-Own": "1"}, compress=coding)
+    sent = response.encoded()
+    assert response.json() == {"a": 1}
+    assert decode(sent.content, coding, 100) == b'{"a": 1}'
+    assert sent.headers.raw == (
+        *(("X-Own", "1"), ("Content-Type", "application/json")),
+        ("Content-Encoding", coding),
+    )
+    assert sent.encoded() is sent
+
+
+def test_a_compressed_stream_has_each_piece_at_once() -> None:
+    sent = Response(stream=[b"one", b"two"], compress="gzip").encoded()
+    inflater = zlib.decompressobj(wbits=31)
+    assert [inflater.decompress(piece) for piece in sent.stream] == [b"one", b"two", b""]
+    assert inflater.eof
+
+
+def test_the_response_of_another_server_reads_without_its_coding() -> None:
+    packed = Response(json=[1], compress="br").encoded()
+    assert (packed.text, packed.json()) == ("[1]", [1])
+    packed.content = b"no br"
+    with pytest.raises(ValueError, match="and is no br"):
+        packed.json()
+
+
+def test_what_is_not_compressed_is_sent_as_it_is() -> None:
+    response = Response(text="x")
+    assert response.encoded() is response
+
+
+@pytest.mark.parametrize(
+    ("compress", "headers", "error", "text"),
+    [
+        (
+            "lzma",
+            {},
+            ValueError,
+            "compress='lzma' is unknown: it takes 'gzip', 'deflate', 'br', 'zstd'",
+        ),
+        (True, {}, TypeError, "Response(compress=...) takes the name of a coding, not True"),
+        (
+            *("gzip", {"content-encoding": "br"}, ValueError),
+            "Response(compress='gzip') comes with Content-Encoding: br, which it sets by itself: "
+            "leave one of the two out",
+        ),
+        (
+            *("gzip", {"Content-Length": "0"}, ValueError),
+            "Response(compress='gzip') comes with Content-Length: 0, which it sets by itself: "
+            "leave one of the two out",
+        ),
+    ],
+)
+def test_what_cannot_be_compressed_is_refused_where_it_is_made(
+    compress: Any, headers: dict[str, str], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error) as raised:
+        Response(headers=headers, compress=compress)
+    assert str(raised.value) == text

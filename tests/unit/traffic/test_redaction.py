@@ -168,6 +168,17 @@ def test_json_is_shown_without_its_secrets_however_deep() -> None:
             f'{{"body": "{{\\"key\\": \\"{SECRET}',
             '{"body": "{\\"key\\": \\"sk_l... (32 characters)',
         ),
+        (
+            f'--b\r\nContent-Disposition: form-data; name="api_key"\r\nX: y\r\n\r\n{SECRET}\r\n--b\r\n'
+            'Content-Disposition: form-data; name="a"\r\n\r\nopen\r\n--b--',
+            '--b\r\nContent-Disposition: form-data; name="api_key"\r\nX: y\r\n\r\nsk_l... (32 characters)\r\n--b\r\n'
+            'Content-Disposition: form-data; name="a"\r\n\r\nopen\r\n--b--',
+        ),
+        (
+            f'; name=token; filename="t"\r\n\r\n{SECRET}',
+            '; name=token; filename="t"\r\n\r\nsk_l... (32 characters)',
+        ),
+        ('; name="token"\r\n\r\n', '; name="token"\r\n\r\n'),
         ("no names at all", "no names at all"),
     ],
 )
@@ -176,7 +187,7 @@ def test_a_text_is_shown_without_the_secrets_that_it_names(text: str, shown: str
     assert masked_bytes(text.encode()) == shown.encode()
 
 
-@given(st.text("a=\"&:;\\' {}\r\n", max_size=200), st.text("key=: \"'&", max_size=40))
+@given(st.text("a=\"&:;\\' {}\r\n-", max_size=200), st.text("key=: \"'&", max_size=40))
 def test_any_text_can_be_shown(text: str, names: str) -> None:
     assert len(masked_text(text + names + text)) >= 0
     assert masked_text(text.replace("a", "")) == text.replace("a", "")

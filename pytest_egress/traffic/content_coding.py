@@ -1,0 +1,373 @@
+"""Content codings (RFC 9110 section 8.4): gzip, deflate, br and zstd, both ways, piece by piece.
+
+The rule: no input makes a decoder yield more than its limit, and each decoder yields bytes or raises `ContentError`.
+
+zlib does gzip and deflate. br is by `brotli` or `brotlicffi`; zstd is by the standard library from Python 3.14 on, else
+by `backports.zstd`, which has the same interface. A library is imported when a body needs it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from typing import Any, Final, Literal, Protocol
+
+from pytest_egress.errors import ContentError
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+MAX_DECODED_BYTES: Final = 1 << 30  # of a body: as many as one that is not compressed may have
+PIECE_BYTES: Final = 64 * 1024  # what a decoder gives at a time, so that a bomb is refused soon
+FIRST_BYTES: Final = 1024  # read first of a member or a frame, so that many small ones do not copy the rest each time
+MAX_CODINGS: Final = 4  # of one body; curl takes 5
+WINDOW_LOG: Final = 23  # 8 MiB: the most that RFC 9659 lets zstd ask for
+BR_QUALITY: Final = 4  # of 11; the usual one for what is compressed while it is sent
+GZIP_WBITS: Final = 31  # of zlib: the window of 32 KiB, in gzip's format
+ZLIB_WBITS: Final = 15  # in zlib's format
+BARE_WBITS: Final = -15  # without a header
+
+INSTALL: Final = "pip install 'pytest-egress[compression]'"
+
+Coding = Literal["gzip", "deflate", "br", "zstd"]
+Pieces = Iterator[bytes]
+
+
+def codings(content_encoding: str) -> list[str]:
+    """The names in a Content-Encoding field, in the order in which the codings were applied; "identity" is none."""
+    names = (name.strip(" \t").lower() for name in content_encoding.split(","))
+    return [ALIASES.get(name, name) for name in names if name not in ("", "identity")]
+
+
+ALIASES: Final = {"x-gzip": "gzip"}  # RFC 9110 section 8.4.1.3
+
+
+def decode(
+    content: bytes,
+    content_encoding: str,
+    limit: int,
+    hold: Callable[[int], None] = lambda size: None,
+) -> bytes:
+    """A whole body without its codings. No bytes are no bytes, whatever the field says.
+
+    Args:
+        limit: The most bytes that the body, or what is between two codings, may have.
+        hold: Counts bytes that are about to be kept; what it raises comes through.
+
+    Raises:
+        ContentError: The body is not what the field says, or has more bytes, or needs a library.
+    """
+    if not codings(content_encoding):
+        return content
+    whole = BytesIO()
+    for piece in decoded([content], content_encoding, limit):
+        hold(len(piece))
+        whole.write(piece)
+    return whole.getvalue()  # it shares its buffer: no second copy
+
+
+def decoded(pieces: Iterable[bytes], content_encoding: str, limit: int) -> Iterator[bytes]:
+    """The pieces of a body without its codings; otherwise as `decode`.
+
+    An error is raised where it is met, so earlier pieces may have been yielded.
+    """
+    names = codings(content_encoding)
+    for name in names:
+        if name not in DECODERS:
+            raise ContentError(
+                f"the body has the content coding {name!r}, which is unknown here: {', '.join(DECODERS)} are decoded"
+            )
+    if len(names) > MAX_CODINGS:
+        raise ContentError(
+            f"the body has {len(names)} content codings one over the other, and {MAX_CODINGS} are decoded at most"
+        )
+    source = iter(pieces)
+    for name in reversed(names):
+        source = layer(source, name, limit)
+    return source
+
+
+def layer(pieces: Pieces, name: str, limit: int) -> Pieces:
+    """Decode one coding of a body, and check its errors and its length."""
+    source = Source(pieces)
+    if not source.more():
+        return
+    total = 0
+    try:
+        for piece in DECODERS[name](source):
+            total += len(piece)
+            if total > limit:
+                raise ContentError(
+                    f"the body is too large: {source.taken} bytes of {name} become more than the limit of {limit} bytes"
+                )
+            yield piece
+    except EOFError:
+        raise ContentError(
+            f"the body breaks off: its {source.taken} bytes of {name} have no end"
+        ) from None
+    except (ContentError, GeneratorExit):
+        raise
+    except Exception as error:  # zlib.error, brotli.error, ZstdError
+        raise ContentError(
+            f"the body has the content coding {name}, and is no {name}: {error}"
+        ) from error
+    if source.more():
+        raise ContentError(f"the body goes on after its end: bytes follow its {name}")
+
+
+class Source:
+    """The bytes that a decoder reads.
+
+    Attributes:
+        taken: How many bytes the pieces had so far.
+    """
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+        self._piece, self._at = b"", 0
+        self.taken = 0
+
+    def more(self) -> bool:
+        """Whether there are more bytes."""
+        return bool(self.peek(1))
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, as many as this where there are so many; they are still to be taken."""
+        while len(self._piece) - self._at < size:
+            if (piece := next(self._pieces, None)) is None:
+                break
+            self._piece, self._at = self._piece[self._at :] + piece, 0
+            self.taken += len(piece)
+        return self._piece[self._at : self._at + size]
+
+    def take(self, size: int = PIECE_BYTES) -> bytes:
+        """The next bytes, at most as many as this; b"" at the end."""
+        self.more()
+        data = self._piece[self._at : self._at + size]
+        self._at += len(data)
+        return data
+
+    def read(self, size: int = PIECE_BYTES) -> bytes:
+        """As `take`, where an end is too early.
+
+        Raises:
+            EOFError: There are no more bytes.
+        """
+        if data := self.take(size):
+            return data
+        raise EOFError
+
+    def give_back(self, size: int) -> None:
+        """Have the last bytes that were taken taken again."""
+        self._at -= size
+
+
+def inflate(source: Source, wbits: int) -> Pieces:
+    """Decode one stream of zlib, whose end it knows by itself."""
+    inflater = zlib.decompressobj(wbits)
+    data, size = b"", FIRST_BYTES
+    while not inflater.eof:
+        if not data:
+            data, size = source.read(size), PIECE_BYTES
+        yield inflater.decompress(data, PIECE_BYTES)
+        data = inflater.unconsumed_tail
+    source.give_back(len(inflater.unused_data))
+
+
+def gzip(source: Source) -> Pieces:
+    """gzip: one member or several (RFC 1952 section 2.2), and zeros, which pad the output of tar."""
+    yield from inflate(source, GZIP_WBITS)
+    while data := source.take():
+        source.give_back(len(data.lstrip(b"\0")))
+        if data.strip(b"\0"):
+            yield from inflate(source, GZIP_WBITS)
+
+
+def deflate(source: Source) -> Pieces:
+    """Deflate: zlib's format, as RFC 9110 section 8.4.1.2 says, or the bare one, which many clients send."""
+    head = source.peek(2)
+    # A bare stream of any compressor has other bits: these would be a stored block with bits set in its padding.
+    is_zlib = head[0] & 0x0F == 8 and int.from_bytes(head, "big") % 31 == 0
+    yield from inflate(source, ZLIB_WBITS if is_zlib else BARE_WBITS)
+
+
+def br(source: Source) -> Pieces:
+    """Brotli (RFC 7932)."""
+    decompressor = br_library("the body is compressed with br").Decompressor()
+    while not decompressor.is_finished():
+        data = source.take() if decompressor.can_accept_more_data() else b""
+        piece = decompressor.process(data, output_buffer_limit=PIECE_BYTES)
+        # Output may be still to come when all input has been taken: only if neither is left, the end is missing.
+        if not (data or piece or decompressor.is_finished()):
+            raise EOFError
+        yield piece
+
+
+def zstd(source: Source) -> Pieces:
+    """Zstandard: one frame or several (RFC 8878 section 3.1)."""
+    library = zstd_library("the body is compressed with zstd")
+    options = {library.DecompressionParameter.window_log_max: WINDOW_LOG}
+    while source.more():
+        decompressor = library.ZstdDecompressor(options=options)
+        size = FIRST_BYTES
+        while not decompressor.eof:
+            data = b""
+            if decompressor.needs_input:
+                data, size = source.read(size), PIECE_BYTES
+            yield decompressor.decompress(data, PIECE_BYTES)
+        source.give_back(len(decompressor.unused_data))
+
+
+DECODERS: Final[dict[str, Callable[[Source], Pieces]]] = {
+    "gzip": gzip,
+    "deflate": deflate,
+    "br": br,
+    "zstd": zstd,
+}
+
+
+def br_library(need: str) -> Any:
+    """The library for br.
+
+    Args:
+        need: A clause that says what needs it.
+
+    Raises:
+        ContentError: It is not installed, or cannot bound what it gives.
+    """
+    try:
+        import brotli
+    except ImportError:
+        try:
+            import brotlicffi as brotli
+        except ImportError:
+            raise ContentError(f"{need}, and no library for that is installed: {INSTALL}") from None
+    if not hasattr(brotli.Decompressor, "can_accept_more_data"):  # CVE-2025-6176
+        old = f"{brotli.__name__} {getattr(brotli, '__version__', '')}"
+        raise ContentError(f"{need}, and {old} cannot bound what it decodes, as 1.2 can: {INSTALL}")
+    return brotli
+
+
+def zstd_library(need: str) -> Any:
+    """The library for zstd; otherwise as `br_library`."""
+    try:
+        from compression import zstd
+    except ImportError:
+        try:
+            from backports import zstd
+        except ImportError:
+            raise ContentError(f"{need}, and no library for that is installed: {INSTALL}") from None
+    return zstd
+
+
+# What a response is compressed with.
+
+
+class Encoder(Protocol):
+    """Compresses a body piece by piece; the client can decode each piece as soon as it has it."""
+
+    def piece(self, data: bytes) -> bytes:
+        """A piece, compressed and flushed."""
+        ...
+
+    def end(self) -> bytes:
+        """The last bytes."""
+        ...
+
+
+class ZlibEncoder:
+    """gzip, or deflate in zlib's format."""
+
+    def __init__(self, wbits: int) -> None:
+        self._compressor = zlib.compressobj(wbits=wbits)
+
+    def piece(self, data: bytes) -> bytes:
+        """See `Encoder`."""
+        return self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+
+    def end(self) -> bytes:
+        """See `Encoder`."""
+        return self._compressor.flush()
+
+
+class BrEncoder:
+    """Brotli."""
+
+    def __init__(self) -> None:
+        self._compressor = br_library(NEEDED.format("br")).Compressor(quality=BR_QUALITY)
+
+    def piece(self, data: bytes) -> bytes:
+        """See `Encoder`."""
+        return bytes(self._compressor.process(data) + self._compressor.flush())
+
+    def end(self) -> bytes:
+        """See `Encoder`."""
+        return bytes(self._compressor.finish())
+
+
+class ZstdEncoder:
+    """Zstandard, at the library's own level, whose window is below `WINDOW_LOG`."""
+
+    def __init__(self) -> None:
+        self._compressor = zstd_library(NEEDED.format("zstd")).ZstdCompressor()
+
+    def piece(self, data: bytes) -> bytes:
+        """See `Encoder`."""
+        return bytes(self._compressor.compress(data, self._compressor.FLUSH_BLOCK))
+
+    def end(self) -> bytes:
+        """See `Encoder`."""
+        return bytes(self._compressor.flush())
+
+
+NEEDED: Final = "Response(compress={!r}) was given"
+
+ENCODERS: Final[dict[str, Callable[[], Encoder]]] = {
+    "gzip": lambda: ZlibEncoder(GZIP_WBITS),
+    "deflate": lambda: ZlibEncoder(ZLIB_WBITS),
+    "br": BrEncoder,
+    "zstd": ZstdEncoder,
+}
+
+
+def encoder(name: str) -> Encoder:
+    """An encoder for one body.
+
+    Raises:
+        ValueError: The name is unknown, or its library is not installed.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"compress={name!r} is unknown: it takes {', '.join(map(repr, ENCODERS))}")
+    return ENCODERS[name]()
+
+
+def encode(content: bytes, name: str) -> bytes:
+    """A whole body, compressed; otherwise as `encoder`."""
+    whole = encoder(name)
+    return whole.piece(content) + whole.end()
+
+
+class EncodedStream(Iterator[bytes]):
+    """The pieces of a body, each compressed when it is asked for, and a last one that ends them.
+
+    Args:
+        pieces: The pieces. If they have a method `close`, they are closed with this.
+        name: The coding; otherwise as `encoder`.
+    """
+
+    def __init__(self, pieces: Iterable[bytes], name: str) -> None:
+        self._source, self._pieces = pieces, iter(pieces)
+        self._encoder: Encoder | None = encoder(name)
+
+    def __next__(self) -> bytes:
+        if self._encoder is None:
+            raise StopIteration
+        for piece in self._pieces:
+            return self._encoder.piece(piece)
+        end, self._encoder = self._encoder.end(), None
+        return end
+
+    def close(self) -> None:
+        """Close the pieces."""
+        close: Callable[[], object] = getattr(self._source, "close", lambda: None)
+        close()
