@@ -28,6 +28,7 @@ from tests.unit.traffic import (
     test_heads,
     test_http1,
     test_http2_bytes,
+    test_http2_frames,
     test_smtp,
     test_websocket,
 )
@@ -83,7 +84,7 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
         test_grpc.test_any_fields_have_metadata_a_status_and_a_timeout_or_are_a_status_error
     ),
     "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
-    "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
+    "websocket-frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
     "head": target(test_heads.test_any_head_has_one_meaning_or_is_refused),
     "http1": target(test_http1.test_any_bytes_are_the_same_requests_however_they_are_cut),
     "http2": target(test_http2_bytes.test_any_bytes_bring_the_same_however_they_are_cut),
@@ -94,6 +95,9 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "cookies": target(test_forms.test_any_text_is_cookies),
     "smtp": target(test_smtp.test_any_bytes_have_replies_that_are_replies_and_never_raise),
     "smtp-command": target(test_smtp.test_any_line_is_a_command_or_an_smtp_error),
+    "http2-frames": target(
+        test_http2_frames.test_any_bytes_are_frames_or_ask_for_more_or_are_a_frame_too_long_error
+    ),
 }
 
 
