@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from pytest_egress.traffic.grpc import GrpcCall
+from pytest_egress.traffic.grpc import GrpcCall, status_in
 from pytest_egress.traffic.messages import SHOWN_VALUE, Request, Response, cut, host_port, shown
 from pytest_egress.traffic.redaction import masked_bytes
 
@@ -68,17 +68,26 @@ class Exchange(Entry):
         response: The response that was sent; None while a handler runs, or when the connection ended first.
         error: The exception that the handler raised, or None.
         duration: Seconds from the request's first byte to its response's first, or None while it runs.
-        grpc: The call of gRPC that the request makes: its method, messages and status; None for any other request.
     """
 
     request: Request
     response: Response | Any = None  # of a call it is never None, which no type can tell
     error: BaseException | None = None
     duration: float | Any = None
-    grpc: GrpcCall | Any = None  # likewise
+    _call: GrpcCall | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.grpc = self.grpc or GrpcCall.of(self.request)
+        self._call = GrpcCall.of(self.request)
+
+    @property
+    def grpc(
+        self,
+    ) -> GrpcCall | Any:  # of a route for gRPC it is never None, which no type can tell
+        """The call of gRPC that the request makes: its method, messages and status; None for any other request."""
+        call, response = self._call, self.response
+        if call is not None and call.code is None and response is not None:
+            call.code, call.details = status_in(response.trailers, response.headers)
+        return call
 
     def __str__(self) -> str:
         if self.grpc is not None:
