@@ -128,6 +128,12 @@ def runtimes_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def http2_image(engine_client: docker.DockerClient) -> str:
+    """The image with nghttp2's server and clients, and curl; the server has a page at /file in /srv/www."""
+    return require_image(engine_client, "http2")
+
+
+@pytest.fixture(scope="session")
 def sdks_image(engine_client: docker.DockerClient) -> str:
     """The image with SDKs of PyPI and npm in /app, as their users install them."""
     return require_image(engine_client, "sdks")

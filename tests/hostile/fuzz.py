@@ -19,6 +19,7 @@ from tests.unit.traffic import (
     test_dns,
     test_forms,
     test_grpc,
+    test_http2_frames,
 )
 
 SECONDS: Final = 10.0  # for each target, without an argument
@@ -55,6 +56,9 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
     ),
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),
+    "frames": target(
+        test_http2_frames.test_any_bytes_are_frames_or_ask_for_more_or_are_a_frame_too_long_error
+    ),
 }
 
 
