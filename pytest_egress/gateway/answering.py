@@ -608,13 +608,14 @@ def own_reply(
     Args:
         text: What happened, and what to do.
         code: The status of gRPC. UNIMPLEMENTED keeps clients from trying again.
-        headers: The fields of a response that is none of gRPC.
+        headers: Further fields.
     """
     call = entry.grpc
     if call is None or entry.request.http_version != "2":
         return Response(status_code, text=text, headers=headers)
     call.code, call.details = code, cut(text.strip(), SHOWN_DETAILS)
-    return Response(200, headers=status_head(code, call.details))
+    fields = [*status_head(code, call.details).raw, *Headers(headers or ()).raw]
+    return Response(200, headers=fields)
 
 
 def misdirected_reply(entry: Exchange) -> Response:

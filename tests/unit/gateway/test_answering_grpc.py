@@ -23,11 +23,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
+from pytest_egress.gateway.answering import unproved_reply
 from pytest_egress.ledger.report import attempt_lines, outcome_text
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.grpc import GrpcServer, grpc_server
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Response
+from pytest_egress.traffic.grpc import decode_details
+from pytest_egress.traffic.messages import Headers, Request, Response
 from tests.support.greeter import pb, pb_grpc
 from tests.support.stage import ADDRESS, SECONDS, Stage
 
@@ -421,3 +423,22 @@ def test_a_route_of_a_grpc_server_takes_no_condition_on_the_body(
 ) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(body))}= needs the whole body"):
         secure.route(served(DirectedGreeter()), **body)
+
+
+def test_a_call_that_needs_another_connection_ends_this_one(secure: GrpcClient) -> None:
+    fields = {"content-type": "application/grpc"}
+    request = Request(
+        method="POST",
+        scheme="https",
+        host="api.test",
+        port=443,
+        path=f"{GREETER}/Unary",
+        headers=Headers(fields),
+        http_version="2",
+    )
+    about: dict[str, Any] = {"container": "one", "started": 0.0, "host": "api.test", "port": 443}
+    entry = Exchange(**about, outcome="unrouted", note="it has no certificate", request=request)
+    reply = unproved_reply(entry)
+    assert reply.headers["connection"] == "close"
+    assert reply.headers["grpc-status"] == "12"
+    assert decode_details(reply.headers["grpc-message"]).endswith("it has no certificate")
