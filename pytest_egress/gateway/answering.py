@@ -50,7 +50,7 @@ from pytest_egress.routes.table import (
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority
-from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head
+from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
 from pytest_egress.traffic.messages import (
     Headers,
     HeaderSource,
@@ -199,9 +199,15 @@ class Answering:
         return named
 
     def begins_at_head(self, incoming: Incoming) -> bool:
-        """Whether a request is answered from its head on; else the server has `incoming.body.content` read first."""
-        tables = incoming.attempt.context.tables
-        return not is_misdirected(incoming) and begins_at_head(tables, incoming.request)
+        """Whether a request is answered from its head on; else the server has `incoming.body.content` read first.
+
+        A call of gRPC may have no end before there is an answer, so that one which nothing answers is refused at once.
+        """
+        tables, request = incoming.attempt.context.tables, incoming.request
+        has_status = request.http_version == "2" and is_grpc(request)
+        if is_misdirected(incoming):
+            return has_status
+        return begins_at_head(tables, request, unclaimed=has_status)
 
     def answer(self, incoming: Incoming) -> tuple[Exchange, Response | None]:
         """Answer a request: return its entry, recorded and counted, and the response to send.

@@ -57,7 +57,8 @@ class DirectedGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by
         if request.name == "raise":
             raise ValueError("of the servicer")
         if request.name == "slow":
-            context.add_callback(self.stopped.set)
+            if not context.add_callback(self.stopped.set):
+                self.stopped.set()  # it is over already
             assert self.stopped.wait(SECONDS)
         if request.name == "gzip":
             context.set_compression(grpc.Compression.Gzip)
@@ -239,10 +240,12 @@ def test_messages_are_large_and_compressed_within_the_limit(client: GrpcClient) 
 def test_a_deadline_ends_a_call_whose_servicer_is_slow(client: GrpcClient) -> None:
     greeter = DirectedGreeter()
     route = client.route(served(greeter))
-    error = error_of(lambda: client.stub().Unary(pb.Hello(name="slow"), timeout=0.2))
+    stub = client.stub()
+    stub.Unary(pb.Hello(name="you"))  # so that the connection is there
+    error = error_of(lambda: stub.Unary(pb.Hello(name="slow"), timeout=1))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert greeter.stopped.wait(SECONDS)
-    assert route.wait_for_call().grpc.status in (
+    assert route.wait_for_call(2).grpc.status in (
         "DEADLINE_EXCEEDED",
         "CANCELLED",
     )  # whose clock is first
@@ -323,6 +326,21 @@ def test_a_call_that_no_route_claims_tells_its_client_so(client: GrpcClient) -> 
     )
     entry = client.stage.only(Exchange)
     assert (entry.outcome, entry.grpc.status) == ("unrouted", "UNIMPLEMENTED")
+
+
+def test_a_stream_that_no_route_claims_is_told_before_its_end(client: GrpcClient) -> None:
+    told = threading.Event()
+
+    def asks() -> Iterator[Any]:
+        yield pb.Hello(name="one")
+        assert told.wait(SECONDS)  # nothing more, and no end, until there is an answer
+
+    error = error_of(lambda: list(client.stub().Both(asks())))
+    told.set()
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert (
+        f"no route answers gRPC {client.stage.only(Exchange).request.shown_url}" in error.details()
+    )
 
 
 def test_a_blocked_call_tells_its_client_so(secure: GrpcClient) -> None:
