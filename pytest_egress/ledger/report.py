@@ -539,7 +539,7 @@ def exchange_text(entry: Exchange) -> str:
     elif entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    return f"{entry}{answered}{took}{details}{raised_text(entry)}"
+    return f"{entry}{entry.request.shown_stream}{answered}{took}{details}{raised_text(entry)}"
 
 
 def grpc_status(entry: Exchange) -> tuple[str, str] | None:
