@@ -90,7 +90,7 @@ def test_what_is_being_read_keeps_a_window_open(
     stage.https("api.test", b"yes")
     client = connect(stage, ca)
     client.ask()
-    assert eventually(lambda: not stage.window.activities)
+    stage.settle()
     (connection,) = stage.gateway.connections
     read, go = threading.Event(), threading.Event()
     http: Any = connection.multiplexed._http  # type: ignore[union-attr]
@@ -105,7 +105,7 @@ def test_what_is_being_read_keeps_a_window_open(
     number = client.begin("/next")
     client.flush()
     assert read.wait(SECONDS)
-    assert stage.gateway.unread()
+    assert all(stage.gateway.unread() for _ in range(500))
     assert not stage.window.activities
     go.set()
     assert client.answer(number).body == b"yes"
@@ -114,20 +114,30 @@ def test_what_is_being_read_keeps_a_window_open(
 
 
 def test_what_is_unread_while_others_are_answered_keeps_a_window_open_too(
-    stage: Stage, ca: trustme.CA
+    stage: Stage, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go = threading.Event()
+    go, reads, waits = threading.Event(), threading.Event(), threading.Event()
     stage.https("api.test", lambda request: str(go.wait(SECONDS)))
     client = connect(stage, ca)
     first = client.begin("/first")
     client.flush()
     assert eventually(lambda: stage.count("/first"))
     (connection,) = stage.gateway.connections
-    assert connection.idle_since is None
-    lock = connection.multiplexed._lock  # type: ignore[union-attr]
-    with lock:  # nobody reads
-        second = client.begin("/second")
-        client.flush()
-        assert eventually(stage.gateway.unread)
+    wire: Any = connection.multiplexed._wire  # type: ignore[union-attr]
+    wait = wire.wait
+
+    def late(seconds: float) -> bool:
+        waits.set()
+        assert reads.wait(SECONDS)
+        return bool(wait(seconds))
+
+    monkeypatch.setattr(wire, "wait", late)
+    assert waits.wait(SECONDS)  # nobody reads
+    assert not stage.gateway.unread()
+    second = client.begin("/second")
+    client.flush()
+    assert eventually(stage.gateway.unread)
+    assert (connection.idle_since, connection.is_reading) == (None, False)
+    reads.set()
     go.set()
     assert [client.answer(number).body for number in (first, second)] == [b"True"] * 2
