@@ -65,13 +65,19 @@ Place = tuple[FrameType, int]
 
 
 def awaited_on(stack: Iterable[Place]) -> Iterator[Place]:
-    """Where what a thread's event loop runs for us is suspended: of each task of ours the innermost frame first."""
+    """Where what an event loop runs for us is suspended: of each task of ours the innermost frame first.
+
+    The loop is the thread's own, or another thread's on whose task it waits by a future that has it as `task`.
+    """
     import asyncio  # whoever waits on a loop has it
 
-    of_asyncio = (frame for frame, _ in stack if frame.f_globals.get("__package__") == "asyncio")
-    selves = (frame.f_locals.get("self") for frame in of_asyncio)
+    packages = {"asyncio", "concurrent.futures"}
+    frames_of_loops = (f for f, _ in stack if f.f_globals.get("__package__") in packages)
+    selves = [frame.f_locals.get("self") for frame in frames_of_loops]
     loop = next((each for each in selves if isinstance(each, asyncio.AbstractEventLoop)), None)
-    for task in () if loop is None else asyncio.all_tasks(loop):
+    tasks = set() if loop is None else asyncio.all_tasks(loop)
+    awaited = {getattr(each, "task", None) for each in selves}
+    for task in tasks | {each for each in awaited if isinstance(each, asyncio.Task)}:
         frames = [*suspended_frames(task.get_coro())]
         if frames and is_ours(frames[0]):  # else the user has begun it beside
             yield from ((frame, frame.f_lineno) for frame in reversed(frames))

@@ -235,19 +235,22 @@ class Running(Future[Result]):
     """A coroutine that runs on a loop: `result` waits for it, on any thread but that of the loop.
 
     An exception of the coroutine is that of `result`, a cancellation too: CancelledError of asyncio.
+
+    Attributes:
+        task: The task that runs it, once that has begun.
     """
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
         self._on = loop
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._cut = False
 
     def start(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         """Start the task; called on the loop's thread, in the context that it runs in."""
-        self._task = asyncio.get_running_loop().create_task(self._run(make))
+        self.task = asyncio.get_running_loop().create_task(self._run(make))
         if self._cut:
-            self._task.cancel()
+            self.task.cancel()
 
     async def _run(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         try:
@@ -261,8 +264,8 @@ class Running(Future[Result]):
 
     def _interrupt(self) -> None:
         self._cut = True
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
 
 class SharedLoop:

@@ -204,7 +204,10 @@ def test_an_early_answer_reaches_a_client_that_uploads(
 ) -> None:
     egress.intercept_https("api.test", Response(413, text="too large"), stream=True)
     told = f"{version} -w ' %{{http_code}} %{{size_upload}}'"
-    waits = f"head -c 2000000 /dev/zero | curl -sS {told} --expect100-timeout 60 -H 'Expect: 100-continue' --data-binary @- https://api.test/"
+    waits = (
+        f"head -c 2000000 /dev/zero | curl -sS {told} --expect100-timeout 60 -H 'Expect: 100-continue' "
+        "--data-binary @- https://api.test/"
+    )
     assert client.exec(["sh", "-c", waits]).stdout == "too large 413 0"
     goes_on = f"head -c {SIZE} /dev/zero | curl -sS {told} -H Expect: -T - https://api.test/"
     text, status, sent = client.exec(["sh", "-c", goes_on]).stdout.rsplit(" ", 2)

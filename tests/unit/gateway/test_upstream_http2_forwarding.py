@@ -244,7 +244,7 @@ def test_a_client_that_resets_its_stream_before_the_answer_ends_the_exchange_too
         ended.set()
 
     stage.http(ADDRESS, forward(start(serve)))
-    number = plain.begin("/shop.Orders/Chat", "POST", headers=GRPC, ends=False)
+    number = plain.begin()
     plain.flush()
     assert asked.wait(SECONDS)
     plain.h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)

@@ -10,6 +10,7 @@ from contextvars import ContextVar, copy_context
 import pytest
 
 import pytest_egress.routes.grpc_threads as grpc_threads
+from pytest_egress.base.callers import where_stands
 from pytest_egress.routes.grpc_threads import Callbacks, Loop, OverError, SharedLoop, Turns
 from tests.support.stage import SECONDS, eventually
 
@@ -165,6 +166,22 @@ def test_a_coroutine_is_interrupted(loop: Loop) -> None:
     running.interrupt()
     with pytest.raises(asyncio.CancelledError):
         running.result(SECONDS)
+
+
+def test_who_waits_for_a_coroutine_stands_where_that_does(loop: Loop) -> None:
+    begun = threading.Event()
+
+    async def stands_here() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    running = loop.begin(stands_here, copy_context())
+    thread = threading.Thread(target=running.exception, args=(SECONDS,))
+    thread.start()
+    assert begun.wait(SECONDS)
+    assert eventually(lambda: "in stands_here: await" in where_stands(thread.ident))
+    running.interrupt()
+    thread.join(SECONDS)
 
 
 def test_a_timer_calls_on_a_thread_that_may_block(loop: Loop) -> None:
