@@ -9,6 +9,7 @@ SERVICES = "pytest-egress-test/services:latest"
 RUNTIMES = "pytest-egress-test/runtimes:latest"
 BROWSERS = "pytest-egress-test/browsers:latest"
 WEBSOCKET = "pytest-egress-test/websocket:latest"
+GRPC = "pytest-egress-test/grpc:latest"
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,12 @@ def services() -> str:
 def runtimes() -> str:
     """An image with pip and npm."""
     return RUNTIMES
+
+
+@pytest.fixture(scope="session")
+def grpc_clients() -> str:
+    """An image with clients of gRPC, and OpenTelemetry's exporter by it."""
+    return GRPC
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
     from pytest_egress.routes.async_websocket import AsyncWebSocket
+    from pytest_egress.routes.grpc import grpc_server
     from pytest_egress.routes.handles import Route
     from pytest_egress.routes.open_websocket import WebSocket
     from pytest_egress.routes.websocket import websocket
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     )
     from pytest_egress.traffic.events import Event
     from pytest_egress.traffic.forms import FormFile, MultiDict
+    from pytest_egress.traffic.grpc import GrpcCall
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
     from pytest_egress.traffic.websocket import WebSocketMessage
 
@@ -96,6 +98,7 @@ __all__ = [
     "Event",
     "Exchange",
     "FormFile",
+    "GrpcCall",
     "HandlerError",
     "HandshakeError",
     "Headers",
@@ -118,6 +121,7 @@ __all__ = [
     "WebSocketMessage",
     "asgi",
     "forward",
+    "grpc_server",
     "http_ok",
     "log_line",
     "port_open",
@@ -136,6 +140,7 @@ _HOMES = {
     "Event": "traffic.events",
     "Exchange": "traffic.entries",
     "FormFile": "traffic.forms",
+    "GrpcCall": "traffic.grpc",
     "Headers": "traffic.messages",
     "MultiDict": "traffic.forms",
     "PacketAttempt": "traffic.entries",
@@ -148,6 +153,7 @@ _HOMES = {
     "WebSocketMessage": "traffic.websocket",
     "asgi": "routes.asgi",
     "forward": "routes.answers",
+    "grpc_server": "routes.grpc",
     "http_ok": "targets.readiness",
     "log_line": "targets.readiness",
     "port_open": "targets.readiness",

@@ -128,6 +128,12 @@ def runtimes_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def http2_image(engine_client: docker.DockerClient) -> str:
+    """The image with nghttp2's server and clients, and curl; the server has a page at /file in /srv/www."""
+    return require_image(engine_client, "http2")
+
+
+@pytest.fixture(scope="session")
 def sdks_image(engine_client: docker.DockerClient) -> str:
     """The image with SDKs of PyPI and npm in /app, as their users install them."""
     return require_image(engine_client, "sdks")
@@ -167,6 +173,12 @@ def websocket_image(engine_client: docker.DockerClient) -> str:
 def go_image(engine_client: docker.DockerClient) -> str:
     """The image with a static program and nothing else."""
     return require_image(engine_client, "go")
+
+
+@pytest.fixture(scope="session")
+def grpc_image(engine_client: docker.DockerClient) -> str:
+    """The image with grpcio, grpc-js and grpc-go, and a client of each."""
+    return require_image(engine_client, "grpc")
 
 
 def require_image(client: docker.DockerClient, name: str) -> str:

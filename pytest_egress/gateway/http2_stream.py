@@ -109,6 +109,7 @@ class Http2Stream:
                 self._reset(INTERNAL_ERROR)
             self._http.forget(self.number)
             self._callbacks.clear()
+            self._leave("the request is over")  # wakes a thread that still receives
         self.ended = True
         if self._context is not None:
             self._connection.ledger.end(self._context.window, self.activity)

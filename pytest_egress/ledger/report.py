@@ -25,7 +25,9 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
+from pytest_egress.traffic.grpc import GrpcCall, registering, status_in
 from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+from pytest_egress.traffic.redaction import masked_text
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: its first and last hundred
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
@@ -42,6 +44,8 @@ def remedy(entry: Entry) -> str:
             request.host,
             None if request.port == SCHEME_PORTS[request.scheme] else request.port,
         )
+        if entry.grpc is not None:
+            return f'egress.intercept_{request.scheme}("{address}", {servicer_of(entry.grpc)})'
         path = "" if request.method == "CONNECT" else f", path={quoted(glob_of(request.path))}"
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, DnsQuery):
@@ -53,6 +57,12 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
+
+
+def servicer_of(call: GrpcCall) -> str:
+    """The line of code that makes the answer of a gRPC call: a servicer of its service."""
+    service = call.service.rpartition(".")[2]
+    return f"grpc_server(({registering(call.service)}, {service}()))"
 
 
 def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -> str:
@@ -526,11 +536,13 @@ def outcome_text(entry: Entry) -> str:
 
 def exchange_text(entry: Exchange) -> str:
     """A request and its response, for the timeline."""
-    answered = " -> no response yet"
-    if entry.response is not None:
+    answered, details = " -> no response yet", ""
+    if (status := grpc_status(entry)) is not None:
+        answered, details = f" -> {status[0]}", status[1]
+    elif entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    return f"{entry}{answered}{took}{spoken_text(entry)}{raised_text(entry)}"
+    return f"{entry}{answered}{took}{details}{spoken_text(entry)}{raised_text(entry)}"
 
 
 def spoken_text(entry: Exchange) -> str:
@@ -553,6 +565,20 @@ def message_lines(entry: Entry) -> list[tuple[float, str]]:
             (lines[half][0], f"  ... {len(lines) - SHOWN_MESSAGES} more messages ...")
         ]
     return lines
+
+
+def grpc_status(entry: Exchange) -> tuple[str, str] | None:
+    """The status of a gRPC call and its text, for the timeline; None while it runs, and for other requests."""
+    if entry.grpc is None:
+        return None
+    code, details = entry.grpc.code, entry.grpc.details
+    if code is None and entry.response is not None:  # of a handler or of another server
+        code, details = status_in(entry.response.trailers, entry.response.headers)
+    if code is None:
+        head = entry.response.headers if entry.response is not None else {}
+        return ("no status yet", "") if "grpc-accept-encoding" in head else None
+    said = cut(masked_text(details.partition("\n")[0]), SHOWN_TARGET)
+    return code.name, f": {said}" if said else ""
 
 
 def connection_text(entry: TcpConnection) -> str:

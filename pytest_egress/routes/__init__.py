@@ -3,7 +3,7 @@
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
 lists what is accepted.
 
-Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `handles`, `kinds`,
+Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `grpc`, `handles`, `kinds`,
 `open_websocket`, `route`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
@@ -13,6 +13,11 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `
 * `async_websocket`: a WebSocket for an `async def` handler.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
+* `grpc`: gRPC servicers as the answer of a route.
+* `grpc_calls`: calls a servicer's method, and sends what comes of it.
+* `grpc_context`: the contexts that servicers get.
+* `grpc_stream`: the messages, metadata and status of one call.
+* `grpc_threads`: the event loop of async servicers, and the order in which threads send.
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
 * `matching`: the conditions that a request has to meet.

@@ -12,6 +12,7 @@ error of ours where they are malformed. Every module is a door.
 * `events`: server-sent events.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.
 * `forms`: forms, files and cookies.
+* `grpc`: gRPC over HTTP/2: messages, metadata, deadlines and status.
 * `http1`: HTTP/1.1, by h11.
 * `http2`: HTTP/2, by h2, and the limits that h2 does not have.
 * `http2_frames`: cuts the bytes of HTTP/2 into frames.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from pytest_egress.traffic.grpc import GrpcCall
 from pytest_egress.traffic.messages import SHOWN_VALUE, Request, Response, cut, host_port, shown
 from pytest_egress.traffic.redaction import masked_bytes
 
@@ -69,6 +70,7 @@ class Exchange(Entry):
         duration: Seconds from the request's first byte to its response's first, or None while it runs.
         messages: The messages of a WebSocket, both ways and in order.
         websocket: The WebSocket that the request has opened, or None.
+        grpc: The call of gRPC that the request makes: its method, messages and status; None for any other request.
     """
 
     request: Request
@@ -77,6 +79,11 @@ class Exchange(Entry):
     duration: float | Any = None
     messages: list[Any] = field(default_factory=list)
     websocket: Any = None
+
+    grpc: GrpcCall | Any = None  # likewise
+
+    def __post_init__(self) -> None:
+        self.grpc = self.grpc or GrpcCall.of(self.request)
 
     def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
         """Send a message on the WebSocket that the request has opened, from the test.
@@ -110,6 +117,8 @@ class Exchange(Entry):
         return self.websocket
 
     def __str__(self) -> str:
+        if self.grpc is not None:
+            return f"gRPC {self.request.shown_url}"
         return f"{cut(self.request.method, SHOWN_VALUE)} {self.request.shown_url}"
 
 

@@ -18,6 +18,7 @@ from tests.unit.traffic import (
     test_content_coding,
     test_dns,
     test_forms,
+    test_grpc,
     test_websocket,
 )
 
@@ -46,6 +47,12 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
     "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
     "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
+    "grpc messages": target(
+        test_grpc.test_any_bytes_are_messages_or_ask_for_more_or_are_a_status_error
+    ),
+    "grpc fields": target(
+        test_grpc.test_any_fields_have_metadata_a_status_and_a_timeout_or_are_a_status_error
+    ),
     "content coding": target(
         test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error
     ),

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from unittest.mock import ANY
 
+import grpc
 import pytest
 import trustme
 
@@ -20,6 +21,7 @@ from pytest_egress import (
     DnsQuery,
     Egress,
     Exchange,
+    GrpcCall,
     Request,
     Response,
     Route,
@@ -27,6 +29,7 @@ from pytest_egress import (
     WebSocket,
     asgi,
     forward,
+    grpc_server,
     http_ok,
     log_line,
     port_open,
@@ -112,6 +115,26 @@ def test_handlers(egress: Egress) -> None:
         return Response(stream=stream(), headers={"Content-Type": "text/event-stream"})
 
     egress.intercept_https("a.test", lambda request: 503 if request.path == "/" else "fine")
+
+
+class Payments:
+    """A servicer, as far as this file goes."""
+
+
+def add_to_server(servicer: Payments, server: grpc.Server) -> None:
+    """What protoc-gen-mypy says of the function that protoc generates."""
+
+
+# gRPC: what stands for a server of grpc, and what a test reads of its calls.
+def test_grpc(egress: Egress) -> None:
+    server = grpc_server((add_to_server, Payments()))
+    add_to_server(Payments(), server)
+    route = egress.intercept_https("a.test:50051", server)
+    egress.intercept_http("a.test:50051", sequence(503, server)).respond(server)
+    call: GrpcCall = route.calls[0].grpc
+    assert call.request.amount == 4200
+    assert (call.service, call.method, call.status, call.details) == ("a", "b", "OK", "")
+    assert dict(call.metadata)["x-shop"] == "berlin"
 
 
 # Static answers, and what stands for more.
