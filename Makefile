@@ -60,7 +60,7 @@ dist: environment ## build what is published, into dist: make dist TAG=v1.2.3
 	$(python) -m build
 	@test -z '$(TAG)' || test -f dist/pytest_egress-$(TAG:v%=%).tar.gz || { echo "$(TAG) is not the version in pyproject.toml"; exit 1; }
 
-bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy and a bare server
+bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy, grpcio and bare servers
 	$(python) -m benchmarks $(ARGS)
 
 fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds for each

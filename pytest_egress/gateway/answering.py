@@ -56,7 +56,7 @@ from pytest_egress.routes.table import (
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
-from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head, status_in
+from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
 from pytest_egress.traffic.messages import (
     Headers,
     HeaderSource,
@@ -216,10 +216,16 @@ class Answering:
         return named
 
     def begins_at_head(self, incoming: Incoming) -> bool:
-        """Whether a request is answered from its head on; else the server has `incoming.body.content` read first."""
+        """Whether a request is answered from its head on; else the server has `incoming.body.content` read first.
+
+        A call of gRPC may have no end before there is an answer, so that one which nothing answers is refused at once.
+        """
         tables, request = incoming.attempt.context.tables, incoming.request
-        begins = begins_at_head(tables, request) or asks_for_websocket(request)
-        return begins and not is_misdirected(incoming)
+        has_status = request.http_version == "2" and is_grpc(request)
+        if is_misdirected(incoming):
+            return has_status
+        at_head = begins_at_head(tables, request, unclaimed=has_status)
+        return at_head or asks_for_websocket(request)
 
     def answer(self, incoming: Incoming) -> tuple[Exchange, Response | None]:
         """Answer a request: return its entry, recorded and counted, and the response to send.
@@ -238,10 +244,6 @@ class Answering:
         response = ruling.reply(entry)
         if response is not None:
             entry.response = response
-            if (
-                entry.grpc is not None and entry.grpc.code is None
-            ):  # of a handler, or of another server
-                entry.grpc.code, entry.grpc.details = status_in(response.trailers, response.headers)
         if entry.duration is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
@@ -674,13 +676,14 @@ def own_reply(
     Args:
         text: What happened, and what to do.
         code: The status of gRPC. UNIMPLEMENTED keeps clients from trying again.
-        headers: The fields of a response that is none of gRPC.
+        headers: Further fields.
     """
     call = entry.grpc
     if call is None or entry.request.http_version != "2":
         return Response(status_code, text=text, headers=headers)
     call.code, call.details = code, cut(text.strip(), SHOWN_DETAILS)
-    return Response(200, headers=status_head(code, call.details))
+    fields = [*status_head(code, call.details).raw, *Headers(headers or ()).raw]
+    return Response(200, headers=fields)
 
 
 def misdirected_reply(entry: Exchange) -> Response:

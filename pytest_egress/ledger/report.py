@@ -25,7 +25,7 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.traffic.grpc import GrpcCall, registering, status_in
+from pytest_egress.traffic.grpc import GrpcCall, registering
 from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 from pytest_egress.traffic.redaction import masked_text
 
@@ -55,6 +55,8 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
+    if isinstance(entry, TcpConnection) and entry.speaks_http2:
+        return f'egress.intercept_http("{host_port(entry.host, entry.port)}")'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
 
@@ -542,7 +544,7 @@ def exchange_text(entry: Exchange) -> str:
     elif entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    return f"{entry}{answered}{took}{details}{spoken_text(entry)}{raised_text(entry)}"
+    return f"{entry}{entry.request.shown_stream}{answered}{took}{details}{spoken_text(entry)}{raised_text(entry)}"
 
 
 def spoken_text(entry: Exchange) -> str:
@@ -572,8 +574,6 @@ def grpc_status(entry: Exchange) -> tuple[str, str] | None:
     if entry.grpc is None:
         return None
     code, details = entry.grpc.code, entry.grpc.details
-    if code is None and entry.response is not None:  # of a handler or of another server
-        code, details = status_in(entry.response.trailers, entry.response.headers)
     if code is None:
         head = entry.response.headers if entry.response is not None else {}
         return ("no status yet", "") if "grpc-accept-encoding" in head else None

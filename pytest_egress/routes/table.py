@@ -112,18 +112,23 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
     return Decision(route=None, near=tuple(sorted(near, key=lambda miss: len(miss.differences))))
 
 
-def begins_at_head(tables: Sequence[RouteTable], request: Request) -> bool:
+def begins_at_head(
+    tables: Sequence[RouteTable], request: Request, *, unclaimed: bool = False
+) -> bool:
     """Whether a request is answered from its head on, before its body has come.
 
     That is so where the first route that fits the head says so, and no route before it needs the body to decide. A
     route whose predicate (`match=`) is the only thing left to decide counts as one that fits.
+
+    Args:
+        unclaimed: Whether it is so where no route fits the head.
     """
     secure = request.scheme == "https"
     for route in in_order(tables):
         claims = route.claims(secure, request.host, request.port) and not route.is_exhausted
         if claims and not route.matcher.head_differences(request):
             return route.begins_at_head(request)
-    return False
+    return unclaimed
 
 
 def would_answer(tables: Sequence[RouteTable], request: Request) -> bool:

@@ -138,7 +138,12 @@ class Http2:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        config = h2.config.H2Configuration(client_side=False, header_encoding=None)
+        config = h2.config.H2Configuration(
+            client_side=False,
+            header_encoding=None,
+            normalize_outbound_headers=False,  # `sendable` does both, in a fifth of the time
+            validate_outbound_headers=False,
+        )
         self._h2 = h2.connection.H2Connection(config)
         self._h2.local_settings = h2.settings.Settings(
             client=False,

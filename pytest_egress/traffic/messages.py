@@ -336,6 +336,12 @@ class Request:
         """Whether the whole body is here: always, but on a route with `stream=True`."""
         return bool(self._body.is_whole)
 
+    @property
+    def shown_stream(self) -> str:
+        """For a report: how many bytes of the body were streamed, and so not kept; "" where it was not."""
+        streamed = self._body.streamed
+        return "" if streamed is None else f", {streamed} bytes streamed"
+
     def raw_stream(self) -> Iterator[bytes]:
         """The body in pieces as `stream` gives it, and as it was sent: with its Content-Encoding."""
         yield from self._body.stream()
@@ -476,9 +482,7 @@ class Request:
             ) from None
 
     def __repr__(self) -> str:
-        streamed = self._body.streamed
-        body = "" if streamed is None else f", {streamed} bytes streamed"
-        return f"<Request {self.method} {self.shown_url}{body}>"
+        return f"<Request {self.method} {self.shown_url}{self.shown_stream}>"
 
 
 # `dataclasses.replace` reads each field that it is not given: these would read the whole body.

@@ -46,8 +46,7 @@ class ObedientGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by
             context.abort_with_status(rpc_status.to_status(rich))
         if request.name == "slow":
             over = threading.Event()
-            context.add_callback(over.set)
-            assert over.wait(SECONDS)
+            assert not context.add_callback(over.set) or over.wait(SECONDS)
         context.send_initial_metadata((("x-initial", "1"), ("x-raw-bin", b"\0\1")))
         context.set_trailing_metadata((("x-trailing", "2"),))
         return pb.Reply(text=f"hello {request.name}", blob=request.blob)

@@ -70,6 +70,21 @@ def test_a(egress, keep):
     (exchange,) = egress.exchanges
     keep(exchange, exchange.request, exchange.response)
 """,
+    "uploaded": """
+def test_a(egress, keep):
+    size = lambda request: {"size": sum(map(len, request.stream()))}
+    egress.intercept_https("api.test", size, stream=True)
+    egress.run(IMAGE, ["sh", "-c", POST + "https://api.test"], check=True)
+    (exchange,) = egress.exchanges
+    keep(exchange, exchange.request, exchange.response)
+""",
+    "refused": """
+def test_a(egress, keep):
+    egress.intercept_http("api.test", 413, stream=True)
+    egress.run(IMAGE, ["sh", "-c", POST + "http://api.test"])
+    (exchange,) = egress.exchanges
+    keep(exchange, exchange.request)
+""",
     "forwarded": """
 def test_a(egress, keep, server):
     egress.intercept_http("api.test", forward(server))

@@ -21,7 +21,8 @@ PIECES = 1600  # 100 MiB
 SIZE = PIECE * PIECES
 MEGABYTE = 1 << 20
 
-UPLOAD = f"head -c {SIZE} /dev/zero | curl -sS --fail-with-body -T - https://api.test/up"
+VERSIONS = ["--http1.1", "--http2"]
+UPLOAD = f"head -c {SIZE} /dev/zero | curl -sS --fail-with-body -T - https://api.test/up "
 PYTHON_EVENTS = """
 import httpx
 with httpx.stream("GET", "https://api.test/events") as response:
@@ -99,23 +100,26 @@ async def asgi_count(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(size).encode()})
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     "handler", [count, wsgi(wsgi_count), asgi(asgi_count)], ids=["handler", "wsgi", "asgi"]
 )
 def test_an_upload_of_100_megabytes_takes_constant_memory(
-    egress: Egress, client: Container, handler: Any
+    egress: Egress, client: Container, handler: Any, version: str
 ) -> None:
     route = egress.intercept_https("api.test", handler, stream=True)
     outputs: list[str] = []
-    peak = peak_of(lambda: outputs.append(client.exec(["sh", "-c", UPLOAD]).stdout))
+    peak = peak_of(lambda: outputs.append(client.exec(["sh", "-c", UPLOAD + version]).stdout))
     assert outputs == [str(SIZE)]
     assert peak < 16 * MEGABYTE
     (call,) = route.calls
+    assert call.request.http_version == version.removeprefix("--http")
     assert f"{SIZE} bytes streamed" in repr(call.request)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_download_of_100_megabytes_takes_constant_memory(
-    egress: Egress, client: Container
+    egress: Egress, client: Container, version: str
 ) -> None:
     @egress.intercept_https("api.test")
     def download(request: Request) -> Iterator[bytes]:
@@ -123,7 +127,7 @@ def test_a_download_of_100_megabytes_takes_constant_memory(
             yield bytes(PIECE)
 
     outputs: list[str] = []
-    get = "curl -sS https://api.test/down | wc -c"
+    get = f"curl -sS {version} https://api.test/down | wc -c"
     peak = peak_of(lambda: outputs.append(client.exec(["sh", "-c", get]).stdout))
     assert [int(output) for output in outputs] == [SIZE]
     assert peak < 16 * MEGABYTE
@@ -194,10 +198,13 @@ def test_a_client_of_python_uploads_a_generator(egress: Egress, client: Containe
     digest.assert_called_once()
 
 
-def test_an_early_answer_reaches_a_client_that_uploads(egress: Egress, client: Container) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_early_answer_reaches_a_client_that_uploads(
+    egress: Egress, client: Container, version: str
+) -> None:
     egress.intercept_https("api.test", Response(413, text="too large"), stream=True)
-    told = "-w ' %{http_code} %{size_upload}'"
-    waits = f"head -c 2000000 /dev/zero | curl -sS {told} -H 'Expect: 100-continue' --data-binary @- https://api.test/"
+    told = f"{version} -w ' %{{http_code}} %{{size_upload}}'"
+    waits = f"head -c 2000000 /dev/zero | curl -sS {told} --expect100-timeout 60 -H 'Expect: 100-continue' --data-binary @- https://api.test/"
     assert client.exec(["sh", "-c", waits]).stdout == "too large 413 0"
     goes_on = f"head -c {SIZE} /dev/zero | curl -sS {told} -H Expect: -T - https://api.test/"
     text, status, sent = client.exec(["sh", "-c", goes_on]).stdout.rsplit(" ", 2)
@@ -205,11 +212,12 @@ def test_an_early_answer_reaches_a_client_that_uploads(egress: Egress, client: C
     assert int(sent) < SIZE
 
 
-@pytest.mark.parametrize("scheme", ["https", "http"])
+@pytest.mark.parametrize("how", ["https --http2", "https --http1.1", "http --http1.1"])
 @pytest.mark.parametrize("kind", ["generator", "async-generator", "async-handler", "asks"])
 def test_a_client_that_is_killed_is_noticed(
-    egress: Egress, client: Container, kind: str, scheme: str
+    egress: Egress, client: Container, kind: str, how: str
 ) -> None:
+    scheme, version = how.split()
     begun, ended = threading.Event(), threading.Event()
 
     def generator(request: Request) -> Iterator[str]:
@@ -251,7 +259,11 @@ def test_a_client_that_is_killed_is_noticed(
     declare = egress.intercept_https if scheme == "https" else egress.intercept_http
     route = declare("api.test", handlers[kind])
     client.exec(
-        ["sh", "-c", f"curl -sSN {scheme}://api.test/ > /dev/null 2>&1 & echo $! > /tmp/curl"]
+        [
+            "sh",
+            "-c",
+            f"curl -sSN {version} {scheme}://api.test/ > /dev/null 2>&1 & echo $! > /tmp/curl",
+        ]
     )
     assert begun.wait(SECONDS)
     client.exec(["sh", "-c", "kill -9 $(cat /tmp/curl)"])

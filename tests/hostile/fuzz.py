@@ -19,6 +19,7 @@ from tests.unit.traffic import (
     test_dns,
     test_forms,
     test_grpc,
+    test_http2_frames,
     test_websocket,
 )
 
@@ -46,7 +47,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
     "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
-    "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
+    "websocket frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
     "grpc messages": target(
         test_grpc.test_any_bytes_are_messages_or_ask_for_more_or_are_a_status_error
     ),
@@ -58,6 +59,9 @@ TARGETS: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
     ),
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),
+    "frames": target(
+        test_http2_frames.test_any_bytes_are_frames_or_ask_for_more_or_are_a_frame_too_long_error
+    ),
 }
 
 

@@ -23,11 +23,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
+from pytest_egress.gateway.answering import unproved_reply
 from pytest_egress.ledger.report import attempt_lines, outcome_text
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.grpc import GrpcServer, grpc_server
 from pytest_egress.traffic.entries import Exchange
-from pytest_egress.traffic.messages import Response
+from pytest_egress.traffic.grpc import decode_details
+from pytest_egress.traffic.messages import Headers, Request, Response
 from tests.support.greeter import pb, pb_grpc
 from tests.support.stage import ADDRESS, SECONDS, Stage
 
@@ -55,7 +57,8 @@ class DirectedGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by
         if request.name == "raise":
             raise ValueError("of the servicer")
         if request.name == "slow":
-            context.add_callback(self.stopped.set)
+            if not context.add_callback(self.stopped.set):
+                self.stopped.set()  # it is over already
             assert self.stopped.wait(SECONDS)
         if request.name == "gzip":
             context.set_compression(grpc.Compression.Gzip)
@@ -237,10 +240,12 @@ def test_messages_are_large_and_compressed_within_the_limit(client: GrpcClient) 
 def test_a_deadline_ends_a_call_whose_servicer_is_slow(client: GrpcClient) -> None:
     greeter = DirectedGreeter()
     route = client.route(served(greeter))
-    error = error_of(lambda: client.stub().Unary(pb.Hello(name="slow"), timeout=0.2))
+    stub = client.stub()
+    stub.Unary(pb.Hello(name="you"))  # so that the connection is there
+    error = error_of(lambda: stub.Unary(pb.Hello(name="slow"), timeout=1))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert greeter.stopped.wait(SECONDS)
-    assert route.wait_for_call().grpc.status in (
+    assert route.wait_for_call(2).grpc.status in (
         "DEADLINE_EXCEEDED",
         "CANCELLED",
     )  # whose clock is first
@@ -323,6 +328,21 @@ def test_a_call_that_no_route_claims_tells_its_client_so(client: GrpcClient) -> 
     assert (entry.outcome, entry.grpc.status) == ("unrouted", "UNIMPLEMENTED")
 
 
+def test_a_stream_that_no_route_claims_is_told_before_its_end(client: GrpcClient) -> None:
+    told = threading.Event()
+
+    def asks() -> Iterator[Any]:
+        yield pb.Hello(name="one")
+        assert told.wait(SECONDS)  # nothing more, and no end, until there is an answer
+
+    error = error_of(lambda: list(client.stub().Both(asks())))
+    told.set()
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert (
+        f"no route answers gRPC {client.stage.only(Exchange).request.shown_url}" in error.details()
+    )
+
+
 def test_a_blocked_call_tells_its_client_so(secure: GrpcClient) -> None:
     secure.stage.route("block", "api.test")
     error = error_of(lambda: secure.stub().Unary(pb.Hello()))
@@ -397,3 +417,46 @@ def test_secrets_in_a_status_are_masked_in_the_timeline(secure: GrpcClient) -> N
     line = outcome_text(route.calls[0])
     assert "-> UNAUTHENTICATED in " in line
     assert line.endswith(" ms: token=sk_l... (24 characters) is old")
+
+
+def test_many_calls_of_one_channel_are_answered_at_once(secure: GrpcClient) -> None:
+    everybody = threading.Barrier(60)
+
+    class Meeting(pb_grpc.GreeterServicer):  # type: ignore[misc]  # likewise
+        def Unary(self, request: Any, context: grpc.ServicerContext) -> Any:
+            everybody.wait(SECONDS)  # breaks unless all are there
+            return pb.Reply(text=request.name)
+
+    route = secure.route(served(Meeting()))
+    stub = secure.stub()
+    futures = [stub.Unary.future(pb.Hello(name=str(n)), timeout=60) for n in range(60)]
+    assert [future.result().text for future in futures] == [str(n) for n in range(60)]
+    assert {call.grpc.request.name for call in route.calls} == {str(n) for n in range(60)}
+    route.release()
+
+
+@pytest.mark.parametrize("body", [{"json": {}}, {"content": b""}])
+def test_a_route_of_a_grpc_server_takes_no_condition_on_the_body(
+    secure: GrpcClient, body: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(body))}= needs the whole body"):
+        secure.route(served(DirectedGreeter()), **body)
+
+
+def test_a_call_that_needs_another_connection_ends_this_one(secure: GrpcClient) -> None:
+    fields = {"content-type": "application/grpc"}
+    request = Request(
+        method="POST",
+        scheme="https",
+        host="api.test",
+        port=443,
+        path=f"{GREETER}/Unary",
+        headers=Headers(fields),
+        http_version="2",
+    )
+    about: dict[str, Any] = {"container": "one", "started": 0.0, "host": "api.test", "port": 443}
+    entry = Exchange(**about, outcome="unrouted", note="it has no certificate", request=request)
+    reply = unproved_reply(entry)
+    assert reply.headers["connection"] == "close"
+    assert reply.headers["grpc-status"] == "12"
+    assert decode_details(reply.headers["grpc-message"]).endswith("it has no certificate")
