@@ -333,7 +333,8 @@ class Answering:
             return answer
         if isinstance(answer, AsgiApplication):
             return AsgiWebSocket(answer)
-        connect = partial(incoming.forwarding.connect, self, incoming.request, answer)
+        asked = replace(incoming.request, http_version="1.1")  # by which the server is spoken to
+        connect = partial(incoming.forwarding.connect, self, asked, answer)
         return WebSocketRelay(connect, answer.path)
 
     def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:

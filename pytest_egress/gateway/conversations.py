@@ -69,6 +69,10 @@ class Call:
                 entry.duration = entry.duration or ledger.now() - entry.started
                 self._recorder.count(self._context, entry)
 
+    def hold(self, size: int) -> bool:
+        """Count bytes that the ledger is about to keep; False where the window keeps too many already."""
+        return self._recorder.ledger.hold(self._context.window, size)
+
     def detach(self, end: Callable[[], None]) -> None:
         """Keep the window open no longer, though the call goes on.
 

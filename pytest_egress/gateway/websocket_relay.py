@@ -97,7 +97,9 @@ class WebSocketRelay(DuplexAnswer):
             frames=Frames(None, of_client=True),
         )  # fmt: skip
         server.begin()
-        ws = OpenWebSocket(duplex, request, handshake, conversation.exchange.messages)
+        ws = OpenWebSocket(
+            duplex, request, handshake, conversation.exchange.messages, conversation.hold
+        )
         try:
             with opened(ws, conversation):
                 relay(ws, server)

@@ -92,7 +92,7 @@ def answer(
         subprotocol=first.subprotocol,
         deflate=handshake.deflate,
     )
-    ws = OpenWebSocket(duplex, request, agreed, conversation.exchange.messages)
+    ws = OpenWebSocket(duplex, request, agreed, conversation.exchange.messages, conversation.hold)
     with opened(ws, conversation):
         asgi_socket.accepted(ws)
         send_all(asgi_socket, ws)

@@ -107,6 +107,10 @@ class Conversation(Protocol):
         """Count the call. It is counted before its client can know that it is over; counting again does nothing."""
         ...
 
+    def hold(self, size: int) -> bool:
+        """Count bytes that the ledger is about to keep; False where the test keeps too many already."""
+        ...
+
     def detach(self, end: Callable[[], None]) -> None:
         """Have the call keep its test's window open no longer, though it goes on: it may outlive the test.
 

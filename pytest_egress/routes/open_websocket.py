@@ -4,7 +4,7 @@ Threads: a WebSocket has a reader, a thread that takes in what the client sends,
 are recorded and the end is noticed whatever the handler does. Any thread may send, receive and close. `_changed` guards
 the frames and the queues, and is held no longer than a value takes. A thread that holds `_sending` sends frames in the
 order in which they were made, and may wait for the client; `_changed` may be acquired within it, never the other way
-round. No function of a test runs while either is held.
+round. `Ledger.changed` may be acquired within `_changed`. No function of a test runs while one is held.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class WebSocket:
         request: The request that opens it.
         handshake: What was agreed on.
         messages: The list to record messages in: that of the exchange.
+        hold: Counts bytes that are about to be recorded; returns whether they may be.
         frames: Its frames, where they are not those of a server.
         is_bounded: Whether reading stops while many messages wait for `recv`.
 
@@ -58,7 +59,7 @@ class WebSocket:
         request: The request that opened it.
         subprotocol: The subprotocol that was agreed on, or None.
         messages: The messages of both directions, in order.
-        unkept: How many messages are missing there, since all together are over `MAX_KEPT_BYTES`.
+        unkept: How many messages are missing there, since those of the call, or all that the test keeps, are too large.
         close_code: The code of the client's close frame; 1005 where that had none, 1006 where the client broke off
             without one, the code that it was closed with where what it sent was refused, and None while it is open.
         close_reason: The reason in that frame, or "".
@@ -70,6 +71,7 @@ class WebSocket:
         request: Request,
         handshake: Handshake,
         messages: list[WebSocketMessage] | None = None,
+        hold: Callable[[int], bool] = lambda size: True,
         *,
         frames: Frames | None = None,
         is_bounded: bool = True,
@@ -81,7 +83,8 @@ class WebSocket:
         self._epoch = wall() - monotonic()
         self.close_code: int | None = None
         self.close_reason = ""
-        self._duplex, self._handshake, self._is_bounded = duplex, handshake, is_bounded
+        self._duplex, self._handshake, self._hold = duplex, handshake, hold
+        self._is_bounded = is_bounded
         self._frames = frames or Frames(handshake.deflate)
         self._changed, self._sending = threading.Condition(), threading.Lock()
         self._waiting: deque[str | bytes] = deque()
@@ -246,7 +249,7 @@ class WebSocket:
             content=content, from_client=from_client, at=self._epoch + monotonic()
         )
         self._kept_bytes += len(content)
-        if self._kept_bytes <= MAX_KEPT_BYTES:
+        if self._kept_bytes <= MAX_KEPT_BYTES and self._hold(len(content)):
             self.messages.append(message)
         else:
             self.unkept += 1

@@ -95,7 +95,9 @@ class WebSocketAnswer(DuplexAnswer):
         """Open a WebSocket, and call the handler with it."""
         handshake = accept(request, self.subprotocols)
         messages, is_bounded = conversation.exchange.messages, self.handler is not None
-        ws = OpenWebSocket(duplex, request, handshake, messages, is_bounded=is_bounded)
+        ws = OpenWebSocket(
+            duplex, request, handshake, messages, conversation.hold, is_bounded=is_bounded
+        )
         with opened(ws, conversation):
             if self.handler is None:
                 ws.wait_until_over()

@@ -29,7 +29,7 @@ def run_cases(handler: Callable[[Any], Any], without: Sequence[str] = ()) -> dic
     stage = Stage(trustme.CA(), link)
     with stage.open:
         stage.gateway.start()
-        stage.http(f"*:{port}", websocket(handler))
+        route = stage.http(f"*:{port}", websocket(handler))
         run = kosoku.run_fuzzingclient(
             f"ws://127.0.0.1:{port}", exclude_cases=list(without), concurrency=2
         )
@@ -37,6 +37,7 @@ def run_cases(handler: Callable[[Any], Any], without: Sequence[str] = ()) -> dic
             results = asyncio.run(awaited(run))
         except kosoku.FailureError as error:
             results = error.results
+        assert len(route.calls) >= len(results)
     assert not stage.window.complaints
     return {result.case_id: verdict_on(result) for result in results}
 

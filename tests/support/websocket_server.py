@@ -85,7 +85,7 @@ class SocketDuplex:
 
 
 @dataclass
-class Call:
+class ServedCall:
     """A call as the answer sees it; `done` is set when `converse` has returned.
 
     Attributes:
@@ -108,6 +108,9 @@ class Call:
     def count(self) -> None:
         self.counted.set()
 
+    def hold(self, size: int) -> bool:
+        return size < 1 << 20
+
     def detach(self, end: Callable[[], None]) -> None:
         self.end = end
         self.detached.set()
@@ -126,14 +129,14 @@ class DuplexServer:
 
     def __init__(self, answer: DuplexAnswer) -> None:
         self.answer = answer
-        self.calls: list[Call] = []
+        self.calls: list[ServedCall] = []
         self._came = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port = self._listener.getsockname()[1]
         self.url = f"ws://127.0.0.1:{self.port}/"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def call(self, number: int = 1) -> Call:
+    def call(self, number: int = 1) -> ServedCall:
         """Wait for a call until it is open."""
         with self._came:
             assert self._came.wait_for(lambda: len(self.calls) >= number, 20)
@@ -176,7 +179,7 @@ class DuplexServer:
         exchange = Exchange(
             container="app", started=0.0, outcome="routed", host="ws.test", request=request
         )
-        call = Call(exchange, duplex=SocketDuplex(sock, http))
+        call = ServedCall(exchange, duplex=SocketDuplex(sock, http))
         with self._came:
             self.calls.append(call)
             self._came.notify_all()

@@ -190,6 +190,14 @@ def test_messages_beyond_what_is_kept_are_counted(
         assert [client.recv() for _ in range(3)] == ["abc", "def", "x"]
 
 
+def test_a_message_that_the_ledger_cannot_hold_is_counted(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        ws.send("x" * (1 << 20))
+        ws.send("short")
+        assert [len(client.recv()), client.recv()] == [1 << 20, "short"]
+        assert ([message.content for message in ws.messages], ws.unkept) == (["short"], 1)
+
+
 def test_a_handler_that_does_not_receive_stops_the_reading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
