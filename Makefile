@@ -20,7 +20,7 @@ of_one_engine := --ignore=tests/engine/one_engine
 of_one_link := $(of_one_engine) --ignore=tests/engine/one_link
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit stream podman lint format docs dist bench fuzz soak foreign mutants environment engine images clean
+.PHONY: help demo test unit stream podman lint format docs dist bench fuzz autobahn soak foreign mutants environment engine images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,6 +65,9 @@ bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy and a bar
 
 fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds for each
 	$(python) -m tests.hostile.fuzz $(ARGS)
+
+autobahn: environment ## run all cases of the Autobahn test suite for WebSockets, in a quarter of an hour
+	$(python) -m tests.hostile.autobahn $(ARGS)
 
 soak: images ## kill runs at random moments and count what is left: make soak ARGS=20
 	$(python) -m tests.hostile.soak $(ARGS)

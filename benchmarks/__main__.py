@@ -1,14 +1,19 @@
-"""Runs the benchmarks that are named, or all: `python -m benchmarks [start] [throughput] [scaling] [trust]`."""
+"""Runs the benchmarks that are named, or all: `python -m benchmarks [NAME]...`.
+
+They are: start, throughput, http2, grpc, scaling, trust.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import scaling, start, throughput, trust
+from benchmarks import grpc_calls, http2, scaling, start, throughput, trust
 
 BENCHMARKS = {
     "start": start.main,
     "throughput": throughput.main,
+    "http2": http2.main,
+    "grpc": grpc_calls.main,
     "scaling": scaling.main,
     "trust": trust.main,
 }

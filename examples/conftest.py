@@ -8,6 +8,8 @@ SDKS = "pytest-egress-test/sdks:latest"
 SERVICES = "pytest-egress-test/services:latest"
 RUNTIMES = "pytest-egress-test/runtimes:latest"
 BROWSERS = "pytest-egress-test/browsers:latest"
+WEBSOCKET = "pytest-egress-test/websocket:latest"
+GRPC = "pytest-egress-test/grpc:latest"
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +43,18 @@ def runtimes() -> str:
 
 
 @pytest.fixture(scope="session")
+def grpc_clients() -> str:
+    """An image with clients of gRPC, and OpenTelemetry's exporter by it."""
+    return GRPC
+
+
+@pytest.fixture(scope="session")
 def browsers() -> str:
     """An image with Chromium."""
     return BROWSERS
+
+
+@pytest.fixture(scope="session")
+def websocket_clients() -> str:
+    """An image with the WebSocket clients of Python and Node.js."""
+    return WEBSOCKET

@@ -55,10 +55,15 @@ if TYPE_CHECKING:
         TamperingError,
         UnroutedError,
         UpstreamError,
+        WebSocketClosedError,
     )
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
+    from pytest_egress.routes.async_websocket import AsyncWebSocket
+    from pytest_egress.routes.grpc import grpc_server
     from pytest_egress.routes.handles import Route
+    from pytest_egress.routes.open_websocket import WebSocket
+    from pytest_egress.routes.websocket import websocket
     from pytest_egress.routes.wsgi import wsgi
     from pytest_egress.targets.handle import Container
     from pytest_egress.targets.readiness import http_ok, log_line, port_open
@@ -72,10 +77,13 @@ if TYPE_CHECKING:
     )
     from pytest_egress.traffic.events import Event
     from pytest_egress.traffic.forms import FormFile, MultiDict
+    from pytest_egress.traffic.grpc import GrpcCall
     from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
+    from pytest_egress.traffic.websocket import WebSocketMessage
 
 __all__ = [
     "AddressError",
+    "AsyncWebSocket",
     "CallError",
     "CommandError",
     "CompletedContainer",
@@ -90,6 +98,7 @@ __all__ = [
     "Event",
     "Exchange",
     "FormFile",
+    "GrpcCall",
     "HandlerError",
     "HandshakeError",
     "Headers",
@@ -107,17 +116,23 @@ __all__ = [
     "UNSET",
     "UnroutedError",
     "UpstreamError",
+    "WebSocket",
+    "WebSocketClosedError",
+    "WebSocketMessage",
     "asgi",
     "forward",
+    "grpc_server",
     "http_ok",
     "log_line",
     "port_open",
     "sequence",
+    "websocket",
     "wsgi",
 ]
 
 _HOMES = {
     "UNSET": "traffic.messages",
+    "AsyncWebSocket": "routes.async_websocket",
     "CompletedContainer": "targets.results",
     "Container": "targets.handle",
     "DnsQuery": "traffic.entries",
@@ -125,6 +140,7 @@ _HOMES = {
     "Event": "traffic.events",
     "Exchange": "traffic.entries",
     "FormFile": "traffic.forms",
+    "GrpcCall": "traffic.grpc",
     "Headers": "traffic.messages",
     "MultiDict": "traffic.forms",
     "PacketAttempt": "traffic.entries",
@@ -133,12 +149,16 @@ _HOMES = {
     "Route": "routes.handles",
     "TcpConnection": "traffic.entries",
     "TlsFailure": "traffic.entries",
+    "WebSocket": "routes.open_websocket",
+    "WebSocketMessage": "traffic.websocket",
     "asgi": "routes.asgi",
     "forward": "routes.answers",
+    "grpc_server": "routes.grpc",
     "http_ok": "targets.readiness",
     "log_line": "targets.readiness",
     "port_open": "targets.readiness",
     "sequence": "routes.answers",
+    "websocket": "routes.websocket",
     "wsgi": "routes.wsgi",
 }
 

@@ -14,6 +14,7 @@
     * `CommandError`: it exited with another code than 0 (`check=True`), or before it was ready
     * `ContainerTimeoutError`: it did not end, or was not ready, in time
 * `UpstreamError`: a real server, or the server that `forward` names, did not answer
+* `WebSocketClosedError`: a WebSocket is over, so that nothing can be sent on it or received
 * `AddressError`, `ClientHelloError`, `ContentError`: `ValueError`s of the parsers
 
 Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it).
@@ -99,6 +100,21 @@ class ContainerTimeoutError(ContainerError, TimeoutError):
 
 class UpstreamError(Exception):
     """A real server, or the server that a `forward` names, cannot be reached, fails verification, or broke off."""
+
+
+class WebSocketClosedError(Exception):
+    """A WebSocket is over. Where its client has ended it, this is no error of the handler that it is raised in.
+
+    Attributes:
+        code: The code of the client's close frame (RFC 6455 section 7.4); 1005 where that had none, and 1006 where the
+            client broke off without one.
+        reason: The reason in that frame, or "".
+    """
+
+    def __init__(self, text: str, *, code: int = 1006, reason: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.reason = reason
 
 
 class AddressError(ValueError):

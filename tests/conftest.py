@@ -128,6 +128,12 @@ def runtimes_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def http2_image(engine_client: docker.DockerClient) -> str:
+    """The image with nghttp2's server and clients, and curl; the server has a page at /file in /srv/www."""
+    return require_image(engine_client, "http2")
+
+
+@pytest.fixture(scope="session")
 def sdks_image(engine_client: docker.DockerClient) -> str:
     """The image with SDKs of PyPI and npm in /app, as their users install them."""
     return require_image(engine_client, "sdks")
@@ -158,9 +164,21 @@ def python_image(engine_client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
+def websocket_image(engine_client: docker.DockerClient) -> str:
+    """The image with the WebSocket clients of Python and Node.js."""
+    return require_image(engine_client, "websocket")
+
+
+@pytest.fixture(scope="session")
 def go_image(engine_client: docker.DockerClient) -> str:
     """The image with a static program and nothing else."""
     return require_image(engine_client, "go")
+
+
+@pytest.fixture(scope="session")
+def grpc_image(engine_client: docker.DockerClient) -> str:
+    """The image with grpcio, grpc-js and grpc-go, and a client of each."""
+    return require_image(engine_client, "grpc")
 
 
 def require_image(client: docker.DockerClient, name: str) -> str:

@@ -19,6 +19,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.
 * `http2_stream`: one request of HTTP/2 and the way back to its client.
 * `http2_wire`: the socket of a connection on which many threads send.
+* `lasting`: a call that may outlive its test, as a WebSocket does.
 * `loops`: the event loop of an async handler.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `patience`: how long a client may stop within a head or a body.
@@ -30,6 +31,11 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `tcp_info`: whether a connection has carried a byte, by the kernel's counters.
 * `tls`: the server side of a TLS handshake.
 * `tls_failures`: why a handshake failed, and what to do about it.
-* `upstream`: an exchange with a real server.
+* `upstream`: connects to a real server, and asks it by the right version of HTTP.
+* `upstream_body`: the body of a real server's response, while that of the request may still go out.
+* `upstream_http1`: an exchange with a real server by HTTP/1.1.
+* `upstream_http2`: an exchange with a real server by HTTP/2.
+* `upstream_line`: the socket of an exchange, for a thread that sends and one that receives.
 * `upstreams`: which real server is meant, and whether it may be reached.
+* `websocket_relay`: `forward()` of a WebSocket.
 """

@@ -19,14 +19,18 @@ from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 import pytest_egress.gateway.upstream as upstream
+from pytest_egress.base.sockets import shut
 from pytest_egress.errors import AddressError, ContentError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
 from pytest_egress.gateway.conversations import Call, Told
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder, passes
+from pytest_egress.gateway.upstream_body import UpstreamBody, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
+from pytest_egress.gateway.websocket_relay import WebSocketRelay
 from pytest_egress.ledger.ledger import MAX_HELD_BYTES, Ledger
 from pytest_egress.ledger.report import (
     blocked_body,
@@ -37,8 +41,10 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
+from pytest_egress.routes.asgi import AsgiApplication
+from pytest_egress.routes.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.route import Route, takes_what_comes
 from pytest_egress.routes.table import (
     NearMiss,
     begins_at_head,
@@ -49,15 +55,19 @@ from pytest_egress.routes.table import (
 )
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority
+from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
+from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head, status_in
 from pytest_egress.traffic.messages import (
     Headers,
+    HeaderSource,
     Request,
     Response,
+    cut,
     host_port,
     shown,
 )
 from pytest_egress.traffic.redaction import masked_authority
+from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -84,6 +94,10 @@ class Carrier(Owner, Protocol):
 
     def allow_unread(self, route: Route[Any] | None, host: str, /) -> None:
         """Note that a body passes through it unread, for as long as a route allows that."""
+        ...
+
+    def outlive(self, lasting: Lasting, /) -> None:
+        """Keep the window of its request open no longer, though the request goes on."""
         ...
 
     def read_again(self) -> None:
@@ -156,14 +170,20 @@ class Answering:
         destination = attempt.destination
         forwarding = Forwarding(self, attempt)
         body = Body(duplex, partial(hold, self.ledger, attempt.context.window), head.expected)
+        method, headers = head.method, head.headers
+        if (
+            head.protocol == WEBSOCKET
+        ):  # as HTTP/1.1 has it, for handlers and matchers (RFC 8441 section 5)
+            method, headers = "GET", Headers([*headers.raw, ("upgrade", WEBSOCKET)])
+            body.give_up()  # messages follow, and no body
         request = Request(
-            method=head.method,
+            method=method,
             scheme="https" if destination.tls else "http",
             host=self._host_of(attempt, head),
             port=destination.port,
             path=head.path,
             query_string=head.query_string,
-            headers=head.headers,
+            headers=headers,
             http_version=head.http_version,
             sni=destination.sni,
             tls=destination.tls,
@@ -197,8 +217,9 @@ class Answering:
 
     def begins_at_head(self, incoming: Incoming) -> bool:
         """Whether a request is answered from its head on; else the server has `incoming.body.content` read first."""
-        tables = incoming.attempt.context.tables
-        return not is_misdirected(incoming) and begins_at_head(tables, incoming.request)
+        tables, request = incoming.attempt.context.tables, incoming.request
+        begins = begins_at_head(tables, request) or asks_for_websocket(request)
+        return begins and not is_misdirected(incoming)
 
     def answer(self, incoming: Incoming) -> tuple[Exchange, Response | None]:
         """Answer a request: return its entry, recorded and counted, and the response to send.
@@ -217,6 +238,10 @@ class Answering:
         response = ruling.reply(entry)
         if response is not None:
             entry.response = response
+            if (
+                entry.grpc is not None and entry.grpc.code is None
+            ):  # of a handler, or of another server
+                entry.grpc.code, entry.grpc.details = status_in(response.trailers, response.headers)
         if entry.duration is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
@@ -283,6 +308,7 @@ class Answering:
     def _let_answer(self, incoming: Incoming, route: Route[Any], turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""
         answer, context = route.answer(turn)
+        answer = self._upgraded(incoming, answer)
         if isinstance(answer, DuplexAnswer):
             try:
                 refused = answer.refusal(incoming.request)
@@ -294,10 +320,20 @@ class Answering:
                 return self._refuse(incoming, note, lambda entry: response)
             reply: Any = Conversing(self, incoming, route, turn, answer, context)
         else:
-            if not route.stream:
+            if not route.stream and not takes_what_comes(answer, incoming.request):
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
         return Ruling(outcome="routed", route=route, reply=reply)
+
+    def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
+        """The answer to a request: for a WebSocket, an application and a server answer otherwise than usual."""
+        if not isinstance(answer, (AsgiApplication, Forward)) or not is_handshake(incoming.request):
+            return answer
+        if isinstance(answer, AsgiApplication):
+            return AsgiWebSocket(answer)
+        asked = replace(incoming.request, http_version="1.1")  # by which the server is spoken to
+        connect = partial(incoming.forwarding.connect, self, asked, answer)
+        return WebSocketRelay(connect, answer.path)
 
     def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:
         """Read the whole body now: a route that begins at the head came first, and its predicate has said no."""
@@ -406,10 +442,10 @@ class Answering:
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
         """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
         try:
-            return incoming.forwarding.ask(self, entry.request, to)
+            return incoming.forwarding.pass_on(self, incoming, to)
         except UpstreamError as error:
             entry.note = str(error)
-            return Response(502, text=failed_upstream_body(entry))
+            return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
 
     # Sending.
 
@@ -438,9 +474,9 @@ class Answering:
         except (GeneratorExit, ClientLeftError):
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
-            if isinstance(
-                response.stream, upstream.Body
-            ):  # from `forward()`: no handler is to blame
+            if isinstance(response.stream, UpstreamBody):  # no handler is to blame
+                if is_cut_by_client(incoming):
+                    raise ClientLeftError(str(error)) from error
                 entry.note = str(error)
             else:
                 entry.error = entry.error or error
@@ -499,7 +535,12 @@ class Conversing:
         incoming, ledger = self.incoming, self.answering.ledger
         duplex = Told(incoming.duplex, entry, ledger)
         call = Call(
-            entry, self.answering.recorder, incoming.attempt.context, self.context, self.turn
+            entry,
+            self.answering.recorder,
+            incoming.attempt.context,
+            self.context,
+            self.turn,
+            self.answering.carrier.outlive,
         )
         activity = incoming.attempt.activity
         activity.what, activity.route = entry, self.route
@@ -509,6 +550,9 @@ class Conversing:
         except ClientLeftError as error:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
+            if call.is_detached:  # another test may run by now, and fails by it too
+                window = incoming.attempt.context
+                self.answering.recorder.fail(window, entry, error, entry.note)
             return self._fail(entry, duplex, error)
         finally:
             activity.route, activity.what = None, ""
@@ -550,32 +594,41 @@ class Forwarding:
         self, answering: Answering, request: Request, to: Any, port: int | None
     ) -> Response:
         server = check_forward(forward(to, port), raw=False)
-        response = self.ask(answering, self._renamed(request), server, by="request.forward")
-        return upstream.whole(response, request.method)
+        request = self._renamed(request)
+        sock = self.connect(answering, request, server, by="request.forward")
+        response = upstream.ask(sock, request, server.path, encoded=False)  # a handler reads it
+        return whole(response, request.method)
 
     def _renamed(self, request: Request) -> Request:
         """The request, with its field Host set anew if a handler has replaced its host or port and left the field."""
         host, port, field = named_as(request)
         if (host, port) == self.asked[:2] or field != self.asked[2]:
             return request
-        others = upstream.without(request.headers, "host").raw
+        others = without(request.headers, "host").raw
         return replace(request, headers=Headers([("Host", request.authority), *others]))
 
-    def ask(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Response:
-        """Send a request to another server. The body of its response streams.
+    def pass_on(self, answering: Answering, incoming: Incoming, to: Forward) -> Response:
+        """Send the request to the server that a route forwards to. The body of its response streams.
 
-        Args:
-            by: "request.forward" where a handler asks; "" for a route. A handler reads the body, which must then come
-                without compression.
+        The body of the request goes on as it comes where it has not been read. It is kept, unless the route streams.
 
         Raises:
             UpstreamError: The server cannot be reached, or broke off.
         """
-        sock = self._connect(answering, request, to, by)
-        return upstream.ask(sock, request, to.path, encoded=not by)
+        request, body = incoming.request, incoming.body
+        streams = self.route is not None and self.route.stream
+        sock = self.connect(answering, request, to)
+        if ends_with_client(incoming):
+            incoming.duplex.on_disconnect(partial(shut, sock))
+        content = None if body.is_whole else body.stream() if streams else body.relay()
+        return upstream.ask(sock, request, to.path, content=content, keep=not streams)
 
-    def _connect(self, answering: Answering, request: Request, to: Forward, by: str) -> Any:
-        """Connect to another server, with TLS where the scheme is https."""
+    def connect(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Any:
+        """Connect to another server, with TLS where the scheme is https.
+
+        Args:
+            by: "request.forward" where a handler asks; "" for a route.
+        """
         owner, upstreams = answering.carrier, answering.upstreams
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)
@@ -587,31 +640,68 @@ class Forwarding:
             if host == self.asked[0]:  # no handler has replaced the host
                 reached = upstream_host(self._tables, self._destination, self.route, host)
             sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
-        return upstreams.secure(owner, sock, host) if scheme == "https" else sock
+        if scheme != "https":
+            return sock
+        return upstreams.secure(owner, sock, host, http2=request.http_version == "2")
+
+
+def ends_with_client(incoming: Incoming) -> bool:
+    """Whether an exchange with a real server ends when the client leaves.
+
+    That is watched for where leaving is seen: by RST_STREAM, and in HTTP/1.1 while the request may still be coming. A
+    client of HTTP/1.1 may close its side after the request, and wait for the response.
+    """
+    return incoming.request.http_version == "2" or not incoming.body.is_whole
+
+
+def is_cut_by_client(incoming: Incoming) -> bool:
+    """Whether a real server broke off because the client had left, which ends the exchange with it."""
+    return incoming.request.http_version == "2" and incoming.duplex.disconnected
 
 
 # Replies to requests that no handler answers.
 
 
+def own_reply(
+    entry: Exchange,
+    status_code: int,
+    text: str,
+    code: Code = Code.UNIMPLEMENTED,
+    headers: HeaderSource | None = None,
+) -> Response:
+    """A response of ours, which its client shows. To a call of gRPC it is a status, since clients show no body.
+
+    Args:
+        text: What happened, and what to do.
+        code: The status of gRPC. UNIMPLEMENTED keeps clients from trying again.
+        headers: The fields of a response that is none of gRPC.
+    """
+    call = entry.grpc
+    if call is None or entry.request.http_version != "2":
+        return Response(status_code, text=text, headers=headers)
+    call.code, call.details = code, cut(text.strip(), SHOWN_DETAILS)
+    return Response(200, headers=status_head(code, call.details))
+
+
 def misdirected_reply(entry: Exchange) -> Response:
     """The reply to a request for another host than its connection is for: 421 (RFC 9110 section 15.5.20)."""
-    return Response(421, text=refused_body(entry))
+    return own_reply(entry, 421, refused_body(entry))
 
 
 def unproved_reply(entry: Exchange) -> Response:
     """The reply to a request whose connection lacks a client certificate: 421, since another one may have it."""
-    return Response(421, headers={"Connection": "close"}, text=refused_body(entry))
+    return own_reply(entry, 421, refused_body(entry), headers={"Connection": "close"})
 
 
 def failed_reply(entry: Exchange) -> Response:
     """The reply to a request whose matcher or handler has raised: 500."""
-    return Response(500, text=handler_error_body(entry))
+    return own_reply(entry, 500, handler_error_body(entry), Code.UNKNOWN)
 
 
 def rejected_reply(entry: Exchange) -> Response:
     """The reply to a request that is blocked or unrouted: 502."""
     blocked = entry.outcome == "blocked"
-    return Response(502, text=blocked_body(entry) if blocked else unrouted_body(entry))
+    return own_reply(entry, 502, blocked_body(entry) if blocked else unrouted_body(entry))
 
 
 def no_reply(entry: Exchange) -> Response | None:

@@ -45,12 +45,13 @@ class Body:
         self._hold, self._expected = hold, expected
         self._kept: BytesIO | None = None
         self._content: bytes | None = None
+        self._is_relayed = False
         self.trailers: Headers = NO_FIELDS
         self.streamed: int | None = None
 
     @property
     def content(self) -> bytes:
-        """The whole body, which is read and kept where it has not been.
+        """The whole body, which is read and kept where it has not been. While it is relayed, as much as has come.
 
         Raises:
             RuntimeError: It was streamed, or nobody has read it and its connection has gone on.
@@ -60,8 +61,14 @@ class Body:
         if self._content is None:
             if self.streamed is not None:
                 raise RuntimeError(NOT_KEPT.format(self.streamed))
-            self._keep()
+            if not self._is_relayed:
+                self._keep()
         return self.so_far
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the content has been read to its end, and kept."""
+        return self._content is not None
 
     @property
     def so_far(self) -> bytes:
@@ -71,22 +78,33 @@ class Body:
         return b"" if self._kept is None else self._kept.getvalue()
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the content has been read."""
-        return self._content is not None
-
-    @property
     def size(self) -> int:
         """How many bytes have been read so far."""
         return len(self.so_far) if self.streamed is None else self.streamed
 
     def _keep(self) -> None:
+        for _ in self.relay():
+            pass
+
+    def relay(self) -> Iterator[bytes]:
+        """The pieces as they come, each kept. A body that has been kept already is one piece.
+
+        Raises:
+            RuntimeError: It was streamed, or nobody has read it and its connection has gone on.
+            RequestTooLargeError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
+            ClientLeftError: The client has left before its end.
+        """
+        if self._content is not None or self.streamed is not None:
+            yield from self.stream()
+            return
+        self._is_relayed = True
         check_size(self._expected or 0)
         while piece := self._receive():
             self._hold(len(piece))
             self._kept = self._kept or BytesIO()
             self._kept.write(piece)
             check_size(self._kept.tell())
+            yield piece
         self.give_up()
 
     def give_up(self) -> None:

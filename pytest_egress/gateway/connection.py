@@ -28,6 +28,7 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import Socket, reset_at_close, shut
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import Recorder, passes, silent_outcome
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
@@ -94,6 +95,7 @@ class Carried(Protocol):
 
     activity: Activity
     allowed_by: AllowedBy | None
+    lasting: Lasting | None
     ended: bool
 
     @property
@@ -155,6 +157,7 @@ class Connection:
         is_cut: Whether we ended it.
         ended: Whether its thread has finished with it.
         allowed_by: What allows its bytes to pass unread; None where they are read.
+        lasting: The call that goes on though the window of its test is closed; None where there is none.
         is_relayed: Whether its bytes are copied to another server as they come, so that none stay unread for long.
         multiplexed: Its server, where it has several requests at once, each an attempt of its own. Then the connection
             itself has none, but before the first request and within a request's head.
@@ -182,6 +185,7 @@ class Connection:
         self.is_relayed, self.is_reading = False, False
         self.multiplexed: Multiplexed | None = None
         self.allowed_by: AllowedBy | None = None
+        self.lasting: Lasting | None = None
         self.activity = Activity(container=self.target.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
         self._others: set[socket.socket] = set()
@@ -216,6 +220,13 @@ class Connection:
         if self._context is not None:
             self.ledger.end(self._context.window, self.activity)
             self._context = None
+
+    def outlive(self, lasting: Lasting) -> None:
+        """Keep the window open no longer, though the call on this connection goes on."""
+        self.lasting = lasting
+        self.detach()
+        self.activity.route, self.activity.what = lasting.route, lasting.exchange
+        lasting.tell_if_over()
 
     def arrive(self) -> None:
         """Note that a parked connection can be read: its attempt begins, or those of the requests that it brings will.

@@ -149,8 +149,12 @@ class Connections:
             return bool(poller.poll(0)) or any(c.is_reading for c in several)
 
     def busy(self) -> list[Connection]:
-        """The connections on which an attempt goes on, except those whose bytes pass unread."""
-        return [c for c in self._copy() if c.idle_since is None and c.allowed_by is None]
+        """The connections on which an attempt goes on, except those whose bytes pass unread, or that may outlive it."""
+        return [
+            c
+            for c in self._copy()
+            if c.idle_since is None and c.allowed_by is None and c.lasting is None
+        ]
 
     def cut_waiting(self) -> int:
         """Cut the connections whose client has sent something and that get no thread, since all threads are at work.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
@@ -30,6 +31,10 @@ class Call:
         context: The window of the request, and its routes.
         variables: The context variables of the route's declaration.
         turn: The turn that its route has reserved for it.
+        outlive: Notes that it may outlive its test.
+
+    Attributes:
+        is_detached: Whether it keeps its window open no longer.
     """
 
     def __init__(
@@ -39,8 +44,11 @@ class Call:
         context: AttemptContext,
         variables: Context,
         turn: int,
+        outlive: Callable[[Lasting], None],
     ) -> None:
         self.exchange = exchange
+        self.is_detached = False
+        self._outlive = outlive
         self._recorder, self._context = recorder, context
         self._variables, self._turn = variables, turn
         self._is_settled = False
@@ -60,6 +68,15 @@ class Call:
                 self._is_settled = True
                 entry.duration = entry.duration or ledger.now() - entry.started
                 self._recorder.count(self._context, entry)
+
+    def detach(self, end: Callable[[], None]) -> None:
+        """Keep the window open no longer, though the call goes on.
+
+        Args:
+            end: Ends the call; it must not block.
+        """
+        self.is_detached = True
+        self._outlive(Lasting(self.exchange, end))
 
     def reject(self, note: str) -> None:
         """Make the call unrouted, and give its turn back; nothing happens where it has been counted.

@@ -23,6 +23,7 @@ from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.connection import AllowedBy, Connection, is_still_allowed
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_wire import WRITE_BYTES, Wire
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
@@ -54,6 +55,7 @@ class Http2Stream:
         started: When its head came, in the time of entries.
         activity: What keeps its window open until it is closed.
         allowed_by: What allows the body of its response to pass unread; None where it is read.
+        lasting: The call that goes on though the window of its test is closed; None where there is none.
         ended: Whether nothing happens on it any more.
         is_kept_whole: Whether the request's body is being read to its end, before anything else is done about it.
         ends_connection: Whether its connection is to end after it: `Connection: close` says so in a response.
@@ -80,6 +82,7 @@ class Http2Stream:
             container=connection.target.name, cut=self.cut, told=connection.told
         )
         self.allowed_by: AllowedBy | None = None
+        self.lasting: Lasting | None = None
         self.ended, self.ends_connection, self.is_kept_whole = False, False, False
 
     # The attempt.
@@ -109,6 +112,7 @@ class Http2Stream:
                 self._reset(INTERNAL_ERROR)
             self._http.forget(self.number)
             self._callbacks.clear()
+            self._leave("the request is over")  # wakes a thread that still receives
         self.ended = True
         if self._context is not None:
             self._connection.ledger.end(self._context.window, self.activity)
@@ -159,6 +163,14 @@ class Http2Stream:
         context = connection.target.attempt_context()
         if not is_still_allowed(context, connection.destination, allowed_by, between=between):
             self.cut()
+
+    def outlive(self, lasting: Lasting) -> None:
+        """Keep the window open no longer, though the call on this stream goes on."""
+        self.lasting = lasting
+        if self._context is not None:
+            self._connection.ledger.end(self._context.window, self.activity)
+        self.activity.route, self.activity.what = lasting.route, lasting.exchange
+        lasting.tell_if_over()
 
     def read_again(self) -> None:
         """Note that nothing passes unread from here on."""

@@ -160,19 +160,21 @@ class Gateway:
         return self.connections.busy()
 
     def revise(self, *, test_over: bool = False) -> list[Carried]:
-        """Cut the connections and requests whose bytes pass unread and may do so no longer.
+        """End what may go on no longer: called when the routes have changed.
 
-        It is called when the routes have changed.
+        Connections and requests whose bytes pass unread are cut. A lasting call is told to end.
 
         Args:
             test_over: Whether the test has ended, and with it what its own routes and options allowed.
 
         Returns:
-            What was cut.
+            What ends.
         """
         context, between = self.target.attempt_context(), self.ledger.window is None
 
         def is_over(carried: Carried) -> bool:
+            if (lasting := carried.lasting) is not None:
+                return lasting.is_over(test_over=test_over)
             allowed_by = carried.allowed_by
             return allowed_by is not None and not is_still_allowed(
                 context, carried.destination, allowed_by, between=between, test_over=test_over
@@ -181,7 +183,10 @@ class Gateway:
         carriers = (each for connection in self.connections for each in connection.carriers())
         over = [carried for carried in carriers if is_over(carried)]
         for carried in over:
-            carried.cut()
+            if carried.lasting is not None:
+                carried.lasting.tell()
+            else:
+                carried.cut()
         self._close_unproved(context)
         return over
 

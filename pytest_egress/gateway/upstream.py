@@ -1,34 +1,24 @@
-"""Exchanges with real servers, for `forward` and `passthrough`: connect, send the request, read the response.
+"""Exchanges with real servers, for `forward` and `passthrough`: connect, and ask by the version of HTTP that is right.
 
 Names are resolved and certificates verified as this machine does it. A name is resolved once: the address that was
-checked (`reach`) is the address that is connected to.
+checked (`reach`) is the address that is connected to. A request that came by HTTP/2 goes on by HTTP/2 where the server
+agrees to that; every other one goes on by HTTP/1.1. Each has a connection of its own.
 """
 
 from __future__ import annotations
 
-import contextlib
-import select
 import socket
 import ssl
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
-import h11
-
-from pytest_egress.base.relay import BLOCKED
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.reach import reserved
+from pytest_egress.gateway.upstream_body import Content, UpstreamBody
+from pytest_egress.gateway.upstream_http1 import Http1Body
 from pytest_egress.routes.answers import Connectable
-from pytest_egress.traffic.fields import (
-    MAX_BODY_BYTES,
-    MAX_HEADER_BYTES,
-    READ_BYTES,
-    end_to_end,
-    fields,
-    raw_fields,
-)
-from pytest_egress.traffic.messages import Headers, Request, Response, host_port
+from pytest_egress.traffic.grpc import is_grpc
+from pytest_egress.traffic.messages import Request, Response, host_port
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -124,166 +114,72 @@ def handshake(tls: ssl.SSLSocket, host: str) -> None:
 
 
 def ask(
-    sock: socket.socket, request: Request, prefix: str = "", *, encoded: bool = True
+    sock: socket.socket,
+    request: Request,
+    prefix: str = "",
+    *,
+    content: Content | None = None,
+    encoded: bool = True,
+    keep: bool = True,
 ) -> Response:
     """Send a request, and return the response, whose body streams. Closing the body closes the socket.
 
     Args:
+        sock: A connection to the server that has been used for nothing; after its TLS handshake, where it has one.
         prefix: Text to put before the path.
-        encoded: Whether the body may come compressed, as the client accepts it.
+        content: The body, which may still be coming while the response begins; None is the request's own. The trailers
+            of the request are read at its end.
+        encoded: Whether the body of the response may come compressed, as the client accepts it.
+        keep: Whether the body of the response is kept as its content.
 
     Raises:
-        UpstreamError: The server broke off, or its answer is no HTTP/1.1. The socket has been closed.
+        UpstreamError: The server broke off, or its answer is none of the protocol's. The socket has been closed.
     """
-    body = Body(sock, request)
+    body = exchange_on(sock, request, request.raw_content if content is None else content)
+    body.is_whole = keep
     try:
-        head = body.exchange(outgoing(request, prefix, encoded))
-    except (OSError, h11.ProtocolError, ValueError) as error:
+        return body.exchange(prefix, encoded=encoded)
+    except UpstreamError:
         body.close()
-        raise UpstreamError(
-            f"{request.method} {request.shown_url}: the upstream failed: {error}"
-        ) from error
-    response = Response.received(
-        head.status_code, answered_fields(head), reason=head.reason.decode("latin-1"), stream=body
-    )
-    body.response = weakref.proxy(response)  # no cycle, so that a large body is freed at once
-    return response
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no thread can be started
+        body.close()
+        what = f"{request.method} {request.shown_url}"
+        raise UpstreamError(f"{what}: the upstream failed: {error}") from error
+    except BaseException:
+        body.close()
+        raise
 
 
-def answered_fields(head: h11.Response) -> Headers:
-    """The fields of a response to pass to the client. Transfer-Encoding overrides Content-Length (RFC 9112 6.3)."""
-    received = fields(head.headers.raw_items())
-    kept = end_to_end(received)
-    return without(kept, "content-length") if "transfer-encoding" in received else kept
-
-
-def without(headers: Headers, *names: str) -> Headers:
-    """The fields without those of these names."""
-    return Headers([pair for pair in headers.raw if pair[0].lower() not in names])
-
-
-def whole(response: Response, method: str) -> Response:
-    """Read a streamed response to its end, and return it with its content.
+def exchange_on(sock: socket.socket, request: Request, content: Content) -> UpstreamBody:
+    """The exchange of a request by the version of HTTP that its connection speaks.
 
     Raises:
-        UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`.
+        UpstreamError: The server speaks HTTP/1.1 alone, and gRPC cannot be forwarded to that. The socket has been
+            closed.
     """
-    body = response.stream
-    assert isinstance(body, Body)
-    for _ in body:
-        pass
-    if not body.is_whole:
+    if goes_by_http2(sock, request):
+        from pytest_egress.gateway.upstream_http2 import Http2Body  # h2 is imported when needed
+
+        return Http2Body(sock, request, content)
+    if request.http_version == "2" and is_grpc(request):
+        sock.close()
         raise UpstreamError(
-            f"the answer of the upstream is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
+            f"{request.method} {request.shown_url}: gRPC needs HTTP/2, and the upstream agreed to HTTP/1.1 alone: it "
+            'has to offer "h2" by ALPN'
         )
-    headers = response.headers if method == "HEAD" else without(response.headers, "content-length")
-    return Response.received(
-        response.status_code, headers, reason=response.reason, content=response.content
-    )
+    return Http1Body(sock, request, content)
 
 
-class Body:
-    """The body of a real server's response, as it comes. At its end what has come becomes the response's content.
+def goes_by_http2(sock: socket.socket, request: Request) -> bool:
+    """Whether a request is forwarded by HTTP/2, on a connection that has been made for it.
 
-    Attributes:
-        response: The response that has this body.
-        is_whole: Whether all that has come is kept: it is at most `MAX_BODY_BYTES`.
+    Within TLS the server has chosen, by ALPN. Without, HTTP/2 takes a server that is known to speak it (RFC 9113
+    section 3.3): one that was asked without TLS in the first place is, since the client knew it. Where the client had
+    TLS with the gateway, the plain server is the test's own choice, and speaks HTTP/2 surely for gRPC alone.
     """
-
-    response: Response
-    is_whole = True
-
-    def __init__(self, sock: socket.socket, request: Request) -> None:
-        self._sock, self._request = sock, request
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
-        self._kept = bytearray()
-        self._ahead: object = h11.NEED_DATA
-
-    def exchange(self, head: h11.Request) -> h11.Response:
-        """Send the request and return the head of its response, once the first event after the head has been parsed."""
-        content = [h11.Data(data=self._request.raw_content)] if self._request.raw_content else []
-        events = (head, *content, h11.EndOfMessage())
-        self._send(b"".join(self._h11.send(event) or b"" for event in events))
-        while not isinstance(event := self._next(), h11.Response):  # 100 Continue, 103 Early Hints
-            if not isinstance(event, h11.InformationalResponse):
-                raise h11.RemoteProtocolError("it closed without an answer")
-        self._ahead = self._h11.next_event()  # an error in it can still be answered by a status
-        return event
-
-    def _send(self, data: bytes) -> None:
-        """Send all bytes, and read what comes meanwhile: a server may respond while it reads, or before.
-
-        If nothing were read, both sides could wait for the other to read.
-        """
-        sock, left = self._sock, memoryview(data)
-        sock.settimeout(0)
-        try:
-            while left:
-                with contextlib.suppress(*BLOCKED):
-                    left = left[sock.send(left[:READ_BYTES]) :]
-                    continue
-                poller = select.poll()
-                poller.register(sock, select.POLLIN | select.POLLOUT)
-                poller.poll()
-                with contextlib.suppress(*BLOCKED):
-                    received = sock.recv(READ_BYTES)
-                    self._h11.receive_data(received)
-                    if not received:
-                        break
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the server may have responded first; if not, the next read raises
-        finally:
-            sock.settimeout(None)
-
-    def _next(self) -> object:
-        event, self._ahead = self._ahead, h11.NEED_DATA
-        if event is not h11.NEED_DATA:
-            return event
-        while (event := self._h11.next_event()) is h11.NEED_DATA:
-            self._h11.receive_data(self._sock.recv(READ_BYTES))
-        return event
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            while isinstance(event := self._next(), h11.Data):
-                piece = bytes(event.data)
-                self._keep(piece)
-                yield piece
-        except (OSError, h11.ProtocolError) as error:
-            what = f"{self._request.method} {self._request.shown_url}"
-            raise UpstreamError(f"{what}: the upstream broke off: {error}") from error
-        finally:
-            self.close()
-        if isinstance(event, h11.EndOfMessage) and event.headers:
-            self.response.trailers = fields(event.headers.raw_items())
-
-    def _keep(self, piece: bytes) -> None:
-        self.is_whole = self.is_whole and len(self._kept) + len(piece) <= MAX_BODY_BYTES
-        if self.is_whole:
-            self._kept += piece
-
-    def close(self) -> None:
-        """Close the connection, and keep what has come; calling it again does nothing."""
-        self._sock.close()
-        if self._kept:
-            self.response.content = bytes(self._kept)
-            self._kept.clear()
-
-
-def outgoing(request: Request, prefix: str, encoded: bool) -> h11.Request:
-    """The head of a request to a real server: end-to-end fields, Host, framing, and `Connection: close`."""
-    query = f"?{request.query_string}" if request.query_string else ""
-    dropped = {"expect", "content-length"} | (set() if encoded else {"accept-encoding"})
-    headers = [*without(end_to_end(request.headers), *dropped).raw]
-    framed = "content-length" in request.headers or "transfer-encoding" in request.headers
-    headers += (
-        [("Content-Length", str(len(request.raw_content)))] if framed or request.raw_content else []
-    )
-    headers += [] if encoded else [("Accept-Encoding", "identity")]
-    if not request.headers.get("host"):  # an HTTP/1.0 request has none
-        headers = [("Host", request.authority), *without(Headers(headers), "host").raw]
-    return h11.Request(
-        method=request.method,
-        target=f"{prefix}{request.path}{query}".encode("latin-1"),
-        headers=[*raw_fields(Headers(headers)), (b"Connection", b"close")],
-    )
+    if request.http_version != "2":
+        return False
+    if isinstance(sock, ssl.SSLSocket):
+        return sock.selected_alpn_protocol() == "h2"
+    return request.tls is None or is_grpc(request)

@@ -40,18 +40,23 @@ class Upstreams:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
+        self._roots: tuple[str | None, ...] = ()
+        self._contexts: dict[bool, ssl.SSLContext] = {}
 
-    @property
-    def tls(self) -> ssl.SSLContext:
-        """The TLS context that verifies real servers, with the roots that this machine's environment names now."""
-        where = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    def tls(self, *, http2: bool = False) -> ssl.SSLContext:
+        """The TLS context that verifies real servers, with the roots that this machine's environment names now.
+
+        Args:
+            http2: Whether to offer HTTP/2 as well as HTTP/1.1.
+        """
+        roots = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
         with self._lock:
-            if where not in self._contexts:
-                context = ssl.create_default_context()
-                context.set_alpn_protocols(["http/1.1"])
-                self._contexts = {where: context}
-            return self._contexts[where]
+            if roots != self._roots:
+                self._roots, self._contexts = roots, {}
+            if http2 not in self._contexts:
+                context = self._contexts[http2] = ssl.create_default_context()
+                context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
+            return self._contexts[http2]
 
     def connect(self, owner: Owner, to: Forward, port: int) -> socket.socket:
         """A connection to the server that a `Forward` names: a container, or a host.
@@ -91,13 +96,18 @@ class Upstreams:
         remedy = "" if named else naming(None if by else kind, address, scheme, host, port)
         return owner.adopt(upstream.connect(host, port, remedy))
 
-    def secure(self, owner: Owner, sock: socket.socket, host: str) -> socket.socket:
+    def secure(
+        self, owner: Owner, sock: socket.socket, host: str, *, http2: bool = False
+    ) -> socket.socket:
         """Make a TLS connection over a socket that was adopted; the TLS socket is adopted before its handshake.
+
+        Args:
+            http2: Whether to offer HTTP/2; the socket then has what the server agreed to (`selected_alpn_protocol`).
 
         Raises:
             UpstreamError: The server's certificate cannot be verified, or it speaks no TLS.
         """
-        tls = upstream.secure(sock, host, self.tls)
+        tls = upstream.secure(sock, host, self.tls(http2=http2))
         owner.adopt(tls)
         try:
             upstream.handshake(tls, host)

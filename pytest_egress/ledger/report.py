@@ -26,10 +26,13 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
+from pytest_egress.traffic.grpc import GrpcCall, registering, status_in
 from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
+from pytest_egress.traffic.redaction import masked_text
 
 SHOWN_ENTRIES: Final = 200  # of a timeline: its first and last hundred
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
+SHOWN_MESSAGES: Final = 10  # of a WebSocket in a timeline: its first and last five
 SHOWN_NEAR: Final = 2  # near misses of an attempt
 WIDTH: Final = 100  # characters of a line of prose; long words are never broken
 
@@ -42,6 +45,8 @@ def remedy(entry: Entry) -> str:
             request.host,
             None if request.port == SCHEME_PORTS[request.scheme] else request.port,
         )
+        if entry.grpc is not None:
+            return f'egress.intercept_{request.scheme}("{address}", {servicer_of(entry.grpc)})'
         path = "" if request.method == "CONNECT" else f", path={quoted(glob_of(request.path))}"
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, DnsQuery):
@@ -53,6 +58,12 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
+
+
+def servicer_of(call: GrpcCall) -> str:
+    """The line of code that makes the answer of a gRPC call: a servicer of its service."""
+    service = call.service.rpartition(".")[2]
+    return f"grpc_server(({registering(call.service)}, {service}()))"
 
 
 def naming(kind: Kind | None, address: str, scheme: str, host: str, port: int) -> str:
@@ -490,7 +501,10 @@ def more_text(number: int) -> str:
 
 
 def ledger_lines(entries: Iterable[Entry]) -> list[str]:
-    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome."""
+    """The timeline, a line for each entry: seconds since the first one, the container, the attempt and its outcome.
+
+    The messages of a WebSocket follow its line.
+    """
     listed = sorted(entries, key=lambda entry: entry.started)
     if not listed:
         return []
@@ -498,7 +512,8 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
     lines = []
     for entry in listed:
         container = f"{entry.container}  " if several else ""
-        lines.append(f"{entry.started - first:8.3f} s  {container}{outcome_text(entry)}")
+        for at, line in ((entry.started, outcome_text(entry)), *message_lines(entry)):
+            lines.append(f"{at - first:8.3f} s  {container}{line}")
     if len(lines) > SHOWN_ENTRIES:
         half = SHOWN_ENTRIES // 2
         lines[half:-half] = [f"  ... {len(lines) - SHOWN_ENTRIES} more ..."]
@@ -522,11 +537,49 @@ def outcome_text(entry: Entry) -> str:
 
 def exchange_text(entry: Exchange) -> str:
     """A request and its response, for the timeline."""
-    answered = " -> no response yet"
-    if entry.response is not None:
+    answered, details = " -> no response yet", ""
+    if (status := grpc_status(entry)) is not None:
+        answered, details = f" -> {status[0]}", status[1]
+    elif entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
-    return f"{entry}{answered}{took}{raised_text(entry)}"
+    return f"{entry}{answered}{took}{details}{spoken_text(entry)}{raised_text(entry)}"
+
+
+def spoken_text(entry: Exchange) -> str:
+    """The number of messages of a WebSocket, and how it ended; "" where the exchange has opened none."""
+    if (ws := entry.websocket) is None:
+        return ""
+    count = len(entry.messages) + ws.unkept
+    state = "open" if ws.close_code is None else f"closed with {ws.close_code}"
+    return f", {count} message{'s' * (count != 1)}, {state}"
+
+
+def message_lines(entry: Entry) -> list[tuple[float, str]]:
+    """The messages of a WebSocket for the timeline: when, and a line; those in the middle are left out."""
+    if not isinstance(entry, Exchange) or entry.websocket is None:
+        return []
+    lines = [(message.at, f"  {message}") for message in entry.messages]
+    if len(lines) > SHOWN_MESSAGES:
+        half = SHOWN_MESSAGES // 2
+        lines[half:-half] = [
+            (lines[half][0], f"  ... {len(lines) - SHOWN_MESSAGES} more messages ...")
+        ]
+    return lines
+
+
+def grpc_status(entry: Exchange) -> tuple[str, str] | None:
+    """The status of a gRPC call and its text, for the timeline; None while it runs, and for other requests."""
+    if entry.grpc is None:
+        return None
+    code, details = entry.grpc.code, entry.grpc.details
+    if code is None and entry.response is not None:  # of a handler or of another server
+        code, details = status_in(entry.response.trailers, entry.response.headers)
+    if code is None:
+        head = entry.response.headers if entry.response is not None else {}
+        return ("no status yet", "") if "grpc-accept-encoding" in head else None
+    said = cut(masked_text(details.partition("\n")[0]), SHOWN_TARGET)
+    return code.name, f": {said}" if said else ""
 
 
 def connection_text(entry: TcpConnection) -> str:

@@ -3,17 +3,27 @@
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
 lists what is accepted.
 
-Doors: `answers`, `asgi`, `declarations`, `duplex`, `handles`, `kinds`, `route`, `table`, `wsgi`.
+Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `grpc`, `handles`, `kinds`,
+`open_websocket`, `route`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
+* `asgi_websocket`: the WebSockets of an ASGI application.
+* `async_websocket`: a WebSocket for an `async def` handler.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
+* `grpc`: gRPC servicers as the answer of a route.
+* `grpc_calls`: calls a servicer's method, and sends what comes of it.
+* `grpc_context`: the contexts that servicers get.
+* `grpc_stream`: the messages, metadata and status of one call.
+* `grpc_threads`: the event loop of async servicers, and the order in which threads send.
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
 * `matching`: the conditions that a request has to meet.
+* `open_websocket`: a WebSocket for a handler and for the test, whose reader is a thread.
 * `route`: a declared route, with its answer and its calls.
 * `table`: the routes of a scope, and which of them answers.
+* `websocket`: the answer that opens WebSockets.
 * `wsgi`: a WSGI application as a handler.
 """

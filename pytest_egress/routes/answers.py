@@ -89,8 +89,10 @@ class Forward:
 def forward(to: str | Connectable | None = None, port: int | None = None) -> Forward:
     """Have another server answer; its answers are recorded in the ledger.
 
-    Requests are forwarded as they are, `Host` included, without the fields that belong to a single connection (RFC 9110
-    section 7.6.1). Certificates are verified with this machine's roots.
+    Requests are forwarded as they are, `Host` and trailers included, without the fields that belong to a single
+    connection (RFC 9110 section 7.6.1). One that came by HTTP/2 goes on by HTTP/2 where the server agrees to that by
+    ALPN; to a server without TLS it does where the target had no TLS either, or calls gRPC. Certificates are verified
+    with this machine's roots.
 
     Args:
         to: None for the real upstream, the server that the target dialled; `"http://127.0.0.1:8000"` or an https URL,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from pytest_egress.base.clock import run_by_real_clock
@@ -95,14 +95,23 @@ class AsgiApplication(Application):
 
     def __call__(self, request: Request) -> Response:
         """Answer a request; the application's exceptions are not caught. Without a route it has its own loop."""
+        conversation, let_go = self.begin(lambda thread: Conversation(thread, request))
+        return AsgiBody(request, conversation, let_go).respond()
+
+    def begin(self, make: Callable[[LoopThread], OngoingT]) -> tuple[OngoingT, Callable[[], None]]:
+        """Give the application something to answer; without a route that is on a loop of its own.
+
+        Returns:
+            What `make` returned, and a function to call when the loop is no longer needed for it.
+        """
         with self._lock:  # else the loop could be stopped before it has the request
             alone = not self._users
             if alone:
                 thread = LoopThread(self.app)
             else:
                 thread = self._thread = self._thread or LoopThread(self.app)
-            conversation = thread.begin(request)
-        return AsgiBody(request, conversation, thread.stop if alone else lambda: None).respond()
+            ongoing = thread.begin(make(thread))
+        return ongoing, thread.stop if alone else lambda: None
 
     def __repr__(self) -> str:
         return f"asgi({self.app!r})"
@@ -149,6 +158,31 @@ class End:
     error: BaseException | None = None
 
 
+class Ongoing(Protocol):
+    """What an application answers: a request, or a WebSocket. Only the loop's thread calls its methods.
+
+    Attributes:
+        items: The queue for the thread that waits for the answer; an `End` is put at its end.
+    """
+
+    items: SimpleQueue[Any]
+
+    def start(self) -> None:
+        """Start the application's task, in the current context."""
+        ...
+
+    def cut(self, error: BaseException | None) -> None:
+        """End it with an error."""
+        ...
+
+    def leave(self, cut: BaseException | None = None) -> asyncio.Task[Any]:
+        """Disconnect the application, and cancel its task later if that has not ended; return the task."""
+        ...
+
+
+OngoingT = TypeVar("OngoingT", bound=Ongoing)
+
+
 class LoopThread:
     """The thread of one ASGI application: its event loop, its lifespan, and the requests that it answers."""
 
@@ -157,18 +191,17 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         run_by_real_clock(self.loop)
         self.lifespan = Lifespan(app)
-        self.open: set[Conversation] = set()
+        self.open: set[Ongoing] = set()
         self.errors: list[BaseException] = []
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"asgi({name_of(app)})", daemon=True)
         self._thread.start()
 
-    def begin(self, request: Request) -> Conversation:
-        """Give the application a request; its task runs in a copy of the calling thread's context."""
-        conversation = Conversation(self, request)
-        self.open.add(conversation)
-        self.loop.call_soon_threadsafe(conversation.start, context=copy_context())
-        return conversation
+    def begin(self, ongoing: OngoingT) -> OngoingT:
+        """Give the application something to answer; its task runs in a copy of the calling thread's context."""
+        self.open.add(ongoing)
+        self.loop.call_soon_threadsafe(ongoing.start, context=copy_context())
+        return ongoing
 
     def call(self, callback: Callable[[], object]) -> None:
         """Call a function on the loop's thread, unless the loop has ended."""
@@ -326,7 +359,7 @@ class Conversation:
 
     def __init__(self, thread: LoopThread, request: Request) -> None:
         self.thread = thread
-        self.items: SimpleQueue[Begin | bytes | End] = SimpleQueue()
+        self.items: SimpleQueue[Any] = SimpleQueue()  # of Begin, bytes and End
         self._request = request
         self._received = False
         self._pieces = request.raw_stream()
@@ -555,7 +588,8 @@ class AsgiBody(Iterator[bytes]):
         """
         while True:
             with contextlib.suppress(Empty):
-                return self._conversation.items.get(timeout=LOOK_SECONDS)
+                item: Begin | bytes | End = self._conversation.items.get(timeout=LOOK_SECONDS)
+                return item
             if self._request.disconnected:
                 raise ClientLeftError("the client has closed the connection")
 

@@ -107,6 +107,15 @@ class Conversation(Protocol):
         """Count the call. It is counted before its client can know that it is over; counting again does nothing."""
         ...
 
+    def detach(self, end: Callable[[], None]) -> None:
+        """Have the call keep its test's window open no longer, though it goes on: it may outlive the test.
+
+        Args:
+            end: Ends the call. It is called on any thread, once, when the route has been removed or its test is over,
+                and must not block. The gateway then waits for `converse` to return.
+        """
+        ...
+
     def reject(self, note: str) -> None:
         """Make the call unrouted: nothing that the test declared answers it.
 

@@ -26,7 +26,8 @@ from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
 from pytest_egress.traffic.dns_answers import check_name_answer
 from pytest_egress.traffic.entries import Entry, Exchange
-from pytest_egress.traffic.messages import shown
+from pytest_egress.traffic.grpc import is_grpc
+from pytest_egress.traffic.messages import Request, shown
 
 if TYPE_CHECKING:
     from pytest_egress.traffic.address import Address
@@ -257,11 +258,10 @@ class Route(handles.Route[Call]):
         """Whether this is a raw route, all of whose `times` are reserved."""
         return self.kind.reads_bytes and self.is_exhausted
 
-    @property
-    def begins_at_head(self) -> bool:
+    def begins_at_head(self, request: Request) -> bool:
         """Whether the route answers from the head of a request on, before its body has come."""
-        parts = applications(self._given.answer)
-        return self.stream or any(isinstance(part, DuplexAnswer) for part in parts)
+        parts = parts_of(self._given.answer)
+        return self.stream or any(takes_what_comes(part, request) for part in parts)
 
     def reserve(self) -> int | None:
         """Reserve one of the route's `times`; return its turn, from 0, or None where all are reserved."""
@@ -490,5 +490,19 @@ def call_lines(calls: Iterable[Entry]) -> list[str]:
 
 def applications(answer: object) -> tuple[answers.Application, ...]:
     """The applications in an answer, which the route acquires and releases."""
-    parts = answer.answers if isinstance(answer, answers.AnswerSequence) else (answer,)
-    return tuple(part for part in parts if isinstance(part, answers.Application))
+    return tuple(part for part in parts_of(answer) if isinstance(part, answers.Application))
+
+
+def takes_what_comes(answer: object, request: Request) -> bool:
+    """Whether an answer reads the body of a request by itself. A call of gRPC is forwarded as it comes.
+
+    Both sides of such a call may wait for each other.
+    """
+    return isinstance(answer, DuplexAnswer) or (
+        isinstance(answer, answers.Forward) and is_grpc(request)
+    )
+
+
+def parts_of(answer: object) -> tuple[object, ...]:
+    """The answers of a sequence, or the answer itself."""
+    return answer.answers if isinstance(answer, answers.AnswerSequence) else (answer,)

@@ -122,7 +122,7 @@ def begins_at_head(tables: Sequence[RouteTable], request: Request) -> bool:
     for route in in_order(tables):
         claims = route.claims(secure, request.host, request.port) and not route.is_exhausted
         if claims and not route.matcher.head_differences(request):
-            return route.begins_at_head
+            return route.begins_at_head(request)
     return False
 
 

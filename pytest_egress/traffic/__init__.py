@@ -13,6 +13,7 @@ error of ours where they are malformed. Every module is a door.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.
 * `heads`: the strict look at a head of HTTP/1.1, before h11 reads it.
 * `forms`: forms, files and cookies.
+* `grpc`: gRPC over HTTP/2: messages, metadata, deadlines and status.
 * `http1`: HTTP/1.1, by h11.
 * `http2`: HTTP/2, by h2, and the limits that h2 does not have.
 * `http2_frames`: cuts the bytes of HTTP/2 into frames.
@@ -20,4 +21,5 @@ error of ours where they are malformed. Every module is a door.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.
 * `searchlist`: finds the DNS queries that a resolver's search list made.
+* `websocket`: the handshake of a WebSocket, and its frames, by wsproto.
 """

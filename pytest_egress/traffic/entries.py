@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from pytest_egress.traffic.grpc import GrpcCall
 from pytest_egress.traffic.messages import SHOWN_VALUE, Request, Response, cut, host_port, shown
 from pytest_egress.traffic.redaction import masked_bytes
 
@@ -67,14 +68,57 @@ class Exchange(Entry):
         response: The response that was sent; None while a handler runs, or when the connection ended first.
         error: The exception that the handler raised, or None.
         duration: Seconds from the request's first byte to its response's first, or None while it runs.
+        messages: The messages of a WebSocket, both ways and in order.
+        websocket: The WebSocket that the request has opened, or None.
+        grpc: The call of gRPC that the request makes: its method, messages and status; None for any other request.
     """
 
     request: Request
     response: Response | Any = None  # of a call it is never None, which no type can tell
     error: BaseException | None = None
     duration: float | Any = None
+    messages: list[Any] = field(default_factory=list)
+    websocket: Any = None
+
+    grpc: GrpcCall | Any = None  # likewise
+
+    def __post_init__(self) -> None:
+        self.grpc = self.grpc or GrpcCall.of(self.request)
+
+    def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
+        """Send a message on the WebSocket that the request has opened, from the test.
+
+        Args:
+            message: Text, the bytes of a binary message, or a value that is sent as JSON.
+
+        Raises:
+            WebSocketClosedError: The WebSocket is over.
+            TypeError: The request has opened none.
+        """
+        self._opened("send").send(message)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the WebSocket that the request has opened; closing it again does nothing.
+
+        Args:
+            code: The code of the close frame (RFC 6455 section 7.4).
+            reason: Its reason, at most 123 bytes in UTF-8.
+
+        Raises:
+            TypeError: The request has opened none.
+        """
+        self._opened("close").close(code, reason)
+
+    def _opened(self, method: str) -> Any:
+        if self.websocket is None:
+            raise TypeError(
+                f"{method}(): {self} has opened no WebSocket; a route whose answer is websocket(...) opens one"
+            )
+        return self.websocket
 
     def __str__(self) -> str:
+        if self.grpc is not None:
+            return f"gRPC {self.request.shown_url}"
         return f"{cut(self.request.method, SHOWN_VALUE)} {self.request.shown_url}"
 
 

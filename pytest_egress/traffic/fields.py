@@ -96,6 +96,11 @@ def end_to_end(headers: Headers) -> Headers:
     return Headers([(name, value) for name, value in headers.raw if name.lower() not in dropped])
 
 
+def without(headers: Headers, *names: str) -> Headers:
+    """The fields without those of these names, which are in lower case."""
+    return Headers([pair for pair in headers.raw if pair[0].lower() not in names])
+
+
 def split_authority(authority: str) -> tuple[str, int | None] | None:
     """Host and port of `host[:port]`, an IPv6 address without its brackets; None for anything else.
 

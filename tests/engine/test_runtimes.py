@@ -311,8 +311,15 @@ CLIENTS: Final = [
     ),
     Client(name="Go", command=[HOST], image="go"),
 ]
-# It wants HTTP/2, and is offered HTTP/1.1: that it says so, after the handshake, is how far it gets.
-GRPC_CLIENT: Final = Client(name="gRPC C-core", command=python(GRPC), says="selected ALPN property")
+# Apart from the others, since it trusts by a file of its own where its variable leads nowhere.
+GRPC_CLIENT: Final = Client(
+    name="gRPC C-core",
+    command=python(GRPC),
+    answer=Response(
+        headers={"content-type": "application/grpc", "grpc-status": "5", "grpc-message": "hello"}
+    ),
+    says="hello",
+)
 
 
 # Where they run.
@@ -435,29 +442,19 @@ def test_a_process_whose_environment_was_cleared_trusts_it_too(
     assert client.says in shown(machine.exec(["env", "-i", *variables, *client.command]))
 
 
-def test_grpc_ends_its_handshake_trusting_and_then_misses_http_2(egress: Egress, ask: Ask) -> None:
-    route = egress.intercept_tls(HOST)
+def test_grpc_trusts_the_answer_untold(egress: Egress, ask: Ask) -> None:
+    route = egress.intercept_https(HOST, GRPC_CLIENT.answer)
     assert GRPC_CLIENT.says in shown(ask(GRPC_CLIENT))
-    assert {call.sni for call in route.calls} == {HOST}
+    assert {call.request.sni for call in route.calls} == {HOST}
     assert not [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
-
-
-@pytest.mark.egress(unrouted="block")
-def test_grpc_is_not_called_distrustful_where_requests_are_expected(
-    egress: Egress, ask: Ask
-) -> None:
-    egress.block(HOST)
-    assert GRPC_CLIENT.says in shown(ask(GRPC_CLIENT))
-    failures = [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
-    assert {failure.reason for failure in failures} == {"alpn"}
 
 
 def test_grpc_trusts_by_its_own_file_where_its_variable_leads_nowhere(
     egress: Egress, ask: Ask
 ) -> None:
-    route = egress.intercept_tls(HOST)
+    route = egress.intercept_https(HOST, GRPC_CLIENT.answer)
     assert GRPC_CLIENT.says in shown(ask(GRPC_CLIENT, **nowhere([BY[GRPC_CLIENT.name]])))
-    assert {call.sni for call in route.calls} == {HOST}
+    assert {call.request.sni for call in route.calls} == {HOST}
 
 
 # Go, where there is nothing but the program.

@@ -24,9 +24,11 @@ from tests.unit.traffic import (
     test_content_coding,
     test_dns,
     test_forms,
+    test_grpc,
     test_heads,
     test_http1,
     test_http2_bytes,
+    test_websocket,
 )
 
 SECONDS: Final = 10.0  # for each target, without an argument
@@ -78,6 +80,14 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "http2": target(test_http2_bytes.test_any_bytes_bring_the_same_however_they_are_cut),
     "coding": target(test_content_coding.test_any_bytes_are_decoded_or_are_a_content_error),
     "codings": target(test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error),
+    "websocket": target(test_websocket.test_any_fields_are_a_handshake_or_a_handshake_error),
+    "frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
+    "grpc messages": target(
+        test_grpc.test_any_bytes_are_messages_or_ask_for_more_or_are_a_status_error
+    ),
+    "grpc fields": target(
+        test_grpc.test_any_fields_have_metadata_a_status_and_a_timeout_or_are_a_status_error
+    ),
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
     "form-type": target(test_forms.test_any_body_of_any_type_is_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from grpc_tools import protoc
 
 from pytest_egress.plugin.options import ACCEPTED_OPTIONS, pytest_addoption
 from pytest_egress.targets.runtimes import DIRECTORY, RUNTIMES, VARIABLES
@@ -124,6 +125,31 @@ def test_the_examples_of_a_page_run_as_printed(
     page: str, pytester: pytest.Pytester, shop_image: str
 ) -> None:
     source = as_module(page, shop_image)
+    pytester.makepyfile(test_page=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    result.assert_outcomes(passed=source.count("def test_"))
+
+
+def test_the_examples_of_websockets_run_as_printed(
+    pytester: pytest.Pytester, websocket_image: str
+) -> None:
+    source = as_module("docs/websocket.md", "").replace("feed:latest", websocket_image)
+    pytester.makepyfile(test_page=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    result.assert_outcomes(passed=6)
+
+
+def test_the_examples_of_grpc_run_as_printed(pytester: pytest.Pytester, grpc_image: str) -> None:
+    folder = ROOT / "tests/images/grpc"
+    (service,) = re.findall(r"^```protobuf\n(.*?)^```", text_of("docs/grpc.md"), FENCED)
+    assert service in (folder / "payments.proto").read_text()
+    places = [f"-I{folder}", f"--python_out={pytester.path}", f"--grpc_python_out={pytester.path}"]
+    assert protoc.main(["protoc", *places, "payments.proto"]) == 0
+    source = as_module("docs/grpc.md", grpc_image)
     pytester.makepyfile(test_page=source)
 
     result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")

@@ -43,7 +43,10 @@ ROOMS = {
     "base": Room(),
     "traffic": Room(
         uses=("errors", "base", "agent.netlink"),
-        foreign=("backports", "brotli", "brotlicffi", "compression", "dns", "h11", "h2", "idna", "python_multipart"),
+        foreign=(
+            "backports", "brotli", "brotlicffi", "compression", "dns", "h11", "h2", "idna", "python_multipart",
+            "wsproto",
+        ),
     ),
     "link": Room(
         uses=("errors", "base", "agent"),
@@ -51,8 +54,11 @@ ROOMS = {
     ),
     "routes": Room(
         uses=("errors", "base", "traffic"),
-        foreign=("typing_extensions",),  # for type checkers alone, which bring it
-        doors=("answers", "asgi", "declarations", "duplex", "handles", "kinds", "route", "table", "wsgi"),
+        foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
+        doors=(
+            "answers", "asgi", "asgi_websocket", "async_websocket", "declarations", "duplex", "grpc", "handles",
+            "kinds", "open_websocket", "route", "table", "websocket", "wsgi",
+        ),
     ),
     "engine": Room(
         uses=("errors", "base", "link.attach"),
@@ -62,7 +68,7 @@ ROOMS = {
     "ledger": Room(uses=("errors", "base", "traffic", "routes")),
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
-        foreign=("cryptography", "h11", "idna", "trustme"),
+        foreign=("cryptography", "h11", "h2", "idna", "trustme"),
         doors=("authority", "server"),
     ),
     "targets": Room(
@@ -104,8 +110,14 @@ FORBIDDEN = {
 }
 """Packages of the standard library that a room must not import."""
 
-EXCEPTIONS = {"routes.asgi": {"threading"}}
-"""An ASGI application has a loop on a thread of its own."""
+EXCEPTIONS = {
+    "routes.asgi": {"threading"},
+    "routes.grpc": {"threading"},
+    "routes.grpc_threads": {"threading"},
+    "routes.open_websocket": {"threading"},
+}
+"""An ASGI application has a loop on a thread of its own, and so have the async servicers of a `grpc_server`; a
+WebSocket has a reader. `routes.grpc` names a type of `threading` in the signature of `grpc.Server.stop`."""
 
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE_FOLDER).with_suffix("").parts)

@@ -44,6 +44,8 @@ WITHOUT_FILE: Final = {
     "gateway/recorder": IN_PARTS,
     "gateway/site": ONLY_DATA,
     "gateway/tcp_info": "test_raw_server_probes tells by it who was silent",
+    "gateway/upstream_body": "test_upstream_http1 and test_upstream_http2 have one in each exchange",
+    "gateway/upstream_line": "test_upstream_http1 and test_upstream_http2 speak on one",
     "gateway/upstreams": "test_upstream and test_raw_server_passing connect by it",
     "link/interface": ONLY_DATA,
     "routes/duplex": ONLY_DATA,

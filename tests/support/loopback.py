@@ -48,6 +48,10 @@ class LoopbackLink:
         self.monitors = (monitor,)
         self.channel, self.agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
+    def stand_for(self, address: str, port: int) -> None:
+        """Have the listener at a port of loopback stand for another destination."""
+        self._destinations[port] = (address, port)
+
     def dial(self, address: str, port: int) -> socket.socket:
         """Connect as a target does that dials this address and port."""
         return self.connect(self.ports[address, port], 10)

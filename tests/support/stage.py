@@ -143,9 +143,8 @@ class Stage:
     def settle(self) -> None:
         """Wait until all that was sent has been handled."""
         self.gateway.flush(SECONDS)
-        assert self.ledger.wait_for(
-            lambda: not self.gateway.unread() and not self.window.activities, SECONDS
-        )
+        # Nothing tells when bytes have been read that begin no attempt.
+        assert eventually(lambda: not self.gateway.unread() and not self.window.activities)
 
     def entries(self, kind: type[Kind_]) -> list[Kind_]:
         self.settle()

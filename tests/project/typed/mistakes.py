@@ -14,6 +14,7 @@ from pytest_egress import (
     TcpConnection,
     forward,
     sequence,
+    websocket,
 )
 
 
@@ -50,6 +51,8 @@ def sent(sock: socket.socket) -> bytes:
 
 
 def test_handlers(egress: Egress) -> None:
+    egress.intercept_https("a.test", websocket(without_argument))  # error
+    egress.intercept_tcp("a.test:1", websocket())  # error
     egress.intercept_https("a.test", anything)  # error
     egress.intercept_https("a.test", anything_later)  # error
     egress.intercept_https("a.test", numbers)  # error

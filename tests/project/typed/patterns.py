@@ -9,26 +9,32 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from unittest.mock import ANY
 
+import grpc
 import pytest
 import trustme
 
 from pytest_egress import (
+    AsyncWebSocket,
     CallError,
     CommandError,
     Container,
     DnsQuery,
     Egress,
     Exchange,
+    GrpcCall,
     Request,
     Response,
     Route,
     TcpConnection,
+    WebSocket,
     asgi,
     forward,
+    grpc_server,
     http_ok,
     log_line,
     port_open,
     sequence,
+    websocket,
     wsgi,
 )
 
@@ -111,6 +117,26 @@ def test_handlers(egress: Egress) -> None:
     egress.intercept_https("a.test", lambda request: 503 if request.path == "/" else "fine")
 
 
+class Payments:
+    """A servicer, as far as this file goes."""
+
+
+def add_to_server(servicer: Payments, server: grpc.Server) -> None:
+    """What protoc-gen-mypy says of the function that protoc generates."""
+
+
+# gRPC: what stands for a server of grpc, and what a test reads of its calls.
+def test_grpc(egress: Egress) -> None:
+    server = grpc_server((add_to_server, Payments()))
+    add_to_server(Payments(), server)
+    route = egress.intercept_https("a.test:50051", server)
+    egress.intercept_http("a.test:50051", sequence(503, server)).respond(server)
+    call: GrpcCall = route.calls[0].grpc
+    assert call.request.amount == 4200
+    assert (call.service, call.method, call.status, call.details) == ("a", "b", "OK", "")
+    assert dict(call.metadata)["x-shop"] == "berlin"
+
+
 # Static answers, and what stands for more.
 def test_answers(egress: Egress, orders: Container, app: Any) -> None:
     egress.intercept_https("a.test")
@@ -144,6 +170,27 @@ def test_answers(egress: Egress, orders: Container, app: Any) -> None:
     egress.block("telemetry.vendor.test")
     egress.dns("db.internal", "NXDOMAIN")
     egress.dns("db.internal", ["192.0.2.1", "2001:db8::1"])
+
+
+# WebSockets: a handler, an async one, and the test itself.
+def test_websockets(egress: Egress) -> None:
+    def chat(ws: WebSocket) -> None:
+        for message in ws:
+            ws.send(message if ws.subprotocol else {"said": str(message)})
+        ws.close(4001, "enough")
+
+    async def prices(ws: AsyncWebSocket) -> None:
+        async for message in ws:
+            await ws.send([str(message)])
+
+    egress.intercept_https("a.test", websocket(chat, subprotocols=["chat.v2", "chat.v1"]))
+    egress.intercept_https("a.test", websocket(prices), path="/v1")
+    egress.intercept_https("a.test", sequence(503, websocket(lambda ws: ws.send("hello"))))
+    route = egress.intercept_http("a.test", websocket())
+    call = route.wait_for_call()
+    call.send({"price": 1})
+    call.close(1001, "closing time")
+    assert [message.content for message in call.messages] == ['{"price": 1}']
 
 
 def test_a_real_answer_is_altered(egress: Egress, orders: Container) -> None:

@@ -93,7 +93,7 @@ def test_all_last_words_arrive_of_a_server_that_speaks_tls(stage: Stage, outside
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0  # those that a client has not read take the last words with them
     other.issue_cert("real.test").configure_cert(context)
-    other.configure_trust(stage.gateway.upstreams.tls)
+    other.configure_trust(stage.gateway.upstreams.tls())
     with contextlib.closing(LastWords(context, listener=outside.listen(8443))):
         stage.tls_route("real.test:8443", forward())
         address = stage.resolve("real.test")

@@ -16,6 +16,7 @@ import pytest
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
+from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.upstreams import Upstreams
@@ -71,6 +72,9 @@ class AnsweringScene:
 
     def allow_unread(self, route: Route[Any] | None, host: str) -> None:
         self.carried.append(f"{host} unread")
+
+    def outlive(self, lasting: Lasting) -> None:
+        raise AssertionError(f"nothing lasts here: {lasting}")
 
     def read_again(self) -> None:
         self.carried.append("read")

@@ -91,7 +91,7 @@ def test_what_was_in_tls_goes_to_the_upstream_in_tls(stage: Stage, outside: Outs
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.issue_cert("real.test").configure_cert(context)
-    other.configure_trust(stage.gateway.upstreams.tls)
+    other.configure_trust(stage.gateway.upstreams.tls())
     with contextlib.closing(Echo(context, listener=outside.listen(8443))):
         stage.tls_route("real.test:8443", forward())
         client = stage.tls("real.test", stage.resolve("real.test"), 8443)

@@ -310,7 +310,7 @@ def secure(stage: Stage, outside: Outside) -> Iterator[HostServer]:
     other = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.issue_cert("api.test", "edge.test", "real.test").configure_cert(context)
-    other.configure_trust(stage.gateway.upstreams.tls)
+    other.configure_trust(stage.gateway.upstreams.tls())
     with contextlib.closing(HostServer(outside.listen(443), context)) as server:
         server.ca = other
         yield server

@@ -352,6 +352,8 @@ def test_a_client_that_opens_a_connection_in_vain_beside_one_that_it_uses_is_not
         ("unused", None, False),
         ("likely-untrusted", 1.0, False),
         ("likely-untrusted", 3.0, True),
+        ("likely-untrusted", 1.5, True),  # two addresses at once, of which the client has left one
+        ("untrusted", 1.5, False),
     ],
 )
 def test_a_connection_that_was_opened_in_vain_is_excused_by_any_that_was_used(

@@ -264,7 +264,7 @@ def test_the_real_upstream_is_verified(stage: Stage, server: Callable[..., Real]
     assert entry.note.startswith("no TLS connection to api.test: ")
     assert judge(stage.window, []) is None
 
-    other.configure_trust(stage.gateway.upstreams.tls)
+    other.configure_trust(stage.gateway.upstreams.tls())
     assert ask(https(stage)).body == b'{"id": 1}'
     assert real.asked == [(API, 443)] * 2
 
@@ -475,7 +475,7 @@ def test_a_block_is_told_where_a_route_of_another_protocol_has_the_same_address(
 def test_an_answer_that_is_too_long_to_keep_cannot_be_read_whole(
     stage: Stage, start: Callable[..., Real], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_egress.gateway.upstream.MAX_BODY_BYTES", 10)
+    monkeypatch.setattr("pytest_egress.gateway.upstream_body.MAX_BODY_BYTES", 10)
     real = start(lambda handler: handler.reply(b"x" * 11))
 
     @stage.https("api.test")

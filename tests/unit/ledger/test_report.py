@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from pytest_egress.ledger.report import (
     SHOWN_ENTRIES,
+    SHOWN_MESSAGES,
     attempt_lines,
     fold,
     ledger_lines,
@@ -26,7 +28,8 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.traffic.messages import Request, Response, host_port
+from pytest_egress.traffic.messages import Headers, Request, Response, host_port
+from pytest_egress.traffic.websocket import WebSocketMessage
 
 
 def about(**fields: Any) -> dict[str, Any]:
@@ -174,6 +177,45 @@ def test_the_timeline_is_in_order_of_time_and_names_containers_where_there_are_s
         "   2.750 s  cart  DNS api.test A -> 198.18.0.1",
     ]
     assert ledger_lines([]) == []
+
+
+@dataclass
+class Spoken:
+    """A WebSocket that is over, as a report sees it."""
+
+    close_code: int | None
+    unkept: int = 0
+
+
+def chat(count: int, close_code: int | None, unkept: int = 0) -> Exchange:
+    """An exchange that has opened a WebSocket, and has so many messages, one a second."""
+    entry = exchange(outcome="routed", path="/chat", started=100.0)
+    entry.response = Response.received(101, Headers(), reason="Switching Protocols")
+    entry.websocket = Spoken(close_code, unkept)
+    entry.messages = [
+        WebSocketMessage(content=str(number), from_client=not number % 2, at=101.0 + number)
+        for number in range(count)
+    ]
+    return entry
+
+
+def test_the_timeline_shows_the_messages_of_a_websocket_and_how_it_ended() -> None:
+    later = query(started=101.5)
+    assert ledger_lines([chat(2, 4001), later]) == [
+        "   0.000 s  GET https://api.test/chat -> 101 Switching Protocols, 2 messages, closed with 4001",
+        "   1.000 s    -> '0'",
+        "   2.000 s    <- '1'",
+        "   1.500 s  DNS api.test A -> 198.18.0.1",
+    ]
+    assert outcome_text(chat(1, None)).endswith(", 1 message, open")
+    assert outcome_text(chat(1, 1006, unkept=2)).endswith(", 3 messages, closed with 1006")
+
+
+def test_the_timeline_leaves_the_messages_in_the_middle_out() -> None:
+    lines = ledger_lines([chat(SHOWN_MESSAGES + 3, 1000)])
+    assert len(lines) == 1 + SHOWN_MESSAGES + 1
+    assert lines[1 + SHOWN_MESSAGES // 2].endswith("... 3 more messages ...")
+    assert lines[-1].endswith("-> '12'")
 
 
 def test_a_long_timeline_keeps_its_beginning_and_its_end() -> None:

@@ -1,0 +1,53 @@
+"""`Lasting`: a call that goes on after its handshake, a WebSocket, and keeps no window open.
+
+As a raw connection it may be one of a pool, and outlive its test. It ends with its route; a test's own end with the
+test. Unlike a raw connection it is not cut, but told, so that it can say goodbye to its client.
+
+Threads: `tell` is called by whoever finds that it is over; it may be called again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pytest_egress.routes.route import Route
+from pytest_egress.traffic.entries import Exchange
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class Lasting:
+    """A call that may outlive its test.
+
+    Args:
+        exchange: Its entry.
+        end: Ends it, without blocking; it is called once.
+    """
+
+    def __init__(self, exchange: Exchange, end: Callable[[], None]) -> None:
+        self.exchange = exchange
+        self.route: Route[Any] | None = exchange.route
+        self._end: Callable[[], None] | None = end
+
+    def is_over(self, *, test_over: bool = False) -> bool:
+        """Whether it has to end.
+
+        Args:
+            test_over: Whether the test has ended, and with it what its own routes and options allowed.
+        """
+        route = self.route
+        if route is None:  # `unrouted="passthrough"`
+            return test_over
+        return route.removed or route.ended or (test_over and route.scope == "test")
+
+    def tell_if_over(self) -> None:
+        """Have it end where its route was removed before `Gateway.revise` could see it."""
+        if self.is_over():
+            self.tell()
+
+    def tell(self) -> None:
+        """Have it end."""
+        end, self._end = self._end, None
+        if end is not None:
+            end()

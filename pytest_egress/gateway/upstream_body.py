@@ -1,0 +1,227 @@
+"""`UpstreamBody`: the body of a real server's response, as it comes, while the body of the request may still go out.
+
+The rule: a body of a request that may take a while is sent by a thread of its own, so that a server may respond before
+it has read all, and both sides may wait for each other. How a message looks on the wire is `upstream_http1`'s and
+`upstream_http2`'s. A thread that sends ends with the body of the response; while it waits for the next piece of a
+streamed request, it ends when that comes, or fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from typing import Final
+
+from pytest_egress.errors import UpstreamError
+from pytest_egress.gateway.upstream_line import Line
+from pytest_egress.traffic.fields import MAX_BODY_BYTES, READ_BYTES, end_to_end, without
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response, stated_length
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+Content = bytes | Iterator[bytes]
+"""The body of a request: whole, or in pieces as it comes."""
+
+IN_PLACE: Final = (
+    32 * 1024
+)  # bytes of a body that go out at once: a socket takes them without waiting
+
+
+class UpstreamBody:
+    """One exchange: sends a request, and iterates over the body of its response. Then that is the response's content.
+
+    Closing it closes the socket.
+
+    Args:
+        sock: A connection that has been used for nothing.
+        content: The request's body, in place of `request.content`.
+
+    Attributes:
+        response: The response that has this body.
+        trailers: The fields after the body, once it has ended.
+        is_whole: Whether all that has come is kept: it is at most `MAX_BODY_BYTES`.
+    """
+
+    response: Response
+    trailers: Headers = NO_FIELDS
+    is_whole = True
+
+    def __init__(self, sock: socket.socket, request: Request, content: Content) -> None:
+        self._line = Line(sock)
+        self._request, self._content = request, content
+        self._kept = bytearray()
+        self._unsendable: BaseException | None = None
+
+    @property
+    def _what(self) -> str:
+        return f"{self._request.method} {self._request.shown_url}"
+
+    # The response.
+
+    def exchange(self, prefix: str, *, encoded: bool) -> Response:
+        """Send the request, and return its response with this as its body.
+
+        Args:
+            prefix: Text to put before the path.
+            encoded: Whether the body may come compressed, as the client accepts it.
+
+        Raises:
+            UpstreamError: The body of the request broke off.
+            OSError, ValueError: The server broke off, or broke its protocol.
+        """
+        raise NotImplementedError
+
+    def _response(self, status_code: int, headers: Headers, reason: str) -> Response:
+        """The response with this as its body."""
+        response = Response.received(status_code, headers, reason=reason, stream=self)
+        self.response = weakref.proxy(response)  # no cycle, so that a large body is freed at once
+        return response
+
+    def _received(self) -> Iterator[bytes]:
+        """The pieces of the response's body as they come; at the end `trailers` is set.
+
+        Raises:
+            OSError, ValueError: The server broke off, or broke its protocol.
+        """
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for piece in self._received():
+                self._keep(piece)
+                yield piece
+        except (OSError, ValueError) as error:
+            raise UpstreamError(f"{self._what}: the upstream broke off: {error}") from error
+        finally:
+            self.close()
+        self.response.trailers = self.trailers
+
+    def _keep(self, piece: bytes) -> None:
+        self.is_whole = self.is_whole and len(self._kept) + len(piece) <= MAX_BODY_BYTES
+        if self.is_whole:
+            self._kept += piece
+
+    def close(self) -> None:
+        """Close the connection, and keep what has come; calling it again does nothing. Any thread may call it."""
+        self._line.close()
+        if self._kept:
+            self.response.content = bytes(self._kept)
+            self._kept.clear()
+
+    # The request.
+
+    @property
+    def _goes_at_once(self) -> bool:
+        return isinstance(self._content, bytes) and len(self._content) <= IN_PLACE
+
+    def _start_sending(self) -> None:
+        """Have a thread send the request's body."""
+        name = f"egress upstream {self._request.container}"
+        threading.Thread(target=self._send_all, name=name, daemon=True).start()
+
+    def _send_all(self) -> None:
+        content = pieces(self._content)
+        try:
+            if all(self._send(piece) for piece in content if piece):
+                self._send_end()
+        except (
+            BaseException
+        ) as error:  # of the client, whose bytes are read here, or of the protocol
+            with self._line.changed:
+                self._unsendable = error
+            self._line.shut()  # the thread that receives raises it
+        finally:
+            with contextlib.suppress(Exception):
+                content.close()
+
+    def _send(self, piece: bytes) -> bool:
+        """Send a piece of the request's body; return False where the server takes no more."""
+        raise NotImplementedError
+
+    def _send_end(self) -> None:
+        """Send the end of the request's body, with its trailers."""
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        """Raise where the request's body has failed."""
+        if self._unsendable is not None:
+            text = f"{self._what}: the body of the request broke off: {self._unsendable}"
+            raise UpstreamError(text) from self._unsendable
+
+
+def pieces(content: Content) -> Generator[bytes, None, None]:
+    """The body of a request in pieces. Closing this closes the iterator that it is of."""
+    if isinstance(content, bytes):
+        for start in range(0, len(content), READ_BYTES):
+            yield content[start : start + READ_BYTES]
+        return
+    try:
+        yield from content
+    finally:
+        getattr(content, "close", lambda: None)()
+
+
+def outgoing_fields(request: Request, content: Content, *, encoded: bool) -> Headers:
+    """The fields of a request to a real server.
+
+    They are those that are end-to-end, and Content-Length where that of the body is known and the client framed one.
+
+    Args:
+        encoded: Whether the response's body may come compressed, as the client accepts it.
+    """
+    dropped = {"expect", "content-length"} | (set() if encoded else {"accept-encoding"})
+    kept = [*without(end_to_end(request.headers), *dropped).raw]
+    if (length := length_of(request, content)) is not None:
+        kept.append(("Content-Length", str(length)))
+    return Headers(kept if encoded else [*kept, ("Accept-Encoding", "identity")])
+
+
+def length_of(request: Request, content: Content) -> int | None:
+    """The Content-Length of a request to a real server; None where it has none, or is not known."""
+    if not isinstance(content, bytes):
+        return stated_length(request.headers)
+    framed = "content-length" in request.headers or "transfer-encoding" in request.headers
+    return len(content) if framed or content else None
+
+
+def authority_of(request: Request) -> str:
+    """The value of Host, or of `:authority`: as the client sent it. An HTTP/1.0 request has none."""
+    return request.headers.get("host") or request.authority
+
+
+def target_of(request: Request, prefix: str) -> bytes:
+    """The request-target: the path behind a prefix, and the query.
+
+    Args:
+        prefix: Text to put before the path.
+    """
+    query = f"?{request.query_string}" if request.query_string else ""
+    return f"{prefix}{request.path}{query}".encode("latin-1")
+
+
+def whole(response: Response, method: str) -> Response:
+    """Read a response to its end, and return it with its content. One with trailers streams that, since they follow it.
+
+    Raises:
+        UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`.
+    """
+    body = response.stream
+    if body is None:
+        return response
+    assert isinstance(body, UpstreamBody)
+    for _ in body:
+        pass
+    if not body.is_whole:
+        raise UpstreamError(
+            f"the answer of the upstream is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
+        )
+    headers = response.headers if method == "HEAD" else without(response.headers, "content-length")
+    kept = Response.received(
+        response.status_code, headers, reason=response.reason, content=response.content
+    )
+    if response.trailers:
+        kept.stream, kept.trailers = (response.content,), response.trailers
+    return kept

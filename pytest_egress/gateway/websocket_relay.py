@@ -1,0 +1,356 @@
+"""`WebSocketRelay`: `forward()` of a WebSocket. It opens another one to the server, and copies messages between both.
+
+The server's WebSocket is opened by HTTP/1.1 (RFC 6455 section 4.1), whatever the client's came by, and its messages are
+not compressed. A server that refuses the handshake has its response relayed.
+
+Threads: one thread copies to the server, and one to the client. `SocketDuplex` is that of the server's socket: its lock
+guards the socket, and nobody waits while holding it, since two threads in one `ssl.SSLSocket` corrupt it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import h11
+
+from pytest_egress.base.clock import monotonic
+from pytest_egress.base.relay import BLOCKED
+from pytest_egress.errors import UpstreamError, WebSocketClosedError
+from pytest_egress.ledger.report import failed_upstream_body
+from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
+from pytest_egress.routes.open_websocket import OpenWebSocket
+from pytest_egress.routes.websocket import opened, refusal_of
+from pytest_egress.traffic.fields import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    READ_BYTES,
+    end_to_end,
+    fields,
+    raw_fields,
+)
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
+from pytest_egress.traffic.websocket import (
+    BAD_GATEWAY,
+    BROKEN_OFF,
+    GOING_AWAY,
+    NO_CODE,
+    NORMAL,
+    Frames,
+    Handshake,
+    accept,
+    accept_token,
+)
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+OF_A_HANDSHAKE: Final = frozenset(
+    {
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+    }
+)
+"""Fields that each of the two handshakes has its own of."""
+
+
+class WebSocketRelay(DuplexAnswer):
+    """The answer of another server to a request that opens a WebSocket.
+
+    Args:
+        connect: Connects to the server; raises UpstreamError.
+        prefix: Text to put before the path.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket], prefix: str) -> None:
+        self._connect, self._prefix = connect, prefix
+
+    def refusal(self, request: Request) -> tuple[Response, str] | None:
+        """The response to a request that is no handshake, and why; None for a handshake."""
+        return refusal_of(request)
+
+    def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
+        """Open a WebSocket to the server, answer as it does, and copy messages until both are over."""
+        try:
+            sock = self._connect()
+            upstream, answer = shake_hands(sock, request, self._prefix)
+        except UpstreamError as error:
+            conversation.exchange.note = str(error)
+            body = failed_upstream_body(conversation.exchange)
+            reply(Response(502, text=body), duplex, conversation)
+            return
+        if answer.status_code != 101:
+            reply(answer, duplex, conversation)
+            return
+        subprotocol = answer.headers.get("sec-websocket-protocol")
+        handshake = with_fields(accept(request, list(filter(None, [subprotocol]))), answer.headers)
+        server = OpenWebSocket(
+            upstream, request, Handshake(status_code=101, headers=NO_FIELDS, subprotocol=subprotocol),
+            frames=Frames(None, of_client=True),
+        )  # fmt: skip
+        server.begin()
+        ws = OpenWebSocket(duplex, request, handshake, conversation.exchange.messages)
+        try:
+            with opened(ws, conversation):
+                relay(ws, server)
+        finally:
+            server.end()
+            upstream.close()
+
+
+def reply(response: Response, duplex: Duplex, conversation: Conversation) -> None:
+    """Send a response that opens no WebSocket."""
+    conversation.exchange.response = response
+    conversation.count()
+    with contextlib.suppress(ClientLeftError):
+        length = ("Content-Length", str(len(response.content)))
+        headers = [pair for pair in response.headers.raw if pair[0].lower() != "content-length"]
+        duplex.start(response.status_code, Headers([*headers, length]), ends=not response.content)
+        if response.content:
+            duplex.send(response.content)
+            duplex.finish()
+
+
+def relay(ws: OpenWebSocket, server: OpenWebSocket) -> None:
+    """Copy messages both ways until both are over."""
+    back = threading.Thread(target=copy, args=(server, ws, BAD_GATEWAY), name="websocket relay")
+    back.start()
+    try:
+        copy(ws, server, GOING_AWAY)
+    finally:
+        back.join()
+
+
+def copy(source: OpenWebSocket, sink: OpenWebSocket, broken: int) -> None:
+    """Copy messages, and close the sink as the source is closed.
+
+    Args:
+        broken: The code to close with where the source broke off.
+    """
+    with contextlib.suppress(WebSocketClosedError):
+        for message in source:
+            sink.send(message)
+    code = {NO_CODE: NORMAL, BROKEN_OFF: broken, None: NORMAL}.get(
+        source.close_code, source.close_code
+    )
+    sink.close(code or NORMAL, source.close_reason)
+
+
+def with_fields(handshake: Handshake, headers: Headers) -> Handshake:
+    """A handshake with the fields of the server's response that are not of one connection."""
+    kept = [pair for pair in end_to_end(headers).raw if pair[0].lower() not in OF_A_HANDSHAKE]
+    return Handshake(
+        status_code=handshake.status_code,
+        headers=Headers([*handshake.headers.raw, *kept]),
+        subprotocol=handshake.subprotocol,
+        deflate=handshake.deflate,
+    )
+
+
+# The handshake with the server.
+
+
+def shake_hands(
+    sock: socket.socket, request: Request, prefix: str
+) -> tuple[SocketDuplex, Response]:
+    """Ask a server for a WebSocket; return what carries it, and the response, whole where that opens none.
+
+    Raises:
+        UpstreamError: The server broke off, or its answer is no handshake. The socket has been closed.
+    """
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
+    key = base64.b64encode(os.urandom(16)).decode("ascii")
+    try:
+        sock.sendall(http.send(outgoing(request, prefix, key)) or b"")
+        sock.sendall(http.send(h11.EndOfMessage()) or b"")
+        response = answered(sock, http)
+        if response.status_code == 101:
+            check_accepted(response.headers, key)
+    except (OSError, h11.ProtocolError, ValueError) as error:
+        sock.close()
+        what = f"{request.method} {request.shown_url}"
+        raise UpstreamError(f"{what}: the upstream opened no WebSocket: {error}") from error
+    if response.status_code != 101:
+        sock.close()
+    return SocketDuplex(sock, http.trailing_data[0]), response
+
+
+def outgoing(request: Request, prefix: str, key: str) -> h11.Request:
+    """The handshake's request: end-to-end fields, and those that open a WebSocket."""
+    query = f"?{request.query_string}" if request.query_string else ""
+    kept = [
+        pair
+        for pair in end_to_end(request.headers).raw
+        if pair[0].lower() not in OF_A_HANDSHAKE - {"sec-websocket-protocol"}
+    ]
+    if not request.headers.get("host"):  # HTTP/2 has none
+        kept = [("Host", request.authority), *kept]
+    handshake = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", key),
+    ]
+    return h11.Request(
+        method="GET",
+        target=f"{prefix}{request.path}{query}".encode("latin-1"),
+        headers=raw_fields(Headers([*kept, *handshake])),
+    )
+
+
+def answered(sock: socket.socket, http: h11.Connection) -> Response:
+    """The server's response, with its content where it opens no WebSocket."""
+    head, content = None, bytearray()
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(sock.recv(READ_BYTES))
+        elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+            return received(event, b"")
+        elif isinstance(event, h11.Response):
+            head = event
+        elif isinstance(event, h11.Data):
+            content += event.data
+            if len(content) > MAX_BODY_BYTES:
+                raise ValueError(f"its answer is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes")
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            return received(head, bytes(content))
+        elif not isinstance(event, h11.InformationalResponse):
+            raise h11.RemoteProtocolError("it closed without an answer")
+
+
+def received(head: h11.Response | h11.InformationalResponse, content: bytes) -> Response:
+    """A response as the server sent it."""
+    headers = fields(head.headers.raw_items())
+    kept = headers if head.status_code == 101 else end_to_end(headers)
+    return Response.received(
+        head.status_code, kept, reason=head.reason.decode("latin-1"), content=content
+    )
+
+
+def check_accepted(headers: Headers, key: str) -> None:
+    """Refuse a 101 that answers no handshake, or agrees on what was not offered (RFC 6455 section 4.1).
+
+    Raises:
+        ValueError: The text says why.
+    """
+    if headers.get("sec-websocket-accept") != accept_token(key):
+        raise ValueError("its Sec-WebSocket-Accept does not answer the key")
+    if "sec-websocket-extensions" in headers:
+        raise ValueError(
+            f"it agreed on {headers['sec-websocket-extensions']!r}, which was not offered"
+        )
+
+
+class SocketDuplex:
+    """Both directions of a WebSocket to a server, as a `Duplex`.
+
+    Args:
+        sock: Connected; TLS or plain.
+        first: Bytes that have been read from it already.
+    """
+
+    trailers: Headers = NO_FIELDS
+
+    def __init__(self, sock: Any, first: bytes) -> None:
+        self._sock, self._first = sock, first
+        self._lock = threading.Lock()
+        self._has_left = False
+        if sock.fileno() >= 0:
+            sock.settimeout(0)
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the server has closed or broken off."""
+        return self._has_left
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        """The next bytes; b"" at the end.
+
+        Raises:
+            TimeoutError: Nothing came in time.
+            ClientLeftError: The connection broke off.
+        """
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            data = self._try(lambda: self._sock.recv(READ_BYTES))
+            if data is not None:
+                return bytes(data)
+            if not self._wait(select.POLLIN, deadline):
+                raise TimeoutError("the server has sent nothing in time")
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; wait while the server takes none. One thread at a time calls it.
+
+        Raises:
+            ClientLeftError: The connection broke off.
+        """
+        left = memoryview(data)
+        while left:
+            piece = bytes(
+                left[:READ_BYTES]
+            )  # OpenSSL wants the same bytes again where it could not send them
+            sent = self._try(lambda piece=piece: self._sock.send(piece))  # type: ignore[misc]
+            if sent is None:
+                self._wait(select.POLLOUT, None)
+            else:
+                left = left[sent:]
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        """Do something with the socket; None where it would wait."""
+        with self._lock:
+            try:
+                return act()
+            except BLOCKED:
+                return None
+            except OSError as error:
+                self._has_left = True
+                raise ClientLeftError(str(error)) from error
+
+    def _wait(self, events: int, deadline: float | None) -> bool:
+        """Wait for the socket; False where the deadline has passed."""
+        left = None if deadline is None else deadline - monotonic()
+        if left is not None and left <= 0:
+            return False
+        poller = select.poll()
+        with contextlib.suppress(ValueError):  # closed: the next call of it says so
+            poller.register(self._sock, events)
+            poller.poll(None if left is None else left * 1000)
+        return True
+
+    def finish(self, trailers: Headers = NO_FIELDS) -> None:
+        """Close the connection."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Close the connection; a thread that waits for it wakes up."""
+        self._has_left = True
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the socket, which no thread uses any more."""
+        self._sock.close()
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Nobody asks for that here."""
+        raise NotImplementedError
+
+    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
+        """A client sends none."""
+        raise NotImplementedError
+
+    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+        """A client sends none: the handshake has been made."""
+        raise NotImplementedError

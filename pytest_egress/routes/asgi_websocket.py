@@ -1,0 +1,346 @@
+"""WebSockets of ASGI applications: the `websocket` scope of the ASGI specification (3.0).
+
+The application runs on the event loop of its `AsgiApplication`. What it sends goes through a queue to the thread that
+called `converse`, which may wait for the client; each `send` of the application returns when its message has gone out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Final
+
+from pytest_egress.errors import WebSocketClosedError
+from pytest_egress.routes.applications import name_of
+from pytest_egress.routes.asgi import (
+    LEAVE_SECONDS,
+    AsgiApplication,
+    End,
+    LoopThread,
+    Message,
+    head_of,
+    scope_of,
+)
+from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
+from pytest_egress.routes.open_websocket import OpenWebSocket
+from pytest_egress.routes.websocket import opened, refusal_of
+from pytest_egress.traffic.messages import Headers, Request, Response
+from pytest_egress.traffic.websocket import (
+    BROKEN_OFF,
+    NO_CODE,
+    NORMAL,
+    accept,
+    can_be_sent,
+    items,
+)
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+# With 2.4 an application may count on an OSError where it sends to a client that has left.
+ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
+DENIAL: Final = "websocket.http.response"
+"""The extension by which an application refuses a handshake with a response of its own."""
+
+
+class AsgiWebSocket(DuplexAnswer):
+    """The answer of an ASGI application to a request that opens a WebSocket.
+
+    Its application is acquired and released by the route, as the application's own answer is.
+    """
+
+    def __init__(self, application: AsgiApplication) -> None:
+        self._application = application
+
+    def refusal(self, request: Request) -> tuple[Response, str] | None:
+        """The response to a request that is no handshake, and why; None for a handshake."""
+        return refusal_of(request)
+
+    def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
+        """Let the application accept or refuse the handshake, and speak."""
+
+        def begin() -> tuple[AsgiSocket, Callable[[], None]]:
+            return self._application.begin(lambda thread: AsgiSocket(thread, request))
+
+        asgi_socket, let_go = conversation.run(begin)
+        try:
+            answer(asgi_socket, request, duplex, conversation)
+        finally:
+            let_go()
+
+
+def answer(
+    asgi_socket: AsgiSocket, request: Request, duplex: Duplex, conversation: Conversation
+) -> None:
+    """Answer the handshake as the application says, and send what it sends, until its end."""
+    first = asgi_socket.items.get()
+    if isinstance(first, End):
+        raise first.error or RuntimeError(f"{asgi_socket.name} ended before it accepted or closed")
+    if isinstance(first, Response):
+        refuse(first, duplex, conversation)
+        asgi_socket.refused()
+        end_of(asgi_socket)
+        return
+    wanted = [] if first.subprotocol is None else [first.subprotocol]
+    handshake = accept(request, wanted)
+    fields = Headers([*handshake.headers.raw, *first.headers.raw])
+    agreed = type(handshake)(
+        status_code=handshake.status_code,
+        headers=fields,
+        subprotocol=first.subprotocol,
+        deflate=handshake.deflate,
+    )
+    ws = OpenWebSocket(duplex, request, agreed, conversation.exchange.messages)
+    with opened(ws, conversation):
+        asgi_socket.accepted(ws)
+        send_all(asgi_socket, ws)
+
+
+def refuse(response: Response, duplex: Duplex, conversation: Conversation) -> None:
+    """Refuse the handshake by a response of the application's."""
+    conversation.count()
+    with contextlib.suppress(ClientLeftError):
+        duplex.start(response.status_code, response.headers)
+        duplex.send(response.content)
+        duplex.finish()
+
+
+def send_all(asgi_socket: AsgiSocket, ws: OpenWebSocket) -> None:
+    """Send what the application sends, until it ends.
+
+    Raises:
+        BaseException: The application raised it, and not because the client has left.
+    """
+    while not isinstance(item := asgi_socket.items.get(), End):
+        try:
+            item.act(ws)
+        except WebSocketClosedError as error:
+            item.done(ConnectionError(str(error)))
+        except (TypeError, ValueError) as error:  # a code that is never sent
+            item.done(error)
+        else:
+            item.done(None)
+    if item.error is not None and not (ws.is_over and is_about_the_end(item.error)):
+        raise item.error
+
+
+def end_of(asgi_socket: AsgiSocket) -> None:
+    """Wait for the end of an application that has refused, and raise its error."""
+    while not isinstance(item := asgi_socket.items.get(), End):
+        item.done(None)
+    if item.error is not None:
+        raise item.error
+
+
+def is_about_the_end(error: BaseException) -> bool:
+    """Whether an application raised because its client had left: our error, or what Starlette makes of it."""
+    return isinstance(error, ConnectionError) or type(error).__name__ == "WebSocketDisconnect"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accept:
+    """The application accepts the handshake."""
+
+    subprotocol: str | None
+    headers: Headers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """Something to do with the WebSocket, on a thread that may wait.
+
+    Attributes:
+        act: Does it.
+        done: Is called with the error that it raised, or None.
+    """
+
+    act: Callable[[OpenWebSocket], None]
+    done: Callable[[BaseException | None], None]
+
+
+class AsgiSocket:
+    """One WebSocket of an ASGI application. Only the event loop's thread touches it, except for `items`.
+
+    Attributes:
+        items: The queue for the thread that serves the client: `Accept` or a `Response`, `Act`s, and the `End`.
+    """
+
+    def __init__(self, thread: LoopThread, request: Request) -> None:
+        self.items: SimpleQueue[Any] = SimpleQueue()
+        self._thread, self._request = thread, request
+        self._ws: OpenWebSocket | None = None
+        self._opened, self._arrived = asyncio.Event(), asyncio.Event()
+        self._is_connected = self._is_decided = self._is_told = self._is_leaving = False
+        self._denial: Response | None = None
+        self._denied = bytearray()
+        self._cut: BaseException | None = None
+
+    @property
+    def name(self) -> str:
+        """The application's name in an error."""
+        return name_of(self._thread.app)
+
+    # For the thread that serves the client.
+
+    def accepted(self, ws: OpenWebSocket) -> None:
+        """Give the application the WebSocket that it has accepted."""
+        self._ws = ws
+        ws.listen(lambda: self._thread.call(self._wake))
+        self._thread.call(self._opened.set)
+        self._thread.call(self._wake)
+
+    def refused(self) -> None:
+        """Note that the refusal has been sent."""
+        self._thread.call(self._opened.set)
+        self._thread.call(self.leave)
+
+    # For the loop.
+
+    def start(self) -> None:
+        """Start the application's task, in the current context."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._done)
+
+    def cut(self, error: BaseException | None) -> None:
+        """End it with an error."""
+        self._cut = self._cut or error
+
+    def leave(self, cut: BaseException | None = None) -> asyncio.Task[Any]:
+        """Disconnect the application, and cancel its task later if that has not ended; return the task."""
+        self.cut(cut)
+        self._opened.set()
+        self._arrived.set()
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._thread.loop.call_later(LEAVE_SECONDS, self._task.cancel)
+        return self._task
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        if self._ws is not None and self._ws.is_over:
+            self.leave()
+
+    async def _run(self) -> BaseException | None:
+        """Run the application, and return the exception that it raised: SystemExit would end the loop."""
+        try:
+            await self._thread.lifespan.ready()
+            scope = websocket_scope(self._request, self._thread.lifespan.state.copy())
+            await self._thread.app(scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return error
+        return None
+
+    def _done(self, task: asyncio.Task[BaseException | None]) -> None:
+        self._thread.open.discard(self)
+        error = None if task.cancelled() else task.result()
+        if error is None and not self._is_leaving and task.cancelled():
+            error = RuntimeError(f"{self.name} cancelled itself")
+        self.items.put(End(error or self._cut))
+
+    # What the application calls.
+
+    async def _receive(self) -> Message:
+        if not self._is_connected:
+            self._is_connected = True
+            return {"type": "websocket.connect"}
+        await self._opened.wait()
+        while True:
+            self._arrived.clear()  # before looking: what comes meanwhile sets it again
+            message = self._taken()
+            if message is not None:
+                return message
+            await self._arrived.wait()
+
+    def _taken(self) -> Message | None:
+        if self._ws is None or self._cut is not None:  # refused, or ended
+            return {"type": "websocket.disconnect", "code": BROKEN_OFF, "reason": ""}
+        try:
+            content = self._ws.take()
+        except WebSocketClosedError as error:
+            return {"type": "websocket.disconnect", "code": error.code, "reason": error.reason}
+        if content is None:
+            return None
+        return {
+            "type": "websocket.receive",
+            "text" if isinstance(content, str) else "bytes": content,
+        }
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind.startswith(f"{DENIAL}."):
+            await self._deny(kind, message)
+        elif not self._is_decided and kind == "websocket.accept":
+            self._is_decided = True
+            headers = head_of({"status": 200, "headers": message.get("headers", ())}).headers
+            self.items.put(Accept(subprotocol=message.get("subprotocol"), headers=headers))
+            await self._opened.wait()
+        elif not self._is_decided and kind == "websocket.close":
+            await self._decline(Response(403))
+        elif self._is_decided and kind == "websocket.send":
+            content = content_of(message)
+            await self._act(lambda ws: ws.send(content))
+        elif self._is_decided and kind == "websocket.close":
+            await self._close(message)
+        else:
+            raise RuntimeError(f"{self.name} sent {kind!r} out of turn")
+
+    async def _close(self, message: Message) -> None:
+        code, reason = message.get("code", NORMAL), message.get("reason") or ""
+        code = NORMAL if code == NO_CODE or not can_be_sent(code) else code
+        with contextlib.suppress(ConnectionError):
+            await self._act(lambda ws: ws.close(code, reason))
+
+    async def _act(self, act: Callable[[OpenWebSocket], None]) -> None:
+        """Have something done by the thread that serves the client, and wait for it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if not future.done():
+                future.set_result(None) if error is None else future.set_exception(error)
+
+        self.items.put(Act(act=act, done=lambda error: self._thread.call(lambda: settle(error))))
+        await future
+
+    async def _decline(self, response: Response) -> None:
+        self._is_decided = True
+        self.items.put(response)
+        await self._opened.wait()
+
+    async def _deny(self, kind: str, message: Message) -> None:
+        if kind.endswith(".start") and not self._is_decided and self._denial is None:
+            self._denial = head_of(message)
+            return
+        if not kind.endswith(".body") or self._denial is None or self._is_decided:
+            raise RuntimeError(f"{self.name} sent {kind!r} out of turn")
+        self._denied += message.get("body", b"")
+        if not message.get("more_body", False):
+            head = self._denial
+            fields = head.headers.raw
+            await self._decline(
+                Response(head.status_code, headers=fields, content=bytes(self._denied))
+            )
+
+
+def content_of(message: Message) -> str | bytes:
+    """The content of a `websocket.send`."""
+    text, data = message.get("text"), message.get("bytes")
+    return text if text is not None else bytes(data or b"")
+
+
+def websocket_scope(request: Request, state: dict[str, Any]) -> dict[str, Any]:
+    """The WebSocket connection scope of a request."""
+    scope = scope_of(request, state)
+    del scope["method"]
+    return {
+        **scope,
+        "type": "websocket",
+        "asgi": dict(ASGI),
+        "scheme": "wss" if request.scheme == "https" else "ws",
+        "subprotocols": items(request.headers.get("sec-websocket-protocol", "")),
+        "extensions": {DENIAL: {}},
+    }

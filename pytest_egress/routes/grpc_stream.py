@@ -1,0 +1,236 @@
+"""`CallStream`: the messages of one call on a `Duplex`, its metadata and its status.
+
+Messages and what was sent are noted in the `GrpcCall` of the exchange, and the call is counted before its client can
+know that it is over. This module is imported when the first `grpc_server` is made, since it imports grpcio.
+
+Threads: one thread at a time reads; any thread sends and ends the call, in turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import grpc
+
+from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex
+from pytest_egress.routes.grpc_threads import OverError, Turns
+from pytest_egress.traffic.grpc import (
+    CONTENT_TYPE,
+    ENCODINGS,
+    MAX_KEPT_BYTES,
+    WINDOWS,
+    Code,
+    GrpcCall,
+    MessageBuffer,
+    Metadata,
+    accepted_encodings,
+    deflate,
+    frame,
+    metadata_fields,
+    status_fields,
+)
+from pytest_egress.traffic.messages import Headers, shown
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+LOOK_SECONDS: Final = (
+    0.5  # a thread that waits for a message looks so often whether its call is over
+)
+CLIENT_LEFT: Final = "the client cancelled the call, or its connection ended"
+Deserialize = Callable[[bytes], Any] | None
+Serialize = Callable[[Any], bytes] | None
+
+
+class CallEndedError(grpc.RpcError):
+    """The call is over, so that its messages cannot be read or sent: what grpc's own server raises in a servicer."""
+
+
+class UnreadableError(Exception):
+    """A message of the client is not of the type that the method takes; the text says so."""
+
+
+class UnsendableError(TypeError):
+    """A servicer answers with what is no message of its method; the text quotes it."""
+
+
+class CallStream:
+    """The two directions of one call.
+
+    Attributes:
+        call: What the exchange keeps of the call.
+        lost: Whether the client left before it had a status.
+        encoding: The encoding in which the servicer wants to send messages, or None.
+        plain_next: Whether the next message is sent without it.
+    """
+
+    def __init__(self, call: GrpcCall, duplex: Duplex, conversation: Conversation) -> None:
+        self.call = call
+        self._duplex, self._conversation = duplex, conversation
+        headers = conversation.exchange.request.headers
+        self._buffer = MessageBuffer(headers.get("grpc-encoding", "identity").lower())
+        self._accepted = accepted_encodings(headers)
+        self._turns = Turns()
+        self._kept = [0, 0]  # bytes of requests and of responses
+        self._head_sent = False
+        self._sent_encoding: str | None = None
+        self.lost = self.plain_next = False
+        self.encoding: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the call has a status, or has been noted as lost."""
+        return self._turns.over
+
+    @property
+    def over(self) -> bool:
+        """Whether the call has ended, or its client has left."""
+        return self.ended or self._duplex.disconnected
+
+    # The client's messages.
+
+    def read(self, deserialize: Deserialize) -> Iterator[Any]:
+        """The client's messages, as they come.
+
+        Raises:
+            CallEndedError: The call is over.
+            StatusError, UnreadableError: A message cannot be read.
+        """
+        number = 0
+        while (data := self._next_bytes()) is not None:
+            number += 1
+            message = self._deserialized(data, deserialize, number)
+            self._keep(0, self.call.requests, message, len(data))
+            yield message
+
+    def _next_bytes(self) -> bytes | None:
+        while (data := self._buffer.next_message()) is None:
+            if not (piece := self._receive()):
+                self._buffer.check_end()
+                return None
+            self._buffer.receive(piece)
+        return data
+
+    def _receive(self) -> bytes:
+        while not self._turns.over:
+            with contextlib.suppress(TimeoutError):
+                return self._received()
+        raise CallEndedError("the call is over")
+
+    def _received(self) -> bytes:
+        try:
+            return self._duplex.receive(LOOK_SECONDS)
+        except ClientLeftError as error:
+            raise CallEndedError(str(error)) from error
+
+    def _deserialized(self, data: bytes, deserialize: Deserialize, number: int) -> Any:
+        try:
+            return deserialize(data) if deserialize else data
+        except Exception as error:
+            name = getattr(getattr(deserialize, "__self__", deserialize), "__name__", "message")
+            raise UnreadableError(
+                f"message {number} of {self.call.path} is no {name}: {error} ({shown(data)})"
+            ) from error
+
+    def _keep(self, way: int, messages: list[Any], message: Any, size: int) -> None:
+        self._kept[way] += size
+        if self._kept[way] <= MAX_KEPT_BYTES:
+            messages.append(message)
+
+    # The servicer's.
+
+    def send_head(self, metadata: Metadata = ()) -> None:
+        """Send the initial metadata, unless that has been sent.
+
+        Raises:
+            CallEndedError: The call is over.
+        """
+        with self._turn():
+            self._send_head(metadata)
+
+    def write(self, message: Any, serialize: Serialize) -> None:
+        """Send a message.
+
+        Raises:
+            CallEndedError: The call is over.
+            UnsendableError: It is no message of the method.
+        """
+        data = self._serialized(message, serialize)
+        with self._turn():
+            self._send_head()
+            encoding, plain = self._sent_encoding, self.plain_next
+            self.plain_next = False
+            if encoding is not None and not plain:
+                sent = frame(deflate(data, encoding), compressed=True)
+            else:
+                sent = frame(data)
+            self._keep(1, self.call.responses, message, len(data))
+            self._duplex.send(sent)
+
+    def _serialized(self, message: Any, serialize: Serialize) -> bytes:
+        try:
+            data = serialize(message) if serialize else message
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise UnsendableError(
+                f"the servicer answered {self.call.path} with {shown(message)}, which cannot be sent: {said}"
+            ) from error
+        if not isinstance(data, bytes):
+            raise UnsendableError(
+                f"the servicer answered {self.call.path} with {shown(message)}, which cannot be sent as bytes"
+            )
+        return data
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        try:
+            with self._turns.turn():
+                yield
+        except (OverError, ClientLeftError) as error:
+            raise CallEndedError(str(error) or "the call is over") from error
+
+    def _send_head(self, metadata: Metadata = ()) -> None:
+        if not self._head_sent:
+            self._duplex.start(200, Headers(self._head(metadata)))
+
+    def _head(self, metadata: Metadata = ()) -> list[tuple[str, str]]:
+        self._head_sent = True
+        self.call.initial_metadata = metadata
+        head = [("content-type", CONTENT_TYPE), ("grpc-accept-encoding", ",".join(ENCODINGS))]
+        if self.encoding in WINDOWS and self.encoding in self._accepted:
+            self._sent_encoding = self.encoding
+            head.append(("grpc-encoding", self._sent_encoding))
+        return [*head, *metadata_fields(metadata)]
+
+    # The end.
+
+    def end(self, code: Code, details: str, trailing: Metadata = ()) -> bool:
+        """End the call with a status; False where it has ended before. That of a client that left is CANCELLED."""
+        if self._duplex.disconnected:
+            return self.lose()
+
+        def last() -> None:
+            self._note_end(code, details, trailing)
+            fields = status_fields(code, details, trailing)
+            with contextlib.suppress(ClientLeftError):
+                if self._head_sent:
+                    self._duplex.finish(Headers(fields))
+                else:  # "Trailers-Only"
+                    self._duplex.start(200, Headers([*self._head(), *fields]), ends=True)
+
+        return self._turns.end(last)
+
+    def lose(self) -> bool:
+        """Note that the client has left before the end; False where the call has ended before."""
+
+        def last() -> None:
+            self.lost = True
+            self._note_end(Code.CANCELLED, "", ())
+
+        return self._turns.end(last)
+
+    def _note_end(self, code: Code, details: str, trailing: Metadata) -> None:
+        self.call.code, self.call.details = code, details
+        self.call.trailing_metadata = trailing
+        self._conversation.count()  # before the client can know

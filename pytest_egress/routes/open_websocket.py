@@ -1,0 +1,436 @@
+"""`WebSocket`: the object that a handler of a WebSocket gets, and by which a test sends.
+
+Threads: a WebSocket has a reader, a thread that takes in what the client sends, so that pings are answered, messages
+are recorded and the end is noticed whatever the handler does. Any thread may send, receive and close. `_changed` guards
+the frames and the queues, and is held no longer than a value takes. A thread that holds `_sending` sends frames in the
+order in which they were made, and may wait for the client; `_changed` may be acquired within it, never the other way
+round. No function of a test runs while either is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from pytest_egress.base.clock import check_seconds, monotonic, wall
+from pytest_egress.errors import WebSocketClosedError
+from pytest_egress.routes.duplex import ClientLeftError, Duplex
+from pytest_egress.traffic.messages import Request, shown
+from pytest_egress.traffic.websocket import (
+    BROKEN_OFF,
+    GOING_AWAY,
+    MAX_PING_BYTES,
+    NORMAL,
+    ClosedError,
+    Closing,
+    Frames,
+    Handshake,
+    PingFrame,
+    WebSocketMessage,
+    check_close,
+)
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
+SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over
+MAX_WAITING_BYTES: Final = 64 << 20  # of messages that no handler has received; then reading stops
+MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the thread that sends
+MAX_KEPT_BYTES: Final = 1 << 30  # of the messages of a call, as of a request's body
+
+
+class WebSocket:
+    """A WebSocket as a blocking object: `for message in ws: ws.send(message)`. Any thread may use it.
+
+    Args:
+        duplex: Carries its bytes.
+        request: The request that opens it.
+        handshake: What was agreed on.
+        messages: The list to record messages in: that of the exchange.
+        frames: Its frames, where they are not those of a server.
+        is_bounded: Whether reading stops while many messages wait for `recv`.
+
+    Attributes:
+        request: The request that opened it.
+        subprotocol: The subprotocol that was agreed on, or None.
+        messages: The messages of both directions, in order.
+        unkept: How many messages are missing there, since all together are over `MAX_KEPT_BYTES`.
+        close_code: The code of the client's close frame; 1005 where that had none, 1006 where the client broke off
+            without one, the code that it was closed with where what it sent was refused, and None while it is open.
+        close_reason: The reason in that frame, or "".
+    """
+
+    def __init__(
+        self,
+        duplex: Duplex,
+        request: Request,
+        handshake: Handshake,
+        messages: list[WebSocketMessage] | None = None,
+        *,
+        frames: Frames | None = None,
+        is_bounded: bool = True,
+    ) -> None:
+        self.request: Final = request
+        self.subprotocol: Final = handshake.subprotocol
+        self.messages: Final = [] if messages is None else messages
+        self.unkept, self._kept_bytes = 0, 0
+        self._epoch = wall() - monotonic()
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._duplex, self._handshake, self._is_bounded = duplex, handshake, is_bounded
+        self._frames = frames or Frames(handshake.deflate)
+        self._changed, self._sending = threading.Condition(), threading.Lock()
+        self._waiting: deque[str | bytes] = deque()
+        self._waiting_bytes = 0
+        self._outgoing: deque[bytes] = deque()
+        self._listeners: list[Callable[[], None]] = []
+        self._opened = threading.Event()
+        self._deadline: float | None = None
+        self._failure: BaseException | None = None
+        self._reader = threading.Thread(target=self._read, name="websocket", daemon=True)
+
+    def __repr__(self) -> str:
+        state = "open" if self.close_code is None else f"closed with {self.close_code}"
+        return f"<WebSocket {self.request.shown_url}, {state}>"
+
+    # For handlers and tests.
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        """Each message, until the client closes or breaks off."""
+        while True:
+            try:
+                message = self.recv()
+            except WebSocketClosedError:
+                return
+            yield message
+
+    def recv(self, timeout: float | None = None) -> str | bytes:
+        """Wait for the next message, and return it: str for a text, bytes for a binary one.
+
+        Args:
+            timeout: Seconds to wait; None is without end.
+
+        Raises:
+            WebSocketClosedError: There is no further message.
+            TimeoutError: None came in time.
+        """
+        if timeout is not None:
+            check_seconds(timeout)
+        end = None if timeout is None else monotonic() + timeout
+        with self._changed:
+            while (message := self._take()) is None:
+                left = None if end is None else end - monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(
+                        f"waited {timeout:g} s for a message of {self.request.shown_url}"
+                    )
+                self._changed.wait(left)
+        return message
+
+    def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
+        """Send a message.
+
+        Args:
+            message: Text, the bytes of a binary message, or a value that is sent as JSON.
+
+        Raises:
+            WebSocketClosedError: The WebSocket is over.
+            TypeError, ValueError: The message is none of these.
+        """
+        content = content_of(message)
+        self._write(lambda: self._frames.message(content), content)
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a ping; pongs are not reported. Pings of the client are answered by themselves.
+
+        Args:
+            payload: At most 125 bytes.
+
+        Raises:
+            WebSocketClosedError: The WebSocket is over.
+            ValueError: The payload is too long.
+        """
+        if len(payload) > MAX_PING_BYTES:
+            what = f"ping({shown(payload)}): {len(payload)} bytes"
+            raise ValueError(f"{what}, and it takes {MAX_PING_BYTES} at most")
+        self._write(lambda: self._frames.ping(payload))
+
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Close, and wait a second at most for the client to do so; closing again does nothing.
+
+        Args:
+            code: The code of the close frame (RFC 6455 section 7.4).
+            reason: Its reason, at most 123 bytes in UTF-8.
+
+        Raises:
+            ValueError: No close frame may have that code, or the reason is too long.
+        """
+        check_close(code, reason)
+        with contextlib.suppress(WebSocketClosedError):
+            self._write(lambda: self._frames.close(code, reason), closing=True)
+        with self._changed:
+            while not self.is_over and (left := self._left()) > 0:
+                self._changed.wait(left)
+        self._give_up()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a close frame has come, or the client has broken off."""
+        return self.close_code is not None
+
+    # Sending.
+
+    def _write(
+        self,
+        make: Callable[[], bytes],
+        content: str | bytes | None = None,
+        *,
+        closing: bool = False,
+    ) -> None:
+        """Make a frame and send it; record its content.
+
+        Raises:
+            WebSocketClosedError: It cannot be sent any more.
+        """
+        self._opened.wait()
+        with self._changed:
+            if self.is_over:
+                raise self._closed()
+            try:
+                self._outgoing.append(make())
+            except ClosedError:  # this side has closed
+                raise self._closed() from None
+            if content is not None:
+                self._record(content, from_client=False)
+            if closing:
+                self._deadline = monotonic() + CLOSE_SECONDS
+        self._flush(wait=not closing)
+
+    def _flush(self, *, wait: bool) -> None:
+        """Send the frames that were made, in their order.
+
+        Args:
+            wait: Whether to wait for another thread that sends; else that one sends them.
+        """
+        while self._outgoing:
+            if not self._sending.acquire(blocking=wait):
+                return
+            try:
+                while self._outgoing:
+                    self._duplex.send(self._outgoing.popleft())
+            except ClientLeftError:
+                self._outgoing.clear()
+                with self._changed:
+                    raise self._closed() from None
+            finally:
+                self._sending.release()
+
+    def _closed(self) -> WebSocketClosedError:
+        """The error that says that it is over."""
+        code, reason = self.close_code, self.close_reason
+        text = f"the WebSocket {self.request.shown_url} is closed"
+        text += "" if code is None else f", with {code}"
+        text += f" ({reason})" if reason else ""
+        return WebSocketClosedError(text, code=code or BROKEN_OFF, reason=reason)
+
+    def _left(self) -> float:
+        """Seconds that are left for the client's close frame."""
+        return max((self._deadline or 0.0) - monotonic(), 0.0)
+
+    def _record(self, content: str | bytes, *, from_client: bool) -> None:
+        message = WebSocketMessage(
+            content=content, from_client=from_client, at=self._epoch + monotonic()
+        )
+        self._kept_bytes += len(content)
+        if self._kept_bytes <= MAX_KEPT_BYTES:
+            self.messages.append(message)
+        else:
+            self.unkept += 1
+
+    # Receiving.
+
+    def _take(self) -> str | bytes | None:
+        if self._waiting:
+            message = self._waiting.popleft()
+            self._waiting_bytes -= len(message)
+            self._changed.notify_all()  # the reader may wait for room
+            return message
+        if self.is_over:
+            raise self._closed()
+        return None
+
+    def _read(self) -> None:
+        """Read to the end of the WebSocket, on the reader's thread."""
+        try:
+            while not self.is_over:
+                self._read_once()
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._finish(BROKEN_OFF, "")
+
+    def _read_once(self) -> None:
+        """Read what comes next; give up where the client has not closed in time."""
+        if self._deadline is not None and not self._left():
+            self._give_up()
+            return
+        with self._changed:
+            if self._is_bounded and self._waiting_bytes > MAX_WAITING_BYTES:
+                self._changed.wait(SLICE_SECONDS)
+                return
+        seconds = SLICE_SECONDS if self._deadline is None else min(self._left(), SLICE_SECONDS)
+        try:
+            data = self._duplex.receive(seconds)
+        except TimeoutError:
+            return
+        except ClientLeftError:
+            data = b""
+        if data:
+            self._receive(data)
+        else:
+            self._finish(BROKEN_OFF, "")
+
+    def _give_up(self) -> None:
+        """Where the client has not closed in time, take that for the end, and release a thread that sends to it."""
+        if self.is_over:
+            return
+        self._finish(BROKEN_OFF, "")
+        if self._sending.locked():
+            self._duplex.reset()
+
+    def _receive(self, data: bytes) -> None:
+        with self._changed:
+            for received in self._frames.receive(data):
+                if isinstance(received, PingFrame):
+                    with contextlib.suppress(ClosedError):
+                        self._outgoing.append(self._frames.pong(received.payload))
+                elif isinstance(received, Closing):
+                    if received.reply:
+                        self._outgoing.append(self._frames.close(received.code, received.reason))
+                    self._finish(received.code, received.reason)
+                else:
+                    self._waiting.append(received)
+                    self._waiting_bytes += len(received)
+                    self._record(received, from_client=True)
+            self._changed.notify_all()
+        self._tell()
+        with contextlib.suppress(WebSocketClosedError):
+            self._flush(wait=len(self._outgoing) > MAX_WAITING_FRAMES)
+
+    def _finish(self, code: int, reason: str) -> None:
+        """Note that the WebSocket is over; later calls change nothing."""
+        with self._changed:
+            if self.close_code is None:
+                self.close_code, self.close_reason = code, reason
+            self._changed.notify_all()
+        self._tell()
+
+    def _tell(self) -> None:
+        for callback in list(self._listeners):
+            callback()
+
+
+class OpenWebSocket(WebSocket):
+    """A WebSocket as the answer uses it; `WebSocket` is the part for handlers and tests."""
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(WebSocket), *vars(self)})
+
+    @property
+    def handshake(self) -> Handshake:
+        """What was agreed on."""
+        return self._handshake
+
+    def date(self, now: float) -> None:
+        """Have messages dated by the clock of the ledger.
+
+        Args:
+            now: Seconds since the epoch, by that clock.
+        """
+        self._epoch = now - monotonic()
+
+    def open(self) -> None:
+        """Answer the handshake, and read from now on. A client that has left is over at once."""
+        try:
+            self._duplex.start(self._handshake.status_code, self._handshake.headers)
+        except BaseException as error:
+            self._finish(BROKEN_OFF, "")
+            self._opened.set()
+            if not isinstance(error, ClientLeftError):
+                raise
+        else:
+            self.begin()
+
+    def begin(self) -> None:
+        """Read from now on: the handshake has been answered."""
+        self._reader.start()
+        self._opened.set()
+
+    def go_away(self) -> None:
+        """Close with 1001, on a thread of its own: its test is over. It does not block."""
+        closing = (GOING_AWAY, "the test is over")
+        threading.Thread(
+            target=self.close, args=closing, name="websocket 1001", daemon=True
+        ).start()
+
+    def wait_until_over(self) -> None:
+        """Wait until the WebSocket is over."""
+        with self._changed:
+            while not self.is_over:
+                self._changed.wait()
+
+    def end(self) -> None:
+        """Close if it is open, end the reader, and end the response.
+
+        Raises:
+            BaseException: The reader failed, by a defect of this package.
+        """
+        self.close()
+        if self._reader.ident is not None:
+            self._reader.join()
+        with contextlib.suppress(ClientLeftError):
+            if self.close_code == BROKEN_OFF:
+                self._duplex.reset()
+            else:
+                self._duplex.finish()
+        if self._failure is not None:
+            raise self._failure
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Have a function called, on any thread, after each message and at the end. It must not block."""
+        with self._changed:
+            self._listeners.append(callback)
+
+    def take(self) -> str | bytes | None:
+        """The next message if it has come; None where it has not.
+
+        Raises:
+            WebSocketClosedError: There is no further message.
+        """
+        with self._changed:
+            return self._take()
+
+
+def content_of(message: object) -> str | bytes:
+    """The content of a message as it is sent.
+
+    Raises:
+        TypeError, ValueError: It cannot be sent; the text quotes it and lists what can.
+    """
+    if isinstance(message, (str, bytes)):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    if isinstance(message, (dict, list)):
+        try:
+            return json.dumps(message)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"send({shown(message)}): it cannot be sent as JSON: {error}") from None
+    raise TypeError(
+        f"send({shown(message)}): a WebSocket sends str, bytes, or a dict or list as JSON"
+    )

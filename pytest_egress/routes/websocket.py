@@ -1,0 +1,166 @@
+"""`websocket`: the answer of a route that opens WebSockets, and what becomes of a handler's call.
+
+A handler runs on the thread that calls `WebSocketAnswer.converse`. It is a call of its route once the handshake is
+answered, and keeps no window open from then on, as a raw connection does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from types import AsyncGeneratorType, GeneratorType
+from typing import Final
+
+from pytest_egress.errors import WebSocketClosedError
+from pytest_egress.routes.answers import name_of, place_of, takes, unwrapped
+from pytest_egress.routes.async_websocket import AsyncWebSocket, run_handler
+from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
+from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket
+from pytest_egress.traffic.messages import Request, Response, reason_phrase, shown
+from pytest_egress.traffic.websocket import (
+    INTERNAL_ERROR,
+    HandshakeError,
+    accept,
+    check_subprotocols,
+)
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+WebSocketHandler = Callable[[WebSocket], object] | Callable[[AsyncWebSocket], Awaitable[object]]
+
+NOT_SENT: Final = (
+    *(str, bytes, bytearray, dict, list, tuple, Response),
+    *(GeneratorType, AsyncGeneratorType),
+)
+"""Types of return values that show a mistake: the handler's author expects them to be sent."""
+
+
+def websocket(
+    handler: WebSocketHandler | None = None, subprotocols: Sequence[str] = ()
+) -> WebSocketAnswer:
+    """Answer a route's requests by opening a WebSocket, over HTTP/1.1 (RFC 6455) or HTTP/2 (RFC 8441).
+
+    Args:
+        handler: A function of the `WebSocket`, which is closed when it returns; an `async def` gets an
+            `AsyncWebSocket`. Without one the WebSocket stays open for the test, which sends by
+            `route.wait_for_call().send(...)`.
+        subprotocols: The subprotocols that the handler speaks, the best one first. The first that the client offers
+            too is agreed on.
+
+    Raises:
+        TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
+    """
+    check_handler(handler)
+    return WebSocketAnswer(handler, check_subprotocols(subprotocols))
+
+
+def check_handler(handler: object) -> None:
+    """Refuse a handler that cannot be called with a WebSocket; None is the test itself.
+
+    Raises:
+        TypeError: The text quotes it and says what is accepted.
+    """
+    if handler is None or (
+        callable(handler) and not isinstance(handler, type) and takes(handler, 1)
+    ):
+        return
+    raise TypeError(
+        f"websocket({handler!r}): it takes a function of one argument, the WebSocket; without one, the test sends "
+        "and closes"
+    )
+
+
+class WebSocketAnswer(DuplexAnswer):
+    """An answer that opens a WebSocket; `websocket` makes it. Many calls may go on at once.
+
+    Args:
+        handler: The function of the test, or None.
+        subprotocols: The subprotocols to agree on, the best one first.
+    """
+
+    def __init__(self, handler: WebSocketHandler | None, subprotocols: tuple[str, ...]) -> None:
+        self.handler, self.subprotocols = handler, subprotocols
+
+    def __repr__(self) -> str:
+        given = [] if self.handler is None else [name_of(self.handler)]
+        given += [f"subprotocols={[*self.subprotocols]!r}"] if self.subprotocols else []
+        return f"websocket({', '.join(given)})"
+
+    def refusal(self, request: Request) -> tuple[Response, str] | None:
+        """The response to a request that is no handshake, and why; None for a handshake."""
+        return refusal_of(request)
+
+    def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
+        """Open a WebSocket, and call the handler with it."""
+        handshake = accept(request, self.subprotocols)
+        messages, is_bounded = conversation.exchange.messages, self.handler is not None
+        ws = OpenWebSocket(duplex, request, handshake, messages, is_bounded=is_bounded)
+        with opened(ws, conversation):
+            if self.handler is None:
+                ws.wait_until_over()
+            else:
+                call(self.handler, ws, conversation)
+
+
+def refusal_of(request: Request) -> tuple[Response, str] | None:
+    """The response to a request that is no handshake of a WebSocket, and why; None for a handshake."""
+    try:
+        accept(request)
+    except HandshakeError as error:
+        text = f"pytest-egress: {error}\n"
+        return Response(error.status_code, headers=error.headers.raw, text=text), str(error)
+    return None
+
+
+@contextlib.contextmanager
+def opened(ws: OpenWebSocket, conversation: Conversation) -> Iterator[None]:
+    """Answer a handshake, so that the WebSocket is open within the `with` block, and closed at its end.
+
+    The call is counted before its client can know of it; what a test sends from then on waits for the handshake.
+    """
+    exchange, handshake = conversation.exchange, ws.handshake
+    reason = reason_phrase(handshake.status_code)
+    exchange.response = Response.received(handshake.status_code, handshake.headers, reason=reason)
+    exchange.websocket = ws
+    conversation.count()
+    if exchange.duration is not None:
+        ws.date(exchange.started + exchange.duration)
+    try:
+        ws.open()
+        conversation.detach(ws.go_away)
+        yield
+    except BaseException as error:
+        ws.close(INTERNAL_ERROR, ascii(f"the handler raised {type(error).__name__}")[1:-1][:100])
+        raise
+    finally:
+        ws.end()
+
+
+def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversation) -> None:
+    """Call the handler of a test. That the client has ended the WebSocket is no error of the handler's."""
+    try:
+        is_async = inspect.iscoroutinefunction(unwrapped(handler))
+        result = conversation.run(*((run_handler, handler) if is_async else (handler,)), ws)
+        check_result(handler, result)
+    except WebSocketClosedError:
+        if not ws.is_over:  # it is about another WebSocket
+            raise
+
+
+def check_result(handler: object, result: object) -> None:
+    """Refuse a value that a handler returned so that it be sent, and a coroutine that nobody has awaited.
+
+    Raises:
+        TypeError: It is one; the text says what to type.
+    """
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(
+            f"{place_of(handler)} returned a coroutine: give websocket() the async function itself, or a "
+            "functools.partial of it"
+        )
+    if isinstance(result, NOT_SENT):
+        raise TypeError(
+            f"{place_of(handler)} returned {shown(result)}: a handler of a WebSocket sends by ws.send(...)"
+        )

@@ -1,0 +1,432 @@
+"""WebSockets as values: their handshake as fields of a request and a response, and their frames as messages.
+
+RFC 6455, with `permessage-deflate` (RFC 7692) and the handshake of HTTP/2 (RFC 8441). `wsproto` makes and reads the
+frames; it is imported with the first WebSocket. This module never touches a socket, and knows no route.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_egress.traffic.messages import FIELD_NAME, Headers, Request, shown
+from pytest_egress.traffic.redaction import masked_bytes, masked_text
+
+if TYPE_CHECKING:
+    from wsproto.connection import Connection
+    from wsproto.events import Event
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+MAX_MESSAGE_BYTES: Final = 64 << 20
+"""The longest message, inflated. It is checked after each read, which inflates to 67 MB at most."""
+
+WEBSOCKET: Final = "websocket"  # the name of the protocol, in Upgrade and :protocol
+VERSION: Final = "13"  # RFC 6455 section 4.1; there is no other
+GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # section 1.3
+DEFLATE: Final = "permessage-deflate"
+WINDOW_BITS: Final = re.compile("9|1[0-5]")  # zlib has no window of 8 bits
+MAX_PING_BYTES: Final = 125  # of a control frame (section 5.5)
+MAX_REASON_BYTES: Final = 123  # the code takes two
+
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
+NO_CODE: Final = 1005  # the close frame had none; it is never sent
+BROKEN_OFF: Final = 1006  # there was no close frame; it is never sent
+TOO_BIG: Final = 1009
+INTERNAL_ERROR: Final = 1011
+BAD_GATEWAY: Final = 1014  # of IANA's registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebSocketMessage:
+    """One message of a WebSocket.
+
+    Attributes:
+        content: Its text as str, or the bytes of a binary message.
+        from_client: Whether the container sent it.
+        at: When it was read or sent, in seconds since the epoch.
+    """
+
+    content: str | bytes
+    from_client: bool
+    at: float
+
+    def __str__(self) -> str:
+        """An arrow with its direction, and the message with secrets masked: `<- 'hello'` is to the container."""
+        content = self.content
+        text = masked_text(content) if isinstance(content, str) else masked_bytes(content)
+        return f"{'->' if self.from_client else '<-'} {shown(text)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handshake:
+    """What was agreed on for a WebSocket.
+
+    Attributes:
+        status_code: The status of the response: 101, or 200 over HTTP/2.
+        headers: The fields of the response.
+        subprotocol: The subprotocol, or None.
+        deflate: The parameters of `permessage-deflate` as the response has them; None without compression.
+    """
+
+    status_code: int
+    headers: Headers
+    subprotocol: str | None = None
+    deflate: str | None = None
+
+
+class HandshakeError(ValueError):
+    """A request is no handshake of a WebSocket, or not one by RFC 6455 section 4.2.1.
+
+    Attributes:
+        status_code: The status of the response.
+        headers: The fields of the response that tell the client what is accepted.
+    """
+
+    def __init__(self, text: str, status_code: int = 400, headers: Headers | None = None) -> None:
+        super().__init__(text)
+        self.status_code, self.headers = status_code, headers or Headers()
+
+
+def asks_for_websocket(request: Request) -> bool:
+    """Whether a request asks to become a WebSocket; whether it does so correctly, `accept` finds out.
+
+    HTTP/2 has no field Upgrade. The gateway adds it to an extended CONNECT for a WebSocket, and makes its method GET.
+    """
+    return WEBSOCKET in items(request.headers.get("upgrade", "").lower())
+
+
+def is_handshake(request: Request) -> bool:
+    """Whether `accept` agrees to a request."""
+    try:
+        accept(request)
+    except HandshakeError:
+        return False
+    return True
+
+
+def accept(
+    request: Request, subprotocols: Sequence[str] = (), *, compressed: bool = True
+) -> Handshake:
+    """Agree to the handshake of a request (RFC 6455 section 4.2.2, RFC 8441 section 5).
+
+    Args:
+        subprotocols: Those that the server speaks, the best one first.
+        compressed: Whether messages may be compressed.
+
+    Raises:
+        HandshakeError: The request is no handshake; the text says what is wrong with it.
+    """
+    fields: list[tuple[str, str]] = []
+    if request.http_version == "1.1":
+        key = checked_key(request)
+        accepted = ("Sec-WebSocket-Accept", accept_token(key))
+        fields = [("Upgrade", WEBSOCKET), ("Connection", "Upgrade"), accepted]
+    elif not asks_for_websocket(request):
+        raise no_handshake(request)
+    check_version(request)
+    offered = items(request.headers.get("sec-websocket-protocol", ""))
+    subprotocol = next((each for each in subprotocols if each in offered), None)
+    if subprotocol is not None:
+        fields.append(("Sec-WebSocket-Protocol", subprotocol))
+    extensions = request.headers.get("sec-websocket-extensions", "") if compressed else ""
+    if (deflate := agreed_deflate(extensions)) is not None:
+        fields.append(("Sec-WebSocket-Extensions", "; ".join(filter(None, [DEFLATE, deflate]))))
+    return Handshake(
+        status_code=101 if request.http_version == "1.1" else 200,
+        headers=Headers(fields),
+        subprotocol=subprotocol,
+        deflate=deflate,
+    )
+
+
+def checked_key(request: Request) -> str:
+    """The key of a handshake over HTTP/1.1.
+
+    Raises:
+        HandshakeError: The request asks for no WebSocket, or has no valid key.
+    """
+    headers = request.headers
+    upgrades = "upgrade" in items(headers.get("connection", "").lower())
+    if request.method != "GET" or not upgrades or not asks_for_websocket(request):
+        raise no_handshake(request)
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise HandshakeError("the handshake of a WebSocket has no body, and this request has one")
+    keys = headers.get_all("sec-websocket-key")
+    try:
+        is_whole = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == 16
+    except (binascii.Error, ValueError):  # ValueError: it is not ASCII
+        is_whole = False
+    if not is_whole:
+        got = shown(", ".join(keys)) if keys else "absent"
+        raise HandshakeError(f"Sec-WebSocket-Key is {got}: it has to be 16 bytes in base64, once")
+    return keys[0]
+
+
+def check_version(request: Request) -> None:
+    """Refuse another version than 13, and name that one to the client (RFC 6455 section 4.4)."""
+    versions = request.headers.get_all("sec-websocket-version")
+    if versions != [VERSION]:
+        got = shown(", ".join(versions)) if versions else "absent"
+        raise HandshakeError(
+            f"Sec-WebSocket-Version is {got}: it has to be {VERSION}",
+            426,
+            Headers([("Upgrade", WEBSOCKET), ("Sec-WebSocket-Version", VERSION)]),
+        )
+
+
+def no_handshake(request: Request) -> HandshakeError:
+    """The error about an ordinary request: 426 (RFC 9110 section 15.5.22)."""
+    return HandshakeError(
+        f"{request.method} {request.shown_url} is an ordinary request, and the route answers WebSockets alone. "
+        f"A WebSocket begins with GET, Connection: Upgrade and Upgrade: websocket",
+        426,
+        Headers([("Upgrade", WEBSOCKET), ("Sec-WebSocket-Version", VERSION)]),
+    )
+
+
+def accept_token(key: str) -> str:
+    """The value of Sec-WebSocket-Accept that answers a key (RFC 6455 section 4.2.2)."""
+    digest = hashlib.sha1(key.encode("ascii") + GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode("ascii")
+
+
+def items(value: str, separator: str = ",") -> list[str]:
+    """The items of a list in a field (RFC 9110 section 5.6.1), without empty ones."""
+    return [item.strip() for item in value.split(separator) if item.strip()]
+
+
+# Compression.
+
+
+def agreed_deflate(extensions: str) -> str | None:
+    """The parameters of `permessage-deflate` for the first offer of a client that can be met; None where none can.
+
+    Args:
+        extensions: The value of the request's Sec-WebSocket-Extensions.
+    """
+    for offer in items(extensions):
+        name, *parameters = items(offer, ";") or [""]
+        if name == DEFLATE and (agreed := met_parameters(parameters)) is not None:
+            return agreed
+    return None
+
+
+def met_parameters(parameters: Sequence[str]) -> str | None:
+    """What the response says to the parameters of an offer; None where the offer has to be declined (RFC 7692 7.1)."""
+    seen: dict[str, str | None] = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        name, value = name.strip(), value.strip().strip('"')
+        if name in seen or not is_parameter(name, value if equals else None):
+            return None
+        seen[name] = value if equals else None
+    agreed = [name for name in seen if name.endswith("no_context_takeover")]
+    if (bits := seen.get("server_max_window_bits")) is not None:
+        agreed.append(f"server_max_window_bits={bits}")
+    return "; ".join(agreed)
+
+
+def is_parameter(name: str, value: str | None) -> bool:
+    """Whether a parameter is one of RFC 7692, with a value that can be met."""
+    if name in ("server_no_context_takeover", "client_no_context_takeover"):
+        return value is None
+    if (
+        name == "client_max_window_bits"
+    ):  # the client may restrict itself; inflating takes any window
+        return value is None or value == "8" or WINDOW_BITS.fullmatch(value) is not None
+    return (
+        name == "server_max_window_bits"
+        and value is not None
+        and WINDOW_BITS.fullmatch(value) is not None
+    )
+
+
+# Frames.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closing:
+    """The end of a WebSocket, as it came.
+
+    Attributes:
+        code: The code of the close frame; `NO_CODE` where it had none. For bytes that are no frames, the code of RFC
+            6455 section 7.4.1 to close with.
+        reason: The reason of the close frame, or "".
+        reply: Whether a close frame has to be sent back.
+    """
+
+    code: int
+    reason: str
+    reply: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PingFrame:
+    """A ping, which a pong with the same payload has to answer."""
+
+    payload: bytes
+
+
+class ClosedError(Exception):
+    """A frame cannot be sent any more: a close frame was sent or received."""
+
+
+Received = str | bytes | PingFrame | Closing
+
+
+class Frames:
+    """The frames of one WebSocket, both ways, after its handshake. It has no lock.
+
+    Args:
+        deflate: The parameters of `permessage-deflate`, as the response has them; None without compression.
+        of_client: Whether these are the frames of a client, which masks what it sends.
+        most: The most bytes of a message.
+    """
+
+    def __init__(
+        self, deflate: str | None, *, of_client: bool = False, most: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        self._connection = connection_of(deflate, of_client)
+        self._most = most
+        self._parts: list[Any] = []
+        self._size = 0
+        self._is_over = False
+
+    def receive(self, data: bytes) -> Iterator[Received]:
+        """Yield what bytes of the peer complete: messages, pings, and at last the end, after which nothing counts."""
+        if self._is_over:
+            return
+        self._connection.receive_data(data)
+        for event in self._connection.events():
+            for received in self._received(event):
+                self._is_over = isinstance(received, Closing)
+                yield received
+            if self._is_over:
+                return
+
+    def _received(self, event: Event) -> Iterator[Received]:
+        from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+
+        if isinstance(event, (TextMessage, BytesMessage)):
+            yield from self._part(event.data, event.message_finished)
+        elif isinstance(event, Ping):
+            yield PingFrame(payload=bytes(event.payload))
+        elif isinstance(event, CloseConnection):  # also for bytes that are no frames
+            yield Closing(code=int(event.code), reason=event.reason or "", reply=self.can_close)
+
+    def _part(self, data: str | bytes | bytearray, is_last: bool) -> Iterator[Received]:
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > self._most:
+            reason = f"a message is over {self._most} bytes"
+            yield Closing(code=TOO_BIG, reason=reason, reply=self.can_close)
+        elif is_last:
+            parts, self._parts, self._size = self._parts, [], 0
+            yield "".join(parts) if isinstance(data, str) else b"".join(parts)
+
+    @property
+    def can_close(self) -> bool:
+        """Whether a close frame may still be sent."""
+        from wsproto.connection import ConnectionState
+
+        return self._connection.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
+
+    def message(self, content: str | bytes) -> bytes:
+        """A message in one frame.
+
+        Raises:
+            ClosedError: A close frame was sent or received.
+        """
+        from wsproto.events import BytesMessage, TextMessage
+
+        if isinstance(content, str):
+            return self._sent(TextMessage(data=content))
+        return self._sent(BytesMessage(data=content))
+
+    def ping(self, payload: bytes = b"") -> bytes:
+        """A ping. Raises ClosedError as `message` does."""
+        from wsproto.events import Ping
+
+        return self._sent(Ping(payload=payload))
+
+    def pong(self, payload: bytes) -> bytes:
+        """A pong. Raises ClosedError as `message` does."""
+        from wsproto.events import Pong
+
+        return self._sent(Pong(payload=payload))
+
+    def close(self, code: int, reason: str = "") -> bytes:
+        """A close frame; the codes that are never sent become a frame without a code."""
+        from wsproto.events import CloseConnection
+
+        return self._sent(CloseConnection(code=code, reason=reason or None))
+
+    def _sent(self, event: Event) -> bytes:
+        from wsproto.utilities import LocalProtocolError
+
+        try:
+            return self._connection.send(event)
+        except LocalProtocolError as error:
+            raise ClosedError(str(error)) from None
+
+
+def connection_of(deflate: str | None, of_client: bool) -> Connection:
+    """The state machine of wsproto for one side of a WebSocket."""
+    from wsproto.connection import Connection, ConnectionType
+    from wsproto.extensions import Extension, PerMessageDeflate
+
+    extensions: list[Extension] = []
+    if deflate is not None:
+        extension = PerMessageDeflate()
+        extension.finalize(f"{DEFLATE}; {deflate}")
+        extensions.append(extension)
+    kind = ConnectionType.CLIENT if of_client else ConnectionType.SERVER
+    return Connection(kind, extensions)
+
+
+def check_close(code: object, reason: object) -> None:
+    """Refuse a code that no close frame may have (RFC 6455 section 7.4), and a reason that does not fit.
+
+    Raises:
+        TypeError, ValueError: The text quotes the value and says what is accepted.
+    """
+    if not isinstance(reason, str):
+        raise TypeError(f"close(reason={reason!r}): it takes a str")
+    if len(reason.encode()) > MAX_REASON_BYTES:
+        raise ValueError(
+            f"close(reason={shown(reason)}): it is {len(reason.encode())} bytes in UTF-8, and a close frame has room "
+            f"for {MAX_REASON_BYTES}"
+        )
+    is_code = isinstance(code, int) and not isinstance(code, bool)
+    if not is_code or not can_be_sent(code):
+        raise ValueError(
+            f"close({code!r}): a close frame takes 1000 to 1003, 1007 to 1014, or a code of your own from 3000 to 4999"
+        )
+
+
+def can_be_sent(code: Any) -> bool:
+    """Whether a close frame may have a code (RFC 6455 section 7.4, and the registry of IANA)."""
+    return code in (1000, 1001, 1002, 1003) or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def check_subprotocols(subprotocols: object) -> tuple[str, ...]:
+    """Check the names of subprotocols, and return them as a tuple (RFC 6455 section 4.1: each is a token).
+
+    Raises:
+        TypeError, ValueError: The text quotes the value and says what is accepted.
+    """
+    if isinstance(subprotocols, str) or not isinstance(subprotocols, Sequence):
+        raise TypeError(
+            f"subprotocols={subprotocols!r}: it takes a list of names, the best one first, as ['chat.v2', 'chat.v1']"
+        )
+    for name in subprotocols:
+        if not isinstance(name, str) or not FIELD_NAME.fullmatch(name):
+            raise ValueError(f"subprotocols=...: {name!r} is no name of a subprotocol: a token")
+    return tuple(subprotocols)

@@ -1,0 +1,250 @@
+"""The object that handlers and tests hold: sending, receiving, closing, and clients that misbehave."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from pytest_egress.errors import WebSocketClosedError
+from pytest_egress.routes import open_websocket
+from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket, content_of
+from pytest_egress.routes.websocket import websocket
+from tests.support.websocket_server import DuplexServer, serving
+
+
+@pytest.fixture
+def server() -> Any:
+    """A server whose WebSockets are the test's to drive."""
+    with serving(websocket()) as server:
+        yield server
+
+
+@contextmanager
+def opened(server: DuplexServer) -> Iterator[tuple[WebSocket, ClientConnection]]:
+    """A WebSocket and its client."""
+    with connect(server.url) as client:
+        yield server.call().exchange.websocket, client
+
+
+def test_any_thread_sends_and_each_message_is_whole(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        texts = [str(number) * 20_000 for number in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            sent = [pool.submit(ws.send, text) for text in texts]
+            received = [client.recv() for _ in texts]
+            assert [future.result() for future in sent] == [None] * 8
+        assert sorted(received) == sorted(texts)
+
+
+def test_pings_are_answered_while_a_handler_is_busy() -> None:
+    go_on = threading.Event()
+
+    def busy(ws: WebSocket) -> None:
+        assert go_on.wait(20)
+
+    with serving(websocket(busy)) as server, connect(server.url) as client:
+        assert client.ping().wait(20)
+        client.send("recorded all the same")
+        assert client.ping().wait(20)
+        assert [message.content for message in server.call().exchange.messages] == [
+            "recorded all the same"
+        ]
+        go_on.set()
+
+
+def test_a_ping_of_ours_is_answered_by_the_client(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        ws.ping(b"there?")
+        ws.send("after it")
+        assert client.recv() == "after it"
+        with pytest.raises(ValueError, match="126 bytes, and it takes 125 at most"):
+            ws.ping(bytes(126))
+
+
+def test_the_code_and_reason_of_the_client_are_kept(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        assert (ws.close_code, ws.close_reason) == (None, "")
+        assert repr(ws) == "<WebSocket http://ws.test/, open>"
+        client.close(4002, "tired")
+        with pytest.raises(WebSocketClosedError, match=r"with 4002 \(tired\)") as closed:
+            ws.recv(timeout=20)
+        assert (closed.value.code, closed.value.reason) == (4002, "tired")
+        assert (ws.close_code, ws.close_reason) == (4002, "tired")
+        assert repr(ws) == "<WebSocket http://ws.test/, closed with 4002>"
+        assert list(ws) == []
+        ws.close()
+
+
+def test_what_came_before_the_end_is_received_first(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        client.send("one")
+        client.send("two")
+        client.close()
+        assert server.call().done.wait(20)
+        assert list(ws) == ["one", "two"]
+
+
+def test_a_client_that_breaks_off_is_1006(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        client.socket.shutdown(socket.SHUT_RDWR)
+        assert list(ws) == []
+        assert ws.close_code == 1006
+        assert server.call().done.wait(20)
+        assert server.call().error is None
+
+
+def test_recv_gives_up_in_time(server: DuplexServer) -> None:
+    with opened(server) as (ws, _):
+        with pytest.raises(TimeoutError, match=r"waited 0\.01 s for a message of http://ws\.test/"):
+            ws.recv(timeout=0.01)
+        with pytest.raises(TypeError, match="timeout='1'"):
+            ws.recv(timeout="1")  # type: ignore[arg-type]
+
+
+def test_after_our_close_nothing_is_sent(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        ws.close(4003)
+        with pytest.raises(WebSocketClosedError):
+            ws.send("late")
+        with pytest.raises(ConnectionClosed, match="4003"):
+            client.recv()
+        with pytest.raises(ValueError, match="close\\(1005\\)"):
+            ws.close(1005)
+
+
+def raw_client(server: DuplexServer) -> socket.socket:
+    """A client that has opened a WebSocket and does nothing by itself."""
+    sock = socket.create_connection(("127.0.0.1", server.port), 20)
+    sock.sendall(
+        b"GET / HTTP/1.1\r\nHost: ws.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1)
+    return sock
+
+
+def test_a_client_that_never_answers_our_close_ends_all_the_same(
+    server: DuplexServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_websocket, "CLOSE_SECONDS", 0.05)
+    sock = raw_client(server)
+    ws = server.call().exchange.websocket
+    ws.close()
+    assert server.call().done.wait(20)
+    assert ws.close_code == 1006
+    assert sock.recv(65536) == b"\x88\x02\x03\xe8"
+    sock.close()
+
+
+def test_a_client_that_never_reads_holds_no_close_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_websocket, "CLOSE_SECONDS", 0.05)
+
+    def floods(ws: WebSocket) -> None:
+        while True:
+            ws.send(bytes(1 << 20))
+
+    with serving(websocket(floods)) as server:
+        sock = raw_client(server)
+        call = server.call()
+        count = -1
+        while count != (count := len(call.exchange.messages)):
+            time.sleep(0.2)  # until it has filled what the kernel buffers
+        call.exchange.close(1001)
+        assert call.done.wait(20)
+        assert call.error is None
+        assert call.duplex is not None
+        assert call.duplex.is_reset
+        sock.close()
+
+
+def test_a_client_that_sends_no_frames_gets_the_code_of_its_fault(server: DuplexServer) -> None:
+    sock = raw_client(server)
+    sock.sendall(b"\x83\x80\0\0\0\0")
+    assert sock.recv(65536)[:4].endswith(b"\x03\xea")  # 1002
+    assert server.call().done.wait(20)
+    assert server.call().exchange.websocket.close_code == 1002
+    sock.close()
+
+
+def test_messages_beyond_what_is_kept_are_counted(
+    server: DuplexServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", 5)
+    with opened(server) as (ws, client):
+        for text in ("abc", "def", "x"):
+            ws.send(text)
+        assert [message.content for message in ws.messages] == ["abc"]
+        assert ws.unkept == 2
+        assert [client.recv() for _ in range(3)] == ["abc", "def", "x"]
+
+
+def test_a_handler_that_does_not_receive_stops_the_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(open_websocket, "MAX_WAITING_BYTES", 10)
+    monkeypatch.setattr(open_websocket, "SLICE_SECONDS", 0.05)
+    go_on = threading.Event()
+    got: list[str | bytes] = []
+
+    def slow(ws: WebSocket) -> None:
+        assert go_on.wait(20)
+        got.extend(ws)
+
+    with serving(websocket(slow)) as server, connect(server.url) as client:
+        call = server.call()
+        client.send("x" * 11)
+        while not call.exchange.messages:
+            time.sleep(0.01)
+        client.send("held back")
+        time.sleep(0.1)
+        assert len(call.exchange.messages) == 1
+        go_on.set()
+        client.close()
+        assert call.done.wait(20)
+    assert got == ["x" * 11, "held back"]
+
+
+def test_a_send_waits_until_the_handshake_is_answered() -> None:
+    original = OpenWebSocket.open
+
+    def late_open(ws: OpenWebSocket) -> None:
+        thread = threading.Thread(target=ws.send, args=("at once",))
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        original(ws)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenWebSocket, "open", late_open)
+        with serving(websocket()) as server, connect(server.url) as client:
+            assert client.recv() == "at once"
+
+
+def test_what_can_be_sent() -> None:
+    assert content_of("text") == "text"
+    assert content_of(bytearray(b"bytes")) == b"bytes"
+    assert json.loads(content_of({"a": [1, None]})) == {"a": [1, None]}
+    assert content_of([1]) == "[1]"
+    for wrong in (1, None, ("a",), object):
+        with pytest.raises(TypeError, match="a WebSocket sends str, bytes, or a dict or list"):
+            content_of(wrong)
+    with pytest.raises(TypeError, match="it cannot be sent as JSON"):
+        content_of({"a": object()})
+
+
+def test_only_what_tests_use_is_listed(server: DuplexServer) -> None:
+    with opened(server) as (ws, _):
+        assert {"recv", "send", "close", "ping", "messages", "close_code", "request"} <= {*dir(ws)}
+        assert {"go_away", "take", "listen", "begin"} & {*dir(ws)} == set()
