@@ -29,7 +29,7 @@ from pytest_egress.gateway.http2_wire import Wire
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
-from pytest_egress.traffic.entries import UNREADABLE
+from pytest_egress.traffic.entries import BEGAN_HTTP2, UNREADABLE
 from pytest_egress.traffic.http2 import (
     Asked,
     BodyCame,
@@ -48,8 +48,8 @@ CLOSED: Final = "the client closed the connection"
 FIRST_REQUEST_SECONDS: Final = (
     1.0  # a client that asks for nothing until then connects ahead of need
 )
-SILENT: Final = f"began HTTP/2 and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
-NEVER_ASKED: Final = "began HTTP/2 and closed without a request"
+SILENT: Final = f"{BEGAN_HTTP2} and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
+NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
 
 MakeAnswering = Callable[[Http2Stream], Answering]
 """Makes the `Answering` whose carrier is a stream."""

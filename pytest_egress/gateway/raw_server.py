@@ -32,7 +32,7 @@ from pytest_egress.gateway.upstreams import Upstreams, upstream_host
 from pytest_egress.link.stream_sockets import Accepted
 from pytest_egress.routes.answers import Forward, place_of
 from pytest_egress.routes.route import Route
-from pytest_egress.traffic.entries import SPEAKS_HTTP2, Outcome, TcpConnection, server_of
+from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
 from pytest_egress.traffic.fields import MAX_BODY_BYTES
 from pytest_egress.traffic.messages import Response
 
@@ -57,7 +57,7 @@ SETTLE_SECONDS: Final = 1.0  # for the client's kernel to acknowledge or refuse 
 SETTLE_MILLISECONDS: Final = 5  # between two checks of that
 
 NOT_ANSWERED: Final = (
-    f"{SPEAKS_HTTP2}, and waits for an answer: intercept_http gives one, and forward(...) leads to "
+    "the client speaks HTTP/2, and waits for an answer: intercept_http gives one, and forward(...) leads to "
     "a server of it"
 )
 """The note of an entry whose client speaks HTTP/2 to a route that only reads."""
@@ -304,7 +304,7 @@ class RawServer:
                 entry.kept += kept
                 lost += len(data) - len(kept)
                 entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
-                if entry.needs_server and not greeting:
+                if entry.speaks_http2 and not greeting:
                     entry.note = NOT_ANSWERED
         finally:
             self.conclude(entry)

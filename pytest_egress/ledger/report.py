@@ -56,6 +56,8 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
     if isinstance(entry, TlsFailure):
         return f'egress.intercept_https("{host_port(entry.host, None if entry.port == 443 else entry.port)}")'
+    if isinstance(entry, TcpConnection) and entry.speaks_http2:
+        return f'egress.intercept_http("{host_port(entry.host, entry.port)}")'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
 

@@ -147,8 +147,8 @@ UNREADABLE: Final = "the request cannot be read"
 HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 """The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4)."""
 
-SPEAKS_HTTP2: Final = "the client speaks HTTP/2"
-"""Begins the note of a connection whose client speaks HTTP/2 to a route that reads no requests."""
+BEGAN_HTTP2: Final = "began HTTP/2"
+"""Begins the note of a connection on which HTTP/2 began and no request came."""
 
 
 def server_of(protocol: str, host: str | None) -> str:
@@ -194,9 +194,9 @@ class TcpConnection(Entry):
     duration: float | None = None
 
     @property
-    def needs_server(self) -> bool:
-        """Whether its client speaks HTTP/2 without having negotiated it."""
-        return self.first_bytes.startswith(HTTP2_PREFACE) or self.note.startswith(SPEAKS_HTTP2)
+    def speaks_http2(self) -> bool:
+        """Whether its client speaks HTTP/2, so that a route that reads requests answers it."""
+        return self.first_bytes.startswith(HTTP2_PREFACE) or self.note.startswith(BEGAN_HTTP2)
 
     @property
     def content(self) -> bytes:
@@ -230,7 +230,7 @@ class TlsFailure(Entry):
 
     @property
     def needs_server(self) -> bool:
-        """Whether its client offers only protocols other than HTTP/1.1 (ALPN)."""
+        """Whether its client offers only protocols other than HTTP (ALPN)."""
         return self.reason == "alpn"
 
     @property

@@ -1,145 +1,172 @@
-"""Real clients of HTTP/2: those that negotiate it, and those that know it beforehand, with bodies both ways."""
+"""Clients of HTTP/2 in containers: those that prefer it where it is offered, and those that speak nothing else."""
 
 from __future__ import annotations
 
 import json
-import textwrap
-from dataclasses import dataclass
-from importlib import import_module
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
 
+import h2
+import hpack
+import hyperframe
 import pytest
 
-from pytest_egress import Egress, Request
+from pytest_egress import Egress, HandlerError, Request, Response, sequence
 from pytest_egress.targets.handle import Container
+from tests.support.upstreams import succeed
 
-HOST: Final = "api.example.test"
-SIZE: Final = 2_000_000
-"""Bytes, of a body each way: more than a stream's window."""
-
-
-NEEDED_BY_HTTPX: Final = ("h2", "hpack", "hyperframe")
-
-
-@dataclass(frozen=True)
-class Http2User:
-    """A row: a command that posts SIZE bytes twice and prints how many come back each time."""
-
-    name: str
-    command: list[str]
-    scheme: Literal["https", "http"] = "https"
-    image: Literal["runtimes", "java"] = "runtimes"
-
-
-NODE: Final = """
-const http2 = require('http2'), session = http2.connect(URL);
-let left = 2;
-for (let i = 0; i < 2; i++) {
-  const stream = session.request({':method': 'POST', ':path': '/echo'});
-  let size = 0;
-  stream.on('data', (piece) => { size += piece.length; });
-  stream.on('end', () => { console.log(size); if (!--left) session.close(); });
-  stream.end(Buffer.alloc(SIZE));
-}
+URL = "https://api.test/greeting"
+MEGABYTE = 1 << 20
+NODE = """
+const client = require('http2').connect('https://api.test');
+const ask = path => new Promise((done, failed) => {
+    const stream = client.request({':path': path, ':method': 'POST'});
+    const answer = {body: '', trailers: {}};
+    stream.on('response', headers => answer.status = headers[':status']);
+    stream.on('trailers', trailers => answer.trailers = {...trailers});
+    stream.setEncoding('utf8');
+    stream.on('data', data => answer.body += data);
+    stream.on('end', () => done(answer));
+    stream.on('error', failed);
+    stream.end('of ' + path);
+});
+Promise.all([...Array(100).keys()].map(n => ask('/' + n)))
+    .then(answers => { console.log(JSON.stringify(answers)); client.close(); });
 """
-JAVA: Final = """
-import java.net.URI;
-import java.net.http.*;
-import java.util.stream.*;
+HTTPX = """
+import asyncio, httpx, json
+async def main():
+    async with httpx.AsyncClient(http2=True) as client:
+        answers = await asyncio.gather(*(client.get(f"https://api.test/{n}") for n in range(300)))
+    print(json.dumps([[a.http_version, a.text] for a in answers]))
+asyncio.run(main())
+"""
 
-public class Twice {
-    public static void main(String[] args) throws Exception {
-        var client = HttpClient.newHttpClient();
-        var request = HttpRequest.newBuilder(URI.create(args[0] + "/echo"))
-            .POST(HttpRequest.BodyPublishers.ofByteArray(new byte[SIZE])).build();
-        var first = client.sendAsync(request, HttpResponse.BodyHandlers.ofByteArray());
-        var other = client.sendAsync(request, HttpResponse.BodyHandlers.ofByteArray());
-        for (var answer : Stream.of(first, other).map(each -> each.join()).toList())
-            System.out.println(answer.body().length);
+
+@pytest.fixture(scope="module")
+def client(module_egress: Egress, clients_image: str) -> Container:
+    """A container with curl, Node.js, and Python's httpx with what it needs for HTTP/2."""
+    folders = [Path(module.__file__ or "").parent for module in (h2, hpack, hyperframe)]
+    modules = {
+        f"/opt/h2/{path.relative_to(folder.parent)}": path
+        for folder in folders
+        for path in folder.rglob("*.py")
     }
-}
-"""
-HTTPX: Final = """
-import httpx
-with httpx.Client(http2=True) as client:
-    for _ in range(2):
-        print(len(client.post(URL + "/echo", content=bytes(SIZE)).content))
-"""
-
-
-def filled(code: str, scheme: str) -> str:
-    """A program with its URL and size."""
-    return code.replace("URL", f"'{scheme}://{HOST}'").replace("SIZE", str(SIZE))
-
-
-def curl(flag: str, scheme: str) -> list[str]:
-    """Two requests of curl's at once, on one connection."""
-    url = f"{scheme}://{HOST}/echo"
-    each = f"--data-binary @/tmp/body -o /dev/null -w '%{{size_download}}\\n' {url}"
-    head = f"head -c {SIZE} /dev/zero > /tmp/body"
-    return ["sh", "-c", f"{head} && curl -fsS {flag} --parallel {each} --next -fsS {flag} {each}"]
-
-
-USERS: Final = [
-    Http2User("curl", curl("--http2", "https")),
-    Http2User("curl that knows", curl("--http2-prior-knowledge", "http"), "http"),
-    Http2User("Node.js http2", ["node", "-e", filled(NODE, "https")]),
-    Http2User("Node.js http2 that knows", ["node", "-e", filled(NODE, "http")], "http"),
-    Http2User("httpx", ["python3", "-c", textwrap.dedent(filled(HTTPX, "https"))]),
-    Http2User(
-        "Java HttpClient",
-        ["/usr/lib/jvm/21/bin/java", "/srv/Twice.java", f"https://{HOST}"],
-        image="java",
-    ),
-]
+    return module_egress.start(clients_image, ["sleep", "infinity"], files=modules)
 
 
 @pytest.fixture(scope="module")
-def machine(module_egress: Egress, runtimes_image: str) -> Container:
-    """A container with all clients but Java's that waits for commands; httpx needs what this process has too."""
-    folders = [Path(import_module(name).__file__ or "").parent for name in NEEDED_BY_HTTPX]
-    sources = [source for folder in folders for source in folder.rglob("*.py")]
-    files = {f"/opt/h2/{source.relative_to(folders[0].parent)}": source for source in sources}
-    env = {"PYTHONPATH": "/opt/h2"}
-    return module_egress.start(runtimes_image, ["sleep", "infinity"], files=files, env=env)
+def nghttp(module_egress: Egress, http2_image: str) -> Container:
+    return module_egress.start(http2_image, ["sleep", "infinity"])
 
 
-@pytest.fixture(scope="module")
-def java_machine(module_egress: Egress, java_image: str) -> Container:
-    """A container with a JDK that waits for commands."""
-    files = {"/srv/Twice.java": filled(JAVA, "https").encode()}
-    return module_egress.start(java_image, ["sleep", "infinity"], files=files)
+def version(request: Request) -> str:
+    return request.http_version
 
 
-@pytest.mark.runtimes
-@pytest.mark.parametrize("user", USERS, ids=lambda user: user.name)
-def test_a_client_of_http_2_sends_and_gets_bodies(
-    egress: Egress, request: pytest.FixtureRequest, user: Http2User
+def test_curl_speaks_it_wherever_it_is_offered(egress: Egress, client: Container) -> None:
+    egress.intercept_https("api.test", version)
+    egress.intercept_http("api.test", version)
+    shown = "curl -sS -w ' %{http_version}'"
+    assert succeed(client.exec(f"{shown} https://api.test/")) == "2 2"
+    assert succeed(client.exec(f"{shown} --http1.1 https://api.test/")) == "1.1 1.1"
+    assert succeed(client.exec(f"{shown} http://api.test/")) == "1.1 1.1"
+    assert succeed(client.exec(f"{shown} --http2 http://api.test/")) == "1.1 1.1"
+    assert succeed(client.exec(f"{shown} --http2-prior-knowledge http://api.test/")) == "2 2"
+
+
+def test_five_megabytes_go_each_way(egress: Egress, client: Container) -> None:
+    def echo(request: Request) -> Response:
+        return Response(content=request.content, headers={"X-Size": str(len(request.content))})
+
+    route = egress.intercept_https("api.test", echo)
+    make = f"head -c {5 * MEGABYTE} /dev/urandom > /tmp/sent"
+    ask = f"curl -sS --data-binary @/tmp/sent {URL} | cmp - /tmp/sent"
+    succeed(client.exec(["sh", "-c", f"{make} && {ask}"]))
+    assert route.assert_called_once().request.http_version == "2"
+
+
+def test_a_handler_that_fails_within_its_body_is_an_error_to_its_client(clients_image: str) -> None:
+    """RST_STREAM(INTERNAL_ERROR), with which curl ends by 92."""
+
+    def pieces() -> Iterator[str]:
+        yield "begun"
+        raise ValueError("late")
+
+    def fails() -> None:
+        with Egress() as own:
+            own.intercept_https("api.test", lambda request: Response(stream=pieces()))
+            done = own.run(clients_image, ["curl", "-sS", URL])
+            ends.append((done.exit_code, done.stdout, "INTERNAL_ERROR" in done.stderr))
+
+    ends: list[tuple[int | None, str, bool]] = []
+    with pytest.raises(HandlerError, match="late"):
+        fails()
+    assert ends == [(92, "begun", True)]
+
+
+def test_node_asks_a_hundred_times_at_once(egress: Egress, client: Container) -> None:
+    met = threading.Barrier(50)  # so many handlers are at work at the same time
+
+    def handler(request: Request) -> Response:
+        met.wait(60)
+        body = iter([request.content, b"!"])
+        return Response(stream=body, trailers={"X-Path": request.path})
+
+    route = egress.intercept_https("api.test", handler)
+    answers = json.loads(succeed(client.exec(["node", "-e", NODE])))
+    assert [(a["status"], a["body"], a["trailers"]["x-path"]) for a in answers] == [
+        (200, f"of /{number}!", f"/{number}") for number in range(100)
+    ]
+    assert route.call_count == 100
+
+
+def test_httpx_asks_300_times_at_once_over_one_connection(
+    egress: Egress, client: Container
 ) -> None:
-    machine: Container = request.getfixturevalue(
-        "java_machine" if user.image == "java" else "machine"
-    )
-
-    def echo(request: Request) -> bytes:
-        return request.content
-
-    declare = egress.intercept_https if user.scheme == "https" else egress.intercept_http
-    route = declare(HOST, echo, path="/echo", method="POST")
-    done = machine.exec(user.command)
-    assert done.exit_code == 0, done.stdout + done.stderr
-    assert done.stdout.split() == [str(SIZE)] * 2
-    assert [call.request.http_version for call in route.calls] == ["2", "2"]
-    assert [len(call.request.content) for call in route.calls] == [SIZE] * 2
+    route = egress.intercept_https("api.test", lambda request: request.path)
+    command = ["env", "PYTHONPATH=/opt/h2", "python3", "-c", HTTPX]
+    answers = json.loads(succeed(client.exec(command)))
+    assert answers == [["HTTP/2", f"/{number}"] for number in range(300)]
+    assert route.call_count == 300
+    assert len({call.request.client for call in route.calls}) == 1
 
 
-def test_the_url_of_a_request_is_that_of_its_client(egress: Egress, runtimes_image: str) -> None:
-    route = egress.intercept_https(HOST, {"hello": "world"})
-    url = f"https://{HOST}/a%20b?c=d&c=e"
-    curl = egress.run(
-        runtimes_image, ["curl", "-fsS", "--http2", "-b", "x=1; y=2", url], check=True
-    )
-    assert json.loads(curl.stdout) == {"hello": "world"}
-    request = route.assert_called_once().request
-    assert (request.url, request.http_version) == (url, "2")
-    assert (request.headers["host"], request.headers["cookie"]) == (HOST, "x=1; y=2")
+@pytest.mark.parametrize("jdk", [21, 25])
+def test_the_http_client_of_java_prefers_it(egress: Egress, java_image: str, jdk: int) -> None:
+    egress.intercept_https("api.test", version)
+    command = [f"/usr/lib/jvm/{jdk}/bin/java", "Client", "HttpClient", "api.test"]
+    assert egress.run(java_image, command, check=True, timeout=120).stdout.strip() == "2"
+
+
+def test_net_http_of_go_prefers_it(egress: Egress, go_image: str) -> None:
+    egress.intercept_https("api.test", version)
+    assert egress.run(go_image, ["api.test"], check=True).stdout.strip() == "2"
+
+
+def test_nghttp_gets_trailers_and_an_early_hint(egress: Egress, nghttp: Container) -> None:
+    def handler(request: Request) -> Response:
+        request.send_interim(103, {"Link": "</a.css>; rel=preload"})
+        return Response(stream=iter(["one", "two"]), trailers={"X-Sum": "42"})
+
+    egress.intercept_https("api.test", handler)
+    shown = succeed(nghttp.exec(f"nghttp -v {URL}"))
+    assert "onetwo" in shown.replace("\n", "") or ("one" in shown and "two" in shown)
+    assert ":status: 103" in shown
+    assert "x-sum: 42" in shown
+
+
+def test_h2load_opens_as_many_streams_as_it_may(egress: Egress, nghttp: Container) -> None:
+    route = egress.intercept_https("api.test", {"hello": "world"})
+    shown = succeed(nghttp.exec(f"h2load -n 2000 -c 8 -m 300 {URL}"))
+    assert "2000 succeeded, 0 failed, 0 errored" in shown
+    assert route.call_count == 2000
+
+
+def test_a_connection_carries_one_request_after_the_other(
+    egress: Egress, client: Container
+) -> None:
+    route = egress.intercept_https("api.test", sequence(b"first ", b"second"))
+    assert succeed(client.exec(f"curl -sS {URL} {URL}")) == "first second"
+    assert len({call.request.client for call in route.calls}) == 1

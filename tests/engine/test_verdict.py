@@ -146,10 +146,8 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
       to answer it: egress.intercept_http("metrics.test", method="GET", path="/push")
 
   TCP 192.0.2.9:80
-      the client speaks HTTP/2, and HTTP/1.1 is all that is answered here.
-      Let it use HTTP/1.1 where it can (gRPC cannot), or forward it to a server of HTTP/2
-      to answer it: egress.intercept_tcp("192.0.2.9:80", forward("tcp://127.0.0.1:80"))
-      to let the real server answer it: egress.passthrough("192.0.2.9:80")
+      began HTTP/2 and closed without a request
+      to answer it: egress.intercept_http("192.0.2.9:80")
     """)
 
 

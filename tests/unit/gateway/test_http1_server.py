@@ -191,7 +191,6 @@ def test_100_megabytes_are_sent_without_a_copy(stage: Stage, streamed: bool) -> 
         (b"GET /\r\n\r\n", 400, "illegal request line"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "Transfer-Encoding"),
         (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 2 * fields.MAX_HEADER_BYTES), 431, "too"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "the client speaks HTTP/2, and HTTP/1.1 is"),
     ],
 )
 @pytest.mark.parametrize("secure", [True, False], ids=["tls", "plain"])

@@ -163,7 +163,8 @@ def test_a_response_that_says_so_is_the_last_of_its_connection(
     assert client.until(lambda: client.goaway)
     assert client.goaway is not None
     assert client.goaway.error_code == 0
-    assert client.until(lambda: client.closed) or client.closed
+    assert not client.until(lambda: False)
+    assert client.closed
 
 
 def test_a_field_that_http_cannot_carry_is_an_error_of_the_handler_and_of_its_stream_alone(
@@ -361,6 +362,62 @@ def test_a_stream_that_is_under_way_keeps_its_window_open_and_an_idle_connection
     assert eventually(lambda: not stage.window.activities)
     (connection,) = stage.gateway.connections
     assert eventually(lambda: connection.idle_since is not None)
+
+
+def test_while_a_handler_stands_at_a_prompt_the_others_go_on_and_ping_is_answered(
+    stage: Stage, dial: Dial, declare: Callable[..., object]
+) -> None:
+    """A client of gRPC gives a connection up whose PING nobody answers."""
+    go = threading.Event()
+    declare(lambda request: str(go.wait(SECONDS)) if request.path == "/held" else "free")
+    client = dial()
+    held = client.begin("/held")
+    client.flush()
+    assert eventually(lambda: stage.count("/held"))
+    client.h2.ping(b"12345678")
+    client.flush()
+    assert client.until(lambda: client.pongs)
+    assert client.ask("/other").body == b"free"
+    assert not client.answers[held].ended
+    go.set()
+    assert client.answer(held).body == b"True"
+
+
+def test_a_handler_that_does_not_end_is_told_with_its_line_when_the_gateway_stops(
+    stage: Stage, dial: Dial, declare: Callable[..., object]
+) -> None:
+    go = threading.Event()
+
+    def handler(request: Request) -> str:
+        return str(go.wait(SECONDS))  # here
+
+    declare(handler)
+    client = dial()
+    client.begin()
+    client.flush()
+    assert eventually(lambda: stage.count("/"))
+    stuck = stage.gateway.stop(0.2)
+    go.set()
+    assert [line.endswith("# here") for line in stuck] == [True]
+
+
+def test_a_stream_is_cut_when_the_route_that_lets_it_pass_is_over(
+    stage: Stage, dial: Dial, declare: Callable[..., object]
+) -> None:
+    """What passes unread is one stream, and no other ends with it."""
+    declare(b"yes")
+    client = dial()
+    number = client.begin("/half", "POST", ends=False)
+    client.flush()
+    (connection,) = stage.gateway.connections
+    assert eventually(lambda: len(connection.carriers()) == 2)
+    _, stream = connection.carriers()
+    route = stage.tcp("other.test", b"")
+    stream.allowed_by = route, "other.test"
+    assert stage.gateway.revise(test_over=True) == [stream]
+    assert client.answer(number).reset == h2.errors.ErrorCodes.CANCEL
+    assert eventually(lambda: stream.ended)
+    assert client.ask("/next").body == b"yes"
 
 
 def test_a_stream_that_is_cut_is_reset_and_its_connection_goes_on(

@@ -14,8 +14,9 @@ import hpack
 import pytest
 from hyperframe.frame import GoAwayFrame
 
+import pytest_egress.gateway.http2_wire as http2_wire
 import pytest_egress.traffic.http2 as http2
-from pytest_egress.gateway.http2_wire import MAX_UNSENT
+from pytest_egress.gateway.http2_wire import READ_BYTES
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http2 import IDLE_FRAMES, RESET_BURST, RESET_RATE, Bucket
 from pytest_egress.traffic.messages import Request
@@ -184,23 +185,32 @@ def read_all(sock: socket.socket) -> None:
 def test_a_client_that_does_not_read_is_not_read_either(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    most = 1 << 16
     monkeypatch.setattr(http2, "IDLE_FRAMES", 1 << 40)  # else their number would end it
+    monkeypatch.setattr(http2_wire, "MAX_UNSENT", most)
     client = begin(stage)
     assert client.read()
     (connection,) = stage.gateway.connections
-    for sock, option in ((client.sock, socket.SO_RCVBUF), (connection.sock, socket.SO_SNDBUF)):
-        sock.setsockopt(socket.SOL_SOCKET, option, 4096)  # else kernels take megabytes first
-    client.sock.settimeout(1)
-    pings, sent = frame(6, 0, 0, bytes(8)) * 1000, 0
-    with contextlib.suppress(TimeoutError):
-        while sent < 100_000_000:
-            sent += client.sock.send(pings)
-    assert sent < 100_000_000
     wire = connection.multiplexed._wire  # type: ignore[union-attr]
-    assert MAX_UNSENT < len(wire._unsent) < 2 * MAX_UNSENT
+    for sock, option in ((client.sock, socket.SO_RCVBUF), (connection.sock, socket.SO_SNDBUF)):
+        sock.setsockopt(socket.SOL_SOCKET, option, 1 << 17)  # else kernels take megabytes first
+    pings, sent = frame(6, 0, 0, bytes(8)) * 1000, 0
+    client.sock.settimeout(0.2)
+
+    def is_stuck() -> bool:
+        nonlocal sent
+        try:
+            sent += client.sock.send(pings)
+        except TimeoutError:
+            return bool(wire.is_full)
+        return False
+
+    while not is_stuck():
+        assert sent < 100_000_000
+    assert most < len(wire._unsent) < most + 4 * READ_BYTES
     reads = threading.Thread(target=read_all, args=(client.sock,), daemon=True)
     reads.start()
-    assert eventually(lambda: not wire.has_unsent)  # once it reads, so are we
+    assert eventually(lambda: not wire.is_full)  # once it reads, so are we
     stage.gateway.stop()
     reads.join(SECONDS)
 

@@ -103,15 +103,32 @@ def test_a_hello_that_comes_byte_by_byte_is_answered(stage: Stage, ca: trustme.C
     assert client.read().endswith(b"patience")
 
 
-def test_the_handshake_offers_http_1_1_and_tells_what_it_settled_on(stage: Stage) -> None:
+def test_the_handshake_tells_what_it_settled_on(stage: Stage) -> None:
     route = stage.https("api.test")
-    stage.trusting.set_alpn_protocols(["h2", "http/1.1"])
+    stage.trusting.set_alpn_protocols(["spdy/3", "http/1.1"])
     sock = stage.tls()
     ask(sock)
     tls = route.calls[0].request.tls
     assert tls is not None
     assert (tls.version, tls.alpn) == (sock.version(), "http/1.1")
     assert tls.cipher == (sock.cipher() or ("",))[0]
+
+
+@pytest.mark.parametrize("offered", [["h2"], ["h2", "http/1.1"], ["http/1.1", "h2"]])
+def test_http_2_is_agreed_on_wherever_a_client_offers_it_and_requests_are_read(
+    stage: Stage, offered: list[str]
+) -> None:
+    stage.https("api.test")
+    stage.trusting.set_alpn_protocols(offered)
+    assert stage.tls().selected_alpn_protocol() == "h2"
+    assert stage.tls("unclaimed.test").selected_alpn_protocol() == "h2"
+
+
+def test_a_route_of_what_is_in_tls_agrees_on_http_1_alone(stage: Stage) -> None:
+    """A raw handler would otherwise get HTTP/2 of a client that can do both."""
+    stage.tls_route("api.test")
+    stage.trusting.set_alpn_protocols(["h2", "http/1.1"])
+    assert stage.tls().selected_alpn_protocol() == "http/1.1"
 
 
 # Handshakes that fail.
@@ -291,18 +308,18 @@ def test_a_client_certificate_of_another_ca_does_not_hold(
     )
 
 
-def test_a_client_that_speaks_http_2_alone_is_not_taken_for_one_that_distrusts(
+def test_a_client_of_another_protocol_alone_is_not_taken_for_one_that_distrusts(
     stage: Stage, ca: trustme.CA
 ) -> None:
     context = client_context(ca)
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["spdy/3"])
     stage.tls(context=context).close()
     failure = stage.only(TlsFailure)
     assert (failure.outcome, failure.reason) == ("unrouted", "alpn")
     assert failure.note == (
-        "the target (OpenSSL, by its ClientHello) offered h2 alone by ALPN and closed right after the handshake: "
-        "HTTP/1.1 is all that is answered here. Let it use HTTP/1.1 where it can (gRPC cannot), or forward it to a "
-        "server of HTTP/2 that has a certificate of egress_ca.issue_cert('api.test')"
+        "the target (OpenSSL, by its ClientHello) offered spdy/3 alone by ALPN and closed right after the handshake: "
+        "HTTP/2 and HTTP/1.1 are all that is answered here. Forward it to a server of spdy/3 that has a certificate of "
+        "egress_ca.issue_cert('api.test')"
     )
 
 

@@ -281,7 +281,7 @@ def test_a_client_that_sent_no_hello_is_excused_by_nobody(stage: Stage, ca: trus
 
 def test_a_client_of_another_protocol_may_come_back_with_ours(stage: Stage, ca: trustme.CA) -> None:
     context = client_context(ca)
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["spdy/3"])
     stage.tls(context=context).close()
     assert eventually(lambda: stage.window.entries)
     context.set_alpn_protocols(["http/1.1"])
