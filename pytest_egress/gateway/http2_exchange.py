@@ -117,4 +117,4 @@ def body_of(response: Response, *, streams: bool) -> Iterator[bytes]:
     yield b""
     if streams and response.stream is not None:
         yield from of_length(response.stream, stated_length(response.headers))
-        sendable(response.trailers)
+        sendable(response.last_trailers())

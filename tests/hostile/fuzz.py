@@ -29,6 +29,7 @@ from tests.unit.traffic import (
     test_http1,
     test_http2_bytes,
     test_http2_frames,
+    test_http2_frames,
     test_websocket,
 )
 
@@ -93,7 +94,7 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "form": target(test_forms.test_any_bytes_are_a_form_or_a_content_error),
     "form-type": target(test_forms.test_any_body_of_any_type_is_a_form_or_a_content_error),
     "cookies": target(test_forms.test_any_text_is_cookies),
-    "frames": target(
+    "http2-frames": target(
         test_http2_frames.test_any_bytes_are_frames_or_ask_for_more_or_are_a_frame_too_long_error
     ),
 }
