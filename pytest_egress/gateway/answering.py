@@ -56,7 +56,7 @@ from pytest_egress.routes.table import (
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
-from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head, status_in
+from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, status_head
 from pytest_egress.traffic.messages import (
     Headers,
     HeaderSource,
@@ -238,10 +238,6 @@ class Answering:
         response = ruling.reply(entry)
         if response is not None:
             entry.response = response
-            if (
-                entry.grpc is not None and entry.grpc.code is None
-            ):  # of a handler, or of another server
-                entry.grpc.code, entry.grpc.details = status_in(response.trailers, response.headers)
         if entry.duration is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself

@@ -26,7 +26,7 @@ from pytest_egress.traffic.entries import (
     TcpConnection,
     TlsFailure,
 )
-from pytest_egress.traffic.grpc import GrpcCall, registering, status_in
+from pytest_egress.traffic.grpc import GrpcCall, registering
 from pytest_egress.traffic.messages import SCHEME_PORTS, SHOWN_TARGET, cut, host_port
 from pytest_egress.traffic.redaction import masked_text
 
@@ -575,8 +575,6 @@ def grpc_status(entry: Exchange) -> tuple[str, str] | None:
     if entry.grpc is None:
         return None
     code, details = entry.grpc.code, entry.grpc.details
-    if code is None and entry.response is not None:  # of a handler or of another server
-        code, details = status_in(entry.response.trailers, entry.response.headers)
     if code is None:
         head = entry.response.headers if entry.response is not None else {}
         return ("no status yet", "") if "grpc-accept-encoding" in head else None

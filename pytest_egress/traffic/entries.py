@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from pytest_egress.traffic.grpc import GrpcCall
+from pytest_egress.traffic.grpc import GrpcCall, status_in
 from pytest_egress.traffic.messages import SHOWN_VALUE, Request, Response, cut, host_port, shown
 from pytest_egress.traffic.redaction import masked_bytes
 
@@ -70,7 +70,6 @@ class Exchange(Entry):
         duration: Seconds from the request's first byte to its response's first, or None while it runs.
         messages: The messages of a WebSocket, both ways and in order.
         websocket: The WebSocket that the request has opened, or None.
-        grpc: The call of gRPC that the request makes: its method, messages and status; None for any other request.
     """
 
     request: Request
@@ -79,11 +78,20 @@ class Exchange(Entry):
     duration: float | Any = None
     messages: list[Any] = field(default_factory=list)
     websocket: Any = None
-
-    grpc: GrpcCall | Any = None  # likewise
+    _call: GrpcCall | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.grpc = self.grpc or GrpcCall.of(self.request)
+        self._call = GrpcCall.of(self.request)
+
+    @property
+    def grpc(
+        self,
+    ) -> GrpcCall | Any:  # of a route for gRPC it is never None, which no type can tell
+        """The call of gRPC that the request makes: its method, messages and status; None for any other request."""
+        call, response = self._call, self.response
+        if call is not None and call.code is None and response is not None:
+            call.code, call.details = status_in(response.trailers, response.headers)
+        return call
 
     def send(self, message: str | bytes | dict[str, Any] | list[Any]) -> None:
         """Send a message on the WebSocket that the request has opened, from the test.

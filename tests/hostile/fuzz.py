@@ -29,7 +29,6 @@ from tests.unit.traffic import (
     test_http1,
     test_http2_bytes,
     test_http2_frames,
-    test_http2_frames,
     test_websocket,
 )
 

@@ -397,3 +397,27 @@ def test_secrets_in_a_status_are_masked_in_the_timeline(secure: GrpcClient) -> N
     line = outcome_text(route.calls[0])
     assert "-> UNAUTHENTICATED in " in line
     assert line.endswith(" ms: token=sk_l... (24 characters) is old")
+
+
+def test_many_calls_of_one_channel_are_answered_at_once(secure: GrpcClient) -> None:
+    everybody = threading.Barrier(60)
+
+    class Meeting(pb_grpc.GreeterServicer):  # type: ignore[misc]  # likewise
+        def Unary(self, request: Any, context: grpc.ServicerContext) -> Any:
+            everybody.wait(SECONDS)  # breaks unless all are there
+            return pb.Reply(text=request.name)
+
+    route = secure.route(served(Meeting()))
+    stub = secure.stub()
+    futures = [stub.Unary.future(pb.Hello(name=str(n)), timeout=60) for n in range(60)]
+    assert [future.result().text for future in futures] == [str(n) for n in range(60)]
+    assert {call.grpc.request.name for call in route.calls} == {str(n) for n in range(60)}
+    route.release()
+
+
+@pytest.mark.parametrize("body", [{"json": {}}, {"content": b""}])
+def test_a_route_of_a_grpc_server_takes_no_condition_on_the_body(
+    secure: GrpcClient, body: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(body))}= needs the whole body"):
+        secure.route(served(DirectedGreeter()), **body)

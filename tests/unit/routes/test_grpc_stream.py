@@ -109,3 +109,8 @@ def test_a_reader_notices_an_end_by_another_thread(stream: CallStream) -> None:
     stream.end(Code.DEADLINE_EXCEEDED, "")
     assert ended.wait(SECONDS)
     thread.join(SECONDS)
+
+
+def test_a_message_of_a_method_without_types_is_bytes(stream: CallStream) -> None:
+    with pytest.raises(TypeError, match=f"the servicer answered {BOTH} with 'text', which cannot"):
+        stream.write("text", None)
