@@ -57,12 +57,14 @@ if TYPE_CHECKING:
         UpstreamError,
         WebSocketClosedError,
     )
+    from pytest_egress.gateway.raw_socket import RawSocket, RawTlsSocket
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
     from pytest_egress.routes.async_websocket import AsyncWebSocket
     from pytest_egress.routes.grpc import grpc_server
     from pytest_egress.routes.handles import Route
     from pytest_egress.routes.open_websocket import WebSocket
+    from pytest_egress.routes.smtp import smtp
     from pytest_egress.routes.websocket import websocket
     from pytest_egress.routes.wsgi import wsgi
     from pytest_egress.targets.handle import Container
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.entries import (
         DnsQuery,
         Exchange,
+        Mail,
         PacketAttempt,
         TcpConnection,
         TlsFailure,
@@ -105,8 +108,11 @@ __all__ = [
     "ImageError",
     "LinkError",
     "MultiDict",
+    "Mail",
     "NeverCalledError",
     "PacketAttempt",
+    "RawSocket",
+    "RawTlsSocket",
     "Request",
     "Response",
     "Route",
@@ -127,6 +133,7 @@ __all__ = [
     "port_open",
     "sequence",
     "websocket",
+    "smtp",
     "wsgi",
 ]
 
@@ -143,7 +150,10 @@ _HOMES = {
     "GrpcCall": "traffic.grpc",
     "Headers": "traffic.messages",
     "MultiDict": "traffic.forms",
+    "Mail": "traffic.entries",
     "PacketAttempt": "traffic.entries",
+    "RawSocket": "gateway.raw_socket",
+    "RawTlsSocket": "gateway.raw_socket",
     "Request": "traffic.messages",
     "Response": "traffic.messages",
     "Route": "routes.handles",
@@ -159,6 +169,7 @@ _HOMES = {
     "port_open": "targets.readiness",
     "sequence": "routes.answers",
     "websocket": "routes.websocket",
+    "smtp": "routes.smtp",
     "wsgi": "routes.wsgi",
 }
 

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import pytest_egress.routes.declarations as declarations
 import pytest_egress.routes.kinds as kinds
@@ -32,6 +32,7 @@ from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import HttpAnswer, QueryValue, RawAnswer
 from pytest_egress.routes.handles import Route
 from pytest_egress.routes.route import LET_GO, ClientCertificate, Declaration, Scope
+from pytest_egress.routes.smtp import SmtpServer
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.session import AFTER_END, Session
 from pytest_egress.targets.container import Container
@@ -41,7 +42,7 @@ from pytest_egress.targets.readiness import Strategy, strategies
 from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns_answers import NamesAnswer
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
 from pytest_egress.traffic.messages import UNSET, Request
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -185,6 +186,17 @@ class Egress:
             )
         )
 
+    @overload
+    def intercept_tcp(
+        self,
+        address: str,
+        handler: SmtpServer,
+        *,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route[Mail]: ...
+    @overload
     def intercept_tcp(
         self,
         address: str,
@@ -193,13 +205,23 @@ class Egress:
         times: int | None = None,
         optional: bool = False,
         name: str | None = None,
-    ) -> Route[TcpConnection]:
+    ) -> Route[TcpConnection]: ...
+    def intercept_tcp(
+        self,
+        address: str,
+        handler: RawAnswer | SmtpServer = None,
+        *,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+    ) -> Route[TcpConnection] | Route[Mail]:
         """Answer TCP connections to an address, as bytes; a call, or a decorator of the handler.
 
         Args:
             address: `host[:port]`, any port where none is given.
-            handler: A function of the connected socket, which is closed when it returns; bytes that are sent at once;
-                or `forward(...)`. Without a function, the bytes that the client sends are in the call's `content`.
+            handler: A function of the connected socket, which is closed when it returns; or of a reader and a writer;
+                a `socketserver`; an `asyncio.Protocol`'s class; `smtp()`; bytes that are sent at once; or
+                `forward(...)`. Without a function, the bytes that the client sends are in the call's `content`.
             times: How many connections it answers; fewer fail the test.
             optional: Whether the test passes also if the route is never called.
             name: A name for `egress[name]`.
@@ -218,6 +240,19 @@ class Egress:
             )
         )
 
+    @overload
+    def intercept_tls(
+        self,
+        address: str,
+        handler: SmtpServer,
+        *,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+        client_certificate: ClientCertificate | None = None,
+        alpn: Sequence[str] = (),
+    ) -> Route[Mail]: ...
+    @overload
     def intercept_tls(
         self,
         address: str,
@@ -227,8 +262,25 @@ class Egress:
         optional: bool = False,
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
-    ) -> Route[TcpConnection]:
-        """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake."""
+        alpn: Sequence[str] = (),
+    ) -> Route[TcpConnection]: ...
+    def intercept_tls(
+        self,
+        address: str,
+        handler: RawAnswer | SmtpServer = None,
+        *,
+        times: int | None = None,
+        optional: bool = False,
+        name: str | None = None,
+        client_certificate: ClientCertificate | None = None,
+        alpn: Sequence[str] = (),
+    ) -> Route[TcpConnection] | Route[Mail]:
+        """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake.
+
+        Args:
+            alpn: The protocols that the handshake agrees on (RFC 7301), the preferred one first. Clients such as
+                libpq's `sslnegotiation=direct` insist on theirs: `alpn=("postgresql",)`. `http/1.1` if none is given.
+        """
         return self._add(
             declarations.declare(
                 kinds.INTERCEPT_TLS,
@@ -238,6 +290,7 @@ class Egress:
                 optional=optional,
                 name=name,
                 client_certificate=client_certificate,
+                alpn=alpn,
             )
         )
 

@@ -1,7 +1,7 @@
 """The gateway: the server in the test process that accepts a target's traffic from a link and answers every attempt.
 
 The rule: an attempt that no route claims is not answered from outside. This room never imports docker. Doors:
-`authority`, `server`.
+`authority`, `raw_socket`, `server`.
 
 * `answering`: turns a request into its response and its entry, without a client socket and for any version of HTTP.
 * `attempt`: one attempt, with all that its entry needs.
@@ -24,10 +24,12 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `patience`: how long a client may stop within a head or a body.
 * `raw_server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
+* `raw_socket`: the sockets that raw handlers get.
 * `reach`: which upstream addresses are this machine's own, or otherwise reserved.
 * `recorder`: decides, records and counts the outcome of an attempt.
 * `server`: the gateway of one target, and its reader thread.
 * `site`: what the gateway knows of its target.
+* `starttls`: the handshake that a raw handler asks for in mid-connection.
 * `tcp_info`: whether a connection has carried a byte, by the kernel's counters.
 * `tls`: the server side of a TLS handshake.
 * `tls_failures`: why a handshake failed, and what to do about it.

@@ -14,6 +14,8 @@ import ssl
 import threading
 from typing import TYPE_CHECKING, Final
 
+from pytest_egress.gateway.raw_socket import RawTlsSocket
+
 if TYPE_CHECKING:
     import trustme
     from cryptography import x509
@@ -88,7 +90,7 @@ class Authority:
 
         Args:
             client_certificate: "request" or "require" a client certificate that this CA has issued; None for neither.
-            alpn: The protocols that are offered, the preferred one first.
+            alpn: The protocols that are offered, the preferred one first; none for a server without ALPN.
         """
         key = host, client_certificate, alpn
         context = self._contexts.get(key)
@@ -104,11 +106,13 @@ class Authority:
         self, host: str, client_certificate: str | None, alpn: tuple[str, ...]
     ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.sslsocket_class = RawTlsSocket
         issue(self.ca, host).configure_cert(context)
         # No session tickets: they cost time, and without them a client that distrusts the CA says so within the
         # handshake.
         context.num_tickets = 0
-        context.set_alpn_protocols(alpn)
+        if alpn:
+            context.set_alpn_protocols([*alpn])
         if client_certificate is not None:
             required = client_certificate == "require"
             context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL

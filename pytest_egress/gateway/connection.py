@@ -322,6 +322,25 @@ class Connection:
             shut(other)
             other.close()
 
+    def replace_by(self, make: Callable[[socket.socket], socket.socket]) -> None:
+        """Replace the connection's socket object by another one of the same TCP connection.
+
+        Args:
+            make: Makes it of the present one. It is called under the lock, so that a cut reaches one of the two.
+        """
+        with self._registry.lock:
+            self.sock = make(self.sock)
+
+    def regain(self, twin: socket.socket) -> None:
+        """Own an adopted twin as the connection's socket, since the first one is closed, and end the connection."""
+        with self._registry.lock:
+            self._others.discard(twin)
+            self.sock = twin
+        if self.is_reset:
+            reset_at_close(twin)
+        else:
+            shut(twin)
+
     def allow_unread(self, route: Route[Any] | None, host: str) -> None:
         """Mark the connection's bytes as allowed to pass unread, and cut it if that is allowed no longer.
 
@@ -453,6 +472,8 @@ class Connection:
     def record_tls(self, reason: str, note: str) -> None:
         """Record a TLS connection that has not become a request. At a claimed address the verdict judges it later."""
         self.accounted = True
+        if self.is_cut and self.allowed_by is not None:
+            return  # of a raw handler: the connection's own entry tells of it, and the end was ours
         self.recorder.record_tls(self.attempt, reason, note, is_cut=self.is_cut)
 
     def note_trust(self) -> None:

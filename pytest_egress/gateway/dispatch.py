@@ -167,13 +167,18 @@ class Dispatcher:
             self.await_turn()
             route = self.opening()
         if (route is not None or named) and self.passes(route):
-            RawServer(self.connection, self.parts.upstreams).pass_through(route)
+            self.raw_server().pass_through(route)
             return True
         return False
 
     def serve_raw(self, route: Route[Any], found_for: str) -> bool:
         """Let a raw route answer; see `RawServer.serve`."""
-        return RawServer(self.connection, self.parts.upstreams).serve(route, found_for)
+        return self.raw_server().serve(route, found_for)
+
+    def raw_server(self) -> RawServer:
+        """A server of the connection's bytes."""
+        parts = self.parts
+        return RawServer(self.connection, parts.upstreams, parts.authority, parts.connections)
 
     def listen(self) -> None:
         """Wait for the client's first byte, and serve the connection by what it starts."""
@@ -337,9 +342,8 @@ class Dispatcher:
             return
         wishing = certificate_route(tables, (host, dialled_as), port)
         wish = None if wishing is None else wishing.client_certificate
-        alpn = HTTP1_ALONE if route is not None and route.kind.needs_tls else ALPN
         try:
-            context = self.parts.authority.context(host, wish, alpn)
+            context = self.parts.authority.context(host, wish, protocols_for(route))
             handshake(connection, context, self.parts.connections)
         except OSError as error:
             connection.fail_tls(*broken_handshake(error, host, hello, wishing))
@@ -381,6 +385,13 @@ class Dispatcher:
             pass  # the server's first read raises it again, and records it with its reason
         connection.sock.settimeout(None)
         return True
+
+
+def protocols_for(route: Route[Any] | None) -> tuple[str, ...]:
+    """The protocols that a handshake agrees on: those that a raw route was declared with, else what requests need."""
+    if route is None or not route.kind.needs_tls:
+        return ALPN
+    return route.alpn or HTTP1_ALONE
 
 
 def may_become_request(data: bytes) -> bool:

@@ -17,6 +17,7 @@ import errno
 import select
 import socket
 import ssl
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
@@ -24,17 +25,23 @@ from typing import Any, Final
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import Direction, relay
 from pytest_egress.errors import UpstreamError
+from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.calls import call
 from pytest_egress.gateway.connection import READ_BYTES, Connection
+from pytest_egress.gateway.connections import Connections
+from pytest_egress.gateway.raw_socket import ClientEndedError, RawSocket, decrypted
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
+from pytest_egress.gateway.starttls import StartTls
 from pytest_egress.gateway.tcp_info import Traffic, traffic
 from pytest_egress.gateway.upstreams import Upstreams, upstream_host
 from pytest_egress.link.stream_sockets import Accepted
-from pytest_egress.routes.answers import Forward, place_of
+from pytest_egress.routes.answers import Forward, Service, place_of
+from pytest_egress.routes.raw import AsyncHandler
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
 from pytest_egress.traffic.fields import MAX_BODY_BYTES
 from pytest_egress.traffic.messages import Response
+from pytest_egress.traffic.smtp import Envelope
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -63,9 +70,12 @@ NOT_ANSWERED: Final = (
 """The note of an entry whose client speaks HTTP/2 to a route that only reads."""
 
 NOT_AGREED: Final = (
-    "the client offered {offered} alone by ALPN, and none was agreed on: intercept_tls has none"
+    "the client offered {offered} alone by ALPN, and none was agreed on: alpn={alpn!r} agrees"
 )
-"""The note of an entry whose client offered HTTP/2 by ALPN, and may close since it was not accepted."""
+"""The note of an entry whose client offered protocols by ALPN, and may close since none was accepted."""
+
+NO_MAIL: Final = "it sent no mail"
+"""The note of a connection to `smtp()` that was no port probe, and brought no mail."""
 
 CUT_NOTE: Final = "the connection had been cut: what let it live was over"
 """The note of an entry whose handler raised after its connection was cut.
@@ -83,13 +93,22 @@ NOT_SENT: Final = (
 class RawServer:
     """Serves one connection to its end, without reading it as requests."""
 
-    def __init__(self, connection: Connection, upstreams: Upstreams) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        upstreams: Upstreams,
+        authority: Authority,
+        connections: Connections,
+    ) -> None:
         self.connection, self.upstreams = connection, upstreams
+        self.authority, self.connections = authority, connections
         self.recorder, self.ledger = connection.recorder, connection.ledger
         self.attempt: Final = connection.attempt
         self.context: Final = self.attempt.context
         self.turn, self.left_first, self.is_counted = 0, False, False
+        self.has_calls_of_its_own = False
         self.accepted: Final = connection.sock
+        self.tcp = connection.sock  # of which the kernel is asked what it has carried
 
     def serve(self, route: Route[Any], found_for: str) -> bool:
         """Answer the connection by a raw route; False if other connections have taken all of its `times` meanwhile.
@@ -105,6 +124,8 @@ class RawServer:
             self.turn, self.left_first = turn, self.leaves()
             if isinstance(answer, Forward):
                 self.relay(entry, answer)
+            elif isinstance(answer, Service):
+                self.serve_by(entry, answer, context)
             elif callable(answer):
                 self.handle(entry, answer, context)
             else:
@@ -131,16 +152,17 @@ class RawServer:
         return entry
 
     def not_agreed(self) -> str:
-        """A note about a client that offered HTTP/2 by ALPN and got no protocol; "" for any other client."""
+        """A note about a client that offered protocols by ALPN and got none; "" for any other client."""
         to = self.attempt.destination
         alpn = to.hello and to.hello.alpn
-        if to.tls is None or not alpn or "h2" not in alpn or to.tls.alpn is not None:
+        if to.tls is None or not alpn or to.tls.alpn is not None:
             return ""
-        return f"{NOT_AGREED.format(offered=' and '.join(alpn))}. {server_of('h2', to.host)}"
+        note = NOT_AGREED.format(offered=" and ".join(alpn), alpn=alpn)
+        return f"{note}. {server_of('h2', to.host)}" if "h2" in alpn else note
 
     def count(self, entry: TcpConnection) -> None:
-        """Count the connection as a call of its route, once."""
-        if not self.is_counted:
+        """Count the connection as a call of its route, once; one of a service never is."""
+        if not self.is_counted and not self.has_calls_of_its_own:
             self.is_counted = True
             self.recorder.count(self.context, entry)
 
@@ -182,13 +204,13 @@ class RawServer:
 
     def is_silent(self) -> bool:
         """Whether the connection may yet prove to be no call: its client has sent nothing, nor surely got anything."""
-        carried = self.carried(self.accepted)
+        carried = self.carried(self.tcp)
         is_heard = carried.sent and carried.heard and carried.settled
         return not carried.came and (self.left_first or not is_heard)
 
     def has_left(self) -> bool:
         """Whether the client has closed."""
-        return has_ended(self.accepted)
+        return has_ended(self.tcp)
 
     def is_no_call(self, sock: socket.socket) -> bool:
         """Whether the connection was no call: its client, or the end of its test, ended it with no byte either way.
@@ -240,12 +262,13 @@ class RawServer:
         connection, route = self.connection, entry.route
         connection.detach()
         connection.activity.route, connection.activity.what = route, str(entry)
-        connection.sock.settimeout(None)
         # The handler may wrap its socket in TLS, or close it, and either detaches that object. The twin still refers to
         # the TCP connection, so that a cut reaches it and its counters can be read.
-        twin = connection.adopt(connection.twin())
+        twin = self.tcp = connection.adopt(connection.twin())
+        starttls = self.hand_over(entry)
         try:
-            result = call(handler, connection.sock, context)
+            with self.handed(handler) as sock:
+                result = call(handler, sock, context)
             if isinstance(result, NOT_SENT):
                 raise TypeError(
                     f"{place_of(handler)} returned {result!r}: a raw handler sends by sock.sendall(...)"
@@ -254,11 +277,12 @@ class RawServer:
             if self.is_no_call(twin):
                 self.drop(entry, f"its handler raised {type(error).__name__}")
                 return
-            if not self.is_excused(error, twin):
+            if error is not starttls.failure and not self.is_excused(error, twin):
                 connection.reset()
                 self.fail(entry, error)
                 return
-            entry.note = f"the connection ended before its handler did ({error})"
+            ended = f"the connection ended before its handler did ({error})"
+            entry.note = "; ".join(filter(None, [entry.note, ended]))
         else:
             if self.is_no_call(twin):
                 self.drop(entry)
@@ -266,11 +290,49 @@ class RawServer:
         finally:
             connection.activity.route = None
             self.finish(entry)
-            if connection.sock.fileno() < 0:  # closed by the handler, or wrapped
-                connection.release(twin)
+            is_open = connection.sock.fileno() >= 0  # neither closed by the handler, nor wrapped
+            if not is_open:
+                connection.regain(twin)
         self.count(entry)
-        if connection.sock.fileno() >= 0:
+        if is_open and not connection.is_reset:
             connection.linger()
+
+    def serve_by(self, entry: TcpConnection, service: Service, context: Context) -> None:
+        """Have a service answer, which has calls of its own: a connection without one says so."""
+        self.has_calls_of_its_own, delivered = True, 0
+
+        def deliver(mail: Envelope) -> bool:
+            nonlocal delivered
+            is_taken = self.recorder.take_mail(entry, mail)
+            delivered += is_taken
+            return is_taken
+
+        name = self.attempt.destination.host
+        self.handle(entry, lambda sock: service.serve(sock, name, deliver), context)
+        if entry.outcome == "routed" and not delivered:
+            entry.note = "; ".join(filter(None, [NO_MAIL, entry.note]))
+
+    def hand_over(self, entry: TcpConnection) -> StartTls:
+        """Make the connection's socket one for a handler; return what makes it TLS when the handler asks for that."""
+        connection = self.connection
+        starttls = StartTls(connection, entry, self.authority, self.connections)
+
+        def make(sock: socket.socket) -> socket.socket:
+            raw = RawSocket(fileno=sock.detach())
+            raw.secure = starttls
+            return raw
+
+        if not isinstance(connection.sock, ssl.SSLSocket):
+            connection.replace_by(make)
+        connection.sock.settimeout(None)
+        return starttls
+
+    def handed(self, handler: Any) -> AbstractContextManager[socket.socket]:
+        """The socket that a handler gets: the connection's, or within TLS, for asyncio, one of the decrypted bytes."""
+        sock = self.connection.sock
+        if isinstance(handler, AsyncHandler) and isinstance(sock, ssl.SSLSocket):
+            return decrypted(sock)
+        return nullcontext(sock)
 
     def is_excused(self, error: BaseException, twin: socket.socket) -> bool:
         """Whether a handler raised because its connection had ended: closed by its client, or cut by us.
@@ -279,6 +341,8 @@ class RawServer:
         """
         if self.connection.is_cut:
             return is_of_connection(error)
+        if isinstance(error, ClientEndedError):
+            return True
         return isinstance(error, CLIENT_LEFT) and has_ended(twin)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:

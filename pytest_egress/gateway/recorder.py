@@ -18,9 +18,18 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening
-from pytest_egress.traffic.entries import Entry, Exchange, Outcome, TcpConnection, TlsFailure
+from pytest_egress.traffic.entries import (
+    Entry,
+    Exchange,
+    Mail,
+    Outcome,
+    TcpConnection,
+    TlsFailure,
+)
+from pytest_egress.traffic.smtp import Envelope
 
 FIRST_BYTES_KEPT: Final = 64
+FULL: Final = "what is kept of a test's traffic has reached its limit"
 
 
 class Recorder:
@@ -74,9 +83,10 @@ class Recorder:
         if not route.kind.passes_through or entry.outcome == "passthrough":
             self.ledger.count(route, context.window, entry)
 
-    def count(self, context: AttemptContext, entry: Exchange | TcpConnection) -> None:
+    def count(self, context: AttemptContext, entry: Exchange | TcpConnection | Mail) -> None:
         """Count a recorded attempt as a call of its route, if the route has answered. The answer has not been sent."""
-        if entry.outcome == "routed" and entry.route is not None and entry.error is None:
+        has_failed = not isinstance(entry, Mail) and entry.error is not None
+        if entry.outcome == "routed" and entry.route is not None and not has_failed:
             self.ledger.count(entry.route, context.window, entry)
 
     def fail(
@@ -189,10 +199,39 @@ class Recorder:
             route=route,
             address=to.address,
             sni=to.sni,
+            tls=to.tls,
             note=note,
         )
         self.record(attempt.context, entry)
         return entry
+
+    def take_mail(self, connection: TcpConnection, mail: Envelope) -> bool:
+        """Record a mail that came on a connection, and count it as a call of its route.
+
+        Returns:
+            False where the window keeps too much already. Then its test fails.
+        """
+        with self.ledger.changed:  # else the window could close between these calls
+            context = self.target.attempt_context()
+            if not self.ledger.hold(context.window, len(mail.content)):
+                self.complain(
+                    f"{connection}: a mail of {len(mail.content)} bytes was refused: {FULL}"
+                )
+                return False
+            entry = Mail(
+                **self.about(connection.host, connection.port),
+                outcome="routed",
+                route=connection.route,
+                address=connection.address,
+                sender=mail.sender,
+                recipients=mail.recipients,
+                content=mail.content,
+                user=mail.user,
+                tls=connection.tls,
+            )
+            self.record(context, entry)
+            self.count(context, entry)
+        return True
 
     def record_tls(self, attempt: Attempt, reason: str, note: str, *, is_cut: bool) -> None:
         """Record a TLS connection that has not become a request. At a claimed address the verdict judges it later.

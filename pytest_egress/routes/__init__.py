@@ -4,7 +4,7 @@ The rule: no input or output. A malformed declaration is refused where it is mad
 lists what is accepted.
 
 Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `grpc`, `handles`, `kinds`,
-`open_websocket`, `route`, `table`, `websocket`, `wsgi`.
+`open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
@@ -22,7 +22,9 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `
 * `kinds`: the table of route kinds. A new kind is a value there.
 * `matching`: the conditions that a request has to meet.
 * `open_websocket`: a WebSocket for a handler and for the test, whose reader is a thread.
+* `raw`: servers of libraries as handlers of a raw route.
 * `route`: a declared route, with its answer and its calls.
+* `smtp`: a mail server that takes every mail.
 * `table`: the routes of a scope, and which of them answers.
 * `websocket`: the answer that opens WebSockets.
 * `wsgi`: a WSGI application as a handler.

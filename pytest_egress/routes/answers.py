@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import inspect
 import os
+from asyncio import BaseProtocol, StreamReader, StreamWriter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from socketserver import BaseServer
 from types import CodeType
-from typing import Any, Final, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, overload, runtime_checkable
 from urllib.parse import urlsplit
 
 from pytest_egress.traffic.address import MAX_PORT
 from pytest_egress.traffic.messages import SCHEME_PORTS, Request, Response, check_status, host_port
+
+if TYPE_CHECKING:
+    from pytest_egress.traffic.smtp import Envelope
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -29,6 +34,10 @@ Result = Response | Body | int | tuple[int, Body]
 HttpHandler = Callable[[Request], Result | Awaitable[Result]]
 RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
 """A function of the connected socket, an `ssl.SSLSocket` within TLS; returning int lets a lambda call `send`."""
+StreamsFunction = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
+"""A function of a reader and a writer, as `asyncio.start_server` takes one."""
+ProtocolFactory = Callable[[], BaseProtocol]
+"""A factory as `loop.create_server` takes one: a class of protocols, or a `functools.partial` of one."""
 
 QueryValue = str | list[str] | tuple[str, ...]
 """What `query=` wants of a key: its last value, or in a list all its values in order; an empty list is no value."""
@@ -45,6 +54,23 @@ class Application:
 
     def __call__(self, request: Request) -> Response:
         """Answer a request. Any thread may call it."""
+        raise NotImplementedError
+
+
+class Service:
+    """An answer that serves a connection by itself, and has calls of its own, such as the mails of `smtp()`.
+
+    Its connections are no calls of the route, and its calls are counted as it delivers them.
+    """
+
+    def serve(self, sock: Any, name: str, deliver: Callable[[Envelope], bool]) -> None:
+        """Serve one connection to its end.
+
+        Args:
+            sock: The connected socket.
+            name: The host that the client dialled.
+            deliver: Makes a mail a call of the route; False where there is no room for it.
+        """
         raise NotImplementedError
 
 
@@ -157,14 +183,15 @@ class AnswerSequence:
 
 StaticAnswer = Response | StaticBody | int | tuple[int, StaticBody | str] | Forward | AnswerSequence
 HttpAnswer = HttpHandler | StaticAnswer
-RawAnswer = RawHandler | bytes | Forward | AnswerSequence | None
+LibraryServer = StreamsFunction | BaseServer | ProtocolFactory
+RawAnswer = RawHandler | LibraryServer | bytes | Forward | AnswerSequence | None
 
 
 @overload
-def sequence(*answers: RawAnswer) -> AnswerSequence: ...
+def sequence(*answers: RawAnswer | Service) -> AnswerSequence: ...
 @overload
 def sequence(*answers: HttpAnswer) -> AnswerSequence: ...
-def sequence(*answers: HttpAnswer | RawAnswer) -> AnswerSequence:
+def sequence(*answers: HttpAnswer | RawAnswer | Service) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:
@@ -176,6 +203,16 @@ def sequence(*answers: HttpAnswer | RawAnswer) -> AnswerSequence:
     if not answers:
         raise TypeError("sequence() takes the answers in order: sequence(503, {'id': 1})")
     return AnswerSequence(answers)
+
+
+HTTP_HINTS: Final = {
+    2: "; a WSGI application goes into wsgi(...)",
+    3: "; an ASGI one goes into asgi(...)",
+}
+RAW_HINTS: Final = {
+    0: "; a factory of asyncio.Protocol is its class, or functools.partial(its class, ...)",
+}
+"""What a function is that cannot be called as a handler, by how many arguments it takes."""
 
 
 def check_answer(answer: object, *, raw: bool) -> object:
@@ -199,17 +236,18 @@ def check_answer(answer: object, *, raw: bool) -> object:
         )
     if callable(answer) and (isinstance(answer, type) or not takes(answer, 1)):
         argument = "a connected socket" if raw else "the Request"
-        hints = {
-            2: "; a WSGI application goes into wsgi(...)",
-            3: "; an ASGI one goes into asgi(...)",
-        }
-        is_application = not raw and not isinstance(answer, type)
-        hint = next((hints[n] for n in hints if is_application and takes(answer, n)), "")
+        hints = RAW_HINTS if raw else HTTP_HINTS
+        is_function = not isinstance(answer, type)
+        hint = next((hints[n] for n in hints if is_function and takes(answer, n)), "")
         raise TypeError(
             f"the handler {answer!r} cannot be called with one argument, {argument}{hint}"
         )
     if callable(answer):
         return answer
+    if isinstance(answer, Service) and not raw:
+        raise TypeError(
+            f"{answer!r} answers connections, and this route requests: use intercept_tcp or intercept_tls"
+        )
     return check_raw(answer) if raw else check_static(answer)
 
 
@@ -221,13 +259,14 @@ def check_forward(answer: Forward, *, raw: bool) -> Forward:
     return answer
 
 
-def check_raw(answer: object) -> bytes | None:
-    """Check the static answer of a raw route: bytes that are sent at once, or None for nothing."""
-    if answer is None or isinstance(answer, bytes):
+def check_raw(answer: object) -> bytes | Service | None:
+    """Check the answer of a raw route that is no function: bytes that are sent at once, a service, or None."""
+    if answer is None or isinstance(answer, (bytes, Service)):
         return answer
     raise TypeError(
-        f"{answer!r} is no answer of a raw route: it takes a function of the connected socket, bytes that are sent "
-        "at once, forward(...), sequence(...), or None"
+        f"{answer!r} is no answer of a raw route: it takes a function of the connected socket, or of a reader and a "
+        "writer, a socketserver, an asyncio.Protocol's class, bytes that are sent at once, smtp(), forward(...), "
+        "sequence(...), or None"
     )
 
 

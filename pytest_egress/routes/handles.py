@@ -7,19 +7,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
 
 if TYPE_CHECKING:
     # Type checkers bring `typing_extensions` with them; users need not install it.
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    from pytest_egress.routes.answers import HttpAnswer, HttpHandler, RawAnswer, RawHandler
+    from pytest_egress.routes.answers import (
+        HttpAnswer,
+        HttpHandler,
+        RawAnswer,
+        RawHandler,
+        Service,
+        StreamsFunction,
+    )
     from pytest_egress.traffic.dns_answers import NamesAnswer
 
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
 else:
     Call = TypeVar("Call", bound=Entry)
-"""The type of a route's calls: `Exchange` (the default), `TcpConnection` or `DnsQuery`."""
+"""The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail` or `DnsQuery`."""
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -49,7 +56,9 @@ class Route(Generic[Call]):
     @overload
     def __call__(self: Route[Exchange], handler: HttpHandler) -> Route[Exchange]: ...
     @overload
-    def __call__(self: Route[TcpConnection], handler: RawHandler) -> Route[TcpConnection]: ...
+    def __call__(
+        self: Route[TcpConnection], handler: RawHandler | StreamsFunction
+    ) -> Route[TcpConnection]: ...
     def __call__(self, handler: Any) -> Any:
         """Make a function the route's handler: the decorator form."""
         raise NotImplementedError
@@ -57,7 +66,11 @@ class Route(Generic[Call]):
     @overload
     def respond(self: Route[Exchange], handler: HttpAnswer) -> Route[Exchange]: ...
     @overload
-    def respond(self: Route[TcpConnection], handler: RawAnswer) -> Route[TcpConnection]: ...
+    def respond(
+        self: Route[TcpConnection], handler: RawAnswer | Service
+    ) -> Route[TcpConnection]: ...
+    @overload
+    def respond(self: Route[Mail], handler: RawAnswer | Service) -> Route[Mail]: ...
     @overload
     def respond(self: Route[DnsQuery], handler: NamesAnswer) -> Route[DnsQuery]: ...
     def respond(self, handler: Any) -> Any:
@@ -70,7 +83,7 @@ class Route(Generic[Call]):
 
     @property
     def calls(self) -> list[Call]:
-        """The calls that the route answered, in order: exchanges, raw connections, or DNS queries.
+        """The calls that the route answered, in order: exchanges, raw connections, mails, or DNS queries.
 
         Raises:
             CallError: The route's scope has ended, and its calls are no longer kept.

@@ -122,7 +122,7 @@ INTERCEPT_TCP: Final = Kind(
 INTERCEPT_TLS: Final = Kind(
     method="intercept_tls",
     marker="intercept_tls",
-    usage="(address, handler=None, ...): the same for what is in TLS",
+    usage="(address, handler=None, *, alpn=(), ...): the same for what is in TLS, by the protocols of `alpn`",
     carries="bytes",
     ends_tls=True,
 )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import pytest_egress.routes.answers as answers
 import pytest_egress.routes.handles as handles
+import pytest_egress.routes.raw as raw
 from pytest_egress.base.clock import check_seconds
 from pytest_egress.errors import CallError
 from pytest_egress.routes.duplex import DuplexAnswer
@@ -89,6 +90,7 @@ class Declaration:
     name: str | None = None
     client_certificate: ClientCertificate | None = None
     stream: bool = False
+    alpn: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.stream, bool):
@@ -107,6 +109,27 @@ class Declaration:
             )
         if not isinstance(self.name, (str, type(None))):
             raise TypeError(f"name= takes a str, not {self.name!r}")
+        check_protocols(self.alpn)
+
+
+MAX_PROTOCOL_BYTES: Final = 255  # RFC 7301 section 3.1
+
+
+def check_protocols(alpn: object) -> None:
+    """Refuse what is no list of the names of ALPN.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    wanted = 'it takes names of protocols, as alpn=("postgresql",)'
+    if not isinstance(alpn, (tuple, list)) or not all(isinstance(name, str) for name in alpn):
+        raise TypeError(f"alpn={alpn!r}: {wanted}")
+    for name in alpn:
+        if not name.isascii() or not 1 <= len(name) <= MAX_PROTOCOL_BYTES:
+            raise ValueError(
+                f"alpn={alpn!r}: {name!r} is no name of ALPN, which has 1 to {MAX_PROTOCOL_BYTES} "
+                f"characters of ASCII; {wanted}"
+            )
 
 
 def check_head_decides(match: Match, why: str) -> None:
@@ -132,7 +155,8 @@ def check_answer(kind: Kind, answer: object) -> object:
     if kind.answers_names:
         return check_name_answer(answer)
     if kind.has_handler:
-        return answers.check_answer(answer, raw=kind.reads_bytes)
+        given = raw.adapted(answer) if kind.reads_bytes else answer
+        return answers.check_answer(given, raw=kind.reads_bytes)
     if answer is not None:
         raise TypeError(f"{kind.method}() has no answer, but was given {answer!r}")
     return None
@@ -166,6 +190,7 @@ class Route(handles.Route[Call]):
         self.name = declaration.name
         self.client_certificate: Final = declaration.client_certificate
         self.stream: Final = declaration.stream
+        self.alpn: Final = tuple(declaration.alpn)
         self.scope: Final = scope
         self.declared_at: Final = declared_at
         self.times = declaration.times
@@ -333,7 +358,7 @@ class Route(handles.Route[Call]):
 
     @property
     def calls(self) -> list[Call]:
-        """The calls that the route answered, in order: exchanges, raw connections, or DNS queries.
+        """The calls that the route answered, in order: exchanges, raw connections, mails, or DNS queries.
 
         Raises:
             CallError: The route's scope has ended, and its calls are no longer kept.
@@ -452,6 +477,7 @@ class Route(handles.Route[Call]):
         parts += [f"times={self._declared_times}"] if self._declared_times is not None else []
         if self.client_certificate is not None:
             parts.append(f"client_certificate={self.client_certificate!r}")
+        parts += [f"alpn={self.alpn!r}"] if self.alpn else []
         parts += [f"name={self.name!r}"] if self.name is not None else []
         return f"{self.kind.method}({', '.join(parts)})"
 

@@ -22,4 +22,5 @@ error of ours where they are malformed. Every module is a door.
 * `redaction`: masks secrets in texts that are shown.
 * `searchlist`: finds the DNS queries that a resolver's search list made.
 * `websocket`: the handshake of a WebSocket, and its frames, by wsproto.
+* `smtp`: SMTP as a server speaks it.
 """

@@ -6,11 +6,23 @@ Nothing here reads a socket, a clock or a container.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pytest_egress.traffic.grpc import GrpcCall, status_in
-from pytest_egress.traffic.messages import SHOWN_VALUE, Request, Response, cut, host_port, shown
+from pytest_egress.traffic.messages import (
+    SHOWN_VALUE,
+    Request,
+    Response,
+    TlsInfo,
+    cut,
+    host_port,
+    shown,
+)
 from pytest_egress.traffic.redaction import masked_bytes
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -148,6 +160,8 @@ class DnsQuery(Entry):
         return f"{self.host} {self.type}"
 
 
+SHOWN_RECIPIENTS: Final = 5  # of a mail, in a line about it
+
 UNREADABLE: Final = "the request cannot be read"
 """Begins the note of a connection that speaks HTTP that cannot be parsed, and so cannot be answered."""
 
@@ -186,6 +200,7 @@ class TcpConnection(Entry):
         first_bytes: The first bytes that the client sent, at most 64; empty where it waited for the server to speak.
         kept: All bytes that the client sent, where the route has no handler that reads them; see `content`.
         sni: The server name of its TLS, or None.
+        tls: What its TLS agreed on, where that was terminated here: by `intercept_tls`, or a handler's `starttls`.
         sent: How many bytes were passed on to an upstream.
         received: How many bytes came back from the upstream.
         error: The exception that the handler raised, or None.
@@ -196,6 +211,7 @@ class TcpConnection(Entry):
     first_bytes: bytes = b""
     kept: bytearray = field(default_factory=bytearray, repr=False)
     sni: str | None = None
+    tls: TlsInfo | None = None
     sent: int = 0
     received: int = 0
     error: BaseException | None = None
@@ -214,6 +230,57 @@ class TcpConnection(Entry):
     def __str__(self) -> str:
         first = f", first bytes {shown(masked_bytes(self.first_bytes))}" if self.first_bytes else ""
         return f"TCP {self.where}{first}"
+
+
+@dataclass(kw_only=True, eq=False)
+class Mail(Entry):
+    """A mail that a route of `smtp()` has taken. It is a call of the route; its connection is an entry of its own.
+
+    Attributes:
+        address: The IP address that was dialled.
+        sender: The address in MAIL FROM; "" of a bounce.
+        recipients: The addresses in RCPT TO, in order.
+        content: The mail as bytes, with CRLF.
+        user: The name that the client had logged in with (AUTH), or None.
+        tls: What TLS agreed on, where the mail came in TLS; else None.
+    """
+
+    address: str
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes = field(repr=False)
+    user: str | None = None
+    tls: TlsInfo | None = None
+
+    @cached_property
+    def message(self) -> EmailMessage:
+        """The mail, parsed: its header fields, body and attachments. Lines end with LF, as in any `EmailMessage`."""
+        from email import message_from_bytes, policy
+
+        return message_from_bytes(self.content.replace(b"\r\n", b"\n"), policy=policy.default)
+
+    @property
+    def subject(self) -> str:
+        """The subject; "" where there is none, or none that can be read."""
+        try:
+            return str(self.message.get("subject", ""))
+        except (
+            Exception
+        ):  # the parser of the standard library raises what it likes for malformed fields
+            return ""
+
+    def __str__(self) -> str:
+        sender, *to = map(printable, (self.sender, *self.recipients[:SHOWN_RECIPIENTS]))
+        more = len(self.recipients) - SHOWN_RECIPIENTS
+        others = f" and {more} more" if more > 0 else ""
+        return (
+            f"mail {shown(self.subject)} from <{sender}> to {', '.join(to)}{others} at {self.where}"
+        )
+
+
+def printable(address: str) -> str:
+    """A mail address as it is shown: what is not printable is escaped, and a long one is cut."""
+    return cut(repr(address)[1:-1], SHOWN_VALUE)
 
 
 TlsPeers = tuple[str, str, "int | None", str]

@@ -29,6 +29,7 @@ from tests.unit.traffic import (
     test_http1,
     test_http2_bytes,
     test_http2_frames,
+    test_smtp,
     test_websocket,
 )
 
@@ -96,6 +97,8 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "http2-frames": target(
         test_http2_frames.test_any_bytes_are_frames_or_ask_for_more_or_are_a_frame_too_long_error
     ),
+    "smtp": target(test_smtp.test_any_bytes_have_replies_that_are_replies_and_never_raise),
+    "smtp-command": target(test_smtp.test_any_line_is_a_command_or_an_smtp_error),
 }
 
 

@@ -28,7 +28,13 @@ PROSE = sorted(
 )
 GUIDES = ["CONTRIBUTING.md", "docs/how-it-works.md"]
 """For contributors: every file that they name is of the project."""
-PAGES = ["docs/addresses.md", "docs/fixtures.md", "docs/protocols.md", "docs/routes.md"]
+PAGES = [
+    "docs/addresses.md",
+    "docs/fixtures.md",
+    "docs/protocols.md",
+    "docs/raw.md",
+    "docs/routes.md",
+]
 HEADER = "import docker, httpx, pytest\nfrom pytest_egress import Egress, Response, http_ok, log_line, port_open\n\n"
 IMPORTS = re.compile(r"(?:(?:from|import) .*\n|\n)+\Z")
 # Of docs/plugins.md: `Charge`, and a view that charges.

@@ -57,7 +57,7 @@ ROOMS = {
         foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
         doors=(
             "answers", "asgi", "asgi_websocket", "async_websocket", "declarations", "duplex", "grpc", "handles",
-            "kinds", "open_websocket", "route", "table", "websocket", "wsgi",
+            "kinds", "open_websocket", "raw", "route", "smtp", "table", "websocket", "wsgi",
         ),
     ),
     "engine": Room(
@@ -69,7 +69,7 @@ ROOMS = {
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
         foreign=("cryptography", "h11", "h2", "idna", "trustme"),
-        doors=("authority", "server"),
+        doors=("authority", "raw_socket", "server"),
     ),
     "targets": Room(
         uses=(
@@ -90,7 +90,7 @@ ROOMS = {
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session")
     ),
     "cli": Room(uses=("errors", "base", "engine", "targets", "session")),
-    "": Room(uses=("errors", "traffic", "routes", "targets", "egress")),
+    "": Room(uses=("errors", "traffic", "routes", "gateway", "targets", "egress")),
     "plugin": Room(
         uses=(
             "errors", "base", "traffic", "routes", "engine", "ledger", "gateway", "targets", "session", "egress",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import socketserver
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 from unittest.mock import ANY
 
@@ -22,6 +24,7 @@ from pytest_egress import (
     Egress,
     Exchange,
     GrpcCall,
+    Mail,
     Request,
     Response,
     Route,
@@ -34,6 +37,7 @@ from pytest_egress import (
     log_line,
     port_open,
     sequence,
+    smtp,
     websocket,
     wsgi,
 )
@@ -223,6 +227,34 @@ def test_raw(egress: Egress, orders: Container) -> None:
     graphite = egress.intercept_tcp("graphite.internal:2003")
     assert graphite.assert_called_once().content == b"orders 1"
     assert smtp.wait_for_call().first_bytes == b"QUIT\r\n"
+
+
+# Servers of libraries, as they are.
+class Shout(asyncio.Protocol):
+    def __init__(self, sign: str = "!") -> None:
+        self.sign = sign
+
+
+def test_servers(egress: Egress, server: socketserver.TCPServer) -> None:
+    egress.intercept_tcp("redis.test:6379", server)
+    egress.intercept_tcp("a.test:1", Shout)
+    egress.intercept_tcp("a.test:1", partial(Shout, "?"))
+
+    @egress.intercept_tcp("a.test:1")
+    async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readline()).upper())
+
+    egress.intercept_tls("a.test:1", sequence(Shout, b"bye"), alpn=("imap",))
+    assert upper.wait_for_call().tls is None
+
+
+# Mails.
+def test_mails(egress: Egress) -> None:
+    mailbox = egress.intercept_tcp("mail.internal:587", smtp())
+    assert mailbox.assert_called_once().message["subject"] == "Welcome"
+    secure: Route[Mail] = egress.intercept_tls("mail.internal:465", smtp())
+    assert secure.calls[0].recipients == ("ann@example.com",)
+    mailbox.respond(sequence(b"421 busy\r\n", smtp()))
 
 
 # What a test asks.

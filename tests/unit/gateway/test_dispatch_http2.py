@@ -77,7 +77,7 @@ def test_at_a_route_of_what_is_in_tls_the_timeline_says_that_nothing_was_agreed_
     call = route.wait_for_call()
     assert outcome_text(call) == (
         f"TCP api.test:443 ({ADDRESS})  "
-        "[the client offered h2 alone by ALPN, and none was agreed on: intercept_tls has none]"
+        "[the client offered h2 alone by ALPN, and none was agreed on: alpn=('h2',) agrees]"
     )
     assert call.note.endswith(
         "Let intercept_https answer it, or forward it to a server of HTTP/2 that has a certificate of "

@@ -337,7 +337,7 @@ def test_of_many_probes_at_once_none_takes_the_turn_of_what_follows(stage: Stage
     client = stage.dial(port=5432)
     client.sendall(b"hello")
     assert client.recv(100) == b"answer"
-    stage.settle()
+    route.wait_for_call(timeout=SECONDS)
     assert route.call_count == 1
     assert {entry.outcome for entry in stage.entries(TcpConnection)} == {"recorded", "routed"}
 

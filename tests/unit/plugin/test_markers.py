@@ -221,7 +221,9 @@ def test_beside_a_malformed_marker_a_named_test_runs(run: RunPytest) -> None:
             "*503 is no answer of a raw route: it takes a function of *",
         ),
         ("intercept_tcp('db.test', b'', path='/')", "*path=; it takes times, optional, name"),
-        ("intercept_tls('db.test', lambda: 1)", "*with one argument, a connected socket"),
+        ("intercept_tls('db.test', lambda: 1)", "*with one argument, a connected socket; *"),
+        ("intercept_tls('db.test', alpn='imap')", "*alpn='imap': it takes names of protocols, *"),
+        ("intercept_tcp('db.test', alpn=())", "*alpn=; it takes times, optional, name"),
         (
             "egress_passthrough()",
             "*passthrough() missing 1 required positional argument: 'address'",

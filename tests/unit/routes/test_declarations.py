@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from pytest_egress.routes.answers import Application
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.kinds import INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_TLS, Kind
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.routes import Routes, called
 
@@ -22,6 +25,22 @@ def test_times_that_are_no_number_of_calls_are_refused(routes: Routes, times: ob
         ValueError, match=r"^times=.*: a route answers 1 time or more; leave it out"
     ):
         routes.https(times=times)
+
+
+@pytest.mark.parametrize(
+    "alpn", ["imap", b"imap", None, {"imap"}, ("imap", 1), [b"imap"], ("",), ("x" * 256,), ("ü",)]
+)
+def test_protocols_that_alpn_cannot_offer_are_refused(alpn: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        declare(INTERCEPT_TLS, "db.test:5432", alpn=alpn)
+    assert str(caught.value).startswith(f"alpn={alpn!r}: ")
+    assert str(caught.value).endswith('it takes names of protocols, as alpn=("postgresql",)')
+
+
+@pytest.mark.parametrize("kind", [INTERCEPT_TCP, INTERCEPT_HTTPS])
+def test_only_routes_of_what_is_in_tls_take_protocols(kind: Kind) -> None:
+    with pytest.raises(TypeError, match=rf"^{kind.method}\(\) does not take alpn=; it takes "):
+        declare(kind, "db.test:5432", alpn=("postgresql",))
 
 
 class Methods:

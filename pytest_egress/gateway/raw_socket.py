@@ -1,0 +1,136 @@
+"""The sockets that raw handlers get: one of TCP that can become TLS in mid-connection, and one of TLS.
+
+Both are the standard library's, with `readexactly`. Neither reads ahead: what a handler has not read is still the
+client's next byte, as a handshake needs it.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from pytest_egress.base.relay import relay
+from pytest_egress.base.sockets import Socket, pair, shut
+from pytest_egress.routes.route import check_protocols
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class ClientEndedError(ConnectionResetError):
+    """A client closed in the middle of a message. It is no error of the handler that waits for the rest."""
+
+
+class Readable(Protocol):
+    """The part of a socket that `read_exactly` needs."""
+
+    def recv(self, buflen: int, /) -> bytes:
+        """Up to so many bytes; b"" at the end."""
+        ...
+
+
+def read_exactly(sock: Readable, size: int) -> bytes:
+    """Read so many bytes, and not one more.
+
+    Raises:
+        ClientEndedError: The client closed before.
+        OSError: It broke off, or the socket's timeout is over.
+    """
+    data = bytearray()
+    while len(data) < size:
+        if not (piece := sock.recv(size - len(data))):
+            raise ClientEndedError(f"the client closed after {len(data)} of {size} bytes")
+        data += piece
+    return bytes(data)
+
+
+class RawTlsSocket(ssl.SSLSocket):
+    """A TLS socket whose handshake has been made: `ssl.SSLSocket`, and `readexactly`."""
+
+    def readexactly(self, size: int) -> bytes:
+        """Read so many bytes, and not one more.
+
+        Raises:
+            ConnectionResetError: The client closed before; that is no error of the handler's.
+            OSError: It broke off, or the socket's timeout is over.
+        """
+        return read_exactly(self, size)
+
+
+class RawSocket(Socket):
+    """A connected socket: `socket.socket`, and `starttls` and `readexactly`.
+
+    Attributes:
+        secure: Makes the handshake for `starttls`.
+        when_closed: Called when the socket is closed by a handler, or by a library that it was given to.
+    """
+
+    secure: Callable[[tuple[str, ...]], RawTlsSocket]
+    when_closed: Callable[[], object] | None = None
+
+    def starttls(self, alpn: Sequence[str] = ()) -> RawTlsSocket:
+        """Make the TLS handshake as its server, and return the TLS socket, with this socket's timeout.
+
+        The certificate is for the name that the client asks for (SNI), else for what it dialled. Go on with what is
+        returned: this object is detached, and so are the files that `makefile` made of it.
+
+        Read exactly what comes before the handshake (`readexactly`, or a byte at a time): a ClientHello that a buffered
+        file or a large `recv` has read is lost for the handshake.
+
+        Args:
+            alpn: The protocols to agree on, the preferred one first.
+
+        Raises:
+            OSError: There was no handshake: the client does not trust the CA, or sent no ClientHello. It is in the
+                ledger, like every failed handshake, and is no error of the handler's.
+            ValueError: The socket is closed, or is TLS already; or `alpn` is no list of names.
+        """
+        check_protocols(alpn)
+        if self.fileno() < 0:
+            raise ValueError(
+                "starttls() on a socket that is closed, or is TLS already: go on with the socket that the first "
+                "starttls() returned"
+            )
+        return self.secure(tuple(alpn))
+
+    def readexactly(self, size: int) -> bytes:
+        """Read so many bytes, and not one more: the next may be of a ClientHello.
+
+        Raises:
+            ConnectionResetError: The client closed before; that is no error of the handler's.
+            OSError: It broke off, or the socket's timeout is over.
+        """
+        return read_exactly(self, size)
+
+    def close(self) -> None:
+        """Close the socket."""
+        super().close()
+        if self.when_closed is not None:
+            self.when_closed()
+
+
+@contextmanager
+def decrypted(tls: ssl.SSLSocket) -> Iterator[RawSocket]:
+    """A socket of the bytes within TLS, for what cannot read from a TLS socket; a thread copies them, both ways.
+
+    At the end, what was written to it has been sent.
+    """
+    inner, outer = pair()
+    copying = threading.Thread(target=copy, args=(tls, outer), name="egress TLS", daemon=True)
+    copying.start()
+    sock = RawSocket(fileno=inner.detach())
+    try:
+        yield sock
+    finally:
+        sock.close()
+        copying.join()
+        outer.close()
+
+
+def copy(tls: ssl.SSLSocket, outer: Socket) -> None:
+    """Copy both ways until one side has ended. The handler sees a client that broke off as an end."""
+    with suppress(OSError):
+        relay(tls, outer)
+    shut(outer)

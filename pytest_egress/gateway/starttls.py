@@ -1,0 +1,106 @@
+"""`StartTls`: the handshake that a raw handler asks for in mid-connection (`RawSocket.starttls`).
+
+What fails is recorded as on connections that begin with TLS: with the client's library, and what to give it. Everything
+runs on the thread that the handler calls it on.
+"""
+
+from __future__ import annotations
+
+import select
+from dataclasses import replace
+from typing import Final
+
+from pytest_egress.base.sockets import receive_timeout
+from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.connection import Connection
+from pytest_egress.gateway.connections import Connections
+from pytest_egress.gateway.raw_socket import RawTlsSocket
+from pytest_egress.gateway.tls import HANDSHAKE_SECONDS, handshake, read_hello, set_host
+from pytest_egress.gateway.tls_failures import broken_handshake
+from pytest_egress.traffic.entries import TcpConnection
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+NO_HELLO: Final = (
+    "starttls() got no ClientHello for {host!r} within {seconds:g} s: the client sent none, or the handler has read it "
+    "already. A buffered file, and a recv() of more than the command, read ahead; sock.readexactly(size) does not"
+)
+"""The note of a handshake for which nothing came."""
+
+
+class StartTls:
+    """Makes one connection of a raw handler TLS.
+
+    Args:
+        connection: The connection.
+        entry: Its entry, which gets the server name and what the handshake agreed on.
+        authority: Issues the certificate.
+        connections: The open connections of the target.
+
+    Attributes:
+        failure: What the handler was told when the handshake failed; None before.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        entry: TcpConnection,
+        authority: Authority,
+        connections: Connections,
+    ) -> None:
+        self.connection, self.entry = connection, entry
+        self.authority, self.connections = authority, connections
+        self.failure: OSError | None = None
+
+    def __call__(self, alpn: tuple[str, ...]) -> RawTlsSocket:
+        """Make the handshake.
+
+        Raises:
+            OSError: It failed; that has been recorded.
+        """
+        connection, dialled = self.connection, self.connection.destination.host
+        timeout = connection.sock.gettimeout()
+        connection.sock.settimeout(None)  # peeking waits in the kernel
+        asked = self.name_asked_for(dialled)
+        try:
+            handshake(connection, self.authority.context(asked, alpn=alpn), self.connections)
+        except OSError as error:
+            connection.fail_tls(*broken_handshake(error, asked, connection.destination.hello))
+            self.failure = error
+            raise
+        tls, to = connection.sock, connection.destination
+        assert isinstance(tls, RawTlsSocket)
+        self.entry.sni, self.entry.tls = to.sni, to.tls
+        connection.note_trust()
+        tls.settimeout(timeout)
+        return tls
+
+    def name_asked_for(self, dialled: str) -> str:
+        """The name that the ClientHello asks for, else what was dialled. The host of the connection stays what it was.
+
+        Raises:
+            ConnectionAbortedError: There is no ClientHello, or it asks for no host name; that has been recorded.
+        """
+        connection = self.connection
+        if not self.arrives():
+            note = NO_HELLO.format(host=dialled, seconds=HANDSHAKE_SECONDS)
+            connection.fail_tls("incomplete", note)
+            raise self.failed(note)
+        hello = read_hello(connection)
+        if hello is None or not set_host(connection, hello):
+            raise self.failed("starttls() got no ClientHello that can be answered")
+        receive_timeout(connection.sock, 0)
+        asked = connection.destination.host
+        connection.destination = replace(connection.destination, host=dialled)
+        return asked
+
+    def arrives(self) -> bool:
+        """Wait for the client's first byte, or its end; False where neither came in time."""
+        poller = select.poll()
+        poller.register(self.connection.sock, select.POLLIN)
+        return bool(poller.poll(HANDSHAKE_SECONDS * 1000))
+
+    def failed(self, text: str) -> OSError:
+        """The error for the handler, noted as that of the handshake."""
+        self.failure = ConnectionAbortedError(text)
+        return self.failure

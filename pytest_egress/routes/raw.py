@@ -1,0 +1,144 @@
+"""Servers of libraries as handlers of a raw route: those of `socketserver`, and asyncio's streams and protocols.
+
+Each is called with the connected socket. This module never opens one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from socketserver import BaseServer
+from typing import Any, Final
+
+from pytest_egress.routes.answers import AnswerSequence, takes
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+def adapted(answer: object) -> object:
+    """The answer of a raw route as a function of the socket, where it is a server of a library; any other as it is.
+
+    * An instance of `socketserver.BaseServer`; it need not listen.
+    * A function of a reader and a writer, as `asyncio.start_server` takes one.
+    * A class of `asyncio.Protocol`, or a `functools.partial` of one, as `loop.create_server` takes a factory.
+    """
+    if isinstance(answer, AnswerSequence):
+        return AnswerSequence(tuple(map(adapted, answer.answers)))
+    if isinstance(answer, BaseServer):
+        return ServerHandler(answer)
+    if is_protocol_factory(answer):
+        return ProtocolHandler(answer)
+    if callable(answer) and not isinstance(answer, type) and takes(answer, 2):
+        return answer if takes(answer, 1) else StreamsHandler(answer)
+    return answer
+
+
+def is_protocol_factory(answer: object) -> bool:
+    """Whether an answer is a class of `asyncio.Protocol`, or a partial of one, that can be called without arguments."""
+    made = answer.func if isinstance(answer, partial) else answer
+    if not (isinstance(made, type) and issubclass(made, asyncio.BaseProtocol)):
+        return False
+    if takes(answer, 0):  # type: ignore[arg-type]  # both can be called
+        return True
+    raise TypeError(
+        f"{answer!r} cannot be called without arguments, as a protocol is made for each connection: give it its "
+        "arguments by functools.partial(...)"
+    )
+
+
+async def closed(sock: Any, transport: asyncio.BaseTransport) -> None:
+    """Have a transport close its socket, if it has not; what it has not sent yet is lost."""
+    if sock.fileno() >= 0:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.abort()
+        await asyncio.sleep(0)  # it closes the socket in the loop's next turn
+
+
+class ServerHandler:
+    """A `socketserver` server as a handler: it handles the connection by `finish_request`, as it would its own."""
+
+    def __init__(self, server: BaseServer) -> None:
+        self.server: Final = server
+
+    def __call__(self, sock: Any) -> None:
+        """Serve one connection. The client's address is made up: two containers may have the same."""
+        self.server.finish_request(sock, ("egress", sock.fileno()))
+
+    def __repr__(self) -> str:
+        return repr(self.server)
+
+
+class AsyncHandler:
+    """A handler on asyncio's transports, which know nothing of a TLS socket: within TLS the gateway decrypts for it."""
+
+
+class StreamsHandler(AsyncHandler):
+    """A function of a reader and a writer as a handler."""
+
+    def __init__(self, connected: Callable[..., Any]) -> None:
+        self.connected: Final = connected
+
+    async def __call__(self, sock: Any) -> None:
+        """Serve one connection, until the function has returned and all that it wrote has been sent."""
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
+            loop.create_future()
+        )
+        # Not `open_connection(sock=...)`: that is a client's, and its `start_tls` would speak as one.
+        protocol = asyncio.StreamReaderProtocol(
+            asyncio.StreamReader(), lambda reader, writer: opened.set_result((reader, writer))
+        )
+        await loop.connect_accepted_socket(lambda: protocol, sock)
+        reader, writer = await opened
+        try:
+            if inspect.isawaitable(result := self.connected(reader, writer)):
+                await result
+                writer.close()
+            with suppress(OSError):  # the client has left
+                await writer.wait_closed()
+        finally:
+            await closed(sock, writer.transport)
+
+    def __repr__(self) -> str:
+        return repr(self.connected)
+
+
+class ProtocolHandler(AsyncHandler):
+    """A factory of `asyncio.Protocol`s as a handler."""
+
+    def __init__(self, factory: Any) -> None:
+        self.factory: Final = factory
+
+    async def __call__(self, sock: Any) -> None:
+        """Serve one connection, until its transport has closed the socket.
+
+        A protocol's own `connection_lost` does not tell that: one that starts TLS gets a second transport.
+
+        Raises:
+            BaseException: What the protocol raised in a callback, or in a task.
+        """
+        loop, is_over = asyncio.get_running_loop(), asyncio.Event()
+        raised: list[BaseException] = []
+
+        def keep(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            """Keep what a callback raised: asyncio logs it and closes the connection."""
+            if (error := context.get("exception")) is not None:
+                raised.append(error)
+            else:
+                loop.default_exception_handler(context)
+
+        loop.set_exception_handler(keep)
+        sock.when_closed = is_over.set
+        transport, _ = await loop.connect_accepted_socket(self.factory, sock)
+        try:
+            await is_over.wait()
+        finally:
+            await closed(sock, transport)
+        if raised:
+            raise raised[0]
+
+    def __repr__(self) -> str:
+        return repr(self.factory)

@@ -1,0 +1,436 @@
+"""SMTP as a server speaks it (RFC 5321): commands as values, and `Session`, which answers them. No socket is touched.
+
+A session takes every mail and every login. It gets bytes by `feed`, and has a step for each command that is whole: the
+reply, and what is to be done. Commands that a client sends without waiting (RFC 2920) are steps one after the other.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import Final, Literal
+
+MAX_MAIL_BYTES: Final = 64 << 20  # 64 MiB: twice what large providers take
+MAX_LINE_BYTES: Final = (
+    12288  # of a command, with CRLF: as long as AUTH may be (RFC 4954 section 4)
+)
+MAX_RECIPIENTS: Final = 1000  # of one mail; RFC 5321 section 4.5.3.1.8 has 100 as the least
+SHOWN_BYTES: Final = 60  # of a command that a reply quotes
+
+WORD: Final = r'[^<>"\\\s\x00-\x1f]*'
+QUOTED: Final = r'"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"'
+PATH: Final = re.compile(
+    rf"(?:<(?:@[^:<>\s]+:)?((?:{QUOTED})?{WORD})>|([^<>\s\x00-\x1f]+))(?: +(.*))?"
+)
+"""A path after FROM: or TO:, with its parameters. A route before the address is ignored (RFC 5321 appendix C)."""
+
+COMMAND: Final = re.compile(r"([A-Za-z]{1,16})(?:[ \t]+(.*?))?[ \t]*", re.DOTALL)
+END_OF_MAIL: Final = b"\r\n.\r\n"
+
+
+class SmtpError(ValueError):
+    """A command that cannot be obeyed. Its text is the reply, with its code.
+
+    Args:
+        code: The reply's code (RFC 5321 section 4.2).
+        text: The enhanced status code (RFC 3463) and a sentence.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code} {text}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command: its verb in capitals, and what follows it, without spaces around."""
+
+    verb: str
+    argument: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """The address and the parameters of MAIL or RCPT. The address "" is that of a bounce."""
+
+    address: str
+    parameters: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """A mail as it was handed over.
+
+    Attributes:
+        sender: The address in MAIL FROM; "" of a bounce.
+        recipients: The addresses in RCPT TO, in order.
+        content: The mail, with CRLF, dots as its author wrote them.
+        user: The name that the client had logged in with, or None.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    user: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What follows from a command.
+
+    Attributes:
+        reply: The lines to send.
+        mail: The mail to take before the reply is sent; `NO_ROOM` is the reply where it cannot be.
+        then: What to do after the reply: "starttls" makes the connection TLS, "quit" ends it.
+    """
+
+    reply: bytes
+    mail: Envelope | None = None
+    then: Literal["", "starttls", "quit"] = ""
+
+
+NO_ROOM: Final = b"452 4.3.1 No room for more mails in this test\r\n"
+
+
+def parse_command(line: bytes) -> Command:
+    """The command of a line without its end.
+
+    Raises:
+        SmtpError: It is none.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise SmtpError(500, f"5.5.2 No UTF-8: {quoted(line)}") from None
+    found = COMMAND.fullmatch(text)
+    if found is None:
+        raise SmtpError(500, f"5.5.2 No command: {quoted(line)}")
+    return Command(verb=found[1].upper(), argument=found[2] or "")
+
+
+def parse_path(argument: str, keyword: str) -> Path:
+    """The path and the parameters of MAIL or RCPT.
+
+    Args:
+        argument: What follows the verb.
+        keyword: "FROM" or "TO".
+
+    Raises:
+        SmtpError: There is no path, or a parameter is malformed.
+    """
+    name, colon, rest = argument.partition(":")
+    found = PATH.fullmatch(rest.strip()) if colon and name.strip().upper() == keyword else None
+    if found is None:
+        raise SmtpError(501, f"5.5.4 Expected {keyword}:<address>, not {quoted(argument.encode())}")
+    parameters = [word.partition("=") for word in (found[3] or "").split()]
+    return Path(
+        address=found[1] if found[2] is None else found[2],
+        parameters=tuple((key.upper(), value if sign else None) for key, sign, value in parameters),
+    )
+
+
+def parse_base64(text: str) -> bytes:
+    """What a client sends for AUTH; "=" is the empty one (RFC 4954 section 4).
+
+    Raises:
+        SmtpError: It is no base64, or "*", by which a client gives up.
+    """
+    if text == "*":
+        raise SmtpError(501, "5.7.0 Authentication cancelled")
+    try:
+        return b"" if text == "=" else b64decode(text, validate=True)
+    except (binascii.Error, ValueError):  # ValueError: of a text that is not ASCII
+        raise SmtpError(501, "5.5.2 No base64") from None
+
+
+def parse_plain(text: str) -> str:
+    """The user of AUTH PLAIN: authorisation identity, user, password, with NUL between them (RFC 4616).
+
+    Raises:
+        SmtpError: It is not of that form.
+    """
+    parts = parse_base64(text).split(b"\0")
+    if len(parts) != 3 or not parts[1]:
+        raise SmtpError(501, "5.5.2 Expected [identity] NUL user NUL password, in base64")
+    return parts[1].decode("utf-8", "replace")
+
+
+def quoted(data: bytes) -> str:
+    """The beginning of what a client sent, for a reply: printable ASCII."""
+    shown = data[:SHOWN_BYTES].decode("ascii", "replace")
+    text = "".join(char if " " <= char <= "~" else "?" for char in shown)
+    return f"'{text}{'...' if len(data) > SHOWN_BYTES else ''}'"
+
+
+def reply(code: int, *lines: str) -> bytes:
+    """A reply of one or several lines (RFC 5321 section 4.2.1)."""
+    marks = ["-"] * (len(lines) - 1) + [" "]
+    return b"".join(
+        f"{code}{mark}{line}\r\n".encode() for mark, line in zip(marks, lines, strict=True)
+    )
+
+
+class Session:
+    """The server's side of one connection.
+
+    Args:
+        name: The host that the server says it is.
+        is_secure: Whether the connection is TLS already.
+        max_bytes: The largest mail that is taken.
+    """
+
+    def __init__(
+        self, name: str, *, is_secure: bool = False, max_bytes: int = MAX_MAIL_BYTES
+    ) -> None:
+        self.name, self.is_secure, self.max_bytes = name, is_secure, max_bytes
+        self._unread = bytearray()
+        self._is_skipping = False  # the rest of a line that is too long
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing of the client: at the begin, and again after STARTTLS (RFC 3207 section 4.2)."""
+        self._is_greeted = False
+        self._user: str | None = None
+        self._asks: Literal["", "plain", "login", "password"] = ""
+        self._login = ""
+        self._forget_mail()
+
+    def _forget_mail(self) -> None:
+        self._sender: str | None = None
+        self._recipients: list[str] = []
+        self._takes_utf8 = False
+        self._is_data, self._is_too_large = False, False
+        self._searched = 0
+
+    @property
+    def greeting(self) -> bytes:
+        """What the server says first."""
+        return reply(220, f"{self.name} ESMTP pytest-egress")
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes that the client has sent."""
+        self._unread += data
+
+    def start_tls(self) -> None:
+        """Begin again, as TLS. What the client sent in the clear after STARTTLS is dropped (CVE-2011-0411)."""
+        self.is_secure = True
+        self._unread.clear()
+        self._begin()
+
+    def step(self) -> Step | None:
+        """The next step; None where more bytes are needed."""
+        if self._is_data:
+            return self._read_mail()
+        try:
+            if (line := self._line()) is None:
+                return None
+            return self._continue_login(line) if self._asks else self._obey(parse_command(line))
+        except SmtpError as error:
+            self._asks = ""
+            return Step(reply=f"{error}\r\n".encode())
+
+    def _line(self) -> bytes | None:
+        """The next line, without its end; None where it is not whole yet."""
+        end = self._unread.find(b"\n")
+        if end < 0:
+            self._is_skipping = self._is_skipping or len(self._unread) >= MAX_LINE_BYTES
+            if self._is_skipping:
+                self._unread.clear()
+            return None
+        line = bytes(self._unread[:end]).removesuffix(b"\r")
+        del self._unread[: end + 1]
+        if self._is_skipping or end >= MAX_LINE_BYTES:
+            self._is_skipping = False
+            raise SmtpError(500, f"5.5.2 A line has at most {MAX_LINE_BYTES} bytes")
+        return line
+
+    # Commands.
+
+    def _obey(self, command: Command) -> Step:
+        argument = command.argument
+        match command.verb:
+            case "EHLO" | "HELO":
+                return self._greet(command)
+            case "STARTTLS":
+                return self._starttls(argument)
+            case "AUTH":
+                return self._authenticate(argument)
+            case "MAIL":
+                return self._mail(argument)
+            case "RCPT":
+                return self._recipient(argument)
+            case "DATA":
+                return self._data(argument)
+            case "RSET":
+                self._forget_mail()
+                return ok("2.0.0 Forgotten")
+            case "NOOP":
+                return ok("2.0.0 Ok")
+            case "HELP":
+                return Step(reply=reply(214, f"2.0.0 {COMMANDS}"))
+            case "VRFY":
+                return Step(reply=reply(252, "2.1.5 Every address is taken"))
+            case "QUIT":
+                return Step(reply=reply(221, "2.0.0 Bye"), then="quit")
+        raise SmtpError(500, f"5.5.1 {command.verb} is not known; {COMMANDS}")
+
+    def _greet(self, command: Command) -> Step:
+        if not command.argument:
+            raise SmtpError(501, f"5.5.4 Expected {command.verb} and the client's name")
+        self._forget_mail()
+        self._is_greeted = True
+        offers = [] if self.is_secure else ["STARTTLS"]
+        extensions = [*EXTENSIONS, f"SIZE {self.max_bytes}", *offers]
+        return Step(reply=reply(250, self.name, *(extensions if command.verb == "EHLO" else ())))
+
+    def _starttls(self, argument: str) -> Step:
+        if argument:
+            raise SmtpError(501, "5.5.4 STARTTLS takes nothing")
+        if self.is_secure:
+            raise SmtpError(503, "5.5.1 This is TLS already")
+        return Step(reply=reply(220, "2.0.0 Ready for TLS"), then="starttls")
+
+    def _mail(self, argument: str) -> Step:
+        self._check_greeted()
+        if self._sender is not None:
+            raise SmtpError(503, "5.5.1 A mail is under way: DATA ends it, RSET forgets it")
+        path = parse_path(argument, "FROM")
+        takes_utf8 = self._check_parameters(path)
+        check_charset(path.address, takes_utf8)
+        self._sender, self._takes_utf8 = path.address, takes_utf8
+        return ok("2.1.0 Sender ok")
+
+    def _check_parameters(self, path: Path) -> bool:
+        """Check the parameters of MAIL, and return whether addresses may be UTF-8 (RFC 6531)."""
+        for name, value in path.parameters:
+            match name, (value or "").upper():
+                case "SIZE", size if size.isascii() and size.isdigit():
+                    if len(size) > len(str(self.max_bytes)) or int(size) > self.max_bytes:
+                        raise SmtpError(552, f"5.3.4 A mail has at most {self.max_bytes} bytes")
+                case "BODY", "7BIT" | "8BITMIME":
+                    pass
+                case "SMTPUTF8", "" if value is None:
+                    pass
+                case "AUTH", some if some:  # the mail's author, by another server (RFC 4954)
+                    pass
+                case "SIZE" | "BODY" | "SMTPUTF8" | "AUTH", _:
+                    raise SmtpError(501, f"5.5.4 {name} with {quoted((value or '').encode())}")
+                case _:
+                    raise SmtpError(555, f"5.5.4 MAIL takes no {quoted(name.encode())}")
+        return "SMTPUTF8" in dict(path.parameters)
+
+    def _recipient(self, argument: str) -> Step:
+        if self._sender is None:
+            raise SmtpError(503, "5.5.1 MAIL comes first")
+        path = parse_path(argument, "TO")
+        if path.parameters:
+            raise SmtpError(555, f"5.5.4 RCPT takes no {quoted(path.parameters[0][0].encode())}")
+        if not path.address:
+            raise SmtpError(501, "5.1.3 A recipient has an address")
+        check_charset(path.address, self._takes_utf8)
+        if len(self._recipients) >= MAX_RECIPIENTS:
+            raise SmtpError(452, f"4.5.3 A mail has at most {MAX_RECIPIENTS} recipients")
+        self._recipients.append(path.address)
+        return ok("2.1.5 Recipient ok")
+
+    def _data(self, argument: str) -> Step:
+        if argument:
+            raise SmtpError(501, "5.5.4 DATA takes nothing")
+        if not self._recipients:
+            raise SmtpError(503, "5.5.1 MAIL and RCPT come first")
+        self._is_data = True
+        self._unread[:0] = b"\r\n"  # the mail may be empty, and its end the first line
+        return Step(reply=reply(354, "End with a line that is a dot"))
+
+    def _check_greeted(self) -> None:
+        if not self._is_greeted:
+            raise SmtpError(503, "5.5.1 EHLO comes first")
+
+    # A mail.
+
+    def _read_mail(self) -> Step | None:
+        """Read to the line that is a dot. Only CRLF ends a line here, so that no mail can hide another one."""
+        end = self._unread.find(END_OF_MAIL, self._searched)
+        if end < 0:
+            self._searched = max(len(self._unread) - len(END_OF_MAIL) + 1, 0)
+            if len(self._unread) > self.max_bytes + len(END_OF_MAIL):
+                self._is_too_large = True
+                del self._unread[: self._searched]
+                self._searched = 0
+            return None
+        lines = bytes(self._unread[: end + 2])
+        del self._unread[: end + len(END_OF_MAIL)]
+        content = lines.replace(b"\r\n.", b"\r\n")[2:]
+        sender, recipients = self._sender or "", tuple(self._recipients)
+        is_too_large = self._is_too_large or len(content) > self.max_bytes
+        self._forget_mail()
+        if is_too_large:
+            return Step(reply=reply(552, f"5.3.4 A mail has at most {self.max_bytes} bytes"))
+        mail = Envelope(sender=sender, recipients=recipients, content=content, user=self._user)
+        return Step(reply=reply(250, "2.0.0 Taken"), mail=mail)
+
+    # AUTH.
+
+    def _authenticate(self, argument: str) -> Step:
+        self._check_greeted()
+        if self._user is not None:
+            raise SmtpError(503, "5.5.1 The client is logged in")
+        if self._sender is not None:
+            raise SmtpError(503, "5.5.1 A mail is under way")
+        mechanism, _, initial = argument.partition(" ")
+        match mechanism.upper(), initial.strip():
+            case "PLAIN", "":
+                self._asks = "plain"
+                return Step(reply=b"334 \r\n")
+            case "PLAIN", given:
+                return self._logged_in(parse_plain(given))
+            case "LOGIN", "":
+                self._asks = "login"
+                return Step(reply=b"334 VXNlcm5hbWU6\r\n")
+            case "LOGIN", given:
+                return self._ask_for_password(given)
+        raise SmtpError(504, f"5.5.4 AUTH takes PLAIN and LOGIN, not {quoted(mechanism.encode())}")
+
+    def _continue_login(self, line: bytes) -> Step:
+        text = line.decode("utf-8", "replace").strip()
+        if self._asks == "plain":
+            return self._logged_in(parse_plain(text))
+        if self._asks == "login":
+            return self._ask_for_password(text)
+        parse_base64(text)
+        return self._logged_in(self._login)
+
+    def _ask_for_password(self, text: str) -> Step:
+        self._login = parse_base64(text).decode("utf-8", "replace")
+        self._asks = "password"
+        return Step(reply=b"334 UGFzc3dvcmQ6\r\n")
+
+    def _logged_in(self, user: str) -> Step:
+        self._asks, self._user = "", user
+        return Step(reply=reply(235, "2.7.0 Logged in"))
+
+
+COMMANDS: Final = "there are EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"
+EXTENSIONS: Final = (
+    "8BITMIME",
+    "AUTH PLAIN LOGIN",
+    "ENHANCEDSTATUSCODES",
+    "PIPELINING",
+    "SMTPUTF8",
+)
+
+
+def ok(text: str) -> Step:
+    """The step of a command that was obeyed."""
+    return Step(reply=reply(250, text))
+
+
+def check_charset(address: str, takes_utf8: bool) -> None:
+    """Refuse an address beyond ASCII in a mail that was not announced as such (RFC 6531 section 3.5).
+
+    Raises:
+        SmtpError: The reply.
+    """
+    if not takes_utf8 and not address.isascii():
+        raise SmtpError(553, "5.6.7 An address beyond ASCII needs SMTPUTF8 in MAIL")

@@ -1,0 +1,257 @@
+"""Mails of `smtp()`: each is a call of its route, in the window that is open then, whatever its connection is."""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import socket
+import ssl
+from collections.abc import Iterator
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+
+import pytest_egress.ledger.ledger as ledger_module
+from pytest_egress.ledger.report import ledger_lines, never_called_text
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import sequence
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.smtp import smtp
+from pytest_egress.traffic.entries import Mail, TcpConnection, TlsFailure
+from tests.support.echo import read_line
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
+
+PASSWORD = "correct horse battery"
+
+
+def welcome(subject: str = "Welcome") -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "shop@x.test", "ann@x.test", subject
+    message.set_content("Hello Ann,\n.\n..dots\n")
+    message.add_attachment(b"\0\1", maintype="application", subtype="pdf", filename="a.pdf")
+    return message
+
+
+@pytest.fixture
+def mailbox(stage: Stage) -> Route[Any]:
+    return stage.tcp("mail.test:5432", smtp())
+
+
+class MailClient(smtplib.SMTP):
+    """smtplib's client, at the stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        super().__init__("mail.test", 5432, local_hostname="client.test")
+
+    def _get_socket(self, *_: object) -> socket.socket:
+        sock = self.stage.dial(self.stage.resolve("mail.test"), 5432)
+        sock.settimeout(SECONDS)
+        return sock
+
+
+@contextlib.contextmanager
+def connected(stage: Stage) -> Iterator[MailClient]:
+    with contextlib.closing(MailClient(stage)) as client:
+        yield client
+
+
+def test_a_mail_is_a_call_with_its_envelope_and_its_message(
+    stage: Stage, mailbox: Route[Any]
+) -> None:
+    with connected(stage) as client:
+        client.send_message(welcome(), "bounces@x.test", ["ann@x.test", "archive@x.test"])
+        mail = mailbox.assert_called_once()
+        client.quit()
+    assert isinstance(mail, Mail)
+    assert (mail.sender, mail.recipients) == ("bounces@x.test", ("ann@x.test", "archive@x.test"))
+    assert (mail.host, mail.port, mail.user, mail.tls) == ("mail.test", 5432, None, None)
+    assert isinstance(mail.message, EmailMessage)
+    assert mail.message["subject"] == "Welcome"
+    body = mail.message.get_body()
+    assert body is not None
+    assert body.get_content() == "Hello Ann,\n.\n..dots\n"
+    (attached,) = mail.message.iter_attachments()
+    assert attached.get_content() == b"\0\1"
+    assert str(mail) == (
+        "mail 'Welcome' from <bounces@x.test> to ann@x.test, archive@x.test at mail.test:5432 "
+        f"({mail.address})"
+    )
+
+
+def test_each_mail_of_a_connection_counts_before_its_client_is_told(
+    stage: Stage, mailbox: Route[Any]
+) -> None:
+    with connected(stage) as client:
+        for number in (1, 2, 3):
+            client.send_message(welcome(f"number {number}"))
+            assert mailbox.call_count == number
+    assert [call.message["subject"] for call in mailbox.calls] == [
+        "number 1",
+        "number 2",
+        "number 3",
+    ]
+    assert mailbox.wait_for_call(2, timeout=SECONDS).subject == "number 2"
+
+
+def test_a_mail_belongs_to_the_test_in_which_it_came(stage: Stage, mailbox: Route[Any]) -> None:
+    with connected(stage) as client:
+        client.send_message(welcome("of the first test"))
+        first, second = stage.window, stage.next_window()
+        client.send_message(welcome("of the second"))
+        mail = mailbox.assert_called_once()
+    assert mail.subject == "of the second"
+    for window, subject in ((first, "of the first test"), (second, "of the second")):
+        assert [e.subject for e in window.entries if isinstance(e, Mail)] == [subject]
+
+
+def test_starttls_and_a_login_are_told_by_the_mail(stage: Stage, mailbox: Route[Any]) -> None:
+    with connected(stage) as client:
+        client.starttls(context=stage.trusting)
+        client.login("ann", PASSWORD)
+        client.send_message(welcome())
+        mail = mailbox.assert_called_once()
+    assert mail.user == "ann"
+    assert mail.tls.version == "TLSv1.3"
+    connection = stage.entries(TcpConnection)[0]
+    assert (connection.sni, connection.tls) == ("mail.test", mail.tls)
+    told = [repr(stage.window.entries), *ledger_lines(stage.window.entries)]
+    assert not any(PASSWORD in text for text in told)
+
+
+def test_a_client_that_distrusts_the_ca_fails_the_test(stage: Stage, mailbox: Route[Any]) -> None:
+    with connected(stage) as client, pytest.raises(ssl.SSLCertVerificationError):
+        client.starttls(context=ssl.create_default_context())
+    assert eventually(lambda: any(isinstance(e, TlsFailure) for e in stage.window.entries))
+    stage.settle()
+    verdict = judge(stage.window, [])
+    assert "OpenSSL, by its ClientHello) does not trust the CA of this run for 'mail.test'" in str(
+        verdict
+    )
+
+
+def test_within_tls_from_the_begin_it_offers_no_starttls(stage: Stage) -> None:
+    route = stage.tls_route("mail.test:5432", smtp())
+    sock = stage.tls("mail.test", stage.resolve("mail.test"), 5432)
+    assert read_line(sock) == b"220 mail.test ESMTP pytest-egress\r\n"
+    sock.sendall(b"EHLO c\r\n")
+    lines = [read_line(sock) for _ in range(7)]
+    assert lines[-1].startswith(b"250 ")
+    assert not any(b"STARTTLS" in line for line in lines)
+    sock.sendall(b"MAIL FROM:<>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n\r\n.\r\nQUIT\r\n")
+    assert [read_line(sock)[:3] for _ in range(5)] == [b"250", b"250", b"354", b"250", b"221"]
+    mail = route.assert_called_once()
+    assert isinstance(mail, Mail)
+    assert mail.tls is not None
+    assert (mail.sender, mail.subject, mail.content) == ("", "", b"\r\n")
+
+
+def test_a_connection_without_a_mail_is_no_call_and_says_so(
+    stage: Stage, mailbox: Route[Any]
+) -> None:
+    with connected(stage) as client:
+        client.noop()
+        client.quit()
+    assert eventually(lambda: stage.entries(TcpConnection)[0].note)
+    (entry,) = stage.entries(TcpConnection)
+    assert (entry.outcome, entry.note) == ("routed", "it sent no mail")
+    assert mailbox.call_count == 0
+    told = never_called_text([mailbox], stage.window.entries, any_container=True)
+    assert "TCP mail.test:5432" in told
+    assert "it sent no mail" in told
+
+
+def test_a_port_probe_is_none_and_gives_its_turn_back(stage: Stage) -> None:
+    route = stage.tcp("mail.test:5432", smtp(), times=1)
+    stage.dial(stage.resolve("mail.test"), 5432).close()
+    assert eventually(lambda: any(e.outcome == "recorded" for e in stage.entries(TcpConnection)))
+    with connected(stage) as client:
+        client.send_message(welcome())
+    route.assert_called_once()
+    assert judge(stage.window, [route]) is None
+
+
+def test_a_server_that_is_busy_once_is_a_sequence(stage: Stage) -> None:
+    route = stage.tcp("mail.test:5432", sequence(b"421 4.3.2 busy\r\n", smtp()))
+    with pytest.raises(smtplib.SMTPConnectError, match="busy"):
+        MailClient(stage)
+    with connected(stage) as client:
+        client.send_message(welcome())
+    assert eventually(lambda: len(route.calls) == 2)
+    assert {type(call) for call in route.calls} == {TcpConnection, Mail}
+
+
+def test_a_mail_that_breaks_off_is_none(stage: Stage, mailbox: Route[Any]) -> None:
+    with connected(stage) as client:
+        client.docmd("EHLO", "c")
+        client.docmd("MAIL", "FROM:<a@x.test>")
+        client.docmd("RCPT", "TO:<b@x.test>")
+        client.docmd("DATA")
+        client.send(b"Subject: half\r\n")
+    assert eventually(lambda: not list(stage.gateway.connections))
+    assert mailbox.call_count == 0
+    assert judge(stage.window, []) is None
+
+
+def test_a_client_that_resets_its_connection_fails_no_test(
+    stage: Stage, mailbox: Route[Any]
+) -> None:
+    with connected(stage) as client:
+        client.noop()
+        assert client.sock is not None
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert eventually(lambda: not list(stage.gateway.connections))
+    assert judge(stage.window, []) is None
+
+
+def test_mails_that_would_fill_the_memory_are_refused_and_fail_the_test(
+    stage: Stage, mailbox: Route[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_HELD_BYTES", 1000)
+    with connected(stage) as client:
+        client.sendmail("a@x.test", ["b@x.test"], b"x" * 900)
+        with pytest.raises(smtplib.SMTPDataError, match="No room for more mails"):
+            client.sendmail("a@x.test", ["b@x.test"], b"x" * 900)
+    mailbox.assert_called_once()
+    assert "a mail of 902 bytes was refused" in str(judge(stage.window, []))
+    stage.window.complaints.clear()
+
+
+def test_a_cut_ends_a_session(stage: Stage, mailbox: Route[Any]) -> None:
+    client = MailClient(stage)
+    mailbox.remove()
+    stage.gateway.revise()
+    assert client.sock is not None
+    assert end_of(client.sock) in ("closed", "reset")
+    assert judge(stage.window, []) is None
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "field", [b"Subject: =?utf-8?q?=C3=BCber?=", "Subject: über".encode(), b"Subject: =?bad?"]
+)
+def test_a_line_about_a_mail_never_raises(stage: Stage, mailbox: Route[Any], field: bytes) -> None:
+    with connected(stage) as client:
+        client.sendmail("a@x.test", ["b@x.test"], field + b"\r\n\r\nhi")
+    assert str(mailbox.assert_called_once()).startswith("mail '")
+
+
+def test_many_recipients_are_shortened_in_a_line() -> None:
+    mail = Mail(
+        container="c",
+        started=0,
+        outcome="routed",
+        host="mail.test",
+        port=25,
+        address="198.18.0.1",
+        sender="a@x.test",
+        recipients=tuple(f"{n}@x.test" for n in range(9)),
+        content=b"Subject: x\r\n\r\n",
+    )
+    assert "4@x.test and 4 more at mail.test:25" in str(mail)
+
+
+def test_it_answers_by_the_name_that_was_dialled(stage: Stage) -> None:
+    stage.tcp(ADDRESS, smtp())
+    assert read_line(stage.dial(ADDRESS, 5432)) == b"220 203.0.113.9 ESMTP pytest-egress\r\n"
