@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
+import threading
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -143,3 +145,40 @@ def test_the_url_of_a_request_is_that_of_its_client(egress: Egress, runtimes_ima
     request = route.assert_called_once().request
     assert (request.url, request.http_version) == (url, "2")
     assert (request.headers["host"], request.headers["cookie"]) == (HOST, "x=1; y=2")
+
+
+MANY: Final = """
+const http2 = require('http2'), session = http2.connect(URL);
+session.on('error', () => {});
+for (let i = 0; i < 30; i++) session.request({':path': '/whole'}).on('error', () => {});
+for (let i = 0; i < 10; i++) {
+  const stream = session.request({':method': 'POST', ':path': '/half'}).on('error', () => {});
+  stream.write('some');
+}
+"""
+
+
+@pytest.mark.parametrize("how", ["kill -9 $(pidof node)", "kill -STOP $(pidof node)"])
+def test_each_stream_of_a_client_that_is_killed_or_stands_still_is_in_the_ledger(
+    egress: Egress, runtimes_image: str, how: str
+) -> None:
+    gate = threading.Event()
+
+    def handler(request: Request) -> bytes:
+        gate.wait(30)
+        return b"late"
+
+    egress.intercept_https(HOST, handler)
+    command = f'node -e "{filled(MANY, "https")}" & sleep infinity'
+    container = egress.start(runtimes_image, ["sh", "-c", command])
+    deadline = time.monotonic() + 30
+    while len(egress.exchanges) < 30 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert container.exec(["sh", "-c", how]).exit_code == 0
+    gate.set()
+    container.stop()
+    paths = [(each.request.path, each.outcome) for each in egress.exchanges]
+    assert sorted(paths) == [("/half", "recorded")] * 10 + [("/whole", "routed")] * 30
+    assert {each.request.content for each in egress.exchanges if each.request.path == "/half"} == {
+        b"some"
+    }
