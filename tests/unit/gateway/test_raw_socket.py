@@ -99,15 +99,16 @@ def test_a_handler_that_closes_its_socket_and_raises_resets_its_client(stage: St
 def test_what_protocols_a_raw_route_agrees_on_is_declared(stage: Stage) -> None:
     route = stage.tls_route(ADDRESS, b"hello", alpn=("postgresql",))
     assert str(route) == "intercept_tls(\"203.0.113.9\", alpn=('postgresql',))"
-    for offered, agreed in ((["postgresql"], "postgresql"), (["http/1.1"], None)):
-        stage.trusting.set_alpn_protocols(offered)
+    for count, (offered, agreed) in enumerate(
+        [("postgresql", "postgresql"), ("http/1.1", None)], 1
+    ):
+        stage.trusting.set_alpn_protocols([offered])
         client = stage.tls(ADDRESS, port=5432)
         assert client.selected_alpn_protocol() == agreed
         client.close()
-    route.wait_for_call(2, timeout=SECONDS)
-    first = route.calls[0]
-    assert first.tls is not None
-    assert first.tls.alpn == "postgresql"
+        call = route.wait_for_call(count, timeout=SECONDS)
+        assert call.tls is not None
+        assert call.tls.alpn == agreed
 
 
 def test_a_client_that_insists_on_a_protocol_is_told_how_to_agree_on_it(stage: Stage) -> None:

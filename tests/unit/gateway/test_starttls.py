@@ -145,11 +145,11 @@ def test_the_client_gets_close_notify_at_the_end(stage: Stage) -> None:
 # Handshakes that fail.
 
 
-def distrusting(stage: Stage) -> TlsFailure:
+def distrusting(stage: Stage, server_name: str = "mail.test") -> TlsFailure:
     """The entry of a client that does not trust the CA."""
     stranger = client_context(trustme.CA())
     with pytest.raises(ssl.SSLCertVerificationError):
-        secured(stage, "mail.test", stage.resolve("mail.test"), stranger)
+        secured(stage, server_name, stage.resolve("mail.test"), stranger)
     assert eventually(lambda: any(isinstance(e, TlsFailure) for e in stage.window.entries))
     (failure,) = stage.entries(TlsFailure)
     return failure
@@ -166,6 +166,15 @@ def test_a_client_that_distrusts_the_ca_is_named_as_on_other_connections(stage: 
     assert [miss.route for miss in failure.near] == [route]
     assert "1 handler" not in str(judge(stage.window, [route]))
     assert type(judge(stage.window, [route])).__name__ == "HandshakeError"
+
+
+def test_a_failure_is_at_the_route_that_was_dialled_whatever_name_was_asked_for(
+    stage: Stage,
+) -> None:
+    stage.tcp("mail.test", greet)
+    failure = distrusting(stage, "alias.test")
+    assert (failure.outcome, failure.host, failure.sni) == ("recorded", "mail.test", "alias.test")
+    assert "CA of this run for 'alias.test'" in failure.note
 
 
 def test_a_later_handshake_of_the_same_client_excuses_the_failure(stage: Stage) -> None:
