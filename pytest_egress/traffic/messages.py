@@ -344,7 +344,7 @@ class Request:
         """The body in pieces, as they come, without its Content-Encoding. It can be read once, and is not kept.
 
         A route with `stream=True` calls its handler when the head of a request has come. On every other route the whole
-        body has come before, and is one piece here.
+        body has come before, and is one piece here unless it was compressed.
 
         Raises:
             RuntimeError: It has been streamed already.
