@@ -257,7 +257,10 @@ def test_an_application_answers_both_requests_and_websockets(stage: Stage) -> No
 
 def test_what_lasts_is_told_once() -> None:
     told: list[str] = []
-    entry = Exchange(container="", started=0, outcome="passthrough", host="", request=None)  # type: ignore[arg-type]
+    request = Request(method="GET", scheme="http", host="api.test", port=80, path="/")
+    entry = Exchange(
+        container="", started=0, outcome="passthrough", host="api.test", request=request
+    )
     lasting = Lasting(entry, lambda: told.append("end"))
     assert not lasting.is_over()
     assert lasting.is_over(test_over=True)
