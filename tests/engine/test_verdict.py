@@ -85,7 +85,7 @@ def test_requests_are_listed_with_their_near_misses_field_by_field(inside: Insid
       to answer it: egress.intercept_http("api.shop.test", method="GET", path="/charges")
 
   GET https://api.shop.test/charges
-      its Host is 'other.test', which is not 'api.shop.test'
+      its :authority is 'other.test', which is not 'api.shop.test'
 
   GET https://unlike.example/
       to answer it: egress.intercept_https("unlike.example", method="GET", path="/")
@@ -145,9 +145,8 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
   GET http://metrics.test/push  (3 times)
       to answer it: egress.intercept_http("metrics.test", method="GET", path="/push")
 
-  TCP 192.0.2.9:80
-      began HTTP/2 and closed without a request
-      to answer it: egress.intercept_http("192.0.2.9:80")
+  GET http://192.0.2.9/
+      to answer it: egress.intercept_http("192.0.2.9", method="GET", path="/")
     """)
 
 
