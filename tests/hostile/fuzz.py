@@ -35,6 +35,7 @@ from tests.unit.traffic import (
 
 SECONDS: Final = 10.0  # for each target, without an argument
 MAX_BYTES: Final = 8192
+LEAST: Final = 20  # inputs beside the corpus, on however slow a machine
 MOST_CHANGES: Final = 8  # of one input
 CORPUS: Final = Path(__file__).with_name("corpus")
 
@@ -134,7 +135,7 @@ def run(name: str, seconds: float) -> int:
     for data in seeds:
         feed(name, data)
     inputs = len(seeds)
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or inputs < len(seeds) + LEAST:
         is_new = not TARGETS[name].takes_bytes
         feed(name, rng.randbytes(rng.randrange(MAX_BYTES)) if is_new else changed(seeds, rng))
         inputs += 1

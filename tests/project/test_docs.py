@@ -288,7 +288,9 @@ def test_the_demo_shows_what_it_says(shop_image: str, clients_image: str) -> Non
 
 
 def test_every_guarantee_names_a_test_that_is_there() -> None:
-    page = "".join((ROOT / f"docs/{name}.md").read_text() for name in ("guarantees", "engines"))
+    page = "".join(
+        (ROOT / f"docs/{name}.md").read_text() for name in ("guarantees", "engines", "protocols")
+    )
     named = set(re.findall(r"`([\w/]*test_\w+\.py)::(test_\w+)`", page))
     assert len(named) > 25
     for module, test in sorted(named):
@@ -301,6 +303,14 @@ def test_every_row_of_the_guarantees_names_a_test() -> None:
     rows = [line for line in page.splitlines() if line.startswith("| ") and "held by" not in line]
     assert len(rows) > 20
     assert [row for row in rows if "::test_" not in row] == []
+
+
+def test_every_row_about_a_client_or_a_suite_names_a_test() -> None:
+    page = text_of("docs/protocols.md")
+    of_clients = page[page.index("## What was run against what") : page.index("## HTTP/1.1")]
+    rows = [line for line in of_clients.splitlines() if line.startswith("| ")]
+    assert len(rows) > 15
+    assert [row for row in rows if "::test_" not in row and "held by" not in row] == []
 
 
 @pytest.mark.parametrize("page", PROSE)
