@@ -168,7 +168,7 @@ class Incomplete(Protocol):
         ...
 
 
-class Given:
+class GivenBody:
     """A body of which a part was given to the constructor of `Request`. The rest is another body's.
 
     Args:
@@ -306,7 +306,7 @@ class Request:
                 raise TypeError("a Request has content, or raw_content with its Content-Encoding")
             raw_content, given["headers"] = content, fields_of_plain(self.headers, content)
         if self._body is None or raw_content is not UNSET or trailers is not UNSET:
-            given["_body"] = Given(raw_content, trailers, self._body)
+            given["_body"] = GivenBody(raw_content, trailers, self._body)
 
     def _decoded(self) -> bytes:
         coding, raw_content = self.headers.get("content-encoding", ""), self._body.content

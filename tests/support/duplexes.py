@@ -61,6 +61,6 @@ class FakeDuplex:
         self.sent.append(what)
 
 
-def body_of(duplex: FakeDuplex, expected: int | None = None) -> Body:
+def coming_body(duplex: FakeDuplex, expected: int | None = None) -> Body:
     """A body that comes from a duplex, without a limit of what is kept."""
     return Body(duplex, lambda size: None, expected)

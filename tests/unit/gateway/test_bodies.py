@@ -12,12 +12,12 @@ from pytest_egress.gateway.bodies import Body
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.fields import RequestTooLargeError
 from pytest_egress.traffic.messages import Headers
-from tests.support.duplexes import FakeDuplex, body_of
+from tests.support.duplexes import FakeDuplex, coming_body
 
 
 def test_the_content_is_read_when_it_is_first_asked_for_and_kept() -> None:
     duplex = FakeDuplex(b"one", b"two", trailers=Headers({"Digest": "x"}))
-    body = body_of(duplex)
+    body = coming_body(duplex)
     assert duplex.asked == 0
     assert (body.content, body.content, body.size) == (b"onetwo", b"onetwo", 6)
     assert duplex.asked == 3
@@ -26,7 +26,7 @@ def test_the_content_is_read_when_it_is_first_asked_for_and_kept() -> None:
 
 def test_a_streamed_body_is_not_kept_and_an_error_says_so() -> None:
     duplex = FakeDuplex(b"one", b"two", trailers=Headers({"Digest": "x"}))
-    body = body_of(duplex)
+    body = coming_body(duplex)
     pieces = body.stream()
     assert next(pieces) == b"one"
     assert (body.streamed, duplex.asked, body.trailers.raw) == (3, 1, ())
@@ -40,11 +40,11 @@ def test_a_streamed_body_is_not_kept_and_an_error_says_so() -> None:
 
 def test_a_body_that_is_kept_can_still_be_streamed() -> None:
     duplex = FakeDuplex(b"one", b"two")
-    body = body_of(duplex)
+    body = coming_body(duplex)
     assert body.content == b"onetwo"
     assert [*body.stream()] == [*body.stream()] == [b"onetwo"]
     empty = FakeDuplex()
-    without = body_of(empty)
+    without = coming_body(empty)
     assert (without.content, [*without.stream()], without.streamed) == (b"", [], None)
 
 
@@ -61,21 +61,21 @@ def test_a_body_that_is_too_large_is_refused_and_its_begin_is_kept(
 ) -> None:
     monkeypatch.setattr(bodies, "MAX_BODY_BYTES", 5)
     duplex, announced = FakeDuplex(b"one", b"two", b"more"), FakeDuplex(b"one")
-    body = body_of(duplex)
+    body = coming_body(duplex)
     with pytest.raises(RequestTooLargeError, match="the body is over MAX_BODY_BYTES, 5 bytes"):
         _ = body.content
     body.give_up()
     assert (body.content, duplex.asked) == (b"onetwo", 2)
     with pytest.raises(RequestTooLargeError):
-        _ = body_of(announced, expected=6).content
+        _ = coming_body(announced, expected=6).content
     assert announced.asked == 0
     larger = FakeDuplex(b"one", b"two", b"more")
-    assert b"".join(body_of(larger, expected=10).stream()) == b"onetwomore"
+    assert b"".join(coming_body(larger, expected=10).stream()) == b"onetwomore"
 
 
 def test_a_body_that_breaks_off_is_an_error_and_its_begin_is_kept() -> None:
     duplex = FakeDuplex(b"one", breaks=True)
-    body = body_of(duplex)
+    body = coming_body(duplex)
     with pytest.raises(ClientLeftError):
         _ = body.content
     assert (body.so_far, body.size) == (b"one", 3)
@@ -101,7 +101,7 @@ def test_a_body_keeps_neither_its_connection_nor_its_window() -> None:
 
 
 def test_a_body_that_nobody_has_read_says_so_when_its_connection_has_gone_on() -> None:
-    body = body_of(FakeDuplex(b"one"))
+    body = coming_body(FakeDuplex(b"one"))
     gc.collect()
     with pytest.raises(RuntimeError, match="was never read"):
         _ = body.content
@@ -109,5 +109,5 @@ def test_a_body_that_nobody_has_read_says_so_when_its_connection_has_gone_on() -
 
 def test_interim_responses_go_to_the_client() -> None:
     duplex = FakeDuplex()
-    body_of(duplex).send_interim(103, Headers({"Link": "</style.css>"}))
+    coming_body(duplex).send_interim(103, Headers({"Link": "</style.css>"}))
     assert duplex.sent == [(103, {"link": "</style.css>"})]

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_egress.traffic.events import Event
 from pytest_egress.traffic.messages import Headers, Request, Response
-from tests.support.duplexes import FakeDuplex, body_of
+from tests.support.duplexes import FakeDuplex, coming_body
 
 NO_ITERABLE: Any = 7
 REQUEST: dict[str, Any] = {
@@ -25,7 +25,7 @@ REQUEST: dict[str, Any] = {
 def coming(*pieces: bytes, **fields: Any) -> tuple[Request, FakeDuplex]:
     """A request whose body is still to come."""
     duplex = FakeDuplex(*pieces)
-    return Request(**REQUEST, _body=body_of(duplex), **fields), duplex
+    return Request(**REQUEST, _body=coming_body(duplex), **fields), duplex
 
 
 def test_a_request_of_a_stream_reads_its_body_when_it_is_asked_for() -> None:
