@@ -11,7 +11,7 @@ error of ours where they are malformed. Every module is a door.
 * `entries`: the entries of the ledger, one class for each kind of attempt.
 * `events`: server-sent events.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.
-* `heads`: the strict look at a head of HTTP/1.1, before h11 reads it.
+* `heads`: the strict look at the head of a request, of HTTP/1.1 before h11 reads it, and of HTTP/2 after h2 has.
 * `forms`: forms, files and cookies.
 * `grpc`: gRPC over HTTP/2: messages, metadata, deadlines and status.
 * `http1`: HTTP/1.1, by h11.
