@@ -182,8 +182,8 @@ def server_of(protocol: str, host: str | None) -> str:
     """
     certificate = f" that has a certificate of egress_ca.issue_cert({host!r})" if host else ""
     if protocol == "h2":
-        verb = "intercept_https" if host else "intercept_http"
-        return f"Let {verb} answer it, or forward it to a server of HTTP/2{certificate}"
+        scheme = "https" if host else "http"
+        return f"Let intercept_{scheme} answer it, or forward it to a server of HTTP/2{certificate}"
     return f"Forward it to a server of {protocol}{certificate}"
 
 
