@@ -107,8 +107,8 @@ __all__ = [
     "Headers",
     "ImageError",
     "LinkError",
-    "MultiDict",
     "Mail",
+    "MultiDict",
     "NeverCalledError",
     "PacketAttempt",
     "RawSocket",
@@ -132,8 +132,8 @@ __all__ = [
     "log_line",
     "port_open",
     "sequence",
-    "websocket",
     "smtp",
+    "websocket",
     "wsgi",
 ]
 
@@ -149,8 +149,8 @@ _HOMES = {
     "FormFile": "traffic.forms",
     "GrpcCall": "traffic.grpc",
     "Headers": "traffic.messages",
-    "MultiDict": "traffic.forms",
     "Mail": "traffic.entries",
+    "MultiDict": "traffic.forms",
     "PacketAttempt": "traffic.entries",
     "RawSocket": "gateway.raw_socket",
     "RawTlsSocket": "gateway.raw_socket",
@@ -168,8 +168,8 @@ _HOMES = {
     "log_line": "targets.readiness",
     "port_open": "targets.readiness",
     "sequence": "routes.answers",
-    "websocket": "routes.websocket",
     "smtp": "routes.smtp",
+    "websocket": "routes.websocket",
     "wsgi": "routes.wsgi",
 }
 

@@ -77,6 +77,10 @@ UNPROVED: Final = (
 )
 OVER_HELD: Final = f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
 LEFT_EARLY: Final = "the client closed before its response was sent ({})"
+NO_WEBSOCKET: Final = (
+    "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
+    "sent: websocket(handler) opens one"
+)
 NO_TUNNEL: Final = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
 
 
@@ -248,6 +252,9 @@ class Answering:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
             self.recorder.count(incoming.attempt.context, entry)
+        if response is not None and opens_no_websocket(incoming, response):
+            entry.note = NO_WEBSOCKET.format(response.status_code)
+            response = Response(501, text=entry.note)
         return entry, None if response is None else response.encoded()
 
     def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
@@ -710,6 +717,11 @@ def rejected_reply(entry: Exchange) -> Response:
 def no_reply(entry: Exchange) -> Response | None:
     """The `reply` of a ruling about a request that gets none here: it must not be called."""
     raise AssertionError(f"{entry} gets no answer here")
+
+
+def opens_no_websocket(incoming: Incoming, response: Response) -> bool:
+    """Whether a response would tell a client of HTTP/2 that its WebSocket is open, and none is."""
+    return incoming.head.protocol == WEBSOCKET and response.status_code < 300
 
 
 # The host that a request names.

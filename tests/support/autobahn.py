@@ -1,16 +1,23 @@
-"""The cases of the Autobahn test suite, by kosoku, against a handler behind a gateway on loopback."""
+"""The cases of the Autobahn test suite, by kosoku, against a handler behind a gateway on loopback.
+
+Run as a program, this module is the client: kosoku puts modules of its own, a `pkg_resources` among them, where the
+whole process imports from.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import kosoku
 import trustme
 
 from pytest_egress.routes.websocket import websocket
 from tests.support.loopback import LoopbackLink
+from tests.support.project import ROOT
 from tests.support.stage import Stage
 
 COMPRESSION = ("12.*", "13.*")
@@ -30,15 +37,23 @@ def run_cases(handler: Callable[[Any], Any], without: Sequence[str] = ()) -> dic
     with stage.open:
         stage.gateway.start()
         route = stage.http(f"*:{port}", websocket(handler))
-        run = kosoku.run_fuzzingclient(
-            f"ws://127.0.0.1:{port}", exclude_cases=list(without), concurrency=2
-        )
-        try:
-            results = asyncio.run(awaited(run))
-        except kosoku.FailureError as error:
-            results = error.results
-        assert len(route.calls) >= len(results)
+        client = [sys.executable, "-m", __name__, f"ws://127.0.0.1:{port}", *without]
+        said = subprocess.run(client, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+        verdicts: dict[str, str] = json.loads(said)
+        assert len(route.calls) >= len(verdicts)
     assert not stage.window.complaints
+    return verdicts
+
+
+def ask(url: str, without: Sequence[str]) -> dict[str, str]:
+    """Run cases against a server; return the verdict on each."""
+    import kosoku
+
+    run = kosoku.run_fuzzingclient(url, exclude_cases=[*without], concurrency=2)
+    try:
+        results = asyncio.run(awaited(run))
+    except kosoku.FailureError as error:
+        results = error.results
     return {result.case_id: verdict_on(result) for result in results}
 
 
@@ -51,3 +66,7 @@ def verdict_on(result: Any) -> str:
     if result.passed:
         return "OK"
     return f"{result.behavior.value}, {result.behavior_close.value}: {result.result} {result.result_close}"
+
+
+if __name__ == "__main__":
+    print(json.dumps(ask(sys.argv[1], sys.argv[2:])))

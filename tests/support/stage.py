@@ -71,7 +71,13 @@ class Stage:
         self.locks = Locks()
         self.locks.watch(self.gateway, self.ledger)
         self.open = contextlib.ExitStack()
+        self.open.callback(self.release_routes)
         self.open.callback(self.gateway.stop)
+
+    def release_routes(self) -> None:
+        """End the routes, and with them the threads of their applications."""
+        for route in self.table.routes:
+            route.release()
 
     def attempt_context(self) -> AttemptContext:
         with self.ledger.changed:

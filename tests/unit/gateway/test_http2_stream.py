@@ -244,10 +244,25 @@ def test_a_body_that_nobody_reads_stops_at_its_window(stage: Stage, client: Http
     assert client.answer(number).body == str(4 << 20).encode()
 
 
-def test_an_extended_connect_tells_its_protocol(stage: Stage, client: Http2Client) -> None:
-    """RFC 8441: the stream carries another protocol afterwards. A route that answers requests refuses it."""
-    stage.https("api.test", b"yes", optional=True)
+@pytest.mark.parametrize(("given", "sent"), [(b"yes", 501), (204, 501), (307, 307), (403, 403)])
+def test_no_answer_but_a_websocket_tells_a_client_that_one_is_open(
+    stage: Stage, client: Http2Client, given: object, sent: int
+) -> None:
+    stage.https("api.test", given)
     number = client.begin("/chat", "CONNECT", protocol="websocket", ends=False)
+    client.flush()
+    assert client.until(lambda: client.answers[number].status)
+    assert client.answers[number].status == sent
+    exchange = stage.only(Exchange)
+    assert (exchange.request.method, exchange.request.headers["upgrade"]) == ("GET", "websocket")
+    assert exchange.note.endswith("websocket(handler) opens one") == (sent == 501)
+
+
+def test_an_extended_connect_for_another_protocol_is_refused(
+    stage: Stage, client: Http2Client
+) -> None:
+    stage.https("api.test", b"yes", optional=True)
+    number = client.begin("/chat", "CONNECT", protocol="connect-udp", ends=False)
     client.flush()
     assert client.until(lambda: client.answers[number].status)
     assert client.answers[number].status == 502
