@@ -32,6 +32,13 @@ class AbortError(Exception):
     """The servicer has aborted its call."""
 
 
+def comes_of_abort(error: BaseException | None) -> bool:
+    """Whether an exception is that of `abort`, or was raised from it: another one is a fault of the servicer."""
+    while error is not None and not isinstance(error, AbortError):
+        error = error.__cause__
+    return error is not None
+
+
 def code_of(code: object) -> Code:
     """A status code of a servicer: a `grpc.StatusCode`, or its number.
 

@@ -116,6 +116,25 @@ def test_callbacks_are_called_once_even_if_one_raises() -> None:
         callbacks.check()
 
 
+def test_callbacks_that_another_thread_calls_are_waited_for() -> None:
+    callbacks, begun, release = Callbacks(), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        assert release.wait(SECONDS)
+        raise ValueError("of the callback")
+
+    callbacks.add(fail)
+    caller = threading.Thread(target=callbacks.call)
+    caller.start()
+    assert begun.wait(SECONDS)
+    threading.Timer(0.05, release.set).start()
+    callbacks.join()
+    with pytest.raises(ValueError, match="of the callback"):
+        callbacks.check()
+    caller.join()
+
+
 # The loop.
 
 
@@ -240,6 +259,33 @@ def test_a_loop_that_does_not_end_is_an_error_that_names_it(
     with pytest.raises(RuntimeError, match=r"of the test has not ended 0\.05 seconds after"):
         loop.stop()
     release.set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_program_ends_no_loop_and_is_raised_once(error: type[BaseException]) -> None:
+    async def fail() -> None:
+        raise error
+
+    async def await_it() -> None:
+        await asyncio.create_task(fail())
+
+    async def leave_it() -> None:
+        left.append(asyncio.create_task(fail()))
+
+    async def answer() -> str:
+        return "answered"
+
+    left: list[asyncio.Task[None]] = []
+    loop = Loop("of the test")
+    with pytest.raises(error):
+        loop.begin(await_it, copy_context()).result(SECONDS)
+    assert loop.begin(answer, copy_context()).result(SECONDS) == "answered"
+    loop.stop()
+    loop = Loop("of the test")
+    loop.begin(leave_it, copy_context()).result(SECONDS)
+    assert loop.begin(answer, copy_context()).result(SECONDS) == "answered"
+    with pytest.raises(error):
+        loop.stop()
 
 
 # Shared by routes.
