@@ -83,8 +83,8 @@ class GrpcCall:
             ends in "-bin"; so are the next two.
         initial_metadata: What the servicer sent before its first message.
         trailing_metadata: What the servicer sent with the status.
-        requests: The messages of the client, as the servicer got them. Messages after the first 64 MiB are not kept, nor
-            any where the test keeps as much as it may.
+        requests: The messages of the client, as the servicer got them. Messages after the first 64 MiB are not kept,
+            nor any where the test keeps as much as it may.
         responses: The messages of the servicer, kept likewise.
         code: The status, as a `Code` and so an int; None while the call runs, and where nobody knows it.
         details: The text of the status, or "".
