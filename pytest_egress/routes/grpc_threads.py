@@ -284,8 +284,14 @@ class Running(Future[Result]):
     def start(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         """Start the task; called on the loop's thread, in the context that it runs in."""
         self.task = asyncio.get_running_loop().create_task(self._run(make))
+        self.task.add_done_callback(self._on_end)
         if self._cut:
             self.task.cancel()
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Settle the result where the task was cancelled before it had begun, so that `_run` never ran."""
+        if not self.done():
+            self.set_exception(asyncio.CancelledError())
 
     async def _run(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         try:

@@ -187,6 +187,29 @@ def test_a_coroutine_is_interrupted(loop: Loop) -> None:
         running.result(SECONDS)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_coroutine_is_interrupted_before_it_has_begun(loop: Loop, at_once: bool) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        begun.set()
+        assert release.wait(SECONDS)
+
+    async def answer() -> str:
+        return "answered"
+
+    blocking = loop.begin(block, copy_context())
+    assert begun.wait(SECONDS)
+    waiting = loop.begin(answer, copy_context())
+    if at_once:
+        waiting._cut = True  # as if it had been interrupted before it was begun
+    waiting.interrupt()
+    release.set()
+    blocking.result(SECONDS)
+    with pytest.raises(asyncio.CancelledError):
+        waiting.result(SECONDS)
+
+
 def test_who_waits_for_a_coroutine_stands_where_that_does(loop: Loop) -> None:
     begun = threading.Event()
 
@@ -286,6 +309,7 @@ def test_what_ends_a_program_ends_no_loop_and_is_raised_once(error: type[BaseExc
     assert loop.begin(answer, copy_context()).result(SECONDS) == "answered"
     with pytest.raises(error):
         loop.stop()
+    assert isinstance(left[0].exception(), error)
 
 
 # Shared by routes.
