@@ -111,7 +111,7 @@ class GrpcCall:
     @property
     def path(self) -> str:
         """The full name of the method, as it is in the request: "/shop.v1.Payments/Charge"."""
-        return f"/{self.service}/{self.method}"
+        return f"/{self.service}/{self.method}" if self.service else f"/{self.method}"
 
     @property
     def status(self) -> str | None:
