@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Final
 
 from pytest_egress.base.clock import monotonic
@@ -49,6 +50,7 @@ FIRST_REQUEST_SECONDS: Final = (
     1.0  # a client that asks for nothing until then connects ahead of need
 )
 SILENT: Final = f"{BEGAN_HTTP2} and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
+LATE: Final = "made a request just as its connection was said to end (GOAWAY): clients make it again on another one"
 NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
 
 MakeAnswering = Callable[[Http2Stream], Answering]
@@ -81,6 +83,8 @@ class Http2Server:
         self._streams: dict[int, Http2Stream] = {}
         self._fresh: list[Http2Stream] = []
         self._malformed: list[str] = []
+        self._last = inf  # the last stream that is answered
+        self._late = 0  # requests after it
         self._awaits_first, self._opened = True, monotonic()
         self._idle_from = self._opened
         self._has_said_farewell = False
@@ -206,7 +210,11 @@ class Http2Server:
 
     def _act_on(self, came: Came) -> list[Callable[[], None]]:
         """Act on what came; return what has to be called without the lock."""
-        if isinstance(came, Asked):
+        if isinstance(came, Asked) and came.stream > self._last:
+            self._late += (
+                1  # its client was told to make it on another connection (RFC 9113 section 6.8)
+            )
+        elif isinstance(came, Asked):
             stream = Http2Stream(self.connection, self._wire, self._http, came.stream, came.head)
             self._streams[came.stream] = stream
             self._fresh.append(stream)
@@ -231,6 +239,7 @@ class Http2Server:
         connection = self.connection
         fresh, self._fresh = self._fresh, []
         malformed, self._malformed = self._malformed, []
+        late, self._late = self._late, 0
         if fresh or malformed:
             self._awaits_first = False
             connection.idle_seconds = self._idle_seconds
@@ -243,6 +252,9 @@ class Http2Server:
             except RuntimeError as error:  # no thread can be started
                 connection.recorder.complain(f"a request was not looked at: {error}")
                 self._close(stream)
+        for _ in range(late):
+            outcome = silent_outcome(connection.attempt)
+            connection.recorder.record_tcp(connection.attempt, b"", LATE, outcome)
         for why in malformed:
             connection.recorder.record_unreadable(connection.attempt, f"{UNREADABLE}: {why}")
 
@@ -362,7 +374,7 @@ class Http2Server:
         """Send GOAWAY, once: no request is wanted any more, and those that came are answered."""
         with self._lock:
             if not self._has_said_farewell:
-                self._has_said_farewell = True
+                self._has_said_farewell, self._last = True, self._http.last_stream
                 self._wire.write(self._http.outgoing() + self._http.goaway())
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, op
 from pytest_egress.traffic.entries import (
     Entry,
     Exchange,
+    Handshake,
     Mail,
     Outcome,
     TcpConnection,
@@ -266,7 +267,8 @@ class Recorder:
         to = attempt.destination
         for reason in ("", "alpn"):
             peers = (self.target.name, to.host, to.port, to.tls_client(reason))
-            self.ledger.record_handshake(attempt.context.window, peers, to.greeted)
+            handshake = Handshake(to.greeted, to.address)
+            self.ledger.record_handshake(attempt.context.window, peers, handshake)
 
 
 def unclaimed(context: AttemptContext) -> Outcome:

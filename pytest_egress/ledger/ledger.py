@@ -19,7 +19,7 @@ from typing import Any, Final
 from pytest_egress.base.clock import monotonic, wall
 from pytest_egress.ledger.windows import Activity, Window
 from pytest_egress.routes.route import Route
-from pytest_egress.traffic.entries import Entry, PacketAttempt, TlsPeers
+from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsPeers
 
 CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
 MAX_ENTRIES: Final = 100_000
@@ -120,12 +120,12 @@ class Ledger:
                     seen.append(entry)
             self.changed.notify_all()
 
-    def record_handshake(self, window: Window, peers: TlsPeers, started: float) -> None:
+    def record_handshake(self, window: Window, peers: TlsPeers, handshake: Handshake) -> None:
         """Note that a TLS handshake succeeded: earlier failures of the same client no longer fail the test."""
         with self.changed:
-            latest = window.handshakes.get(peers, started)
+            latest = window.handshakes.get(peers, handshake)
             if peers in window.handshakes or len(window.handshakes) < MAX_ENTRIES:
-                window.handshakes[peers] = max(latest, started)
+                window.handshakes[peers] = max(latest, handshake)
 
     def count_unrecorded(self, window: Window, attempts: int) -> None:
         """Count attempts that could not be recorded: their test fails."""

@@ -45,7 +45,7 @@ def remedy(entry: Entry) -> str:
             request.host,
             None if request.port == SCHEME_PORTS[request.scheme] else request.port,
         )
-        if entry.grpc is not None:
+        if entry.grpc is not None and entry.grpc.service:
             return f'egress.intercept_{request.scheme}("{address}", {servicer_of(entry.grpc)})'
         path = "" if request.method == "CONNECT" else f", path={quoted(glob_of(request.path))}"
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
@@ -629,6 +629,8 @@ def times_text(count: int) -> str:
 
 def unrouted_body(exchange: Exchange) -> str:
     """The body of the 502 for a request that no route answers."""
+    if exchange.note:  # refused for its form: no route would help
+        return refused_body(exchange)
     lines = [f"pytest-egress: no route answers {exchange}"]
     return "\n".join([*lines, *near_lines(exchange.near), f"to answer it: {remedy(exchange)}", ""])
 
@@ -645,7 +647,7 @@ def failed_upstream_body(exchange: Exchange) -> str:
 
 
 def refused_body(exchange: Exchange) -> str:
-    """The body of the 421 for a request that does not fit its connection: another Host, or no client certificate."""
+    """The body for a request that is refused whatever routes there are, such as one for another Host: 421."""
     return f"pytest-egress: {exchange}: {exchange.note}\n"
 
 

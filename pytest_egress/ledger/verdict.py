@@ -35,8 +35,8 @@ NO_OFFENCE = ("silent", "cut")
 """Reasons of a `TlsFailure` that fail no test: a connection opened ahead of need, or one that this package ended."""
 
 RACE_SECONDS: Final = 1.0
-"""From the first connection of a client to the last that it opens beside it: gRPC's next address comes after 0.25 s,
-as RFC 8305 section 8 has it, and a busy machine is late."""
+"""From the first connection of a client to the last that it opens beside it, to another address of the same host:
+gRPC's next comes after 0.25 s, as RFC 8305 section 8 has it, and a busy machine is late."""
 
 
 def judge(
@@ -157,14 +157,14 @@ def broken_handshakes(window: Window) -> list[TlsFailure]:
 def came_through(failure: TlsFailure, window: Window) -> bool:
     """Whether the client of a failed handshake succeeded with that host later, or at any time if it failed "unused".
 
-    A client that connects to several addresses at once leaves all but the first that answers, without an alert.
+    A client that connects to two addresses at once leaves all but the first that answers, without an alert.
     """
     succeeded = window.handshakes.get(failure.peers)
     if succeeded is None or not failure.client:
         return False
-    if failure.reason == "likely-untrusted":
-        succeeded += RACE_SECONDS
-    return failure.reason == "unused" or succeeded > failure.started
+    races = failure.reason == "likely-untrusted" and succeeded.address != failure.address
+    until = succeeded.started + (RACE_SECONDS if races else 0)
+    return failure.reason == "unused" or until > failure.started
 
 
 def is_missing(route: Route[Any]) -> bool:

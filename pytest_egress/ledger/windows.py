@@ -13,7 +13,7 @@ from pytest_egress.base.choices import NamePolicy, Policy
 from pytest_egress.base.clock import wall
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable
-from pytest_egress.traffic.entries import Entry, TlsPeers
+from pytest_egress.traffic.entries import Entry, Handshake, TlsPeers
 
 DRAIN_SECONDS: Final = 5.0  # for the activities of a container, or a test, to end after it
 
@@ -56,7 +56,7 @@ class Window:
         calls: How many calls routes have had.
         stuck: A text for each handler that still ran when the window was closed, with the line it was at.
         activities: The activities that have not ended.
-        handshakes: For each client and host, when their latest successful TLS handshake began.
+        handshakes: For each client and host, their latest successful TLS handshake.
         name: The name of its test in pytest; "" where there is none.
         previous: The name of the test before this one that used egress.
         opened: When the window was opened, in seconds since the epoch.
@@ -74,7 +74,7 @@ class Window:
     calls: int = 0
     stuck: list[str] = field(default_factory=list)
     activities: set[Activity] = field(default_factory=set)
-    handshakes: dict[TlsPeers, float] = field(default_factory=dict)
+    handshakes: dict[TlsPeers, Handshake] = field(default_factory=dict)
     name: str = ""
     previous: str = ""
     opened: float = field(default_factory=wall)

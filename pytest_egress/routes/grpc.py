@@ -187,6 +187,8 @@ class GrpcServer(DuplexAnswer, Server):
 
     def _unknown(self, call: GrpcCall) -> str:
         """A sentence that no servicer has a method, and what there is."""
+        if not call.service:
+            return f"the path {shown(call.path)} names no method: calls of gRPC are for '/package.Service/Method'"
         methods = sorted(
             path.rpartition("/")[2]
             for path in self._methods

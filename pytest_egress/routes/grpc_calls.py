@@ -27,6 +27,7 @@ from pytest_egress.routes.grpc_context import (
     AsyncMessages,
     Context,
     SyncContext,
+    comes_of_abort,
     in_thread,
 )
 from pytest_egress.routes.grpc_stream import (
@@ -49,6 +50,7 @@ from pytest_egress.traffic.messages import cut
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 END: Final = object()  # of an iterator
+CANCELLED: Final = "the servicer was cancelled"
 DEADLINE_PASSED: Final = "the client's deadline has passed"
 
 
@@ -98,6 +100,7 @@ class ServicerCall:
                 timer.cancel()
             self._stream.lose()  # unless it has a status
             self._call_back()
+            context.callbacks.join()  # those that another thread calls, since the client left or the deadline passed
         context.callbacks.check()
         if self._stream.lost:
             raise ClientLeftError(CLIENT_LEFT)
@@ -151,16 +154,25 @@ class ServicerCall:
         except UnreadableError as error:
             self._conversation.exchange.note = str(error)
             context.end(Code.INTERNAL, cut(str(error), SHOWN_DETAILS))
-        except (CallEndedError, asyncio.CancelledError):
-            context.end(Code.CANCELLED, "the servicer was cancelled")  # unless it has a status
+        except CallEndedError:
+            context.end(Code.CANCELLED, CANCELLED)  # unless it has a status
         except BaseException as error:
-            if not self._is_status(error, context):
+            if not (self._is_of_an_end(error, context) or self._is_status(error, context)):
                 self._fail(error, context)
                 raise
 
+    def _is_of_an_end(self, error: BaseException, context: Context) -> bool:
+        """Whether an exception of the servicer is that by which we have cancelled it, and not one of its own tasks."""
+        if not isinstance(error, asyncio.CancelledError):
+            return False
+        if not (self._stream.over or self._loop.is_ending):
+            return False
+        context.end(Code.CANCELLED, CANCELLED)
+        return True
+
     def _is_status(self, error: BaseException, context: Context) -> bool:
         """Whether an exception of the servicer is a status: it has aborted, or nobody wrote the method."""
-        if context.aborted and isinstance(error, Exception):
+        if context.aborted and comes_of_abort(error):
             context.end(context.status or Code.UNKNOWN, context.text)
             return True
         if isinstance(error, NotImplementedError) and context.status is Code.UNIMPLEMENTED:

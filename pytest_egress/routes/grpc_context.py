@@ -32,6 +32,13 @@ class AbortError(Exception):
     """The servicer has aborted its call."""
 
 
+def comes_of_abort(error: BaseException | None) -> bool:
+    """Whether an exception is that of `abort`, or was raised from it: another one is a fault of the servicer."""
+    while error is not None and not isinstance(error, AbortError):
+        error = error.__cause__
+    return error is not None
+
+
 def code_of(code: object) -> Code:
     """A status code of a servicer: a `grpc.StatusCode`, or its number.
 
@@ -264,9 +271,16 @@ class AsyncMessages:
         """The next message, or `grpc.aio.EOF`. A cancelled read loses none: the next one gets the message."""
         if self._next is None:
             self._next = in_thread(lambda: next(self._iterator, grpc.aio.EOF))
+            self._next.add_done_callback(unheeded)
         message = await asyncio.shield(self._next)
         self._next = None
         return message
+
+
+def unheeded(future: asyncio.Future[Any]) -> None:
+    """Spare the log of asyncio an error that nobody awaits any more, as the servicer has been cancelled."""
+    if not future.cancelled():
+        future.exception()
 
 
 def in_thread(function: Callable[[], Any]) -> asyncio.Future[Any]:

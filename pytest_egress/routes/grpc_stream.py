@@ -135,7 +135,7 @@ class CallStream:
 
     def _keep(self, way: int, messages: list[Any], message: Any, size: int) -> None:
         self._kept[way] += size
-        if self._kept[way] <= MAX_KEPT_BYTES:
+        if self._kept[way] <= MAX_KEPT_BYTES and self._conversation.hold(size):
             messages.append(message)
 
     # The servicer's.

@@ -87,9 +87,10 @@ class Callbacks:
     """The functions to call when a call is over. Each is called once, on the thread that finds it over."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._functions: list[Callable[[], object]] = []
         self._over = False
+        self._calling = 0  # threads
         self._errors: list[BaseException] = []
 
     def __bool__(self) -> bool:
@@ -97,21 +98,30 @@ class Callbacks:
 
     def add(self, function: Callable[[], object]) -> bool:
         """Add a function; False where the call is over already."""
-        with self._lock:
+        with self._changed:
             if not self._over:
                 self._functions.append(function)
             return not self._over
 
     def call(self) -> None:
         """Call the functions that have not been called. What they raise is kept for `check`."""
-        with self._lock:
+        with self._changed:
             self._over = True
             functions, self._functions = self._functions, []
+            self._calling += 1
         for function in functions:
             try:
                 function()
             except BaseException as error:
                 self._errors.append(error)
+        with self._changed:
+            self._calling -= 1
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait until no other thread calls a function any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._calling)
 
     def check(self) -> None:
         """Raise the first exception of a function."""
@@ -148,6 +158,9 @@ class Loop:
 
     Args:
         name: The name of the thread, and of the server in an error.
+
+    Attributes:
+        is_ending: Whether what runs on it is cancelled, since it is to end.
     """
 
     def __init__(self, name: str) -> None:
@@ -157,6 +170,8 @@ class Loop:
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event | None = None
         self._open: set[Running[Any]] = set()
+        self._errors: list[BaseException] = []
+        self.is_ending = False
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function on the loop's thread, unless the loop has not started, or has ended."""
@@ -207,19 +222,37 @@ class Loop:
         assert loop is not None
         assert stopping is not None
         try:
-            loop.run_until_complete(stopping.wait())
-            loop.run_until_complete(end_everything())
+            self._run_on(loop, stopping.wait())
+            self._run_on(loop, end_everything())
         finally:
             loop.close()  # from here on `begin` raises
             for running in list(self._open):  # begun too late for the loop to see
                 running.set_exception(RuntimeError(f"{self._name} has ended: no route uses it"))
+
+    def _run_on(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine to its end, whatever a task of a servicer raises meanwhile.
+
+        asyncio lets KeyboardInterrupt and SystemExit of any task out of the loop, besides whoever awaits that task.
+        """
+        task = loop.create_task(coroutine)
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._errors.append(error)
+
+    def was_raised(self, error: BaseException) -> None:
+        """Note that a call has raised an error: `stop` does not; called on the loop's thread."""
+        self._errors = [each for each in self._errors if each is not error]
 
     def stop(self) -> None:
         """Cancel what runs on the loop, and end its threads. Where none has started, there is nothing to do.
 
         Raises:
             RuntimeError: They do not end.
+            KeyboardInterrupt, SystemExit: A task has raised it that nobody awaits.
         """
+        self.is_ending = True
         if self._thread is None:
             return
         assert self._stopping is not None
@@ -229,6 +262,8 @@ class Loop:
             raise RuntimeError(
                 f"{self._name} has not ended {END_SECONDS:g} seconds after its last route: a servicer still runs"
             )
+        if self._errors:
+            raise self._errors[0]
 
 
 class Running(Future[Result]):
@@ -249,13 +284,20 @@ class Running(Future[Result]):
     def start(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         """Start the task; called on the loop's thread, in the context that it runs in."""
         self.task = asyncio.get_running_loop().create_task(self._run(make))
+        self.task.add_done_callback(self._on_end)
         if self._cut:
             self.task.cancel()
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Settle the result where the task was cancelled before it had begun, so that `_run` never ran."""
+        if not self.done():
+            self.set_exception(asyncio.CancelledError())
 
     async def _run(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         try:
             self.set_result(await make())
-        except BaseException as error:  # SystemExit would end the loop
+        except BaseException as error:  # SystemExit would leave the loop
+            self._on.was_raised(error)
             self.set_exception(error)
 
     def interrupt(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pytest_egress.traffic.grpc import GrpcCall, status_in
 from pytest_egress.traffic.messages import (
@@ -285,6 +285,18 @@ def printable(address: str) -> str:
 
 TlsPeers = tuple[str, str, "int | None", str]
 """A TLS client and its server: container, host, port, and the digest of the client's ClientHello."""
+
+
+class Handshake(NamedTuple):
+    """A successful TLS handshake.
+
+    Attributes:
+        started: When its connection began, in the time of entries.
+        address: The IP address that was dialled.
+    """
+
+    started: float
+    address: str
 
 
 @dataclass(kw_only=True, eq=False)

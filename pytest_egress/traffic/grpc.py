@@ -83,7 +83,8 @@ class GrpcCall:
             ends in "-bin"; so are the next two.
         initial_metadata: What the servicer sent before its first message.
         trailing_metadata: What the servicer sent with the status.
-        requests: The messages of the client, as the servicer got them. Messages after the first 64 MiB are not kept.
+        requests: The messages of the client, as the servicer got them. Messages after the first 64 MiB are not kept,
+            nor any where the test keeps as much as it may.
         responses: The messages of the servicer, kept likewise.
         code: The status, as a `Code` and so an int; None while the call runs, and where nobody knows it.
         details: The text of the status, or "".
@@ -110,7 +111,7 @@ class GrpcCall:
     @property
     def path(self) -> str:
         """The full name of the method, as it is in the request: "/shop.v1.Payments/Charge"."""
-        return f"/{self.service}/{self.method}"
+        return f"/{self.service}/{self.method}" if self.service else f"/{self.method}"
 
     @property
     def status(self) -> str | None:

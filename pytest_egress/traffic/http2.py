@@ -357,7 +357,13 @@ class Http2:
 
         h2 would close every stream with it.
         """
-        return goaway_frame(self._h2.highest_inbound_stream_id)
+        return goaway_frame(self.last_stream)
+
+    @property
+    def last_stream(self) -> int:
+        """The number of the last request that has come."""
+        last: int = self._h2.highest_inbound_stream_id
+        return last
 
 
 class Bucket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -67,6 +68,12 @@ class ObedientGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by
             yield pb.Reply(text=request.name.upper())
 
 
+class AsyncGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # likewise
+    async def Unary(self, request: Any, context: Any) -> Any:
+        await asyncio.sleep(0)
+        return pb.Reply(text=f"hello {request.name}")
+
+
 RESULTS = {
     "unary": ["hello you", "1", "0001", "2"],
     "down": ["0", "1", "2"],
@@ -109,6 +116,22 @@ def test_a_client_calls_a_servicer_in_every_way(
     assert greeter.closed.wait(SECONDS)  # the servicer notices that its client has cancelled
     assert {call.request.http_version for call in route.calls} == {"2"}
     assert all(call.grpc.status is not None for call in route.calls)
+
+
+@pytest.mark.intercept_https(
+    "greeter.test:50051", grpc_server((pb_grpc.add_GreeterServicer_to_server, AsyncGreeter()))
+)
+@pytest.mark.parametrize("name", ["one", "other"])
+def test_a_marker_declares_one_server_for_each_of_its_tests(
+    egress: Egress, grpc_image: str, name: str
+) -> None:
+    call = (
+        "import grpc, greeter_pb2 as pb, greeter_pb2_grpc as pb_grpc; "
+        "channel = grpc.secure_channel('greeter.test:50051', grpc.ssl_channel_credentials()); "
+        f"print(pb_grpc.GreeterStub(channel).Unary(pb.Hello(name={name!r}), timeout=30).text)"
+    )
+    assert egress.run(grpc_image, ["python", "-c", call]).stdout == f"hello {name}\n"
+    assert [call.grpc.status for call in egress.exchanges if call.grpc] == ["OK"]
 
 
 def test_calls_and_metadata_are_asserted_on(egress: Egress, grpc_image: str) -> None:

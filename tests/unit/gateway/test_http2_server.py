@@ -8,12 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 
 import h2.errors
+import hpack
 import pytest
 import trustme
+from hyperframe.frame import GoAwayFrame, HeadersFrame
 
 from pytest_egress.traffic.entries import Exchange, TcpConnection, TlsFailure
 from pytest_egress.traffic.messages import Request, Response
-from tests.support.http2_client import Http2Client
+from tests.support.http2_client import FrameClient, Http2Client
 from tests.support.stage import ADDRESS, SECONDS, Stage, client_context, eventually
 
 Dial = Callable[[], Http2Client]
@@ -165,6 +167,48 @@ def test_a_response_that_says_so_is_the_last_of_its_connection(
     assert client.goaway.error_code == 0
     assert not client.until(lambda: False)
     assert client.closed
+
+
+def test_a_request_after_the_end_was_said_is_left_to_another_connection(
+    stage: Stage, ca: trustme.CA
+) -> None:
+    release = threading.Event()
+
+    def answer(request: Request) -> Response:
+        assert request.path != "/waits" or release.wait(SECONDS)
+        return Response(200, headers={"Connection": "close"} if request.path == "/bye" else {})
+
+    route = stage.https("api.test", answer)
+    context = client_context(ca)
+    context.set_alpn_protocols(["h2"])
+    client, encoder = FrameClient(stage.tls(context=context)), hpack.Encoder()
+
+    def ask(number: int, path: str) -> None:
+        pseudo = [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", "api.test"),
+            (":path", path),
+        ]
+        frame = HeadersFrame(number, encoder.encode(pseudo), flags=["END_HEADERS", "END_STREAM"])
+        client.sock.sendall(frame.serialize())
+
+    client.begin()
+    ask(1, "/waits")
+    ask(3, "/bye")
+    goaway = client.until(lambda frame: isinstance(frame, GoAwayFrame))
+    assert isinstance(goaway, GoAwayFrame)
+    assert goaway.last_stream_id == 3
+    ask(5, "/again")
+    assert eventually(lambda: any(isinstance(e, TcpConnection) for e in stage.window.entries))
+    release.set()
+    while client.read():
+        pass
+    assert client.closed
+    assert {frame.stream_id for frame in client.frames} == {0, 1, 3}
+    (late,) = stage.entries(TcpConnection)
+    assert (late.outcome, "GOAWAY" in late.note) == ("recorded", True)
+    assert [call.request.path for call in route.calls] == ["/bye", "/waits"]
 
 
 def test_a_field_that_http_cannot_carry_is_an_error_of_the_handler_and_of_its_stream_alone(
@@ -409,6 +453,7 @@ def test_a_stream_is_cut_when_the_route_that_lets_it_pass_is_over(
     client = dial()
     number = client.begin("/half", "POST", ends=False)
     client.flush()
+    assert eventually(lambda: len(stage.gateway.connections))
     (connection,) = stage.gateway.connections
     assert eventually(lambda: len(connection.carriers()) == 2)
     _, stream = connection.carriers()

@@ -17,9 +17,10 @@ from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_ha
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
 from pytest_egress.traffic.clienthello import ClientHello, client_of, parse_client_hello
-from pytest_egress.traffic.entries import TlsFailure
+from pytest_egress.traffic.entries import Handshake, TlsFailure
 from tests.support.stage import (
     FIRST,
+    SECOND,
     Stage,
     ask,
     client_context,
@@ -347,24 +348,26 @@ def test_a_client_that_opens_a_connection_in_vain_beside_one_that_it_uses_is_not
 @pytest.mark.parametrize(
     ("reason", "succeeded", "is_excused"),
     [
-        ("unused", 1.0, True),
-        ("unused", 3.0, True),
+        ("unused", (1.0, FIRST), True),
+        ("unused", (3.0, FIRST), True),
         ("unused", None, False),
-        ("likely-untrusted", 1.0, False),
-        ("likely-untrusted", 3.0, True),
-        ("likely-untrusted", 1.5, True),  # two addresses at once, of which the client has left one
-        ("untrusted", 1.5, False),
+        ("likely-untrusted", (1.0, SECOND), False),
+        ("likely-untrusted", (3.0, FIRST), True),
+        # Two addresses at once, of which the client has left one.
+        ("likely-untrusted", (1.5, SECOND), True),
+        ("likely-untrusted", (1.5, FIRST), False),
+        ("untrusted", (1.5, SECOND), False),
     ],
 )
 def test_a_connection_that_was_opened_in_vain_is_excused_by_any_that_was_used(
-    reason: str, succeeded: float | None, is_excused: bool
+    reason: str, succeeded: tuple[float, str] | None, is_excused: bool
 ) -> None:
     about: dict[str, Any] = {"container": "shop", "started": 2.0, "outcome": "recorded"}
     tls: dict[str, Any] = {"host": "api.test", "port": 443, "address": FIRST, "client": "go"}
     failure = TlsFailure(**about, **tls, reason=reason)
     window = Window(entries=[failure])
     if succeeded is not None:
-        window.handshakes[failure.peers] = succeeded
+        window.handshakes[failure.peers] = Handshake(*succeeded)
     assert (judge(window, []) is None) is is_excused
 
 

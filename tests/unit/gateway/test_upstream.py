@@ -445,7 +445,10 @@ def test_a_tunnel_is_refused_with_a_sentence(stage: Stage) -> None:
     route = stage.http(f"{ADDRESS}:*")
     client = stage.dial(ADDRESS, 80)
     client.sendall(b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n")
-    assert read_reply(client).status == 502
+    reply = read_reply(client)
+    assert reply.status == 502
+    assert b"CONNECT asks for a tunnel" in reply.body
+    assert b"to answer it" not in reply.body  # nothing that is typed would
     entry = stage.only(Exchange)
     assert (entry.outcome, route.call_count) == ("unrouted", 0)
     assert entry.note == "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"

@@ -40,6 +40,7 @@ def about(**fields: Any) -> dict[str, Any]:
 
 def exchange(method: str = "GET", path: str = "/", **fields: Any) -> Exchange:
     secure = fields.pop("secure", True)
+    headers = Headers(fields.pop("headers", {}))
     fields = about(port=443 if secure else 80) | fields
     request = Request(
         method=method,
@@ -47,6 +48,7 @@ def exchange(method: str = "GET", path: str = "/", **fields: Any) -> Exchange:
         host=fields["host"],
         port=fields["port"],
         path=path,
+        headers=headers,
     )
     return Exchange(**fields, request=request)
 
@@ -116,6 +118,10 @@ REMEDIES = [
     (
         exchange("CONNECT", "real.test:443", secure=False, port=3128),
         'egress.intercept_http("api.test:3128", method="CONNECT")',
+    ),
+    (
+        exchange("POST", "/Charge", headers={"content-type": "application/grpc"}),  # no service
+        'egress.intercept_https("api.test", method="POST", path="/Charge")',
     ),
     (
         exchange(host="2001:db8::7"),

@@ -153,6 +153,15 @@ def test_a_service_that_nobody_registered_is_unrouted(registrations: Any, has: s
     assert call.conversation.counted == [("UNIMPLEMENTED", False)]
 
 
+@pytest.mark.parametrize("path", ["/", "/Charge"])
+def test_a_path_that_names_no_method_is_unrouted(path: str) -> None:
+    call = grpc_calls.served_call(grpc_server(REGISTRATION), path, pb.Hello())
+    (note,) = call.conversation.rejected
+    assert note == (
+        f"the path {path!r} names no method: calls of gRPC are for '/package.Service/Method'"
+    )
+
+
 def test_calling_it_as_a_handler_is_refused() -> None:
     with pytest.raises(TypeError, match="answers as a route's answer"):
         grpc_server()(request())

@@ -321,6 +321,18 @@ def test_an_abort_stays_one_when_the_servicer_raises_something_else_of_it() -> N
     assert (call.status, call.error) == (("NOT_FOUND", "no"), None)
 
 
+def test_another_error_after_an_abort_is_the_servicers() -> None:
+    def fail(request: Any, context: Any) -> Any:
+        try:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no")
+        finally:
+            assert request.name == "another"
+
+    call = served_call(unary("plain", fail), UNARY, pb.Hello())
+    assert isinstance(call.error, AssertionError)
+    assert call.status == ("NOT_FOUND", "no")
+
+
 def test_abort_with_ok_is_unknown_as_in_grpc() -> None:
     call = served_call(
         unary("plain", lambda r, context: context.abort(grpc.StatusCode.OK, "x")), UNARY, pb.Hello()
@@ -623,6 +635,37 @@ def test_a_callback_that_raises_is_an_error_of_the_servicers() -> None:
     call = served_call(unary("plain", answer), UNARY, pb.Hello())
     assert isinstance(call.error, ValueError)
     assert call.status == ("OK", "")
+
+
+def test_a_callback_that_raises_after_the_servicer_has_returned_is_an_error_too() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        assert release.wait(SECONDS)
+        raise ValueError("in the callback")
+
+    def answer(request: Any, context: Any) -> Any:
+        context.add_callback(fail)
+        call.duplex.leave()
+        assert begun.wait(SECONDS)
+        threading.Timer(0.05, release.set).start()
+        return pb.Reply()
+
+    call = Call(unary("plain", answer), UNARY)
+    call.start(pb.Hello()).join()
+    assert isinstance(call.error, ValueError)
+
+
+def test_a_cancellation_that_is_the_servicers_own_is_its_error() -> None:
+    async def answer(self: object, request: Any, context: Any) -> Any:
+        task = asyncio.create_task(asyncio.sleep(SECONDS))
+        task.cancel()
+        await task
+
+    call = served_call(greeter(Unary=answer), UNARY, pb.Hello())
+    assert isinstance(call.error, asyncio.CancelledError)
+    assert call.status[0] == "UNKNOWN"
 
 
 # What the client sends.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -174,6 +175,25 @@ def test_a_read_that_was_given_up_loses_no_message() -> None:
     call.half_close()
     assert call.join().status == ("OK", "")
     assert heard == ["late"]
+
+
+def test_a_read_of_a_client_that_leaves_says_nothing_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun = threading.Event()
+
+    async def read(context: Any) -> None:
+        begun.set()
+        await context.read()
+        await context.read()
+
+    call = Call(async_server_of(read, "Up"), UP).start(pb.Hello(), ends=False)
+    assert begun.wait(SECONDS)
+    call.duplex.leave()
+    call.join()
+    del call
+    gc.collect()
+    assert not caplog.records
 
 
 def test_messages_are_an_async_iterator() -> None:

@@ -45,6 +45,19 @@ def test_messages_over_the_limit_are_served_and_not_kept(monkeypatch: pytest.Mon
     assert (len(call.grpc.requests), len(call.grpc.responses)) == (2, 2)
 
 
+def test_messages_count_with_all_that_their_test_keeps() -> None:
+    def both(self: object, request_iterator: Iterator[Any], context: Any) -> Iterator[Any]:
+        for request in request_iterator:
+            yield pb.Reply(blob=request.blob)
+
+    call = Call(server_of(Both=both), BOTH)
+    call.conversation.room = 3000
+    call.start(*[pb.Hello(blob=bytes(1000))] * 5).join()
+    assert len(call.heard(pb.Reply)) == 5
+    assert call.conversation.held > 10_000
+    assert len(call.grpc.requests) + len(call.grpc.responses) == 2
+
+
 def test_the_head_goes_out_once_and_says_what_is_taken(call: Call, stream: CallStream) -> None:
     stream.send_head((("x-a", "1"),))
     stream.send_head((("x-b", "2"),))

@@ -116,6 +116,25 @@ def test_callbacks_are_called_once_even_if_one_raises() -> None:
         callbacks.check()
 
 
+def test_callbacks_that_another_thread_calls_are_waited_for() -> None:
+    callbacks, begun, release = Callbacks(), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        assert release.wait(SECONDS)
+        raise ValueError("of the callback")
+
+    callbacks.add(fail)
+    caller = threading.Thread(target=callbacks.call)
+    caller.start()
+    assert begun.wait(SECONDS)
+    threading.Timer(0.05, release.set).start()
+    callbacks.join()
+    with pytest.raises(ValueError, match="of the callback"):
+        callbacks.check()
+    caller.join()
+
+
 # The loop.
 
 
@@ -166,6 +185,29 @@ def test_a_coroutine_is_interrupted(loop: Loop) -> None:
     running.interrupt()
     with pytest.raises(asyncio.CancelledError):
         running.result(SECONDS)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_coroutine_is_interrupted_before_it_has_begun(loop: Loop, at_once: bool) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        begun.set()
+        assert release.wait(SECONDS)
+
+    async def answer() -> str:
+        return "answered"
+
+    blocking = loop.begin(block, copy_context())
+    assert begun.wait(SECONDS)
+    waiting = loop.begin(answer, copy_context())
+    if at_once:
+        waiting._cut = True  # as if it had been interrupted before it was begun
+    waiting.interrupt()
+    release.set()
+    blocking.result(SECONDS)
+    with pytest.raises(asyncio.CancelledError):
+        waiting.result(SECONDS)
 
 
 def test_who_waits_for_a_coroutine_stands_where_that_does(loop: Loop) -> None:
@@ -240,6 +282,34 @@ def test_a_loop_that_does_not_end_is_an_error_that_names_it(
     with pytest.raises(RuntimeError, match=r"of the test has not ended 0\.05 seconds after"):
         loop.stop()
     release.set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_program_ends_no_loop_and_is_raised_once(error: type[BaseException]) -> None:
+    async def fail() -> None:
+        raise error
+
+    async def await_it() -> None:
+        await asyncio.create_task(fail())
+
+    async def leave_it() -> None:
+        left.append(asyncio.create_task(fail()))
+
+    async def answer() -> str:
+        return "answered"
+
+    left: list[asyncio.Task[None]] = []
+    loop = Loop("of the test")
+    with pytest.raises(error):
+        loop.begin(await_it, copy_context()).result(SECONDS)
+    assert loop.begin(answer, copy_context()).result(SECONDS) == "answered"
+    loop.stop()
+    loop = Loop("of the test")
+    loop.begin(leave_it, copy_context()).result(SECONDS)
+    assert loop.begin(answer, copy_context()).result(SECONDS) == "answered"
+    with pytest.raises(error):
+        loop.stop()
+    assert isinstance(left[0].exception(), error)
 
 
 # Shared by routes.
