@@ -101,7 +101,7 @@ class WebSocketRelay(DuplexAnswer):
             duplex, request, handshake, conversation.exchange.messages, conversation.hold
         )
         try:
-            with opened(ws, conversation):
+            with opened(ws, conversation, server):
                 relay(ws, server)
         finally:
             server.end()

@@ -179,6 +179,7 @@ class WebSocket:
             while not self.is_over and (left := self._left()) > 0:
                 self._changed.wait(left)
         self._give_up()
+        self._release_sender()
 
     @property
     def is_over(self) -> bool:
@@ -305,6 +306,13 @@ class WebSocket:
         if self._sending.locked():
             self._duplex.reset()
 
+    def _release_sender(self) -> None:
+        """Break off where a thread goes on sending to a client that has ended the WebSocket, and reads no more."""
+        if self._sending.acquire(timeout=CLOSE_SECONDS):
+            self._sending.release()
+        else:
+            self._duplex.reset()
+
     def _receive(self, data: bytes) -> None:
         with self._changed:
             for received in self._frames.receive(data):
@@ -373,12 +381,18 @@ class OpenWebSocket(WebSocket):
         self._reader.start()
         self._opened.set()
 
-    def go_away(self) -> None:
-        """Close with 1001, on a thread of its own: its test is over. It does not block."""
-        closing = (GOING_AWAY, "the test is over")
-        threading.Thread(
-            target=self.close, args=closing, name="websocket 1001", daemon=True
-        ).start()
+    def go_away(self, then: OpenWebSocket | None = None) -> None:
+        """Close with 1001, on a thread of its own: its test is over. It does not block.
+
+        Args:
+            then: Another one to close afterwards.
+        """
+
+        def close() -> None:
+            for each in filter(None, (self, then)):
+                each.close(GOING_AWAY, "the test is over")
+
+        threading.Thread(target=close, name="websocket 1001", daemon=True).start()
 
     def wait_until_over(self) -> None:
         """Wait until the WebSocket is over."""
