@@ -40,6 +40,9 @@ CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
 SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over
 MAX_WAITING_BYTES: Final = 64 << 20  # of messages that no handler has received; then reading stops
 MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the thread that sends
+MESSAGE_BYTES: Final = (
+    256  # what a message takes beside its content, so that many empty ones are too many
+)
 MAX_KEPT_BYTES: Final = 1 << 30  # of the messages of a call, as of a request's body
 
 
@@ -249,8 +252,9 @@ class WebSocket:
         message = WebSocketMessage(
             content=content, from_client=from_client, at=self._epoch + monotonic()
         )
-        self._kept_bytes += len(content)
-        if self._kept_bytes <= MAX_KEPT_BYTES and self._hold(len(content)):
+        size = size_of(content)
+        self._kept_bytes += size
+        if self._kept_bytes <= MAX_KEPT_BYTES and self._hold(size):
             self.messages.append(message)
         else:
             self.unkept += 1
@@ -260,7 +264,7 @@ class WebSocket:
     def _take(self) -> str | bytes | None:
         if self._waiting:
             message = self._waiting.popleft()
-            self._waiting_bytes -= len(message)
+            self._waiting_bytes -= size_of(message)
             self._changed.notify_all()  # the reader may wait for room
             return message
         if self.is_over:
@@ -325,7 +329,7 @@ class WebSocket:
                     self._finish(received.code, received.reason)
                 else:
                     self._waiting.append(received)
-                    self._waiting_bytes += len(received)
+                    self._waiting_bytes += size_of(received)
                     self._record(received, from_client=True)
             self._changed.notify_all()
         self._tell()
@@ -430,6 +434,11 @@ class OpenWebSocket(WebSocket):
         """
         with self._changed:
             return self._take()
+
+
+def size_of(content: str | bytes) -> int:
+    """How many bytes a message is counted as."""
+    return len(content) + MESSAGE_BYTES
 
 
 def content_of(message: object) -> str | bytes:
