@@ -326,8 +326,7 @@ async def cancel_others(cancelled: set[asyncio.Task[Any]]) -> None:
         cancelled |= others
         await asyncio.wait(others)  # `gather` would cancel them again where it is cancelled
         for task in others:
-            if not task.cancelled():
-                task.exception()  # which asyncio would report as lost otherwise
+            note_error(task)
 
 
 async def other_tasks() -> set[asyncio.Task[Any]]:
@@ -489,6 +488,7 @@ class Conversation:
         if self._reading is None:
             loop = asyncio.get_running_loop()
             self._reading = loop.run_in_executor(None, next, self._pieces, b"")
+            self._reading.add_done_callback(note_error)  # where nobody receives it any more
         piece = await asyncio.shield(self._reading)
         self._reading = None
         return piece
@@ -590,6 +590,12 @@ class Conversation:
             return RuntimeError(f"{self._name} cancelled itself")
         missing = "http.response.start" if self._head is None else "the end of its body"
         return RuntimeError(f"{self._name} ended without sending {missing}")
+
+
+def note_error(future: asyncio.Future[Any]) -> None:
+    """Look at a future's exception, so that asyncio does not report it as lost."""
+    if not future.cancelled():
+        future.exception()
 
 
 def head_of(message: Message) -> Response:

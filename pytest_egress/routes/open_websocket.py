@@ -158,8 +158,10 @@ class WebSocket:
 
         Raises:
             WebSocketClosedError: The WebSocket is over.
-            ValueError: The payload is too long.
+            TypeError, ValueError: The payload is no bytes, or too long.
         """
+        if not isinstance(payload, (bytes, bytearray)):
+            raise TypeError(f"ping({shown(payload)}): a ping takes bytes")
         if len(payload) > MAX_PING_BYTES:
             what = f"ping({shown(payload)}): {len(payload)} bytes"
             raise ValueError(f"{what}, and it takes {MAX_PING_BYTES} at most")

@@ -69,6 +69,8 @@ def test_a_ping_of_ours_is_answered_by_the_client(server: DuplexServer) -> None:
         assert client.recv() == "after it"
         with pytest.raises(ValueError, match="126 bytes, and it takes 125 at most"):
             ws.ping(bytes(126))
+        with pytest.raises(TypeError, match=r"ping\('there\?'\): a ping takes bytes"):
+            ws.ping("there?")  # type: ignore[arg-type]
 
 
 def test_the_code_and_reason_of_the_client_are_kept(server: DuplexServer) -> None:
