@@ -395,6 +395,7 @@ class Http2Stream:
         self._is_answered = True
         self._http.reset(self.number, code)
         self._wire.write(self._http.outgoing())
+        self._changed.notify_all()  # a thread may wait for the client's window
 
     def _write(self, write: Callable[[], None]) -> None:
         """Have something sent, and wait until it is."""

@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, Final
 
-from pytest_egress.base.clock import run_by_real_clock
-from pytest_egress.routes.asgi import end_everything
+from pytest_egress.routes.asgi import close_loop, new_loop
 from pytest_egress.routes.duplex import ClientLeftError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -46,8 +45,7 @@ class OwnLoop:
             ClientLeftError: The client has left, and the awaitable was cancelled therefore.
         """
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            run_by_real_clock(self._loop)
+            self._loop = new_loop()
         if to_its_end:
             return self._loop.run_until_complete(awaited(awaitable))
         watch = Watch(self._loop.create_task(awaited(awaitable)), self._has_left)
@@ -57,10 +55,7 @@ class OwnLoop:
         """Cancel the tasks that still run and close the loop, as `asyncio.run` does; calling it again does nothing."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            try:
-                loop.run_until_complete(end_everything())
-            finally:
-                loop.close()
+            close_loop(loop)
 
 
 class Watch:
@@ -85,6 +80,7 @@ class Watch:
             raise
         finally:
             self._timer.cancel()
+            self._task.cancel()  # where another task has raised KeyboardInterrupt or SystemExit
 
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(LOOK_SECONDS, self._look, loop)

@@ -101,7 +101,7 @@ class WebSocketRelay(DuplexAnswer):
             duplex, request, handshake, conversation.exchange.messages, conversation.hold
         )
         try:
-            with opened(ws, conversation):
+            with opened(ws, conversation, server):
                 relay(ws, server)
         finally:
             server.end()
@@ -123,7 +123,9 @@ def reply(response: Response, duplex: Duplex, conversation: Conversation) -> Non
 
 def relay(ws: OpenWebSocket, server: OpenWebSocket) -> None:
     """Copy messages both ways until both are over."""
-    back = threading.Thread(target=copy, args=(server, ws, BAD_GATEWAY), name="websocket relay")
+    back = threading.Thread(
+        target=copy, args=(server, ws, BAD_GATEWAY), name="websocket relay", daemon=True
+    )
     back.start()
     try:
         copy(ws, server, GOING_AWAY)

@@ -188,8 +188,7 @@ class LoopThread:
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self.loop = asyncio.new_event_loop()
-        run_by_real_clock(self.loop)
+        self.loop = new_loop()
         self.lifespan = Lifespan(app)
         self.open: set[Ongoing] = set()
         self.errors: list[BaseException] = []
@@ -253,21 +252,81 @@ class LoopThread:
                 conversation.items.put(End(RuntimeError(f"{name_of(self.app)} ended its loop")))
 
 
-async def end_everything() -> None:
-    """End all tasks and generators of the loop, as `asyncio.run` does, and those that appear meanwhile."""
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that measures real time, and logs no exception as lost that it has raised."""
+    loop = asyncio.new_event_loop()
+    run_by_real_clock(loop)
+    loop.set_exception_handler(log_unless_raised)
+    return loop
+
+
+def log_unless_raised(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a loop reports, as asyncio does, unless the exception has left the loop already.
+
+    KeyboardInterrupt and SystemExit of a task come out of the loop at once, and its task is never asked for them.
+    """
+    if not isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit)):
+        loop.default_exception_handler(context)
+
+
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """End everything on a loop, and close it.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The first that a task has raised meanwhile; the others have ended all the same.
+    """
+    raised: list[BaseException] = []
+    cancelled: set[asyncio.Task[Any]] = set()
+    try:
+        while not has_ended(loop, cancelled, raised):
+            pass
+    finally:
+        loop.close()
+    if raised:
+        raise raised[0]
+
+
+def has_ended(
+    loop: asyncio.AbstractEventLoop,
+    cancelled: set[asyncio.Task[Any]],
+    raised: list[BaseException],
+) -> bool:
+    """End everything on a loop; False where a task's exception has come in between, which is added to `raised`.
+
+    Args:
+        cancelled: The tasks that have been cancelled: only once, since again would interrupt their clean-up.
+    """
+    try:
+        loop.run_until_complete(end_everything(cancelled))
+    except (KeyboardInterrupt, SystemExit) as error:
+        raised.append(error)
+        return False
+    return True
+
+
+async def end_everything(cancelled: set[asyncio.Task[Any]] | None = None) -> None:
+    """End all tasks and generators of the loop, as `asyncio.run` does, and those that appear meanwhile.
+
+    Args:
+        cancelled: The tasks that have been cancelled already; those that are cancelled now are added.
+    """
     loop = asyncio.get_running_loop()
-    await cancel_others()
+    cancelled = set() if cancelled is None else cancelled
+    await cancel_others(cancelled)
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()
-    await cancel_others()
+    await cancel_others(cancelled)
 
 
-async def cancel_others() -> None:
-    """Cancel every task but this one, and wait until they have ended."""
+async def cancel_others(cancelled: set[asyncio.Task[Any]]) -> None:
+    """Cancel every task but this one, and wait until they have ended. What they raise then is not reported."""
     while others := await other_tasks():
-        for task in others:
+        for task in others - cancelled:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        cancelled |= others
+        await asyncio.wait(others)  # `gather` would cancel them again where it is cancelled
+        for task in others:
+            note_error(task)
 
 
 async def other_tasks() -> set[asyncio.Task[Any]]:
@@ -429,6 +488,7 @@ class Conversation:
         if self._reading is None:
             loop = asyncio.get_running_loop()
             self._reading = loop.run_in_executor(None, next, self._pieces, b"")
+            self._reading.add_done_callback(note_error)  # where nobody receives it any more
         piece = await asyncio.shield(self._reading)
         self._reading = None
         return piece
@@ -530,6 +590,12 @@ class Conversation:
             return RuntimeError(f"{self._name} cancelled itself")
         missing = "http.response.start" if self._head is None else "the end of its body"
         return RuntimeError(f"{self._name} ended without sending {missing}")
+
+
+def note_error(future: asyncio.Future[Any]) -> None:
+    """Look at a future's exception, so that asyncio does not report it as lost."""
+    if not future.cancelled():
+        future.exception()
 
 
 def head_of(message: Message) -> Response:

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.applications import name_of
 from pytest_egress.routes.asgi import (
     LEAVE_SECONDS,
+    LOOK_SECONDS,
     AsgiApplication,
     End,
     LoopThread,
@@ -41,6 +42,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 # With 2.4 an application may count on an OSError where it sends to a client that has left.
 ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
+LEFT: Final = "the client has closed the connection"
 DENIAL: Final = "websocket.http.response"
 """The extension by which an application refuses a handshake with a response of its own."""
 
@@ -75,8 +77,10 @@ def answer(
     asgi_socket: AsgiSocket, request: Request, duplex: Duplex, conversation: Conversation
 ) -> None:
     """Answer the handshake as the application says, and send what it sends, until its end."""
-    first = asgi_socket.items.get()
+    first, has_left = first_of(asgi_socket, duplex)
     if isinstance(first, End):
+        if has_left and (first.error is None or is_about_the_end(first.error)):
+            raise ClientLeftError(LEFT)
         raise first.error or RuntimeError(f"{asgi_socket.name} ended before it accepted or closed")
     if isinstance(first, Response):
         refuse(first, duplex, conversation)
@@ -96,6 +100,17 @@ def answer(
     with opened(ws, conversation):
         asgi_socket.accepted(ws)
         send_all(asgi_socket, ws)
+
+
+def first_of(asgi_socket: AsgiSocket, duplex: Duplex) -> tuple[Any, bool]:
+    """What the application puts first, and whether the client has left before; the application is told of that."""
+    has_left = False
+    while True:
+        with contextlib.suppress(Empty):
+            return asgi_socket.items.get(timeout=LOOK_SECONDS), has_left
+        if duplex.disconnected and not has_left:
+            has_left = True
+            asgi_socket.disconnect()
 
 
 def refuse(response: Response, duplex: Duplex, conversation: Conversation) -> None:
@@ -194,6 +209,10 @@ class AsgiSocket:
     def refused(self) -> None:
         """Note that the refusal has been sent."""
         self._thread.call(self._opened.set)
+        self._thread.call(self.leave)
+
+    def disconnect(self) -> None:
+        """Note that the client has left before the application has accepted or refused."""
         self._thread.call(self.leave)
 
     # For the loop.

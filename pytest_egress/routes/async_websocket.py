@@ -11,9 +11,9 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from pytest_egress.base.clock import check_seconds, monotonic, run_by_real_clock
+from pytest_egress.base.clock import check_seconds, monotonic
 from pytest_egress.errors import WebSocketClosedError
-from pytest_egress.routes.asgi import end_everything
+from pytest_egress.routes.asgi import close_loop, new_loop
 from pytest_egress.routes.open_websocket import OpenWebSocket
 from pytest_egress.traffic.messages import Request
 from pytest_egress.traffic.websocket import NORMAL, WebSocketMessage
@@ -128,12 +128,8 @@ def run_handler(handler: AsyncHandler, ws: OpenWebSocket) -> Any:
     async def main() -> Any:
         return await handler(AsyncWebSocket(ws))
 
-    loop = asyncio.new_event_loop()
-    run_by_real_clock(loop)
+    loop = new_loop()
     try:
         return loop.run_until_complete(main())
     finally:
-        try:
-            loop.run_until_complete(end_everything())
-        finally:
-            loop.close()
+        close_loop(loop)

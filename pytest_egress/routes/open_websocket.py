@@ -40,6 +40,9 @@ CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
 SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over
 MAX_WAITING_BYTES: Final = 64 << 20  # of messages that no handler has received; then reading stops
 MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the thread that sends
+MESSAGE_BYTES: Final = (
+    256  # what a message takes beside its content, so that many empty ones are too many
+)
 MAX_KEPT_BYTES: Final = 1 << 30  # of the messages of a call, as of a request's body
 
 
@@ -155,8 +158,10 @@ class WebSocket:
 
         Raises:
             WebSocketClosedError: The WebSocket is over.
-            ValueError: The payload is too long.
+            TypeError, ValueError: The payload is no bytes, or too long.
         """
+        if not isinstance(payload, (bytes, bytearray)):
+            raise TypeError(f"ping({shown(payload)}): a ping takes bytes")
         if len(payload) > MAX_PING_BYTES:
             what = f"ping({shown(payload)}): {len(payload)} bytes"
             raise ValueError(f"{what}, and it takes {MAX_PING_BYTES} at most")
@@ -179,6 +184,7 @@ class WebSocket:
             while not self.is_over and (left := self._left()) > 0:
                 self._changed.wait(left)
         self._give_up()
+        self._release_sender()
 
     @property
     def is_over(self) -> bool:
@@ -248,8 +254,9 @@ class WebSocket:
         message = WebSocketMessage(
             content=content, from_client=from_client, at=self._epoch + monotonic()
         )
-        self._kept_bytes += len(content)
-        if self._kept_bytes <= MAX_KEPT_BYTES and self._hold(len(content)):
+        size = size_of(content)
+        self._kept_bytes += size
+        if self._kept_bytes <= MAX_KEPT_BYTES and self._hold(size):
             self.messages.append(message)
         else:
             self.unkept += 1
@@ -259,7 +266,7 @@ class WebSocket:
     def _take(self) -> str | bytes | None:
         if self._waiting:
             message = self._waiting.popleft()
-            self._waiting_bytes -= len(message)
+            self._waiting_bytes -= size_of(message)
             self._changed.notify_all()  # the reader may wait for room
             return message
         if self.is_over:
@@ -305,6 +312,13 @@ class WebSocket:
         if self._sending.locked():
             self._duplex.reset()
 
+    def _release_sender(self) -> None:
+        """Break off where a thread goes on sending to a client that has ended the WebSocket, and reads no more."""
+        if self._sending.acquire(timeout=CLOSE_SECONDS):
+            self._sending.release()
+        else:
+            self._duplex.reset()
+
     def _receive(self, data: bytes) -> None:
         with self._changed:
             for received in self._frames.receive(data):
@@ -317,7 +331,7 @@ class WebSocket:
                     self._finish(received.code, received.reason)
                 else:
                     self._waiting.append(received)
-                    self._waiting_bytes += len(received)
+                    self._waiting_bytes += size_of(received)
                     self._record(received, from_client=True)
             self._changed.notify_all()
         self._tell()
@@ -373,12 +387,18 @@ class OpenWebSocket(WebSocket):
         self._reader.start()
         self._opened.set()
 
-    def go_away(self) -> None:
-        """Close with 1001, on a thread of its own: its test is over. It does not block."""
-        closing = (GOING_AWAY, "the test is over")
-        threading.Thread(
-            target=self.close, args=closing, name="websocket 1001", daemon=True
-        ).start()
+    def go_away(self, then: OpenWebSocket | None = None) -> None:
+        """Close with 1001, on a thread of its own: its test is over. It does not block.
+
+        Args:
+            then: Another one to close afterwards.
+        """
+
+        def close() -> None:
+            for each in filter(None, (self, then)):
+                each.close(GOING_AWAY, "the test is over")
+
+        threading.Thread(target=close, name="websocket 1001", daemon=True).start()
 
     def wait_until_over(self) -> None:
         """Wait until the WebSocket is over."""
@@ -416,6 +436,11 @@ class OpenWebSocket(WebSocket):
         """
         with self._changed:
             return self._take()
+
+
+def size_of(content: str | bytes) -> int:
+    """How many bytes a message is counted as."""
+    return len(content) + MESSAGE_BYTES
 
 
 def content_of(message: object) -> str | bytes:

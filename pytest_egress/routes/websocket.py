@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Final
 
@@ -116,10 +117,15 @@ def refusal_of(request: Request) -> tuple[Response, str] | None:
 
 
 @contextlib.contextmanager
-def opened(ws: OpenWebSocket, conversation: Conversation) -> Iterator[None]:
+def opened(
+    ws: OpenWebSocket, conversation: Conversation, server: OpenWebSocket | None = None
+) -> Iterator[None]:
     """Answer a handshake, so that the WebSocket is open within the `with` block, and closed at its end.
 
     The call is counted before its client can know of it; what a test sends from then on waits for the handshake.
+
+    Args:
+        server: The WebSocket to a real server, which ends with its test as well.
     """
     exchange, handshake = conversation.exchange, ws.handshake
     reason = reason_phrase(handshake.status_code)
@@ -130,7 +136,7 @@ def opened(ws: OpenWebSocket, conversation: Conversation) -> Iterator[None]:
         ws.date(exchange.started + exchange.duration)
     try:
         ws.open()
-        conversation.detach(ws.go_away)
+        conversation.detach(partial(ws.go_away, server))
         yield
     except BaseException as error:
         ws.close(INTERNAL_ERROR, ascii(f"the handler raised {type(error).__name__}")[1:-1][:100])

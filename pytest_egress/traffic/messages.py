@@ -9,7 +9,7 @@ import copy
 import json as json_module
 import re
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -630,7 +630,7 @@ class Response:
     def last_trailers(self) -> Headers:
         """The trailers, once the body has been sent: a function that was given for them is called now."""
         if self.make_trailers is not None:
-            self.trailers = checked_fields(self.make_trailers())
+            self.trailers = checked_fields(checked_trailers(self.make_trailers()))
         return self.trailers
 
     @property
@@ -763,6 +763,22 @@ def checked_fields(source: HeaderSource | None) -> Headers:
     for name, value in headers.raw:
         check_field(name, value)
     return headers
+
+
+def checked_trailers(returned: Any) -> HeaderSource | None:
+    """Return what a function of `trailers=` has returned, or raise where that is no fields."""
+    if isinstance(returned, Coroutine):
+        returned.close()
+        raise TypeError(
+            "the function of trailers=... returned a coroutine: give a plain function, which is called at the end of "
+            "the body"
+        )
+    if returned is not None and not isinstance(returned, (Mapping, Iterable)):
+        raise TypeError(
+            f"the function of trailers=... returned {shown(returned)}: it returns a dict, or a list of pairs"
+        )
+    source: HeaderSource | None = returned
+    return source
 
 
 def check_field(name: object, value: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -519,3 +521,28 @@ def test_the_reply_to_a_response_that_is_complete_is_read_by_a_client_that_still
     sock.sendall(HEAD.replace(b"5", b"500000"))
     sock.sendall(bytes(100_000))
     assert read_reply(sock, "POST").status == 413
+
+
+def test_a_body_that_an_asgi_application_gave_up_waiting_for_is_not_reported_as_lost(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pytest_egress import asgi
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError
+        await receive()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(receive(), 0.05)
+        await send({"type": "http.response.start", "status": 408, "headers": []})
+        await send({"type": "http.response.body", "body": b"too slow"})
+
+    route = stage.https("api.test", asgi(app), stream=True)
+    sock = stage.tls()
+    sock.sendall(HEAD + b"he")
+    assert read_reply(sock).status == 408
+    sock.close()
+    assert stage.only(Exchange).error is None
+    route.release()
+    gc.collect()
+    assert caplog.messages == []

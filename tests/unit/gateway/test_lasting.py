@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -16,6 +17,7 @@ from pytest_egress.routes.open_websocket import WebSocket
 from pytest_egress.routes.websocket import websocket
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
+from pytest_egress.traffic.websocket import Frames
 from tests.support.stage import Stage, ask, eventually
 from tests.support.websocket_clients import websocket_client
 
@@ -101,6 +103,22 @@ def test_a_handler_that_still_runs_is_named(stage: Stage) -> None:
         assert over.activity.what is route.calls[0]
         go_on.set()
         assert eventually(lambda: over.ended)
+
+
+def test_a_client_that_has_closed_and_reads_no_more_does_not_hold_its_tests_end(
+    stage: Stage,
+) -> None:
+    more_than_buffers_take = bytes(32 << 20)
+    route = stage.http("api.test", websocket(lambda ws: ws.send(more_than_buffers_take)))
+    sock = stage.dial(port=80)
+    sock.sendall(HANDSHAKE)
+    call = route.wait_for_call()
+    assert eventually(lambda: call.messages)
+    sock.sendall(Frames(None, of_client=True).close(1000))
+    assert eventually(lambda: call.websocket.close_code == 1000)
+    (over,) = stage.gateway.revise(test_over=True)
+    assert eventually(lambda: over.ended)
+    assert call.error is None
 
 
 def test_that_of_a_wider_scope_goes_on_until_its_route_is_removed(stage: Stage) -> None:
@@ -267,3 +285,40 @@ def test_what_lasts_is_told_once() -> None:
     lasting.tell()
     lasting.tell()
     assert told == ["end"]
+
+
+def test_an_application_is_told_of_a_client_that_leaves_before_it_accepts(stage: Stage) -> None:
+    received: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while scope["type"] == "websocket" and "websocket.disconnect" not in received:
+            received.append((await receive())["type"])
+
+    route = stage.http("api.test", asgi(app))
+    sock = stage.dial(port=80)
+    sock.sendall(HANDSHAKE)
+    assert eventually(lambda: received == ["websocket.connect"])
+    sock.close()
+    call = stage.only(Exchange)
+    assert received == ["websocket.connect", "websocket.disconnect"]
+    assert (call.error, route.call_count) == (None, 1)
+    assert call.note.startswith("the client closed before its response was sent")
+    route.release()
+
+
+def test_what_an_application_raises_of_its_own_after_that_is_its_error(stage: Stage) -> None:
+    has_connected = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            has_connected.set()
+            raise ZeroDivisionError((await receive())["type"])
+
+    route = stage.http("api.test", asgi(app))
+    sock = stage.dial(port=80)
+    sock.sendall(HANDSHAKE)
+    assert has_connected.wait(10)
+    sock.close()
+    assert isinstance(stage.only(Exchange).error, ZeroDivisionError)
+    route.release()

@@ -122,6 +122,23 @@ def test_it_keeps_no_window_open_and_the_end_of_its_test_closes_it_alone(
     assert client.ask("/other").status == 204
 
 
+def test_a_client_that_never_reads_does_not_hold_its_tests_end(
+    stage: Stage, client: Http2Client
+) -> None:
+    def floods(ws: WebSocket) -> None:
+        while True:
+            ws.send(bytes(1 << 20))
+
+    route = stage.https("api.test", websocket(floods))
+    client.reads = False
+    StreamOfFrames(client)
+    call = route.wait_for_call()
+    assert eventually(lambda: call.messages)
+    (over,) = stage.gateway.revise(test_over=True)
+    assert eventually(lambda: over.ended)
+    assert call.error is None
+
+
 def test_a_client_that_resets_the_stream_ends_the_iteration(
     stage: Stage, client: Http2Client
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
@@ -456,3 +458,55 @@ def test_a_streamed_body_may_have_the_length_that_it_says(stage: Stage) -> None:
     stage.https("api.test", Response(stream=["fo", "ur"], headers={"Content-Length": "4"}))
     reply = ask(stage.tls())
     assert (reply.body, reply.headers["content-length"]) == (b"four", "4")
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["awaited", "streamed", "finally", "task"])
+def test_asyncio_reports_nothing_as_lost_that_the_test_is_told_of(
+    stage: Stage, kind: type[BaseException], where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise kind
+
+    async def other() -> None:
+        try:
+            await asyncio.sleep(SECONDS)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("other")
+
+    async def handler(request: Request) -> Response:
+        tasks.append(asyncio.create_task(other()))
+        await asyncio.sleep(0)
+        if where == "task":
+            tasks.append(asyncio.create_task(fails()))
+            await asyncio.sleep(SECONDS)
+        if where == "awaited":
+            await fails()
+        return Response(stream=pieces())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            yield b"beginning"
+            if where == "streamed":
+                await fails()
+            yield b"end"
+        finally:
+            if where == "finally":
+                await fails()
+
+    stage.https("api.test", handler)
+    sock = stage.tls()
+    sock.sendall(GET)
+    with contextlib.suppress(OSError):
+        sock.recv(65536)
+    assert type(error_of(stage)) is kind
+    assert ended == ["other"]
+    error_of(stage).with_traceback(None)  # it would keep the tasks
+    tasks.clear()
+    gc.collect()
+    assert caplog.messages == []

@@ -203,3 +203,23 @@ def test_a_socket_to_a_server_waits_and_ends_as_a_duplex_does() -> None:
         assert duplex.disconnected
         with pytest.raises(ClientLeftError):
             duplex.send(b"late")
+
+
+def test_a_server_that_never_reads_does_not_hold_the_tests_end(stage: Stage) -> None:
+    go_on = threading.Event()
+
+    def reads_nothing(ws: ServerConnection) -> None:
+        go_on.wait(60)
+
+    with real_server(reads_nothing) as (url, _):
+        route = stage.http("api.test", forward(url))
+        with websocket_client(stage, secure=False) as client:
+            call = route.wait_for_call()
+            client.socket.settimeout(1)
+            with contextlib.suppress(TimeoutError, ConnectionClosed):
+                while True:
+                    client.send(bytes(1 << 20))
+            (over,) = stage.gateway.revise(test_over=True)
+            assert eventually(lambda: over.ended)
+        go_on.set()
+    assert call.error is None

@@ -69,6 +69,8 @@ def test_a_ping_of_ours_is_answered_by_the_client(server: DuplexServer) -> None:
         assert client.recv() == "after it"
         with pytest.raises(ValueError, match="126 bytes, and it takes 125 at most"):
             ws.ping(bytes(126))
+        with pytest.raises(TypeError, match=r"ping\('there\?'\): a ping takes bytes"):
+            ws.ping("there?")  # type: ignore[arg-type]
 
 
 def test_the_code_and_reason_of_the_client_are_kept(server: DuplexServer) -> None:
@@ -181,7 +183,7 @@ def test_a_client_that_sends_no_frames_gets_the_code_of_its_fault(server: Duplex
 def test_messages_beyond_what_is_kept_are_counted(
     server: DuplexServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", 5)
+    monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", 5 + open_websocket.MESSAGE_BYTES)
     with opened(server) as (ws, client):
         for text in ("abc", "def", "x"):
             ws.send(text)
@@ -222,6 +224,35 @@ def test_a_handler_that_does_not_receive_stops_the_reading(
         client.close()
         assert call.done.wait(20)
     assert got == ["x" * 11, "held back"]
+
+
+def test_empty_messages_are_as_many_as_their_number_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    most = 10 * open_websocket.MESSAGE_BYTES
+    monkeypatch.setattr(open_websocket, "MAX_WAITING_BYTES", most)
+    monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", most)
+    monkeypatch.setattr(open_websocket, "SLICE_SECONDS", 0.05)
+    go_on = threading.Event()
+    got: list[str | bytes] = []
+
+    def slow(ws: WebSocket) -> None:
+        assert go_on.wait(20)
+        got.extend(ws)
+
+    with serving(websocket(slow)) as server, connect(server.url) as client:
+        call = server.call()
+        for _ in range(11):  # with these, too much waits
+            client.send("")
+        while call.exchange.websocket.unkept < 1:
+            time.sleep(0.01)
+        client.send("")
+        time.sleep(0.1)
+        assert (len(call.exchange.messages), call.exchange.websocket.unkept) == (10, 1)
+        go_on.set()
+        client.close()
+        assert call.done.wait(20)
+    assert len(got) == 12
 
 
 def test_a_send_waits_until_the_handshake_is_answered() -> None:

@@ -131,3 +131,25 @@ def test_trailers_are_made_when_the_body_has_been_sent() -> None:
     assert (made, response.trailers["size"]) == (["now"], "1")
     with pytest.raises(ValueError, match="is no header field"):
         Response(stream=pieces(), trailers=lambda: {"a b": "c"}).last_trailers()
+
+
+async def no_plain_function() -> dict[str, str]:
+    return {}
+
+
+def an_int() -> Any:
+    return 5
+
+
+@pytest.mark.parametrize(
+    ("trailers", "message"),
+    [
+        (no_plain_function, "returned a coroutine: give a plain function"),
+        (an_int, "returned 5: it returns a dict, or a list of pairs"),
+    ],
+)
+def test_a_function_of_trailers_that_returns_no_fields_is_told_so(
+    trailers: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        Response(stream=iter([b""]), trailers=trailers).last_trailers()
