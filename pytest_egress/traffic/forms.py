@@ -5,6 +5,7 @@ The rule: any bytes are values or a `ContentError`. `python_multipart` is import
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 from collections.abc import Iterable
@@ -96,10 +97,15 @@ def charset_of(content_type: str) -> str:
     return charset
 
 
+NO_CHARSETS: Final = ("idna", "punycode", "raw-unicode-escape", "unicode-escape")
+"""Python's codecs that are no charset of a body. Punycode takes minutes for a megabyte, an escape warns."""
+
+
 def decode_text(content: bytes, content_type: str) -> str:
     """Bytes as text, in the charset of a Content-Type, else UTF-8; undecodable bytes are replaced."""
     try:
-        return content.decode(charset_of(content_type), "replace")
+        charset = codecs.lookup(charset_of(content_type)).name
+        return content.decode("utf-8" if charset in NO_CHARSETS else charset, "replace")
     except (LookupError, ValueError):  # no such charset, or one that cannot replace
         return content.decode("utf-8", "replace")
 

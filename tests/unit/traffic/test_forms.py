@@ -67,6 +67,13 @@ def test_text_is_in_its_charset_and_never_an_error(
     assert decode_text(content, content_type) == text
 
 
+@pytest.mark.parametrize("charset", ["Punycode", "idna", "unicode_escape", "raw-unicode-escape"])
+def test_codecs_that_are_no_charsets_of_a_body_are_not_used(charset: str) -> None:
+    # Punycode would take minutes for these bytes.
+    text = "\\d\\u00fc-" + "a" * 1_000_000
+    assert decode_text(text.encode(), f"text/plain; charset={charset}") == text
+
+
 # Multipart.
 
 
