@@ -52,7 +52,8 @@ class FormFile:
 
     Attributes:
         name: The name of its field in the form.
-        filename: The filename as sent. It may have any characters, such as those of a path.
+        filename: The filename as sent. It may have any characters, such as those of a path; of a path of Windows, such
+            as one that begins with a drive, it has the last part.
         content_type: Its Content-Type, or "".
         content: Its bytes.
         headers: All header fields of the part, as pairs.
@@ -219,7 +220,7 @@ def part_of(part: Part) -> tuple[FormFile, bool]:
     if b"name" not in options:
         raise ValueError(f"a part has no name: its Content-Disposition is {disposition!r}")
     filename = options.get(b"filename")
-    extended = EXTENDED_FILENAME.search(disposition)
+    extended = EXTENDED_FILENAME.search(IN_QUOTES.sub('""', disposition))
     if extended is not None and filename is None:
         shown = unquote(extended[2], encoding=extended[1], errors="replace")
     else:
@@ -238,6 +239,9 @@ EXTENDED_FILENAME: Final = re.compile(
     r"(?i);\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^\s;]*)"
 )
 """RFC 7578 forbids it, and urllib3 before 2.0 sends it (RFC 8187)."""
+
+IN_QUOTES: Final = re.compile(r'(?s)"(?:[^"\\]|\\.)*(?:"|\\?\Z)')
+"""A value in quotes, or what begins as one: no quote is looked from twice."""
 
 ESCAPES: Final = re.compile("%(?:22|0D|0A)")
 """What browsers escape in names, and nothing else (HTML, "Multipart form data")."""

@@ -130,6 +130,14 @@ def test_names_are_as_clients_write_them(disposition: bytes, name: str, filename
     assert (file.name, file.filename) == (name, filename)
 
 
+def test_a_name_that_reads_like_a_filename_is_a_name() -> None:
+    form = parse_form(
+        body(part(b"Content-Disposition: form-data; name=\"; filename*=utf-8''x\"", content=b"1")),
+        TYPE,
+    )
+    assert (form.fields, form.files) == ({"; filename*=utf-8''x": "1"}, {})
+
+
 def test_a_field_may_have_a_charset_of_its_own() -> None:
     field = part(NAMED, b"Content-Type: text/plain; charset=latin-1", content=b"\xfc")
     assert parse_form(body(field), TYPE).fields == {"a": "\u00fc"}
