@@ -116,7 +116,7 @@ class RawServer:
         self.attempt: Final = connection.attempt
         self.context: Final = self.attempt.context
         self.turn, self.left_first, self.is_counted = 0, False, False
-        self.has_calls_of_its_own = False
+        self.has_calls_of_its_own, self.is_decrypted = False, False
         self.overdue_from: float | None = None
         self.accepted: Final = connection.sock
         self.tcp = connection.sock  # of which the kernel is asked what it has carried
@@ -344,6 +344,7 @@ class RawServer:
         """The socket that a handler gets: the connection's, or within TLS, for asyncio, one of the decrypted bytes."""
         sock = self.connection.sock
         if isinstance(handler, AsyncHandler) and isinstance(sock, ssl.SSLSocket):
+            self.is_decrypted = True
             return decrypted(sock)
         return nullcontext(sock)
 
@@ -363,7 +364,12 @@ class RawServer:
             return isinstance(error, ClientLeftError) or is_of_connection(error)
         if isinstance(error, ClientEndedError):
             return True
-        return isinstance(error, CLIENT_LEFT) and has_ended(twin)
+        if not isinstance(error, CLIENT_LEFT) or not has_ended(twin):
+            return False
+        # The kernel raises such an error only where both directions are over: else it is about another socket, as of a
+        # database that the handler asks.
+        is_of_kernel = isinstance(error, ConnectionError) and error.errno is not None
+        return not is_of_kernel or self.is_decrypted or is_over(twin)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
         """Record what a handler raised."""
@@ -462,9 +468,19 @@ def has_ended(sock: socket.socket) -> bool:
 
     Bytes may still be unread.
     """
+    return has_event(sock, select.POLLRDHUP)
+
+
+def is_over(sock: socket.socket) -> bool:
+    """Whether both directions of a connection are over, as after a reset (POLLHUP, which is always looked for)."""
+    return has_event(sock, 0)
+
+
+def has_event(sock: socket.socket, events: int) -> bool:
+    """Whether poll() finds something; True of a socket without a descriptor."""
     poller = select.poll()
     try:
-        poller.register(sock, select.POLLRDHUP)
-    except ValueError:  # of a socket without a descriptor
+        poller.register(sock, events)
+    except ValueError:
         return True
     return bool(poller.poll(0))
