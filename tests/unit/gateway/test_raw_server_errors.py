@@ -151,7 +151,10 @@ def test_so_is_the_end_of_one_in_tls(stage: Stage) -> None:
 def asks_a_server_that_resets(sock: socket.socket) -> None:
     """Wait for the client's end, and be reset by another connection's other side."""
     assert read_to_end(sock) == b"hello"
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as other:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as other,
+    ):
         reset(server.accept()[0])
         other.settimeout(SECONDS)
         other.recv(1)
