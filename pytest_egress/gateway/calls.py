@@ -10,7 +10,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async
+from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async, stays
 from pytest_egress.routes.answers import Handler, answered_by, line_of, name_of, place_of
 from pytest_egress.traffic.fields import carries_body
 from pytest_egress.traffic.messages import Request, Response, check_length, shown
@@ -18,16 +18,22 @@ from pytest_egress.traffic.messages import Request, Response, check_length, show
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 
-def call(handler: Handler, argument: object, context: Context) -> Any:
+def call(
+    handler: Handler, argument: object, context: Context, has_left: Callable[[], bool] = stays
+) -> Any:
     """Call a handler, await its result where it is async, and return that.
 
     Args:
         argument: What the handler gets: a raw handler's socket.
         context: A copy of the context of the route's declaration, for this call alone.
+        has_left: Tells whether to cancel what is awaited.
+
+    Raises:
+        ClientLeftError: It was cancelled.
     """
     result = context.run(handler, argument)
     if inspect.isawaitable(result):
-        result = context.run(run_async, result)
+        result = context.run(run_async, result, has_left)
     return result
 
 

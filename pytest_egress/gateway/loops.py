@@ -98,9 +98,9 @@ async def awaited(awaitable: Any) -> Any:
     return await awaitable
 
 
-def run_async(awaitable: Any) -> Any:
-    """Run an async handler to its end, on a loop of its own."""
-    loop = OwnLoop()
+def run_async(awaitable: Any, has_left: Callable[[], bool] = stays) -> Any:
+    """Run an async handler to its end, or until its client has left, on a loop of its own."""
+    loop = OwnLoop(has_left)
     try:
         return loop.run(awaitable)
     finally:

@@ -36,6 +36,7 @@ from pytest_egress.gateway.tcp_info import Traffic, traffic
 from pytest_egress.gateway.upstreams import Upstreams, upstream_host
 from pytest_egress.link.stream_sockets import Accepted
 from pytest_egress.routes.answers import Forward, Service, place_of
+from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.raw import AsyncHandler
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
@@ -63,6 +64,10 @@ PROBE_MILLISECONDS: Final = 20  # for a port probe to close before it is greeted
 SETTLE_SECONDS: Final = 1.0  # for the client's kernel to acknowledge or refuse what was sent
 SETTLE_MILLISECONDS: Final = 5  # between two checks of that
 
+CUT_SECONDS: Final = (
+    0.25  # for an async handler to end by a cut, before what it awaits is cancelled
+)
+
 NOT_ANSWERED: Final = (
     "the client speaks HTTP/2, and waits for an answer: intercept_http gives one, and forward(...) leads to "
     "a server of it"
@@ -82,6 +87,11 @@ CUT_NOTE: Final = "the connection had been cut: what let it live was over"
 
 The handler may have read an end of the stream that its client never sent.
 """
+
+CANCELLED_NOTE: Final = (
+    "the connection had been cut, and what its handler still awaited was cancelled"
+)
+"""The note of an entry whose async handler did not end by the cut itself."""
 
 NOT_SENT: Final = (
     *(bytes, bytearray, str, dict, list, tuple, Response),
@@ -106,7 +116,8 @@ class RawServer:
         self.attempt: Final = connection.attempt
         self.context: Final = self.attempt.context
         self.turn, self.left_first, self.is_counted = 0, False, False
-        self.has_calls_of_its_own = False
+        self.has_calls_of_its_own, self.is_decrypted = False, False
+        self.overdue_from: float | None = None
         self.accepted: Final = connection.sock
         self.tcp = connection.sock  # of which the kernel is asked what it has carried
 
@@ -268,7 +279,7 @@ class RawServer:
         starttls = self.hand_over(entry)
         try:
             with self.handed(handler) as sock:
-                result = call(handler, sock, context)
+                result = call(handler, sock, context, self.is_overdue)
             if isinstance(result, NOT_SENT):
                 raise TypeError(
                     f"{place_of(handler)} returned {result!r}: a raw handler sends by sock.sendall(...)"
@@ -282,6 +293,8 @@ class RawServer:
                 self.fail(entry, error)
                 return
             ended = f"the connection ended before its handler did ({error})"
+            if isinstance(error, ClientLeftError):
+                ended = CANCELLED_NOTE
             entry.note = "; ".join(filter(None, [entry.note, ended]))
         else:
             if self.is_no_call(twin):
@@ -331,8 +344,16 @@ class RawServer:
         """The socket that a handler gets: the connection's, or within TLS, for asyncio, one of the decrypted bytes."""
         sock = self.connection.sock
         if isinstance(handler, AsyncHandler) and isinstance(sock, ssl.SSLSocket):
+            self.is_decrypted = True
             return decrypted(sock)
         return nullcontext(sock)
+
+    def is_overdue(self) -> bool:
+        """Whether the connection was cut, and its async handler has had the time to end by that itself."""
+        if not self.connection.is_cut:
+            return False
+        self.overdue_from = self.overdue_from or monotonic() + CUT_SECONDS
+        return monotonic() >= self.overdue_from
 
     def is_excused(self, error: BaseException, twin: socket.socket) -> bool:
         """Whether a handler raised because its connection had ended: closed by its client, or cut by us.
@@ -340,10 +361,15 @@ class RawServer:
         An error about bytes that the handler has read is its own, whenever the connection ends.
         """
         if self.connection.is_cut:
-            return is_of_connection(error)
+            return isinstance(error, ClientLeftError) or is_of_connection(error)
         if isinstance(error, ClientEndedError):
             return True
-        return isinstance(error, CLIENT_LEFT) and has_ended(twin)
+        if not isinstance(error, CLIENT_LEFT) or not has_ended(twin):
+            return False
+        # The kernel raises such an error only where both directions are over: else it is about another socket, as of a
+        # database that the handler asks.
+        is_of_kernel = isinstance(error, ConnectionError) and error.errno is not None
+        return not is_of_kernel or self.is_decrypted or is_over(twin)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
         """Record what a handler raised."""
@@ -442,9 +468,19 @@ def has_ended(sock: socket.socket) -> bool:
 
     Bytes may still be unread.
     """
+    return has_event(sock, select.POLLRDHUP)
+
+
+def is_over(sock: socket.socket) -> bool:
+    """Whether both directions of a connection are over, as after a reset (POLLHUP, which is always looked for)."""
+    return has_event(sock, 0)
+
+
+def has_event(sock: socket.socket, events: int) -> bool:
+    """Whether poll() finds something; True of a socket without a descriptor."""
     poller = select.poll()
     try:
-        poller.register(sock, select.POLLRDHUP)
-    except ValueError:  # of a socket without a descriptor
+        poller.register(sock, events)
+    except ValueError:
         return True
     return bool(poller.poll(0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -75,6 +76,57 @@ class AsyncHandler:
     """A handler on asyncio's transports, which know nothing of a TLS socket: within TLS the gateway decrypts for it."""
 
 
+class Faults:
+    """What a connection's callbacks and tasks raise that nobody awaits: asyncio logs it, and goes on.
+
+    Args:
+        sock: The connection's socket, which tells that it is closed.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self._is_over = asyncio.Event()
+        self._raised: list[BaseException] = []
+        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        sock.when_closed = self._is_over.set
+        loop.set_exception_handler(self._keep)
+        loop.set_task_factory(self._task)
+
+    def _keep(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if (error := context.get("exception")) is not None:
+            self._raised.append(error)
+            self._is_over.set()
+        else:
+            loop.default_exception_handler(context)
+
+    def _task(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=loop, **options)
+        self._tasks.add(task)
+        return task
+
+    async def end(self) -> None:
+        """Wait until the socket is closed, or a callback has raised.
+
+        Raises:
+            BaseException: As `check`, where the wait is cancelled.
+        """
+        try:
+            await self._is_over.wait()
+        except asyncio.CancelledError:
+            self.check()
+            raise
+
+    def check(self) -> None:
+        """Raise the first error, if there is one."""
+        # A task whose error nobody has asked for: asyncio logs it when the task is dropped, which may be later.
+        failed = (task.exception() for task in [*self._tasks] if task._log_traceback)
+        for error in (*self._raised, *failed):
+            if error is not None:
+                raise error
+
+
 class StreamsHandler(AsyncHandler):
     """A function of a reader and a writer as a handler."""
 
@@ -82,8 +134,12 @@ class StreamsHandler(AsyncHandler):
         self.connected: Final = connected
 
     async def __call__(self, sock: Any) -> None:
-        """Serve one connection, until the function has returned and all that it wrote has been sent."""
-        loop = asyncio.get_running_loop()
+        """Serve one connection, until the function has returned and all that it wrote has been sent.
+
+        Raises:
+            BaseException: What the function raised, or a callback or a task that nobody awaits.
+        """
+        loop, faults = asyncio.get_running_loop(), Faults(sock)
         opened: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
             loop.create_future()
         )
@@ -97,10 +153,12 @@ class StreamsHandler(AsyncHandler):
             if inspect.isawaitable(result := self.connected(reader, writer)):
                 await result
                 writer.close()
-            with suppress(OSError):  # the client has left
-                await writer.wait_closed()
+            await faults.end()
         finally:
             await closed(sock, writer.transport)
+        with suppress(OSError):  # the client has left
+            await writer.wait_closed()
+        faults.check()
 
     def __repr__(self) -> str:
         return repr(self.connected)
@@ -118,27 +176,15 @@ class ProtocolHandler(AsyncHandler):
         A protocol's own `connection_lost` does not tell that: one that starts TLS gets a second transport.
 
         Raises:
-            BaseException: What the protocol raised in a callback, or in a task.
+            BaseException: What the protocol raised in a callback, or in a task that nobody awaits.
         """
-        loop, is_over = asyncio.get_running_loop(), asyncio.Event()
-        raised: list[BaseException] = []
-
-        def keep(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            """Keep what a callback raised: asyncio logs it and closes the connection."""
-            if (error := context.get("exception")) is not None:
-                raised.append(error)
-            else:
-                loop.default_exception_handler(context)
-
-        loop.set_exception_handler(keep)
-        sock.when_closed = is_over.set
+        loop, faults = asyncio.get_running_loop(), Faults(sock)
         transport, _ = await loop.connect_accepted_socket(self.factory, sock)
         try:
-            await is_over.wait()
+            await faults.end()
         finally:
             await closed(sock, transport)
-        if raised:
-            raise raised[0]
+        faults.check()
 
     def __repr__(self) -> str:
         return repr(self.factory)

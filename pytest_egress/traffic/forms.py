@@ -5,6 +5,7 @@ The rule: any bytes are values or a `ContentError`. `python_multipart` is import
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 from collections.abc import Iterable
@@ -51,7 +52,8 @@ class FormFile:
 
     Attributes:
         name: The name of its field in the form.
-        filename: The filename as sent. It may have any characters, such as those of a path.
+        filename: The filename as sent. It may have any characters, such as those of a path; of a path of Windows, such
+            as one that begins with a drive, it has the last part.
         content_type: Its Content-Type, or "".
         content: Its bytes.
         headers: All header fields of the part, as pairs.
@@ -96,10 +98,15 @@ def charset_of(content_type: str) -> str:
     return charset
 
 
+NO_CHARSETS: Final = ("idna", "punycode", "raw-unicode-escape", "unicode-escape")
+"""Python's codecs that are no charset of a body. Punycode takes minutes for a megabyte, an escape warns."""
+
+
 def decode_text(content: bytes, content_type: str) -> str:
     """Bytes as text, in the charset of a Content-Type, else UTF-8; undecodable bytes are replaced."""
     try:
-        return content.decode(charset_of(content_type), "replace")
+        charset = codecs.lookup(charset_of(content_type)).name
+        return content.decode("utf-8" if charset in NO_CHARSETS else charset, "replace")
     except (LookupError, ValueError):  # no such charset, or one that cannot replace
         return content.decode("utf-8", "replace")
 
@@ -213,7 +220,7 @@ def part_of(part: Part) -> tuple[FormFile, bool]:
     if b"name" not in options:
         raise ValueError(f"a part has no name: its Content-Disposition is {disposition!r}")
     filename = options.get(b"filename")
-    extended = EXTENDED_FILENAME.search(disposition)
+    extended = EXTENDED_FILENAME.search(IN_QUOTES.sub('""', disposition))
     if extended is not None and filename is None:
         shown = unquote(extended[2], encoding=extended[1], errors="replace")
     else:
@@ -232,6 +239,9 @@ EXTENDED_FILENAME: Final = re.compile(
     r"(?i);\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^\s;]*)"
 )
 """RFC 7578 forbids it, and urllib3 before 2.0 sends it (RFC 8187)."""
+
+IN_QUOTES: Final = re.compile(r'(?s)"(?:[^"\\]|\\.)*(?:"|\\?\Z)')
+"""A value in quotes, or what begins as one: no quote is looked from twice."""
 
 ESCAPES: Final = re.compile("%(?:22|0D|0A)")
 """What browsers escape in names, and nothing else (HTML, "Multipart form data")."""

@@ -26,7 +26,7 @@ PATH: Final = re.compile(
 )
 """A path after FROM: or TO:, with its parameters. A route before the address is ignored (RFC 5321 appendix C)."""
 
-COMMAND: Final = re.compile(r"([A-Za-z]{1,16})(?:[ \t]+(.*?))?[ \t]*", re.DOTALL)
+COMMAND: Final = re.compile(r"([A-Za-z]{1,16})(?:[ \t]+(.*))?", re.DOTALL)
 END_OF_MAIL: Final = b"\r\n.\r\n"
 
 
@@ -103,7 +103,7 @@ def parse_command(line: bytes) -> Command:
         text = line.decode()
     except UnicodeDecodeError:
         raise SmtpError(500, f"5.5.2 No UTF-8: {quoted(line)}") from None
-    found = COMMAND.fullmatch(text)
+    found = COMMAND.fullmatch(text.rstrip(" \t"))
     if found is None:
         raise SmtpError(500, f"5.5.2 No command: {quoted(line)}")
     return Command(verb=found[1].upper(), argument=found[2] or "")

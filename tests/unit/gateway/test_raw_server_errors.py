@@ -18,7 +18,8 @@ from pytest_egress import HandlerError
 from pytest_egress.gateway.raw_server import CUT_NOTE
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import TcpConnection
-from tests.support.stage import ADDRESS, SECONDS, Stage, end_of
+from tests.support.echo import read_to_end
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, reset
 
 Handler = Callable[[Any], Any]
 
@@ -145,6 +146,39 @@ def test_so_is_the_end_of_one_in_tls(stage: Stage) -> None:
     entry = cut_within(stage, takes_a_byte, "tls")
     assert entry.error is None
     assert entry.note.startswith("the connection ended before its handler did (")
+
+
+def asks_a_server_that_resets(sock: socket.socket) -> None:
+    """Wait for the client's end, and be reset by another connection's other side."""
+    assert read_to_end(sock) == b"hello"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as other,
+    ):
+        reset(server.accept()[0])
+        other.settimeout(SECONDS)
+        other.recv(1)
+
+
+def takes_it_for_a_reset(sock: socket.socket) -> None:
+    read_to_end(sock)
+    raise ConnectionResetError("the client has closed")
+
+
+@pytest.mark.parametrize(
+    ("handler", "is_its_own"), [(asks_a_server_that_resets, True), (takes_it_for_a_reset, False)]
+)
+def test_a_reset_of_another_connection_is_the_handlers_though_its_client_has_closed(
+    stage: Stage, handler: Handler, is_its_own: bool
+) -> None:
+    stage.tcp("*:443", handler)
+    with stage.dial() as client:
+        client.sendall(b"hello")
+        client.shutdown(socket.SHUT_WR)
+        end_of(client)
+    (entry,) = stage.entries(TcpConnection)
+    assert isinstance(entry.error, ConnectionResetError) is is_its_own
+    assert (judge(stage.window, []) is not None) is is_its_own
 
 
 def test_what_a_handler_raises_with_its_client_still_there_is_no_call(stage: Stage) -> None:

@@ -19,11 +19,12 @@ from aiosmtpd.handlers import Sink
 from aiosmtpd.smtp import SMTP
 from fakeredis import TcpFakeServer
 
+from pytest_egress.gateway.raw_server import CANCELLED_NOTE
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
 from pytest_egress.traffic.entries import TcpConnection
 from tests.support.echo import read_line, read_to_end
-from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
+from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually, reset
 
 
 class Upper(socketserver.StreamRequestHandler):
@@ -226,6 +227,123 @@ def test_a_cut_ends_them(stage: Stage, answer: object, secure: bool) -> None:
     stage.gateway.revise()
     assert end_of(client) in ("closed", "reset")
     assert eventually(lambda: not list(stage.gateway.connections))
+    assert judge(stage.window, []) is None
+
+
+class Stubborn(UpperProtocol):
+    """Hears no end: it keeps its side open, and reads no more."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        return True
+
+
+def closes_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HELLO\n")
+
+
+async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HELLO\n")
+    await asyncio.Event().wait()
+
+
+async def waits_with_a_socket(sock: socket.socket) -> None:
+    sock.sendall(b"HELLO\n")
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+@pytest.mark.parametrize("answer", [Stubborn, closes_nothing, waits, waits_with_a_socket])
+def test_a_cut_ends_those_that_wait_for_nothing(stage: Stage, answer: object, secure: bool) -> None:
+    route = (stage.tls_route if secure else stage.tcp)(ADDRESS, answer)
+    client = stage.tls(ADDRESS, port=5432) if secure else stage.dial(port=5432)
+    client.sendall(b"hello\n")
+    assert read_line(client) == b"HELLO\n"
+    route.remove()
+    stage.gateway.revise()
+    assert eventually(lambda: not list(stage.gateway.connections))
+    assert stage.only(TcpConnection).note == CANCELLED_NOTE
+    assert judge(stage.window, []) is None
+
+
+class FailsAtBegin(UpperProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        raise LookupError("soon")
+
+
+class FailsLater(UpperProtocol):
+    def data_received(self, data: bytes) -> None:
+        asyncio.get_running_loop().call_later(0.01, fail)
+
+
+def fail() -> None:
+    raise LookupError("soon")
+
+
+@pytest.mark.parametrize("answer", [FailsAtBegin, FailsLater])
+def test_what_a_callback_raises_resets_a_client_that_waits(stage: Stage, answer: object) -> None:
+    stage.tcp(ADDRESS, answer)
+    client = stage.dial(port=5432)
+    client.sendall(b"hello")
+    assert end_of(client) == "reset"
+    assert "raised LookupError: soon" in str(judge(stage.window, []))
+
+
+async def fail_soon() -> None:
+    fail()
+
+
+class FailsInTask(UpperProtocol):
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.task = asyncio.get_running_loop().create_task(fail_soon())
+
+
+class FailsInTaskAfterTheEnd(UpperProtocol):
+    def connection_lost(self, error: Exception | None) -> None:
+        self.task = asyncio.get_running_loop().create_task(fail_soon())
+
+
+KEPT: list[object] = []
+
+
+def fails_in_task(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HELLO\n")
+    KEPT.append(asyncio.get_running_loop().create_task(fail_soon()))
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["closed", "cut"])
+@pytest.mark.parametrize("answer", [FailsInTask, FailsInTaskAfterTheEnd, fails_in_task])
+def test_what_a_task_raises_that_nobody_awaits_fails_the_test(
+    stage: Stage, answer: object, is_cut: bool
+) -> None:
+    route = stage.tcp(ADDRESS, answer)
+    client = stage.dial(port=5432)
+    client.sendall(b"hello\n")
+    assert read_line(client) == b"HELLO\n"
+    if is_cut:
+        route.remove()
+        stage.gateway.revise()
+    else:
+        reset(client)
+    assert eventually(lambda: not list(stage.gateway.connections))
+    assert "raised LookupError: soon" in str(judge(stage.window, []))
+
+
+def test_what_a_task_raises_that_is_awaited_is_its_handlers(stage: Stage) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with pytest.raises(LookupError):
+            await asyncio.create_task(fail_soon())
+        writer.write(b"HELLO\n")
+
+    stage.tcp(ADDRESS, handler)
+    client = stage.dial(port=5432)
+    client.sendall(b"hello\n")
+    assert read_to_end(client) == b"HELLO\n"
+    stage.settle()
     assert judge(stage.window, []) is None
 
 

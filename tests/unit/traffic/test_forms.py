@@ -67,6 +67,13 @@ def test_text_is_in_its_charset_and_never_an_error(
     assert decode_text(content, content_type) == text
 
 
+@pytest.mark.parametrize("charset", ["Punycode", "idna", "unicode_escape", "raw-unicode-escape"])
+def test_codecs_that_are_no_charsets_of_a_body_are_not_used(charset: str) -> None:
+    # Punycode would take minutes for these bytes.
+    text = "\\d\\u00fc-" + "a" * 1_000_000
+    assert decode_text(text.encode(), f"text/plain; charset={charset}") == text
+
+
 # Multipart.
 
 
@@ -121,6 +128,14 @@ def test_names_are_as_clients_write_them(disposition: bytes, name: str, filename
     header = b"Content-Disposition: form-data; " + disposition
     (file,) = parse_form(body(part(header)), TYPE).files.values()
     assert (file.name, file.filename) == (name, filename)
+
+
+def test_a_name_that_reads_like_a_filename_is_a_name() -> None:
+    form = parse_form(
+        body(part(b"Content-Disposition: form-data; name=\"; filename*=utf-8''x\"", content=b"1")),
+        TYPE,
+    )
+    assert (form.fields, form.files) == ({"; filename*=utf-8''x": "1"}, {})
 
 
 def test_a_field_may_have_a_charset_of_its_own() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pytest_egress.traffic.smtp import (
     MAX_LINE_BYTES,
     MAX_RECIPIENTS,
+    Command,
     Envelope,
     Session,
     SmtpError,
@@ -193,6 +194,14 @@ def test_a_line_that_is_too_long_is_refused_as_one_command() -> None:
     for _ in range(4):
         assert replies(b"x" * MAX_LINE_BYTES, session) == []
     assert replies(b"QUIT\r\nNOOP\r\n", session) == ["500 5.5.2", "250 2.0.0"]
+
+
+def test_white_space_within_a_command_costs_no_more_than_any_other() -> None:
+    # Each of these lines once took a second or more.
+    line = b"NOOP x" + b" " * (MAX_LINE_BYTES - 10) + b"y\r\n"
+    assert replies(line * 200) == ["250 2.0.0"] * 200
+    assert parse_command(b"NOOP \t x \t ") == Command(verb="NOOP", argument="x")
+    assert parse_command(b"NOOP \t ") == Command(verb="NOOP")
 
 
 def test_what_a_reply_quotes_is_short_and_printable() -> None:
