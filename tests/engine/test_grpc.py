@@ -68,7 +68,7 @@ class ObedientGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # made by
             yield pb.Reply(text=request.name.upper())
 
 
-class AsyncGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # likewise
+class AwaitedGreeter(pb_grpc.GreeterServicer):  # type: ignore[misc]  # likewise
     async def Unary(self, request: Any, context: Any) -> Any:
         await asyncio.sleep(0)
         return pb.Reply(text=f"hello {request.name}")
@@ -119,7 +119,7 @@ def test_a_client_calls_a_servicer_in_every_way(
 
 
 @pytest.mark.intercept_https(
-    "greeter.test:50051", grpc_server((pb_grpc.add_GreeterServicer_to_server, AsyncGreeter()))
+    "greeter.test:50051", grpc_server((pb_grpc.add_GreeterServicer_to_server, AwaitedGreeter()))
 )
 @pytest.mark.parametrize("name", ["one", "other"])
 def test_a_marker_declares_one_server_for_each_of_its_tests(

@@ -45,7 +45,7 @@ def run_cases(handler: Callable[[Any], Any], without: Sequence[str] = ()) -> dic
     return verdicts
 
 
-def ask(url: str, without: Sequence[str]) -> dict[str, str]:
+def verdicts_on(url: str, without: Sequence[str]) -> dict[str, str]:
     """Run cases against a server; return the verdict on each."""
     import kosoku
 
@@ -69,4 +69,4 @@ def verdict_on(result: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(ask(sys.argv[1], sys.argv[2:])))
+    print(json.dumps(verdicts_on(sys.argv[1], sys.argv[2:])))
