@@ -25,6 +25,7 @@ FIELDS: Final = re.compile(rb"(?:%b)*" % FIELD)
 HEAD: Final = re.compile(
     rb"(?!CONNECT |HEAD )([A-Z]{1,24}) (/[!-~]{0,4000}) HTTP/1\.1\r\n((?:%b){1,64})\r\n" % FIELD
 )  # a HEAD is answered without its content: too rare for a rule of its own
+NAME_AND_VALUE: Final = re.compile(r"([^:]+): ([^\r]*)\r\n")
 LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 OF_REQUESTS: Final = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
 OF_ANSWERS: Final = frozenset(
@@ -78,10 +79,7 @@ def plain_request(data: bytes) -> PlainRequest | None:
     if found is None:
         return None
     method, target, lines = found[1].decode(), found[2].decode(), found[3].decode()
-    pairs = [
-        (name, value)
-        for name, _, value in (line.partition(": ") for line in lines.split("\r\n")[:-1])
-    ]
+    pairs = NAME_AND_VALUE.findall(lines)
     known = {name.lower(): value for name, value in pairs}
     length = known.get("content-length")
     body = data[found.end() :]
