@@ -442,13 +442,15 @@ class Connection:
         """
         patience = Patience(self.ledger.clock)
         try:
-            while not patience.is_over:
+            while True:
                 self.sock.settimeout(patience.seconds_left)
-                with contextlib.suppress(TimeoutError):
+                try:
                     return self.sock.recv(size)
+                except TimeoutError:
+                    if patience.is_over:
+                        raise StalledError from None
         finally:
             self.sock.settimeout(None)
-        raise StalledError
 
     @property
     def attempt(self) -> Attempt:

@@ -125,12 +125,16 @@ class Told:
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
         """As `Duplex.start`. The entry gets a response with this head."""
+        self._note_head(status_code, headers)
+        self.has_ended = ends
+        self._duplex.start(status_code, headers, ends=ends)
+
+    def _note_head(self, status_code: int, headers: Headers) -> None:
         entry, reason = self._entry, reason_phrase(status_code)
         if entry.response is None:
             entry.response = Response.received(status_code, headers, reason=reason)
             entry.duration = self._ledger.now() - entry.started
-        self.has_begun, self.has_ended = True, ends
-        self._duplex.start(status_code, headers, ends=ends)
+        self.has_begun = True
 
     def send(self, data: bytes) -> None:
         """As `Duplex.send`."""
@@ -138,10 +142,21 @@ class Told:
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
         """As `Duplex.finish`. The entry's response gets the trailers, where it is the one that `start` has made."""
+        self._note_end(trailers)
+        self._duplex.finish(trailers)
+
+    def _note_end(self, trailers: Headers) -> None:
         self.has_ended = True
         if trailers.raw and self._entry.response is not None:
             self._entry.response.trailers = trailers
-        self._duplex.finish(trailers)
+
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        """As `Duplex.respond`. The entry gets a response with this head and these trailers."""
+        self._note_head(status_code, headers)
+        self._note_end(trailers)
+        self._duplex.respond(status_code, headers, content, trailers)
 
     def reset(self) -> None:
         """As `Duplex.reset`."""

@@ -246,6 +246,18 @@ class Http1Duplex:
             with self._sending():
                 self._queue(self._http.end(trailers))
 
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        """Send a whole response, in chunks.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        self.start(status_code, headers)
+        self.send(content)
+        self.finish(trailers)
+
     def reset(self) -> None:
         """Break the response off: the client sees "connection reset" when the request is over."""
         self.is_reset = True

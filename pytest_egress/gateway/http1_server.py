@@ -202,7 +202,7 @@ class Http1Server:
     ) -> bool:
         """Send a response, unless that was done; False where the connection ends with it."""
         if response is not None:
-            if response.stream is None:
+            if response.stream is None and not self.http.is_read:
                 duplex.skip()
             is_sent = self.send(duplex, incoming, entry, response)
         else:

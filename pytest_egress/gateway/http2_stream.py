@@ -297,10 +297,14 @@ class Http2Stream:
             ClientLeftError: The client has left.
             ValueError: HTTP/2 cannot carry a field.
         """
-        if "date" not in headers:
-            date = http_date(int(self._connection.ledger.now()))
-            headers = Headers([*headers.raw, ("date", date)])
+        headers = self._dated(headers)
         self._write(lambda: self._start(status_code, headers, ends=ends))
+
+    def _dated(self, headers: Headers) -> Headers:
+        if "date" in headers:
+            return headers
+        date = http_date(int(self._connection.ledger.now()))
+        return Headers([*headers.raw, ("date", date)])
 
     def _start(self, status_code: int, headers: Headers, *, ends: bool) -> None:
         self._http.start(self.number, status_code, headers, ends=ends)
@@ -308,27 +312,36 @@ class Http2Stream:
         if ends:
             self._answered()
 
-    def respond(self, status_code: int, headers: Headers, content: bytes) -> None:
-        """Send a whole response: in one write, where the client's window has room for it.
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        """Send a whole response, with Date where it has none: in one write, where the client's window has room for it.
 
         Raises:
             ClientLeftError: The client has left.
             ValueError: HTTP/2 cannot carry a field.
         """
-        fits = False
+        headers, ends, fits = self._dated(headers), not (content or trailers.raw), False
 
         def write() -> None:
             nonlocal fits
-            self._start(status_code, headers, ends=not content)
-            fits = 0 < len(content) <= self._http.room(self.number)
-            if fits:
-                self._http.send(self.number, content, ends=True)
-                self._answered()
+            self._start(status_code, headers, ends=ends)
+            fits = ends or len(content) <= self._http.room(self.number)
+            if fits and not ends:
+                self._send_rest(content, trailers)
 
         self._write(write)
-        if content and not fits:
+        if not fits:
             self.send(content)
-            self.finish()
+            self.finish(trailers)
+
+    def _send_rest(self, content: bytes, trailers: Headers) -> None:
+        """Send a body that there is room for, and the end of the response."""
+        if content:
+            self._http.send(self.number, content, ends=not trailers.raw)
+        if trailers.raw:
+            self._http.finish(self.number, trailers)
+        self._answered()
 
     def send(self, data: bytes) -> None:
         """Send a piece of the body; wait while the client takes none.

@@ -358,3 +358,9 @@ class SocketDuplex:
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
         """A client sends none: the handshake has been made."""
         raise NotImplementedError
+
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        """A client sends none."""
+        raise NotImplementedError

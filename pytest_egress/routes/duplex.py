@@ -86,6 +86,16 @@ class Duplex(Protocol):
         """
         ...
 
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        """Send a whole response: `start`, `send` and `finish` in one write, where that is possible.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        ...
+
     def reset(self) -> None:
         """Break the response off, so that the client sees an error: RST_STREAM in HTTP/2, RST in HTTP/1.1."""
         ...

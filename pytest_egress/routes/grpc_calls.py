@@ -204,7 +204,7 @@ class ServicerCall:
         if handler.response_streaming:
             self._write_all(() if result is None else result)
         elif not self._is_late(context):
-            self._stream.write(result, handler.response_serializer)
+            self._stream.write(result, handler.response_serializer, is_last=True)
 
     def _messages(self) -> Iterator[Any]:
         return self._stream.read(self._handler.request_deserializer)

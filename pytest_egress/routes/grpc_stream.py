@@ -74,6 +74,7 @@ class CallStream:
         self._turns = Turns()
         self._kept = [0, 0]  # bytes of requests and of responses
         self._head_sent = False
+        self._last: tuple[list[tuple[str, str]], bytes] | None = None
         self._sent_encoding: str | None = None
         self.lost = self.plain_next = False
         self.encoding: str | None = None
@@ -149,8 +150,12 @@ class CallStream:
         with self._turn():
             self._send_head(metadata)
 
-    def write(self, message: Any, serialize: Serialize) -> None:
+    def write(self, message: Any, serialize: Serialize, *, is_last: bool = False) -> None:
         """Send a message.
+
+        Args:
+            is_last: Whether no other follows. Where nothing was sent before, it is sent together with the status, in
+                one write.
 
         Raises:
             CallEndedError: The call is over.
@@ -158,7 +163,9 @@ class CallStream:
         """
         data = self._serialized(message, serialize)
         with self._turn():
-            self._send_head()
+            head = self._head() if is_last and not self._head_sent else None
+            if head is None:
+                self._send_head()
             encoding, plain = self._sent_encoding, self.plain_next
             self.plain_next = False
             if encoding is not None and not plain:
@@ -166,7 +173,10 @@ class CallStream:
             else:
                 sent = frame(data)
             self._keep(1, self.call.responses, message, len(data))
-            self._duplex.send(sent)
+            if head is None:
+                self._duplex.send(sent)
+            else:
+                self._last = head, sent
 
     def _serialized(self, message: Any, serialize: Serialize) -> bytes:
         try:
@@ -214,7 +224,10 @@ class CallStream:
             self._note_end(code, details, trailing)
             fields = status_fields(code, details, trailing)
             with contextlib.suppress(ClientLeftError):
-                if self._head_sent:
+                if self._last is not None:
+                    head, message = self._last
+                    self._duplex.respond(200, Headers(head), message, Headers(fields))
+                elif self._head_sent:
                     self._duplex.finish(Headers(fields))
                 else:  # "Trailers-Only"
                     self._duplex.start(200, Headers([*self._head(), *fields]), ends=True)

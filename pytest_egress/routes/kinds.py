@@ -8,6 +8,7 @@ the plugin takes its markers from here in runs without containers too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 Content = Literal["requests", "bytes", "names", "nothing"]
@@ -81,7 +82,7 @@ class Kind:
         """Whether clients of such a route send before the server does, as those of TLS and HTTP do."""
         return self.ends_tls or self.reads_requests
 
-    @property
+    @cached_property
     def scheme(self) -> str | None:
         """The scheme of the connections that it answers: "https", "http" or "tcp"; None where it answers none."""
         if self.reads_requests:

@@ -15,7 +15,6 @@ from typing import Any, Final
 from pytest_egress.base.globs import Glob
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.answers import QueryValue, takes
-from pytest_egress.traffic.forms import MultiDict
 from pytest_egress.traffic.messages import UNSET, Request, shown
 from pytest_egress.traffic.redaction import (
     is_secret,
@@ -80,7 +79,8 @@ class Match:
             found.append(f"method: {request.method} is not {self.method.upper()}")
         if self.path is not None and not path_glob(self.path).matches(request.path):
             found.append(f"path: {shown(request.path)} is not {shown(self.path)}")
-        found += query_differences(self.query or {}, request)
+        if self.query:
+            found += query_differences(self.query, request)
         for key, value in (self.headers or {}).items():
             if key not in request.headers:
                 found.append(
@@ -143,7 +143,7 @@ def several(value: Any) -> list[Any]:
 
 def query_differences(wanted: Mapping[str, QueryValue], request: Request) -> list[str]:
     """The differences between the query that is wanted and that of a request."""
-    found, values = [], request.query if wanted else MultiDict[str]()
+    found, values = [], request.query
     for key, value in wanted.items():
         is_list = isinstance(value, (list, tuple))
         theirs: Any = values.get_all(key) if is_list else values.get(key)

@@ -23,6 +23,7 @@ from pytest_egress.traffic.fields import (
     raw_value,
 )
 from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_fault
+from pytest_egress.traffic.http1_plain import PlainRequest, plain_head, plain_request
 from pytest_egress.traffic.messages import (
     NO_FIELDS,
     Headers,
@@ -40,6 +41,7 @@ CLOSED: Final = (b"Connection", b"close")
 KEPT_ALIVE: Final = [(b"Connection", b"keep-alive"), (b"Keep-Alive", b"timeout=15")]
 """Announces a shorter idle time than the gateway's own (`connections.IDLE_SECONDS`). Clients that read it (Node.js,
 undici, HttpURLConnection, Apache's HttpClient) then close first, and never send a request while we close."""
+KEPT_ALIVE_LINES: Final = b"".join([b"%b: %b\r\n" % field for field in KEPT_ALIVE])
 WRONG_LENGTH: Final = (
     "Content-Length is {}, and the streamed body has {} bytes: leave the field out, the body is "
     "sent in chunks"
@@ -52,6 +54,9 @@ class Http1:
     `read_head` and `read_piece` return None when they need more data. They raise `h11.RemoteProtocolError` where the
     client breaks the protocol; `refusal` then gives the bytes of an answer.
 
+    A plain request with a plain answer does without h11 (`http1_plain`). Whatever else is asked of such a request has
+    h11 read it first.
+
     Args:
         lock: Held while h11 is used, where one thread may read a body while another one sends.
 
@@ -60,13 +65,25 @@ class Http1:
     """
 
     def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
-        self._h11, self._lock = server_side(), lock or nullcontext()
+        self._machine, self._lock = server_side(), lock or nullcontext()
+        self._is_untouched = True  # h11 has been given nothing of the next request
+        self._plain: PlainRequest | None = None  # the current request, while it is not h11's
         self._chunks: bytes | None = None  # of a chunked body: what h11 had at the latest `receive`
         self.trailers = NO_FIELDS
 
     @property
+    def _h11(self) -> h11.Connection:
+        """h11, which has read the current request."""
+        if self._plain is not None:
+            plain, self._plain, self._is_untouched = self._plain, None, False
+            plain.hand_to(self._machine)
+        return self._machine
+
+    @property
     def has_begun(self) -> bool:
         """Whether bytes of a pipelined request, sent before the response to this one, are waiting."""
+        if self._is_untouched:
+            return self._plain is not None and bool(self._plain.waiting)
         return bool(self._h11.trailing_data[0])
 
     def receive(self, data: bytes) -> None:
@@ -75,6 +92,10 @@ class Http1:
         Empty lines before a request are dropped (RFC 9112 section 2.2). Bytes beyond ASCII in its first line are
         percent-encoded: curl sends queries without encoding them.
         """
+        if self._is_untouched and self._plain is None:
+            self._plain = plain_request(data)
+            if self._plain is not None:
+                return
         if data and self._h11.their_state is h11.IDLE:
             waiting = self._h11.trailing_data[0]
             data = data if waiting else data.lstrip(b"\r\n")
@@ -85,24 +106,32 @@ class Http1:
                 data = percent_encoded(line) + end + rest
         with self._lock:
             self._h11.receive_data(data)
+            self._is_untouched = False
             if self._chunks is not None:
                 self._chunks = self.waiting
 
     @property
     def waiting(self) -> bytes:
         """The bytes that have come and belong to nothing that was read."""
+        if self._is_untouched:
+            return b"" if self._plain is None else self._plain.waiting
         return bytes(self._h11.trailing_data[0])
 
     @property
     def closed(self) -> bool:
         """Whether the client has closed, or the connection cannot be used again."""
-        return (
+        return not self._is_untouched and (
             self._h11.their_state in (h11.CLOSED, h11.MUST_CLOSE)
             or self._h11.our_state is h11.MUST_CLOSE
         )
 
     def read_head(self) -> Head | None:
         """The head of the next request; None where more data is needed, or the client has closed."""
+        if self._plain is not None and not self._plain.is_taken:
+            self._plain.is_taken = True
+            return self._plain.head
+        if self._is_untouched and self._plain is None:
+            return None
         waiting = self.waiting
         if self._h11.their_state is h11.IDLE and (end := end_of_head(waiting)) is not None:
             refuse(head_fault(waiting[:end]))
@@ -121,7 +150,7 @@ class Http1:
 
     def awaited(self) -> bytes:
         """The bytes of `100 Continue` where the client waits for them (RFC 9110 section 10.1.1), else b""."""
-        if not self._h11.they_are_waiting_for_100_continue:
+        if self._plain is not None or not self._h11.they_are_waiting_for_100_continue:
             return b""
         return self.interim(100, NO_FIELDS)
 
@@ -140,6 +169,9 @@ class Http1:
     def read_piece(self) -> bytes | None:
         """The next piece of a body, b"" at its end, or None when more data is needed or none follows."""
         with self._lock:
+            if self._plain is not None:
+                self.trailers = NO_FIELDS
+                return self._plain.read_piece()
             if self.is_read:
                 return b""
             event = self._h11.next_event()
@@ -154,11 +186,15 @@ class Http1:
     @property
     def is_read(self) -> bool:
         """Whether the body of the current request has been read to its end."""
+        if self._plain is not None:
+            return self._plain.has_ended
         return self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
 
     @property
     def has_answered(self) -> bool:
         """Whether the response to the current request has begun."""
+        if self._plain is not None:
+            return self._plain.is_answered
         return self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
     def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
@@ -168,6 +204,9 @@ class Http1:
             method: The method of the request: the response to a HEAD has no body.
             date: The value of the Date field (RFC 9110 section 6.6.1).
         """
+        if (plain := self._plain_answer(response, date)) is not None:
+            yield plain
+            return
         stream, bodiless = response.stream, not carries_body(method, response)
         head = self.head(response, date, framed=stream is None)
         if stream is None or bodiless:
@@ -175,6 +214,19 @@ class Http1:
         else:
             yield head
             yield from self._send_stream(stream, response)
+
+    def _plain_answer(self, response: Response, date: str) -> bytes | None:
+        """The bytes of a plain response to a plain request; None where h11 has to make them."""
+        with self._lock:
+            plain = self._plain
+            if plain is None or not plain.has_ended or plain.is_answered:
+                return None
+            if response.stream is not None or len(response.content) > READ_BYTES:
+                return None
+            code, reason, size = response.status_code, response.reason, len(response.content)
+            head = plain_head(code, reason, response.headers.raw, size, date, KEPT_ALIVE_LINES)
+            plain.is_answered = head is not None
+        return None if head is None else head + response.content
 
     def head(self, response: Response, date: str, *, framed: bool = False) -> bytes:
         """The bytes of the head of a response. They say whether the connection stays open after it.
@@ -231,12 +283,16 @@ class Http1:
 
     def next_request(self) -> bool:
         """Get ready for the next request; return False where the connection cannot have another."""
+        if self._plain is not None and self._plain.is_answered:
+            self._plain = None
+            return True
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             waiting, closed = self._h11.trailing_data
             self._h11.start_next_cycle()
+            self._is_untouched = not (waiting or closed)
             if waiting.startswith((b"\r", b"\n")) or not waiting.isascii():
                 # `receive` has to treat the start of a pipelined request as it does any other.
-                self._h11 = server_side()
+                self._machine, self._is_untouched = server_side(), True
                 self.receive(waiting)
                 if closed:
                     self.receive(b"")

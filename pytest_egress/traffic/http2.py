@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import h2.config
@@ -438,12 +439,18 @@ def sendable(headers: Headers) -> RawFields:
     Raises:
         ValueError: A name is no token, or a value has a byte that no field may have.
     """
+    return list(sendable_pairs(headers.raw))
+
+
+@lru_cache(maxsize=64)
+def sendable_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """What `sendable` gives for fields; cached, since a head is checked before it is sent, and most are sent again."""
     raw = []
-    for name, value in raw_fields(end_to_end(headers)):
+    for name, value in raw_fields(end_to_end(Headers(pairs))):
         if not TOKEN.fullmatch(name.decode("latin-1")) or UNSENDABLE.search(value):
             raise ValueError(f"HTTP cannot carry the field {name!r} with the value {value!r}")
         raw.append((name.lower(), value.strip(b" \t")))
-    return raw
+    return tuple(raw)
 
 
 def reset_text(event: h2.events.StreamReset) -> str:

@@ -83,10 +83,13 @@ class Headers(Mapping[str, str]):
     """
 
     def __init__(self, source: HeaderSource = ()) -> None:
-        if isinstance(source, Headers):
-            source = source.raw  # its items() would join repeated fields
-        pairs = source.items() if isinstance(source, Mapping) else source
-        self.raw: tuple[tuple[str, str], ...] = tuple(pairs)
+        if (
+            type(source) is not list
+        ):  # most are made of one, and to ask whether it is a Mapping is slow
+            if isinstance(source, Headers):
+                source = source.raw  # its items() would join repeated fields
+            source = source.items() if isinstance(source, Mapping) else source
+        self.raw: tuple[tuple[str, str], ...] = tuple(source)
 
     def get_all(self, name: str) -> list[str]:
         """Every value of the field, in order; empty where there is none."""

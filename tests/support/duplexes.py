@@ -40,6 +40,13 @@ class FakeDuplex:
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        self.start(status_code, headers)
+        self.send(content)
+        self.finish(trailers)
+
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         self._send((status_code, dict(headers)))
 

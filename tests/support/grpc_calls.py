@@ -54,6 +54,13 @@ class CallDuplex:
         if self.disconnected:
             callback()
 
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        self.start(status_code, headers)
+        self.send(content)
+        self.finish(trailers)
+
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         raise AssertionError("gRPC has no interim responses")
 

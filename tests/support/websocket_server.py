@@ -51,6 +51,13 @@ class SocketDuplex:
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         raise NotImplementedError
 
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        self.start(status_code, headers)
+        self.send(content)
+        self.finish(trailers)
+
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         raise NotImplementedError
 

@@ -207,6 +207,16 @@ def test_interim_responses_precede_the_response(stage: Stage) -> None:
     assert (old.status, old.interim) == (200, [])
 
 
+def test_a_whole_response_is_sent_with_its_trailers(stage: Stage) -> None:
+    def answer(duplex: Duplex) -> None:
+        duplex.respond(200, Headers({"X-A": "b"}), b"hey", Headers({"X-Sum": "2"}))
+
+    stage.https("api.test", Functional(answer))
+    reply = ask(stage.tls())
+    assert (reply.status, reply.headers["x-a"], reply.body) == (200, "b", b"hey")
+    assert reply.trailers == [(b"x-sum", b"2")]
+
+
 def test_a_response_that_is_reset_is_an_error_to_its_client(stage: Stage) -> None:
     errors: list[str] = []
 

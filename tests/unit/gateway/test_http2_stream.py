@@ -85,6 +85,20 @@ def test_interim_responses_come_before_the_response_alone(
     assert refused == ["an interim response cannot follow the response, which has begun"]
 
 
+@pytest.mark.parametrize("content", [b"", b"hey", b"z" * 200_000], ids=len)
+@pytest.mark.parametrize("trailers", [Headers(), Headers({"X-Sum": "2"})], ids=["none", "sum"])
+def test_a_whole_response_arrives_whatever_room_there_is_for_it(
+    stage: Stage, client: Http2Client, content: bytes, trailers: Headers
+) -> None:
+    serve(stage, lambda duplex: duplex.respond(200, Headers({"X-A": "b"}), content, trailers))
+    answer = client.ask()
+    assert (answer.status, answer.body) == (200, content)
+    assert (answer.headers["x-a"], "date" in answer.headers) == ("b", True)
+    assert answer.trailers == {name.lower(): value for name, value in trailers.raw}
+    assert answer.ended
+    assert not answer.reset
+
+
 def test_many_threads_may_send_and_each_piece_arrives_whole(
     stage: Stage, client: Http2Client
 ) -> None:

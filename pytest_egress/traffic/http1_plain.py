@@ -1,0 +1,137 @@
+"""Plain requests of HTTP/1.1 and plain answers to them, which need no state machine. Nothing here touches a socket.
+
+h11 takes half of the time of a request. Most requests are as simple as they can be: they have come whole, are valid by
+the strictest rules, and no field of theirs says how the connection goes on. One expression tells. Whatever is not
+exactly so is h11's from its first byte, so that nothing here decides what is an error, and h11 reads a plain request
+after all where its answer is not plain. `test_http1_plain` compares this module with h11: what it takes, h11 reads as
+the same, and what it writes, h11 writes as the same.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+import h11
+
+from pytest_egress.traffic.fields import NO_BODY, Head, raw_fields, raw_value
+from pytest_egress.traffic.messages import Headers
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+FIELD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~]+(?: +[!-~]+)*)?\r\n"
+FIELDS: Final = re.compile(rb"(?:%b)*" % FIELD)
+HEAD: Final = re.compile(
+    rb"(?!CONNECT |HEAD )([A-Z]{1,24}) (/[!-~]{0,4000}) HTTP/1\.1\r\n((?:%b){1,64})\r\n" % FIELD
+)  # a HEAD is answered without its content: too rare for a rule of its own
+NAME_AND_VALUE: Final = re.compile(r"([^:]+): ([^\r]*)\r\n")
+LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+OF_REQUESTS: Final = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
+OF_ANSWERS: Final = frozenset(
+    {b"connection", b"keep-alive", b"content-length", b"transfer-encoding", b"upgrade", b"host"}
+)
+REASON: Final = re.compile(rb"[ -~]*")
+
+
+class PlainRequest:
+    """A plain request that has come whole.
+
+    Args:
+        data: All its bytes.
+        body: The last of them, which are its body.
+
+    Attributes:
+        is_taken: Whether its head has been read.
+        has_ended: Whether its body has been read to the end.
+        is_answered: Whether it has a plain answer.
+    """
+
+    def __init__(self, head: Head, data: bytes, body: bytes) -> None:
+        self.head, self._data, self._unread = head, data, body
+        self.is_taken = self.has_ended = self.is_answered = False
+
+    @property
+    def waiting(self) -> bytes:
+        """The bytes that have not been read."""
+        return self._unread if self.is_taken else self._data
+
+    def read_piece(self) -> bytes:
+        """The body, and then b"" for its end."""
+        piece, self._unread = self._unread, b""
+        self.has_ended = not piece
+        return piece
+
+    def hand_to(self, machine: h11.Connection) -> None:
+        """Have h11 read it, as far as it has been read."""
+        machine.receive_data(self._data)
+        if self.is_taken:
+            machine.next_event()
+        if self.head.expected and not self._unread:
+            machine.next_event()
+        if self.has_ended:
+            machine.next_event()
+
+
+def plain_request(data: bytes) -> PlainRequest | None:
+    """The request that these bytes are; None where they are none, more or less than one, or it is not plain."""
+    found = HEAD.match(data)
+    if found is None:
+        return None
+    method, target, lines = found[1].decode(), found[2].decode(), found[3].decode()
+    pairs = NAME_AND_VALUE.findall(lines)
+    known = {name.lower(): value for name, value in pairs}
+    length = known.get("content-length")
+    body = data[found.end() :]
+    if (
+        len(known) != len(pairs)  # some may not be repeated
+        or "host" not in known
+        or not OF_REQUESTS.isdisjoint(known)
+        or known.get("connection", "keep-alive").lower() != "keep-alive"
+        or (length is not None and LENGTH.fullmatch(length) is None)
+        or len(body) != int(length or 0)
+    ):
+        return None
+    path, _, query_string = target.partition("?")
+    head = Head(
+        method=method,
+        path=path,
+        query_string=query_string,
+        headers=Headers(pairs),
+        http_version="1.1",
+        scheme=None,
+        authority=known["host"] or None,
+        expected=None if length is None else int(length),
+    )
+    return PlainRequest(head, data, body)
+
+
+@lru_cache(maxsize=32)
+def plain_head(
+    status_code: int,
+    reason: str,
+    headers: tuple[tuple[str, str], ...],
+    length: int,
+    date: str,
+    last: bytes,
+) -> bytes | None:
+    """The head of a plain answer, which leaves the connection open; None where it is not plain.
+
+    It is cached for the answers that do not change.
+
+    Args:
+        length: How many bytes its content has.
+        date: The value of the Date field, where the answer has none.
+        last: The lines that are added to its fields.
+    """
+    fields, phrase = raw_fields(Headers(headers)), raw_value(reason)
+    names = {name.lower() for name, _ in fields}
+    if not 200 <= status_code <= 599 or status_code in NO_BODY or not OF_ANSWERS.isdisjoint(names):
+        return None
+    if b"date" not in names:
+        fields.append((b"Date", date.encode()))
+    fields.append((b"Content-Length", b"%d" % length))
+    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if not (FIELDS.fullmatch(lines) and REASON.fullmatch(phrase)):
+        return None
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status_code, phrase, lines, last)
