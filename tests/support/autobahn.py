@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -69,4 +70,5 @@ def verdict_on(result: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(verdicts_on(sys.argv[1], sys.argv[2:])))
+    print(json.dumps(verdicts_on(sys.argv[1], sys.argv[2:])), flush=True)
+    os._exit(0)  # kosoku's own threads abort one interpreter of twelve that ends while they run
