@@ -220,6 +220,7 @@ ws.onclose = event => fetch(`/over?code=${event.code}&reason=${event.reason}`);
 CHROMIUM = "chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-port=0"
 
 
+@pytest.mark.docker  # the image of browsers is too large for another copy of it
 @pytest.mark.runtimes
 @pytest.mark.egress(unrouted="block")  # what else a browser sends at its start
 def test_a_page_in_chromium_speaks(egress: Egress, browsers_image: str) -> None:
