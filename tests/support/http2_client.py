@@ -133,15 +133,8 @@ class Http2Client:
 
     def read(self, seconds: float = SECONDS) -> bool:
         """Read once; False where nothing comes, or the connection has ended."""
-        self.sock.settimeout(seconds)
-        try:
-            data = self.sock.recv(65536)
-        except TimeoutError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self.closed = True
+        if not (data := receive(self.sock, seconds)):
+            self.closed |= data is not None
             return False
         for event in self.receive(data):
             self.note(event)
@@ -205,15 +198,8 @@ class FrameClient:
 
     def read(self, seconds: float = SECONDS) -> bool:
         """Read once; False where nothing comes, or the connection has ended."""
-        self.sock.settimeout(seconds)
-        try:
-            data = self.sock.recv(65536)
-        except TimeoutError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self.closed = True
+        if not (data := receive(self.sock, seconds)):
+            self.closed |= data is not None
             return False
         self._waiting += data
         while len(self._waiting) >= 9:
@@ -237,3 +223,14 @@ class FrameClient:
             if self.closed or time.monotonic() > deadline:
                 return None
             self.read(max(deadline - time.monotonic(), 0.01))
+
+
+def receive(sock: socket.socket, seconds: float) -> bytes | None:
+    """What comes next on a socket; b"" at its end, however it ends, and None where nothing comes in time."""
+    sock.settimeout(seconds)
+    try:
+        return sock.recv(65536)
+    except TimeoutError:
+        return None
+    except OSError:
+        return b""
