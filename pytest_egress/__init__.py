@@ -61,6 +61,17 @@ if TYPE_CHECKING:
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
     from pytest_egress.routes.async_websocket import AsyncWebSocket
+    from pytest_egress.routes.faults import (
+        blackhole,
+        delayed,
+        disconnect,
+        raw,
+        refuse,
+        reset,
+        silence,
+        throttled,
+        truncated,
+    )
     from pytest_egress.routes.grpc import grpc_server
     from pytest_egress.routes.handles import Route
     from pytest_egress.routes.open_websocket import WebSocket
@@ -126,13 +137,22 @@ __all__ = [
     "WebSocketClosedError",
     "WebSocketMessage",
     "asgi",
+    "blackhole",
+    "delayed",
+    "disconnect",
     "forward",
     "grpc_server",
     "http_ok",
     "log_line",
     "port_open",
+    "raw",
+    "refuse",
+    "reset",
     "sequence",
+    "silence",
     "smtp",
+    "throttled",
+    "truncated",
     "websocket",
     "wsgi",
 ]
@@ -162,13 +182,22 @@ _HOMES = {
     "WebSocket": "routes.open_websocket",
     "WebSocketMessage": "traffic.websocket",
     "asgi": "routes.asgi",
+    "blackhole": "routes.faults",
+    "delayed": "routes.faults",
+    "disconnect": "routes.faults",
     "forward": "routes.answers",
     "grpc_server": "routes.grpc",
     "http_ok": "targets.readiness",
     "log_line": "targets.readiness",
     "port_open": "targets.readiness",
+    "raw": "routes.faults",
+    "refuse": "routes.faults",
+    "reset": "routes.faults",
     "sequence": "routes.answers",
+    "silence": "routes.faults",
     "smtp": "routes.smtp",
+    "throttled": "routes.faults",
+    "truncated": "routes.faults",
     "websocket": "routes.websocket",
     "wsgi": "routes.wsgi",
 }

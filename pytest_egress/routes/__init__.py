@@ -3,8 +3,8 @@
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
 lists what is accepted.
 
-Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `grpc`, `handles`,
-`kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
+Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `faults`, `grpc`,
+`handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
@@ -13,6 +13,7 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `
 * `async_websocket`: a WebSocket for an `async def` handler.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
+* `faults`: answers that fail, or that come late, slowly or in part.
 * `grpc`: gRPC servicers as the answer of a route.
 * `grpc_calls`: calls a servicer's method, and sends what comes of it.
 * `grpc_context`: the contexts that servicers get.
@@ -24,6 +25,7 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `
 * `open_websocket`: a WebSocket for a handler and for the test, whose reader is a thread.
 * `raw`: servers of libraries as handlers of a raw route.
 * `route`: a declared route, with its answer and its calls.
+* `sequences`: answers that are used one after the other.
 * `smtp`: a mail server that takes every mail.
 * `table`: the routes of a scope, and which of them answers.
 * `websocket`: the answer that opens WebSockets.

@@ -16,6 +16,8 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Protocol, overload, runtime_checkable
 from urllib.parse import urlsplit
 
+from pytest_egress.routes.faults import Fault, check_fault
+from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import MAX_PORT
 from pytest_egress.traffic.messages import SCHEME_PORTS, Request, Response, check_status, host_port
 
@@ -29,7 +31,7 @@ Handler = Callable[[Any], Any]  # of a Request, or of a socket
 # Types for type checkers. A static answer may be sent many times, so it contains no iterator.
 StaticBody = dict[Any, Any] | list[Any] | bytes | bytearray | None
 Body = StaticBody | str | Iterator[bytes | str] | AsyncIterator[bytes | str]
-Result = Response | Body | int | tuple[int, Body]
+Result = Response | Body | int | tuple[int, Body] | Fault
 """The values that a handler of requests may return."""
 HttpHandler = Callable[[Request], Result | Awaitable[Result]]
 RawHandler = Callable[[Any], int | Awaitable[int | None] | None]
@@ -171,20 +173,12 @@ def forward_to_url(url: str) -> Forward:
     return Forward(scheme=parts.scheme, host=parts.hostname, port=port, path=path)
 
 
-@dataclass(frozen=True)
-class AnswerSequence:
-    """Answers that are used one after the other; `sequence` makes it."""
-
-    answers: tuple[Any, ...]
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-
-StaticAnswer = Response | StaticBody | int | tuple[int, StaticBody | str] | Forward | AnswerSequence
+StaticAnswer = (
+    Response | StaticBody | int | tuple[int, StaticBody | str] | Forward | AnswerSequence | Fault
+)
 HttpAnswer = HttpHandler | StaticAnswer
 LibraryServer = StreamsFunction | BaseServer | ProtocolFactory
-RawAnswer = RawHandler | LibraryServer | bytes | Forward | AnswerSequence | None
+RawAnswer = RawHandler | LibraryServer | bytes | Forward | AnswerSequence | Fault | None
 
 
 @overload
@@ -228,6 +222,8 @@ def check_answer(answer: object, *, raw: bool) -> object:
         if any(isinstance(each, AnswerSequence) for each in answer.answers):
             raise TypeError("a sequence() in a sequence(): write its answers in place")
         return AnswerSequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
+    if isinstance(answer, Fault):
+        return check_fault(answer, check=partial(check_answer, raw=raw))
     if isinstance(answer, Forward):
         return check_forward(answer, raw=raw)
     if raw and isinstance(answer, Application):

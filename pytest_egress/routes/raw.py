@@ -14,7 +14,9 @@ from functools import partial
 from socketserver import BaseServer
 from typing import Any, Final
 
-from pytest_egress.routes.answers import AnswerSequence, takes
+from pytest_egress.routes.answers import takes
+from pytest_egress.routes.faults import Fault, check_fault
+from pytest_egress.routes.sequences import AnswerSequence
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -28,6 +30,8 @@ def adapted(answer: object) -> object:
     """
     if isinstance(answer, AnswerSequence):
         return AnswerSequence(tuple(map(adapted, answer.answers)))
+    if isinstance(answer, Fault):
+        return check_fault(answer, check=adapted)
     if isinstance(answer, BaseServer):
         return ServerHandler(answer)
     if is_protocol_factory(answer):

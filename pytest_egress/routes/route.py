@@ -22,9 +22,11 @@ import pytest_egress.routes.raw as raw
 from pytest_egress.base.clock import check_seconds
 from pytest_egress.errors import CallError
 from pytest_egress.routes.duplex import DuplexAnswer
+from pytest_egress.routes.faults import check_connect_faults, layers
 from pytest_egress.routes.handles import Call
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
+from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.dns_answers import check_name_answer
 from pytest_egress.traffic.entries import Entry, Exchange
 from pytest_egress.traffic.grpc import is_grpc
@@ -101,7 +103,7 @@ class Declaration:
             raise ValueError(
                 f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"
             )
-        if self.times is not None and isinstance(self.answer, answers.AnswerSequence):
+        if self.times is not None and isinstance(self.answer, AnswerSequence):
             raise ValueError(f"times={self.times!r}: sequence() implies it; leave it out")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
             raise ValueError(
@@ -110,6 +112,16 @@ class Declaration:
         if not isinstance(self.name, (str, type(None))):
             raise TypeError(f"name= takes a str, not {self.name!r}")
         check_protocols(self.alpn)
+        check_layers(self.kind, self.address.text, self.answer)
+
+
+def check_layers(kind: Kind, address: str, answer: object) -> None:
+    """Refuse a fault of connecting where a route answers after the connection is made.
+
+    Raises:
+        TypeError: It has one.
+    """
+    check_connect_faults(answer, kind.method, address, takes_unread=kind.takes_unread)
 
 
 MAX_PROTOCOL_BYTES: Final = 255  # RFC 7301 section 3.1
@@ -224,7 +236,9 @@ class Route(handles.Route[Call]):
 
     def respond(self, handler: Any) -> Any:
         """Replace the answer; requests and connections that begin from now on get the new one."""
-        self._set_answer(check_answer(self.kind, handler))
+        answer = check_answer(self.kind, handler)
+        check_layers(self.kind, self.address, answer)
+        self._set_answer(answer)
         return self
 
     def _set_answer(self, answer: object) -> None:
@@ -238,7 +252,7 @@ class Route(handles.Route[Call]):
             first = self._reserved
             self._given = Given(answer=answer, context=context, first_turn=first)
             self.times = self._declared_times
-            if isinstance(answer, answers.AnswerSequence):
+            if isinstance(answer, AnswerSequence):
                 self._given_back.clear()
                 self.times = first + len(answer)
 
@@ -303,7 +317,7 @@ class Route(handles.Route[Call]):
         """Give back a turn that proved to be no call. The next connection gets it, with its answer."""
         with self._log.changed:
             given = self._given
-            if turn >= given.first_turn or not isinstance(given.answer, answers.AnswerSequence):
+            if turn >= given.first_turn or not isinstance(given.answer, AnswerSequence):
                 self._given_back = sorted([*self._given_back, turn])
 
     @contextmanager
@@ -324,7 +338,7 @@ class Route(handles.Route[Call]):
         """Whether a turn may come free that is the next connection's: the last one, or an earlier one of a sequence."""
         with self._log.changed:
             silent = [holder for holder in self._holders if holder.is_silent()]
-            if isinstance(self._given.answer, answers.AnswerSequence) and not self.is_exhausted:
+            if isinstance(self._given.answer, AnswerSequence) and not self.is_exhausted:
                 return any(holder.has_left() for holder in silent)
             return self.is_used_up and bool(silent)
 
@@ -341,7 +355,7 @@ class Route(handles.Route[Call]):
         """
         given = self._given
         answer, context = given.answer, given.context.copy()
-        if isinstance(answer, answers.AnswerSequence):
+        if isinstance(answer, AnswerSequence):
             answer = answer.answers[min(max(turn - given.first_turn, 0), len(answer) - 1)]
         return answer, context
 
@@ -538,5 +552,6 @@ def takes_what_comes(answer: object, request: Request) -> bool:
 
 
 def parts_of(answer: object) -> tuple[object, ...]:
-    """The answers of a sequence, or the answer itself."""
-    return answer.answers if isinstance(answer, answers.AnswerSequence) else (answer,)
+    """The answers of a sequence, or the answer itself; of a fault the answer that is within it."""
+    parts = answer.answers if isinstance(answer, AnswerSequence) else (answer,)
+    return tuple(layers(part)[1] for part in parts)

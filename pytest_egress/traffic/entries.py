@@ -82,6 +82,7 @@ class Exchange(Entry):
         duration: Seconds from the request's first byte to its response's first, or None while it runs.
         messages: The messages of a WebSocket, both ways and in order.
         websocket: The WebSocket that the request has opened, or None.
+        fault: The fault that it was answered by, such as `reset()`, with its wrappers; or None.
     """
 
     request: Request
@@ -90,6 +91,7 @@ class Exchange(Entry):
     duration: float | Any = None
     messages: list[Any] = field(default_factory=list)
     websocket: Any = None
+    fault: object | None = None
     _call: GrpcCall | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -205,6 +207,7 @@ class TcpConnection(Entry):
         received: How many bytes came back from the upstream.
         error: The exception that the handler raised, or None.
         duration: Seconds until it ended, or None while it is open.
+        fault: The fault that it was answered by, such as `refuse()`, with its wrappers; or None.
     """
 
     address: str
@@ -216,6 +219,7 @@ class TcpConnection(Entry):
     received: int = 0
     error: BaseException | None = None
     duration: float | None = None
+    fault: object | None = None
 
     @property
     def speaks_http2(self) -> bool:

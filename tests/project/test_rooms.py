@@ -49,6 +49,7 @@ WITHOUT_FILE: Final = {
     "gateway/upstreams": "test_upstream and test_raw_server_passing connect by it",
     "link/interface": ONLY_DATA,
     "routes/duplex": ONLY_DATA,
+    "routes/sequences": ONLY_DATA,
     "targets/handle": ONLY_DATA,
     "targets/plan": "test_options checks what it refuses",
     "targets/results": BY_ENGINE,

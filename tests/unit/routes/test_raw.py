@@ -10,8 +10,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from pytest_egress.routes.answers import AnswerSequence, sequence
+from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.raw import ProtocolHandler, ServerHandler, StreamsHandler, adapted
+from pytest_egress.routes.sequences import AnswerSequence
 
 
 def of_a_socket(sock: Any) -> None: ...

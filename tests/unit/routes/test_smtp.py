@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 import pytest_egress
-from pytest_egress.routes.answers import AnswerSequence, sequence
+from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_TLS, Kind
+from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.routes.smtp import SmtpServer, smtp
 
 

@@ -1,0 +1,406 @@
+"""Faults: answers that fail, or that come late, slowly or in part.
+
+A fault is an answer, and no option: it works in a marker, in `respond`, in `sequence`, with every matcher and `times`,
+and a handler may return it. An `End` ends the exchange or connection in place of an answer; a `Wrapper` changes how
+another answer is sent. Values only: the gateway carries them out. Each is checked where it is made, and again for the
+kind of its route where that is declared. `str()` of a fault is the code that makes it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from pytest_egress.base.clock import is_seconds
+from pytest_egress.routes.sequences import AnswerSequence
+from pytest_egress.traffic.messages import UNSET, shown
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+Seconds = float | Callable[[], float]
+"""A number of seconds, or a function that returns one for each answer."""
+
+
+class Fault:
+    """An answer that fails, or that spoils another one; `isinstance` tells an `End` from a `Wrapper`."""
+
+
+class End(Fault):
+    """A fault that is used in place of an answer."""
+
+
+class ConnectFault(End):
+    """A fault of connecting: the kernel of the target never completes the connection."""
+
+
+@dataclass(frozen=True)
+class Refuse(ConnectFault):
+    """`refuse()`: connecting fails with ECONNREFUSED."""
+
+    def __str__(self) -> str:
+        return "refuse()"
+
+
+@dataclass(frozen=True)
+class Blackhole(ConnectFault):
+    """`blackhole()`: nobody answers the SYN, so that connecting takes until the client's time-out."""
+
+    def __str__(self) -> str:
+        return "blackhole()"
+
+
+@dataclass(frozen=True)
+class Reset(End):
+    """`reset()`: the connection ends by RST; with `stream=True` a stream of HTTP/2 ends by RST_STREAM."""
+
+    stream: bool = False
+
+    def __str__(self) -> str:
+        return "reset(stream=True)" if self.stream else "reset()"
+
+
+@dataclass(frozen=True)
+class Disconnect(End):
+    """`disconnect()`: the connection is closed by FIN, without an answer or after one.
+
+    Attributes:
+        answer: The answer that is sent first, or UNSET.
+    """
+
+    answer: Any = UNSET
+
+    def __str__(self) -> str:
+        return f"disconnect({'' if self.answer is UNSET else shown_answer(self.answer)})"
+
+
+@dataclass(frozen=True)
+class Silence(End):
+    """`silence()`: nothing is sent, and after `seconds`, where given, the connection is closed by FIN."""
+
+    seconds: Seconds | None = None
+
+    def __str__(self) -> str:
+        return f"silence({'' if self.seconds is None else shown_seconds(self.seconds)})"
+
+
+@dataclass(frozen=True)
+class Raw(End):
+    """`raw(data)`: exactly these bytes are sent, and then the connection is closed by FIN."""
+
+    data: bytes
+
+    def __str__(self) -> str:
+        return f"raw({shown(self.data)})"
+
+
+@dataclass(frozen=True)
+class Wrapper(Fault):
+    """A fault of the way in which another answer is sent.
+
+    Attributes:
+        answer: That answer: any but a `sequence` and an `End`.
+    """
+
+    answer: Any
+
+
+@dataclass(frozen=True)
+class Delayed(Wrapper):
+    """`delayed(answer, seconds)`: the first byte comes so much later."""
+
+    seconds: Seconds
+
+    def __str__(self) -> str:
+        return f"delayed({shown_answer(self.answer)}, {shown_seconds(self.seconds)})"
+
+
+@dataclass(frozen=True)
+class Throttled(Wrapper):
+    """`throttled(answer, bytes_per_second)`: the bytes of the body come no faster."""
+
+    bytes_per_second: float
+
+    def __str__(self) -> str:
+        return f"throttled({shown_answer(self.answer)}, {self.bytes_per_second!r})"
+
+
+@dataclass(frozen=True)
+class Truncated(Wrapper):
+    """`truncated(answer, after)`: the connection ends after so many bytes of the body.
+
+    Attributes:
+        reset: Whether it ends by RST, and not by FIN.
+    """
+
+    after: int
+    reset: bool = False
+
+    def __str__(self) -> str:
+        end = ", reset=True" if self.reset else ""
+        return f"truncated({shown_answer(self.answer)}, {self.after!r}{end})"
+
+
+def reset(*, stream: bool = False) -> Reset:
+    """Reset the connection in place of an answer, by RST (RFC 9293 section 3.5.2).
+
+    Args:
+        stream: Whether only the stream of the request is reset, by RST_STREAM (RFC 9113 section 6.4). HTTP/1.1 has no
+            streams, so there it is the connection in any case.
+
+    Raises:
+        TypeError: `stream` is no bool.
+    """
+    if not isinstance(stream, bool):
+        raise TypeError(f"reset(stream={stream!r}): it takes True or False")
+    return Reset(stream)
+
+
+def disconnect(answer: Any = UNSET) -> Disconnect:
+    """Close the connection without an answer; or after one, without having announced that.
+
+    Args:
+        answer: The answer that is sent first. The client may then put the connection into its pool, and finds it closed
+            at its next request.
+
+    Raises:
+        TypeError: `answer` is a `sequence` or an end.
+    """
+    if answer is not UNSET:
+        check_wrapped("disconnect", answer)
+    return Disconnect(answer)
+
+
+def silence(seconds: Seconds | None = None) -> Silence:
+    """Send nothing, until the client or the test ends.
+
+    Args:
+        seconds: Seconds after which the connection is closed; a number, or a function that returns one. None is never.
+
+    Raises:
+        TypeError, ValueError: `seconds` is none of that.
+    """
+    return Silence(seconds if seconds is None else checked_seconds("silence(", seconds))
+
+
+def raw(data: bytes) -> Raw:
+    """Send exactly these bytes in place of an answer, and close the connection.
+
+    Raises:
+        TypeError: `data` is no bytes.
+    """
+    given: object = data
+    if not isinstance(given, (bytes, bytearray)):
+        hint = f": write b{given!r}" if isinstance(given, str) and given.isascii() else ""
+        raise TypeError(f"raw({shown(given)}) takes bytes{hint}")
+    return Raw(bytes(given))
+
+
+def refuse() -> Refuse:
+    """Refuse the connection: the target's connect(2) fails with ECONNREFUSED. For `intercept_tcp` only."""
+    return Refuse()
+
+
+def blackhole() -> Blackhole:
+    """Drop the connection's first packet, so that connecting takes until the client's own time-out.
+
+    For `intercept_tcp` only.
+    """
+    return Blackhole()
+
+
+def delayed(answer: Any, seconds: Seconds) -> Delayed:
+    """Send an answer so many seconds later.
+
+    Args:
+        answer: Any answer of the route but a `sequence` and an end.
+        seconds: A number, or a function of nothing that returns one: `lambda: rng.lognormvariate(-2, 0.5)`.
+
+    Raises:
+        TypeError, ValueError: One of them cannot be that.
+    """
+    if not callable(seconds) and not is_number(seconds) and is_number(answer):
+        raise TypeError(
+            f"delayed({shown(answer)}, {shown(seconds)}): the answer comes first, "
+            f"delayed({shown(seconds)}, {shown(answer)})"
+        )
+    check_wrapped("delayed", answer)
+    return Delayed(answer, checked_seconds(f"delayed({shown_answer(answer)}, ", seconds))
+
+
+def throttled(answer: Any, bytes_per_second: float) -> Throttled:
+    """Send the body of an answer, or what a raw route sends, no faster than this.
+
+    Args:
+        answer: Any answer of the route but a `sequence` and an end.
+        bytes_per_second: A number over 0.
+
+    Raises:
+        TypeError, ValueError: One of them cannot be that.
+    """
+    if not is_number(bytes_per_second):
+        raise TypeError(
+            f"throttled({shown_answer(answer)}, {shown(bytes_per_second)}): it takes the answer, and a number of bytes "
+            "per second, as in throttled({'id': 1}, 1024)"
+        )
+    if not 0 < bytes_per_second < math.inf:
+        raise ValueError(
+            f"throttled({shown_answer(answer)}, {bytes_per_second!r}): bytes_per_second is a number over 0; silence() "
+            "sends nothing"
+        )
+    check_wrapped("throttled", answer)
+    return Throttled(answer, bytes_per_second)
+
+
+def truncated(answer: Any, after: int, *, reset: bool = False) -> Truncated:
+    """End the connection after so many bytes of the body; Content-Length still says the whole.
+
+    Args:
+        answer: Any answer of the route but a `sequence` and an end.
+        after: How many bytes of the body are sent, 0 or more.
+        reset: Whether the connection ends by RST, and not by FIN.
+
+    Raises:
+        TypeError, ValueError: One of them cannot be that.
+    """
+    call = f"truncated({shown_answer(answer)}, {shown(after)})"
+    if isinstance(after, bool) or not isinstance(after, int):
+        raise TypeError(f"{call}: after= is a number of bytes, as in truncated({{'id': 1}}, 4)")
+    if after < 0:
+        raise ValueError(f"{call}: after= is a number of bytes, 0 or more")
+    if not isinstance(reset, bool):
+        raise TypeError(f"truncated(reset={reset!r}): it takes True or False")
+    check_wrapped("truncated", answer)
+    return Truncated(answer, after, reset)
+
+
+# Checks.
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def checked_seconds(call: str, seconds: Seconds) -> Seconds:
+    """Check seconds as they are declared: a number, or a function of nothing.
+
+    Args:
+        call: The code before them, for the text of an error.
+    """
+    text = f"{call}{shown_seconds(seconds)})"
+    if callable(seconds):
+        try:
+            inspect.signature(seconds).bind()
+        except TypeError:
+            raise TypeError(f"{text}: a function of seconds takes no argument") from None
+        except ValueError:  # of a function written in C: it has no signature
+            pass
+        return seconds
+    seconds_of(seconds, text)
+    return seconds  # as it was given, and so shown
+
+
+def seconds_of(value: Any, call: str) -> float:
+    """Check a number of seconds: as it was declared, or as a function has returned it.
+
+    Args:
+        call: The fault that it is of, for the text of an error.
+
+    Raises:
+        TypeError, ValueError: It is no number of seconds to wait for.
+    """
+    if not is_number(value):
+        raise TypeError(
+            f"{call}: seconds are a number, or a function that returns one, not {value!r}"
+        )
+    if not is_seconds(value):
+        raise ValueError(f"{call}: seconds are a number from 0 on, and finite, not {value!r}")
+    return float(value)
+
+
+def drawn(seconds: Seconds, fault: Fault) -> float:
+    """The seconds of one answer: a number, or what a function of the test returns now.
+
+    Raises:
+        TypeError, ValueError: The function has returned no number of seconds.
+    """
+    return seconds_of(seconds(), f"{fault}") if callable(seconds) else seconds
+
+
+def check_wrapped(function: str, answer: object) -> None:
+    """Refuse what cannot be put into a wrapper: a `sequence`, or an end."""
+    if isinstance(answer, AnswerSequence):
+        raise TypeError(
+            f"a sequence() in {function}(): put {function}(...) around each of its answers"
+        )
+    if isinstance(answer, End):
+        raise TypeError(
+            f"{answer} in {function}(): it has no body, so that nothing of it can be sent"
+        )
+
+
+Checked = TypeVar("Checked", bound=Fault)
+
+
+def check_fault(fault: Checked, *, check: Callable[[Any], Any]) -> Checked:
+    """Check the answer within a fault, and convert it to the form that its route uses.
+
+    Args:
+        check: Checks and converts an answer of the route.
+    """
+    inner = getattr(fault, "answer", UNSET)
+    return fault if inner is UNSET else replace(fault, answer=check(inner))  # type: ignore[type-var]
+
+
+NO_CONNECTION_YET: Final = (
+    "{fault} is a fault of connecting, and {method}() answers what comes later: "
+    "use intercept_tcp({address}, {fault})"
+)
+
+
+def check_connect_faults(answer: object, method: str, address: str, *, takes_unread: bool) -> None:
+    """Refuse `refuse()` and `blackhole()` where a route answers after the connection is made.
+
+    Args:
+        answer: A checked answer of the route, sequences included.
+        method: The method that declares the route.
+        address: The address of the route, as it was declared.
+        takes_unread: Whether it answers connections from their first byte on.
+
+    Raises:
+        TypeError: It has one of them.
+    """
+    for part in answer.answers if isinstance(answer, AnswerSequence) else (answer,):
+        if isinstance(part, ConnectFault) and not takes_unread:
+            raise TypeError(
+                NO_CONNECTION_YET.format(fault=part, method=method, address=repr(address))
+            )
+
+
+def layers(answer: Any) -> tuple[tuple[Fault, ...], Any]:
+    """The faults around an answer, the outermost first, and the answer within them; UNSET where there is none."""
+    found: list[Fault] = []
+    while isinstance(answer, Fault):
+        found.append(answer)
+        answer = getattr(answer, "answer", UNSET)
+    return tuple(found), answer
+
+
+# Texts.
+
+
+def shown_answer(answer: object) -> str:
+    """An answer as the code that makes it, as far as that can be told."""
+    name = getattr(answer, "__name__", None)
+    if callable(answer) and isinstance(name, str):
+        return name
+    is_code = type(answer).__module__.startswith(__package__)  # such as a Forward
+    return str(answer) if is_code else shown(answer)
+
+
+def shown_seconds(seconds: object) -> str:
+    """Seconds as the code that makes them."""
+    return shown_answer(seconds) if callable(seconds) else repr(seconds)

@@ -1,0 +1,119 @@
+"""What faults refuse where they are declared, and how they are shown."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytest_egress import (
+    blackhole,
+    delayed,
+    disconnect,
+    forward,
+    raw,
+    refuse,
+    reset,
+    sequence,
+    silence,
+    throttled,
+    truncated,
+)
+from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.faults import drawn
+from pytest_egress.routes.kinds import DNS, INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_TLS
+from pytest_egress.traffic.messages import Response
+
+
+def wrong(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call with arguments that a type checker would refuse."""
+    return make(*args, **options)
+
+
+def jitter() -> float:
+    return random.Random(1).random()
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (reset(), "reset()"),
+        (reset(stream=True), "reset(stream=True)"),
+        (disconnect(), "disconnect()"),
+        (disconnect({"id": 1}), "disconnect({'id': 1})"),
+        (disconnect(None), "disconnect(None)"),
+        (silence(), "silence()"),
+        (silence(2), "silence(2)"),
+        (raw(b"HTTP"), "raw(b'HTTP')"),
+        (refuse(), "refuse()"),
+        (blackhole(), "blackhole()"),
+        (delayed(503, 0.2), "delayed(503, 0.2)"),
+        (delayed(503, jitter), "delayed(503, jitter)"),
+        (throttled(b"abc", 2), "throttled(b'abc', 2)"),
+        (truncated(forward(), 3, reset=True), "truncated(forward(), 3, reset=True)"),
+        (delayed(truncated(b"abc", 1), 1), "delayed(truncated(b'abc', 1), 1)"),
+    ],
+)
+def test_a_fault_is_shown_as_the_code_that_makes_it(fault: object, text: str) -> None:
+    assert str(fault) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: wrong(delayed, 1, {"id": 1}), TypeError, r"the answer comes first, delayed\(\{'id': 1\}, 1\)"),
+        (lambda: wrong(delayed, {}, "1"), TypeError, "seconds are a number"),
+        (lambda: wrong(delayed, {}, True), TypeError, "not True"),
+        (lambda: wrong(delayed, {}, -1), ValueError, "from 0 on, and finite, not -1"),
+        (lambda: wrong(delayed, {}, math.inf), ValueError, "not inf"),
+        (lambda: wrong(silence, math.nan), ValueError, "not nan"),
+        (lambda: wrong(delayed, {}, lambda request: 1), TypeError, "takes no argument"),
+        (lambda: wrong(delayed, sequence(1, 2), 1), TypeError, r"put delayed\(...\) around each"),
+        (lambda: wrong(disconnect, sequence(1, 2)), TypeError, r"put disconnect\(...\) around each"),
+        (lambda: wrong(delayed, reset(), 1), TypeError, r"reset\(\) in delayed\(\): it has no body"),
+        (lambda: wrong(throttled, refuse(), 1), TypeError, r"refuse\(\) in throttled\(\)"),
+        (lambda: wrong(truncated, {}, 1.5), TypeError, "after= is a number of bytes"),
+        (lambda: wrong(truncated, {}, -1), ValueError, "0 or more"),
+        (lambda: wrong(throttled, {}, 0), ValueError, "over 0"),
+        (lambda: wrong(throttled, 8, {}), TypeError, "the answer, and a number of bytes"),
+        (lambda: wrong(raw, "text"), TypeError, "takes bytes: write b'text'"),
+        (lambda: wrong(reset, stream=1), TypeError, "True or False"),
+        (lambda: wrong(truncated, {}, 1, reset=1), TypeError, "True or False"),
+    ],
+)  # fmt: skip
+def test_what_is_no_fault_is_refused_where_it_is_made(
+    make: Callable[[], Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        make()
+
+
+@pytest.mark.parametrize("kind", [INTERCEPT_HTTPS, INTERCEPT_TLS])
+@pytest.mark.parametrize("fault", [refuse(), blackhole()])
+def test_a_fault_of_connecting_is_for_raw_routes_of_tcp(kind: Any, fault: Any) -> None:
+    with pytest.raises(TypeError, match=r"use intercept_tcp\('api.test', (refuse|blackhole)"):
+        declare(kind, "api.test", sequence(fault, None))
+
+
+def test_an_answer_within_a_fault_is_checked_for_its_route() -> None:
+    declared: Any = declare(INTERCEPT_HTTPS, "api.test", delayed({"id": 1}, 1)).answer
+    assert isinstance(declared.answer, Response)
+    with pytest.raises(TypeError, match="no answer of a raw route"):
+        declare(INTERCEPT_TCP, "api.test:1", delayed({"id": 1}, 1))
+
+
+def test_seconds_are_drawn_for_each_answer() -> None:
+    drawn_seconds = iter([0.5, -1.0])
+    fault = delayed({}, lambda: next(drawn_seconds))
+    assert drawn(fault.seconds, fault) == 0.5
+    with pytest.raises(ValueError, match=r"delayed\(\{\}, <lambda>\): .* not -1.0"):
+        drawn(fault.seconds, fault)
+
+
+@pytest.mark.parametrize("fault", [reset(), refuse(), raw(b"")])
+def test_a_name_has_no_fault_of_connections(fault: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        declare(DNS, "api.test", fault)
