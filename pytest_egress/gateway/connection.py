@@ -341,6 +341,22 @@ class Connection:
         else:
             shut(twin)
 
+    def return_to(self, sock: socket.socket) -> None:
+        """Own an adopted socket as the connection's again, and close the one that stood in its place."""
+        with self._registry.lock:
+            self._others.discard(sock)
+            if self.sock.fileno() >= 0:
+                os.close(self.sock.detach())  # sock.close() waits for a handler's open makefile()
+            self.sock = sock
+
+    def reset_adopted(self, other: socket.socket) -> None:
+        """Close an adopted socket by RST. The thread that uses it calls this."""
+        with self._registry.lock:
+            self._others.discard(other)
+            reset_at_close(other)
+            if other.fileno() >= 0:
+                os.close(other.detach())
+
     def allow_unread(self, route: Route[Any] | None, host: str) -> None:
         """Mark the connection's bytes as allowed to pass unread, and cut it if that is allowed no longer.
 
@@ -550,13 +566,17 @@ class Connection:
                 pass
         return False
 
-    def linger(self) -> None:
+    def linger(self, *, goodbye: bool = True) -> None:
         """Close our side, and discard what the client still sends, until it closes (RFC 9112 section 9.6).
 
         Closing at once would reset the connection if bytes were unread, and the client could lose the answer.
+
+        Args:
+            goodbye: Whether a client of TLS is told that this is the end, and no cut.
         """
         deadline = monotonic() + LINGER_SECONDS
-        self.say_goodbye()
+        if goodbye:
+            self.say_goodbye()
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
             self.sock.settimeout(LINGER_SECONDS)

@@ -586,8 +586,9 @@ def message_lines(entry: Entry) -> list[tuple[float, str]]:
 def connection_text(entry: TcpConnection) -> str:
     """A connection and the bytes that were passed through, for the timeline."""
     copied = entry.sent or entry.received
-    passed = f" -> {entry.sent} bytes out, {entry.received} back" if copied else ""
-    return f"{entry}{passed}{raised_text(entry)}"
+    passed = f"{entry.sent} bytes out, {entry.received} back" if copied else ""
+    answered = ", ".join(filter(None, [str(entry.fault or ""), passed]))
+    return f"{entry}{f' -> {answered}' if answered else ''}{raised_text(entry)}"
 
 
 def raised_text(entry: Exchange | TcpConnection) -> str:
