@@ -160,6 +160,7 @@ class Shaped:
     def give_up(self) -> None:
         """Wait for nothing at the end: the client has left."""
         self._drained.set()
+        shut(self.client)
 
     def __enter__(self) -> Shaped:
         connection = self._connection

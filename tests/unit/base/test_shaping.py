@@ -7,6 +7,7 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def test_reading_stops_where_much_is_on_its_way(shape: Shape, most: int) -> None
         pacer.put(b"x" * size)
 
     states = []
-    for change in (lambda: put(most - 1), lambda: put(1), pacer.drop):
+    for change in (partial(put, most - 1), partial(put, 1), pacer.drop):
         change()
         states.append((pacer.is_full, pacer.is_empty, pacer.is_over))
     assert states == [(False, False, False), (True, False, False), (False, True, False)]
