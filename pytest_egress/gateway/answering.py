@@ -28,6 +28,14 @@ from pytest_egress.gateway.conversations import Call, Told
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder, passes
+from pytest_egress.gateway.spoiling import (
+    Line,
+    SpoiledDuplex,
+    Spoiling,
+    StoppedError,
+    settled,
+    source_of,
+)
 from pytest_egress.gateway.upstream_body import UpstreamBody, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
@@ -44,6 +52,7 @@ from pytest_egress.routes.answers import Forward, Handler, check_forward, forwar
 from pytest_egress.routes.asgi import AsgiApplication
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
+from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.routes.route import Route, takes_what_comes
 from pytest_egress.routes.table import (
     NearMiss,
@@ -58,10 +67,12 @@ from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
 from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
 from pytest_egress.traffic.messages import (
+    UNSET,
     Headers,
     HeaderSource,
     Request,
     Response,
+    Unset,
     cut,
     host_port,
     shown,
@@ -114,9 +125,9 @@ class Ruling:
     """The decision about a request.
 
     Attributes:
-        outcome: The outcome for its entry; `route`, `near`, `note` and `error` are fields of `Entry` as well.
+        outcome: The outcome for its entry; `route`, `near`, `note`, `error` and `fault` are its fields as well.
         reply: Makes the response, after the request has been recorded; None where it has been sent, or nobody is left
-            to get one.
+            to get one, or a fault is used in its place.
     """
 
     outcome: Outcome
@@ -125,6 +136,7 @@ class Ruling:
     near: tuple[NearMiss, ...] = ()
     note: str = ""
     error: BaseException | None = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +154,7 @@ class Incoming:
 
     attempt: Attempt
     head: Head
-    duplex: Duplex
+    duplex: Line
     body: Body
     request: Request
     forwarding: Forwarding
@@ -164,7 +176,7 @@ class Answering:
         self.carrier, self.upstreams = carrier, upstreams
         self.recorder, self._names, self.ledger = recorder, names, recorder.ledger
 
-    def take(self, attempt: Attempt, head: Head, duplex: Duplex) -> Incoming:
+    def take(self, attempt: Attempt, head: Head, duplex: Line) -> Incoming:
         """Make a `Request` from the head that a server has read.
 
         Args:
@@ -237,7 +249,8 @@ class Answering:
         Returns:
             None for the response where the server has nothing more to send: the answer has sent it by the duplex, or
             the client has left before there was one. Where `incoming.duplex` was not reset, and what it has sent is
-            whole, the connection can carry the next request.
+            whole, the connection can carry the next request. Where the entry has a fault, the server has to carry
+            that out (`RequestFault`), with the response or without.
 
         Raises:
             ClientLeftError: The client has left within the body that a matcher has asked for; nothing is recorded.
@@ -248,7 +261,7 @@ class Answering:
         response = ruling.reply(entry)
         if response is not None:
             entry.response = response
-        if entry.duration is None:
+        if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
             self.recorder.count(incoming.attempt.context, entry)
@@ -283,6 +296,7 @@ class Answering:
             note=ruling.note,
             error=ruling.error,
             request=request,
+            fault=ruling.fault,
         )
         self.recorder.record(attempt.context, entry)
         return entry
@@ -317,6 +331,9 @@ class Answering:
     def _let_answer(self, incoming: Incoming, route: Route[Any], turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""
         answer, context = route.answer(turn)
+        fault = None
+        if isinstance(answer, Fault):
+            fault, answer = answer, layers(answer)[1]
         answer = self._upgraded(incoming, answer)
         if isinstance(answer, DuplexAnswer):
             try:
@@ -332,7 +349,7 @@ class Answering:
             if not route.stream and not takes_what_comes(answer, incoming.request):
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
-        return Ruling(outcome="routed", route=route, reply=reply)
+        return Ruling(outcome="routed", route=route, reply=reply, fault=fault)
 
     def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
         """The answer to a request: for a WebSocket, an application and a server answer otherwise than usual."""
@@ -420,17 +437,22 @@ class Answering:
         self,
         incoming: Incoming,
         route: Route[Any],
-        answer: Handler | Response | Forward,
+        answer: Handler | Response | Forward | Unset,
         context: Context,
         entry: Exchange,
     ) -> Response | None:
-        """The response of a route: that of its handler, its static answer, or the server that it forwards to."""
+        """The response of a route: that of its handler, its static answer, or the server that it forwards to.
+
+        A route's fault, and one that its handler returns, is the entry's.
+        """
         activity = incoming.attempt.activity
         activity.what, activity.route = entry, route
         try:
+            if entry.fault is not None and not settle(entry, context):
+                return failed_reply(entry)
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
-            return self._handle(answer, context, entry)
+            return None if isinstance(answer, Unset) else self._handle(answer, context, entry)
         finally:
             activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
@@ -439,21 +461,34 @@ class Answering:
     ) -> Response | None:
         """The response of a handler or a static answer; 500 where the handler raises."""
         try:
-            return answer_request(answer, entry.request, context)
+            response = answer_request(answer, entry.request, context)
+            if isinstance(response, Fault):
+                return self._fail(response, context, entry)
+            return response
         except ClientLeftError as error:  # it was cancelled, or has read a body that broke off
-            entry.note = LEFT_EARLY.format(error)
+            entry.note, entry.fault = LEFT_EARLY.format(error), None
             return None
         except BaseException as error:
             # Also KeyboardInterrupt and pytest.exit: the test's thread raises it again.
-            entry.error = error
+            entry.error, entry.fault = error, None
             return failed_reply(entry)
+
+    def _fail(self, returned: Fault, context: Context, entry: Exchange) -> Response | None:
+        """The response in a fault that a handler has returned; None where there is none. The entry gets the fault."""
+        around, (_, response) = entry.fault, layers(returned)
+        entry.fault = with_answer(around, returned) if isinstance(around, Fault) else returned
+        if not settle(entry, context):
+            if response is not UNSET:
+                self.close_body(entry, response)
+            return failed_reply(entry)
+        return None if response is UNSET else response
 
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
         """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
         try:
             return incoming.forwarding.pass_on(self, incoming, to)
         except UpstreamError as error:
-            entry.note = str(error)
+            entry.note, entry.fault = str(error), None
             return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
 
     # Sending.
@@ -483,7 +518,7 @@ class Answering:
         except (GeneratorExit, ClientLeftError):
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
-            if isinstance(response.stream, UpstreamBody):  # no handler is to blame
+            if isinstance(source_of(response.stream), UpstreamBody):  # no handler is to blame
                 if is_cut_by_client(incoming):
                     raise ClientLeftError(str(error)) from error
                 entry.note = str(error)
@@ -503,8 +538,19 @@ class Answering:
 
     def client_left(self, entry: Exchange, error: OSError) -> None:
         """Note in the entry that the client closed before the whole response of a handler was sent."""
-        if entry.outcome == "routed":
+        if entry.outcome == "routed" and not isinstance(error, StoppedError):
             entry.note = f"the client closed before the whole response was sent ({error})"
+
+
+def settle(entry: Exchange, context: Context) -> bool:
+    """Call the functions of seconds in an entry's fault; False where one has failed, which is the handler's error."""
+    try:
+        if isinstance(entry.fault, Fault):
+            entry.fault = settled(entry.fault, context.run)
+    except BaseException as error:
+        entry.error, entry.fault = error, None
+        return False
+    return True
 
 
 def hold(ledger: Ledger, window: Window, size: int) -> None:
@@ -542,7 +588,8 @@ class Conversing:
     def __call__(self, entry: Exchange) -> Response | None:
         """Have the answer serve the request; return the 500 to send where it raises before it has begun to answer."""
         incoming, ledger = self.incoming, self.answering.ledger
-        duplex = Told(incoming.duplex, entry, ledger)
+        if entry.fault is not None and not settle(entry, self.context):
+            return failed_reply(entry)
         call = Call(
             entry,
             self.answering.recorder,
@@ -551,14 +598,20 @@ class Conversing:
             self.turn,
             self.answering.carrier.outlive,
         )
+        duplex = Told(incoming.duplex, entry, ledger)
         activity = incoming.attempt.activity
         activity.what, activity.route = entry, self.route
         try:
+            if entry.fault is not None:
+                duplex = Told(self._spoiled(entry, call), entry, ledger)
             self.context.run(self.answer.converse, incoming.request, duplex, call)
             duplex.check_ended(self.answer)
+        except StoppedError:
+            pass
         except ClientLeftError as error:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
+            entry.fault = None if not duplex.has_begun else entry.fault
             if call.is_detached:  # another test may run by now, and fails by it too
                 window = incoming.attempt.context
                 self.answering.recorder.fail(window, entry, error, entry.note)
@@ -567,6 +620,13 @@ class Conversing:
             activity.route, activity.what = None, ""
         call.count()
         return None
+
+    def _spoiled(self, entry: Exchange, call: Call) -> Duplex:
+        """Both directions of a request, as the wrappers around the answer have them. Their delays come first."""
+        line = self.incoming.duplex
+        spoiling = Spoiling(self.answering.ledger, self.incoming.attempt, entry, line)
+        spoiling.delay()
+        return SpoiledDuplex(spoiling, lambda: call.is_detached) if spoiling.spoils_body else line
 
     def _fail(self, entry: Exchange, duplex: Told, error: BaseException) -> Response | None:
         entry.error = entry.error or error

@@ -119,6 +119,18 @@ class Multiplexed(Protocol):
         """Send nothing any more."""
         ...
 
+    def abort(self, why: str) -> None:
+        """Reset the connection, and end all requests on it.
+
+        Args:
+            why: The reason, for the requests that end by it.
+        """
+        ...
+
+    def hang_up(self, why: str) -> None:
+        """Close our side of the connection without a farewell, and end all requests on it."""
+        ...
+
     def threads(self) -> list[int | None]:
         """The identifiers of the threads that serve its requests; None of one that has not begun."""
         ...
@@ -178,7 +190,7 @@ class Connection:
         self.destination = Destination()
         self.ident: int | None = None
         self.idle_since: float | None = None
-        self.awaits, self.is_ending = False, False
+        self.awaits, self.is_ending, self._ended_by = False, False, ""
         self.idle_seconds, self.deadline = registry.unused_seconds, 0.0
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
@@ -303,6 +315,22 @@ class Connection:
         self.is_reset = True
         reset_at_close(self.sock)
 
+    def abort(self) -> None:
+        """Have its thread find the end of the connection, which `close` then resets. Any thread may call it."""
+        self.reset()
+        with self._registry.lock:
+            self.is_cut = True
+            with contextlib.suppress(OSError):  # SHUT_WR would send FIN first
+                socket.socket.shutdown(self.sock, socket.SHUT_RD)
+            for other in self._others:
+                shut(other)
+
+    def drop(self) -> None:
+        """Close the socket before the connection's end. Its thread calls it."""
+        with self._registry.lock:
+            if self.sock.fileno() >= 0:
+                os.close(self.sock.detach())
+
     def adopt(self, other: socket.socket) -> socket.socket:
         """Register a socket to a real server, so that it is shut and closed together with this connection."""
         with self._registry.lock:
@@ -340,6 +368,22 @@ class Connection:
             reset_at_close(twin)
         else:
             shut(twin)
+
+    def return_to(self, sock: socket.socket) -> None:
+        """Own an adopted socket as the connection's again, and close the one that stood in its place."""
+        with self._registry.lock:
+            self._others.discard(sock)
+            if self.sock.fileno() >= 0:
+                os.close(self.sock.detach())  # sock.close() waits for a handler's open makefile()
+            self.sock = sock
+
+    def reset_adopted(self, other: socket.socket) -> None:
+        """Close an adopted socket by RST. The thread that uses it calls this."""
+        with self._registry.lock:
+            self._others.discard(other)
+            reset_at_close(other)
+            if other.fileno() >= 0:
+                os.close(other.detach())
 
     def allow_unread(self, route: Route[Any] | None, host: str) -> None:
         """Mark the connection's bytes as allowed to pass unread, and cut it if that is allowed no longer.
@@ -498,9 +542,13 @@ class Connection:
 
     # Its end.
 
-    def tell_end(self) -> None:
-        """Close our side of an idle connection. What the client sends at the same moment can still be read."""
-        self.is_ending = True
+    def tell_end(self, why: str = "") -> None:
+        """Close our side of an idle connection. What the client sends at the same moment can still be read.
+
+        Args:
+            why: The reason, where that is not that it was idle for too long.
+        """
+        self.is_ending, self._ended_by = True, why
         if self.multiplexed is not None:
             self.multiplexed.farewell()  # the client closes now: what it sends before is read by its protocol
             return
@@ -527,7 +575,8 @@ class Connection:
     def record_late(self) -> None:
         """Record a request that crossed our end of the connection. It gets no answer: its client retries or fails."""
         self.begin()
-        note = f"sent something in the moment in which it was closed: it had been idle for {self.idle_seconds:g} s"
+        why = self._ended_by or f"it had been idle for {self.idle_seconds:g} s"
+        note = f"sent something in the moment in which it was closed: {why}"
         self.record_tcp(b"", note)
         self.end()
 
@@ -550,13 +599,17 @@ class Connection:
                 pass
         return False
 
-    def linger(self) -> None:
+    def linger(self, *, goodbye: bool = True) -> None:
         """Close our side, and discard what the client still sends, until it closes (RFC 9112 section 9.6).
 
         Closing at once would reset the connection if bytes were unread, and the client could lose the answer.
+
+        Args:
+            goodbye: Whether a client of TLS is told that this is the end, and no cut.
         """
         deadline = monotonic() + LINGER_SECONDS
-        self.say_goodbye()
+        if goodbye:
+            self.say_goodbye()
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
             self.sock.settimeout(LINGER_SECONDS)

@@ -10,13 +10,13 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import h11
 
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming, hold
-from pytest_egress.gateway.connection import Connection
+from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
@@ -60,6 +60,8 @@ class Http1Server:
         self._begin_http2 = begin_http2
         self.connection, self.answering = connection, answering
         self.ledger, self.idle_seconds = connection.ledger, idle_seconds
+        self.hangs_up = ""  # why a fault closes our side
+        self.is_switched = False
         self.lock = threading.RLock()
         self.http = Http1(self.lock)
 
@@ -84,7 +86,23 @@ class Http1Server:
         except StalledError as error:
             connection.record_tcp(b"", f"{error} within the head of a request")
             self.write_refusal(408, str(error))
+        if self.hangs_up and not connection.is_reset:
+            self.hang_up()
         connection.say_goodbye()
+
+    def hang_up(self) -> None:
+        """Close our side of the connection, because of a fault; that holds no window open.
+
+        Raises:
+            Parked: The client may yet send something, which is recorded.
+        """
+        connection = self.connection
+        if self.is_switched or not self.http.is_read or connection.is_cut:
+            connection.linger()  # what comes yet is no request
+            return
+        connection.end()
+        connection.tell_end(self.hangs_up)
+        raise Parked(self.serve, LINGER_SECONDS)
 
     def read_head(self) -> Head | None:
         """The next request's head, or None at the end of the connection."""
@@ -161,6 +179,7 @@ class Http1Server:
             return self.exchange(duplex, self.take(head, duplex))
         finally:
             duplex.close()
+            self.hangs_up, self.is_switched = duplex.hangs_up, duplex.is_switched
 
     def duplex(self, http: Http1, lock: contextlib.AbstractContextManager[Any]) -> Http1Duplex:
         """Both directions of a request that was read."""
@@ -186,10 +205,21 @@ class Http1Server:
         except StalledError as error:
             text = f"{error} after {incoming.body.size} bytes of a body"
             return self.refuse_body(incoming, 408, text, at_claimed="recorded")
-        if self.respond(duplex, incoming, entry, response) and self.http.next_request():
+        if self.reply(duplex, incoming, entry, response) and self.http.next_request():
             return True
         self.record_left_over()
         return False
+
+    def reply(
+        self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response | None
+    ) -> bool:
+        """Send a response, or carry out the fault of the request; False where the connection ends with it."""
+        if entry.fault is None:
+            return self.respond(duplex, incoming, entry, response)
+        from pytest_egress.gateway.request_faults import RequestFault
+
+        send = partial(self.respond, duplex, incoming, entry)
+        return RequestFault(self.answering, incoming, entry, response, send).carry_out()
 
     def share(self, duplex: Http1Duplex, incoming: Incoming) -> None:
         """Let an answer that begins at the head send and receive by itself."""
@@ -206,10 +236,12 @@ class Http1Server:
                 duplex.skip()
             is_sent = self.send(duplex, incoming, entry, response)
         else:
-            is_sent = self.http.has_answered and not duplex.is_reset and not duplex.is_switched
+            is_over = duplex.is_reset or duplex.is_switched or bool(duplex.hangs_up)
+            is_sent = self.http.has_answered and not is_over
             if not self.http.has_answered:  # the client has left: it may still read why
                 entry.response = self.write_refusal(400, entry.note)
-        if not duplex.is_reset and (duplex.is_switched or not self.http.is_read):
+        has_more = duplex.is_switched or not self.http.is_read
+        if has_more and not duplex.is_reset and not duplex.hangs_up:
             self.connection.linger()
         return is_sent
 

@@ -83,6 +83,15 @@ class Wire:
         self.error = self.error or ConnectionAbortedError("the connection is closed")
         self._unsent.clear()
 
+    def hang_up(self) -> None:
+        """Close our side: close_notify within TLS, and FIN. What comes can still be read."""
+        self.close()
+        if isinstance(self._sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                self._sock.unwrap()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+
     # Nobody holds the lock.
 
     @property

@@ -14,8 +14,8 @@ from functools import partial
 from socketserver import BaseServer
 from typing import Any, Final
 
-from pytest_egress.routes.answers import takes
-from pytest_egress.routes.faults import Fault, check_fault
+from pytest_egress.routes.answers import Forward, takes
+from pytest_egress.routes.faults import Disconnect, Fault, check_fault, layers
 from pytest_egress.routes.sequences import AnswerSequence
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -31,6 +31,7 @@ def adapted(answer: object) -> object:
     if isinstance(answer, AnswerSequence):
         return AnswerSequence(tuple(map(adapted, answer.answers)))
     if isinstance(answer, Fault):
+        check_end(answer)
         return check_fault(answer, check=adapted)
     if isinstance(answer, BaseServer):
         return ServerHandler(answer)
@@ -39,6 +40,20 @@ def adapted(answer: object) -> object:
     if callable(answer) and not isinstance(answer, type) and takes(answer, 2):
         return answer if takes(answer, 1) else StreamsHandler(answer)
     return answer
+
+
+def check_end(fault: Fault) -> None:
+    """Refuse a `disconnect` after an answer that has no end before its connection's.
+
+    Raises:
+        TypeError: It is one; the text says what to type.
+    """
+    server = layers(fault)[1]
+    if isinstance(fault, Disconnect) and isinstance(server, Forward):
+        raise TypeError(
+            f"{fault}: the server's connection ends when the server closes it; truncated({server}, 4096) ends it after "
+            "so many bytes"
+        )
 
 
 def is_protocol_factory(answer: object) -> bool:

@@ -728,6 +728,9 @@ def stated_length(headers: Headers) -> int | None:
     return int(lengths[0]) if lengths and "transfer-encoding" not in headers else None
 
 
+BROKEN_ON_PURPOSE: Final = "to break the response on purpose, answer truncated(answer, after=3), or raw(b'...') with each byte of it"
+
+
 def check_length(headers: Headers, size: int) -> None:
     """Refuse a Content-Length that differs from the body's length (RFC 9110 section 8.6).
 
@@ -737,7 +740,7 @@ def check_length(headers: Headers, size: int) -> None:
     if (length := stated_length(headers)) not in (None, size):
         raise ValueError(
             f"Content-Length is {length}, and the body has {size} bytes: leave the field out, it is "
-            "sent by itself"
+            f"sent by itself; {BROKEN_ON_PURPOSE}"
         )
 
 
