@@ -586,7 +586,8 @@ def connection_text(entry: TcpConnection) -> str:
     """A connection and the bytes that were passed through, for the timeline."""
     copied = entry.sent or entry.received
     passed = f" -> {entry.sent} bytes out, {entry.received} back" if copied else ""
-    return f"{entry}{passed}{raised_text(entry)}"
+    fault = f" -> {entry.fault}" if entry.fault is not None else ""
+    return f"{entry}{fault}{passed}{raised_text(entry)}"
 
 
 def raised_text(entry: Exchange | TcpConnection) -> str:
