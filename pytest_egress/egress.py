@@ -323,7 +323,7 @@ class Egress:
         with self.session.ledger.changed:
             self.routes.append(route)
             self.table.add(route)
-        self.session.revise()
+        self.session.act_on_routes()
         return route
 
     def __getitem__(self, key: str) -> Route[Any]:

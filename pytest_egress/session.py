@@ -110,7 +110,8 @@ class Session:
         self.engine = Engine(client, uuid.uuid4().hex, address)
         self.provisioner = Provisioner(self.engine, link, sidecar_image)
         self.ledger = Ledger()
-        self.ledger.routes_changed, self.ledger.running = self.revise, self.running
+        self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
+        self.ledger.turns_changed = self.act_on_turns
         self.scopes: list[Scoped] = []
         # Those that have not been removed, and those that the running test has started.
         self.containers: list[Container] = []
@@ -203,6 +204,21 @@ class Session:
         """Have each gateway check whether a route still allows its open raw connections."""
         for container in self.live():
             container.gateway.revise()
+
+    def act_on_routes(self) -> None:
+        """Have each gateway act on a change of the routes.
+
+        Raises:
+            LinkError: A target's kernel cannot refuse or drop connections as the routes say now.
+        """
+        self.revise()
+        for container in self.live():
+            container.gateway.dials.check()
+
+    def act_on_turns(self) -> None:
+        """Have each target's kernel know what the next connections are answered by."""
+        for container in self.live():
+            container.gateway.dials.apply()
 
     def _cut_off(self, window: Window, timeout: float, after: str) -> None:
         """Cut the activities of a window, wait for their last entries, and note each handler that still runs."""

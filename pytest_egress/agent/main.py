@@ -11,6 +11,7 @@ import sys
 from struct import pack
 
 from .capture import FRAMES, Capture, CaptureError
+from .dials import MAX_BYTES, Dials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ SOCKET_NAME, NONCE_NAME = "socket", "nonce"
 BATCH = 32
 """How many unconnected sockets are passed at once: one round trip for 32 connections to the target."""
 
-READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
+READY, SOCKETS, CHANGED, FAILED = b"ready", b"sockets", b"changed", b"failed"
 """The first word of each message to the test process.
 
-After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and the kernel's features:
-"ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with frames".
+After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and the features:
+"ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with dials=1234 frames".
 """
 
 WITH = b"with"
-"""Ends the names in the first message; the features of the kernel follow."""
+"""Ends the names in the first message; the features of the agent and the kernel follow."""
 
 CONTROL = "control"
 """The name of the socket for requests; `Capture.named` has the names of the others."""
@@ -64,8 +65,9 @@ def main() -> None:
     check_nonce(folder, nonce)
     link = connect(folder)
     try:
-        control = hand_over(link)
-        hand_out(control)
+        dials = Dials()
+        control = hand_over(link, dials)
+        hand_out(control, dials)
     except CaptureError as error:
         fail(link, str(error))
     except Exception as error:  # the test process has to learn of any error
@@ -93,7 +95,7 @@ def connect(folder: str) -> Socket:
     return link
 
 
-def hand_over(link: Socket) -> Socket:
+def hand_over(link: Socket, dials: Dials) -> Socket:
     """Capture, pass every socket to the test process, and keep none; return our end of the pair for requests.
 
     Requests have a connection of their own, so that nothing but end of file ever follows on `link`.
@@ -102,8 +104,9 @@ def hand_over(link: Socket) -> Socket:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     named = {**capture.named(), CONTROL: [theirs]}
     words = [READY, *names({name: len(sockets) for name, sockets in named.items()})]
+    words += [WITH, dials.feature.encode()]
     if capture.frames:
-        words += [WITH, FRAMES.encode()]
+        words.append(FRAMES.encode())
     send(link, b" ".join(words), [sock for sockets in named.values() for sock in sockets])
     return ours
 
@@ -115,9 +118,16 @@ def names(counts: dict[str, int]) -> list[bytes]:
     ]
 
 
-def hand_out(control: Socket) -> None:
-    """Answer each request, which is the digit of an address family, with unconnected sockets of that family."""
-    while request := control.recv(16):
+def hand_out(control: Socket, dials: Dials) -> None:
+    """Answer each request until the test process has ended.
+
+    The digit of an address family asks for unconnected sockets of that family. Anything else is a message of `dials`.
+    """
+    while request := control.recv(MAX_BYTES):
+        if request not in (b"4", b"6"):
+            refusal = dials.change(request)
+            control.send(FAILED + b" " + refusal.encode() if refusal else CHANGED)
+            continue
         family = _socket.AF_INET6 if request == b"6" else _socket.AF_INET
         try:
             batch = [_socket.socket(family, _socket.SOCK_STREAM) for _ in range(BATCH)]

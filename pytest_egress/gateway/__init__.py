@@ -8,6 +8,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `authority`: the CA, and the TLS context with the leaf certificate for each name.
 * `calls`: calls a handler.
 * `bodies`: the body of a request, read once.
+* `connect_faults`: which dials of its target the kernel refuses or drops, and the record of those.
 * `connection`: one accepted connection: its thread, its socket, its window.
 * `connections`: the open connections of a target, their limit, and which one is cut when the limit is reached.
 * `conversations`: an answer that reads and sends by itself, as the gateway sees it.

@@ -160,6 +160,7 @@ class Connection:
         idle_since: When its last attempt ended, by `time.monotonic`; None while an attempt goes on.
         awaits: Whether it waits for its client to send something. It then gives up its thread by itself.
         idle_seconds: How many seconds it may wait until it is closed.
+        turn: The turn that a raw route has reserved for it.
         deadline: When a parked connection is closed, by `Ledger.clock`.
         is_ending: Whether a parked connection has sent its end, and waits for its client to close too.
         started: When its current attempt began, in the time of entries.
@@ -197,6 +198,7 @@ class Connection:
         self.is_relayed, self.is_reading = False, False
         self.multiplexed: Multiplexed | None = None
         self.allowed_by: AllowedBy | None = None
+        self.turn = 0
         self.lasting: Lasting | None = None
         self.activity = Activity(container=self.target.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
@@ -398,8 +400,15 @@ class Connection:
         allowed_by = self.allowed_by = route, host
         between = self.ledger.window is None
         context = self.target.attempt_context()
-        if not is_still_allowed(context, self.destination, allowed_by, between=between):
+        is_allowed = is_still_allowed(context, self.destination, allowed_by, between=between)
+        if not is_allowed or self.is_in_outage:
             self.cut()
+
+    @property
+    def is_in_outage(self) -> bool:
+        """Whether the route that allows its bytes has been given a fault of connecting since."""
+        route = self.allowed_by and self.allowed_by[0]
+        return route is not None and route.is_outage(self.turn)
 
     def read_again(self) -> None:
         """Note that the connection's bytes are read from here on."""

@@ -31,9 +31,9 @@ from pytest_egress.link.interface import Link
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
     certificate_route,
-    claimed,
     counted_routes,
     in_order,
+    keyed_on,
     lacks_certificate,
     opening,
 )
@@ -92,7 +92,7 @@ class Dispatcher:
             return
         address, port = dialled
         name = self.parts.names.name(address)
-        host = self.keyed_on(name, address, port)
+        host = keyed_on(self.connection.context.tables, name, address, port)
         connection.destination = Destination(address=address, port=port, name=name, host=host)
         self.await_turn()
         if not self.try_without_reading(self.opening(), named=not self.may_be_named_yet()):
@@ -133,13 +133,6 @@ class Dispatcher:
             return True
         routes = (r for r in in_order(tables) if not r.removed and not r.kind.answers_names)
         return any(route.parsed_address.port in (None, to.port) for route in routes)
-
-    def keyed_on(self, name: str, address: str, port: int) -> str:
-        """The host that routes are looked up by: the dialled name, or its address where only that has a route."""
-        tables = self.connection.context.tables
-        if not claimed(tables, name, port) and claimed(tables, address, port):
-            return address
-        return name
 
     def opening(self) -> Route[Any] | None:
         """The route that decides how the connection is served: raw, TLS, passthrough or HTTP; None where none does."""

@@ -7,6 +7,7 @@ while it is held no other lock is taken and no function of a user runs.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pytest_egress.base.sockets import receive_timeout
@@ -39,12 +40,16 @@ class Names:
     Args:
         recorder: Records the queries.
         ipv6: Whether the target has IPv6.
+
+    Attributes:
+        learn: Called for each answer with addresses before it is sent, with the name and these.
     """
 
     def __init__(self, recorder: Recorder, *, ipv6: bool) -> None:
         self._recorder, self._target = recorder, recorder.target
         self._lock = threading.Lock()
         self._resolver = Resolver(ipv6=ipv6)
+        self.learn: Callable[[str, Sequence[str]], None] = lambda name, addresses: None
 
     def name(self, address: str) -> str:
         """The name that an address was given out for, or the address itself."""
@@ -54,6 +59,15 @@ class Names:
         if alias is not None and self.gives(alias, address):
             return alias
         return given or address
+
+    def given(self) -> dict[str, str]:
+        """The name of each address that was given out, as `name` returns it."""
+        with self._lock:
+            found, aliases = self._resolver.given()
+        is_given = {
+            address: alias for address, alias in aliases.items() if self.gives(alias, address)
+        }
+        return {**found, **is_given}
 
     def gives(self, name: str, address: str) -> bool:
         """Whether a DNS route gives this address to a name now."""
@@ -74,6 +88,8 @@ class Names:
             reply = self._resolver.answer(query, rules, over_tcp=over_tcp)
         if reply.no_query:
             return reply
+        if reply.addresses:
+            self.learn(reply.question, reply.addresses)
         entry = DnsQuery(
             **self._recorder.about(reply.question, None),
             outcome="recorded",

@@ -44,7 +44,7 @@ from pytest_egress.ledger.pauses import waiting
 from pytest_egress.link.stream_sockets import Accepted
 from pytest_egress.routes.answers import Forward, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.routes.faults import End, Fault
+from pytest_egress.routes.faults import ConnectFault, End, Fault
 from pytest_egress.routes.raw import AsyncHandler
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
@@ -64,6 +64,9 @@ CLIENT_LEFT: Final = (
 
 NO_CALL: Final = "connected and closed, no byte either way"
 """The note of an entry that was no call and that its client closed: a port probe, or a connection of a pool."""
+
+MADE_BEFORE: Final = "connected before {fault} was in force, and was reset; it is no call"
+"""The note of a connection that a fault of connecting came too late for."""
 
 CUT_SILENT: Final = "connected, and no byte either way until it was cut"
 """The note of an entry that was no call, where the end of its test cut the connection."""
@@ -143,6 +146,12 @@ class RawServer:
             if turn is None:
                 return False
             answer, context = route.answer(turn)
+            if isinstance(answer, ConnectFault):
+                self.turn_down(route, turn, answer)
+                return True
+            if route.refuses:
+                self.ledger.turns_changed()  # before the client can dial again
+            self.connection.turn = turn
             entry = self.begin(route, "routed", found_for)
             self.turn, self.left_first = turn, self.leaves(PROBE_MILLISECONDS)
             try:
@@ -168,6 +177,21 @@ class RawServer:
             self.spoil(entry, plan)
         else:
             self.collect(entry, answer or b"")
+
+    def turn_down(self, route: Route[Any], turn: int, fault: ConnectFault) -> None:
+        """Reset a connection that the target's kernel should not have made. It is no call."""
+        route.give_back(turn)
+        self.connection.accounted = True
+        self.recorder.record_dial(
+            self.attempt.context,
+            route,
+            fault,
+            self.attempt.destination.host,
+            self.attempt.destination.port,
+            self.attempt.destination.address,
+            MADE_BEFORE.format(fault=fault),
+        )
+        self.connection.reset()
 
     def pass_through(self, route: Route[Any] | None) -> None:
         """Relay the connection to the real upstream.
@@ -299,6 +323,8 @@ class RawServer:
         if self.between is not None:
             self.between.give_up()
         self.recorder.take_back(entry, self.turn, "; ".join(filter(None, [note, more])))
+        if entry.route.refuses:
+            self.ledger.turns_changed()
 
     # A handler.
 

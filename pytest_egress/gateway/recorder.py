@@ -206,6 +206,34 @@ class Recorder:
         self.record(attempt.context, entry)
         return entry
 
+    def record_dial(
+        self,
+        context: AttemptContext,
+        route: Route[Any] | None,
+        fault: object,
+        host: str,
+        port: int,
+        address: str,
+        note: str = "",
+    ) -> None:
+        """Record a dial that was answered by a fault of connecting, and count it as a call.
+
+        Args:
+            note: Why it is no call of the route; "" where it is one.
+        """
+        entry = TcpConnection(
+            **self.about(host, port),
+            outcome="recorded" if note else "routed",
+            route=route,
+            address=address,
+            duration=0.0,
+            fault=fault,
+            note=note,
+        )
+        with self.ledger.changed:
+            self.record(context, entry)
+            self.count(context, entry)
+
     def take_mail(self, connection: TcpConnection, mail: Envelope) -> bool:
         """Record a mail that came on a connection, and count it as a call of its route.
 

@@ -23,6 +23,7 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.connect_faults import FAULTS, ConnectFaults
 from pytest_egress.gateway.connection import Carried, Connection, is_still_allowed
 from pytest_egress.gateway.connections import (
     IDLE_SECONDS,
@@ -79,6 +80,8 @@ class Gateway:
         self._waker, self._wake = sockets.pair()
         self.recorder = Recorder(target, ledger)
         self.names = Names(self.recorder, ipv6=link.ipv6)
+        self.dials = ConnectFaults(link, self.recorder, self.names)
+        self.names.learn = self.dials.learn
         self.upstreams = Upstreams()
         self.workers = Workers(f"egress {target.name} request", MAX_CONNECTIONS)
         self.connections = Connections(
@@ -109,12 +112,18 @@ class Gateway:
         return self.connections.stopping
 
     def start(self) -> None:
-        """Start the reader thread."""
+        """Start the reader thread.
+
+        Raises:
+            LinkError: The target's kernel cannot refuse or drop connections as the routes say.
+        """
         others = (self.link.packets, *self.link.monitors, self._wake)
         for sock in (*self.link.tcp, *self.link.dns, *others):
             sock.setblocking(False)
         self.connections.reads = True
         self._reader.start()
+        self.dials.apply()
+        self.dials.check()
 
     def flush(self, timeout: float = 5.0) -> None:
         """Return when the reader has read everything that had arrived on the link. Handlers may still run.
@@ -170,12 +179,15 @@ class Gateway:
         Returns:
             What ends.
         """
+        self.dials.apply()
         context, between = self.target.attempt_context(), self.ledger.window is None
 
         def is_over(carried: Carried) -> bool:
             if (lasting := carried.lasting) is not None:
                 return lasting.is_over(test_over=test_over)
             allowed_by = carried.allowed_by
+            if isinstance(carried, Connection) and carried.is_in_outage:
+                return True
             return allowed_by is not None and not is_still_allowed(
                 context, carried.destination, allowed_by, between=between, test_over=test_over
             )
@@ -392,11 +404,14 @@ class Gateway:
                 self._record_packet(packet)
 
     def _record_packet(self, packet: Packet) -> None:
-        context, host = self.target.attempt_context(), self.names.name(packet.destination)
         if packet.sequence is not None:
             self._missing += packet.sequence - self._next_packet
             self._next_packet = packet.sequence + 1
             self._count_missing(self._missing)
+        if packet.prefix in FAULTS:
+            self.dials.take(packet)
+            return
+        context, host = self.target.attempt_context(), self.names.name(packet.destination)
         entry = PacketAttempt(
             **self.recorder.about(host, packet.port),
             **self._judge_packet(context, packet, host),
@@ -437,7 +452,7 @@ class Gateway:
 
     def _watch(self, monitor: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
-            if (text := tampering(monitor)) and not self.stopping:
+            if (text := tampering(monitor, self.link.own_port)) and not self.stopping:
                 self.recorder.complain(text)
 
 

@@ -57,6 +57,8 @@ class Ledger:
         changed: The lock, a condition that is notified of every change.
         closing: The window of a test whose raw connections are being cut, or None. What those still do is judged in it.
         routes_changed: Called, without the lock, after a route was added or removed.
+        turns_changed: Called, without the lock, after a route with a fault of connecting among its answers has taken or
+            given back a turn.
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
         under_way: The activities of all windows that have not ended.
         pauses: The attempts that wait for a fault, in the order in which they began to.
@@ -70,6 +72,7 @@ class Ledger:
         self._window: Window | None = None
         self.closing: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
+        self.turns_changed: Callable[[], None] = lambda: None
         self.running: Callable[[], list[str]] = list
         self.open_window_if_used: Callable[[], None] = lambda: None
         self.wide_set_ups: list[str] = []

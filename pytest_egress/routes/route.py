@@ -22,7 +22,7 @@ import pytest_egress.routes.raw as raw
 from pytest_egress.base.clock import check_seconds
 from pytest_egress.errors import CallError
 from pytest_egress.routes.duplex import DuplexAnswer
-from pytest_egress.routes.faults import check_connect_faults, layers
+from pytest_egress.routes.faults import ConnectFault, check_connect_faults, layers
 from pytest_egress.routes.handles import Call
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
@@ -188,9 +188,21 @@ class Given:
     context: Context
     first_turn: int
 
+    def of_turn(self, turn: int) -> Any:
+        """The answer for a turn: one of a sequence, or always the same."""
+        if not isinstance(self.answer, AnswerSequence):
+            return self.answer
+        answers = self.answer.answers
+        return answers[min(max(turn - self.first_turn, 0), len(answers) - 1)]
+
 
 class Route(handles.Route[Call]):
-    """A route as the gateway and its scope use it; `handles.Route` documents the part for tests."""
+    """A route as the gateway and its scope use it; `handles.Route` documents the part for tests.
+
+    Attributes:
+        refuses: Whether a fault of connecting is among its answers.
+        on_refusal: Called under the ledger's lock where `refuses` may have changed.
+    """
 
     def __init__(
         self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
@@ -218,6 +230,8 @@ class Route(handles.Route[Call]):
         self._calls_of: dict[object, list[Call]] = {}  # those of each window
         self._has_let_go = False
         self._held: list[answers.Application] = []
+        self.refuses = False
+        self.on_refusal: Callable[[], None] = lambda: None
         self._given: Given
         self._set_answer(declaration.answer)
 
@@ -238,7 +252,10 @@ class Route(handles.Route[Call]):
         """Replace the answer; requests and connections that begin from now on get the new one."""
         answer = check_answer(self.kind, handler)
         check_layers(self.kind, self.address, answer)
+        refused = self.refuses
         self._set_answer(answer)
+        if refused or self.refuses:  # the kernels of targets have to know
+            self._log.routes_changed()
         return self
 
     def _set_answer(self, answer: object) -> None:
@@ -255,6 +272,8 @@ class Route(handles.Route[Call]):
             if isinstance(answer, AnswerSequence):
                 self._given_back.clear()
                 self.times = first + len(answer)
+            self.refuses = any(isinstance(part, ConnectFault) for part in turns_of(answer))
+            self.on_refusal()
 
     def release(self) -> None:
         """End the route with its scope, and release the applications of its answers. Calling it again does nothing."""
@@ -354,10 +373,33 @@ class Route(handles.Route[Call]):
             A handler, a static answer, or a `Forward`; and a copy of its declaration's context, for one call.
         """
         given = self._given
-        answer, context = given.answer, given.context.copy()
-        if isinstance(answer, AnswerSequence):
-            answer = answer.answers[min(max(turn - given.first_turn, 0), len(answer) - 1)]
-        return answer, context
+        return given.of_turn(turn), given.context.copy()
+
+    # Faults of connecting, which the target's kernel carries out before there is a connection.
+
+    @property
+    def next_fault(self) -> ConnectFault | None:
+        """The fault of connecting that the next connection is answered by, or None. It takes no lock."""
+        if not self.refuses:
+            return None
+        given, given_back = self._given, self._given_back
+        answer = given.of_turn(given_back[0] if given_back else self._reserved)
+        return answer if isinstance(answer, ConnectFault) else None
+
+    def reserve_fault(self, fault: ConnectFault) -> int | None:
+        """Reserve a turn for a dial that met this fault; None where the next connection is not answered by it."""
+        with self._log.changed:
+            return self.reserve() if self.next_fault == fault else None
+
+    def is_replaced(self, turn: int) -> bool:
+        """Whether another answer was given since a turn was reserved."""
+        return turn < self._given.first_turn
+
+    def is_outage(self, turn: int) -> bool:
+        """Whether a fault of connecting has been given since a turn was reserved: it cuts what that turn let live."""
+        given = self._given
+        begins_by = given.of_turn(given.first_turn)
+        return turn < given.first_turn and isinstance(begins_by, ConnectFault)
 
     def count(self, window: object, call: Call) -> None:
         """Record a call. The caller holds the ledger's lock."""
@@ -551,7 +593,11 @@ def takes_what_comes(answer: object, request: Request) -> bool:
     )
 
 
+def turns_of(answer: object) -> tuple[object, ...]:
+    """The answers of a sequence, or the answer itself."""
+    return answer.answers if isinstance(answer, AnswerSequence) else (answer,)
+
+
 def parts_of(answer: object) -> tuple[object, ...]:
     """The answers of a sequence, or the answer itself; of a fault the answer that is within it."""
-    parts = answer.answers if isinstance(answer, AnswerSequence) else (answer,)
-    return tuple(layers(part)[1] for part in parts)
+    return tuple(layers(part)[1] for part in turns_of(answer))

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from pytest_egress.routes.route import CLIENT_CERTIFICATES, Route
+from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.messages import Request, TlsInfo
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -26,6 +27,7 @@ class RouteTable:
 
     Attributes:
         requires_certificate: Whether a route requires a client certificate, or did before it was removed.
+        refusing: The routes with a fault of connecting among their answers, without a look at all routes.
     """
 
     def __init__(self) -> None:
@@ -33,17 +35,28 @@ class RouteTable:
         self._exact: dict[str, tuple[Route[Any], ...]] = {}  # by their host
         self._patterns: tuple[Route[Any], ...] = ()
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
+        self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
         self.requires_certificate = False
+        self.refusing: tuple[Route[Any], ...] = ()
 
     def add(self, route: Route[Any]) -> None:
         """Add a route, before those that are equally specific. The caller holds the ledger's lock."""
         address = route.parsed_address
         if address.is_exact:
+            if address.host not in self._exact and is_ip_address(address.host):
+                self._addressed = (*self._addressed, address.host)
             self._exact[address.host] = placed(route, self._exact.get(address.host, ()))
         else:
             self._patterns = placed(route, self._patterns)
         self._alike = {}
         self.requires_certificate |= route.client_certificate == "require"
+        route.on_refusal = lambda: self._note_refusal(route)
+        self._note_refusal(route)
+
+    def _note_refusal(self, route: Route[Any]) -> None:
+        if route.refuses != (route in self.refusing):
+            others = tuple(other for other in self.refusing if other is not route)
+            self.refusing = (*others, route) if route.refuses else others
 
     @property
     def routes(self) -> tuple[Route[Any], ...]:
@@ -56,6 +69,14 @@ class RouteTable:
         for host in dict.fromkeys(hosts):
             yield from self._exact.get(host, ())
         yield from self._patterns
+
+    def of_addresses(self) -> Iterator[Route[Any]]:
+        """The routes that may be for an IP address that no name was given, in the order in which they are tried."""
+        for host in self._addressed:
+            yield from self._exact[host]
+        for route in self._patterns:
+            if route.parsed_address.networks:
+                yield route
 
     def alike(self, host: str) -> tuple[Likeness, ...]:
         """The routes whose host matches a name or address or is similar to it, each with how similar."""
@@ -115,6 +136,13 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
     """
     covering = (route for route in in_order(tables, host) if route.covers(host, port))
     return next((route for route in covering if not route.is_used_up), None)
+
+
+def keyed_on(tables: Sequence[RouteTable], name: str, address: str, port: int) -> str:
+    """The host that routes are looked up by: the name that was dialled, or its address where only that has a route."""
+    if not claimed(tables, name, port) and claimed(tables, address, port):
+        return address
+    return name
 
 
 def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[Route[Any]]:

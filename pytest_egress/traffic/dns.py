@@ -132,6 +132,10 @@ class SyntheticNames:
             self._addresses.move_to_end(name)
         return name
 
+    def given(self) -> dict[str, str]:
+        """The name of each address that was given out. This counts as no use."""
+        return self._names.copy()
+
     def _free_addresses(self) -> tuple[str, str]:
         if len(self._addresses) < MAX_NAMES:
             return _addresses_of(len(self._addresses))
@@ -253,6 +257,10 @@ class Resolver:
     def alias(self, address: str) -> str | None:
         """The latest name that a rule answered with this address; None where none did."""
         return self._aliases.get(address)
+
+    def given(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The name of each synthetic address that was given out, and the latest name of each that a rule gave out."""
+        return self.names.given(), self._aliases.copy()
 
     def answer(self, query: bytes, rules: Rules = no_rule, *, over_tcp: bool = False) -> Answer:
         """Answer a query as the function `answer` does, from the kept answers where possible."""
