@@ -186,11 +186,14 @@ class Session:
     def drain(self, window: Window, timeout: float, after: str) -> None:
         """Wait until the activities of a window have ended, and cut those that have not.
 
+        What waits for a fault, such as `silence()`, is not waited for: it ends now.
+
         Args:
             window: The window.
             timeout: Seconds for handlers to end; one that still runs becomes part of the verdict.
             after: The event after which the handlers ran on, in words.
         """
+        window.over.set()
         with self.engine.progress.step("waiting until what containers have sent is answered"):
             done = self.ledger.wait_for(lambda: not window.activities, timeout)
         if not done:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_egress.base.clock import monotonic, wall
 from pytest_egress.ledger.windows import Activity, Window
+from pytest_egress.routes.faults import Fault
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsPeers
 
@@ -37,6 +39,17 @@ def is_of_the_kernel(entry: Entry) -> bool:
     return isinstance(entry, PacketAttempt) and entry.outcome == "recorded"
 
 
+@dataclass(frozen=True, eq=False)
+class Pause:
+    """An attempt that waits for a fault, such as `silence()`. `str` of it is a line about both."""
+
+    entry: Entry
+    fault: Fault
+
+    def __str__(self) -> str:
+        return f"{self.entry} -> {self.fault}"
+
+
 class Ledger:
     """The state that all egresses of a run share: the lock, the test's window, and the debugger prompts that are open.
 
@@ -46,6 +59,7 @@ class Ledger:
         routes_changed: Called, without the lock, after a route was added or removed.
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
         under_way: The activities of all windows that have not ended.
+        pauses: The attempts that wait for a fault, in the order in which they began to.
         begun: How many activities have begun so far.
         running: Called, without the lock, for the names of the running containers.
         open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
@@ -60,6 +74,7 @@ class Ledger:
         self.open_window_if_used: Callable[[], None] = lambda: None
         self.wide_set_ups: list[str] = []
         self.under_way: set[Activity] = set()
+        self.pauses: dict[Pause, None] = {}
         self.begun = 0
         self._watchers: list[list[Entry]] = []
         self.prompts = 0
@@ -179,6 +194,34 @@ class Ledger:
             window.activities.discard(activity)
             self.under_way.discard(activity)
             self.changed.notify_all()
+
+    @contextmanager
+    def pausing(self, pause: Pause, resting: Activity | None) -> Iterator[None]:
+        """Note that an attempt waits for a fault, within the `with` block.
+
+        Args:
+            resting: Its activity, where nothing will happen by itself: it is not under way meanwhile. Or None.
+        """
+        with self.changed:
+            self.pauses[pause] = None
+            rests = self.under_way & {resting}
+            self.under_way -= rests
+            self.changed.notify_all()
+        try:
+            yield
+        finally:
+            with self.changed:
+                del self.pauses[pause]
+                self.under_way |= rests
+
+    def pauses_of(self, container: str) -> list[Pause]:
+        """What a container waits for, because of faults, in the order in which it began to wait.
+
+        Args:
+            container: The container's name.
+        """
+        with self.changed:
+            return [pause for pause in self.pauses if pause.entry.container == container]
 
     def now(self) -> float:
         """Seconds since the epoch, by a clock that never jumps; entries are sorted by them."""

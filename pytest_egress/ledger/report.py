@@ -33,6 +33,7 @@ from pytest_egress.traffic.redaction import masked_text
 SHOWN_ENTRIES: Final = 200  # of a timeline: its first and last hundred
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_MESSAGES: Final = 10  # of a WebSocket in a timeline: its first and last five
+SHOWN_AWAITED: Final = 5  # faults that a container waited for
 SHOWN_NEAR: Final = 2  # near misses of an attempt
 WIDTH: Final = 100  # characters of a line of prose; long words are never broken
 
@@ -592,6 +593,15 @@ def connection_text(entry: TcpConnection) -> str:
 def raised_text(entry: Exchange | TcpConnection) -> str:
     """The error that an attempt's handler raised, for the timeline; "" for none."""
     return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
+
+
+def awaited_text(pauses: Iterable[object]) -> str:
+    """The end of an error about a container that took too long: the faults that it still waited for; "" for none."""
+    counted = Counter(map(str, pauses))
+    lines = [f"  {line}{times_text(count)}" for line, count in counted.items()]
+    shown = lines[:SHOWN_AWAITED]
+    more = [f"  and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
+    return "\n".join(["\nIt still waited for:", *shown, *more]) if lines else ""
 
 
 def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:

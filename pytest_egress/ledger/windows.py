@@ -5,6 +5,7 @@ A window changes only under `Ledger.changed`; see `ledger`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -60,6 +61,7 @@ class Window:
         name: The name of its test in pytest; "" where there is none.
         previous: The name of the test before this one that used egress.
         opened: When the window was opened, in seconds since the epoch.
+        over: Set when the window begins to close. What waits for a fault then waits no longer.
     """
 
     policy: Policy = "fail"
@@ -78,6 +80,7 @@ class Window:
     name: str = ""
     previous: str = ""
     opened: float = field(default_factory=wall)
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, kw_only=True)

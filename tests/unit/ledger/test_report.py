@@ -11,6 +11,7 @@ from pytest_egress.ledger.report import (
     SHOWN_ENTRIES,
     SHOWN_MESSAGES,
     attempt_lines,
+    awaited_text,
     fold,
     ledger_lines,
     outcome_text,
@@ -257,3 +258,14 @@ def test_a_line_of_the_timeline_says_what_became_of_it(entry: Entry, text: str) 
 def test_what_cannot_be_read_as_http_gets_no_advice() -> None:
     assert "to answer it" in "".join(attempt_lines(tcp(), 1))
     assert "to answer it" not in "".join(attempt_lines(tcp(note=f"{UNREADABLE}: a line"), 1))
+
+
+def test_a_container_that_takes_too_long_is_told_with_the_faults_that_it_waits_for() -> None:
+    assert awaited_text([]) == ""
+    waits = ["GET https://api.test/ -> silence()"] * 2
+    assert awaited_text(waits).splitlines() == [
+        "",
+        "It still waited for:",
+        "  GET https://api.test/ -> silence()  (2 times)",
+    ]
+    assert awaited_text(range(7)).splitlines()[-2:] == ["  4", "  and 2 more"]
