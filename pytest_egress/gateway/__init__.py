@@ -19,8 +19,10 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.
 * `http2_stream`: one request of HTTP/2 and the way back to its client.
 * `http2_wire`: the socket of a connection on which many threads send.
+* `late_answers`: the answers of DNS that are sent later.
 * `lasting`: a call that may outlive its test, as a WebSocket does.
 * `loops`: the event loop of an async handler.
+* `name_turns`: which answer of a sequence a DNS query gets.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `patience`: how long a client may stop within a head or a body.
 * `raw_server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
