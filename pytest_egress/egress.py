@@ -29,7 +29,7 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.answers import HttpAnswer, QueryValue, RawAnswer
+from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, QueryValue, RawAnswer
 from pytest_egress.routes.handles import Route
 from pytest_egress.routes.route import LET_GO, ClientCertificate, Declaration, Scope
 from pytest_egress.routes.smtp import SmtpServer
@@ -41,7 +41,7 @@ from pytest_egress.targets.plan import Plan, plan
 from pytest_egress.targets.readiness import Strategy, strategies
 from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
-from pytest_egress.traffic.dns_answers import NamesAnswer
+from pytest_egress.traffic.dns_answers import RecordTexts
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
 from pytest_egress.traffic.messages import UNSET, Request
 
@@ -302,19 +302,61 @@ class Egress:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
         return self._add(declarations.declare(kinds.BLOCK, address))
 
-    def dns(self, name: str, answer: NamesAnswer) -> Route[DnsQuery]:
-        """Answer DNS queries for a name.
+    def dns(
+        self,
+        name: str,
+        answer: DnsAnswer = UNSET,  # type: ignore[assignment]
+        *,
+        SRV: RecordTexts | None = None,
+        TXT: RecordTexts | None = None,
+        MX: RecordTexts | None = None,
+        CNAME: RecordTexts | None = None,
+        PTR: RecordTexts | None = None,
+        HTTPS: RecordTexts | None = None,
+        SVCB: RecordTexts | None = None,
+        CAA: RecordTexts | None = None,
+        NS: RecordTexts | None = None,
+        SOA: RecordTexts | None = None,
+    ) -> Route[DnsQuery]:
+        """Answer DNS queries for a name, by addresses or by an error, and by records of further types.
 
-        A connection to such an address is matched by the name.
+        A connection to such an address is matched by the name. Of `sequence(...)` each lookup of a name takes the next
+        answer, which all of its questions share (A, AAAA, ...); after the last one the name has what it has without
+        the route.
 
         Args:
-            name: A host name or a glob.
-            answer: An IP address or a list of them, "NXDOMAIN", "SERVFAIL", "REFUSED", or "silence".
+            name: A host name or a glob; with `PTR=` an IP address too, whose name is looked up.
+            answer: An IP address or a list of them (`[]` is no address), "NXDOMAIN", "SERVFAIL", "REFUSED", "silence",
+                "truncated" (over UDP nothing but the request to ask over TCP), "synthetic" (what the name has without
+                the route: with records, the default), `delayed(answer, seconds)`, or `sequence(...)` of these.
+            SRV: Records as a zone file has them, one or a list: "0 0 27017 db0.cluster.test" (RFC 2782).
+            TXT: Texts, which may be of any length; or strings as a zone file has them, in double quotes.
+            MX: Such as "10 mail.shop.test".
+            CNAME: The name whose records these are. It is followed.
+            PTR: The name of an address.
+            HTTPS: Such as '1 . alpn="h2,http/1.1"' (RFC 9460).
+            SVCB: Such as '1 api.shop.test alpn="h2"'.
+            CAA: Such as '0 issue "ca.test"' (RFC 8659).
+            NS: The name of a server of names.
+            SOA: Such as "ns1.shop.test hostmaster.shop.test 1 7200 3600 1209600 300".
 
         Raises:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
         """
-        return self._add(declarations.declare(kinds.DNS, name, answer))
+        texts = {
+            "SRV": SRV,
+            "TXT": TXT,
+            "MX": MX,
+            "CNAME": CNAME,
+            "PTR": PTR,
+            "HTTPS": HTTPS,
+            "SVCB": SVCB,
+            "CAA": CAA,
+            "NS": NS,
+            "SOA": SOA,
+        }
+        given = {type: text for type, text in texts.items() if text is not None}
+        return self._add(declarations.declare(kinds.DNS, name, answer, **given))
 
     def _add(self, declaration: Declaration) -> Route[Any]:
         route: route_module.Route[Any] = route_module.Route(

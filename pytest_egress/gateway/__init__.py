@@ -20,8 +20,10 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.
 * `http2_stream`: one request of HTTP/2 and the way back to its client.
 * `http2_wire`: the socket of a connection on which many threads send.
+* `late_answers`: the answers of DNS that are sent later.
 * `lasting`: a call that may outlive its test, as a WebSocket does.
 * `loops`: the event loop of an async handler.
+* `name_turns`: which answer of a sequence a DNS query gets.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `patience`: how long a client may stop within a head or a body.
 * `raw_faults`: what the faults of a raw route make of one connection.

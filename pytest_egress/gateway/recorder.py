@@ -19,6 +19,7 @@ from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening
 from pytest_egress.traffic.entries import (
+    DnsQuery,
     Entry,
     Exchange,
     Handshake,
@@ -93,7 +94,7 @@ class Recorder:
     def fail(
         self,
         context: AttemptContext,
-        entry: Exchange | TcpConnection,
+        entry: Exchange | TcpConnection | DnsQuery,
         error: BaseException,
         note: str,
     ) -> None:

@@ -16,6 +16,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import pytest_egress.base.sockets as sockets
@@ -32,7 +33,7 @@ from pytest_egress.gateway.connections import (
     Connections,
 )
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
-from pytest_egress.gateway.names import NAMES_PORT, Names
+from pytest_egress.gateway.names import NAMES_PORT, Asker, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
 from pytest_egress.gateway.site import TargetView
 from pytest_egress.gateway.upstreams import Upstreams
@@ -79,11 +80,11 @@ class Gateway:
         self._poller = select.epoll()  # poll() would scan thousands of parked connections
         self._waker, self._wake = sockets.pair()
         self.recorder = Recorder(target, ledger)
-        self.names = Names(self.recorder, ipv6=link.ipv6)
-        self.dials = ConnectFaults(link, self.recorder, self.names)
-        self.names.learn = self.dials.learn
         self.upstreams = Upstreams()
         self.workers = Workers(f"egress {target.name} request", MAX_CONNECTIONS)
+        self.names = Names(self.recorder, self.workers, ipv6=link.ipv6)
+        self.dials = ConnectFaults(link, self.recorder, self.names)
+        self.names.learn = self.dials.learn
         self.connections = Connections(
             self.recorder,
             link_most=link.most,
@@ -171,7 +172,8 @@ class Gateway:
     def revise(self, *, test_over: bool = False) -> list[Carried]:
         """End what may go on no longer: called when the routes have changed.
 
-        Connections and requests whose bytes pass unread are cut. A lasting call is told to end.
+        Connections and requests whose bytes pass unread are cut. A lasting call is told to end. A late answer of DNS is
+        sent no more.
 
         Args:
             test_over: Whether the test has ended, and with it what its own routes and options allowed.
@@ -181,6 +183,7 @@ class Gateway:
         """
         self.dials.apply()
         context, between = self.target.attempt_context(), self.ledger.window is None
+        self.names.late.revise(test_over=test_over)
 
         def is_over(carried: Carried) -> bool:
             if (lasting := carried.lasting) is not None:
@@ -286,12 +289,16 @@ class Gateway:
             if self.connections.needs_room:
                 self.connections.make_room()
             self.connections.end_overdue()
+            self.names.late.send_due(owner=None)
             if not ready and seconds == 0:
                 self._flushed()
 
     def _seconds(self) -> float | None:
         """How long the poller may wait; None is without end."""
-        return 0 if self._flushes else self.connections.seconds_left()
+        if self._flushes:
+            return 0
+        left = (self.connections.seconds_left(), self.names.late.seconds_left(owner=None))
+        return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _sources(self) -> dict[int, Callable[[], None]]:
         """The link's descriptors, each with the action to take when it can be read."""
@@ -364,14 +371,14 @@ class Gateway:
                 query, client = sock.recvfrom(65535)
             except OSError:
                 return
-            if wire := self._answer_datagram(query):
-                with contextlib.suppress(OSError):
-                    sock.sendto(wire, client)
+            asker = Asker(client=(sock, client), send=partial(send_datagram, sock, client))
+            if wire := self._answer_datagram(query, asker):
+                asker.send(wire)
 
-    def _answer_datagram(self, query: bytes) -> bytes:
-        """The reply to a datagram that was sent to a DNS server; b"" for no reply."""
+    def _answer_datagram(self, query: bytes, asker: Asker) -> bytes:
+        """The reply to a datagram that was sent to a DNS server; b"" for no reply now."""
         try:
-            reply = self.names.answer(query)
+            reply = self.names.answer(query, asker)
         except Exception as error:  # a defect of ours must fail the test, and no other query
             self.recorder.complain("a DNS query was not answered", error)
             return b""
@@ -454,6 +461,12 @@ class Gateway:
         with contextlib.suppress(BlockingIOError):
             if (text := tampering(monitor, self.link.own_port)) and not self.stopping:
                 self.recorder.complain(text)
+
+
+def send_datagram(sock: socket.socket, client: Any, wire: bytes) -> None:
+    """Send an answer to a client, which may have gone."""
+    with contextlib.suppress(OSError):
+        sock.sendto(wire, client)
 
 
 def has_bytes(connection: Connection) -> bool:

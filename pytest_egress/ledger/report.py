@@ -409,7 +409,7 @@ def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def handler_error_text(exchange: Exchange | TcpConnection) -> str:
+def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
     """The verdict on a handler that raised."""
     error, route = exchange.error, exchange.route
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
@@ -427,7 +427,7 @@ def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -
     """
     texts: dict[str, bool] = {}
     for entry in entries:
-        if isinstance(entry, (Exchange, TcpConnection)) and entry.error is not None:
+        if isinstance(entry, (Exchange, TcpConnection, DnsQuery)) and entry.error is not None:
             text = handler_error_text(entry)
             texts[text] = texts.get(text, False) or entry.error is told
     untold = [text for text, is_told in texts.items() if not is_told]
@@ -451,7 +451,7 @@ def unrouted_headline(entries: Sequence[Entry]) -> str:
     return first_of(fold(entries), "no route claims it")
 
 
-def handler_headline(exchange: Exchange | TcpConnection) -> str:
+def handler_headline(exchange: Exchange | TcpConnection | DnsQuery) -> str:
     """The headline of an error that a handler raised."""
     who = "its handler" if exchange.route is not None else "a match= predicate"
     said = said_of(exchange.error).partition("\n")[0]
@@ -526,8 +526,7 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
 def outcome_text(entry: Entry) -> str:
     """An entry's line in the timeline."""
     if isinstance(entry, DnsQuery):
-        answered = f"DNS {entry} -> {', '.join(entry.answer) or entry.rcode}"
-        return answered if entry.outcome == "recorded" else f"{answered}  {entry.outcome.upper()}"
+        return query_text(entry)
     what = str(entry)
     if isinstance(entry, Exchange):
         what = exchange_text(entry)
@@ -536,6 +535,16 @@ def outcome_text(entry: Entry) -> str:
     outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
     note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
     return "  ".join(filter(None, [what, outcome, note]))
+
+
+def query_text(entry: DnsQuery) -> str:
+    """A question of DNS and its answer, for the timeline."""
+    answered = ", ".join(entry.answer) or entry.rcode or entry.fault or "no answer"
+    found = " -> ".join(map(str, (entry, *entry.cnames, cut(str(answered), SHOWN_TARGET))))
+    outcome = "" if entry.outcome == "recorded" else entry.outcome.upper()
+    fault = f"[{entry.fault}]" if entry.fault not in (None, answered) else ""
+    raised = raised_text(entry).removeprefix(", ")
+    return "  ".join(filter(None, [f"DNS {found}", outcome, fault, raised]))
 
 
 def exchange_text(entry: Exchange) -> str:
@@ -591,7 +600,7 @@ def connection_text(entry: TcpConnection) -> str:
     return f"{entry}{f' -> {answered}' if answered else ''}{raised_text(entry)}"
 
 
-def raised_text(entry: Exchange | TcpConnection) -> str:
+def raised_text(entry: Exchange | TcpConnection | DnsQuery) -> str:
     """The error that an attempt's handler raised, for the timeline; "" for none."""
     return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
 

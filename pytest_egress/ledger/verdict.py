@@ -29,7 +29,7 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.route import Route
-from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection, TlsFailure
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
 
 NO_OFFENCE = ("silent", "cut")
 """Reasons of a `TlsFailure` that fail no test: a connection opened ahead of need, or one that this package ended."""
@@ -131,9 +131,11 @@ def suspicion(window: Window) -> str:
     return unrouted_headline(unrouted) if unrouted else ""
 
 
-def first_handler_error(entries: Sequence[Entry]) -> Exchange | TcpConnection | None:
+def first_handler_error(
+    entries: Sequence[Entry],
+) -> Exchange | TcpConnection | DnsQuery | None:
     """The first entry whose handler raised."""
-    called = (e for e in entries if isinstance(e, (Exchange, TcpConnection)))
+    called = (e for e in entries if isinstance(e, (Exchange, TcpConnection, DnsQuery)))
     return next((entry for entry in called if entry.error is not None), None)
 
 

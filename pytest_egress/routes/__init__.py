@@ -21,6 +21,7 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `
 * `grpc_threads`: the event loop of async servicers, and the order in which threads send.
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
+* `name_answers`: checks what a DNS route answers with.
 * `matching`: the conditions that a request has to meet.
 * `open_websocket`: a WebSocket for a handler and for the test, whose reader is a thread.
 * `raw`: servers of libraries as handlers of a raw route.

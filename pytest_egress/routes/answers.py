@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pytest_egress.routes.faults import ConnectFault, Fault, check_fault
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import MAX_PORT
+from pytest_egress.traffic.dns_answers import NamesAnswer
 from pytest_egress.traffic.messages import SCHEME_PORTS, Request, Response, check_status, host_port
 
 if TYPE_CHECKING:
@@ -179,13 +180,16 @@ StaticAnswer = (
 HttpAnswer = HttpHandler | StaticAnswer
 LibraryServer = StreamsFunction | BaseServer | ProtocolFactory
 RawAnswer = RawHandler | LibraryServer | bytes | Forward | AnswerSequence | Fault | None
+DnsAnswer = NamesAnswer | AnswerSequence | Fault
 
 
 @overload
 def sequence(*answers: RawAnswer | Service) -> AnswerSequence: ...
 @overload
 def sequence(*answers: HttpAnswer) -> AnswerSequence: ...
-def sequence(*answers: HttpAnswer | RawAnswer | Service) -> AnswerSequence:
+@overload
+def sequence(*answers: NamesAnswer | Fault) -> AnswerSequence: ...
+def sequence(*answers: HttpAnswer | RawAnswer | Service | NamesAnswer) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pytest_egress.routes.answers import (
+        DnsAnswer,
         HttpAnswer,
         HttpHandler,
         RawAnswer,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         Service,
         StreamsFunction,
     )
-    from pytest_egress.traffic.dns_answers import NamesAnswer
 
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
 else:
@@ -72,7 +72,7 @@ class Route(Generic[Call]):
     @overload
     def respond(self: Route[Mail], handler: RawAnswer | Service) -> Route[Mail]: ...
     @overload
-    def respond(self: Route[DnsQuery], handler: NamesAnswer) -> Route[DnsQuery]: ...
+    def respond(self: Route[DnsQuery], handler: DnsAnswer) -> Route[DnsQuery]: ...
     def respond(self, handler: Any) -> Any:
         """Replace the answer; requests and connections that begin from now on get the new one."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import pytest_egress.routes.answers as answers
@@ -26,8 +26,9 @@ from pytest_egress.routes.faults import ConnectFault, check_connect_faults, laye
 from pytest_egress.routes.handles import Call
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
+from pytest_egress.routes.name_answers import check_names
 from pytest_egress.routes.sequences import AnswerSequence
-from pytest_egress.traffic.dns_answers import check_name_answer
+from pytest_egress.traffic.dns_answers import NO_RECORDS, Records
 from pytest_egress.traffic.entries import Entry, Exchange
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.messages import Request, shown
@@ -93,6 +94,7 @@ class Declaration:
     client_certificate: ClientCertificate | None = None
     stream: bool = False
     alpn: Sequence[str] = ()
+    records: Records = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.stream, bool):
@@ -158,14 +160,17 @@ def check_head_decides(match: Match, why: str) -> None:
             )
 
 
-def check_answer(kind: Kind, answer: object) -> object:
+def check_answer(kind: Kind, answer: object, records: Records = NO_RECORDS) -> object:
     """Check the answer of a route of one kind, and convert it to the form that the route uses.
+
+    Args:
+        records: Of a DNS route: the records that it declares besides.
 
     Raises:
         TypeError, ValueError: A route of this kind cannot answer with it; the text lists what it takes.
     """
     if kind.answers_names:
-        return check_name_answer(answer)
+        return check_names(answer, records)
     if kind.has_handler:
         given = raw.adapted(answer) if kind.reads_bytes else answer
         return answers.check_answer(given, raw=kind.reads_bytes)
@@ -215,6 +220,7 @@ class Route(handles.Route[Call]):
         self.client_certificate: Final = declaration.client_certificate
         self.stream: Final = declaration.stream
         self.alpn: Final = tuple(declaration.alpn)
+        self.records: Final = declaration.records
         self.scope: Final = scope
         self.declared_at: Final = declared_at
         self.times = declaration.times
@@ -250,7 +256,7 @@ class Route(handles.Route[Call]):
 
     def respond(self, handler: Any) -> Any:
         """Replace the answer; requests and connections that begin from now on get the new one."""
-        answer = check_answer(self.kind, handler)
+        answer = check_answer(self.kind, handler, self.records)
         check_layers(self.kind, self.address, answer)
         refused = self.refuses
         self._set_answer(answer)
@@ -311,6 +317,12 @@ class Route(handles.Route[Call]):
     def is_exhausted(self) -> bool:
         """Whether all of the route's `times` are reserved."""
         return self.times is not None and self._reserved - len(self._given_back) >= self.times
+
+    @property
+    def sequence(self) -> AnswerSequence | None:
+        """The answers that are used one after the other, or None."""
+        answer = self._given.answer
+        return answer if isinstance(answer, AnswerSequence) else None
 
     @property
     def is_used_up(self) -> bool:

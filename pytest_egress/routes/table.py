@@ -254,9 +254,14 @@ def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
     return route.client_certificate == "require" and (tls is None or tls.client_certificate is None)
 
 
-def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
-    """The DNS route that answers for a name, or None where the name has its synthetic addresses."""
-    return next((r for r in in_order(tables, name) if r.kind.answers_names and r.names(name)), None)
+def name_routes(tables: Sequence[RouteTable], name: str) -> Iterator[Route[Any]]:
+    """The DNS routes for a name, in the order in which they are asked."""
+    return (r for r in in_order(tables, name) if r.kind.answers_names and r.names(name))
+
+
+def is_dialled(tables: Sequence[RouteTable], name: str) -> bool:
+    """Whether a route for connections is declared for a name, at any port."""
+    return any(not r.kind.answers_names and r.names(name) for r in in_order(tables, name))
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:

@@ -150,13 +150,19 @@ class DnsQuery(Entry):
 
     Attributes:
         type: The type of record asked for: "A", "AAAA", ...
-        answer: The addresses in the answer.
+        answer: The addresses in the answer, and the texts of other records of that type, as their route declares them.
         rcode: The response code: "NOERROR", "NXDOMAIN", ...; "" where there was no answer.
+        cnames: The names that CNAMEs lead to, in order: the answer is the last one's.
+        fault: The fault that it was answered by: "silence", "truncated", or such as `delayed("192.0.2.7", 2)`; or None.
+        error: The exception that a function of the test raised that was to tell how late the answer comes, or None.
     """
 
     type: str
     answer: tuple[str, ...] = ()
     rcode: str = "NOERROR"
+    cnames: tuple[str, ...] = ()
+    fault: object | None = None
+    error: BaseException | None = None
 
     def __str__(self) -> str:
         return f"{self.host} {self.type}"
