@@ -119,7 +119,10 @@ LIKELY_REJECTED: Final = "likely-rejected"
 NOT_OF_THE_FAULT: Final = (
     "A client without that CA rejects every certificate: this does not show that it rejects {what}"
 )
-NO_COMMON_VERSION: Final = "no TLS connection could be made for {host!r}: it offers {offered}, and {given} is all that is spoken"
+NO_COMMON_VERSION: Final = (
+    "no TLS connection could be made for {host!r}: "
+    "it offers {offered}, and {given} is all that is spoken"
+)
 BROKEN_OFF: Final = {errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN}  # Python 3.10: as SSLError
 PROTOCOL_REASONS: Final = {
     "UNSUPPORTED_PROTOCOL": "it offers only TLS versions older than 1.2",

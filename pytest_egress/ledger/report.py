@@ -576,6 +576,8 @@ def outcome_text(entry: Entry) -> str:
     elif isinstance(entry, TcpConnection):
         what = connection_text(entry)
     outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
+    if entry.accepted is not None:
+        outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
     note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
     return "  ".join(filter(None, [what, outcome, note]))
 
