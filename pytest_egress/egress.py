@@ -30,6 +30,7 @@ from pytest_egress.ledger.report import (
 from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, QueryValue, RawAnswer
+from pytest_egress.routes.certificates import BadCertificate, TlsVersion
 from pytest_egress.routes.handles import Route
 from pytest_egress.routes.route import LET_GO, ClientCertificate, Declaration, Scope
 from pytest_egress.routes.smtp import SmtpServer
@@ -105,6 +106,8 @@ class Egress:
         name: str | None = None,
         stream: bool = False,
         client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
     ) -> Route[Exchange]:
         """Answer HTTPS requests to an address; a call, or a decorator of the handler.
 
@@ -125,6 +128,10 @@ class Egress:
                 `request.stream()` as it comes. `json` and `content` need the whole body, and cannot be given with it.
             client_certificate: "request" accepts a certificate of `egress_ca` if the client has one; with "require" no
                 handshake succeeds without one. It is in `request.tls`.
+            certificate: One of `BAD_CERTIFICATES`, such as "expired": the server's certificate has this fault, and the
+                test fails unless a client connects, and rejects it (`Route.assert_rejected`, `Route.rejections`).
+            tls_version: "TLSv1", "TLSv1.1", "TLSv1.2" or "TLSv1.3": the only version that is spoken. The test fails
+                unless a client rejects the first two.
 
         Raises:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
@@ -139,6 +146,8 @@ class Egress:
                 name=name,
                 stream=stream,
                 client_certificate=client_certificate,
+                certificate=certificate,
+                tls_version=tls_version,
                 method=method,
                 path=path,
                 query=query,
@@ -250,6 +259,8 @@ class Egress:
         optional: bool = False,
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
     ) -> Route[Mail]: ...
     @overload
@@ -262,6 +273,8 @@ class Egress:
         optional: bool = False,
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
     ) -> Route[TcpConnection]: ...
     def intercept_tls(
@@ -273,6 +286,8 @@ class Egress:
         optional: bool = False,
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
     ) -> Route[TcpConnection] | Route[Mail]:
         """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake.
@@ -290,6 +305,8 @@ class Egress:
                 optional=optional,
                 name=name,
                 client_certificate=client_certificate,
+                certificate=certificate,
+                tls_version=tls_version,
                 alpn=alpn,
             )
         )
@@ -359,6 +376,8 @@ class Egress:
         return self._add(declarations.declare(kinds.DNS, name, answer, **given))
 
     def _add(self, declaration: Declaration) -> Route[Any]:
+        if declaration.tls_version is not None:
+            self.session.check_tls_version(declaration.tls_version)
         route: route_module.Route[Any] = route_module.Route(
             declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
         )

@@ -19,7 +19,11 @@ from pytest_egress.base.callers import where_stands
 from pytest_egress.base.once import once_property
 from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import CallError
-from pytest_egress.gateway.authority import Authority, load_cryptography_unfrozen
+from pytest_egress.gateway.authority import (
+    Authority,
+    check_tls_version,
+    load_cryptography_unfrozen,
+)
 from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
 from pytest_egress.ledger.report import (
     Shared,
@@ -126,6 +130,10 @@ class Session:
         """The authority that issues leaf certificates."""
         load_cryptography_unfrozen()
         return Authority(self._make_ca())
+
+    def check_tls_version(self, word: str) -> None:
+        """Refuse a value of `tls_version=` that this Python's OpenSSL is built without: ValueError."""
+        check_tls_version(word)
 
     def attempt_context(self, container: Container) -> AttemptContext:
         """The window and the route tables for an attempt that a container makes now."""

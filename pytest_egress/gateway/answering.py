@@ -27,7 +27,7 @@ from pytest_egress.gateway.calls import answer_request
 from pytest_egress.gateway.conversations import Call, Told
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.names import Names
-from pytest_egress.gateway.recorder import Recorder, passes
+from pytest_egress.gateway.recorder import Recorder, accepted, passes
 from pytest_egress.gateway.spoiling import (
     Line,
     SpoiledDuplex,
@@ -85,6 +85,10 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 UNPROVED: Final = (
     "{route} requires a client certificate, and the connection of this request has none: it was opened before "
     "the route was declared"
+)
+UNSEEN: Final = (
+    "{route} would answer it, and its connection has not been shown that {given}: it was opened before the route was "
+    "declared, or another route for the host comes first, and decides the handshake"
 )
 OVER_HELD: Final = f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
 LEFT_EARLY: Final = "the client closed before its response was sent ({})"
@@ -297,6 +301,7 @@ class Answering:
             error=ruling.error,
             request=request,
             fault=ruling.fault,
+            accepted=accepted(attempt.destination),
         )
         self.recorder.record(attempt.context, entry)
         return entry
@@ -318,7 +323,12 @@ class Answering:
         if decision.unproved is not None:
             note = UNPROVED.format(route=decision.unproved)
             return self._refuse(incoming, note, unproved_reply)
-        route = incoming.forwarding.route = decision.route
+        route = decision.route
+        if route is not None and route.presented.is_bad and to.presented_by is not route:
+            route.give_back(decision.turn)
+            note = UNSEEN.format(route=route, given=route.presented.given)
+            return self._refuse(incoming, note, unproved_reply)
+        incoming.forwarding.route = route
         if request.method == "CONNECT":
             return self._reject(incoming, route, decision.near, NO_TUNNEL)
         if passes(context, route, (*to.hosts, request.host), request.port):
@@ -759,7 +769,10 @@ def misdirected_reply(entry: Exchange) -> Response:
 
 
 def unproved_reply(entry: Exchange) -> Response:
-    """The reply to a request whose connection lacks a client certificate: 421, since another one may have it."""
+    """The reply to a request whose connection has had another handshake than its route wants: 421.
+
+    A client may make another connection.
+    """
     return own_reply(entry, 421, refused_body(entry), headers={"Connection": "close"})
 
 

@@ -532,7 +532,12 @@ class Connection:
         self.recorder.record_tls(self.attempt, reason, note, is_cut=self.is_cut)
 
     def note_trust(self) -> None:
-        """Record, once in each window, that the connection's TLS client has shown that it trusts the CA."""
+        """Record, once in each window, that the connection's TLS client has shown that it trusts the CA.
+
+        One that accepts a bad certificate has shown nothing.
+        """
+        if self.destination.presented.is_bad:
+            return
         window = self.context.window
         if window is not self._trusted_in:
             self._trusted_in = window

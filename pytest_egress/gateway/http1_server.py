@@ -131,7 +131,8 @@ class Http1Server:
             data = connection.receive(READ_BYTES)
         except OSError as error:
             if to.tls and not connection.accounted:
-                connection.fail_tls(*broken_handshake(error, to.host, to.hello))
+                failure = broken_handshake(error, to.host, to.hello, None, to.presented)
+                connection.fail_tls(*failure)
             elif self.http.has_begun:
                 connection.record_tcp(b"", f"broke off within the head of a request: {error}")
             raise
@@ -140,7 +141,8 @@ class Http1Server:
                 connection.note_trust()
             connection.accounted = True
         elif to.tls and not connection.accounted:
-            connection.fail_tls(*silent_after_handshake(to.host, to.hello, to.tls.version))
+            failure = silent_after_handshake(to.host, to.hello, to.tls.version, to.presented)
+            connection.fail_tls(*failure)
         return data
 
     def refuse(self, status_code: int, text: str) -> None:

@@ -333,7 +333,8 @@ class Http2Server:
         connection, to = self.connection, self.connection.destination
         if not connection.accounted:
             if to.tls:
-                connection.fail_tls(*silent_after_handshake(to.host, to.hello, to.tls.version))
+                failure = silent_after_handshake(to.host, to.hello, to.tls.version, to.presented)
+                connection.fail_tls(*failure)
             else:
                 connection.record_tcp(b"", NEVER_ASKED)
         elif self._http.is_within_head and self._http.has_begun:
@@ -344,7 +345,8 @@ class Http2Server:
     def _broke_off(self, error: OSError) -> None:
         connection, to = self.connection, self.connection.destination
         if to.tls and not connection.accounted:
-            connection.fail_tls(*broken_handshake(error, to.host, to.hello))
+            failure = broken_handshake(error, to.host, to.hello, None, to.presented)
+            connection.fail_tls(*failure)
         elif self._http.is_within_head:
             connection.record_tcp(b"", f"broke off within the head of a request: {error}")
         else:

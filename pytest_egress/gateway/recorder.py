@@ -12,13 +12,15 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.site import TargetView
-from pytest_egress.gateway.tls_failures import DISTRUST
+from pytest_egress.gateway.tls_failures import DISTRUST, LIKELY_REJECTED, library_of
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.route import REJECTED, Route
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening
 from pytest_egress.traffic.entries import (
+    Accepted,
     DnsQuery,
     Entry,
     Exchange,
@@ -168,6 +170,7 @@ class Recorder:
             sni=to.sni,
             first_bytes=first_bytes,
             note=note,
+            accepted=accepted(to),
         )
         if entry.outcome == "unrouted":
             miss = nearest_by_address(context.tables, "tcp", to.host, to.port)
@@ -182,6 +185,7 @@ class Recorder:
             **self.outcome(attempt.context, to.host, to.port),
             address=to.address,
             note=note,
+            accepted=accepted(to),
         )
         self.record(attempt.context, entry)
 
@@ -203,6 +207,7 @@ class Recorder:
             sni=to.sni,
             tls=to.tls,
             note=note,
+            accepted=accepted(to),
         )
         self.record(attempt.context, entry)
         return entry
@@ -270,11 +275,16 @@ class Recorder:
             is_cut: Whether we ended it.
         """
         context, to = attempt.context, attempt.destination
+        presenting = to.presented_by if to.presented.is_bad else None
         if is_cut:
             reason, note = "cut", "its handshake had not ended when its test did"
         # Without an alert, it may have been the stop that broke the handshake off, and not distrust.
-        elif self.target.is_ending and reason != "untrusted":
+        elif self.target.is_ending and reason not in ("untrusted", REJECTED):
             reason, note = "cut", "its handshake had not ended when its container was stopped"
+        elif reason == LIKELY_REJECTED:
+            reason = REJECTED
+        elif reason == "unused" and presenting is not None:
+            reason = "silent"  # its client has neither rejected what was presented, nor made a request over it
         if reason in DISTRUST:
             note = "; ".join([note, *self.target.hints])
         entry = TlsFailure(
@@ -286,10 +296,14 @@ class Recorder:
             client=to.tls_client(reason),
             note=note,
         )
+        if reason == REJECTED:
+            entry.outcome, entry.route = "recorded", presenting
         route = claimed(context.tables, to.host, to.port)
-        if entry.outcome == "recorded" and route is not None:
+        if entry.outcome == "recorded" and entry.route is None and route is not None:
             entry.near = (NearMiss(route=route, differences=()),)
         self.record(context, entry)
+        if presenting is not None and not self.is_closed:
+            self.ledger.add_failure(presenting, context.window, entry)
 
     def trust(self, attempt: Attempt) -> None:
         """Note that a TLS client has shown that it trusts the CA."""
@@ -298,6 +312,17 @@ class Recorder:
             peers = (self.target.name, to.host, to.port, to.tls_client(reason))
             handshake = Handshake(to.greeted, to.address)
             self.ledger.record_handshake(attempt.context.window, peers, handshake)
+
+
+def accepted(to: Destination) -> Accepted | None:
+    """What the client of a connection has accepted and should not have; None for nothing.
+
+    What a route presented that is gone is no business of the test that runs now.
+    """
+    route = to.presented_by
+    if route is None or not route.presented.is_bad or route.removed or route.ended:
+        return None
+    return Accepted(route, library_of(to.hello) if to.hello is not None else None)
 
 
 def unclaimed(context: AttemptContext) -> Outcome:

@@ -32,6 +32,7 @@ from pytest_egress.gateway.connections import (
     UNUSED_SECONDS,
     Connections,
 )
+from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
 from pytest_egress.gateway.names import NAMES_PORT, Asker, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
@@ -41,7 +42,12 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.link.interface import BACKLOG, LISTENER, Link
 from pytest_egress.link.tampering import tampering
-from pytest_egress.routes.table import certificate_route, claimed, lacks_certificate
+from pytest_egress.routes.table import (
+    certificate_route,
+    claimed,
+    lacks_certificate,
+    presenting_route,
+)
 from pytest_egress.traffic.dns import why_no_query
 from pytest_egress.traffic.entries import NO_HTTP3, PacketAttempt
 from pytest_egress.traffic.packets import Packet, parse_packets
@@ -202,18 +208,19 @@ class Gateway:
                 carried.lasting.tell()
             else:
                 carried.cut()
-        self._close_unproved(context)
+        self._close_outdated(context)
         return over
 
-    def _close_unproved(self, context: AttemptContext) -> None:
-        """Cut idle connections that lack the client certificate a route requires now; a pool then opens another."""
-        if not any(table.requires_certificate for table in context.tables):
-            return
-        idle = [c for c in self.connections if c.idle_since is not None and c.allowed_by is None]
-        for connection in idle:
+    def _close_outdated(self, context: AttemptContext) -> None:
+        """Cut idle connections whose handshake is not the one that routes want now; a pool then opens another."""
+        some = any(table.requires_certificate or table.presents for table in context.tables)
+        for connection in self.connections:
+            if connection.idle_since is None or connection.allowed_by is not None:
+                continue
             to = connection.destination
-            route = certificate_route(context.tables, (to.host,), to.port) if to.tls else None
-            if route is not None and lacks_certificate(route, to.tls) and not has_bytes(connection):
+            if to.tls is None or not (some or to.presented_by):
+                continue
+            if is_outdated(context, to) and not has_bytes(connection):
                 connection.farewell()
                 connection.cut()
 
@@ -467,6 +474,17 @@ def send_datagram(sock: socket.socket, client: Any, wire: bytes) -> None:
     """Send an answer to a client, which may have gone."""
     with contextlib.suppress(OSError):
         sock.sendto(wire, client)
+
+
+def is_outdated(context: AttemptContext, to: Destination) -> bool:
+    """Whether the handshake of a connection is another than routes want now.
+
+    It lacks the client certificate that one requires, or presented another certificate or version than one would.
+    """
+    wishing = certificate_route(context.tables, (to.host,), to.port)
+    if wishing is not None and lacks_certificate(wishing, to.tls):
+        return True
+    return presenting_route(context.tables, to.host, to.port) is not to.presented_by
 
 
 def has_bytes(connection: Connection) -> bool:

@@ -21,7 +21,7 @@ from pytest_egress.base.clock import monotonic, wall
 from pytest_egress.ledger.windows import Activity, Window
 from pytest_egress.routes.faults import Fault
 from pytest_egress.routes.route import Route
-from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsPeers
+from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFailure, TlsPeers
 
 CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
 MAX_ENTRIES: Final = 100_000
@@ -181,6 +181,15 @@ class Ledger:
             window.calls += 1
             if window.calls <= MAX_ENTRIES:  # else its entry is missing too, and fails the test
                 route.count(window, call)
+            self.changed.notify_all()
+
+    def add_failure(self, route: Route[Any], window: Window, failure: TlsFailure) -> None:
+        """Note at a route that a connection ended by what the route had presented."""
+        with self.changed:
+            if (
+                len(window.entries) < MAX_ENTRIES
+            ):  # else its entry is missing too, and fails the test
+                route.add_failure(window, failure)
             self.changed.notify_all()
 
     def begin(self, window: Window, activity: Activity) -> None:

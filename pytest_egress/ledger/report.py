@@ -202,6 +202,43 @@ def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
     return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
 
 
+def accepted_text(entries: Sequence[Entry]) -> str:
+    """The verdict on requests over a bad certificate or an old version of TLS."""
+    by_fault: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_fault.setdefault(accepted_line(entry), []).append(entry)
+    lines = []
+    for fault, its_entries in by_fault.items():
+        folded_entries = fold(its_entries)
+        lines.append(f"{fault}:")
+        for entry, count in folded_entries[:SHOWN_ATTEMPTS]:
+            lines += ["", f"  {entry}{times_text(count)}", *prose(entry.note, DETAIL)]
+            lines += [DETAIL + line for line in presented_lines(entry)]
+        lines += [*more_lines(folded_entries), ""]
+    return "\n".join([*lines, ACCEPTANCE])
+
+
+def accepted_line(entry: Entry) -> str:
+    """What a client has accepted, in one line."""
+    assert entry.accepted is not None
+    return f"{entry.container} accepted {entry.accepted.route.presented.to(entry.host)}"
+
+
+def presented_lines(entry: Entry) -> Iterator[str]:
+    """Lines about who has accepted what an entry's connection was shown, and which route had presented it."""
+    assert entry.accepted is not None
+    route, library = entry.accepted
+    if library is not None:
+        yield f"its client's TLS library, by its ClientHello: {library}"
+    yield f"presented by: {route_line(route)}"
+
+
+ACCEPTANCE: Final = (
+    "Whoever is between it and that host can read and change what they send each other.\n"
+    "If this is meant, assert the call, as by assert_called_once(): the test then requires it."
+)
+
+
 def handshakes_text(entries: Sequence[Entry]) -> str:
     """The verdict on TLS handshakes that failed at routes, and whose clients had no successful one later."""
     containers = list(dict.fromkeys(entry.container for entry in entries))
@@ -451,6 +488,12 @@ def unrouted_headline(entries: Sequence[Entry]) -> str:
     return first_of(fold(entries), "no route claims it")
 
 
+def accepted_headline(entries: Sequence[Entry]) -> str:
+    """The headline of requests over a bad certificate or an old version of TLS."""
+    text = f"{accepted_line(entries[0])}: {entries[0]}"
+    return f"{text}{more_text(len(fold(entries)) - 1)}"
+
+
 def handler_headline(exchange: Exchange | TcpConnection | DnsQuery) -> str:
     """The headline of an error that a handler raised."""
     who = "its handler" if exchange.route is not None else "a match= predicate"
@@ -533,6 +576,8 @@ def outcome_text(entry: Entry) -> str:
     elif isinstance(entry, TcpConnection):
         what = connection_text(entry)
     outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
+    if entry.accepted is not None:
+        outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
     note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
     return "  ".join(filter(None, [what, outcome, note]))
 

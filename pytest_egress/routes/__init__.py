@@ -3,14 +3,15 @@
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
 lists what is accepted.
 
-Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `faults`, `grpc`,
-`handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
+Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `certificates`, `declarations`, `duplex`, `faults`,
+`grpc`, `handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
 * `asgi_websocket`: the WebSockets of an ASGI application.
 * `async_websocket`: a WebSocket for an `async def` handler.
+* `certificates`: the words of `certificate=` and `tls_version=`, and what a route presents by them.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
 * `faults`: answers that fail, or that come late, slowly or in part.

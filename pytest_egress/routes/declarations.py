@@ -29,7 +29,7 @@ def accepted_options(kind: Kind) -> tuple[str, ...]:
     if not kind.has_handler:
         return ()
     matchers = (*MATCHERS, "stream") if kind.reads_requests else ()
-    of_tls = ("client_certificate",) if kind.ends_tls else ()
+    of_tls = ("client_certificate", "certificate", "tls_version") if kind.ends_tls else ()
     of_raw_tls = ("alpn",) if kind.needs_tls else ()
     return (*matchers, *OWN_OPTIONS, *of_tls, *of_raw_tls)
 

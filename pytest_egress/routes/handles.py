@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection, TlsFailure
 
 if TYPE_CHECKING:
     # Type checkers bring `typing_extensions` with them; users need not install it.
@@ -133,5 +133,29 @@ class Route(Generic[Call]):
 
         Raises:
             CallError: It was called; the text lists the calls.
+        """
+        raise NotImplementedError
+
+    @property
+    def rejections(self) -> list[TlsFailure]:
+        """The connections whose client has rejected what the route presents, in order.
+
+        Only a route with `certificate=`, or with `tls_version=` "TLSv1" or "TLSv1.1", has any.
+
+        Raises:
+            CallError: The route's scope has ended, and its rejections are no longer kept.
+        """
+        raise NotImplementedError
+
+    def assert_rejected(self, timeout: float = 5) -> TlsFailure:
+        """Return the first rejection of what the route presents, by `certificate=` or an old `tls_version=`.
+
+        A client may be seen to reject a moment after it has said so: while a container runs, that is waited for.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Raises:
+            CallError: Nobody has rejected it, or a request came over it; the text says what came instead.
         """
         raise NotImplementedError

@@ -21,6 +21,7 @@ import pytest_egress.routes.handles as handles
 import pytest_egress.routes.raw as raw
 from pytest_egress.base.clock import check_seconds
 from pytest_egress.errors import CallError
+from pytest_egress.routes.certificates import BadCertificate, Presented, TlsVersion, check_presented
 from pytest_egress.routes.duplex import DuplexAnswer
 from pytest_egress.routes.faults import ConnectFault, check_connect_faults, layers
 from pytest_egress.routes.handles import Call
@@ -29,7 +30,7 @@ from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
 from pytest_egress.routes.name_answers import check_names
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.dns_answers import NO_RECORDS, Records
-from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.entries import Entry, Exchange, TlsFailure
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.messages import Request, shown
 
@@ -92,6 +93,8 @@ class Declaration:
     optional: bool = False
     name: str | None = None
     client_certificate: ClientCertificate | None = None
+    certificate: BadCertificate | None = None
+    tls_version: TlsVersion | None = None
     stream: bool = False
     alpn: Sequence[str] = ()
     records: Records = field(default_factory=dict)
@@ -105,6 +108,9 @@ class Declaration:
             raise ValueError(
                 f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"
             )
+        presented = check_presented(self.certificate, self.tls_version, self.client_certificate)
+        if presented.is_bad:
+            self._check_decides_before_requests(presented)
         if self.times is not None and isinstance(self.answer, AnswerSequence):
             raise ValueError(f"times={self.times!r}: sequence() implies it; leave it out")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
@@ -115,6 +121,24 @@ class Declaration:
             raise TypeError(f"name= takes a str, not {self.name!r}")
         check_protocols(self.alpn)
         check_layers(self.kind, self.address.text, self.answer)
+
+    def _check_decides_before_requests(self, presented: Presented) -> None:
+        """Refuse what only a request can meet on a route that is to be rejected before there is one.
+
+        Raises:
+            ValueError: There is such a condition, or a number of calls.
+        """
+        given = presented.given
+        if conditions := str(self.match):
+            raise ValueError(
+                f"{conditions} with {given}: the handshake comes before the request, and is the same for "
+                f"all requests to {self.address.text!r}; leave the conditions out"
+            )
+        if self.times is not None or isinstance(self.answer, AnswerSequence):
+            count = "sequence()" if self.times is None else f"times={self.times!r}"
+            raise ValueError(
+                f"{count} with {given}: it counts calls, and a client that rejects makes none; leave it out"
+            )
 
 
 def check_layers(kind: Kind, address: str, answer: object) -> None:
@@ -218,6 +242,7 @@ class Route(handles.Route[Call]):
         self.optional: Final = declaration.optional
         self.name = declaration.name
         self.client_certificate: Final = declaration.client_certificate
+        self.presented: Final = Presented(declaration.certificate, declaration.tls_version)
         self.stream: Final = declaration.stream
         self.alpn: Final = tuple(declaration.alpn)
         self.records: Final = declaration.records
@@ -226,7 +251,7 @@ class Route(handles.Route[Call]):
         self.times = declaration.times
         self.removed = False
         self.ended = False
-        self.expected_idle = False
+        self.expected_idle, self.expected_calls = False, False
         self._declared_times: Final = declaration.times
         self._log = log
         self._reserved = 0
@@ -234,6 +259,7 @@ class Route(handles.Route[Call]):
         self._holders: list[Holder] = []
         self._calls: list[Call] = []
         self._calls_of: dict[object, list[Call]] = {}  # those of each window
+        self._tls_failures: list[tuple[object, TlsFailure]] = []  # each with its window
         self._has_let_go = False
         self._held: list[answers.Application] = []
         self.refuses = False
@@ -418,11 +444,16 @@ class Route(handles.Route[Call]):
         self._calls.append(call)
         self._calls_of.setdefault(window, []).append(call)
 
+    def add_failure(self, window: object, failure: TlsFailure) -> None:
+        """Record a connection that ended by what the route presents. The caller holds the ledger's lock."""
+        self._tls_failures.append((window, failure))
+
     def let_go(self) -> None:
         """Forget the route's calls, with all that they received, because its scope has ended."""
         with self._log.changed:
             self._calls.clear()
             self._calls_of.clear()
+            self._tls_failures.clear()
             self._has_let_go = True
 
     # For the test.
@@ -490,6 +521,7 @@ class Route(handles.Route[Call]):
             calls = [*self._visible_calls()[:count]]
         self._check_kept()
         if len(calls) >= count:
+            self.expected_calls = True
             return calls[count - 1]
         raise self._failure(f"waited {timeout:g} s for call {count}; there {were(len(calls))}")
 
@@ -503,6 +535,7 @@ class Route(handles.Route[Call]):
         if len(calls) != 1:
             lines = call_lines(calls) if calls else self._may_come(1)
             raise self._failure(f"expected 1 call, there {were(len(calls))}", lines)
+        self.expected_calls = True
         return calls[0]
 
     def assert_called_with(self, **match: Any) -> Call:
@@ -522,6 +555,7 @@ class Route(handles.Route[Call]):
         for call in calls:
             assert isinstance(call, Exchange)
             if not (differences := matcher.differences(call.request)):
+                self.expected_calls = True
                 return call
             lines += [f"  {call}", *(f"      {difference}" for difference in differences)]
         raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
@@ -545,7 +579,69 @@ class Route(handles.Route[Call]):
         """
         if calls := self.calls:
             raise self._failure(f"expected no call, there {were(len(calls))}", call_lines(calls))
-        self.expected_idle = True
+        self.expected_idle = (
+            not self.presented.is_bad
+        )  # no call is what a rejection looks like, too
+
+    @property
+    def rejections(self) -> list[TlsFailure]:
+        """The connections whose client has rejected what the route presents, in order.
+
+        Only a route with `certificate=`, or with `tls_version=` "TLSv1" or "TLSv1.1", has any.
+
+        Raises:
+            CallError: The route's scope has ended, and its rejections are no longer kept.
+        """
+        return [failure for failure in self._failures() if failure.reason == REJECTED]
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether any client has rejected what the route presents since it was declared, in any test."""
+        return any(failure.reason == REJECTED for _, failure in self._tls_failures)
+
+    def _failures(self) -> list[TlsFailure]:
+        """The connections that ended by what the route presents and that count now, in order."""
+        with self._log.changed:
+            failures = self._visible_failures()
+        self._check_kept()
+        return failures
+
+    def _visible_failures(self) -> list[TlsFailure]:
+        """The same. The caller holds the ledger's lock."""
+        window = self._log.visible_window()
+        return [each for of, each in self._tls_failures if window is None or window is of]
+
+    def _is_decided(self) -> bool:
+        """Whether a client has rejected what the route presents, or accepted it. The caller holds the ledger's lock."""
+        is_rejected = any(each.reason == REJECTED for each in self._visible_failures())
+        return is_rejected or bool(self._visible_calls()) or self._has_let_go
+
+    def assert_rejected(self, timeout: float = 5) -> TlsFailure:
+        """Return the first rejection of what the route presents, by `certificate=` or an old `tls_version=`.
+
+        A client may be seen to reject a moment after it has said so: while a container runs, that is waited for.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Raises:
+            CallError: Nobody has rejected it, or a request came over it; the text says what came instead.
+        """
+        if not self.presented.is_bad:
+            raise TypeError(
+                f"{self} presents a good certificate: assert_rejected() is for a route with certificate=, or with "
+                "tls_version='TLSv1' or 'TLSv1.1'"
+            )
+        check_seconds(timeout)
+        if self._log.running():
+            self._log.wait_for(self._is_decided, timeout)
+        calls, failures, rejections = self.calls, self._failures(), self.rejections
+        if rejections and not calls:
+            return rejections[0]
+        what = f"expected that {self.presented.to(self.address)} is rejected, and "
+        what += f"it was accepted: there {were(len(calls))}" if calls else "there was no rejection"
+        lines = [f"  {failure}: {failure.note}" for failure in failures if not calls]
+        raise self._failure(what, [*call_lines(calls), *lines, *self._may_come(1)])
 
     def __str__(self) -> str:
         """The declaration: `intercept_https("api.stripe.com", path='/v1')`."""
@@ -553,6 +649,7 @@ class Route(handles.Route[Call]):
         parts += [f"times={self._declared_times}"] if self._declared_times is not None else []
         if self.client_certificate is not None:
             parts.append(f"client_certificate={self.client_certificate!r}")
+        parts += [self.presented.given] if self.presented.given else []
         parts += [f"alpn={self.alpn!r}"] if self.alpn else []
         parts += [f"name={self.name!r}"] if self.name is not None else []
         return f"{self.kind.method}({', '.join(parts)})"
@@ -560,6 +657,9 @@ class Route(handles.Route[Call]):
     def __repr__(self) -> str:
         return f"<Route {self}, {self.lifetime_count} calls>"
 
+
+REJECTED: Final = "rejected"
+"""The reason of a `TlsFailure` whose client has rejected what a route presents."""
 
 LET_GO: Final = (
     "what a test received is let go of with its report, and what a wider scope did with its end; ask before that, "

@@ -28,6 +28,7 @@ class RouteTable:
     Attributes:
         requires_certificate: Whether a route requires a client certificate, or did before it was removed.
         refusing: The routes with a fault of connecting among their answers, without a look at all routes.
+        presents: Whether a route presents other than the usual in its handshakes, or did before it was removed.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class RouteTable:
         self._patterns: tuple[Route[Any], ...] = ()
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
         self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
-        self.requires_certificate = False
+        self.requires_certificate, self.presents = False, False
         self.refusing: tuple[Route[Any], ...] = ()
 
     def add(self, route: Route[Any]) -> None:
@@ -50,6 +51,7 @@ class RouteTable:
             self._patterns = placed(route, self._patterns)
         self._alike = {}
         self.requires_certificate |= route.client_certificate == "require"
+        self.presents |= not route.presented.is_usual
         route.on_refusal = lambda: self._note_refusal(route)
         self._note_refusal(route)
 
@@ -246,6 +248,20 @@ def certificate_route(
         for route in covering:
             if route.client_certificate == wish:
                 return route
+    return None
+
+
+def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
+    """The route whose certificate and version of TLS a handshake presents; None where they are the usual ones.
+
+    The handshake comes before the request that selects a route, so the first route at the address decides.
+
+    Args:
+        host: The host of the connection: its SNI, or else the name or address that was dialled.
+    """
+    for route in in_order(tables, host):
+        if route.kind.ends_tls and not route.is_used_up and route.covers(host, port):
+            return None if route.presented.is_usual else route
     return None
 
 

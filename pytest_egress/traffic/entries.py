@@ -29,6 +29,18 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 Outcome = Literal["routed", "passthrough", "unrouted", "blocked", "recorded"]
 
 
+class Accepted(NamedTuple):
+    """What a client should have rejected within its handshake, and did not.
+
+    Attributes:
+        route: The route that presented it.
+        library: The client's TLS library, as its ClientHello shows it; None where that does not tell.
+    """
+
+    route: Any
+    library: str | None
+
+
 @dataclass(kw_only=True, eq=False)
 class Entry:
     """An attempt of a container, as the ledger has it. `str(entry)` is a line about it.
@@ -44,6 +56,7 @@ class Entry:
         note: A sentence with more about it, or "".
         route: The route that answered, passed or refused it, or None.
         near: The routes that came nearest to answering it.
+        accepted: The bad certificate or old version of TLS that its client has accepted on the way; None for none.
     """
 
     container: str
@@ -54,6 +67,7 @@ class Entry:
     note: str = ""
     route: Any = None
     near: tuple[Any, ...] = ()
+    accepted: Accepted | None = None
 
     @property
     def where(self) -> str:
@@ -316,7 +330,8 @@ class TlsFailure(Entry):
     Attributes:
         address: The IP address that was dialled.
         sni: The server name on the wire, or None.
-        reason: A short name: "untrusted", "likely-untrusted", "timeout", "protocol", ...
+        reason: A short name: "rejected" (what `certificate=` or an old `tls_version=` has presented), "untrusted",
+            "likely-untrusted", "timeout", "protocol", ...
         client: A digest of its ClientHello, which tells its client from others in the container; "" without one.
     """
 
