@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import pytest
@@ -23,41 +23,52 @@ from pytest_egress import (
     truncated,
 )
 from pytest_egress.targets.handle import Container
+from tests.support.project import ROOT
 
 pytestmark = [pytest.mark.runtimes, pytest.mark.slow]
 
 HOST: Final = "api.example.test"
 SECONDS: Final = 2  # the time-out of every client
+PAGE: Final = ROOT / "docs/faults.md"
 BODY: Final = b"0123456789" * 10
 ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x28"  # handshake_failure (RFC 8446 section 6)
 
-CONNECTIONS: Final = {
-    "refuse": refuse(),
-    "blackhole": blackhole(),
-    "stall": silence(),
-    "cut": reset(),
-    "alert": raw(ALERT),
-}
-"""Faults of a connection, before its TLS: each has a host of its own."""
-
-REQUESTS: Final[Mapping[str, Callable[[], Any]]] = {
-    "reset": reset,
-    "disconnect": disconnect,
-    "silence": silence,
-    "truncated": lambda: truncated(BODY, 10),
-    "chunk": lambda: truncated(lambda request: iter([BODY]), 10),
-    "no-http": lambda: raw(b"\x00\x01nonsense\r\n\r\n"),
-    "short": lambda: raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"),
-    "bad-chunk": lambda: raw(
+FAULTS: Final[Mapping[str, Callable[[], Any]]] = {
+    "`reset()`": reset,
+    "`disconnect()`": disconnect,
+    "`silence()`": silence,
+    '`truncated(b"...", 10)`': lambda: truncated(BODY, 10),
+    "`truncated(...)` of a stream": lambda: truncated(lambda request: iter([BODY]), 10),
+    "`raw(...)`, not HTTP": lambda: raw(b"\x00\x01nonsense\r\n\r\n"),
+    "`raw(...)`, a body that is too short": lambda: raw(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
+    ),
+    "`raw(...)`, a broken chunk": lambda: raw(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n"
     ),
-    "late": lambda: delayed(BODY, 30),
-    "delayed": lambda: delayed(BODY, 0.2),
-    "throttled": lambda: throttled(BODY, 400),
-    "quota": lambda: Response(429, headers={"Retry-After": "1"}, text="slow down"),
-    "stale": lambda: sequence(disconnect({"id": 1}), {"id": 2}),
+    '`delayed(b"...", 30)`': lambda: delayed(BODY, 30),
 }
-"""Faults of a request: each has a path of its own."""
+"""Faults of a request, by the first cell of their row in the page."""
+
+OF_CONNECTIONS: Final = {
+    "`refuse()`": refuse(),
+    "`blackhole()`": blackhole(),
+    "`silence()`": silence(),
+    "`reset()`": reset(),
+    "`raw(...)`, an alert": raw(ALERT),
+}
+"""Faults of a connection, before its TLS."""
+
+HARMLESS: Final[Mapping[str, tuple[Callable[[], Any], str]]] = {
+    "late": (lambda: delayed(BODY, 0.2), f"200 {BODY.decode()}"),
+    "slow": (lambda: throttled(BODY, 400), f"200 {BODY.decode()}"),
+    "quota": (
+        lambda: Response(429, headers={"Retry-After": "1"}, text="slow down"),
+        "429 slow down",
+    ),
+    "closed": (lambda: sequence(disconnect({"id": 1}), {"id": 2}), '200 {"id": 1}'),
+}
+"""Answers that each client takes, and what it reports then."""
 
 PYTHON: Final = f"""
 import sys
@@ -151,9 +162,10 @@ public class Report {{
 }}
 """
 SHELL: Final = f"""
+version=$1; shift
 for argument in "$@"; do
   printf '%s\\t' "${{argument%%=*}}"
-  if answer=$(curl -sS --max-time {SECONDS} -w '%{{http_code}} ' -o /tmp/body "${{argument#*=}}" 2>&1); then
+  if answer=$(curl "$version" -sS --max-time {SECONDS} -w '%{{http_code}} ' -o /tmp/body "${{argument#*=}}" 2>&1); then
     printf '%s%s\\n' "$answer" "$(cat /tmp/body)"
   else
     printf '%s\\n' "$(printf '%s' "$answer" | tr '\\n' ' ')"
@@ -166,16 +178,15 @@ PROGRAMS: Final = {
     "/srv/Report.java": JAVA.encode(),
 }
 COMMANDS: Final = {
-    "curl": ["sh", "/srv/report.sh"],
+    "curl": ["sh", "/srv/report.sh", "--http1.1"],
+    "curl, HTTP/2": ["sh", "/srv/report.sh", "--http2"],
     "requests": ["python3", "/srv/report.py", "requests"],
     "httpx": ["python3", "/srv/report.py", "httpx"],
-    "Node https": ["node", "-e", NODE, "https"],
-    "Node fetch": ["node", "-e", NODE, "fetch"],
-    "Java HttpClient": ["/usr/lib/jvm/21/bin/java", "/srv/Report.java", "HttpClient"],
-    "Java HttpURLConnection": ["/usr/lib/jvm/21/bin/java", "/srv/Report.java", "connection"],
+    "Node `https`": ["node", "-e", NODE, "https"],
+    "Node `fetch`": ["node", "-e", NODE, "fetch"],
+    "Java `HttpClient`": ["/usr/lib/jvm/21/bin/java", "/srv/Report.java", "HttpClient"],
+    "Java `HttpURLConnection`": ["/usr/lib/jvm/21/bin/java", "/srv/Report.java", "connection"],
 }
-TOLD: Final[Mapping[str, Mapping[str, str]]] = {}
-"""For each fault, what each client says of it, as an expression that its report has to match."""
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +201,20 @@ def java_machine(module_egress: Egress, java_image: str) -> Container:
     return module_egress.start(java_image, ["sleep", "infinity"], files=PROGRAMS)
 
 
-def urls() -> list[str]:
-    """The arguments of a client: a name and a URL for each fault; the last is asked for twice."""
-    of_connections = [f"{name}=https://{name}.example.test/" for name in CONNECTIONS]
-    of_requests = [f"{name}=https://{HOST}/{name}" for name in REQUESTS]
-    return [*of_connections, *of_requests, f"again=https://{HOST}/stale"]
+def tables() -> list[dict[str, dict[str, str]]]:
+    """The tables of the page with what clients report: a cell by its row and its column."""
+    found: list[dict[str, dict[str, str]]] = []
+    header: list[str] = []
+    for line in PAGE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line[:1] == "|" else []
+        if not cells:
+            header = []
+        elif not header and cells[1:] == [*COMMANDS, "Go"]:
+            header = cells[1:]
+            found.append({})
+        elif header and set(cells[0]) != {"-"}:
+            found[-1][cells[0]] = dict(zip(header, cells[1:], strict=True))
+    return found
 
 
 def report(output: str) -> dict[str, str]:
@@ -202,21 +222,55 @@ def report(output: str) -> dict[str, str]:
     return dict(line.split("\t", 1) for line in output.splitlines() if "\t" in line)
 
 
+def unlike(cell: str, told: str) -> str:
+    """How a report is other than a cell of the page says: it lacks a quoted part. "" where it is alike."""
+    return "" if all(part in told for part in re.findall("`([^`]+)`", cell)) else f"{cell}: {told}"
+
+
+def test_the_page_has_a_row_for_each_fault() -> None:
+    of_requests, of_connections = tables()
+    assert [*of_requests] == [*FAULTS]
+    assert [*of_connections] == [*OF_CONNECTIONS]
+
+
 @pytest.mark.parametrize("client", [*COMMANDS, "Go"])
-def test_what_a_client_reports_of_each_fault(
+def test_a_client_reports_of_each_fault_what_the_page_says(
     egress: Egress, request: pytest.FixtureRequest, client: str
 ) -> None:
-    for name, fault in CONNECTIONS.items():
-        egress.intercept_tcp(f"{name}.example.test:443", fault)
-    routes = {
-        name: egress.intercept_https(HOST, make(), path=f"/{name}", name=name)
-        for name, make in REQUESTS.items()
+    urls = [f"warm=https://{HOST}/late"]  # the first request of a JVM takes long
+    for number, fault in enumerate(OF_CONNECTIONS.values()):
+        egress.intercept_tcp(f"fault{number}.example.test:443", fault)
+        urls.append(f"connection {number}=https://fault{number}.example.test/")
+    for number, make in enumerate(FAULTS.values()):
+        egress.intercept_https(HOST, make(), path=f"/{number}")
+        urls.append(f"request {number}=https://{HOST}/{number}")
+    for name, (make, _) in HARMLESS.items():
+        egress.intercept_https(HOST, make(), path=f"/{name}", optional=True)
+        urls.append(f"{name}=https://{HOST}/{name}")
+    urls.append(f"again=https://{HOST}/closed")
+
+    told = report(ask(egress, request, client, urls))
+
+    assert {name: told[name] for name in HARMLESS} == {
+        name: text for name, (_, text) in HARMLESS.items()
     }
+    # A pool may find that its connection was closed only by the next request.
+    assert re.search('^200 {"id": 2}$|socket hang up|EOF', told["again"])
+    of_requests, of_connections = tables()
+    wrong = [
+        *(unlike(of_requests[row][client], told[f"request {n}"]) for n, row in enumerate(FAULTS)),
+        *(
+            unlike(of_connections[row][client], told[f"connection {n}"])
+            for n, row in enumerate(OF_CONNECTIONS)
+        ),
+    ]
+    assert not [*filter(None, wrong)]
+
+
+def ask(egress: Egress, request: pytest.FixtureRequest, client: str, urls: Sequence[str]) -> str:
+    """Have a client ask for URLs, and return what it prints."""
     if client == "Go":
-        output = egress.run(request.getfixturevalue("go_image"), ["-report", *urls()]).stdout
-    else:
-        name = "java_machine" if client.startswith("Java") else "machine"
-        machine: Container = request.getfixturevalue(name)
-        done = machine.exec([*COMMANDS[client], *urls()])
-        output = done.stdout
-    print(output)
+        return egress.run(request.getfixturevalue("go_image"), ["-report", *urls]).stdout
+    name = "java_machine" if client.startswith("Java") else "machine"
+    machine: Container = request.getfixturevalue(name)
+    return machine.exec([*COMMANDS[client], *urls]).stdout
