@@ -200,7 +200,9 @@ class Shaped:
             pass  # one side broke off; the other is ended
         finally:
             self._drained.set()
-            self._connection.release(self._outer)  # else a handler that sends on would wait for room
+            self._connection.release(
+                self._outer
+            )  # else a handler that sends on would wait for room
 
     def _watch(self, out: Way, back: Way) -> bool:
         if back.done or back.refusal is not None:
