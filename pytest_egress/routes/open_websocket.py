@@ -191,6 +191,11 @@ class WebSocket:
         """Whether a close frame has come, or the client has broken off."""
         return self.close_code is not None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is over, or its client or a fault has broken off, which its reader has yet to find."""
+        return self.is_over or self._duplex.disconnected
+
     # Sending.
 
     def _write(

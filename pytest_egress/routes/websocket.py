@@ -152,7 +152,7 @@ def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversatio
         result = conversation.run(*((run_handler, handler) if is_async else (handler,)), ws)
         check_result(handler, result)
     except WebSocketClosedError:
-        if not ws.is_over:  # it is about another WebSocket
+        if not ws.is_lost:  # it is about another WebSocket
             raise
 
 
