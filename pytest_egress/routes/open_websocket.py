@@ -96,7 +96,7 @@ class WebSocket:
         self._listeners: list[Callable[[], None]] = []
         self._opened = threading.Event()
         self._deadline: float | None = None
-        self._is_mute, self._is_dismissed, self._is_broken = False, False, False
+        self._is_mute, self._is_dismissed = False, False
         self._failure: BaseException | None = None
         self._reader = threading.Thread(target=self._read, name="websocket", daemon=True)
 
@@ -195,6 +195,11 @@ class WebSocket:
         """Whether a close frame has come, or the client has broken off."""
         return self.close_code is not None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is over, or its client or a fault has broken off, which its reader has yet to find."""
+        return self.is_over or self._duplex.disconnected
+
     # Sending.
 
     def _write(
@@ -236,7 +241,6 @@ class WebSocket:
                 while self._outgoing:
                     self._duplex.send(self._outgoing.popleft())
             except ClientLeftError:
-                self._is_broken = True
                 self._outgoing.clear()
                 with self._changed:
                     raise self._closed() from None
@@ -434,11 +438,6 @@ class OpenWebSocket(WebSocket):
         """Send nothing any more, not even what the protocol asks for; read on."""
         with self._sending, self._changed:  # a frame that is being sent goes out whole
             self._is_mute = True
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether nothing can be sent any more, though what the client has sent may still be read."""
-        return self._is_broken or self.is_over
 
     @property
     def is_dismissed(self) -> bool:

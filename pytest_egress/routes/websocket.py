@@ -185,7 +185,7 @@ def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversatio
         check_result(handler, result)
         return result if isinstance(result, End) else None
     except WebSocketClosedError:
-        if not ws.is_broken:  # it is about another WebSocket
+        if not ws.is_lost:  # it is about another WebSocket
             raise
         return None
 

@@ -1,4 +1,4 @@
-"""WebSockets that fail after their handshake, in both versions of HTTP: they end without a close frame, or fall silent."""
+"""WebSockets that fail after their handshake, in both versions of HTTP: no close frame comes, or nothing at all."""
 
 from __future__ import annotations
 
