@@ -32,10 +32,12 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `raw_socket`: the sockets that raw handlers get.
 * `reach`: which upstream addresses are this machine's own, or otherwise reserved.
 * `recorder`: decides, records and counts the outcome of an attempt.
+* `request_faults`: has a request fail as its answer says.
 * `server`: the gateway of one target, and its reader thread.
 * `site`: what the gateway knows of its target.
+* `spoiling`: what makes an answer late, slow or short.
 * `starttls`: the handshake that a raw handler asks for in mid-connection.
-* `tcp_info`: whether a connection has carried a byte, by the kernel's counters.
+* `tcp_info`: what a connection has carried, by the kernel's counters.
 * `tls`: the server side of a TLS handshake.
 * `tls_failures`: why a handshake failed, and what to do about it.
 * `upstream`: connects to a real server, and asks it by the right version of HTTP.

@@ -606,6 +606,7 @@ class Conversing:
             incoming.attempt.context,
             self.context,
             self.turn,
+            incoming.duplex,
             self.answering.carrier.outlive,
         )
         duplex = Told(incoming.duplex, entry, ledger)

@@ -79,7 +79,7 @@ def failing(fault: Fault, handler: object, context: Context, loop: OwnLoop) -> F
 def ask(
     answer: Handler | Response, request: Request, run: Callable[..., Any], loop: OwnLoop
 ) -> Response | Fault:
-    """The response or fault that a handler returns, awaited where it is async. A static answer is the response itself."""
+    """The response, or fault, that a handler returns, awaited where it is async; a static answer is the response."""
     if isinstance(answer, Response):
         return answer
     result = run(answer, request)

@@ -263,6 +263,8 @@ class Http1Duplex:
 
     def reset(self) -> None:
         """Break the response off: the client sees "connection reset" when the request is over."""
+        if self.hangs_up:
+            return
         self.is_reset = True
         self._connection.reset()
 

@@ -20,6 +20,7 @@ from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
+from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
@@ -218,8 +219,6 @@ class Http1Server:
         """Send a response, or carry out the fault of the request; False where the connection ends with it."""
         if entry.fault is None:
             return self.respond(duplex, incoming, entry, response)
-        from pytest_egress.gateway.request_faults import RequestFault
-
         send = partial(self.respond, duplex, incoming, entry)
         return RequestFault(self.answering, incoming, entry, response, send).carry_out()
 

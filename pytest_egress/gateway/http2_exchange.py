@@ -11,6 +11,7 @@ from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_stream import Http2Stream
 from pytest_egress.gateway.patience import StalledError
+from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import RequestTooLargeError, carries_body
@@ -57,7 +58,6 @@ class Http2Exchange:
 
     def _fail(self, entry: Exchange, response: Response | None) -> None:
         """Carry out the fault of the request."""
-        from pytest_egress.gateway.request_faults import RequestFault
 
         def send(spoiled: Response | None) -> bool:
             return spoiled is None or self._respond(entry, spoiled)

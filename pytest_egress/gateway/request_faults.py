@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_egress.gateway.answering import LEFT_EARLY, Answering, Incoming
-from pytest_egress.gateway.spoiling import Spoiling, StoppedError, cut
+from pytest_egress.gateway.spoiling import Spoiling, StoppedError, break_line, cut
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.routes.faults import End, Raw, Reset, Silence
+from pytest_egress.routes.faults import Silence
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.fields import carries_body
 from pytest_egress.traffic.messages import UNSET, Response
@@ -45,6 +45,8 @@ class RequestFault:
     def carry_out(self) -> bool:
         """Carry the fault out; return whether the connection can carry another request."""
         entry = self._entry
+        if entry.websocket is not None:  # it has sent, and failed, by itself
+            return self._send(None)
         try:
             return self._answer() and self._end()
         except StoppedError:
@@ -83,18 +85,8 @@ class RequestFault:
             return True
         if isinstance(fault, Silence):
             spoiling.wait(fault, fault.seconds)
-        self._break(fault, f"{fault} has ended its connection")
+        break_line(spoiling.line, fault)
         return False
-
-    def _break(self, fault: End, why: str) -> None:
-        line = self._spoiling.line
-        if isinstance(fault, Reset):
-            if not (fault.stream and line.reset_stream(why)):
-                line.abort(why)
-            return
-        if isinstance(fault, Raw):
-            line.send_raw(fault.data)
-        line.hang_up(why)
 
     def _note_time(self) -> None:
         """Set the entry's duration: the first byte of the response is sent now, or the end has come."""

@@ -25,6 +25,8 @@ from pytest_egress.routes.faults import (
     Delayed,
     End,
     Fault,
+    Raw,
+    Reset,
     Seconds,
     Silence,
     Throttled,
@@ -326,6 +328,18 @@ class SpoiledDuplex:
         if (fault := self._spoiling.truncated) is not None:
             cut(self._line, fault)
             raise StoppedError(f"{fault} has cut it")
+
+
+def break_line(line: Line, fault: End) -> None:
+    """End a connection as a fault says that is used in place of an answer, or after one that sends by itself."""
+    why = f"{fault} has ended its connection"
+    if isinstance(fault, Reset):
+        if not (fault.stream and line.reset_stream(why)):
+            line.abort(why)
+        return
+    if isinstance(fault, Raw):
+        line.send_raw(fault.data)
+    line.hang_up(why)
 
 
 def cut(line: Line, fault: Truncated) -> None:

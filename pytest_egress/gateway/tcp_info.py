@@ -1,4 +1,4 @@
-"""Whether a TCP connection has carried a byte, as the kernel counts (TCP_INFO, tcp(7)).
+"""What a TCP connection has carried, as the kernel counts (TCP_INFO, SIOCOUTQ, tcp(7)).
 
 A raw handler may do anything with its socket, so that only the kernel sees every byte of both directions.
 """

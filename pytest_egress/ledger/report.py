@@ -599,6 +599,10 @@ def exchange_text(entry: Exchange) -> str:
         answered, details = f" -> {status[0]}", status[1]
     elif entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
+    elif entry.fault is not None:
+        answered = f" -> {entry.fault}"
+    if entry.fault is not None and not answered.endswith(f"{entry.fault}"):
+        details += f", by {entry.fault}"
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
     return f"{entry}{entry.request.shown_stream}{answered}{took}{details}{spoken_text(entry)}{raised_text(entry)}"
 

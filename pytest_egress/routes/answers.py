@@ -397,10 +397,10 @@ def not_an_answer(result: object, of_function: bool) -> str:
         return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
     text = (
         f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, "
-        "a status (int), (status, body), or None"
+        "a status (int), (status, body), None"
     )
     return text + (
         ", str, an iterator of bytes or str, async or not, or a fault such as reset()"
         if of_function
-        else "; a fault such as reset(); or a function of the request"
+        else ", or a fault such as reset(); or a function of the request"
     )

@@ -96,6 +96,17 @@ class Route(Generic[Call]):
         raise NotImplementedError
 
     @property
+    def intervals(self) -> list[float]:
+        """Seconds from the start of each call to that of the next, in order of the starts: one less than calls.
+
+        Of a client that backs off: `assert route.intervals == [approx(1, abs=0.3), approx(2, abs=0.3)]`.
+
+        Raises:
+            CallError: The route's scope has ended, and its calls are no longer kept.
+        """
+        raise NotImplementedError
+
+    @property
     def called(self) -> bool:
         """Whether the route answered any call."""
         raise NotImplementedError

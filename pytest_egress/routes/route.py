@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import pytest_egress.routes.answers as answers
@@ -448,6 +449,11 @@ class Route(handles.Route[Call]):
         """Record a connection that ended by what the route presents. The caller holds the ledger's lock."""
         self._tls_failures.append((window, failure))
 
+    @property
+    def latest_fault(self) -> object | None:
+        """The fault that the latest call was answered by, in any test; None where that was none."""
+        return next((getattr(call, "fault", None) for call in self._calls[-1:]), None)
+
     def let_go(self) -> None:
         """Forget the route's calls, with all that they received, because its scope has ended."""
         with self._log.changed:
@@ -490,6 +496,12 @@ class Route(handles.Route[Call]):
             count = len(self._visible_calls())
         self._check_kept()
         return count
+
+    @property
+    def intervals(self) -> list[float]:
+        """Seconds from the start of each call to that of the next, in order of the starts."""
+        starts = sorted(call.started for call in self.calls)
+        return [later - earlier for earlier, later in pairwise(starts)]
 
     @property
     def called(self) -> bool:

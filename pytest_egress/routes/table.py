@@ -184,7 +184,7 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
             return Decision(route=None, unproved=route)
         if not differences and (turn := route.reserve()) is not None:
             return Decision(route=route, turn=turn)
-        differences = differences or [f"times: it has answered {route.times} of {route.times}"]
+        differences = differences or [used_up(route)]
         near.append(NearMiss(route=route, differences=tuple(differences)))
     return Decision(route=None, near=tuple(sorted(near, key=lambda miss: len(miss.differences))))
 
@@ -324,7 +324,7 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
     if likeness < HOST_MATCHES:
         differences.append(f"host: {host!r} is not {address.host!r}")
     elif route.is_used_up:
-        differences.append(f"times: it has answered {route.times} of {route.times}")
+        differences.append(used_up(route))
     for name, found, wanted in (
         ("scheme", scheme, route.kind.scheme),
         ("port", port, address.port or port),
@@ -333,6 +333,17 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
             likeness -= LESS_LIKE
             differences.append(f"{name}: {found} is not {wanted}")
     return likeness, NearMiss(route=route, differences=tuple(differences))
+
+
+def used_up(route: Route[Any]) -> str:
+    """The difference of a route that has answered as often as it may, and what its client may have done about that."""
+    text = f"times: it has answered {route.times} of {route.times}"
+    if (fault := route.latest_fault) is None:
+        return text
+    return f"{text}; {REPEATED.format(fault)}"
+
+
+REPEATED: Final = "the call before it was answered by {}: the client may have repeated it by itself"
 
 
 class Likeness(NamedTuple):

@@ -91,9 +91,11 @@ class Exchange(Entry):
 
     Attributes:
         request: The whole request.
-        response: The response that was sent; None while a handler runs, or when the connection ended first.
+        response: The response that was sent; None while a handler runs, or when the connection ended first. Where a
+            fault has it sent in part, it is the whole.
         error: The exception that the handler raised, or None.
-        duration: Seconds from the request's first byte to its response's first, or None while it runs.
+        duration: Seconds from the request's first byte to its response's first, or to the end that a fault has made in
+            its place; None while it runs.
         messages: The messages of a WebSocket, both ways and in order.
         websocket: The WebSocket that the request has opened, or None.
         fault: The fault that it was answered by, such as `reset()`, with its wrappers; or None.

@@ -728,7 +728,10 @@ def stated_length(headers: Headers) -> int | None:
     return int(lengths[0]) if lengths and "transfer-encoding" not in headers else None
 
 
-BROKEN_ON_PURPOSE: Final = "to break the response on purpose, answer truncated(answer, after=3), or raw(b'...') with each byte of it"
+BROKEN_ON_PURPOSE: Final = (
+    "to break the response on purpose, answer truncated(answer, after=3), or raw(b'...') with each "
+    "byte of it"
+)
 
 
 def check_length(headers: Headers, size: int) -> None:
