@@ -322,7 +322,7 @@ class Egress:
     def dns(
         self,
         name: str,
-        answer: DnsAnswer = UNSET,  # type: ignore[assignment]
+        answer: DnsAnswer | None = None,
         *,
         SRV: RecordTexts | None = None,
         TXT: RecordTexts | None = None,

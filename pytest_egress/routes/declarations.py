@@ -15,7 +15,6 @@ from pytest_egress.routes.name_answers import check_declared, name_address
 from pytest_egress.routes.route import Declaration, check_answer
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES
-from pytest_egress.traffic.messages import UNSET
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -65,7 +64,7 @@ def declaring(kind: Kind) -> Callable[..., Declaration]:
     def with_handler(address: object, handler: object = None, **options: Any) -> Declaration:
         return declare(kind, address, handler, **options)
 
-    def with_answer(name: object, answer: object = UNSET, **records: Any) -> Declaration:
+    def with_answer(name: object, answer: object = None, **records: Any) -> Declaration:
         return declare(kind, name, answer, **records)
 
     def with_address(address: object) -> Declaration:

@@ -25,7 +25,6 @@ from pytest_egress.traffic.dns_answers import (
     Records,
     check_name_answer,
 )
-from pytest_egress.traffic.messages import UNSET
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -68,14 +67,14 @@ def check_declared(
 
     Args:
         name: The name as it was declared, for texts.
-        answer: The answer; with UNSET the name has its addresses as without the route.
+        answer: The answer; with None the name has its addresses as without the route.
         texts: The texts of the records by type.
 
     Raises:
         TypeError, ValueError: With the value, and what is accepted.
     """
     if not texts:
-        if answer is UNSET:
+        if answer is None:
             raise TypeError(
                 f"dns({name!r}) has no answer: {NAME_ANSWERS}; or records, as {SOME_RECORDS}"
             )
@@ -83,7 +82,7 @@ def check_declared(
     from pytest_egress.traffic.dns_records import parse_records
 
     records = parse_records(texts)
-    checked = check_names(SYNTHETIC if answer is UNSET else answer, records)
+    checked = check_names(SYNTHETIC if answer is None else answer, records)
     if isinstance(checked, NameAnswer) and checked.is_error:
         raise ValueError(
             f"dns({name!r}, {checked!r}, {next(iter(records))}=...): by {checked!r} the name has no record at all; "

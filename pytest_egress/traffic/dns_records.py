@@ -54,7 +54,8 @@ def parse_type(type: str, texts: object) -> tuple[Record, ...]:
             )
     if type in ALONE and len(listed) > 1:
         raise ValueError(f"{type}={shown(texts)}: a name has one {type} record, as {example(type)}")
-    records = tuple(parse_record(type, text) for text in listed)
+    parsed = [parse_record(type, text) for text in listed]
+    records = tuple({record.rdata: record for record in parsed}.values())  # they are a set
     size = sum(RECORD_BYTES + len(record.rdata.to_wire() or b"") for record in records)
     if size > MAX_RECORDS_BYTES:
         raise ValueError(

@@ -23,6 +23,7 @@ from tests.unit.traffic import (
     test_clienthello,
     test_content_coding,
     test_dns,
+    test_dns_records,
     test_forms,
     test_grpc,
     test_heads,
@@ -78,6 +79,10 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
         test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
+    "records": target(
+        test_dns_records.test_any_bytes_are_answered_or_dropped_where_a_name_has_records
+    ),
+    "record text": target(test_dns_records.test_any_text_is_records_that_can_be_sent_or_is_refused),
     "grpc-messages": target(
         test_grpc.test_any_bytes_are_messages_or_ask_for_more_or_are_a_status_error
     ),
