@@ -158,7 +158,7 @@ def broken_handshake(
         if presented.is_bad:
             text = f"{text}. {NOT_OF_THE_FAULT.format(what=presented.to(host))}"
         return "untrusted", text
-    if reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF:
+    if has_broken_off(error):
         return broken_off(host, hello, "within the handshake", ALERT_ALWAYS)
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host, route=route)
@@ -214,7 +214,21 @@ def version_rejection(reason: str | None, hello: ClientHello | None, presented: 
         newer = range(ours + 1, FIRST_VERSION + len(TLS_VERSIONS))
         if ours not in hello.versions and {*hello.versions} & {*newer}:
             return f"it offers {offered_by(hello)}"
+    if reason == "NO_SHARED_CIPHER" and hello is not None and not has_old_suite(hello):
+        return "it offers cipher suites of TLS 1.2 and later alone"
     return ""
+
+
+def has_old_suite(hello: ClientHello) -> bool:
+    """Whether a client offers a cipher suite that TLS before 1.2 can use."""
+    return any(number in suites for suites in OLD_SUITES for number in hello.cipher_suites)
+
+
+OLD_SUITES: Final = (
+    *(range(0x0001, 0x003B), range(0x0041, 0x0067), range(0x0084, 0x009C)),
+    *(range(0xC001, 0xC023), range(0xC033, 0xC03C)),
+)
+"""Cipher suites that TLS before 1.2 can use (RFC 5246 appendix A.5, RFC 8422 section 6, RFC 4279, 4346, 5054, 5489)."""
 
 
 def number_of(presented: Presented) -> int:
@@ -244,6 +258,8 @@ def rejected(
 def has_broken_off(error: OSError) -> bool:
     """Whether an error says that the client has closed or reset the connection, without an alert about why."""
     if isinstance(error, (ssl.SSLZeroReturnError, ssl.SSLEOFError)):
+        return True
+    if isinstance(error, ssl.SSLError) and error.library == "SYS":  # of the kernel: a reset
         return True
     reason = getattr(error, "reason", None)
     return reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF

@@ -97,6 +97,14 @@ def test_static_answers(egress: Egress, shop: Container) -> None:
     Response(compress="lzma")  # error
 
 
+def test_certificates(egress: Egress) -> None:
+    egress.intercept_https("a.test", certificate="expierd")  # error
+    egress.intercept_https("a.test", tls_version="TLSv1.4")  # error
+    egress.intercept_http("a.test", certificate="expired")  # error
+    egress.intercept_tcp("a.test:1", certificate="expired")  # error
+    print(egress.intercept_https("a.test").assert_rejected().response)  # error
+
+
 def test_calls(egress: Egress, shop: Container) -> None:
     call = egress.intercept_https("a.test").wait_for_call()
     print(call.response.status)  # error

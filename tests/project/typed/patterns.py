@@ -16,7 +16,9 @@ import pytest
 import trustme
 
 from pytest_egress import (
+    BAD_CERTIFICATES,
     AsyncWebSocket,
+    BadCertificate,
     CallError,
     CommandError,
     Container,
@@ -170,10 +172,17 @@ def test_answers(egress: Egress, orders: Container, app: Any) -> None:
         name="charges",
         client_certificate="require",
     )
+    rejected = egress.intercept_https("a.test", certificate="expired").assert_rejected(timeout=1)
+    print(rejected.note, egress.intercept_tls("a.test", tls_version="TLSv1.1").rejections[0].sni)
     egress.passthrough("pypi.org")
     egress.block("telemetry.vendor.test")
     egress.dns("db.internal", "NXDOMAIN")
     egress.dns("db.internal", ["192.0.2.1", "2001:db8::1"])
+
+
+@pytest.mark.parametrize("certificate", [None, *BAD_CERTIFICATES])
+def test_verifies(egress: Egress, certificate: BadCertificate | None) -> None:
+    egress.intercept_https("a.test", certificate=certificate)
 
 
 # WebSockets: a handler, an async one, and the test itself.
