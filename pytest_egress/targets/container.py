@@ -51,6 +51,7 @@ from pytest_egress.targets.packages import LEADING, Packaged, find_packaged, pla
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.provision import Provisioner, SidecarError, SidecarSetup
 from pytest_egress.targets.readiness import Strategy, check_port
+from pytest_egress.targets.ready import NotReadyError, ReadySidecar, ReadySidecars
 from pytest_egress.targets.results import (
     OUT_OF_MEMORY,
     TAIL_LINES,
@@ -130,6 +131,7 @@ class RunServices(Protocol):
     Attributes:
         engine: The engine that it runs on.
         provisioner: Starts its sidecar.
+        sidecars: Those that are ahead of their targets.
         keep: Whether it stays until it is known whether its test has failed.
         ledger: The ledger into which its attempts are recorded.
         roots: The roots that images trust, by image.
@@ -140,6 +142,7 @@ class RunServices(Protocol):
 
     engine: Engine
     provisioner: Provisioner
+    sidecars: ReadySidecars
     keep: bool
     ledger: Ledger
     roots: dict[str, Roots]
@@ -191,8 +194,7 @@ class Container:
         self._directory = DIRECTORY
         self.hints: list[str] = []
         self.loss, self.killed = "", ""
-        self._hostname: Final = plan.options.get("hostname") or made_up_hostname()
-        self.hosts: Final = hosts_of({**plan.options, "hostname": self._hostname})
+        self._use_name(plan.options.get("hostname") or made_up_hostname())
         self._docker: DockerContainer
         self.gateway: Gateway
 
@@ -211,16 +213,50 @@ class Container:
                 check_command(image, self._plan)
                 self._open_gateway(
                     self._services.provisioner.sidecar(
-                        lambda setup: self._open_link(image, setup), self.close
+                        lambda setup: self._open_link(image, setup), self._undo
                     )
                 )
                 self._start()
         except BaseException:
             self.close()
             raise
+        self._services.sidecars.prepare_next()  # not earlier: two starts at once slow each other down
+
+    def _undo(self) -> None:
+        """Undo an attempt that failed by its sidecar, before another one."""
+        self.close()
+        self.is_ending = False
 
     def _open_link(self, image: Image, setup: SidecarSetup) -> Link:
-        """Start the sidecar, and create the target meanwhile."""
+        """Take the sidecar that is ready, or start one, and create the target meanwhile."""
+        if self._plan.options.keys().isdisjoint(SIDECAR_OPTIONS):
+            ready = self._services.sidecars.take()
+            if ready is not None:
+                self._cleanup.callback(self._release, ready)
+                try:
+                    return self._open_ready(image, setup, ready)
+                except NotReadyError:
+                    self._undo()
+        return self._open_own(image, setup)
+
+    def _open_ready(self, image: Image, setup: SidecarSetup, ready: ReadySidecar) -> Link:
+        """Create the target for a sidecar that has been started ahead, or is being started."""
+        sidecar = ready.created(setup)
+        self._use_name(sidecar.hostname)
+        self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
+        try:
+            self._create(image, sidecar.id, dict(self._plan.options))
+        except Exception:
+            ready.link()  # the engine may have refused the target since its sidecar has failed
+            raise
+        return ready.link()
+
+    def _use_name(self, hostname: str) -> None:
+        self._hostname = hostname
+        self.hosts = hosts_of({**self._plan.options, "hostname": hostname})
+
+    def _open_own(self, image: Image, setup: SidecarSetup) -> Link:
+        """Start a sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
         sidecar = self._create_sidecar(options, setup)
         with ThreadPoolExecutor(1) as pool:
@@ -235,15 +271,11 @@ class Container:
 
     def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
         """Create the sidecar. The options that apply to it are removed from `options`."""
-        engine = self._services.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
-            sidecar = Sidecar.create(
-                engine.client, labels=engine.marks, folder=engine.folder, setup=setup, **mine
-            )
-        self._cleanup.callback(self._remove_sidecar, sidecar)
-        self._cleanup.callback(close_link, sidecar)
+            sidecar = self._services.sidecars.create(setup, **mine)
+        self._cleanup.callback(self._release_sidecar, sidecar)
         self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
         return sidecar
 
@@ -746,9 +778,13 @@ class Container:
         else:
             self._services.engine.remove(self._docker)
 
-    def _remove_sidecar(self, sidecar: Sidecar) -> None:
+    def _release(self, ready: ReadySidecar) -> None:
+        if (sidecar := ready.join()) is not None:
+            self._release_sidecar(sidecar)
+
+    def _release_sidecar(self, sidecar: Sidecar) -> None:
         with engine_errors(f"remove the sidecar of {self.name}"):
-            sidecar.remove()
+            self._services.sidecars.release(sidecar)
 
     def __enter__(self) -> Container:
         return self
@@ -821,9 +857,3 @@ def host_answer(address: str) -> NameAnswer:
     with contextlib.suppress(ValueError):
         return NameAnswer(addresses=(str(ipaddress.ip_address(address)),))
     return NO_ADDRESS
-
-
-def close_link(sidecar: Sidecar) -> None:
-    """Close the sidecar's sockets, if they had arrived before another step failed."""
-    if sidecar.link is not None:
-        sidecar.link.close()
