@@ -583,8 +583,9 @@ class Container:
         self._settle_all()
         with engine_errors(f"read the log of {self.name}"):
             terminal = bool(self._docker.attrs["Config"].get("Tty"))
-            stdout, stderr = self._services.engine.output(self._docker, terminal=terminal)
+            stdout, stderr, log = self._services.engine.output(self._docker, terminal=terminal)
             note = "" if code == 0 and (stdout or stderr) else self._note_of_end(stdout + stderr)
+        self._log_tail = tail_of(log)
         return CompletedContainer(
             exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration, note=note
         )
@@ -741,16 +742,20 @@ class Container:
             connection.cut()
         self._services.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
 
-    def finish(self) -> str:
-        """Remove the container, or end it if it may have to be kept. Return its logs."""
-        logs = self.log_tail()
+    def finish(self, *, has_ended: bool = False) -> str:
+        """Remove the container, or end it if it may have to be kept. Return its logs.
+
+        Args:
+            has_ended: Whether `wait` has returned, so that the log has been read to its end.
+        """
+        logs = self._log_tail if has_ended else self.log_tail()
         self.is_ending = True
         if self._services.keep:  # it stays until its test is known to have passed
             with contextlib.suppress(*NO_LOG):
                 self._docker.kill()
             self._gather()
-        else:
-            self.close()
+        elif not self._services.engine.inherited:
+            self._cleanup.close()
         return logs
 
     def close(self, keep: bool = False) -> None:
@@ -822,6 +827,11 @@ def is_captured(engine: Engine, container: DockerContainer) -> bool:
         return False
     kind, _, name = (config.get("PidMode") or "").partition(":")
     return kind != "container" or is_captured(engine, engine.container(name))
+
+
+def tail_of(log: bytes) -> str:
+    """The last lines of a log."""
+    return b"\n".join(log.splitlines()[-TAIL_LINES:]).decode("utf-8", "replace").rstrip()
 
 
 def signal_name(value: object) -> str:
