@@ -495,8 +495,8 @@ class Egress:
         self._keep(container)
         return container
 
-    def _discard(self, container: Container) -> None:
-        container.finish()
+    def _discard(self, container: Container, *, has_ended: bool = False) -> None:
+        container.finish(has_ended=has_ended)
         if not self.session.keep:
             with self.session.ledger.changed:
                 self.containers.remove(container)
@@ -584,7 +584,7 @@ class Egress:
             self._discard(container)
             explained = self._explain(container, error)
             raise explained from explained.__cause__
-        self._discard(container)
+        self._discard(container, has_ended=True)
         if check:
             check_result(container.name, result)
         return result

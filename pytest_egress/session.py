@@ -9,6 +9,7 @@ calls `revise`. `scopes`, `containers` and `Egress.containers` are changed, and 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from pytest_egress.ledger.report import (
 from pytest_egress.ledger.windows import DRAIN_SECONDS, Activity, AttemptContext, Window
 from pytest_egress.targets.container import Container, Owner
 from pytest_egress.targets.provision import Provisioner
+from pytest_egress.targets.ready import ReadySidecars
 from pytest_egress.traffic.entries import DnsQuery, Entry
 
 if TYPE_CHECKING:
@@ -113,6 +115,7 @@ class Session:
         self._make_ca, self._defaults = ca, defaults
         self.engine = Engine(client, uuid.uuid4().hex, address)
         self.provisioner = Provisioner(self.engine, link, sidecar_image)
+        self.sidecars = ReadySidecars(self.engine, self.provisioner)
         self.ledger = Ledger()
         self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
         self.ledger.turns_changed = self.act_on_turns
@@ -376,9 +379,13 @@ class Session:
         """Close every egress and the engine. Calling it again, or in a forked child, does nothing."""
         if self.engine.inherited:
             return
-        for egress in reversed(self.open_scopes()):
-            egress.close()
-        self.engine.close()
+        with contextlib.ExitStack() as ends:  # all are called, even if one raises
+            ends.callback(self.engine.close)
+            ends.callback(self.sidecars.close)
+            for (
+                egress
+            ) in self.open_scopes():  # the last one, which is the narrowest, is closed first
+                ends.callback(egress.close)
 
 
 AFTER_TEST: Final = "the test"

@@ -43,7 +43,7 @@ from pytest_egress.engine.leftovers import (
 from pytest_egress.engine.progress import Progress
 from pytest_egress.engine.watchdog import Watchdog
 from pytest_egress.errors import EngineError
-from pytest_egress.link.attach import demultiplexed, output_of
+from pytest_egress.link.attach import STDERR, STDOUT, StreamDemultiplexer, output_of
 
 if TYPE_CHECKING:
     import requests
@@ -267,10 +267,10 @@ class Engine:
                 return stat_of(answer, path), None
             return stat_of(answer, path), read_folder(answer.iter_content(CHUNK_BYTES), limit)
 
-    def output(self, container: DockerContainer, *, terminal: bool) -> tuple[bytes, bytes]:
-        """All that a container has written to its standard output and error (`GET /containers/{id}/logs`).
+    def output(self, container: DockerContainer, *, terminal: bool) -> tuple[bytes, bytes, bytes]:
+        """A container's standard output, its standard error, and both in order (`GET /containers/{id}/logs`).
 
-        docker-py takes two calls for each of the two: it asks first whether the container has a terminal.
+        docker-py takes two calls for each of these: it asks first whether the container has a terminal.
 
         Args:
             terminal: Whether it has one, which joins both on standard output.
@@ -278,7 +278,11 @@ class Engine:
         api = self.client.api
         answer = api.get(self._url(container, "logs"), params={"stdout": 1, "stderr": 1})
         check_answer(answer)
-        return (answer.content, b"") if terminal else demultiplexed([answer.content])
+        if terminal:
+            return answer.content, b"", answer.content
+        pieces = StreamDemultiplexer().feed(answer.content)
+        stdout, stderr = (b"".join(p for n, p in pieces if n == each) for each in (STDOUT, STDERR))
+        return stdout, stderr, b"".join(piece for _, piece in pieces)
 
     def _archive_url(self, container: DockerContainer) -> str:
         return self._url(container, "archive")

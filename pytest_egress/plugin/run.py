@@ -28,7 +28,13 @@ from pytest_egress.plugin.options import (
     trust_option,
     worker_number,
 )
-from pytest_egress.plugin.usage import EGRESS_FIXTURES, fixture_of, requested_fixtures, uses_egress
+from pytest_egress.plugin.usage import (
+    EGRESS_FIXTURES,
+    fixture_of,
+    is_overridden,
+    requested_fixtures,
+    uses_egress,
+)
 
 if TYPE_CHECKING:
     import docker
@@ -70,6 +76,11 @@ class Run:
         self.used: list[str] = []  # lines for the summary: engines, sidecar setups, notes
         self._announced = ""
         self._client: docker.DockerClient | None = None  # made for the header, not yet used
+        self._answers = (
+            True  # whether an engine answered when the header was made, if that asked one
+        )
+        self._is_prepared = False
+        self._running: tuple[pytest.Item, pytest.Item | None] | None = None  # a test, and the next
         self._prompts: Prompts | None = None
         self._screen: Terminal | None = None
         self._session: Session | None = None
@@ -87,7 +98,7 @@ class Run:
 
             self.prompts()  # here, and not by the first that opens: any thread may do that
             self._session = Session(
-                client=lambda: self.fixture("egress_docker_client"),
+                client=self._docker_client,
                 ca=lambda: self.fixture("egress_ca"),
                 defaults={"policy": self.options.unrouted, "dns": self.options.dns},
                 link=self.link,
@@ -98,7 +109,15 @@ class Run:
             )
             self._session.ledger.open_window_if_used = self.look
             self._session.engine.progress.screen = self._screen
+            self._session.sidecars.expects_more = self._expects_more
         return self._session
+
+    def _docker_client(self) -> docker.DockerClient:
+        """The fixture's client; before any fixture can be requested, one that is made in the same way."""
+        if self._is_prepared:
+            return self.engine_client()
+        client: docker.DockerClient = self.fixture("egress_docker_client")
+        return client
 
     def prompts(self) -> Prompts:
         """Those of this run."""
@@ -129,9 +148,10 @@ class Run:
 
             session, self._session = self._session, None
             failed = self.request is not None and has_failed(self.request.node)
-            for egress in reversed(session.open_scopes()):
-                egress.close(keep=self.keep and failed)
-            session.close()
+            with contextlib.ExitStack() as ends:  # all are called, even if one raises
+                ends.callback(session.close)
+                for egress in session.open_scopes():  # the narrowest is closed first
+                    ends.callback(egress.close, keep=self.keep and failed)
             self.used += [session.provisioner.summary] if session.provisioner.summary else []
             self.used += session.engine.notes
             self.outside += session.outside()
@@ -144,10 +164,16 @@ class Run:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Open the screen for what takes long, before pytest captures. A worker of pytest-xdist has none."""
+        """Prepare the first container, and open the screen for what takes long, before pytest captures.
+
+        A worker of pytest-xdist has no screen, and its controller has no items.
+        """
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         items = getattr(session, "items", ())  # absent from the controller's, by pytest 7.4
-        if reporter is not None and any(map(uses_egress, items)):
+        is_used = any(map(uses_egress, items))
+        if is_used:
+            self._prepare(session)
+        if reporter is not None and is_used:
             from pytest_egress.plugin.screen import Terminal
 
             with contextlib.suppress(AttributeError, OSError, ValueError):  # it writes to no file
@@ -159,6 +185,39 @@ class Run:
         finally:
             if self._screen is not None:
                 self._screen.close()
+
+    def _prepare(self, session: pytest.Session) -> None:
+        """Start a sidecar for the first container, and import meanwhile what that needs.
+
+        The imports stay on this thread: a test might freeze the time while cryptography is imported on another.
+        """
+        fails = session.testsfailed and not session.config.option.continue_on_collection_errors
+        unused = session.config.getoption("collectonly") or session.config.getoption(
+            "setupplan", False
+        )
+        if fails or unused or not self._answers or is_overridden(session, "egress_docker_client"):
+            return
+        with contextlib.suppress(ImportError, RuntimeError):  # the test that needs it will raise it
+            self._is_prepared = True
+            self.session().sidecars.prepare()
+            import pytest_egress.egress  # noqa: F401
+            from pytest_egress.gateway.authority import load_cryptography_unfrozen
+
+            load_cryptography_unfrozen()
+
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        """Note which test runs, and which is the next."""
+        self._running = item, nextitem
+
+    def _expects_more(self) -> bool:
+        """Whether a test that comes after the running one uses egress; of a worker's tests only the next is known."""
+        item, following = self._running or (None, None)
+        if item is None or following is None:
+            return False
+        if hasattr(item.config, "workerinput"):
+            return uses_egress(following)
+        items = item.session.items
+        return any(map(uses_egress, items[items.index(item) + 1 :]))
 
     # Windows and verdicts.
 
@@ -481,6 +540,7 @@ class Run:
 
             self._client, name = contact(self.engine_client, self.engine)
         except (EngineError, ImportError):  # a project may have a docker.py of its own
+            self._answers = False
             return None  # a test will raise it, unless a fixture of the user's names another engine
         self._announced = f"{name}, {self.session().provisioner.setups[0]}"
         return f"egress: {self._announced}"

@@ -18,6 +18,12 @@ def uses_egress(item: pytest.Item) -> bool:
     return not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
+def is_overridden(session: pytest.Session, name: str) -> bool:
+    """Whether a fixture of ours is overridden somewhere, or pytest does not tell."""
+    manager = getattr(session, "_fixturemanager", None)
+    return len(getattr(manager, "_arg2fixturedefs", {}).get(name, ())) != 1
+
+
 def requested_fixtures(item: pytest.Item) -> Iterable[str]:
     """The names of all fixtures that a running test has asked for so far, `request.getfixturevalue` included."""
     names: Iterable[str] = getattr(item, "fixturenames", ())

@@ -1,8 +1,8 @@
 """Targets and their sidecars: how they are planned, created, trusted, started, watched and removed.
 
 The rule: no instruction of a target runs before its traffic is captured and its roots are in place.
-Doors: `container`, `external`, `handle`, `options`, `packages`, `plan`, `provision`, `readiness`, `results`, `roots`,
-`sidecar`.
+Doors: `container`, `external`, `handle`, `options`, `packages`, `plan`, `provision`, `readiness`, `ready`, `results`,
+`roots`, `sidecar`.
 
 * `certificates`: reads and writes PEM bundles and Java keystores.
 * `container`: a target with its sidecar, from its creation to its removal.
@@ -16,6 +16,7 @@ Doors: `container`, `external`, `handle`, `options`, `packages`, `plan`, `provis
 * `program`: the content of a sidecar: its image, its mounts, the agent's archive.
 * `provision`: tries the setups of a sidecar (link and interpreter) in order.
 * `readiness`: the conditions by which a target is ready.
+* `ready`: sidecars that are started ahead of their targets.
 * `results`: the result of a container's command.
 * `roots`: the files of an image that hold root certificates.
 * `runtimes`: the variables by which runtimes are told of the CA.

@@ -52,6 +52,7 @@ from pytest_egress.targets.packages import LEADING, Packaged, find_packaged, pla
 from pytest_egress.targets.plan import Plan, check_command
 from pytest_egress.targets.provision import Provisioner, SidecarError, SidecarSetup
 from pytest_egress.targets.readiness import Strategy, check_port
+from pytest_egress.targets.ready import NotReadyError, ReadySidecar, ReadySidecars
 from pytest_egress.targets.results import (
     OUT_OF_MEMORY,
     TAIL_LINES,
@@ -131,6 +132,7 @@ class RunServices(Protocol):
     Attributes:
         engine: The engine that it runs on.
         provisioner: Starts its sidecar.
+        sidecars: Those that are ahead of their targets.
         keep: Whether it stays until it is known whether its test has failed.
         ledger: The ledger into which its attempts are recorded.
         roots: The roots that images trust, by image.
@@ -141,6 +143,7 @@ class RunServices(Protocol):
 
     engine: Engine
     provisioner: Provisioner
+    sidecars: ReadySidecars
     keep: bool
     ledger: Ledger
     roots: dict[str, Roots]
@@ -192,8 +195,7 @@ class Container:
         self._directory = DIRECTORY
         self.hints: list[str] = []
         self.loss, self.killed = "", ""
-        self._hostname: Final = plan.options.get("hostname") or made_up_hostname()
-        self.hosts: Final = hosts_of({**plan.options, "hostname": self._hostname})
+        self._use_name(plan.options.get("hostname") or made_up_hostname())
         self._docker: DockerContainer
         self.gateway: Gateway
 
@@ -212,16 +214,50 @@ class Container:
                 check_command(image, self._plan)
                 self._open_gateway(
                     self._services.provisioner.sidecar(
-                        lambda setup: self._open_link(image, setup), self.close
+                        lambda setup: self._open_link(image, setup), self._undo
                     )
                 )
                 self._start()
         except BaseException:
             self.close()
             raise
+        self._services.sidecars.prepare_next()  # not earlier: two starts at once slow each other down
+
+    def _undo(self) -> None:
+        """Undo an attempt that failed by its sidecar, before another one."""
+        self.close()
+        self.is_ending = False
 
     def _open_link(self, image: Image, setup: SidecarSetup) -> Link:
-        """Start the sidecar, and create the target meanwhile."""
+        """Take the sidecar that is ready, or start one, and create the target meanwhile."""
+        if self._plan.options.keys().isdisjoint(SIDECAR_OPTIONS):
+            ready = self._services.sidecars.take()
+            if ready is not None:
+                self._cleanup.callback(self._release, ready)
+                try:
+                    return self._open_ready(image, setup, ready)
+                except NotReadyError:
+                    self._undo()
+        return self._open_own(image, setup)
+
+    def _open_ready(self, image: Image, setup: SidecarSetup, ready: ReadySidecar) -> Link:
+        """Create the target for a sidecar that has been started ahead, or is being started."""
+        sidecar = ready.created(setup)
+        self._use_name(sidecar.hostname)
+        self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
+        try:
+            self._create(image, sidecar.id, dict(self._plan.options))
+        except Exception:
+            ready.link()  # the engine may have refused the target since its sidecar has failed
+            raise
+        return ready.link()
+
+    def _use_name(self, hostname: str) -> None:
+        self._hostname = hostname
+        self.hosts = hosts_of({**self._plan.options, "hostname": hostname})
+
+    def _open_own(self, image: Image, setup: SidecarSetup) -> Link:
+        """Start a sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
         sidecar = self._create_sidecar(options, setup)
         with ThreadPoolExecutor(1) as pool:
@@ -236,15 +272,11 @@ class Container:
 
     def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
         """Create the sidecar. The options that apply to it are removed from `options`."""
-        engine = self._services.engine
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
         mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
-            sidecar = Sidecar.create(
-                engine.client, labels=engine.marks, folder=engine.folder, setup=setup, **mine
-            )
-        self._cleanup.callback(self._remove_sidecar, sidecar)
-        self._cleanup.callback(close_link, sidecar)
+            sidecar = self._services.sidecars.create(setup, **mine)
+        self._cleanup.callback(self._release_sidecar, sidecar)
         self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
         return sidecar
 
@@ -552,8 +584,9 @@ class Container:
         self._settle_all()
         with engine_errors(f"read the log of {self.name}"):
             terminal = bool(self._docker.attrs["Config"].get("Tty"))
-            stdout, stderr = self._services.engine.output(self._docker, terminal=terminal)
+            stdout, stderr, log = self._services.engine.output(self._docker, terminal=terminal)
             note = "" if code == 0 and (stdout or stderr) else self._note_of_end(stdout + stderr)
+        self._log_tail = tail_of(log)
         return CompletedContainer(
             exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration, note=note
         )
@@ -716,16 +749,20 @@ class Container:
             connection.cut()
         self._services.ledger.wait_for(lambda: all(c.ended for c in busy), CUT_SECONDS)
 
-    def finish(self) -> str:
-        """Remove the container, or end it if it may have to be kept. Return its logs."""
-        logs = self.log_tail()
+    def finish(self, *, has_ended: bool = False) -> str:
+        """Remove the container, or end it if it may have to be kept. Return its logs.
+
+        Args:
+            has_ended: Whether `wait` has returned, so that the log has been read to its end.
+        """
+        logs = self._log_tail if has_ended else self.log_tail()
         self.is_ending = True
         if self._services.keep:  # it stays until its test is known to have passed
             with contextlib.suppress(*NO_LOG):
                 self._docker.kill()
             self._gather()
-        else:
-            self.close()
+        elif not self._services.engine.inherited:
+            self._cleanup.close()
         return logs
 
     def close(self, keep: bool = False) -> None:
@@ -753,9 +790,13 @@ class Container:
         else:
             self._services.engine.remove(self._docker)
 
-    def _remove_sidecar(self, sidecar: Sidecar) -> None:
+    def _release(self, ready: ReadySidecar) -> None:
+        if (sidecar := ready.join()) is not None:
+            self._release_sidecar(sidecar)
+
+    def _release_sidecar(self, sidecar: Sidecar) -> None:
         with engine_errors(f"remove the sidecar of {self.name}"):
-            sidecar.remove()
+            self._services.sidecars.release(sidecar)
 
     def __enter__(self) -> Container:
         return self
@@ -795,6 +836,11 @@ def is_captured(engine: Engine, container: DockerContainer) -> bool:
     return kind != "container" or is_captured(engine, engine.container(name))
 
 
+def tail_of(log: bytes) -> str:
+    """The last lines of a log."""
+    return b"\n".join(log.splitlines()[-TAIL_LINES:]).decode("utf-8", "replace").rstrip()
+
+
 def signal_name(value: object) -> str:
     """The name of a signal, which an image, and Podman, may give as a number."""
     with contextlib.suppress(ValueError):
@@ -828,9 +874,3 @@ def host_answer(address: str) -> NameAnswer:
     with contextlib.suppress(ValueError):
         return NameAnswer(addresses=(str(ipaddress.ip_address(address)),))
     return NO_ADDRESS
-
-
-def close_link(sidecar: Sidecar) -> None:
-    """Close the sidecar's sockets, if they had arrived before another step failed."""
-    if sidecar.link is not None:
-        sidecar.link.close()

@@ -82,6 +82,8 @@ class Sidecar:
     Attributes:
         id: The container's id; targets join its namespace with network mode `container:<id>`.
         name: The container's name.
+        hostname: The host name, which is the target's too.
+        setup: Its link and its Python.
         link: The link that `start` returned; None before.
     """
 
@@ -92,7 +94,7 @@ class Sidecar:
         self.name = f"pytest-egress-sidecar-{secrets.token_hex(6)}"
         self.link: AnyLink | None = None
         self._api = client.api
-        self._hostname, self._setup = hostname, setup
+        self.hostname, self.setup = hostname, setup
         self._rendezvous = Rendezvous(folder) if setup.link == "descriptor" else None
         self._output: _Output | None = None
         self._attachment: Attachment | None = None
@@ -179,13 +181,13 @@ class Sidecar:
         self, domainname: str | None, extra_hosts: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:
         # One line, the qualified name first: `hostname --fqdn` prints what is first.
-        names = f"{self._hostname}.{domainname} {self._hostname}" if domainname else self._hostname
+        names = f"{self.hostname}.{domainname} {self.hostname}" if domainname else self.hostname
         hosts = {names: ADDRESS4, **extra_hosts}
         config: dict[str, Any] = {
             **self._program(),
             "stdin_open": self._rendezvous is None,
             "name": self.name,
-            "hostname": self._hostname,
+            "hostname": self.hostname,
             "domainname": domainname,
             "labels": {**labels, NAME_LABEL: self.name},
         }
@@ -220,10 +222,10 @@ class Sidecar:
 
     def _program(self) -> dict[str, Any]:
         """Image, program and environment."""
-        program = [*self._setup.python(), "-c", BOOT, *self._arguments()]
-        if self._setup.image is not None:
+        program = [*self.setup.python(), "-c", BOOT, *self._arguments()]
+        if self.setup.image is not None:
             # Whatever the image says of user and entry point: the agent needs its capability.
-            own = {"image": self._setup.image, "user": "0:0", "working_dir": "/"}
+            own = {"image": self.setup.image, "user": "0:0", "working_dir": "/"}
             return {**own, "entrypoint": program}
         return {
             "image": ensure_image(self._api),
@@ -239,7 +241,7 @@ class Sidecar:
         return [LINK_FOLDER, self._rendezvous.nonce]
 
     def _python_mounts(self) -> list[Mount]:
-        return [] if self._setup.image is not None else python_mounts()
+        return [] if self.setup.image is not None else python_mounts()
 
     def _link_mounts(self) -> list[Mount]:
         rendezvous = self._rendezvous
@@ -288,8 +290,8 @@ class Sidecar:
     def _ended(self, wrote: str) -> LinkError:
         """The error about a sidecar that has ended. One that was killed would be killed with another setup too."""
         python = f"this process's Python, {executable()}"
-        if self._setup.image is not None:
-            python = f"python3 of the image {self._setup.image!r}"
+        if self.setup.image is not None:
+            python = f"python3 of the image {self.setup.image!r}"
         code = self._exit_code()
         shown = "" if code is None else f" (exit code {code})"
         kind = SidecarError if code is None or code < KILLED else LinkError

@@ -210,6 +210,7 @@ def test_an_image_that_is_not_there_leaves_no_sidecar(
 ) -> None:
     ((name, value),) = egress.session.engine.labels.items()
     ours: dict[str, Any] = {"label": f"{name}={value}"}
+    egress.session.sidecars.close()  # one may be on its way, for a next container
     before = engine_client.containers.list(
         all=True, filters=ours
     )  # those of other tests may go yet

@@ -44,16 +44,20 @@ class Engine:
         self.client, self.api = client, client.api
 
     def sidecar(self, container):
-        mode = self.api.inspect_container(container.id)["HostConfig"]["NetworkMode"]
+        return self.sidecar_of(container.id)
+
+    def sidecar_of(self, target):
+        mode = self.api.inspect_container(target)["HostConfig"]["NetworkMode"]
         return mode.partition(":")[2]
 
     def pid(self, container):
         return self.api.inspect_container(container)["State"]["Pid"]
 
-    def ids(self, egress, sidecars=False):
+    def ids(self, egress):
+        '''Of targets alone.'''
         (label,) = ("=".join(each) for each in egress.session.engine.labels.items())
         found = self.api.containers(all=True, filters={{"label": label}})
-        return [c["Id"] for c in found if sidecars == any("sidecar" in n for n in c["Names"])]
+        return [c["Id"] for c in found if not any("sidecar" in n for n in c["Names"])]
 
     def wait_until_gone(self, container):
         # It runs no more: Podman keeps what has ended as long as its target is there.
@@ -239,7 +243,8 @@ def test_a_sidecar_that_is_killed_is_told_of_beside_the_tests_own_failure(
         def test_it(egress, engine):
             @egress.intercept_https("api.test")
             def kill(request):
-                (sidecar,) = engine.ids(egress, sidecars=True)
+                (target,) = engine.ids(egress)
+                sidecar = engine.sidecar_of(target)
                 engine.api.kill(sidecar)
                 engine.wait_until_gone(sidecar)
                 return {"id": 1}
@@ -606,7 +611,7 @@ def test_an_engine_that_is_killed_fails_the_test_and_what_removes_its_containers
     assert until(lambda: "FE" in run.output(), RUN_SECONDS), run.output()
     engine.start()
     (run.folder / "again").touch()
-    texts = ("EngineError: the engine at unix://", "did not run", "did not remove the sidecar of")
+    texts = ("EngineError: the engine at unix://", "did not run", "did not remove the container")
     run.end(engine_witness, *texts, outcome="1 failed, 1 passed, 1 error")
 
 

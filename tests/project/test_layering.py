@@ -78,8 +78,8 @@ ROOMS = {
         ),
         foreign=("cryptography", "docker", "requests"),
         doors=(
-            "container", "external", "handle", "options", "packages", "plan", "provision", "readiness", "results",
-            "roots", "sidecar",
+            "container", "external", "handle", "options", "packages", "plan", "provision", "readiness", "ready",
+            "results", "roots", "sidecar",
         ),
     ),
     "session": Room(

@@ -95,6 +95,8 @@ def keep_quiet(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> No
     """An environment that says nothing, and the stand-in."""
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
+    # No sidecar is prepared for tests that start no container, but for those in a process of their own.
+    monkeypatch.setattr("pytest_egress.plugin.run.is_overridden", lambda *_: True)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
     pytester.makepyfile(gateway=GATEWAY)

@@ -1,0 +1,176 @@
+"""`ReadySidecars`: sidecars that are started ahead of their targets, in the background.
+
+What fails here is silent: the container that needs a sidecar then starts one itself, and that raises the real error.
+
+Threads: the threads that start containers ask for sidecars. Each sidecar is created and started on a thread of its own,
+which uses the engine's client beside them, and which `close` waits for. The lock guards which sidecar waits; nothing is
+waited for while it is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from pytest_egress.engine.failures import engine_errors
+from pytest_egress.targets.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from pytest_egress.engine.engine import Engine
+    from pytest_egress.targets.provision import Provisioner, SidecarSetup
+    from pytest_egress.targets.sidecar import AnyLink
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+T = TypeVar("T")
+
+
+class NotReadyError(Exception):
+    """A sidecar that was to be ready has failed, has ended, or has another setup than is needed."""
+
+
+class ReadySidecar:
+    """One sidecar that is created and started on a thread of its own.
+
+    Args:
+        create: Creates the sidecar.
+    """
+
+    def __init__(self, create: Callable[[], Sidecar]) -> None:
+        self._create = create
+        self._created: Future[Sidecar] = Future()
+        self._link: Future[AnyLink] = Future()
+        self._thread = threading.Thread(target=self._run, name="egress sidecar", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            sidecar = self._create()
+            self._created.set_result(sidecar)
+            self._link.set_result(sidecar.start())
+        except BaseException as error:  # each has removed what it had made
+            for step in (self._created, self._link):
+                if not step.done():
+                    step.set_exception(error)
+
+    def created(self, setup: SidecarSetup) -> Sidecar:
+        """Wait until the sidecar has been created; it may still be starting.
+
+        Args:
+            setup: The setup that it must have.
+
+        Raises:
+            NotReadyError: Another one has to be started instead.
+        """
+        sidecar = result_of(self._created)
+        if sidecar.setup != setup:
+            raise NotReadyError(f"it has the setup {sidecar.setup}, not {setup}")
+        if self._link.done() and has_ended(self.link()):
+            raise NotReadyError("it has ended")
+        return sidecar
+
+    def link(self) -> AnyLink:
+        """Wait until the sidecar has started, and return its link.
+
+        Raises:
+            NotReadyError: It has not started.
+        """
+        return result_of(self._link)
+
+    def join(self) -> Sidecar | None:
+        """Wait for the end of the thread, and return the sidecar; None where it has failed."""
+        self._thread.join()
+        return None if self._link.exception() else self._created.result()
+
+
+class ReadySidecars:
+    """The sidecars of a session that are ahead of their targets; at most one waits.
+
+    Args:
+        engine: The engine that they run on.
+        provisioner: Tells which setup works there.
+
+    Attributes:
+        expects_more: Whether a container is likely to be started after the present one, which the session cannot know.
+    """
+
+    def __init__(self, engine: Engine, provisioner: Provisioner) -> None:
+        self._engine, self._provisioner = engine, provisioner
+        self._lock: Final = threading.Lock()
+        self._waiting: ReadySidecar | None = None
+        self.expects_more: Callable[[], bool] = lambda: False
+
+    def prepare(self) -> None:
+        """Start a sidecar in the background, unless one waits."""
+        with self._lock:
+            if self._waiting is None:
+                with contextlib.suppress(RuntimeError):  # no thread can be started
+                    self._waiting = ReadySidecar(self._create)
+
+    def prepare_next(self) -> None:
+        """Start a sidecar in the background, if it will be needed."""
+        if self.expects_more():
+            self.prepare()
+
+    def _create(self) -> Sidecar:
+        engine, setup = self._engine, self._provisioner.setups[0]
+        if setup.image is not None:
+            engine.client.images.get(
+                setup.image
+            )  # a pull shows its progress, which is a test's to show
+        return self.create(setup)
+
+    def create(self, setup: SidecarSetup, **options: Any) -> Sidecar:
+        """Create a sidecar of this session, with options that `Sidecar.create` takes."""
+        engine = self._engine
+        return Sidecar.create(
+            engine.client, labels=engine.marks, folder=engine.folder, setup=setup, **options
+        )
+
+    def take(self) -> ReadySidecar | None:
+        """The sidecar that waits, which may still be starting; the caller releases it."""
+        with self._lock:
+            taken, self._waiting = self._waiting, None
+        return taken
+
+    def release(self, sidecar: Sidecar) -> None:
+        """Close the sidecar's link, if it has one, with which the sidecar ends.
+
+        Docker removes a container that has ended. Podman keeps it as long as its target is there, and a sidecar without
+        a link may not have started: these are removed.
+        """
+        if sidecar.link is not None:
+            sidecar.link.close()
+            if not self._engine.is_podman:
+                return
+        sidecar.remove()
+
+    def close(self) -> None:
+        """Release the sidecar that waits."""
+        taken = self.take()
+        if taken is not None and (sidecar := taken.join()) is not None:
+            with engine_errors("remove a sidecar"):
+                self.release(sidecar)
+
+
+def result_of(step: Future[T]) -> T:
+    """The result of a step of a sidecar's start, waited for.
+
+    Raises:
+        NotReadyError: It has failed.
+    """
+    try:
+        return step.result()
+    except Exception as error:
+        raise NotReadyError(f"it has failed: {error}") from error
+
+
+def has_ended(link: AnyLink) -> bool:
+    """Whether the sidecar of a link that nothing reads has ended."""
+    poller = select.poll()
+    poller.register(link.channel, select.POLLIN | select.POLLRDHUP)
+    return bool(poller.poll(0))
