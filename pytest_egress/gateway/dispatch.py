@@ -37,6 +37,7 @@ from pytest_egress.routes.table import (
     lacks_certificate,
     opening,
 )
+from pytest_egress.traffic.clienthello import X25519
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -343,7 +344,9 @@ class Dispatcher:
         wishing = certificate_route(tables, (host, dialled_as), port)
         wish = None if wishing is None else wishing.client_certificate
         try:
-            context = self.parts.authority.context(host, wish, protocols_for(route))
+            context = self.parts.authority.context(
+                host, wish, protocols_for(route), x25519=X25519 in hello.key_shares
+            )
             handshake(connection, context, self.parts.connections)
         except OSError as error:
             connection.fail_tls(*broken_handshake(error, host, hello, wishing))
