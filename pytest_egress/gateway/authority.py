@@ -7,6 +7,7 @@ Threads: each connection's own asks for a context. The lock guards which there a
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import ssl
@@ -18,6 +19,7 @@ from pytest_egress.base.choices import alternatives
 from pytest_egress.gateway.leaves import BadLeaves, issue
 from pytest_egress.gateway.raw_socket import RawTlsSocket
 from pytest_egress.routes.certificates import USUAL, Presented
+from pytest_egress.traffic.clienthello import X25519, parse_client_hello
 
 if TYPE_CHECKING:
     import trustme
@@ -93,7 +95,7 @@ class Authority:
         self.ca: Final = ca
         self._bad_leaves: Final = BadLeaves(ca)
         self._contexts: dict[
-            tuple[str, str | None, tuple[str, ...], Presented], ssl.SSLContext
+            tuple[str, str | None, tuple[str, ...], Presented, bool], ssl.SSLContext
         ] = {}
         self._lock = threading.Lock()  # guards `_contexts`; no other lock is acquired under it
 
@@ -115,6 +117,8 @@ class Authority:
         client_certificate: str | None = None,
         alpn: tuple[str, ...] = ALPN,
         presented: Presented = USUAL,
+        *,
+        x25519: bool = False,
     ) -> ssl.SSLContext:
         """The TLS context of a server whose leaf certificate is for this name or IP address.
 
@@ -122,8 +126,10 @@ class Authority:
             client_certificate: "request" or "require" a client certificate that this CA has issued; None for neither.
             alpn: The protocols that are offered, the preferred one first; none for a server without ALPN.
             presented: The fault of the certificate, and the only version of TLS.
+            x25519: Whether the client has sent a key share of X25519. Where that is cheaper, no other group is used.
         """
-        key = host, client_certificate, alpn, presented
+        x25519 = x25519 and presented == USUAL and x25519_is_cheaper()
+        key = host, client_certificate, alpn, presented, x25519
         context = self._contexts.get(key)
         if context is None:
             with self._lock:
@@ -139,8 +145,11 @@ class Authority:
         client_certificate: str | None,
         alpn: tuple[str, ...],
         presented: Presented,
+        x25519: bool,
     ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if x25519:
+            context.set_ecdh_curve("X25519")
         context.sslsocket_class = RawTlsSocket
         if presented.is_bad:  # before the certificate is loaded: a weak key would be refused
             context.set_ciphers(ANYTHING_GOES)
@@ -160,6 +169,20 @@ class Authority:
             context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
             self.ca.configure_trust(context)
         return context
+
+
+@functools.lru_cache(maxsize=1)
+def x25519_is_cheaper() -> bool:
+    """Whether this process's OpenSSL knows X25519 and prefers another group: its own ClientHello tells.
+
+    From 3.5 on that is X25519MLKEM768, which takes a third of the server's time for a handshake.
+    """
+    hello, nothing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(nothing, hello, server_hostname="a")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    own = parse_client_hello(hello.read())
+    return own is not None and X25519 in own.key_shares[1:]
 
 
 def limit_version(context: ssl.SSLContext, version: ssl.TLSVersion) -> None:

@@ -439,19 +439,11 @@ class Connection:
         self.end()
         with self.ledger.changed:
             self.ended = True
-            self.ledger.changed.notify_all()  # threads wait for this connection, or for the last one
-
-    def start(self) -> None:
-        """Start a thread that serves the connection, or continues to.
-
-        Raises:
-            RuntimeError: No thread can be started.
-        """
-        name = f"egress {self.target.name} {self.client[1]}"
-        threading.Thread(target=self.run, name=name, daemon=True).start()
+            self.ledger.tell()  # threads wait for this connection, or for the last one
 
     def run(self) -> None:
-        """Serve the connection to its end, or until it is parked."""
+        """Serve the connection to its end, or until it is parked. The thread has served other ones before."""
+        threading.current_thread().name = f"egress {self.target.name} {self.client[1]}"
         self.activity.thread = self.ident = threading.get_ident()
         is_parked = False
         try:

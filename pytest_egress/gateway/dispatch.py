@@ -43,6 +43,7 @@ from pytest_egress.routes.table import (
     opening,
     presenting_route,
 )
+from pytest_egress.traffic.clienthello import X25519
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -351,8 +352,13 @@ class Dispatcher:
             wishing = None
         wish = None if wishing is None else wishing.client_certificate
         try:
-            authority, protocols = self.parts.authority, protocols_for(route)
-            context = authority.context(host, wish, protocols, to.presented)
+            context = self.parts.authority.context(
+                host,
+                wish,
+                protocols_for(route),
+                to.presented,
+                x25519=X25519 in hello.key_shares,
+            )
             handshake(connection, context, self.parts.connections)
         except OSError as error:
             connection.fail_tls(*broken_handshake(error, host, hello, wishing, to.presented))

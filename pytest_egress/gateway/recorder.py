@@ -120,7 +120,7 @@ class Recorder:
         with self.ledger.changed:
             entry.outcome, entry.note = "recorded", note
             entry.route.give_back(turn)
-            self.ledger.changed.notify_all()
+            self.ledger.tell()
 
     def reject(self, entry: Exchange, turn: int, note: str) -> None:
         """Make a recorded request unrouted after all: its answer has found that it answers no such request.
@@ -132,7 +132,7 @@ class Recorder:
             route, entry.route = entry.route, None
             entry.outcome, entry.note = "unrouted", note
             route.give_back(turn)
-            self.ledger.changed.notify_all()
+            self.ledger.tell()
 
     def complain(self, text: str, error: BaseException | None = None) -> None:
         """Fail the test that runs now, with a text.

@@ -54,7 +54,7 @@ class Ledger:
     """The state that all egresses of a run share: the lock, the test's window, and the debugger prompts that are open.
 
     Attributes:
-        changed: The lock, a condition that is notified of every change.
+        changed: The lock. A thread waits for a change by `wait_for`, and is woken by `tell`.
         closing: The window of a test whose raw connections are being cut, or None. What those still do is judged in it.
         routes_changed: Called, without the lock, after a route was added or removed.
         turns_changed: Called, without the lock, after a route with a fault of connecting among its answers has taken or
@@ -69,6 +69,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
+        self._waiting = 0  # threads in `wait_for`
         self._window: Window | None = None
         self.closing: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
@@ -136,7 +137,7 @@ class Ledger:
             if not is_of_the_kernel(entry):
                 for seen in self._watchers:
                     seen.append(entry)
-            self.changed.notify_all()
+            self.tell()
 
     def record_handshake(self, window: Window, peers: TlsPeers, handshake: Handshake) -> None:
         """Note that a TLS handshake succeeded: earlier failures of the same client no longer fail the test."""
@@ -173,7 +174,7 @@ class Ledger:
                 window.repeated += 1
             else:
                 window.complaints.append(text)
-            self.changed.notify_all()
+            self.tell()
 
     def count(self, route: Route[Any], window: Window, call: Entry) -> None:
         """Count a call of a route, after its handler has returned and before its answer is sent."""
@@ -181,7 +182,7 @@ class Ledger:
             window.calls += 1
             if window.calls <= MAX_ENTRIES:  # else its entry is missing too, and fails the test
                 route.count(window, call)
-            self.changed.notify_all()
+            self.tell()
 
     def add_failure(self, route: Route[Any], window: Window, failure: TlsFailure) -> None:
         """Note at a route that a connection ended by what the route had presented."""
@@ -198,14 +199,14 @@ class Ledger:
             window.activities.add(activity)
             self.under_way.add(activity)
             self.begun += 1
-            self.changed.notify_all()  # a thread may wait until all that has arrived is being served
+            self.tell()  # a thread may wait until all that has arrived is being served
 
     def end(self, window: Window, activity: Activity) -> None:
         """Remove an activity that has ended."""
         with self.changed:
             window.activities.discard(activity)
             self.under_way.discard(activity)
-            self.changed.notify_all()
+            self.tell()
 
     @contextmanager
     def pausing(self, pause: Pause, resting: Activity | None) -> Iterator[None]:
@@ -257,8 +258,17 @@ class Ledger:
             while not condition():
                 if (left := deadline - self.clock()) <= 0:
                     return False
-                self.changed.wait(None if self.prompts else left)
+                self._waiting += 1
+                try:
+                    self.changed.wait(None if self.prompts else left)
+                finally:
+                    self._waiting -= 1
             return True
+
+    def tell(self) -> None:
+        """Wake the threads that wait for a change, if any does. The lock is held."""
+        if self._waiting:
+            self.changed.notify_all()
 
     def enter_prompt(self) -> None:
         """Note that a debugger's prompt opens, on any thread; `clock` stops."""
@@ -273,4 +283,4 @@ class Ledger:
             self.prompts -= 1
             if not self.prompts:
                 self._prompted += monotonic() - self._prompted_at
-                self.changed.notify_all()
+                self.tell()
