@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import compare, growth, page
+from benchmarks import compare, engine_calls, growth, page
 from benchmarks.all_parts import PARTS
-from benchmarks.peers import ROOT
 
 USAGE: Final = """what can be named:
   (nothing)              the whole table
   PART...                parts of it alone: start, first, scaling, throughput, http2, grpc, relay, links, memory,
                          plugin, routes; and trust, which is not in it
-  page                   the whole table, written into docs/performance.md
+  calls                  the calls to the engine of one run, and how long each takes
   growth                 how costs grow with the number of routes, calls, names, containers
+  page                   the whole table, calls and growth, written into docs/performance.md
   compare REF [NAME...]  this tree against another commit: all rows, or those of a part, or with a name in them
 """
 WHOLE: Final = [part for part in PARTS.values() if part.in_table]
+
+SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
+    "table": lambda: page.measured(WHOLE),
+    "calls": engine_calls.measured,
+    "growth": growth.measured,
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -25,9 +32,9 @@ def main(arguments: list[str]) -> None:
         case []:
             print(page.measured(WHOLE))
         case ["page"]:
-            page.write(ROOT / "docs" / "performance.md", page.measured(WHOLE))
-        case ["growth"]:
-            growth.main()
+            page.write(SECTIONS)
+        case ["calls" | "growth" as name]:
+            print(SECTIONS[name]())
         case ["compare", ref, *names]:
             compare.main(ref, names)
         case names if unknown := [name for name in names if name not in PARTS]:

@@ -52,13 +52,18 @@ class Worker:
 def main(ref: str, names: Sequence[str]) -> None:
     """Compare the package of this tree with that of another commit, in the rows that are named, or all."""
     parts = chosen(names)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C does: the worktree is removed
+    ends_as_one_types()
     with worktree(ROOT, ref) as tree:
         shutil.rmtree(tree / "benchmarks", ignore_errors=True)
         shutil.copytree(ROOT / "benchmarks", tree / "benchmarks")
         for part in parts:
             progress(f"{part.name}: {rounds_of(part)} rounds, this tree and {ref}")
             print(compared(part, tree, ref), end="\n\n", flush=True)
+
+
+def ends_as_one_types() -> None:
+    """Have SIGTERM end this process as Ctrl-C does, so that the worktree is removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def chosen(names: Sequence[str]) -> list[Part]:

@@ -51,10 +51,13 @@ class Growth:
     costs: Callable[[int], Mapping[str, float]]
 
 
-def main() -> None:
+def measured() -> str:
+    """Measure all, and return a table for each."""
+    tables = []
     for growth in GROWTHS:
         progress(f"growth: {growth.of}")
-        print(table(growth, measure(growth)), end="\n\n", flush=True)
+        tables.append(table(growth, measure(growth)) + "\n")
+    return "\n".join(tables)
 
 
 def measure(growth: Growth) -> Costs:

@@ -47,10 +47,12 @@ def prepare(of: Collection[str]) -> Iterator[Measure]:
         egress.intercept_https(NAME, lambda request: {"ok": True}, optional=True)
         target = egress.start(IMAGE, ["sleep", "infinity"])
         with all_running_inside(target, commands(folder, of)) as pids:
-            for name in pids:
-                await_server(target, url(name))
+            listening: set[str] = set()
 
             def measure(_: str, name: str) -> Mapping[str, float]:
+                if name not in listening:
+                    await_server(target, url(name))
+                    listening.add(name)
                 return measure_once(target, name, pids[name])
 
             yield measure

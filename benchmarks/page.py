@@ -8,7 +8,8 @@ import platform
 import ssl
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -17,24 +18,25 @@ import docker
 
 from benchmarks.figures import table
 from benchmarks.parts import Part, progress, run
-from benchmarks.peers import MITMPROXY, MOCKTTP, WIREMOCK, npm_version, path_of, why_missing
+from benchmarks.peers import MITMPROXY, MOCKTTP, ROOT, WIREMOCK, npm_version, path_of, why_missing
 
-BEGIN: Final = "<!-- measured: begin -->"
-END: Final = "<!-- measured: end -->"
+PAGE: Final = ROOT / "docs" / "performance.md"
+MARK: Final = "<!-- {name}: {edge} -->"
 BUSY: Final = 0.5  # of a core: what else may run for a figure to count
 
 
 def measured(parts: Sequence[Part]) -> str:
     """Measure these parts, and return the one table of them, with what it is of."""
-    load = os.getloadavg()[0]
+    load, began = os.getloadavg()[0], time.perf_counter()
     results = [run(part, progress) for part in parts]
+    minutes = (time.perf_counter() - began) / 60
     samples = {figure: found for result in results for figure, found in result.samples.items()}
     missing = {name: why for result in results for name, why in result.missing.items()}
     rows = [row for part in parts for row in part.rows]
-    return f"{origin(load)}\n\n{table(rows, samples, missing)}\n"
+    return f"{origin(load, minutes)}\n\n{table(rows, samples, missing)}\n"
 
 
-def origin(load: float) -> str:
+def origin(load: float, minutes: float) -> str:
     """What the figures are of: the day, the machine and the versions."""
     today = datetime.datetime.now(tz=datetime.timezone.utc).date()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -45,7 +47,7 @@ def origin(load: float) -> str:
     )
     return (
         f"{today}: {os.cpu_count()} cores ({processor()}), {memory:.0f} GiB, Linux {platform.release()}.{busy}\n\n"
-        f"{', '.join(versions())}."
+        f"{', '.join(versions())}. The run took {minutes:.1f} minutes."
     )
 
 
@@ -88,19 +90,29 @@ def mitmproxy_version() -> str:
     return f"mitmproxy {mitmproxy} on Python {python}"
 
 
-def write(page: Path, text: str) -> None:
-    """Replace what stands between the two comments of a page."""
-    page.write_text(replaced(page.read_text(), text))
-
-
-def replaced(page: str, text: str) -> str:
-    """The page with another text between the two comments.
+def between(page: str, name: str) -> tuple[str, str, str]:
+    """A page in three: up to the comment that begins a section, the section, and the rest from its end on.
 
     Raises:
-        SystemExit: It does not have them, once each and in order.
+        SystemExit: The page does not have both comments, in this order.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        sys.exit(f"the page has no {BEGIN} with an {END} after it")
-    return f"{before}{BEGIN}\n{text}{END}{after}"
+    begin, end = (MARK.format(name=name, edge=edge) for edge in ("begin", "end"))
+    before, found_begin, rest = page.partition(begin)
+    section, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        sys.exit(f"{PAGE.name} has no {begin} with an {end} after it")
+    return before + begin, section, end + after
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with another text in a section."""
+    before, _, after = between(page, name)
+    return f"{before}\n{text}{after}"
+
+
+def write(sections: Mapping[str, Callable[[], str]]) -> None:
+    """Measure each section of docs/performance.md and write it there at once."""
+    for name, measure in sections.items():
+        between(PAGE.read_text(), name)  # before minutes are spent
+        text = measure()
+        PAGE.write_text(replaced(PAGE.read_text(), name, text))
