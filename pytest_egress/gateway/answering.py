@@ -87,6 +87,7 @@ UNPROVED: Final = (
     "the route was declared"
 )
 OVER_HELD: Final = f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
+SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 LEFT_EARLY: Final = "the client closed before its response was sent ({})"
 NO_WEBSOCKET: Final = (
     "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
@@ -452,7 +453,11 @@ class Answering:
                 return failed_reply(entry)
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
-            return None if isinstance(answer, Unset) else self._handle(answer, context, entry)
+            if not isinstance(answer, Unset):
+                return self._handle(answer, context, entry)
+            if is_grpc(incoming.request):  # it may have no end before there is an answer
+                incoming.body.keep_soon(SOON_SECONDS)
+            return None
         finally:
             activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
@@ -606,7 +611,8 @@ class Conversing:
             if entry.fault is not None:
                 duplex = Told(self._spoiled(entry, call), entry, ledger)
             self.context.run(self.answer.converse, incoming.request, duplex, call)
-            duplex.check_ended(self.answer)
+            if entry.fault is None or not duplex.disconnected:  # else a wrapper may have ended it
+                duplex.check_ended(self.answer)
         except StoppedError:
             pass
         except ClientLeftError as error:

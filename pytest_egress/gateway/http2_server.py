@@ -388,7 +388,7 @@ class Http2Server:
         """Reset the connection once the client has what was sent, and end all requests on it."""
         await_acknowledged(self.connection.sock)
         with self._lock:
-            self._wire.close()
+            self._wire.abort()
             callbacks = self._end_all(why)
         self.connection.abort()
         run_all(callbacks)

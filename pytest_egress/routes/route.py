@@ -31,7 +31,7 @@ from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.dns_answers import check_name_answer
 from pytest_egress.traffic.entries import Entry, Exchange
 from pytest_egress.traffic.grpc import is_grpc
-from pytest_egress.traffic.messages import Request, shown
+from pytest_egress.traffic.messages import UNSET, Request, shown
 
 if TYPE_CHECKING:
     from pytest_egress.traffic.address import Address
@@ -554,13 +554,16 @@ def applications(answer: object) -> tuple[answers.Application, ...]:
 
 
 def takes_what_comes(answer: object, request: Request) -> bool:
-    """Whether an answer reads the body of a request by itself. A call of gRPC is forwarded as it comes.
+    """Whether an answer reads the body of a request by itself. A call of gRPC is forwarded, and fails, as it comes.
 
     Both sides of such a call may wait for each other.
+
+    Args:
+        answer: An answer without the faults around it; UNSET of a fault in place of one.
     """
-    return isinstance(answer, DuplexAnswer) or (
-        isinstance(answer, answers.Forward) and is_grpc(request)
-    )
+    if isinstance(answer, DuplexAnswer):
+        return True
+    return (isinstance(answer, answers.Forward) or answer is UNSET) and is_grpc(request)
 
 
 def parts_of(answer: object) -> tuple[object, ...]:

@@ -138,7 +138,7 @@ def test_silence_lasts_until_the_client_leaves(stage: Stage) -> None:
     sock = stage.tls()
     sock.sendall(POST)
     call = route.wait_for_call(timeout=SECONDS)  # counts when it is read
-    assert call.duration is None
+    assert not call.duration
     sock.settimeout(SOON)
     with pytest.raises(TimeoutError):
         sock.recv(1)
@@ -227,9 +227,8 @@ def test_a_handler_runs_before_its_delay(stage: Stage) -> None:
     sock.sendall(GET)
     assert route.wait_for_call(timeout=SECONDS).response.json() == {"id": 1}
     (activity,) = stage.window.activities
-    assert eventually(lambda: stage.ledger.pauses)
-    assert activity.route is None
-    assert activity.told().startswith("GET https://api.test/ -> delayed(<lambda>, 1000)")
+    assert eventually(lambda: activity.pause)
+    assert str(activity.pause) == "GET https://api.test/ -> delayed(<lambda>, 1000)"
     stage.window.over.set()
     assert end_of(sock) == "closed"
 
