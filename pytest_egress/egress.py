@@ -843,8 +843,12 @@ LATE_OF_START: Final = (
 
 def came_back(entry: Entry) -> bool:
     """Whether an entry is a client that was cut at the end of its test and dialled again, with all `times` used up."""
-    used_up = (miss.route.is_used_up for miss in entry.near)
-    return isinstance(entry, TcpConnection) and entry.outcome == "unrouted" and any(used_up)
+    if entry.outcome != "unrouted" or not isinstance(entry, (TcpConnection, Exchange)):
+        return False
+    return any(
+        miss.route.is_used_up or (miss.route.is_exhausted and miss.route.latest_fault is not None)
+        for miss in entry.near
+    )
 
 
 def port_of(entry: Entry, allowed: Address) -> int:

@@ -181,6 +181,7 @@ class Session:
         with self.ledger.changed:
             self.ledger.window, self.ledger.closing = None, window
         try:
+            self._end_pauses(window)
             self._end_raw(window, timeout)
         finally:
             with self.ledger.changed:
@@ -193,21 +194,21 @@ class Session:
         self.drain(window, window.drain_seconds, AFTER_START)
         with self.ledger.changed:
             container.start_window = None
+        self._end_pauses(window)
         container.gateway.revise()
 
     def drain(self, window: Window, timeout: float, after: str) -> None:
         """Wait until the activities of a window have ended, and cut those that have not.
 
-        What waits for a fault, such as `silence()`, is not waited for: it ends now.
+        What waits for a fault, such as `silence()`, is not waited for, and goes on.
 
         Args:
             window: The window.
             timeout: Seconds for handlers to end; one that still runs becomes part of the verdict.
             after: The event after which the handlers ran on, in words.
         """
-        window.over.set()
         with self.engine.progress.step("waiting until what containers have sent is answered"):
-            done = self.ledger.wait_for(lambda: not window.activities, timeout)
+            done = self.ledger.wait_for(lambda: not at_work(window), timeout)
         if not done:
             self._cut_off(window, timeout, after)
 
@@ -234,14 +235,21 @@ class Session:
     def _cut_off(self, window: Window, timeout: float, after: str) -> None:
         """Cut the activities of a window, wait for their last entries, and note each handler that still runs."""
         with self.ledger.changed:
-            left = list(window.activities)
+            left = at_work(window)
         running = [activity for activity in left if activity.route is not None]
         stuck = [*stuck_texts(running, timeout, after)]
         with self.ledger.changed:
             window.stuck += stuck
         for activity in left:
             activity.cut()
-        self.ledger.wait_for(lambda: window.activities <= {*running}, CUT_SECONDS)
+        self.ledger.wait_for(lambda: {*at_work(window)} <= {*running}, CUT_SECONDS)
+
+    def _end_pauses(self, window: Window) -> None:
+        """End what waits for a fault, in a window that has been closed: what clients do then belongs to no test."""
+        window.over.set()
+        with self.ledger.changed:
+            paused = {activity for activity in window.activities if activity.pause is not None}
+        self.ledger.wait_for(lambda: not window.activities & paused, CUT_SECONDS)
 
     def _end_raw(self, window: Window, timeout: float) -> None:
         """Cut the raw connections that routes of the test allowed, and wait for their handlers to return."""
@@ -432,6 +440,11 @@ THIS_PART: Final = f"(since this test began; {ALL_OF_IT})"
 NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 
 
+def at_work(window: Window) -> list[Activity]:
+    """The activities of a window that do not just wait for a fault."""
+    return [activity for activity in window.activities if activity.pause is None]
+
+
 def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> Iterator[str]:
     """Yield a text about each handler that still runs, with the line that it is at.
 
@@ -452,7 +465,8 @@ def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
     """Lines about activities that have not ended, with the lines that their handlers are at."""
     for activity in activities:
         route = activity.route
-        yield f"  {activity.what if route else activity.told()}  of {activity.container}"
-        if route is not None:
+        pause = activity.pause  # read once, too
+        yield f"  {pause or (activity.what if route else activity.told())}  of {activity.container}"
+        if route is not None and pause is None:
             yield f"      in the handler of {route_line(route)}"
             yield f"      at {where_stands(activity.thread)}"

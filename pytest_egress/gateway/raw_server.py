@@ -39,8 +39,7 @@ from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.starttls import StartTls
 from pytest_egress.gateway.tcp_info import Traffic, traffic
 from pytest_egress.gateway.upstreams import Upstreams, upstream_host
-from pytest_egress.ledger.ledger import Pause
-from pytest_egress.ledger.pauses import waiting
+from pytest_egress.ledger.windows import Pause
 from pytest_egress.link.stream_sockets import Accepted
 from pytest_egress.routes.answers import Forward, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
@@ -563,7 +562,7 @@ class RawServer:
         """
         assert isinstance(entry.fault, Fault)
         sock.settimeout(0)
-        with waiting(self.ledger, Pause(entry, entry.fault), None, is_endless=seconds is None):
+        with self.ledger.pausing(Pause(entry, entry.fault), None, is_endless=seconds is None):
             return play(
                 sock, pacer, lambda data: self.keep(entry, data), seconds, self.ledger.clock
             )

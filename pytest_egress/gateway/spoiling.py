@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import pause
-from pytest_egress.ledger.windows import Activity, Window
+from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.routes.faults import (
     Delayed,
@@ -133,7 +133,7 @@ class Spoiling:
 
         Raises:
             ClientLeftError: The client has left meanwhile.
-            StoppedError: The window is being closed.
+            StoppedError: The window has been closed.
         """
         for fault in self._delays:
             self.wait(fault, fault.seconds)
@@ -141,11 +141,9 @@ class Spoiling:
     def wait(self, fault: Fault, seconds: Seconds | None) -> None:
         """Wait for so many seconds; None is without end. It raises as `delay` does."""
         assert not callable(seconds)
-        self._pause(fault, seconds, self._attempt.context.window, self._attempt.activity)
+        self._pause(fault, seconds, self._attempt.context.window)
 
-    def _pause(
-        self, fault: Fault, seconds: float | None, window: Window, activity: Activity | None
-    ) -> None:
+    def _pause(self, fault: Fault, seconds: float | None, window: Window) -> None:
         line = self.line
         end = pause(
             self._ledger,
@@ -154,7 +152,7 @@ class Spoiling:
             fault,
             seconds,
             has_left=lambda: line.disconnected,
-            activity=activity,
+            activity=self._attempt.activity,
         )
         if end == "over":
             self.entry.note = self.entry.note or OVER.format(fault)
@@ -163,12 +161,11 @@ class Spoiling:
         if end == "left":
             raise ClientLeftError(LEFT.format(fault))
 
-    def pieces(self, data: bytes, *, outlives: bool | None = None) -> Iterator[bytes]:
+    def pieces(self, data: bytes, *, outlives: bool = False) -> Iterator[bytes]:
         """The part of a piece of the body that is sent, in pieces, each when its time has come.
 
         Args:
-            outlives: None where the thread that answers calls this. Of a call that sends by itself it says whether that
-                goes on after its window.
+            outlives: Whether the request goes on after its window.
 
         Raises:
             ClientLeftError: The client has left meanwhile.
@@ -180,7 +177,7 @@ class Spoiling:
         size = self._size()
         for start in range(0, len(data), size):
             piece = data[start : start + size]
-            self._await_turn(len(piece), outlives)
+            self._await_turn(len(piece), outlives=outlives)
             yield piece
 
     @property
@@ -194,14 +191,13 @@ class Spoiling:
             return PIECE_BYTES
         return min(ceil(self._throttled.bytes_per_second * PIECE_SECONDS), PIECE_BYTES)
 
-    def _await_turn(self, size: int, outlives: bool | None) -> None:
+    def _await_turn(self, size: int, *, outlives: bool) -> None:
         if self._throttled is None:
             return
         now = self._ledger.clock()
         self._due = max(self._due or now, now) + size / self._throttled.bytes_per_second
         window = Window() if outlives else self._attempt.context.window
-        activity = self._attempt.activity if outlives is None else None
-        self._pause(self._throttled, self._due - now, window, activity)
+        self._pause(self._throttled, self._due - now, window)
 
     def response(self, response: Response) -> Response:
         """A response with a body, which is sent as the wrappers say. Its Content-Length is that of the whole."""

@@ -14,12 +14,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_egress.base.clock import monotonic, wall
-from pytest_egress.ledger.windows import Activity, Window
-from pytest_egress.routes.faults import Fault
+from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFailure, TlsPeers
 
@@ -37,17 +35,6 @@ MAX_COMPLAINTS: Final = 100
 def is_of_the_kernel(entry: Entry) -> bool:
     """Whether an entry is a packet that is no offence: one of the kernel's own, or QUIC that falls back to HTTPS."""
     return isinstance(entry, PacketAttempt) and entry.outcome == "recorded"
-
-
-@dataclass(frozen=True, eq=False)
-class Pause:
-    """An attempt that waits for a fault, such as `silence()`. `str` of it is a line about both."""
-
-    entry: Entry
-    fault: Fault
-
-    def __str__(self) -> str:
-        return f"{self.entry} -> {self.fault}"
 
 
 class Ledger:
@@ -209,16 +196,21 @@ class Ledger:
             self.tell()
 
     @contextmanager
-    def pausing(self, pause: Pause, resting: Activity | None) -> Iterator[None]:
+    def pausing(
+        self, pause: Pause, activity: Activity | None, *, is_endless: bool
+    ) -> Iterator[None]:
         """Note that an attempt waits for a fault, within the `with` block.
 
         Args:
-            resting: Its activity, where nothing will happen by itself: it is not under way meanwhile. Or None.
+            activity: Its activity; None where it has none.
+            is_endless: Whether nothing will happen by itself. Then it is not under way meanwhile.
         """
         with self.changed:
             self.pauses[pause] = None
-            rests = self.under_way & {resting}
+            rests = self.under_way & {activity} if is_endless else set()
             self.under_way -= rests
+            if activity is not None:
+                activity.pause = pause
             self.changed.notify_all()
         try:
             yield
@@ -226,6 +218,9 @@ class Ledger:
             with self.changed:
                 del self.pauses[pause]
                 self.under_way |= rests
+                if activity is not None:
+                    activity.pause = None
+                self.changed.notify_all()
 
     def pauses_of(self, container: str) -> list[Pause]:
         """What a container waits for, because of faults, in the order in which it began to wait.

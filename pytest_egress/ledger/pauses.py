@@ -1,20 +1,20 @@
 """`pause`: the wait of a fault, such as `silence()` and `delayed(...)`. No test has to wait for its end.
 
 The rule: a pause ends by its time, by its client, or by its window, whichever comes first. Its time is the ledger's,
-which stands still while a debugger's prompt is open. It is no work of a handler, so that none is reported as stuck.
+which stands still while a debugger's prompt is open. It is no work of a handler, so that none is reported as stuck, and
+a window is closed while it goes on. What its client then does, when the pause is ended, belongs to no test.
 
-Threads: `pause` blocks its caller, which holds no lock. The thread that closes a window sets `Window.over`.
+Threads: `pause` blocks its caller, which holds no lock. The thread that has closed a window sets `Window.over`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import inf
 from typing import Final, Literal
 
-from pytest_egress.ledger.ledger import Ledger, Pause
-from pytest_egress.ledger.windows import Activity, Window
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.faults import Fault
 from pytest_egress.traffic.entries import Entry
 
@@ -23,7 +23,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 LOOK_SECONDS: Final = 0.05  # between two looks at whether the client has left, and at the clock
 
 PauseEnd = Literal["elapsed", "left", "over"]
-"""Why a pause has ended: its time has passed, its client has left, or its window is being closed."""
+"""Why a pause has ended: its time has passed, its client has left, or its window has been closed."""
 
 
 def stays() -> bool:
@@ -53,7 +53,7 @@ def pause(
         has_left: Whether the client has left. It is called again and again, on this thread, holding no lock.
         activity: The activity of the attempt, which keeps the window open; None where it has none.
     """
-    with waiting(ledger, Pause(entry, fault), activity, is_endless=seconds is None):
+    with ledger.pausing(Pause(entry, fault), activity, is_endless=seconds is None):
         deadline = inf if seconds is None else ledger.clock() + seconds
         while (left := deadline - ledger.clock()) > 0:
             if window.over.wait(LOOK_SECONDS if ledger.prompts else min(left, LOOK_SECONDS)):
@@ -61,24 +61,3 @@ def pause(
             if has_left():
                 return "left"
         return "elapsed"
-
-
-@contextmanager
-def waiting(
-    ledger: Ledger, pause: Pause, activity: Activity | None, *, is_endless: bool
-) -> Iterator[None]:
-    """Have it known, within the `with` block, that an attempt waits for a fault, and that no handler runs.
-
-    Args:
-        is_endless: Whether nothing happens by itself: then `wait_until_quiet` does not wait for it either.
-    """
-    with ledger.pausing(pause, activity if is_endless else None):
-        if activity is None:
-            yield
-            return
-        route, told = activity.route, activity.told
-        activity.route, activity.told = None, pause.__str__
-        try:
-            yield
-        finally:
-            activity.route, activity.told = route, told

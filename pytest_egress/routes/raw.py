@@ -15,7 +15,7 @@ from socketserver import BaseServer
 from typing import Any, Final
 
 from pytest_egress.routes.answers import Forward, takes
-from pytest_egress.routes.faults import Disconnect, Fault, check_fault, layers
+from pytest_egress.routes.faults import Disconnect, End, Fault, check_fault, layers
 from pytest_egress.routes.sequences import AnswerSequence
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -152,8 +152,11 @@ class StreamsHandler(AsyncHandler):
     def __init__(self, connected: Callable[..., Any]) -> None:
         self.connected: Final = connected
 
-    async def __call__(self, sock: Any) -> None:
+    async def __call__(self, sock: Any) -> End | None:
         """Serve one connection, until the function has returned and all that it wrote has been sent.
+
+        Returns:
+            The fault that the function has returned, if that is one.
 
         Raises:
             BaseException: What the function raised, or a callback or a task that nobody awaits.
@@ -169,8 +172,9 @@ class StreamsHandler(AsyncHandler):
         await loop.connect_accepted_socket(lambda: protocol, sock)
         reader, writer = await opened
         try:
-            if inspect.isawaitable(result := self.connected(reader, writer)):
-                await result
+            result: object = self.connected(reader, writer)
+            if inspect.isawaitable(result):
+                result = await result
                 writer.close()
             await faults.end()
         finally:
@@ -178,6 +182,7 @@ class StreamsHandler(AsyncHandler):
         with suppress(OSError):  # the client has left
             await writer.wait_closed()
         faults.check()
+        return result if isinstance(result, End) else None
 
     def __repr__(self) -> str:
         return repr(self.connected)

@@ -120,6 +120,8 @@ class WebSocketAnswer(DuplexAnswer):
         ws = OpenWebSocket(
             duplex, request, handshake, messages, conversation.hold, is_bounded=is_bounded
         )
+        if isinstance(self.handler, End):
+            ws.fall_silent()  # before anything comes that would be answered
         with opened(ws, conversation):
             if self.handler is None:
                 ws.wait_until_over()

@@ -31,6 +31,7 @@ GUIDES = ["CONTRIBUTING.md", "docs/how-it-works.md"]
 PAGES = [
     "docs/addresses.md",
     "docs/certificates.md",
+    "docs/faults.md",
     "docs/fixtures.md",
     "docs/protocols.md",
     "docs/raw.md",

@@ -214,6 +214,17 @@ def test_a_client_that_waited_for_the_server_to_speak_is_a_call(stage: Stage) ->
     assert (call.outcome, route.call_count) == ("routed", 1)
 
 
+def test_a_client_that_waits_in_silence_keeps_its_turn_and_no_other_waiting(stage: Stage) -> None:
+    stage.tcp(ADDRESS, b"another route's")
+    route = stage.tcp(ADDRESS, silence(), times=1)
+    client = stage.dial(port=5432)
+    call_of(stage, route)  # neither side has sent a byte
+    second = stage.dial(port=5432)
+    second.settimeout(SECONDS)
+    assert second.recv(100) == b"another route's"
+    client.close()
+
+
 @pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize(
     "fault",
@@ -628,6 +639,23 @@ def test_an_async_handler_may_return_silence(stage: Stage) -> None:
     assert comes_not(client)
     client.close()
     assert eventually(lambda: not stage.gateway.connections)
+
+
+@pytest.mark.parametrize("within", ["", "TLS"])
+@pytest.mark.parametrize("fault", [reset(), silence(SOON), disconnect()], ids=str)
+def test_a_function_of_streams_may_return_one_after_its_last_words(
+    stage: Stage, fault: Fault, within: str
+) -> None:
+    async def streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
+        writer.write(b"last " + await reader.readline())
+        return fault
+
+    route = (stage.tls_route if within else stage.tcp)(ADDRESS, streams)
+    client: Any = stage.strict_tls() if within else stage.dial(port=5432)
+    client.sendall(b"words\n")
+    assert read_line(client) == b"last words\n"
+    assert end_of(client) == ("reset" if fault == reset() else "closed")
+    assert call_of(stage, route).fault == fault
 
 
 def test_a_handler_may_return_a_disconnect(stage: Stage) -> None:

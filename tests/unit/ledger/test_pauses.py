@@ -68,7 +68,7 @@ def test_it_ends_when_its_client_leaves() -> None:
         assert made.end() == "left"
 
 
-def test_it_ends_when_its_window_begins_to_close() -> None:
+def test_it_ends_when_its_window_has_been_closed() -> None:
     with waiting(1000) as made:
         made.window.over.set()
         assert made.end() == "over"
@@ -99,14 +99,12 @@ def test_its_time_stands_still_while_a_prompt_is_open() -> None:
     assert ends == ["elapsed"]
 
 
-def test_meanwhile_no_handler_is_said_to_run() -> None:
+def test_its_activity_tells_of_it() -> None:
     with waiting() as made:
-        assert not made.activity.route
-        assert made.activity.told() == "GET https://api.test/ -> silence()"
+        assert str(made.activity.pause) == "GET https://api.test/ -> silence()"
         made.has_left.set()
         made.end()
-        assert made.activity.route is made.route
-        assert made.activity.told() == "a connection"
+        assert not made.activity.pause
 
 
 @pytest.mark.parametrize(("seconds", "is_under_way"), [(None, False), (1000.0, True)])
