@@ -23,7 +23,7 @@ from pytest_egress.errors import LinkError
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.windows import AttemptContext
-from pytest_egress.link.changes import DialRule, Verdict, insertion, replacement
+from pytest_egress.link.changes import DialRule, Verdict, change
 from pytest_egress.link.interface import Link
 from pytest_egress.routes.faults import Blackhole, ConnectFault, Refuse
 from pytest_egress.routes.route import Route
@@ -190,6 +190,8 @@ class ConnectFaults:
         ]  # so that the rules of a new name only come before the others
         rules = [rule for address, name in latest_first for rule in deciding.named(name, address)]
         rules += deciding.literal
+        for key in [key for key in self._tries if key[0].removed or key[0].ended]:
+            del self._tries[key]
         while self._swallowed and self._swallowed[0][0] < now:
             self._swallowed.popleft()
         for _, rule in self._swallowed:
@@ -202,12 +204,8 @@ class ConnectFaults:
         if wanted == self._in_force:
             self._failure = None
             return
-        more = len(wanted) - len(self._in_force)
         try:
-            is_addition = more > 0 and wanted[more:] == self._in_force
-            self._link.change_dials(
-                insertion(wanted[:more]) if is_addition else replacement(wanted)
-            )
+            self._link.change_dials(change(self._in_force, wanted))
         except LinkError as error:
             self._failure = error
         else:
@@ -287,10 +285,10 @@ class Deciding:
         tries: Mapping[tuple[Route[Any], str, int], Tries],
         now: float,
     ) -> None:
-        self._tables, self._now = tables, now
-        self._tries: dict[str, list[tuple[Route[Any], int, Tries]]] = {}
-        for (route, host, port), found in tries.items():
-            self._tries.setdefault(host, []).append((route, port, found))
+        self._tables, self._tries, self._now = tables, tries, now
+        self._tried: dict[str, set[int]] = {}  # ports, by name
+        for _, host, port in tries:
+            self._tried.setdefault(host, set()).add(port)
         self._refusing = {route for table in tables for route in table.refusing}
         self.literal = [*self._literal()]
 
@@ -314,7 +312,7 @@ class Deciding:
         network = ip_network(address)
         others = [rule for rule in self.literal if overlaps(rule, network)]
         ports = {route.parsed_address.port for route in own} | {rule.port for rule in others}
-        ports |= {port for _, port, _ in self._tries.get(name, ())}
+        ports |= self._tried.get(name, set())
         exact = sorted(port for port in ports if port is not None)
         wanted = [DialRule(self._verdict(name, address, p), network, p) for p in (*exact, None)]
         return as_far_as_needed(wanted, others)
@@ -324,10 +322,9 @@ class Deciding:
         number = port or 0
         host = keyed_on(self._tables, name, address, number)
         for route in covering(self._tables, host, number):
-            for other, its_port, tries in self._tries.get(host, ()):
-                if other is route and its_port == number:
-                    if found := tries.open_for(route, address, self._now):
-                        return verdict(found.fault)
+            tries = self._tries.get((route, host, number))
+            if tries is not None and (found := tries.open_for(route, address, self._now)):
+                return verdict(found.fault)
             if not route.is_used_up:
                 return verdict(route.next_fault)
         return Verdict.CAPTURED
