@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
@@ -289,12 +290,13 @@ class Deciding:
         self._tried: dict[str, set[int]] = {}  # ports, by name
         for _, host, port in tries:
             self._tried.setdefault(host, set()).add(port)
-        self._refusing = {route for table in tables for route in table.refusing}
-        self.literal = [*self._literal()]
+        refusing = [route for table in tables for route in table.refusing if not route.removed]
+        self._exact = {r.parsed_address.host for r in refusing if r.parsed_address.is_exact}
+        self._patterns = [route for route in refusing if not route.parsed_address.is_exact]
+        is_literal = any(route.parsed_address.networks for route in refusing)
+        self.literal = [*self._literal()] if is_literal else []
 
     def _literal(self) -> Iterator[DialRule]:
-        if not any(route.parsed_address.networks for route in self._refusing if not route.removed):
-            return
         for table in self._tables:
             for route in table.of_addresses():
                 if route.removed or route.kind.answers_names or route.is_used_up:
@@ -304,30 +306,53 @@ class Deciding:
 
     def named(self, name: str, address: str) -> list[DialRule]:
         """The rules for an address that a name was given, as far as they differ from those of `literal`."""
+        if not self.literal and not self._may_refuse(name):
+            return []
         own = [
             r for r in in_order(self._tables, name) if r.names(name) and not r.kind.answers_names
         ]
-        if not self.literal and self._refusing.isdisjoint(own):
-            return []
-        network = ip_network(address)
+        network = network_of(address)
         others = [rule for rule in self.literal if overlaps(rule, network)]
         ports = {route.parsed_address.port for route in own} | {rule.port for rule in others}
         ports |= self._tried.get(name, set())
         exact = sorted(port for port in ports if port is not None)
-        wanted = [DialRule(self._verdict(name, address, p), network, p) for p in (*exact, None)]
+        wanted: list[DialRule] = []
+        for port in (*exact, None):
+            covering = [route for route in own if route.parsed_address.port in (None, port)]
+            other = DialRule(Verdict.CAPTURED, network, port)
+            found = (
+                self._verdict(covering, name, address, port)
+                if covering
+                else verdict_of(others, other)
+            )
+            wanted.append(other._replace(verdict=found))
         return as_far_as_needed(wanted, others)
 
-    def _verdict(self, name: str, address: str, port: int | None) -> Verdict:
-        """What becomes of a dial of a name's address; the port None stands for each that no route names."""
-        number = port or 0
-        host = keyed_on(self._tables, name, address, number)
-        for route in covering(self._tables, host, number):
-            tries = self._tries.get((route, host, number))
+    def _may_refuse(self, name: str) -> bool:
+        return name in self._exact or any(route.names(name) for route in self._patterns)
+
+    def _verdict(
+        self, covering: Sequence[Route[Any]], name: str, address: str, port: int | None
+    ) -> Verdict:
+        """What becomes of a dial of a name's address.
+
+        Args:
+            covering: The routes that are for it, in order.
+            port: Its port; None stands for each that no route names.
+        """
+        for route in covering:
+            tries = self._tries.get((route, name, port)) if port is not None else None
             if tries is not None and (found := tries.open_for(route, address, self._now)):
                 return verdict(found.fault)
             if not route.is_used_up:
                 return verdict(route.next_fault)
         return Verdict.CAPTURED
+
+
+@lru_cache(maxsize=1024)
+def network_of(address: str) -> IPv4Network | IPv6Network:
+    """The network of an address alone."""
+    return ip_network(address)
 
 
 def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[Route[Any]]:
