@@ -29,8 +29,9 @@ CAPTURED, REFUSED, DROPPED, SWALLOWED = range(4)
 """Verdicts. `CAPTURED`: as any other connection. `REFUSED` and `DROPPED` are logged; a `SWALLOWED` dial is dropped
 too, and not logged again: it repeats one that was."""
 
-MAX_RULES = 4096
-"""The most rules of a message: more than the names that a test looks up, and no more than netlink takes at once."""
+MAX_RULES = 2048
+"""The most rules of a namespace: more than the names that a test looks up. The kernel reports each that it deletes and
+adds; this many of both fit into the buffer of a monitor, which would else report a loss."""
 
 MAX_BYTES = 1 + MAX_RULES * RULE.size
 

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from pytest_egress.errors import LinkError
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.windows import AttemptContext
-from pytest_egress.link.changes import DialRule, Verdict, insertion, replacement
+from pytest_egress.link.changes import DialRule, Verdict, change
 from pytest_egress.link.interface import Link
 from pytest_egress.routes.faults import Blackhole, ConnectFault, Refuse
 from pytest_egress.routes.route import Route
@@ -190,6 +191,8 @@ class ConnectFaults:
         ]  # so that the rules of a new name only come before the others
         rules = [rule for address, name in latest_first for rule in deciding.named(name, address)]
         rules += deciding.literal
+        for key in [key for key in self._tries if key[0].removed or key[0].ended]:
+            del self._tries[key]
         while self._swallowed and self._swallowed[0][0] < now:
             self._swallowed.popleft()
         for _, rule in self._swallowed:
@@ -202,12 +205,8 @@ class ConnectFaults:
         if wanted == self._in_force:
             self._failure = None
             return
-        more = len(wanted) - len(self._in_force)
         try:
-            is_addition = more > 0 and wanted[more:] == self._in_force
-            self._link.change_dials(
-                insertion(wanted[:more]) if is_addition else replacement(wanted)
-            )
+            self._link.change_dials(change(self._in_force, wanted))
         except LinkError as error:
             self._failure = error
         else:
@@ -287,16 +286,17 @@ class Deciding:
         tries: Mapping[tuple[Route[Any], str, int], Tries],
         now: float,
     ) -> None:
-        self._tables, self._now = tables, now
-        self._tries: dict[str, list[tuple[Route[Any], int, Tries]]] = {}
-        for (route, host, port), found in tries.items():
-            self._tries.setdefault(host, []).append((route, port, found))
-        self._refusing = {route for table in tables for route in table.refusing}
-        self.literal = [*self._literal()]
+        self._tables, self._tries, self._now = tables, tries, now
+        self._tried: dict[str, set[int]] = {}  # ports, by name
+        for _, host, port in tries:
+            self._tried.setdefault(host, set()).add(port)
+        refusing = [route for table in tables for route in table.refusing if not route.removed]
+        self._exact = {r.parsed_address.host for r in refusing if r.parsed_address.is_exact}
+        self._patterns = [route for route in refusing if not route.parsed_address.is_exact]
+        is_literal = any(route.parsed_address.networks for route in refusing)
+        self.literal = [*self._literal()] if is_literal else []
 
     def _literal(self) -> Iterator[DialRule]:
-        if not any(route.parsed_address.networks for route in self._refusing if not route.removed):
-            return
         for table in self._tables:
             for route in table.of_addresses():
                 if route.removed or route.kind.answers_names or route.is_used_up:
@@ -306,31 +306,53 @@ class Deciding:
 
     def named(self, name: str, address: str) -> list[DialRule]:
         """The rules for an address that a name was given, as far as they differ from those of `literal`."""
+        if not self.literal and not self._may_refuse(name):
+            return []
         own = [
             r for r in in_order(self._tables, name) if r.names(name) and not r.kind.answers_names
         ]
-        if not self.literal and self._refusing.isdisjoint(own):
-            return []
-        network = ip_network(address)
+        network = network_of(address)
         others = [rule for rule in self.literal if overlaps(rule, network)]
         ports = {route.parsed_address.port for route in own} | {rule.port for rule in others}
-        ports |= {port for _, port, _ in self._tries.get(name, ())}
+        ports |= self._tried.get(name, set())
         exact = sorted(port for port in ports if port is not None)
-        wanted = [DialRule(self._verdict(name, address, p), network, p) for p in (*exact, None)]
+        wanted: list[DialRule] = []
+        for port in (*exact, None):
+            covering = [route for route in own if route.parsed_address.port in (None, port)]
+            other = DialRule(Verdict.CAPTURED, network, port)
+            found = (
+                self._verdict(covering, name, address, port)
+                if covering
+                else verdict_of(others, other)
+            )
+            wanted.append(other._replace(verdict=found))
         return as_far_as_needed(wanted, others)
 
-    def _verdict(self, name: str, address: str, port: int | None) -> Verdict:
-        """What becomes of a dial of a name's address; the port None stands for each that no route names."""
-        number = port or 0
-        host = keyed_on(self._tables, name, address, number)
-        for route in covering(self._tables, host, number):
-            for other, its_port, tries in self._tries.get(host, ()):
-                if other is route and its_port == number:
-                    if found := tries.open_for(route, address, self._now):
-                        return verdict(found.fault)
+    def _may_refuse(self, name: str) -> bool:
+        return name in self._exact or any(route.names(name) for route in self._patterns)
+
+    def _verdict(
+        self, covering: Sequence[Route[Any]], name: str, address: str, port: int | None
+    ) -> Verdict:
+        """What becomes of a dial of a name's address.
+
+        Args:
+            covering: The routes that are for it, in order.
+            port: Its port; None stands for each that no route names.
+        """
+        for route in covering:
+            tries = self._tries.get((route, name, port)) if port is not None else None
+            if tries is not None and (found := tries.open_for(route, address, self._now)):
+                return verdict(found.fault)
             if not route.is_used_up:
                 return verdict(route.next_fault)
         return Verdict.CAPTURED
+
+
+@lru_cache(maxsize=1024)
+def network_of(address: str) -> IPv4Network | IPv6Network:
+    """The network of an address alone."""
+    return ip_network(address)
 
 
 def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[Route[Any]]:

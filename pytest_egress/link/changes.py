@@ -54,27 +54,29 @@ class DialRule(NamedTuple):
 
 def replacement(rules: Sequence[DialRule]) -> bytes:
     """The message by which these rules replace all that there are."""
-    return message(dials.REPLACE, rules)
+    return dials.REPLACE + b"".join(map(packed, rules))
 
 
 def insertion(rules: Sequence[DialRule]) -> bytes:
     """The message by which these rules, at least one, come before all that there are."""
-    return message(dials.INSERT, rules)
+    return dials.INSERT + b"".join(map(packed, rules))
 
 
-def message(kind: bytes, rules: Sequence[DialRule]) -> bytes:
-    """A message of a kind.
+def change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
+    """The message by which a namespace has other rules than it has at present.
 
     Raises:
-        LinkError: There are more rules than a kernel takes at once.
+        LinkError: There are more than a namespace may have.
     """
-    if len(rules) > dials.MAX_RULES:
+    if len(wanted) > dials.MAX_RULES:
         reason = (
-            f"that takes {len(rules)} rules for names and addresses, and {dials.MAX_RULES} are the most. Declare "
+            f"that takes {len(wanted)} rules for names and addresses, and {dials.MAX_RULES} are the most. Declare "
             "refuse() or blackhole() for fewer names, or for a network of addresses."
         )
         raise LinkError(NOT_CHANGED.format(reason))
-    return kind + b"".join(map(packed, rules))
+    more = len(wanted) - len(present)
+    is_addition = more > 0 and wanted[more:] == present
+    return insertion(wanted[:more]) if is_addition else replacement(wanted)
 
 
 def packed(rule: DialRule) -> bytes:

@@ -16,6 +16,7 @@ from pytest_egress import Egress, Route, blackhole, forward, refuse, sequence
 from pytest_egress.ledger.report import outcome_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
+from pytest_egress.link.changes import Verdict
 from pytest_egress.session import Session
 from pytest_egress.targets.container import Container
 from pytest_egress.traffic.entries import TcpConnection
@@ -349,4 +350,5 @@ def test_routes_that_are_declared_before_the_container_hold_from_its_start(
         assert python(container, code) == "ready"
         assert unused.call_count == 0
         session.close_window(window)
-    assert eventually(lambda: container.gateway.dials._in_force == ())
+    left = {rule.verdict for rule in container.gateway.dials._in_force}
+    assert left <= {Verdict.SWALLOWED}  # the repetitions of packets that other tests have dropped
