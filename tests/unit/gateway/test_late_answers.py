@@ -23,7 +23,7 @@ from tests.support.stage import eventually
 LONG = 10_000.0
 
 
-class Waiting:
+class LateScene:
     """Late answers, what was sent of them, and the target that they are for."""
 
     name, is_ending, hints = "shop", False, ()
@@ -59,7 +59,7 @@ class Waiting:
 
 
 def test_an_answer_is_sent_when_it_is_due_and_in_that_order() -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     assert waiting.late.seconds_left(None) is None
     waiting.add("never", LONG)
     waiting.add("second", 0.02)
@@ -76,7 +76,7 @@ def test_an_answer_is_sent_when_it_is_due_and_in_that_order() -> None:
 
 
 def test_each_owner_sends_its_own_and_one_that_ends_takes_them_with_it() -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     waiting.add("of a connection", 0, owner="tcp")
     waiting.late.send_due(None)
     assert waiting.late.seconds_left(None) is None
@@ -91,7 +91,7 @@ def test_each_owner_sends_its_own_and_one_that_ends_takes_them_with_it() -> None
 
 
 def test_what_is_late_goes_with_its_test_or_its_wider_scope() -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     waiting.add("of the test", 0)
     waiting.add("of the module", 0, scope="module")
     waiting.late.revise(test_over=False)
@@ -101,8 +101,15 @@ def test_what_is_late_goes_with_its_test_or_its_wider_scope() -> None:
     assert waiting.sent == ["of the module"]
 
 
+def test_what_is_late_goes_with_its_target() -> None:
+    waiting = LateScene()
+    waiting.add("of the module", 0, scope="module")
+    waiting.late.stop()
+    assert (waiting.look(), waiting.ledger.pauses) == (0, {})
+
+
 def test_the_time_stands_still_while_a_prompt_is_open() -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     waiting.ledger.enter_prompt()
     waiting.add("late", 1e-6)
     waiting.late.send_due(None)
@@ -113,7 +120,7 @@ def test_the_time_stands_still_while_a_prompt_is_open() -> None:
 
 
 def test_a_function_of_seconds_holds_up_nobody() -> None:
-    waiting, go_on, asked_on = Waiting(), threading.Event(), list[int]()
+    waiting, go_on, asked_on = LateScene(), threading.Event(), list[int]()
 
     def seconds() -> float:
         asked_on.append(threading.get_ident())
@@ -132,7 +139,7 @@ def test_a_function_of_seconds_holds_up_nobody() -> None:
 
 @pytest.mark.parametrize("wrong", [lambda: "soon", lambda: -1, lambda: 1 / 0])
 def test_what_a_function_of_seconds_raises_is_kept_with_the_question(wrong: Any) -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     entry = waiting.add("never", wrong)
     assert eventually(lambda: entry.error is not None and not waiting.ledger.pauses)
     assert isinstance(entry.error, (TypeError, ValueError, ZeroDivisionError))
@@ -143,7 +150,7 @@ def test_what_a_function_of_seconds_raises_is_kept_with_the_question(wrong: Any)
 
 def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(late_answers, "MAX_LATE", 2)
-    waiting = Waiting()
+    waiting = LateScene()
     notes = [waiting.add(number, 0).note for number in range(3)]
     assert notes == ["", "", late_answers.TOO_MANY]
     waiting.late.send_due(None)
