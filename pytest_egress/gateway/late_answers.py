@@ -160,6 +160,10 @@ class LateAnswers:
         """
         self._take(lambda late: late.route.ended or (test_over and late.route.scope == "test"))
 
+    def stop(self) -> None:
+        """Drop all answers, since their target has gone."""
+        self._take(lambda late: True)
+
     def _take(self, condition: Callable[[Late], bool]) -> list[Late]:
         """Remove the answers that meet a condition: nobody waits for them any more. Return them as they are due."""
         with self._lock:

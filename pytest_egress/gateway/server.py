@@ -245,6 +245,7 @@ class Gateway:
             self._waker.close()
         if self._reader.ident is not None:
             self._reader.join(seconds)
+        self.names.late.stop()
         self.workers.stop()
         stuck = self.connections.join(deadline)
         self.workers.join(deadline)

@@ -588,8 +588,9 @@ def query_text(entry: DnsQuery) -> str:
     found = " -> ".join(map(str, (entry, *entry.cnames, cut(str(answered), SHOWN_TARGET))))
     outcome = "" if entry.outcome == "recorded" else entry.outcome.upper()
     fault = f"[{entry.fault}]" if entry.fault not in (None, answered) else ""
+    note = f"[{entry.note}]" if not outcome and entry.note and entry.fault != answered else ""
     raised = raised_text(entry).removeprefix(", ")
-    return "  ".join(filter(None, [f"DNS {found}", outcome, fault, raised]))
+    return "  ".join(filter(None, [f"DNS {found}", outcome, fault, note, raised]))
 
 
 def exchange_text(entry: Exchange) -> str:

@@ -90,6 +90,8 @@ def test_static_answers(egress: Egress, shop: Container) -> None:
     egress.intercept_tcp("a.test:1", {"id": 1})  # error
     egress.intercept_https("a.test", forward(5432))  # error
     egress.dns("a.test", 1)  # error
+    egress.dns("a.test", MX=10)  # error
+    egress.dns("a.test", srv="0 0 5432 db.test")  # error
     egress.dns("a.test", "NXDOMAIN").respond(503)  # error
     Response(content="text")  # error
     Response(stream=[1])  # error

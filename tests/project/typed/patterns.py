@@ -33,6 +33,7 @@ from pytest_egress import (
     TcpConnection,
     WebSocket,
     asgi,
+    delayed,
     forward,
     grpc_server,
     http_ok,
@@ -178,6 +179,10 @@ def test_answers(egress: Egress, orders: Container, app: Any) -> None:
     egress.block("telemetry.vendor.test")
     egress.dns("db.internal", "NXDOMAIN")
     egress.dns("db.internal", ["192.0.2.1", "2001:db8::1"])
+    egress.dns("db.internal", sequence("SERVFAIL", "silence", ["192.0.2.1"], "synthetic"))
+    egress.dns("db.internal", delayed("192.0.2.1", 0.5)).respond(sequence("NXDOMAIN"))
+    egress.dns("db.internal", delayed("synthetic", lambda: 0.5), SRV=["0 0 5432 db0.test"])
+    egress.dns("shop.test", MX="10 mail.shop.test", TXT=("v=spf1 -all",))
 
 
 @pytest.mark.parametrize("certificate", [None, *BAD_CERTIFICATES])

@@ -23,7 +23,7 @@ from tests.support.stage import eventually
 LONG = 10_000.0
 
 
-class Waiting:
+class LateScene:
     """Late answers, what was sent of them, and the target that they are for."""
 
     name, is_ending, hints = "shop", False, ()
@@ -52,15 +52,20 @@ class Waiting:
         self.late.add(context_, entry, tuple(lateness), owner, lambda: self.sent.append(what))
         return entry
 
+    def look(self) -> int:
+        """Send what is due; return how much has been sent."""
+        self.late.send_due(None)
+        return len(self.sent)
+
 
 def test_an_answer_is_sent_when_it_is_due_and_in_that_order() -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     assert waiting.late.seconds_left(None) is None
     waiting.add("never", LONG)
     waiting.add("second", 0.02)
     waiting.add("first", 0)
     waiting.add("sum", LONG, LONG)
-    assert eventually(lambda: waiting.late.send_due(None) or len(waiting.sent) == 2)
+    assert eventually(lambda: waiting.look() == 2)
     assert waiting.sent == ["first", "second"]
     left = waiting.late.seconds_left(None)
     assert left is not None
@@ -71,7 +76,7 @@ def test_an_answer_is_sent_when_it_is_due_and_in_that_order() -> None:
 
 
 def test_each_owner_sends_its_own_and_one_that_ends_takes_them_with_it() -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     waiting.add("of a connection", 0, owner="tcp")
     waiting.late.send_due(None)
     assert waiting.late.seconds_left(None) is None
@@ -86,7 +91,7 @@ def test_each_owner_sends_its_own_and_one_that_ends_takes_them_with_it() -> None
 
 
 def test_what_is_late_goes_with_its_test_or_its_wider_scope() -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     waiting.add("of the test", 0)
     waiting.add("of the module", 0, scope="module")
     waiting.late.revise(test_over=False)
@@ -96,19 +101,26 @@ def test_what_is_late_goes_with_its_test_or_its_wider_scope() -> None:
     assert waiting.sent == ["of the module"]
 
 
+def test_what_is_late_goes_with_its_target() -> None:
+    waiting = LateScene()
+    waiting.add("of the module", 0, scope="module")
+    waiting.late.stop()
+    assert (waiting.look(), waiting.ledger.pauses) == (0, {})
+
+
 def test_the_time_stands_still_while_a_prompt_is_open() -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     waiting.ledger.enter_prompt()
     waiting.add("late", 1e-6)
     waiting.late.send_due(None)
     assert waiting.late.seconds_left(None) == late_answers.LOOK_SECONDS
     assert waiting.sent == []
     waiting.ledger.leave_prompt()
-    assert eventually(lambda: waiting.late.send_due(None) or waiting.sent)
+    assert eventually(lambda: waiting.look() == 1)
 
 
 def test_a_function_of_seconds_holds_up_nobody() -> None:
-    waiting, go_on, asked_on = Waiting(), threading.Event(), list[int]()
+    waiting, go_on, asked_on = LateScene(), threading.Event(), list[int]()
 
     def seconds() -> float:
         asked_on.append(threading.get_ident())
@@ -121,13 +133,13 @@ def test_a_function_of_seconds_holds_up_nobody() -> None:
     assert waiting.sent == ["known"]
     assert waiting.late.seconds_left(None) == late_answers.LOOK_SECONDS
     go_on.set()
-    assert eventually(lambda: waiting.late.send_due(None) or len(waiting.sent) == 2)
+    assert eventually(lambda: waiting.look() == 2)
     assert asked_on != [threading.get_ident()]
 
 
 @pytest.mark.parametrize("wrong", [lambda: "soon", lambda: -1, lambda: 1 / 0])
 def test_what_a_function_of_seconds_raises_is_kept_with_the_question(wrong: Any) -> None:
-    waiting = Waiting()
+    waiting = LateScene()
     entry = waiting.add("never", wrong)
     assert eventually(lambda: entry.error is not None and not waiting.ledger.pauses)
     assert isinstance(entry.error, (TypeError, ValueError, ZeroDivisionError))
@@ -138,7 +150,7 @@ def test_what_a_function_of_seconds_raises_is_kept_with_the_question(wrong: Any)
 
 def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(late_answers, "MAX_LATE", 2)
-    waiting = Waiting()
+    waiting = LateScene()
     notes = [waiting.add(number, 0).note for number in range(3)]
     assert notes == ["", "", late_answers.TOO_MANY]
     waiting.late.send_due(None)

@@ -23,7 +23,7 @@ from tests.support.stage import ADDRESS, FIRST, SECOND, SECONDS, Stage, eventual
 LONG = 10_000.0
 
 
-class Client:
+class NamesClient:
     """A client of DNS, with a socket of its own."""
 
     def __init__(self, stage: Stage, *, tcp: bool = False) -> None:
@@ -62,7 +62,7 @@ def said(message: dns.message.Message) -> str:
 
 def look_up(stage: Stage, name: str = "db.test", tcp: bool = False) -> list[str]:
     """What both families of a lookup are answered."""
-    client = Client(stage, tcp=tcp)
+    client = NamesClient(stage, tcp=tcp)
     return [said(client.ask(name, type)) for type in ("A", "AAAA")]
 
 
@@ -108,7 +108,7 @@ def test_a_name_whose_sequence_is_used_up_is_still_declared(stage: Stage) -> Non
 
 def test_a_question_that_is_sent_again_is_the_same_one(stage: Stage) -> None:
     stage.route("dns", "db.test", sequence("silence", ADDRESS))
-    client = Client(stage)
+    client = NamesClient(stage)
     client.send("db.test", id=7)
     client.send("db.test", id=7)
     assert said(client.ask("db.test", id=8)) == ADDRESS
@@ -121,10 +121,10 @@ def test_a_question_that_is_sent_again_is_the_same_one(stage: Stage) -> None:
 
 def test_truncated_is_asked_over_tcp_in_the_same_turn(stage: Stage) -> None:
     route = stage.route("dns", "db.test", sequence("truncated", ADDRESS))
-    cut = Client(stage).ask("db.test")
+    cut = NamesClient(stage).ask("db.test")
     assert (cut.answer, bool(cut.flags & dns.flags.TC)) == ([], True)
-    assert said(Client(stage, tcp=True).ask("db.test")) == FIRST
-    assert said(Client(stage).ask("db.test")) == ADDRESS
+    assert said(NamesClient(stage, tcp=True).ask("db.test")) == FIRST
+    assert said(NamesClient(stage).ask("db.test")) == ADDRESS
     assert [outcome_text(call) for call in route.calls] == [
         "DNS db.test A -> NOERROR  [truncated]",
         f"DNS db.test A -> {FIRST}",
@@ -145,7 +145,7 @@ def test_a_late_answer_holds_up_no_other_and_no_window(stage: Stage, tcp: bool) 
 
     route = stage.route("dns", "late.test", delayed(ADDRESS, until_told))
     stage.route("dns", "later.test", delayed(ADDRESS, LONG))
-    client = Client(stage, tcp=tcp)
+    client = NamesClient(stage, tcp=tcp)
     client.send("later.test")
     client.send("late.test", id=7)
     assert said(client.ask("next.test")) == FIRST
@@ -162,7 +162,7 @@ def test_a_late_answer_holds_up_no_other_and_no_window(stage: Stage, tcp: bool) 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 def test_a_late_answer_ends_with_its_test(stage: Stage, tcp: bool) -> None:
     stage.route("dns", "late.test", delayed(ADDRESS, LONG))
-    client = Client(stage, tcp=tcp)
+    client = NamesClient(stage, tcp=tcp)
     client.send("late.test")
     assert eventually(lambda: stage.ledger.pauses)
     stage.gateway.revise(test_over=True)
@@ -173,7 +173,7 @@ def test_a_late_answer_ends_with_its_test(stage: Stage, tcp: bool) -> None:
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 def test_a_client_that_leaves_is_not_missed(stage: Stage, tcp: bool) -> None:
     stage.route("dns", "late.test", delayed(ADDRESS, 0.05))
-    client = Client(stage, tcp=tcp)
+    client = NamesClient(stage, tcp=tcp)
     client.send("late.test")
     assert eventually(lambda: stage.ledger.pauses)
     client.sock.close()
@@ -187,7 +187,7 @@ def test_what_a_function_of_seconds_raises_fails_the_test(stage: Stage) -> None:
 
     stage.route("dns", "late.test", delayed(ADDRESS, seconds))
     with contextlib.suppress(TimeoutError):
-        client = Client(stage)
+        client = NamesClient(stage)
         client.sock.settimeout(0.1)
         client.ask("late.test")
     (query,) = stage.entries(DnsQuery)
@@ -205,7 +205,7 @@ def test_routes_of_one_name_complete_each_other_by_type(stage: Stage) -> None:
     texts = stage.route("dns", "shop.test", TXT="hello")
     mails = stage.route("dns", "*.test", "NXDOMAIN")
     mails = stage.route("dns", "shop.test", MX="10 mail.test")
-    client = Client(stage)
+    client = NamesClient(stage)
     found = [said(client.ask("shop.test", type)) for type in ("TXT", "MX", "A", "SRV")]
     assert found == ['"hello"', "10 mail.test.", "NOERROR", "NOERROR"]
     assert [(call.type, call.answer) for call in texts.calls] == [("TXT", ("hello",))]
@@ -222,7 +222,7 @@ def test_a_name_with_records_keeps_its_addresses(stage: Stage) -> None:
 
 def test_records_fail_first_and_then_are_there(stage: Stage) -> None:
     stage.route("dns", "_db._tcp.test", sequence("SERVFAIL", "synthetic"), SRV="0 0 1 a.test")
-    client = Client(stage)
+    client = NamesClient(stage)
     found = [said(client.ask("_db._tcp.test", "SRV")) for _ in range(3)]
     assert found == ["SERVFAIL", "0 0 1 a.test.", "NOERROR"]
 
@@ -236,7 +236,7 @@ def test_a_cname_is_followed_through_routes_hosts_and_synthetic_names(stage: Sta
     stage.route("dns", "b.test", CNAME="c.test")
     stage.route("dns", "c.test", sequence(ADDRESS, "NXDOMAIN", "SERVFAIL", "REFUSED"))
     stage.route("dns", "own-too.test", CNAME="own.test")
-    reply = Client(stage).ask("a.test")
+    reply = NamesClient(stage).ask("a.test")
     assert [str(rrset) for rrset in reply.answer] == [
         "a.test. 10 IN CNAME b.test.",
         "b.test. 10 IN CNAME c.test.",
@@ -244,7 +244,7 @@ def test_a_cname_is_followed_through_routes_hosts_and_synthetic_names(stage: Sta
     ]
     found = [look_up(stage, "a.test")[0] for _ in range(4)]
     assert found == ["c.test.", "SERVFAIL", "SERVFAIL", FIRST]
-    assert said(Client(stage).ask("own-too.test")) == "192.0.2.9"
+    assert said(NamesClient(stage).ask("own-too.test")) == "192.0.2.9"
     texts = [outcome_text(query) for query in stage.entries(DnsQuery)]
     assert texts[0] == f"DNS a.test A -> b.test -> c.test -> {ADDRESS}"
     assert texts[1] == "DNS a.test A -> b.test -> c.test -> NXDOMAIN"
@@ -254,7 +254,7 @@ def test_a_cname_itself_is_asked_for(stage: Stage) -> None:
     stage.route("dns", "a.test", CNAME="b.test")
     stage.route("dns", "b.test", ADDRESS)
     for type in ("CNAME", "ANY"):
-        reply = Client(stage).ask("a.test", type)
+        reply = NamesClient(stage).ask("a.test", type)
         assert str(reply.answer[0][0]) == "b.test."
 
 
@@ -302,5 +302,5 @@ def test_the_name_of_an_address(stage: Stage) -> None:
     stage.window.dns = "strict"
     stage.route("dns", ADDRESS, PTR="db.test")
     reverse = ".".join(reversed(ADDRESS.split("."))) + ".in-addr.arpa"
-    assert said(Client(stage).ask(reverse, "PTR")) == "db.test."
+    assert said(NamesClient(stage).ask(reverse, "PTR")) == "db.test."
     assert stage.entries(DnsQuery)[0].answer == ("db.test",)

@@ -18,6 +18,7 @@ from pytest_egress.ledger.report import (
     remedy,
 )
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.faults import delayed
 from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.entries import (
@@ -237,6 +238,23 @@ def test_a_long_timeline_keeps_its_beginning_and_its_end() -> None:
     ("entry", "text"),
     [
         (query(answer=(), rcode="NXDOMAIN"), "DNS api.test A -> NXDOMAIN"),
+        (
+            query(answer=(), rcode="", fault="silence", note="not answered"),
+            "DNS api.test A -> silence",
+        ),
+        (query(answer=(), fault="truncated"), "DNS api.test A -> NOERROR  [truncated]"),
+        (
+            query(answer=("192.0.2.7",), cnames=("b.test",), fault=delayed("192.0.2.7", 2)),
+            "DNS api.test A -> b.test -> 192.0.2.7  [delayed('192.0.2.7', 2)]",
+        ),
+        (
+            query(answer=("192.0.2.7",), note="not answered", error=KeyError("x")),
+            "DNS api.test A -> 192.0.2.7  [not answered]  handler raised KeyError",
+        ),
+        (
+            query(answer=(), rcode="NXDOMAIN", outcome="unrouted", note="why"),
+            "DNS api.test A -> NXDOMAIN  UNROUTED",
+        ),
         (
             exchange(outcome="routed", response=Response(200), duration=0.0123),
             "GET https://api.test/ -> 200 OK in 12.3 ms",
