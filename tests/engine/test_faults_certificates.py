@@ -101,9 +101,9 @@ CLIENTS: Final = [
     ),
     TlsClient(
         name="httpx",
-        verifying=python("import httpx; get = httpx.TlsClient().get", 'get(f"https://{host}/")'),
+        verifying=python("import httpx; get = httpx.Client().get", 'get(f"https://{host}/")'),
         careless=python(
-            "import httpx; get = httpx.TlsClient(verify=False).get", 'get(f"https://{host}/")'
+            "import httpx; get = httpx.Client(verify=False).get", 'get(f"https://{host}/")'
         ),
     ),
     TlsClient(
