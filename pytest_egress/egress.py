@@ -292,6 +292,8 @@ class Egress:
     ) -> Route[TcpConnection] | Route[Mail]:
         """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake.
 
+        What else is about the handshake is as for `intercept_https`.
+
         Args:
             alpn: The protocols that the handshake agrees on (RFC 7301), the preferred one first. Clients such as
                 libpq's `sslnegotiation=direct` insist on theirs: `alpn=("postgresql",)`. `http/1.1` if none is given.

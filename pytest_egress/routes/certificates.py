@@ -138,5 +138,6 @@ def closest(word: object, words: tuple[str, ...]) -> str:
     """The end of an error about a wrong word: which of the right ones may be meant; "" where none is similar."""
     from difflib import get_close_matches
 
-    found = get_close_matches(str(word).lower(), words, n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    spelled = {each.lower(): each for each in words}
+    found = get_close_matches(str(word).lower(), spelled, n=1)
+    return f"; did you mean {spelled[found[0]]!r}?" if found else ""

@@ -20,7 +20,7 @@ GOOD: Final = "good.test"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Client:
+class TlsClient:
     """A program that asks each host of its arguments for one page, and goes on where that fails.
 
     Attributes:
@@ -83,40 +83,40 @@ RUBY: Final = """
     end
 """
 CLIENTS: Final = [
-    Client(
+    TlsClient(
         name="curl",
         verifying=each_host("curl -sS https://$host/"),
         careless=each_host("curl -ksS https://$host/"),
     ),
-    Client(
+    TlsClient(
         name="wget",
         verifying=each_host("wget -t1 -nv -O- https://$host/"),
         careless=each_host("wget -t1 -nv -O- --no-check-certificate https://$host/"),
         accepts=["wrong-purpose", "weak-key", "TLSv1", "TLSv1.1"],  # as GnuTLS does
     ),
-    Client(
+    TlsClient(
         name="requests",
         verifying=python("import requests", 'requests.get(f"https://{host}/")'),
         careless=python("import requests", 'requests.get(f"https://{host}/", verify=False)'),
     ),
-    Client(
+    TlsClient(
         name="httpx",
         verifying=python("import httpx; get = httpx.Client().get", 'get(f"https://{host}/")'),
         careless=python(
             "import httpx; get = httpx.Client(verify=False).get", 'get(f"https://{host}/")'
         ),
     ),
-    Client(
+    TlsClient(
         name="Node.js https",
         verifying=node(NODE_HTTPS.replace("OPTIONS", "")),
         careless=node(NODE_HTTPS.replace("OPTIONS", "rejectUnauthorized: false")),
     ),
-    Client(
+    TlsClient(
         name="Node.js fetch",
         verifying=node(NODE_FETCH),
         careless=[*NODE_CARELESS, *node(NODE_FETCH)],
     ),
-    Client(
+    TlsClient(
         name="Ruby", verifying=["ruby", "-e", RUBY % "PEER"], careless=["ruby", "-e", RUBY % "NONE"]
     ),
 ]
@@ -169,7 +169,7 @@ JAVA_PROGRAM: Final = """
 """
 JAVA_ASK: Final = ["java", "-XX:TieredStopAtLevel=1", "-cp", "/srv", "Ask"]
 JAVA: Final = [
-    Client(
+    TlsClient(
         name=kind,
         verifying=[*JAVA_ASK, kind, "verifying"],
         careless=[*JAVA_ASK, kind, "careless"],
@@ -211,33 +211,33 @@ def old_routes(egress: Egress) -> dict[str, Route]:
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_a_client_that_verifies_rejects_them(
-    egress: Egress, machine: Container, client: Client
+    egress: Egress, machine: Container, client: TlsClient
 ) -> None:
     check_verifying(egress, machine, client)
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_a_client_that_verifies_nothing_accepts_them(
-    egress: Egress, machine: Container, client: Client
+    egress: Egress, machine: Container, client: TlsClient
 ) -> None:
     check_careless(egress, machine, client)
 
 
 @pytest.mark.parametrize("client", JAVA, ids=lambda client: client.name)
 def test_a_client_of_java_that_verifies_rejects_them(
-    egress: Egress, java: Container, client: Client
+    egress: Egress, java: Container, client: TlsClient
 ) -> None:
     check_verifying(egress, java, client)
 
 
 @pytest.mark.parametrize("client", JAVA, ids=lambda client: client.name)
 def test_a_client_of_java_that_verifies_nothing_accepts_them(
-    egress: Egress, java: Container, client: Client
+    egress: Egress, java: Container, client: TlsClient
 ) -> None:
     check_careless(egress, java, client)
 
 
-def check_verifying(egress: Egress, machine: Container, client: Client) -> None:
+def check_verifying(egress: Egress, machine: Container, client: TlsClient) -> None:
     good, routes = egress.intercept_https(GOOD), bad_routes(egress) | old_routes(egress)
     hosts = [route.address for route in routes.values()]
     done = machine.exec([*client.verifying, GOOD, *hosts])
@@ -251,7 +251,7 @@ def check_verifying(egress: Egress, machine: Container, client: Client) -> None:
             assert route.assert_rejected().host == route.address
 
 
-def check_careless(egress: Egress, machine: Container, client: Client) -> None:
+def check_careless(egress: Egress, machine: Container, client: TlsClient) -> None:
     routes = bad_routes(egress)
     done = machine.exec([*client.careless, *HOSTS.values()])
     for kind, route in routes.items():

@@ -223,6 +223,9 @@ def test_beside_a_malformed_marker_a_named_test_runs(run: RunPytest) -> None:
         ("intercept_tcp('db.test', b'', path='/')", "*path=; it takes times, optional, name"),
         ("intercept_tls('db.test', lambda: 1)", "*with one argument, a connected socket; *"),
         ("intercept_tls('db.test', alpn='imap')", "*alpn='imap': it takes names of protocols, *"),
+        ("intercept_https('a.test', certificate='expird')", "*; did you mean 'expired'?"),
+        ("intercept_http('a.test', certificate='expired')", "*does not take certificate=; *"),
+        ("intercept_tls('a.test', tls_version='1.1')", "*tls_version='1.1': it takes 'TLSv1', *"),
         ("intercept_tcp('db.test', alpn=())", "*alpn=; it takes times, optional, name"),
         (
             "egress_passthrough()",
