@@ -169,14 +169,16 @@ def worker(tree: Path, part: Part) -> Iterator[Worker]:
 def finish(process: subprocess.Popen[Any]) -> None:
     """End a worker by the end of its input; kill it where it does not."""
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-    try:
-        process.wait(END_SECONDS)
-    except BaseException:  # a second Ctrl-C too
-        process.kill()
-        process.wait()
-        raise
+    assert process.stdout is not None
+    with process.stdout:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(END_SECONDS)
+        except BaseException:  # a second Ctrl-C too
+            process.kill()
+            process.wait()
+            raise
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def run_python(folder: Path, arguments: list[str]) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -122,6 +122,12 @@ def run_python(folder: Path, arguments: list[str]) -> str:
     if done.returncode:
         raise RuntimeError(last_line(done.stderr or done.stdout))
     return done.stdout
+
+
+def environment() -> dict[str, str]:
+    """The environment without other people's plugins, with compiled modules, and with sets in one order each time."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONHASHSEED": "0"}
 
 
 PART: Final = Part(name="first", rows=ROWS, rounds=4, prepare=prepare)

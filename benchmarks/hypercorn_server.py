@@ -23,7 +23,9 @@ def main() -> None:
     config.certfile = config.keyfile = sys.argv[2]
     config.errorlog = None
     config.keep_alive_max_requests = 2**31  # by default it ends a connection after a thousand
-    asyncio.run(hypercorn.asyncio.serve(answer, config))
+    # It would end what it serves first, and say so; a signal just ends this process.
+    never = asyncio.Event()
+    asyncio.run(hypercorn.asyncio.serve(answer, config, shutdown_trigger=never.wait))
 
 
 async def answer(

@@ -41,7 +41,7 @@ def origin(load: float, minutes: float) -> str:
     today = datetime.datetime.now(tz=datetime.timezone.utc).date()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     busy = (
-        f" **Something else ran on the machine (load {load:.1f} before the first round): ratios hold, figures do not.**"
+        f" **Other programs ran meanwhile (load {load:.1f} before the first round): figures and ratios are rough.**"
         if load > BUSY
         else f" Nothing else ran (load {load:.1f} before the first round)."
     )

@@ -61,6 +61,7 @@ def prepare(of: Collection[str]) -> Iterator[Measure]:
         for tests in (FEW, MANY):
             source = "\n".join(f"def test_{number}(): pass" for number in range(tests))
             (folder / f"test_{tests}.py").write_text(source)
+        calls(folder, WITHOUT)  # pytest rewrites and compiles these files once
         yield lambda subject, of: {
             CALLS: lambda: {CALLS_UNIT: calls(folder, of)},
             IMPORT: lambda: {IMPORT_UNIT: import_time(folder, of)},

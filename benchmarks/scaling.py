@@ -27,7 +27,7 @@ COUNTS: Final = {
     "containers, 2 workers": 2,
     "containers, 4 workers": 4,
 }
-RUNS: Final = 6
+RUNS: Final = 5
 
 ROWS: Final = tuple(row for subject in COUNTS for row in rows_of(subject, UNIT, DOCKER_PY))
 

@@ -42,7 +42,7 @@ MODES: Final = {
     NEW: ("new", 1),
     NEW_4: ("new", 4),
 }
-SECONDS: Final = 0.8
+SECONDS: Final = 0.7
 WARM_UP_SECONDS: Final = 2.0  # in which a server in Java or JavaScript compiles what is used often
 
 ROWS: Final = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from benchmarks import compare, engine_calls, growth, page
 from benchmarks.all_parts import PARTS
-from benchmarks.compare import chosen, worktree
+from benchmarks.compare import chosen, worker, worktree
 from benchmarks.engine_calls import Call, Step
 from benchmarks.figures import OURS, Figure, Row, line, number, rows_of, spread, table
 from benchmarks.parts import Measure, Part, Subject, run, subjects
@@ -329,6 +330,14 @@ def test_a_comparison_that_is_ended_leaves_no_worktree(tmp_path: Path, how: sign
         assert process.wait() != 0
     assert not tree.parent.exists()
     assert worktrees(tmp_path) == 1
+
+
+def test_a_worker_measures_the_package_of_its_tree(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    (tmp_path / "pytest_egress").mkdir()
+    (tmp_path / "pytest_egress" / "__init__.py").write_text("raise SystemExit('another package')")
+    with worker(tmp_path, PARTS["routes"]) as process, pytest.raises(RuntimeError, match="ended"):
+        process.measure(Subject("finding the route of a request", "with 10,000 routes"))
 
 
 def test_this_tree_is_compared_with_a_commit() -> None:
