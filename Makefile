@@ -63,7 +63,7 @@ dist: environment ## build what is published, into dist: make dist TAG=v1.2.3
 bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy, grpcio and bare servers
 	$(python) -m benchmarks $(ARGS)
 
-fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds for each
+fuzz: environment ## feed the parsers random bytes: make fuzz ARGS="60 1000000", seconds for each, requests without h11
 	$(python) -m tests.hostile.fuzz $(ARGS)
 
 autobahn: environment ## run all cases of the Autobahn test suite for WebSockets, in a quarter of an hour

@@ -10,11 +10,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import h11
 
+from pytest_egress.base.sockets import send_all
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming, hold
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.http1_duplex import Http1Duplex
@@ -266,7 +267,7 @@ class Http1Server:
             date = http_date(int(entry.started))
             return self.http.send(response, entry.request.method, date)
 
-        write = duplex.write if duplex.is_shared else self.connection.sock.sendall
+        write = duplex.write if duplex.is_shared else partial(send_all, self.connection.sock)
         try:
             for piece in self.answering.pieces(incoming, entry, response, encoded):
                 write(piece)
