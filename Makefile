@@ -64,7 +64,7 @@ bench: images ## compare with plain docker run, other servers and bare ones: mak
 	@PYTHON=$(python) scripts/ensure-peers $(peers)
 	$(python) -m benchmarks $(ARGS)
 
-fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds for each
+fuzz: environment ## feed the parsers random bytes: make fuzz ARGS="60 1000000", seconds for each, requests without h11
 	$(python) -m tests.hostile.fuzz $(ARGS)
 
 autobahn: environment ## run all cases of the Autobahn test suite for WebSockets, in a quarter of an hour

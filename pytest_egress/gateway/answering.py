@@ -210,9 +210,9 @@ class Answering:
             tls=destination.tls,
             client=self.carrier.client,
             container=self.recorder.target.name,
-            _forward=forwarding,
+            _forward=weakref.ref(forwarding),
             _body=body,
-            _hold=partial(hold_decoded, self.ledger, weakref.ref(attempt.context.window)),
+            _hold=self.recorder.holder_of(attempt.context.window, hold_decoded),
         )
         forwarding.asked = named_as(request)
         return Incoming(
@@ -369,7 +369,7 @@ class Answering:
         if isinstance(answer, AsgiApplication):
             return AsgiWebSocket(answer)
         asked = replace(incoming.request, http_version="1.1")  # by which the server is spoken to
-        connect = partial(incoming.forwarding.connect, self, asked, answer)
+        connect = partial(incoming.forwarding.connect, asked, answer)
         return WebSocketRelay(connect, answer.path)
 
     def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:
@@ -501,7 +501,7 @@ class Answering:
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
         """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
         try:
-            return incoming.forwarding.pass_on(self, incoming, to)
+            return incoming.forwarding.pass_on(incoming, to)
         except UpstreamError as error:
             entry.note, entry.fault = str(error), None
             return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
@@ -655,9 +655,10 @@ class Conversing:
 
 
 class Forwarding:
-    """Sends one request to real servers, as long as its connection is served.
+    """Sends one request to real servers, for as long as it is being answered.
 
-    A request refers to this object and may be kept for longer, in the ledger or by a test.
+    A request refers to this object weakly: it may be kept for longer, in the ledger or by a test, and must not keep its
+    connection.
 
     Attributes:
         asked: What the request was for when it came (`named_as`).
@@ -665,23 +666,16 @@ class Forwarding:
     """
 
     def __init__(self, answering: Answering, attempt: Attempt) -> None:
-        # A request that is kept must not keep its connection.
-        self._answering = weakref.ref(answering)
+        self._answering = answering
         self._destination, self._tables = attempt.destination, attempt.context.tables
         self.asked: tuple[str, int, str | None] = ("", 0, None)
         self.route: Route[Any] | None = None
 
-    def __call__(self) -> Callable[[Request, object, int | None], Response] | None:
-        """The function that `Request.forward` calls; None where the connection has ended."""
-        answering = self._answering()
-        return None if answering is None else partial(self._forward_request, answering)
-
-    def _forward_request(
-        self, answering: Answering, request: Request, to: Any, port: int | None
-    ) -> Response:
+    def __call__(self, request: Request, to: Any, port: int | None) -> Response:
+        """Send a request, or what a handler has made of it, and return the whole response (`Request.forward`)."""
         server = check_forward(forward(to, port), raw=False)
         request = self._renamed(request)
-        sock = self.connect(answering, request, server, by="request.forward")
+        sock = self.connect(request, server, by="request.forward")
         response = upstream.ask(sock, request, server.path, encoded=False)  # a handler reads it
         return whole(response, request.method)
 
@@ -693,7 +687,7 @@ class Forwarding:
         others = without(request.headers, "host").raw
         return replace(request, headers=Headers([("Host", request.authority), *others]))
 
-    def pass_on(self, answering: Answering, incoming: Incoming, to: Forward) -> Response:
+    def pass_on(self, incoming: Incoming, to: Forward) -> Response:
         """Send the request to the server that a route forwards to. The body of its response streams.
 
         The body of the request goes on as it comes where it has not been read. It is kept, unless the route streams.
@@ -703,19 +697,19 @@ class Forwarding:
         """
         request, body = incoming.request, incoming.body
         streams = self.route is not None and self.route.stream
-        sock = self.connect(answering, request, to)
+        sock = self.connect(request, to)
         if ends_with_client(incoming):
             incoming.duplex.on_disconnect(partial(shut, sock))
         content = None if body.is_whole else body.stream() if streams else body.relay()
         return upstream.ask(sock, request, to.path, content=content, keep=not streams)
 
-    def connect(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Any:
+    def connect(self, request: Request, to: Forward, by: str = "") -> Any:
         """Connect to another server, with TLS where the scheme is https.
 
         Args:
             by: "request.forward" where a handler asks; "" for a route.
         """
-        owner, upstreams = answering.carrier, answering.upstreams
+        owner, upstreams = self._answering.carrier, self._answering.upstreams
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)
         host, scheme = to.host or request.host, to.scheme or request.scheme

@@ -41,6 +41,11 @@ class Body:
         streamed: How many bytes `stream` has given; None where nobody has called it.
     """
 
+    __slots__ = (  # the ledger keeps one for each request
+        *("_content", "_duplex", "_expected", "_hold", "_is_relayed", "_kept"),
+        *("streamed", "trailers"),
+    )
+
     def __init__(self, duplex: Duplex, hold: Callable[[int], None], expected: int | None) -> None:
         self._duplex = weakref.ref(duplex)
         self._hold, self._expected = hold, expected

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import h11
 
+from pytest_egress.base.sockets import send_all
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming, hold
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http1_duplex import Http1Duplex
@@ -299,7 +300,7 @@ class Http1Server:
             date = http_date(int(entry.started))
             return self.http.send(response, entry.request.method, date)
 
-        write = duplex.write if duplex.is_shared else self.connection.sock.sendall
+        write = duplex.write if duplex.is_shared else partial(send_all, self.connection.sock)
         try:
             for piece in self.answering.pieces(incoming, entry, response, encoded):
                 write(piece)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from pytest_egress.base.clock import monotonic
@@ -100,10 +101,16 @@ def handshake(connection: Connection, context: ssl.SSLContext, connections: Conn
     tls.do_handshake()
     tls.settimeout(None)
     cipher = tls.cipher()
-    settled = TlsInfo(
-        version=tls.version() or "",
-        cipher=cipher[0] if cipher else "",
-        alpn=tls.selected_alpn_protocol(),
-        client_certificate=tls.getpeercert(binary_form=True),
+    settled = agreed(
+        tls.version() or "",
+        cipher[0] if cipher else "",
+        tls.selected_alpn_protocol(),
+        tls.getpeercert(binary_form=True),
     )
     connection.destination = replace(connection.destination, tls=settled)
+
+
+@lru_cache(maxsize=64)
+def agreed(version: str, cipher: str, alpn: str | None, certificate: bytes | None) -> TlsInfo:
+    """What a handshake agreed on: one value for all connections that agree on the same, since entries keep it."""
+    return TlsInfo(version=version, cipher=cipher, alpn=alpn, client_certificate=certificate)

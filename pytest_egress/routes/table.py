@@ -201,7 +201,7 @@ def begins_at_head(
         unclaimed: Whether it is so where no route fits the head.
     """
     secure = request.scheme == "https"
-    for route in in_order(tables):
+    for route in in_order(tables, request.host):
         claims = route.claims(secure, request.host, request.port) and not route.is_exhausted
         if claims and not route.matcher.head_differences(request):
             return route.begins_at_head(request)

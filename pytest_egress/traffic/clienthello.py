@@ -20,6 +20,9 @@ MAX_HELLO_BYTES = 32768
 bytes; a session ticket or padding may add a few thousand. Without a limit, a client could make this
 process read until it runs out of memory."""
 
+_KEPT_LISTS = 64
+"""Lists of numbers that are kept: a client sends the same ones each time, and they are most of what a hello takes."""
+
 _RECORD_HEADER_BYTES = 5
 _MAX_FRAGMENT_BYTES = 2**14  # RFC 8446, section 5.1
 _MESSAGE_HEADER_BYTES = 4
@@ -269,12 +272,14 @@ def _parse_key_shares(extension: bytes | None) -> tuple[int, ...]:
     return tuple(groups)
 
 
+@lru_cache(maxsize=_KEPT_LISTS)
 def _pairs(extension: bytes | None) -> tuple[int, ...]:
     """The numbers of a list, unchecked: here they only tell clients apart, and OpenSSL checks them."""
     body = (extension or b"")[2:]
     return struct.unpack(f">{len(body) // 2}H", body[: len(body) & ~1])
 
 
+@lru_cache(maxsize=_KEPT_LISTS)
 def _numbers(data: bytes) -> tuple[int, ...]:
     if len(data) % 2:
         raise _runs_past()
