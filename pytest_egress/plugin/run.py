@@ -173,10 +173,10 @@ class Run:
         """
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         items = getattr(session, "items", ())  # absent from the controller's, by pytest 7.4
-        is_used = any(map(uses_egress, items))
-        if is_used:
-            self._prepare(session)
-        if reporter is not None and is_used:
+        users = [*filter(uses_egress, items)]
+        if users:
+            self._prepare(session, users)
+        if reporter is not None and users:
             from pytest_egress.plugin.screen import Terminal
 
             with contextlib.suppress(AttributeError, OSError, ValueError):  # it writes to no file
@@ -189,7 +189,7 @@ class Run:
             if self._screen is not None:
                 self._screen.close()
 
-    def _prepare(self, session: pytest.Session) -> None:
+    def _prepare(self, session: pytest.Session, users: list[pytest.Item]) -> None:
         """Start a sidecar for the first container, and import meanwhile what that needs.
 
         The imports stay on this thread: a test might freeze the time while cryptography is imported on another.
@@ -198,7 +198,7 @@ class Run:
         unused = session.config.getoption("collectonly") or session.config.getoption(
             "setupplan", False
         )
-        if fails or unused or not self._answers or is_overridden(session, "egress_docker_client"):
+        if fails or unused or not self._answers or is_overridden(users, "egress_docker_client"):
             return
         with contextlib.suppress(ImportError, RuntimeError):  # the test that needs it will raise it
             self._is_prepared = True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import pytest
 
@@ -18,10 +19,19 @@ def uses_egress(item: pytest.Item) -> bool:
     return not EGRESS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
-def is_overridden(session: pytest.Session, name: str) -> bool:
-    """Whether a fixture of ours is overridden somewhere, or pytest does not tell."""
-    manager = getattr(session, "_fixturemanager", None)
-    return len(getattr(manager, "_arg2fixturedefs", {}).get(name, ())) != 1
+def is_overridden(items: Iterable[pytest.Item], name: str) -> bool:
+    """Whether a fixture of ours is overridden for one of some tests, or pytest does not tell."""
+    of_each_class = {item.parent: item for item in items}.values()
+    return any(len(fixtures_named(item, name)) != 1 for item in of_each_class)
+
+
+def fixtures_named(item: pytest.Item, name: str) -> Sequence[object]:
+    """The fixtures with a name that a test could request; none where pytest does not tell."""
+    manager: Any = getattr(item.session, "_fixturemanager", None)
+    for node in (item, item.nodeid):  # the latter by pytest 7.4
+        with contextlib.suppress(AttributeError, TypeError):
+            return manager.getfixturedefs(name, node) or ()
+    return ()
 
 
 def requested_fixtures(item: pytest.Item) -> Iterable[str]:

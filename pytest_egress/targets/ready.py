@@ -82,9 +82,9 @@ class ReadySidecar:
         return result_of(self._link)
 
     def join(self) -> Sidecar | None:
-        """Wait for the end of the thread, and return the sidecar; None where it has failed."""
+        """Wait for the end of the thread, and return the sidecar; None where none was created."""
         self._thread.join()
-        return None if self._link.exception() else self._created.result()
+        return None if self._created.exception() else self._created.result()
 
 
 class ReadySidecars:

@@ -317,7 +317,7 @@ class Resolver:
         return self._aliases.get(address)
 
     def given(self) -> tuple[dict[str, str], dict[str, Alias]]:
-        """The name of each synthetic address that was given out, and what `alias` returns of each that a rule gave out."""
+        """The name of each synthetic address that was given out, and the `alias` of each that a rule gave out."""
         return self.names.given(), self._aliases.copy()
 
     def question(self, query: bytes) -> Question | Answer:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_egress.plugin.usage import is_overridden
+from pytest_egress.targets.ready import ReadySidecars
 from tests.support.stand_in import UNROUTED_X, RunPytest, lines_of
 
 # Verdicts.
@@ -240,3 +242,62 @@ def test_a_test_that_uses_no_egress_costs_at_most_two_percent_more_calls(
     without = calls_of_a_test(pytester, script)
     assert without > 500
     assert calls_of_a_test(pytester, script, "-p", "pytest_egress.plugin") < without * 1.02
+
+
+# Sidecars that are ready before they are needed.
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The sessions for whose first container a sidecar was prepared."""
+    sessions: list[object] = []
+    monkeypatch.setattr("pytest_egress.plugin.run.is_overridden", is_overridden)
+    monkeypatch.setattr("pytest_egress.plugin.run.Run.pytest_report_collectionfinish", lambda _: "")
+    monkeypatch.setattr(ReadySidecars, "prepare", lambda self: sessions.append(self))
+    return sessions
+
+
+@pytest.mark.parametrize(
+    ("source", "args", "count"),
+    [
+        ("def test_a(): pass\ndef test_b(egress): pass", [], 1),
+        ("@pytest.mark.intercept_https('a.test', optional=True)\ndef test_a(): pass", [], 1),
+        ("def test_a(): pass", [], 0),
+        ("def test_a(egress): pass", ["--collect-only"], 0),
+        ("def test_a(egress): pass", ["--setup-plan"], 0),
+        ("def test_a(egress): pass", ["-n2"], 0),  # in the controller, which this process is
+        (
+            "@pytest.fixture(scope='session')\ndef egress_docker_client(): pass\ndef test_a(egress): pass",
+            [],
+            0,
+        ),
+    ],
+    ids=["used", "marked", "unused", "collect-only", "setup-plan", "controller", "overridden"],
+)
+def test_a_sidecar_is_prepared_where_a_test_will_need_one(
+    run: RunPytest, prepared: list[object], source: str, args: list[str], count: int
+) -> None:
+    run(source, *args)
+    assert len(prepared) == count
+
+
+def test_none_is_prepared_where_the_collection_has_failed(
+    run: RunPytest, prepared: list[object], pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_broken="1 / 0")
+    run("def test_a(egress): pass").assert_outcomes(errors=1)
+    assert prepared == []
+    run("", "--continue-on-collection-errors").assert_outcomes(passed=1, errors=1)
+    assert len(prepared) == 1
+
+
+def test_a_next_one_is_expected_as_long_as_a_later_test_uses_egress(
+    run: RunPytest, prepared: list[object]
+) -> None:
+    run("""
+def expects_more(egress): return egress.session.sidecars.expects_more()
+def test_a(egress): assert expects_more(egress)
+def test_b(): pass
+def test_c(egress): assert not expects_more(egress)
+def test_d(): pass
+""").assert_outcomes(passed=4)

@@ -1,0 +1,202 @@
+"""Sidecars that are started ahead of their targets."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import pytest
+
+from pytest_egress import Egress, LinkError
+from pytest_egress.session import Session
+from pytest_egress.targets.sidecar import Sidecar
+from tests.support.killed_runs import LINKS, KilledRun, assert_nothing_is_left
+from tests.support.leftovers import Witness
+from tests.support.target_shell import wait_until_gone
+
+SLEEP = ["sleep", "600"]
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    """A session of which each container is followed by another."""
+    session = Session()
+    session.sidecars.expects_more = lambda: True
+    yield session
+    session.close()
+
+
+def sidecar_of(client: docker.DockerClient, target: Any) -> str:
+    mode: str = client.api.inspect_container(target.id)["HostConfig"]["NetworkMode"]
+    return mode.partition(":")[2]
+
+
+def waiting(session: Session) -> Sidecar:
+    """The sidecar that waits, once it is ready."""
+    ready = session.sidecars._waiting
+    assert ready is not None
+    sidecar = ready.join()
+    assert sidecar is not None
+    return sidecar
+
+
+def test_a_container_gets_the_sidecar_that_is_ready_unless_it_has_a_name_of_its_own(
+    session: Session, engine_client: docker.DockerClient, clients_image: str
+) -> None:
+    with Egress(session=session) as egress:
+        egress.intercept_https("api.test", {"id": 1})
+        egress.start(clients_image, SLEEP)
+        ready = waiting(session)
+        named = egress.start(clients_image, SLEEP, hostname="shop")
+        assert sidecar_of(engine_client, named) != ready.id
+        assert waiting(session) is ready
+        target = egress.start(clients_image, SLEEP)
+        assert sidecar_of(engine_client, target) == ready.id
+        assert target.exec("hostname").stdout.strip() == ready.hostname
+        asked = f"getent hosts {ready.hostname}"
+        assert target.exec(asked).stdout.startswith("10.213.0.2")
+        for each in (named, target):
+            assert '"id"' in each.exec("curl -sS https://api.test/").stdout
+        last = waiting(session)
+    wait_until_gone(engine_client, last.id)
+
+
+def test_one_that_has_ended_before_it_is_needed_is_replaced(
+    session: Session, engine_client: docker.DockerClient, bare_image: str
+) -> None:
+    with Egress(session=session) as egress:
+        egress.run(bare_image, ["true"], check=True)
+        ready = waiting(session)
+        engine_client.api.kill(ready.id)
+        wait_until_gone(engine_client, ready.id)
+        target = egress.start(bare_image, SLEEP)
+        assert sidecar_of(engine_client, target) != ready.id
+        assert target.exec(["true"]).exit_code == 0
+        target.stop(timeout=0)  # it is not taken for one that is ending
+        assert target.wait().exit_code != 0
+
+
+@pytest.mark.parametrize("phase", ["_create", "start"])
+def test_what_fails_ahead_is_silent_and_raised_where_it_fails_again(
+    session: Session, bare_image: str, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    failures = 1
+
+    def fail(*args: Any, **options: Any) -> Any:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise LinkError("the sidecar broke")
+        return real(*args, **options)
+
+    with Egress(session=session) as egress:
+        egress.run(bare_image, ["true"], check=True)
+        session.sidecars.close()
+        real = getattr(Sidecar, phase)
+        monkeypatch.setattr(Sidecar, phase, fail)
+        session.sidecars.prepare()
+        egress.run(bare_image, ["true"], check=True)
+        assert failures < 0
+        session.sidecars.close()
+        failures = 2
+        session.sidecars.prepare()
+        with pytest.raises(LinkError, match="the sidecar broke"):
+            egress.run(bare_image, ["true"])
+
+
+def test_an_end_that_fails_leaves_no_sidecar(
+    session: Session, engine_client: docker.DockerClient, bare_image: str
+) -> None:
+    egress = Egress(session=session)
+    egress.start(bare_image, SLEEP)
+    ready = waiting(session)
+
+    def fail(keep: bool = False) -> None:
+        raise ZeroDivisionError
+
+    egress.close = fail  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        session.close()
+    wait_until_gone(engine_client, ready.id)
+    assert ready.link is not None
+    assert ready.link.channel.fileno() == -1
+    del egress.close
+    egress.close()
+    gc.collect()
+
+
+def test_a_forked_child_keeps_none_alive(
+    session: Session, engine_client: docker.DockerClient, bare_image: str
+) -> None:
+    with Egress(session=session) as egress:
+        egress.run(bare_image, ["true"], check=True)
+        ready = waiting(session)
+        over, tell = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
+            child = os.fork()
+        if child == 0:
+            os.close(tell)
+            os.read(over, 1)
+            os._exit(0)
+    wait_until_gone(engine_client, ready.id)
+    for end in (tell, over):
+        os.close(end)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_run_that_is_killed_leaves_none(witness: Witness, bare_image: str, link: str) -> None:
+    ready = f"""
+    egress.session.sidecars.expects_more = lambda: True
+    egress.run({bare_image!r}, ["true"])
+    egress.session.sidecars._waiting.link()
+"""
+    with contextlib.closing(KilledRun(ready, link)) as run:
+        assert run.line() == "up"
+        run.kill()
+        assert_nothing_is_left(witness, run)
+
+
+COUNTING = """
+import json, pytest
+from pytest_egress.targets.sidecar import Sidecar
+
+made = []
+create = Sidecar._create
+
+def count(self, *args):
+    create(self, *args)
+    made.append(self.id)
+
+Sidecar._create = count
+
+def pytest_sessionfinish(session):
+    worker = getattr(session.config, "workerinput", {}).get("workerid", "")
+    with open(f"made{worker}.json", "w") as file:
+        json.dump(made, file)
+"""
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_a_run_of_pytest_starts_as_many_as_it_has_containers(
+    pytester: pytest.Pytester, bare_image: str, workers: str
+) -> None:
+    pytester.makeconftest(COUNTING)
+    pytester.makepyfile(f"""
+    import pytest
+    @pytest.mark.parametrize("n", range(4))
+    def test_a(egress, n):
+        egress.run({bare_image!r}, ["true"], check=True)
+    def test_b(): pass
+    """)
+    result = pytester.runpytest_subprocess("-pno:cacheprovider", "-Wignore", workers)
+    result.assert_outcomes(passed=5)
+    made = [json.loads(path.read_text()) for path in pytester.path.glob("made*.json")]
+    assert sum(map(len, made)) == 4
