@@ -20,8 +20,7 @@ from typing import Any, Final
 
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.recorder import Recorder
-from pytest_egress.ledger.ledger import Pause
-from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.ledger.windows import AttemptContext, Pause
 from pytest_egress.routes.faults import Delayed, drawn
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import DnsQuery
@@ -119,7 +118,7 @@ class LateAnswers:
             entry.note = TOO_MANY
             return
         pause = Pause(entry, lateness[0].delays[0])
-        late.waiting.enter_context(self._ledger.pausing(pause, None))
+        late.waiting.enter_context(self._ledger.pausing(pause, None, is_endless=False))
         if all(each.is_known for each in lateness):
             self._set_due(late, sum(each.seconds() for each in lateness))
         else:
