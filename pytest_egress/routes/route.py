@@ -499,7 +499,13 @@ class Route(handles.Route[Call]):
 
     @property
     def intervals(self) -> list[float]:
-        """Seconds from the start of each call to that of the next, in order of the starts."""
+        """Seconds from the start of each call to that of the next, in order of the starts: one less than calls.
+
+        Of a client that backs off: `assert route.intervals == [approx(1, abs=0.3), approx(2, abs=0.3)]`.
+
+        Raises:
+            CallError: The route's scope has ended, and its calls are no longer kept.
+        """
         starts = sorted(call.started for call in self.calls)
         return [later - earlier for earlier, later in pairwise(starts)]
 
