@@ -200,9 +200,8 @@ class Shaped:
             pass  # one side broke off; the other is ended
         finally:
             self._drained.set()
-            self._connection.release(
-                self._outer
-            )  # else a handler that sends on would wait for room
+            # Shut alone, it would still take what a handler sends on, until its buffers are full.
+            self._connection.release(self._outer)
 
     def _watch(self, out: Way, back: Way) -> bool:
         if back.done or back.refusal is not None:
