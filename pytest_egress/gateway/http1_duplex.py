@@ -6,8 +6,8 @@ sleeps inside of the socket, since two threads in one `ssl.SSLSocket` corrupt it
 outside of the lock.
 
 Threads: one thread at a time calls `receive`. Any thread calls `start`, `send`, `finish`, `send_interim`, `reset`,
-`disconnected`, `on_disconnect`, and what a fault does. The thread that serves the connection calls `share`, `skip` and `close`. The lock
-guards h11 and the socket. It is not held while a shared socket waits, or a callback runs.
+`disconnected`, `on_disconnect`, and what a fault does. The thread that serves the connection calls `share`, `skip` and
+`close`. The lock guards h11 and the socket. It is not held while a shared socket waits, or a callback runs.
 """
 
 from __future__ import annotations
