@@ -21,7 +21,6 @@ from pytest_egress.base.sockets import shut
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.link.stream_sockets import loopback_pair
 from pytest_egress.routes.faults import (
-    ConnectFault,
     Delayed,
     Disconnect,
     End,
@@ -103,11 +102,6 @@ def _(fault: Truncated, plan: Plan) -> Plan:
 @read.register
 def _(fault: Reset, plan: Plan) -> Plan:
     return replace(plan, resets=True, ends_after=0.0)
-
-
-@read.register
-def _(fault: ConnectFault, plan: Plan) -> Plan:
-    return replace(plan, resets=True, ends_after=0.0)  # the kernel has let it through
 
 
 @read.register
