@@ -21,7 +21,6 @@ from pytest_egress.base.sockets import shut
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.link.stream_sockets import loopback_pair
 from pytest_egress.routes.faults import (
-    ConnectFault,
     Delayed,
     Disconnect,
     End,
@@ -103,11 +102,6 @@ def _(fault: Truncated, plan: Plan) -> Plan:
 @read.register
 def _(fault: Reset, plan: Plan) -> Plan:
     return replace(plan, resets=True, ends_after=0.0)
-
-
-@read.register
-def _(fault: ConnectFault, plan: Plan) -> Plan:
-    return replace(plan, resets=True, ends_after=0.0)  # the kernel has let it through
 
 
 @read.register
@@ -200,9 +194,8 @@ class Shaped:
             pass  # one side broke off; the other is ended
         finally:
             self._drained.set()
-            self._connection.release(
-                self._outer
-            )  # else a handler that sends on would wait for room
+            # Shut alone, it would still take what a handler sends on, until its buffers are full.
+            self._connection.release(self._outer)
 
     def _watch(self, out: Way, back: Way) -> bool:
         if back.done or back.refusal is not None:

@@ -610,8 +610,6 @@ class RawServer:
         finally:
             self.conclude(entry)
             self.finish(entry)
-        if is_cut:
-            connection.release(server)
         if is_cut and shape.resets:
             self.settled(connection.sock)
             connection.reset()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import pytest_egress.gateway.dispatch as dispatch
 import pytest_egress.gateway.raw_server as raw_server
 from pytest_egress import (
     HandlerError,
@@ -214,7 +215,10 @@ def test_a_client_that_waited_for_the_server_to_speak_is_a_call(stage: Stage) ->
     assert (call.outcome, route.call_count) == ("routed", 1)
 
 
-def test_a_client_that_waits_in_silence_keeps_its_turn_and_no_other_waiting(stage: Stage) -> None:
+def test_a_client_that_waits_in_silence_keeps_its_turn_and_no_other_waiting(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "TURN_SECONDS", FOREVER)
     stage.tcp(ADDRESS, b"another route's")
     route = stage.tcp(ADDRESS, silence(), times=1)
     client = stage.dial(port=5432)
@@ -517,6 +521,21 @@ def test_what_a_handler_sends_ends_early_and_the_handler_sees_an_end(
         assert client.recv(100) == b"220 r"
         assert cut_of(client) == ("reset" if resets else "closed")
         assert call_of(stage, route).error is None
+
+
+def test_that_a_message_is_cut_short_by_the_fault_is_no_error_of_the_handler(stage: Stage) -> None:
+    async def streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 ready\r\n")
+        await reader.readexactly(10)
+
+    route = stage.tcp(ADDRESS, truncated(streams, 5))
+    client = stage.dial(port=5432)
+    assert read_to_end(client) == b"220 r"
+    call = call_of(stage, route)
+    assert (call.error, call.note) == (
+        None,
+        "the connection ended before its handler did (0 bytes read on a total of 10 expected bytes)",
+    )
 
 
 def test_all_that_a_handler_sent_comes_though_it_has_returned(stage: Stage) -> None:
