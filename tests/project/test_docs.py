@@ -30,6 +30,7 @@ GUIDES = ["CONTRIBUTING.md", "docs/how-it-works.md"]
 """For contributors: every file that they name is of the project."""
 PAGES = [
     "docs/addresses.md",
+    "docs/faults.md",
     "docs/fixtures.md",
     "docs/protocols.md",
     "docs/raw.md",
