@@ -69,10 +69,8 @@ def versions() -> list[str]:
         f"Python {platform.python_version()}",
         " ".join(ssl.OPENSSL_VERSION.split()[:2]),
         f"Docker {engine}",
-        *(
-            f"{name} {version(name)}"
-            for name in ("docker", "h11", "h2", "grpcio", "testcontainers")
-        ),
+        f"docker-py {version('docker')}",
+        *(f"{name} {version(name)}" for name in ("h11", "h2", "grpcio", "testcontainers")),
     ]
     if why_missing(MITMPROXY) is None:
         found.append(mitmproxy_version())

@@ -96,4 +96,4 @@ def calls_of(egress: Egress, created: Any) -> Mapping[str, Callable[[], object]]
     }
 
 
-PART: Final = Part(name="trust", rows=ROWS, rounds=15, prepare=prepare, in_table=False)
+PART: Final = Part(name="trust", rows=ROWS, rounds=5, prepare=prepare, in_table=False)

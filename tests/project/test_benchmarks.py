@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -12,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, engine_calls, growth, page
+from benchmarks import compare, engine_calls, growth, page, peers
 from benchmarks.all_parts import PARTS
 from benchmarks.compare import chosen, worker, worktree
 from benchmarks.engine_calls import Call, Step
 from benchmarks.figures import OURS, Figure, Row, line, number, rows_of, spread, table
 from benchmarks.parts import Measure, Part, Subject, run, subjects
-from benchmarks.peers import MOCKSERVER
+from benchmarks.peers import HYPERCORN, MOCKSERVER, WIREMOCK
 from tests.support.project import ROOT
 
 RATE = "requests/s"
@@ -159,6 +160,30 @@ def test_a_peer_that_can_never_be_had_is_not_asked_for() -> None:
 
     assert asked == [OURS]
     assert "Maven" in result.missing[MOCKSERVER]
+
+
+def test_a_peer_that_cannot_be_installed_leaves_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, folder = tmp_path / "bin", tmp_path / "peers"
+    programs.mkdir()
+    for name, text in {"npm": "echo no registry; exit 1", "java": "exit 0"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    for name in ("mitmproxy", "hypercorn"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "installed").touch()
+
+    path = f"{programs}:{os.environ['PATH']}"
+    ensure = [ROOT / "scripts/ensure-peers", folder]
+    done = subprocess.run(ensure, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("it cannot be had: npm cannot install") == 2
+    monkeypatch.setattr(peers, "PEERS", folder)
+    monkeypatch.setattr(peers, "INSIDE", set())  # which are about who runs this
+    assert peers.why_missing(WIREMOCK) == "npm cannot install wiremock@>=3.13"
+    assert peers.why_missing(HYPERCORN) is None
 
 
 def test_an_exponent_tells_flat_from_proportional_from_worse() -> None:
