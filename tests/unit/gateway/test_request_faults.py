@@ -110,7 +110,10 @@ def test_disconnect_with_an_answer_does_not_announce_the_end(stage: Stage) -> No
     assert stage.only(Exchange).response.status_code == 200
 
 
-def test_a_request_that_crosses_the_end_is_in_the_ledger(stage: Stage) -> None:
+def test_a_request_that_crosses_the_end_is_in_the_ledger(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_egress.gateway.http1_server.LINGER_SECONDS", SECONDS)
     stage.https("api.test", disconnect({"id": 1}))
     sock = stage.tls()
     assert ask(sock).status == 200
