@@ -23,7 +23,7 @@ from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFa
 
 CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
 MAX_ENTRIES: Final = 100_000
-"""The most entries of a window, and the most calls: up to a gigabyte if each request has its own connection."""
+"""The most entries of a window, and the most calls: some 200 MB, where requests have no bodies."""
 
 MAX_HELD_BYTES: Final = 2 << 30
 """The most bytes of requests and raw connections that a window keeps: twice the longest body."""
