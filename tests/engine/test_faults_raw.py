@@ -36,7 +36,7 @@ Postgres = runpy.run_path(str(ROOT / "examples/test_postgres.py"))["Postgres"]
 
 
 @dataclass
-class Scene:
+class ClientsOverLink:
     """An egress over one link, and containers that wait for commands. Each test has host names of its own.
 
     Attributes:
@@ -53,10 +53,10 @@ class Scene:
 
 
 @pytest.fixture(scope="module", params=LINKS)
-def scene(request: pytest.FixtureRequest, services_image: str) -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest, services_image: str) -> Iterator[ClientsOverLink]:
     session = Session(link=request.param)
     with contextlib.closing(session), Egress(session=session) as egress:
-        yield Scene(egress, egress.start(services_image, ["sleep", "infinity"]))
+        yield ClientsOverLink(egress, egress.start(services_image, ["sleep", "infinity"]))
 
 
 # What a bare socket sees.
@@ -113,7 +113,7 @@ SEEN: dict[str, tuple[Any, list[str]]] = {
 
 
 @pytest.mark.parametrize("layer", ["", "tls-"], ids=["tcp", "tls"])
-def test_each_fault_is_seen_as_what_it_is(scene: Scene, layer: str) -> None:
+def test_each_fault_is_seen_as_what_it_is(scene: ClientsOverLink, layer: str) -> None:
     declare = scene.egress.intercept_tls if layer else scene.egress.intercept_tcp
     hosts = {f"{layer}{name}.test": name for name in SEEN}
     routes = {host: declare(f"{host}:5432", SEEN[name][0]) for host, name in hosts.items()}
@@ -141,7 +141,7 @@ print(sock.recv(100))
 
 
 def test_a_client_that_waits_for_a_greeting_is_a_call_and_a_port_probe_is_none(
-    scene: Scene,
+    scene: ClientsOverLink,
 ) -> None:
     route = scene.egress.intercept_tcp("mail-waits.test:25", sequence(silence(), b"220 ready"))
     assert scene.python(WAIT).splitlines() == ["probe", "gave up", "b'220 ready'"]
@@ -163,7 +163,7 @@ for attempt in range(1, 6):
 ROWS = {"SELECT 1 AS one": [{"one": 1}]}
 
 
-def test_a_postgres_that_comes_up_at_the_third_try(scene: Scene) -> None:
+def test_a_postgres_that_comes_up_at_the_third_try(scene: ClientsOverLink) -> None:
     # The name has an IPv4 and an IPv6 address, and psycopg tries both.
     answers = sequence(reset(), reset(), disconnect(), disconnect(), Postgres(ROWS))
     route = scene.egress.intercept_tcp("db-third.test:5432", answers)
@@ -175,7 +175,7 @@ def test_a_postgres_that_comes_up_at_the_third_try(scene: Scene) -> None:
     assert (answered.fault, answered.tls is not None) == (None, True)
 
 
-def test_a_postgres_that_is_slow_speaks_tls_all_the_same(scene: Scene) -> None:
+def test_a_postgres_that_is_slow_speaks_tls_all_the_same(scene: ClientsOverLink) -> None:
     slow = throttled(delayed(Postgres(ROWS), 0.02), 100_000)
     route = scene.egress.intercept_tcp("db-slow.test:5432", slow)
     assert scene.python(CONNECT, "db-slow.test") == "1 (1,)\n"
@@ -194,7 +194,7 @@ print(sum(int(cache.get(f"{sys.argv[1]}-{number}")) for number in range(20)))
 
 
 def test_a_pool_reconnects_to_a_server_whose_connections_break(
-    scene: Scene, services_image: str
+    scene: ClientsOverLink, services_image: str
 ) -> None:
     command = ["redis-server", "--protected-mode", "no", "--save", ""]
     server = scene.egress.start(services_image, command, wait=log_line("Ready to accept"))
@@ -259,7 +259,7 @@ FAILING: dict[str, tuple[Any, list[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def browser(scene: Scene, websocket_image: str) -> Container:
+def browser(scene: ClientsOverLink, websocket_image: str) -> Container:
     """A container with clients of WebSockets."""
     return scene.egress.start(websocket_image, ["sleep", "infinity"])
 
@@ -267,7 +267,7 @@ def browser(scene: Scene, websocket_image: str) -> Container:
 @pytest.mark.parametrize("scheme", ["wss", "ws"])
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_websocket_ends_without_a_close_frame(
-    scene: Scene, browser: Container, client: str, scheme: str
+    scene: ClientsOverLink, browser: Container, client: str, scheme: str
 ) -> None:
     declare = scene.egress.intercept_https if scheme == "wss" else scene.egress.intercept_http
     hosts = {f"{client}-{scheme}-{name}.test": name for name in FAILING}
@@ -278,7 +278,7 @@ def test_a_websocket_ends_without_a_close_frame(
     assert all(route.assert_called_once().fault is not None for route in routes)
 
 
-def test_a_websocket_falls_silent(scene: Scene, browser: Container) -> None:
+def test_a_websocket_falls_silent(scene: ClientsOverLink, browser: Container) -> None:
     route = scene.egress.intercept_https("hush.test", websocket(silence()))
     result = browser.exec([*CLIENTS["python"], "wss://hush.test/"])
     assert result.stdout == "silence\n"
