@@ -268,6 +268,16 @@ def test_both_addresses_of_a_name_are_one_try_and_one_turn(scene: Stage) -> None
     }
 
 
+def test_a_fault_with_times_gives_way_to_the_next_route(scene: Stage) -> None:
+    scene.tcp("db.test:5432", greets)
+    route = scene.tcp("db.test:5432", refuse(), times=1)
+    scene.resolve("db.test")
+    kernel = Kernel(scene)
+    found = [kernel.dial(address, 5432) for address in (FIRST6, FIRST, FIRST6, FIRST)]
+    assert found == [REFUSED, REFUSED, CAPTURED, CAPTURED]
+    assert len(route.calls) == 1
+
+
 def test_a_client_of_one_address_takes_a_turn_by_each_dial(scene: Stage) -> None:
     route = scene.tcp("db.test:5432", sequence(refuse(), refuse(), greets))
     scene.resolve("db.test")
