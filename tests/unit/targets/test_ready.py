@@ -52,7 +52,7 @@ class FakeSidecar:
         self.is_removed = True
 
 
-class Scene:
+class Preparations:
     """The sidecars of a session, of which the next ones are given."""
 
     def __init__(self, *sidecars: FakeSidecar | BaseException, is_podman: bool = False) -> None:
@@ -84,11 +84,11 @@ def sidecar() -> Iterator[FakeSidecar]:
 
 
 def test_nothing_is_taken_where_nothing_was_prepared() -> None:
-    assert Scene().sidecars.take() is None
+    assert Preparations().sidecars.take() is None
 
 
 def test_one_waits_however_often_it_is_asked_for(sidecar: FakeSidecar) -> None:
-    scene = Scene(sidecar)
+    scene = Preparations(sidecar)
     scene.sidecars.prepare()
     scene.sidecars.prepare()
     taken: Any = scene.sidecars.take()
@@ -99,7 +99,7 @@ def test_one_waits_however_often_it_is_asked_for(sidecar: FakeSidecar) -> None:
 
 @pytest.mark.parametrize("expected", [False, True])
 def test_the_next_is_prepared_where_it_is_expected(sidecar: FakeSidecar, expected: bool) -> None:
-    scene = Scene(sidecar)
+    scene = Preparations(sidecar)
     scene.sidecars.expects_more = lambda: expected
     scene.sidecars.prepare_next()
     taken: Any = scene.sidecars.take()
@@ -110,7 +110,7 @@ def test_the_next_is_prepared_where_it_is_expected(sidecar: FakeSidecar, expecte
 
 def test_it_is_created_before_it_has_started(sidecar: FakeSidecar) -> None:
     sidecar.may_start.clear()
-    taken = Scene(sidecar).taken()
+    taken = Preparations(sidecar).taken()
     assert taken.created(DESCRIPTOR).link is None
     sidecar.may_start.set()
     assert taken.link() is sidecar.link
@@ -118,20 +118,20 @@ def test_it_is_created_before_it_has_started(sidecar: FakeSidecar) -> None:
 
 @pytest.mark.parametrize("failure", [LinkError("no"), OSError("no"), RuntimeError("no")])
 def test_what_fails_is_not_ready(failure: Exception) -> None:
-    taken = Scene(failure).taken()
+    taken = Preparations(failure).taken()
     for step in (lambda: taken.created(DESCRIPTOR), taken.link):
         with pytest.raises(NotReadyError, match="it has failed: no"):
             step()
     assert taken.join() is None
     sidecar = FakeSidecar(failure)
-    taken = Scene(sidecar).taken()
+    taken = Preparations(sidecar).taken()
     with pytest.raises(NotReadyError, match="it has failed: no"):
         taken.link()
     assert taken.join() is sidecar  # to be removed
 
 
 def test_one_that_has_ended_meanwhile_is_not_ready(sidecar: FakeSidecar) -> None:
-    taken = Scene(sidecar).taken()
+    taken = Preparations(sidecar).taken()
     taken.link()
     assert sidecar.link is not None
     sidecar.link.agent.close()
@@ -140,7 +140,7 @@ def test_one_that_has_ended_meanwhile_is_not_ready(sidecar: FakeSidecar) -> None
 
 
 def test_one_with_another_setup_is_not_ready(sidecar: FakeSidecar) -> None:
-    taken = Scene(sidecar).taken()
+    taken = Preparations(sidecar).taken()
     with pytest.raises(NotReadyError, match="it has the setup descriptor link, "):
         taken.created(SidecarSetup("stream", "python:3.13-slim"))
     assert taken.join() is sidecar
@@ -150,7 +150,7 @@ def test_one_with_another_setup_is_not_ready(sidecar: FakeSidecar) -> None:
 def test_the_end_of_a_session_releases_the_one_that_waits(
     sidecar: FakeSidecar, is_podman: bool
 ) -> None:
-    scene = Scene(sidecar, is_podman=is_podman)
+    scene = Preparations(sidecar, is_podman=is_podman)
     scene.sidecars.prepare()
     scene.sidecars.close()
     assert sidecar.link is not None
@@ -161,7 +161,7 @@ def test_the_end_of_a_session_releases_the_one_that_waits(
 
 def test_the_end_waits_for_one_that_is_being_started(sidecar: FakeSidecar) -> None:
     sidecar.may_start.clear()
-    scene = Scene(sidecar)
+    scene = Preparations(sidecar)
     scene.sidecars.prepare()
     threading.Timer(0.1, sidecar.may_start.set).start()
     scene.sidecars.close()
@@ -170,7 +170,7 @@ def test_the_end_waits_for_one_that_is_being_started(sidecar: FakeSidecar) -> No
 
 
 def test_a_sidecar_that_never_started_is_removed(sidecar: FakeSidecar) -> None:
-    scene = Scene()
+    scene = Preparations()
     released: Any = sidecar
     scene.sidecars.release(released)
     assert sidecar.is_removed
