@@ -116,6 +116,7 @@ REJECTED_TEXT: Final = "{who} rejected {what} ({how})"
 LIKELY_REJECTED: Final = "likely-rejected"
 """The reason of a rejection that may be something else, if the target was being stopped."""
 
+SAW_NOTHING: Final = "{who} left before it could see {what}, and so has not rejected it"
 NOT_OF_THE_FAULT: Final = (
     "A client without that CA rejects every certificate: this does not show that it rejects {what}"
 )
@@ -139,6 +140,8 @@ def broken_handshake(
     hello: ClientHello | None = None,
     route: object = "a route",
     presented: Presented = USUAL,
+    *,
+    saw_nothing: bool = False,
 ) -> tuple[str, str]:
     """The reason and the sentence for a handshake that raised an error.
 
@@ -148,7 +151,10 @@ def broken_handshake(
         hello: The client's ClientHello.
         route: The route that requests or requires a client certificate, if one does.
         presented: What the handshake presents.
+        saw_nothing: Whether the client had closed before it could see that.
     """
+    if saw_nothing and has_broken_off(error):
+        return "silent", SAW_NOTHING.format(who=who_sent(hello), what=presented.to(host))
     if presented.is_bad and (rejection := rejection_by(error, host, hello, presented)) is not None:
         return rejection
     reason, who = getattr(error, "reason", None), who_sent(hello)

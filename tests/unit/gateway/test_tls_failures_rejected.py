@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import warnings
@@ -174,6 +175,33 @@ def test_a_client_that_leaves_within_its_hello_has_rejected_nothing(
     sock.close()
     assert stage.entries(TlsFailure)
     assert isinstance(verdict(stage, route), NeverCalledError)
+    assert route.rejections == []
+
+
+@pytest.mark.parametrize("end", [socket.socket.close, reset])
+def test_a_client_that_leaves_before_it_sees_the_certificate_has_rejected_nothing(
+    stage: Stage, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, end: Any
+) -> None:
+    """As one does that waits less long than a busy machine takes to answer it."""
+    asked, left, find = threading.Event(), threading.Event(), dispatch.presenting_route
+
+    def find_late(*at: Any) -> Any:
+        asked.set()
+        assert left.wait(60)
+        return find(*at)
+
+    monkeypatch.setattr(dispatch, "presenting_route", find_late)
+    route = stage.https("api.test", certificate="expired")
+    sock = stage.dial(stage.resolve("api.test"))
+    sock.sendall(hello_bytes(ca))
+    assert asked.wait(60)
+    end(sock)
+    left.set()
+    assert eventually(lambda: stage.entries(TlsFailure))
+    found = verdict(stage, route)
+    assert isinstance(found, NeverCalledError)
+    text = " ".join(str(found).split())
+    assert "left before it could see an expired certificate of api.test" in text
     assert route.rejections == []
 
 

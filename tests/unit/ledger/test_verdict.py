@@ -117,7 +117,7 @@ def test_one_test_that_means_an_acceptance_speaks_for_no_other(in_set_up: bool) 
     )
     for window in windows:
         window.entries.append(replace(exchange(), accepted=Accepted(bad, None)))
-        bad.count(window, window.entries[0])
+        bad.count(window, exchange())
     ledger.window = windows[0]
     with ledger.wide_set_up() if in_set_up else nullcontext():
         bad.wait_for_call()
