@@ -28,7 +28,7 @@ from pytest_egress.routes.faults import ConnectFault, check_connect_faults, laye
 from pytest_egress.routes.handles import Call
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
-from pytest_egress.routes.name_answers import check_names
+from pytest_egress.routes.name_answers import check_cname, check_names
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.dns_answers import NO_RECORDS, Records
 from pytest_egress.traffic.entries import Entry, Exchange, TlsFailure
@@ -296,6 +296,7 @@ class Route(handles.Route[Call]):
         answer = check_answer(self.kind, handler, self.records)
         check_layers(self.kind, self.address, answer)
         check_uncounted(self.presented, None, answer)
+        check_cname(self.address, answer, self.records)
         refused = self.refuses
         self._set_answer(answer)
         if refused or self.refuses:  # the kernels of targets have to know
