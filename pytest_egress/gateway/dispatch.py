@@ -27,6 +27,7 @@ from pytest_egress.gateway.raw_socket import RawTlsSocket
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
 from pytest_egress.gateway.tls import handshake, read_hello, set_host
 from pytest_egress.gateway.tls_failures import (
+    broken_after_handshake,
     broken_handshake,
     left_after_handshake,
     no_client_certificate,
@@ -403,7 +404,9 @@ class Dispatcher:
         except TimeoutError:
             pass  # it waits for the server to speak
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, to.host, to.hello, None, to.presented))
+            connection.fail_tls(
+                *broken_after_handshake(error, to.host, to.hello, to.tls.version, to.presented)
+            )
             return False
         sock.settimeout(None)
         return True

@@ -302,6 +302,18 @@ def silent_after_handshake(
     return left_after_handshake(host, hello, version, presented)
 
 
+def broken_after_handshake(
+    error: OSError, host: str, hello: ClientHello | None, version: str, presented: Presented
+) -> tuple[str, str]:
+    """The reason and the sentence for an error of the first read after a successful handshake.
+
+    A library that verifies within the handshake has accepted a bad certificate by then, whether it resets or closes.
+    """
+    if presented.is_bad and has_broken_off(error):
+        return left_after_handshake(host, hello, version, presented)
+    return broken_handshake(error, host, hello, None, presented)
+
+
 def left_after_handshake(
     host: str, hello: ClientHello | None, version: str, presented: Presented
 ) -> tuple[str, str]:
