@@ -165,7 +165,8 @@ def test_what_a_function_raises_after_its_test_fails_no_other(is_over: bool) -> 
     go_on.set()
     assert returned.wait(60)
     waiting.workers.stop()
-    assert waiting.workers.join(monotonic() + 60)
+    deadline = monotonic() + 60
+    assert waiting.workers.join(deadline)
     assert (entry.error is None) is is_over
     assert waiting.window.entries == ([] if is_over else [entry])
 
