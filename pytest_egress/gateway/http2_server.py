@@ -30,7 +30,7 @@ from pytest_egress.gateway.http2_wire import Wire
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
 from pytest_egress.gateway.tcp_info import await_acknowledged
-from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
+from pytest_egress.gateway.tls_failures import broken_after_handshake, silent_after_handshake
 from pytest_egress.traffic.entries import BEGAN_HTTP2, UNREADABLE
 from pytest_egress.traffic.http2 import (
     Asked,
@@ -345,7 +345,7 @@ class Http2Server:
     def _broke_off(self, error: OSError) -> None:
         connection, to = self.connection, self.connection.destination
         if to.tls and not connection.accounted:
-            failure = broken_handshake(error, to.host, to.hello, None, to.presented)
+            failure = broken_after_handshake(error, to.host, to.hello, to.tls.version, to.presented)
             connection.fail_tls(*failure)
         elif self._http.is_within_head:
             connection.record_tcp(b"", f"broke off within the head of a request: {error}")
