@@ -57,6 +57,9 @@ SHOWN_TARGET: Final = 100  # characters of a URL's path and query: the line stay
 
 def shown(value: object) -> str:
     """The value's repr, cut in the middle where it is long."""
+    if isinstance(value, (bytes, str)) and len(value) > 2 * SHOWN_VALUE:
+        # The repr of a body of 1 GB would take a second, and as much memory again.
+        value = value[:SHOWN_VALUE] + value[-SHOWN_VALUE:]
     return cut(repr(value), SHOWN_VALUE)
 
 

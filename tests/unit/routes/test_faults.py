@@ -23,7 +23,8 @@ from pytest_egress import (
     truncated,
 )
 from pytest_egress.routes.declarations import declare
-from pytest_egress.routes.faults import drawn
+from pytest_egress.gateway.spoiling import settled
+from pytest_egress.routes.faults import drawn, layers, with_answer
 from pytest_egress.routes.kinds import DNS, INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_TLS
 from pytest_egress.traffic.messages import Response
 
@@ -58,7 +59,38 @@ def jitter() -> float:
     ],
 )
 def test_a_fault_is_shown_as_the_code_that_makes_it(fault: object, text: str) -> None:
+    assert str(fault) == repr(fault) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: disconnect({"id": 1}), "disconnect({'id': 1})"),
+        (lambda: delayed(503, 0.2), "delayed(503, 0.2)"),
+        (lambda: throttled(delayed({}, 1), 9), "throttled(delayed({}, 1), 9)"),
+        (lambda: truncated(delayed({"id": 1}, jitter), 1), "truncated(delayed({'id': 1}, 0.5), 1)"),
+    ],
+)
+def test_the_fault_of_a_call_is_shown_and_compared_as_it_was_declared(
+    make: Callable[[], Any], text: str
+) -> None:
+    fault: Any = settled(declare(INTERCEPT_HTTPS, "api.test", make()).answer, lambda *_: 0.5)
     assert str(fault) == text
+    assert fault == make() or "jitter" in str(make())
+    assert fault != delayed({"id": 2}, 0.2)
+    assert isinstance(layers(fault)[1], Response)
+
+
+def test_what_a_handler_has_returned_is_shown_within_the_faults_around_it() -> None:
+    around: Any = declare(INTERCEPT_HTTPS, "api.test", delayed(lambda request: reset(), 1)).answer
+    assert str(with_answer(around, reset())) == "delayed(reset(), 1)"
+
+
+def test_a_large_answer_is_shown_in_part() -> None:
+    text = str(throttled(b"begin" + bytes(50_000_000) + b"end", 9))
+    assert text.startswith("throttled(b'begin")
+    assert text.endswith("end', 9)")
+    assert len(text) < 500
 
 
 @pytest.mark.parametrize(
