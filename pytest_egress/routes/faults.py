@@ -290,6 +290,11 @@ def truncated(answer: Any, after: int, *, reset: bool = False) -> Truncated:
 # Checks.
 
 
+def is_maker(answer: object) -> bool:
+    """Whether an answer is `reset` or the like, without the parentheses that make a fault of it."""
+    return inspect.isfunction(answer) and answer.__module__ == __name__
+
+
 def is_number(value: object) -> bool:
     """Whether a value is a number, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
