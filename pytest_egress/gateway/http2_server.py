@@ -359,8 +359,9 @@ class Http2Server:
             connection.attempt, f"{UNREADABLE}: {masked_text(why)}"
         )
 
-    def _leave_all(self, why: str) -> list[Callable[[], None]]:
-        return [each for stream in self._streams.values() for each in stream.leave(why)]
+    def _leave_all(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
+        streams = self._streams.values()
+        return [each for stream in streams for each in stream.leave(why, by_fault=by_fault)]
 
     def _end(self, why: str) -> None:
         """End the connection: let the client read what was sent, and wait for the handlers that still run."""
@@ -406,7 +407,7 @@ class Http2Server:
     def _end_all(self, why: str) -> list[Callable[[], None]]:
         """Have every request find its client gone, and take no other; the lock is held."""
         self._has_said_farewell, self._last = True, self._http.last_stream
-        return self._leave_all(why)
+        return self._leave_all(why, by_fault=True)
 
     def close(self) -> None:
         """Send nothing any more: the socket is about to be closed."""

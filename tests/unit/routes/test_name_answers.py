@@ -40,7 +40,7 @@ def test_an_answer_may_be_one_after_the_other_and_late() -> None:
     assert isinstance(given, AnswerSequence)
     assert [str(each) for each in given.answers] == [
         "'SERVFAIL'",
-        "delayed('192.0.2.7', 2)",
+        "delayed(['192.0.2.7'], 2)",
         "delayed(delayed([], 1), 2)",
     ]
 
