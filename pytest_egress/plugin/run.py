@@ -209,8 +209,10 @@ class Run:
             load_cryptography_unfrozen()
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        """Note which test runs, and which is the next."""
+        """Note which test runs, and which is the next. Beside one that needs no sidecar, none is being started."""
         self._running = item, nextitem
+        if self._session is not None and not uses_egress(item):
+            self._session.sidecars.settle()
 
     def _expects_more(self) -> bool:
         """Whether a test that comes after the running one uses egress; of a worker's tests only the next is known."""

@@ -4,7 +4,7 @@ What fails here is silent: the container that needs a sidecar then starts one it
 
 Threads: the threads that start containers ask for sidecars. Each sidecar is created and started on a thread of its own,
 which uses the engine's client beside them, and which `close` waits for. The lock guards which sidecar waits; nothing is
-waited for while it is held.
+waited for while it is held. A test that does not use egress runs beside none of these threads: see `settle`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 T = TypeVar("T")
+
+SETTLE_SECONDS: Final = (
+    5.0  # far more than a start takes; what an engine that hangs may cost a test that needs none
+)
 
 
 class NotReadyError(Exception):
@@ -81,6 +85,10 @@ class ReadySidecar:
         """
         return result_of(self._link)
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join(seconds)
+
     def join(self) -> Sidecar | None:
         """Wait for the end of the thread, and return the sidecar; None where none was created."""
         self._thread.join()
@@ -130,6 +138,13 @@ class ReadySidecars:
         return Sidecar.create(
             engine.client, labels=engine.marks, folder=engine.folder, setup=setup, **options
         )
+
+    def settle(self) -> None:
+        """Wait until nothing goes on in the background: it would be seen in a test's log, and by its mocks."""
+        with self._lock:
+            waiting = self._waiting
+        if waiting is not None:
+            waiting.wait(SETTLE_SECONDS)
 
     def take(self) -> ReadySidecar | None:
         """The sidecar that waits, which may still be starting; the caller releases it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import pytest_egress.targets.ready as ready
 from pytest_egress.errors import LinkError
 from pytest_egress.targets.provision import DESCRIPTOR, SidecarSetup
 from pytest_egress.targets.ready import NotReadyError, ReadySidecars
@@ -167,6 +168,35 @@ def test_the_end_waits_for_one_that_is_being_started(sidecar: FakeSidecar) -> No
     scene.sidecars.close()
     assert sidecar.link is not None
     assert sidecar.link.is_closed
+
+
+def test_when_it_has_settled_nothing_goes_on_in_the_background(sidecar: FakeSidecar) -> None:
+    scene = Scene(sidecar)
+    scene.sidecars.settle()  # there is nothing to wait for
+    sidecar.may_start.clear()
+    scene.sidecars.prepare()
+    settling = threading.Thread(target=scene.sidecars.settle)
+    settling.start()
+    settling.join(0.1)
+    assert settling.is_alive()
+    sidecar.may_start.set()
+    settling.join(SECONDS)
+    assert not settling.is_alive()
+    assert "egress sidecar" not in {thread.name for thread in threading.enumerate()}
+    scene.sidecars.close()
+
+
+def test_one_that_does_not_settle_is_not_waited_for_without_end(
+    sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "SETTLE_SECONDS", 0.05)
+    scene = Scene(sidecar)
+    sidecar.may_start.clear()
+    scene.sidecars.prepare()
+    scene.sidecars.settle()
+    assert not scene.sidecars._waiting._link.done()  # type: ignore[union-attr]
+    sidecar.may_start.set()
+    scene.sidecars.close()
 
 
 def test_a_sidecar_that_never_started_is_removed(sidecar: FakeSidecar) -> None:
