@@ -219,10 +219,11 @@ class Run:
         item, following = self._running or (None, None)
         if item is None or following is None:
             return False
-        if hasattr(item.config, "workerinput"):
+        items = [] if hasattr(item.config, "workerinput") else item.session.items
+        try:
+            return any(map(uses_egress, items[items.index(item) + 1 :]))
+        except ValueError:  # or a plugin's own loop takes away what it runs
             return uses_egress(following)
-        items = item.session.items
-        return any(map(uses_egress, items[items.index(item) + 1 :]))
 
     # Windows and verdicts.
 
