@@ -171,7 +171,7 @@ def test_the_end_waits_for_one_that_is_being_started(sidecar: FakeSidecar) -> No
 
 
 def test_when_it_has_settled_nothing_goes_on_in_the_background(sidecar: FakeSidecar) -> None:
-    scene = Scene(sidecar)
+    scene = Preparations(sidecar)
     scene.sidecars.settle()  # there is nothing to wait for
     sidecar.may_start.clear()
     scene.sidecars.prepare()
@@ -190,7 +190,7 @@ def test_one_that_does_not_settle_is_not_waited_for_without_end(
     sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ready, "SETTLE_SECONDS", 0.05)
-    scene = Scene(sidecar)
+    scene = Preparations(sidecar)
     sidecar.may_start.clear()
     scene.sidecars.prepare()
     scene.sidecars.settle()
