@@ -11,6 +11,7 @@ import sys
 from struct import pack
 
 from .capture import FRAMES, Capture, CaptureError
+from .shared_files import SharedFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ After `READY` come the names of the sockets, in the order of their descriptors; 
 "ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with frames".
 """
 
+PUT_BACK = b"back"
+"""A request, and its answer: the files that a target shares with the sidecar are as they were before it."""
+
+MOVE = b"m"
+"""The order to the first process of a sidecar to move to a new network namespace; see `keeper`."""
+
 WITH = b"with"
 """Ends the names in the first message; the features of the kernel follow."""
 
@@ -62,7 +69,11 @@ def main() -> None:
         return
     folder, nonce = sys.argv[1:3]
     check_nonce(folder, nonce)
-    link = connect(folder)
+    serve(connect(folder))
+
+
+def serve(link: Socket) -> None:
+    """Make the namespace capture, pass its sockets over the link, and serve requests until the test process ends."""
     try:
         control = hand_over(link)
         hand_out(control)
@@ -116,8 +127,20 @@ def names(counts: dict[str, int]) -> list[bytes]:
 
 
 def hand_out(control: Socket) -> None:
-    """Answer each request, which is the digit of an address family, with unconnected sockets of that family."""
+    """Answer each request, which is the digit of an address family, with unconnected sockets of that family.
+
+    At the request `PUT_BACK` it puts back the files that a target shares with the sidecar.
+    """
+    files = SharedFiles()
     while request := control.recv(16):
+        if request == PUT_BACK:
+            try:
+                files.put_back()
+            except OSError as error:
+                control.send(FAILED + b" " + str(error).encode())
+            else:
+                control.send(PUT_BACK)
+            continue
         family = _socket.AF_INET6 if request == b"6" else _socket.AF_INET
         try:
             batch = [_socket.socket(family, _socket.SOCK_STREAM) for _ in range(BATCH)]

@@ -104,6 +104,11 @@ TIME: Final = re.compile(
     r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d)"
 )
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
+# What Docker sets in a namespace that it makes, and so not in one to which a sidecar has moved.
+SYSCTLS: Final = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
 SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 
 
@@ -225,7 +230,7 @@ class Container:
     def _undo(self) -> None:
         """Undo an attempt that failed by its sidecar, before another one."""
         self.close()
-        self.is_ending = False
+        self.is_ending = self._is_removed = False
 
     def _open_link(self, image: Image, setup: SidecarSetup) -> Link:
         """Take the sidecar that is ready, or start one, and create the target meanwhile."""
@@ -245,7 +250,7 @@ class Container:
         self._use_name(sidecar.hostname)
         self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
         try:
-            self._create(image, sidecar.id, dict(self._plan.options))
+            self._create(image, sidecar, dict(self._plan.options))
         except Exception:
             ready.link()  # the engine may have refused the target since its sidecar has failed
             raise
@@ -258,23 +263,26 @@ class Container:
     def _open_own(self, image: Image, setup: SidecarSetup) -> Link:
         """Start a sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
-        sidecar = self._create_sidecar(options, setup)
+        sidecar = self._create_sidecar(options, setup, reusable=True)
         with ThreadPoolExecutor(1) as pool:
             link = pool.submit(sidecar.start)
             try:
-                self._create(image, sidecar.id, options)
+                self._create(image, sidecar, options)
             except BaseException:
                 if isinstance(failed := link.exception(), SidecarError):
                     raise failed from None  # another setup of the sidecar may work
                 raise  # the target's own error says more, such as a full disk
             return link.result()
 
-    def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
+    def _create_sidecar(
+        self, options: dict[str, Any], setup: SidecarSetup, *, reusable: bool = False
+    ) -> Sidecar:
         """Create the sidecar. The options that apply to it are removed from `options`."""
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
+        reusable = reusable and not mine  # another target would get its names
         mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
-            sidecar = self._services.sidecars.create(setup, **mine)
+            sidecar = self._services.sidecars.create(setup, reusable=reusable, **mine)
         self._cleanup.callback(self._release_sidecar, sidecar)
         self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
         return sidecar
@@ -292,18 +300,20 @@ class Container:
             finally:
                 self.gateway.stop()
 
-    def _create(self, image: Image, sidecar: str, options: dict[str, Any]) -> None:
+    def _create(self, image: Image, sidecar: Sidecar, options: dict[str, Any]) -> None:
         engine = self._services.engine
         env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
         self._directory = directory_for(options, declared)
+        if sidecar.is_reusable:
+            options["sysctls"] = {**SYSCTLS, **(options.get("sysctls") or {})}
         filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
             filled,
             self._plan.image,
             command=self._plan.command,
             environment=runtimes.environment(env, self._plan.env, self._directory),
-            network_mode=f"container:{sidecar}",
+            network_mode=f"container:{sidecar.id}",
             stdin_open=self._plan.input is not None,
             **self._engine_options(),
             **options,
@@ -774,6 +784,7 @@ class Container:
 
     is_ending = False
     _keep = False
+    _is_removed = False
     _serves = False
 
     def _remove(self) -> None:
@@ -782,6 +793,7 @@ class Container:
             self._services.engine.keep(self._docker)
         else:
             self._services.engine.remove(self._docker)
+            self._is_removed = True
 
     def _release(self, ready: ReadySidecar) -> None:
         if (sidecar := ready.join()) is not None:
@@ -789,7 +801,10 @@ class Container:
 
     def _release_sidecar(self, sidecar: Sidecar) -> None:
         with engine_errors(f"remove the sidecar of {self.name}"):
-            self._services.sidecars.release(sidecar)
+            if self._is_removed:
+                self._services.sidecars.retire(sidecar)
+            else:
+                self._services.sidecars.release(sidecar)
 
     def __enter__(self) -> Container:
         return self
