@@ -45,6 +45,8 @@ LOOK = """
     for name in ("route", "ipv6_route", "if_inet6", "unix", "tcp", "tcp6", "udp", "raw", "packet"):
         lines = read(f"/proc/net/{name}").splitlines()
         seen[name] = len(lines) if name in ("tcp", "tcp6", "udp") else sorted(lines)
+    used = [line.split() for line in seen["ipv6_route"]]  # each with two counters of use
+    seen["ipv6_route"] = [words[:6] + words[8:] for words in used]
     seen["unix"] = [line for line in seen["unix"] if "@" in line]
     seen["addresses"] = read("/proc/net/fib_trie")
     seen["interfaces"] = sorted(socket.if_nameindex())
