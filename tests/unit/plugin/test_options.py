@@ -115,6 +115,12 @@ def test_a(): pass
         ),
         (
             "",
+            {},
+            ["--egress-sidecar-reuse=never"],
+            "--egress-sidecar-reuse=never: it takes on or off",
+        ),
+        (
+            "",
             {"PYTEST_EGRESS_KEEP": "maybe"},
             [],
             "PYTEST_EGRESS_KEEP=maybe in the environment: it takes one of 1, true, *",
@@ -173,3 +179,13 @@ def test_the_header_says_only_what_is_set(run: RunPytest, monkeypatch: pytest.Mo
     lines_of(run(""), "egress: keeps containers of failed tests")
     monkeypatch.setenv("PYTEST_EGRESS_KEEP", "0")
     run("").stdout.no_fnmatch_line("*egress: *")
+
+
+@pytest.mark.parametrize(("given", "said"), [("on", "True"), ("off", "False")])
+def test_sidecars_are_used_again_unless_that_is_off(
+    run: RunPytest, monkeypatch: pytest.MonkeyPatch, given: str, said: str
+) -> None:
+    source = f"def test_a(egress): assert egress.session.sidecars._reuse is {said}"
+    run(source, f"--egress-sidecar-reuse={given}").assert_outcomes(passed=1)
+    monkeypatch.setenv("PYTEST_EGRESS_SIDECAR_REUSE", given)
+    run("").assert_outcomes(passed=1)
