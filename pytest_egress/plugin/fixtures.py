@@ -100,7 +100,8 @@ def egress_docker_client(pytestconfig: pytest.Config) -> Iterator[docker.DockerC
     """The `docker.DockerClient` that starts containers; override it to use another engine.
 
     The client is that of the engine which egress_engines gives this worker, or else of DOCKER_HOST or the Docker
-    context. It is requested when the first container starts, and closed at the end of the run.
+    context. Where it is overridden, it is requested when the first container starts; else the first sidecar may have
+    been started by then, with a client that is made in the same way.
     """
     client = pytestconfig.stash[RUN].engine_client()
     yield client
