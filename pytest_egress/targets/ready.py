@@ -46,7 +46,9 @@ class ReadySidecar:
     """
 
     def __init__(
-        self, create: Callable[[], Sidecar], start: Callable[[Sidecar], AnyLink] = Sidecar.start
+        self,
+        create: Callable[[], Sidecar],
+        start: Callable[[Sidecar], AnyLink] = lambda sidecar: sidecar.start(),
     ) -> None:
         self._create, self._start = create, start
         self._created: Future[Sidecar] = Future()
