@@ -123,10 +123,11 @@ def test_what_fails_is_not_ready(failure: Exception) -> None:
         with pytest.raises(NotReadyError, match="it has failed: no"):
             step()
     assert taken.join() is None
-    taken = Scene(FakeSidecar(failure)).taken()
+    sidecar = FakeSidecar(failure)
+    taken = Scene(sidecar).taken()
     with pytest.raises(NotReadyError, match="it has failed: no"):
         taken.link()
-    assert taken.join() is None
+    assert taken.join() is sidecar  # to be removed
 
 
 def test_one_that_has_ended_meanwhile_is_not_ready(sidecar: FakeSidecar) -> None:
