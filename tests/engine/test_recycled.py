@@ -67,7 +67,7 @@ def look(container: Container) -> dict[str, Any]:
     return seen
 
 
-class Scene:
+class Successors:
     """A session whose containers come one after the other.
 
     Args:
@@ -97,15 +97,15 @@ class Scene:
 
 
 @pytest.fixture
-def scene(engine_client: docker.DockerClient, clients_image: str) -> Iterator[Scene]:
+def scene(engine_client: docker.DockerClient, clients_image: str) -> Iterator[Successors]:
     with Egress() as egress:
-        yield Scene(egress, engine_client, clients_image)
+        yield Successors(egress, engine_client, clients_image)
 
 
 NAMESPACE = "import os; print(os.readlink('/proc/self/ns/net'))"
 
 
-def test_a_next_target_has_the_same_sidecar_and_another_namespace(scene: Scene) -> None:
+def test_a_next_target_has_the_same_sidecar_and_another_namespace(scene: Successors) -> None:
     sidecars, namespaces = set(), set()
     for count in range(1, 4):
         with scene.target() as target:
@@ -139,7 +139,7 @@ DIRTY = """
 """
 
 
-def test_what_a_target_leaves_is_not_there_for_the_next(scene: Scene) -> None:
+def test_what_a_target_leaves_is_not_there_for_the_next(scene: Successors) -> None:
     settings = {"net.ipv4.ip_default_ttl": "42", "net.ipv4.ip_unprivileged_port_start": "7"}
     with scene.target() as target:
         first, before = scene.sidecar_of(target), look(target)
@@ -159,7 +159,7 @@ def test_what_a_target_leaves_is_not_there_for_the_next(scene: Scene) -> None:
 
 
 def test_a_container_that_stays_in_the_namespace_does_not_reach_the_next_target(
-    scene: Scene,
+    scene: Successors,
 ) -> None:
     code = "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0left'); s.listen(); time.sleep(600)"
     with scene.target() as target:
@@ -190,7 +190,7 @@ def test_a_container_that_stays_in_the_namespace_does_not_reach_the_next_target(
         helper.remove(force=True)
 
 
-def test_a_file_that_cannot_be_put_back_ends_its_sidecar(scene: Scene) -> None:
+def test_a_file_that_cannot_be_put_back_ends_its_sidecar(scene: Successors) -> None:
     with scene.target() as target:
         first = scene.sidecar_of(target)
         assert target.exec(["chown", "1000", "/etc/hosts"]).exit_code == 0
@@ -211,7 +211,7 @@ STATUS = """
 NET_ADMIN, SYS_ADMIN, SETPCAP = 1 << 12, 1 << 21, 1 << 8
 
 
-def test_the_first_process_alone_may_make_namespaces(scene: Scene) -> None:
+def test_the_first_process_alone_may_make_namespaces(scene: Successors) -> None:
     for _ in range(2):
         with scene.target() as target:
             engine = scene.egress.session.engine
@@ -227,14 +227,14 @@ def test_the_first_process_alone_may_make_namespaces(scene: Scene) -> None:
             assert agent == [0, NET_ADMIN, NET_ADMIN, NET_ADMIN, 0, 1]
 
 
-def test_a_target_that_is_not_root_binds_any_port_in_each_namespace(scene: Scene) -> None:
+def test_a_target_that_is_not_root_binds_any_port_in_each_namespace(scene: Successors) -> None:
     code = "import socket; socket.create_server(('', 80)); print('bound')"
     for _ in range(2):
         with scene.target(user="1000:1000") as target:
             assert python(target, code) == "bound"
 
 
-def test_two_at_once_have_two_and_a_restarted_one_keeps_its_own(scene: Scene) -> None:
+def test_two_at_once_have_two_and_a_restarted_one_keeps_its_own(scene: Successors) -> None:
     with scene.target() as one, scene.target() as other:
         assert scene.sidecar_of(one) != scene.sidecar_of(other)
         before = python(one, NAMESPACE)
@@ -244,7 +244,7 @@ def test_two_at_once_have_two_and_a_restarted_one_keeps_its_own(scene: Scene) ->
             assert '"id"' in each.exec(CURL).stdout
 
 
-def test_one_that_dies_while_it_waits_is_replaced(scene: Scene) -> None:
+def test_one_that_dies_while_it_waits_is_replaced(scene: Successors) -> None:
     with scene.target() as target:
         first = scene.sidecar_of(target)
     scene.client.api.kill(first)
@@ -257,7 +257,7 @@ def test_one_that_dies_while_it_waits_is_replaced(scene: Scene) -> None:
 
 
 def test_where_the_kernel_refuses_a_namespace_each_target_has_a_sidecar_of_its_own(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scene: Successors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "KEEPER_CAPABILITIES", ("SETPCAP",))
     sidecars = []
@@ -275,7 +275,7 @@ def test_where_the_kernel_refuses_a_namespace_each_target_has_a_sidecar_of_its_o
 
 
 def test_where_it_is_off_or_a_sidecar_has_names_of_its_own_it_has_no_such_capability(
-    scene: Scene, engine_client: docker.DockerClient
+    scene: Successors, engine_client: docker.DockerClient
 ) -> None:
     with scene.target(hostname="shop") as target:
         assert scene.capabilities_of(target) == {"NET_ADMIN"}
@@ -283,7 +283,7 @@ def test_where_it_is_off_or_a_sidecar_has_names_of_its_own_it_has_no_such_capabi
     sidecar = engine_client.api.inspect_container(options["network_mode"].partition(":")[2])
     assert [name.removeprefix("CAP_") for name in sidecar["HostConfig"]["CapAdd"]] == ["NET_ADMIN"]
     with Egress(session=Session(sidecar_reuse=False)) as egress:
-        off = Scene(egress, engine_client, scene.image)
+        off = Successors(egress, engine_client, scene.image)
         with off.target() as target:
             assert off.capabilities_of(target) == {"NET_ADMIN"}
             first = off.sidecar_of(target)

@@ -48,6 +48,10 @@ class FakeSidecar:
         self.link = FakeLink()
         return self.link
 
+    def end(self) -> None:
+        assert self.link is not None
+        self.link.close()
+
     def remove(self) -> None:
         self.is_removed = True
 
