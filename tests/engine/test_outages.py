@@ -642,7 +642,8 @@ FILL = """
                 os.posix_fallocate(file.fileno(), 0, free - left)
 
         @pytest.fixture
-        def disk():
+        def disk(session_egress):
+            session_egress.session.sidecars.close()  # one that starts meanwhile would take room
             yield
             os.unlink(os.environ["DISK"] + "/filler")
 """
