@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 python := $(VENV)/bin/python
 environment := .make/$(VENV).installed
-mitmproxy := .make/mitmproxy.installed
+peers := .make/peers
 foreign := .make/foreign.installed
 
 # Say themselves which engine, or which link, they take.
@@ -60,10 +60,11 @@ dist: environment ## build what is published, into dist: make dist TAG=v1.2.3
 	$(python) -m build
 	@test -z '$(TAG)' || test -f dist/pytest_egress-$(TAG:v%=%).tar.gz || { echo "$(TAG) is not the version in pyproject.toml"; exit 1; }
 
-bench: images $(mitmproxy) ## compare with plain docker run, mitmproxy, grpcio and bare servers
+bench: images ## compare with plain docker run, other servers and bare ones: make bench ARGS=growth, ARGS="compare REF"
+	@PYTHON=$(python) scripts/ensure-peers $(peers)
 	$(python) -m benchmarks $(ARGS)
 
-fuzz: environment ## feed the parsers random bytes: make fuzz ARGS=60, seconds for each
+fuzz: environment ## feed the parsers random bytes: make fuzz ARGS="60 1000000", seconds for each, requests without h11
 	$(python) -m tests.hostile.fuzz $(ARGS)
 
 autobahn: environment ## run all cases of the Autobahn test suite for WebSockets, in a quarter of an hour
@@ -94,11 +95,6 @@ $(VENV)/pyvenv.cfg:
 $(environment): $(VENV)/pyvenv.cfg pyproject.toml
 	$(python) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(python) -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint --group docs
-	@mkdir -p $(@D) && touch $@
-
-# In an environment of its own: it pins the very libraries that this package uses.
-$(mitmproxy): scripts/ensure-mitmproxy
-	scripts/ensure-mitmproxy .venv-mitmproxy
 	@mkdir -p $(@D) && touch $@
 
 # In an environment of its own: nothing of it is a dependency of the tests.

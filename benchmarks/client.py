@@ -1,30 +1,34 @@
 """The load: sends one request after the other for a while; prints how many were answered, and seconds.
 
 Runs alone, in a container and with the standard library: raw bytes over TLS 1.3, so that the client
-costs little and the same for every server.
+costs little and the same for every server. Several connections at once are kept alive by one process, which sends on
+all of them and then reads all answers; new ones are made by a process each.
 
-usage: client.py HOST PORT keep-alive|new SECONDS
+usage: client.py HOST PORT keep-alive|new SECONDS [AT_ONCE [PATH]]
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 SERVER_NAME = "api.test"
-REQUEST = f"GET / HTTP/1.1\r\nHost: {SERVER_NAME}\r\n\r\n".encode()
-PATIENCE_SECONDS = 15  # for a server that is still starting
+PATH = sys.argv[6] if len(sys.argv) > 6 else "/"
+REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: {SERVER_NAME}\r\n\r\n".encode()
+PATIENCE_SECONDS = 30  # for a server that is still starting
 
 
 def main() -> None:
     # Looked up once: not what is compared, and the servers on loopback have no name.
     address = (socket.gethostbyname(sys.argv[1]), int(sys.argv[2]))
-    measure = {"keep-alive": on_one_connection, "new": on_new_connections}[sys.argv[3]]
+    measure = {"keep-alive": on_kept_connections, "new": on_new_connections}[sys.argv[3]]
     await_server(address)
-    print(*measure(address, float(sys.argv[4])))
+    print(*measure(address, float(sys.argv[4]), int(sys.argv[5]) if len(sys.argv) > 5 else 1))
 
 
 def client_context() -> ssl.SSLContext:
@@ -51,13 +55,22 @@ def await_server(address: tuple[str, int]) -> None:
             time.sleep(0.1)
 
 
-def on_one_connection(address: tuple[str, int], seconds: float) -> tuple[int, float]:
-    with connect(address) as connection:
-        return repeat(lambda: ask(connection), seconds)
+def on_kept_connections(
+    address: tuple[str, int], seconds: float, at_once: int
+) -> tuple[int, float]:
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(address)) for _ in range(at_once)]
+        count, elapsed = repeat(lambda: ask_all(connections), seconds)
+        return count * at_once, elapsed
 
 
-def on_new_connections(address: tuple[str, int], seconds: float) -> tuple[int, float]:
-    return repeat(lambda: request_once(address), seconds)
+def on_new_connections(address: tuple[str, int], seconds: float, at_once: int) -> tuple[int, float]:
+    if at_once == 1:
+        return repeat(lambda: request_once(address), seconds)
+    with ProcessPoolExecutor(at_once) as pool:
+        together = [pool.submit(on_new_connections, address, seconds, 1) for _ in range(at_once)]
+        counts, times = zip(*(each.result() for each in together), strict=True)
+        return sum(counts), max(times)
 
 
 def repeat(action: Callable[[], None], seconds: float) -> tuple[int, float]:
@@ -80,7 +93,17 @@ def connect(address: tuple[str, int]) -> ssl.SSLSocket:
 
 
 def ask(connection: ssl.SSLSocket) -> None:
-    connection.sendall(REQUEST)
+    ask_all([connection])
+
+
+def ask_all(connections: list[ssl.SSLSocket]) -> None:
+    for connection in connections:
+        connection.sendall(REQUEST)
+    for connection in connections:
+        read_answer(connection)
+
+
+def read_answer(connection: ssl.SSLSocket) -> None:
     received = connection.recv(65536)
     while b"\r\n\r\n" not in received:
         received += more(connection)

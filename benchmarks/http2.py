@@ -1,65 +1,77 @@
-"""HTTP/2 requests a second on one connection with ten streams: the gateway, mitmproxy, and the bare minimum.
+"""HTTP/2 requests a second on one connection with ten streams: the gateway, peers, and the bare minimum.
 
 h2load, in a container, keeps ten requests open at once. How the servers run is as in `throughput`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
+from benchmarks.figures import OURS, rows_of
+from benchmarks.parts import Measure, Part
+from benchmarks.peers import BARE, HYPERCORN, MITMPROXY
 from benchmarks.servers import (
     NAME,
-    Figure,
-    can_start_inside,
+    Command,
+    all_running_inside,
     cpu_seconds,
-    leaf_file,
+    hypercorn_command,
+    leaf_folder,
     mitmproxy_command,
-    mitmproxy_version,
-    print_figures,
     python_command,
-    running_inside,
 )
 from pytest_egress import Container, Egress
 
 IMAGE: Final = "pytest-egress-test/http2:latest"
-MITMPROXY_PORT, BARE_PORT = 8003, 8004
-URLS: Final = {
-    "gateway": f"https://{NAME}/",
-    "mitmproxy": f"https://127.0.0.1:{MITMPROXY_PORT}/",
-    "bare minimum": f"https://127.0.0.1:{BARE_PORT}/",
-}
+PORTS: Final = {MITMPROXY: 8003, BARE: 8004, HYPERCORN: 8007}
 STREAMS: Final = 10
-ROUNDS, SECONDS = 7, 2
+SUBJECT: Final = f"HTTP/2, one connection with {STREAMS} streams"
+RATE, CPU = "requests/s", "µs of CPU a request"
+SECONDS: Final = 1
 SUCCEEDED: Final = re.compile(r"(\d+) succeeded, (\d+) failed")
-REFUSED: Final = 50  # times that a server is tried, a tenth of a second apart, until it listens
+REFUSED: Final = 100  # times that a server is tried, a tenth of a second apart, until it listens
+
+ROWS: Final = (
+    *rows_of(SUBJECT, RATE, BARE, HYPERCORN, MITMPROXY),
+    *rows_of(SUBJECT, CPU, BARE, HYPERCORN),
+)
 
 
-def main() -> None:
-    if not can_start_inside():
-        return
-    with Egress() as egress, ExitStack() as servers:
-        egress.intercept_https(NAME, lambda request: {"ok": True})
+@contextmanager
+def prepare(of: Collection[str]) -> Iterator[Measure]:
+    with Egress() as egress, leaf_folder() as folder:
+        egress.intercept_https(NAME, lambda request: {"ok": True}, optional=True)
         target = egress.start(IMAGE, ["sleep", "infinity"])
-        leaf = servers.enter_context(leaf_file())
-        commands = {
-            "mitmproxy": mitmproxy_command(leaf, MITMPROXY_PORT, http2=True),
-            "bare minimum": python_command("bare_http2_server.py", BARE_PORT, leaf),
-        }
-        pids = {"gateway": os.getpid()} | {
-            server: servers.enter_context(running_inside(target, command))
-            for server, command in commands.items()
-        }
-        for url in URLS.values():
-            await_server(target, url)
-        print(f"h2load in a container, one connection, {STREAMS} streams at once, TLS 1.3.")
-        print(f"Python {sys.version.split()[0]}; {mitmproxy_version()}.")
-        print()
-        print_figures(f"HTTP/2, 1 x {STREAMS} streams", "request", measure(target, pids))
+        with all_running_inside(target, commands(folder, of)) as pids:
+            listening: set[str] = set()
+
+            def measure(_: str, name: str) -> Mapping[str, float]:
+                if name not in listening:
+                    await_server(target, url(name))
+                    listening.add(name)
+                return measure_once(target, name, pids[name])
+
+            yield measure
+
+
+def commands(folder: Path, of: Collection[str]) -> dict[str, list[str]]:
+    """What starts each of these servers, by name."""
+    makers: dict[str, Command] = {
+        MITMPROXY: lambda folder, port: mitmproxy_command(folder, port, http2=True),
+        BARE: lambda folder, port: python_command(
+            "bare_http2_server.py", port, folder / "leaf.pem"
+        ),
+        HYPERCORN: hypercorn_command,
+    }
+    return {name: make(folder, PORTS[name]) for name, make in makers.items() if name in of}
+
+
+def url(name: str) -> str:
+    return f"https://{NAME}/" if name == OURS else f"https://127.0.0.1:{PORTS[name]}/"
 
 
 def await_server(target: Container, url: str) -> None:
@@ -69,21 +81,15 @@ def await_server(target: Container, url: str) -> None:
         raise RuntimeError(f"nothing answers at {url}")
 
 
-def measure(target: Container, pids: Mapping[str, int]) -> dict[str, list[Figure]]:
-    """Return the figures by server, in interleaved rounds."""
-    figures: dict[str, list[Figure]] = {server: [] for server in URLS}
-    for _ in range(ROUNDS):
-        for server in URLS:
-            figures[server].append(measure_once(target, server, pids[server]))
-    return figures
-
-
-def measure_once(target: Container, server: str, pid: int) -> Figure:
+def measure_once(target: Container, name: str, pid: int) -> Mapping[str, float]:
     before = cpu_seconds(pid)
-    command = ["h2load", "-c", "1", "-m", str(STREAMS), "-D", str(SECONDS), URLS[server]]
+    command = ["h2load", "-c", "1", "-m", str(STREAMS), "-D", str(SECONDS), url(name)]
     result = target.exec(command)
     found = SUCCEEDED.search(result.stdout)
     if found is None or int(found[2]) or not int(found[1]):
-        raise RuntimeError(f"h2load failed at the {server}: {result.stdout}{result.stderr}")
+        raise RuntimeError(f"h2load failed: {result.stdout}{result.stderr}")
     count = int(found[1])
-    return Figure(rate=count / SECONDS, cpu=(cpu_seconds(pid) - before) / count * 1e6)
+    return {RATE: count / SECONDS, CPU: (cpu_seconds(pid) - before) / count * 1e6}
+
+
+PART: Final = Part(name="http2", rows=ROWS, rounds=5, prepare=prepare)

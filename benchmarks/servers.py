@@ -5,68 +5,118 @@ All are processes of this machine, outside of any container, as the gateway is.
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 import docker
 import trustme
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    load_pem_private_key,
+    pkcs12,
+)
+from cryptography.x509 import load_pem_x509_certificate
 
-from benchmarks.figures import ratio, table
+from benchmarks.figures import OURS
+from benchmarks.peers import HYPERCORN, MITMPROXY, MOCKTTP, WIREMOCK, path_of
 from pytest_egress import Container
 
-HERE = Path(__file__).resolve().parent
-MITMDUMP = HERE.parent / ".venv-mitmproxy" / "bin" / "mitmdump"
-NAME = "api.test"
+HERE: Final = Path(__file__).resolve().parent
+NAME: Final = "api.test"
+CPU_CLOCK: Final = 2  # of a process, in the number that the kernel makes of its PID
+PASSWORD: Final = "password"  # of WireMock's key store: its own default
+STUB: Final = {
+    "request": {"method": "ANY", "urlPattern": ".*"},
+    "response": {
+        "status": 200,
+        "body": '{"ok": true}',
+        "headers": {"Content-Type": "application/json"},
+    },
+}
 
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """What one round gave: requests a second, and the server's CPU time for one in microseconds."""
-
-    rate: float
-    cpu: float
-
-
-def can_start_inside() -> bool:
-    """Whether servers can be started in a container's network namespace; it says so where they cannot."""
-    if os.geteuid() == 0 and shutil.which("nsenter"):
-        return True
-    print("Left out; it takes root and nsenter (util-linux) to start the other servers in the")
-    print("network namespace of the client.")
-    return False
+Command = Callable[[Path, int], list[str]]
+"""What starts a server, by the folder with its certificate, and the port."""
 
 
 @contextmanager
-def leaf_file() -> Iterator[Path]:
-    """A file with the leaf certificate, ECDSA like the gateway's, that the other servers show."""
-    with tempfile.TemporaryDirectory(prefix="pytest-egress-bench-") as folder:
-        path = Path(folder) / "leaf.pem"
-        trustme.CA().issue_cert(NAME).private_key_and_cert_chain_pem.write_to_path(path)
-        yield path
+def leaf_folder() -> Iterator[Path]:
+    """A folder with a leaf certificate, ECDSA like the gateway's, that the other servers show, and with its CA."""
+    with tempfile.TemporaryDirectory(prefix="pytest-egress-bench-") as name:
+        folder, ca = Path(name), trustme.CA()
+        leaf = ca.issue_cert(NAME)
+        leaf.private_key_and_cert_chain_pem.write_to_path(folder / "leaf.pem")
+        ca.cert_pem.write_to_path(folder / "ca.pem")
+        ca.private_key_pem.write_to_path(folder / "ca.key")
+        (folder / "leaf.p12").write_bytes(key_store(leaf))
+        yield folder
 
 
-def mitmproxy_command(leaf: Path, port: int, *, http2: bool) -> list[str]:
+def key_store(leaf: trustme.LeafCert) -> bytes:
+    """The leaf in the form that Java reads."""
+    key = load_pem_private_key(leaf.private_key_pem.bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    certificate = load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes())
+    encryption = BestAvailableEncryption(PASSWORD.encode())
+    return pkcs12.serialize_key_and_certificates(b"leaf", key, certificate, None, encryption)
+
+
+def mitmproxy_command(folder: Path, port: int, *, http2: bool) -> list[str]:
     """Return mitmproxy in the fastest set-up that makes sense: quiet, one protocol, no upstream."""
     options = {
-        "confdir": str(leaf.parent),
+        "confdir": str(folder),
         "connection_strategy": "lazy",
         "upstream_cert": "false",
         "http2": "true" if http2 else "false",
         "flow_detail": "0",
-        "certs": f"*={leaf}",
+        "certs": f"*={folder / 'leaf.pem'}",
         "listen_host": "127.0.0.1",
         "listen_port": str(port),
     }
     settings = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
+    program = str(path_of(MITMPROXY, "venv", "bin", "mitmdump"))
     mode = ["--mode", f"reverse:https://{NAME}"]
-    return [str(MITMDUMP), "-q", *mode, *settings, "-s", str(HERE / "mitmproxy_addon.py")]
+    return [program, "-q", *mode, *settings, "-s", str(HERE / "mitmproxy_addon.py")]
+
+
+def wiremock_command(folder: Path, port: int) -> list[str]:
+    """Return WireMock with one stub, which records requests as it does by default."""
+    (folder / "mappings").mkdir(exist_ok=True)
+    (folder / "mappings" / "any.json").write_text(json.dumps(STUB))
+    (jar,) = path_of(WIREMOCK, "node_modules", "wiremock", "build").glob("*.jar")
+    options = {
+        "https-port": port,
+        "bind-address": "127.0.0.1",
+        "root-dir": folder,
+        "https-keystore": folder / "leaf.p12",
+        "keystore-type": "PKCS12",
+        "keystore-password": PASSWORD,
+        "key-manager-password": PASSWORD,
+        "use-chunked-encoding": "never",
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return ["java", "-jar", str(jar), "--disable-http", "--disable-banner", *flags]
+
+
+def mockttp_command(folder: Path, port: int) -> list[str]:
+    """Return mockttp, which issues leaves of its own by the folder's CA."""
+    package = path_of(MOCKTTP, "node_modules", "mockttp")
+    arguments = [package, port, folder / "ca.key", folder / "ca.pem"]
+    return ["node", str(HERE / "mockttp_server.js"), *map(str, arguments)]
+
+
+def hypercorn_command(folder: Path, port: int) -> list[str]:
+    """Return hypercorn with an application that answers at once."""
+    program = str(path_of(HYPERCORN, "venv", "bin", "python"))
+    return [program, str(HERE / "hypercorn_server.py"), str(port), str(folder / "leaf.pem")]
 
 
 def python_command(script: str, *arguments: object) -> list[str]:
@@ -80,7 +130,9 @@ def running_inside(target: Container, command: Sequence[str]) -> Iterator[int]:
     client = docker.from_env()
     pid = client.containers.get(target.id).attrs["State"]["Pid"]
     client.close()
-    process = subprocess.Popen(["nsenter", f"--net=/proc/{pid}/ns/net", "--", *command])
+    process = subprocess.Popen(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "--", *command], stdout=subprocess.DEVNULL
+    )
     try:
         yield process.pid  # nsenter becomes the command: it does not fork
     finally:
@@ -88,30 +140,36 @@ def running_inside(target: Container, command: Sequence[str]) -> Iterator[int]:
         process.wait()
 
 
+@contextmanager
+def all_running_inside(
+    target: Container, commands: Mapping[str, Sequence[str]]
+) -> Iterator[Mapping[str, int]]:
+    """Run several servers so; the value is the PID of each by its name, and of this process by ours."""
+    with ExitStack() as servers:
+        yield {OURS: os.getpid()} | {
+            name: servers.enter_context(running_inside(target, command))
+            for name, command in commands.items()
+        }
+
+
 def cpu_seconds(pid: int) -> float:
-    """Return what all threads of a process have used so far (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return what all threads of a process have used so far, those that have ended included.
+
+    By the clock that clock_getcpuclockid(3) names: it counts nanoseconds, and proc_pid_stat(5) hundredths.
+    """
+    return time.clock_gettime((~pid << 3) | CPU_CLOCK)
 
 
-def mitmproxy_version() -> str:
-    """Return the version of mitmproxy, and of its Python."""
-    version = subprocess.run([MITMDUMP, "--version"], capture_output=True, text=True, check=True)
-    mitmproxy, python = (line.split()[-1] for line in version.stdout.splitlines()[:2])
-    return f"mitmproxy {mitmproxy} on Python {python}"
+def timed_load(target: Container, pid: int, command: Sequence[str]) -> tuple[float, float]:
+    """Run a client that prints a count and seconds: return the rate, and the server's CPU for one in microseconds."""
+    before = cpu_seconds(pid)
+    result = target.exec(list(command))
+    if result.exit_code:
+        raise RuntimeError(f"the client failed: {last_line(result.stderr)}")
+    count, seconds = result.stdout.split()
+    return int(count) / float(seconds), (cpu_seconds(pid) - before) / int(count) * 1e6
 
 
-def print_figures(
-    title: str, unit: str, figures: dict[str, list[Figure]], ours: str = "gateway"
-) -> None:
-    """Print the rates and the CPU times of the servers, and the ratios of ours to each other one."""
-    rates = {server: [one.rate for one in all_] for server, all_ in figures.items()}
-    cpu = {server: [one.cpu for one in all_] for server, all_ in figures.items()}
-    others = [server for server in figures if server != ours]
-    print(table(title, f"{unit}s/s", rates))
-    for other in others:
-        print(ratio(f"{ours} / {other}", rates[ours], rates[other]))
-    print(table(f"{title}: CPU of the server", f"microseconds a {unit}", cpu))
-    for other in others:
-        print(ratio(f"{ours} / {other}", cpu[ours], cpu[other]))
-    print()
+def last_line(text: str) -> str:
+    """The last line of an output, which names the error."""
+    return (text.strip().splitlines() or ["without a word"])[-1]

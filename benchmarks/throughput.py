@@ -1,95 +1,95 @@
-"""HTTPS requests a second of one client: the gateway, mitmproxy, and the bare minimum.
+"""HTTPS requests a second of one client: the gateway, peers, and the bare minimum.
 
-All three are processes of this machine, outside of any container, that serve one and the same
-container: it reaches the gateway as every target does, by its name and the redirect, and the other
-two on its own loopback, since they have been started inside its network namespace. So the path
-differs by the redirect alone, which counts against the gateway. The client is one script for all.
+All are processes of this machine, outside of any container, that serve one and the same container: it reaches the
+gateway as every target does, by its name and the redirect, and the others on its own loopback, since they have been
+started inside its network namespace. So the path differs by the redirect alone, which counts against the gateway. The
+client is one script for all, with TLS 1.3; it waits for each answer.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
+from benchmarks.figures import OURS, rows_of
+from benchmarks.parts import Measure, Part
+from benchmarks.peers import BARE, MITMPROXY, MOCKSERVER, MOCKTTP, WIREMOCK
 from benchmarks.servers import (
     HERE,
     NAME,
-    Figure,
-    can_start_inside,
-    cpu_seconds,
-    leaf_file,
+    Command,
+    all_running_inside,
+    leaf_folder,
     mitmproxy_command,
-    mitmproxy_version,
-    print_figures,
+    mockttp_command,
     python_command,
-    running_inside,
+    timed_load,
+    wiremock_command,
 )
 from pytest_egress import Container, Egress
 
 IMAGE: Final = "pytest-egress-test/clients:latest"
 CLIENT: Final = "/benchmark/client.py"
-MITMPROXY_PORT, BARE_PORT = 8001, 8002
-ADDRESSES: Final = {
-    "gateway": (NAME, 443),
-    "mitmproxy": ("127.0.0.1", MITMPROXY_PORT),
-    "bare minimum": ("127.0.0.1", BARE_PORT),
+PORTS: Final = {MITMPROXY: 8001, BARE: 8002, WIREMOCK: 8005, MOCKTTP: 8006}
+RATE, CPU = "requests/s", "µs of CPU a request"
+KEPT, KEPT_32 = "HTTPS, keep-alive", "HTTPS, keep-alive, 32 connections"
+NEW, NEW_4 = "HTTPS, new connections", "HTTPS, new connections, 4 clients at once"
+MODES: Final = {
+    KEPT: ("keep-alive", 1),
+    KEPT_32: ("keep-alive", 32),
+    NEW: ("new", 1),
+    NEW_4: ("new", 4),
 }
-TITLES: Final = {"keep-alive": "On one connection", "new": "A new connection each"}
-ROUNDS, SECONDS = 7, 1.0
+SECONDS: Final = 0.7
+WARM_UP_SECONDS: Final = 2.0  # in which a server in Java or JavaScript compiles what is used often
 
-Figures = dict[str, dict[str, list[Figure]]]
+ROWS: Final = (
+    *rows_of(KEPT, RATE, BARE, MITMPROXY, MOCKTTP, WIREMOCK, MOCKSERVER),
+    *rows_of(KEPT, CPU, BARE, MITMPROXY),
+    *rows_of(KEPT_32, RATE, BARE, MITMPROXY),
+    *rows_of(NEW, RATE, BARE),
+    *rows_of(NEW, CPU, BARE, MITMPROXY),
+    *rows_of(NEW_4, RATE, BARE, MITMPROXY, MOCKTTP, WIREMOCK),
+)
 
 
-def main() -> None:
-    if not can_start_inside():
-        return
-    with Egress() as egress, ExitStack() as servers:
-        egress.intercept_https(NAME, lambda request: {"ok": True})
+@contextmanager
+def prepare(of: Collection[str]) -> Iterator[Measure]:
+    with Egress() as egress, leaf_folder() as folder:
+        egress.intercept_https(NAME, lambda request: {"ok": True}, optional=True)
         target = egress.start(IMAGE, ["sleep", "infinity"], files={CLIENT: HERE / "client.py"})
-        leaf = servers.enter_context(leaf_file())
-        commands = {
-            "mitmproxy": mitmproxy_command(leaf, MITMPROXY_PORT, http2=False),
-            "bare minimum": python_command("bare_server.py", BARE_PORT, leaf),
-        }
-        pids = {"gateway": os.getpid()} | {
-            server: servers.enter_context(running_inside(target, command))
-            for server, command in commands.items()
-        }
-        print_header()
-        for mode, figures in measure(target, pids).items():
-            print_figures(TITLES[mode], "request", figures)
+        with all_running_inside(target, commands(folder, of)) as pids:
+            warm: set[str] = set()
+
+            def measure(subject: str, name: str) -> Mapping[str, float]:
+                if name not in warm:
+                    load(target, name, pids[name], "keep-alive", 1, WARM_UP_SECONDS)
+                    warm.add(name)
+                rate, cpu = load(target, name, pids[name], *MODES[subject], SECONDS)
+                return {RATE: rate, CPU: cpu}
+
+            yield measure
 
 
-def measure(target: Container, pids: Mapping[str, int]) -> Figures:
-    """Return the figures by mode and server, in interleaved rounds."""
-    figures: Figures = {mode: {server: [] for server in ADDRESSES} for mode in TITLES}
-    for _ in range(ROUNDS):
-        for mode in TITLES:
-            for server in ADDRESSES:
-                figures[mode][server].append(measure_once(target, server, pids[server], mode))
-    return figures
+def commands(folder: Path, of: Collection[str]) -> dict[str, list[str]]:
+    """What starts each of these servers, by name."""
+    makers: dict[str, Command] = {
+        MITMPROXY: lambda folder, port: mitmproxy_command(folder, port, http2=False),
+        BARE: lambda folder, port: python_command("bare_server.py", port, folder / "leaf.pem"),
+        WIREMOCK: wiremock_command,
+        MOCKTTP: mockttp_command,
+    }
+    return {name: make(folder, PORTS[name]) for name, make in makers.items() if name in of}
 
 
-def measure_once(target: Container, server: str, pid: int, mode: str) -> Figure:
-    host, port = ADDRESSES[server]
-    before = cpu_seconds(pid)
-    result = target.exec(["python3", CLIENT, host, str(port), mode, str(SECONDS)])
-    if result.exit_code:
-        raise RuntimeError(f"the client failed at the {server}: {result.stderr}")
-    count, seconds = result.stdout.split()
-    return Figure(
-        rate=int(count) / float(seconds), cpu=(cpu_seconds(pid) - before) / int(count) * 1e6
-    )
+def load(
+    target: Container, name: str, pid: int, mode: str, at_once: int, seconds: float
+) -> tuple[float, float]:
+    host, port = (NAME, 443) if name == OURS else ("127.0.0.1", PORTS[name])
+    command = ["python3", CLIENT, host, str(port), mode, str(seconds), str(at_once)]
+    return timed_load(target, pid, command)
 
 
-def print_header() -> None:
-    print(
-        "One client in a container, TLS 1.3, ECDSA leaf, one request after the other. All servers"
-    )
-    print("run outside of containers; the client reaches the gateway by name through the redirect,")
-    print("and the others, started inside its network namespace, on its loopback.")
-    print(f"Python {sys.version.split()[0]}; {mitmproxy_version()}.")
-    print()
+PART: Final = Part(name="throughput", rows=ROWS, rounds=5, prepare=prepare)

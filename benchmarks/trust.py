@@ -1,72 +1,68 @@
 """What the CA costs: the whole step between create and start, and bare calls of the engine's, of which it takes four.
 
 Both are measured while the sidecar is started, as in every start, and alone, when that is done. The first container of
-an image looks up what the image trusts; the next one knows.
+an image looks up what the image trusts; the next one knows. It is no part of the table.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
 from unittest import mock
 
-from benchmarks.figures import ratio, table
+from benchmarks.figures import Row
+from benchmarks.parts import Measure, Part
+from benchmarks.start import milliseconds
 from pytest_egress import Egress
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.targets.container import Container
 from pytest_egress.targets.roots import FOLDER_BYTES
 from pytest_egress.targets.sidecar import Sidecar
 
-IMAGES = {
-    "with a bundle": "pytest-egress-test/clients:latest",
-    "with a bundle and a JDK": "pytest-egress-test/java-home:latest",
-    "without a bundle": "pytest-egress-test/bare:latest",
+IMAGES: Final = {
+    "a bundle": "pytest-egress-test/clients:latest",
+    "a bundle and a JDK": "pytest-egress-test/java-home:latest",
+    "no bundle": "pytest-egress-test/bare:latest",
 }
-FIRST, NEXT, CALLS = "first container", "next container", "calls"
+UNIT: Final = "ms"
+FIRST, NEXT = "first container", "next container"
+HEAD, GET, GET_FOLDER, PUT = "HEAD of a file", "GET of a file", "GET of a folder", "PUT of a file"
 FILE, FOLDER = "/etc/debian_version", "/etc/ssl"
-ROUNDS = 15
+STARTED_SECONDS: Final = 5.0  # after which a sidecar was ready before, and is not started here
 
-Figures = Mapping[str, list[float]]
+SUBJECTS: Final = {
+    f"the CA, in an image with {content}{', alone' if alone else ''}": (image, alone)
+    for content, image in IMAGES.items()
+    for alone in (False, True)
+}
+ROWS: Final = tuple(
+    Row(subject=subject, unit=UNIT, ours=ours, against=against)
+    for subject in SUBJECTS
+    for ours, against in ((FIRST, HEAD), (NEXT, HEAD), (NEXT, GET), (NEXT, GET_FOLDER), (NEXT, PUT))
+)
 
 
-def main() -> None:
-    for content, image in IMAGES.items():
-        with Egress() as egress:
+@contextmanager
+def prepare(of: Collection[str]) -> Iterator[Measure]:
+    with Egress() as egress:
+        for image in IMAGES.values():
             egress.run(image, ["true"])  # reads image and modules from disk
-            print_result(content, measure(egress, image))
+
+        def measure(subject: str, name: str) -> Mapping[str, float]:
+            if name == FIRST:
+                egress.session.roots.clear()
+            image, alone = SUBJECTS[subject]
+            return {UNIT: run_once(egress, image, name, alone)}
+
+        yield measure
 
 
-def print_result(content: str, figures: Figures) -> None:
-    print(table(f"The CA, in an image {content}", "ms", figures))
-    for when in ("", ", alone"):
-        for step in (FIRST, NEXT):
-            text = f"{step}{when} / HEAD"
-            print(ratio(text, figures[f"{step}{when}"], figures[f"HEAD of a file{when}"]))
-    print()
-
-
-def measure(egress: Egress, image: str) -> Figures:
-    """Return the milliseconds of interleaved rounds."""
-    figures: dict[str, list[float]] = defaultdict(list)
-    for _ in range(ROUNDS):
-        for when in ("", ", alone"):
-            for subject in (FIRST, NEXT, CALLS):
-                if subject == FIRST:
-                    egress.session.roots.clear()
-                whole = run_once(egress, image, subject, when, figures)
-                if subject != CALLS and not when:
-                    figures[f"egress.run, {subject}"].append(whole)
-    return figures
-
-
-def run_once(
-    egress: Egress, image: str, subject: str, when: str, figures: dict[str, list[float]]
-) -> float:
-    """Run a container, add what its step, or calls in the place of it, take, and return what all of it takes."""
+def run_once(egress: Egress, image: str, name: str, alone: bool) -> float:
+    """Run a container, and return how long its step takes, or the call that is made in the place of it."""
     fill, start, started = Container._fill, Sidecar.start, threading.Event()
+    found: list[float] = []
 
     def start_sidecar(sidecar: Sidecar) -> Any:
         try:
@@ -75,31 +71,29 @@ def run_once(
             started.set()
 
     def timed_fill(container: Container, created: Any, *rest: Any) -> None:
-        if when:
-            started.wait()
-        actions: dict[str, Callable[[], object]] = {
-            subject: lambda: fill(container, created, *rest)
-        }
-        if subject == CALLS:
-            actions = {
-                "HEAD of a file": lambda: egress.session.engine.stat(created, FILE),
-                "GET of a file": lambda: b"".join(created.get_archive(FILE)[0]),
-                f"GET of {FOLDER}": lambda: egress.session.engine.members(
-                    created, FOLDER, FOLDER_BYTES
-                ),
-                "PUT of a file": lambda: created.put_archive("/", build_tar({"/tmp/file": b""})),
-            }
-        for name, action in actions.items():
-            figures[f"{name}{when}"].append(milliseconds(action))
+        if alone:
+            started.wait(STARTED_SECONDS)
+        calls = calls_of(egress, created)
+        found.append(milliseconds(calls.get(name, lambda: fill(container, created, *rest))))
 
     with (
         mock.patch.object(Sidecar, "start", start_sidecar),
         mock.patch.object(Container, "_fill", timed_fill),
     ):
-        return milliseconds(lambda: egress.run(image, ["true"]))
+        egress.run(image, ["true"])
+    (took,) = found
+    return took
 
 
-def milliseconds(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return (time.perf_counter() - began) * 1e3
+def calls_of(egress: Egress, created: Any) -> Mapping[str, Callable[[], object]]:
+    """Bare calls of the engine about a container that is not started yet."""
+    engine = egress.session.engine
+    return {
+        HEAD: lambda: engine.stat(created, FILE),
+        GET: lambda: b"".join(created.get_archive(FILE)[0]),
+        GET_FOLDER: lambda: engine.members(created, FOLDER, FOLDER_BYTES),
+        PUT: lambda: created.put_archive("/", build_tar({"/tmp/file": b""})),
+    }
+
+
+PART: Final = Part(name="trust", rows=ROWS, rounds=5, prepare=prepare, in_table=False)

@@ -14,10 +14,11 @@ EXPECTED = (
     "https://telemetry.vendor.test/v1/events",
     "1 failed",
 )
+ACCEPTED = ("accepted an expired certificate of api.stripe.com", "1 failed")
 
 
 def main() -> int:
-    """Run the two parts, and check that they did what is said here."""
+    """Run the three parts, and check that they did what is said here."""
     title("1. A real container calls https://api.stripe.com with curl, Python and Node.js.")
     say(
         "It is unchanged: no proxy, no edited URL, no added certificate. A function in the test answers."
@@ -28,14 +29,19 @@ def main() -> int:
     say("This test is meant to fail. Nothing got out, and the failure says what to type.")
     say(f"The test: {relative('undeclared_host.py')}")
     refused = pytest("undeclared_host.py")
+    title("3. A client that verifies no certificate is shown one that has expired.")
+    say("This test is meant to fail as well: curl --insecure sends its request all the same.")
+    say(f"The test: {relative('expired_certificate.py')}")
+    accepted = pytest("expired_certificate.py")
     missing = [text for text in EXPECTED if text not in refused.stdout]
-    if answered.returncode or refused.returncode != 1 or missing:
-        title(
-            f"The demo did not go as it should: {missing or answered.returncode or refused.returncode}"
-        )
+    missing += [text for text in ACCEPTED if text not in accepted.stdout]
+    codes = (answered.returncode, refused.returncode, accepted.returncode)
+    if codes != (0, 1, 1) or missing:
+        title(f"The demo did not go as it should: {missing or codes}")
         return 1
     title(
-        "As it should be: three clients were answered, and two calls were caught. No container is left."
+        "As it should be: three clients were answered, two calls were caught, and a client that verifies nothing. "
+        "No container is left."
     )
     return 0
 

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_egress.egress import Egress
     from pytest_egress.errors import (
+        AcceptedError,
         AddressError,
         CallError,
         CommandError,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from pytest_egress.routes.answers import forward, sequence
     from pytest_egress.routes.asgi import asgi
     from pytest_egress.routes.async_websocket import AsyncWebSocket
+    from pytest_egress.routes.certificates import BAD_CERTIFICATES, BadCertificate
     from pytest_egress.routes.faults import (
         blackhole,
         delayed,
@@ -96,8 +98,11 @@ if TYPE_CHECKING:
     from pytest_egress.traffic.websocket import WebSocketMessage
 
 __all__ = [
+    "AcceptedError",
     "AddressError",
     "AsyncWebSocket",
+    "BAD_CERTIFICATES",
+    "BadCertificate",
     "CallError",
     "CommandError",
     "CompletedContainer",
@@ -158,8 +163,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BAD_CERTIFICATES": "routes.certificates",
     "UNSET": "traffic.messages",
     "AsyncWebSocket": "routes.async_websocket",
+    "BadCertificate": "routes.certificates",
     "CompletedContainer": "targets.results",
     "Container": "targets.handle",
     "DnsQuery": "traffic.entries",

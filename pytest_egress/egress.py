@@ -29,7 +29,8 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_entries
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.answers import HttpAnswer, QueryValue, RawAnswer
+from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, QueryValue, RawAnswer
+from pytest_egress.routes.certificates import BadCertificate, TlsVersion
 from pytest_egress.routes.handles import Route
 from pytest_egress.routes.route import LET_GO, ClientCertificate, Declaration, Scope
 from pytest_egress.routes.smtp import SmtpServer
@@ -41,7 +42,7 @@ from pytest_egress.targets.plan import Plan, plan
 from pytest_egress.targets.readiness import Strategy, strategies
 from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
-from pytest_egress.traffic.dns_answers import NamesAnswer
+from pytest_egress.traffic.dns_answers import RecordTexts
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
 from pytest_egress.traffic.messages import UNSET, Request
 
@@ -105,6 +106,8 @@ class Egress:
         name: str | None = None,
         stream: bool = False,
         client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
     ) -> Route[Exchange]:
         """Answer HTTPS requests to an address; a call, or a decorator of the handler.
 
@@ -125,6 +128,10 @@ class Egress:
                 `request.stream()` as it comes. `json` and `content` need the whole body, and cannot be given with it.
             client_certificate: "request" accepts a certificate of `egress_ca` if the client has one; with "require" no
                 handshake succeeds without one. It is in `request.tls`.
+            certificate: One of `BAD_CERTIFICATES`, such as "expired": the server's certificate has this fault, and the
+                test fails unless a client connects, and rejects it (`Route.assert_rejected`, `Route.rejections`).
+            tls_version: "TLSv1", "TLSv1.1", "TLSv1.2" or "TLSv1.3": the only version that is spoken. The test fails
+                unless a client rejects the first two.
 
         Raises:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
@@ -139,6 +146,8 @@ class Egress:
                 name=name,
                 stream=stream,
                 client_certificate=client_certificate,
+                certificate=certificate,
+                tls_version=tls_version,
                 method=method,
                 path=path,
                 query=query,
@@ -250,6 +259,8 @@ class Egress:
         optional: bool = False,
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
     ) -> Route[Mail]: ...
     @overload
@@ -262,6 +273,8 @@ class Egress:
         optional: bool = False,
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
     ) -> Route[TcpConnection]: ...
     def intercept_tls(
@@ -273,9 +286,13 @@ class Egress:
         optional: bool = False,
         name: str | None = None,
         client_certificate: ClientCertificate | None = None,
+        certificate: BadCertificate | None = None,
+        tls_version: TlsVersion | None = None,
         alpn: Sequence[str] = (),
     ) -> Route[TcpConnection] | Route[Mail]:
         """Answer TLS connections as `intercept_tcp` does: the handler gets an `ssl.SSLSocket` after the handshake.
+
+        What else is about the handshake is as for `intercept_https`.
 
         Args:
             alpn: The protocols that the handshake agrees on (RFC 7301), the preferred one first. Clients such as
@@ -290,6 +307,8 @@ class Egress:
                 optional=optional,
                 name=name,
                 client_certificate=client_certificate,
+                certificate=certificate,
+                tls_version=tls_version,
                 alpn=alpn,
             )
         )
@@ -302,28 +321,72 @@ class Egress:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
         return self._add(declarations.declare(kinds.BLOCK, address))
 
-    def dns(self, name: str, answer: NamesAnswer) -> Route[DnsQuery]:
-        """Answer DNS queries for a name.
+    def dns(
+        self,
+        name: str,
+        answer: DnsAnswer | None = None,
+        *,
+        SRV: RecordTexts | None = None,
+        TXT: RecordTexts | None = None,
+        MX: RecordTexts | None = None,
+        CNAME: RecordTexts | None = None,
+        PTR: RecordTexts | None = None,
+        HTTPS: RecordTexts | None = None,
+        SVCB: RecordTexts | None = None,
+        CAA: RecordTexts | None = None,
+        NS: RecordTexts | None = None,
+        SOA: RecordTexts | None = None,
+    ) -> Route[DnsQuery]:
+        """Answer DNS queries for a name, by addresses or by an error, and by records of further types.
 
-        A connection to such an address is matched by the name.
+        A connection to such an address is matched by the name. Of `sequence(...)` each lookup of a name takes the next
+        answer, which all of its questions share (A, AAAA, ...); after the last one the name has what it has without
+        the route.
 
         Args:
-            name: A host name or a glob.
-            answer: An IP address or a list of them, "NXDOMAIN", "SERVFAIL", "REFUSED", or "silence".
+            name: A host name or a glob; with `PTR=` an IP address too, whose name is looked up.
+            answer: An IP address or a list of them (`[]` is no address), "NXDOMAIN", "SERVFAIL", "REFUSED", "silence",
+                "truncated" (over UDP nothing but the request to ask over TCP), "synthetic" (what the name has without
+                the route: with records, the default), `delayed(answer, seconds)`, or `sequence(...)` of these.
+            SRV: Records as a zone file has them, one or a list: "0 0 27017 db0.cluster.test" (RFC 2782).
+            TXT: Texts, which may be of any length; or strings as a zone file has them, in double quotes.
+            MX: Such as "10 mail.shop.test".
+            CNAME: The name whose records these are. It is followed.
+            PTR: The name of an address.
+            HTTPS: Such as '1 . alpn="h2,http/1.1"' (RFC 9460).
+            SVCB: Such as '1 api.shop.test alpn="h2"'.
+            CAA: Such as '0 issue "ca.test"' (RFC 8659).
+            NS: The name of a server of names.
+            SOA: Such as "ns1.shop.test hostmaster.shop.test 1 7200 3600 1209600 300".
 
         Raises:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
         """
-        return self._add(declarations.declare(kinds.DNS, name, answer))
+        texts = {
+            "SRV": SRV,
+            "TXT": TXT,
+            "MX": MX,
+            "CNAME": CNAME,
+            "PTR": PTR,
+            "HTTPS": HTTPS,
+            "SVCB": SVCB,
+            "CAA": CAA,
+            "NS": NS,
+            "SOA": SOA,
+        }
+        given = {type: text for type, text in texts.items() if text is not None}
+        return self._add(declarations.declare(kinds.DNS, name, answer, **given))
 
     def _add(self, declaration: Declaration) -> Route[Any]:
+        if declaration.tls_version is not None:
+            self.session.check_tls_version(declaration.tls_version)
         route: route_module.Route[Any] = route_module.Route(
             declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
         )
         with self.session.ledger.changed:
             self.routes.append(route)
             self.table.add(route)
-        self.session.revise()
+        self.session.act_on_routes()
         return route
 
     def __getitem__(self, key: str) -> Route[Any]:
@@ -782,8 +845,12 @@ LATE_OF_START: Final = (
 
 def came_back(entry: Entry) -> bool:
     """Whether an entry is a client that was cut at the end of its test and dialled again, with all `times` used up."""
-    used_up = (miss.route.is_used_up for miss in entry.near)
-    return isinstance(entry, TcpConnection) and entry.outcome == "unrouted" and any(used_up)
+    if entry.outcome != "unrouted" or not isinstance(entry, (TcpConnection, Exchange)):
+        return False
+    return any(
+        miss.route.is_used_up or (miss.route.is_exhausted and miss.route.latest_fault is not None)
+        for miss in entry.near
+    )
 
 
 def port_of(entry: Entry, allowed: Address) -> int:

@@ -2,6 +2,7 @@
 
 * `EgressError`, an `AssertionError`: what containers attempted, or did not attempt, fails the test
     * `HandlerError`: a handler raised, returned something that is no answer, or never returned
+    * `AcceptedError`: a client accepted the bad certificate, or the old version of TLS, that a route presents
     * `UnroutedError`: a container attempted something that no route claims
     * `NeverCalledError`: a route that this test declared was never called
     * `HandshakeError`: a client's TLS handshakes with a host that a route claims failed, and none succeeded later
@@ -35,6 +36,10 @@ class EgressError(AssertionError):
 
 class HandlerError(EgressError):
     """A handler raised (its exception is the `__cause__`), returned something that is no answer, or never returned."""
+
+
+class AcceptedError(EgressError):
+    """A client accepted the bad certificate, or the old version of TLS, that a route presents, and made a request."""
 
 
 class UnroutedError(EgressError):

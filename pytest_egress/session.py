@@ -20,7 +20,11 @@ from pytest_egress.base.callers import where_stands
 from pytest_egress.base.once import once_property
 from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import CallError
-from pytest_egress.gateway.authority import Authority, load_cryptography_unfrozen
+from pytest_egress.gateway.authority import (
+    Authority,
+    check_tls_version,
+    load_cryptography_unfrozen,
+)
 from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
 from pytest_egress.ledger.report import (
     Shared,
@@ -115,7 +119,8 @@ class Session:
         self.provisioner = Provisioner(self.engine, link, sidecar_image)
         self.sidecars = ReadySidecars(self.engine, self.provisioner, reuse=sidecar_reuse)
         self.ledger = Ledger()
-        self.ledger.routes_changed, self.ledger.running = self.revise, self.running
+        self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
+        self.ledger.turns_changed = self.act_on_turns
         self.scopes: list[Scoped] = []
         # Those that have not been removed, and those that the running test has started.
         self.containers: list[Container] = []
@@ -130,6 +135,10 @@ class Session:
         """The authority that issues leaf certificates."""
         load_cryptography_unfrozen()
         return Authority(self._make_ca())
+
+    def check_tls_version(self, word: str) -> None:
+        """Refuse a value of `tls_version=` that this Python's OpenSSL is built without: ValueError."""
+        check_tls_version(word)
 
     def attempt_context(self, container: Container) -> AttemptContext:
         """The window and the route tables for an attempt that a container makes now."""
@@ -174,6 +183,7 @@ class Session:
         with self.ledger.changed:
             self.ledger.window, self.ledger.closing = None, window
         try:
+            self._end_pauses(window)
             self._end_raw(window, timeout)
         finally:
             with self.ledger.changed:
@@ -186,10 +196,13 @@ class Session:
         self.drain(window, window.drain_seconds, AFTER_START)
         with self.ledger.changed:
             container.start_window = None
+        self._end_pauses(window)
         container.gateway.revise()
 
     def drain(self, window: Window, timeout: float, after: str) -> None:
         """Wait until the activities of a window have ended, and cut those that have not.
+
+        What waits for a fault, such as `silence()`, is not waited for, and goes on.
 
         Args:
             window: The window.
@@ -197,7 +210,7 @@ class Session:
             after: The event after which the handlers ran on, in words.
         """
         with self.engine.progress.step("waiting until what containers have sent is answered"):
-            done = self.ledger.wait_for(lambda: not window.activities, timeout)
+            done = self.ledger.wait_for(lambda: not at_work(window), timeout)
         if not done:
             self._cut_off(window, timeout, after)
 
@@ -206,17 +219,39 @@ class Session:
         for container in self.live():
             container.gateway.revise()
 
+    def act_on_routes(self) -> None:
+        """Have each gateway act on a change of the routes.
+
+        Raises:
+            LinkError: A target's kernel cannot refuse or drop connections as the routes say now.
+        """
+        self.revise()
+        for container in self.live():
+            container.gateway.dials.check()
+
+    def act_on_turns(self) -> None:
+        """Have each target's kernel know what the next connections are answered by."""
+        for container in self.live():
+            container.gateway.dials.apply()
+
     def _cut_off(self, window: Window, timeout: float, after: str) -> None:
         """Cut the activities of a window, wait for their last entries, and note each handler that still runs."""
         with self.ledger.changed:
-            left = list(window.activities)
+            left = at_work(window)
         running = [activity for activity in left if activity.route is not None]
         stuck = [*stuck_texts(running, timeout, after)]
         with self.ledger.changed:
             window.stuck += stuck
         for activity in left:
             activity.cut()
-        self.ledger.wait_for(lambda: window.activities <= {*running}, CUT_SECONDS)
+        self.ledger.wait_for(lambda: {*at_work(window)} <= {*running}, CUT_SECONDS)
+
+    def _end_pauses(self, window: Window) -> None:
+        """End what waits for a fault, in a window that has been closed: what clients do then belongs to no test."""
+        window.over.set()
+        with self.ledger.changed:
+            paused = {activity for activity in window.activities if activity.pause is not None}
+        self.ledger.wait_for(lambda: not window.activities & paused, CUT_SECONDS)
 
     def _end_raw(self, window: Window, timeout: float) -> None:
         """Cut the raw connections that routes of the test allowed, and wait for their handlers to return."""
@@ -407,6 +442,11 @@ THIS_PART: Final = f"(since this test began; {ALL_OF_IT})"
 NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 
 
+def at_work(window: Window) -> list[Activity]:
+    """The activities of a window that do not just wait for a fault."""
+    return [activity for activity in window.activities if activity.pause is None]
+
+
 def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> Iterator[str]:
     """Yield a text about each handler that still runs, with the line that it is at.
 
@@ -427,7 +467,8 @@ def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
     """Lines about activities that have not ended, with the lines that their handlers are at."""
     for activity in activities:
         route = activity.route
-        yield f"  {activity.what if route else activity.told()}  of {activity.container}"
-        if route is not None:
+        pause = activity.pause  # read once, too
+        yield f"  {pause or (activity.what if route else activity.told())}  of {activity.container}"
+        if route is not None and pause is None:
             yield f"      in the handler of {route_line(route)}"
             yield f"      at {where_stands(activity.thread)}"

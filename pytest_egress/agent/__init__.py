@@ -6,6 +6,7 @@ other rooms only `addresses`, `main` and `netlink`, which are facts and formats.
 
 * `addresses`: the addresses and interfaces of every namespace.
 * `capture`: makes a namespace capture everything.
+* `dials`: the connections that the kernel itself refuses or drops, and changes of that.
 * `keeper`: the first process of a sidecar that serves several targets.
 * `main`: the program; where the link is made of descriptors it passes the sockets.
 * `mux`: one end of the stream link, as a protocol without input or output.

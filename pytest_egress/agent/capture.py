@@ -152,21 +152,25 @@ def refusal_text(request: Request, number: int) -> str:
 # ------------------------------------------------------------------ asking the kernel
 
 
-def ask(sock: Socket, requests: Sequence[Request], wrap: bool = False) -> None:
-    """Send the requests and wait until each is acknowledged.
+def ask(
+    sock: Socket, requests: Sequence[Request], wrap: bool = False, acknowledged: int = 1
+) -> None:
+    """Send the requests and wait until they are acknowledged.
 
     Args:
         sock: A netlink socket; it gets a time-out.
         requests: The requests, in order.
         wrap: Whether to send them as one nftables transaction.
+        acknowledged: The number, from 1, of the first request that is acknowledged, as all after it are. A refusal
+            is told in any case. Several hundred answers would not fit into a socket's buffer.
 
     Raises:
         Refusal: The kernel refused a request; it is about the first one.
     """
-    data = numbered(requests)
+    data = numbered(requests, acknowledged)
     sock.settimeout(ANSWER_SECONDS)
     sock.send(batch([data]) if wrap else data)
-    waiting = set(range(1, len(requests) + 1))
+    waiting = set(range(acknowledged, len(requests) + 1))
     while waiting:
         for sequence, number in answers(sock.recv(_DATAGRAM)):
             if number:

@@ -11,6 +11,7 @@ import sys
 from struct import pack
 
 from .capture import FRAMES, Capture, CaptureError
+from .dials import MAX_BYTES, Dials
 from .shared_files import SharedFiles
 
 TYPE_CHECKING = False
@@ -36,11 +37,11 @@ SOCKET_NAME, NONCE_NAME = "socket", "nonce"
 BATCH = 32
 """How many unconnected sockets are passed at once: one round trip for 32 connections to the target."""
 
-READY, SOCKETS, FAILED = b"ready", b"sockets", b"failed"
+READY, SOCKETS, CHANGED, FAILED = b"ready", b"sockets", b"changed", b"failed"
 """The first word of each message to the test process.
 
-After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and the kernel's features:
-"ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with frames".
+After `READY` come the names of the sockets, in the order of their descriptors; then `WITH` and the features:
+"ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with dials=1234 frames".
 """
 
 PUT_BACK = b"back"
@@ -50,7 +51,7 @@ MOVE = b"m"
 """The order to the first process of a sidecar to move to a new network namespace; see `keeper`."""
 
 WITH = b"with"
-"""Ends the names in the first message; the features of the kernel follow."""
+"""Ends the names in the first message; the features of the agent and the kernel follow."""
 
 CONTROL = "control"
 """The name of the socket for requests; `Capture.named` has the names of the others."""
@@ -75,8 +76,9 @@ def main() -> None:
 def serve(link: Socket) -> None:
     """Make the namespace capture, pass its sockets over the link, and serve requests until the test process ends."""
     try:
-        control = hand_over(link)
-        hand_out(control)
+        dials = Dials()
+        control = hand_over(link, dials)
+        hand_out(control, dials)
     except CaptureError as error:
         fail(link, str(error))
     except Exception as error:  # the test process has to learn of any error
@@ -104,7 +106,7 @@ def connect(folder: str) -> Socket:
     return link
 
 
-def hand_over(link: Socket) -> Socket:
+def hand_over(link: Socket, dials: Dials) -> Socket:
     """Capture, pass every socket to the test process, and keep none; return our end of the pair for requests.
 
     Requests have a connection of their own, so that nothing but end of file ever follows on `link`.
@@ -113,8 +115,9 @@ def hand_over(link: Socket) -> Socket:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     named = {**capture.named(), CONTROL: [theirs]}
     words = [READY, *names({name: len(sockets) for name, sockets in named.items()})]
+    words += [WITH, dials.feature.encode()]
     if capture.frames:
-        words += [WITH, FRAMES.encode()]
+        words.append(FRAMES.encode())
     send(link, b" ".join(words), [sock for sockets in named.values() for sock in sockets])
     return ours
 
@@ -126,13 +129,14 @@ def names(counts: dict[str, int]) -> list[bytes]:
     ]
 
 
-def hand_out(control: Socket) -> None:
-    """Answer each request, which is the digit of an address family, with unconnected sockets of that family.
+def hand_out(control: Socket, dials: Dials) -> None:
+    """Answer each request until the test process has ended.
 
-    At the request `PUT_BACK` it puts back the files that a target shares with the sidecar.
+    `PUT_BACK` asks for the shared files to be put back, the digit of an address family for unconnected sockets of that
+    family. Anything else is a message of `dials`.
     """
     files = SharedFiles()
-    while request := control.recv(16):
+    while request := control.recv(MAX_BYTES):
         if request == PUT_BACK:
             try:
                 files.put_back()
@@ -140,6 +144,10 @@ def hand_out(control: Socket) -> None:
                 control.send(FAILED + b" " + str(error).encode())
             else:
                 control.send(PUT_BACK)
+            continue
+        if request not in (b"4", b"6"):
+            refusal = dials.change(request)
+            control.send(FAILED + b" " + refusal.encode() if refusal else CHANGED)
             continue
         family = _socket.AF_INET6 if request == b"6" else _socket.AF_INET
         try:

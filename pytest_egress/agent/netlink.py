@@ -63,22 +63,38 @@ def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
     return _HEADER.pack(length, kind, flags | REQUEST, sequence, 0) + body
 
 
-def numbered(requests: Sequence[Request]) -> bytes:
-    """Requests as one datagram. Each asks for an acknowledgement; their sequence numbers begin at 1."""
+def numbered(requests: Sequence[Request], acknowledged: int = 1) -> bytes:
+    """Requests as one datagram. Their sequence numbers begin at 1.
+
+    Args:
+        requests: The requests.
+        acknowledged: The first number whose request asks for an acknowledgement, as all after it do.
+    """
     return b"".join(
-        message(request.kind, request.flags | ACK, request.body, sequence)
+        message(
+            request.kind,
+            request.flags | (ACK if sequence >= acknowledged else 0),
+            request.body,
+            sequence,
+        )
         for sequence, request in enumerate(requests, 1)
     )
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The type, sequence number and body of each message in a datagram."""
+def messages(data: bytes, but: int = 0) -> Iterator[tuple[int, int, bytes]]:
+    """The type, sequence number and body of each message in a datagram.
+
+    Args:
+        data: The datagram.
+        but: A port id, whose messages are left out; 0 is the kernel's own, of which none is left out.
+    """
     offset = 0
     while offset + _HEADER.size <= len(data):
-        length, kind, _flags, sequence, _port = _HEADER.unpack_from(data, offset)
+        length, kind, _flags, sequence, port = _HEADER.unpack_from(data, offset)
         if length < _HEADER.size:
             return
-        yield kind, sequence, data[offset + _HEADER.size : offset + length]
+        if not but or port != but:
+            yield kind, sequence, data[offset + _HEADER.size : offset + length]
         offset += (length + 3) & ~3
 
 

@@ -3,7 +3,9 @@
 A packet that a socket sends passes these chains of the output hook, in this order:
 
 * `fragments` (before connection tracking) sends fragments, and port 53 without a DNS query, to `judge`.
-* `redirect` redirects DNS and TCP connections to the sockets of `capture`.
+* `redirect` redirects DNS and TCP connections to the sockets of `capture`. Before that it lets `dials` look at the
+  first packet of each connection: a rule there, which `dials.Dials` adds while the target runs, has `refuse_dial` or
+  `drop_dial` log that packet and reset the connection, or drop it.
 * `record` accepts the packets that were redirected, and sends every other one to `judge`.
 * `judge` accepts packets to the namespace's own addresses, drops the kernel's own packets, and sends
   the rest to `refuse`.
@@ -29,6 +31,9 @@ TABLE = "egress"
 LOG_GROUP = 213
 """The NFLOG group of packets that are neither DNS nor of a TCP connection."""
 
+REFUSED, DROPPED = "refused", "dropped"
+"""The prefixes in the log of the dials that `refuse_dial` and `drop_dial` ended."""
+
 LISTENERS = 8
 """How many consecutive TCP ports of one family connections are spread over. With one listener, a
 connection from a source port still in TIME_WAIT waits a second: 500 of 45,000 in a row to 200
@@ -52,7 +57,7 @@ NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_NETDEV, NFPROTO_IPV6 = 0, 1,
 ICMP, IGMP, TCP, UDP, ROUTING, FRAGMENT, ICMPV6 = 1, 2, 6, 17, 43, 44, 58
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
-_NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6
+_NEWTABLE, _NEWCHAIN, _NEWRULE, _DELRULE = 0, 3, 6, 8
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _HOOK_OUTPUT, _HOOK_INGRESS = 3, 0
 _PRIORITY_FRAGMENTS, _PRIORITY_DSTNAT, _PRIORITY_FILTER = -450, -100, 0
@@ -60,7 +65,8 @@ _EQUAL, _DIFFERENT, _LESS = 0, 1, 2
 _SHORTEST_QUERY = 8 + 12 + 5  # bytes: the headers of UDP and DNS; the root, its type and class
 _DNAT_STATUS = 32  # IPS_DST_NAT
 _SYN = 2
-_DROP, _ACCEPTED, _GOTO = 0, 1, -4  # NF_DROP, NF_ACCEPT, NFT_GOTO
+_DROP, _ACCEPTED = 0, 1  # NF_DROP, NF_ACCEPT
+_JUMP, _GOTO, _RETURN = -3, -4, -5  # NFT_JUMP, NFT_GOTO, NFT_RETURN
 
 
 def batch(requests: Sequence[bytes]) -> bytes:
@@ -79,11 +85,12 @@ def ruleset(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Req
     return [
         _table("inet", NFPROTO_INET),
         _chain("redirect", "nat", _PRIORITY_DSTNAT, "NFT_NAT"),
-        *_redirect_rules(ports4, ports6),
         *(
             _request(f"the nftables chain {name}", "NF_TABLES", _NEWCHAIN, NEW, _named(name))
-            for name in ("judge", "refuse")
+            for name in ("dials", "refuse_dial", "drop_dial", "judge", "refuse")
         ),
+        *_redirect_rules(ports4, ports6),
+        *_dial_rules(),
         _chain("fragments", "filter", _PRIORITY_FRAGMENTS, "NF_TABLES_INET"),
         _chain("record", "filter", _PRIORITY_FILTER, "NF_TABLES_INET"),
         *_record_rules(),
@@ -110,8 +117,12 @@ def frame_ruleset() -> list[Request]:
 def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> list[Request]:
     tcp4, dns4 = ports4
     rules = []
+    dials = _verdict(_JUMP, attribute(2, text("dials")))
     for resolver in RESOLVERS:
         rules.append(_redirect("resolver DNS over UDP", _to_ipv4(resolver) + _is_dns(UDP), dns4))
+        rules.append(
+            _rule("redirect", "dials", "NF_TABLES", _to_ipv4(resolver) + _is_dns(TCP) + dials)
+        )
         rules.append(
             _redirect("resolver DNS over TCP", _to_ipv4(resolver) + _is_dns(TCP), tcp4, LISTENERS)
         )
@@ -121,6 +132,7 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
     raw = _by_way_of("lo") + _to_last_port(_DIFFERENT)
     for sender in (raw, _by_way_of(PEER), _has_ipv4_options(), _has_routing_header()):
         rules.append(_rule("redirect", "no answer", "NF_TABLES", sender + _ACCEPT))
+    rules.append(_rule("redirect", "dials", "NF_TABLES", _protocol(TCP) + dials))
     rules.append(_redirect("IPv4 DNS", _family(NFPROTO_IPV4) + _is_dns(UDP), dns4))
     rules.append(_redirect("IPv4 TCP", _family(NFPROTO_IPV4) + _protocol(TCP), tcp4, LISTENERS))
     if ports6 is not None:
@@ -128,6 +140,64 @@ def _redirect_rules(ports4: tuple[int, int], ports6: tuple[int, int] | None) -> 
         rules.append(_redirect("IPv6 DNS", _family(NFPROTO_IPV6) + _is_dns(UDP), dns6))
         rules.append(_redirect("IPv6 TCP", _family(NFPROTO_IPV6) + _protocol(TCP), tcp6, LISTENERS))
     return rules
+
+
+def _dial_rules() -> list[Request]:
+    """What becomes of a dial that a rule of the chain `dials` is for.
+
+    Connection tracking does not keep either packet, so that the chain sees each repetition of it too.
+    """
+    return [
+        _rule("refuse_dial", "log", "NFT_LOG", _log(REFUSED)),
+        _rule("refuse_dial", "reset of TCP", "NFT_REJECT_INET", _reject(1)),
+        _rule("drop_dial", "log", "NFT_LOG", _log(DROPPED)),
+        _rule("drop_dial", "drop", "NF_TABLES", _verdict(_DROP)),
+    ]
+
+
+def dial_verdict(chain: str) -> bytes:
+    """The end of a rule of the chain `dials`: which chain a dial goes to. "" lets it be captured as any other."""
+    return _goto(chain) if chain else _verdict(_RETURN)
+
+
+def dial_rule(
+    address: bytes, prefix: int, port: int, begins: bytes, end: bytes, *, first: bool
+) -> Request:
+    """A rule of the chain `dials`.
+
+    Args:
+        address: The packed address of a host or network, of 4 or 16 bytes.
+        prefix: How many bits of it count.
+        port: The port that is dialled; 0 for any.
+        begins: The bytes that the TCP header begins with; b"" for any.
+        end: What becomes of the packet, as `dial_verdict` gives it.
+        first: Whether it comes before the rules that are there, or after them.
+    """
+    condition = _to_network(address, prefix)
+    if port:
+        condition += _payload(_TRANSPORT, 2, 2) + _compare(pack("!H", port))
+    if begins:
+        condition += _payload(_TRANSPORT, 0, len(begins)) + _compare(begins)
+    what, needs = "the nftables rule (a dial)", "NF_TABLES"
+    body = attribute(1, text(TABLE)) + attribute(2, text("dials")) + nest(4, condition + end)
+    return _request(what, needs, _NEWRULE, CREATE | (0 if first else APPEND), body)
+
+
+def no_dial_rules() -> Request:
+    """Delete all rules of the chain `dials`."""
+    body = attribute(1, text(TABLE)) + attribute(2, text("dials"))
+    return _request("to delete nftables rules", "NF_TABLES", _DELRULE, 0, body)
+
+
+def _to_network(address: bytes, prefix: int) -> bytes:
+    family, offset = (NFPROTO_IPV4, 16) if len(address) == 4 else (NFPROTO_IPV6, 24)
+    load, bits = _payload(_NETWORK, offset, len(address)), len(address) * 8
+    if not prefix:
+        return _family(family)
+    if prefix < bits:
+        mask = ((1 << prefix) - 1 << bits - prefix).to_bytes(len(address), "big")
+        load += _masked(mask)
+    return _family(family) + load + _compare(address)
 
 
 def _record_rules() -> list[Request]:
@@ -272,6 +342,8 @@ def _goto(chain: str) -> bytes:
 
 
 _ACCEPT = _verdict(_ACCEPTED)
+DROP_UNLOGGED = _verdict(_DROP)
+"""The end of a rule of the chain `dials` that drops the repetition of a packet that was logged before."""
 
 
 def _compare(data: bytes, operator: int = _EQUAL) -> bytes:
@@ -393,10 +465,9 @@ def _was_redirected() -> bytes:
     return status + _masked(pack("=I", _DNAT_STATUS)) + _compare(bytes(4), _DIFFERENT)
 
 
-def _log() -> bytes:
-    return _expression(
-        "log", attribute(1, pack("!H", LOG_GROUP)), attribute(3, pack("!I", SNAPLEN))
-    )
+def _log(prefix: str = "") -> bytes:
+    group, snaplen = attribute(1, pack("!H", LOG_GROUP)), attribute(3, pack("!I", SNAPLEN))
+    return _expression("log", group, attribute(2, text(prefix)) if prefix else b"", snaplen)
 
 
 def _reject(kind: int, code: int = 0) -> bytes:

@@ -14,8 +14,9 @@ from time import monotonic
 
 from .addresses import ADDRESS4, ADDRESS6
 from .capture import FRAMES, LISTENER, Capture, CaptureError, dropped
+from .dials import Dials
 from .mux import AGENT, Mux
-from .mux_frames import DNS, MONITORS, PACKETS, Bye, Datagram, Event, Open, Reset
+from .mux_frames import DNS, MONITORS, PACKETS, Bye, Data, Datagram, Event, Fin, Open, Reset
 from .original_destination import original_destination
 from .pump import READABLE, WRITABLE, Interests, Pump
 
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
     Socket: TypeAlias = _socket.socket
 
-CONNECT, FLUSH = b"connect", b"flush"
+CONNECT, FLUSH, DIALS = b"connect", b"flush", b"dials"
 """The purposes of streams that the test process opens. `CONNECT` connects to a port of the target, whose number
 follows. `FLUSH` is answered when everything that has happened so far has been sent: with `FLUSH_MARK` on the channel of
-packets, and with FIN."""
+packets, and with FIN. `DIALS` carries a message of `dials`, and is accepted when that is in force."""
 
 UNKNOWN = b"unknown"
 """Begins the purpose of a connection whose dialled address the kernel cannot tell; the reason follows."""
@@ -63,7 +64,7 @@ def run(silent_seconds: float, most: int) -> None:
     mux = Mux(AGENT, most)
     wire = Wire(mux)
     try:
-        Agent(mux, wire, Capture(), silent_seconds).run()
+        Agent(mux, wire, Capture(), Dials(), silent_seconds).run()
     except CaptureError as error:
         mux.fail(str(error))
     except Exception as error:  # the test process has to learn of any error
@@ -135,17 +136,21 @@ class Agent:
         mux: The agent's end of the link.
         wire: The standard streams, which carry the link's bytes.
         capture: The sockets of the namespace.
+        dials: The rules for its dials.
         silent_seconds: As `run` takes it.
     """
 
-    def __init__(self, mux: Mux, wire: Wire, capture: Capture, silent_seconds: float) -> None:
-        self._mux, self._wire, self._capture = mux, wire, capture
+    def __init__(
+        self, mux: Mux, wire: Wire, capture: Capture, dials: Dials, silent_seconds: float
+    ) -> None:
+        self._mux, self._wire, self._capture, self._rules = mux, wire, capture, dials
         self._interests = Interests()
         self._pump = Pump(mux, self._interests)
         self._work: dict[int, Callable[[], None]] = {}
         self._dials: dict[int, Dial] = {}  # by descriptor
         self._dialling: dict[int, Dial] = {}  # by stream
         self._flushes: list[int] = []
+        self._changes: dict[int, bytes] = {}  # by stream: what has come of each message of `dials`
         self._resume_below: int | None = None  # set while connections stay in the backlog
         self._silent_seconds, self._last_read = silent_seconds, monotonic()
         self._ended = False
@@ -154,7 +159,8 @@ class Agent:
         """Handle events until the link ends."""
         self._wire.start()
         self._listen()
-        self._mux.hello(self._capture.ipv6, FRAMES if self._capture.frames else "")
+        frames = f" {FRAMES}" if self._capture.frames else ""
+        self._mux.hello(self._capture.ipv6, self._rules.feature + frames)
         while not self._ended:
             more = self._wire.write()
             self._pump.refresh()
@@ -230,6 +236,8 @@ class Agent:
             self._flushes.remove(event.stream)
         elif isinstance(event, Reset) and (dial := self._dialling.pop(event.stream, None)):
             self._drop(dial)
+        elif isinstance(event, (Data, Fin, Reset)) and event.stream in self._changes:
+            self._take_change(event)
         else:
             self._pump.take(event)
 
@@ -237,10 +245,27 @@ class Agent:
         word, _, rest = event.purpose.partition(b" ")
         if word == FLUSH:
             self._flushes.append(event.stream)
+        elif word == DIALS:
+            self._changes[event.stream] = b""
         elif word == CONNECT:
             self._dial(Dial(event.stream, int(rest), self._addresses()))
         else:
             self._mux.refuse(event.stream, errno.EINVAL, f"no such purpose: {event.purpose!r}")
+
+    def _take_change(self, event: Data | Fin | Reset) -> None:
+        """Read on in a message of `dials`; at its end apply it and answer."""
+        if isinstance(event, Data):
+            self._changes[event.stream] += event.data
+            self._mux.consumed(event.stream, len(event.data))
+            return
+        message = self._changes.pop(event.stream)
+        if isinstance(event, Reset):
+            return
+        if refusal := self._rules.change(message):
+            self._mux.refuse(event.stream, errno.EIO, refusal)
+            return
+        self._mux.accept(event.stream)
+        self._mux.fin(event.stream)
 
     def _answer_flushes(self) -> None:
         """Answer the flushes. Called when no socket has anything left to read, so that the answers follow it all."""

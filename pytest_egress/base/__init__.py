@@ -10,6 +10,7 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `globs`: patterns with `*`.
 * `once`: a value that is made at its first use, and once, whichever threads ask for it.
 * `relay`: copies bytes between two sockets, both ways.
+* `shaping`: bytes that come later, slowly or in part, and a relay of such.
 * `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.
 * `workers`: threads that are kept for a second after their job.
 """

@@ -2,30 +2,91 @@
 
 One thread does both directions because `ssl` allows no two threads on one connection. A half-close is passed on, except
 towards TLS. A reset is passed on as a reset, after the bytes that came before it: a server may answer and close while
-its client still sends.
+its client still sends. Between two sockets without TLS, the kernel moves what comes in bulk (splice(2)): nothing of it
+is in this process.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
+import os
 import select
 import socket
 import ssl
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import reset_at_close
+from pytest_egress.base.sockets import descriptor_limit, reset_at_close
 
 COPY_BYTES: Final = 64 * 1024
+PIPE_BYTES: Final = 1 << 20  # that the kernel moves at once: as many as any user may give a pipe
 FIRST_BYTES: Final = 64  # of each direction, kept for the ledger
 TURNS: Final = 16  # reads of one direction before the other gets its turn
 UNSENT_SECONDS: Final = 0.5  # that a reset waits for a peer that does not read the bytes before it
 UNSENT_MILLISECONDS: Final = 5  # between two checks of that; mostly one is enough
+NO_SPLICE: Final = {errno.EINVAL, errno.ENOSYS, errno.EPERM}
+"""The errors by which a kernel, or what guards this process, says that it moves no bytes so."""
+
 BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Pipe:
+    """A pipe through which the kernel moves bytes from one socket to another.
+
+    Attributes:
+        size: How many bytes are in it.
+    """
+
+    def __init__(self) -> None:
+        self._out, self._in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.size = 0
+        with contextlib.suppress(OSError):  # fewer than a user may have: it is just smaller
+            fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    @property
+    def is_dear(self) -> bool:
+        """Whether descriptors are half used up, since the kernel gives the lowest that is free."""
+        return self._in > descriptor_limit() // 2
+
+    def fill(self, source: socket.socket) -> int:
+        """Move bytes out of a socket, as many as have come and the pipe holds; 0 at the socket's end."""
+        self.size = os.splice(source.fileno(), self._in, PIPE_BYTES, flags=os.SPLICE_F_NONBLOCK)
+        return self.size
+
+    def drain(self, sink: socket.socket) -> int:
+        """Move bytes into a socket, as many as it takes; return how many."""
+        sent = os.splice(self._out, sink.fileno(), self.size, flags=os.SPLICE_F_NONBLOCK)
+        self.size -= sent
+        return sent
+
+    def drop(self) -> None:
+        """Read what is in the pipe, for nobody."""
+        while self.size:
+            self.size -= len(os.read(self._out, self.size))
+
+    def close(self) -> None:
+        """Close the pipe."""
+        for descriptor in (self._out, self._in):
+            os.close(descriptor)
+
+
+def pipe_between(source: socket.socket, sink: socket.socket) -> Pipe | None:
+    """A pipe for bytes that only the kernel needs to see; None where there is TLS, or none is to be had."""
+    if isinstance(source, ssl.SSLSocket) or isinstance(sink, ssl.SSLSocket):
+        return None
+    try:
+        pipe = Pipe()
+    except OSError:
+        return None
+    if pipe.is_dear:
+        pipe.close()
+        return None
+    return pipe
 
 
 class Direction:
@@ -47,34 +108,47 @@ class Direction:
         self.done = False
         self.failure: OSError | None = None
         self.refusal: OSError | None = None
-        self._waiting = memoryview(b"")
+        self._waiting: bytes | memoryview = b""
+        self._pipe: Pipe | None = None
+        self._may_splice = True
+        self._may_have_more = isinstance(source, ssl.SSLSocket)  # after a read of less than asked
+        self._is_read_out = False
 
     def pump(self) -> bool:
         """Copy what can be copied without waiting; True where more may be ready at once."""
         for _ in range(TURNS):
             try:
-                if not self._waiting and not self._read():
+                if not self._is_waiting and not self._read():
                     return False
                 self._write()
             except BLOCKED:
                 return False
+            if self._is_read_out and not self._is_waiting:
+                return False
         return True
+
+    def close(self) -> None:
+        """Close what the direction has opened itself."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether bytes that were read are not yet written."""
+        return bool(self._waiting) or (self._pipe is not None and self._pipe.size > 0)
 
     def _read(self) -> bool:
         """Read from the source. At its end, pass that on to the sink and return False."""
         if self.done:
             return False
-        data = b""
         try:
-            data = self.source.recv(COPY_BYTES)
+            if self._receive():
+                return True
         except BLOCKED:
             raise
         except OSError as error:
             self.failure = error
-        if data:
-            self.first = self.first or data[:FIRST_BYTES]
-            self._waiting = memoryview(data)
-            return True
         self.done = True
         # TLS has no half-close here: its close_notify is sent when the whole relay has ended.
         if self.failure is None and not isinstance(self.sink, ssl.SSLSocket):
@@ -82,27 +156,83 @@ class Direction:
                 socket.socket.shutdown(self.sink, socket.SHUT_WR)
         return False
 
+    def _receive(self) -> int:
+        """Read into this process, or into the pipe once bytes come in bulk; return how many, 0 at the source's end."""
+        if self._pipe is not None and self.refusal is None:
+            try:
+                return self._pipe.fill(self.source)
+            except OSError as error:
+                if error.errno not in NO_SPLICE:
+                    raise
+                self._may_splice = False
+                self.close()
+        self._waiting = data = self.source.recv(COPY_BYTES)
+        self.first = self.first or data[:FIRST_BYTES]
+        self._is_read_out = len(data) < COPY_BYTES and not self._may_have_more
+        if len(data) == COPY_BYTES and self._may_splice and self.refusal is None:
+            self._pipe = self._pipe or pipe_between(self.source, self.sink)
+            self._may_splice = self._pipe is not None
+        return len(data)
+
     def _write(self) -> None:
         """Write to the sink; once it has refused, drop what was read."""
         if self.refusal is None:
             try:
-                sent = self.sink.send(self._waiting)
+                self.count += self._send()
             except BLOCKED:
                 raise
             except OSError as error:
                 self.refusal = error
             else:
-                self._waiting = self._waiting[sent:]
-                self.count += sent
                 return
-        self._waiting = memoryview(b"")
+        self._waiting = b""
+        if self._pipe is not None:
+            self._pipe.drop()
+
+    def _send(self) -> int:
+        """Write what waits, as much as the sink takes; return how many bytes."""
+        if not self._waiting:
+            assert self._pipe is not None
+            return self._pipe.drain(self.sink)
+        sent = self.sink.send(self._waiting)
+        left = sent < len(self._waiting)
+        self._waiting = memoryview(self._waiting)[sent:] if left else b""
+        return sent
 
     @property
     def awaited(self) -> tuple[socket.socket, int] | None:
         """The socket that has to become ready, and the poll event; None when the direction is done."""
         if self.done:
             return None
-        return (self.sink, select.POLLOUT) if self._waiting else (self.source, select.POLLIN)
+        return (self.sink, select.POLLOUT) if self._is_waiting else (self.source, select.POLLIN)
+
+
+class Waiting:
+    """Waits for the two directions of a relay. The kernel is told of a change alone."""
+
+    def __init__(self, ways: tuple[Direction, Direction]) -> None:
+        self._ways, self._poller = ways, select.poll()
+        self._wanted: dict[int, int] = {}
+
+    def wait(self, timeout: float | None) -> Sequence[Direction]:
+        """Wait until a direction can read or write; return those that can.
+
+        Args:
+            timeout: Milliseconds; None for no limit.
+        """
+        awaited = [(way, *way.awaited) for way in self._ways if way.awaited is not None]
+        wanted: dict[int, int] = {}
+        for _, sock, events in awaited:
+            descriptor = sock.fileno()
+            wanted[descriptor] = wanted.get(descriptor, 0) | events
+        if wanted != self._wanted:
+            for descriptor in self._wanted.keys() - wanted.keys():
+                self._poller.unregister(descriptor)
+            for descriptor, events in wanted.items():
+                self._poller.register(descriptor, events)
+            self._wanted = wanted
+        ready = {descriptor for descriptor, _ in self._poller.poll(timeout)}
+        return [way for way, sock, _ in awaited if sock.fileno() in ready]
 
 
 def relay(
@@ -123,19 +253,32 @@ def relay(
     ways = Direction(one, other), Direction(other, one)
     for sock in (one, other):
         sock.settimeout(0)
+    try:
+        copy(ways, watch)
+    finally:
+        for way in ways:
+            way.close()
+
+
+def copy(
+    ways: tuple[Direction, Direction], watch: Callable[[Direction, Direction], None] | None
+) -> None:
+    """Copy as `relay` says."""
+    waiting = Waiting(ways)
+    due: Sequence[Direction] = ways
     while True:
-        more = [way.pump() for way in ways]
+        more = [way for way in due if way.pump()]
         if watch is not None:
             watch(*ways)
         if broken := broken_off(ways):
             way, error = broken
-            drop_rest(ways, way.sink)
+            drop_rest(ways, waiting, way.sink)
             reset_at_close(way.sink)
             raise error
         ended = [way for way in ways if way.done]
         if len(ended) == 2 or any(isinstance(way.sink, ssl.SSLSocket) for way in ended):
             return
-        wait_for(ways, 0 if any(more) else None)
+        due = [*more, *(way for way in waiting.wait(0 if more else None) if way not in more)]
 
 
 def broken_off(ways: tuple[Direction, Direction]) -> tuple[Direction, OSError] | None:
@@ -146,11 +289,11 @@ def broken_off(ways: tuple[Direction, Direction]) -> tuple[Direction, OSError] |
     return None
 
 
-def drop_rest(ways: tuple[Direction, Direction], sink: socket.socket) -> None:
+def drop_rest(ways: tuple[Direction, Direction], waiting: Waiting, sink: socket.socket) -> None:
     """Wait until one side has received all that was sent to it, or stops reading; drop what it still sends."""
     left, deadline = unsent(sink), monotonic() + UNSENT_SECONDS
     while left and monotonic() < deadline:
-        wait_for(ways, UNSENT_MILLISECONDS)
+        waiting.wait(UNSENT_MILLISECONDS)
         for way in ways:
             way.pump()
         before, left = left, unsent(sink)
@@ -164,20 +307,3 @@ def unsent(sock: socket.socket) -> int:
     with contextlib.suppress(OSError):  # the connection has ended
         fcntl.ioctl(sock, termios.TIOCOUTQ, count)
     return count[0]
-
-
-def wait_for(ways: tuple[Direction, Direction], timeout: float | None) -> None:
-    """Wait until a direction can read or write.
-
-    Args:
-        timeout: Milliseconds; None for no limit.
-    """
-    wanted: dict[socket.socket, int] = {}
-    for way in ways:
-        if (awaited := way.awaited) is not None:
-            sock, events = awaited
-            wanted[sock] = wanted.get(sock, 0) | events
-    poller = select.poll()
-    for sock, events in wanted.items():
-        poller.register(sock, events)
-    poller.poll(timeout)

@@ -1,4 +1,4 @@
-"""`Workers`: threads that run jobs, each kept for a second after its job.
+"""`Workers`: threads that run jobs, each kept for a while after its job.
 
 There are as many as there are jobs at once, up to a limit: jobs may wait for each other, so that a smaller pool of
 fixed size would deadlock. Starting a thread for each job costs more than twice as much as waking one that is kept.
@@ -22,25 +22,39 @@ Job: TypeAlias = "Callable[[], None]"
 
 
 class Seat:
-    """The place of one worker: the lock that it waits for, and its next job."""
+    """The place of one worker: the lock that it waits for, and its next job, or None where it has to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
         self.wake = threading.Lock()
         self.wake.acquire()
-        self.job: Job | None = None
+        self.job: Job | None = job
+
+    def run(self) -> None:
+        """Run the job, and keep no reference to it: it may hold a connection, and its thread may long wait."""
+        job, self.job = self.job, None
+        assert job is not None
+        job()
 
 
 class Workers:
     """Threads for jobs.
 
     Args:
-        name: The threads' name.
+        name: The name of a thread that has no job. A job may give its thread another one.
         most: How many jobs may run at once; more wait for one to end.
-        seconds: How long an idle thread is kept.
+        seconds: How long an idle thread is kept; None is until `stop`.
+        most_idle: How many idle threads are kept; None is all.
     """
 
-    def __init__(self, name: str, most: int, seconds: float = KEPT_SECONDS) -> None:
+    def __init__(
+        self,
+        name: str,
+        most: int,
+        seconds: float | None = KEPT_SECONDS,
+        most_idle: int | None = None,
+    ) -> None:
         self._name, self._most, self._seconds = name, most, seconds
+        self._most_idle = most if most_idle is None else most_idle
         self._lock = threading.Lock()
         self._idle: list[Seat] = []
         self._waiting: deque[Job] = deque()
@@ -62,7 +76,9 @@ class Workers:
             if len(self._threads) >= self._most:
                 self._waiting.append(job)
                 return
-            thread = threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True)
+            thread = threading.Thread(
+                target=self._work, args=(Seat(job),), name=self._name, daemon=True
+            )
             self._threads.add(thread)
         try:
             thread.start()
@@ -86,13 +102,13 @@ class Workers:
             seat.wake.release()
 
     def join(self, deadline: float) -> bool:
-        """Wait until no thread is left, after `stop`; return whether that is so.
+        """Wait until no thread is left, after `stop`; return whether that is so. The calling one is not waited for.
 
         Args:
             deadline: When to give up, by `time.monotonic`.
         """
         with self._lock:
-            threads = list(self._threads)
+            threads = list(self._threads - {threading.current_thread()})
         for thread in threads:
             thread.join(max(deadline - monotonic(), 0))
         return not any(thread.is_alive() for thread in threads)
@@ -102,29 +118,34 @@ class Workers:
         with self._lock:
             return len(self._threads)
 
-    def _work(self, job: Job | None) -> None:
+    def _work(self, seat: Seat) -> None:
+        thread = threading.current_thread()
         try:
-            seat = Seat()
-            while job is not None:
-                job()
-                job = self._next(seat)
+            while seat.job is not None:
+                seat.run()
+                thread.name = self._name
+                self._await_job(seat, thread)
         finally:
             with self._lock:
-                self._threads.discard(threading.current_thread())
+                self._threads.discard(thread)
 
-    def _next(self, seat: Seat) -> Job | None:
-        """The next job of a worker; None where it has none for a while."""
+    def _await_job(self, seat: Seat, thread: threading.Thread) -> None:
+        """Wait for the next job of a worker; it gets none where none comes for a while, or enough others wait.
+
+        A thread that gets none is none of the workers' from that moment on: a job would wait for it in vain.
+        """
         with self._lock:
             if self._waiting:
-                return self._waiting.popleft()
-            if self._is_stopped:
-                return None
+                seat.job = self._waiting.popleft()
+                return
+            if self._is_stopped or len(self._idle) >= self._most_idle:
+                self._threads.discard(thread)
+                return
             self._idle.append(seat)
-        if not seat.wake.acquire(timeout=self._seconds):
+        if not seat.wake.acquire(timeout=-1 if self._seconds is None else self._seconds):
             with self._lock:
                 if seat in self._idle:
                     self._idle.remove(seat)
-                    return None
+                    self._threads.discard(thread)
+                    return
             seat.wake.acquire()  # a job was given to it in the same moment
-        job, seat.job = seat.job, None
-        return job

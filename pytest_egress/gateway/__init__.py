@@ -8,6 +8,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `authority`: the CA, and the TLS context with the leaf certificate for each name.
 * `calls`: calls a handler.
 * `bodies`: the body of a request, read once.
+* `connect_faults`: which dials of its target the kernel refuses or drops, and the record of those.
 * `connection`: one accepted connection: its thread, its socket, its window.
 * `connections`: the open connections of a target, their limit, and which one is cut when the limit is reached.
 * `conversations`: an answer that reads and sends by itself, as the gateway sees it.
@@ -19,18 +20,24 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `http2_server`: reads the requests of an HTTP/2 connection, many at once.
 * `http2_stream`: one request of HTTP/2 and the way back to its client.
 * `http2_wire`: the socket of a connection on which many threads send.
+* `late_answers`: the answers of DNS that are sent later.
 * `lasting`: a call that may outlive its test, as a WebSocket does.
+* `leaves`: makes leaf certificates, good ones and those with one fault.
 * `loops`: the event loop of an async handler.
+* `name_turns`: which answer of a sequence a DNS query gets.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `patience`: how long a client may stop within a head or a body.
+* `raw_faults`: what the faults of a raw route make of one connection.
 * `raw_server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
 * `raw_socket`: the sockets that raw handlers get.
 * `reach`: which upstream addresses are this machine's own, or otherwise reserved.
 * `recorder`: decides, records and counts the outcome of an attempt.
+* `request_faults`: has a request fail as its answer says.
 * `server`: the gateway of one target, and its reader thread.
 * `site`: what the gateway knows of its target.
+* `spoiling`: what makes an answer late, slow or short.
 * `starttls`: the handshake that a raw handler asks for in mid-connection.
-* `tcp_info`: whether a connection has carried a byte, by the kernel's counters.
+* `tcp_info`: what a connection has carried, by the kernel's counters.
 * `tls`: the server side of a TLS handshake.
 * `tls_failures`: why a handshake failed, and what to do about it.
 * `upstream`: connects to a real server, and asks it by the right version of HTTP.

@@ -27,7 +27,15 @@ from pytest_egress.gateway.calls import answer_request
 from pytest_egress.gateway.conversations import Call, Told
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.names import Names
-from pytest_egress.gateway.recorder import Recorder, passes
+from pytest_egress.gateway.recorder import Recorder, accepted, passes
+from pytest_egress.gateway.spoiling import (
+    Line,
+    SpoiledDuplex,
+    Spoiling,
+    StoppedError,
+    settled,
+    source_of,
+)
 from pytest_egress.gateway.upstream_body import UpstreamBody, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
@@ -44,6 +52,7 @@ from pytest_egress.routes.answers import Forward, Handler, check_forward, forwar
 from pytest_egress.routes.asgi import AsgiApplication
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
+from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.routes.route import Route, takes_what_comes
 from pytest_egress.routes.table import (
     NearMiss,
@@ -58,10 +67,12 @@ from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
 from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
 from pytest_egress.traffic.messages import (
+    UNSET,
     Headers,
     HeaderSource,
     Request,
     Response,
+    Unset,
     cut,
     host_port,
     shown,
@@ -75,7 +86,12 @@ UNPROVED: Final = (
     "{route} requires a client certificate, and the connection of this request has none: it was opened before "
     "the route was declared"
 )
+UNSEEN: Final = (
+    "{route} would answer it, and its connection has not been shown that {given}: it was opened before the route was "
+    "declared, or another route for the host comes first, and decides the handshake"
+)
 OVER_HELD: Final = f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
+SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 LEFT_EARLY: Final = "the client closed before its response was sent ({})"
 NO_WEBSOCKET: Final = (
     "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
@@ -114,9 +130,9 @@ class Ruling:
     """The decision about a request.
 
     Attributes:
-        outcome: The outcome for its entry; `route`, `near`, `note` and `error` are fields of `Entry` as well.
+        outcome: The outcome for its entry; `route`, `near`, `note`, `error` and `fault` are its fields as well.
         reply: Makes the response, after the request has been recorded; None where it has been sent, or nobody is left
-            to get one.
+            to get one, or a fault is used in its place.
     """
 
     outcome: Outcome
@@ -125,6 +141,7 @@ class Ruling:
     near: tuple[NearMiss, ...] = ()
     note: str = ""
     error: BaseException | None = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +159,7 @@ class Incoming:
 
     attempt: Attempt
     head: Head
-    duplex: Duplex
+    duplex: Line
     body: Body
     request: Request
     forwarding: Forwarding
@@ -164,7 +181,7 @@ class Answering:
         self.carrier, self.upstreams = carrier, upstreams
         self.recorder, self._names, self.ledger = recorder, names, recorder.ledger
 
-    def take(self, attempt: Attempt, head: Head, duplex: Duplex) -> Incoming:
+    def take(self, attempt: Attempt, head: Head, duplex: Line) -> Incoming:
         """Make a `Request` from the head that a server has read.
 
         Args:
@@ -193,9 +210,9 @@ class Answering:
             tls=destination.tls,
             client=self.carrier.client,
             container=self.recorder.target.name,
-            _forward=forwarding,
+            _forward=weakref.ref(forwarding),
             _body=body,
-            _hold=partial(hold_decoded, self.ledger, weakref.ref(attempt.context.window)),
+            _hold=self.recorder.holder_of(attempt.context.window, hold_decoded),
         )
         forwarding.asked = named_as(request)
         return Incoming(
@@ -237,7 +254,8 @@ class Answering:
         Returns:
             None for the response where the server has nothing more to send: the answer has sent it by the duplex, or
             the client has left before there was one. Where `incoming.duplex` was not reset, and what it has sent is
-            whole, the connection can carry the next request.
+            whole, the connection can carry the next request. Where the entry has a fault, the server has to carry
+            that out (`RequestFault`), with the response or without.
 
         Raises:
             ClientLeftError: The client has left within the body that a matcher has asked for; nothing is recorded.
@@ -248,7 +266,7 @@ class Answering:
         response = ruling.reply(entry)
         if response is not None:
             entry.response = response
-        if entry.duration is None:
+        if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
             self.recorder.count(incoming.attempt.context, entry)
@@ -283,6 +301,8 @@ class Answering:
             note=ruling.note,
             error=ruling.error,
             request=request,
+            fault=ruling.fault,
+            accepted=accepted(attempt.destination),
         )
         self.recorder.record(attempt.context, entry)
         return entry
@@ -304,7 +324,12 @@ class Answering:
         if decision.unproved is not None:
             note = UNPROVED.format(route=decision.unproved)
             return self._refuse(incoming, note, unproved_reply)
-        route = incoming.forwarding.route = decision.route
+        route = decision.route
+        if route is not None and route.presented.is_bad and to.presented_by is not route:
+            route.give_back(decision.turn)
+            note = UNSEEN.format(route=route, given=route.presented.given)
+            return self._refuse(incoming, note, unproved_reply)
+        incoming.forwarding.route = route
         if request.method == "CONNECT":
             return self._reject(incoming, route, decision.near, NO_TUNNEL)
         if passes(context, route, (*to.hosts, request.host), request.port):
@@ -317,6 +342,9 @@ class Answering:
     def _let_answer(self, incoming: Incoming, route: Route[Any], turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""
         answer, context = route.answer(turn)
+        fault = None
+        if isinstance(answer, Fault):
+            fault, answer = answer, layers(answer)[1]
         answer = self._upgraded(incoming, answer)
         if isinstance(answer, DuplexAnswer):
             try:
@@ -332,7 +360,7 @@ class Answering:
             if not route.stream and not takes_what_comes(answer, incoming.request):
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
-        return Ruling(outcome="routed", route=route, reply=reply)
+        return Ruling(outcome="routed", route=route, reply=reply, fault=fault)
 
     def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
         """The answer to a request: for a WebSocket, an application and a server answer otherwise than usual."""
@@ -341,7 +369,7 @@ class Answering:
         if isinstance(answer, AsgiApplication):
             return AsgiWebSocket(answer)
         asked = replace(incoming.request, http_version="1.1")  # by which the server is spoken to
-        connect = partial(incoming.forwarding.connect, self, asked, answer)
+        connect = partial(incoming.forwarding.connect, asked, answer)
         return WebSocketRelay(connect, answer.path)
 
     def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:
@@ -420,17 +448,26 @@ class Answering:
         self,
         incoming: Incoming,
         route: Route[Any],
-        answer: Handler | Response | Forward,
+        answer: Handler | Response | Forward | Unset,
         context: Context,
         entry: Exchange,
     ) -> Response | None:
-        """The response of a route: that of its handler, its static answer, or the server that it forwards to."""
+        """The response of a route: that of its handler, its static answer, or the server that it forwards to.
+
+        A route's fault, and one that its handler returns, is the entry's.
+        """
         activity = incoming.attempt.activity
         activity.what, activity.route = entry, route
         try:
+            if entry.fault is not None and not settle(entry, context):
+                return failed_reply(entry)
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
-            return self._handle(answer, context, entry)
+            if not isinstance(answer, Unset):
+                return self._handle(answer, context, entry)
+            if is_grpc(incoming.request):  # it may have no end before there is an answer
+                incoming.body.keep_soon(SOON_SECONDS)
+            return None
         finally:
             activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
@@ -439,21 +476,34 @@ class Answering:
     ) -> Response | None:
         """The response of a handler or a static answer; 500 where the handler raises."""
         try:
-            return answer_request(answer, entry.request, context)
+            response = answer_request(answer, entry.request, context)
+            if isinstance(response, Fault):
+                return self._fail(response, context, entry)
+            return response
         except ClientLeftError as error:  # it was cancelled, or has read a body that broke off
-            entry.note = LEFT_EARLY.format(error)
+            entry.note, entry.fault = LEFT_EARLY.format(error), None
             return None
         except BaseException as error:
             # Also KeyboardInterrupt and pytest.exit: the test's thread raises it again.
-            entry.error = error
+            entry.error, entry.fault = error, None
             return failed_reply(entry)
+
+    def _fail(self, returned: Fault, context: Context, entry: Exchange) -> Response | None:
+        """The response in a fault that a handler has returned; None where there is none. The entry gets the fault."""
+        around, (_, response) = entry.fault, layers(returned)
+        entry.fault = with_answer(around, returned) if isinstance(around, Fault) else returned
+        if not settle(entry, context):
+            if response is not UNSET:
+                self.close_body(entry, response)
+            return failed_reply(entry)
+        return None if response is UNSET else response
 
     def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
         """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
         try:
-            return incoming.forwarding.pass_on(self, incoming, to)
+            return incoming.forwarding.pass_on(incoming, to)
         except UpstreamError as error:
-            entry.note = str(error)
+            entry.note, entry.fault = str(error), None
             return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
 
     # Sending.
@@ -483,7 +533,7 @@ class Answering:
         except (GeneratorExit, ClientLeftError):
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
-            if isinstance(response.stream, UpstreamBody):  # no handler is to blame
+            if isinstance(source_of(response.stream), UpstreamBody):  # no handler is to blame
                 if is_cut_by_client(incoming):
                     raise ClientLeftError(str(error)) from error
                 entry.note = str(error)
@@ -503,8 +553,19 @@ class Answering:
 
     def client_left(self, entry: Exchange, error: OSError) -> None:
         """Note in the entry that the client closed before the whole response of a handler was sent."""
-        if entry.outcome == "routed":
+        if entry.outcome == "routed" and not isinstance(error, StoppedError):
             entry.note = f"the client closed before the whole response was sent ({error})"
+
+
+def settle(entry: Exchange, context: Context) -> bool:
+    """Call the functions of seconds in an entry's fault; False where one has failed, which is the handler's error."""
+    try:
+        if isinstance(entry.fault, Fault):
+            entry.fault = settled(entry.fault, context.run)
+    except BaseException as error:
+        entry.error, entry.fault = error, None
+        return False
+    return True
 
 
 def hold(ledger: Ledger, window: Window, size: int) -> None:
@@ -542,23 +603,32 @@ class Conversing:
     def __call__(self, entry: Exchange) -> Response | None:
         """Have the answer serve the request; return the 500 to send where it raises before it has begun to answer."""
         incoming, ledger = self.incoming, self.answering.ledger
-        duplex = Told(incoming.duplex, entry, ledger)
+        if entry.fault is not None and not settle(entry, self.context):
+            return failed_reply(entry)
         call = Call(
             entry,
             self.answering.recorder,
             incoming.attempt.context,
             self.context,
             self.turn,
+            incoming.duplex,
             self.answering.carrier.outlive,
         )
+        duplex = Told(incoming.duplex, entry, ledger)
         activity = incoming.attempt.activity
         activity.what, activity.route = entry, self.route
         try:
+            if entry.fault is not None:
+                duplex = Told(self._spoiled(entry, call), entry, ledger)
             self.context.run(self.answer.converse, incoming.request, duplex, call)
-            duplex.check_ended(self.answer)
+            if entry.fault is None or not duplex.disconnected:  # else a wrapper may have ended it
+                duplex.check_ended(self.answer)
+        except StoppedError:
+            pass
         except ClientLeftError as error:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
+            entry.fault = None if not duplex.has_begun else entry.fault
             if call.is_detached:  # another test may run by now, and fails by it too
                 window = incoming.attempt.context
                 self.answering.recorder.fail(window, entry, error, entry.note)
@@ -567,6 +637,13 @@ class Conversing:
             activity.route, activity.what = None, ""
         call.count()
         return None
+
+    def _spoiled(self, entry: Exchange, call: Call) -> Duplex:
+        """Both directions of a request, as the wrappers around the answer have them. Their delays come first."""
+        line = self.incoming.duplex
+        spoiling = Spoiling(self.answering.ledger, self.incoming.attempt, entry, line)
+        spoiling.delay()
+        return SpoiledDuplex(spoiling, lambda: call.is_detached) if spoiling.spoils_body else line
 
     def _fail(self, entry: Exchange, duplex: Told, error: BaseException) -> Response | None:
         entry.error = entry.error or error
@@ -578,9 +655,10 @@ class Conversing:
 
 
 class Forwarding:
-    """Sends one request to real servers, as long as its connection is served.
+    """Sends one request to real servers, for as long as it is being answered.
 
-    A request refers to this object and may be kept for longer, in the ledger or by a test.
+    A request refers to this object weakly: it may be kept for longer, in the ledger or by a test, and must not keep its
+    connection.
 
     Attributes:
         asked: What the request was for when it came (`named_as`).
@@ -588,23 +666,16 @@ class Forwarding:
     """
 
     def __init__(self, answering: Answering, attempt: Attempt) -> None:
-        # A request that is kept must not keep its connection.
-        self._answering = weakref.ref(answering)
+        self._answering = answering
         self._destination, self._tables = attempt.destination, attempt.context.tables
         self.asked: tuple[str, int, str | None] = ("", 0, None)
         self.route: Route[Any] | None = None
 
-    def __call__(self) -> Callable[[Request, object, int | None], Response] | None:
-        """The function that `Request.forward` calls; None where the connection has ended."""
-        answering = self._answering()
-        return None if answering is None else partial(self._forward_request, answering)
-
-    def _forward_request(
-        self, answering: Answering, request: Request, to: Any, port: int | None
-    ) -> Response:
+    def __call__(self, request: Request, to: Any, port: int | None) -> Response:
+        """Send a request, or what a handler has made of it, and return the whole response (`Request.forward`)."""
         server = check_forward(forward(to, port), raw=False)
         request = self._renamed(request)
-        sock = self.connect(answering, request, server, by="request.forward")
+        sock = self.connect(request, server, by="request.forward")
         response = upstream.ask(sock, request, server.path, encoded=False)  # a handler reads it
         return whole(response, request.method)
 
@@ -616,7 +687,7 @@ class Forwarding:
         others = without(request.headers, "host").raw
         return replace(request, headers=Headers([("Host", request.authority), *others]))
 
-    def pass_on(self, answering: Answering, incoming: Incoming, to: Forward) -> Response:
+    def pass_on(self, incoming: Incoming, to: Forward) -> Response:
         """Send the request to the server that a route forwards to. The body of its response streams.
 
         The body of the request goes on as it comes where it has not been read. It is kept, unless the route streams.
@@ -626,19 +697,19 @@ class Forwarding:
         """
         request, body = incoming.request, incoming.body
         streams = self.route is not None and self.route.stream
-        sock = self.connect(answering, request, to)
+        sock = self.connect(request, to)
         if ends_with_client(incoming):
             incoming.duplex.on_disconnect(partial(shut, sock))
         content = None if body.is_whole else body.stream() if streams else body.relay()
         return upstream.ask(sock, request, to.path, content=content, keep=not streams)
 
-    def connect(self, answering: Answering, request: Request, to: Forward, by: str = "") -> Any:
+    def connect(self, request: Request, to: Forward, by: str = "") -> Any:
         """Connect to another server, with TLS where the scheme is https.
 
         Args:
             by: "request.forward" where a handler asks; "" for a route.
         """
-        owner, upstreams = answering.carrier, answering.upstreams
+        owner, upstreams = self._answering.carrier, self._answering.upstreams
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)
         host, scheme = to.host or request.host, to.scheme or request.scheme
@@ -699,7 +770,10 @@ def misdirected_reply(entry: Exchange) -> Response:
 
 
 def unproved_reply(entry: Exchange) -> Response:
-    """The reply to a request whose connection lacks a client certificate: 421, since another one may have it."""
+    """The reply to a request whose connection has had another handshake than its route wants: 421.
+
+    A client may make another connection.
+    """
     return own_reply(entry, 421, refused_body(entry), headers={"Connection": "close"})
 
 

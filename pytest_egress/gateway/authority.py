@@ -7,18 +7,22 @@ Threads: each connection's own asks for a context. The lock guards which there a
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
-import ipaddress
 import ssl
 import threading
+import warnings
 from typing import TYPE_CHECKING, Final
 
+from pytest_egress.base.choices import alternatives
+from pytest_egress.gateway.leaves import BadLeaves, issue
 from pytest_egress.gateway.raw_socket import RawTlsSocket
+from pytest_egress.routes.certificates import USUAL, Presented
+from pytest_egress.traffic.clienthello import X25519, parse_client_hello
 
 if TYPE_CHECKING:
     import trustme
-    from cryptography import x509
 
 MAX_CONTEXTS: Final = 4096  # 26 KB each
 HTTP1_ALONE: Final = ("http/1.1",)
@@ -27,9 +31,16 @@ HTTP1_ALONE: Final = ("http/1.1",)
 ALPN: Final = ("h2", *HTTP1_ALONE)
 """What ALPN offers where requests are read."""
 
-# The validity of trustme's own certificates: a target's clock may be years off.
-NOT_BEFORE: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
-NOT_AFTER: Final = datetime.datetime(2038, 1, 1, tzinfo=datetime.timezone.utc)
+VERSIONS: Final = {
+    "TLSv1": ssl.TLSVersion.TLSv1,
+    "TLSv1.1": ssl.TLSVersion.TLSv1_1,
+    "TLSv1.2": ssl.TLSVersion.TLSv1_2,
+    "TLSv1.3": ssl.TLSVersion.TLSv1_3,
+}
+"""The values of `tls_version=` as the standard library has them."""
+
+ANYTHING_GOES: Final = "DEFAULT:@SECLEVEL=0"
+"""OpenSSL's ciphers for weak keys and TLS before 1.2, which its other security levels refuse (ciphers(1))."""
 
 
 def load_cryptography_unfrozen() -> None:
@@ -56,6 +67,23 @@ def load_cryptography_unfrozen() -> None:
         datetime.datetime = seen  # type: ignore[misc]
 
 
+def check_tls_version(word: str) -> None:
+    """Refuse a version of TLS that this Python's OpenSSL is built without.
+
+    Args:
+        word: A value of `tls_version=`.
+
+    Raises:
+        ValueError: With the version, and those that there are.
+    """
+    has = {each: getattr(ssl, f"HAS_{version.name}", True) for each, version in VERSIONS.items()}
+    if not has[word]:
+        known = alternatives([repr(each) for each in has if has[each]])
+        raise ValueError(
+            f"tls_version={word!r}: {ssl.OPENSSL_VERSION}, which this Python uses, is built without it; it has {known}"
+        )
+
+
 class Authority:
     """Issues a leaf certificate for whatever host a target asks for.
 
@@ -65,7 +93,10 @@ class Authority:
 
     def __init__(self, ca: trustme.CA) -> None:
         self.ca: Final = ca
-        self._contexts: dict[tuple[str, str | None, tuple[str, ...]], ssl.SSLContext] = {}
+        self._bad_leaves: Final = BadLeaves(ca)
+        self._contexts: dict[
+            tuple[str, str | None, tuple[str, ...], Presented, bool], ssl.SSLContext
+        ] = {}
         self._lock = threading.Lock()  # guards `_contexts`; no other lock is acquired under it
 
     @property
@@ -85,14 +116,20 @@ class Authority:
         host: str,
         client_certificate: str | None = None,
         alpn: tuple[str, ...] = ALPN,
+        presented: Presented = USUAL,
+        *,
+        x25519: bool = False,
     ) -> ssl.SSLContext:
         """The TLS context of a server whose leaf certificate is for this name or IP address.
 
         Args:
             client_certificate: "request" or "require" a client certificate that this CA has issued; None for neither.
             alpn: The protocols that are offered, the preferred one first; none for a server without ALPN.
+            presented: The fault of the certificate, and the only version of TLS.
+            x25519: Whether the client has sent a key share of X25519. Where that is cheaper, no other group is used.
         """
-        key = host, client_certificate, alpn
+        x25519 = x25519 and presented == USUAL and x25519_is_cheaper()
+        key = host, client_certificate, alpn, presented, x25519
         context = self._contexts.get(key)
         if context is None:
             with self._lock:
@@ -103,11 +140,25 @@ class Authority:
         return context
 
     def _new_context(
-        self, host: str, client_certificate: str | None, alpn: tuple[str, ...]
+        self,
+        host: str,
+        client_certificate: str | None,
+        alpn: tuple[str, ...],
+        presented: Presented,
+        x25519: bool,
     ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if x25519:
+            context.set_ecdh_curve("X25519")
         context.sslsocket_class = RawTlsSocket
-        issue(self.ca, host).configure_cert(context)
+        if presented.is_bad:  # before the certificate is loaded: a weak key would be refused
+            context.set_ciphers(ANYTHING_GOES)
+        if presented.certificate is None:
+            issue(self.ca, host).configure_cert(context)
+        else:
+            self._bad_leaves.make(host, presented.certificate).configure_cert(context)
+        if presented.tls_version is not None:
+            limit_version(context, VERSIONS[presented.tls_version])
         # No session tickets: they cost time, and without them a client that distrusts the CA says so within the
         # handshake.
         context.num_tickets = 0
@@ -120,64 +171,27 @@ class Authority:
         return context
 
 
-def issue(ca: trustme.CA, host: str) -> trustme.LeafCert:
-    """Issue a leaf certificate for a host, without trustme's help where that refuses the name (underscores, length)."""
-    import idna
+@functools.lru_cache(maxsize=1)
+def x25519_is_cheaper() -> bool:
+    """Whether this process's OpenSSL knows X25519 and prefers another group: its own ClientHello tells.
 
-    try:
-        return ca.issue_cert(host)
-    except (ValueError, idna.IDNAError):
-        return issue_any_name(ca, host)
-
-
-def issue_any_name(ca: trustme.CA, host: str) -> trustme.LeafCert:
-    """Issue a leaf certificate for a name that IDNA refuses: its DNS SAN has it verbatim (RFC 5280 section 4.2.1.6)."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID
-    from trustme import LeafCert
-
-    ca_certificate = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
-    ca_key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(ca_certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOT_BEFORE)
-        .not_valid_after(NOT_AFTER)
-        .add_extension(
-            x509.SubjectAlternativeName([san(host)]), critical=True
-        )  # no subject: RFC 5280 4.2.1.6
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(authority_key_identifier(ca_certificate), critical=False)
-        .sign(ca_key, hashes.SHA256())  # type: ignore[arg-type]  # a CA's key can sign
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return LeafCert(private, certificate.public_bytes(pem), [])
+    From 3.5 on that is X25519MLKEM768, which takes a third of the server's time for a handshake.
+    """
+    hello, nothing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(nothing, hello, server_hostname="a")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    own = parse_client_hello(hello.read())
+    return own is not None and X25519 in own.key_shares[1:]
 
 
-def san(host: str) -> x509.GeneralName:
-    """The subject alternative name of a host: an IP address or a DNS name."""
-    from cryptography import x509
+def limit_version(context: ssl.SSLContext, version: ssl.TLSVersion) -> None:
+    """Make a context speak one version of TLS alone, without Python's warning about old ones.
 
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-def authority_key_identifier(ca_certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """The leaf extension that identifies the CA's key (RFC 5280 section 4.2.1.1); Python 3.13 requires it."""
-    from cryptography import x509
-
-    key_id = ca_certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id.value)
+    The filter stays. To restore the others, as `warnings.catch_warnings` does, could undo what another thread does to
+    them meanwhile.
+    """
+    text = r"ssl\.TLSVersion\.TLSv1(_1)? is deprecated"
+    warnings.filterwarnings("ignore", message=text, category=DeprecationWarning)
+    context.minimum_version = version
+    context.maximum_version = version

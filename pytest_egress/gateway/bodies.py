@@ -9,12 +9,13 @@ Threads: one thread at a time reads. Any thread may ask whether the client has l
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Final
 
-from pytest_egress.routes.duplex import Duplex
+from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, RequestTooLargeError
 from pytest_egress.traffic.messages import NO_FIELDS, Headers
 
@@ -39,6 +40,11 @@ class Body:
         trailers: The fields after the body, once it has been read to its end.
         streamed: How many bytes `stream` has given; None where nobody has called it.
     """
+
+    __slots__ = (  # the ledger keeps one for each request
+        *("_content", "_duplex", "_expected", "_hold", "_is_relayed", "_kept"),
+        *("streamed", "trailers"),
+    )
 
     def __init__(self, duplex: Duplex, hold: Callable[[int], None], expected: int | None) -> None:
         self._duplex = weakref.ref(duplex)
@@ -97,15 +103,30 @@ class Body:
         if self._content is not None or self.streamed is not None:
             yield from self.stream()
             return
+        yield from self._relay(None)
+
+    def _relay(self, seconds: float | None) -> Iterator[bytes]:
         self._is_relayed = True
         check_size(self._expected or 0)
-        while piece := self._receive():
+        while piece := self._receive(seconds):
             self._hold(len(piece))
             self._kept = self._kept or BytesIO()
             self._kept.write(piece)
             check_size(self._kept.tell())
             yield piece
         self.give_up()
+
+    def keep_soon(self, seconds: float) -> None:
+        """Read and keep what comes, until nothing comes for so many seconds, or the client leaves. Then `give_up`.
+
+        Raises:
+            RequestTooLargeError: As of `content`.
+        """
+        if self._content is None and self.streamed is None:
+            with contextlib.suppress(TimeoutError, ClientLeftError):
+                for _ in self._relay(seconds):
+                    pass
+            self.give_up()
 
     def give_up(self) -> None:
         """Take what has been read so far for the content: the rest has not come, or is refused."""
@@ -131,10 +152,10 @@ class Body:
             self.streamed += len(piece)
             yield piece
 
-    def _receive(self) -> bytes:
+    def _receive(self, seconds: float | None = None) -> bytes:
         if (duplex := self._duplex()) is None:
             raise RuntimeError(NEVER_READ)
-        piece = duplex.receive()
+        piece = duplex.receive() if seconds is None else duplex.receive(seconds)
         if not piece:
             self.trailers = duplex.trailers
         return piece

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async, stays
 from pytest_egress.routes.answers import Handler, answered_by, line_of, name_of, place_of
+from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.traffic.fields import carries_body
-from pytest_egress.traffic.messages import Request, Response, check_length, shown
+from pytest_egress.traffic.messages import UNSET, Request, Response, check_length, shown
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -37,8 +38,12 @@ def call(
     return result
 
 
-def answer_request(answer: Handler | Response, request: Request, context: Context) -> Response:
+def answer_request(
+    answer: Handler | Response, request: Request, context: Context
+) -> Response | Fault:
     """The response of a handler or a static answer. The first piece of a streamed body has been made.
+
+    Where a handler has returned a fault, it is that; the response within it has been made likewise.
 
     The event loop of an async answer is closed at once, or together with its streamed body.
 
@@ -47,7 +52,10 @@ def answer_request(answer: Handler | Response, request: Request, context: Contex
     """
     loop = OwnLoop(lambda: request.disconnected)
     try:
-        response = prime(ask(answer, request, context.run, loop), answer, context.run, loop)
+        made = ask(answer, request, context.run, loop)
+        if isinstance(made, Fault):
+            return failing(made, answer, context, loop)
+        response = prime(made, answer, context.run, loop)
         if response.stream is None and carries_body(request.method, response):
             check_length(response.headers, len(response.content))
     except BaseException:
@@ -58,10 +66,20 @@ def answer_request(answer: Handler | Response, request: Request, context: Contex
     return response
 
 
+def failing(fault: Fault, handler: object, context: Context, loop: OwnLoop) -> Fault:
+    """A fault that a handler has returned; the first piece of a streamed body within it is made."""
+    _, response = layers(fault)
+    if response is not UNSET:
+        response = prime(response, handler, context.run, loop)
+    if response is UNSET or response.stream is None:
+        loop.close()
+    return fault if response is UNSET else with_answer(fault, response)
+
+
 def ask(
     answer: Handler | Response, request: Request, run: Callable[..., Any], loop: OwnLoop
-) -> Response:
-    """The response that a handler returns, awaited where it is async; a static answer is the response itself."""
+) -> Response | Fault:
+    """The response, or fault, that a handler returns, awaited where it is async; a static answer is the response."""
     if isinstance(answer, Response):
         return answer
     result = run(answer, request)

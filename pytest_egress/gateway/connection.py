@@ -119,6 +119,18 @@ class Multiplexed(Protocol):
         """Send nothing any more."""
         ...
 
+    def abort(self, why: str) -> None:
+        """Reset the connection, and end all requests on it.
+
+        Args:
+            why: The reason, for the requests that end by it.
+        """
+        ...
+
+    def hang_up(self, why: str) -> None:
+        """Close our side of the connection without a farewell, and end all requests on it."""
+        ...
+
     def threads(self) -> list[int | None]:
         """The identifiers of the threads that serve its requests; None of one that has not begun."""
         ...
@@ -148,6 +160,7 @@ class Connection:
         idle_since: When its last attempt ended, by `time.monotonic`; None while an attempt goes on.
         awaits: Whether it waits for its client to send something. It then gives up its thread by itself.
         idle_seconds: How many seconds it may wait until it is closed.
+        turn: The turn that a raw route has reserved for it.
         deadline: When a parked connection is closed, by `Ledger.clock`.
         is_ending: Whether a parked connection has sent its end, and waits for its client to close too.
         started: When its current attempt began, in the time of entries.
@@ -178,13 +191,14 @@ class Connection:
         self.destination = Destination()
         self.ident: int | None = None
         self.idle_since: float | None = None
-        self.awaits, self.is_ending = False, False
+        self.awaits, self.is_ending, self._ended_by = False, False, ""
         self.idle_seconds, self.deadline = registry.unused_seconds, 0.0
         self.started = 0.0
         self.accounted, self.is_reset, self.is_cut, self.ended = False, False, False, False
         self.is_relayed, self.is_reading = False, False
         self.multiplexed: Multiplexed | None = None
         self.allowed_by: AllowedBy | None = None
+        self.turn = 0
         self.lasting: Lasting | None = None
         self.activity = Activity(container=self.target.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
@@ -303,6 +317,22 @@ class Connection:
         self.is_reset = True
         reset_at_close(self.sock)
 
+    def abort(self) -> None:
+        """Have its thread find the end of the connection, which `close` then resets. Any thread may call it."""
+        self.reset()
+        with self._registry.lock:
+            self.is_cut = True
+            with contextlib.suppress(OSError):  # SHUT_WR would send FIN first
+                socket.socket.shutdown(self.sock, socket.SHUT_RD)
+            for other in self._others:
+                shut(other)
+
+    def drop(self) -> None:
+        """Close the socket before the connection's end. Its thread calls it."""
+        with self._registry.lock:
+            if self.sock.fileno() >= 0:
+                os.close(self.sock.detach())
+
     def adopt(self, other: socket.socket) -> socket.socket:
         """Register a socket to a real server, so that it is shut and closed together with this connection."""
         with self._registry.lock:
@@ -341,6 +371,22 @@ class Connection:
         else:
             shut(twin)
 
+    def return_to(self, sock: socket.socket) -> None:
+        """Own an adopted socket as the connection's again, and close the one that stood in its place."""
+        with self._registry.lock:
+            self._others.discard(sock)
+            if self.sock.fileno() >= 0:
+                os.close(self.sock.detach())  # sock.close() waits for a handler's open makefile()
+            self.sock = sock
+
+    def reset_adopted(self, other: socket.socket) -> None:
+        """Close an adopted socket by RST. The thread that uses it calls this."""
+        with self._registry.lock:
+            self._others.discard(other)
+            reset_at_close(other)
+            if other.fileno() >= 0:
+                os.close(other.detach())
+
     def allow_unread(self, route: Route[Any] | None, host: str) -> None:
         """Mark the connection's bytes as allowed to pass unread, and cut it if that is allowed no longer.
 
@@ -354,8 +400,15 @@ class Connection:
         allowed_by = self.allowed_by = route, host
         between = self.ledger.window is None
         context = self.target.attempt_context()
-        if not is_still_allowed(context, self.destination, allowed_by, between=between):
+        is_allowed = is_still_allowed(context, self.destination, allowed_by, between=between)
+        if not is_allowed or self.is_in_outage:
             self.cut()
+
+    @property
+    def is_in_outage(self) -> bool:
+        """Whether the route that allows its bytes has been given a fault of connecting since."""
+        route = self.allowed_by and self.allowed_by[0]
+        return route is not None and route.is_outage(self.turn)
 
     def read_again(self) -> None:
         """Note that the connection's bytes are read from here on."""
@@ -386,19 +439,11 @@ class Connection:
         self.end()
         with self.ledger.changed:
             self.ended = True
-            self.ledger.changed.notify_all()  # threads wait for this connection, or for the last one
-
-    def start(self) -> None:
-        """Start a thread that serves the connection, or continues to.
-
-        Raises:
-            RuntimeError: No thread can be started.
-        """
-        name = f"egress {self.target.name} {self.client[1]}"
-        threading.Thread(target=self.run, name=name, daemon=True).start()
+            self.ledger.tell()  # threads wait for this connection, or for the last one
 
     def run(self) -> None:
-        """Serve the connection to its end, or until it is parked."""
+        """Serve the connection to its end, or until it is parked. The thread has served other ones before."""
+        threading.current_thread().name = f"egress {self.target.name} {self.client[1]}"
         self.activity.thread = self.ident = threading.get_ident()
         is_parked = False
         try:
@@ -479,7 +524,12 @@ class Connection:
         self.recorder.record_tls(self.attempt, reason, note, is_cut=self.is_cut)
 
     def note_trust(self) -> None:
-        """Record, once in each window, that the connection's TLS client has shown that it trusts the CA."""
+        """Record, once in each window, that the connection's TLS client has shown that it trusts the CA.
+
+        One that accepts a bad certificate has shown nothing.
+        """
+        if self.destination.presented.is_bad:
+            return
         window = self.context.window
         if window is not self._trusted_in:
             self._trusted_in = window
@@ -498,9 +548,13 @@ class Connection:
 
     # Its end.
 
-    def tell_end(self) -> None:
-        """Close our side of an idle connection. What the client sends at the same moment can still be read."""
-        self.is_ending = True
+    def tell_end(self, why: str = "") -> None:
+        """Close our side of an idle connection. What the client sends at the same moment can still be read.
+
+        Args:
+            why: The reason, where that is not that it was idle for too long.
+        """
+        self.is_ending, self._ended_by = True, why
         if self.multiplexed is not None:
             self.multiplexed.farewell()  # the client closes now: what it sends before is read by its protocol
             return
@@ -527,7 +581,8 @@ class Connection:
     def record_late(self) -> None:
         """Record a request that crossed our end of the connection. It gets no answer: its client retries or fails."""
         self.begin()
-        note = f"sent something in the moment in which it was closed: it had been idle for {self.idle_seconds:g} s"
+        why = self._ended_by or f"it had been idle for {self.idle_seconds:g} s"
+        note = f"sent something in the moment in which it was closed: {why}"
         self.record_tcp(b"", note)
         self.end()
 
@@ -550,13 +605,17 @@ class Connection:
                 pass
         return False
 
-    def linger(self) -> None:
+    def linger(self, *, goodbye: bool = True) -> None:
         """Close our side, and discard what the client still sends, until it closes (RFC 9112 section 9.6).
 
         Closing at once would reset the connection if bytes were unread, and the client could lose the answer.
+
+        Args:
+            goodbye: Whether a client of TLS is told that this is the end, and no cut.
         """
         deadline = monotonic() + LINGER_SECONDS
-        self.say_goodbye()
+        if goodbye:
+            self.say_goodbye()
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
             self.sock.settimeout(LINGER_SECONDS)

@@ -19,12 +19,14 @@ from typing import Any, Final
 import pytest_egress.base.sockets as sockets
 from pytest_egress.base.callers import where_stands
 from pytest_egress.base.clock import monotonic
+from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection
 from pytest_egress.gateway.recorder import Recorder
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 MAX_CONNECTIONS: Final = 1000  # with a thread, for each target: 100 MB of stacks; more have to wait
+IDLE_THREADS: Final = 32  # kept for the next connections: to start one takes as long as a request
 DESCRIPTORS_EACH: Final = 4  # that a connection has at most, with an upstream's and the link's own
 MAX_OPEN: Final = 10_000  # for each target, parked connections included
 DESCRIPTORS_OPEN: Final = 3  # of a parked connection: its own, the link's, one for all else
@@ -91,6 +93,8 @@ class Connections:
         self._overdue_at = inf  # the earliest deadline of a parked connection, by `Ledger.clock`
         descriptors = sockets.descriptor_limit()
         self._cap = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_EACH)
+        name = f"egress {recorder.target.name} idle"
+        self._workers = Workers(name, self._cap, seconds=None, most_idle=IDLE_THREADS)
         # The rest of the link's room is for connections that wait: in a full link they would not be seen to.
         by_link = link_most - link_most // 4
         self._most_open = min(MAX_OPEN, descriptors // DESCRIPTORS_OPEN, by_link)
@@ -106,13 +110,13 @@ class Connections:
             return list(self._open)
 
     def add(self, connection: Connection) -> None:
-        """Serve an accepted connection on a thread of its own; close it where the gateway stops."""
+        """Serve an accepted connection on a thread; close it where the gateway stops."""
         with self.lock:
             taken = not self.stopping
             if taken:
                 self._open[connection] = None
         if taken:
-            self._start_thread(connection)
+            self._serve(connection)
         else:
             connection.close()
 
@@ -122,9 +126,10 @@ class Connections:
             self._open.pop(connection, None)
             self.room.notify_all()
 
-    def _start_thread(self, connection: Connection) -> None:
+    def _serve(self, connection: Connection) -> None:
+        """Serve a connection on a thread, or continue to."""
         try:
-            connection.start()
+            self._workers.run(connection.run)
         except RuntimeError as error:  # no thread can be started
             address, port = connection.client
             self._recorder.complain(f"a connection of {address}:{port} was not looked at: {error}")
@@ -170,15 +175,16 @@ class Connections:
         return len(waiting)
 
     def stop(self) -> None:
-        """Cut every connection, and accept no other."""
+        """Cut every connection, accept no other, and keep no thread."""
         with self.lock:
             self.stopping = True
             self.room.notify_all()
             for connection in self._open:
                 connection.cut()
+            self._workers.stop()
 
     def join(self, deadline: float) -> list[str]:
-        """Wait until every connection has ended.
+        """Wait until every connection has ended, and every thread.
 
         Args:
             deadline: When to give up, by `time.monotonic`.
@@ -190,6 +196,8 @@ class Connections:
             while self._open and (left := deadline - monotonic()) > 0:
                 self.room.wait(left)
             stuck = [ident for connection in self._open for ident in connection.threads()]
+        if not stuck:
+            self._workers.join(deadline)
         return [text for ident in stuck if (text := where_stands(ident))]
 
     def abandon(self) -> None:
@@ -312,7 +320,7 @@ class Connections:
         else:
             connection.arrive()
             self._unpark(connection)
-            self._start_thread(connection)
+            self._serve(connection)
 
     def _end(self, connection: Connection) -> None:
         """Close a parked connection."""

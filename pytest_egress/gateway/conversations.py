@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.recorder import Recorder
+from pytest_egress.gateway.spoiling import Line, StoppedError, break_line
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.ledger.pauses import pause
+from pytest_egress.ledger.windows import AttemptContext, Window
 from pytest_egress.routes.duplex import Duplex
+from pytest_egress.routes.faults import End, Fault, Raw, Silence, drawn, with_answer
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
 
@@ -31,6 +35,7 @@ class Call:
         context: The window of the request, and its routes.
         variables: The context variables of the route's declaration.
         turn: The turn that its route has reserved for it.
+        line: Both directions of the request, which a fault can break.
         outlive: Notes that it may outlive its test.
 
     Attributes:
@@ -44,11 +49,12 @@ class Call:
         context: AttemptContext,
         variables: Context,
         turn: int,
+        line: Line,
         outlive: Callable[[Lasting], None],
     ) -> None:
         self.exchange = exchange
         self.is_detached = False
-        self._outlive = outlive
+        self._outlive, self._line = outlive, line
         self._recorder, self._context = recorder, context
         self._variables, self._turn = variables, turn
         self._is_settled = False
@@ -81,6 +87,33 @@ class Call:
         """
         self.is_detached = True
         self._outlive(Lasting(self.exchange, end))
+
+    def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
+        """End the call as a fault says. It keeps no window open meanwhile, and is over with its route.
+
+        Args:
+            is_over: Whether the call has been told to end.
+
+        Raises:
+            StoppedError: That has been done.
+        """
+        entry, line = self.exchange, self._line
+        if isinstance(fault, Silence):
+            fault = replace(fault, seconds=self._drawn(fault))
+        around = entry.fault
+        entry.fault = with_answer(around, fault) if isinstance(around, Fault) else fault
+        if isinstance(fault, Silence):
+            ledger, has_left = self._recorder.ledger, lambda: line.disconnected or is_over()
+            pause(ledger, Window(), entry, fault, self._drawn(fault), has_left=has_left)
+        if isinstance(fault, Raw):
+            line.send(fault.data)  # on its stream, where the connection has several
+            line.hang_up(f"{fault} has ended its connection")
+        else:
+            break_line(line, fault)
+        raise StoppedError(f"{fault} has ended it")
+
+    def _drawn(self, fault: Silence) -> float | None:
+        return None if fault.seconds is None else float(self.run(drawn, fault.seconds, fault))
 
     def reject(self, note: str) -> None:
         """Make the call unrouted, and give its turn back; nothing happens where it has been counted.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from pytest_egress.routes.certificates import USUAL, Presented
+from pytest_egress.routes.route import Route
 from pytest_egress.traffic.clienthello import ClientHello, client_of
 from pytest_egress.traffic.messages import TlsInfo
 
@@ -21,6 +24,8 @@ class Destination:
         hello: The ClientHello, or None.
         greeted: When the attempt began that brought the ClientHello, in the time of entries.
         tls: What the handshake agreed on, or None.
+        presented_by: The route whose certificate or version of TLS the handshake presents; None where they are the
+            usual ones.
     """
 
     address: str = ""
@@ -31,6 +36,12 @@ class Destination:
     hello: ClientHello | None = None
     greeted: float = 0.0
     tls: TlsInfo | None = None
+    presented_by: Route[Any] | None = None
+
+    @property
+    def presented(self) -> Presented:
+        """What the handshake presents."""
+        return USUAL if self.presented_by is None else self.presented_by.presented
 
     @property
     def hosts(self) -> tuple[str, str, str]:

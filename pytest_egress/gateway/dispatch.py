@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pytest_egress.base.sockets import receive_timeout
@@ -23,24 +23,34 @@ from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.http1_server import Http1Server
 from pytest_egress.gateway.names import NAMES_PORT, Names, serve_names
 from pytest_egress.gateway.raw_server import RawServer
+from pytest_egress.gateway.raw_socket import RawTlsSocket
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
 from pytest_egress.gateway.tls import handshake, read_hello, set_host
-from pytest_egress.gateway.tls_failures import broken_handshake, no_client_certificate
+from pytest_egress.gateway.tls_failures import (
+    broken_handshake,
+    left_after_handshake,
+    no_client_certificate,
+)
 from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.link.interface import Link
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
     certificate_route,
-    claimed,
     counted_routes,
     in_order,
+    keyed_on,
     lacks_certificate,
     opening,
+    presenting_route,
 )
+from pytest_egress.traffic.clienthello import X25519
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
+REJECTION_SECONDS: Final = (
+    4.0  # for a client to reject a bad certificate after the handshake: some verify it only then
+)
 TURN_SECONDS: Final = 5.0  # for earlier connections to prove that they are calls, or port probes
 LOOK_SECONDS: Final = 0.05  # between two looks at that: nobody tells that a client has spoken
 STALLED_SECONDS: Final = 10.0  # for the next byte of an unfinished request line
@@ -92,7 +102,7 @@ class Dispatcher:
             return
         address, port = dialled
         name = self.parts.names.name(address)
-        host = self.keyed_on(name, address, port)
+        host = keyed_on(self.connection.context.tables, name, address, port)
         connection.destination = Destination(address=address, port=port, name=name, host=host)
         self.await_turn()
         if not self.try_without_reading(self.opening(), named=not self.may_be_named_yet()):
@@ -133,13 +143,6 @@ class Dispatcher:
             return True
         routes = (r for r in in_order(tables) if not r.removed and not r.kind.answers_names)
         return any(route.parsed_address.port in (None, to.port) for route in routes)
-
-    def keyed_on(self, name: str, address: str, port: int) -> str:
-        """The host that routes are looked up by: the dialled name, or its address where only that has a route."""
-        tables = self.connection.context.tables
-        if not claimed(tables, name, port) and claimed(tables, address, port):
-            return address
-        return name
 
     def opening(self) -> Route[Any] | None:
         """The route that decides how the connection is served: raw, TLS, passthrough or HTTP; None where none does."""
@@ -340,13 +343,25 @@ class Dispatcher:
         known = route is None or found_for == host
         if known and self.try_without_reading(route, named=True):
             return
+        presenting = presenting_route(tables, host, port)
+        if presenting is None and route is not None and route.kind.needs_tls:
+            presenting = presenting_route(tables, found_for, port)
+        to = connection.destination = replace(connection.destination, presented_by=presenting)
         wishing = certificate_route(tables, (host, dialled_as), port)
+        if to.presented.is_bad:  # a client that rejects it is not to be asked for anything
+            wishing = None
         wish = None if wishing is None else wishing.client_certificate
         try:
-            context = self.parts.authority.context(host, wish, protocols_for(route))
+            context = self.parts.authority.context(
+                host,
+                wish,
+                protocols_for(route),
+                to.presented,
+                x25519=X25519 in hello.key_shares,
+            )
             handshake(connection, context, self.parts.connections)
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, host, hello, wishing))
+            connection.fail_tls(*broken_handshake(error, host, hello, wishing, to.presented))
             return
         if self.parts.connections.stopping:
             return
@@ -356,11 +371,37 @@ class Dispatcher:
             ):  # the route was declared while the handshake went on, which asked for none
                 connection.fail_tls(*no_client_certificate(host, hello, route))
                 return
+            if to.presented.is_bad and not self.stays():
+                return
             connection.note_trust()
             if not self.serve_raw(route, found_for):
                 connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
         elif self.awaits_request():
             self.serve_http()
+
+    def stays(self) -> bool:
+        """Wait for a byte within the TLS of a raw route, which is left for its handler, or for the client to reject.
+
+        Returns:
+            False where the client has left without a byte; then that has been recorded.
+        """
+        connection, to = self.connection, self.connection.destination
+        sock = connection.sock
+        assert isinstance(sock, RawTlsSocket)
+        assert to.tls is not None
+        sock.settimeout(REJECTION_SECONDS)
+        try:
+            if not sock.look_ahead():
+                failure = left_after_handshake(to.host, to.hello, to.tls.version, to.presented)
+                connection.fail_tls(*failure)
+                return False
+        except TimeoutError:
+            pass  # it waits for the server to speak
+        except OSError as error:
+            connection.fail_tls(*broken_handshake(error, to.host, to.hello, None, to.presented))
+            return False
+        sock.settimeout(None)
+        return True
 
     def awaits_request(self) -> bool:
         """Wait for the first byte after the handshake, or for an error that reading will raise.
@@ -372,11 +413,13 @@ class Dispatcher:
             False where the connection has been reset.
         """
         connection = self.connection
-        connection.sock.settimeout(FIRST_BYTE_SECONDS)
+        is_bad = connection.destination.presented.is_bad
+        seconds = REJECTION_SECONDS if is_bad else FIRST_BYTE_SECONDS
+        connection.sock.settimeout(seconds)
         try:
             connection.peek(1)
         except TimeoutError:
-            note = f"sent nothing within {FIRST_BYTE_SECONDS:g} s of the handshake"
+            note = f"sent nothing within {seconds:g} s of the handshake"
             connection.record_tls("silent", note)
             connection.note_trust()  # one that distrusts us would have left
             connection.sock.settimeout(None)

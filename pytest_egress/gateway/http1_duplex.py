@@ -6,8 +6,8 @@ sleeps inside of the socket, since two threads in one `ssl.SSLSocket` corrupt it
 outside of the lock.
 
 Threads: one thread at a time calls `receive`. Any thread calls `start`, `send`, `finish`, `send_interim`, `reset`,
-`disconnected` and `on_disconnect`. The thread that serves the connection calls `share`, `skip` and `close`. The lock
-guards h11 and the socket. It is not held while a shared socket waits, or a callback runs.
+`disconnected`, `on_disconnect`, and what a fault does. The thread that serves the connection calls `share`, `skip` and
+`close`. The lock guards h11 and the socket. It is not held while a shared socket waits, or a callback runs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import h11
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import BLOCKED
 from pytest_egress.gateway.connection import Connection
+from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.fields import READ_BYTES
 from pytest_egress.traffic.http1 import Http1
@@ -54,6 +55,7 @@ class Http1Duplex:
         is_shared: Whether threads other than the connection's may send and receive.
         is_switched: Whether the bytes of another protocol follow, after 101.
         is_reset: Whether the response has been broken off.
+        hangs_up: Why our side of the connection is to be closed, though nothing in the response says so; else "".
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Http1Duplex:
     ) -> None:
         self._connection, self._http, self._lock, self._date = connection, http, lock, date
         self.is_shared, self.is_switched, self.is_reset = False, False, False
+        self.hangs_up = ""
         self._unsent = bytearray()
         self._queued = self._sent = 0  # bytes, since the request began
         self._behind = b""  # the first bytes after 101, where they came together with the head
@@ -260,8 +263,41 @@ class Http1Duplex:
 
     def reset(self) -> None:
         """Break the response off: the client sees "connection reset" when the request is over."""
+        if self.hangs_up:
+            return
         self.is_reset = True
         self._connection.reset()
+
+    # What a fault does: `Line`.
+
+    def abort(self, why: str) -> None:
+        """Reset the connection when the request is over, and once the client has what was sent."""
+        await_acknowledged(self._connection.sock)
+        self._break(why)
+        self.reset()
+
+    def hang_up(self, why: str) -> None:
+        """Close our side of the connection when the request is over."""
+        self._break(why)
+        self.hangs_up = why
+
+    def reset_stream(self, why: str) -> bool:
+        """There is none to reset in HTTP/1.1."""
+        return False
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes in place of a response.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        self.write(data)
+
+    def _break(self, why: str) -> None:
+        """Have whoever sends or receives find the request over."""
+        with self._lock:
+            self._broken = self._broken or why
+        self._tell_if_left()
 
     def write(self, data: bytes) -> None:
         """Send bytes that HTTP has made, and return when the kernel has taken them.

@@ -10,16 +10,18 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import h11
 
+from pytest_egress.base.sockets import send_all
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming, hold
-from pytest_egress.gateway.connection import Connection
+from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
+from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
@@ -60,6 +62,8 @@ class Http1Server:
         self._begin_http2 = begin_http2
         self.connection, self.answering = connection, answering
         self.ledger, self.idle_seconds = connection.ledger, idle_seconds
+        self.hangs_up = ""  # why a fault closes our side
+        self.is_switched = False
         self.lock = threading.RLock()
         self.http = Http1(self.lock)
 
@@ -84,7 +88,23 @@ class Http1Server:
         except StalledError as error:
             connection.record_tcp(b"", f"{error} within the head of a request")
             self.write_refusal(408, str(error))
+        if self.hangs_up and not connection.is_reset:
+            self.hang_up()
         connection.say_goodbye()
+
+    def hang_up(self) -> None:
+        """Close our side of the connection, because of a fault; that holds no window open.
+
+        Raises:
+            Parked: The client may yet send something, which is recorded.
+        """
+        connection = self.connection
+        if self.is_switched or not self.http.is_read or connection.is_cut:
+            connection.linger()  # what comes yet is no request
+            return
+        connection.end()
+        connection.tell_end(self.hangs_up)
+        raise Parked(self.serve, LINGER_SECONDS)
 
     def read_head(self) -> Head | None:
         """The next request's head, or None at the end of the connection."""
@@ -113,7 +133,8 @@ class Http1Server:
             data = connection.receive(READ_BYTES)
         except OSError as error:
             if to.tls and not connection.accounted:
-                connection.fail_tls(*broken_handshake(error, to.host, to.hello))
+                failure = broken_handshake(error, to.host, to.hello, None, to.presented)
+                connection.fail_tls(*failure)
             elif self.http.has_begun:
                 connection.record_tcp(b"", f"broke off within the head of a request: {error}")
             raise
@@ -122,7 +143,8 @@ class Http1Server:
                 connection.note_trust()
             connection.accounted = True
         elif to.tls and not connection.accounted:
-            connection.fail_tls(*silent_after_handshake(to.host, to.hello, to.tls.version))
+            failure = silent_after_handshake(to.host, to.hello, to.tls.version, to.presented)
+            connection.fail_tls(*failure)
         return data
 
     def refuse(self, status_code: int, text: str) -> None:
@@ -161,6 +183,7 @@ class Http1Server:
             return self.exchange(duplex, self.take(head, duplex))
         finally:
             duplex.close()
+            self.hangs_up, self.is_switched = duplex.hangs_up, duplex.is_switched
 
     def duplex(self, http: Http1, lock: contextlib.AbstractContextManager[Any]) -> Http1Duplex:
         """Both directions of a request that was read."""
@@ -186,10 +209,19 @@ class Http1Server:
         except StalledError as error:
             text = f"{error} after {incoming.body.size} bytes of a body"
             return self.refuse_body(incoming, 408, text, at_claimed="recorded")
-        if self.respond(duplex, incoming, entry, response) and self.http.next_request():
+        if self.reply(duplex, incoming, entry, response) and self.http.next_request():
             return True
         self.record_left_over()
         return False
+
+    def reply(
+        self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response | None
+    ) -> bool:
+        """Send a response, or carry out the fault of the request; False where the connection ends with it."""
+        if entry.fault is None:
+            return self.respond(duplex, incoming, entry, response)
+        send = partial(self.respond, duplex, incoming, entry)
+        return RequestFault(self.answering, incoming, entry, response, send).carry_out()
 
     def share(self, duplex: Http1Duplex, incoming: Incoming) -> None:
         """Let an answer that begins at the head send and receive by itself."""
@@ -206,10 +238,12 @@ class Http1Server:
                 duplex.skip()
             is_sent = self.send(duplex, incoming, entry, response)
         else:
-            is_sent = self.http.has_answered and not duplex.is_reset and not duplex.is_switched
+            is_over = duplex.is_reset or duplex.is_switched or bool(duplex.hangs_up)
+            is_sent = self.http.has_answered and not is_over
             if not self.http.has_answered:  # the client has left: it may still read why
                 entry.response = self.write_refusal(400, entry.note)
-        if not duplex.is_reset and (duplex.is_switched or not self.http.is_read):
+        has_more = duplex.is_switched or not self.http.is_read
+        if has_more and not duplex.is_reset and not duplex.hangs_up:
             self.connection.linger()
         return is_sent
 
@@ -266,7 +300,7 @@ class Http1Server:
             date = http_date(int(entry.started))
             return self.http.send(response, entry.request.method, date)
 
-        write = duplex.write if duplex.is_shared else self.connection.sock.sendall
+        write = duplex.write if duplex.is_shared else partial(send_all, self.connection.sock)
         try:
             for piece in self.answering.pieces(incoming, entry, response, encoded):
                 write(piece)

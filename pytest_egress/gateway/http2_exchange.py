@@ -11,6 +11,7 @@ from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_stream import Http2Stream
 from pytest_egress.gateway.patience import StalledError
+from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import RequestTooLargeError, carries_body
@@ -50,10 +51,24 @@ class Http2Exchange:
             text = f"{error} after {incoming.body.size} bytes of a body"
             self._refuse_body(408, text, at_claimed="recorded")
         else:
-            if response is not None:
-                said = response.headers.get("connection", "").lower()
-                self.stream.ends_connection = "close" in said
-                self._send(incoming, entry, response)
+            if entry.fault is not None:
+                self._fail(entry, response)
+            elif response is not None:
+                self._respond(entry, response)
+
+    def _fail(self, entry: Exchange, response: Response | None) -> None:
+        """Carry out the fault of the request."""
+
+        def send(spoiled: Response | None) -> bool:
+            return spoiled is None or self._respond(entry, spoiled)
+
+        RequestFault(self.answering, self.incoming, entry, response, send).carry_out()
+
+    def _respond(self, entry: Exchange, response: Response) -> bool:
+        """Send a response; False where that was broken off."""
+        said = response.headers.get("connection", "").lower()
+        self.stream.ends_connection = "close" in said
+        return self._send(self.incoming, entry, response)
 
     def _keep_body(self) -> None:
         self.stream.is_kept_whole = True
@@ -70,8 +85,8 @@ class Http2Exchange:
             return
         entry.response = response
 
-    def _send(self, incoming: Incoming, entry: Exchange, response: Response) -> None:
-        """Send a response. One whose body fails after its head ends with RST_STREAM."""
+    def _send(self, incoming: Incoming, entry: Exchange, response: Response) -> bool:
+        """Send a response; False where it was broken off. One whose body fails after its head ends with RST_STREAM."""
         streams = response.stream is not None and carries_body(entry.request.method, response)
         pieces = self.answering.pieces(
             incoming, entry, response, lambda: body_of(response, streams=streams)
@@ -84,12 +99,15 @@ class Http2Exchange:
                 self._send_whole(entry, response)
         except BodyError:
             self.stream.reset()
+            return False
         except OSError as error:
             self.answering.client_left(entry, error)
+            return False
         finally:
             pieces.close()
             if response.stream is not None:
                 self.answering.close_body(entry, response)
+        return True
 
     def _send_stream(self, entry: Exchange, response: Response, pieces: Iterator[bytes]) -> None:
         date = http_date(int(entry.started))

@@ -29,6 +29,7 @@ from pytest_egress.gateway.http2_stream import Http2Stream, run_all
 from pytest_egress.gateway.http2_wire import Wire
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
+from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
 from pytest_egress.traffic.entries import BEGAN_HTTP2, UNREADABLE
 from pytest_egress.traffic.http2 import (
@@ -88,6 +89,7 @@ class Http2Server:
         self._awaits_first, self._opened = True, monotonic()
         self._idle_from = self._opened
         self._has_said_farewell = False
+        self._hung_up = ""  # why a fault has closed our side
         connection.multiplexed = self
         # Our SETTINGS go out with what answers the client's first bytes: a client that distrusts the CA closes instead,
         # and the reason would be lost in an error of writing.
@@ -101,7 +103,7 @@ class Http2Server:
             first: The bytes that were read before it was known that they are HTTP/2.
 
         Raises:
-            Parked: The next request does not come soon.
+            Parked: The next request does not come soon. Or a fault has closed our side, and the client may yet send it.
         """
         try:
             why = self._read_on(first)
@@ -126,6 +128,9 @@ class Http2Server:
                 return CLOSED
             if self._is_over():
                 break
+        if self._hung_up:
+            self.connection.tell_end(self._hung_up)
+            raise Parked(self.serve, LINGER_SECONDS)
         return "the connection was idle for too long"
 
     def _is_over(self) -> bool:
@@ -328,7 +333,8 @@ class Http2Server:
         connection, to = self.connection, self.connection.destination
         if not connection.accounted:
             if to.tls:
-                connection.fail_tls(*silent_after_handshake(to.host, to.hello, to.tls.version))
+                failure = silent_after_handshake(to.host, to.hello, to.tls.version, to.presented)
+                connection.fail_tls(*failure)
             else:
                 connection.record_tcp(b"", NEVER_ASKED)
         elif self._http.is_within_head and self._http.has_begun:
@@ -339,7 +345,8 @@ class Http2Server:
     def _broke_off(self, error: OSError) -> None:
         connection, to = self.connection, self.connection.destination
         if to.tls and not connection.accounted:
-            connection.fail_tls(*broken_handshake(error, to.host, to.hello))
+            failure = broken_handshake(error, to.host, to.hello, None, to.presented)
+            connection.fail_tls(*failure)
         elif self._http.is_within_head:
             connection.record_tcp(b"", f"broke off within the head of a request: {error}")
         else:
@@ -363,6 +370,8 @@ class Http2Server:
         run_all(callbacks)
         deadline = monotonic() + LINGER_SECONDS
         self._wire.await_sent(place, lambda: monotonic() > deadline)
+        if self.connection.is_reset:
+            self.connection.drop()  # the client shall see it before handlers have returned
         with self._lock:
             self._emptied.wait_for(lambda: not self._streams)
         if not self.connection.is_cut:
@@ -376,6 +385,28 @@ class Http2Server:
             if not self._has_said_farewell:
                 self._has_said_farewell, self._last = True, self._http.last_stream
                 self._wire.write(self._http.outgoing() + self._http.goaway())
+
+    def abort(self, why: str) -> None:
+        """Reset the connection once the client has what was sent, and end all requests on it."""
+        await_acknowledged(self.connection.sock)
+        with self._lock:
+            self._wire.abort()
+            callbacks = self._end_all(why)
+        self.connection.abort()
+        run_all(callbacks)
+
+    def hang_up(self, why: str) -> None:
+        """Close our side of the connection without GOAWAY, and end all requests on it."""
+        with self._lock:
+            self._hung_up = why
+            self._wire.hang_up()
+            callbacks = self._end_all(why)
+        run_all(callbacks)
+
+    def _end_all(self, why: str) -> list[Callable[[], None]]:
+        """Have every request find its client gone, and take no other; the lock is held."""
+        self._has_said_farewell, self._last = True, self._http.last_stream
+        return self._leave_all(why)
 
     def close(self) -> None:
         """Send nothing any more: the socket is about to be closed."""

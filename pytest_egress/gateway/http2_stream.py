@@ -20,7 +20,12 @@ from typing import Any, Final
 
 from pytest_egress.base.sockets import shut
 from pytest_egress.gateway.attempt import Attempt
-from pytest_egress.gateway.connection import AllowedBy, Connection, is_still_allowed
+from pytest_egress.gateway.connection import (
+    AllowedBy,
+    Connection,
+    Multiplexed,
+    is_still_allowed,
+)
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_wire import WRITE_BYTES, Wire
 from pytest_egress.gateway.lasting import Lasting
@@ -403,6 +408,42 @@ class Http2Stream:
         with self._wire.lock:
             if not self._is_answered and self._left is None:
                 self._reset(INTERNAL_ERROR)
+
+    # What a fault does: `Line`.
+
+    def abort(self, why: str) -> None:
+        """Reset the connection, once the client has what was sent on this stream."""
+        self._server.abort(why)
+
+    def hang_up(self, why: str) -> None:
+        """Close our side of the connection without GOAWAY."""
+        self._server.hang_up(why)
+
+    @property
+    def _server(self) -> Multiplexed:
+        server = self._connection.multiplexed
+        assert server is not None
+        return server
+
+    def reset_stream(self, why: str) -> bool:
+        """Break the response off by RST_STREAM(INTERNAL_ERROR), and have nothing come any more."""
+        with self._wire.lock:
+            if self._left is None:
+                self._reset(INTERNAL_ERROR)
+            callbacks = self._leave(why)
+        run_all(callbacks)
+        return True
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes in place of frames.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        with self._wire.lock:
+            self._check()
+            place = self._wire.write(data)
+        self._await_sent(place)
 
     def _reset(self, code: int) -> None:
         self._is_answered = True

@@ -42,11 +42,14 @@ class Wire:
         self._unsent = bytearray()
         self._queued = self._sent = 0
         self.error: OSError | None = None
+        self._is_aborted = False
 
     # The caller holds the lock.
 
     def receive(self) -> bytes | None:
         """The bytes that have come; b"" at the end, None where there are none now."""
+        if self._is_aborted:
+            return b""
         try:
             return self._sock.recv(READ_BYTES)
         except BLOCKED:
@@ -82,6 +85,20 @@ class Wire:
         """Send nothing any more."""
         self.error = self.error or ConnectionAbortedError("the connection is closed")
         self._unsent.clear()
+
+    def abort(self) -> None:
+        """Send nothing any more, and read nothing either: at an end that it does not expect, OpenSSL sends an alert."""
+        self.close()
+        self._is_aborted = True
+
+    def hang_up(self) -> None:
+        """Close our side: close_notify within TLS, and FIN. What comes can still be read."""
+        self.close()
+        if isinstance(self._sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                self._sock.unwrap()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
 
     # Nobody holds the lock.
 

@@ -1,29 +1,57 @@
 """`Names`: answers a target's DNS queries, and knows which name an address was given out for.
 
 The reader calls it for UDP, connections' threads for TCP and for what was dialled. Its lock guards the resolver alone;
-while it is held no other lock is taken and no function of a user runs.
+while it is held no other lock is taken and no function of a user runs. Routes are asked before, under no lock or, where
+turns are taken, under `Ledger.changed`.
 """
 
 from __future__ import annotations
 
+import select
 import threading
-from typing import Final
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
 
 from pytest_egress.base.sockets import receive_timeout
+from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.connection import READ_BYTES, Connection
+from pytest_egress.gateway.late_answers import LateAnswers, Lateness
+from pytest_egress.gateway.name_turns import AskedName, NameTurns, Turn
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.link.interface import OWN_ADDRESSES
-from pytest_egress.routes.table import is_named, name_route, nearest_by_name
+from pytest_egress.routes.faults import Delayed, layers
+from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import (
+    RouteTable,
+    is_dialled,
+    is_named,
+    name_routes,
+    nearest_by_name,
+)
 from pytest_egress.traffic.dns import (
+    Alias,
     Answer,
+    Question,
     Resolver,
     reversed_address,
     tcp_frame,
     tcp_frames,
     without_service,
 )
-from pytest_egress.traffic.dns_answers import NO_SUCH_NAME, NameAnswer
+from pytest_egress.traffic.dns_answers import (
+    ANY_TYPE,
+    LAME,
+    NO_ADDRESS,
+    NO_SUCH_NAME,
+    SILENCE,
+    TRUNCATED,
+    NameAnswer,
+    Record,
+    Resolution,
+)
 from pytest_egress.traffic.entries import DnsQuery
 from pytest_egress.traffic.searchlist import mark_searches
 
@@ -31,6 +59,68 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 NAMES_PORT: Final = 53  # of DNS, over UDP and TCP (RFC 1035, section 4.2)
 UNDECLARED: Final = 'no route names it, so by dns="strict" it does not exist'
+MAX_CNAMES: Final = 8
+"""How many CNAMEs are followed from one name, as unbound does: more are a loop, or a mistake."""
+
+NOT_FOLLOWED: Final = ("CNAME", ANY_TYPE)
+"""The types of questions that a CNAME itself answers (RFC 1034, section 3.6.2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Where a query came from.
+
+    Attributes:
+        client: The socket of the client.
+        send: Sends a message to it, without blocking.
+        over_tcp: Whether it came over TCP.
+        owner: Whose thread may call `send`: the reader's, None, or that of a connection.
+    """
+
+    client: Hashable
+    send: Callable[[bytes], object]
+    over_tcp: bool = False
+    owner: Hashable = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """A DNS route that was asked about a name.
+
+    Attributes:
+        route: The route.
+        answer: Its answer, without the faults around it.
+        lateness: Why the answer is late, or None.
+        turn: The turn that was taken of its sequence, or None.
+    """
+
+    route: Route[Any]
+    answer: NameAnswer
+    lateness: Lateness | None
+    turn: Turn | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """What there is to say to a question about one name.
+
+    Attributes:
+        visits: The DNS routes that were asked, in order.
+        answer: The answer; None where the name has its synthetic addresses.
+        is_undeclared: Whether no route names the name, where each has to be named.
+    """
+
+    visits: Sequence[Visit] = ()
+    answer: NameAnswer | None = None
+    is_undeclared: bool = False
+
+    @property
+    def route(self) -> Route[Any] | None:
+        """The route that has answered, be it by "synthetic"; else the first one of the name, or None."""
+        spoke = (v for v in self.visits if v.answer is self.answer or v.answer.leaves_all)
+        first = next(iter(self.visits), None)
+        visit = next(spoke, first)
+        return None if visit is None else visit.route
 
 
 class Names:
@@ -38,59 +128,126 @@ class Names:
 
     Args:
         recorder: Records the queries.
+        workers: Threads for the functions of a test that say how late an answer is.
         ipv6: Whether the target has IPv6.
+
+    Attributes:
+        late: The answers that are sent later.
+        learn: Called for each answer with addresses before it is sent, with their name and these.
     """
 
-    def __init__(self, recorder: Recorder, *, ipv6: bool) -> None:
+    def __init__(self, recorder: Recorder, workers: Workers, *, ipv6: bool) -> None:
         self._recorder, self._target = recorder, recorder.target
+        self.late = LateAnswers(recorder, workers)
+        self._turns = NameTurns(recorder.ledger)
         self._lock = threading.Lock()
         self._resolver = Resolver(ipv6=ipv6)
+        self.learn: Callable[[str, Sequence[str]], None] = lambda name, addresses: None
 
     def name(self, address: str) -> str:
-        """The name that an address was given out for, or the address itself."""
+        """The name that an address was given out for, or the address itself.
+
+        Where a CNAME led to the address, it is the name that was asked for, unless a route for connections is declared
+        for the last name alone.
+        """
         with self._lock:
             given = self._resolver.name(address)
             alias = self._resolver.alias(address)
-        if alias is not None and self.gives(alias, address):
-            return alias
-        return given or address
+        return self._called(address, given, alias)
+
+    def _called(self, address: str, given: str | None, alias: Alias | None) -> str:
+        if alias is None or not self.gives(alias.name, address):
+            return given or address
+        tables = self._target.attempt_context().tables
+        by_last = is_dialled(tables, alias.canonical) and not is_dialled(tables, alias.name)
+        return alias.canonical if by_last else alias.name
+
+    def given(self) -> dict[str, str]:
+        """The name of each address that was given out, as `name` returns it."""
+        with self._lock:
+            given, aliases = self._resolver.given()
+        addresses = [*given, *(address for address in aliases if address not in given)]
+        return {
+            address: self._called(address, given.get(address), aliases.get(address))
+            for address in addresses
+        }
 
     def gives(self, name: str, address: str) -> bool:
-        """Whether a DNS route gives this address to a name now."""
-        route = name_route(self._target.attempt_context().tables, name)
-        return route is not None and address in route.answer()[0].addresses
-
-    def answer(self, query: bytes, *, over_tcp: bool = False) -> Answer:
-        """Answer one DNS message, and record it if it is a query. The caller records a message that is not."""
-        context = self._target.attempt_context()
-        found: NameAnswer | None = None
-
-        def rules(name: str) -> NameAnswer | None:
-            nonlocal found
-            found = self._rule(context, name)
-            return found
-
+        """Whether a DNS route gives this address to a name now, by any turn of a sequence."""
+        tables, names = self._target.attempt_context().tables, [name]
+        while len(names) <= MAX_CNAMES:
+            answers = [*declared(tables, names[-1])]
+            if any(address in answer.addresses for answer in answers):
+                return True
+            cname = next(filter(None, (answer.cname for answer in answers)), None)
+            if cname is None:
+                break
+            names.append(cname.host)
         with self._lock:
-            reply = self._resolver.answer(query, rules, over_tcp=over_tcp)
-        if reply.no_query:
+            return len(names) > 1 and self._resolver.name(address) == names[-1]
+
+    def answer(self, query: bytes, asker: Asker) -> Answer:
+        """Answer one DNS message, and record it if it is a query. The caller records a message that is not.
+
+        Returns:
+            The answer to send; without bytes where nothing is to be sent, or not now: `late` does that.
+        """
+        with self._lock:
+            question = self._resolver.question(query)
+        if isinstance(question, Answer):
+            return question
+        context = self._target.attempt_context()
+        rulings, resolution = self._resolve(context, question, asker)
+        with self._lock:
+            reply = self._resolver.answer(query, resolution, question, over_tcp=asker.over_tcp)
+        if reply.addresses:
+            self.learn(self.name(reply.addresses[0]), reply.addresses)
+        visits = [visit for ruling in rulings for visit in ruling.visits]
+        if reply.is_truncated and not asker.over_tcp:
+            self._turns.note_truncated(filter(None, (visit.turn for visit in visits)), reply.type)
+        lateness = tuple(filter(None, (visit.lateness for visit in visits)))
+        entry = self._entry(rulings[0].route, resolution, reply, lateness)
+        self._record(context, entry, is_undeclared=rulings[0].is_undeclared)
+        if not (lateness and reply.wire):
             return reply
-        entry = DnsQuery(
+        self.late.add(context, entry, lateness, asker.owner, partial(asker.send, reply.wire))
+        return replace(reply, wire=b"")
+
+    def _entry(
+        self,
+        route: Route[Any] | None,
+        resolution: Resolution,
+        reply: Answer,
+        lateness: Sequence[Lateness],
+    ) -> DnsQuery:
+        """The entry of a question that has been answered."""
+        fault: object = None
+        if not reply.wire:
+            fault = SILENCE
+        elif lateness:
+            fault = lateness[0].delays[0]
+        elif resolution.is_truncated and reply.is_truncated:
+            fault = TRUNCATED
+        return DnsQuery(
             **self._recorder.about(reply.question, None),
             outcome="recorded",
-            route=name_route(context.tables, reply.question),
+            route=route,
             type=reply.type,
-            answer=reply.addresses,
+            answer=(*reply.addresses, *reply.records),
             rcode=reply.rcode,
-            note="" if reply.wire else "not answered",
+            cnames=reply.cnames,
+            fault=fault,
+            note=resolution.note if reply.wire else "not answered",
         )
-        if found is NO_SUCH_NAME:
+
+    def _record(self, context: AttemptContext, entry: DnsQuery, *, is_undeclared: bool) -> None:
+        if is_undeclared:
             self._judge_name(context, entry)
         # Held over both, so that no other query is recorded between the comparison and this one's entry.
         with self._recorder.ledger.changed:
             if context.window.dns == "strict":
                 mark_searches(context.window.entries, entry)
             self._recorder.record(context, entry)
-        return reply
 
     def _judge_name(self, context: AttemptContext, query: DnsQuery) -> None:
         """Turn a query for an undeclared name into an attempt, unless it is about a declared name or address.
@@ -108,38 +265,125 @@ class Names:
         miss = nearest_by_name(context.tables, query.host)
         query.near = (miss,) if miss else ()
 
-    def _rule(self, context: AttemptContext, name: str) -> NameAnswer | None:
-        """The answer of DNS to a name: that of its route, else that of the target's /etc/hosts.
+    def _resolve(
+        self, context: AttemptContext, question: Question, asker: Asker
+    ) -> tuple[list[Ruling], Resolution]:
+        """What is said to a question: about its name, and about each that a CNAME leads to, as a resolver asks."""
+        if not question.has_rules:
+            return [Ruling()], Resolution()
+        asked = AskedName(
+            name=question.name,
+            type=question.type,
+            id=question.id,
+            client=asker.client,
+            over_tcp=asker.over_tcp,
+        )
+        rulings, cnames, names = [self._rule(context, asked)], list[Record](), [asked.name]
+        while (cname := followed(rulings[-1], asked.type)) is not None:
+            cnames.append(cname)
+            names.append(cname.host)
+            if cname.host in names[:-1] or len(cnames) > MAX_CNAMES:
+                return rulings, Resolution(answer=LAME, note=LOOP.format(" -> ".join(names)))
+            rulings.append(self._rule(context, replace(asked, name=cname.host), is_led=True))
+        answer = rulings[-1].answer
+        if cnames and answer is not None and answer.rcode == "REFUSED":
+            answer = LAME  # which is what a resolver says that was refused
+        is_truncated = any(v.answer.is_truncated for ruling in rulings for v in ruling.visits)
+        return rulings, Resolution(answer=answer, cnames=tuple(cnames), is_truncated=is_truncated)
 
-        None means a synthetic address. With `dns="strict"` a name that no route names does not exist.
+    def _rule(self, context: AttemptContext, asked: AskedName, *, is_led: bool = False) -> Ruling:
+        """What is said to a question about one name: by routes, else by the target's /etc/hosts.
+
+        A route that says nothing about the type asked for leaves that to the next one, whose errors count no more if
+        the name has data by the first. With `dns="strict"` a name that no route names does not exist, but one that a
+        declared CNAME leads to does.
+
+        Args:
+            is_led: Whether a CNAME led there.
         """
-        route = name_route(context.tables, name)
-        if route is not None:
-            answer: NameAnswer
-            answer, _ = route.answer()
-            return answer
+        visits: list[Visit] = []
+        for visit in self._visits(context, asked):
+            if visit.answer.is_error and not all(each.answer.leaves_all for each in visits):
+                return Ruling(visits=visits, answer=NO_ADDRESS)
+            visits.append(visit)
+            if visit.answer.answers(asked.type):
+                return Ruling(visits=visits, answer=visit.answer)
         # A name of /etc/hosts is asked for where the file has it for one address family only. A synthetic address for
         # the other family would lead such a client to the gateway.
-        if name in self._target.hosts:
-            return self._target.hosts[name]
-        strict = context.window.dns == "strict" and not is_named(context.tables, name)
-        return NO_SUCH_NAME if strict else None
+        if asked.name in self._target.hosts:
+            return Ruling(visits=visits, answer=self._target.hosts[asked.name])
+        is_named_somehow = (
+            is_led or context.window.dns != "strict" or is_named(context.tables, asked.name)
+        )
+        if not is_named_somehow:
+            return Ruling(answer=NO_SUCH_NAME, is_undeclared=True)
+        return Ruling(visits=visits)
+
+    def _visits(self, context: AttemptContext, asked: AskedName) -> Iterator[Visit]:
+        """Ask the DNS routes for a name, in order. A route whose sequence has been used up is passed over."""
+        for route in name_routes(context.tables, asked.name):
+            if (given := self._turns.answer(route, asked)) is None:
+                continue
+            faults, said = layers(given.answer)
+            delays = tuple(fault for fault in faults if isinstance(fault, Delayed))
+            late = Lateness(delays=delays, route=route, context=given.context) if delays else None
+            yield Visit(route=route, answer=said, lateness=late, turn=given.turn)
+
+
+LOOP: Final = "its CNAMEs come to no end: {}"
+
+
+def followed(ruling: Ruling, type: str) -> Record | None:
+    """The CNAME that a resolver follows for a question of a type, or None."""
+    if ruling.answer is None or type in NOT_FOLLOWED:
+        return None
+    return ruling.answer.cname
+
+
+def declared(tables: Sequence[RouteTable], name: str) -> Iterator[NameAnswer]:
+    """The answers that the DNS routes for a name may give: all of a sequence, and what it leaves to the next route."""
+    for route in name_routes(tables, name):
+        given = (route.answer()[0],) if route.sequence is None else route.sequence.answers
+        answers = [layers(each)[1] for each in given]
+        yield from answers
+        if route.sequence is None and answers[0].answers("A"):
+            return
 
 
 def serve_names(connection: Connection, names: Names) -> None:
-    """Serve DNS over TCP (RFC 7766) to the end of a connection."""
+    """Serve DNS over TCP (RFC 7766) to the end of a connection, whose thread sends the late answers too."""
     rest = b""
     receive_timeout(connection.sock, 0)
-    while data := connection.sock.recv(READ_BYTES):
-        queries, rest = tcp_frames(rest + data)
-        for query in queries:
-            reply = names.answer(query, over_tcp=True)
-            if reply.no_query:
-                connection.refuse(query[:FIRST_BYTES_KEPT], reply.no_query)
-                return
-            connection.accounted = True
-            if reply.wire:
-                connection.sock.sendall(tcp_frame(reply.wire))
-        connection.end()
+    asker = Asker(
+        client=connection,
+        send=lambda wire: connection.sock.sendall(tcp_frame(wire)),
+        over_tcp=True,
+        owner=connection,
+    )
+    try:
+        while data := receive(connection, names):
+            queries, rest = tcp_frames(rest + data)
+            for query in queries:
+                reply = names.answer(query, asker)
+                if reply.no_query:
+                    connection.refuse(query[:FIRST_BYTES_KEPT], reply.no_query)
+                    return
+                connection.accounted = True
+                if reply.wire:
+                    asker.send(reply.wire)
+            connection.end()
+    finally:
+        names.late.forget(connection)
     if rest:
         connection.record_tcp(rest[:FIRST_BYTES_KEPT], "closed within a DNS query")
+
+
+def receive(connection: Connection, names: Names) -> bytes:
+    """Read what comes next on a connection, and meanwhile send the late answers that are due."""
+    poller = select.poll()
+    poller.register(connection.sock, select.POLLIN)
+    while True:
+        left = names.late.seconds_left(connection)
+        if left is None or poller.poll(left * 1000):
+            return connection.sock.recv(READ_BYTES)
+        names.late.send_due(connection)

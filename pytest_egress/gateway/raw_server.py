@@ -6,6 +6,8 @@ may be a connection pool's, and last longer than a test.
 A connection that ends with no byte either way is no call of its route: it is a port probe, or one that a pool did not
 need. Who has sent and got bytes is asked of the kernel (`tcp_info`), because a handler may use the socket in any way.
 
+A connection that a fault ends is a call: `reset()` and its like act once the client had its moment to close.
+
 Threads: everything runs on the connection's thread, but for `is_silent`, which another connection's asks under
 `Ledger.changed` while it waits for its turn; it reads what the kernel counts, and takes no lock. No lock is held while
 a handler runs, or while bytes are copied.
@@ -20,23 +22,28 @@ import ssl
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.relay import Direction, relay
+from pytest_egress.base.relay import relay
+from pytest_egress.base.shaping import PLAIN, Pacer, Shape, play
+from pytest_egress.base.shaping import relay as shaped_relay
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.calls import call
 from pytest_egress.gateway.connection import READ_BYTES, Connection
 from pytest_egress.gateway.connections import Connections
+from pytest_egress.gateway.raw_faults import RETURNABLE, Plan, Shaped, plan_of, returned_plan
 from pytest_egress.gateway.raw_socket import ClientEndedError, RawSocket, decrypted
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.starttls import StartTls
 from pytest_egress.gateway.tcp_info import Traffic, traffic
 from pytest_egress.gateway.upstreams import Upstreams, upstream_host
+from pytest_egress.ledger.windows import Pause
 from pytest_egress.link.stream_sockets import Accepted
 from pytest_egress.routes.answers import Forward, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.routes.faults import ConnectFault, End, Fault
 from pytest_egress.routes.raw import AsyncHandler
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
@@ -57,10 +64,15 @@ CLIENT_LEFT: Final = (
 NO_CALL: Final = "connected and closed, no byte either way"
 """The note of an entry that was no call and that its client closed: a port probe, or a connection of a pool."""
 
+MADE_BEFORE: Final = "connected before {fault} was in force, and was reset; it is no call"
+"""The note of a connection that a fault of connecting came too late for."""
+
 CUT_SILENT: Final = "connected, and no byte either way until it was cut"
 """The note of an entry that was no call, where the end of its test cut the connection."""
 
 PROBE_MILLISECONDS: Final = 20  # for a port probe to close before it is greeted
+SILENT_SECONDS: Final = 0.25
+"""How long a client waits for a byte that a fault holds back, until it is a call: no port probe waits for one."""
 SETTLE_SECONDS: Final = 1.0  # for the client's kernel to acknowledge or refuse what was sent
 SETTLE_MILLISECONDS: Final = 5  # between two checks of that
 
@@ -116,7 +128,9 @@ class RawServer:
         self.attempt: Final = connection.attempt
         self.context: Final = self.attempt.context
         self.turn, self.left_first, self.is_counted = 0, False, False
-        self.has_calls_of_its_own, self.is_decrypted = False, False
+        self.lost = 0  # bytes that were not kept
+        self.has_calls_of_its_own, self.is_apart = False, False
+        self.between: Shaped | None = None
         self.overdue_from: float | None = None
         self.accepted: Final = connection.sock
         self.tcp = connection.sock  # of which the kernel is asked what it has carried
@@ -131,17 +145,52 @@ class RawServer:
             if turn is None:
                 return False
             answer, context = route.answer(turn)
+            if isinstance(answer, ConnectFault):
+                self.turn_down(route, turn, answer)
+                return True
+            if route.refuses:
+                self.ledger.turns_changed()  # before the client can dial again
+            self.connection.turn = turn
             entry = self.begin(route, "routed", found_for)
-            self.turn, self.left_first = turn, self.leaves()
-            if isinstance(answer, Forward):
-                self.relay(entry, answer)
-            elif isinstance(answer, Service):
-                self.serve_by(entry, answer, context)
-            elif callable(answer):
-                self.handle(entry, answer, context)
-            else:
-                self.collect(entry, answer or b"")
+            self.turn, self.left_first = turn, self.leaves(PROBE_MILLISECONDS)
+            try:
+                plan = context.run(plan_of, answer)
+            except BaseException as error:  # of a function of seconds: the test's thread raises it
+                self.connection.reset()
+                self.fail(entry, error)
+                return True
+            entry.fault = plan.fault
+            self.carry_out(entry, plan, context)
         return True
+
+    def carry_out(self, entry: TcpConnection, plan: Plan, context: Context) -> None:
+        """Answer the connection as its route says."""
+        answer = plan.answer
+        if isinstance(answer, Forward):
+            self.relay(entry, answer, plan.shape)
+        elif isinstance(answer, Service):
+            self.serve_by(entry, answer, context, plan.shape)
+        elif callable(answer):
+            self.handle(entry, answer, context, plan.shape)
+        elif plan.fault is not None:
+            self.spoil(entry, plan)
+        else:
+            self.collect(entry, answer or b"")
+
+    def turn_down(self, route: Route[Any], turn: int, fault: ConnectFault) -> None:
+        """Reset a connection that the target's kernel should not have made. It is no call."""
+        route.give_back(turn)
+        self.connection.accounted = True
+        self.recorder.record_dial(
+            self.attempt.context,
+            route,
+            fault,
+            self.attempt.destination.host,
+            self.attempt.destination.port,
+            self.attempt.destination.address,
+            MADE_BEFORE.format(fault=fault),
+        )
+        self.connection.reset()
 
     def pass_through(self, route: Route[Any] | None) -> None:
         """Relay the connection to the real upstream.
@@ -183,18 +232,21 @@ class RawServer:
 
     # Port probes: a connection that its client ends, or the end of its test, with no byte either way is no call.
 
-    def leaves(self) -> bool:
+    def leaves(self, milliseconds: float) -> bool:
         """Wait a moment for the client to close, and return whether it has, with nothing sent.
 
         A port probe closes at once. What a handler that speaks first then sends comes after that end, and is never
         read.
+
+        Args:
+            milliseconds: How long to wait at most.
         """
         sock = self.connection.sock
         if isinstance(sock, ssl.SSLSocket):
             return False
         poller = select.poll()
         poller.register(sock, select.POLLIN | select.POLLRDHUP)
-        poller.poll(PROBE_MILLISECONDS)
+        poller.poll(milliseconds)
         return has_ended(sock) and not traffic(sock).came
 
     def carried(self, sock: socket.socket) -> Traffic:
@@ -215,6 +267,8 @@ class RawServer:
 
     def is_silent(self) -> bool:
         """Whether the connection may yet prove to be no call: its client has sent nothing, nor surely got anything."""
+        if self.is_counted:
+            return False
         carried = self.carried(self.tcp)
         is_heard = carried.sent and carried.heard and carried.settled
         return not carried.came and (self.left_first or not is_heard)
@@ -264,31 +318,53 @@ class RawServer:
     def drop(self, entry: TcpConnection, more: str = "") -> None:
         """Record that the connection was no call, and give its turn back for the next connection."""
         note = CUT_SILENT if self.connection.is_cut else NO_CALL
+        entry.fault = None
+        if self.between is not None:
+            self.between.give_up()
         self.recorder.take_back(entry, self.turn, "; ".join(filter(None, [note, more])))
+        if entry.route.refuses:
+            self.ledger.turns_changed()
 
     # A handler.
 
-    def handle(self, entry: TcpConnection, handler: Any, context: Context) -> None:
-        """Call a handler with the socket; the connection ends when it returns."""
+    def handle(self, entry: TcpConnection, handler: Any, context: Context, shape: Shape) -> None:
+        """Call a handler with the socket; the connection ends when it returns.
+
+        Args:
+            shape: How what it sends reaches the client.
+        """
+        self.connection.detach()
+        if shape.is_plain:
+            self.run_handler(entry, handler, context)
+            return
+        # The handler gets one end of another connection, so that it may do with its socket whatever it likes.
+        self.is_apart = True
+        with Shaped(self.connection, shape, self.ledger.clock) as self.between:
+            self.run_handler(entry, handler, context)
+
+    def run_handler(self, entry: TcpConnection, handler: Any, context: Context) -> None:
+        """Call a handler with the connection's socket, and end that."""
         connection, route = self.connection, entry.route
-        connection.detach()
         connection.activity.route, connection.activity.what = route, str(entry)
         # The handler may wrap its socket in TLS, or close it, and either detaches that object. The twin still refers to
         # the TCP connection, so that a cut reaches it and its counters can be read.
-        twin = self.tcp = connection.adopt(connection.twin())
+        twin = connection.adopt(connection.twin())
+        client = self.tcp = twin if self.between is None else self.between.client
         starttls = self.hand_over(entry)
         try:
             with self.handed(handler) as sock:
                 result = call(handler, sock, context, self.is_overdue)
-            if isinstance(result, NOT_SENT):
+            if isinstance(result, End):
+                self.end_by(entry, handler, result, twin)
+            elif isinstance(result, NOT_SENT):
                 raise TypeError(
                     f"{place_of(handler)} returned {result!r}: a raw handler sends by sock.sendall(...)"
                 )
         except BaseException as error:  # the test's thread raises it again, whatever it is
-            if self.is_no_call(twin):
+            if self.is_no_call(client):
                 self.drop(entry, f"its handler raised {type(error).__name__}")
                 return
-            if error is not starttls.failure and not self.is_excused(error, twin):
+            if error is not starttls.failure and not self.is_excused(error, client):
                 connection.reset()
                 self.fail(entry, error)
                 return
@@ -297,7 +373,7 @@ class RawServer:
                 ended = CANCELLED_NOTE
             entry.note = "; ".join(filter(None, [entry.note, ended]))
         else:
-            if self.is_no_call(twin):
+            if self.is_no_call(client):
                 self.drop(entry)
                 return
         finally:
@@ -310,7 +386,30 @@ class RawServer:
         if is_open and not connection.is_reset:
             connection.linger()
 
-    def serve_by(self, entry: TcpConnection, service: Service, context: Context) -> None:
+    def end_by(self, entry: TcpConnection, handler: Any, result: End, twin: socket.socket) -> None:
+        """End a connection by the fault that its handler has returned.
+
+        Args:
+            twin: A twin of the handler's socket.
+        """
+        if (plan := returned_plan(result)) is None:
+            raise TypeError(
+                f"{place_of(handler)} returned {result}: a raw handler sends by sock.sendall(...), and may return "
+                f"{RETURNABLE}"
+            )
+        entry.fault = result
+        if plan.resets:
+            self.settled(twin)
+            self.connection.reset()
+        elif plan.ends_after != 0:
+            self.count(entry)
+            self.connection.activity.route = None  # no handler runs any more
+            sock = self.connection.sock if self.connection.sock.fileno() >= 0 else twin
+            self.wait(entry, sock, Pacer(PLAIN, self.ledger.clock), plan.ends_after)
+
+    def serve_by(
+        self, entry: TcpConnection, service: Service, context: Context, shape: Shape
+    ) -> None:
         """Have a service answer, which has calls of its own: a connection without one says so."""
         self.has_calls_of_its_own, delivered = True, 0
 
@@ -321,7 +420,7 @@ class RawServer:
             return is_taken
 
         name = self.attempt.destination.host
-        self.handle(entry, lambda sock: service.serve(sock, name, deliver), context)
+        self.handle(entry, lambda sock: service.serve(sock, name, deliver), context, shape)
         if entry.outcome == "routed" and not delivered:
             entry.note = "; ".join(filter(None, [NO_MAIL, entry.note]))
 
@@ -344,7 +443,7 @@ class RawServer:
         """The socket that a handler gets: the connection's, or within TLS, for asyncio, one of the decrypted bytes."""
         sock = self.connection.sock
         if isinstance(handler, AsyncHandler) and isinstance(sock, ssl.SSLSocket):
-            self.is_decrypted = True
+            self.is_apart = True
             return decrypted(sock)
         return nullcontext(sock)
 
@@ -362,6 +461,8 @@ class RawServer:
         """
         if self.connection.is_cut:
             return isinstance(error, ClientLeftError) or is_of_connection(error)
+        if self.between is not None and self.between.is_cut:
+            return is_of_connection(error)
         if isinstance(error, ClientEndedError):
             return True
         if not isinstance(error, CLIENT_LEFT) or not has_ended(twin):
@@ -369,7 +470,7 @@ class RawServer:
         # The kernel raises such an error only where both directions are over: else it is about another socket, as of a
         # database that the handler asks.
         is_of_kernel = isinstance(error, ConnectionError) and error.errno is not None
-        return not is_of_kernel or self.is_decrypted or is_over(twin)
+        return not is_of_kernel or self.is_apart or is_over(twin)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
         """Record what a handler raised."""
@@ -380,7 +481,7 @@ class RawServer:
 
     def collect(self, entry: TcpConnection, greeting: bytes) -> None:
         """Send a static greeting, and keep what the client sends until it closes."""
-        connection, lost = self.connection, 0
+        connection = self.connection
         connection.sock.settimeout(None)
         if traffic(connection.sock).came or (greeting and not self.left_first):
             self.count(entry)
@@ -388,25 +489,92 @@ class RawServer:
             connection.sock.sendall(greeting)
             connection.end()
             while data := connection.sock.recv(READ_BYTES):
-                self.count(entry)
-                held = self.ledger.hold(self.context.window, len(data))
-                kept = data[: MAX_BODY_BYTES - len(entry.kept)] if held else b""
-                entry.kept += kept
-                lost += len(data) - len(kept)
-                entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
+                self.keep(entry, data)
                 if entry.speaks_http2 and not greeting:
                     entry.note = NOT_ANSWERED
         finally:
-            self.conclude(entry)
-            self.finish(entry)
-            if lost:
-                self.recorder.complain(f"{lost} bytes were not kept of what {entry} sent")
+            self.close_book(entry)
         connection.say_goodbye()
+
+    def keep(self, entry: TcpConnection, data: bytes) -> None:
+        """Count the connection as a call, and keep what its client has sent."""
+        self.count(entry)
+        held = self.ledger.hold(self.context.window, len(data))
+        kept = data[: MAX_BODY_BYTES - len(entry.kept)] if held else b""
+        entry.kept += kept
+        self.lost += len(data) - len(kept)
+        entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
+
+    def close_book(self, entry: TcpConnection) -> None:
+        """Conclude, of a connection whose bytes were kept."""
+        self.conclude(entry)
+        self.finish(entry)
+        if self.lost:
+            self.recorder.complain(f"{self.lost} bytes were not kept of what {entry} sent")
+
+    # A fault that no handler is part of.
+
+    def spoil(self, entry: TcpConnection, plan: Plan) -> None:
+        """Send bytes as a fault says, or nothing; keep what the client sends, and end as the fault says."""
+        connection, clock = self.connection, self.ledger.clock
+        pacer = Pacer(plan.shape, clock)
+        pacer.put(plan.answer or b"")
+        ends_at = None if plan.ends_after is None else clock() + plan.ends_after
+        is_left = True
+        try:
+            if not self.is_left_alone(plan, pacer):
+                self.count(entry)
+                connection.end()
+                seconds = None if ends_at is None else max(ends_at - clock(), 0.0)
+                is_left = self.wait(entry, connection.sock, pacer, seconds)
+        finally:
+            self.close_book(entry)
+        if is_left:
+            connection.say_goodbye()
+        elif plan.resets or (pacer.is_cut and plan.shape.resets):
+            self.settled(connection.sock)
+            connection.reset()
+        else:
+            connection.linger(goodbye=not pacer.is_cut)
+
+    def is_left_alone(self, plan: Plan, pacer: Pacer) -> bool:
+        """Whether the client closes before a fault has kept it waiting, so that the connection is no call.
+
+        A client that gives up later has met the fault: a bare connection to a server that should speak first is one.
+        """
+        if self.left_first or traffic(self.connection.sock).came:
+            return self.left_first
+        seconds = 0.0 if plan.resets else pacer.seconds
+        if seconds is None:
+            seconds = (
+                SILENT_SECONDS if pacer.is_empty and plan.ends_after is None else plan.ends_after
+            )
+        self.left_first = self.leaves(min(seconds or 0.0, SILENT_SECONDS) * 1000)
+        return self.left_first or self.connection.is_cut
+
+    def wait(
+        self, entry: TcpConnection, sock: socket.socket, pacer: Pacer, seconds: float | None
+    ) -> bool:
+        """Send what a fault lets through, and keep what comes; return whether the client has ended.
+
+        Args:
+            seconds: After how long it ends, once all has been sent; None where the client ends it.
+        """
+        assert isinstance(entry.fault, Fault)
+        sock.settimeout(0)
+        with self.ledger.pausing(Pause(entry, entry.fault), None, is_endless=seconds is None):
+            return play(
+                sock, pacer, lambda data: self.keep(entry, data), seconds, self.ledger.clock
+            )
 
     # Another server.
 
-    def relay(self, entry: TcpConnection, to: Forward) -> None:
-        """Copy between the client and another server until both have ended."""
+    def relay(self, entry: TcpConnection, to: Forward, shape: Shape = PLAIN) -> None:
+        """Copy between the client and another server until both have ended.
+
+        Args:
+            shape: How what the server sends reaches the client.
+        """
         connection = self.connection
         if traffic(connection.sock).came:
             self.count(entry)
@@ -421,7 +589,7 @@ class RawServer:
         connection.end()
         connection.is_relayed = True
 
-        def watch(out: Direction, back: Direction) -> None:
+        def watch(out: Copied, back: Copied) -> None:
             entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
             connection.idle_since = monotonic()
             if self.is_counted:
@@ -429,8 +597,12 @@ class RawServer:
             if out.first or (back.count and not has_ended(connection.sock)):
                 self.count(entry)
 
+        is_cut = False
         try:
-            relay(connection.sock, server, watch)
+            if shape.is_plain:
+                relay(connection.sock, server, watch)
+            else:
+                is_cut = shaped_relay(connection.sock, server, shape, self.ledger.clock, watch)
         except OSError as error:
             entry.note = f"broke off: {error}"
             connection.reset()
@@ -438,7 +610,11 @@ class RawServer:
         finally:
             self.conclude(entry)
             self.finish(entry)
-        connection.linger()
+        if is_cut and shape.resets:
+            self.settled(connection.sock)
+            connection.reset()
+        else:
+            connection.linger(goodbye=not is_cut)
 
     def reach(self, entry: TcpConnection, to: Forward) -> Any:
         """Connect to another server. If the gateway has terminated the client's TLS, the upstream gets TLS as well."""
@@ -450,6 +626,13 @@ class RawServer:
         if where.tls is not None:
             return self.upstreams.secure(owner, sock, where.host)
         return sock
+
+
+class Copied(Protocol):
+    """One direction of a relay, as `watch` sees it."""
+
+    count: int
+    first: bytes
 
 
 def is_of_connection(error: BaseException) -> bool:

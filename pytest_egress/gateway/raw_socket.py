@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from pytest_egress.base.relay import relay
 from pytest_egress.base.sockets import Socket, pair, shut
@@ -47,7 +47,33 @@ def read_exactly(sock: Readable, size: int) -> bytes:
 
 
 class RawTlsSocket(ssl.SSLSocket):
-    """A TLS socket whose handshake has been made: `ssl.SSLSocket`, and `readexactly`."""
+    """A TLS socket whose handshake has been made: `ssl.SSLSocket`, `readexactly`, and one byte of looking ahead."""
+
+    _ahead = b""
+
+    def look_ahead(self) -> bytes:
+        """Wait for the next byte, and leave it to be read; b"" at the end.
+
+        Raises:
+            OSError: The client sent an alert, or broke off; or the socket's timeout is over.
+        """
+        self._ahead = self._ahead or super().read(1)
+        return self._ahead
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        """Read up to so many bytes, or into a buffer: all that the other methods read by."""
+        ahead, self._ahead = self._ahead, b""
+        if not ahead or not len:
+            self._ahead = ahead
+            return super().read(len, buffer)
+        if buffer is None:
+            return ahead
+        memoryview(buffer).cast("B")[:1] = ahead
+        return 1
+
+    def pending(self) -> int:
+        """How many bytes can be read without waiting for the network."""
+        return len(self._ahead) + super().pending()
 
     def readexactly(self, size: int) -> bytes:
         """Read so many bytes, and not one more.

@@ -8,17 +8,22 @@ no other lock, so it must not be called while `Connections.lock` or the lock of 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.site import TargetView
-from pytest_egress.gateway.tls_failures import DISTRUST
+from pytest_egress.gateway.tls_failures import DISTRUST, LIKELY_REJECTED, library_of
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.ledger.windows import AttemptContext
-from pytest_egress.routes.route import Route
+from pytest_egress.ledger.windows import AttemptContext, Window
+from pytest_egress.routes.route import REJECTED, Route
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening
 from pytest_egress.traffic.entries import (
+    Accepted,
+    DnsQuery,
     Entry,
     Exchange,
     Handshake,
@@ -48,6 +53,21 @@ class Recorder:
     def __init__(self, target: TargetView, ledger: Ledger) -> None:
         self.target, self.ledger = target, ledger
         self.is_closed = False
+        self._holder: tuple[weakref.ref[Window], Callable[[int], None]] | None = None
+
+    def holder_of(
+        self, window: Window, hold: Callable[[Ledger, weakref.ref[Window], int], None]
+    ) -> Callable[[int], None]:
+        """The function by which a request counts bytes for its window: one for all requests, which outlive the window.
+
+        Args:
+            hold: Counts them; it gets the window as a weak reference.
+        """
+        last = self._holder  # in one step: another thread may replace it
+        if last is None or last[0]() is not window:
+            reference = weakref.ref(window)
+            last = self._holder = reference, partial(hold, self.ledger, reference)
+        return last[1]
 
     def about(self, host: str, port: int | None, started: float | None = None) -> dict[str, Any]:
         """The fields that every entry has. Without `started` the attempt began now."""
@@ -93,7 +113,7 @@ class Recorder:
     def fail(
         self,
         context: AttemptContext,
-        entry: Exchange | TcpConnection,
+        entry: Exchange | TcpConnection | DnsQuery,
         error: BaseException,
         note: str,
     ) -> None:
@@ -117,7 +137,7 @@ class Recorder:
         with self.ledger.changed:
             entry.outcome, entry.note = "recorded", note
             entry.route.give_back(turn)
-            self.ledger.changed.notify_all()
+            self.ledger.tell()
 
     def reject(self, entry: Exchange, turn: int, note: str) -> None:
         """Make a recorded request unrouted after all: its answer has found that it answers no such request.
@@ -129,7 +149,7 @@ class Recorder:
             route, entry.route = entry.route, None
             entry.outcome, entry.note = "unrouted", note
             route.give_back(turn)
-            self.ledger.changed.notify_all()
+            self.ledger.tell()
 
     def complain(self, text: str, error: BaseException | None = None) -> None:
         """Fail the test that runs now, with a text.
@@ -167,6 +187,7 @@ class Recorder:
             sni=to.sni,
             first_bytes=first_bytes,
             note=note,
+            accepted=accepted(to),
         )
         if entry.outcome == "unrouted":
             miss = nearest_by_address(context.tables, "tcp", to.host, to.port)
@@ -181,6 +202,7 @@ class Recorder:
             **self.outcome(attempt.context, to.host, to.port),
             address=to.address,
             note=note,
+            accepted=accepted(to),
         )
         self.record(attempt.context, entry)
 
@@ -202,9 +224,38 @@ class Recorder:
             sni=to.sni,
             tls=to.tls,
             note=note,
+            accepted=accepted(to),
         )
         self.record(attempt.context, entry)
         return entry
+
+    def record_dial(
+        self,
+        context: AttemptContext,
+        route: Route[Any] | None,
+        fault: object,
+        host: str,
+        port: int,
+        address: str,
+        note: str = "",
+    ) -> None:
+        """Record a dial that was answered by a fault of connecting, and count it as a call.
+
+        Args:
+            note: Why it is no call of the route; "" where it is one.
+        """
+        entry = TcpConnection(
+            **self.about(host, port),
+            outcome="recorded" if note else "routed",
+            route=route,
+            address=address,
+            duration=0.0,
+            fault=fault,
+            note=note,
+        )
+        with self.ledger.changed:
+            self.record(context, entry)
+            self.count(context, entry)
 
     def take_mail(self, connection: TcpConnection, mail: Envelope) -> bool:
         """Record a mail that came on a connection, and count it as a call of its route.
@@ -241,11 +292,16 @@ class Recorder:
             is_cut: Whether we ended it.
         """
         context, to = attempt.context, attempt.destination
+        presenting = to.presented_by if to.presented.is_bad else None
         if is_cut:
             reason, note = "cut", "its handshake had not ended when its test did"
         # Without an alert, it may have been the stop that broke the handshake off, and not distrust.
-        elif self.target.is_ending and reason != "untrusted":
+        elif self.target.is_ending and reason not in ("untrusted", REJECTED):
             reason, note = "cut", "its handshake had not ended when its container was stopped"
+        elif reason == LIKELY_REJECTED:
+            reason = REJECTED
+        elif reason == "unused" and presenting is not None:
+            reason = "silent"  # its client has neither rejected what was presented, nor made a request over it
         if reason in DISTRUST:
             note = "; ".join([note, *self.target.hints])
         entry = TlsFailure(
@@ -257,10 +313,14 @@ class Recorder:
             client=to.tls_client(reason),
             note=note,
         )
+        if reason == REJECTED:
+            entry.outcome, entry.route = "recorded", presenting
         route = claimed(context.tables, to.host, to.port)
-        if entry.outcome == "recorded" and route is not None:
+        if entry.outcome == "recorded" and entry.route is None and route is not None:
             entry.near = (NearMiss(route=route, differences=()),)
         self.record(context, entry)
+        if presenting is not None and not self.is_closed:
+            self.ledger.add_failure(presenting, context.window, entry)
 
     def trust(self, attempt: Attempt) -> None:
         """Note that a TLS client has shown that it trusts the CA."""
@@ -269,6 +329,17 @@ class Recorder:
             peers = (self.target.name, to.host, to.port, to.tls_client(reason))
             handshake = Handshake(to.greeted, to.address)
             self.ledger.record_handshake(attempt.context.window, peers, handshake)
+
+
+def accepted(to: Destination) -> Accepted | None:
+    """What the client of a connection has accepted and should not have; None for nothing.
+
+    What a route presented that is gone is no business of the test that runs now.
+    """
+    route = to.presented_by
+    if route is None or not route.presented.is_bad or route.removed or route.ended:
+        return None
+    return Accepted(route, library_of(to.hello) if to.hello is not None else None)
 
 
 def unclaimed(context: AttemptContext) -> Outcome:

@@ -16,6 +16,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import pytest_egress.base.sockets as sockets
@@ -23,6 +24,7 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.authority import Authority
+from pytest_egress.gateway.connect_faults import FAULTS, ConnectFaults
 from pytest_egress.gateway.connection import Carried, Connection, is_still_allowed
 from pytest_egress.gateway.connections import (
     IDLE_SECONDS,
@@ -30,8 +32,9 @@ from pytest_egress.gateway.connections import (
     UNUSED_SECONDS,
     Connections,
 )
+from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
-from pytest_egress.gateway.names import NAMES_PORT, Names
+from pytest_egress.gateway.names import NAMES_PORT, Asker, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
 from pytest_egress.gateway.site import TargetView
 from pytest_egress.gateway.upstreams import Upstreams
@@ -39,7 +42,12 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.link.interface import BACKLOG, LISTENER, Link
 from pytest_egress.link.tampering import tampering
-from pytest_egress.routes.table import certificate_route, claimed, lacks_certificate
+from pytest_egress.routes.table import (
+    certificate_route,
+    claimed,
+    lacks_certificate,
+    presenting_route,
+)
 from pytest_egress.traffic.dns import why_no_query
 from pytest_egress.traffic.entries import NO_HTTP3, PacketAttempt
 from pytest_egress.traffic.packets import Packet, parse_packets
@@ -78,9 +86,11 @@ class Gateway:
         self._poller = select.epoll()  # poll() would scan thousands of parked connections
         self._waker, self._wake = sockets.pair()
         self.recorder = Recorder(target, ledger)
-        self.names = Names(self.recorder, ipv6=link.ipv6)
         self.upstreams = Upstreams()
         self.workers = Workers(f"egress {target.name} request", MAX_CONNECTIONS)
+        self.names = Names(self.recorder, self.workers, ipv6=link.ipv6)
+        self.dials = ConnectFaults(link, self.recorder, self.names)
+        self.names.learn = self.dials.learn
         self.connections = Connections(
             self.recorder,
             link_most=link.most,
@@ -109,12 +119,18 @@ class Gateway:
         return self.connections.stopping
 
     def start(self) -> None:
-        """Start the reader thread."""
+        """Start the reader thread.
+
+        Raises:
+            LinkError: The target's kernel cannot refuse or drop connections as the routes say.
+        """
         others = (self.link.packets, *self.link.monitors, self._wake)
         for sock in (*self.link.tcp, *self.link.dns, *others):
             sock.setblocking(False)
         self.connections.reads = True
         self._reader.start()
+        self.dials.apply()
+        self.dials.check()
 
     def flush(self, timeout: float = 5.0) -> None:
         """Return when the reader has read everything that had arrived on the link. Handlers may still run.
@@ -162,7 +178,8 @@ class Gateway:
     def revise(self, *, test_over: bool = False) -> list[Carried]:
         """End what may go on no longer: called when the routes have changed.
 
-        Connections and requests whose bytes pass unread are cut. A lasting call is told to end.
+        Connections and requests whose bytes pass unread are cut. A lasting call is told to end. A late answer of DNS is
+        sent no more.
 
         Args:
             test_over: Whether the test has ended, and with it what its own routes and options allowed.
@@ -170,12 +187,16 @@ class Gateway:
         Returns:
             What ends.
         """
+        self.dials.apply()
         context, between = self.target.attempt_context(), self.ledger.window is None
+        self.names.late.revise(test_over=test_over)
 
         def is_over(carried: Carried) -> bool:
             if (lasting := carried.lasting) is not None:
                 return lasting.is_over(test_over=test_over)
             allowed_by = carried.allowed_by
+            if isinstance(carried, Connection) and carried.is_in_outage:
+                return True
             return allowed_by is not None and not is_still_allowed(
                 context, carried.destination, allowed_by, between=between, test_over=test_over
             )
@@ -187,18 +208,19 @@ class Gateway:
                 carried.lasting.tell()
             else:
                 carried.cut()
-        self._close_unproved(context)
+        self._close_outdated(context)
         return over
 
-    def _close_unproved(self, context: AttemptContext) -> None:
-        """Cut idle connections that lack the client certificate a route requires now; a pool then opens another."""
-        if not any(table.requires_certificate for table in context.tables):
-            return
-        idle = [c for c in self.connections if c.idle_since is not None and c.allowed_by is None]
-        for connection in idle:
+    def _close_outdated(self, context: AttemptContext) -> None:
+        """Cut idle connections whose handshake is not the one that routes want now; a pool then opens another."""
+        some = any(table.requires_certificate or table.presents for table in context.tables)
+        for connection in self.connections:
+            if connection.idle_since is None or connection.allowed_by is not None:
+                continue
             to = connection.destination
-            route = certificate_route(context.tables, (to.host,), to.port) if to.tls else None
-            if route is not None and lacks_certificate(route, to.tls) and not has_bytes(connection):
+            if to.tls is None or not (some or to.presented_by):
+                continue
+            if is_outdated(context, to) and not has_bytes(connection):
                 connection.farewell()
                 connection.cut()
 
@@ -223,6 +245,7 @@ class Gateway:
             self._waker.close()
         if self._reader.ident is not None:
             self._reader.join(seconds)
+        self.names.late.stop()
         self.workers.stop()
         stuck = self.connections.join(deadline)
         self.workers.join(deadline)
@@ -274,12 +297,16 @@ class Gateway:
             if self.connections.needs_room:
                 self.connections.make_room()
             self.connections.end_overdue()
+            self.names.late.send_due(owner=None)
             if not ready and seconds == 0:
                 self._flushed()
 
     def _seconds(self) -> float | None:
         """How long the poller may wait; None is without end."""
-        return 0 if self._flushes else self.connections.seconds_left()
+        if self._flushes:
+            return 0
+        left = (self.connections.seconds_left(), self.names.late.seconds_left(owner=None))
+        return min((seconds for seconds in left if seconds is not None), default=None)
 
     def _sources(self) -> dict[int, Callable[[], None]]:
         """The link's descriptors, each with the action to take when it can be read."""
@@ -352,14 +379,14 @@ class Gateway:
                 query, client = sock.recvfrom(65535)
             except OSError:
                 return
-            if wire := self._answer_datagram(query):
-                with contextlib.suppress(OSError):
-                    sock.sendto(wire, client)
+            asker = Asker(client=(sock, client), send=partial(send_datagram, sock, client))
+            if wire := self._answer_datagram(query, asker):
+                asker.send(wire)
 
-    def _answer_datagram(self, query: bytes) -> bytes:
-        """The reply to a datagram that was sent to a DNS server; b"" for no reply."""
+    def _answer_datagram(self, query: bytes, asker: Asker) -> bytes:
+        """The reply to a datagram that was sent to a DNS server; b"" for no reply now."""
         try:
-            reply = self.names.answer(query)
+            reply = self.names.answer(query, asker)
         except Exception as error:  # a defect of ours must fail the test, and no other query
             self.recorder.complain("a DNS query was not answered", error)
             return b""
@@ -392,11 +419,14 @@ class Gateway:
                 self._record_packet(packet)
 
     def _record_packet(self, packet: Packet) -> None:
-        context, host = self.target.attempt_context(), self.names.name(packet.destination)
         if packet.sequence is not None:
             self._missing += packet.sequence - self._next_packet
             self._next_packet = packet.sequence + 1
             self._count_missing(self._missing)
+        if packet.prefix in FAULTS:
+            self.dials.take(packet)
+            return
+        context, host = self.target.attempt_context(), self.names.name(packet.destination)
         entry = PacketAttempt(
             **self.recorder.about(host, packet.port),
             **self._judge_packet(context, packet, host),
@@ -437,8 +467,25 @@ class Gateway:
 
     def _watch(self, monitor: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
-            if (text := tampering(monitor)) and not self.stopping:
+            if (text := tampering(monitor, self.link.own_port)) and not self.stopping:
                 self.recorder.complain(text)
+
+
+def send_datagram(sock: socket.socket, client: Any, wire: bytes) -> None:
+    """Send an answer to a client, which may have gone."""
+    with contextlib.suppress(OSError):
+        sock.sendto(wire, client)
+
+
+def is_outdated(context: AttemptContext, to: Destination) -> bool:
+    """Whether the handshake of a connection is another than routes want now.
+
+    It lacks the client certificate that one requires, or presented another certificate or version than one would.
+    """
+    wishing = certificate_route(context.tables, (to.host,), to.port)
+    if wishing is not None and lacks_certificate(wishing, to.tls):
+        return True
+    return presenting_route(context.tables, to.host, to.port) is not to.presented_by
 
 
 def has_bytes(connection: Connection) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from pytest_egress.base.clock import monotonic
@@ -16,7 +17,12 @@ from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
 from pytest_egress.gateway.connections import Connections
 from pytest_egress.traffic.address import normalise_host
-from pytest_egress.traffic.clienthello import ClientHello, bytes_needed, parse_client_hello
+from pytest_egress.traffic.clienthello import (
+    MAX_HELLO_BYTES,
+    ClientHello,
+    bytes_needed,
+    parse_client_hello,
+)
 from pytest_egress.traffic.messages import TlsInfo
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -30,24 +36,33 @@ def read_hello(connection: Connection) -> ClientHello | None:
     Returns:
         None where no ClientHello came; then the failure has been recorded.
     """
-    deadline, needed = monotonic() + HANDSHAKE_SECONDS, 5
-    while (left := deadline - monotonic()) > 0:
-        receive_timeout(connection.sock, left)
-        try:
-            data = connection.peek(needed, PEEK_ALL)
-            if len(data) < needed:
-                break
-            if more := bytes_needed(data):
-                needed = more
-                continue
+    try:
+        data = peek_hello(connection)
+        if data is not None:
             return parse_client_hello(data)
-        except ClientHelloError as error:
-            connection.fail_tls("protocol", f"it sent no ClientHello: {error}")
-            return None
-        except OSError:
-            break
+    except ClientHelloError as error:
+        connection.fail_tls("protocol", f"it sent no ClientHello: {error}")
+        return None
+    except OSError:
+        pass
     connection.fail_tls("incomplete", "it ended, or stopped, within its ClientHello")
     return None
+
+
+def peek_hello(connection: Connection) -> bytes | None:
+    """Wait for the whole ClientHello, whose first byte has come; None where it does not come.
+
+    As a rule all of it has come with that byte. Otherwise the kernel wakes this thread when the rest has.
+    """
+    deadline, data = monotonic() + HANDSHAKE_SECONDS, connection.peek(MAX_HELLO_BYTES)
+    while needed := bytes_needed(data):
+        if (left := deadline - monotonic()) <= 0:
+            return None
+        receive_timeout(connection.sock, left)
+        data = connection.peek(needed, PEEK_ALL)
+        if len(data) < needed:
+            return None
+    return data
 
 
 def set_host(connection: Connection, hello: ClientHello) -> bool:
@@ -86,10 +101,16 @@ def handshake(connection: Connection, context: ssl.SSLContext, connections: Conn
     tls.do_handshake()
     tls.settimeout(None)
     cipher = tls.cipher()
-    settled = TlsInfo(
-        version=tls.version() or "",
-        cipher=cipher[0] if cipher else "",
-        alpn=tls.selected_alpn_protocol(),
-        client_certificate=tls.getpeercert(binary_form=True),
+    settled = agreed(
+        tls.version() or "",
+        cipher[0] if cipher else "",
+        tls.selected_alpn_protocol(),
+        tls.getpeercert(binary_form=True),
     )
     connection.destination = replace(connection.destination, tls=settled)
+
+
+@lru_cache(maxsize=64)
+def agreed(version: str, cipher: str, alpn: str | None, certificate: bytes | None) -> TlsInfo:
+    """What a handshake agreed on: one value for all connections that agree on the same, since entries keep it."""
+    return TlsInfo(version=version, cipher=cipher, alpn=alpn, client_certificate=certificate)

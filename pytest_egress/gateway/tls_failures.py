@@ -7,8 +7,11 @@ distrust the CA send no alert at all: for those the sentence says "likely".
 from __future__ import annotations
 
 import errno
+import ssl
 from typing import Final
 
+from pytest_egress.routes.certificates import ISSUED_ELSEWHERE, TLS_VERSIONS, USUAL, Presented
+from pytest_egress.routes.route import REJECTED
 from pytest_egress.traffic.clienthello import (
     SESSION_TICKET,
     SUPPORTED_VERSIONS,
@@ -90,10 +93,36 @@ NO_COMMON_PROTOCOL: Final = (
 ALERTS_OF_DISTRUST: Final = {
     "TLSV1_ALERT_UNKNOWN_CA": "unknown CA",
     "SSLV3_ALERT_BAD_CERTIFICATE": "bad certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "certificate expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "certificate revoked",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "certificate unknown",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "unsupported certificate",
     "TLSV1_ALERT_ACCESS_DENIED": "access denied",
 }
+UNKNOWN_CA: Final = "TLSV1_ALERT_UNKNOWN_CA"
+ALERTS_OF_REJECTION: Final = ALERTS_OF_DISTRUST | {
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "handshake failure",
+    "TLSV1_ALERT_INSUFFICIENT_SECURITY": "insufficient security",
+    "TLSV1_ALERT_INTERNAL_ERROR": "internal error",
+}
+"""Alerts by which clients reject a certificate that they have been shown, and that is bad.
+
+Erlang says "handshake failure" about a name. What comes before the certificate is no alert of the client's: then it is
+this side that finds no common version or cipher suite, and raises an error of its own.
+"""
+
+VERSION_ALERT: Final = "TLSV1_ALERT_PROTOCOL_VERSION"
+REJECTED_TEXT: Final = "{who} rejected {what} ({how})"
+LIKELY_REJECTED: Final = "likely-rejected"
+"""The reason of a rejection that may be something else, if the target was being stopped."""
+
+NOT_OF_THE_FAULT: Final = (
+    "A client without that CA rejects every certificate: this does not show that it rejects {what}"
+)
+NO_COMMON_VERSION: Final = (
+    "no TLS connection could be made for {host!r}: "
+    "it offers {offered}, and {given} is all that is spoken"
+)
 BROKEN_OFF: Final = {errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN}  # Python 3.10: as SSLError
 PROTOCOL_REASONS: Final = {
     "UNSUPPORTED_PROTOCOL": "it offers only TLS versions older than 1.2",
@@ -105,7 +134,11 @@ PROTOCOL_REASONS: Final = {
 
 
 def broken_handshake(
-    error: OSError, host: str, hello: ClientHello | None = None, route: object = "a route"
+    error: OSError,
+    host: str,
+    hello: ClientHello | None = None,
+    route: object = "a route",
+    presented: Presented = USUAL,
 ) -> tuple[str, str]:
     """The reason and the sentence for a handshake that raised an error.
 
@@ -114,12 +147,18 @@ def broken_handshake(
         host: The name that the client asked for.
         hello: The client's ClientHello.
         route: The route that requests or requires a client certificate, if one does.
+        presented: What the handshake presents.
     """
+    if presented.is_bad and (rejection := rejection_by(error, host, hello, presented)) is not None:
+        return rejection
     reason, who = getattr(error, "reason", None), who_sent(hello)
     if reason in ALERTS_OF_DISTRUST:
         alert, advice = ALERTS_OF_DISTRUST[reason], advice_for(hello)
-        return "untrusted", UNTRUSTED.format(who=who, host=host, alert=alert, advice=advice)
-    if reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF:
+        text = UNTRUSTED.format(who=who, host=host, alert=alert, advice=advice)
+        if presented.is_bad:
+            text = f"{text}. {NOT_OF_THE_FAULT.format(what=presented.to(host))}"
+        return "untrusted", text
+    if has_broken_off(error):
         return broken_off(host, hello, "within the handshake", ALERT_ALWAYS)
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host, route=route)
@@ -127,12 +166,108 @@ def broken_handshake(
         why = getattr(error, "verify_message", "") or reason
         text = FOREIGN_CLIENT_CERTIFICATE.format(who=who, host=host, why=why)
         return "client-certificate", text
+    if reason == "UNSUPPORTED_PROTOCOL" and presented.tls_version is not None:
+        return "protocol", NO_COMMON_VERSION.format(
+            host=host, offered=offered_by(hello), given=presented.given
+        )
     if reason in PROTOCOL_REASONS:
         text = f"no TLS connection could be made for {host!r}: {PROTOCOL_REASONS[reason]}"
         return "protocol", text
     if isinstance(error, TimeoutError):
         return "timeout", f"the handshake for {host!r} did not end in time"
     return "handshake", f"the handshake for {host!r} failed: {reason or error}"
+
+
+def rejection_by(
+    error: OSError, host: str, hello: ClientHello | None, presented: Presented
+) -> tuple[str, str] | None:
+    """The reason and the sentence for a client that has rejected what was presented.
+
+    Returns:
+        None where the error is about something else, or may be: about the CA of the run, or about what comes before
+        the certificate.
+    """
+    reason = getattr(error, "reason", None)
+    if presented.has_old_version:
+        how = version_rejection(reason, hello, presented)
+        return rejected(REJECTED, host, hello, presented, how) if how else None
+    if reason in ALERTS_OF_REJECTION:
+        if reason == UNKNOWN_CA and presented.certificate not in ISSUED_ELSEWHERE:
+            return None
+        how = f"alert: {ALERTS_OF_REJECTION[reason]}"
+        return rejected(REJECTED, host, hello, presented, how)
+    if has_broken_off(error) and not is_by(hello, ALERT_ALWAYS):
+        how = "it broke off within the handshake, without an alert"
+        return rejected(LIKELY_REJECTED, host, hello, presented, how)
+    return None
+
+
+def version_rejection(reason: str | None, hello: ClientHello | None, presented: Presented) -> str:
+    """By what a client has rejected an old version of TLS; "" where it has not, as far as can be known.
+
+    A client that breaks off without an alert may as well distrust the CA, and says nothing.
+    """
+    if reason == VERSION_ALERT:
+        return "alert: protocol version"
+    if reason == "UNSUPPORTED_PROTOCOL" and hello is not None:
+        ours = number_of(presented)
+        newer = range(ours + 1, FIRST_VERSION + len(TLS_VERSIONS))
+        if ours not in hello.versions and {*hello.versions} & {*newer}:
+            return f"it offers {offered_by(hello)}"
+    if reason == "NO_SHARED_CIPHER" and hello is not None and not has_old_suite(hello):
+        return "it offers cipher suites of TLS 1.2 and later alone"
+    return ""
+
+
+def has_old_suite(hello: ClientHello) -> bool:
+    """Whether a client offers a cipher suite that TLS before 1.2 can use."""
+    return any(number in suites for suites in OLD_SUITES for number in hello.cipher_suites)
+
+
+OLD_SUITES: Final = (
+    *(range(0x0001, 0x003B), range(0x0041, 0x0067), range(0x0084, 0x009C)),
+    *(range(0xC001, 0xC023), range(0xC033, 0xC03C)),
+)
+"""Cipher suites that TLS before 1.2 can use (RFC 5246 appendix A.5, RFC 8422 section 6, RFC 4279, 4346, 5054, 5489)."""
+
+
+def number_of(presented: Presented) -> int:
+    """The number on the wire of the only version that is spoken (RFC 8446 section 4.2.1)."""
+    assert presented.tls_version is not None
+    return FIRST_VERSION + TLS_VERSIONS.index(presented.tls_version)
+
+
+FIRST_VERSION: Final = 0x0301  # TLS 1.0; each later one has the next number
+
+
+def offered_by(hello: ClientHello | None) -> str:
+    """The versions of TLS that a client offers, in words."""
+    names = dict(enumerate(TLS_VERSIONS, FIRST_VERSION))
+    offered = [names[number] for number in (hello.versions if hello else ()) if number in names]
+    return f"{' and '.join(offered) or 'no version that is known here'} alone"
+
+
+def rejected(
+    reason: str, host: str, hello: ClientHello | None, presented: Presented, how: str
+) -> tuple[str, str]:
+    """The reason and the sentence for a rejection."""
+    what = presented.to(host)
+    return reason, REJECTED_TEXT.format(who=who_sent(hello), what=what, how=how)
+
+
+def has_broken_off(error: OSError) -> bool:
+    """Whether an error says that the client has closed or reset the connection, without an alert about why."""
+    if isinstance(error, (ssl.SSLZeroReturnError, ssl.SSLEOFError)):
+        return True
+    if isinstance(error, ssl.SSLError) and error.library == "SYS":  # of the kernel: a reset
+        return True
+    reason = getattr(error, "reason", None)
+    return reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF
+
+
+def is_by(hello: ClientHello | None, libraries: tuple[str, ...]) -> bool:
+    """Whether a ClientHello is known to be one of these libraries'."""
+    return hello is not None and library_of(hello) in libraries
 
 
 def no_client_certificate(host: str, hello: ClientHello | None, route: object) -> tuple[str, str]:
@@ -142,20 +277,45 @@ def no_client_certificate(host: str, hello: ClientHello | None, route: object) -
 
 
 def silent_after_handshake(
-    host: str, hello: ClientHello | None = None, version: str = ""
+    host: str,
+    hello: ClientHello | None = None,
+    version: str = "",
+    presented: Presented = USUAL,
 ) -> tuple[str, str]:
     """The reason and the sentence for a client that closed right after a successful handshake.
 
     Args:
         version: The version of TLS that was agreed on.
+        presented: What the handshake presented.
     """
     if hello is not None and hello.alpn and not {*hello.alpn} & {"h2", "http/1.1"}:
         offered = " and ".join(hello.alpn)
         remedy = server_of(offered, host)
         text = NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered, remedy=remedy)
         return "alpn", text
+    return left_after_handshake(host, hello, version, presented)
+
+
+def left_after_handshake(
+    host: str, hello: ClientHello | None, version: str, presented: Presented
+) -> tuple[str, str]:
+    """The same, for a client whose protocol was agreed on."""
+    if rejects_late(presented, hello):
+        how = "it closed right after the handshake, without an alert and without a request"
+        return rejected(LIKELY_REJECTED, host, hello, presented, how)
     trusting = VERIFY_WITHIN if version != "TLSv1.3" else VERIFY_WITHIN_TLS_1_3
     return broken_off(host, hello, "right after the handshake", trusting)
+
+
+def rejects_late(presented: Presented, hello: ClientHello | None) -> bool:
+    """Whether a client that closed right after the handshake has rejected the certificate of it.
+
+    Where its library verifies within the handshake, the name alone may be compared afterwards. An old version of TLS
+    was agreed on, and so was not rejected.
+    """
+    if presented.certificate is None:
+        return False
+    return presented.certificate == "wrong-host" or not is_by(hello, VERIFY_WITHIN)
 
 
 def broken_off(

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from pytest_egress.base.clock import monotonic, wall
-from pytest_egress.ledger.windows import Activity, Window
+from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.route import Route
-from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsPeers
+from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFailure, TlsPeers
 
 CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
 MAX_ENTRIES: Final = 100_000
-"""The most entries of a window, and the most calls: up to a gigabyte if each request has its own connection."""
+"""The most entries of a window, and the most calls: some 200 MB, where requests have no bodies."""
 
 MAX_HELD_BYTES: Final = 2 << 30
 """The most bytes of requests and raw connections that a window keeps: twice the longest body."""
@@ -41,11 +41,14 @@ class Ledger:
     """The state that all egresses of a run share: the lock, the test's window, and the debugger prompts that are open.
 
     Attributes:
-        changed: The lock, a condition that is notified of every change.
+        changed: The lock. A thread waits for a change by `wait_for`, and is woken by `tell`.
         closing: The window of a test whose raw connections are being cut, or None. What those still do is judged in it.
         routes_changed: Called, without the lock, after a route was added or removed.
+        turns_changed: Called, without the lock, after a route with a fault of connecting among its answers has taken or
+            given back a turn.
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
         under_way: The activities of all windows that have not ended.
+        pauses: The attempts that wait for a fault, in the order in which they began to.
         begun: How many activities have begun so far.
         running: Called, without the lock, for the names of the running containers.
         open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
@@ -53,13 +56,16 @@ class Ledger:
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
+        self._waiting = 0  # threads in `wait_for`
         self._window: Window | None = None
         self.closing: Window | None = None
         self.routes_changed: Callable[[], None] = lambda: None
+        self.turns_changed: Callable[[], None] = lambda: None
         self.running: Callable[[], list[str]] = list
         self.open_window_if_used: Callable[[], None] = lambda: None
         self.wide_set_ups: list[str] = []
         self.under_way: set[Activity] = set()
+        self.pauses: dict[Pause, None] = {}
         self.begun = 0
         self._watchers: list[list[Entry]] = []
         self.prompts = 0
@@ -118,7 +124,7 @@ class Ledger:
             if not is_of_the_kernel(entry):
                 for seen in self._watchers:
                     seen.append(entry)
-            self.changed.notify_all()
+            self.tell()
 
     def record_handshake(self, window: Window, peers: TlsPeers, handshake: Handshake) -> None:
         """Note that a TLS handshake succeeded: earlier failures of the same client no longer fail the test."""
@@ -155,7 +161,7 @@ class Ledger:
                 window.repeated += 1
             else:
                 window.complaints.append(text)
-            self.changed.notify_all()
+            self.tell()
 
     def count(self, route: Route[Any], window: Window, call: Entry) -> None:
         """Count a call of a route, after its handler has returned and before its answer is sent."""
@@ -163,6 +169,15 @@ class Ledger:
             window.calls += 1
             if window.calls <= MAX_ENTRIES:  # else its entry is missing too, and fails the test
                 route.count(window, call)
+            self.tell()
+
+    def add_failure(self, route: Route[Any], window: Window, failure: TlsFailure) -> None:
+        """Note at a route that a connection ended by what the route had presented."""
+        with self.changed:
+            if (
+                len(window.entries) < MAX_ENTRIES
+            ):  # else its entry is missing too, and fails the test
+                route.add_failure(window, failure)
             self.changed.notify_all()
 
     def begin(self, window: Window, activity: Activity) -> None:
@@ -171,14 +186,50 @@ class Ledger:
             window.activities.add(activity)
             self.under_way.add(activity)
             self.begun += 1
-            self.changed.notify_all()  # a thread may wait until all that has arrived is being served
+            self.tell()  # a thread may wait until all that has arrived is being served
 
     def end(self, window: Window, activity: Activity) -> None:
         """Remove an activity that has ended."""
         with self.changed:
             window.activities.discard(activity)
             self.under_way.discard(activity)
+            self.tell()
+
+    @contextmanager
+    def pausing(
+        self, pause: Pause, activity: Activity | None, *, is_endless: bool
+    ) -> Iterator[None]:
+        """Note that an attempt waits for a fault, within the `with` block.
+
+        Args:
+            activity: Its activity; None where it has none.
+            is_endless: Whether nothing will happen by itself. Then it is not under way meanwhile.
+        """
+        with self.changed:
+            self.pauses[pause] = None
+            rests = self.under_way & {activity} if is_endless else set()
+            self.under_way -= rests
+            if activity is not None:
+                activity.pause = pause
             self.changed.notify_all()
+        try:
+            yield
+        finally:
+            with self.changed:
+                del self.pauses[pause]
+                self.under_way |= rests
+                if activity is not None:
+                    activity.pause = None
+                self.changed.notify_all()
+
+    def pauses_of(self, container: str) -> list[Pause]:
+        """What a container waits for, because of faults, in the order in which it began to wait.
+
+        Args:
+            container: The container's name.
+        """
+        with self.changed:
+            return [pause for pause in self.pauses if pause.entry.container == container]
 
     def now(self) -> float:
         """Seconds since the epoch, by a clock that never jumps; entries are sorted by them."""
@@ -202,8 +253,17 @@ class Ledger:
             while not condition():
                 if (left := deadline - self.clock()) <= 0:
                     return False
-                self.changed.wait(None if self.prompts else left)
+                self._waiting += 1
+                try:
+                    self.changed.wait(None if self.prompts else left)
+                finally:
+                    self._waiting -= 1
             return True
+
+    def tell(self) -> None:
+        """Wake the threads that wait for a change, if any does. The lock is held."""
+        if self._waiting:
+            self.changed.notify_all()
 
     def enter_prompt(self) -> None:
         """Note that a debugger's prompt opens, on any thread; `clock` stops."""
@@ -218,4 +278,4 @@ class Ledger:
             self.prompts -= 1
             if not self.prompts:
                 self._prompted += monotonic() - self._prompted_at
-                self.changed.notify_all()
+                self.tell()

@@ -33,6 +33,7 @@ from pytest_egress.traffic.redaction import masked_text
 SHOWN_ENTRIES: Final = 200  # of a timeline: its first and last hundred
 SHOWN_ATTEMPTS: Final = 50  # different attempts of a verdict
 SHOWN_MESSAGES: Final = 10  # of a WebSocket in a timeline: its first and last five
+SHOWN_AWAITED: Final = 5  # faults that a container waited for
 SHOWN_NEAR: Final = 2  # near misses of an attempt
 WIDTH: Final = 100  # characters of a line of prose; long words are never broken
 
@@ -199,6 +200,43 @@ def more_lines(entries: Sequence[tuple[Entry, int]]) -> list[str]:
     hidden = entries[SHOWN_ATTEMPTS:]
     total = sum(count for _, count in hidden)
     return ["", f"  and {total} more, of {len(hidden)} kinds"] if hidden else []
+
+
+def accepted_text(entries: Sequence[Entry]) -> str:
+    """The verdict on requests over a bad certificate or an old version of TLS."""
+    by_fault: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_fault.setdefault(accepted_line(entry), []).append(entry)
+    lines = []
+    for fault, its_entries in by_fault.items():
+        folded_entries = fold(its_entries)
+        lines.append(f"{fault}:")
+        for entry, count in folded_entries[:SHOWN_ATTEMPTS]:
+            lines += ["", f"  {entry}{times_text(count)}", *prose(entry.note, DETAIL)]
+            lines += [DETAIL + line for line in presented_lines(entry)]
+        lines += [*more_lines(folded_entries), ""]
+    return "\n".join([*lines, ACCEPTANCE])
+
+
+def accepted_line(entry: Entry) -> str:
+    """What a client has accepted, in one line."""
+    assert entry.accepted is not None
+    return f"{entry.container} accepted {entry.accepted.route.presented.to(entry.host)}"
+
+
+def presented_lines(entry: Entry) -> Iterator[str]:
+    """Lines about who has accepted what an entry's connection was shown, and which route had presented it."""
+    assert entry.accepted is not None
+    route, library = entry.accepted
+    if library is not None:
+        yield f"its client's TLS library, by its ClientHello: {library}"
+    yield f"presented by: {route_line(route)}"
+
+
+ACCEPTANCE: Final = (
+    "Whoever is between it and that host can read and change what they send each other.\n"
+    "If this is meant, assert the call, as by assert_called_once(): the test then requires it."
+)
 
 
 def handshakes_text(entries: Sequence[Entry]) -> str:
@@ -408,7 +446,7 @@ def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def handler_error_text(exchange: Exchange | TcpConnection) -> str:
+def handler_error_text(exchange: Exchange | TcpConnection | DnsQuery) -> str:
     """The verdict on a handler that raised."""
     error, route = exchange.error, exchange.route
     who = f"the handler of {route_line(route)}" if route is not None else "a match= predicate"
@@ -426,7 +464,7 @@ def handler_errors_lines(entries: Iterable[Entry], told: BaseException | None) -
     """
     texts: dict[str, bool] = {}
     for entry in entries:
-        if isinstance(entry, (Exchange, TcpConnection)) and entry.error is not None:
+        if isinstance(entry, (Exchange, TcpConnection, DnsQuery)) and entry.error is not None:
             text = handler_error_text(entry)
             texts[text] = texts.get(text, False) or entry.error is told
     untold = [text for text, is_told in texts.items() if not is_told]
@@ -450,7 +488,13 @@ def unrouted_headline(entries: Sequence[Entry]) -> str:
     return first_of(fold(entries), "no route claims it")
 
 
-def handler_headline(exchange: Exchange | TcpConnection) -> str:
+def accepted_headline(entries: Sequence[Entry]) -> str:
+    """The headline of requests over a bad certificate or an old version of TLS."""
+    text = f"{accepted_line(entries[0])}: {entries[0]}"
+    return f"{text}{more_text(len(fold(entries)) - 1)}"
+
+
+def handler_headline(exchange: Exchange | TcpConnection | DnsQuery) -> str:
     """The headline of an error that a handler raised."""
     who = "its handler" if exchange.route is not None else "a match= predicate"
     said = said_of(exchange.error).partition("\n")[0]
@@ -525,16 +569,28 @@ def ledger_lines(entries: Iterable[Entry]) -> list[str]:
 def outcome_text(entry: Entry) -> str:
     """An entry's line in the timeline."""
     if isinstance(entry, DnsQuery):
-        answered = f"DNS {entry} -> {', '.join(entry.answer) or entry.rcode}"
-        return answered if entry.outcome == "recorded" else f"{answered}  {entry.outcome.upper()}"
+        return query_text(entry)
     what = str(entry)
     if isinstance(entry, Exchange):
         what = exchange_text(entry)
     elif isinstance(entry, TcpConnection):
         what = connection_text(entry)
     outcome = "" if entry.outcome in ("routed", "recorded") else entry.outcome.upper()
+    if entry.accepted is not None:
+        outcome = " ".join([outcome, f"ACCEPTED {entry.accepted.route.presented.given}"]).strip()
     note = f"[{entry.note.partition('. ')[0]}]" if entry.note else ""  # the verdict has all of it
     return "  ".join(filter(None, [what, outcome, note]))
+
+
+def query_text(entry: DnsQuery) -> str:
+    """A question of DNS and its answer, for the timeline."""
+    answered = ", ".join(entry.answer) or entry.rcode or entry.fault or "no answer"
+    found = " -> ".join(map(str, (entry, *entry.cnames, cut(str(answered), SHOWN_TARGET))))
+    outcome = "" if entry.outcome == "recorded" else entry.outcome.upper()
+    fault = f"[{entry.fault}]" if entry.fault not in (None, answered) else ""
+    note = f"[{entry.note}]" if not outcome and entry.note and entry.fault != answered else ""
+    raised = raised_text(entry).removeprefix(", ")
+    return "  ".join(filter(None, [f"DNS {found}", outcome, fault, note, raised]))
 
 
 def exchange_text(entry: Exchange) -> str:
@@ -544,6 +600,10 @@ def exchange_text(entry: Exchange) -> str:
         answered, details = f" -> {status[0]}", status[1]
     elif entry.response is not None:
         answered = f" -> {entry.response.status_code} {entry.response.reason}".rstrip()
+    elif entry.fault is not None:
+        answered = f" -> {entry.fault}"
+    if entry.fault is not None and not answered.endswith(f"{entry.fault}"):
+        details += f", by {entry.fault}"
     took = f" in {entry.duration * 1000:.1f} ms" if entry.duration is not None else ""
     return f"{entry}{entry.request.shown_stream}{answered}{took}{details}{spoken_text(entry)}{raised_text(entry)}"
 
@@ -585,13 +645,23 @@ def message_lines(entry: Entry) -> list[tuple[float, str]]:
 def connection_text(entry: TcpConnection) -> str:
     """A connection and the bytes that were passed through, for the timeline."""
     copied = entry.sent or entry.received
-    passed = f" -> {entry.sent} bytes out, {entry.received} back" if copied else ""
-    return f"{entry}{passed}{raised_text(entry)}"
+    passed = f"{entry.sent} bytes out, {entry.received} back" if copied else ""
+    answered = ", ".join(filter(None, [str(entry.fault or ""), passed]))
+    return f"{entry}{f' -> {answered}' if answered else ''}{raised_text(entry)}"
 
 
-def raised_text(entry: Exchange | TcpConnection) -> str:
+def raised_text(entry: Exchange | TcpConnection | DnsQuery) -> str:
     """The error that an attempt's handler raised, for the timeline; "" for none."""
     return f", handler raised {type(entry.error).__name__}" if entry.error is not None else ""
+
+
+def awaited_text(pauses: Iterable[object]) -> str:
+    """The end of an error about a container that took too long: the faults that it still waited for; "" for none."""
+    counted = Counter(map(str, pauses))
+    lines = [f"  {line}{times_text(count)}" for line, count in counted.items()]
+    shown = lines[:SHOWN_AWAITED]
+    more = [f"  and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
+    return "\n".join(["\nIt still waited for:", *shown, *more]) if lines else ""
 
 
 def surplus_text(addresses: Sequence[str], others: Iterable[Entry]) -> str:

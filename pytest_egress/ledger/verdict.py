@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pytest_egress.errors import (
+    AcceptedError,
     EgressError,
     HandlerError,
     HandshakeError,
@@ -15,6 +16,8 @@ from pytest_egress.errors import (
 )
 from pytest_egress.ledger.report import (
     Shared,
+    accepted_headline,
+    accepted_text,
     complaints_text,
     handler_error_text,
     handler_headline,
@@ -28,11 +31,14 @@ from pytest_egress.ledger.report import (
     unrouted_text,
 )
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.route import Route
-from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection, TlsFailure
+from pytest_egress.routes.route import REJECTED, Route
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
 
-NO_OFFENCE = ("silent", "cut")
-"""Reasons of a `TlsFailure` that fail no test: a connection opened ahead of need, or one that this package ended."""
+NO_OFFENCE = ("silent", "cut", REJECTED)
+"""Reasons of a `TlsFailure` that fail no test.
+
+A connection was opened ahead of need, or this package ended it, or its client rejected what it had to reject.
+"""
 
 RACE_SECONDS: Final = 1.0
 """From the first connection of a client to the last that it opens beside it, to another address of the same host:
@@ -50,9 +56,9 @@ def judge(
 ) -> EgressError | None:
     """Judge a window, and return the error that fails its test, or None.
 
-    The first of these counts: tampering, a handler's error, unrouted attempts, routes that were never called, and TLS
-    handshakes that failed for good. Handshakes come last because the text about a route that was never called quotes
-    those that may be the reason.
+    The first of these counts: tampering, a handler's error, requests over a bad certificate, unrouted attempts, routes
+    that were never called, and TLS handshakes that failed for good. Handshakes come last because the text about a route
+    that was never called quotes those that may be the reason.
 
     Args:
         window: The window, closed and drained.
@@ -78,6 +84,8 @@ def with_more(verdict: EgressError, text: str) -> EgressError:
 
 def offences(window: Window, verdict: EgressError | None) -> Sequence[Entry]:
     """The entries that a verdict reports."""
+    if isinstance(verdict, AcceptedError):
+        return accepted_entries(window.entries)
     if isinstance(verdict, UnroutedError):
         return unrouted_entries(window.entries)
     if isinstance(verdict, HandshakeError):
@@ -104,6 +112,8 @@ def first_verdict(
         return error
     if window.stuck:
         return failure(HandlerError, "\n".join(window.stuck), stuck_headline(window.stuck))
+    if accepted := accepted_entries(window.entries):
+        return failure(AcceptedError, accepted_text(accepted), accepted_headline(accepted))
     if unrouted := unrouted_entries(window.entries):
         return failure(UnroutedError, unrouted_text(unrouted), unrouted_headline(unrouted))
     if idle := [route for route in routes if is_missing(route)]:
@@ -131,10 +141,21 @@ def suspicion(window: Window) -> str:
     return unrouted_headline(unrouted) if unrouted else ""
 
 
-def first_handler_error(entries: Sequence[Entry]) -> Exchange | TcpConnection | None:
+def first_handler_error(
+    entries: Sequence[Entry],
+) -> Exchange | TcpConnection | DnsQuery | None:
     """The first entry whose handler raised."""
-    called = (e for e in entries if isinstance(e, (Exchange, TcpConnection)))
+    called = (e for e in entries if isinstance(e, (Exchange, TcpConnection, DnsQuery)))
     return next((entry for entry in called if entry.error is not None), None)
+
+
+def accepted_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """What came over a bad certificate or an old version of TLS, where the test has not said that this is meant."""
+    return [
+        entry
+        for entry in entries
+        if entry.accepted is not None and not entry.accepted.route.expected_calls
+    ]
 
 
 def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
@@ -168,7 +189,7 @@ def came_through(failure: TlsFailure, window: Window) -> bool:
 
 
 def is_missing(route: Route[Any]) -> bool:
-    """Whether a route had to be called and was not, or not as often as its `times`."""
+    """Whether a route had to be called, or rejected, and was not, or not as often as its `times`."""
     if (
         not route.kind.must_be_called
         or route.optional
@@ -176,5 +197,7 @@ def is_missing(route: Route[Any]) -> bool:
         or route.expected_idle
         or route.scope != "test"
     ):
+        return False
+    if route.is_rejected:
         return False
     return route.lifetime_count < (route.times or 1)

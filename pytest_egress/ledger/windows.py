@@ -5,6 +5,7 @@ A window changes only under `Ledger.changed`; see `ledger`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +19,17 @@ from pytest_egress.traffic.entries import Entry, Handshake, TlsPeers
 DRAIN_SECONDS: Final = 5.0  # for the activities of a container, or a test, to end after it
 
 
+@dataclass(frozen=True, eq=False)
+class Pause:
+    """An attempt that waits for a fault, such as `silence()`. `str` of it is a line about both."""
+
+    entry: Entry
+    fault: object
+
+    def __str__(self) -> str:
+        return f"{self.entry} -> {self.fault}"
+
+
 @dataclass(eq=False)
 class Activity:
     """A connection that is being opened, or a request that is being answered.
@@ -29,6 +41,7 @@ class Activity:
         what: The attempt that the handler was called for; `str` of it is made only for a report.
         cut: Ends its connection. Any thread may call it.
         told: Describes the activity in words, while no handler runs.
+        pause: What it waits for because of a fault, or None. Meanwhile it keeps no window open.
     """
 
     container: str = ""
@@ -37,6 +50,7 @@ class Activity:
     what: object = ""
     cut: Callable[[], None] = lambda: None
     told: Callable[[], str] = lambda: "a connection"
+    pause: Pause | None = None
 
 
 @dataclass(eq=False)
@@ -60,6 +74,7 @@ class Window:
         name: The name of its test in pytest; "" where there is none.
         previous: The name of the test before this one that used egress.
         opened: When the window was opened, in seconds since the epoch.
+        over: Set when the window has been closed. What waits for a fault then waits no longer.
     """
 
     policy: Policy = "fail"
@@ -78,6 +93,7 @@ class Window:
     name: str = ""
     previous: str = ""
     opened: float = field(default_factory=wall)
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, kw_only=True)

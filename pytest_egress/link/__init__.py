@@ -3,6 +3,7 @@
 The rule: a link passes sockets, or their bytes, and knows no protocol that a target speaks. Every module is a door.
 
 * `attach`: the standard streams of a container, over a connection to the engine's API.
+* `changes`: which dials of a target its kernel refuses or drops, as messages to the agent.
 * `descriptor`: the link whose sockets the sidecar passes as descriptors.
 * `interface`: `Link`, the interface of both links for the gateway.
 * `rendezvous`: the mounted folder in which a sidecar's agent finds this process and verifies it.

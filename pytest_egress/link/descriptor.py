@@ -17,17 +17,27 @@ from collections.abc import Mapping, Sequence
 
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
 from pytest_egress.agent.capture import FRAMES, dropped
-from pytest_egress.agent.main import CONTROL, FAILED, MOVE, PUT_BACK, READY, SOCKETS, WITH
+from pytest_egress.agent.main import (
+    CHANGED,
+    CONTROL,
+    FAILED,
+    MOVE,
+    PUT_BACK,
+    READY,
+    SOCKETS,
+    WITH,
+)
 from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.sockets import Socket, shut
 from pytest_egress.errors import LinkError
+from pytest_egress.link.changes import NOT_CHANGED, own_port
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 REFILL_SECONDS = 5.0
-"""How long the agent may take to pass more sockets, which is all that it does."""
+"""How long the agent may take to pass more sockets, or to apply a change: it does nothing else."""
 
 HAND_OVER_SECONDS = 10.0
 """How long the agent may take from connecting to passing its sockets. It takes two milliseconds, unless
@@ -55,6 +65,7 @@ class DescriptorLink:
         reason: What that end of file means.
         ipv6: Whether the namespace has IPv6.
         frames: Whether `packets` also has the frames that packet sockets send.
+        own_port: The port id of the agent's netlink socket, for `tampering`.
         most: How many connections of the target it carries at once: only the kernel limits them.
         keeps_sidecar: Whether `close` leaves the sidecar, so that `renew` can be called.
     """
@@ -68,11 +79,15 @@ class DescriptorLink:
     most = sys.maxsize
     ipv6: bool
     frames: bool
+    own_port: int
 
     def __init__(
-        self, channel: socket.socket, sockets: Mapping[str, Sequence[socket.socket]], frames: bool
+        self,
+        channel: socket.socket,
+        sockets: Mapping[str, Sequence[socket.socket]],
+        features: Sequence[str],
     ) -> None:
-        self.channel, self.frames = channel, frames
+        self.channel, self.frames, self.own_port = channel, FRAMES in features, own_port(features)
         self.ipv6 = "tcp6" in sockets
         self.tcp = (*sockets["tcp4"], *sockets.get("tcp6", ()))
         self.dns = (*sockets["dns4"], *sockets.get("dns6", ()))
@@ -106,7 +121,7 @@ class DescriptorLink:
             raise LinkError(said or "The sidecar ended before it handed over its sockets.")
         names, _, features = text.decode("utf-8", "replace").partition(f" {WITH.decode()} ")
         try:
-            return cls(channel, by_name(names, sockets), FRAMES in features.split())
+            return cls(channel, by_name(names, sockets), features.split())
         except (KeyError, ValueError):
             for sock in (channel, *sockets):
                 sock.close()
@@ -130,6 +145,22 @@ class DescriptorLink:
 
     def flush(self, timeout: float) -> None:
         """Return at once: everything that the target has done is in these sockets already."""
+
+    def change_dials(self, message: bytes) -> None:
+        """Have the target's kernel apply a message of `changes`, and wait until it has.
+
+        Any thread may call it.
+
+        Raises:
+            LinkError: The rules stay as they were; the text says why.
+        """
+        try:
+            with self._lock:
+                answer = self._ask(message)[0]
+        except OSError as error:
+            raise LinkError(NOT_CHANGED.format(error)) from error
+        if answer != CHANGED:
+            raise LinkError(NOT_CHANGED.format(reason_in(answer)))
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of the target, on any of the addresses that it may listen on.
@@ -205,23 +236,30 @@ class DescriptorLink:
     def _take(self, family: int) -> socket.socket:
         """An unconnected socket of the namespace."""
         with self._lock:
-            if self._closed:
-                raise OSError(errno.ENOTCONN, "the link to the sidecar is closed")
+            self._check_open()
             if not self._spare[family]:
                 self._refill(family)
             return self._spare[family].pop()
 
     def _refill(self, family: int) -> None:
-        self._control.send(b"6" if family == socket.AF_INET6 else b"4")
+        data, sockets = self._ask(b"6" if family == socket.AF_INET6 else b"4")
+        if data != SOCKETS:
+            raise OSError(errno.ENOTCONN, f"no socket from the sidecar: {reason_in(data)}")
+        self._spare[family] = sockets
+
+    def _ask(self, request: bytes) -> tuple[bytes, list[socket.socket]]:
+        """Send the agent a request, and receive its answer. The caller holds the lock."""
+        self._check_open()
+        self._control.send(request)
         try:
-            data, sockets = receive_sockets(self._control)
+            return receive_sockets(self._control)
         except TimeoutError:
             shut(self._control)  # a late answer would be taken for that of the next request
             raise
-        if data != SOCKETS:
-            reason = data.partition(b" ")[2].decode("utf-8", "replace") or "it has ended"
-            raise OSError(errno.ENOTCONN, f"no socket from the sidecar: {reason}")
-        self._spare[family] = sockets
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.ENOTCONN, "the link to the sidecar is closed")
 
     def _close_all(self) -> None:
         self._closed = True
@@ -234,6 +272,11 @@ class DescriptorLink:
         spare = [sock for sockets in self._spare.values() for sock in sockets]
         for sock in (*self.tcp, *self.dns, self.packets, *self.monitors, *spare):
             sock.close()
+
+
+def reason_in(answer: bytes) -> str:
+    """The reason in an answer that is not the expected one; an empty one means that the agent has ended."""
+    return answer.partition(b" ")[2].decode("utf-8", "replace") or "it has ended"
 
 
 def by_name(names: str, sockets: Sequence[socket.socket]) -> dict[str, list[socket.socket]]:

@@ -68,6 +68,19 @@ class Link(Protocol):
     def flush(self, timeout: float, /) -> None:
         """Wait until everything that the target has done so far can be read from the sockets."""
 
+    @property
+    def own_port(self) -> int:
+        """The port id of the sidecar's netlink socket for `change_dials`, which `tampering` disregards."""
+
+    def change_dials(self, message: bytes, /) -> None:
+        """Have the target's kernel apply a message of `changes`, and wait until it has.
+
+        Any thread may call it.
+
+        Raises:
+            LinkError: The rules stay as they were; the text says why.
+        """
+
     def connect(self, port: int, timeout: float, /) -> socket.socket:
         """Connect to a port of the target; return the socket."""
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 import pytest_egress.base.sockets as sockets
 from pytest_egress.agent import netlink
 from pytest_egress.agent.capture import FRAMES
-from pytest_egress.agent.mux import HOST, MAX_STREAMS, Mux
+from pytest_egress.agent.mux import HOST, MAX_STREAMS, WINDOW, Mux
 from pytest_egress.agent.mux_frames import (
     DNS,
     MAX_PAYLOAD,
@@ -48,12 +48,21 @@ from pytest_egress.agent.mux_frames import (
     Reset,
 )
 from pytest_egress.agent.pump import READABLE, WRITABLE, Interests, Pump
-from pytest_egress.agent.stream import CLIENT, CONNECT, DROPPED, FLUSH, FLUSH_MARK, UNKNOWN
+from pytest_egress.agent.stream import (
+    CLIENT,
+    CONNECT,
+    DIALS,
+    DROPPED,
+    FLUSH,
+    FLUSH_MARK,
+    UNKNOWN,
+)
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
 from pytest_egress.base.sockets import Socket
 from pytest_egress.errors import LinkError
 from pytest_egress.link.attach import Attachment
+from pytest_egress.link.changes import NOT_CHANGED, own_port
 from pytest_egress.link.stream_sockets import (
     Accepted,
     Dialled,
@@ -69,6 +78,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 PING_SECONDS: Final = 5.0  # between two heartbeats
 SILENT_SECONDS: Final = 30.0  # for an answer to a heartbeat; then the sidecar counts as lost
 GONE_SECONDS: Final = 600.0  # for a heartbeat to come, after SIGSTOP too; then the agent ends
+CHANGE_SECONDS: Final = 30.0  # for the agent to apply a change: then it counts as lost anyway
 GOODBYE_SECONDS: Final = 2.0  # for the agent to acknowledge the end
 CLOSED: Final = "the link to the sidecar is closed"
 MONITORED: Final = (netlink.NETFILTER, netlink.ROUTE)
@@ -121,6 +131,7 @@ class StreamLink:
         reason: What that end of file means.
         ipv6: Whether the namespace has IPv6.
         frames: Whether `packets` also has the frames that packet sockets send.
+        own_port: The port id of the agent's netlink socket, for `tampering`.
         most: How many connections of the target it carries at once.
     """
 
@@ -132,6 +143,7 @@ class StreamLink:
 
     def __init__(self, attachment: Attachment) -> None:
         self.ipv6 = self.frames = False
+        self.own_port = 0
         self.most = most_streams()
         self._wire, self._mux = attachment, Mux(HOST)
         self._unsent = b""
@@ -142,6 +154,7 @@ class StreamLink:
         self._commands: deque[Callable[[], None]] = deque()
         self._hello: Future[Hello] = Future()
         self._dials: dict[int, tuple[Future[None], socket.socket]] = {}
+        self._changes: dict[int, Future[None]] = {}
         self._flushes: dict[int, Flush] = {}  # by stream, until the stream's FIN
         self._marks: dict[int, Flush] = {}  # by stream, until the flush's datagram
         self._pinged, self._answered = monotonic(), True
@@ -199,7 +212,8 @@ class StreamLink:
         except BaseException:
             self.close()
             raise
-        self.ipv6, self.frames = hello.ipv6, FRAMES in hello.text.split()
+        features = hello.text.split()
+        self.ipv6, self.frames, self.own_port = hello.ipv6, FRAMES in features, own_port(features)
 
     def words(self) -> str:
         """The last part of what the sidecar has written to its standard error."""
@@ -251,6 +265,24 @@ class StreamLink:
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
             raise
         return ours
+
+    def change_dials(self, message: bytes) -> None:
+        """Have the target's kernel apply a message of `changes`, and wait until it has.
+
+        Any thread may call it.
+
+        Raises:
+            LinkError: The rules stay as they were; the text says why.
+        """
+        changed: Future[None] = Future()
+        try:
+            self._command(lambda: self._begin_change(message, changed))
+            changed.result(CHANGE_SECONDS)
+        except FutureTimeoutError:
+            silence = f"the sidecar has not answered for {CHANGE_SECONDS:g} s"
+            raise LinkError(NOT_CHANGED.format(silence)) from None
+        except OSError as error:
+            raise LinkError(NOT_CHANGED.format(error.strerror)) from error
 
     def flush(self, timeout: float) -> None:
         """Wait until everything that the target has done so far can be read from the sockets, or the sidecar has ended.
@@ -396,12 +428,16 @@ class StreamLink:
         self._pump.add(event.stream, sock)
 
     def _on_opened(self, event: Opened) -> None:
+        if changed := self._changes.pop(event.stream, None):
+            changed.set_result(None)
         if event.stream in self._dials:
             opened, sock = self._dials.pop(event.stream)
             self._pump.add(event.stream, sock)
             opened.set_result(None)
 
     def _on_refused(self, event: Refused) -> None:
+        if changed := self._changes.pop(event.stream, None):
+            changed.set_exception(OSError(event.number, event.text))
         if event.stream in self._dials:
             opened, sock = self._dials.pop(event.stream)
             sock.close()
@@ -495,6 +531,15 @@ class StreamLink:
                 self._mux.reset(stream)
                 sock.close()
 
+    def _begin_change(self, message: bytes, changed: Future[None]) -> None:
+        if not self._mux.openable or len(message) > WINDOW:
+            changed.set_exception(OSError(errno.EMFILE, "the link has no room for it"))
+            return
+        stream = self._mux.open(DIALS)
+        self._changes[stream] = changed
+        self._mux.write(stream, message)
+        self._mux.fin(stream)
+
     def _begin_flush(self, flush: Flush) -> None:
         if not self._mux.openable:
             flush.done.set()
@@ -511,7 +556,7 @@ class StreamLink:
         """Drop every stream, and end the thread when the agent has acknowledged that."""
         self._deadline = monotonic() + GOODBYE_SECONDS
         self._pump.close()
-        for stream in (*self._dials, *self._flushes):
+        for stream in (*self._dials, *self._flushes, *self._changes):
             self._mux.reset(stream)
         self._mux.close()
         if not self._hello.done():
@@ -532,6 +577,8 @@ class StreamLink:
             opened.set_exception(
                 OSError(errno.ENOTCONN, f"no connection by the sidecar: {self.reason}")
             )
+        for changed in self._changes.values():
+            changed.set_exception(OSError(errno.ENOTCONN, self.reason))
         for flush in (*self._flushes.values(), *self._marks.values()):
             flush.done.set()
         self._pump.close()

@@ -38,12 +38,17 @@ _OUR_ADDRESSES = {
 _LOOPBACK4 = b"\x7f"  # begins every address of 127.0.0.0/8, to which connections are redirected
 
 
-def tampering(monitor: socket.socket) -> str | None:
+def tampering(monitor: socket.socket, own_port: int = 0) -> str | None:
     """Read one event of a monitor, and describe the change if it could end the capture; None if harmless.
 
     Every change of nftables, policy rules and traffic control counts, since it may undo the agent's.
     A change of interfaces, addresses or routes counts only if it removes the agent's own or takes
     precedence over them: a target may add others. This function never waits for an event.
+
+    Args:
+        monitor: The monitor.
+        own_port: The port id of the agent's own netlink socket for nftables, whose changes do not count. No other
+            socket of the namespace can have it while that one is open. 0 where it has none.
     """
     try:
         data = monitor.recv(_EVENT_BYTES, socket.MSG_DONTWAIT)
@@ -53,8 +58,9 @@ def tampering(monitor: socket.socket) -> str | None:
         return f"{_LOST} ({error})"
     if not data:  # by an empty datagram the stream link reports lost events
         return _LOST
-    read = _rules_event if monitor.proto == netlink.NETFILTER else _network_event
-    for kind, _sequence, body in netlink.messages(data):
+    is_of_rules = monitor.proto == netlink.NETFILTER
+    read = _rules_event if is_of_rules else _network_event
+    for kind, _sequence, body in netlink.messages(data, own_port if is_of_rules else 0):
         if what := read(kind, body):
             return f"something {what} in the target's network namespace"
     return None

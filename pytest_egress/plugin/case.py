@@ -118,8 +118,14 @@ class Case:
 
         Other problems that egress found, and that are not the failure itself, come before the timeline.
         """
-        from pytest_egress.errors import HandshakeError, NeverCalledError, UnroutedError
+        from pytest_egress.errors import (
+            AcceptedError,
+            HandshakeError,
+            NeverCalledError,
+            UnroutedError,
+        )
         from pytest_egress.ledger.report import (
+            accepted_text,
             handler_errors_lines,
             handshakes_text,
             ledger_lines,
@@ -127,7 +133,11 @@ class Case:
             shared_text,
             unrouted_text,
         )
-        from pytest_egress.ledger.verdict import broken_handshakes, unrouted_entries
+        from pytest_egress.ledger.verdict import (
+            accepted_entries,
+            broken_handshakes,
+            unrouted_entries,
+        )
 
         entries: dict[int, Entry] = {id(entry): entry for entry in self.window.entries}
         if when == "setup":  # the traffic of a wider fixture is in the ledger of its own scope
@@ -137,6 +147,9 @@ class Case:
         besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
         told = self.cause or (self.verdict and self.verdict.__cause__)
         besides += handler_errors_lines(self.window.entries, told)
+        accepted = accepted_entries(self.window.entries)
+        if accepted and not isinstance(self.verdict, AcceptedError):
+            besides += [accepted_text(accepted), ""]
         unrouted = unrouted_entries(self.window.entries)
         if unrouted and not isinstance(self.verdict, UnroutedError):
             besides += [unrouted_text(unrouted), ""]

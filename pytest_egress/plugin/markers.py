@@ -35,12 +35,16 @@ MARKERS: Final[Mapping[str, str]] = {
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, Any, Any]:
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """Replace each test that has a malformed marker by a collector that fails."""
     report = yield
     if report.passed:
+        plain = () if any(collector.iter_markers()) else (collector,)
         report.result = [
-            checked_item(node) if isinstance(node, pytest.Item) else node for node in report.result
+            checked_item(node)
+            if isinstance(node, pytest.Item) and (node.own_markers or node.parent not in plain)
+            else node
+            for node in report.result
         ]
     return report
 
@@ -48,10 +52,19 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
 @pytest.hookimpl(trylast=True)  # other plugins add markers here
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Add `egress` to the fixtures of each test that has a marker of ours."""
+    parent, above = None, set[str]()
     for item in items:
-        markers = {marker.name for marker in item.iter_markers() if marker.name in MARKERS}
+        if item.parent is not parent:  # asked once for all of its tests, which are thousands
+            parent = item.parent
+            above = ours(parent.iter_markers() if parent is not None else ())
+        markers = above | ours(item.own_markers) if item.own_markers else above
         if markers and hasattr(item, "fixturenames"):
             item.fixturenames = fixture_names(item.fixturenames, markers)
+
+
+def ours(markers: Iterable[pytest.Mark]) -> set[str]:
+    """The names of those markers that are of this plugin."""
+    return {marker.name for marker in markers if marker.name in MARKERS}
 
 
 class Malformed(pytest.Collector):

@@ -72,6 +72,7 @@ class Run:
             unrouted=choice_option(config, "egress_unrouted", POLICIES),
             dns=choice_option(config, "egress_dns", NAME_POLICIES),
         )
+        self._plugins: Final = config.pluginmanager
         self.request: pytest.FixtureRequest | None = None  # that of session_egress
         self.outside: list[str] = []
         self.used: list[str] = []  # lines for the summary: engines, sidecar setups, notes
@@ -98,6 +99,8 @@ class Run:
             from pytest_egress.session import Session
 
             self.prompts()  # here, and not by the first that opens: any thread may do that
+            if not self._plugins.has_plugin("egress-reports"):
+                self._plugins.register(Reports(self), "egress-reports")
             self._session = Session(
                 client=self._docker_client,
                 ca=lambda: self.fixture("egress_ca"),
@@ -284,6 +287,9 @@ class Run:
 
     def end_of(self, item: pytest.Item) -> Case | None:
         """The case of a test that ends, after a last check whether it has come to use egress; None where it has not."""
+        if self._session is None and not self._has_cases:  # no test has used it yet
+            self._item = None
+            return None
         self.look()
         self._item = None
         return self.case_of(item)
@@ -390,13 +396,17 @@ class Run:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Close the window when the test's function has returned, and raise the verdict."""
+        frame = None
         try:
-            frame = yield from self._call(item)
+            if self._session is None:
+                yield
+            else:
+                frame = yield from self._call(item)
         except BaseException as own:
             self.end_failed(item, own)
             raise
         if (case := self.end_of(item)) is None:
-            if self._asks_for_egress(item):
+            if self._session is not None and self._asks_for_egress(item):
                 self.case(item)  # raises the reason why the test has no window
             return
         case.frame = frame
@@ -413,7 +423,7 @@ class Run:
 
     def _call(self, item: pytest.Item) -> Generator[None, Any, FrameType | None]:
         """Run the test. With --pdb, return the frame of its function."""
-        if self._session is None or not item.config.getoption("usepdb", False):
+        if not item.config.getoption("usepdb", False):
             yield
             return None
         from pytest_egress.base.frames import code_of, first_frame
@@ -422,18 +432,13 @@ class Run:
             yield
         return running.found
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
+    @pytest.hookimpl(tryfirst=True)  # no wrapper, which would cost each test four times as much
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
         """Close the window of a test without a call phase (--setup-only)."""
         if (case := self.end_of(item)) is not None:
             case.close()
-        yield
 
-    # The outermost wrapper, so that xfail has been applied to the report.
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, Any, Any]:
+    def report(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
         """Show a verdict as its text, and add the sections that explain a failure."""
         case, brief = self.case_of(item), not item.config.getoption("fulltrace", False)
         if call.when == "teardown":
@@ -570,6 +575,21 @@ class Run:
         if self.outside:
             terminalreporter.section("egress: traffic outside of any test")
             terminalreporter.write_line("\n".join(self.outside))
+
+
+class Reports:
+    """The hook that acts on reports. It is registered for the first test that uses egress: most suites have none."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    # The outermost wrapper, so that xfail has been applied to the report.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, Any, Any]:
+        """See `Run.report`."""
+        return (yield from self._run.report(item, call))
 
 
 RUN: Final = pytest.StashKey[Run]()

@@ -3,14 +3,15 @@
 The rule: no input or output. A malformed declaration is refused where it is made, and the error quotes the value and
 lists what is accepted.
 
-Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `duplex`, `faults`, `grpc`,
-`handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
+Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `certificates`, `declarations`, `duplex`, `faults`,
+`grpc`, `handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
 * `asgi`: an ASGI application as a handler, on an event loop in a thread of its own.
 * `asgi_websocket`: the WebSockets of an ASGI application.
 * `async_websocket`: a WebSocket for an `async def` handler.
+* `certificates`: the words of `certificate=` and `tls_version=`, and what a route presents by them.
 * `declarations`: checks the arguments of each kind of route.
 * `duplex`: the interface of answers that read and send by themselves.
 * `faults`: answers that fail, or that come late, slowly or in part.
@@ -21,6 +22,7 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `declarations`, `
 * `grpc_threads`: the event loop of async servicers, and the order in which threads send.
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
+* `name_answers`: checks what a DNS route answers with.
 * `matching`: the conditions that a request has to meet.
 * `open_websocket`: a WebSocket for a handler and for the test, whose reader is a thread.
 * `raw`: servers of libraries as handlers of a raw route.

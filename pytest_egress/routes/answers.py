@@ -16,9 +16,10 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Protocol, overload, runtime_checkable
 from urllib.parse import urlsplit
 
-from pytest_egress.routes.faults import Fault, check_fault
+from pytest_egress.routes.faults import ConnectFault, Fault, check_fault
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import MAX_PORT
+from pytest_egress.traffic.dns_answers import NamesAnswer
 from pytest_egress.traffic.messages import SCHEME_PORTS, Request, Response, check_status, host_port
 
 if TYPE_CHECKING:
@@ -179,13 +180,16 @@ StaticAnswer = (
 HttpAnswer = HttpHandler | StaticAnswer
 LibraryServer = StreamsFunction | BaseServer | ProtocolFactory
 RawAnswer = RawHandler | LibraryServer | bytes | Forward | AnswerSequence | Fault | None
+DnsAnswer = NamesAnswer | AnswerSequence | Fault
 
 
 @overload
 def sequence(*answers: RawAnswer | Service) -> AnswerSequence: ...
 @overload
 def sequence(*answers: HttpAnswer) -> AnswerSequence: ...
-def sequence(*answers: HttpAnswer | RawAnswer | Service) -> AnswerSequence:
+@overload
+def sequence(*answers: NamesAnswer | Fault) -> AnswerSequence: ...
+def sequence(*answers: HttpAnswer | RawAnswer | Service | NamesAnswer) -> AnswerSequence:
     """Answer with each of these once, in order; then the route stops matching. Implies `times`.
 
     Args:
@@ -276,18 +280,36 @@ def check_static(answer: object) -> Response:
     return response
 
 
-def answered_by(handler: Handler, result: object) -> Response:
-    """Convert the value that a handler returned to a `Response`.
+def answered_by(handler: Handler, result: object) -> Response | Fault:
+    """Convert the value that a handler returned to a `Response`, or to a fault with one.
 
     Raises:
         TypeError, ValueError: It is no answer; the text says where the handler is.
     """
     try:
-        return response_from(result, of_function=True)
+        return returned(result)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError  # no UnicodeError
         raise kind(f"{place_of(handler)} returned {error}") from None
 
+
+def returned(result: object) -> Response | Fault:
+    """The answer that a handler returns: a `Response`, or a fault, within which there may be one.
+
+    Raises:
+        TypeError, ValueError: It is none.
+    """
+    if not isinstance(result, Fault):
+        return response_from(result, of_function=True)
+    if isinstance(result, ConnectFault):
+        raise TypeError(RETURNED_TOO_LATE.format(result))
+    return check_fault(result, check=returned)
+
+
+RETURNED_TOO_LATE: Final = (
+    "{0}, a fault of connecting, and its connection is made: reset() or disconnect() ends that, and "
+    "intercept_tcp(address, {0}) lets none be made"
+)
 
 LIBRARY: Final = os.path.dirname(os.__file__)
 
@@ -375,10 +397,10 @@ def not_an_answer(result: object, of_function: bool) -> str:
         return f"{result!r}: a text as static answer is ambiguous; write Response(text={result!r})"
     text = (
         f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, "
-        "a status (int), (status, body), or None"
+        "a status (int), (status, body), None"
     )
     return text + (
-        ", str, or an iterator of bytes or str, async or not"
+        ", str, an iterator of bytes or str, async or not, or a fault such as reset()"
         if of_function
-        else "; or a function of the request"
+        else ", or a fault such as reset(); or a function of the request"
     )

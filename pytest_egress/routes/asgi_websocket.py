@@ -137,7 +137,7 @@ def send_all(asgi_socket: AsgiSocket, ws: OpenWebSocket) -> None:
             item.done(error)
         else:
             item.done(None)
-    if item.error is not None and not (ws.is_over and is_about_the_end(item.error)):
+    if item.error is not None and not (ws.is_lost and is_about_the_end(item.error)):
         raise item.error
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from pytest_egress.errors import AddressError
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import MATCHERS, Match
+from pytest_egress.routes.name_answers import check_declared, name_address
 from pytest_egress.routes.route import Declaration, check_answer
-from pytest_egress.traffic.address import Address, parse_address
+from pytest_egress.traffic.address import parse_address
+from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -22,10 +23,12 @@ OWN_OPTIONS: Final = ("times", "optional", "name")
 
 def accepted_options(kind: Kind) -> tuple[str, ...]:
     """The keyword arguments that a route of one kind takes."""
+    if kind.answers_names:
+        return tuple(RECORD_EXAMPLES)
     if not kind.has_handler:
         return ()
     matchers = (*MATCHERS, "stream") if kind.reads_requests else ()
-    of_tls = ("client_certificate",) if kind.ends_tls else ()
+    of_tls = ("client_certificate", "certificate", "tls_version") if kind.ends_tls else ()
     of_raw_tls = ("alpn",) if kind.needs_tls else ()
     return (*matchers, *OWN_OPTIONS, *of_tls, *of_raw_tls)
 
@@ -41,17 +44,18 @@ def declare(kind: Kind, address: object, answer: object = None, **options: Any) 
     if unknown := [name for name in options if name not in accepted]:
         takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no keywords"
         raise TypeError(f"{kind.method}() does not take {unknown[0]}=; {takes}")
+    if kind.answers_names:
+        name = name_address(parsed, options)
+        checked, records = check_declared(parsed.text, answer, options)
+        return Declaration(kind=kind, address=name, answer=checked, records=records)
     match = {name: options.pop(name) for name in MATCHERS if name in options}
-    declaration = Declaration(
+    return Declaration(
         kind=kind,
         address=parsed,
         answer=check_answer(kind, answer),
         match=Match(**match),
         **options,
     )
-    if kind.answers_names:
-        check_host_name(parsed)
-    return declaration
 
 
 def declaring(kind: Kind) -> Callable[..., Declaration]:
@@ -60,8 +64,8 @@ def declaring(kind: Kind) -> Callable[..., Declaration]:
     def with_handler(address: object, handler: object = None, **options: Any) -> Declaration:
         return declare(kind, address, handler, **options)
 
-    def with_answer(name: object, answer: object) -> Declaration:
-        return declare(kind, name, answer)
+    def with_answer(name: object, answer: object = None, **records: Any) -> Declaration:
+        return declare(kind, name, answer, **records)
 
     def with_address(address: object) -> Declaration:
         return declare(kind, address)
@@ -71,15 +75,3 @@ def declaring(kind: Kind) -> Callable[..., Declaration]:
         function = with_answer if kind.answers_names else with_address
     function.__qualname__ = kind.method  # Python's TypeError for a missing argument shows it
     return function
-
-
-def check_host_name(address: Address) -> None:
-    """Refuse the address of a DNS route that no DNS query can ask for.
-
-    Raises:
-        AddressError: It has a port, or is an IP address or a network.
-    """
-    if address.port is not None:
-        raise AddressError(f"{address.text!r}: names have no port in DNS; leave it out")
-    if "/" in address.host or ":" in address.host or address.host.rpartition(".")[2].isdigit():
-        raise AddressError(f"{address.text!r}: DNS is asked for names, and this is no name")

@@ -7,9 +7,10 @@ for each call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from pytest_egress.routes.answers import Application
+from pytest_egress.routes.faults import End
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
 
@@ -127,6 +128,18 @@ class Conversation(Protocol):
         Args:
             end: Ends the call. It is called on any thread, once, when the route has been removed or its test is over,
                 and must not block. The gateway then waits for `converse` to return.
+        """
+        ...
+
+    def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
+        """End the call as a fault says, and its connection or stream with it.
+
+        Args:
+            fault: `reset()`, `disconnect()`, `silence(...)` or `raw(...)`.
+            is_over: Whether the call has been told to end, so that a silence is over.
+
+        Raises:
+            ClientLeftError: That has been done.
         """
         ...
 

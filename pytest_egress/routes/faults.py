@@ -355,6 +355,13 @@ def check_fault(fault: Checked, *, check: Callable[[Any], Any]) -> Checked:
     return fault if inner is UNSET else replace(fault, answer=check(inner))  # type: ignore[type-var]
 
 
+def with_answer(fault: Fault, answer: object) -> Fault:
+    """A fault whose innermost answer is another one."""
+    inner = getattr(fault, "answer", UNSET)
+    within = with_answer(inner, answer) if isinstance(inner, Fault) else answer
+    return replace(fault, answer=within)  # type: ignore[type-var]
+
+
 NO_CONNECTION_YET: Final = (
     "{fault} is a fault of connecting, and {method}() answers what comes later: "
     "use intercept_tcp({address}, {fault})"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection, TlsFailure
 
 if TYPE_CHECKING:
     # Type checkers bring `typing_extensions` with them; users need not install it.
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pytest_egress.routes.answers import (
+        DnsAnswer,
         HttpAnswer,
         HttpHandler,
         RawAnswer,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         Service,
         StreamsFunction,
     )
-    from pytest_egress.traffic.dns_answers import NamesAnswer
 
     Call = TypeVarWithDefault("Call", bound=Entry, default=Exchange)
 else:
@@ -72,7 +72,7 @@ class Route(Generic[Call]):
     @overload
     def respond(self: Route[Mail], handler: RawAnswer | Service) -> Route[Mail]: ...
     @overload
-    def respond(self: Route[DnsQuery], handler: NamesAnswer) -> Route[DnsQuery]: ...
+    def respond(self: Route[DnsQuery], handler: DnsAnswer) -> Route[DnsQuery]: ...
     def respond(self, handler: Any) -> Any:
         """Replace the answer; requests and connections that begin from now on get the new one."""
         raise NotImplementedError
@@ -93,6 +93,17 @@ class Route(Generic[Call]):
     @property
     def call_count(self) -> int:
         """How many calls the route answered; inside its handler, how many before this one."""
+        raise NotImplementedError
+
+    @property
+    def intervals(self) -> list[float]:
+        """Seconds from the start of each call to that of the next, in order of the starts: one less than calls.
+
+        Of a client that backs off: `assert route.intervals == [approx(1, abs=0.3), approx(2, abs=0.3)]`.
+
+        Raises:
+            CallError: The route's scope has ended, and its calls are no longer kept.
+        """
         raise NotImplementedError
 
     @property
@@ -133,5 +144,29 @@ class Route(Generic[Call]):
 
         Raises:
             CallError: It was called; the text lists the calls.
+        """
+        raise NotImplementedError
+
+    @property
+    def rejections(self) -> list[TlsFailure]:
+        """The connections whose client has rejected what the route presents, in order.
+
+        Only a route with `certificate=`, or with `tls_version=` "TLSv1" or "TLSv1.1", has any.
+
+        Raises:
+            CallError: The route's scope has ended, and its rejections are no longer kept.
+        """
+        raise NotImplementedError
+
+    def assert_rejected(self, timeout: float = 5) -> TlsFailure:
+        """Return the first rejection of what the route presents, by `certificate=` or an old `tls_version=`.
+
+        A client may be seen to reject a moment after it has said so: while a container runs, that is waited for.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Raises:
+            CallError: Nobody has rejected it, or a request came over it; the text says what came instead.
         """
         raise NotImplementedError

@@ -147,8 +147,8 @@ BLOCK: Final = Kind(
 DNS: Final = Kind(
     method="dns",
     marker="egress_dns",
-    usage='(name, answer): answer the DNS questions about a name with IP addresses, "NXDOMAIN", "SERVFAIL", "REFUSED" '
-    'or "silence"',
+    usage='(name, answer, **records): answer the DNS questions about a name with IP addresses, "NXDOMAIN", "SERVFAIL", '
+    '"REFUSED", "silence", "truncated" or "synthetic", or with records: SRV=, TXT=, MX=, ...',
     carries="names",
     has_handler=False,
     must_be_called=False,

@@ -96,6 +96,7 @@ class WebSocket:
         self._listeners: list[Callable[[], None]] = []
         self._opened = threading.Event()
         self._deadline: float | None = None
+        self._is_mute, self._is_dismissed = False, False
         self._failure: BaseException | None = None
         self._reader = threading.Thread(target=self._read, name="websocket", daemon=True)
 
@@ -178,6 +179,9 @@ class WebSocket:
             ValueError: No close frame may have that code, or the reason is too long.
         """
         check_close(code, reason)
+        if self._is_mute:
+            self._is_dismissed = True
+            return
         with contextlib.suppress(WebSocketClosedError):
             self._write(lambda: self._frames.close(code, reason), closing=True)
         with self._changed:
@@ -190,6 +194,11 @@ class WebSocket:
     def is_over(self) -> bool:
         """Whether a close frame has come, or the client has broken off."""
         return self.close_code is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is over, or its client or a fault has broken off, which its reader has yet to find."""
+        return self.is_over or self._duplex.disconnected
 
     # Sending.
 
@@ -207,7 +216,7 @@ class WebSocket:
         """
         self._opened.wait()
         with self._changed:
-            if self.is_over:
+            if self.is_over or self._is_mute:
                 raise self._closed()
             try:
                 self._outgoing.append(make())
@@ -225,7 +234,7 @@ class WebSocket:
         Args:
             wait: Whether to wait for another thread that sends; else that one sends them.
         """
-        while self._outgoing:
+        while self._outgoing and not self._is_mute:
             if not self._sending.acquire(blocking=wait):
                 return
             try:
@@ -416,12 +425,24 @@ class OpenWebSocket(WebSocket):
         if self._reader.ident is not None:
             self._reader.join()
         with contextlib.suppress(ClientLeftError):
-            if self.close_code == BROKEN_OFF:
+            if self._is_mute:
+                pass  # a fault has ended what carries it
+            elif self.close_code == BROKEN_OFF:
                 self._duplex.reset()
             else:
                 self._duplex.finish()
         if self._failure is not None:
             raise self._failure
+
+    def fall_silent(self) -> None:
+        """Send nothing any more, not even what the protocol asks for; read on."""
+        with self._sending, self._changed:  # a frame that is being sent goes out whole
+            self._is_mute = True
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether it is to be closed, and would say so if it were not silent."""
+        return self._is_dismissed
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Have a function called, on any thread, after each message and at the end. It must not block."""

@@ -14,8 +14,8 @@ from functools import partial
 from socketserver import BaseServer
 from typing import Any, Final
 
-from pytest_egress.routes.answers import takes
-from pytest_egress.routes.faults import Fault, check_fault
+from pytest_egress.routes.answers import Forward, takes
+from pytest_egress.routes.faults import Disconnect, End, Fault, check_fault, layers
 from pytest_egress.routes.sequences import AnswerSequence
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -31,6 +31,7 @@ def adapted(answer: object) -> object:
     if isinstance(answer, AnswerSequence):
         return AnswerSequence(tuple(map(adapted, answer.answers)))
     if isinstance(answer, Fault):
+        check_end(answer)
         return check_fault(answer, check=adapted)
     if isinstance(answer, BaseServer):
         return ServerHandler(answer)
@@ -39,6 +40,20 @@ def adapted(answer: object) -> object:
     if callable(answer) and not isinstance(answer, type) and takes(answer, 2):
         return answer if takes(answer, 1) else StreamsHandler(answer)
     return answer
+
+
+def check_end(fault: Fault) -> None:
+    """Refuse a `disconnect` after an answer that has no end before its connection's.
+
+    Raises:
+        TypeError: It is one; the text says what to type.
+    """
+    server = layers(fault)[1]
+    if isinstance(fault, Disconnect) and isinstance(server, Forward):
+        raise TypeError(
+            f"{fault}: the server's connection ends when the server closes it; truncated({server}, 4096) ends it after "
+            "so many bytes"
+        )
 
 
 def is_protocol_factory(answer: object) -> bool:
@@ -137,8 +152,11 @@ class StreamsHandler(AsyncHandler):
     def __init__(self, connected: Callable[..., Any]) -> None:
         self.connected: Final = connected
 
-    async def __call__(self, sock: Any) -> None:
+    async def __call__(self, sock: Any) -> End | None:
         """Serve one connection, until the function has returned and all that it wrote has been sent.
+
+        Returns:
+            The fault that the function has returned, if that is one.
 
         Raises:
             BaseException: What the function raised, or a callback or a task that nobody awaits.
@@ -154,8 +172,9 @@ class StreamsHandler(AsyncHandler):
         await loop.connect_accepted_socket(lambda: protocol, sock)
         reader, writer = await opened
         try:
-            if inspect.isawaitable(result := self.connected(reader, writer)):
-                await result
+            result: object = self.connected(reader, writer)
+            if inspect.isawaitable(result):
+                result = await result
                 writer.close()
             await faults.end()
         finally:
@@ -163,6 +182,7 @@ class StreamsHandler(AsyncHandler):
         with suppress(OSError):  # the client has left
             await writer.wait_closed()
         faults.check()
+        return result if isinstance(result, End) else None
 
     def __repr__(self) -> str:
         return repr(self.connected)

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import pytest_egress.routes.answers as answers
@@ -21,16 +22,18 @@ import pytest_egress.routes.handles as handles
 import pytest_egress.routes.raw as raw
 from pytest_egress.base.clock import check_seconds
 from pytest_egress.errors import CallError
+from pytest_egress.routes.certificates import BadCertificate, Presented, TlsVersion, check_presented
 from pytest_egress.routes.duplex import DuplexAnswer
-from pytest_egress.routes.faults import check_connect_faults, layers
+from pytest_egress.routes.faults import ConnectFault, check_connect_faults, layers
 from pytest_egress.routes.handles import Call
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
+from pytest_egress.routes.name_answers import check_names
 from pytest_egress.routes.sequences import AnswerSequence
-from pytest_egress.traffic.dns_answers import check_name_answer
-from pytest_egress.traffic.entries import Entry, Exchange
+from pytest_egress.traffic.dns_answers import NO_RECORDS, Records
+from pytest_egress.traffic.entries import Entry, Exchange, TlsFailure
 from pytest_egress.traffic.grpc import is_grpc
-from pytest_egress.traffic.messages import Request, shown
+from pytest_egress.traffic.messages import UNSET, Request, shown
 
 if TYPE_CHECKING:
     from pytest_egress.traffic.address import Address
@@ -91,8 +94,11 @@ class Declaration:
     optional: bool = False
     name: str | None = None
     client_certificate: ClientCertificate | None = None
+    certificate: BadCertificate | None = None
+    tls_version: TlsVersion | None = None
     stream: bool = False
     alpn: Sequence[str] = ()
+    records: Records = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.stream, bool):
@@ -103,6 +109,9 @@ class Declaration:
             raise ValueError(
                 f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"
             )
+        presented = check_presented(self.certificate, self.tls_version, self.client_certificate)
+        if presented.is_bad:
+            self._check_decides_before_requests(presented)
         if self.times is not None and isinstance(self.answer, AnswerSequence):
             raise ValueError(f"times={self.times!r}: sequence() implies it; leave it out")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
@@ -113,6 +122,24 @@ class Declaration:
             raise TypeError(f"name= takes a str, not {self.name!r}")
         check_protocols(self.alpn)
         check_layers(self.kind, self.address.text, self.answer)
+
+    def _check_decides_before_requests(self, presented: Presented) -> None:
+        """Refuse what only a request can meet on a route that is to be rejected before there is one.
+
+        Raises:
+            ValueError: There is such a condition, or a number of calls.
+        """
+        given = presented.given
+        if conditions := str(self.match):
+            raise ValueError(
+                f"{conditions} with {given}: the handshake comes before the request, and is the same for "
+                f"all requests to {self.address.text!r}; leave the conditions out"
+            )
+        if self.times is not None or isinstance(self.answer, AnswerSequence):
+            count = "sequence()" if self.times is None else f"times={self.times!r}"
+            raise ValueError(
+                f"{count} with {given}: it counts calls, and a client that rejects makes none; leave it out"
+            )
 
 
 def check_layers(kind: Kind, address: str, answer: object) -> None:
@@ -158,14 +185,17 @@ def check_head_decides(match: Match, why: str) -> None:
             )
 
 
-def check_answer(kind: Kind, answer: object) -> object:
+def check_answer(kind: Kind, answer: object, records: Records = NO_RECORDS) -> object:
     """Check the answer of a route of one kind, and convert it to the form that the route uses.
+
+    Args:
+        records: Of a DNS route: the records that it declares besides.
 
     Raises:
         TypeError, ValueError: A route of this kind cannot answer with it; the text lists what it takes.
     """
     if kind.answers_names:
-        return check_name_answer(answer)
+        return check_names(answer, records)
     if kind.has_handler:
         given = raw.adapted(answer) if kind.reads_bytes else answer
         return answers.check_answer(given, raw=kind.reads_bytes)
@@ -188,9 +218,21 @@ class Given:
     context: Context
     first_turn: int
 
+    def of_turn(self, turn: int) -> Any:
+        """The answer for a turn: one of a sequence, or always the same."""
+        if not isinstance(self.answer, AnswerSequence):
+            return self.answer
+        answers = self.answer.answers
+        return answers[min(max(turn - self.first_turn, 0), len(answers) - 1)]
+
 
 class Route(handles.Route[Call]):
-    """A route as the gateway and its scope use it; `handles.Route` documents the part for tests."""
+    """A route as the gateway and its scope use it; `handles.Route` documents the part for tests.
+
+    Attributes:
+        refuses: Whether a fault of connecting is among its answers.
+        on_refusal: Called under the ledger's lock where `refuses` may have changed.
+    """
 
     def __init__(
         self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
@@ -201,14 +243,16 @@ class Route(handles.Route[Call]):
         self.optional: Final = declaration.optional
         self.name = declaration.name
         self.client_certificate: Final = declaration.client_certificate
+        self.presented: Final = Presented(declaration.certificate, declaration.tls_version)
         self.stream: Final = declaration.stream
         self.alpn: Final = tuple(declaration.alpn)
+        self.records: Final = declaration.records
         self.scope: Final = scope
         self.declared_at: Final = declared_at
         self.times = declaration.times
         self.removed = False
         self.ended = False
-        self.expected_idle = False
+        self.expected_idle, self.expected_calls = False, False
         self._declared_times: Final = declaration.times
         self._log = log
         self._reserved = 0
@@ -216,8 +260,11 @@ class Route(handles.Route[Call]):
         self._holders: list[Holder] = []
         self._calls: list[Call] = []
         self._calls_of: dict[object, list[Call]] = {}  # those of each window
+        self._tls_failures: list[tuple[object, TlsFailure]] = []  # each with its window
         self._has_let_go = False
         self._held: list[answers.Application] = []
+        self.refuses = False
+        self.on_refusal: Callable[[], None] = lambda: None
         self._given: Given
         self._set_answer(declaration.answer)
 
@@ -236,9 +283,12 @@ class Route(handles.Route[Call]):
 
     def respond(self, handler: Any) -> Any:
         """Replace the answer; requests and connections that begin from now on get the new one."""
-        answer = check_answer(self.kind, handler)
+        answer = check_answer(self.kind, handler, self.records)
         check_layers(self.kind, self.address, answer)
+        refused = self.refuses
         self._set_answer(answer)
+        if refused or self.refuses:  # the kernels of targets have to know
+            self._log.routes_changed()
         return self
 
     def _set_answer(self, answer: object) -> None:
@@ -255,6 +305,8 @@ class Route(handles.Route[Call]):
             if isinstance(answer, AnswerSequence):
                 self._given_back.clear()
                 self.times = first + len(answer)
+            self.refuses = any(isinstance(part, ConnectFault) for part in turns_of(answer))
+            self.on_refusal()
 
     def release(self) -> None:
         """End the route with its scope, and release the applications of its answers. Calling it again does nothing."""
@@ -292,6 +344,12 @@ class Route(handles.Route[Call]):
     def is_exhausted(self) -> bool:
         """Whether all of the route's `times` are reserved."""
         return self.times is not None and self._reserved - len(self._given_back) >= self.times
+
+    @property
+    def sequence(self) -> AnswerSequence | None:
+        """The answers that are used one after the other, or None."""
+        answer = self._given.answer
+        return answer if isinstance(answer, AnswerSequence) else None
 
     @property
     def is_used_up(self) -> bool:
@@ -354,21 +412,54 @@ class Route(handles.Route[Call]):
             A handler, a static answer, or a `Forward`; and a copy of its declaration's context, for one call.
         """
         given = self._given
-        answer, context = given.answer, given.context.copy()
-        if isinstance(answer, AnswerSequence):
-            answer = answer.answers[min(max(turn - given.first_turn, 0), len(answer) - 1)]
-        return answer, context
+        return given.of_turn(turn), given.context.copy()
+
+    # Faults of connecting, which the target's kernel carries out before there is a connection.
+
+    @property
+    def next_fault(self) -> ConnectFault | None:
+        """The fault of connecting that the next connection is answered by, or None. It takes no lock."""
+        if not self.refuses:
+            return None
+        given, given_back = self._given, self._given_back
+        answer = given.of_turn(given_back[0] if given_back else self._reserved)
+        return answer if isinstance(answer, ConnectFault) else None
+
+    def reserve_fault(self, fault: ConnectFault) -> int | None:
+        """Reserve a turn for a dial that met this fault; None where the next connection is not answered by it."""
+        with self._log.changed:
+            return self.reserve() if self.next_fault == fault else None
+
+    def is_replaced(self, turn: int) -> bool:
+        """Whether another answer was given since a turn was reserved."""
+        return turn < self._given.first_turn
+
+    def is_outage(self, turn: int) -> bool:
+        """Whether a fault of connecting has been given since a turn was reserved: it cuts what that turn let live."""
+        given = self._given
+        begins_by = given.of_turn(given.first_turn)
+        return turn < given.first_turn and isinstance(begins_by, ConnectFault)
 
     def count(self, window: object, call: Call) -> None:
         """Record a call. The caller holds the ledger's lock."""
         self._calls.append(call)
         self._calls_of.setdefault(window, []).append(call)
 
+    def add_failure(self, window: object, failure: TlsFailure) -> None:
+        """Record a connection that ended by what the route presents. The caller holds the ledger's lock."""
+        self._tls_failures.append((window, failure))
+
+    @property
+    def latest_fault(self) -> object | None:
+        """The fault that the latest call was answered by, in any test; None where that was none."""
+        return next((getattr(call, "fault", None) for call in self._calls[-1:]), None)
+
     def let_go(self) -> None:
         """Forget the route's calls, with all that they received, because its scope has ended."""
         with self._log.changed:
             self._calls.clear()
             self._calls_of.clear()
+            self._tls_failures.clear()
             self._has_let_go = True
 
     # For the test.
@@ -407,6 +498,18 @@ class Route(handles.Route[Call]):
         return count
 
     @property
+    def intervals(self) -> list[float]:
+        """Seconds from the start of each call to that of the next, in order of the starts: one less than calls.
+
+        Of a client that backs off: `assert route.intervals == [approx(1, abs=0.3), approx(2, abs=0.3)]`.
+
+        Raises:
+            CallError: The route's scope has ended, and its calls are no longer kept.
+        """
+        starts = sorted(call.started for call in self.calls)
+        return [later - earlier for earlier, later in pairwise(starts)]
+
+    @property
     def called(self) -> bool:
         """Whether the route answered any call."""
         return self.call_count > 0
@@ -436,6 +539,7 @@ class Route(handles.Route[Call]):
             calls = [*self._visible_calls()[:count]]
         self._check_kept()
         if len(calls) >= count:
+            self.expected_calls = True
             return calls[count - 1]
         raise self._failure(f"waited {timeout:g} s for call {count}; there {were(len(calls))}")
 
@@ -449,6 +553,7 @@ class Route(handles.Route[Call]):
         if len(calls) != 1:
             lines = call_lines(calls) if calls else self._may_come(1)
             raise self._failure(f"expected 1 call, there {were(len(calls))}", lines)
+        self.expected_calls = True
         return calls[0]
 
     def assert_called_with(self, **match: Any) -> Call:
@@ -468,6 +573,7 @@ class Route(handles.Route[Call]):
         for call in calls:
             assert isinstance(call, Exchange)
             if not (differences := matcher.differences(call.request)):
+                self.expected_calls = True
                 return call
             lines += [f"  {call}", *(f"      {difference}" for difference in differences)]
         raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
@@ -491,7 +597,69 @@ class Route(handles.Route[Call]):
         """
         if calls := self.calls:
             raise self._failure(f"expected no call, there {were(len(calls))}", call_lines(calls))
-        self.expected_idle = True
+        self.expected_idle = (
+            not self.presented.is_bad
+        )  # no call is what a rejection looks like, too
+
+    @property
+    def rejections(self) -> list[TlsFailure]:
+        """The connections whose client has rejected what the route presents, in order.
+
+        Only a route with `certificate=`, or with `tls_version=` "TLSv1" or "TLSv1.1", has any.
+
+        Raises:
+            CallError: The route's scope has ended, and its rejections are no longer kept.
+        """
+        return [failure for failure in self._failures() if failure.reason == REJECTED]
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether any client has rejected what the route presents since it was declared, in any test."""
+        return any(failure.reason == REJECTED for _, failure in self._tls_failures)
+
+    def _failures(self) -> list[TlsFailure]:
+        """The connections that ended by what the route presents and that count now, in order."""
+        with self._log.changed:
+            failures = self._visible_failures()
+        self._check_kept()
+        return failures
+
+    def _visible_failures(self) -> list[TlsFailure]:
+        """The same. The caller holds the ledger's lock."""
+        window = self._log.visible_window()
+        return [each for of, each in self._tls_failures if window is None or window is of]
+
+    def _is_decided(self) -> bool:
+        """Whether a client has rejected what the route presents, or accepted it. The caller holds the ledger's lock."""
+        is_rejected = any(each.reason == REJECTED for each in self._visible_failures())
+        return is_rejected or bool(self._visible_calls()) or self._has_let_go
+
+    def assert_rejected(self, timeout: float = 5) -> TlsFailure:
+        """Return the first rejection of what the route presents, by `certificate=` or an old `tls_version=`.
+
+        A client may be seen to reject a moment after it has said so: while a container runs, that is waited for.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Raises:
+            CallError: Nobody has rejected it, or a request came over it; the text says what came instead.
+        """
+        if not self.presented.is_bad:
+            raise TypeError(
+                f"{self} presents a good certificate: assert_rejected() is for a route with certificate=, or with "
+                "tls_version='TLSv1' or 'TLSv1.1'"
+            )
+        check_seconds(timeout)
+        if self._log.running():
+            self._log.wait_for(self._is_decided, timeout)
+        calls, failures, rejections = self.calls, self._failures(), self.rejections
+        if rejections and not calls:
+            return rejections[0]
+        what = f"expected that {self.presented.to(self.address)} is rejected, and "
+        what += f"it was accepted: there {were(len(calls))}" if calls else "there was no rejection"
+        lines = [f"  {failure}: {failure.note}" for failure in failures if not calls]
+        raise self._failure(what, [*call_lines(calls), *lines, *self._may_come(1)])
 
     def __str__(self) -> str:
         """The declaration: `intercept_https("api.stripe.com", path='/v1')`."""
@@ -499,6 +667,7 @@ class Route(handles.Route[Call]):
         parts += [f"times={self._declared_times}"] if self._declared_times is not None else []
         if self.client_certificate is not None:
             parts.append(f"client_certificate={self.client_certificate!r}")
+        parts += [self.presented.given] if self.presented.given else []
         parts += [f"alpn={self.alpn!r}"] if self.alpn else []
         parts += [f"name={self.name!r}"] if self.name is not None else []
         return f"{self.kind.method}({', '.join(parts)})"
@@ -506,6 +675,9 @@ class Route(handles.Route[Call]):
     def __repr__(self) -> str:
         return f"<Route {self}, {self.lifetime_count} calls>"
 
+
+REJECTED: Final = "rejected"
+"""The reason of a `TlsFailure` whose client has rejected what a route presents."""
 
 LET_GO: Final = (
     "what a test received is let go of with its report, and what a wider scope did with its end; ask before that, "
@@ -542,16 +714,23 @@ def applications(answer: object) -> tuple[answers.Application, ...]:
 
 
 def takes_what_comes(answer: object, request: Request) -> bool:
-    """Whether an answer reads the body of a request by itself. A call of gRPC is forwarded as it comes.
+    """Whether an answer reads the body of a request by itself. A call of gRPC is forwarded, and fails, as it comes.
 
     Both sides of such a call may wait for each other.
+
+    Args:
+        answer: An answer without the faults around it; UNSET of a fault in place of one.
     """
-    return isinstance(answer, DuplexAnswer) or (
-        isinstance(answer, answers.Forward) and is_grpc(request)
-    )
+    if isinstance(answer, DuplexAnswer):
+        return True
+    return (isinstance(answer, answers.Forward) or answer is UNSET) and is_grpc(request)
+
+
+def turns_of(answer: object) -> tuple[object, ...]:
+    """The answers of a sequence, or the answer itself."""
+    return answer.answers if isinstance(answer, AnswerSequence) else (answer,)
 
 
 def parts_of(answer: object) -> tuple[object, ...]:
     """The answers of a sequence, or the answer itself; of a fault the answer that is within it."""
-    parts = answer.answers if isinstance(answer, AnswerSequence) else (answer,)
-    return tuple(layers(part)[1] for part in parts)
+    return tuple(layers(part)[1] for part in turns_of(answer))

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from pytest_egress.routes.route import CLIENT_CERTIFICATES, Route
+from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.messages import Request, TlsInfo
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -26,6 +27,8 @@ class RouteTable:
 
     Attributes:
         requires_certificate: Whether a route requires a client certificate, or did before it was removed.
+        refusing: The routes with a fault of connecting among their answers, without a look at all routes.
+        presents: Whether a route presents other than the usual in its handshakes, or did before it was removed.
     """
 
     def __init__(self) -> None:
@@ -33,17 +36,29 @@ class RouteTable:
         self._exact: dict[str, tuple[Route[Any], ...]] = {}  # by their host
         self._patterns: tuple[Route[Any], ...] = ()
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
-        self.requires_certificate = False
+        self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
+        self.requires_certificate, self.presents = False, False
+        self.refusing: tuple[Route[Any], ...] = ()
 
     def add(self, route: Route[Any]) -> None:
         """Add a route, before those that are equally specific. The caller holds the ledger's lock."""
         address = route.parsed_address
         if address.is_exact:
+            if address.host not in self._exact and is_ip_address(address.host):
+                self._addressed = (*self._addressed, address.host)
             self._exact[address.host] = placed(route, self._exact.get(address.host, ()))
         else:
             self._patterns = placed(route, self._patterns)
         self._alike = {}
         self.requires_certificate |= route.client_certificate == "require"
+        self.presents |= not route.presented.is_usual
+        route.on_refusal = lambda: self._note_refusal(route)
+        self._note_refusal(route)
+
+    def _note_refusal(self, route: Route[Any]) -> None:
+        if route.refuses != (route in self.refusing):
+            others = tuple(other for other in self.refusing if other is not route)
+            self.refusing = (*others, route) if route.refuses else others
 
     @property
     def routes(self) -> tuple[Route[Any], ...]:
@@ -56,6 +71,14 @@ class RouteTable:
         for host in dict.fromkeys(hosts):
             yield from self._exact.get(host, ())
         yield from self._patterns
+
+    def of_addresses(self) -> Iterator[Route[Any]]:
+        """The routes that may be for an IP address that no name was given, in the order in which they are tried."""
+        for host in self._addressed:
+            yield from self._exact[host]
+        for route in self._patterns:
+            if route.parsed_address.networks:
+                yield route
 
     def alike(self, host: str) -> tuple[Likeness, ...]:
         """The routes whose host matches a name or address or is similar to it, each with how similar."""
@@ -117,6 +140,13 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
     return next((route for route in covering if not route.is_used_up), None)
 
 
+def keyed_on(tables: Sequence[RouteTable], name: str, address: str, port: int) -> str:
+    """The host that routes are looked up by: the name that was dialled, or its address where only that has a route."""
+    if not claimed(tables, name, port) and claimed(tables, address, port):
+        return address
+    return name
+
+
 def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[Route[Any]]:
     """The raw routes at an address that answer so many times: which connection comes first matters there."""
     return [
@@ -154,7 +184,7 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
             return Decision(route=None, unproved=route)
         if not differences and (turn := route.reserve()) is not None:
             return Decision(route=route, turn=turn)
-        differences = differences or [f"times: it has answered {route.times} of {route.times}"]
+        differences = differences or [used_up(route)]
         near.append(NearMiss(route=route, differences=tuple(differences)))
     return Decision(route=None, near=tuple(sorted(near, key=lambda miss: len(miss.differences))))
 
@@ -171,7 +201,7 @@ def begins_at_head(
         unclaimed: Whether it is so where no route fits the head.
     """
     secure = request.scheme == "https"
-    for route in in_order(tables):
+    for route in in_order(tables, request.host):
         claims = route.claims(secure, request.host, request.port) and not route.is_exhausted
         if claims and not route.matcher.head_differences(request):
             return route.begins_at_head(request)
@@ -221,14 +251,33 @@ def certificate_route(
     return None
 
 
+def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
+    """The route whose certificate and version of TLS a handshake presents; None where they are the usual ones.
+
+    The handshake comes before the request that selects a route, so the first route at the address decides.
+
+    Args:
+        host: The host of the connection: its SNI, or else the name or address that was dialled.
+    """
+    for route in in_order(tables, host):
+        if route.kind.ends_tls and not route.is_used_up and route.covers(host, port):
+            return None if route.presented.is_usual else route
+    return None
+
+
 def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
     """Whether a route requires a client certificate that a connection does not have."""
     return route.client_certificate == "require" and (tls is None or tls.client_certificate is None)
 
 
-def name_route(tables: Sequence[RouteTable], name: str) -> Route[Any] | None:
-    """The DNS route that answers for a name, or None where the name has its synthetic addresses."""
-    return next((r for r in in_order(tables, name) if r.kind.answers_names and r.names(name)), None)
+def name_routes(tables: Sequence[RouteTable], name: str) -> Iterator[Route[Any]]:
+    """The DNS routes for a name, in the order in which they are asked."""
+    return (r for r in in_order(tables, name) if r.kind.answers_names and r.names(name))
+
+
+def is_dialled(tables: Sequence[RouteTable], name: str) -> bool:
+    """Whether a route for connections is declared for a name, at any port."""
+    return any(not r.kind.answers_names and r.names(name) for r in in_order(tables, name))
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:
@@ -275,7 +324,7 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
     if likeness < HOST_MATCHES:
         differences.append(f"host: {host!r} is not {address.host!r}")
     elif route.is_used_up:
-        differences.append(f"times: it has answered {route.times} of {route.times}")
+        differences.append(used_up(route))
     for name, found, wanted in (
         ("scheme", scheme, route.kind.scheme),
         ("port", port, address.port or port),
@@ -284,6 +333,17 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
             likeness -= LESS_LIKE
             differences.append(f"{name}: {found} is not {wanted}")
     return likeness, NearMiss(route=route, differences=tuple(differences))
+
+
+def used_up(route: Route[Any]) -> str:
+    """The difference of a route that has answered as often as it may, and what its client may have done about that."""
+    text = f"times: it has answered {route.times} of {route.times}"
+    if (fault := route.latest_fault) is None:
+        return text
+    return f"{text}; {REPEATED.format(fault)}"
+
+
+REPEATED: Final = "the call before it was answered by {}: the client may have repeated it by itself"
 
 
 class Likeness(NamedTuple):

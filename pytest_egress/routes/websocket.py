@@ -11,14 +11,15 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
-from typing import Final
+from typing import Final, NoReturn
 
 from pytest_egress.errors import WebSocketClosedError
-from pytest_egress.routes.answers import name_of, place_of, takes, unwrapped
+from pytest_egress.routes.answers import place_of, takes, unwrapped
 from pytest_egress.routes.async_websocket import AsyncWebSocket, run_handler
 from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
+from pytest_egress.routes.faults import Disconnect, End, Fault, Raw, Reset, Silence, shown_answer
 from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket
-from pytest_egress.traffic.messages import Request, Response, reason_phrase, shown
+from pytest_egress.traffic.messages import UNSET, Request, Response, reason_phrase, shown
 from pytest_egress.traffic.websocket import (
     INTERNAL_ERROR,
     HandshakeError,
@@ -38,14 +39,15 @@ NOT_SENT: Final = (
 
 
 def websocket(
-    handler: WebSocketHandler | None = None, subprotocols: Sequence[str] = ()
+    handler: WebSocketHandler | End | None = None, subprotocols: Sequence[str] = ()
 ) -> WebSocketAnswer:
     """Answer a route's requests by opening a WebSocket, over HTTP/1.1 (RFC 6455) or HTTP/2 (RFC 8441).
 
     Args:
         handler: A function of the `WebSocket`, which is closed when it returns; an `async def` gets an
-            `AsyncWebSocket`. Without one the WebSocket stays open for the test, which sends by
-            `route.wait_for_call().send(...)`.
+            `AsyncWebSocket`. It may return a fault, by which the WebSocket ends without a close frame: `reset()`,
+            `disconnect()`, `silence()` or `raw(...)`; or be that fault, which then follows the handshake. Without one
+            the WebSocket stays open for the test, which sends by `route.wait_for_call().send(...)`.
         subprotocols: The subprotocols that the handler speaks, the best one first. The first that the client offers
             too is agreed on.
 
@@ -62,6 +64,10 @@ def check_handler(handler: object) -> None:
     Raises:
         TypeError: The text quotes it and says what is accepted.
     """
+    if isinstance(handler, Fault):
+        if not is_end(handler):
+            raise TypeError(NO_END.format(f"websocket({handler})", handler))
+        return
     if handler is None or (
         callable(handler) and not isinstance(handler, type) and takes(handler, 1)
     ):
@@ -72,19 +78,34 @@ def check_handler(handler: object) -> None:
     )
 
 
+NO_END: Final = (
+    "{0}: a WebSocket ends by reset(), disconnect(), silence(...) or raw(...), and {1} is none of these; what goes "
+    "before is sent by ws.send(...), and delayed, throttled and truncated are put around websocket(...)"
+)
+"""The error about another fault than the ends of a WebSocket; the fault, where it was found, comes before it."""
+
+
+def is_end(fault: object) -> bool:
+    """Whether a fault can end a WebSocket."""
+    is_bare = getattr(fault, "answer", UNSET) is UNSET
+    return isinstance(fault, (Reset, Disconnect, Silence, Raw)) and is_bare
+
+
 class WebSocketAnswer(DuplexAnswer):
     """An answer that opens a WebSocket; `websocket` makes it. Many calls may go on at once.
 
     Args:
-        handler: The function of the test, or None.
+        handler: The function of the test, the fault that follows the handshake, or None.
         subprotocols: The subprotocols to agree on, the best one first.
     """
 
-    def __init__(self, handler: WebSocketHandler | None, subprotocols: tuple[str, ...]) -> None:
+    def __init__(
+        self, handler: WebSocketHandler | End | None, subprotocols: tuple[str, ...]
+    ) -> None:
         self.handler, self.subprotocols = handler, subprotocols
 
     def __repr__(self) -> str:
-        given = [] if self.handler is None else [name_of(self.handler)]
+        given = [] if self.handler is None else [shown_answer(self.handler)]
         given += [f"subprotocols={[*self.subprotocols]!r}"] if self.subprotocols else []
         return f"websocket({', '.join(given)})"
 
@@ -99,11 +120,15 @@ class WebSocketAnswer(DuplexAnswer):
         ws = OpenWebSocket(
             duplex, request, handshake, messages, conversation.hold, is_bounded=is_bounded
         )
+        if isinstance(self.handler, End):
+            ws.fall_silent()  # before anything comes that would be answered
         with opened(ws, conversation):
             if self.handler is None:
                 ws.wait_until_over()
-            else:
-                call(self.handler, ws, conversation)
+            elif isinstance(self.handler, End):
+                fail(self.handler, ws, conversation)
+            elif (fault := call(self.handler, ws, conversation)) is not None:
+                fail(fault, ws, conversation)
 
 
 def refusal_of(request: Request) -> tuple[Response, str] | None:
@@ -145,15 +170,26 @@ def opened(
         ws.end()
 
 
-def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversation) -> None:
-    """Call the handler of a test. That the client has ended the WebSocket is no error of the handler's."""
+def fail(fault: End, ws: OpenWebSocket, conversation: Conversation) -> NoReturn:
+    """End a WebSocket as a fault says; nothing is sent of the protocol any more."""
+    ws.fall_silent()
+    conversation.fail(fault, lambda: ws.is_dismissed)
+
+
+def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversation) -> End | None:
+    """Call the handler of a test; return the fault that it has returned, or None.
+
+    That the client has ended the WebSocket is no error of the handler's.
+    """
     try:
         is_async = inspect.iscoroutinefunction(unwrapped(handler))
         result = conversation.run(*((run_handler, handler) if is_async else (handler,)), ws)
         check_result(handler, result)
+        return result if isinstance(result, End) else None
     except WebSocketClosedError:
-        if not ws.is_over:  # it is about another WebSocket
+        if not ws.is_lost:  # it is about another WebSocket
             raise
+        return None
 
 
 def check_result(handler: object, result: object) -> None:
@@ -168,6 +204,8 @@ def check_result(handler: object, result: object) -> None:
             f"{place_of(handler)} returned a coroutine: give websocket() the async function itself, or a "
             "functools.partial of it"
         )
+    if isinstance(result, Fault) and not is_end(result):
+        raise TypeError(NO_END.format(f"{place_of(handler)} returned {result}", result))
     if isinstance(result, NOT_SENT):
         raise TypeError(
             f"{place_of(handler)} returned {shown(result)}: a handler of a WebSocket sends by ws.send(...)"

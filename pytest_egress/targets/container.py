@@ -40,6 +40,7 @@ from pytest_egress.engine.leftovers import is_known_as_ours
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
 from pytest_egress.gateway.server import Gateway
 from pytest_egress.ledger.ledger import CUT_SECONDS
+from pytest_egress.ledger.report import awaited_text
 from pytest_egress.ledger.windows import DRAIN_SECONDS
 from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
@@ -621,6 +622,7 @@ class Container:
             return code
         done = "killed" if self._services.keep else "removed"
         text = f"{self.name} still ran after {timeout:g} s{self._paused()}; it has been {done}"
+        text += self._awaited()
         logs = self.finish()
         raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
@@ -642,6 +644,10 @@ class Container:
         with contextlib.suppress(*NO_LOG):
             self._docker.reload()
         return PAUSED if self._docker.status == "paused" else ""
+
+    def _awaited(self) -> str:
+        """Lines about the faults that it still waits for, for an error's text; "" for none."""
+        return awaited_text(self._services.ledger.pauses_of(self.name))
 
     def _check_engine(self) -> None:
         """Check that the engine answers: only then a connection error means that the time is over."""
@@ -696,6 +702,7 @@ class Container:
             )
         if self._services.ledger.clock() >= deadline:
             text = f"{self.name} was not ready after {timeout:g} s{self._paused()}: {missing}"
+            text += self._awaited()
             logs = self.log_tail()
             raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 

@@ -8,6 +8,7 @@ error of ours where they are malformed. Every module is a door.
 * `content_coding`: compressed bodies: gzip, deflate, br, zstd.
 * `dns`: DNS queries and their answers, with synthetic addresses.
 * `dns_answers`: the answer of a DNS route.
+* `dns_records`: the records of other types that a DNS route declares.
 * `entries`: the entries of the ledger, one class for each kind of attempt.
 * `events`: server-sent events.
 * `fields`: the head of an HTTP message: its fields, its authority, and the limits that hold for every version.

@@ -65,6 +65,7 @@ _REGEX_CHARACTERS = frozenset("\\^$+|(){}[]")
 _IPV4_CHARACTERS = frozenset("0123456789.")
 _LABEL_SEPARATORS = "[.\u3002\uff0e\uff61]"  # RFC 3490, section 3.1
 _TAILS = {"/": "path", "?": "query", "#": "fragment"}
+EVERY_ADDRESS = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 _LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 _OWN = "stays in the container and is never captured; have the container connect to a name, as 'service.test'"
 
@@ -152,6 +153,15 @@ class Address:
     def is_exact(self) -> bool:
         """Whether this is a single name or IP address, and not a pattern."""
         return isinstance(self._pattern, _Exact)
+
+    @property
+    def networks(self) -> tuple[_IPNetwork, ...]:
+        """The IP addresses that this matches, as networks."""
+        if isinstance(self._pattern, _Any):
+            return EVERY_ADDRESS
+        if isinstance(self._pattern, _Network):
+            return (self._pattern.network,)
+        return (ipaddress.ip_network(self.host),) if is_ip_address(self.host) else ()
 
     @property
     def specificity(self) -> tuple[int, int, bool]:

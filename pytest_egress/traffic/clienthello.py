@@ -9,7 +9,9 @@ records and TCP segments.
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pytest_egress.errors import ClientHelloError
 
@@ -17,6 +19,9 @@ MAX_HELLO_BYTES = 32768
 """The longest hello, with its record headers. With post-quantum key shares, real ones have some 1,800
 bytes; a session ticket or padding may add a few thousand. Without a limit, a client could make this
 process read until it runs out of memory."""
+
+_KEPT_LISTS = 64
+"""Lists of numbers that are kept: a client sends the same ones each time, and they are most of what a hello takes."""
 
 _RECORD_HEADER_BYTES = 5
 _MAX_FRAGMENT_BYTES = 2**14  # RFC 8446, section 5.1
@@ -31,6 +36,11 @@ _HOST_NAME = 0
 _SUPPORTED_GROUPS, _SIGNATURE_ALGORITHMS = 10, 13
 _ALPN = 16
 SUPPORTED_VERSIONS = 43
+_KEY_SHARE = 51
+X25519 = 29
+"""The number of the group of key exchange that costs least (RFC 8446, section 4.2.7)."""
+
+_NUMBER, _KIND_AND_LENGTH = struct.Struct(">H"), struct.Struct(">HH")
 
 _VARYING = frozenset({SESSION_TICKET, 21, 41, 42, 44, 45, 51})
 """Extensions that differ between the attempts of one client: session tickets (RFC 5077), padding
@@ -54,6 +64,7 @@ class ClientHello:
         extensions: The types of its extensions, in order.
         groups: The groups of its key exchange, by preference (RFC 8446, section 4.2.7).
         signatures: The signature algorithms it accepts, by preference (RFC 8446, section 4.2.3).
+        key_shares: The groups for which it sends a key share, by preference (RFC 8446, section 4.2.8).
     """
 
     sni: str | None
@@ -63,6 +74,7 @@ class ClientHello:
     extensions: tuple[int, ...]
     groups: tuple[int, ...] = ()
     signatures: tuple[int, ...] = ()
+    key_shares: tuple[int, ...] = ()
 
 
 def bytes_needed(data: bytes) -> int:
@@ -96,7 +108,7 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
     if bytes_needed(data):
         return None
     message, _ = _read_records(data)
-    return _parse_message(_Reader(message[_MESSAGE_HEADER_BYTES : _message_length(message)]))
+    return _parse_message(message[_MESSAGE_HEADER_BYTES : _message_length(message)])
 
 
 def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
@@ -109,11 +121,19 @@ def client_of(hello: ClientHello, *, alpn: bool = True) -> str:
         alpn: Whether the protocols that it offers count. They must not where the client may retry with others.
     """
     lists = hello.versions, hello.cipher_suites, hello.groups, hello.signatures
-    extensions = {*hello.extensions} - _VARYING
+    return _digest(lists, hello.extensions, hello.alpn if alpn else None)
+
+
+@lru_cache(maxsize=256)
+def _digest(
+    lists: tuple[tuple[int, ...], ...], extensions: tuple[int, ...], alpn: tuple[str, ...] | None
+) -> str:
+    """The digest for `client_of`, cached, since a client opens many connections."""
+    left_out = _VARYING if alpn is not None else {*_VARYING, _ALPN}
     traits = [
         *([n for n in numbers if not is_grease(n) and n not in _SIGNALS] for numbers in lists),
-        sorted(n for n in extensions if not is_grease(n) and (alpn or n != _ALPN)),
-        hello.alpn if alpn else "whatever it offers",
+        sorted(n for n in {*extensions} - left_out if not is_grease(n)),
+        "whatever it offers" if alpn is None else alpn,
     ]
     return hashlib.sha256(repr(traits).encode()).hexdigest()[:16]
 
@@ -182,65 +202,37 @@ def _check_length(length: int) -> None:
 # The message: RFC 8446, section 4.1.2.
 
 
-class _Reader:
-    """Takes fields off the front of a structure (RFC 8446, section 3)."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._offset = 0
-
-    def __bool__(self) -> bool:
-        return self._offset < len(self._data)
-
-    def take(self, length: int) -> bytes:
-        field = self._data[self._offset : self._offset + length]
-        if len(field) < length:
-            raise ClientHelloError(
-                "malformed ClientHello: a field runs past the end of its structure"
-            )
-        self._offset += length
-        return field
-
-    def number(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "big")
-
-    def vector(self, width: int) -> bytes:
-        """A vector whose length takes `width` bytes."""
-        return self.take(self.number(width))
-
-    def last_vector(self, width: int) -> _Reader:
-        """A reader of the last vector of this structure; anything after it is an error."""
-        inner = _Reader(self.vector(width))
-        if self:
-            raise ClientHelloError("malformed ClientHello: bytes after the end of a structure")
-        return inner
-
-
-def _parse_message(message: _Reader) -> ClientHello:
-    legacy_version = message.number(2)
-    message.take(32)  # random
-    message.vector(1)  # legacy_session_id
-    cipher_suites = _numbers(_Reader(message.vector(2)))
-    message.vector(1)  # legacy_compression_methods
-    extensions = _parse_extensions(message.last_vector(2)) if message else {}
+def _parse_message(data: bytes) -> ClientHello:
+    legacy_version, offset = _number_at(data, 0), 34  # with the random
+    _, offset = _vector_at(data, offset, 1)  # legacy_session_id
+    cipher_suites, offset = _vector_at(data, offset, 2)
+    _, offset = _vector_at(data, offset, 1)  # legacy_compression_methods
+    extensions = _parse_extensions(_last_vector(data, offset, 2)) if offset < len(data) else {}
     return ClientHello(
         sni=_parse_server_name(extensions.get(_SERVER_NAME)),
         alpn=_parse_alpn(extensions.get(_ALPN)),
         versions=_parse_versions(extensions.get(SUPPORTED_VERSIONS)) or (legacy_version,),
-        cipher_suites=cipher_suites,
+        cipher_suites=_numbers(cipher_suites),
         extensions=tuple(extensions),
         groups=_pairs(extensions.get(_SUPPORTED_GROUPS)),
         signatures=_pairs(extensions.get(_SIGNATURE_ALGORITHMS)),
+        key_shares=_parse_key_shares(extensions.get(_KEY_SHARE)),
     )
 
 
-def _parse_extensions(reader: _Reader) -> dict[int, bytes]:
+def _parse_extensions(data: bytes) -> dict[int, bytes]:
     extensions: dict[int, bytes] = {}
-    while reader:
-        kind = reader.number(2)
+    offset, end = 0, len(data)
+    while offset < end:
+        if offset + 4 > end:
+            raise _runs_past()
+        kind, length = _KIND_AND_LENGTH.unpack_from(data, offset)
+        begin, offset = offset + 4, offset + 4 + length
+        if offset > end:
+            raise _runs_past()
         if kind in extensions:  # RFC 8446, section 4.2: which of the two would OpenSSL take?
             raise ClientHelloError(f"malformed ClientHello: extension {kind} occurs twice")
-        extensions[kind] = reader.vector(2)
+        extensions[kind] = data[begin:offset]
     return extensions
 
 
@@ -248,36 +240,82 @@ def _parse_server_name(extension: bytes | None) -> str | None:
     """The first host name of the extension. RFC 6066, section 3, has no other type and no way to skip one."""
     if extension is None:
         return None
-    names = _Reader(extension).last_vector(2)
-    return _text(names.vector(2)) if names.number(1) == _HOST_NAME else None
+    names = _last_vector(extension, 0, 2)
+    if not names:
+        raise _runs_past()
+    return _text(_vector_at(names, 1, 2)[0]) if names[0] == _HOST_NAME else None
 
 
 def _parse_alpn(extension: bytes | None) -> tuple[str, ...]:
     if extension is None:
         return ()
-    names = _Reader(extension).last_vector(2)
+    names, offset = _last_vector(extension, 0, 2), 0
     protocols = []
-    while names:
-        protocols.append(_text(names.vector(1)))
+    while offset < len(names):
+        protocol, offset = _vector_at(names, offset, 1)
+        protocols.append(_text(protocol))
     return tuple(protocols)
 
 
 def _parse_versions(extension: bytes | None) -> tuple[int, ...]:
-    return () if extension is None else _numbers(_Reader(extension).last_vector(1))
+    return () if extension is None else _numbers(_last_vector(extension, 0, 1))
 
 
+def _parse_key_shares(extension: bytes | None) -> tuple[int, ...]:
+    """The groups of the key shares, as far as they can be read: OpenSSL checks them."""
+    groups, offset, end = [], 2, len(extension or b"")
+    while offset + 4 <= end:
+        assert extension is not None
+        group, length = _KIND_AND_LENGTH.unpack_from(extension, offset)
+        groups.append(group)
+        offset += 4 + length
+    return tuple(groups)
+
+
+@lru_cache(maxsize=_KEPT_LISTS)
 def _pairs(extension: bytes | None) -> tuple[int, ...]:
     """The numbers of a list, unchecked: here they only tell clients apart, and OpenSSL checks them."""
     body = (extension or b"")[2:]
-    return tuple(int.from_bytes(body[i : i + 2], "big") for i in range(0, len(body), 2))
+    return struct.unpack(f">{len(body) // 2}H", body[: len(body) & ~1])
 
 
-def _numbers(reader: _Reader) -> tuple[int, ...]:
-    numbers = []
-    while reader:
-        numbers.append(reader.number(2))
-    return tuple(numbers)
+@lru_cache(maxsize=_KEPT_LISTS)
+def _numbers(data: bytes) -> tuple[int, ...]:
+    if len(data) % 2:
+        raise _runs_past()
+    return struct.unpack(f">{len(data) // 2}H", data)
 
 
 def _text(wire: bytes) -> str:
     return wire.decode("ascii", "backslashreplace")
+
+
+# Structures: RFC 8446, section 3.
+
+
+def _number_at(data: bytes, offset: int) -> int:
+    if offset + 2 > len(data):
+        raise _runs_past()
+    number: int = _NUMBER.unpack_from(data, offset)[0]
+    return number
+
+
+def _vector_at(data: bytes, offset: int, width: int) -> tuple[bytes, int]:
+    """The vector at an offset whose length takes `width` bytes, and the offset of what follows it."""
+    begin = offset + width
+    end = begin + int.from_bytes(data[offset:begin], "big")
+    if begin > len(data) or end > len(data):
+        raise _runs_past()
+    return data[begin:end], end
+
+
+def _last_vector(data: bytes, offset: int, width: int) -> bytes:
+    """The last vector of a structure; anything after it is an error."""
+    vector, end = _vector_at(data, offset, width)
+    if end < len(data):
+        raise ClientHelloError("malformed ClientHello: bytes after the end of a structure")
+    return vector
+
+
+def _runs_past() -> ClientHelloError:
+    return ClientHelloError("malformed ClientHello: a field runs past the end of its structure")

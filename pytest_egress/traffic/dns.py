@@ -1,5 +1,7 @@
 """DNS answers: every name exists, with synthetic addresses that identify the name when they are dialled.
 
+What a test declares for a name comes as a `Resolution`, with records of any type.
+
 Rule: messages are bytes in and bytes out, and this module never touches a socket. `answer` returns an
 `Answer` for any bytes whatever, and never raises. dnspython reads and writes the wire format.
 """
@@ -10,6 +12,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import dns.exception
 import dns.flags
@@ -24,9 +27,7 @@ import dns.rrset
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from pytest_egress.errors import AddressError
-from pytest_egress.traffic.address import normalise_host
-from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.dns_answers import NameAnswer, Record, Resolution, host_of, texts_of
 
 IPV4_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
 """The network of synthetic addresses: that of benchmarks (RFC 2544, RFC 6890). No host on the internet
@@ -70,17 +71,18 @@ MAX_TCP_BYTES = 65535
 Rules = Callable[[str], NameAnswer | None]
 """A function that returns the answer for a name, or None where it has its synthetic addresses."""
 
+SYNTHETIC_ADDRESSES = Resolution()
+"""What a name has that no route is declared for."""
+
 _LOOPBACK = ("127.0.0.1", "::1")
 _HOSTS_IN_BLOCK = 254  # used of each 256 addresses: some software refuses .0 and .255
 _HEADER_BYTES = 12
 _RECORD_BYTES = {False: 12 + 4, True: 12 + 16}  # of the record of an address, by whether it is IPv6
 _IS_RESPONSE = 0x80  # QR, in the third byte
 _ECHOED_FLAGS = 0x7800 | dns.flags.RD  # the opcode, and whether recursion was desired
-_ANSWERED_TYPES = {
-    dns.rdatatype.A: (True, False),
-    dns.rdatatype.AAAA: (False, True),
-    dns.rdatatype.ANY: (True, True),
-}
+_ANSWERED_TYPES = {"A": (False,), "AAAA": (True,), "ANY": (False, True)}
+"""The families of the addresses that answer a question, by its type: whether they are IPv6."""
+
 _BESIDES = (dns.rdatatype.SIG, dns.rdatatype.TKEY)
 """Types of records that a query may have in its additional section besides OPT and TSIG (RFC 2931, RFC 2930)."""
 
@@ -132,6 +134,10 @@ class SyntheticNames:
             self._addresses.move_to_end(name)
         return name
 
+    def given(self) -> dict[str, str]:
+        """The name of each address that was given out. This counts as no use."""
+        return self._names.copy()
+
     def _free_addresses(self) -> tuple[str, str]:
         if len(self._addresses) < MAX_NAMES:
             return _addresses_of(len(self._addresses))
@@ -162,6 +168,9 @@ class Answer:
         rcode: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `FORMERR`, `NOTIMP`, `REFUSED` or `BADVERS`; empty
             where no message is to be sent.
         addresses: The addresses in the response, as many as fit.
+        records: The texts of the other records in it, without those of CNAMEs that lead elsewhere.
+        cnames: The names that CNAMEs lead to, in order.
+        is_truncated: Whether something did not fit, so that the client has to ask over TCP.
         no_query: A sentence that says why the message is no query; empty for a query.
     """
 
@@ -170,7 +179,29 @@ class Answer:
     type: str
     rcode: str
     addresses: tuple[str, ...]
+    records: tuple[str, ...] = ()
+    cnames: tuple[str, ...] = ()
+    is_truncated: bool = False
     no_query: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The question of a query.
+
+    Attributes:
+        id: The ID of its message.
+        name: The name asked for, as `Answer.question` has it.
+        type: The type asked for, such as `A`.
+        has_rules: Whether the rules for names are asked: not for `localhost`, nor for what is an error in any case.
+    """
+
+    id: int
+    name: str
+    type: str
+    has_rules: bool
+    _message: dns.message.Message | None = None
+    _rcode: dns.rcode.Rcode = dns.rcode.NOERROR
 
 
 def no_rule(name: str) -> NameAnswer | None:
@@ -209,7 +240,7 @@ def answer(
 ) -> Answer:
     """Answer a query (RFC 1035, section 4.1; EDNS by RFC 6891).
 
-    Every name has an A and an AAAA record and no other. Queries for HTTPS, SRV or TXT get empty
+    A name without a rule has an A and an AAAA record and no other. Queries for HTTPS, SRV or TXT get empty
     answers, which clients do not cache, as they have no SOA (RFC 2308, section 5). `localhost` is loopback (RFC 6761,
     section 6.3). A name that ends in a number, as an IP address does, does not exist, as in the
     real root zone.
@@ -224,11 +255,42 @@ def answer(
     Returns:
         The answer. It is empty for a message that must not be answered: a response, or less than a header.
     """
+    question = read_question(query)
+    if isinstance(question, Answer):
+        return question
+    resolution = Resolution(answer=rules(question.name)) if question.has_rules else Resolution()
+    return _answer_question(question, names, resolution, ipv6, over_tcp)
+
+
+def read_question(query: bytes) -> Question | Answer:
+    """The question of a query; for a message that is none, the answer that refuses it."""
     try:
         message = _read(query)
     except _NoQueryError as error:
         return _refuse(query, error)
-    return _answer_question(message, names, rules, ipv6, over_tcp)
+    asked = message.question[0]
+    name, rcode = host_of(asked.name), _rcode(message)
+    is_error = rcode != dns.rcode.NOERROR or asked.name == dns.name.root
+    return Question(
+        id=message.id,
+        name=name,
+        type=dns.rdatatype.to_text(asked.rdtype),
+        has_rules=not (is_error or _is_loopback(name)),
+        _message=message,
+        _rcode=rcode,
+    )
+
+
+class Alias(NamedTuple):
+    """A name that a rule gave an address.
+
+    Attributes:
+        name: The name that was asked for.
+        canonical: The name that its CNAMEs lead to, or the same name.
+    """
+
+    name: str
+    canonical: str
 
 
 class Resolver:
@@ -243,24 +305,55 @@ class Resolver:
     def __init__(self, *, ipv6: bool = True) -> None:
         self.names = SyntheticNames()
         self._ipv6 = ipv6
-        self._aliases: dict[str, str] = {}  # the latest name of an address that a rule gave out
+        self._aliases: dict[str, Alias] = {}  # of an address that a rule gave out
         self._known: dict[bytes, Answer] = {}  # by the query without its ID
 
     def name(self, address: str) -> str | None:
         """The name that has this synthetic address, or None where no name has it."""
         return self.names.name(address)
 
-    def alias(self, address: str) -> str | None:
+    def alias(self, address: str) -> Alias | None:
         """The latest name that a rule answered with this address; None where none did."""
         return self._aliases.get(address)
 
-    def answer(self, query: bytes, rules: Rules = no_rule, *, over_tcp: bool = False) -> Answer:
-        """Answer a query as the function `answer` does, from the kept answers where possible."""
+    def given(self) -> tuple[dict[str, str], dict[str, Alias]]:
+        """The name of each synthetic address that was given out, and the `alias` of each that a rule gave out."""
+        return self.names.given(), self._aliases.copy()
+
+    def question(self, query: bytes) -> Question | Answer:
+        """What `read_question` returns, of a query whose answer is kept without parsing it."""
         known = self._known.get(query[2:])
-        if known is not None and self._still_holds(known) and rules(known.question) is None:
+        if known is None:
+            return read_question(query)
+        id = int.from_bytes(query[:2], "big")
+        return Question(id=id, name=known.question, type=known.type, has_rules=True)
+
+    def answer(
+        self,
+        query: bytes,
+        resolution: Resolution = SYNTHETIC_ADDRESSES,
+        question: Question | Answer | None = None,
+        *,
+        over_tcp: bool = False,
+    ) -> Answer:
+        """Answer a query as the function `answer` does, from the kept answers where possible.
+
+        Args:
+            query: A message without its TCP length.
+            resolution: What the rules for names say to it.
+            question: What the method `question` has returned of it, where that was called.
+            over_tcp: Whether it came over TCP.
+        """
+        is_plain = resolution == SYNTHETIC_ADDRESSES
+        known = self._known.get(query[2:]) if is_plain else None
+        if known is not None and self._still_holds(known):
             return replace(known, wire=query[:2] + known.wire[2:])
-        found = answer(query, self.names, rules, ipv6=self._ipv6, over_tcp=over_tcp)
-        if self._still_holds(found):
+        if question is None or (isinstance(question, Question) and question._message is None):
+            question = read_question(query)
+        if isinstance(question, Answer):
+            return question
+        found = _answer_question(question, self.names, resolution, self._ipv6, over_tcp)
+        if is_plain and self._still_holds(found):
             self._remember(query, found)
         else:
             self._remember_aliases(found)
@@ -277,7 +370,8 @@ class Resolver:
         """Remember the name of each address that a rule gave out; a later name replaces an earlier one."""
         for address in set(found.addresses).difference(_LOOPBACK):
             self._aliases.pop(address, None)
-            self._aliases[address] = found.question
+            last = found.cnames[-1] if found.cnames else found.question
+            self._aliases[address] = Alias(found.question, last)
             if len(self._aliases) > MAX_ALIASES:
                 del self._aliases[next(iter(self._aliases))]
 
@@ -355,27 +449,45 @@ def _refuse(query: bytes, error: _NoQueryError) -> Answer:
 
 
 def _answer_question(
-    query: dns.message.Message, names: SyntheticNames, rules: Rules, ipv6: bool, over_tcp: bool
+    question: Question,
+    names: SyntheticNames,
+    resolution: Resolution,
+    ipv6: bool,
+    over_tcp: bool,
 ) -> Answer:
-    asked = query.question[0]
-    name = _host(asked.name)
-    rcode = _rcode(query)
-    addresses: tuple[str, ...] = ()
-    is_silent = False
-    if rcode == dns.rcode.NOERROR and asked.name != dns.name.root:
-        rule = None if _is_loopback(name) else rules(name)
-        if rule is not None:
-            rcode = dns.rcode.from_text(rule.rcode or "NOERROR")
-            is_silent = rule.rcode is None
-        addresses = _addresses(asked, name, names, rule, ipv6)
-    wire, given = _response(query, rcode, addresses, _room(query, over_tcp))
+    query, rcode, rule = question._message, question._rcode, resolution.answer
+    assert query is not None
+    if question.has_rules and rule is not None:
+        rcode = dns.rcode.from_text(rule.rcode or "NOERROR")
+    is_silent = question.has_rules and rule is not None and rule.rcode is None
+    holds = _held(query, question, names, resolution, ipv6)
+    content = holds
+    if (
+        rcode != dns.rcode.NOERROR
+    ):  # RFC 6604, section 3: the name that CNAMEs lead to does not exist
+        content = _Content(cnames=holds.cnames) if rcode == dns.rcode.NXDOMAIN else _Content()
+    is_cut = resolution.is_truncated and not over_tcp
+    room = 0 if is_cut else _room(query, over_tcp)
+    wire, given = _response(query, rcode, content, room)
     return Answer(
         wire=b"" if is_silent else wire,
-        question=name,
-        type=dns.rdatatype.to_text(asked.rdtype),
+        question=question.name,
+        type=question.type,
         rcode="" if is_silent else dns.rcode.to_text(rcode),
-        addresses=given,
+        addresses=given.addresses,
+        records=texts_of(given.records),
+        cnames=tuple(record.host for record in given.cnames),
+        is_truncated=is_cut or given != content,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """The records of an answer, in its order."""
+
+    cnames: tuple[Record, ...] = ()
+    records: tuple[Record, ...] = ()
+    addresses: tuple[str, ...] = ()
 
 
 def _room(query: dns.message.Message, over_tcp: bool) -> int:
@@ -383,14 +495,6 @@ def _room(query: dns.message.Message, over_tcp: bool) -> int:
     if over_tcp:
         return MAX_TCP_BYTES
     return max(UDP_BYTES, min(query.payload, MAX_UDP_BYTES)) if query.edns >= 0 else UDP_BYTES
-
-
-def _host(name: dns.name.Name) -> str:
-    text = name.to_text(omit_final_dot=True)
-    try:
-        return normalise_host(text)
-    except AddressError:
-        return text.lower()
 
 
 def _rcode(query: dns.message.Message) -> dns.rcode.Rcode:
@@ -408,25 +512,40 @@ def _is_loopback(name: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
 
 
-def _addresses(
-    asked: dns.rrset.RRset, name: str, names: SyntheticNames, rule: NameAnswer | None, ipv6: bool
-) -> tuple[str, ...]:
-    want_ipv4, want_ipv6 = _ANSWERED_TYPES.get(asked.rdtype, (False, False))
-    if not (want_ipv4 or want_ipv6):
-        return ()
-    given: tuple[str, ...] = _LOOPBACK if _is_loopback(name) else ()
-    if rule is not None:
-        given = rule.addresses
-    elif not given:
-        given = names.addresses(name)
-    wanted = {False: want_ipv4, True: want_ipv6 and ipv6}
-    return tuple(address for address in given if wanted[":" in address])
+def _held(
+    query: dns.message.Message,
+    question: Question,
+    names: SyntheticNames,
+    resolution: Resolution,
+    ipv6: bool,
+) -> _Content:
+    """All that answers a question without an error, whether there is room for it or not."""
+    name, rule = question.name, resolution.answer
+    if not question.has_rules:
+        is_here = _is_loopback(name) and question._rcode == dns.rcode.NOERROR
+        return _Content(addresses=_wanted(question.type, _LOOPBACK, ipv6) if is_here else ())
+    if resolution.cnames:
+        name = resolution.cnames[-1].host
+    records = () if rule is None else rule.of_type(question.type)
+    given: tuple[str, ...] = () if rule is None else rule.addresses
+    if question.type in _ANSWERED_TYPES and (rule is None or rule.is_synthetic):
+        given = _LOOPBACK if _is_loopback(name) else names.addresses(name)
+    addresses = _wanted(question.type, given, ipv6)
+    return _Content(cnames=resolution.cnames, records=records, addresses=addresses)
+
+
+def _wanted(type: str, addresses: tuple[str, ...], ipv6: bool) -> tuple[str, ...]:
+    """The addresses of the families that a question is about."""
+    families = _ANSWERED_TYPES.get(type, ())
+    return tuple(
+        each for each in addresses if (":" in each) in families and (ipv6 or ":" not in each)
+    )
 
 
 def _response(
-    query: dns.message.Message, rcode: dns.rcode.Rcode, addresses: tuple[str, ...], room: int
-) -> tuple[bytes, tuple[str, ...]]:
-    """The message, and the addresses that are in it. TC is set where there is no room for all (RFC 2181, section 9).
+    query: dns.message.Message, rcode: dns.rcode.Rcode, content: _Content, room: int
+) -> tuple[bytes, _Content]:
+    """The message, and what is in it. TC is set where there is no room for all (RFC 2181, section 9).
 
     RA is set too: glibc takes an empty answer without it for that of a lame server, and asks on.
     """
@@ -436,12 +555,42 @@ def _response(
     if query.edns >= 0:  # RFC 3225, section 3: DO is copied
         response.use_edns(0, query.ednsflags & dns.flags.DO, EDNS_PAYLOAD_BYTES)
     response.set_rcode(rcode)
-    given = _fitting(addresses, room - len(response.to_wire())) if addresses else ()
-    if len(given) < len(addresses):
+    owner = _append_records(response, query.question[0].name, content)
+    if (size := _size(response)) > room and (content.cnames or content.records or not room):
+        response.answer.clear()
+        given = _Content()
+    else:
+        fitting = _fitting(content.addresses, room - size)
+        given = replace(content, addresses=fitting)
+    if given != content or not room:
         response.flags |= dns.flags.TC
-    for address in given:
-        response.answer.append(_record(query.question[0].name, address))
+    for address in given.addresses:
+        response.answer.append(_record(owner, address))
     return response.to_wire(max_size=MAX_TCP_BYTES), given
+
+
+def _append_records(
+    response: dns.message.Message, owner: dns.name.Name, content: _Content
+) -> dns.name.Name:
+    """Add the records of an answer that are no addresses; return the name that the addresses are of."""
+    for cname in content.cnames:
+        response.answer.append(dns.rrset.from_rdata(owner, TTL_SECONDS, cname.rdata))
+        owner = cname.target or owner
+    by_type: dict[str, list[Record]] = {}
+    for record in content.records:
+        by_type.setdefault(record.type, []).append(record)
+    for records in by_type.values():
+        rdatas = [record.rdata for record in records]
+        response.answer.append(dns.rrset.from_rdata_list(owner, TTL_SECONDS, rdatas))
+    return owner
+
+
+def _size(response: dns.message.Message) -> int:
+    """How many bytes a message has; more than any may have where it has too many."""
+    try:
+        return len(response.to_wire(max_size=MAX_TCP_BYTES))
+    except dns.exception.TooBig:
+        return MAX_TCP_BYTES + 1
 
 
 def _fitting(addresses: tuple[str, ...], room: int) -> tuple[str, ...]:

@@ -29,6 +29,18 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 Outcome = Literal["routed", "passthrough", "unrouted", "blocked", "recorded"]
 
 
+class Accepted(NamedTuple):
+    """What a client should have rejected within its handshake, and did not.
+
+    Attributes:
+        route: The route that presented it.
+        library: The client's TLS library, as its ClientHello shows it; None where that does not tell.
+    """
+
+    route: Any
+    library: str | None
+
+
 @dataclass(kw_only=True, eq=False)
 class Entry:
     """An attempt of a container, as the ledger has it. `str(entry)` is a line about it.
@@ -44,6 +56,7 @@ class Entry:
         note: A sentence with more about it, or "".
         route: The route that answered, passed or refused it, or None.
         near: The routes that came nearest to answering it.
+        accepted: The bad certificate or old version of TLS that its client has accepted on the way; None for none.
     """
 
     container: str
@@ -54,6 +67,7 @@ class Entry:
     note: str = ""
     route: Any = None
     near: tuple[Any, ...] = ()
+    accepted: Accepted | None = None
 
     @property
     def where(self) -> str:
@@ -77,9 +91,11 @@ class Exchange(Entry):
 
     Attributes:
         request: The whole request.
-        response: The response that was sent; None while a handler runs, or when the connection ended first.
+        response: The response that was sent; None while a handler runs, or when the connection ended first. Where a
+            fault has it sent in part, it is the whole.
         error: The exception that the handler raised, or None.
-        duration: Seconds from the request's first byte to its response's first, or None while it runs.
+        duration: Seconds from the request's first byte to its response's first, or to the end that a fault has made in
+            its place; None while it runs.
         messages: The messages of a WebSocket, both ways and in order.
         websocket: The WebSocket that the request has opened, or None.
         fault: The fault that it was answered by, such as `reset()`, with its wrappers; or None.
@@ -150,13 +166,19 @@ class DnsQuery(Entry):
 
     Attributes:
         type: The type of record asked for: "A", "AAAA", ...
-        answer: The addresses in the answer.
+        answer: The addresses in the answer, and the texts of other records of that type, as their route declares them.
         rcode: The response code: "NOERROR", "NXDOMAIN", ...; "" where there was no answer.
+        cnames: The names that CNAMEs lead to, in order: the answer is the last one's.
+        fault: The fault that it was answered by: "silence", "truncated", or such as `delayed("192.0.2.7", 2)`; or None.
+        error: The exception that a function of the test raised that was to tell how late the answer comes, or None.
     """
 
     type: str
     answer: tuple[str, ...] = ()
     rcode: str = "NOERROR"
+    cnames: tuple[str, ...] = ()
+    fault: object | None = None
+    error: BaseException | None = None
 
     def __str__(self) -> str:
         return f"{self.host} {self.type}"
@@ -310,7 +332,8 @@ class TlsFailure(Entry):
     Attributes:
         address: The IP address that was dialled.
         sni: The server name on the wire, or None.
-        reason: A short name: "untrusted", "likely-untrusted", "timeout", "protocol", ...
+        reason: A short name: "rejected" (what `certificate=` or an old `tls_version=` has presented), "untrusted",
+            "likely-untrusted", "timeout", "protocol", ...
         client: A digest of its ClientHello, which tells its client from others in the container; "" without one.
     """
 

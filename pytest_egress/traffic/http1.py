@@ -25,6 +25,7 @@ from pytest_egress.traffic.fields import (
 from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_fault
 from pytest_egress.traffic.http1_plain import PlainRequest, plain_head, plain_request
 from pytest_egress.traffic.messages import (
+    BROKEN_ON_PURPOSE,
     NO_FIELDS,
     Headers,
     Response,
@@ -44,7 +45,7 @@ undici, HttpURLConnection, Apache's HttpClient) then close first, and never send
 KEPT_ALIVE_LINES: Final = b"".join([b"%b: %b\r\n" % field for field in KEPT_ALIVE])
 WRONG_LENGTH: Final = (
     "Content-Length is {}, and the streamed body has {} bytes: leave the field out, the body is "
-    "sent in chunks"
+    f"sent in chunks; {BROKEN_ON_PURPOSE}"
 )
 
 

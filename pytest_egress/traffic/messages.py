@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -82,6 +83,8 @@ class Headers(Mapping[str, str]):
     `headers["accept"]` joins repeated fields with a comma; `get_all` keeps them apart.
     """
 
+    __slots__ = ("raw",)  # the ledger keeps them with each request
+
     def __init__(self, source: HeaderSource = ()) -> None:
         if (
             type(source) is not list
@@ -115,6 +118,12 @@ class Headers(Mapping[str, str]):
 
 
 NO_FIELDS: Final = Headers()
+
+
+@lru_cache(maxsize=16)
+def only_field(name: str, value: str) -> Headers:
+    """The fields of a response that has but one, by default: one value for all of them."""
+    return Headers([(name, value)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -558,7 +567,7 @@ class Response:
         if len(given := [name for name, body in bodies.items() if body is not None]) > 1:
             raise TypeError(f"Response takes one body, not {' and '.join(given)}")
         self.status_code = check_status(status_code)
-        self._phrases = {} if reason is None else {status_code: check_reason(reason)}
+        self._phrase = None if reason is None else (status_code, check_reason(reason))
         self.stream: Any = stream if events is None else events
         self.encode_piece: Callable[[Any], bytes] | None = None if events is None else event_bytes
         self.headers, self.trailers = checked_fields(headers), NO_FIELDS
@@ -603,13 +612,15 @@ class Response:
         """A response as another server sent it, without the checks of what a handler may answer."""
         response = cls(content=content, stream=stream)
         response.status_code, response.headers = status_code, headers
-        response._phrases = {status_code: reason}
+        response._phrase = status_code, reason
         return response
 
     @property
     def reason(self) -> str:
         """The reason phrase: the one given with this status, else the registered one, or ""."""
-        return self._phrases.get(self.status_code, reason_phrase(self.status_code))
+        if self._phrase is not None and self._phrase[0] == self.status_code:
+            return self._phrase[1]
+        return reason_phrase(self.status_code)
 
     def encoded(self) -> Response:
         """The response as it is sent, once its streamed body is bytes: compressed as `compress` says."""
@@ -627,7 +638,9 @@ class Response:
         self._default_field("Content-Type", content_type)
 
     def _default_field(self, name: str, value: str) -> None:
-        if name not in self.headers:
+        if self.headers is NO_FIELDS:
+            self.headers = only_field(name, value)
+        elif name not in self.headers:
             self.headers = Headers([*self.headers.raw, (name, value)])
 
     def last_trailers(self) -> Headers:
@@ -728,6 +741,12 @@ def stated_length(headers: Headers) -> int | None:
     return int(lengths[0]) if lengths and "transfer-encoding" not in headers else None
 
 
+BROKEN_ON_PURPOSE: Final = (
+    "to break the response on purpose, answer truncated(answer, after=3), or raw(b'...') with each "
+    "byte of it"
+)
+
+
 def check_length(headers: Headers, size: int) -> None:
     """Refuse a Content-Length that differs from the body's length (RFC 9110 section 8.6).
 
@@ -737,7 +756,7 @@ def check_length(headers: Headers, size: int) -> None:
     if (length := stated_length(headers)) not in (None, size):
         raise ValueError(
             f"Content-Length is {length}, and the body has {size} bytes: leave the field out, it is "
-            "sent by itself"
+            f"sent by itself; {BROKEN_ON_PURPOSE}"
         )
 
 
@@ -794,6 +813,7 @@ def check_field(name: object, value: object) -> None:
         raise ValueError(f"{name!r}: {value!r} is no number of bytes; leave the field out")
 
 
+@lru_cache(maxsize=64)
 def reason_phrase(status_code: int) -> str:
     """The registered reason phrase of a status, or "" where there is none."""
     try:

@@ -7,7 +7,7 @@ values or nothing, and never raises: the packets come from the container under t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from pytest_egress.agent.netlink import attributes, messages
@@ -44,7 +44,8 @@ ETHERTYPE_NAMES = {
 """Names of IEEE's ethertypes, for frames without a complete IP packet."""
 
 _PACKET = 4 << 8  # NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET
-_HEADER, _PAYLOAD, _SEQUENCE, _FRAME_HEADER = 1, 9, 12, 16  # NFULA_*
+_HEADER, _PAYLOAD, _PREFIX, _SEQUENCE, _FRAME_HEADER = 1, 9, 10, 12, 16  # NFULA_*
+_DIAL_BYTES = 8  # of the TCP header: both ports and the sequence number
 _ARP, _IP = 0x0806, (0x0800, 0x86DD)
 _FRAME_HEADER_BYTES, _ARP_BYTES = 14, 28  # IEEE 802.3; RFC 826 for IPv4 on Ethernet
 _HAVE_PORTS = (TCP, UDP, DCCP, SCTP, UDPLITE)
@@ -73,6 +74,8 @@ class Packet:
         payload: The first bytes after the transport header, as many as were recorded.
         type: The ICMP type; None for other protocols.
         code: The ICMP code; None for other protocols.
+        begins: The ports and the sequence number of a TCP packet, as bytes; a repetition of it has the same.
+        prefix: The prefix that the rule which logged it has; "" for none.
     """
 
     sequence: int | None
@@ -85,6 +88,8 @@ class Packet:
     payload: bytes
     type: int | None = None
     code: int | None = None
+    begins: bytes = b""
+    prefix: str = ""
 
 
 def parse_packets(data: bytes) -> Iterator[Packet]:
@@ -97,8 +102,10 @@ def parse_packets(data: bytes) -> Iterator[Packet]:
         ethertype = int.from_bytes(found[_HEADER][:2], "big") if _HEADER in found else 0
         packet = _ip(payload, sequence) if not ethertype or ethertype in _IP else None
         packet = packet or _frame(ethertype, found.get(_FRAME_HEADER, b""), payload, sequence)
-        if packet is not None:
-            yield packet
+        if packet is None:
+            continue
+        prefix = found.get(_PREFIX, b"").rstrip(b"\0").decode("ascii", "replace")
+        yield replace(packet, prefix=prefix) if prefix else packet
 
 
 def _number(data: bytes) -> int | None:
@@ -169,6 +176,7 @@ def _transport(
         payload=data[_header_bytes(protocol, data) if first else 0 :],
         type=data[0] if icmp else None,
         code=data[1] if icmp else None,
+        begins=data[:_DIAL_BYTES] if first and protocol == TCP else b"",
     )
 
 

@@ -23,10 +23,12 @@ from tests.unit.traffic import (
     test_clienthello,
     test_content_coding,
     test_dns,
+    test_dns_records,
     test_forms,
     test_grpc,
     test_heads,
     test_http1,
+    test_http1_plain,
     test_http2_bytes,
     test_http2_frames,
     test_smtp,
@@ -78,6 +80,10 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
         test_clienthello.test_any_bytes_are_a_hello_or_ask_for_more_or_are_a_client_hello_error
     ),
     "dns": target(test_dns.test_any_bytes_are_answered_or_dropped),
+    "records": target(
+        test_dns_records.test_any_bytes_are_answered_or_dropped_where_a_name_has_records
+    ),
+    "record text": target(test_dns_records.test_any_text_is_records_that_can_be_sent_or_is_refused),
     "grpc-messages": target(
         test_grpc.test_any_bytes_are_messages_or_ask_for_more_or_are_a_status_error
     ),
@@ -88,6 +94,7 @@ TARGETS: Final[dict[str, FuzzTarget]] = {
     "websocket-frames": target(test_websocket.test_any_bytes_are_frames_or_the_end),
     "head": target(test_heads.test_any_head_has_one_meaning_or_is_refused),
     "http1": target(test_http1.test_any_bytes_are_the_same_requests_however_they_are_cut),
+    "plain": target(test_http1_plain.test_any_bytes_are_plain_only_if_h11_reads_the_same),
     "http2": target(test_http2_bytes.test_any_bytes_bring_the_same_however_they_are_cut),
     "coding": target(test_content_coding.test_any_bytes_are_decoded_or_are_a_content_error),
     "codings": target(test_content_coding.test_any_body_and_any_field_are_bytes_or_a_content_error),
@@ -129,20 +136,31 @@ def feed(name: str, data: bytes) -> None:
         raise AssertionError(text) from error
 
 
-def run(name: str, seconds: float) -> int:
-    """Feed a target its corpus, and then for so long what is made of that. Return how many inputs it was fed."""
+def run(name: str, seconds: float, least: int = LEAST) -> int:
+    """Feed a target its corpus, and then for so long what is made of that. Return how many inputs it was fed.
+
+    Args:
+        least: How many inputs it is fed beside the corpus, however long that takes.
+    """
     deadline, rng, seeds = time.monotonic() + seconds, random.Random(), corpus(name)
     for data in seeds:
         feed(name, data)
     inputs = len(seeds)
-    while time.monotonic() < deadline or inputs < len(seeds) + LEAST:
+    while time.monotonic() < deadline or inputs < len(seeds) + least:
         is_new = not TARGETS[name].takes_bytes
         feed(name, rng.randbytes(rng.randrange(MAX_BYTES)) if is_new else changed(seeds, rng))
         inputs += 1
     return inputs
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Feed all targets. usage: fuzz.py [SECONDS for each [PLAIN requests at least]]"""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    plain = int(sys.argv[2]) if len(sys.argv) > 2 else LEAST
     for each in TARGETS:
-        fed = run(each, float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS)
+        fed = run(each, seconds, plain if each == "plain" else LEAST)
         print(f"{each}: {fed} inputs", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ import docker
 import pytest
 from grpc_tools import protoc
 
+from pytest_egress import BAD_CERTIFICATES
 from pytest_egress.plugin.options import ACCEPTED_OPTIONS, pytest_addoption
 from pytest_egress.targets.runtimes import DIRECTORY, RUNTIMES, VARIABLES
 from tests.support.project import ROOT
@@ -30,6 +31,7 @@ GUIDES = ["CONTRIBUTING.md", "docs/how-it-works.md"]
 """For contributors: every file that they name is of the project."""
 PAGES = [
     "docs/addresses.md",
+    "docs/faults.md",
     "docs/fixtures.md",
     "docs/protocols.md",
     "docs/raw.md",
@@ -136,6 +138,41 @@ def test_the_examples_of_a_page_run_as_printed(
     result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
 
     result.assert_outcomes(passed=source.count("def test_"))
+
+
+def test_the_examples_of_bad_certificates_run_as_printed(
+    pytester: pytest.Pytester, shop_image: str
+) -> None:
+    source = as_module("docs/certificates.md", shop_image)
+    pytester.makepyfile(test_page=source)
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly", "--strict-markers")
+
+    result.assert_outcomes(passed=source.count("def test_") + len(BAD_CERTIFICATES))
+
+
+def test_the_text_of_an_acceptance_on_its_page_is_what_a_test_says(
+    pytester: pytest.Pytester, shop_image: str
+) -> None:
+    (text,) = re.findall(
+        r"^```text\n(\S+ accepted .*?)\n```", text_of("docs/certificates.md"), FENCED
+    )
+    pytester.makepyfile(
+        test_shop=f"""
+
+
+        def test_the_shop_verifies(egress):
+            program = "import requests as r; r.post('https://api.stripe.com/v1/charges', verify=False)"
+            egress.intercept_https("api.stripe.com", certificate="expired")
+            egress.run({shop_image!r}, ["python", "-c", program])
+        """
+    )
+
+    result = pytester.runpytest_subprocess("-p", "no:randomly")
+
+    said = result.stdout.str()
+    declared = re.compile(r"test_shop\.py:\d+")
+    assert declared.sub("", text) in declared.sub("", said)
 
 
 def test_the_examples_of_grpc_run_as_printed(pytester: pytest.Pytester, grpc_image: str) -> None:

@@ -56,8 +56,8 @@ ROOMS = {
         uses=("errors", "base", "traffic"),
         foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
         doors=(
-            "answers", "asgi", "asgi_websocket", "async_websocket", "declarations", "duplex", "faults", "grpc",
-            "handles", "kinds", "open_websocket", "raw", "route", "smtp", "table", "websocket", "wsgi",
+            "answers", "asgi", "asgi_websocket", "async_websocket", "certificates", "declarations", "duplex", "faults",
+            "grpc", "handles", "kinds", "open_websocket", "raw", "route", "smtp", "table", "websocket", "wsgi",
         ),
     ),
     "engine": Room(

@@ -62,6 +62,22 @@ class FakeDuplex:
     def reset(self) -> None:
         self.sent.append("reset")
 
+    def abort(self, why: str) -> None:
+        self.sent.append(("abort", why))
+        self.leave()
+
+    def hang_up(self, why: str) -> None:
+        self.sent.append(("hang up", why))
+        self.leave()
+
+    def reset_stream(self, why: str) -> bool:
+        self.sent.append(("reset stream", why))
+        self.leave()
+        return True
+
+    def send_raw(self, data: bytes) -> None:
+        self._send(("raw", data))
+
     def _send(self, what: object) -> None:
         if self.disconnected:
             raise ClientLeftError("the client has left")

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.routes.faults import End
 from pytest_egress.routes.grpc import GrpcServer
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.grpc import GrpcCall, MessageBuffer, frame, status_in
@@ -119,6 +120,9 @@ class CallConversation:
 
     def detach(self, end: Callable[[], None]) -> None:
         raise AssertionError("a call of gRPC keeps its window open")
+
+    def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
+        raise NotImplementedError
 
     def reject(self, note: str) -> None:
         self.rejected.append(note)

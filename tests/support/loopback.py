@@ -10,6 +10,8 @@ import socket
 import sys
 from collections.abc import Iterable
 
+from pytest_egress.errors import LinkError
+
 Destination = tuple[str, int]
 
 
@@ -25,9 +27,12 @@ class LoopbackLink:
         monitor_source: Likewise, as an event of a monitor.
         agent: The other end of the channel; closed, it is a sidecar that has ended.
         lost_packets: As of any link.
+        changes: The messages by which it was asked to refuse or drop dials, none of which it carries out.
+        refusal: Where not "", why it refuses each.
     """
 
-    lost_packets = 0
+    lost_packets = own_port = 0
+    refusal = ""
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class LoopbackLink:
         ipv6: bool = True,
     ) -> None:
         self.ipv6, self.reason, self.most = ipv6, "it has ended", sys.maxsize
+        self.changes: list[bytes] = []
         listeners = {d: socket.create_server(("127.0.0.1", 0), backlog=1024) for d in destinations}
         self.ports = {destination: sock.getsockname()[1] for destination, sock in listeners.items()}
         self._destinations = {port: destination for destination, port in self.ports.items()}
@@ -66,6 +72,12 @@ class LoopbackLink:
 
     def flush(self, timeout: float) -> None:
         """Nothing is under way."""
+
+    def change_dials(self, message: bytes) -> None:
+        """Note a change, or refuse it."""
+        if self.refusal:
+            raise LinkError(self.refusal)
+        self.changes.append(message)
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of loopback, without delays between small writes, as most clients do."""

@@ -11,6 +11,7 @@ import threading
 from typing import cast
 
 from pytest_egress.agent.capture import Capture
+from pytest_egress.agent.dials import Dials
 from pytest_egress.agent.mux import AGENT, MAX_STREAMS, Mux
 from pytest_egress.agent.stream import Agent, Wire
 from pytest_egress.link.attach import Attachment, connect
@@ -77,6 +78,20 @@ class Namespace:
             sock.close()
 
 
+class ScriptedDials:
+    """What stands for the namespace's rules: it notes each change, or refuses it with a text."""
+
+    feature = "dials=7"
+
+    def __init__(self) -> None:
+        self.changes: list[bytes] = []
+        self.refusal = ""
+
+    def change(self, data: bytes) -> str:
+        self.changes.append(data)
+        return self.refusal
+
+
 class Unframed(Attachment):
     """A wire without an engine's frames."""
 
@@ -88,7 +103,7 @@ class StreamScene:
     """A link, and the namespace that it leads to."""
 
     def __init__(self, most: int = MAX_STREAMS) -> None:
-        self.namespace = Namespace()
+        self.namespace, self.dials = Namespace(), ScriptedDials()
         ours, theirs = socket.socketpair()
         self.theirs, self.mux = theirs, Mux(AGENT, most)
         self.output = theirs.dup()  # standard input and output are two descriptors
@@ -99,7 +114,8 @@ class StreamScene:
         self.link.start(SECONDS)
 
     def _serve(self) -> None:
-        served = Agent(self.mux, self.wire, cast("Capture", self.namespace), SECONDS)
+        capture, dials = cast("Capture", self.namespace), cast("Dials", self.dials)
+        served = Agent(self.mux, self.wire, capture, dials, SECONDS)
         with contextlib.suppress(OSError):  # the link is gone
             served.run()
             self.wire.finish()

@@ -9,11 +9,12 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import h11
 
 from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
+from pytest_egress.routes.faults import End
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.fields import raw_fields
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request
@@ -121,6 +122,9 @@ class ServedCall:
     def detach(self, end: Callable[[], None]) -> None:
         self.end = end
         self.detached.set()
+
+    def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
+        raise NotImplementedError
 
     def reject(self, note: str) -> None:
         self.rejected = note

@@ -11,10 +11,12 @@ import pytest
 
 from pytest_egress import CallError, Egress
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.ledger.windows import Activity, Window
-from pytest_egress.session import AFTER_TEST, Session
+from pytest_egress.ledger.pauses import PauseEnd, pause
+from pytest_egress.ledger.windows import Activity, Pause, Window
+from pytest_egress.routes.faults import silence
+from pytest_egress.session import AFTER_TEST, Session, under_way_lines
 from pytest_egress.traffic.entries import Entry, PacketAttempt
-from tests.support.attempts import SECONDS, attempt, query, route_in
+from tests.support.attempts import SECONDS, attempt, exchange, query, route_in
 
 QUIET = 0.1
 
@@ -164,3 +166,37 @@ def test_a_handler_that_ends_while_it_is_looked_at_fails_no_report() -> None:
     activity.cut = lambda: session.ledger.end(window, activity)
     session.drain(window, 0.01, AFTER_TEST)
     assert (window.stuck, window.activities) == ([], set())
+
+
+def test_what_waits_for_a_fault_is_not_waited_for_and_is_no_stuck_handler() -> None:
+    session = Session()
+    window = session.open_window()
+    ledger, activity, ends = session.ledger, Activity(route=route_in(Ledger())), list[PauseEnd]()
+    ledger.begin(window, activity)
+
+    def wait() -> None:
+        ends.append(pause(ledger, window, exchange(), silence(), activity=activity))
+        ledger.end(window, activity)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert ledger.wait_for(lambda: bool(ledger.pauses), SECONDS)
+    session.drain(window, 1000, AFTER_TEST)
+    assert (ends, window.stuck) == ([], [])  # what its client does at its end is not the test's
+    session.close_window(window, 1000)
+    assert not window.activities
+    thread.join()
+    assert (ends, window.stuck) == (["over"], [])
+
+
+def test_a_handler_is_waited_for_while_something_waits_for_a_fault() -> None:
+    window, session = Window(), Session()
+    ledger, silent, busy = session.ledger, Activity(), Activity(route=route_in(Ledger()))
+    for each in (silent, busy):
+        ledger.begin(window, each)
+    with ledger.pausing(Pause(exchange(), silence()), silent, is_endless=True):
+        assert "GET https://api.test/ -> silence()  of " in "".join(under_way_lines([silent]))
+        busy.cut = lambda: ledger.end(window, busy)
+        session.drain(window, 0.01, AFTER_TEST)
+        assert len(window.stuck) == 1
+        assert window.activities == {silent}

@@ -90,11 +90,21 @@ def test_static_answers(egress: Egress, shop: Container) -> None:
     egress.intercept_tcp("a.test:1", {"id": 1})  # error
     egress.intercept_https("a.test", forward(5432))  # error
     egress.dns("a.test", 1)  # error
+    egress.dns("a.test", MX=10)  # error
+    egress.dns("a.test", srv="0 0 5432 db.test")  # error
     egress.dns("a.test", "NXDOMAIN").respond(503)  # error
     Response(content="text")  # error
     Response(stream=[1])  # error
     Response("200")  # error
     Response(compress="lzma")  # error
+
+
+def test_certificates(egress: Egress) -> None:
+    egress.intercept_https("a.test", certificate="expierd")  # error
+    egress.intercept_https("a.test", tls_version="TLSv1.4")  # error
+    egress.intercept_http("a.test", certificate="expired")  # error
+    egress.intercept_tcp("a.test:1", certificate="expired")  # error
+    print(egress.intercept_https("a.test").assert_rejected().response)  # error
 
 
 def test_calls(egress: Egress, shop: Container) -> None:

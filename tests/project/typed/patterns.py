@@ -16,7 +16,9 @@ import pytest
 import trustme
 
 from pytest_egress import (
+    BAD_CERTIFICATES,
     AsyncWebSocket,
+    BadCertificate,
     CallError,
     CommandError,
     Container,
@@ -31,6 +33,7 @@ from pytest_egress import (
     TcpConnection,
     WebSocket,
     asgi,
+    delayed,
     forward,
     grpc_server,
     http_ok,
@@ -170,10 +173,21 @@ def test_answers(egress: Egress, orders: Container, app: Any) -> None:
         name="charges",
         client_certificate="require",
     )
+    rejected = egress.intercept_https("a.test", certificate="expired").assert_rejected(timeout=1)
+    print(rejected.note, egress.intercept_tls("a.test", tls_version="TLSv1.1").rejections[0].sni)
     egress.passthrough("pypi.org")
     egress.block("telemetry.vendor.test")
     egress.dns("db.internal", "NXDOMAIN")
     egress.dns("db.internal", ["192.0.2.1", "2001:db8::1"])
+    egress.dns("db.internal", sequence("SERVFAIL", "silence", ["192.0.2.1"], "synthetic"))
+    egress.dns("db.internal", delayed("192.0.2.1", 0.5)).respond(sequence("NXDOMAIN"))
+    egress.dns("db.internal", delayed("synthetic", lambda: 0.5), SRV=["0 0 5432 db0.test"])
+    egress.dns("shop.test", MX="10 mail.shop.test", TXT=("v=spf1 -all",))
+
+
+@pytest.mark.parametrize("certificate", [None, *BAD_CERTIFICATES])
+def test_verifies(egress: Egress, certificate: BadCertificate | None) -> None:
+    egress.intercept_https("a.test", certificate=certificate)
 
 
 # WebSockets: a handler, an async one, and the test itself.

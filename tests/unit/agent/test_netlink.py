@@ -35,3 +35,20 @@ def test_an_answer_is_an_errno() -> None:
         netlink.ERROR, 0, refused, 2
     )
     assert list(netlink.answers(data)) == [(1, 0), (2, errno.EPERM)]
+
+
+def test_the_messages_of_one_port_are_left_out() -> None:
+    others = netlink.message(20, 0, b"ours", 1), netlink.message(21, 0, b"", 2)
+    first = bytearray(others[0])
+    first[12:16] = struct.pack("=I", 77)
+    data = bytes(first) + others[1]
+    assert [kind for kind, _, _ in netlink.messages(data, 77)] == [21]
+    assert [kind for kind, _, _ in netlink.messages(data)] == [20, 21]
+
+
+def test_requests_are_acknowledged_from_a_number_on() -> None:
+    requests = [netlink.Request("", "", 20, netlink.APPEND, b"") for _ in range(3)]
+    flags = [
+        struct.unpack_from("=H", netlink.numbered(requests, 3), at + 6)[0] for at in (0, 16, 32)
+    ]
+    assert [bool(each & netlink.ACK) for each in flags] == [False, False, True]

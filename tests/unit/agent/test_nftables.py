@@ -50,7 +50,7 @@ def test_requests_that_are_all_acknowledged_are_done() -> None:
     "number", [errno.EOPNOTSUPP, errno.ENOENT, errno.EPROTONOSUPPORT, errno.EINVAL]
 )
 def test_a_kernel_without_an_expression_is_told_what_it_lacks(number: int) -> None:
-    assert refusal((3, number)) == (
+    assert refusal((8, number)) == (
         "The kernel refused the nftables rule (redirect of resolver DNS over UDP) "
         f"({errno.errorcode[number]}). It lacks nf_tables NAT (CONFIG_NFT_REDIR), which is neither "
         "built in nor loadable. Use an engine whose kernel has it: without it no target is started."

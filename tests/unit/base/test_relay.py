@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import random
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
 
 from pytest_egress import forward
-from pytest_egress.base.relay import relay, unsent
+from pytest_egress.base import relay as relay_module
+from pytest_egress.base.relay import Pipe, pipe_between, relay, unsent
 from pytest_egress.link.stream_sockets import loopback_pair
 from pytest_egress.targets.ingress import Ingress
 from tests.support.last_words import LAST_WORDS, TIMES, LastWords, assert_all_heard, hear_out
@@ -194,3 +199,138 @@ def test_a_client_that_reads_nothing_holds_a_relay_no_longer_than_a_while() -> N
         reset(server)
         assert eventually(lambda: raised)
     assert len(raised) == 1
+
+
+# What comes in bulk, which the kernel moves.
+
+BULK = random.Random(1).randbytes(5_000_000)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def sent_both_ways(client: socket.socket, server: socket.socket) -> tuple[bytes, bytes]:
+    """Send a lot both ways at once; return what each side got."""
+    with ThreadPoolExecutor() as pool:
+        got = [pool.submit(received_by, sock) for sock in (client, server)]
+        for sock in (client, server):
+            pool.submit(send_all, sock)
+        down, up = (each.result(SECONDS * 3) for each in got)
+    return down, up
+
+
+def send_all(sock: socket.socket) -> None:
+    sock.sendall(BULK)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def send_what_goes(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        send_all(sock)
+
+
+def received_by(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(1 << 20), b""))
+
+
+@pytest.fixture
+def pipes(monkeypatch: pytest.MonkeyPatch) -> list[Pipe | None]:
+    """The pipes that relays have made, and None for each that they did without."""
+    made: list[Pipe | None] = []
+
+    def make(source: socket.socket, sink: socket.socket) -> Pipe | None:
+        made.append(pipe_between(source, sink))
+        return made[-1]
+
+    monkeypatch.setattr(relay_module, "pipe_between", make)
+    return made
+
+
+def test_bulk_goes_through_a_pipe_each_way_and_leaves_no_descriptor(
+    pipes: list[Pipe | None],
+) -> None:
+    before = descriptors()
+    client, one, other, server = ends()
+    with client, server, relayed(one, other) as raised:
+        assert sent_both_ways(client, server) == (BULK, BULK)
+    assert raised == []
+    assert len(pipes) == 2
+    assert None not in pipes
+    assert descriptors() == before
+
+
+def test_what_is_small_takes_no_pipe(pipes: list[Pipe | None]) -> None:
+    client, one, other, server = ends()
+    with client, server, relayed(one, other):
+        for _ in range(5):
+            client.sendall(b"ping")
+            assert server.recv(9) == b"ping"
+            server.sendall(b"pong")
+            assert client.recv(9) == b"pong"
+        client.shutdown(socket.SHUT_WR)
+        server.shutdown(socket.SHUT_WR)
+    assert pipes == []
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.EPERM])
+def test_where_the_kernel_moves_nothing_bulk_arrives_too(
+    monkeypatch: pytest.MonkeyPatch, pipes: list[Pipe | None], error: int
+) -> None:
+    def splice(*_: object, **__: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "splice", splice)
+    before = descriptors()
+    client, one, other, server = ends()
+    with client, server, relayed(one, other) as raised:
+        assert sent_both_ways(client, server) == (BULK, BULK)
+    assert raised == []
+    assert len(pipes) == 2  # it was tried once each way
+    assert descriptors() == before
+
+
+def test_where_descriptors_are_short_no_pipe_is_kept(
+    monkeypatch: pytest.MonkeyPatch, pipes: list[Pipe | None]
+) -> None:
+    monkeypatch.setattr(relay_module, "descriptor_limit", lambda: 8)
+    before = descriptors()
+    client, one, other, server = ends()
+    with client, server, relayed(one, other):
+        assert sent_both_ways(client, server) == (BULK, BULK)
+    assert pipes == [None, None]
+    assert descriptors() == before
+
+
+def test_a_reset_in_the_middle_of_bulk_is_passed_on_and_leaves_no_descriptor(
+    pipes: list[Pipe | None],
+) -> None:
+    before = descriptors()
+    client, one, other, server = ends()
+    with client, server, relayed(one, other) as raised:
+        sender = threading.Thread(target=send_what_goes, args=(client,))
+        sender.start()
+        assert server.recv(300_000, socket.MSG_WAITALL)
+        reset(server)
+        sender.join(SECONDS)
+        assert not sender.is_alive()
+    assert len(raised) == 1
+    assert len(pipes) == 1
+    assert descriptors() == before
+
+
+def test_bulk_is_counted_and_its_first_bytes_are_kept(pipes: list[Pipe | None]) -> None:
+    client, one, other, server = ends()
+    seen: list[tuple[int, int, bytes]] = []
+
+    def run() -> None:
+        with one, other:
+            relay(one, other, lambda out, back: seen.append((out.count, back.count, out.first)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    with client, server:
+        assert sent_both_ways(client, server) == (BULK, BULK)
+    thread.join(SECONDS)
+    assert seen[-1] == (len(BULK), len(BULK), BULK[:64])
+    assert len(pipes) == 2

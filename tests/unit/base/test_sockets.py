@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -59,3 +60,14 @@ def test_a_bound_of_a_read_ends_it_and_can_be_taken_back(
         reading = pool.submit(one.recv, 2, socket.MSG_WAITALL)
         other.sendall(b"ab")
         assert reading.result(SECONDS) == b"ab"
+
+
+def test_all_is_sent_though_one_write_takes_a_part(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    one, other = ends
+    data = random.Random(1).randbytes(8_000_000)
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(sockets.send_all, one, data)
+        assert other.recv(len(data), socket.MSG_WAITALL) == data
+        sending.result(SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -60,6 +61,46 @@ def test_a_thread_is_kept_for_its_next_job() -> None:
     assert len(set(jobs.ran)) == 1
     workers.stop()
     assert ends(workers)
+
+
+def test_only_so_many_idle_threads_are_kept() -> None:
+    workers, jobs = Workers("job", 10, seconds=None, most_idle=2), Jobs()
+    for _ in range(5):
+        workers.run(jobs.job)
+    jobs.go.set()
+    assert eventually(lambda: len(jobs.ran) == 5 and len(workers) == len(workers._idle) == 2)
+    workers.run(jobs.job)
+    assert eventually(lambda: len(jobs.ran) == 6 and len(workers._idle) == 2)
+    assert len(set(jobs.ran)) <= 5
+    workers.stop()
+    assert ends(workers)
+
+
+def test_an_idle_thread_keeps_nothing_of_its_last_job_and_has_its_own_name() -> None:
+    class Thing:
+        def job(self) -> None:
+            threading.current_thread().name = "something"
+
+    workers, thing = Workers("idle", 10, seconds=None), Thing()
+    reference = weakref.ref(thing)
+    workers.run(thing.job)
+    del thing
+    assert eventually(lambda: workers._idle)
+    assert reference() is None
+    assert [thread.name for thread in workers._threads] == ["idle"]
+    workers.stop()
+    assert ends(workers)
+
+
+def test_a_job_may_wait_for_all_threads_but_its_own_to_end() -> None:
+    workers, ended = Workers("job", 10, seconds=None), []
+
+    def stop() -> None:
+        workers.stop()
+        ended.append(ends(workers))
+
+    workers.run(stop)
+    assert eventually(lambda: ended == [True])
 
 
 def test_an_idle_thread_ends_after_a_while() -> None:

@@ -111,3 +111,15 @@ def test_interim_responses_go_to_the_client() -> None:
     duplex = FakeDuplex()
     coming_body(duplex).send_interim(103, Headers({"Link": "</style.css>"}))
     assert duplex.sent == [(103, {"link": "</style.css>"})]
+
+
+def test_a_body_that_may_have_no_end_is_kept_as_far_as_it_comes_soon() -> None:
+    duplex = FakeDuplex(b"one", b"two")
+    body = coming_body(duplex)
+    body.keep_soon(0.01)
+    body.keep_soon(0.01)  # again is harmless
+    assert (body.content, body.is_whole, duplex.asked) == (b"onetwo", True, 3)
+    leaves = FakeDuplex(b"one", breaks=True)
+    broken = coming_body(leaves)
+    broken.keep_soon(0.01)
+    assert broken.content == b"one"

@@ -82,7 +82,7 @@ def test_a_handler_that_returns_nonsense_is_an_error_that_lists_the_answers(stag
     _, _, text = str(error).partition(" returned ")
     assert text == (
         "<class 'object'> is no answer: it takes a Response, dict or list (sent as JSON), bytes, a status (int), "
-        "(status, body), or None, str, or an iterator of bytes or str, async or not"
+        "(status, body), None, str, an iterator of bytes or str, async or not, or a fault such as reset()"
     )
 
 

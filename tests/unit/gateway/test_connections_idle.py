@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -19,10 +20,11 @@ from pytest_egress.gateway import connection as connection_module
 from pytest_egress.gateway import connections as connections_module
 from pytest_egress.gateway import dispatch
 from pytest_egress.gateway.connection import Connection
+from pytest_egress.gateway.connections import IDLE_THREADS
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import Exchange, TcpConnection, TlsFailure
-from pytest_egress.traffic.messages import Response
+from pytest_egress.traffic.messages import Request, Response
 from tests.support.loopback import LoopbackLink
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
@@ -108,12 +110,56 @@ def test_connections_that_are_opened_first_and_used_afterwards_are_all_answered(
 
 def test_a_connection_that_waits_has_no_thread(stage: Stage) -> None:
     stage.https("api.test", b"yes")
-    before = set(threading.enumerate())
     socks = [stage.tls() for _ in range(MANY)]
     assert [ask(sock).body for sock in socks] == [b"yes"] * MANY
-    assert eventually(lambda: set(threading.enumerate()) <= before)
+    assert eventually(lambda: not serving(stage))
     assert len(stage.gateway.connections) == MANY
     assert ask(socks[0]).body == b"yes"
+
+
+def serving(stage: Stage) -> list[str]:
+    """The names of the threads that serve a connection."""
+    names = [thread.name for thread in threading.enumerate()]
+    mine = [name for name in names if name.startswith(f"egress {stage.name} ")]
+    return [name for name in mine if not name.endswith(" idle")]
+
+
+def test_a_thread_serves_one_connection_after_the_other(stage: Stage) -> None:
+    threads: list[threading.Thread] = []
+    names: list[str] = []
+
+    def handler(request: Request) -> None:
+        threads.append(threading.current_thread())
+        names.append(threads[-1].name)
+
+    stage.https("api.test", handler)
+    ports = []
+    for _ in range(5):
+        with contextlib.closing(stage.tls()) as sock:
+            ports.append(sock.getsockname()[1])
+            assert ask(sock).status == 200
+        assert eventually(lambda: not serving(stage))
+    assert len(set(threads)) == 1
+    assert names == [f"egress {stage.name} {port}" for port in ports]
+    stage.gateway.stop()
+    assert not threads[0].is_alive()
+
+
+def test_only_so_many_idle_threads_are_kept(stage: Stage) -> None:
+    met = threading.Barrier(IDLE_THREADS + 10)
+    stage.https("api.test", lambda request: str(met.wait(SECONDS)))
+    socks = [stage.tls() for _ in range(met.parties)]
+    for sock in socks:
+        sock.sendall(GET)
+    assert [read_reply(sock).status for sock in socks] == [200] * met.parties
+    for sock in socks:
+        sock.close()
+    name = f"egress {stage.name} idle"
+
+    def idle() -> int:
+        return sum(thread.name == name for thread in threading.enumerate())
+
+    assert eventually(lambda: not serving(stage) and idle() == IDLE_THREADS)
 
 
 @pytest.mark.slow

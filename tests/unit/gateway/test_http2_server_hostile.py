@@ -47,7 +47,7 @@ def gate() -> Iterator[threading.Event]:
 
 def threads_of(stage: Stage) -> list[str]:
     """The threads that serve connections and requests of the stage's target, but for those that are kept idle."""
-    names = [thread.name for thread in threading.enumerate()]
+    names = {thread.name for thread in threading.enumerate()} - {f"egress {stage.name} idle"}
     return [name for name in names if name.startswith(f"egress {stage.name} ")]
 
 

@@ -413,12 +413,16 @@ def test_what_has_no_place_is_named() -> None:
 # Content-Length.
 
 
+ON_PURPOSE = "to break the response on purpose, answer truncated(answer, after=3), or raw(b'...') with each byte of it"
+
+
 def test_a_response_whose_length_is_not_its_bodys_is_refused_where_it_is_made() -> None:
     for length in ("3", "5"):
         with pytest.raises(ValueError, match=r"^Content-Length is") as caught:
             Response(content=b"four", headers={"content-length": length})
         assert str(caught.value) == (
-            f"Content-Length is {length}, and the body has 4 bytes: leave the field out, it is sent by itself"
+            f"Content-Length is {length}, and the body has 4 bytes: leave the field out, it is sent by itself; "
+            f"{ON_PURPOSE}"
         )
     assert Response(text="four", headers={"Content-Length": "4"}).content == b"four"
 
@@ -436,7 +440,7 @@ def test_a_length_without_a_body_is_for_a_head_alone(stage: Stage) -> None:
     assert ask(sock).status == 500
     _, error = (exchange.error for exchange in stage.entries(Exchange))
     assert str(error) == (
-        "Content-Length is 1234, and the body has 0 bytes: leave the field out, it is sent by itself"
+        f"Content-Length is 1234, and the body has 0 bytes: leave the field out, it is sent by itself; {ON_PURPOSE}"
     )
 
 
@@ -450,7 +454,7 @@ def test_a_streamed_body_of_another_length_says_to_leave_the_field_out(
     assert end_of(sock) == "reset"
     assert str(error_of(stage)) == (
         f"Content-Length is {length}, and the streamed body has {found} bytes: leave the field out, the body is "
-        "sent in chunks"
+        f"sent in chunks; {ON_PURPOSE}"
     )
 
 

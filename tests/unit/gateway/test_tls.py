@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 import trustme
 
+from pytest_egress.gateway import authority
 from pytest_egress.gateway import tls as tls_module
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Exchange, TlsFailure
@@ -101,6 +102,33 @@ def test_a_hello_that_comes_byte_by_byte_is_answered(stage: Stage, ca: trustme.C
     sock.sendall(outgoing.read())
     incoming.write(sock.recv(65536))
     assert client.read().endswith(b"patience")
+
+
+@pytest.mark.parametrize("group", ["X25519", "prime256v1", "secp384r1", "X448"])
+def test_a_client_of_one_group_is_answered(stage: Stage, group: str) -> None:
+    stage.https("api.test", b"yes")
+    assert ask(stage.tls()).body == b"yes"
+    stage.trusting.set_ecdh_curve(group)
+    assert ask(stage.tls()).body == b"yes"
+
+
+def test_a_client_of_tls_1_2_that_knows_x25519_is_answered(stage: Stage) -> None:
+    stage.https("api.test", b"yes")
+    assert ask(stage.tls()).body == b"yes"
+    stage.trusting.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert ask(stage.tls()).body == b"yes"
+
+
+def test_x25519_is_used_where_the_client_has_sent_a_share_of_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.https("api.test", b"yes")
+    monkeypatch.setattr(authority, "x25519_is_cheaper", lambda: True)
+    assert ask(stage.tls()).body == b"yes"
+    stage.trusting.set_ecdh_curve("prime256v1")  # and sends no share of another one
+    assert ask(stage.tls()).body == b"yes"
+    keys = stage.gateway.authority._contexts
+    assert sorted(x25519 for *_, x25519 in keys) == [False, True]
 
 
 def test_the_handshake_tells_what_it_settled_on(stage: Stage) -> None:

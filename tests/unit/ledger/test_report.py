@@ -11,12 +11,14 @@ from pytest_egress.ledger.report import (
     SHOWN_ENTRIES,
     SHOWN_MESSAGES,
     attempt_lines,
+    awaited_text,
     fold,
     ledger_lines,
     outcome_text,
     remedy,
 )
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.faults import delayed
 from pytest_egress.routes.kinds import INTERCEPT_HTTP, INTERCEPT_HTTPS, INTERCEPT_TCP
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.entries import (
@@ -237,6 +239,23 @@ def test_a_long_timeline_keeps_its_beginning_and_its_end() -> None:
     [
         (query(answer=(), rcode="NXDOMAIN"), "DNS api.test A -> NXDOMAIN"),
         (
+            query(answer=(), rcode="", fault="silence", note="not answered"),
+            "DNS api.test A -> silence",
+        ),
+        (query(answer=(), fault="truncated"), "DNS api.test A -> NOERROR  [truncated]"),
+        (
+            query(answer=("192.0.2.7",), cnames=("b.test",), fault=delayed("192.0.2.7", 2)),
+            "DNS api.test A -> b.test -> 192.0.2.7  [delayed('192.0.2.7', 2)]",
+        ),
+        (
+            query(answer=("192.0.2.7",), note="not answered", error=KeyError("x")),
+            "DNS api.test A -> 192.0.2.7  [not answered]  handler raised KeyError",
+        ),
+        (
+            query(answer=(), rcode="NXDOMAIN", outcome="unrouted", note="why"),
+            "DNS api.test A -> NXDOMAIN  UNROUTED",
+        ),
+        (
             exchange(outcome="routed", response=Response(200), duration=0.0123),
             "GET https://api.test/ -> 200 OK in 12.3 ms",
         ),
@@ -257,3 +276,14 @@ def test_a_line_of_the_timeline_says_what_became_of_it(entry: Entry, text: str) 
 def test_what_cannot_be_read_as_http_gets_no_advice() -> None:
     assert "to answer it" in "".join(attempt_lines(tcp(), 1))
     assert "to answer it" not in "".join(attempt_lines(tcp(note=f"{UNREADABLE}: a line"), 1))
+
+
+def test_a_container_that_takes_too_long_is_told_with_the_faults_that_it_waits_for() -> None:
+    assert awaited_text([]) == ""
+    waits = ["GET https://api.test/ -> silence()"] * 2
+    assert awaited_text(waits).splitlines() == [
+        "",
+        "It still waited for:",
+        "  GET https://api.test/ -> silence()  (2 times)",
+    ]
+    assert awaited_text(range(7)).splitlines()[-2:] == ["  4", "  and 2 more"]

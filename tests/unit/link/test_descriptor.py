@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from pytest_egress.agent.main import FAILED, READY, names, send
+from pytest_egress.agent.main import CHANGED, FAILED, READY, names, send
 from pytest_egress.agent.nftables import LISTENERS
 from pytest_egress.errors import LinkError
 from pytest_egress.link.descriptor import DescriptorLink, receive_sockets
@@ -145,6 +145,32 @@ def test_a_port_of_an_agent_that_cannot_help_is_an_os_error(
     link.close()
     with pytest.raises(OSError, match="the link to the sidecar is closed"):
         link.connect(80, SECONDS)
+
+
+def test_a_change_of_dials_is_applied_or_an_error_with_the_agents_reason(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    control, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    send(theirs, *message(sockets_by_name(control, "4"), b" with dials=77 frames"))
+    link = DescriptorLink.receive(ours)
+    assert (link.own_port, link.frames) == (77, True)
+    agent.send(CHANGED)
+    link.change_dials(b"=rules")
+    assert agent.recv(16) == b"=rules"
+    agent.send(FAILED + b" No such rule.")
+    with pytest.raises(LinkError) as caught:
+        link.change_dials(b"=rules")
+    assert str(caught.value) == (
+        "The target's kernel does not refuse or drop connections as its routes say: No such rule."
+    )
+    assert agent.recv(16) == b"=rules"
+    agent.close()
+    with pytest.raises(LinkError, match="Broken pipe"):
+        link.change_dials(b"=rules")
+    link.close()
+    with pytest.raises(LinkError, match="the link to the sidecar is closed"):
+        link.change_dials(b"=rules")
 
 
 def test_a_closed_link_leaves_no_descriptor_and_again_is_harmless() -> None:

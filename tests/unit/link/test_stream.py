@@ -21,7 +21,7 @@ import docker
 import pytest
 
 from pytest_egress.agent import stream as agent
-from pytest_egress.agent.mux import AGENT, Mux
+from pytest_egress.agent.mux import AGENT, WINDOW, Mux
 from pytest_egress.agent.mux_frames import ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
 from pytest_egress.base.relay import unsent
@@ -277,6 +277,27 @@ def test_a_port_of_the_namespace_is_reached_or_refuses(scene: StreamScene) -> No
                 assert inside.recv(1) == b""
     with pytest.raises(ConnectionRefusedError):
         scene.link.connect(port, SECONDS)
+
+
+def test_a_change_of_dials_is_applied_or_an_error_with_the_agents_reason(
+    scene: StreamScene,
+) -> None:
+    assert scene.link.own_port == 7
+    long = b"=" + bytes(100_000)  # more than a frame, and more than is acknowledged at once
+    for message in (b"=rules", long):
+        scene.link.change_dials(message)
+    assert scene.dials.changes == [b"=rules", long]
+    scene.dials.refusal = "No such rule."
+    with pytest.raises(LinkError) as caught:
+        scene.link.change_dials(b"+more")
+    assert str(caught.value) == (
+        "The target's kernel does not refuse or drop connections as its routes say: No such rule."
+    )
+    with pytest.raises(LinkError, match="the link has no room for it"):
+        scene.link.change_dials(bytes(WINDOW + 1))
+    scene.link.close()
+    with pytest.raises(LinkError, match="the link to the sidecar is closed"):
+        scene.link.change_dials(b"=")
 
 
 def test_connections_wait_in_the_backlog_until_a_stream_is_to_be_had() -> None:

@@ -324,8 +324,7 @@ def test_a(egress):
     def handler(request): threading.Event().wait(20)
     egress.intercept_https("a.test", handler)
     behind(egress, "https://a.test/")
-    with egress.session.ledger.changed:
-        egress.session.ledger.changed.wait_for(lambda: egress.session.ledger.window.entries)
+    egress.session.ledger.wait_for(lambda: egress.session.ledger.window.entries, 20)
     assert False, "own"
 """)
     result.assert_outcomes(failed=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from pytest_egress.plugin.usage import is_overridden
@@ -195,6 +198,50 @@ def test_b(egress): pass
     )
     result.assert_outcomes(passed=1, errors=1)
     lines_of(result, "E       fixture 'egress' not found")
+
+
+# What it costs a suite that does not use it.
+
+COUNTING = """
+import os, sys
+calls = 0
+
+def count(frame, event, argument):
+    global calls
+    calls += event in ("call", "c_call")
+
+import pytest
+sys.setprofile(count)
+code = pytest.main([*sys.argv[1:], "-q", "-pno:cacheprovider"])
+sys.setprofile(None)
+print("calls:", calls)
+sys.exit(code)
+"""
+
+
+def calls_of_a_test(pytester: pytest.Pytester, script: Path, *args: str) -> float:
+    """How many functions pytest calls for a test that does nothing: exact, and the same on any machine."""
+    totals = []
+    for count in (20, 70):
+        source = "\n".join(f"def test_{number}(): pass" for number in range(count))
+        path = pytester.makepyfile(**{f"test_of_{count}": source})
+        result = pytester.run(sys.executable, script, *args, "--assert=plain", path)
+        result.assert_outcomes(passed=count)
+        (line,) = (line for line in result.outlines if line.startswith("calls:"))
+        totals.append(int(line.split()[1]))
+    return (totals[1] - totals[0]) / 50
+
+
+def test_a_test_that_uses_no_egress_costs_at_most_two_percent_more_calls(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    script = pytester.path / "counting.py"
+    script.write_text(COUNTING)
+    without = calls_of_a_test(pytester, script)
+    assert without > 500
+    assert calls_of_a_test(pytester, script, "-p", "pytest_egress.plugin") < without * 1.02
 
 
 # Sidecars that are ready before they are needed.

@@ -76,12 +76,12 @@ def generator() -> Iterator[bytes]:
 def test_anything_else_is_no_answer_and_what_is_gets_listed(result: Any, of_function: bool) -> None:
     with pytest.raises(TypeError) as caught:
         response_from(result, of_function=of_function or isinstance(result, tuple))
-    where = ", str, or an iterator of bytes or str, async or not"
+    where = ", str, an iterator of bytes or str, async or not, or a fault such as reset()"
     if not of_function and not isinstance(result, tuple):
-        where = "; or a function of the request"
+        where = ", or a fault such as reset(); or a function of the request"
     assert str(caught.value) == (
         f"{result!r} is no answer: it takes a Response, dict or list (sent as JSON), bytes, "
-        f"a status (int), (status, body), or None{where}"
+        f"a status (int), (status, body), None{where}"
     )
 
 

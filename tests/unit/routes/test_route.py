@@ -12,6 +12,7 @@ import pytest
 
 from pytest_egress.errors import CallError
 from pytest_egress.routes.answers import Application, sequence
+from pytest_egress.routes.faults import blackhole, refuse
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.messages import Request
 from tests.support.routes import Routes, called
@@ -260,3 +261,44 @@ def test_what_is_no_time_to_wait_is_refused(timeout: Any) -> None:
     route = Routes().https()
     with pytest.raises(TypeError, match=r"timeout=\S+: it takes a number of seconds"):
         route.wait_for_call(timeout=timeout)
+
+
+# Faults of connecting.
+
+
+def test_the_next_fault_is_that_of_the_next_turn(routes: Routes) -> None:
+    route = routes.add("intercept_tcp", "db.test:5432", sequence(refuse(), b"ready", blackhole()))
+    faults = [route.next_fault]
+    turns = [route.reserve_fault(blackhole()), route.reserve_fault(refuse())]
+    faults.append(route.next_fault)
+    turns.append(route.reserve())
+    faults.append(route.next_fault)
+    route.give_back(1)
+    faults.append(route.next_fault)
+    assert turns == [None, 0, 1]
+    assert faults == [refuse(), None, blackhole(), None]
+
+
+def test_a_fault_that_is_given_is_an_outage_for_earlier_turns_alone(routes: Routes) -> None:
+    route = routes.add("intercept_tcp", "db.test:5432", b"ready")
+    turn = route.reserve()
+    assert turn == 0
+    route.respond(b"others")
+    assert route.is_replaced(turn)
+    assert not route.is_outage(turn)
+    route.respond(sequence(refuse(), b"ready"))
+    assert route.is_outage(turn)
+    later = route.reserve()
+    assert later is not None
+    assert not route.is_outage(later)
+
+
+def test_a_route_tells_of_a_change_only_where_faults_of_connecting_are_concerned(
+    routes: Routes,
+) -> None:
+    route = routes.add("intercept_tcp", "db.test:5432", b"ready")
+    told: list[bool] = []
+    routes.ledger.routes_changed = lambda: told.append(route.refuses)
+    for answer in (b"others", refuse(), sequence(b"ready", blackhole()), b"others", b"ready"):
+        route.respond(answer)
+    assert told == [True, True, False]

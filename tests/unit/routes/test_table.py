@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis.strategies import lists, sampled_from, tuples
 
 from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.answers import sequence
+from pytest_egress.routes.faults import refuse
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import claimed, in_order, nearest_by_address
 from tests.support.routes import Routes
@@ -187,3 +189,26 @@ def test_a_table_knows_whether_a_route_requires_a_certificate(routes: Routes) ->
     assert not table.requires_certificate
     routes.https(client_certificate="require")
     assert table.requires_certificate
+
+
+# Faults of connecting.
+
+
+def test_a_table_knows_the_routes_that_refuse_whatever_they_are_given(routes: Routes) -> None:
+    first = routes.add("intercept_tcp", "a.test:5432", refuse())
+    second = routes.add("intercept_tcp", "b.test:5432", b"ready")
+    table = routes.tables["test"]
+    refusing = [table.refusing]
+    second.respond(sequence(b"ready", refuse()))
+    second.respond(refuse())
+    refusing.append(table.refusing)
+    first.respond(b"ready")
+    refusing.append(table.refusing)
+    assert refusing == [(first,), (first, second), (second,)]
+
+
+def test_the_routes_of_addresses_are_in_the_order_in_which_they_are_tried(routes: Routes) -> None:
+    for address in ("*", "192.0.2.0/24", "*.test", "api.test", "192.0.2.7", "192.0.2.7:443"):
+        routes.add("intercept_tcp", address, refuse())
+    found = [route.address for route in routes.tables["test"].of_addresses()]
+    assert found == ["192.0.2.7:443", "192.0.2.7", "192.0.2.0/24", "*"]

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_egress.gateway.authority import NOT_AFTER, NOT_BEFORE
+from pytest_egress.gateway.leaves import NOT_AFTER, NOT_BEFORE
 from pytest_egress.targets.certificates import (
     JKS_MAGIC,
     append,

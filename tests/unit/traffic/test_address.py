@@ -520,3 +520,18 @@ def test_the_page_shows_refusals_as_they_are() -> None:
 def test_the_page_shows_normal_forms_as_they_are() -> None:
     for written, normal in table("Names and addresses in normal form"):
         assert str(parse(written.strip("`"))) == normal.strip("`") + ":443"
+
+
+@pytest.mark.parametrize(
+    ("text", "networks"),
+    [
+        ("192.0.2.7:443", ["192.0.2.7/32"]),
+        ("2001:db8::7", ["2001:db8::7/128"]),
+        ("192.0.2.0/24", ["192.0.2.0/24"]),
+        ("*", ["0.0.0.0/0", "::/0"]),
+        ("*.test", []),
+        ("api.test", []),
+    ],
+)
+def test_an_address_has_the_networks_that_it_matches(text: str, networks: list[str]) -> None:
+    assert [str(network) for network in parse(text).networks] == networks

@@ -14,13 +14,14 @@ from pytest_egress.errors import ClientHelloError
 from pytest_egress.gateway.tls_failures import library_of
 from pytest_egress.traffic.clienthello import (
     MAX_HELLO_BYTES,
+    X25519,
     ClientHello,
     bytes_needed,
     parse_client_hello,
 )
 
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
-SERVER_NAME, ALPN, SUPPORTED_VERSIONS = 0, 16, 43
+SERVER_NAME, ALPN, SUPPORTED_VERSIONS, KEY_SHARE = 0, 16, 43, 51
 
 
 def openssl_hello(
@@ -106,6 +107,24 @@ def test_a_hello_tells_name_protocols_versions_and_suites() -> None:
     assert client_hello.versions == (TLS_1_3, TLS_1_2)
     assert {0x1301, 0x1302, 0xC02F} <= set(client_hello.cipher_suites)
     assert {SERVER_NAME, ALPN, SUPPORTED_VERSIONS} <= set(client_hello.extensions)
+    assert X25519 in client_hello.groups
+    assert X25519 in client_hello.key_shares
+
+
+@pytest.mark.parametrize(
+    ("shares", "groups"),
+    [
+        ("", ()),
+        ("0000", ()),
+        ("0006 001d 0002 abcd", (29,)),
+        ("000d 0a0a 0001 00 001d 0004 abcdabcd", (0x0A0A, 29)),
+        ("0006 001d 0002 ab", (29,)),  # OpenSSL says what is wrong
+        ("0006 001d 00", ()),
+    ],
+)
+def test_key_shares_are_read_as_far_as_they_go(shares: str, groups: tuple[int, ...]) -> None:
+    data = hello(extension(KEY_SHARE, bytes.fromhex(shares)))
+    assert parsed(data).key_shares == groups
 
 
 def test_a_client_without_a_name_or_protocols_has_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -163,6 +164,29 @@ def by_h11_alone() -> Iterator[None]:
 def test_a_connection_shows_the_same_as_one_of_h11_alone(
     data: bytes, response: Response, reads: int, begins: bool
 ) -> None:
+    shows = list(story(data, response, reads, begins=begins))
+    with by_h11_alone():
+        assert shows == list(story(data, response, reads, begins=begins))
+
+
+ANSWERS = [
+    Response(200, text="ok"),
+    Response(200, text="ok", headers={"Connection": "close"}),
+    Response(204),
+    Response(304, headers={"ETag": '"1"'}),
+    Response(404, json={}, headers=[("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")]),
+    Response(599, content=b"z" * 100, headers={"Date": "now"}),
+]
+
+
+@given(st.binary(max_size=1000))
+@example(GET)
+@example(POST)
+def test_any_bytes_are_plain_only_if_h11_reads_the_same(data: bytes) -> None:
+    if plain_request(data) is None:
+        return  # h11 reads them, from the first byte
+    chance = random.Random(data)
+    response, reads, begins = chance.choice(ANSWERS), chance.randrange(4), chance.random() < 0.1
     shows = list(story(data, response, reads, begins=begins))
     with by_h11_alone():
         assert shows == list(story(data, response, reads, begins=begins))

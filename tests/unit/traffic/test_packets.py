@@ -215,3 +215,12 @@ def test_a_garbled_packet_is_a_value_or_nothing(data: bytes, version: int) -> No
         assert found.size >= 0
         assert len(found.payload) <= len(packet)
         ipaddress.ip_address(found.destination)
+
+
+def test_a_dial_has_what_begins_its_header_and_the_prefix_of_its_rule() -> None:
+    segment = struct.pack("!HHIIBBHHH", 4000, 443, 7, 0, 5 << 4, 2, 64240, 0, 0)
+    packet = netlink.attribute(9, ipv4(6, "203.0.113.9", segment))
+    prefix = netlink.attribute(10, b"refused\0")
+    (logged,) = parse_packets(netlink.message(4 << 8, 0, bytes(4) + packet + prefix))
+    assert (logged.begins, logged.prefix) == (segment[:8], "refused")
+    assert (only(UDP_RECORD).begins, only(UDP_RECORD).prefix) == (b"", "")

@@ -1,0 +1,116 @@
+"""The whole table, with the machine and the versions that it is of, and how it gets into docs/performance.md."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import docker
+
+from benchmarks.figures import table
+from benchmarks.parts import Part, progress, run
+from benchmarks.peers import MITMPROXY, MOCKTTP, ROOT, WIREMOCK, npm_version, path_of, why_missing
+
+PAGE: Final = ROOT / "docs" / "performance.md"
+MARK: Final = "<!-- {name}: {edge} -->"
+BUSY: Final = 0.5  # of a core: what else may run for a figure to count
+
+
+def measured(parts: Sequence[Part]) -> str:
+    """Measure these parts, and return the one table of them, with what it is of."""
+    load, began = os.getloadavg()[0], time.perf_counter()
+    results = [run(part, progress) for part in parts]
+    minutes = (time.perf_counter() - began) / 60
+    samples = {figure: found for result in results for figure, found in result.samples.items()}
+    missing = {name: why for result in results for name, why in result.missing.items()}
+    rows = [row for part in parts for row in part.rows]
+    return f"{origin(load, minutes)}\n\n{table(rows, samples, missing)}\n"
+
+
+def origin(load: float, minutes: float) -> str:
+    """What the figures are of: the day, the machine and the versions."""
+    today = datetime.datetime.now(tz=datetime.timezone.utc).date()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    busy = (
+        f" **Other programs ran meanwhile (load {load:.1f} before the first round): figures and ratios are rough.**"
+        if load > BUSY
+        else f" Nothing else ran (load {load:.1f} before the first round)."
+    )
+    return (
+        f"{today}: {os.cpu_count()} cores ({processor()}), {memory:.0f} GiB, Linux {platform.release()}.{busy}\n\n"
+        f"{', '.join(versions())}. The run took {minutes:.1f} minutes."
+    )
+
+
+def processor() -> str:
+    """The model of the processor (proc_cpuinfo(5))."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
+
+
+def versions() -> list[str]:
+    """The versions of everything that is compared."""
+    client = docker.from_env()
+    engine = client.version()["Version"]
+    client.close()
+    found = [
+        f"Python {platform.python_version()}",
+        " ".join(ssl.OPENSSL_VERSION.split()[:2]),
+        f"Docker {engine}",
+        f"docker-py {version('docker')}",
+        *(f"{name} {version(name)}" for name in ("h11", "h2", "grpcio", "testcontainers")),
+    ]
+    if why_missing(MITMPROXY) is None:
+        found.append(mitmproxy_version())
+    found += [
+        f"{name} {npm_version(name)}" for name in (MOCKTTP, WIREMOCK) if why_missing(name) is None
+    ]
+    return found
+
+
+def mitmproxy_version() -> str:
+    """The version of mitmproxy, and of its Python."""
+    program = path_of(MITMPROXY, "venv", "bin", "mitmdump")
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    mitmproxy, python = (line.split()[-1] for line in shown.stdout.splitlines()[:2])
+    return f"mitmproxy {mitmproxy} on Python {python}"
+
+
+def between(page: str, name: str) -> tuple[str, str, str]:
+    """A page in three: up to the comment that begins a section, the section, and the rest from its end on.
+
+    Raises:
+        SystemExit: The page does not have both comments, in this order.
+    """
+    begin, end = (MARK.format(name=name, edge=edge) for edge in ("begin", "end"))
+    before, found_begin, rest = page.partition(begin)
+    section, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        sys.exit(f"{PAGE.name} has no {begin} with an {end} after it")
+    return before + begin, section, end + after
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with another text in a section."""
+    before, _, after = between(page, name)
+    return f"{before}\n{text}{after}"
+
+
+def write(sections: Mapping[str, Callable[[], str]]) -> None:
+    """Measure each section of docs/performance.md and write it there at once."""
+    for name, measure in sections.items():
+        between(PAGE.read_text(), name)  # before minutes are spent
+        text = measure()
+        PAGE.write_text(replaced(PAGE.read_text(), name, text))

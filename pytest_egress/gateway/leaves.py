@@ -1,0 +1,176 @@
+"""Makes leaf certificates: good ones for any host, and those with one fault, for `certificate=`.
+
+A bad certificate differs from a good one by its fault alone, so that a client that rejects it rejects that. No clock is
+read: dates are fixed, so that a test which freezes time gets the same certificates. This module never touches a socket,
+and loads cryptography where it makes a certificate.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_egress.routes.certificates import WRONG_HOST, BadCertificate
+
+if TYPE_CHECKING:
+    import trustme
+    from cryptography import x509
+
+# The validity of trustme's own certificates: a target's clock may be years off.
+NOT_BEFORE: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
+NOT_AFTER: Final = datetime.datetime(2038, 1, 1, tzinfo=datetime.timezone.utc)
+
+EXPIRED_AT: Final = datetime.datetime(2015, 1, 1, tzinfo=datetime.timezone.utc)
+VALID_FROM: Final = datetime.datetime(2037, 1, 1, tzinfo=datetime.timezone.utc)
+DATES: Final = {
+    "expired": (NOT_BEFORE, EXPIRED_AT),
+    "not-yet-valid": (VALID_FROM, NOT_AFTER),
+}
+"""The validity of the certificates whose dates are their fault."""
+
+WEAK_BITS: Final = 1024  # OpenSSL's default security level takes RSA from 2048 bits on (SSL_CTX_set_security_level(3))
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """What signs a leaf certificate: the certificate of a CA, and its private key."""
+
+    certificate: x509.Certificate
+    key: Any
+
+    @classmethod
+    def of(cls, ca: trustme.CA) -> Issuer:
+        """The issuer that a CA of trustme is."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        certificate = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+        return cls(certificate, load_pem_private_key(ca.private_key_pem.bytes(), None))
+
+
+class BadLeaves:
+    """Makes the leaf certificates of `certificate=`.
+
+    Args:
+        ca: The CA of the run.
+    """
+
+    def __init__(self, ca: trustme.CA) -> None:
+        self._ca: Final = ca
+
+    @cached_property
+    def _unknown(self) -> Issuer:
+        """A root that no target trusts."""
+        from trustme import CA
+
+        return Issuer.of(CA())
+
+    @cached_property
+    def _intermediate(self) -> Issuer:
+        """An intermediate CA that the CA of the run has issued, and that no handshake shows."""
+        return Issuer.of(self._ca.create_child_ca())
+
+    def _issuer(self, fault: BadCertificate) -> Issuer | None:
+        if fault == "untrusted-root":
+            return self._unknown
+        if fault == "incomplete-chain":
+            return self._intermediate
+        return None if fault == "self-signed" else Issuer.of(self._ca)
+
+    def make(self, host: str, fault: BadCertificate) -> trustme.LeafCert:
+        """A leaf certificate for a host, with one fault."""
+        return make_leaf(
+            WRONG_HOST if fault == "wrong-host" else host,
+            self._issuer(fault),
+            dates=DATES.get(fault, (NOT_BEFORE, NOT_AFTER)),
+            for_clients=fault == "wrong-purpose",
+            weak_bits=WEAK_BITS if fault == "weak-key" else None,
+        )
+
+
+def issue(ca: trustme.CA, host: str) -> trustme.LeafCert:
+    """Issue a leaf certificate for a host, without trustme's help where that refuses the name (underscores, length)."""
+    import idna
+
+    try:
+        return ca.issue_cert(host)
+    except (ValueError, idna.IDNAError):  # the DNS SAN has it verbatim (RFC 5280 section 4.2.1.6)
+        return make_leaf(host, Issuer.of(ca))
+
+
+def make_leaf(
+    host: str,
+    issuer: Issuer | None,
+    *,
+    dates: tuple[datetime.datetime, datetime.datetime] = (NOT_BEFORE, NOT_AFTER),
+    for_clients: bool = False,
+    weak_bits: int | None = None,
+) -> trustme.LeafCert:
+    """Make a leaf certificate for a name or an IP address.
+
+    Args:
+        issuer: The CA that signs it; None for a self-signed one.
+        dates: From when to when it is valid.
+        for_clients: Whether it is for TLS clients and not for servers (RFC 5280 section 4.2.1.12).
+        weak_bits: The length of an RSA key; None for a key on P-256.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    from trustme import LeafCert
+
+    key: Any = ec.generate_private_key(ec.SECP256R1())
+    if weak_bits is not None:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=weak_bits)
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "pytest-egress")])
+    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if for_clients else ExtendedKeyUsageOID.SERVER_AUTH
+    own_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    issuer_id = own_id if issuer is None else key_identifier(issuer.certificate)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject if issuer is None else issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(dates[0])
+        .not_valid_after(dates[1])
+        .add_extension(x509.SubjectAlternativeName([san(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(own_id, critical=False)
+        .add_extension(authority_key_identifier(issuer_id), critical=False)
+        .sign(key if issuer is None else issuer.key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return LeafCert(private, certificate.public_bytes(pem), [])
+
+
+def san(host: str) -> x509.GeneralName:
+    """The subject alternative name of a host: an IP address or a DNS name."""
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def key_identifier(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
+    """The identifier of a CA's key, in the CA's certificate."""
+    from cryptography import x509
+
+    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+
+
+def authority_key_identifier(issuer_id: x509.SubjectKeyIdentifier) -> x509.AuthorityKeyIdentifier:
+    """The leaf extension that identifies the CA's key (RFC 5280 section 4.2.1.1); Python 3.13 requires it."""
+    from cryptography import x509
+
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id)

@@ -1,0 +1,129 @@
+"""`NameTurns`: which turn of a DNS route's `sequence` a question takes.
+
+A turn is one question of each type: those of one lookup, such as A and AAAA, share it, in whichever order they come and
+from however many sockets. A question that is sent again, after a time-out or over TCP because its answer was truncated,
+keeps its turn.
+
+Threads: any thread may call. Everything changes under `Ledger.changed`, as the turns of routes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.routes.route import Route
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedName:
+    """A question, as far as turns depend on it. One that is sent again from the same socket is equal.
+
+    Attributes:
+        name: The name, normalised.
+        type: The type, such as "A".
+        id: The ID of its message.
+        client: The socket that it came from.
+        over_tcp: Whether it came over TCP.
+    """
+
+    name: str
+    type: str
+    id: int
+    client: Hashable
+    over_tcp: bool
+
+
+@dataclass(eq=False, kw_only=True)
+class Turn:
+    """A turn that has been taken.
+
+    Attributes:
+        number: The turn, as `Route.reserve` has returned it.
+        answers: The sequence that it is of.
+        questions: The questions that have taken it.
+        truncated: The types whose answer was truncated, and that have not been asked for over TCP since.
+    """
+
+    number: int
+    answers: object
+    questions: set[AskedName] = field(default_factory=set)
+    truncated: set[str] = field(default_factory=set)
+
+    def has_asked(self, asked: AskedName) -> bool:
+        """Whether a question is one of the turn's, sent again."""
+        return asked in self.questions or (asked.over_tcp and asked.type in self.truncated)
+
+    def takes(self, asked: AskedName) -> bool:
+        """Whether none of its questions is of that type yet."""
+        return all(question.type != asked.type for question in self.questions)
+
+
+class Answered(NamedTuple):
+    """What a DNS route says to a question.
+
+    Attributes:
+        answer: Its answer, with the faults around it.
+        context: The context variables at the place that declared it.
+        turn: The turn of its sequence, or None.
+    """
+
+    answer: Any
+    context: Context
+    turn: Turn | None = None
+
+
+class NameTurns:
+    """The turns that the questions of one target have taken.
+
+    Args:
+        ledger: Whose lock guards the turns.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._taken: WeakKeyDictionary[Route[Any], list[tuple[str, Turn]]] = WeakKeyDictionary()
+
+    def answer(self, route: Route[Any], asked: AskedName) -> Answered | None:
+        """The answer of a DNS route to a question; None where all answers of its sequence have been used."""
+        if route.sequence is None:
+            return Answered(*route.answer())
+        with self._ledger.changed:
+            turn = self._turn(route, asked)
+            return None if turn is None else Answered(*route.answer(turn.number), turn)
+
+    def note_truncated(self, turns: Iterable[Turn], type: str) -> None:
+        """Note that a client has to ask questions of a type again over TCP, which is the same turn then."""
+        with self._ledger.changed:
+            for turn in turns:
+                turn.truncated.add(type)
+
+    def _turn(self, route: Route[Any], asked: AskedName) -> Turn | None:
+        answers, taken = route.sequence, self._taken.get(route, [])
+        mine = [turn for name, turn in taken if name == asked.name and turn.answers is answers]
+        turn = next(self._shared(mine, asked), None)
+        if turn is None:
+            if (number := route.reserve()) is None:
+                return None
+            turn = Turn(number=number, answers=answers)
+            self._taken.setdefault(route, []).append((asked.name, turn))
+        if asked.over_tcp:
+            turn.truncated.discard(asked.type)
+        turn.questions.add(asked)
+        return turn
+
+    def _shared(self, turns: list[Turn], asked: AskedName) -> Iterator[Turn]:
+        """The turns of a name that a question may share, the best first.
+
+        That is the one which it has already; else the latest of its own socket, or of any, if that lacks its type.
+        """
+        latest = turns[::-1]
+        yield from (turn for turn in latest if turn.has_asked(asked))
+        own = (t for t in latest if any(asked.client == other.client for other in t.questions))
+        yield from (turn for turn in (next(own, None), *latest[:1]) if turn and turn.takes(asked))

@@ -1,0 +1,217 @@
+"""What the faults of a raw route make of one connection: `plan_of` reads them, and `Shaped` stands before a handler.
+
+The rule: a fault is read once for each connection, and only `Plan` is acted on. `RawServer` carries it out.
+
+Threads: a connection's thread calls everything but `Shaped._run`, which copies on a thread of its own. That one touches
+the client's socket and its end of the other connection, and no field of `Connection`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import singledispatch
+from typing import Any, Final
+
+from pytest_egress.base.shaping import PLAIN, Shape, Way, await_acknowledged, relay
+from pytest_egress.base.sockets import shut
+from pytest_egress.gateway.connection import Connection
+from pytest_egress.link.stream_sockets import loopback_pair
+from pytest_egress.routes.faults import (
+    Delayed,
+    Disconnect,
+    End,
+    Fault,
+    Raw,
+    Reset,
+    Silence,
+    Throttled,
+    Truncated,
+    drawn,
+    layers,
+)
+from pytest_egress.traffic.messages import UNSET
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+RETURNABLE: Final = "reset(), disconnect() or silence()"
+"""The faults that a raw handler may return."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a raw route does with one connection.
+
+    Attributes:
+        answer: What answers it: bytes, None, a handler, a service or a `Forward`.
+        fault: The fault around that, or in its place; None where there is none.
+        shape: How the bytes of the answer come.
+        resets: Whether the connection is reset at once.
+        ends_after: After how many seconds it ends, once its answer has been sent; None where its client ends it.
+    """
+
+    answer: Any = None
+    fault: Fault | None = None
+    shape: Shape = PLAIN
+    resets: bool = False
+    ends_after: float | None = None
+
+
+def plan_of(answer: Any) -> Plan:
+    """Read the answer of a route, for one connection. A function of seconds is called now.
+
+    Raises:
+        BaseException: Such a function raised, or has returned no seconds.
+    """
+    faults, within = layers(answer)
+    plan = Plan(answer=None if within is UNSET else within, fault=faults[0] if faults else None)
+    for fault in reversed(faults):
+        plan = read(fault, plan)
+    return plan
+
+
+@singledispatch
+def read(fault: Fault, plan: Plan) -> Plan:
+    """Add a fault to what is within it."""
+    raise TypeError(f"{fault} is no fault of a raw route")
+
+
+@read.register
+def _(fault: Delayed, plan: Plan) -> Plan:
+    delay = plan.shape.delay + drawn(fault.seconds, fault)
+    return replace(plan, shape=replace(plan.shape, delay=delay))
+
+
+@read.register
+def _(fault: Throttled, plan: Plan) -> Plan:
+    rate = min(plan.shape.rate, fault.bytes_per_second)
+    return replace(plan, shape=replace(plan.shape, rate=rate))
+
+
+@read.register
+def _(fault: Truncated, plan: Plan) -> Plan:
+    limit = plan.shape.limit
+    if limit is not None and limit <= fault.after:
+        return plan
+    return replace(plan, shape=replace(plan.shape, limit=fault.after, resets=fault.reset))
+
+
+@read.register
+def _(fault: Reset, plan: Plan) -> Plan:
+    return replace(plan, resets=True, ends_after=0.0)
+
+
+@read.register
+def _(fault: Disconnect, plan: Plan) -> Plan:
+    return replace(plan, ends_after=0.0)
+
+
+@read.register
+def _(fault: Raw, plan: Plan) -> Plan:
+    return replace(plan, answer=fault.data, ends_after=0.0)
+
+
+@read.register
+def _(fault: Silence, plan: Plan) -> Plan:
+    seconds = None if fault.seconds is None else drawn(fault.seconds, fault)
+    return replace(plan, ends_after=seconds)
+
+
+def returned_plan(result: End) -> Plan | None:
+    """What becomes of a connection whose handler has returned a fault; None where it may return no such fault."""
+    plan = plan_of(result)
+    return (
+        plan if isinstance(result, (Reset, Disconnect, Silence)) and plan.answer is None else None
+    )
+
+
+class Shaped:
+    """Another connection between a handler and its client, through which what the handler sends comes in a shape.
+
+    Within the `with` block it is the connection's socket. At its end all that the handler has sent has been passed on,
+    and the client's connection is ended as the handler's was, or as the shape says.
+
+    Args:
+        connection: The client's connection.
+        shape: How what the handler sends comes.
+        clock: `Ledger.clock`.
+
+    Attributes:
+        client: The client's socket.
+        is_cut: Whether the shape's limit has ended the connection.
+    """
+
+    def __init__(self, connection: Connection, shape: Shape, clock: Callable[[], float]) -> None:
+        self._connection, self._shape, self._clock = connection, shape, clock
+        self.client: socket.socket = connection.sock
+        self.is_cut = False
+        self._drained = threading.Event()
+        self._is_ending = False
+
+    def give_up(self) -> None:
+        """Wait for nothing at the end: the client has left."""
+        self._drained.set()
+        shut(self.client)
+
+    def __enter__(self) -> Shaped:
+        connection = self._connection
+        inner, self._outer = loopback_pair()
+        for sock in (self._outer, self.client):
+            connection.adopt(sock)
+        connection.replace_by(lambda client: inner)
+        self._thread = threading.Thread(target=self._run, name="egress shaping", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        connection = self._connection
+        shut(connection.sock)  # the handler's end: what it has sent comes before that
+        self._drained.wait()
+        self._is_ending = True
+        shut(self._outer)
+        self._thread.join()
+        connection.return_to(self.client)
+        if self.is_cut and self._shape.resets:
+            connection.reset()
+        elif self.is_cut:
+            connection.linger(goodbye=False)
+        elif connection.is_reset:
+            connection.reset()
+        else:
+            connection.linger()
+
+    def _run(self) -> None:
+        """Copy until the handler has ended, or the client, or the limit is reached."""
+        try:
+            if relay(
+                self.client, self._outer, self._shape, self._clock, self._watch, self._passes_end
+            ):
+                self._cut()
+        except OSError:
+            pass  # one side broke off; the other is ended
+        finally:
+            self._drained.set()
+            # Shut alone, it would still take what a handler sends on, until its buffers are full.
+            self._connection.release(self._outer)
+
+    def _watch(self, out: Way, back: Way) -> bool:
+        if back.done or back.refusal is not None:
+            self._drained.set()
+        return self._is_ending
+
+    def _passes_end(self) -> bool:
+        """Whether the handler's end is the client's: a reset comes in its place otherwise."""
+        return not self._connection.is_reset
+
+    def _cut(self) -> None:
+        """End the client's connection, whatever the handler does."""
+        self.is_cut = True
+        if self._shape.resets:
+            await_acknowledged(self.client, self._clock)
+            self._connection.reset_adopted(self.client)
+        else:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                socket.socket.shutdown(self.client, socket.SHUT_WR)

@@ -1,0 +1,347 @@
+"""`Spoiling`: what the wrappers around an answer do to what is sent: it comes late, slowly, or in part.
+
+The rule: no version of HTTP is known here. What a fault does to a whole stream or connection is the `Line`'s.
+
+Threads: the thread that answers a request calls everything, but for `SpoiledDuplex`, whose methods any thread may call.
+A lock of its own makes what is sent there go piece by piece. It is held while a throttled piece waits, as the lock of a
+stream is held while its client takes nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from math import ceil
+from typing import Any, Final, Protocol, TypeVar
+
+from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.ledger.ledger import Ledger
+from pytest_egress.ledger.pauses import pause
+from pytest_egress.ledger.windows import Window
+from pytest_egress.routes.duplex import ClientLeftError, Duplex
+from pytest_egress.routes.faults import (
+    Delayed,
+    End,
+    Fault,
+    Raw,
+    Reset,
+    Seconds,
+    Silence,
+    Throttled,
+    Truncated,
+    drawn,
+    layers,
+)
+from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+PIECE_SECONDS: Final = 0.05  # of a throttled body, for which a piece is enough
+PIECE_BYTES: Final = 64 * 1024
+OVER: Final = "its window was closed before {} was over"
+LEFT: Final = "it did not wait for the end of {}"
+
+Timed = TypeVar("Timed", Delayed, Silence)
+
+
+class Line(Duplex, Protocol):
+    """A `Duplex` that a fault can break. Afterwards nothing comes and nothing goes: whoever waits gets an error."""
+
+    def abort(self, why: str) -> None:
+        """Reset the connection, with all that it carries (RST of TCP), once the client has what was sent.
+
+        Args:
+            why: The reason, for the entries of whatever else it carries.
+        """
+        ...
+
+    def hang_up(self, why: str) -> None:
+        """Close our side of the connection by FIN, and say nothing of it in the words of HTTP."""
+        ...
+
+    def reset_stream(self, why: str) -> bool:
+        """Reset the request's stream by RST_STREAM; False where its version of HTTP has none."""
+        ...
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes in place of the protocol's.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        ...
+
+
+class StoppedError(ClientLeftError):
+    """A fault has ended what is sent, and the client is still there."""
+
+
+def settled(fault: Fault, run: Callable[..., Any]) -> Fault:
+    """A fault for one answer: each function of seconds has been called.
+
+    Args:
+        run: Calls a function of the test.
+
+    Raises:
+        TypeError, ValueError: A function has returned no number of seconds.
+        BaseException: A function has raised it.
+    """
+    if isinstance(fault, (Delayed, Silence)) and callable(fault.seconds):
+        fault = replace(fault, seconds=run(drawn, fault.seconds, fault))
+    inner = getattr(fault, "answer", None)
+    return replace(fault, answer=settled(inner, run)) if isinstance(inner, Fault) else fault  # type: ignore[type-var]
+
+
+class Spoiling:
+    """The wrappers around one answer. Where there are several of one kind, the strictest counts, and delays add up.
+
+    Args:
+        attempt: The attempt that the request is.
+        entry: Its entry, whose fault is `settled`.
+        line: Both directions of the request.
+
+    Attributes:
+        end: The fault in place of an answer, or after it; None where there is none.
+        inner: The answer within the wrappers; UNSET where there is none.
+        truncated: The fault that cuts the body; None where none does.
+        was_cut: Whether that has been done, so far as the body goes.
+    """
+
+    def __init__(self, ledger: Ledger, attempt: Attempt, entry: Exchange, line: Line) -> None:
+        faults, self.inner = layers(entry.fault)
+        self.entry, self.line, self._ledger, self._attempt = entry, line, ledger, attempt
+        self._delays = [fault for fault in faults if isinstance(fault, Delayed)]
+        self.end = next((fault for fault in faults if isinstance(fault, End)), None)
+        cuts = [fault for fault in faults if isinstance(fault, Truncated)]
+        self.truncated = min(cuts, key=lambda fault: fault.after, default=None)
+        slow = [fault for fault in faults if isinstance(fault, Throttled)]
+        self._throttled = min(slow, key=lambda fault: fault.bytes_per_second, default=None)
+        self._left = None if self.truncated is None else self.truncated.after
+        self._due: float | None = None
+        self.was_cut = False
+
+    @property
+    def spoils_body(self) -> bool:
+        """Whether the body is not sent as it is."""
+        return self.truncated is not None or self._throttled is not None
+
+    def delay(self) -> None:
+        """Wait as long as the wrappers say, before the first byte of the response.
+
+        Raises:
+            ClientLeftError: The client has left meanwhile.
+            StoppedError: The window has been closed.
+        """
+        for fault in self._delays:
+            self.wait(fault, fault.seconds)
+
+    def wait(self, fault: Fault, seconds: Seconds | None) -> None:
+        """Wait for so many seconds; None is without end. It raises as `delay` does."""
+        assert not callable(seconds)
+        self._pause(fault, seconds, self._attempt.context.window)
+
+    def _pause(self, fault: Fault, seconds: float | None, window: Window) -> None:
+        line = self.line
+        end = pause(
+            self._ledger,
+            window,
+            self.entry,
+            fault,
+            seconds,
+            has_left=lambda: line.disconnected,
+            activity=self._attempt.activity,
+        )
+        if end == "over":
+            self.entry.note = self.entry.note or OVER.format(fault)
+            self._attempt.activity.cut()
+            raise StoppedError(self.entry.note)
+        if end == "left":
+            raise ClientLeftError(LEFT.format(fault))
+
+    def pieces(self, data: bytes, *, outlives: bool = False) -> Iterator[bytes]:
+        """The part of a piece of the body that is sent, in pieces, each when its time has come.
+
+        Args:
+            outlives: Whether the request goes on after its window.
+
+        Raises:
+            ClientLeftError: The client has left meanwhile.
+            StoppedError: The window is being closed.
+        """
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+        size = self._size()
+        for start in range(0, len(data), size):
+            piece = data[start : start + size]
+            self._await_turn(len(piece), outlives=outlives)
+            yield piece
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether as much of the body has been sent as is."""
+        return self._left == 0
+
+    def _size(self) -> int:
+        """How many bytes of the body are sent at once."""
+        if self._throttled is None:
+            return PIECE_BYTES
+        return min(ceil(self._throttled.bytes_per_second * PIECE_SECONDS), PIECE_BYTES)
+
+    def _await_turn(self, size: int, *, outlives: bool) -> None:
+        if self._throttled is None:
+            return
+        now = self._ledger.clock()
+        self._due = max(self._due or now, now) + size / self._throttled.bytes_per_second
+        window = Window() if outlives else self._attempt.context.window
+        self._pause(self._throttled, self._due - now, window)
+
+    def response(self, response: Response) -> Response:
+        """A response with a body, which is sent as the wrappers say. Its Content-Length is that of the whole."""
+        spoiled = copy.copy(response)
+        is_framed = "content-length" in response.headers or "transfer-encoding" in response.headers
+        if response.stream is None and not is_framed:
+            length = ("Content-Length", str(len(response.content)))
+            spoiled.headers = Headers([*response.headers.raw, length])
+        spoiled.make_trailers = None
+        spoiled.stream = SpoiledBody(response, spoiled, self)
+        return spoiled
+
+
+class SpoiledBody:
+    """The body of a response as the wrappers have it sent.
+
+    Args:
+        response: The response as it was made.
+        spoiled: The one that has this body. It gets the trailers, when they are known.
+
+    Attributes:
+        source: The body as it was made.
+    """
+
+    def __init__(self, response: Response, spoiled: Response, spoiling: Spoiling) -> None:
+        is_whole = response.stream is None
+        self.source: Final = (response.content,) if is_whole else response.stream
+        self._response, self._spoiled, self._spoiling = response, spoiled, spoiling
+
+    def __iter__(self) -> Iterator[bytes]:
+        spoiling = self._spoiling
+        for piece in self.source:
+            yield from spoiling.pieces(piece)
+            if spoiling.is_cut:
+                break
+        if spoiling.truncated is not None:
+            spoiling.was_cut = True
+            raise StoppedError(f"{spoiling.truncated} has cut it")
+        self._spoiled.trailers = self._response.last_trailers()
+
+    def close(self) -> None:
+        """Close the body as it was made."""
+        getattr(self.source, "close", lambda: None)()
+
+
+def source_of(stream: object) -> object:
+    """The body of a response as it was made, whatever spoils it."""
+    return stream.source if isinstance(stream, SpoiledBody) else stream
+
+
+class SpoiledDuplex:
+    """A `Duplex` of an answer that sends by itself, slowly or in part.
+
+    Args:
+        outlives: Whether the call goes on after its window.
+    """
+
+    def __init__(self, spoiling: Spoiling, outlives: Callable[[], bool]) -> None:
+        self._line, self._spoiling, self._outlives = spoiling.line, spoiling, outlives
+        self._sending = threading.RLock()
+
+    @property
+    def trailers(self) -> Headers:
+        """As `Duplex.trailers`."""
+        return self._line.trailers
+
+    @property
+    def disconnected(self) -> bool:
+        """As `Duplex.disconnected`."""
+        return self._line.disconnected
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        """As `Duplex.receive`."""
+        return self._line.receive(timeout)
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """As `Duplex.on_disconnect`."""
+        self._line.on_disconnect(callback)
+
+    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
+        """As `Duplex.send_interim`."""
+        self._line.send_interim(status_code, headers)
+
+    def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
+        """As `Duplex.start`. Where the body is cut, the head is not the end, even if there is no body."""
+        with self._sending:
+            self._line.start(status_code, headers, ends=ends and self._spoiling.truncated is None)
+            if ends or self._spoiling.is_cut:
+                self._cut()
+
+    def send(self, data: bytes) -> None:
+        """As `Duplex.send`."""
+        with self._sending:
+            for piece in self._spoiling.pieces(data, outlives=self._outlives()):
+                self._line.send(piece)
+            if self._spoiling.is_cut:
+                self._cut()
+
+    def finish(self, trailers: Headers = NO_FIELDS) -> None:
+        """As `Duplex.finish`. The end of a body that is cut is never sent."""
+        with self._sending:
+            self._cut()
+            self._line.finish(trailers)
+
+    def respond(
+        self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS
+    ) -> None:
+        """As `Duplex.respond`, in pieces."""
+        with self._sending:
+            self.start(status_code, headers)
+            self.send(content)
+            self.finish(trailers)
+
+    def reset(self) -> None:
+        """As `Duplex.reset`."""
+        self._line.reset()
+
+    def _cut(self) -> None:
+        """End the response where it is to be cut.
+
+        Raises:
+            StoppedError: That has been done.
+        """
+        if (fault := self._spoiling.truncated) is not None:
+            cut(self._line, fault)
+            raise StoppedError(f"{fault} has cut it")
+
+
+def break_line(line: Line, fault: End) -> None:
+    """End a connection as a fault says that is used in place of an answer, or after one that sends by itself."""
+    why = f"{fault} has ended its connection"
+    if isinstance(fault, Reset):
+        if not (fault.stream and line.reset_stream(why)):
+            line.abort(why)
+        return
+    if isinstance(fault, Raw):
+        line.send_raw(fault.data)
+    line.hang_up(why)
+
+
+def cut(line: Line, fault: Truncated) -> None:
+    """End what is sent as a `truncated` says."""
+    why = f"{fault} has ended its connection"
+    if fault.reset:
+        line.abort(why)
+    elif not line.reset_stream(why):
+        line.hang_up(why)

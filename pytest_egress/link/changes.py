@@ -1,0 +1,94 @@
+"""The dials of a target that its own kernel refuses or drops, as messages to the agent.
+
+A message is a list of `DialRule`. Of the rules that a namespace has, the first that fits a dial decides; a dial that
+none fits is captured, as every other connection. Values and bytes only: `Link.change_dials` sends them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, NamedTuple
+
+import pytest_egress.agent.dials as dials
+from pytest_egress.errors import LinkError
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+NOT_CHANGED: Final = "The target's kernel does not refuse or drop connections as its routes say: {}"
+"""A `LinkError` about a message that was not applied; the reason follows."""
+
+
+class Verdict(IntEnum):
+    """What the kernel does with a dial.
+
+    Attributes:
+        CAPTURED: It is connected to the gateway.
+        REFUSED: It is logged and reset, so that its client gets ECONNREFUSED.
+        DROPPED: It is logged and dropped, so that its client waits.
+        SWALLOWED: It is dropped and not logged: it repeats a dial that was dropped before.
+    """
+
+    CAPTURED = dials.CAPTURED
+    REFUSED = dials.REFUSED
+    DROPPED = dials.DROPPED
+    SWALLOWED = dials.SWALLOWED
+
+
+class DialRule(NamedTuple):
+    """What becomes of some dials.
+
+    Attributes:
+        verdict: That.
+        network: The addresses that are dialled.
+        port: The port that is dialled; None for every one.
+        begins: The first eight bytes of the TCP header; b"" for any.
+    """
+
+    verdict: Verdict
+    network: IPv4Network | IPv6Network
+    port: int | None
+    begins: bytes = b""
+
+
+def replacement(rules: Sequence[DialRule]) -> bytes:
+    """The message by which these rules replace all that there are."""
+    return dials.REPLACE + b"".join(map(packed, rules))
+
+
+def insertion(rules: Sequence[DialRule]) -> bytes:
+    """The message by which these rules, at least one, come before all that there are."""
+    return dials.INSERT + b"".join(map(packed, rules))
+
+
+def change(present: Sequence[DialRule], wanted: Sequence[DialRule]) -> bytes:
+    """The message by which a namespace has other rules than it has at present.
+
+    Raises:
+        LinkError: There are more than a namespace may have.
+    """
+    if len(wanted) > dials.MAX_RULES:
+        reason = (
+            f"that takes {len(wanted)} rules for names and addresses, and {dials.MAX_RULES} are the most. Declare "
+            "refuse() or blackhole() for fewer names, or for a network of addresses."
+        )
+        raise LinkError(NOT_CHANGED.format(reason))
+    more = len(wanted) - len(present)
+    is_addition = more > 0 and wanted[more:] == present
+    return insertion(wanted[:more]) if is_addition else replacement(wanted)
+
+
+def packed(rule: DialRule) -> bytes:
+    """One rule as bytes."""
+    network, port = rule.network, rule.port or 0
+    address = network.network_address.packed
+    return dials.RULE.pack(
+        rule.verdict, network.version, network.prefixlen, port, rule.begins, address
+    )
+
+
+def own_port(features: Sequence[str]) -> int:
+    """The port id of the agent's netlink socket, from the features in its first message; 0 where it has none."""
+    found = (word[len(dials.PORT) :] for word in features if word.startswith(dials.PORT))
+    return int(next(found, 0))
