@@ -15,6 +15,7 @@ from struct import pack
 
 from .capture import start_loopback
 from .main import MOVE, check_nonce, connect, fail, serve
+from .shared_files import SharedFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _SIGKILL = 9
 _CAPBSET_DROP, _NO_NEW_PRIVS = 24, 38  # prctl(2)
 _SETPCAP, _NET_ADMIN, _SYS_ADMIN = 8, 12, 21  # capabilities(7)
 _VERSION = 0x20080522  # of the arguments of capset(2)
+_EVERY_UID = ["0", "0", "4294967295"]  # of the first user namespace, user_namespaces(7)
 
 
 def main() -> None:
@@ -64,11 +66,25 @@ def be_agent(link: Socket) -> NoReturn:
     try:
         drop_capabilities()
         start_loopback()
-        serve(link)
+        serve(link, shared_files())
     except OSError as error:
         fail(link, f"The agent failed: {error}")
     finally:
         posix._exit(1)
+
+
+def shared_files() -> SharedFiles | None:
+    """The files to be put back for another target; None where there can be none.
+
+    In a user namespace the engine makes other network settings than the test process gives a target.
+    """
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            if file.read().split() != _EVERY_UID:
+                return None
+        return SharedFiles()
+    except OSError:
+        return None
 
 
 def is_ordered(link: Socket, alive: int) -> bool:

@@ -12,12 +12,13 @@ from struct import pack
 
 from .capture import FRAMES, Capture, CaptureError
 from .dials import MAX_BYTES, Dials
-from .shared_files import SharedFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn, TypeAlias
+
+    from .shared_files import SharedFiles
 
     Socket: TypeAlias = _socket.socket
 
@@ -73,12 +74,17 @@ def main() -> None:
     serve(connect(folder))
 
 
-def serve(link: Socket) -> None:
-    """Make the namespace capture, pass its sockets over the link, and serve requests until the test process ends."""
+def serve(link: Socket, files: SharedFiles | None = None) -> None:
+    """Make the namespace capture, pass its sockets over the link, and serve requests until the test process ends.
+
+    Args:
+        link: The connection to the test process.
+        files: The files that `PUT_BACK` asks for; None where the sidecar serves one target alone.
+    """
     try:
         dials = Dials()
         control = hand_over(link, dials)
-        hand_out(control, dials)
+        hand_out(control, dials, files)
     except CaptureError as error:
         fail(link, str(error))
     except Exception as error:  # the test process has to learn of any error
@@ -129,21 +135,15 @@ def names(counts: dict[str, int]) -> list[bytes]:
     ]
 
 
-def hand_out(control: Socket, dials: Dials) -> None:
+def hand_out(control: Socket, dials: Dials, files: SharedFiles | None = None) -> None:
     """Answer each request until the test process has ended.
 
     `PUT_BACK` asks for the shared files to be put back, the digit of an address family for unconnected sockets of that
     family. Anything else is a message of `dials`.
     """
-    files = SharedFiles()
     while request := control.recv(MAX_BYTES):
         if request == PUT_BACK:
-            try:
-                files.put_back()
-            except OSError as error:
-                control.send(FAILED + b" " + str(error).encode())
-            else:
-                control.send(PUT_BACK)
+            control.send(PUT_BACK if files is not None and files.put_back() else FAILED)
             continue
         if request not in (b"4", b"6"):
             refusal = dials.change(request)

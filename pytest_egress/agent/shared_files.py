@@ -1,6 +1,6 @@
 """The files that a target shares with its sidecar besides the network: the engine mounts them into both, writable.
 
-They are put back before a sidecar serves another target. A file that cannot be put back is an error.
+They are put back before a sidecar serves another target. Where a file cannot be put back, the sidecar serves no other.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ class SharedFiles:
     def __init__(self) -> None:
         self._before = {path: State(path) for path in SHARED}
 
-    def put_back(self) -> None:
-        """Undo what a target has made of the files.
+    def put_back(self) -> bool:
+        """Undo what a target has made of the files; return whether each is as it was."""
+        try:
+            self._write_back()
+            return all(State(path) == before for path, before in self._before.items())
+        except OSError:
+            return False
 
-        Raises:
-            OSError: One is not as it was, and cannot be made so.
-        """
+    def _write_back(self) -> None:
         for path, before in self._before.items():
             if mode_of(path) != before.mode:  # before its content: this mode may keep us from that
                 posix.chmod(path, before.mode)
@@ -33,8 +36,6 @@ class SharedFiles:
             with open(path, "r+b") as file:
                 file.truncate(0)
                 file.write(before.content)
-            if State(path) != before:
-                raise OSError(f"{path} is not as it was")
 
 
 def mode_of(path: str) -> int:

@@ -36,8 +36,8 @@ from pytest_egress.base.sockets import shut
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.failures import engine_errors, explanation, start_failure
-from pytest_egress.engine.leftovers import is_known_as_ours
-from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
+from pytest_egress.engine.leftovers import is_known_as_ours, is_ours
+from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError, LinkError
 from pytest_egress.gateway.server import Gateway
 from pytest_egress.ledger.ledger import CUT_SECONDS
 from pytest_egress.ledger.report import awaited_text
@@ -50,7 +50,7 @@ from pytest_egress.targets.options import (
 )
 from pytest_egress.targets.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.targets.plan import Plan, check_command
-from pytest_egress.targets.provision import Provisioner, SidecarError, SidecarSetup
+from pytest_egress.targets.provision import DESCRIPTOR, Provisioner, SidecarError, SidecarSetup
 from pytest_egress.targets.readiness import Strategy, check_port
 from pytest_egress.targets.ready import NotReadyError, ReadySidecar, ReadySidecars
 from pytest_egress.targets.results import (
@@ -62,7 +62,7 @@ from pytest_egress.targets.results import (
 )
 from pytest_egress.targets.roots import Roots, find_roots
 from pytest_egress.targets.runtimes import DIRECTORY
-from pytest_egress.targets.sidecar import NAMESERVER, Sidecar, made_up_hostname
+from pytest_egress.targets.sidecar import NAMESERVER, SIDECAR, Sidecar, made_up_hostname
 from pytest_egress.traffic.dns_answers import NO_ADDRESS, NameAnswer
 
 if TYPE_CHECKING:
@@ -243,6 +243,14 @@ class Container:
                     return self._open_ready(image, setup, ready)
                 except NotReadyError:
                     self._undo()
+        try:
+            return self._open_own(image, setup)
+        except LinkError as error:
+            if isinstance(error, SidecarError):  # another setup may work
+                raise
+            if setup != DESCRIPTOR or not self._services.sidecars.give_up_reuse(error):
+                raise
+        self._undo()
         return self._open_own(image, setup)
 
     def _open_ready(self, image: Image, setup: SidecarSetup, ready: ReadySidecar) -> Link:
@@ -306,7 +314,7 @@ class Container:
         env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
         self._directory = directory_for(options, declared)
-        if sidecar.is_reusable:
+        if sidecar.has_served:
             options["sysctls"] = {**SYSCTLS, **(options.get("sysctls") or {})}
         filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
@@ -799,8 +807,7 @@ class Container:
         if self._keep:
             self._services.engine.keep(self._docker)
         else:
-            self._services.engine.remove(self._docker)
-            self._is_removed = True
+            self._is_removed = self._services.engine.remove(self._docker)
 
     def _release(self, ready: ReadySidecar) -> None:
         if (sidecar := ready.join()) is not None:
@@ -832,23 +839,36 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
     """
     mode = container.attrs["HostConfig"].get("PidMode") or ""
     kind, _, name = mode.partition(":")
-    if kind == "container" and not is_captured(engine, engine.container(name)):
+    if kind == "container" and not is_captured(engine, other := engine.container(name)):
+        reach = (
+            "the capabilities of a sidecar"
+            if is_sidecar(other)
+            else "the network of that container"
+        )
         raise ValueError(
-            f"pid_mode={mode!r} is refused: with it a target can reach the network of that container; "
-            "name another target"
+            f"pid_mode={mode!r} is refused: with it a target can reach {reach}; name another target"
         )
 
 
 def is_captured(engine: Engine, container: DockerContainer) -> bool:
-    """Whether a container has the network of a sidecar, or none, and does not share other containers' processes."""
+    """Whether a container has the network of a sidecar, or none, and no processes but a target's.
+
+    The processes of a sidecar are not a target's: the first one may make network namespaces.
+    """
     config = container.attrs["HostConfig"]
-    if config.get("Privileged") or config.get("PidMode") == "host":
+    if config.get("Privileged") or config.get("PidMode") == "host" or is_sidecar(container):
         return False
     kind, _, name = (config.get("NetworkMode") or "").partition(":")
     if kind != "none" and not (kind == "container" and is_known_as_ours(engine.client.api, name)):
         return False
     kind, _, name = (config.get("PidMode") or "").partition(":")
     return kind != "container" or is_captured(engine, engine.container(name))
+
+
+def is_sidecar(container: DockerContainer) -> bool:
+    """Whether a container is a sidecar of a run."""
+    listed = {"Names": [container.attrs["Name"]], "Labels": container.attrs["Config"]["Labels"]}
+    return is_ours(listed) and str(container.name).startswith(SIDECAR)
 
 
 def tail_of(log: bytes) -> str:

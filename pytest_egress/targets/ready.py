@@ -31,6 +31,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 log = logging.getLogger("pytest_egress.engine")  # users filter logs by this name
 T = TypeVar("T")
 MOST_RETIRED: Final = 4  # each one is a process of 10 MB
+EACH_ITS_OWN: Final = "Each container has a sidecar of its own from now on: %s"
 
 
 class NotReadyError(Exception):
@@ -114,6 +115,7 @@ class ReadySidecars:
     def __init__(self, engine: Engine, provisioner: Provisioner, *, reuse: bool = True) -> None:
         self._engine, self._provisioner = engine, provisioner
         self._reuse = reuse  # until the kernel refuses it
+        self._has_reused = False
         self._retired: list[Sidecar] = []
         self._lock: Final = threading.Lock()
         self._waiting: ReadySidecar | None = None
@@ -171,12 +173,24 @@ class ReadySidecars:
             return sidecar.renew()
         except LinkError as error:
             self._reuse = False
-            log.warning("Each container has a sidecar of its own from now on: %s", error)
+            log.warning(EACH_ITS_OWN, error)
             raise
+
+    def give_up_reuse(self, error: LinkError) -> bool:
+        """After a sidecar's failure, have each target served by a sidecar of its own; return whether that may help.
+
+        It may where no sidecar of this session has served a target, since one that is to serve several needs more.
+        """
+        if not self._reuse or self._has_reused or self._engine.is_podman:
+            return False
+        self._reuse = False
+        log.warning(EACH_ITS_OWN, error)
+        return True
 
     def retire(self, sidecar: Sidecar) -> None:
         """Keep a sidecar, whose target has been removed, for another target; release it where it cannot serve one."""
         if self._reuse and sidecar.retire():
+            self._has_reused = True
             with self._lock:
                 if len(self._retired) < MOST_RETIRED:
                     self._retired.append(sidecar)

@@ -65,6 +65,9 @@ EXIT_SECONDS = 5
 NAMESERVER = "192.0.2.53"
 """The DNS server in the target's resolv.conf: a documentation address (RFC 5737), since all queries come to us."""
 
+SIDECAR = "pytest-egress-sidecar-"
+"""Begins the name of each sidecar."""
+
 HAS_CTYPES = importlib.util.find_spec("_ctypes") is not None
 """Whether this process's Python can call the C library, which a sidecar needs that serves several targets."""
 
@@ -93,6 +96,7 @@ class Sidecar:
         hostname: The host name, which is the target's too.
         setup: Its link and its Python.
         is_reusable: Whether it can serve another target when its own has been removed.
+        has_served: Whether it has served a target, so that it moves for the next one.
         link: The link that `start` returned; None before.
     """
 
@@ -100,8 +104,8 @@ class Sidecar:
         self, client: docker.DockerClient, hostname: str, folder: str | None, setup: SidecarSetup
     ) -> None:
         self.id = ""
-        self.name = f"pytest-egress-sidecar-{secrets.token_hex(6)}"
-        self.is_reusable = False
+        self.name = f"{SIDECAR}{secrets.token_hex(6)}"
+        self.is_reusable = self.has_served = False
         self.link: AnyLink | None = None
         self._api = client.api
         self.hostname, self.setup = hostname, setup
@@ -180,7 +184,12 @@ class Sidecar:
 
     def retire(self) -> bool:
         """Prepare for another target, when the last one has been removed; return whether `renew` may be called."""
-        return self.is_reusable and isinstance(self.link, DescriptorLink) and self.link.put_back()
+        link = self.link
+        if not self.is_reusable or not isinstance(link, DescriptorLink):
+            return False
+        link.close()  # no gateway has, where the target was never started
+        self.has_served = link.put_back()
+        return self.has_served
 
     def renew(self) -> AnyLink:
         """Move to a new network namespace after `retire`, for another target; the caller closes the link.
