@@ -36,7 +36,7 @@ from pytest_egress.ledger.report import (
     restless_text,
     route_line,
 )
-from pytest_egress.ledger.windows import DRAIN_SECONDS, Activity, AttemptContext, Window
+from pytest_egress.ledger.windows import DRAIN_SECONDS, Activity, AttemptContext, Pause, Window
 from pytest_egress.targets.container import Container, Owner
 from pytest_egress.targets.provision import Provisioner
 from pytest_egress.targets.ready import ReadySidecars
@@ -111,7 +111,7 @@ class Session:
         address: str | None = None,
         keep: bool = False,
         trust: Sequence[str] = (),
-        sidecar_reuse: bool = True,
+        sidecar_reuse: bool = False,
     ) -> None:
         self.keep, self.trust = keep, trust
         self._make_ca, self._defaults = ca, defaults
@@ -309,10 +309,10 @@ class Session:
             while (left := deadline - clock()) > 0:
                 if self._stays_quiet(min(seconds, left), seen) and left >= seconds:
                     return
-                self.ledger.wait_for(lambda: not self.ledger.under_way, deadline - clock())
+                self.ledger.wait_for(lambda: not self.ledger.is_busy, deadline - clock())
             with self.ledger.changed:
-                activities = [*self.ledger.under_way]
-            under_way = [*under_way_lines(activities)]
+                activities, pauses = [*self.ledger.under_way], [*self.ledger.pauses.items()]
+            under_way = [*under_way_lines(activities), *delay_lines(activities, pauses)]
             error = CallError(restless_text(seconds, timeout, under_way, seen))
             error.headline = restless_headline(seconds, under_way, seen)
             raise error
@@ -322,7 +322,7 @@ class Session:
 
         def stirs() -> bool:
             now = self.ledger.begun, len(seen)
-            return bool(self.ledger.under_way) or now != before
+            return self.ledger.is_busy or now != before
 
         with self.ledger.changed:
             before = self.ledger.begun, len(seen)
@@ -461,6 +461,16 @@ def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> I
                 f"the handler of {route_line(route)} still ran {timeout:g} s after {after}\n"
                 f"  for {activity.what}\n  at {where_stands(activity.thread)}"
             )
+
+
+def delay_lines(
+    activities: Sequence[Activity], pauses: Iterable[tuple[Pause, bool]]
+) -> Iterator[str]:
+    """Lines about delays that none of these activities waits for, such as those of late answers of DNS."""
+    told = {activity.pause for activity in activities}
+    for pause, is_endless in pauses:
+        if not is_endless and pause not in told:
+            yield f"  {pause}  of {pause.entry.container}"
 
 
 def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:

@@ -158,14 +158,8 @@ class Direction:
 
     def _receive(self) -> int:
         """Read into this process, or into the pipe once bytes come in bulk; return how many, 0 at the source's end."""
-        if self._pipe is not None and self.refusal is None:
-            try:
-                return self._pipe.fill(self.source)
-            except OSError as error:
-                if error.errno not in NO_SPLICE:
-                    raise
-                self._may_splice = False
-                self.close()
+        if self._pipe is not None and self.refusal is None and self._splice():
+            return self._pipe.size
         self._waiting = data = self.source.recv(COPY_BYTES)
         self.first = self.first or data[:FIRST_BYTES]
         self._is_read_out = len(data) < COPY_BYTES and not self._may_have_more
@@ -173,6 +167,24 @@ class Direction:
             self._pipe = self._pipe or pipe_between(self.source, self.sink)
             self._may_splice = self._pipe is not None
         return len(data)
+
+    def _splice(self) -> bool:
+        """Read into the pipe; False where that moves nothing, and recv has to tell whether that is the end.
+
+        splice(2) stops for good before an urgent byte (tcp(7)), as if nothing more had come; recv leaves it out.
+        """
+        assert self._pipe is not None
+        try:
+            self._is_read_out = False
+            return self._pipe.fill(self.source) > 0
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_SPLICE:
+                raise
+            self._may_splice = False
+            self.close()
+            return False
 
     def _write(self) -> None:
         """Write to the sink; once it has refused, drop what was read."""

@@ -25,6 +25,7 @@ MOST_DELAYED: Final = (
 )  # bytes on their way, as the window of a long line; then reading stops
 GONE: Final = select.POLLHUP | select.POLLERR  # poll() reports them where no event is asked for
 UNSENT_STEP: Final = 0.005  # seconds between two looks at what is unacknowledged
+MOST_SECONDS: Final = 86400.0  # of one poll(): it takes milliseconds up to 2**31, 24 days
 
 Clock = Callable[[], float]
 
@@ -373,11 +374,14 @@ def await_acknowledged(sock: socket.socket, clock: Clock) -> None:
 
 
 def poll(wanted: list[tuple[socket.socket, int]], seconds: float | None) -> dict[int, int]:
-    """Wait until an event has come, by descriptor, or for so many seconds; None for no limit."""
+    """Wait until an event has come, by descriptor, or for so many seconds at most; None for no limit.
+
+    It may return earlier: a delay may be longer than poll() can wait.
+    """
     events: dict[int, int] = {}
     for sock, more in wanted:
         events[sock.fileno()] = events.get(sock.fileno(), 0) | more
     poller = select.poll()
     for descriptor, mask in events.items():
         poller.register(descriptor, mask)
-    return dict(poller.poll(None if seconds is None else seconds * 1000))
+    return dict(poller.poll(None if seconds is None else min(seconds, MOST_SECONDS) * 1000))

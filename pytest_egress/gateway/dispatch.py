@@ -22,11 +22,12 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.http1_server import Http1Server
 from pytest_egress.gateway.names import NAMES_PORT, Names, serve_names
-from pytest_egress.gateway.raw_server import RawServer
+from pytest_egress.gateway.raw_server import RawServer, has_ended
 from pytest_egress.gateway.raw_socket import RawTlsSocket
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
 from pytest_egress.gateway.tls import handshake, read_hello, set_host
 from pytest_egress.gateway.tls_failures import (
+    broken_after_handshake,
     broken_handshake,
     left_after_handshake,
     no_client_certificate,
@@ -351,6 +352,7 @@ class Dispatcher:
         if to.presented.is_bad:  # a client that rejects it is not to be asked for anything
             wishing = None
         wish = None if wishing is None else wishing.client_certificate
+        saw_nothing = False
         try:
             context = self.parts.authority.context(
                 host,
@@ -359,9 +361,13 @@ class Dispatcher:
                 to.presented,
                 x25519=X25519 in hello.key_shares,
             )
+            saw_nothing = to.presented.is_bad and has_ended(connection.sock)
             handshake(connection, context, self.parts.connections)
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, host, hello, wishing, to.presented))
+            failure = broken_handshake(
+                error, host, hello, wishing, to.presented, saw_nothing=saw_nothing
+            )
+            connection.fail_tls(*failure)
             return
         if self.parts.connections.stopping:
             return
@@ -398,7 +404,9 @@ class Dispatcher:
         except TimeoutError:
             pass  # it waits for the server to speak
         except OSError as error:
-            connection.fail_tls(*broken_handshake(error, to.host, to.hello, None, to.presented))
+            connection.fail_tls(
+                *broken_after_handshake(error, to.host, to.hello, to.tls.version, to.presented)
+            )
             return False
         sock.settimeout(None)
         return True

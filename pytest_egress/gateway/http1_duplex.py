@@ -270,6 +270,11 @@ class Http1Duplex:
 
     # What a fault does: `Line`.
 
+    @property
+    def broken_by(self) -> str:
+        """As `Line.broken_by`. The connection carries one request at a time."""
+        return ""
+
     def abort(self, why: str) -> None:
         """Reset the connection when the request is over, and once the client has what was sent."""
         await_acknowledged(self._connection.sock)

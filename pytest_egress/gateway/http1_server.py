@@ -22,7 +22,7 @@ from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.request_faults import RequestFault
-from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
+from pytest_egress.gateway.tls_failures import broken_after_handshake, silent_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
 from pytest_egress.traffic.fields import READ_BYTES, Head, RequestTooLargeError
@@ -133,7 +133,9 @@ class Http1Server:
             data = connection.receive(READ_BYTES)
         except OSError as error:
             if to.tls and not connection.accounted:
-                failure = broken_handshake(error, to.host, to.hello, None, to.presented)
+                failure = broken_after_handshake(
+                    error, to.host, to.hello, to.tls.version, to.presented
+                )
                 connection.fail_tls(*failure)
             elif self.http.has_begun:
                 connection.record_tcp(b"", f"broke off within the head of a request: {error}")

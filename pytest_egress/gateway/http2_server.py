@@ -30,7 +30,7 @@ from pytest_egress.gateway.http2_wire import Wire
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
 from pytest_egress.gateway.tcp_info import await_acknowledged
-from pytest_egress.gateway.tls_failures import broken_handshake, silent_after_handshake
+from pytest_egress.gateway.tls_failures import broken_after_handshake, silent_after_handshake
 from pytest_egress.traffic.entries import BEGAN_HTTP2, UNREADABLE
 from pytest_egress.traffic.http2 import (
     Asked,
@@ -345,7 +345,7 @@ class Http2Server:
     def _broke_off(self, error: OSError) -> None:
         connection, to = self.connection, self.connection.destination
         if to.tls and not connection.accounted:
-            failure = broken_handshake(error, to.host, to.hello, None, to.presented)
+            failure = broken_after_handshake(error, to.host, to.hello, to.tls.version, to.presented)
             connection.fail_tls(*failure)
         elif self._http.is_within_head:
             connection.record_tcp(b"", f"broke off within the head of a request: {error}")
@@ -359,8 +359,9 @@ class Http2Server:
             connection.attempt, f"{UNREADABLE}: {masked_text(why)}"
         )
 
-    def _leave_all(self, why: str) -> list[Callable[[], None]]:
-        return [each for stream in self._streams.values() for each in stream.leave(why)]
+    def _leave_all(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
+        streams = self._streams.values()
+        return [each for stream in streams for each in stream.leave(why, by_fault=by_fault)]
 
     def _end(self, why: str) -> None:
         """End the connection: let the client read what was sent, and wait for the handlers that still run."""
@@ -406,7 +407,7 @@ class Http2Server:
     def _end_all(self, why: str) -> list[Callable[[], None]]:
         """Have every request find its client gone, and take no other; the lock is held."""
         self._has_said_farewell, self._last = True, self._http.last_stream
-        return self._leave_all(why)
+        return self._leave_all(why, by_fault=True)
 
     def close(self) -> None:
         """Send nothing any more: the socket is about to be closed."""

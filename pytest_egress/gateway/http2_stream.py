@@ -62,6 +62,7 @@ class Http2Stream:
         allowed_by: What allows the body of its response to pass unread; None where it is read.
         lasting: The call that goes on though the window of its test is closed; None where there is none.
         ended: Whether nothing happens on it any more.
+        broken_by: The sentence that names the fault which has ended its connection; "" for none.
         is_kept_whole: Whether the request's body is being read to its end, before anything else is done about it.
         ends_connection: Whether its connection is to end after it: `Connection: close` says so in a response.
     """
@@ -77,6 +78,7 @@ class Http2Stream:
         self._is_whole = False
         self._trailers = NO_FIELDS
         self._left: str | None = None
+        self.broken_by = ""
         self._callbacks: list[Callable[[], None]] = []
         self._has_started, self._is_answered = False, False
         self._awaits_continue = head.headers.get("expect", "").lower() == "100-continue"
@@ -197,8 +199,14 @@ class Http2Stream:
         """Take it that more may be sent."""
         self._changed.notify_all()
 
-    def leave(self, why: str) -> list[Callable[[], None]]:
-        """Note that the client has left; return what has to be called then, without the lock."""
+    def leave(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
+        """Note that the client has left; return what has to be called then, without the lock.
+
+        Args:
+            by_fault: Whether the fault of a request has ended the connection.
+        """
+        if by_fault and self._left is None:
+            self.broken_by = why
         return self._leave(why)
 
     def _leave(self, why: str) -> list[Callable[[], None]]:

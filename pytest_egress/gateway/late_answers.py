@@ -69,6 +69,7 @@ class Late:
         owner: Whose thread sends it: the reader's, None, or that of a connection.
         send: Sends the answer.
         due: When, by the ledger's clock; None while a function of the test says that.
+        is_over: Whether its test, its route or its target has ended.
     """
 
     entry: DnsQuery
@@ -76,6 +77,7 @@ class Late:
     owner: Hashable
     send: Callable[[], object]
     due: float | None = None
+    is_over: bool = False
     waiting: ExitStack = field(default_factory=ExitStack)
 
 
@@ -157,11 +159,16 @@ class LateAnswers:
         Args:
             test_over: Whether the test has ended, and with it its own routes.
         """
-        self._take(lambda late: late.route.ended or (test_over and late.route.scope == "test"))
+        self._end(lambda late: late.route.ended or (test_over and late.route.scope == "test"))
 
     def stop(self) -> None:
         """Drop all answers, since their target has gone."""
-        self._take(lambda late: True)
+        self._end(lambda late: True)
+
+    def _end(self, condition: Callable[[Late], bool]) -> None:
+        """Drop the answers that meet a condition. What a function raises about them from now on is nobody's."""
+        for late in self._take(condition):
+            late.is_over = True
 
     def _take(self, condition: Callable[[Late], bool]) -> list[Late]:
         """Remove the answers that meet a condition: nobody waits for them any more. Return them as they are due."""
@@ -177,10 +184,12 @@ class LateAnswers:
         late.due = self._ledger.clock() + seconds
 
     def _draw(self, context: AttemptContext, late: Late, lateness: tuple[Lateness, ...]) -> None:
-        """Ask the functions of a test how late an answer is; what they raise fails the test."""
+        """Ask the functions of a test how late an answer is; what they raise fails the test, and no later one."""
         try:
             seconds = sum(each.seconds() for each in lateness)
         except BaseException as error:  # pytest.fail() raises one
+            if late.is_over:
+                return
             self._recorder.fail(context, late.entry, error, "not answered")
             self._take(lambda each: each is late)
         else:

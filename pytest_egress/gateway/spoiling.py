@@ -50,6 +50,11 @@ Timed = TypeVar("Timed", Delayed, Silence)
 class Line(Duplex, Protocol):
     """A `Duplex` that a fault can break. Afterwards nothing comes and nothing goes: whoever waits gets an error."""
 
+    @property
+    def broken_by(self) -> str:
+        """The sentence that names the fault of another request which has ended the connection; "" for none."""
+        ...
+
     def abort(self, why: str) -> None:
         """Reset the connection, with all that it carries (RST of TCP), once the client has what was sent.
 
@@ -159,7 +164,7 @@ class Spoiling:
             self._attempt.activity.cut()
             raise StoppedError(self.entry.note)
         if end == "left":
-            raise ClientLeftError(LEFT.format(fault))
+            raise ClientLeftError(line.broken_by or LEFT.format(fault))
 
     def pieces(self, data: bytes, *, outlives: bool = False) -> Iterator[bytes]:
         """The part of a piece of the body that is sent, in pieces, each when its time has come.

@@ -116,6 +116,7 @@ REJECTED_TEXT: Final = "{who} rejected {what} ({how})"
 LIKELY_REJECTED: Final = "likely-rejected"
 """The reason of a rejection that may be something else, if the target was being stopped."""
 
+SAW_NOTHING: Final = "{who} left before it could see {what}, and so has not rejected it"
 NOT_OF_THE_FAULT: Final = (
     "A client without that CA rejects every certificate: this does not show that it rejects {what}"
 )
@@ -139,6 +140,8 @@ def broken_handshake(
     hello: ClientHello | None = None,
     route: object = "a route",
     presented: Presented = USUAL,
+    *,
+    saw_nothing: bool = False,
 ) -> tuple[str, str]:
     """The reason and the sentence for a handshake that raised an error.
 
@@ -148,7 +151,10 @@ def broken_handshake(
         hello: The client's ClientHello.
         route: The route that requests or requires a client certificate, if one does.
         presented: What the handshake presents.
+        saw_nothing: Whether the client had closed before it could see that.
     """
+    if saw_nothing and has_broken_off(error):
+        return "silent", SAW_NOTHING.format(who=who_sent(hello), what=presented.to(host))
     if presented.is_bad and (rejection := rejection_by(error, host, hello, presented)) is not None:
         return rejection
     reason, who = getattr(error, "reason", None), who_sent(hello)
@@ -294,6 +300,18 @@ def silent_after_handshake(
         text = NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered, remedy=remedy)
         return "alpn", text
     return left_after_handshake(host, hello, version, presented)
+
+
+def broken_after_handshake(
+    error: OSError, host: str, hello: ClientHello | None, version: str, presented: Presented
+) -> tuple[str, str]:
+    """The reason and the sentence for an error of the first read after a successful handshake.
+
+    A library that verifies within the handshake has accepted a bad certificate by then, whether it resets or closes.
+    """
+    if presented.is_bad and has_broken_off(error):
+        return left_after_handshake(host, hello, version, presented)
+    return broken_handshake(error, host, hello, None, presented)
 
 
 def left_after_handshake(

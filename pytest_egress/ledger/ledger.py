@@ -48,7 +48,7 @@ class Ledger:
             given back a turn.
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
         under_way: The activities of all windows that have not ended.
-        pauses: The attempts that wait for a fault, in the order in which they began to.
+        pauses: The attempts that wait for a fault, in the order in which they began to, and whether without end.
         begun: How many activities have begun so far.
         running: Called, without the lock, for the names of the running containers.
         open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
@@ -65,7 +65,7 @@ class Ledger:
         self.open_window_if_used: Callable[[], None] = lambda: None
         self.wide_set_ups: list[str] = []
         self.under_way: set[Activity] = set()
-        self.pauses: dict[Pause, None] = {}
+        self.pauses: dict[Pause, bool] = {}
         self.begun = 0
         self._watchers: list[list[Entry]] = []
         self.prompts = 0
@@ -206,7 +206,7 @@ class Ledger:
             is_endless: Whether nothing will happen by itself. Then it is not under way meanwhile.
         """
         with self.changed:
-            self.pauses[pause] = None
+            self.pauses[pause] = is_endless
             rests = self.under_way & {activity} if is_endless else set()
             self.under_way -= rests
             if activity is not None:
@@ -221,6 +221,14 @@ class Ledger:
                 if activity is not None:
                     activity.pause = None
                 self.changed.notify_all()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an activity is under way, or anything waits for the end of a delay. The caller holds the lock.
+
+        A late answer of DNS, which has no activity, does: its client goes on when it comes.
+        """
+        return bool(self.under_way) or not all(self.pauses.values())
 
     def pauses_of(self, container: str) -> list[Pause]:
         """What a container waits for, because of faults, in the order in which it began to wait.

@@ -85,7 +85,7 @@ def with_more(verdict: EgressError, text: str) -> EgressError:
 def offences(window: Window, verdict: EgressError | None) -> Sequence[Entry]:
     """The entries that a verdict reports."""
     if isinstance(verdict, AcceptedError):
-        return accepted_entries(window.entries)
+        return accepted_entries(window)
     if isinstance(verdict, UnroutedError):
         return unrouted_entries(window.entries)
     if isinstance(verdict, HandshakeError):
@@ -112,7 +112,7 @@ def first_verdict(
         return error
     if window.stuck:
         return failure(HandlerError, "\n".join(window.stuck), stuck_headline(window.stuck))
-    if accepted := accepted_entries(window.entries):
+    if accepted := accepted_entries(window):
         return failure(AcceptedError, accepted_text(accepted), accepted_headline(accepted))
     if unrouted := unrouted_entries(window.entries):
         return failure(UnroutedError, unrouted_text(unrouted), unrouted_headline(unrouted))
@@ -149,12 +149,12 @@ def first_handler_error(
     return next((entry for entry in called if entry.error is not None), None)
 
 
-def accepted_entries(entries: Sequence[Entry]) -> list[Entry]:
+def accepted_entries(window: Window) -> list[Entry]:
     """What came over a bad certificate or an old version of TLS, where the test has not said that this is meant."""
     return [
         entry
-        for entry in entries
-        if entry.accepted is not None and not entry.accepted.route.expected_calls
+        for entry in window.entries
+        if entry.accepted is not None and not entry.accepted.route.expects_calls(window)
     ]
 
 

@@ -147,7 +147,7 @@ class Case:
         besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
         told = self.cause or (self.verdict and self.verdict.__cause__)
         besides += handler_errors_lines(self.window.entries, told)
-        accepted = accepted_entries(self.window.entries)
+        accepted = accepted_entries(self.window)
         if accepted and not isinstance(self.verdict, AcceptedError):
             besides += [accepted_text(accepted), ""]
         unrouted = unrouted_entries(self.window.entries)

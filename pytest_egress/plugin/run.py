@@ -211,18 +211,21 @@ class Run:
             load_cryptography_unfrozen()
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        """Note which test runs, and which is the next."""
+        """Note which test runs, and which is the next. Beside one that needs no sidecar, none is being started."""
         self._running = item, nextitem
+        if self._session is not None and not uses_egress(item):
+            self._session.sidecars.settle()
 
     def _expects_more(self) -> bool:
         """Whether a test that comes after the running one uses egress; of a worker's tests only the next is known."""
         item, following = self._running or (None, None)
         if item is None or following is None:
             return False
-        if hasattr(item.config, "workerinput"):
+        items = [] if hasattr(item.config, "workerinput") else item.session.items
+        try:
+            return any(map(uses_egress, items[items.index(item) + 1 :]))
+        except ValueError:  # or a plugin's own loop takes away what it runs
             return uses_egress(following)
-        items = item.session.items
-        return any(map(uses_egress, items[items.index(item) + 1 :]))
 
     # Windows and verdicts.
 

@@ -16,11 +16,19 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Protocol, overload, runtime_checkable
 from urllib.parse import urlsplit
 
-from pytest_egress.routes.faults import ConnectFault, Fault, check_fault
+from pytest_egress.routes.faults import ConnectFault, Fault, check_fault, is_maker, layers
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import MAX_PORT
 from pytest_egress.traffic.dns_answers import NamesAnswer
-from pytest_egress.traffic.messages import SCHEME_PORTS, Request, Response, check_status, host_port
+from pytest_egress.traffic.messages import (
+    SCHEME_PORTS,
+    UNSET,
+    Request,
+    Response,
+    check_status,
+    host_port,
+    shown,
+)
 
 if TYPE_CHECKING:
     from pytest_egress.traffic.smtp import Envelope
@@ -228,6 +236,8 @@ def check_answer(answer: object, *, raw: bool) -> object:
         return AnswerSequence(tuple(check_answer(each, raw=raw) for each in answer.answers))
     if isinstance(answer, Fault):
         return check_fault(answer, check=partial(check_answer, raw=raw))
+    if is_maker(answer):
+        raise TypeError(not_made(answer))
     if isinstance(answer, Forward):
         return check_forward(answer, raw=raw)
     if raw and isinstance(answer, Application):
@@ -299,11 +309,21 @@ def returned(result: object) -> Response | Fault:
     Raises:
         TypeError, ValueError: It is none.
     """
+    if is_maker(result):
+        raise TypeError(not_made(result))
     if not isinstance(result, Fault):
         return response_from(result, of_function=True)
     if isinstance(result, ConnectFault):
         raise TypeError(RETURNED_TOO_LATE.format(result))
     return check_fault(result, check=returned)
+
+
+def not_made(maker: object) -> str:
+    """The text of the error for `reset` in place of `reset()`."""
+    name = name_of(maker)
+    given = inspect.signature(maker).parameters.values()  # type: ignore[arg-type]  # it is a function
+    needed = ", ".join(each.name for each in given if each.default is each.empty)
+    return f"{name} without parentheses makes no fault: write {name}({needed})"
 
 
 RETURNED_TOO_LATE: Final = (
@@ -364,6 +384,10 @@ def response_from(result: object, *, of_function: bool) -> Response:
         return result
     if result is None:
         return Response()
+    if isinstance(result, list) and any(isinstance(each, (Fault, Response)) for each in result):
+        raise TypeError(
+            f"{shown(result)}: a list is sent as JSON; answers one after the other are sequence(...)"
+        )
     if isinstance(result, (dict, list)):
         return Response(json=result)
     if isinstance(result, (bytes, bytearray)):
@@ -382,6 +406,16 @@ def response_from(result: object, *, of_function: bool) -> Response:
 def with_status(result: tuple[Any, Any]) -> Response:
     """The `Response` of a `(status, body)` pair. With a status, the body may also be a str."""
     status, body = result
+    if isinstance(body, Fault):
+        within = layers(body)[1]
+        raise TypeError(
+            f"({shown(status)}, {body}): a fault stands alone"
+            + (
+                ""
+                if within is UNSET
+                else f", around the pair: ({shown(status)}, {shown(within)}) in place of its answer"
+            )
+        )
     if isinstance(body, (Response, tuple)) or (
         isinstance(body, int) and not isinstance(body, bool)
     ):

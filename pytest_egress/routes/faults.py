@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from pytest_egress.base.clock import is_seconds
@@ -27,6 +27,9 @@ Seconds = float | Callable[[], float]
 class Fault:
     """An answer that fails, or that spoils another one; `isinstance` tells an `End` from a `Wrapper`."""
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 class End(Fault):
     """A fault that is used in place of an answer."""
@@ -36,7 +39,7 @@ class ConnectFault(End):
     """A fault of connecting: the kernel of the target never completes the connection."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refuse(ConnectFault):
     """`refuse()`: connecting fails with ECONNREFUSED."""
 
@@ -44,7 +47,7 @@ class Refuse(ConnectFault):
         return "refuse()"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Blackhole(ConnectFault):
     """`blackhole()`: nobody answers the SYN, so that connecting takes until the client's time-out."""
 
@@ -52,7 +55,7 @@ class Blackhole(ConnectFault):
         return "blackhole()"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reset(End):
     """`reset()`: the connection ends by RST; with `stream=True` a stream of HTTP/2 ends by RST_STREAM."""
 
@@ -62,21 +65,35 @@ class Reset(End):
         return "reset(stream=True)" if self.stream else "reset()"
 
 
-@dataclass(frozen=True)
-class Disconnect(End):
-    """`disconnect()`: the connection is closed by FIN, without an answer or after one.
+@dataclass(frozen=True, repr=False)
+class Around:
+    """The answer that a fault sends, or has sent.
 
     Attributes:
-        answer: The answer that is sent first, or UNSET.
+        answer: The answer in the form that its route uses, or UNSET.
+        declared: The answer as the test gave it, which is shown and compared: `call.fault == disconnect({"id": 1})`.
     """
 
-    answer: Any = UNSET
+    answer: Any = field(compare=False)
+    declared: Any = field(default=UNSET, kw_only=True, hash=False)
+
+    def __post_init__(self) -> None:
+        """Take the answer for the declared one: the first time, and of a fault always, since that has its own."""
+        if self.declared is UNSET or isinstance(self.answer, Fault):
+            object.__setattr__(self, "declared", self.answer)
+
+
+@dataclass(frozen=True, repr=False)
+class Disconnect(Around, End):
+    """`disconnect()`: the connection is closed by FIN, without an answer or after one."""
+
+    answer: Any = field(default=UNSET, compare=False)
 
     def __str__(self) -> str:
-        return f"disconnect({'' if self.answer is UNSET else shown_answer(self.answer)})"
+        return f"disconnect({'' if self.declared is UNSET else shown_answer(self.declared)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Silence(End):
     """`silence()`: nothing is sent, and after `seconds`, where given, the connection is closed by FIN."""
 
@@ -86,7 +103,7 @@ class Silence(End):
         return f"silence({'' if self.seconds is None else shown_seconds(self.seconds)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Raw(End):
     """`raw(data)`: exactly these bytes are sent, and then the connection is closed by FIN."""
 
@@ -96,38 +113,32 @@ class Raw(End):
         return f"raw({shown(self.data)})"
 
 
-@dataclass(frozen=True)
-class Wrapper(Fault):
-    """A fault of the way in which another answer is sent.
-
-    Attributes:
-        answer: That answer: any but a `sequence` and an `End`.
-    """
-
-    answer: Any
+@dataclass(frozen=True, repr=False)
+class Wrapper(Around, Fault):
+    """A fault of the way in which another answer is sent: any but a `sequence` and an `End`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Delayed(Wrapper):
     """`delayed(answer, seconds)`: the first byte comes so much later."""
 
     seconds: Seconds
 
     def __str__(self) -> str:
-        return f"delayed({shown_answer(self.answer)}, {shown_seconds(self.seconds)})"
+        return f"delayed({shown_answer(self.declared)}, {shown_seconds(self.seconds)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Throttled(Wrapper):
     """`throttled(answer, bytes_per_second)`: the bytes of the body come no faster."""
 
     bytes_per_second: float
 
     def __str__(self) -> str:
-        return f"throttled({shown_answer(self.answer)}, {self.bytes_per_second!r})"
+        return f"throttled({shown_answer(self.declared)}, {self.bytes_per_second!r})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Truncated(Wrapper):
     """`truncated(answer, after)`: the connection ends after so many bytes of the body.
 
@@ -140,7 +151,7 @@ class Truncated(Wrapper):
 
     def __str__(self) -> str:
         end = ", reset=True" if self.reset else ""
-        return f"truncated({shown_answer(self.answer)}, {self.after!r}{end})"
+        return f"truncated({shown_answer(self.declared)}, {self.after!r}{end})"
 
 
 def reset(*, stream: bool = False) -> Reset:
@@ -277,6 +288,11 @@ def truncated(answer: Any, after: int, *, reset: bool = False) -> Truncated:
 
 
 # Checks.
+
+
+def is_maker(answer: object) -> bool:
+    """Whether an answer is `reset` or the like, without the parentheses that make a fault of it."""
+    return inspect.isfunction(answer) and answer.__module__ == __name__
 
 
 def is_number(value: object) -> bool:

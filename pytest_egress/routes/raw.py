@@ -15,7 +15,7 @@ from socketserver import BaseServer
 from typing import Any, Final
 
 from pytest_egress.routes.answers import Forward, takes
-from pytest_egress.routes.faults import Disconnect, End, Fault, check_fault, layers
+from pytest_egress.routes.faults import Disconnect, End, Fault, check_fault, is_maker, layers
 from pytest_egress.routes.sequences import AnswerSequence
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -37,6 +37,8 @@ def adapted(answer: object) -> object:
         return ServerHandler(answer)
     if is_protocol_factory(answer):
         return ProtocolHandler(answer)
+    if is_maker(answer):
+        return answer  # which is refused later, with the reason
     if callable(answer) and not isinstance(answer, type) and takes(answer, 2):
         return answer if takes(answer, 1) else StreamsHandler(answer)
     return answer

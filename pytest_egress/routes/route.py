@@ -28,7 +28,7 @@ from pytest_egress.routes.faults import ConnectFault, check_connect_faults, laye
 from pytest_egress.routes.handles import Call
 from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
-from pytest_egress.routes.name_answers import check_names
+from pytest_egress.routes.name_answers import check_cname, check_names
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.dns_answers import NO_RECORDS, Records
 from pytest_egress.traffic.entries import Entry, Exchange, TlsFailure
@@ -135,11 +135,20 @@ class Declaration:
                 f"{conditions} with {given}: the handshake comes before the request, and is the same for "
                 f"all requests to {self.address.text!r}; leave the conditions out"
             )
-        if self.times is not None or isinstance(self.answer, AnswerSequence):
-            count = "sequence()" if self.times is None else f"times={self.times!r}"
-            raise ValueError(
-                f"{count} with {given}: it counts calls, and a client that rejects makes none; leave it out"
-            )
+        check_uncounted(presented, self.times, self.answer)
+
+
+def check_uncounted(presented: Presented, times: int | None, answer: object) -> None:
+    """Refuse a number of calls on a route that is to be rejected.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if presented.is_bad and (times is not None or isinstance(answer, AnswerSequence)):
+        count = "sequence()" if times is None else f"times={times!r}"
+        raise ValueError(
+            f"{count} with {presented.given}: it counts calls, and a client that rejects makes none; leave it out"
+        )
 
 
 def check_layers(kind: Kind, address: str, answer: object) -> None:
@@ -252,7 +261,7 @@ class Route(handles.Route[Call]):
         self.times = declaration.times
         self.removed = False
         self.ended = False
-        self.expected_idle, self.expected_calls = False, False
+        self.expected_idle = False
         self._declared_times: Final = declaration.times
         self._log = log
         self._reserved = 0
@@ -261,6 +270,7 @@ class Route(handles.Route[Call]):
         self._calls: list[Call] = []
         self._calls_of: dict[object, list[Call]] = {}  # those of each window
         self._tls_failures: list[tuple[object, TlsFailure]] = []  # each with its window
+        self._expecting: set[object] = set()  # the windows of tests that have asserted calls
         self._has_let_go = False
         self._held: list[answers.Application] = []
         self.refuses = False
@@ -285,6 +295,8 @@ class Route(handles.Route[Call]):
         """Replace the answer; requests and connections that begin from now on get the new one."""
         answer = check_answer(self.kind, handler, self.records)
         check_layers(self.kind, self.address, answer)
+        check_uncounted(self.presented, None, answer)
+        check_cname(self.address, answer, self.records)
         refused = self.refuses
         self._set_answer(answer)
         if refused or self.refuses:  # the kernels of targets have to know
@@ -460,6 +472,7 @@ class Route(handles.Route[Call]):
             self._calls.clear()
             self._calls_of.clear()
             self._tls_failures.clear()
+            self._expecting.clear()
             self._has_let_go = True
 
     # For the test.
@@ -539,7 +552,7 @@ class Route(handles.Route[Call]):
             calls = [*self._visible_calls()[:count]]
         self._check_kept()
         if len(calls) >= count:
-            self.expected_calls = True
+            self._expect_calls()
             return calls[count - 1]
         raise self._failure(f"waited {timeout:g} s for call {count}; there {were(len(calls))}")
 
@@ -553,7 +566,7 @@ class Route(handles.Route[Call]):
         if len(calls) != 1:
             lines = call_lines(calls) if calls else self._may_come(1)
             raise self._failure(f"expected 1 call, there {were(len(calls))}", lines)
-        self.expected_calls = True
+        self._expect_calls()
         return calls[0]
 
     def assert_called_with(self, **match: Any) -> Call:
@@ -573,10 +586,19 @@ class Route(handles.Route[Call]):
         for call in calls:
             assert isinstance(call, Exchange)
             if not (differences := matcher.differences(call.request)):
-                self.expected_calls = True
+                self._expect_calls()
                 return call
             lines += [f"  {call}", *(f"      {difference}" for difference in differences)]
         raise self._failure(what, [*lines, *self._may_come(len(calls) + 1)])
+
+    def _expect_calls(self) -> None:
+        """Note that the running test has asserted calls, and so means them; in a fixture's set-up, all tests."""
+        with self._log.changed:
+            self._expecting.add(self._log.visible_window())
+
+    def expects_calls(self, window: object) -> bool:
+        """Whether the test of a window has asserted calls; what another test of a wider scope did says nothing."""
+        return not self._expecting.isdisjoint((window, None))
 
     def _failure(self, what: str, lines: Iterable[str] = ()) -> CallError:
         """That its calls are not as expected; its headline begins with the address."""

@@ -4,7 +4,7 @@ What fails here is silent: the container that needs a sidecar then starts one it
 
 Threads: the threads that start containers ask for sidecars. Each sidecar is created and started on a thread of its own,
 which uses the engine's client beside them, and which `close` waits for. The lock guards which sidecar waits; nothing is
-waited for while it is held.
+waited for while it is held. A test that does not use egress runs beside none of these threads: see `settle`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ log = logging.getLogger("pytest_egress.engine")  # users filter logs by this nam
 T = TypeVar("T")
 MOST_RETIRED: Final = 4  # each one is a process of 10 MB
 EACH_ITS_OWN: Final = "Each container has a sidecar of its own from now on: %s"
+
+SETTLE_SECONDS: Final = (
+    5.0  # far more than a start takes; what an engine that hangs may cost a test that needs none
+)
 
 
 class NotReadyError(Exception):
@@ -91,6 +95,10 @@ class ReadySidecar:
         """
         return result_of(self._link)
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join(seconds)
+
     def join(self) -> Sidecar | None:
         """Wait for the end of the thread, and return the sidecar; None where none was created."""
         self._thread.join()
@@ -112,7 +120,7 @@ class ReadySidecars:
         expects_more: Whether a container is likely to be started after the present one, which the session cannot know.
     """
 
-    def __init__(self, engine: Engine, provisioner: Provisioner, *, reuse: bool = True) -> None:
+    def __init__(self, engine: Engine, provisioner: Provisioner, *, reuse: bool = False) -> None:
         self._engine, self._provisioner = engine, provisioner
         self._reuse = reuse  # until the kernel refuses it
         self._has_reused = False
@@ -158,6 +166,13 @@ class ReadySidecars:
             reusable=reusable and self._reuse and not engine.is_podman,
             **options,
         )
+
+    def settle(self) -> None:
+        """Wait until nothing goes on in the background: it would be seen in a test's log, and by its mocks."""
+        with self._lock:
+            waiting = self._waiting
+        if waiting is not None:
+            waiting.wait(SETTLE_SECONDS)
 
     def take(self) -> ReadySidecar | None:
         """The sidecar that waits, which may still be starting; the caller releases it."""

@@ -528,7 +528,8 @@ def _held(
         name = resolution.cnames[-1].host
     records = () if rule is None else rule.of_type(question.type)
     given: tuple[str, ...] = () if rule is None else rule.addresses
-    if question.type in _ANSWERED_TYPES and (rule is None or rule.is_synthetic):
+    is_own = rule is None or (rule.is_synthetic and rule.cname is None)
+    if question.type in _ANSWERED_TYPES and is_own:
         given = _LOOPBACK if _is_loopback(name) else names.addresses(name)
     addresses = _wanted(question.type, given, ipv6)
     return _Content(cnames=resolution.cnames, records=records, addresses=addresses)

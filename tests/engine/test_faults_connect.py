@@ -56,7 +56,7 @@ def addresses(host, port):
 '''
 
 
-class Scene:
+class Outage:
     """A test of a container that is there already."""
 
     def __init__(self, module: Egress, container: Container) -> None:
@@ -100,8 +100,8 @@ def container(module: Egress, clients_image: str) -> Any:
 
 
 @pytest.fixture
-def scene(module: Egress, container: Container) -> Iterator[Scene]:
-    scene = Scene(module, container)
+def scene(module: Egress, container: Container) -> Iterator[Outage]:
+    scene = Outage(module, container)
     try:
         yield scene
     finally:
@@ -127,7 +127,7 @@ def database() -> Iterator[int]:
         thread.join(SECONDS)
 
 
-def test_a_refused_name_is_refused_by_the_kernel_at_each_of_its_addresses(scene: Scene) -> None:
+def test_a_refused_name_is_refused_by_the_kernel_at_each_of_its_addresses(scene: Outage) -> None:
     route = scene.egress.intercept_tcp("db.test:5432", refuse())
     scene.egress.intercept_tcp("db.test:5433", greets)
     found = scene.python(
@@ -146,7 +146,7 @@ def test_a_refused_name_is_refused_by_the_kernel_at_each_of_its_addresses(scene:
     assert outcome_text(first) == f"TCP db.test:5432 ({first.address}) -> refuse()"
 
 
-def test_nobody_answers_a_dial_into_a_black_hole(scene: Scene) -> None:
+def test_nobody_answers_a_dial_into_a_black_hole(scene: Outage) -> None:
     route = scene.egress.intercept_tcp("db.test", blackhole())
     found = scene.python(
         """
@@ -168,7 +168,7 @@ def test_nobody_answers_a_dial_into_a_black_hole(scene: Scene) -> None:
     ],
 )
 def test_addresses_and_networks_are_refused(
-    scene: Scene, address: str, refused: str, free: str
+    scene: Outage, address: str, refused: str, free: str
 ) -> None:
     scene.egress.intercept_tcp("*:5432", greets)
     scene.egress.intercept_tcp("*:5433", greets)
@@ -181,7 +181,7 @@ def test_addresses_and_networks_are_refused(
     assert found == ["ECONNREFUSED ready ready"]
 
 
-def test_what_is_more_specific_is_answered_where_all_others_are_refused(scene: Scene) -> None:
+def test_what_is_more_specific_is_answered_where_all_others_are_refused(scene: Outage) -> None:
     scene.egress.intercept_tcp("*", refuse())
     scene.egress.intercept_tcp("db.test:5432", greets)
     scene.egress.intercept_tcp("*.svc.test:5432", blackhole())
@@ -201,7 +201,7 @@ def test_what_is_more_specific_is_answered_where_all_others_are_refused(scene: S
     ]
 
 
-def test_a_route_of_the_test_goes_before_that_of_its_module(scene: Scene, module: Egress) -> None:
+def test_a_route_of_the_test_goes_before_that_of_its_module(scene: Outage, module: Egress) -> None:
     wide = module.intercept_tcp("db.test:5432", refuse())
     own = scene.egress.intercept_tcp("*.test:5432", greets)
     dials = """
@@ -214,7 +214,7 @@ def test_a_route_of_the_test_goes_before_that_of_its_module(scene: Scene, module
     wide.remove()
 
 
-def test_a_database_comes_up_third(scene: Scene) -> None:
+def test_a_database_comes_up_third(scene: Outage) -> None:
     with database() as port:
         route = scene.egress.intercept_tcp(
             "db.test:5432", sequence(refuse(), refuse(), forward(f"tcp://127.0.0.1:{port}"))
@@ -231,7 +231,7 @@ def test_a_database_comes_up_third(scene: Scene) -> None:
     assert [call.fault for call in route.calls] == [refuse(), refuse(), None]
 
 
-def test_the_repetition_of_a_lost_packet_stays_lost(scene: Scene) -> None:
+def test_the_repetition_of_a_lost_packet_stays_lost(scene: Outage) -> None:
     route = scene.egress.intercept_tcp("192.0.2.7:5432", sequence(blackhole(), greets))
     found = scene.python(
         """
@@ -242,7 +242,7 @@ def test_the_repetition_of_a_lost_packet_stays_lost(scene: Scene) -> None:
     assert [call.fault for call in route.calls] == [blackhole(), None]
 
 
-def test_a_fault_comes_after_a_connection(scene: Scene) -> None:
+def test_a_fault_comes_after_a_connection(scene: Outage) -> None:
     route = scene.egress.intercept_tcp("db.test:5432", sequence(greets, refuse(), greets))
     found = scene.python(
         """
@@ -255,7 +255,7 @@ def test_a_fault_comes_after_a_connection(scene: Scene) -> None:
     assert [call.fault for call in route.calls] == [None, refuse(), None]
 
 
-def test_times_ends_a_fault_and_the_next_route_answers(scene: Scene) -> None:
+def test_times_ends_a_fault_and_the_next_route_answers(scene: Outage) -> None:
     scene.egress.intercept_tcp("db.test:5432", greets)
     scene.egress.intercept_tcp("db.test:5432", refuse(), times=1)
     found = scene.python(
@@ -282,7 +282,7 @@ HOLDS = """
 """
 
 
-def test_an_outage_cuts_what_lives_and_passes(scene: Scene) -> None:
+def test_an_outage_cuts_what_lives_and_passes(scene: Outage) -> None:
     lives = threading.Event()
 
     def holds_on(sock: socket.socket) -> None:
@@ -303,7 +303,7 @@ def test_an_outage_cuts_what_lives_and_passes(scene: Scene) -> None:
     assert said[2:] == ["ECONNREFUSED", "ready"]
 
 
-def test_each_dial_is_a_call(scene: Scene) -> None:
+def test_each_dial_is_a_call(scene: Outage) -> None:
     route = scene.egress.intercept_tcp("db.test:5432", refuse())
     found = scene.python(
         """
@@ -315,7 +315,7 @@ def test_each_dial_is_a_call(scene: Scene) -> None:
     assert route.call_count == 100
 
 
-def test_a_flood_of_dials_is_recorded_and_no_tampering(scene: Scene) -> None:
+def test_a_flood_of_dials_is_recorded_and_no_tampering(scene: Outage) -> None:
     route = scene.egress.intercept_tcp("192.0.2.0/24", refuse())
     found = scene.python(
         """
@@ -329,7 +329,7 @@ def test_a_flood_of_dials_is_recorded_and_no_tampering(scene: Scene) -> None:
     route.respond(refuse())
 
 
-def test_a_name_over_tcp_is_refused_too(scene: Scene) -> None:
+def test_a_name_over_tcp_is_refused_too(scene: Outage) -> None:
     scene.egress.intercept_tcp("192.0.2.53:53", refuse())
     assert scene.python('print(dial_one("192.0.2.53", 53))') == ["ECONNREFUSED"]
 

@@ -205,3 +205,25 @@ def test_a_run_of_pytest_starts_no_more_than_it_has_containers(
         assert sum(map(len, made)) == 4
     else:  # over a stream a sidecar serves one container
         assert 1 <= sum(map(len, made)) <= 4
+
+
+def test_a_test_that_does_not_use_egress_sees_nothing_of_what_is_prepared(
+    pytester: pytest.Pytester, bare_image: str
+) -> None:
+    pytester.makepyfile(f"""
+    import logging, threading, time
+    import pytest
+
+    def assert_alone(caplog):
+        caplog.set_level(logging.DEBUG)
+        assert "egress sidecar" not in [thread.name for thread in threading.enumerate()]
+        time.sleep(0.5)
+        assert caplog.messages == []
+
+    def test_before(caplog): assert_alone(caplog)
+    def test_a(egress): egress.run({bare_image!r}, ["true"], check=True)
+    def test_between(caplog): assert_alone(caplog)
+    def test_b(egress): egress.run({bare_image!r}, ["true"], check=True)
+    """)
+    result = pytester.runpytest_subprocess("-pno:cacheprovider", "-Wignore")
+    result.assert_outcomes(passed=4)

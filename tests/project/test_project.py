@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from importlib.metadata import metadata
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_what_a_workflow_runs_is_a_target_of_ours(workflow: Path) -> None:
     for command in commands:
         if command.startswith("apt-get update && apt-get install "):
             continue  # in an empty container, before there is a `make`
-        make, target, *variables = command.split()
+        make, target, *variables = shlex.split(command)
         assert (make, target in targets) == ("make", True), command
         for variable in variables:
             assert f"$({variable.partition('=')[0]})" in makefile, command

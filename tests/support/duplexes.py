@@ -62,6 +62,8 @@ class FakeDuplex:
     def reset(self) -> None:
         self.sent.append("reset")
 
+    broken_by = ""
+
     def abort(self, why: str) -> None:
         self.sent.append(("abort", why))
         self.leave()

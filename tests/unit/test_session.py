@@ -13,7 +13,7 @@ from pytest_egress import CallError, Egress
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import PauseEnd, pause
 from pytest_egress.ledger.windows import Activity, Pause, Window
-from pytest_egress.routes.faults import silence
+from pytest_egress.routes.faults import delayed, silence
 from pytest_egress.session import AFTER_TEST, Session, under_way_lines
 from pytest_egress.traffic.entries import Entry, PacketAttempt
 from tests.support.attempts import SECONDS, attempt, exchange, query, route_in
@@ -187,6 +187,18 @@ def test_what_waits_for_a_fault_is_not_waited_for_and_is_no_stuck_handler() -> N
     assert not window.activities
     thread.join()
     assert (ends, window.stuck) == (["over"], [])
+
+
+def test_it_is_not_quiet_while_a_delay_has_not_ended() -> None:
+    """A late answer of DNS has no activity, and its client goes on when it comes."""
+    session = Session()
+    late = Pause(query(), delayed("192.0.2.7", 60))
+    with session.ledger.pausing(late, None, is_endless=False):
+        with pytest.raises(CallError) as error:
+            session.wait_until_quiet(0.01, 0.05)
+        assert f"Under way:\n  {late}  of shop" in str(error.value)
+    with session.ledger.pausing(Pause(query(), silence()), None, is_endless=True):
+        session.wait_until_quiet(0.01, 60)
 
 
 def test_a_handler_is_waited_for_while_something_waits_for_a_fault() -> None:

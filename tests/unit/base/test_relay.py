@@ -334,3 +334,17 @@ def test_bulk_is_counted_and_its_first_bytes_are_kept(pipes: list[Pipe | None]) 
     thread.join(SECONDS)
     assert seen[-1] == (len(BULK), len(BULK), BULK[:64])
     assert len(pipes) == 2
+
+
+def test_an_urgent_byte_in_the_middle_of_bulk_stops_nothing(pipes: list[Pipe | None]) -> None:
+    client, one, other, server = ends()
+    with client, server, relayed(one, other) as raised, ThreadPoolExecutor() as pool:
+        got = pool.submit(received_by, server)
+        client.sendall(BULK)
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(BULK)
+        client.shutdown(socket.SHUT_WR)
+        server.shutdown(socket.SHUT_WR)
+        assert got.result(SECONDS * 3) == BULK * 2  # the urgent byte is in no stream
+    assert raised == []
+    assert pipes[0] is not None

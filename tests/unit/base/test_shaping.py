@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import unsent
-from pytest_egress.base.shaping import PLAIN, SLICE_SECONDS, Pacer, Shape, play, relay
+from pytest_egress.base.shaping import PLAIN, SLICE_SECONDS, Pacer, Shape, play, poll, relay
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.link.stream_sockets import loopback_pair
 from tests.support.stage import SECONDS, end_of, eventually, reset
@@ -39,6 +40,14 @@ def take(pacer: Pacer) -> bytes:
         taken += data
         pacer.took(len(data))
     return taken
+
+
+def test_a_delay_may_be_longer_than_poll_can_wait() -> None:
+    one, other = loopback_pair()
+    with one, other:
+        other.sendall(b"now")
+        for seconds in (1e9, math.inf):
+            assert poll([(one, select.POLLIN)], seconds) == {one.fileno(): select.POLLIN}
 
 
 # The pacer.

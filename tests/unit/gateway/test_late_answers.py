@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_egress.base.clock import monotonic
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway import late_answers
 from pytest_egress.gateway.late_answers import LateAnswers, Lateness
@@ -31,7 +32,8 @@ class LateScene:
     def __init__(self) -> None:
         self.ledger, self.window = Ledger(), Window()
         self.ledger.window = self.window
-        self.late = LateAnswers(Recorder(self, self.ledger), Workers("late", 8))  # type: ignore[arg-type]
+        self.workers = Workers("late", 8)
+        self.late = LateAnswers(Recorder(self, self.ledger), self.workers)  # type: ignore[arg-type]
         self.sent: list[object] = []
 
     def attempt_context(self) -> AttemptContext:
@@ -146,6 +148,27 @@ def test_what_a_function_of_seconds_raises_is_kept_with_the_question(wrong: Any)
     assert entry.note == "not answered"
     waiting.late.send_due(None)
     assert waiting.sent == []
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_a_function_raises_after_its_test_fails_no_other(is_over: bool) -> None:
+    waiting, go_on, returned = LateScene(), threading.Event(), threading.Event()
+
+    def seconds() -> float:
+        go_on.wait()
+        returned.set()
+        raise LookupError
+
+    entry = waiting.add("dropped", seconds, scope="test" if is_over else "module")
+    waiting.late.revise(test_over=True)
+    waiting.window = waiting.ledger.window = Window()
+    go_on.set()
+    assert returned.wait(60)
+    waiting.workers.stop()
+    deadline = monotonic() + 60
+    assert waiting.workers.join(deadline)
+    assert (entry.error is None) is is_over
+    assert waiting.window.entries == ([] if is_over else [entry])
 
 
 def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,7 @@ def test_a_cname_itself_is_asked_for(stage: Stage) -> None:
     stage.route("dns", "b.test", ADDRESS)
     for type in ("CNAME", "ANY"):
         reply = NamesClient(stage).ask("a.test", type)
-        assert str(reply.answer[0][0]) == "b.test."
+        assert [str(each) for rrset in reply.answer for each in rrset] == ["b.test."]
 
 
 def test_a_loop_of_cnames_is_told(stage: Stage) -> None:

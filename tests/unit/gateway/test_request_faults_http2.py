@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trustme
@@ -101,6 +102,25 @@ def test_reset_does_not_wait_for_the_handlers_of_other_streams(stage: Stage, dia
     )
 
 
+@pytest.mark.parametrize("waits", [silence(), delayed(200, SECONDS)])
+def test_a_wait_that_the_fault_of_another_stream_ends_is_not_called_the_clients(
+    stage: Stage, dial: Dial, waits: Any
+) -> None:
+    stage.https("api.test", waits)
+    stage.https("api.test", disconnect({}), path="/last")
+    client = dial()
+    sends(client, "/waits")
+    assert eventually(lambda: stage.count("/waits"))
+    sends(client, "/last")
+    assert ends(client) == "closed"
+    waited, _ = stage.entries(Exchange)
+    assert eventually(lambda: waited.note)
+    assert (
+        waited.note
+        == "the client closed before its response was sent (disconnect({}) has ended its connection)"
+    )
+
+
 def test_reset_of_a_stream_leaves_the_connection(stage: Stage, dial: Dial) -> None:
     stage.https("api.test", sequence(reset(stream=True), {"id": 1}))
     client = dial()
@@ -127,7 +147,7 @@ def test_disconnect_comes_after_its_answer(stage: Stage, dial: Dial) -> None:
     assert not client.until(lambda: False)
     assert (client.closed, client.goaway) == (True, None)
     client.close()
-    check(stage, "disconnect(<Response 200 OK>)")
+    check(stage, "disconnect({'id': 1})")
 
 
 def test_a_request_that_crosses_the_end_is_in_the_ledger(
@@ -216,7 +236,7 @@ def test_truncated_resets_the_stream_after_its_bytes(stage: Stage, dial: Dial) -
     assert (answer.headers["content-length"], answer.body) == ("9", b'{"i')
     assert (answer.ended, answer.reset) == (False, INTERNAL_ERROR)
     assert client.ask().body == b'{"id": 2}'
-    check(stage, "truncated(<Response 200 OK>, 3)", "None")
+    check(stage, "truncated({'id': 1}, 3)", "None")
 
 
 def test_truncated_may_reset_the_connection(stage: Stage, dial: Dial) -> None:

@@ -68,7 +68,7 @@ def test_an_exchange_keeps_nothing_of_its_connection(stage: Stage) -> None:
     assert eventually(lambda: not len(stage.gateway.connections))
     assert len(stage.window.entries) == 5
     gc.collect()
-    connections = [each for each in gc.get_objects() if isinstance(each, Connection)]
-    destinations = [each for each in gc.get_objects() if isinstance(each, Destination)]
+    connections = [each for each in gc.get_objects() if type(each) is Connection]
+    destinations = [each for each in gc.get_objects() if type(each) is Destination]
     assert NAME not in {each.host for each in destinations}
     assert NAME not in {each.destination.host for each in connections}

@@ -34,7 +34,7 @@ from tests.support.duplexes import FakeDuplex
 FAST = 1e9
 
 
-class Scene:
+class Spoiled:
     """A fault, and the two ends of its request."""
 
     def __init__(self, fault: Fault) -> None:
@@ -66,7 +66,7 @@ def test_functions_of_seconds_are_called_wherever_they_stand() -> None:
 
 def test_the_strictest_wrapper_counts_and_delays_add_up() -> None:
     fault = truncated(truncated(throttled(throttled({}, 2 * FAST), FAST), 5, reset=True), 9)
-    scene = Scene(delayed(delayed(fault, 0.01), 0.02))
+    scene = Spoiled(delayed(delayed(fault, 0.01), 0.02))
     assert isinstance(scene.spoiling.truncated, Truncated)
     assert (scene.spoiling.truncated.after, scene.spoiling.truncated.reset) == (5, True)
     began = scene.ledger.clock()
@@ -75,7 +75,7 @@ def test_the_strictest_wrapper_counts_and_delays_add_up() -> None:
 
 
 def test_what_is_sent_by_itself_is_cut_at_the_byte() -> None:
-    scene = Scene(truncated(throttled({}, FAST), 7))
+    scene = Spoiled(truncated(throttled({}, FAST), 7))
     spoiled = scene.spoiled()
     spoiled.start(200)
     spoiled.send(b"four")
@@ -87,7 +87,7 @@ def test_what_is_sent_by_itself_is_cut_at_the_byte() -> None:
 
 
 def test_the_end_is_never_sent_even_of_a_body_that_is_shorter() -> None:
-    whole, empty = Scene(truncated({}, 100)), Scene(truncated({}, 100))
+    whole, empty = Spoiled(truncated({}, 100)), Spoiled(truncated({}, 100))
     with pytest.raises(StoppedError):
         whole.spoiled().respond(200, Headers(), b"four")
     with pytest.raises(StoppedError):
@@ -98,7 +98,7 @@ def test_the_end_is_never_sent_even_of_a_body_that_is_shorter() -> None:
 
 
 def test_nothing_of_the_body_is_sent_after_0() -> None:
-    scene = Scene(truncated({}, 0))
+    scene = Spoiled(truncated({}, 0))
     with pytest.raises(StoppedError):
         scene.spoiled().start(101)
     assert scene.duplex.sent[0] == (101, {})
@@ -106,7 +106,7 @@ def test_nothing_of_the_body_is_sent_after_0() -> None:
 
 
 def test_whatever_else_a_duplex_does_it_does_as_ever() -> None:
-    scene = Scene(throttled({}, FAST))
+    scene = Spoiled(throttled({}, FAST))
     spoiled, left = scene.spoiled(), list[bool]()
     spoiled.on_disconnect(lambda: left.append(True))
     spoiled.send_interim(103)
@@ -126,7 +126,7 @@ def test_whatever_else_a_duplex_does_it_does_as_ever() -> None:
 
 
 def test_a_call_that_outlives_its_window_is_slow_and_goes_on() -> None:
-    scene = Scene(throttled({}, 1000))
+    scene = Spoiled(throttled({}, 1000))
     scene.window.over.set()
     scene.spoiled(outlives=True).send(b"four")
     assert scene.duplex.sent == [b"four"]

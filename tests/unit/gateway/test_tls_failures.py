@@ -201,10 +201,10 @@ def test_what_is_cut_between_its_hello_and_its_handshake_is_recorded(
 ) -> None:
     real = stage.gateway.authority.context
 
-    def cut_meanwhile(*args: Any) -> ssl.SSLContext:
+    def cut_meanwhile(*args: Any, **options: Any) -> ssl.SSLContext:
         for connection in list(stage.gateway.connections):
             connection.cut()
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(stage.gateway.authority, "context", cut_meanwhile)
     stops_after_its_hello(stage, ca)

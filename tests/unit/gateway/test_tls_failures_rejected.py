@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import warnings
@@ -21,7 +22,12 @@ from pytest_egress.errors import (
 )
 from pytest_egress.gateway import dispatch
 from pytest_egress.gateway import tls as tls_module
-from pytest_egress.gateway.tls_failures import broken_handshake, library_of, silent_after_handshake
+from pytest_egress.gateway.tls_failures import (
+    broken_after_handshake,
+    broken_handshake,
+    library_of,
+    silent_after_handshake,
+)
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.certificates import (
     BAD_CERTIFICATES,
@@ -31,6 +37,7 @@ from pytest_egress.routes.certificates import (
     TlsVersion,
 )
 from pytest_egress.routes.route import Route
+from pytest_egress.routes.table import presenting_route
 from pytest_egress.traffic.clienthello import ClientHello, parse_client_hello
 from pytest_egress.traffic.entries import Exchange, TlsFailure
 from tests.support.http2_client import Http2Client
@@ -177,6 +184,33 @@ def test_a_client_that_leaves_within_its_hello_has_rejected_nothing(
     assert route.rejections == []
 
 
+@pytest.mark.parametrize("end", [socket.socket.close, reset])
+def test_a_client_that_leaves_before_it_sees_the_certificate_has_rejected_nothing(
+    stage: Stage, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, end: Any
+) -> None:
+    """As one does that waits less long than a busy machine takes to answer it."""
+    asked, left, find = threading.Event(), threading.Event(), presenting_route
+
+    def find_late(*at: Any) -> Any:
+        asked.set()
+        assert left.wait(60)
+        return find(*at)
+
+    monkeypatch.setattr(dispatch, "presenting_route", find_late)
+    route = stage.https("api.test", certificate="expired")
+    sock = stage.dial(stage.resolve("api.test"))
+    sock.sendall(hello_bytes(ca))
+    assert asked.wait(60)
+    end(sock)
+    left.set()
+    assert eventually(lambda: stage.entries(TlsFailure))
+    found = verdict(stage, route)
+    assert isinstance(found, NeverCalledError)
+    text = " ".join(str(found).split())
+    assert "left before it could see an expired certificate of api.test" in text
+    assert route.rejections == []
+
+
 @pytest.mark.parametrize("certificate", BAD_CERTIFICATES)
 def test_a_client_without_our_ca_is_told_of_where_that_would_have_been_enough(
     stage: Stage, certificate: BadCertificate
@@ -227,6 +261,19 @@ def test_a_library_that_verifies_within_the_handshake_may_reject_the_name_alone_
     assert reason == "likely-rejected"
     reason, _ = silent_after_handshake("a.test", hello(ca), "TLSv1.3", Presented("expired"))
     assert reason == "likely-rejected"
+
+
+def test_a_reset_after_the_handshake_says_what_a_close_does(ca: trustme.CA) -> None:
+    reset, bad = ConnectionResetError(104, "reset"), Presented("expired")
+    of_java = ClientHello(
+        sni=None, alpn=(), versions=(0x0304,), cipher_suites=(), extensions=(17, 50)
+    )
+    assert library_of(of_java) == "Java"
+    assert broken_handshake(reset, "a.test", of_java, None, bad)[0] == "likely-rejected"
+    assert broken_after_handshake(reset, "a.test", of_java, "TLSv1.3", bad)[0] == "unused"
+    reason, note = broken_after_handshake(reset, "a.test", hello(ca), "TLSv1.3", bad)
+    assert reason == "likely-rejected"
+    assert "it closed right after the handshake" in note
 
 
 def test_a_library_that_always_sends_an_alert_has_not_rejected_without_one() -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+from types import NoneType
 from typing import Any
 
 import pytest
 
 from pytest_egress.errors import (
+    AcceptedError,
     EgressError,
     HandlerError,
     NeverCalledError,
     TamperingError,
     UnroutedError,
 )
+from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
-from pytest_egress.routes.kinds import BLOCK
+from pytest_egress.routes.kinds import BLOCK, INTERCEPT_HTTPS
 from pytest_egress.routes.route import Route
-from pytest_egress.traffic.entries import DnsQuery, Outcome
+from pytest_egress.traffic.entries import Accepted, DnsQuery, Outcome
 from tests.support.attempts import attempt, exchange, route, route_of
 
 
@@ -98,6 +103,26 @@ def test_a_name_that_nobody_declared_fails_once_whatever_types_it_is_asked_for()
         '      to answer it: egress.intercept_https("x.test")\n'
         '      to expect that it does not exist: egress.dns("x.test", "NXDOMAIN")'
     )
+
+
+@pytest.mark.parametrize("in_set_up", [False, True])
+def test_one_test_that_means_an_acceptance_speaks_for_no_other(in_set_up: bool) -> None:
+    """But a fixture of a wider scope that asserts the call speaks for all of its tests."""
+    ledger, windows = Ledger(), (Window(), Window())
+    bad = Route(
+        declare(INTERCEPT_HTTPS, "api.test", certificate="expired"),
+        scope="module",
+        declared_at="",
+        log=ledger,
+    )
+    for window in windows:
+        window.entries.append(replace(exchange(), accepted=Accepted(bad, None)))
+        bad.count(window, exchange())
+    ledger.window = windows[0]
+    with ledger.wide_set_up() if in_set_up else nullcontext():
+        bad.wait_for_call()
+    verdicts = [type(judge(window, [])) for window in windows]
+    assert verdicts == [NoneType, NoneType if in_set_up else AcceptedError]
 
 
 # Never called.

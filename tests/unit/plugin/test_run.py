@@ -301,3 +301,23 @@ def test_b(): pass
 def test_c(egress): assert not expects_more(egress)
 def test_d(): pass
 """).assert_outcomes(passed=4)
+
+
+def test_a_loop_that_takes_away_what_it_runs_expects_the_next_test_alone(
+    run: RunPytest, prepared: list[object], pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest("""
+def pytest_runtestloop(session):
+    while session.items:
+        item = session.items.pop(0)
+        following = session.items[0] if session.items else None
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+    return True
+""")
+    run("""
+def expects_more(egress): return egress.session.sidecars.expects_more()
+def test_a(egress): assert expects_more(egress)
+def test_b(egress): assert not expects_more(egress)
+def test_c(): pass
+def test_d(egress): assert not expects_more(egress)
+""").assert_outcomes(passed=4)

@@ -109,6 +109,13 @@ def test_a_sequence_counts_calls_too() -> None:
         declare(INTERCEPT_HTTPS, "api.test", sequence(503, 200), certificate="expired")
 
 
+def test_a_sequence_counts_calls_if_it_is_given_later_too() -> None:
+    with pytest.raises(
+        ValueError, match=r"sequence\(\) with certificate='expired': it counts calls"
+    ):
+        route_in(LEDGER, certificate="expired").respond(sequence(503, 200))
+
+
 @pytest.mark.parametrize("option", ["certificate", "tls_version"])
 def test_only_a_route_that_ends_tls_presents_anything(option: str) -> None:
     for kind in (INTERCEPT_HTTP, INTERCEPT_TCP):

@@ -22,8 +22,10 @@ from pytest_egress import (
     throttled,
     truncated,
 )
+from pytest_egress.gateway.spoiling import settled
+from pytest_egress.routes.answers import returned
 from pytest_egress.routes.declarations import declare
-from pytest_egress.routes.faults import drawn
+from pytest_egress.routes.faults import drawn, layers, with_answer
 from pytest_egress.routes.kinds import DNS, INTERCEPT_HTTPS, INTERCEPT_TCP, INTERCEPT_TLS
 from pytest_egress.traffic.messages import Response
 
@@ -58,7 +60,43 @@ def jitter() -> float:
     ],
 )
 def test_a_fault_is_shown_as_the_code_that_makes_it(fault: object, text: str) -> None:
+    assert str(fault) == repr(fault) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: disconnect({"id": 1}), "disconnect({'id': 1})"),
+        (lambda: delayed(503, 0.2), "delayed(503, 0.2)"),
+        (lambda: throttled(delayed({}, 1), 9), "throttled(delayed({}, 1), 9)"),
+        (lambda: truncated(delayed({"id": 1}, jitter), 1), "truncated(delayed({'id': 1}, 0.5), 1)"),
+    ],
+)
+def test_the_fault_of_a_call_is_shown_and_compared_as_it_was_declared(
+    make: Callable[[], Any], text: str
+) -> None:
+    declared: Any = declare(INTERCEPT_HTTPS, "api.test", make()).answer
+    fault: Any = settled(declared, lambda *_: 0.5)
     assert str(fault) == text
+    assert fault == make() or "jitter" in str(make())
+    assert fault != delayed({"id": 2}, 0.2)
+    assert isinstance(layers(fault)[1], Response)
+
+
+def test_what_a_handler_has_returned_is_shown_within_the_faults_around_it() -> None:
+    around: Any = declare(INTERCEPT_HTTPS, "api.test", delayed(lambda request: reset(), 1)).answer
+    assert str(with_answer(around, reset())) == "delayed(reset(), 1)"
+
+
+def test_a_large_answer_is_shown_in_part() -> None:
+    class Bytes(bytes):
+        def __repr__(self) -> str:
+            raise AssertionError("the repr of all of it")
+
+    text = str(throttled(Bytes(b"begin" + bytes(5000) + b"end"), 9))
+    assert text.startswith("throttled(b'begin")
+    assert text.endswith("end', 9)")
+    assert len(text) < 500
 
 
 @pytest.mark.parametrize(
@@ -89,6 +127,30 @@ def test_what_is_no_fault_is_refused_where_it_is_made(
 ) -> None:
     with pytest.raises(error, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "text"),
+    [
+        (INTERCEPT_HTTPS, reset, r"reset without parentheses makes no fault: write reset\(\)"),
+        (INTERCEPT_HTTPS, silence, r"write silence\(\)"),
+        (INTERCEPT_HTTPS, sequence(disconnect, {}), r"write disconnect\(\)"),
+        (INTERCEPT_TCP, refuse, r"write refuse\(\)"),
+        (INTERCEPT_TCP, raw, r"write raw\(data\)"),
+        (INTERCEPT_TCP, truncated, r"write truncated\(answer, after\)"),
+        (INTERCEPT_HTTPS, (503, reset()), r"\(503, reset\(\)\): a fault stands alone"),
+        (INTERCEPT_HTTPS, (503, delayed({}, 1)), r"around the pair: \(503, {}\) in place"),
+        (INTERCEPT_HTTPS, [reset(), {}], r"one after the other are sequence\(...\)"),
+    ],
+)
+def test_a_fault_that_is_written_wrongly_is_told_how(kind: Any, answer: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        declare(kind, "api.test:1", answer)
+
+
+def test_a_handler_that_returns_a_fault_without_parentheses_is_told_how() -> None:
+    with pytest.raises(TypeError, match=r"write silence\(\)"):
+        returned(silence)
 
 
 @pytest.mark.parametrize("kind", [INTERCEPT_HTTPS, INTERCEPT_TLS])

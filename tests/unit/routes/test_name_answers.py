@@ -40,7 +40,7 @@ def test_an_answer_may_be_one_after_the_other_and_late() -> None:
     assert isinstance(given, AnswerSequence)
     assert [str(each) for each in given.answers] == [
         "'SERVFAIL'",
-        "delayed('192.0.2.7', 2)",
+        "delayed(['192.0.2.7'], 2)",
         "delayed(delayed([], 1), 2)",
     ]
 
@@ -83,6 +83,13 @@ def test_records_make_the_answer_what_the_name_has_without_them() -> None:
     given = declared("a.test", MX="10 mail.test").answer
     assert isinstance(given, NameAnswer)
     assert (given.is_synthetic, [*given.records]) == (True, ["MX"])
+
+
+def test_an_address_that_is_given_later_is_refused_beside_a_cname_too() -> None:
+    route = route_of(declared("a.test", CNAME="b.test"))
+    with pytest.raises(ValueError, match=r"^CNAME='b\.test' beside an address: "):
+        route.respond(sequence("SERVFAIL", "192.0.2.7"))
+    route.respond(sequence("SERVFAIL", "synthetic"))
 
 
 def test_each_answer_of_a_route_has_its_records_and_another_keeps_them() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import pytest_egress.targets.ready as ready
 from pytest_egress.errors import LinkError
 from pytest_egress.targets.provision import DESCRIPTOR, SidecarSetup
 from pytest_egress.targets.ready import NotReadyError, ReadySidecars
@@ -56,14 +57,14 @@ class FakeSidecar:
         self.is_removed = True
 
 
-class Scene:
+class Preparations:
     """The sidecars of a session, of which the next ones are given."""
 
     def __init__(self, *sidecars: FakeSidecar | BaseException, is_podman: bool = False) -> None:
         self.left = [*sidecars]
         engine: Any = SimpleNamespace(is_podman=is_podman)
         provisioner: Any = SimpleNamespace(setups=[DESCRIPTOR])
-        self.sidecars = ReadySidecars(engine, provisioner)
+        self.sidecars = ReadySidecars(engine, provisioner, reuse=True)
         self.sidecars.create = self.create  # type: ignore[assignment, method-assign]
 
     def create(self, _setup: SidecarSetup, **_options: object) -> Any:
@@ -88,11 +89,11 @@ def sidecar() -> Iterator[FakeSidecar]:
 
 
 def test_nothing_is_taken_where_nothing_was_prepared() -> None:
-    assert Scene().sidecars.take() is None
+    assert Preparations().sidecars.take() is None
 
 
 def test_one_waits_however_often_it_is_asked_for(sidecar: FakeSidecar) -> None:
-    scene = Scene(sidecar)
+    scene = Preparations(sidecar)
     scene.sidecars.prepare()
     scene.sidecars.prepare()
     taken: Any = scene.sidecars.take()
@@ -103,7 +104,7 @@ def test_one_waits_however_often_it_is_asked_for(sidecar: FakeSidecar) -> None:
 
 @pytest.mark.parametrize("expected", [False, True])
 def test_the_next_is_prepared_where_it_is_expected(sidecar: FakeSidecar, expected: bool) -> None:
-    scene = Scene(sidecar)
+    scene = Preparations(sidecar)
     scene.sidecars.expects_more = lambda: expected
     scene.sidecars.prepare_next()
     taken: Any = scene.sidecars.take()
@@ -114,7 +115,7 @@ def test_the_next_is_prepared_where_it_is_expected(sidecar: FakeSidecar, expecte
 
 def test_it_is_created_before_it_has_started(sidecar: FakeSidecar) -> None:
     sidecar.may_start.clear()
-    taken = Scene(sidecar).taken()
+    taken = Preparations(sidecar).taken()
     assert taken.created(DESCRIPTOR).link is None
     sidecar.may_start.set()
     assert taken.link() is sidecar.link
@@ -122,20 +123,20 @@ def test_it_is_created_before_it_has_started(sidecar: FakeSidecar) -> None:
 
 @pytest.mark.parametrize("failure", [LinkError("no"), OSError("no"), RuntimeError("no")])
 def test_what_fails_is_not_ready(failure: Exception) -> None:
-    taken = Scene(failure).taken()
+    taken = Preparations(failure).taken()
     for step in (lambda: taken.created(DESCRIPTOR), taken.link):
         with pytest.raises(NotReadyError, match="it has failed: no"):
             step()
     assert taken.join() is None
     sidecar = FakeSidecar(failure)
-    taken = Scene(sidecar).taken()
+    taken = Preparations(sidecar).taken()
     with pytest.raises(NotReadyError, match="it has failed: no"):
         taken.link()
     assert taken.join() is sidecar  # to be removed
 
 
 def test_one_that_has_ended_meanwhile_is_not_ready(sidecar: FakeSidecar) -> None:
-    taken = Scene(sidecar).taken()
+    taken = Preparations(sidecar).taken()
     taken.link()
     assert sidecar.link is not None
     sidecar.link.agent.close()
@@ -144,7 +145,7 @@ def test_one_that_has_ended_meanwhile_is_not_ready(sidecar: FakeSidecar) -> None
 
 
 def test_one_with_another_setup_is_not_ready(sidecar: FakeSidecar) -> None:
-    taken = Scene(sidecar).taken()
+    taken = Preparations(sidecar).taken()
     with pytest.raises(NotReadyError, match="it has the setup descriptor link, "):
         taken.created(SidecarSetup("stream", "python:3.13-slim"))
     assert taken.join() is sidecar
@@ -154,7 +155,7 @@ def test_one_with_another_setup_is_not_ready(sidecar: FakeSidecar) -> None:
 def test_the_end_of_a_session_releases_the_one_that_waits(
     sidecar: FakeSidecar, is_podman: bool
 ) -> None:
-    scene = Scene(sidecar, is_podman=is_podman)
+    scene = Preparations(sidecar, is_podman=is_podman)
     scene.sidecars.prepare()
     scene.sidecars.close()
     assert sidecar.link is not None
@@ -165,7 +166,7 @@ def test_the_end_of_a_session_releases_the_one_that_waits(
 
 def test_the_end_waits_for_one_that_is_being_started(sidecar: FakeSidecar) -> None:
     sidecar.may_start.clear()
-    scene = Scene(sidecar)
+    scene = Preparations(sidecar)
     scene.sidecars.prepare()
     threading.Timer(0.1, sidecar.may_start.set).start()
     scene.sidecars.close()
@@ -173,8 +174,37 @@ def test_the_end_waits_for_one_that_is_being_started(sidecar: FakeSidecar) -> No
     assert sidecar.link.is_closed
 
 
+def test_when_it_has_settled_nothing_goes_on_in_the_background(sidecar: FakeSidecar) -> None:
+    scene = Preparations(sidecar)
+    scene.sidecars.settle()  # there is nothing to wait for
+    sidecar.may_start.clear()
+    scene.sidecars.prepare()
+    settling = threading.Thread(target=scene.sidecars.settle)
+    settling.start()
+    settling.join(0.1)
+    assert settling.is_alive()
+    sidecar.may_start.set()
+    settling.join(SECONDS)
+    assert not settling.is_alive()
+    assert "egress sidecar" not in {thread.name for thread in threading.enumerate()}
+    scene.sidecars.close()
+
+
+def test_one_that_does_not_settle_is_not_waited_for_without_end(
+    sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "SETTLE_SECONDS", 0.05)
+    scene = Preparations(sidecar)
+    sidecar.may_start.clear()
+    scene.sidecars.prepare()
+    scene.sidecars.settle()
+    assert not scene.sidecars._waiting._link.done()  # type: ignore[union-attr]
+    sidecar.may_start.set()
+    scene.sidecars.close()
+
+
 def test_a_sidecar_that_never_started_is_removed(sidecar: FakeSidecar) -> None:
-    scene = Scene()
+    scene = Preparations()
     released: Any = sidecar
     scene.sidecars.release(released)
     assert sidecar.is_removed

@@ -314,6 +314,8 @@ def test_a_client_that_speaks_an_old_version_of_tls_has_accepted_it(
 
 
 CAUGHT: Final = """
+    import pytest
+
     def test_it_verifies(egress):
         egress.intercept_https("api.test", {{"id": 1}}, certificate="expired")
         egress.run({image!r}, "curl -sk https://api.test/v1/charges")
@@ -327,6 +329,17 @@ CAUGHT: Final = """
         fetch = "import urllib.request as u; u.urlopen('https://api.test/')"
         nothing = {{"SSL_CERT_FILE": "/none.pem", "SSL_CERT_DIR": "/none"}}
         egress.run({image!r}, ["python3", "-c", fetch], env=nothing)
+
+    @pytest.fixture(scope="module")
+    def appliance(module_egress):
+        return module_egress.intercept_https("appliance.test", certificate="self-signed")
+
+    def test_one_test_means_it(egress, appliance):
+        egress.run({image!r}, "curl -sk https://appliance.test/")
+        appliance.assert_called_once()
+
+    def test_another_does_not(egress, appliance):
+        egress.run({image!r}, "curl -sk https://appliance.test/")
 """
 
 
@@ -334,18 +347,20 @@ def test_what_shows_no_rejection_fails_its_test(
     pytester: pytest.Pytester, clients_image: str
 ) -> None:
     pytester.makepyfile(CAUGHT.format(image=clients_image))
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(failed=3)
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:randomly")
+    result.assert_outcomes(failed=4, passed=1)
     result.stdout.fnmatch_lines(
         [
             "*accepted an expired certificate of api.test:",
             "  GET https://api.test/v1/charges",
             "      its client's TLS library, by its ClientHello: OpenSSL",
-            "      presented by: intercept_https(\"api.test\", certificate='expired')  declared at *:2",
+            "      presented by: intercept_https(\"api.test\", certificate='expired')  declared at *:4",
             "*: AcceptedError",
             "a route was never called:",
             "*: NeverCalledError",
             "a route was never called:",
             "*rejects every certificate: this does not show that it rejects an",
+            "*accepted a self-signed certificate of appliance.test:",
+            "*: AcceptedError",
         ]
     )
