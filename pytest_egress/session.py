@@ -97,6 +97,7 @@ class Session:
         address: The engine's address, where a setting names one; for errors.
         keep: Whether containers stay until it is known whether their test has failed.
         trust: The paths of files to which the CA is added in each container that has them.
+        sidecar_reuse: Whether a sidecar may serve several targets, one after the other.
     """
 
     def __init__(
@@ -110,12 +111,13 @@ class Session:
         address: str | None = None,
         keep: bool = False,
         trust: Sequence[str] = (),
+        sidecar_reuse: bool = False,
     ) -> None:
         self.keep, self.trust = keep, trust
         self._make_ca, self._defaults = ca, defaults
         self.engine = Engine(client, uuid.uuid4().hex, address)
         self.provisioner = Provisioner(self.engine, link, sidecar_image)
-        self.sidecars = ReadySidecars(self.engine, self.provisioner)
+        self.sidecars = ReadySidecars(self.engine, self.provisioner, reuse=sidecar_reuse)
         self.ledger = Ledger()
         self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
         self.ledger.turns_changed = self.act_on_turns

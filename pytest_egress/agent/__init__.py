@@ -7,6 +7,7 @@ other rooms only `addresses`, `main` and `netlink`, which are facts and formats.
 * `addresses`: the addresses and interfaces of every namespace.
 * `capture`: makes a namespace capture everything.
 * `dials`: the connections that the kernel itself refuses or drops, and changes of that.
+* `keeper`: the first process of a sidecar that serves several targets.
 * `main`: the program; where the link is made of descriptors it passes the sockets.
 * `mux`: one end of the stream link, as a protocol without input or output.
 * `mux_frames`: the frames of the stream link, and their events.
@@ -14,5 +15,6 @@ other rooms only `addresses`, `main` and `netlink`, which are facts and formats.
 * `nftables`: the rules of a namespace.
 * `original_destination`: the address that the client of a redirected connection dialled.
 * `pump`: copies between the streams of a `mux` and TCP sockets.
+* `shared_files`: the files that a target shares with its sidecar.
 * `stream`: the program's part for the stream link.
 """

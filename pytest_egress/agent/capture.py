@@ -241,6 +241,11 @@ def _interfaces() -> list[tuple[str, int]]:
             found.append((name, unpack_from("=I", body, 8)[0]))
 
 
+def start_loopback() -> None:
+    """Start the loopback interface, as engines do in a namespace that they make."""
+    _ask_once(ROUTE, [_link("starting loopback", 1, _IFF_UP, _IFF_UP)])
+
+
 def make_network(ipv6: bool) -> bool:
     """Make the interface with its addresses and default routes; return whether IPv6 is on.
 

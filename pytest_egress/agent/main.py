@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn, TypeAlias
 
+    from .shared_files import SharedFiles
+
     Socket: TypeAlias = _socket.socket
 
 ANOTHER_HOST, NO_UNIX_SOCKET = 76, 77
@@ -43,6 +45,12 @@ After `READY` come the names of the sockets, in the order of their descriptors; 
 "ready tcp4*8 tcp6*8 dns4 dns6 packets monitors*2 control with dials=1234 frames".
 """
 
+PUT_BACK = b"back"
+"""A request, and its answer: the files that a target shares with the sidecar are as they were before it."""
+
+MOVE = b"m"
+"""The order to the first process of a sidecar to move to a new network namespace; see `keeper`."""
+
 WITH = b"with"
 """Ends the names in the first message; the features of the agent and the kernel follow."""
 
@@ -63,11 +71,20 @@ def main() -> None:
         return
     folder, nonce = sys.argv[1:3]
     check_nonce(folder, nonce)
-    link = connect(folder)
+    serve(connect(folder))
+
+
+def serve(link: Socket, files: SharedFiles | None = None) -> None:
+    """Make the namespace capture, pass its sockets over the link, and serve requests until the test process ends.
+
+    Args:
+        link: The connection to the test process.
+        files: The files that `PUT_BACK` asks for; None where the sidecar serves one target alone.
+    """
     try:
         dials = Dials()
         control = hand_over(link, dials)
-        hand_out(control, dials)
+        hand_out(control, dials, files)
     except CaptureError as error:
         fail(link, str(error))
     except Exception as error:  # the test process has to learn of any error
@@ -118,12 +135,16 @@ def names(counts: dict[str, int]) -> list[bytes]:
     ]
 
 
-def hand_out(control: Socket, dials: Dials) -> None:
+def hand_out(control: Socket, dials: Dials, files: SharedFiles | None = None) -> None:
     """Answer each request until the test process has ended.
 
-    The digit of an address family asks for unconnected sockets of that family. Anything else is a message of `dials`.
+    `PUT_BACK` asks for the shared files to be put back, the digit of an address family for unconnected sockets of that
+    family. Anything else is a message of `dials`.
     """
     while request := control.recv(MAX_BYTES):
+        if request == PUT_BACK:
+            control.send(PUT_BACK if files is not None and files.put_back() else FAILED)
+            continue
         if request not in (b"4", b"6"):
             refusal = dials.change(request)
             control.send(FAILED + b" " + refusal.encode() if refusal else CHANGED)

@@ -21,6 +21,9 @@ LinkChoice = Literal["auto", LinkKind]
 LINKS: Final[tuple[LinkChoice, ...]] = get_args(LinkChoice)
 """The values of `--egress-link`: how a sidecar is reached. "auto" tries the others in order."""
 
+SWITCH: Final = ("on", "off")
+"""The values of `--egress-sidecar-reuse`: whether a sidecar serves several targets, one after the other."""
+
 
 def alternatives(words: Sequence[str]) -> str:
     """The values of an option for a sentence: "a, b or c"."""

@@ -291,8 +291,11 @@ class Engine:
         api = self.client.api
         return f"{api.base_url}/v{api.api_version}/containers/{container.id}/{what}"
 
-    def remove(self, container: DockerContainer) -> None:
-        """Remove a container with its anonymous volumes. That it has been removed already is no error."""
+    def remove(self, container: DockerContainer) -> bool:
+        """Remove a container with its anonymous volumes; return False where somebody else is still removing it.
+
+        That it has been removed already is no error.
+        """
         try:
             with engine_errors(f"remove the container {container.id}", passing=(APIError,)):
                 remove_container(self.client.api, str(container.id), kill=self.is_podman)
@@ -301,6 +304,8 @@ class Engine:
                 raise EngineError(
                     f"cannot remove the container {container.id}: {explanation(error)}"
                 ) from None
+            return error.status_code == HTTPStatus.NOT_FOUND
+        return True
 
     def keep(self, container: DockerContainer) -> None:
         """Stop a container and leave it for the user to inspect, under another name. Its sidecar is removed."""

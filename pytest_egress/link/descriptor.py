@@ -17,7 +17,16 @@ from collections.abc import Mapping, Sequence
 
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6
 from pytest_egress.agent.capture import FRAMES, dropped
-from pytest_egress.agent.main import CHANGED, CONTROL, FAILED, READY, SOCKETS, WITH
+from pytest_egress.agent.main import (
+    CHANGED,
+    CONTROL,
+    FAILED,
+    MOVE,
+    PUT_BACK,
+    READY,
+    SOCKETS,
+    WITH,
+)
 from pytest_egress.agent.original_destination import original_destination
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.forks import close_in_forked_children
@@ -58,6 +67,7 @@ class DescriptorLink:
         frames: Whether `packets` also has the frames that packet sockets send.
         own_port: The port id of the agent's netlink socket, for `tampering`.
         most: How many connections of the target it carries at once: only the kernel limits them.
+        keeps_sidecar: Whether `close` leaves the sidecar, so that `renew` can be called.
     """
 
     tcp: tuple[socket.socket, ...]
@@ -86,7 +96,7 @@ class DescriptorLink:
         self._control.settimeout(REFILL_SECONDS)
         self._lock = threading.Lock()
         self._spare: dict[int, list[socket.socket]] = {socket.AF_INET: [], socket.AF_INET6: []}
-        self._closed = False
+        self._closed = self.keeps_sidecar = False
         close_in_forked_children(self, DescriptorLink._close_all)
 
     @classmethod
@@ -180,14 +190,39 @@ class DescriptorLink:
         raise failures[0]
 
     def close(self) -> None:
-        """Close every descriptor; the kernel removes the namespace with the last. Calling it again does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        for sock in (*self.tcp, self._control):
-            shut(sock)  # wakes a thread in accept, and one that waits for more sockets
+        """Close every descriptor; the kernel removes the namespace with the last. Calling it again does nothing.
+
+        Where `keeps_sidecar` is set, the two sockets to the sidecar stay open.
+        """
+        if not self._closed:
+            self._closed = True
+            for sock in (*self.tcp, *(() if self.keeps_sidecar else (self._control,))):
+                shut(sock)  # wakes a thread in accept, and one that waits for more sockets
         with self._lock:
-            self._close_all()
+            if self.keeps_sidecar:
+                self._close_own()
+            else:
+                self._close_all()
+
+    def put_back(self) -> bool:
+        """Have the sidecar put back the files that a target shares with it; return whether they are as they were."""
+        try:
+            self._control.send(PUT_BACK)
+            return self._control.recv(_TEXT_BYTES) == PUT_BACK
+        except OSError:  # the sidecar has ended
+            return False
+
+    def renew(self) -> DescriptorLink:
+        """Have the sidecar move to a new network namespace, and return its link; this one has been closed.
+
+        Raises:
+            LinkError: The sidecar could not; the text says why.
+            OSError: It has ended.
+        """
+        self.channel.send(MOVE)
+        link = DescriptorLink.receive(self.channel)
+        self._control.close()
+        return link
 
     def _addresses(self) -> list[tuple[int, str]]:
         families: list[tuple[int, str, str]] = [
@@ -228,9 +263,14 @@ class DescriptorLink:
 
     def _close_all(self) -> None:
         self._closed = True
+        self._close_own()
+        for sock in (self.channel, self._control):
+            sock.close()
+
+    def _close_own(self) -> None:
+        """Close the sockets of the namespace."""
         spare = [sock for sockets in self._spare.values() for sock in sockets]
-        fixed = (*self.tcp, *self.dns, self.packets, *self.monitors, self.channel, self._control)
-        for sock in (*fixed, *spare):
+        for sock in (*self.tcp, *self.dns, self.packets, *self.monitors, *spare):
             sock.close()
 
 

@@ -16,6 +16,7 @@ from pytest_egress.base.choices import (
     LINKS,
     NAME_POLICIES,
     POLICIES,
+    SWITCH,
     NamePolicy,
     Policy,
     alternatives,
@@ -106,6 +107,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "Python, which is the default where the engine sees it.",
     )
     group.addoption(
+        "--egress-sidecar-reuse",
+        metavar="|".join(SWITCH),
+        help="Whether a sidecar serves one container after the other, which starts them sooner, and for which its "
+        "first process has CAP_SYS_ADMIN; or one alone, which is the default.",
+    )
+    group.addoption(
         "--egress-engines",
         metavar="ADDRESS,...",
         help="Engines, each as DOCKER_HOST has it: worker gwN of pytest-xdist takes number N, "
@@ -115,6 +122,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
     parser.addini("egress_sidecar_image", "Default of --egress-sidecar-image.", default="")
+    parser.addini("egress_sidecar_reuse", "Default of --egress-sidecar-reuse.", default="off")
     parser.addini("egress_engines", "Default of --egress-engines.", type="linelist", default=[])
     parser.addini(
         "egress_trust",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_egress.base.choices import LINKS, NAME_POLICIES, POLICIES
+from pytest_egress.base.choices import LINKS, NAME_POLICIES, POLICIES, SWITCH
 from pytest_egress.plugin.markers import MARKERS, check_marker, markers_named
 from pytest_egress.plugin.options import (
     Options,
@@ -62,6 +62,7 @@ class Run:
         self.keep: Final = keep_option(config)
         self.link: Final = choice_option(config, "egress_link", LINKS)
         self.sidecar_image: Final = sidecar_image_option(config)
+        self.sidecar_reuse: Final = choice_option(config, "egress_sidecar_reuse", SWITCH) == "on"
         self.engines: Final = engine_addresses(config)
         self.trust: Final = trust_option(config)
         self.engine: Final = (
@@ -109,6 +110,7 @@ class Run:
                 address=self.engine,
                 keep=self.keep,
                 trust=self.trust,
+                sidecar_reuse=self.sidecar_reuse,
             )
             self._session.ledger.open_window_if_used = self.look
             self._session.engine.progress.screen = self._screen

@@ -36,8 +36,8 @@ from pytest_egress.base.sockets import shut
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.failures import engine_errors, explanation, start_failure
-from pytest_egress.engine.leftovers import is_known_as_ours
-from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError
+from pytest_egress.engine.leftovers import is_known_as_ours, is_ours
+from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError, LinkError
 from pytest_egress.gateway.server import Gateway
 from pytest_egress.ledger.ledger import CUT_SECONDS
 from pytest_egress.ledger.report import awaited_text
@@ -50,7 +50,7 @@ from pytest_egress.targets.options import (
 )
 from pytest_egress.targets.packages import LEADING, Packaged, find_packaged, places
 from pytest_egress.targets.plan import Plan, check_command
-from pytest_egress.targets.provision import Provisioner, SidecarError, SidecarSetup
+from pytest_egress.targets.provision import DESCRIPTOR, Provisioner, SidecarError, SidecarSetup
 from pytest_egress.targets.readiness import Strategy, check_port
 from pytest_egress.targets.ready import NotReadyError, ReadySidecar, ReadySidecars
 from pytest_egress.targets.results import (
@@ -62,7 +62,7 @@ from pytest_egress.targets.results import (
 )
 from pytest_egress.targets.roots import Roots, find_roots
 from pytest_egress.targets.runtimes import DIRECTORY
-from pytest_egress.targets.sidecar import NAMESERVER, Sidecar, made_up_hostname
+from pytest_egress.targets.sidecar import NAMESERVER, SIDECAR, Sidecar, made_up_hostname
 from pytest_egress.traffic.dns_answers import NO_ADDRESS, NameAnswer
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ TIME: Final = re.compile(
     r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d)"
 )
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
+# What Docker sets in a namespace that it makes, and so not in one to which a sidecar has moved.
+SYSCTLS: Final = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
 SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 
 
@@ -226,7 +231,7 @@ class Container:
     def _undo(self) -> None:
         """Undo an attempt that failed by its sidecar, before another one."""
         self.close()
-        self.is_ending = False
+        self.is_ending = self._is_removed = False
 
     def _open_link(self, image: Image, setup: SidecarSetup) -> Link:
         """Take the sidecar that is ready, or start one, and create the target meanwhile."""
@@ -238,6 +243,14 @@ class Container:
                     return self._open_ready(image, setup, ready)
                 except NotReadyError:
                     self._undo()
+        try:
+            return self._open_own(image, setup)
+        except LinkError as error:
+            if isinstance(error, SidecarError):  # another setup may work
+                raise
+            if setup != DESCRIPTOR or not self._services.sidecars.give_up_reuse(error):
+                raise
+        self._undo()
         return self._open_own(image, setup)
 
     def _open_ready(self, image: Image, setup: SidecarSetup, ready: ReadySidecar) -> Link:
@@ -246,7 +259,7 @@ class Container:
         self._use_name(sidecar.hostname)
         self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
         try:
-            self._create(image, sidecar.id, dict(self._plan.options))
+            self._create(image, sidecar, dict(self._plan.options))
         except Exception:
             ready.link()  # the engine may have refused the target since its sidecar has failed
             raise
@@ -259,23 +272,26 @@ class Container:
     def _open_own(self, image: Image, setup: SidecarSetup) -> Link:
         """Start a sidecar, and create the target meanwhile."""
         options = dict(self._plan.options)
-        sidecar = self._create_sidecar(options, setup)
+        sidecar = self._create_sidecar(options, setup, reusable=True)
         with ThreadPoolExecutor(1) as pool:
             link = pool.submit(sidecar.start)
             try:
-                self._create(image, sidecar.id, options)
+                self._create(image, sidecar, options)
             except BaseException:
                 if isinstance(failed := link.exception(), SidecarError):
                     raise failed from None  # another setup of the sidecar may work
                 raise  # the target's own error says more, such as a full disk
             return link.result()
 
-    def _create_sidecar(self, options: dict[str, Any], setup: SidecarSetup) -> Sidecar:
+    def _create_sidecar(
+        self, options: dict[str, Any], setup: SidecarSetup, *, reusable: bool = False
+    ) -> Sidecar:
         """Create the sidecar. The options that apply to it are removed from `options`."""
         mine = {name: options.pop(name) for name in SIDECAR_OPTIONS if name in options}
+        reusable = reusable and not mine  # another target would get its names
         mine["hostname"] = self._hostname
         with engine_errors("create the sidecar"):
-            sidecar = self._services.sidecars.create(setup, **mine)
+            sidecar = self._services.sidecars.create(setup, reusable=reusable, **mine)
         self._cleanup.callback(self._release_sidecar, sidecar)
         self._cleanup.callback(self._end_gateway)  # `close` runs it after the target's removal
         return sidecar
@@ -293,18 +309,20 @@ class Container:
             finally:
                 self.gateway.stop()
 
-    def _create(self, image: Image, sidecar: str, options: dict[str, Any]) -> None:
+    def _create(self, image: Image, sidecar: Sidecar, options: dict[str, Any]) -> None:
         engine = self._services.engine
         env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
         self._directory = directory_for(options, declared)
+        if sidecar.has_served:
+            options["sysctls"] = {**SYSCTLS, **(options.get("sysctls") or {})}
         filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
             filled,
             self._plan.image,
             command=self._plan.command,
             environment=runtimes.environment(env, self._plan.env, self._directory),
-            network_mode=f"container:{sidecar}",
+            network_mode=f"container:{sidecar.id}",
             stdin_open=self._plan.input is not None,
             **self._engine_options(),
             **options,
@@ -781,6 +799,7 @@ class Container:
 
     is_ending = False
     _keep = False
+    _is_removed = False
     _serves = False
 
     def _remove(self) -> None:
@@ -788,7 +807,7 @@ class Container:
         if self._keep:
             self._services.engine.keep(self._docker)
         else:
-            self._services.engine.remove(self._docker)
+            self._is_removed = self._services.engine.remove(self._docker)
 
     def _release(self, ready: ReadySidecar) -> None:
         if (sidecar := ready.join()) is not None:
@@ -796,7 +815,10 @@ class Container:
 
     def _release_sidecar(self, sidecar: Sidecar) -> None:
         with engine_errors(f"remove the sidecar of {self.name}"):
-            self._services.sidecars.release(sidecar)
+            if self._is_removed:
+                self._services.sidecars.retire(sidecar)
+            else:
+                self._services.sidecars.release(sidecar)
 
     def __enter__(self) -> Container:
         return self
@@ -817,23 +839,36 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
     """
     mode = container.attrs["HostConfig"].get("PidMode") or ""
     kind, _, name = mode.partition(":")
-    if kind == "container" and not is_captured(engine, engine.container(name)):
+    if kind == "container" and not is_captured(engine, other := engine.container(name)):
+        reach = (
+            "the capabilities of a sidecar"
+            if is_sidecar(other)
+            else "the network of that container"
+        )
         raise ValueError(
-            f"pid_mode={mode!r} is refused: with it a target can reach the network of that container; "
-            "name another target"
+            f"pid_mode={mode!r} is refused: with it a target can reach {reach}; name another target"
         )
 
 
 def is_captured(engine: Engine, container: DockerContainer) -> bool:
-    """Whether a container has the network of a sidecar, or none, and does not share other containers' processes."""
+    """Whether a container has the network of a sidecar, or none, and no processes but a target's.
+
+    The processes of a sidecar are not a target's: the first one may make network namespaces.
+    """
     config = container.attrs["HostConfig"]
-    if config.get("Privileged") or config.get("PidMode") == "host":
+    if config.get("Privileged") or config.get("PidMode") == "host" or is_sidecar(container):
         return False
     kind, _, name = (config.get("NetworkMode") or "").partition(":")
     if kind != "none" and not (kind == "container" and is_known_as_ours(engine.client.api, name)):
         return False
     kind, _, name = (config.get("PidMode") or "").partition(":")
     return kind != "container" or is_captured(engine, engine.container(name))
+
+
+def is_sidecar(container: DockerContainer) -> bool:
+    """Whether a container is a sidecar of a run."""
+    listed = {"Names": [container.attrs["Name"]], "Labels": container.attrs["Config"]["Labels"]}
+    return is_ours(listed) and str(container.name).startswith(SIDECAR)
 
 
 def tail_of(log: bytes) -> str:

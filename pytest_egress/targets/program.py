@@ -32,6 +32,7 @@ AGENT_FOLDER, LINK_FOLDER = "/egress", "/run/egress"
 """Where the agent and the rendezvous folder are in the sidecar."""
 
 BOOT = f"import sys; sys.path.insert(0, {AGENT_FOLDER!r}); from agent.main import main; main()"
+KEEPER_BOOT = BOOT.replace("agent.main", "agent.keeper")
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _ONLY_STREAM: Final = (
     "mux",

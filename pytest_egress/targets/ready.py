@@ -10,6 +10,7 @@ waited for while it is held. A test that does not use egress runs beside none of
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pytest_egress.engine.failures import engine_errors
+from pytest_egress.errors import LinkError
 from pytest_egress.targets.sidecar import Sidecar
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+log = logging.getLogger("pytest_egress.engine")  # users filter logs by this name
 T = TypeVar("T")
+MOST_RETIRED: Final = 4  # each one is a process of 10 MB
+EACH_ITS_OWN: Final = "Each container has a sidecar of its own from now on: %s"
 
 SETTLE_SECONDS: Final = (
     5.0  # far more than a start takes; what an engine that hangs may cost a test that needs none
@@ -42,10 +47,15 @@ class ReadySidecar:
 
     Args:
         create: Creates the sidecar.
+        start: Starts it.
     """
 
-    def __init__(self, create: Callable[[], Sidecar]) -> None:
-        self._create = create
+    def __init__(
+        self,
+        create: Callable[[], Sidecar],
+        start: Callable[[Sidecar], AnyLink] = lambda sidecar: sidecar.start(),
+    ) -> None:
+        self._create, self._start = create, start
         self._created: Future[Sidecar] = Future()
         self._link: Future[AnyLink] = Future()
         self._thread = threading.Thread(target=self._run, name="egress sidecar", daemon=True)
@@ -55,7 +65,7 @@ class ReadySidecar:
         try:
             sidecar = self._create()
             self._created.set_result(sidecar)
-            self._link.set_result(sidecar.start())
+            self._link.set_result(self._start(sidecar))
         except BaseException as error:  # each has removed what it had made
             for step in (self._created, self._link):
                 if not step.done():
@@ -96,18 +106,25 @@ class ReadySidecar:
 
 
 class ReadySidecars:
-    """The sidecars of a session that are ahead of their targets; at most one waits.
+    """The sidecars of a session that are ahead of their targets: one that is new, and those that have served others.
+
+    A sidecar whose target has been removed moves to a new network namespace for its next one. Where a sidecar cannot,
+    or must not, each target has a new one.
 
     Args:
         engine: The engine that they run on.
         provisioner: Tells which setup works there.
+        reuse: Whether sidecars may serve several targets.
 
     Attributes:
         expects_more: Whether a container is likely to be started after the present one, which the session cannot know.
     """
 
-    def __init__(self, engine: Engine, provisioner: Provisioner) -> None:
+    def __init__(self, engine: Engine, provisioner: Provisioner, *, reuse: bool = False) -> None:
         self._engine, self._provisioner = engine, provisioner
+        self._reuse = reuse  # until the kernel refuses it
+        self._has_reused = False
+        self._retired: list[Sidecar] = []
         self._lock: Final = threading.Lock()
         self._waiting: ReadySidecar | None = None
         self.expects_more: Callable[[], bool] = lambda: False
@@ -115,7 +132,7 @@ class ReadySidecars:
     def prepare(self) -> None:
         """Start a sidecar in the background, unless one waits."""
         with self._lock:
-            if self._waiting is None:
+            if self._waiting is None and not self._retired:
                 with contextlib.suppress(RuntimeError):  # no thread can be started
                     self._waiting = ReadySidecar(self._create)
 
@@ -130,13 +147,24 @@ class ReadySidecars:
             engine.client.images.get(
                 setup.image
             )  # a pull shows its progress, which is a test's to show
-        return self.create(setup)
+        return self.create(setup, reusable=True)
 
-    def create(self, setup: SidecarSetup, **options: Any) -> Sidecar:
-        """Create a sidecar of this session, with options that `Sidecar.create` takes."""
+    def create(self, setup: SidecarSetup, *, reusable: bool, **options: Any) -> Sidecar:
+        """Create a sidecar of this session.
+
+        Args:
+            setup: Its link and its Python.
+            reusable: Whether it may serve several targets, if any sidecar of this session may.
+            options: More arguments of `Sidecar.create`.
+        """
         engine = self._engine
         return Sidecar.create(
-            engine.client, labels=engine.marks, folder=engine.folder, setup=setup, **options
+            engine.client,
+            labels=engine.marks,
+            folder=engine.folder,
+            setup=setup,
+            reusable=reusable and self._reuse and not engine.is_podman,
+            **options,
         )
 
     def settle(self) -> None:
@@ -150,26 +178,63 @@ class ReadySidecars:
         """The sidecar that waits, which may still be starting; the caller releases it."""
         with self._lock:
             taken, self._waiting = self._waiting, None
-        return taken
+            if taken is not None or not self._retired:
+                return taken
+            sidecar = self._retired.pop()
+        return ReadySidecar(lambda: sidecar, self._renew)
+
+    def _renew(self, sidecar: Sidecar) -> AnyLink:
+        try:
+            return sidecar.renew()
+        except LinkError as error:
+            self._reuse = False
+            log.warning(EACH_ITS_OWN, error)
+            raise
+
+    def give_up_reuse(self, error: LinkError) -> bool:
+        """After a sidecar's failure, have each target served by a sidecar of its own; return whether that may help.
+
+        It may where no sidecar of this session has served a target, since one that is to serve several needs more.
+        """
+        if not self._reuse or self._has_reused or self._engine.is_podman:
+            return False
+        self._reuse = False
+        log.warning(EACH_ITS_OWN, error)
+        return True
+
+    def retire(self, sidecar: Sidecar) -> None:
+        """Keep a sidecar, whose target has been removed, for another target; release it where it cannot serve one."""
+        if self._reuse and sidecar.retire():
+            self._has_reused = True
+            with self._lock:
+                if len(self._retired) < MOST_RETIRED:
+                    self._retired.append(sidecar)
+                    return
+        self.release(sidecar)
 
     def release(self, sidecar: Sidecar) -> None:
-        """Close the sidecar's link, if it has one, with which the sidecar ends.
+        """End the sidecar by its link, if it has one.
 
         Docker removes a container that has ended. Podman keeps it as long as its target is there, and a sidecar without
         a link may not have started: these are removed.
         """
         if sidecar.link is not None:
-            sidecar.link.close()
+            sidecar.end()
             if not self._engine.is_podman:
                 return
         sidecar.remove()
 
     def close(self) -> None:
-        """Release the sidecar that waits."""
-        taken = self.take()
-        if taken is not None and (sidecar := taken.join()) is not None:
-            with engine_errors("remove a sidecar"):
-                self.release(sidecar)
+        """Release the sidecars that wait."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+            left, self._retired = self._retired, []
+        if waiting is not None and (sidecar := waiting.join()) is not None:
+            left.append(sidecar)
+        with contextlib.ExitStack() as releases:  # all are called, even if one raises
+            for sidecar in left:
+                releases.enter_context(engine_errors("remove a sidecar"))
+                releases.callback(self.release, sidecar)
 
 
 def result_of(step: Future[T]) -> T:

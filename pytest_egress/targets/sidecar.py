@@ -6,6 +6,7 @@ which needs a shared folder. On any other engine it runs an image with a Python 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import secrets
@@ -32,6 +33,7 @@ from pytest_egress.link.rendezvous import Rendezvous
 from pytest_egress.link.stream import StreamLink
 from pytest_egress.targets.program import (
     BOOT,
+    KEEPER_BOOT,
     LINK_FOLDER,
     agent_archive,
     bind_mount,
@@ -63,6 +65,15 @@ EXIT_SECONDS = 5
 NAMESERVER = "192.0.2.53"
 """The DNS server in the target's resolv.conf: a documentation address (RFC 5737), since all queries come to us."""
 
+SIDECAR = "pytest-egress-sidecar-"
+"""Begins the name of each sidecar."""
+
+HAS_CTYPES = importlib.util.find_spec("_ctypes") is not None
+"""Whether this process's Python can call the C library, which a sidecar needs that serves several targets."""
+
+KEEPER_CAPABILITIES = ("SYS_ADMIN", "SETPCAP")
+"""The capabilities of the first process of such a sidecar, and of nothing else: see `agent.keeper`."""
+
 _ENABLE_IPV6 = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default")}
 _IPV6_SETTINGS = "/proc/sys/net/ipv6/conf/all"
 _GAVE_UP = re.compile(rf"^{SIGNATURE} (\d+): (.*)$", re.MULTILINE)
@@ -84,6 +95,8 @@ class Sidecar:
         name: The container's name.
         hostname: The host name, which is the target's too.
         setup: Its link and its Python.
+        is_reusable: Whether it can serve another target when its own has been removed.
+        has_served: Whether it has served a target, so that it moves for the next one.
         link: The link that `start` returned; None before.
     """
 
@@ -91,7 +104,8 @@ class Sidecar:
         self, client: docker.DockerClient, hostname: str, folder: str | None, setup: SidecarSetup
     ) -> None:
         self.id = ""
-        self.name = f"pytest-egress-sidecar-{secrets.token_hex(6)}"
+        self.name = f"{SIDECAR}{secrets.token_hex(6)}"
+        self.is_reusable = self.has_served = False
         self.link: AnyLink | None = None
         self._api = client.api
         self.hostname, self.setup = hostname, setup
@@ -111,6 +125,7 @@ class Sidecar:
         folder: str | None = None,
         after_create: Callable[[str], None] | None = None,
         setup: SidecarSetup = DESCRIPTOR,
+        reusable: bool = False,
     ) -> Sidecar:
         """Create the container, ready to start. A target can be created as soon as this returns.
 
@@ -123,6 +138,7 @@ class Sidecar:
             folder: The folder for temporary files.
             after_create: Called with the container's id as soon as it exists.
             setup: Its link and its Python. The engine must have the image that it names.
+            reusable: Whether it is to serve several targets, which needs capabilities and this process's own Python.
 
         Raises:
             SidecarError: The engine does not share this machine's files, or refuses the container.
@@ -131,6 +147,7 @@ class Sidecar:
         if sys.platform != "linux":
             raise LinkError(f"this machine runs {sys.platform}; tests run on Linux alone")
         sidecar = cls(client, hostname or made_up_hostname(), folder, setup)
+        sidecar.is_reusable = reusable and setup == DESCRIPTOR and HAS_CTYPES
         try:
             sidecar._create(domainname, extra_hosts or {}, labels or {})
             if after_create is not None:
@@ -161,7 +178,36 @@ class Sidecar:
             self.remove()
             raise
         self._release()
+        if isinstance(self.link, DescriptorLink):
+            self.link.keeps_sidecar = self.is_reusable
         return self.link
+
+    def retire(self) -> bool:
+        """Prepare for another target, when the last one has been removed; return whether `renew` may be called."""
+        link = self.link
+        if not self.is_reusable or not isinstance(link, DescriptorLink):
+            return False
+        link.close()  # no gateway has, where the target was never started
+        self.has_served = link.put_back()
+        return self.has_served
+
+    def renew(self) -> AnyLink:
+        """Move to a new network namespace after `retire`, for another target; the caller closes the link.
+
+        Raises:
+            LinkError, OSError: The sidecar could not, or has ended.
+        """
+        assert isinstance(self.link, DescriptorLink), "retire() has said so"
+        self.link = self.link.renew()
+        self.link.keeps_sidecar = True
+        return self.link
+
+    def end(self) -> None:
+        """Close the link, with which the sidecar ends."""
+        if isinstance(self.link, DescriptorLink):
+            self.link.keeps_sidecar = False
+        if self.link is not None:
+            self.link.close()
 
     def remove(self) -> None:
         """Remove the container by force, in any state; calling it again does nothing. The link stays open."""
@@ -184,7 +230,6 @@ class Sidecar:
         names = f"{self.hostname}.{domainname} {self.hostname}" if domainname else self.hostname
         hosts = {names: ADDRESS4, **extra_hosts}
         config: dict[str, Any] = {
-            **self._program(),
             "stdin_open": self._rendezvous is None,
             "name": self.name,
             "hostname": self.hostname,
@@ -195,6 +240,10 @@ class Sidecar:
             try:
                 container = self._create_container(config, hosts, _ipv6_settings())
             except APIError as error:
+                if self.is_reusable:  # the engine may refuse the capabilities
+                    self.is_reusable = False
+                    self._create(domainname, extra_hosts, labels)
+                    return
                 if "sysctl" not in str(error).lower():
                     raise
                 container = self._create_container(config, hosts, {})
@@ -206,7 +255,7 @@ class Sidecar:
         host_config = self._api.create_host_config(
             network_mode="none",
             cap_drop=["ALL"],
-            cap_add=["NET_ADMIN"],
+            cap_add=["NET_ADMIN", *(KEEPER_CAPABILITIES if self.is_reusable else ())],
             security_opt=["label=disable"],  # SELinux would refuse both the mounts and the socket
             auto_remove=True,
             log_config=LogConfig(type="none"),
@@ -217,12 +266,15 @@ class Sidecar:
             sysctls=sysctls,
             mounts=[*self._python_mounts(), *self._link_mounts()],
         )
-        created: dict[str, Any] = self._api.create_container(host_config=host_config, **config)
+        created: dict[str, Any] = self._api.create_container(
+            host_config=host_config, **self._program(), **config
+        )
         return created
 
     def _program(self) -> dict[str, Any]:
         """Image, program and environment."""
-        program = [*self.setup.python(), "-c", BOOT, *self._arguments()]
+        boot = KEEPER_BOOT if self.is_reusable else BOOT
+        program = [*self.setup.python(), "-c", boot, *self._arguments()]
         if self.setup.image is not None:
             # Whatever the image says of user and entry point: the agent needs its capability.
             own = {"image": self.setup.image, "user": "0:0", "working_dir": "/"}

@@ -207,6 +207,7 @@ def test_a_target_whose_image_a_user_made_of_another_is_ours_again(
             session = engine.labels[SESSION_LABEL]
             assert len(ours(engine_client, session)) == 4
             egress.close()
+            egress.session.sidecars.close()  # they wait for other targets
             assert until(lambda: not ours(engine_client, session))
             assert engine_client.images.get(f"{name}:latest").id == image.id
         finally:

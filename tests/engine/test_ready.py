@@ -185,8 +185,9 @@ def pytest_sessionfinish(session):
 
 
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
-def test_a_run_of_pytest_starts_as_many_as_it_has_containers(
-    pytester: pytest.Pytester, bare_image: str, workers: str
+@pytest.mark.parametrize("reuse", ["on", "off"])
+def test_a_run_of_pytest_starts_no_more_than_it_has_containers(
+    pytester: pytest.Pytester, bare_image: str, workers: str, reuse: str
 ) -> None:
     pytester.makeconftest(COUNTING)
     pytester.makepyfile(f"""
@@ -196,10 +197,14 @@ def test_a_run_of_pytest_starts_as_many_as_it_has_containers(
         egress.run({bare_image!r}, ["true"], check=True)
     def test_b(): pass
     """)
-    result = pytester.runpytest_subprocess("-pno:cacheprovider", "-Wignore", workers)
+    option = f"--egress-sidecar-reuse={reuse}"
+    result = pytester.runpytest_subprocess("-pno:cacheprovider", "-Wignore", workers, option)
     result.assert_outcomes(passed=5)
     made = [json.loads(path.read_text()) for path in pytester.path.glob("made*.json")]
-    assert sum(map(len, made)) == 4
+    if reuse == "off":
+        assert sum(map(len, made)) == 4
+    else:  # over a stream a sidecar serves one container
+        assert 1 <= sum(map(len, made)) <= 4
 
 
 def test_a_test_that_does_not_use_egress_sees_nothing_of_what_is_prepared(

@@ -25,10 +25,12 @@ IN_PARTS: Final = "holds together what the tests of its neighbours begin with, a
 WITHOUT_FILE: Final = {
     "agent/addresses": ONLY_DATA,
     "agent/capture": BY_ENGINE,
+    "agent/keeper": "engine/test_recycled reads its privileges, and moves it",
     "agent/main": "link/test_descriptor and engine/capture/test_capture talk with it",
     "agent/mux_frames": "test_mux reads and writes its frames",
     "agent/original_destination": BY_ENGINE,
     "agent/pump": "link/test_stream has one at each end",
+    "agent/shared_files": "engine/test_recycled changes the files that it puts back",
     "agent/stream": "link/test_stream talks with it",
     "base/forks": "each test of a forked child, of whatever room, holds it",
     "base/once": IN_PARTS,

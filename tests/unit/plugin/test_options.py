@@ -115,6 +115,12 @@ def test_a(): pass
         ),
         (
             "",
+            {},
+            ["--egress-sidecar-reuse=never"],
+            "--egress-sidecar-reuse=never: it takes on or off",
+        ),
+        (
+            "",
             {"PYTEST_EGRESS_KEEP": "maybe"},
             [],
             "PYTEST_EGRESS_KEEP=maybe in the environment: it takes one of 1, true, *",
@@ -173,3 +179,24 @@ def test_the_header_says_only_what_is_set(run: RunPytest, monkeypatch: pytest.Mo
     lines_of(run(""), "egress: keeps containers of failed tests")
     monkeypatch.setenv("PYTEST_EGRESS_KEEP", "0")
     run("").stdout.no_fnmatch_line("*egress: *")
+
+
+def test_a_sidecar_serves_one_container_unless_another_choice_is_made(run: RunPytest) -> None:
+    run("def test_a(egress): assert not egress.session.sidecars._reuse").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(("given", "said"), [("on", "True"), ("off", "False")])
+def test_sidecars_are_used_again_where_that_is_on(
+    run: RunPytest,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+    said: str,
+) -> None:
+    source = f"def test_a(egress): assert egress.session.sidecars._reuse is {said}"
+    run(source, f"--egress-sidecar-reuse={given}").assert_outcomes(passed=1)
+    with monkeypatch.context() as environment:
+        environment.setenv("PYTEST_EGRESS_SIDECAR_REUSE", given)
+        run("").assert_outcomes(passed=1)
+    pytester.makeini(f"[pytest]\negress_sidecar_reuse = {given}")
+    run("").assert_outcomes(passed=1)

@@ -49,6 +49,10 @@ class FakeSidecar:
         self.link = FakeLink()
         return self.link
 
+    def end(self) -> None:
+        assert self.link is not None
+        self.link.close()
+
     def remove(self) -> None:
         self.is_removed = True
 
@@ -60,7 +64,7 @@ class Preparations:
         self.left = [*sidecars]
         engine: Any = SimpleNamespace(is_podman=is_podman)
         provisioner: Any = SimpleNamespace(setups=[DESCRIPTOR])
-        self.sidecars = ReadySidecars(engine, provisioner)
+        self.sidecars = ReadySidecars(engine, provisioner, reuse=True)
         self.sidecars.create = self.create  # type: ignore[assignment, method-assign]
 
     def create(self, _setup: SidecarSetup, **_options: object) -> Any:

@@ -1,0 +1,113 @@
+"""The first process of a sidecar that serves several targets, one after the other.
+
+It alone holds CAP_SYS_ADMIN, which unshare(2) needs to make a network namespace, and CAP_SETPCAP, which its children
+need to give up both. It reads nothing but one-byte orders of the test process: at each it ends its agent, moves to a
+new network namespace, and starts an agent there. An agent, which reads what targets send, has CAP_NET_ADMIN alone.
+"""
+
+from __future__ import annotations
+
+import posix
+import select
+import sys
+from ctypes import CDLL, get_errno
+from struct import pack
+
+from .capture import start_loopback
+from .main import MOVE, check_nonce, connect, fail, serve
+from .shared_files import SharedFiles
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import NoReturn, TypeAlias
+
+    Socket: TypeAlias = _socket.socket
+
+_CLONE_NEWNET = 0x40000000
+_SIGKILL = 9
+_CAPBSET_DROP, _NO_NEW_PRIVS = 24, 38  # prctl(2)
+_SETPCAP, _NET_ADMIN, _SYS_ADMIN = 8, 12, 21  # capabilities(7)
+_VERSION = 0x20080522  # of the arguments of capset(2)
+_EVERY_UID = ["0", "0", "4294967295"]  # of the first user namespace, user_namespaces(7)
+
+
+def main() -> None:
+    """Run the sidecar's first process; `sys.argv` has the mounted folder and the nonce that it must contain."""
+    folder, nonce = sys.argv[1:3]
+    check_nonce(folder, nonce)
+    link = connect(folder)
+    while True:
+        agent, alive = start_agent(link)
+        if not is_ordered(link, alive):
+            sys.exit(1)  # which ends the agent too
+        posix.kill(agent, _SIGKILL)
+        posix.waitpid(agent, 0)
+        posix.close(alive)
+        try:
+            check(CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
+        except OSError as error:
+            fail(link, f"The kernel refused a new network namespace: {error}.")
+
+
+def start_agent(link: Socket) -> tuple[int, int]:
+    """Start the agent; return its process, and a descriptor that is at end of file when that has ended."""
+    alive, held = posix.pipe()
+    agent = posix.fork()
+    if agent == 0:
+        posix.close(alive)
+        be_agent(link)
+    posix.close(held)
+    return agent, alive
+
+
+def be_agent(link: Socket) -> NoReturn:
+    """Give up all capabilities but one, then do what an agent does."""
+    try:
+        drop_capabilities()
+        start_loopback()
+        serve(link, shared_files())
+    except OSError as error:
+        fail(link, f"The agent failed: {error}")
+    finally:
+        posix._exit(1)
+
+
+def shared_files() -> SharedFiles | None:
+    """The files to be put back for another target; None where there can be none.
+
+    In a user namespace the engine makes other network settings than the test process gives a target.
+    """
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            if file.read().split() != _EVERY_UID:
+                return None
+        return SharedFiles()
+    except OSError:
+        return None
+
+
+def is_ordered(link: Socket, alive: int) -> bool:
+    """Wait for an order; False where the test process or the agent has ended."""
+    poller = select.poll()
+    poller.register(link, select.POLLIN)
+    poller.register(alive, select.POLLIN)
+    ready = {descriptor for descriptor, _ in poller.poll()}
+    return alive not in ready and link.recv(1) == MOVE
+
+
+def drop_capabilities() -> None:
+    """Keep CAP_NET_ADMIN alone, and no way to another."""
+    libc = CDLL(None, use_errno=True)
+    for capability in (_SYS_ADMIN, _SETPCAP):
+        check(libc.prctl(_CAPBSET_DROP, capability, 0, 0, 0))
+    check(libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
+    kept = 1 << _NET_ADMIN
+    check(libc.capset(pack("=Ii", _VERSION, 0), pack("=6I", kept, kept, 0, 0, 0, 0)))
+
+
+def check(result: int) -> None:
+    """Raise the error of a call of the C library."""
+    if result:
+        number = get_errno()
+        raise OSError(number, posix.strerror(number))
