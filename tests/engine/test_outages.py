@@ -443,11 +443,11 @@ def test_a_command_in_a_target_that_is_paused_is_the_engines_to_refuse(
 
 
 ASLEEP = """
-        def test_it(egress, engine, monkeypatch):
-            from pytest_egress.link import stream
-            monkeypatch.setattr(stream, "PING_SECONDS", 0.2)
-            monkeypatch.setattr(stream, "SILENT_SECONDS", 1.0)
-            monkeypatch.setattr(stream, "GONE_SECONDS", {gone})
+        from pytest_egress.link import stream
+        stream.PING_SECONDS, stream.SILENT_SECONDS = 0.2, 1.0
+        stream.GONE_SECONDS = {gone}  # before the first sidecar, which is made ahead of the test
+
+        def test_it(egress, engine):
             route = egress.intercept_https("api.test", {{"id": 1}}, optional=True)
             target = egress.start(IMAGE, ["sleep", "600"], volumes=["/data"])
             say("sidecar", engine.sidecar(target))
