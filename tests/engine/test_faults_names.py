@@ -51,7 +51,10 @@ for name in sys.argv[1:]:
 
 def look_up(client: Container, *names: str, options: str = "timeout:1 attempts:1") -> list[str]:
     """What glibc's getaddrinfo says of each name, by these options of its resolver (resolv.conf(5))."""
-    command = ["python3", "-c", LOOK_UP, *names]
+    absolute = (
+        f"{name}." for name in names
+    )  # no search list is tried, which Podman copies from the machine
+    command = ["python3", "-c", LOOK_UP, *absolute]
     return succeed(client.exec(command, environment={"RES_OPTIONS": options})).splitlines()
 
 

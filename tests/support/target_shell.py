@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
@@ -12,10 +11,11 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import docker
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
 from pytest_egress.base.choices import LinkKind
@@ -106,10 +106,15 @@ def accepted(link: AnyLink) -> socket.socket:
 
 
 def wait_until_gone(client: docker.DockerClient, container: str) -> None:
-    """Return when the engine knows the container no longer."""
-    with contextlib.suppress(NotFound):
-        while True:
+    """Return when the engine knows the container no longer. While Podman removes one, it answers 500."""
+    while True:
+        try:
             client.api.inspect_container(container)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
 
 
 def assert_a_child_keeps_nothing(link: AnyLink) -> None:
