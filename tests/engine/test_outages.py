@@ -450,6 +450,7 @@ ASLEEP = """
         def test_it(egress, engine):
             route = egress.intercept_https("api.test", {{"id": 1}}, optional=True)
             target = egress.start(IMAGE, ["sleep", "600"], volumes=["/data"])
+            egress.session.sidecars.settle()  # one that has not been started yet would not end by itself
             say("sidecar", engine.sidecar(target))
             until((HERE / "awake").exists)
             {then}
