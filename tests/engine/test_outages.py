@@ -499,7 +499,7 @@ def test_of_a_machine_that_has_gone_the_next_run_removes_what_its_sidecar_left_b
     run.process.kill()
     shutil.rmtree(run.temporary)  # no other machine has it
     run.temporary.mkdir()
-    assert len(running(engine_client, run.session)) == 1  # the target
+    assert until(lambda: len(running(engine_client, run.session)) == 1)  # the target
     with Egress() as egress:
         egress.session.engine.client.ping()
         assert until(lambda: not run.left(witness)), run.left(witness)
