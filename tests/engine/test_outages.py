@@ -29,6 +29,9 @@ from tests.support.leftovers import Witness, running, until, watchdogs
 LINKS = ("descriptor", "stream")
 RUN_SECONDS = 120.0  # of a run of pytest inside, on however slow a machine
 
+# docker-py leaves its socket open where a connection is refused. Runs inside look at what they leave themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
 CONFTEST = """
 import gc, os, pathlib, sys, threading, time
 import pytest
