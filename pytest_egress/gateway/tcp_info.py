@@ -1,20 +1,17 @@
-"""What a TCP connection has carried, as the kernel counts (TCP_INFO, SIOCOUTQ, tcp(7)).
+"""What a TCP connection has carried, as the kernel counts (TCP_INFO, tcp(7)).
 
 A raw handler may do anything with its socket, so that only the kernel sees every byte of both directions.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import select
 import socket
 import struct
-import sys
-import termios
 from typing import Final, NamedTuple
 
 from pytest_egress.base.clock import monotonic
+from pytest_egress.base.relay import unsent
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -52,16 +49,8 @@ ANYTHING: Final = Traffic(came=True, sent=True, heard=True, settled=True, is_ove
 def await_acknowledged(sock: socket.socket) -> None:
     """Wait, for a second at most, until the other end has what was sent: a reset discards what is still on its way."""
     deadline = monotonic() + ACKNOWLEDGED_SECONDS
-    while unacknowledged(sock) and monotonic() < deadline:
+    while unsent(sock) and monotonic() < deadline:
         select.select((), (), (), LOOK_SECONDS)
-
-
-def unacknowledged(sock: socket.socket) -> int:
-    """How many bytes of ours the other end has not acknowledged (SIOCOUTQ, tcp(7)); 0 where that cannot be had."""
-    count = bytearray(4)
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(sock, termios.TIOCOUTQ, count)
-    return int.from_bytes(count, sys.byteorder)
 
 
 def traffic(sock: socket.socket) -> Traffic:

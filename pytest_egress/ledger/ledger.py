@@ -178,7 +178,7 @@ class Ledger:
                 len(window.entries) < MAX_ENTRIES
             ):  # else its entry is missing too, and fails the test
                 route.add_failure(window, failure)
-            self.changed.notify_all()
+            self.tell()
 
     def begin(self, window: Window, activity: Activity) -> None:
         """Add an activity to a window, which waits for it when it is closed."""
@@ -211,7 +211,7 @@ class Ledger:
             self.under_way -= rests
             if activity is not None:
                 activity.pause = pause
-            self.changed.notify_all()
+            self.tell()
         try:
             yield
         finally:
@@ -220,7 +220,7 @@ class Ledger:
                 self.under_way |= rests
                 if activity is not None:
                     activity.pause = None
-                self.changed.notify_all()
+                self.tell()
 
     @property
     def is_busy(self) -> bool:
