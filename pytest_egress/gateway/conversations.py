@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from pytest_egress.gateway.lasting import Lasting
+from pytest_egress.gateway.passing_duplex import PassingDuplex
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.spoiling import Line, StoppedError, break_line
 from pytest_egress.ledger.ledger import Ledger
@@ -127,34 +128,13 @@ class Call:
                 self._recorder.reject(self.exchange, self._turn, note)
 
 
-class Told:
+class Told(PassingDuplex):
     """A `Duplex` that notes what is sent by another one."""
 
     def __init__(self, duplex: Duplex, entry: Exchange, ledger: Ledger) -> None:
-        self._duplex, self._entry, self._ledger = duplex, entry, ledger
+        super().__init__(duplex)
+        self._entry, self._ledger = entry, ledger
         self.has_begun = self.has_ended = False
-
-    @property
-    def trailers(self) -> Headers:
-        """As `Duplex.trailers`."""
-        return self._duplex.trailers
-
-    @property
-    def disconnected(self) -> bool:
-        """As `Duplex.disconnected`."""
-        return self._duplex.disconnected
-
-    def receive(self, timeout: float | None = None) -> bytes:
-        """As `Duplex.receive`."""
-        return self._duplex.receive(timeout)
-
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """As `Duplex.on_disconnect`."""
-        self._duplex.on_disconnect(callback)
-
-    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
-        """As `Duplex.send_interim`."""
-        self._duplex.send_interim(status_code, headers)
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
         """As `Duplex.start`. The entry gets a response with this head."""

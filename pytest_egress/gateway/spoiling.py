@@ -17,6 +17,7 @@ from math import ceil
 from typing import Any, Final, Protocol, TypeVar
 
 from pytest_egress.gateway.attempt import Attempt
+from pytest_egress.gateway.passing_duplex import PassingDuplex
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import pause
 from pytest_egress.ledger.windows import Window
@@ -253,7 +254,7 @@ def source_of(stream: object) -> object:
     return stream.source if isinstance(stream, SpoiledBody) else stream
 
 
-class SpoiledDuplex:
+class SpoiledDuplex(PassingDuplex):
     """A `Duplex` of an answer that sends by itself, slowly or in part.
 
     Args:
@@ -261,30 +262,9 @@ class SpoiledDuplex:
     """
 
     def __init__(self, spoiling: Spoiling, outlives: Callable[[], bool]) -> None:
+        super().__init__(spoiling.line)
         self._line, self._spoiling, self._outlives = spoiling.line, spoiling, outlives
         self._sending = threading.RLock()
-
-    @property
-    def trailers(self) -> Headers:
-        """As `Duplex.trailers`."""
-        return self._line.trailers
-
-    @property
-    def disconnected(self) -> bool:
-        """As `Duplex.disconnected`."""
-        return self._line.disconnected
-
-    def receive(self, timeout: float | None = None) -> bytes:
-        """As `Duplex.receive`."""
-        return self._line.receive(timeout)
-
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """As `Duplex.on_disconnect`."""
-        self._line.on_disconnect(callback)
-
-    def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
-        """As `Duplex.send_interim`."""
-        self._line.send_interim(status_code, headers)
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
         """As `Duplex.start`. Where the body is cut, the head is not the end, even if there is no body."""

@@ -42,6 +42,7 @@ WITHOUT_FILE: Final = {
     "gateway/connection": IN_PARTS,
     "gateway/destination": ONLY_DATA,
     "gateway/http2_exchange": "test_http2_server makes the requests that it serves",
+    "gateway/passing_duplex": "test_conversations_faults and test_spoiling send through both kinds",
     "gateway/http2_wire": "test_http2_server and its floods send on it",
     "gateway/recorder": IN_PARTS,
     "gateway/site": ONLY_DATA,
