@@ -233,6 +233,17 @@ def end_of(sock: socket.socket) -> str:
     return "closed"
 
 
+def comes_not(sock: socket.socket) -> bool:
+    """Whether nothing comes for a moment."""
+    sock.settimeout(0.2)
+    try:
+        sock.recv(1)
+    except TimeoutError:
+        sock.settimeout(SECONDS)
+        return True
+    return False
+
+
 def drain(sock: socket.socket) -> None:
     sock.settimeout(SECONDS)
     while sock.recv(65536):

@@ -32,7 +32,7 @@ from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.websocket import Frames
 from tests.support.http2_client import Http2Client
-from tests.support.stage import SECONDS, Stage, client_context, end_of, eventually
+from tests.support.stage import SECONDS, Stage, client_context, comes_not, end_of, eventually
 from tests.support.websocket_clients import websocket_client
 
 HANDSHAKE = (
@@ -52,17 +52,6 @@ def opened(stage: Stage) -> socket.socket:
         head += sock.recv(1)
     assert head.startswith(b"HTTP/1.1 101 ")
     return sock
-
-
-def comes_not(sock: socket.socket) -> bool:
-    """Whether nothing comes for a moment."""
-    sock.settimeout(0.2)
-    try:
-        sock.recv(1)
-    except TimeoutError:
-        sock.settimeout(SECONDS)
-        return True
-    return False
 
 
 def ended(stage: Stage, route: Any) -> Exchange:

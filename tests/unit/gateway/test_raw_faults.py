@@ -36,7 +36,7 @@ from pytest_egress.routes.answers import forward
 from pytest_egress.routes.faults import Fault
 from pytest_egress.traffic.entries import TcpConnection
 from tests.support.echo import Echo, end_of_dial, opened, read_line, read_to_end
-from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
+from tests.support.stage import ADDRESS, SECONDS, Stage, comes_not, end_of, eventually
 from tests.support.stage import reset as client_resets
 
 SOON = 0.05
@@ -74,17 +74,6 @@ def cut_of(client: socket.socket) -> str:
     except ConnectionResetError:
         return "reset"
     return "closed"
-
-
-def comes_not(sock: socket.socket) -> bool:
-    """Whether nothing comes for a moment."""
-    sock.settimeout(0.2)
-    try:
-        sock.recv(1)
-    except TimeoutError:
-        sock.settimeout(SECONDS)
-        return True
-    return False
 
 
 @contextlib.contextmanager

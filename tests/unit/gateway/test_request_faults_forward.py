@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.faults import delayed, throttled, truncated
 from pytest_egress.traffic.entries import Exchange
-from tests.support.stage import GET, SECONDS, Stage, ask, end_of
+from tests.support.stage import GET, Stage, ask, end_of
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"
 BROKEN_OFF = WHOLE[:-5]
 
 
-@pytest.fixture
-def server() -> Iterator[Callable[[bytes], str]]:
-    """Gives the URL of a server that answers each connection with the same bytes, and closes."""
-    with contextlib.ExitStack() as stack:
-
-        def serve(answer: bytes) -> str:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            stack.callback(listener.shutdown, socket.SHUT_RDWR)
-
-            def accept() -> None:
-                with contextlib.suppress(OSError):
-                    while True:
-                        sock, _ = listener.accept()
-                        with sock:
-                            sock.settimeout(SECONDS)
-                            sock.recv(65536)
-                            sock.sendall(answer)
-
-            threading.Thread(target=accept, daemon=True).start()
-            return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-        yield serve
-
-
 def test_a_servers_answer_comes_late_and_slowly(
-    stage: Stage, server: Callable[[bytes], str]
+    stage: Stage, answering: Callable[..., str]
 ) -> None:
-    stage.https("api.test", delayed(throttled(forward(server(WHOLE)), 1000), 0.05))
+    stage.https("api.test", delayed(throttled(forward(answering(WHOLE)), 1000), 0.05))
     sock = stage.tls()
     for _ in range(2):
         assert ask(sock).body == b"0123456789"
@@ -56,8 +28,8 @@ def test_a_servers_answer_comes_late_and_slowly(
     assert str(first.fault).startswith("delayed(throttled(forward(")
 
 
-def test_a_servers_answer_is_cut(stage: Stage, server: Callable[[bytes], str]) -> None:
-    stage.https("api.test", truncated(forward(server(WHOLE)), 4))
+def test_a_servers_answer_is_cut(stage: Stage, answering: Callable[..., str]) -> None:
+    stage.https("api.test", truncated(forward(answering(WHOLE)), 4))
     sock = stage.tls()
     sock.sendall(GET)
     data = b""
@@ -70,9 +42,9 @@ def test_a_servers_answer_is_cut(stage: Stage, server: Callable[[bytes], str]) -
 
 
 def test_a_server_that_breaks_off_within_a_fault_is_noted_and_fails_no_test(
-    stage: Stage, server: Callable[[bytes], str]
+    stage: Stage, answering: Callable[..., str]
 ) -> None:
-    stage.https("api.test", throttled(forward(server(BROKEN_OFF)), 1000))
+    stage.https("api.test", throttled(forward(answering(BROKEN_OFF)), 1000))
     sock = stage.tls()
     sock.sendall(GET)
     assert end_of(sock) == "reset"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,33 +18,6 @@ from pytest_egress.traffic.messages import Request, Response
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
 
 Answer = Callable[..., str]
-
-
-@pytest.fixture
-def answering() -> Iterator[Answer]:
-    """Gives the URL of a server that answers each request with the pieces given, and closes."""
-    with contextlib.ExitStack() as stack:
-
-        def answering(*pieces: bytes) -> str:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            stack.callback(listener.shutdown, socket.SHUT_RDWR)
-
-            def accept() -> None:
-                with contextlib.suppress(OSError):
-                    while True:
-                        sock, _ = listener.accept()
-                        with sock:
-                            sock.settimeout(SECONDS)
-                            sock.recv(65536)
-                            for piece in pieces:
-                                sock.sendall(piece)
-                            sock.shutdown(socket.SHUT_WR)
-                            sock.recv(1)
-
-            threading.Thread(target=accept, daemon=True).start()
-            return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-        yield answering
 
 
 def raw(
