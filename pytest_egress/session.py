@@ -111,7 +111,7 @@ class Session:
         address: str | None = None,
         keep: bool = False,
         trust: Sequence[str] = (),
-        sidecar_reuse: bool = False,
+        sidecar_reuse: bool = True,
     ) -> None:
         self.keep, self.trust = keep, trust
         self._make_ca, self._defaults = ca, defaults

@@ -109,8 +109,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--egress-sidecar-reuse",
         metavar="|".join(SWITCH),
-        help="Whether a sidecar serves one container after the other, which starts them sooner, and for which its "
-        "first process has CAP_SYS_ADMIN; or one alone, which is the default.",
+        help="Whether a sidecar serves one container after the other (default), which starts them sooner, and for "
+        "which its first process has CAP_SYS_ADMIN; or one alone.",
     )
     group.addoption(
         "--egress-engines",
@@ -122,7 +122,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("egress_dns", "Default of --egress-dns.", default="synthetic")
     parser.addini("egress_link", "Default of --egress-link.", default="auto")
     parser.addini("egress_sidecar_image", "Default of --egress-sidecar-image.", default="")
-    parser.addini("egress_sidecar_reuse", "Default of --egress-sidecar-reuse.", default="off")
+    parser.addini("egress_sidecar_reuse", "Default of --egress-sidecar-reuse.", default="on")
     parser.addini("egress_engines", "Default of --egress-engines.", type="linelist", default=[])
     parser.addini(
         "egress_trust",
