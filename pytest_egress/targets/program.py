@@ -21,7 +21,6 @@ import docker
 from docker.errors import ImageNotFound
 from docker.types import Mount
 
-import pytest_egress.agent as agent
 from pytest_egress.base.choices import LinkKind
 from pytest_egress.engine.archive import File, build_tar
 from pytest_egress.targets.provision import executable, sidecar_errors
@@ -30,6 +29,9 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 IMAGE_REPOSITORY: Final = "pytest-egress/sidecar"
 """The local image; its tag is a hash of its content."""
+
+AGENT: Final = "pytest_egress.agent"
+"""The package of the agent's modules, which this process does not import for it."""
 
 AGENT_FOLDER, LINK_FOLDER = "/egress", "/run/egress"
 """Where the agent and the rendezvous folder are in the sidecar."""
@@ -71,24 +73,24 @@ def agent_archive(link: LinkKind = "descriptor") -> bytes:
     unused = () if link == "stream" else _ONLY_STREAM
     folder = f"{AGENT_FOLDER}/agent"
     files: dict[str, File | bytes] = {}
-    for entry in importlib.resources.files(agent).iterdir():
+    modules = importlib.resources.files(AGENT)
+    for entry in modules.iterdir():
         stem, dot, suffix = entry.name.partition(".")
         if suffix == "py" and stem not in unused:
             source = entry.read_bytes()
             path = f"{folder}/{stem}{dot}{suffix}"
             cached = f"{folder}/__pycache__/{stem}.{sys.implementation.cache_tag}.pyc"
-            files[path], files[cached] = source, _bytecode(source, stem)
+            files[path], files[cached] = source, _bytecode(source, f"{AGENT}.{stem}", str(modules))
     return build_tar(files, [AGENT_FOLDER, folder, f"{folder}/__pycache__"])
 
 
-def _bytecode(source: bytes, stem: str) -> bytes:
+def _bytecode(source: bytes, name: str, folder: str) -> bytes:
     """Make a .pyc file of a module that Python uses without comparing it to its source (PEP 552, flags 0b01).
 
     The code is from this process's own .pyc file, if there is one: compiling all modules takes 8 milliseconds. It is
     not that of an imported module, which pytest may have rewritten. An import corrects the path in it.
     """
-    name = f"{agent.__name__}.{stem}"
-    spec = PathFinder.find_spec(name, agent.__path__)
+    spec = PathFinder.find_spec(name, [folder])
     assert spec is not None, "it is among the package's files"
     assert isinstance(spec.loader, InspectLoader), "Python's own loaders are"
     code = spec.loader.get_code(name)
