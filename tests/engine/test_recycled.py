@@ -98,7 +98,7 @@ class Successors:
 
 @pytest.fixture
 def scene(engine_client: docker.DockerClient, clients_image: str) -> Iterator[Successors]:
-    with Egress(session=Session(sidecar_reuse=True)) as egress:
+    with Egress() as egress:
         yield Successors(egress, engine_client, clients_image)
 
 
@@ -345,7 +345,7 @@ def test_where_it_is_off_or_a_sidecar_has_names_of_its_own_it_has_no_such_capabi
     options = scene.egress.docker_options(scene.image)
     sidecar = engine_client.api.inspect_container(options["network_mode"].partition(":")[2])
     assert [name.removeprefix("CAP_") for name in sidecar["HostConfig"]["CapAdd"]] == ["NET_ADMIN"]
-    with Egress() as egress:
+    with Egress(session=Session(sidecar_reuse=False)) as egress:
         off = Successors(egress, engine_client, scene.image)
         with off.target() as target:
             assert off.capabilities_of(target) == {"NET_ADMIN"}
@@ -356,7 +356,6 @@ def test_where_it_is_off_or_a_sidecar_has_names_of_its_own_it_has_no_such_capabi
 
 def test_a_run_that_is_killed_leaves_none_that_waits(witness: Witness, bare_image: str) -> None:
     ready = f"""
-    egress.session.sidecars._reuse = True
     egress.run({bare_image!r}, ["true"])
 """
     with contextlib.closing(KilledRun(ready)) as run:
