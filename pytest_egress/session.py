@@ -230,8 +230,10 @@ class Session:
         Raises:
             LinkError: A target's kernel cannot refuse or drop connections as the routes say now.
         """
-        self.revise()
-        for container in self.live():
+        live = self.live()
+        for container in live:
+            container.gateway.revise()
+        for container in live:
             container.gateway.dials.check()
 
     def act_on_turns(self) -> None:

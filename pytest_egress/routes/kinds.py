@@ -7,15 +7,12 @@ the plugin takes its markers from here in runs without containers too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Content = Literal["requests", "bytes", "names", "nothing"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # a value is itself alone: one of `KINDS`
-class Kind:
+class Kind(NamedTuple):  # a dataclass would take a quarter of a millisecond of every run of pytest
     """A kind of route: the properties that its routes have in common.
 
     Attributes:
@@ -82,7 +79,7 @@ class Kind:
         """Whether clients of such a route send before the server does, as those of TLS and HTTP do."""
         return self.ends_tls or self.reads_requests
 
-    @cached_property
+    @property
     def scheme(self) -> str | None:
         """The scheme of the connections that it answers: "https", "http" or "tcp"; None where it answers none."""
         if self.reads_requests:

@@ -304,9 +304,10 @@ class Route(handles.Route[Call]):
         return self
 
     def _set_answer(self, answer: object) -> None:
-        if any(isinstance(each, DuplexAnswer) for each in applications(answer)):
+        held = applications(answer)
+        if any(isinstance(each, DuplexAnswer) for each in held):
             check_head_decides(self.matcher, shown(answer))
-        for application in applications(answer):
+        for application in held:
             application.acquire()
             self._held.append(application)  # until the end: a running request may use it
         context = copy_context()  # handlers see the test's context variables

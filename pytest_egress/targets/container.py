@@ -205,6 +205,7 @@ class Container:
         self.loss, self.killed = "", ""
         self._use_name(plan.options.get("hostname") or made_up_hostname())
         self._docker: DockerContainer
+        self._sidecar: Sidecar
         self.gateway: Gateway
 
     # Starting. `close` undoes each step that was made, even if a later one fails.
@@ -229,7 +230,8 @@ class Container:
         except BaseException:
             self.close()
             raise
-        self._services.sidecars.prepare_next()  # not earlier: two starts at once slow each other down
+        # Not earlier: two starts at once slow each other down.
+        self._services.sidecars.prepare_next(self._sidecar)
 
     def _undo(self) -> None:
         """Undo an attempt that failed by its sidecar, before another one."""
@@ -314,7 +316,7 @@ class Container:
                 self.gateway.stop()
 
     def _create(self, image: Image, sidecar: Sidecar, options: dict[str, Any]) -> None:
-        engine = self._services.engine
+        self._sidecar, engine = sidecar, self._services.engine
         env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
         self._directory = directory_for(options, declared)
