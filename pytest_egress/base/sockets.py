@@ -63,9 +63,22 @@ def receive_timeout(sock: socket.socket, seconds: float) -> None:
 
 
 def send_all(sock: socket.socket, data: bytes) -> None:
-    """Send all of some bytes, as `sendall` does: that of `ssl` takes twice as long where one write is enough."""
-    if (sent := sock.send(data)) < len(data):
-        sock.sendall(memoryview(data)[sent:])
+    """Send all of some bytes, as `sendall` does: that of `ssl` takes twice as long where one write is enough.
+
+    The time limit of the socket does not count: a client may take as long as it likes, and the bytes that OpenSSL could
+    not send have to be given to it again.
+    """
+    left = memoryview(data)
+    while True:
+        try:
+            sent = sock.send(left)
+        except TimeoutError as error:
+            if error.errno is not None:  # ETIMEDOUT of the connection
+                raise
+            continue
+        if sent == len(left):
+            return
+        left = left[sent:]
 
 
 def shut(sock: socket.socket) -> None:

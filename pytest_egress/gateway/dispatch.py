@@ -241,12 +241,14 @@ class Dispatcher:
                 return b""
             note = f"connected and sent nothing within {FIRST_BYTE_SECONDS:g} s"
             connection.record_tcp(b"", note)
-            return self.await_late_byte(lambda: self.serve_first_bytes(connection.peek(1)))
+            if self.await_late_byte(lambda: self.serve_first_bytes(connection.peek(1))):
+                return connection.peek(1)
+            return b""
         if not first:
             connection.record_tcp(b"", "connected and closed without sending a byte")
         return first
 
-    def await_late_byte(self, go_on: Callable[[], None]) -> bytes:
+    def await_late_byte(self, go_on: Callable[[], None]) -> bool:
         """Keep a silent connection open where a route for HTTP or TLS claims it; reset any other.
 
         The first is a client's that connects before it has a request, as connection pools do.
@@ -257,7 +259,7 @@ class Dispatcher:
         connection = self.connection
         if silent_outcome(connection.attempt) == "unrouted":
             connection.reset()
-            return b""
+            return False
         connection.end()
         return connection.await_begin(go_on)
 
@@ -431,7 +433,7 @@ class Dispatcher:
             connection.record_tls("silent", note)
             connection.note_trust()  # one that distrusts us would have left
             connection.sock.settimeout(None)
-            return bool(self.await_late_byte(self.serve_http))
+            return self.await_late_byte(self.serve_http)
         except OSError:
             pass  # the server's first read raises it again, and records it with its reason
         connection.sock.settimeout(None)

@@ -25,6 +25,7 @@ import h11
 
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import BLOCKED
+from pytest_egress.base.sockets import send_all
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.routes.duplex import ClientLeftError
@@ -331,7 +332,7 @@ class Http1Duplex:
             self._queued += len(data)
             self._flush()
         else:
-            self._call(self._connection.sock.sendall, data)
+            self._call(partial(send_all, self._connection.sock), data)
 
     def _flush(self) -> int:
         """Send what goes at once; return what to wait for. The lock is held."""

@@ -161,7 +161,7 @@ class Http1Server:
         response = Response(status_code, text=text, headers={"Connection": "close"})
         refusal = self.http.refusal(response, http_date(int(self.ledger.now())))
         try:
-            self.connection.sock.sendall(refusal)
+            send_all(self.connection.sock, refusal)
         except OSError:
             return None
         self.connection.linger()

@@ -55,7 +55,9 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.changed = threading.Condition(threading.RLock())
+        # The lock itself, and no condition: to enter one is a call of Python more, ten times a request.
+        self.changed: Any = threading.RLock()
+        self._told = threading.Condition(self.changed)
         self._waiting = 0  # threads in `wait_for`
         self._window: Window | None = None
         self.closing: Window | None = None
@@ -263,7 +265,7 @@ class Ledger:
                     return False
                 self._waiting += 1
                 try:
-                    self.changed.wait(None if self.prompts else left)
+                    self._told.wait(None if self.prompts else left)
                 finally:
                     self._waiting -= 1
             return True
@@ -271,7 +273,7 @@ class Ledger:
     def tell(self) -> None:
         """Wake the threads that wait for a change, if any does. The lock is held."""
         if self._waiting:
-            self.changed.notify_all()
+            self._told.notify_all()
 
     def enter_prompt(self) -> None:
         """Note that a debugger's prompt opens, on any thread; `clock` stops."""
