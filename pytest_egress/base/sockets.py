@@ -68,7 +68,7 @@ def send_all(sock: socket.socket, data: bytes) -> None:
     The time limit of the socket does not count: a client may take as long as it likes, and the bytes that OpenSSL could
     not send have to be given to it again.
     """
-    left = memoryview(data)
+    left: bytes | memoryview = data
     while True:
         try:
             sent = sock.send(left)
@@ -78,7 +78,7 @@ def send_all(sock: socket.socket, data: bytes) -> None:
             continue
         if sent == len(left):
             return
-        left = left[sent:]
+        left = memoryview(left)[sent:]
 
 
 def shut(sock: socket.socket) -> None:

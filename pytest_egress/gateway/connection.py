@@ -510,7 +510,7 @@ class Connection:
     def attempt(self) -> Attempt:
         """The current attempt, as a value."""
         return Attempt(
-            context=self.context,
+            context=self._context or self.target.attempt_context(),
             destination=self.destination,
             started=self.started,
             activity=self.activity,
@@ -537,10 +537,8 @@ class Connection:
 
         One that accepts a bad certificate has shown nothing.
         """
-        if self.destination.presented.is_bad:
-            return
         window = self.context.window
-        if window is not self._trusted_in:
+        if window is not self._trusted_in and not self.destination.presented.is_bad:
             self._trusted_in = window
             self.recorder.trust(self.attempt)
 

@@ -50,7 +50,7 @@ class Http1Duplex:
         connection: The connection of the request.
         http: Its state of HTTP, which uses the same lock.
         lock: Guards `http` and the socket. It is re-entrant.
-        date: The value of the Date field.
+        date: Gives the value of the Date field.
 
     Attributes:
         is_shared: Whether threads other than the connection's may send and receive.
@@ -60,7 +60,11 @@ class Http1Duplex:
     """
 
     def __init__(
-        self, connection: Connection, http: Http1, lock: AbstractContextManager[Any], date: str
+        self,
+        connection: Connection,
+        http: Http1,
+        lock: AbstractContextManager[Any],
+        date: Callable[[], str],
     ) -> None:
         self._connection, self._http, self._lock, self._date = connection, http, lock, date
         self.is_shared, self.is_switched, self.is_reset = False, False, False
@@ -227,7 +231,7 @@ class Http1Duplex:
             else:
                 reason = reason_phrase(status_code)
                 response = Response.received(status_code, headers, reason=reason)
-                data = self._http.head(response, self._date, framed=ends)
+                data = self._http.head(response, self._date(), framed=ends)
                 data += self._http.end() if ends else b""
             self._queue(data)
 

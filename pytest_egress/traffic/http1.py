@@ -81,6 +81,11 @@ class Http1:
         return self._machine
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether nothing of the next request has come."""
+        return self._is_untouched and self._plain is None
+
+    @property
     def has_begun(self) -> bool:
         """Whether bytes of a pipelined request, sent before the response to this one, are waiting."""
         if self._is_untouched:
@@ -184,6 +189,16 @@ class Http1:
             return b""
         return None
 
+    def read_whole(self) -> bytes | None:
+        """The whole body, where it has come with the head of a plain request; None for any other.
+
+        No other thread uses this object yet.
+        """
+        if self._plain is None:
+            return None
+        self.trailers = NO_FIELDS
+        return self._plain.read_whole()
+
     @property
     def is_read(self) -> bool:
         """Whether the body of the current request has been read to its end."""
@@ -205,7 +220,7 @@ class Http1:
             method: The method of the request: the response to a HEAD has no body.
             date: The value of the Date field (RFC 9110 section 6.6.1).
         """
-        if (plain := self._plain_answer(response, date)) is not None:
+        if (plain := self.plain_answer(response, date)) is not None:
             yield plain
             return
         stream, bodiless = response.stream, not carries_body(method, response)
@@ -216,8 +231,8 @@ class Http1:
             yield head
             yield from self._send_stream(stream, response)
 
-    def _plain_answer(self, response: Response, date: str) -> bytes | None:
-        """The bytes of a plain response to a plain request; None where h11 has to make them."""
+    def plain_answer(self, response: Response, date: str) -> bytes | None:
+        """The bytes of a plain response to a plain request; None where h11 has to make them, by `send`."""
         with self._lock:
             plain = self._plain
             if plain is None or not plain.has_ended or plain.is_answered:
