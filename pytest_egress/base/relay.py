@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import descriptor_limit, reset_at_close
+from pytest_egress.base.sockets import BLOCKED, descriptor_limit, reset_at_close
 
 COPY_BYTES: Final = 64 * 1024
 PIPE_BYTES: Final = 1 << 20  # that the kernel moves at once: as many as any user may give a pipe
@@ -31,8 +31,6 @@ UNSENT_SECONDS: Final = 0.5  # that a reset waits for a peer that does not read 
 UNSENT_MILLISECONDS: Final = 5  # between two checks of that; mostly one is enough
 NO_SPLICE: Final = {errno.EINVAL, errno.ENOSYS, errno.EPERM}
 """The errors by which a kernel, or what guards this process, says that it moves no bytes so."""
-
-BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Pipe:

@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol
 import h11
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import Socket, reset_at_close, shut
+from pytest_egress.base.sockets import BLOCKED, Socket, await_ready, reset_at_close, shut, wanted
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.lasting import Lasting
@@ -46,7 +46,6 @@ PARK_SECONDS: Final = (
 PEEK: Final = int(socket.MSG_PEEK)
 PEEK_ALL: Final = int(socket.MSG_PEEK | socket.MSG_WAITALL)  # blocks until all of it has arrived
 BYTE_OR_END: Final = select.POLLIN | select.POLLRDHUP
-READ_SECONDS: Final = 0.25  # between two looks at whether a client has stalled
 
 
 AllowedBy = tuple[Route[Any] | None, str]
@@ -489,22 +488,24 @@ class Connection:
     def receive(self, size: int) -> bytes:
         """Read up to `size` bytes more of a head or a body that has begun; b"" at the end of the connection.
 
-        The socket keeps its time limit afterwards (`send_all` disregards it): to set it and to lift it again would be
-        two calls of the system for each request.
+        The socket blocks no more afterwards: `ssl` would ask the kernel before each write whether it can be made, and
+        a change of mode is a call of the system too.
 
         Raises:
             StalledError: Nothing has come for `STALL_SECONDS`. A TLS record that is not whole counts as nothing.
         """
         sock, patience = self.sock, None
-        if sock.gettimeout() != READ_SECONDS:
-            sock.settimeout(READ_SECONDS)
+        if sock.gettimeout() != 0:
+            sock.settimeout(0)
         while True:
             try:
                 return sock.recv(size)
-            except TimeoutError:
-                patience = patience or Patience(self.ledger.clock)
-                if patience.is_over:
+            except BLOCKED as blocked:
+                if patience is None:
+                    patience = Patience(self.ledger.clock)
+                elif patience.is_over:
                     raise StalledError from None
+                await_ready(sock, wanted(blocked, select.POLLIN), patience.seconds_left)
 
     @property
     def attempt(self) -> Attempt:

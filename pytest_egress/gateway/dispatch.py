@@ -9,11 +9,12 @@ the connection's thread.
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pytest_egress.base.sockets import receive_timeout
+from pytest_egress.base.sockets import await_ready, receive_timeout
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering, Carrier
 from pytest_egress.gateway.authority import ALPN, HTTP1_ALONE, Authority
@@ -374,6 +375,7 @@ class Dispatcher:
         if self.parts.connections.stopping:
             return
         if route is not None and route.kind.needs_tls:
+            connection.sock.settimeout(None)
             if lacks_certificate(
                 route, connection.destination.tls
             ):  # the route was declared while the handshake went on, which asked for none
@@ -425,19 +427,12 @@ class Dispatcher:
         connection = self.connection
         is_bad = connection.destination.presented.is_bad
         seconds = REJECTION_SECONDS if is_bad else FIRST_BYTE_SECONDS
-        connection.sock.settimeout(seconds)
-        try:
-            connection.peek(1)
-        except TimeoutError:
-            note = f"sent nothing within {seconds:g} s of the handshake"
-            connection.record_tls("silent", note)
-            connection.note_trust()  # one that distrusts us would have left
-            connection.sock.settimeout(None)
-            return self.await_late_byte(self.serve_http)
-        except OSError:
-            pass  # the server's first read raises it again, and records it with its reason
-        connection.sock.settimeout(None)
-        return True
+        if await_ready(connection.sock, select.POLLIN, seconds):
+            return True
+        note = f"sent nothing within {seconds:g} s of the handshake"
+        connection.record_tls("silent", note)
+        connection.note_trust()  # one that distrusts us would have left
+        return self.await_late_byte(self.serve_http)
 
 
 def protocols_for(route: Route[Any] | None) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import select
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,8 +23,7 @@ from typing import Any, Final
 import h11
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.relay import BLOCKED
-from pytest_egress.base.sockets import send_all
+from pytest_egress.base.sockets import BLOCKED, send_all, wanted
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.routes.duplex import ClientLeftError
@@ -389,12 +387,3 @@ class Http1Duplex:
         except ValueError:  # closed: the next call of it says so
             return True
         return bool(poller.poll(seconds * 1000))
-
-
-def wanted(blocked: Exception, otherwise: int) -> int:
-    """What a socket waits for, as an event of poll(2): TLS may have to write before it can read, and conversely."""
-    if isinstance(blocked, ssl.SSLWantReadError):
-        return int(select.POLLIN)
-    if isinstance(blocked, ssl.SSLWantWriteError):
-        return int(select.POLLOUT)
-    return int(otherwise)

@@ -85,6 +85,8 @@ def set_host(connection: Connection, hello: ClientHello) -> bool:
 def handshake(connection: Connection, context: ssl.SSLContext, connections: Connections) -> None:
     """Make the TLS handshake. Afterwards `connection.sock` is the TLS socket, and the destination has its `TlsInfo`.
 
+    The socket keeps the time limit of the handshake. Whoever serves it sets another one.
+
     Raises:
         OSError: The handshake failed, or the connection was cut before it.
     """
@@ -99,7 +101,6 @@ def handshake(connection: Connection, context: ssl.SSLContext, connections: Conn
         if connection.is_cut:
             raise ConnectionAbortedError("it was cut before its handshake")
     tls.do_handshake()
-    tls.settimeout(None)
     cipher = tls.cipher()
     settled = agreed(
         tls.version() or "",
