@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import select
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_egress.base.sockets import await_ready, receive_timeout
@@ -350,7 +350,7 @@ class Dispatcher:
         presenting = presenting_route(tables, host, port)
         if presenting is None and route is not None and route.kind.needs_tls:
             presenting = presenting_route(tables, found_for, port)
-        to = connection.destination = replace(connection.destination, presented_by=presenting)
+        to = connection.destination = connection.destination._replace(presented_by=presenting)
         wishing = certificate_route(tables, (host, dialled_as), port)
         if to.presented.is_bad:  # a client that rejects it is not to be asked for anything
             wishing = None

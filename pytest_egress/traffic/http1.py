@@ -66,7 +66,8 @@ class Http1:
     """
 
     def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
-        self._machine, self._lock = server_side(), lock or nullcontext()
+        self._machine: h11.Connection | None = None  # most connections have plain requests only
+        self._lock, self._has_closed = lock or nullcontext(), False
         self._is_untouched = True  # h11 has been given nothing of the next request
         self._plain: PlainRequest | None = None  # the current request, while it is not h11's
         self._chunks: bytes | None = None  # of a chunked body: what h11 had at the latest `receive`
@@ -75,6 +76,8 @@ class Http1:
     @property
     def _h11(self) -> h11.Connection:
         """h11, which has read the current request."""
+        if self._machine is None:
+            self._machine = server_side()
         if self._plain is not None:
             plain, self._plain, self._is_untouched = self._plain, None, False
             plain.hand_to(self._machine)
@@ -100,7 +103,8 @@ class Http1:
         """
         if self._is_untouched and self._plain is None:
             self._plain = plain_request(data)
-            if self._plain is not None:
+            self._has_closed = not data
+            if self._plain is not None or not data:
                 return
         if data and self._h11.their_state is h11.IDLE:
             waiting = self._h11.trailing_data[0]
@@ -126,7 +130,9 @@ class Http1:
     @property
     def closed(self) -> bool:
         """Whether the client has closed, or the connection cannot be used again."""
-        return not self._is_untouched and (
+        if self._is_untouched:
+            return self._has_closed
+        return (
             self._h11.their_state in (h11.CLOSED, h11.MUST_CLOSE)
             or self._h11.our_state is h11.MUST_CLOSE
         )
