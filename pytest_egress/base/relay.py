@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import descriptor_limit, reset_at_close
+from pytest_egress.base.sockets import BLOCKED, descriptor_limit, reset_at_close
 
 COPY_BYTES: Final = 64 * 1024
 PIPE_BYTES: Final = 1 << 20  # that the kernel moves at once: as many as any user may give a pipe
@@ -40,8 +40,6 @@ NEAR_MICROSECONDS: Final = (
 ROUND_TRIP: Final = struct.Struct("@148xI")  # tcpi_min_rtt (linux/tcp.h), in microseconds
 NO_SPLICE: Final = {errno.EINVAL, errno.ENOSYS, errno.EPERM}
 """The errors by which a kernel, or what guards this process, says that it moves no bytes so."""
-
-BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Pipe:
