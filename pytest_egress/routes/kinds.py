@@ -39,42 +39,42 @@ class Kind(NamedTuple):  # a dataclass would take a quarter of a millisecond of 
     has_handler: bool = True
     must_be_called: bool = True
 
-    @cached_property
+    @property
     def reads_requests(self) -> bool:
         """Whether routes of this kind answer HTTP requests."""
         return self.carries == "requests"
 
-    @cached_property
+    @property
     def reads_bytes(self) -> bool:
         """Whether this is a kind of raw route, which answers a whole connection, as bytes."""
         return self.carries == "bytes"
 
-    @cached_property
+    @property
     def answers_names(self) -> bool:
         """Whether routes of this kind answer DNS queries, and no connections."""
         return self.carries == "names"
 
-    @cached_property
+    @property
     def refuses(self) -> bool:
         """Whether attempts that such a route claims are refused."""
         return self.carries == "nothing" and not self.passes_through
 
-    @cached_property
+    @property
     def answers_https(self) -> bool:
         """Whether routes of this kind answer requests within TLS, to which a client of QUIC falls back."""
         return self.reads_requests and self.ends_tls
 
-    @cached_property
+    @property
     def takes_unread(self) -> bool:
         """Whether such a route answers a connection from its first byte on, whatever that is."""
         return self.reads_bytes and not self.ends_tls
 
-    @cached_property
+    @property
     def needs_tls(self) -> bool:
         """Whether such a route accepts only TLS connections: its handler gets the bytes within."""
         return self.reads_bytes and self.ends_tls
 
-    @cached_property
+    @property
     def client_speaks_first(self) -> bool:
         """Whether clients of such a route send before the server does, as those of TLS and HTTP do."""
         return self.ends_tls or self.reads_requests

@@ -253,7 +253,10 @@ class Route(handles.Route[Call]):
     def __init__(
         self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
     ) -> None:
-        self.kind: Final = declaration.kind
+        self.kind: Final = kind = declaration.kind
+        # Each request asks for these.
+        self._schemes: Final = [each for each in ("http", "https") if kind.claims_requests(each)]
+        self._is_for_connections: Final = not kind.answers_names
         self.parsed_address: Final = declaration.address
         self.matcher: Final = declaration.match
         self.optional: Final = declaration.optional
@@ -344,12 +347,12 @@ class Route(handles.Route[Call]):
 
     def covers(self, host: str, port: int) -> bool:
         """Whether the route's address matches that of a connection, whatever its protocol."""
-        is_for_connections = not self.removed and not self.kind.answers_names
+        is_for_connections = not self.removed and self._is_for_connections
         return is_for_connections and self.parsed_address.matches(host, port)
 
     def claims(self, secure: bool, host: str, port: int) -> bool:
         """Whether the route's address and scheme match those of a request; its matchers are not called."""
-        return self.kind.claims_requests("https" if secure else "http") and self.covers(host, port)
+        return ("https" if secure else "http") in self._schemes and self.covers(host, port)
 
     def names(self, name: str) -> bool:
         """Whether the route's address matches a host name, at any port."""
