@@ -253,7 +253,8 @@ class Route(handles.Route[Call]):
     def __init__(
         self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
     ) -> None:
-        self.kind: Final = kind = declaration.kind
+        kind = declaration.kind
+        self.kind: Final = kind
         # Each request asks for these.
         self._schemes: Final = [each for each in ("http", "https") if kind.claims_requests(each)]
         self._is_for_connections: Final = not kind.answers_names
