@@ -7,12 +7,13 @@ the plugin takes its markers from here in runs without containers too.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from functools import cached_property
+from typing import Final, Literal
 
 Content = Literal["requests", "bytes", "names", "nothing"]
 
 
-class Kind(NamedTuple):  # a dataclass would take a quarter of a millisecond of every run of pytest
+class Kind:  # no dataclass, which would take a third of a millisecond of every run of pytest
     """A kind of route: the properties that its routes have in common.
 
     Attributes:
@@ -29,52 +30,65 @@ class Kind(NamedTuple):  # a dataclass would take a quarter of a millisecond of 
         must_be_called: Whether such a route of a test fails it when it is never called.
     """
 
-    method: str
-    marker: str
-    usage: str
-    carries: Content
-    default_port: int | None = None
-    ends_tls: bool = False
-    passes_through: bool = False
-    has_handler: bool = True
-    must_be_called: bool = True
+    def __init__(
+        self,
+        *,
+        method: str,
+        marker: str,
+        usage: str,
+        carries: Content,
+        default_port: int | None = None,
+        ends_tls: bool = False,
+        passes_through: bool = False,
+        has_handler: bool = True,
+        must_be_called: bool = True,
+    ) -> None:
+        self.method: Final = method
+        self.marker: Final = marker
+        self.usage: Final = usage
+        self.carries: Final = carries
+        self.default_port: Final = default_port
+        self.ends_tls: Final = ends_tls
+        self.passes_through: Final = passes_through
+        self.has_handler: Final = has_handler
+        self.must_be_called: Final = must_be_called
 
-    @property
+    @cached_property
     def reads_requests(self) -> bool:
         """Whether routes of this kind answer HTTP requests."""
         return self.carries == "requests"
 
-    @property
+    @cached_property
     def reads_bytes(self) -> bool:
         """Whether this is a kind of raw route, which answers a whole connection, as bytes."""
         return self.carries == "bytes"
 
-    @property
+    @cached_property
     def answers_names(self) -> bool:
         """Whether routes of this kind answer DNS queries, and no connections."""
         return self.carries == "names"
 
-    @property
+    @cached_property
     def refuses(self) -> bool:
         """Whether attempts that such a route claims are refused."""
         return self.carries == "nothing" and not self.passes_through
 
-    @property
+    @cached_property
     def answers_https(self) -> bool:
         """Whether routes of this kind answer requests within TLS, to which a client of QUIC falls back."""
         return self.reads_requests and self.ends_tls
 
-    @property
+    @cached_property
     def takes_unread(self) -> bool:
         """Whether such a route answers a connection from its first byte on, whatever that is."""
         return self.reads_bytes and not self.ends_tls
 
-    @property
+    @cached_property
     def needs_tls(self) -> bool:
         """Whether such a route accepts only TLS connections: its handler gets the bytes within."""
         return self.reads_bytes and self.ends_tls
 
-    @property
+    @cached_property
     def client_speaks_first(self) -> bool:
         """Whether clients of such a route send before the server does, as those of TLS and HTTP do."""
         return self.ends_tls or self.reads_requests
