@@ -1,7 +1,7 @@
 """Plain requests of HTTP/1.1 and plain answers to them, which need no state machine. Nothing here touches a socket.
 
 h11 takes half of the time of a request. Most requests are as simple as they can be: they have come whole, are valid by
-the strictest rules, and no field of theirs says how the connection goes on. One expression tells. Whatever is not
+the strictest rules, and no field of theirs says how the connection goes on. Two expressions tell. Whatever is not
 exactly so is h11's from its first byte, so that nothing here decides what is an error, and h11 reads a plain request
 after all where its answer is not plain. `test_http1_plain` compares this module with h11: what it takes, h11 reads as
 the same, and what it writes, h11 writes as the same.
