@@ -62,10 +62,12 @@ def test_a_bound_of_a_read_ends_it_and_can_be_taken_back(
         assert reading.result(SECONDS) == b"ab"
 
 
+@pytest.mark.parametrize("blocks", [True, False])
 def test_all_is_sent_though_one_write_takes_a_part(
-    ends: tuple[socket.socket, socket.socket],
+    ends: tuple[socket.socket, socket.socket], blocks: bool
 ) -> None:
     one, other = ends
+    one.setblocking(blocks)
     data = random.Random(1).randbytes(8_000_000)
     with ThreadPoolExecutor() as pool:
         sending = pool.submit(sockets.send_all, one, data)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pytest_egress.traffic import http1
 from pytest_egress.traffic.fields import READ_BYTES
 from pytest_egress.traffic.http1 import Http1
-from pytest_egress.traffic.http1_plain import plain_request
+from pytest_egress.traffic.http1_plain import KNOWN_BYTES, plain_request
 from pytest_egress.traffic.messages import Headers, Response
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: api.test\r\nAccept: */*\r\n\r\n"
@@ -232,3 +232,19 @@ def test_a_plain_request_and_its_plain_answer_never_reach_h11(data: bytes) -> No
 )
 def test_what_is_more_or_less_than_a_plain_request_is_left_to_h11(data: bytes) -> None:
     assert plain_request(data) is None
+
+
+def test_fields_that_come_again_are_kept_once() -> None:
+    first, second = (plain_request(data) for data in (GET, GET.replace(b"/a", b"/b")))
+    other = plain_request(GET.replace(b"*/*", b"text/*"))
+    assert first and second and other
+    assert first.head.headers is second.head.headers
+    assert (first.head.path, second.head.path) == ("/a", "/b")
+    assert other.head.headers["accept"] == "text/*"
+
+
+def test_many_bytes_of_fields_are_not_kept_to_be_recognised() -> None:
+    data = GET.replace(b"*/*", b"x" * KNOWN_BYTES)
+    first, second = plain_request(data), plain_request(data)
+    assert first and second
+    assert first.head.headers is not second.head.headers
