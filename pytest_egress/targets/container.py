@@ -110,6 +110,8 @@ SYSCTLS: Final = {
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
+# With these a target can set attributes of its sidecar's files that the sidecar does not see (xattr(7), "trusted").
+SECRETIVE: Final = {"CAP_SYS_ADMIN", "SYS_ADMIN", "ALL"}
 SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 
 
@@ -329,8 +331,16 @@ class Container:
         )
         self._cleanup.callback(self._remove)
         check_processes(engine, self._docker)
+        self._note_processes(self._docker)
+        added = self._docker.attrs["HostConfig"].get("CapAdd") or ()
+        self._may_hide = not SECRETIVE.isdisjoint(added)
         if filled is image:
             self._fill(self._docker, image, env)
+
+    def _note_processes(self, container: DockerContainer) -> None:
+        """Have no sidecar reused where targets share processes: one may keep a file of another's, which is removed."""
+        if is_shared(container.attrs["HostConfig"].get("PidMode")):
+            self._services.sidecars.stop_reuse()
 
     def _engine_options(self) -> dict[str, Any]:
         """The engine's options of every target."""
@@ -571,6 +581,7 @@ class Container:
             privileged: Whether the command has all capabilities.
         """
         began = monotonic()
+        self._may_hide |= privileged
         options = {
             "user": user,
             "workdir": workdir,
@@ -800,6 +811,7 @@ class Container:
     is_ending = False
     _keep = False
     _is_removed = False
+    _may_hide = False  # whether it may have left in its sidecar's files what cannot be seen
     _serves = False
 
     def _remove(self) -> None:
@@ -815,7 +827,7 @@ class Container:
 
     def _release_sidecar(self, sidecar: Sidecar) -> None:
         with engine_errors(f"remove the sidecar of {self.name}"):
-            if self._is_removed:
+            if self._is_removed and not self._may_hide:
                 self._services.sidecars.retire(sidecar)
             else:
                 self._services.sidecars.release(sidecar)
@@ -838,8 +850,8 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
         ValueError: The text names the option.
     """
     mode = container.attrs["HostConfig"].get("PidMode") or ""
-    kind, _, name = mode.partition(":")
-    if kind == "container" and not is_captured(engine, other := engine.container(name)):
+    name = mode.partition(":")[2]
+    if is_shared(mode) and not is_captured(engine, other := engine.container(name)):
         reach = (
             "the capabilities of a sidecar"
             if is_sidecar(other)
@@ -848,6 +860,11 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
         raise ValueError(
             f"pid_mode={mode!r} is refused: with it a target can reach {reach}; name another target"
         )
+
+
+def is_shared(mode: str | None) -> bool:
+    """Whether a namespace is another container's, by its mode in `GET /containers/{id}/json`."""
+    return (mode or "").startswith("container:")
 
 
 def is_captured(engine: Engine, container: DockerContainer) -> bool:
