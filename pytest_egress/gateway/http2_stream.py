@@ -225,6 +225,11 @@ class Http2Stream:
         return self._trailers
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the request has come to its end."""
+        return self._is_whole
+
+    @property
     def disconnected(self) -> bool:
         """Whether the client has reset the stream, or its connection has ended."""
         return self._left is not None
@@ -343,7 +348,7 @@ class Http2Stream:
             if fits and not ends:
                 self._send_rest(content, trailers)
 
-        self._write(write)
+        self._write(write, gathers=True)
         if not fits:
             self.send(content)
             self.finish(trailers)
@@ -459,8 +464,12 @@ class Http2Stream:
         self._wire.write(self._http.outgoing())
         self._changed.notify_all()  # a thread may wait for the client's window
 
-    def _write(self, write: Callable[[], None]) -> None:
-        """Have something sent, and wait until it is."""
+    def _write(self, write: Callable[[], None], *, gathers: bool = False) -> None:
+        """Have something sent, and wait until it is.
+
+        Args:
+            gathers: Whether it may be sent a little later, together with others: nothing is waited for then.
+        """
         with self._wire.lock:
             self._check()
             try:
@@ -468,7 +477,9 @@ class Http2Stream:
             except ConnectionError as error:
                 raise ClientLeftError(str(error)) from error
             finally:
-                place = self._wire.write(self._http.outgoing())
+                data = self._http.outgoing()
+                is_kept = gathers and self._wire.gather(data)
+                place = 0 if is_kept else self._wire.write(data)
         self._await_sent(place)
 
     def _await_sent(self, place: int) -> None:
