@@ -72,7 +72,9 @@ class Http2Stream:
     ) -> None:
         self.number, self.head = number, head
         self._connection, self._wire, self._http = connection, wire, http
-        self._changed = threading.Condition(wire.lock)
+        self._changed: threading.Condition | None = (
+            None  # made by the first thread that waits: few do
+        )
         self._sending = threading.Lock()
         self._pieces: deque[bytes] = deque()
         self._is_whole = False
@@ -188,16 +190,16 @@ class Http2Stream:
     def feed(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         self._pieces.append(data)
-        self._changed.notify_all()
+        self._wake()
 
     def end_request(self, trailers: Headers) -> None:
         """Take the end of the request."""
         self._is_whole, self._trailers = True, trailers
-        self._changed.notify_all()
+        self._wake()
 
     def window_grew(self) -> None:
         """Take it that more may be sent."""
-        self._changed.notify_all()
+        self._wake()
 
     def leave(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
         """Note that the client has left; return what has to be called then, without the lock.
@@ -213,7 +215,7 @@ class Http2Stream:
         if self._left is not None:
             return []
         self._left = why
-        self._changed.notify_all()
+        self._wake()
         callbacks, self._callbacks = self._callbacks, []
         return callbacks
 
@@ -245,7 +247,7 @@ class Http2Stream:
             TimeoutError: Nothing came in time.
         """
         self._continue()
-        if timeout is not None or not self.is_kept_whole:
+        if timeout is not None or not self.is_kept_whole or self._is_whole:
             return self._receive(timeout)
         patience = Patience(self._connection.ledger.clock)
         while not patience.is_over:
@@ -254,10 +256,9 @@ class Http2Stream:
         raise StalledError
 
     def _receive(self, timeout: float | None) -> bytes:
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._pieces or self._is_whole or self._left is not None, timeout
-            )
+        with self._wire.lock:
+            if not self._has_come():
+                self._waits().wait_for(self._has_come, timeout)
             if self._pieces:
                 return self._take_pieces()
             if self._is_whole:
@@ -265,6 +266,19 @@ class Http2Stream:
             if self._left is None:
                 raise TimeoutError(f"the client has sent nothing within {timeout:g} s")
             raise ClientLeftError(self._left)
+
+    def _has_come(self) -> bool:
+        return bool(self._pieces) or self._is_whole or self._left is not None
+
+    def _waits(self) -> threading.Condition:
+        """The condition by which a thread waits until something comes, or may be sent; the lock is held."""
+        if self._changed is None:
+            self._changed = threading.Condition(self._wire.lock)
+        return self._changed
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.notify_all()
 
     def _take_pieces(self) -> bytes:
         data = b"".join(self._pieces)
@@ -372,9 +386,9 @@ class Http2Stream:
 
     def _send(self, left: memoryview) -> None:
         while left:
-            with self._changed:
+            with self._wire.lock:
                 while not self._room():
-                    self._changed.wait()
+                    self._waits().wait()
                 place, size = self._send_frames(left[:WRITE_BYTES])
             left = left[size:]
             self._await_sent(place)
@@ -462,7 +476,7 @@ class Http2Stream:
         self._is_answered = True
         self._http.reset(self.number, code)
         self._wire.write(self._http.outgoing())
-        self._changed.notify_all()  # a thread may wait for the client's window
+        self._wake()  # a thread may wait for the client's window
 
     def _write(self, write: Callable[[], None], *, gathers: bool = False) -> None:
         """Have something sent, and wait until it is.
