@@ -1,6 +1,7 @@
 """The calls to the engine of one run: when each begins, and how long it takes: where the time of a start goes.
 
-Calls of several threads overlap. What is called in the background between two runs is not listed.
+There are two tables: of the next container, whose sidecar has served another one, and of the first of a session. Calls
+of several threads overlap. What is called in the background between two runs is not listed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from statistics import median
 from typing import Any, Final, NamedTuple
 from unittest import mock
@@ -25,9 +27,13 @@ RUNS: Final = 9
 PAUSE_SECONDS: Final = 0.5  # in which what is made ready in the background becomes so
 CREATED: Final = re.compile(r"\bname=pytest-egress-(\w+)-")
 BY_ID: Final = re.compile(r"/containers/([0-9a-f]{12,})/?(\w*)$")
+LISTS: Final = re.compile(r"/(containers|images)/json$")
 
 Roles = dict[str, str]
 """What each container is, by its ID."""
+
+Times = tuple[float, float]
+"""When a run begins and ends, in seconds."""
 
 
 class Call(NamedTuple):
@@ -47,18 +53,31 @@ class Step(NamedTuple):
 
 
 def measured() -> str:
-    """Run containers and return the table of the calls of one."""
+    """Run containers and return the tables of the calls of one."""
     calls: list[Call] = []
-    runs: list[tuple[float, float]] = []
-    with Egress() as egress, traced(calls):
-        egress.run(IMAGE, ["true"])  # reads image and modules from disk
+    of_first: list[Times] = []
+    of_next: list[Times] = []
+    with traced(calls):
+        with Egress() as egress:
+            timed_run(egress)  # reads image and modules from disk
+            for _ in range(RUNS):
+                time.sleep(PAUSE_SECONDS)
+                of_next.append(timed_run(egress))
         for _ in range(RUNS):
             time.sleep(PAUSE_SECONDS)
-            began = time.perf_counter()
-            egress.run(IMAGE, ["true"])
-            runs.append((began, time.perf_counter()))
-    whole = median(ended - began for began, ended in runs)
-    return table(steps(calls, runs), whole)
+            with Egress() as egress:
+                of_first.append(timed_run(egress))
+    return "\n".join(
+        f"{title}:\n\n{table(steps(calls, runs), median(end - begin for begin, end in runs))}"
+        for title, runs in (("The next container", of_next), ("The first of a session", of_first))
+    )
+
+
+def timed_run(egress: Egress) -> Times:
+    """Run a container that ends at once; return when that began and ended."""
+    began = time.perf_counter()
+    egress.run(IMAGE, ["true"])
+    return began, time.perf_counter()
 
 
 @contextmanager
@@ -90,10 +109,15 @@ def label_of(method: str, url: str, roles: Mapping[str, str]) -> str:
         if name == "archive":
             name = "read files" if method in ("GET", "HEAD") else "put files"
         return f"{role}: {'delete' if method == 'DELETE' else name}"
-    return "image: inspect" if "/images/" in path else f"engine: {method} {path.rpartition('/')[2]}"
+    if listed := LISTS.search(path):
+        return f"engine: list {listed[1]}"
+    name = path.rpartition("/")[2]
+    if "/images/" in path:
+        return f"image: {'inspect' if name == 'json' else name}"
+    return f"engine: {method} {name}"
 
 
-def steps(calls: Sequence[Call], runs: Sequence[tuple[float, float]]) -> list[Step]:
+def steps(calls: Sequence[Call], runs: Sequence[Times]) -> list[Step]:
     """The calls of a run, as the medians of all runs in which they were, in the order of their beginnings.
 
     A call that most runs do not have is left out.
@@ -116,10 +140,11 @@ def steps(calls: Sequence[Call], runs: Sequence[tuple[float, float]]) -> list[St
 
 
 def table(found: Sequence[Step], whole: float) -> str:
-    """The steps in Markdown, in milliseconds."""
+    """The steps in Markdown, in milliseconds; those that are alike and follow each other are one line."""
     lines = ["| call | begins after, ms | takes, ms |", "|---|---:|---:|"]
-    lines += [
-        f"| {step.label} | {number(step.after * 1e3)} | {number(step.took * 1e3)} |"
-        for step in found
-    ]
+    for label, group in groupby(found, key=lambda step: step.label):
+        alike = [*group]
+        said = label if len(alike) == 1 else f"{label}, {len(alike)} times"
+        took = sum(step.took for step in alike)
+        lines.append(f"| {said} | {number(alike[0].after * 1e3)} | {number(took * 1e3)} |")
     return "\n".join([*lines, f"| the whole run | | {number(whole * 1e3)} |"]) + "\n"

@@ -6,6 +6,7 @@ usage: hypercorn_server.py PORT CERTIFICATE_CHAIN_AND_KEY
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,6 +24,8 @@ def main() -> None:
     config.certfile = config.keyfile = sys.argv[2]
     config.errorlog = None
     config.keep_alive_max_requests = 2**31  # by default it ends a connection after a thousand
+    # asyncio warns of each write to a client that has left, as h2load does with requests open when its time is over.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     # It would end what it serves first, and say so; a signal just ends this process.
     never = asyncio.Event()
     asyncio.run(hypercorn.asyncio.serve(answer, config, shutdown_trigger=never.wait))

@@ -71,6 +71,8 @@ class Egress:
         self.parent: Final = parent
         self.scope: Final[Scope] = scope
         self.table: Final = RouteTable()
+        wider = () if parent is None else parent.tables()
+        self._tables: Final = (self.table, *wider)  # each attempt asks for them
         self.routes: list[route_module.Route[Any]] = []
         self.containers: list[Container] = []
         self.between: Final = (
@@ -83,9 +85,9 @@ class Egress:
         with self.session.ledger.changed:
             self.session.scopes.append(self)
 
-    def tables(self) -> list[RouteTable]:
+    def tables(self) -> tuple[RouteTable, ...]:
         """The route tables of this scope and the wider ones, nearest first."""
-        return [self.table, *(self.parent.tables() if self.parent else [])]
+        return self._tables
 
     # Routes.
 

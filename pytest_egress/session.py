@@ -38,7 +38,7 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.windows import DRAIN_SECONDS, Activity, AttemptContext, Pause, Window
 from pytest_egress.targets.container import Container, Owner
-from pytest_egress.targets.provision import Provisioner
+from pytest_egress.targets.provision import Provisioner, reuse_of_environment
 from pytest_egress.targets.ready import ReadySidecars
 from pytest_egress.traffic.entries import DnsQuery, Entry
 
@@ -97,7 +97,11 @@ class Session:
         address: The engine's address, where a setting names one; for errors.
         keep: Whether containers stay until it is known whether their test has failed.
         trust: The paths of files to which the CA is added in each container that has them.
-        sidecar_reuse: Whether a sidecar may serve several targets, one after the other.
+        sidecar_reuse: Whether a sidecar may serve several targets, one after the other; None for the environment's
+            setting.
+
+    Raises:
+        EngineError: `PYTEST_EGRESS_SIDECAR_REUSE` is neither "on" nor "off".
     """
 
     def __init__(
@@ -111,13 +115,14 @@ class Session:
         address: str | None = None,
         keep: bool = False,
         trust: Sequence[str] = (),
-        sidecar_reuse: bool = True,
+        sidecar_reuse: bool | None = None,
     ) -> None:
         self.keep, self.trust = keep, trust
         self._make_ca, self._defaults = ca, defaults
         self.engine = Engine(client, uuid.uuid4().hex, address)
         self.provisioner = Provisioner(self.engine, link, sidecar_image)
-        self.sidecars = ReadySidecars(self.engine, self.provisioner, reuse=sidecar_reuse)
+        reuse = reuse_of_environment() if sidecar_reuse is None else sidecar_reuse
+        self.sidecars = ReadySidecars(self.engine, self.provisioner, reuse=reuse)
         self.ledger = Ledger()
         self.ledger.routes_changed, self.ledger.running = self.act_on_routes, self.running
         self.ledger.turns_changed = self.act_on_turns
@@ -225,8 +230,10 @@ class Session:
         Raises:
             LinkError: A target's kernel cannot refuse or drop connections as the routes say now.
         """
-        self.revise()
-        for container in self.live():
+        live = self.live()
+        for container in live:
+            container.gateway.revise()
+        for container in live:
             container.gateway.dials.check()
 
     def act_on_turns(self) -> None:

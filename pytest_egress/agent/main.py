@@ -48,6 +48,13 @@ After `READY` come the names of the sockets, in the order of their descriptors; 
 PUT_BACK = b"back"
 """A request, and its answer: the files that a target shares with the sidecar are as they were before it."""
 
+JOINED = b"joined"
+"""A request, and its answer: the engine has started a target in the agent's network namespace.
+
+It shows by `JOINED_SETTING`, which the engine sets for a target, to another value than a new namespace has."""
+
+JOINED_SETTING = "net.ipv4.ping_group_range"
+
 MOVE = b"m"
 """The order to the first process of a sidecar to move to a new network namespace; see `keeper`."""
 
@@ -138,10 +145,14 @@ def names(counts: dict[str, int]) -> list[bytes]:
 def hand_out(control: Socket, dials: Dials, files: SharedFiles | None = None) -> None:
     """Answer each request until the test process has ended.
 
-    `PUT_BACK` asks for the shared files to be put back, the digit of an address family for unconnected sockets of that
-    family. Anything else is a message of `dials`.
+    `PUT_BACK` asks for the shared files to be put back, `JOINED` whether a target is here, the digit of an address
+    family for unconnected sockets of that family. Anything else is a message of `dials`.
     """
+    before = joined_setting()
     while request := control.recv(MAX_BYTES):
+        if request == JOINED:
+            control.send(JOINED if joined_setting() != before else FAILED)
+            continue
         if request == PUT_BACK:
             control.send(PUT_BACK if files is not None and files.put_back() else FAILED)
             continue
@@ -156,6 +167,12 @@ def hand_out(control: Socket, dials: Dials, files: SharedFiles | None = None) ->
             control.send(FAILED + b" " + str(error).encode())
         else:
             send(control, SOCKETS, batch)
+
+
+def joined_setting() -> str:
+    """The value of `JOINED_SETTING` in this network namespace."""
+    with open(f"/proc/sys/{JOINED_SETTING.replace('.', '/')}", encoding="ascii") as file:
+        return file.read()
 
 
 def send(link: Socket, data: bytes, sockets: Iterable[Socket]) -> None:

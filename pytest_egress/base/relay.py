@@ -16,12 +16,13 @@ import os
 import select
 import socket
 import ssl
+import struct
 import termios
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import descriptor_limit, reset_at_close
+from pytest_egress.base.sockets import BLOCKED, descriptor_limit, reset_at_close
 
 COPY_BYTES: Final = 64 * 1024
 PIPE_BYTES: Final = 1 << 20  # that the kernel moves at once: as many as any user may give a pipe
@@ -29,10 +30,16 @@ FIRST_BYTES: Final = 64  # of each direction, kept for the ledger
 TURNS: Final = 16  # reads of one direction before the other gets its turn
 UNSENT_SECONDS: Final = 0.5  # that a reset waits for a peer that does not read the bytes before it
 UNSENT_MILLISECONDS: Final = 5  # between two checks of that; mostly one is enough
+NEAR_WINDOW_BYTES: Final = 1 << 18
+NEAR_UNSENT_BYTES: Final = (
+    1 << 17
+)  # the kernel doubles it (socket(7)); a quarter of it is 300 times slower
+NEAR_MICROSECONDS: Final = (
+    200  # a round trip, in which the window carries more than a gigabyte a second
+)
+ROUND_TRIP: Final = struct.Struct("@148xI")  # tcpi_min_rtt (linux/tcp.h), in microseconds
 NO_SPLICE: Final = {errno.EINVAL, errno.ENOSYS, errno.EPERM}
 """The errors by which a kernel, or what guards this process, says that it moves no bytes so."""
-
-BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Pipe:
@@ -47,6 +54,7 @@ class Pipe:
         self.size = 0
         with contextlib.suppress(OSError):  # fewer than a user may have: it is just smaller
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._capacity = fcntl.fcntl(self._in, fcntl.F_GETPIPE_SZ)
 
     @property
     def is_dear(self) -> bool:
@@ -57,6 +65,11 @@ class Pipe:
         """Move bytes out of a socket, as many as have come and the pipe holds; 0 at the socket's end."""
         self.size = os.splice(source.fileno(), self._in, PIPE_BYTES, flags=os.SPLICE_F_NONBLOCK)
         return self.size
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more bytes fit in, so that the source may have sent more of them."""
+        return self.size >= self._capacity
 
     def drain(self, sink: socket.socket) -> int:
         """Move bytes into a socket, as many as it takes; return how many."""
@@ -87,6 +100,31 @@ def pipe_between(source: socket.socket, sink: socket.socket) -> Pipe | None:
         pipe.close()
         return None
     return pipe
+
+
+def hold_few(source: socket.socket, sink: socket.socket) -> None:
+    """Have the kernel hold few bytes of a direction whose source is faster than its sink.
+
+    The kernel lets the buffers of such a direction grow to tens of megabytes, which only a long distance needs. Between
+    processes of one machine the bytes wait there until they have left the processor's cache, and the relay, the
+    client and the server together take twice the CPU for each. The window is clamped, and SO_RCVBUF left alone: a
+    receive buffer that shrinks drops what is on its way. The kernel may widen the window again; the next full pipe
+    narrows it.
+    """
+    with contextlib.suppress(OSError):  # a kernel without the option: it is just slower
+        if is_near(source):
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, NEAR_WINDOW_BYTES)
+        if is_near(sink):
+            sink.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_UNSENT_BYTES)
+
+
+def is_near(sock: socket.socket) -> bool:
+    """Whether the other end of a TCP connection is on this machine, or as close; False for a unix socket."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, ROUND_TRIP.size)
+    except OSError:
+        return False
+    return len(info) == ROUND_TRIP.size and ROUND_TRIP.unpack(info)[0] < NEAR_MICROSECONDS
 
 
 class Direction:
@@ -175,8 +213,7 @@ class Direction:
         """
         assert self._pipe is not None
         try:
-            self._is_read_out = False
-            return self._pipe.fill(self.source) > 0
+            self._pipe.fill(self.source)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -185,6 +222,10 @@ class Direction:
             self._may_splice = False
             self.close()
             return False
+        self._is_read_out = not self._pipe.is_full
+        if self._pipe.is_full:
+            hold_few(self.source, self.sink)
+        return self._pipe.size > 0
 
     def _write(self) -> None:
         """Write to the sink; once it has refused, drop what was read."""

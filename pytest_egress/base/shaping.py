@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_egress.base.relay import BLOCKED, COPY_BYTES, FIRST_BYTES, TURNS, UNSENT_SECONDS, unsent
-from pytest_egress.base.sockets import reset_at_close
+from pytest_egress.base.relay import COPY_BYTES, FIRST_BYTES, TURNS, UNSENT_SECONDS, unsent
+from pytest_egress.base.sockets import BLOCKED, reset_at_close
 
 SLICE_SECONDS: Final = 0.05  # of a direction's rate, sent at once: 20 times a second looks steady
 MOST_DELAYED: Final = (

@@ -9,15 +9,21 @@ import _socket
 import contextlib
 import resource
 import secrets
+import select
 import socket
+import ssl
 import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     Real = socket.socket
 else:
     Real = next(each for each in socket.socket.__mro__ if each.__module__ == "socket")
+
+
+BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a socket that does not block raises where it would."""
 
 
 class Socket(Real):
@@ -26,7 +32,7 @@ class Socket(Real):
     def accept(self) -> tuple[Socket, Any]:
         """Accept the next connection; return its socket, which is blocking, and the peer's address."""
         descriptor, peer = self._accept()  # type: ignore[attr-defined]  # typeshed has none
-        return Socket(fileno=descriptor), peer
+        return Socket(self.family, self.type, self.proto, fileno=descriptor), peer  # not asked for
 
     def connect(self, address: Any) -> None:
         """Connect as the C class does: the `connect` of Python's class may be a plugin's."""
@@ -63,9 +69,40 @@ def receive_timeout(sock: socket.socket, seconds: float) -> None:
 
 
 def send_all(sock: socket.socket, data: bytes) -> None:
-    """Send all of some bytes, as `sendall` does: that of `ssl` takes twice as long where one write is enough."""
-    if (sent := sock.send(data)) < len(data):
-        sock.sendall(memoryview(data)[sent:])
+    """Send all of some bytes, as `sendall` does: that of `ssl` takes twice as long where one write is enough.
+
+    It also waits for a socket that does not block, for as long as its peer takes.
+    """
+    left: bytes | memoryview = data
+    while True:
+        try:
+            sent = sock.send(left)
+        except BLOCKED as blocked:  # OpenSSL wants the same bytes again
+            await_ready(sock, wanted(blocked, select.POLLOUT))
+            continue
+        if sent == len(left):
+            return
+        left = memoryview(left)[sent:]
+
+
+def wanted(blocked: Exception, otherwise: int) -> int:
+    """What a socket waits for, as an event of poll(2): TLS may have to write before it can read, and conversely."""
+    if isinstance(blocked, ssl.SSLWantReadError):
+        return int(select.POLLIN)
+    if isinstance(blocked, ssl.SSLWantWriteError):
+        return int(select.POLLOUT)
+    return int(otherwise)
+
+
+def await_ready(sock: socket.socket, events: int, seconds: float | None = None) -> bool:
+    """Wait for events of poll(2), or the end, of a socket; return whether one has happened.
+
+    Args:
+        seconds: How long; None is without end.
+    """
+    poller = select.poll()
+    poller.register(sock, events)
+    return bool(poller.poll(None if seconds is None else seconds * 1000))
 
 
 def shut(sock: socket.socket) -> None:

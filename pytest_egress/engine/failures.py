@@ -40,7 +40,7 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, self.passing):
+        if error is None or isinstance(error, self.passing):
             return
         if isinstance(error, APIError):
             raise EngineError(f"the engine did not {self.action}: {explanation(error)}") from None
@@ -52,13 +52,13 @@ class engine_errors:  # used as a statement; a generator's frames would show in 
             ) from None
 
 
-def check_allowed(error: BaseException | None, address: str) -> None:
+def check_allowed(error: BaseException, address: str) -> None:
     """Check that pytest-socket has not kept a test from the engine.
 
     Raises:
         EngineError: It has; the text says what to type.
     """
-    if error is None or FORBIDDEN not in str(root_cause(error)):
+    if FORBIDDEN not in str(root_cause(error)):
         return
     unix = address.startswith("unix://")
     allow = "start pytest with --allow-unix-socket" if unix else "name its host with --allow-hosts"

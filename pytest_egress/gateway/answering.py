@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import pytest_egress.gateway.upstream as upstream
 from pytest_egress.base.sockets import shut
@@ -125,8 +125,7 @@ class Carrier(Owner, Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ruling:
+class Ruling(NamedTuple):
     """The decision about a request.
 
     Attributes:
@@ -144,8 +143,7 @@ class Ruling:
     fault: Fault | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Incoming:
+class Incoming(NamedTuple):
     """A request whose head a server has read.
 
     Attributes:
@@ -197,7 +195,7 @@ class Answering:
         ):  # as HTTP/1.1 has it, for handlers and matchers (RFC 8441 section 5)
             method, headers = "GET", Headers([*headers.raw, ("upgrade", WEBSOCKET)])
             body.give_up()  # messages follow, and no body
-        request = Request(
+        request = Request.received(
             method=method,
             scheme="https" if destination.tls else "http",
             host=self._host_of(attempt, head),
@@ -214,7 +212,7 @@ class Answering:
             _body=body,
             _hold=self.recorder.holder_of(attempt.context.window, hold_decoded),
         )
-        forwarding.asked = named_as(request)
+        forwarding.asked = request
         return Incoming(
             attempt=attempt,
             head=head,
@@ -270,10 +268,12 @@ class Answering:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
             self.recorder.count(incoming.attempt.context, entry)
-        if response is not None and opens_no_websocket(incoming, response):
+        if response is None:
+            return entry, None
+        if opens_no_websocket(incoming, response):
             entry.note = NO_WEBSOCKET.format(response.status_code)
             response = Response(501, text=entry.note)
-        return entry, None if response is None else response.encoded()
+        return entry, response if response.compress is None else response.encoded()
 
     def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
         """Record a request that gets no answer, so that no route is asked.
@@ -294,7 +294,10 @@ class Answering:
     def _record(self, incoming: Incoming, ruling: Ruling) -> Exchange:
         request, attempt = incoming.request, incoming.attempt
         entry = Exchange(
-            **self.recorder.about(request.host, request.port, attempt.started),
+            container=request.container,
+            started=attempt.started,
+            host=request.host,
+            port=request.port,
             outcome=ruling.outcome,
             route=ruling.route,
             near=ruling.near,
@@ -661,14 +664,14 @@ class Forwarding:
     connection.
 
     Attributes:
-        asked: What the request was for when it came (`named_as`).
+        asked: The request as it came.
         route: The route that answers it; None until that is decided, and where none does.
     """
 
     def __init__(self, answering: Answering, attempt: Attempt) -> None:
         self._answering = answering
         self._destination, self._tables = attempt.destination, attempt.context.tables
-        self.asked: tuple[str, int, str | None] = ("", 0, None)
+        self.asked: Request
         self.route: Route[Any] | None = None
 
     def __call__(self, request: Request, to: Any, port: int | None) -> Response:
@@ -682,7 +685,8 @@ class Forwarding:
     def _renamed(self, request: Request) -> Request:
         """The request, with its field Host set anew if a handler has replaced its host or port and left the field."""
         host, port, field = named_as(request)
-        if (host, port) == self.asked[:2] or field != self.asked[2]:
+        *asked_for, asked_field = named_as(self.asked)
+        if [host, port] == asked_for or field != asked_field:
             return request
         others = without(request.headers, "host").raw
         return replace(request, headers=Headers([("Host", request.authority), *others]))
@@ -717,7 +721,7 @@ class Forwarding:
             sock = upstreams.connect(owner, to, request.port)
         else:
             reached = host
-            if host == self.asked[0]:  # no handler has replaced the host
+            if host == self.asked.host:  # no handler has replaced the host
                 reached = upstream_host(self._tables, self._destination, self.route, host)
             sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
         if scheme != "https":
@@ -809,6 +813,8 @@ def is_misdirected(incoming: Incoming) -> bool:
     """
     to, request, head = incoming.attempt.destination, incoming.request, incoming.head
     if head.authority is None or request.method == "CONNECT":
+        return False
+    if head.authority == request.host and head.scheme is None:  # as a rule
         return False
     # A dialled name may be one that `named_by` refuses: DNS allows more than routes do.
     literally = head.authority == request.host

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.ledger.windows import Activity, AttemptContext
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A connection that opens, or a request. An HTTP/1.1 connection has one attempt at a time.
 
     Attributes:

@@ -64,12 +64,24 @@ class Body:
             RequestTooLargeError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
             ClientLeftError: The client has left before its end.
         """
-        if self._content is None:
-            if self.streamed is not None:
-                raise RuntimeError(NOT_KEPT.format(self.streamed))
-            if not self._is_relayed:
-                self._keep()
+        if self._content is not None:
+            return self._content
+        if self.streamed is not None:
+            raise RuntimeError(NOT_KEPT.format(self.streamed))
+        if not self._is_relayed:
+            self._keep()
         return self.so_far
+
+    def take(self, content: bytes) -> None:
+        """Take the whole body, which has come with its head and has no trailers.
+
+        Raises:
+            RequestTooLargeError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
+        """
+        if content:
+            check_size(len(content))
+            self._hold(len(content))
+        self._content, self._hold = content, held_no_more
 
     @property
     def is_whole(self) -> bool:

@@ -19,6 +19,10 @@ from pytest_egress.traffic.messages import UNSET, Request, Response, check_lengt
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 
+AT_ONCE: Final = frozenset({dict, list, str, bytes, int, tuple, type(None)})
+"""The types of answers that nobody has to await."""
+
+
 def call(
     handler: Handler, argument: object, context: Context, has_left: Callable[[], bool] = stays
 ) -> Any:
@@ -50,19 +54,33 @@ def answer_request(
     Raises:
         ClientLeftError: The client has left: what an async answer awaited was cancelled, or the body broke off.
     """
+    returned = answer if isinstance(answer, Response) else context.run(answer, request)
+    if type(returned) in AT_ONCE:
+        returned = answered_by(answer, returned)
+    if type(returned) is Response and returned.stream is None:  # as a rule: no event loop is needed
+        return checked(returned, request)
     loop = OwnLoop(lambda: request.disconnected)
     try:
-        made = ask(answer, request, context.run, loop)
+        made = awaited(answer, returned, context.run, loop)
         if isinstance(made, Fault):
             return failing(made, answer, context, loop)
-        response = prime(made, answer, context.run, loop)
-        if response.stream is None and carries_body(request.method, response):
-            check_length(response.headers, len(response.content))
+        response = checked(prime(made, answer, context.run, loop), request)
     except BaseException:
         loop.close()
         raise
     if response.stream is None:
         loop.close()
+    return response
+
+
+def checked(response: Response, request: Request) -> Response:
+    """A response whose Content-Length fits its content; a handler may have changed both.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if response.stream is None and carries_body(request.method, response):
+        check_length(response.headers, len(response.content))
     return response
 
 
@@ -76,16 +94,13 @@ def failing(fault: Fault, handler: object, context: Context, loop: OwnLoop) -> F
     return fault if response is UNSET else with_answer(fault, response)
 
 
-def ask(
-    answer: Handler | Response, request: Request, run: Callable[..., Any], loop: OwnLoop
+def awaited(
+    answer: Handler | Response, returned: object, run: Callable[..., Any], loop: OwnLoop
 ) -> Response | Fault:
-    """The response, or fault, that a handler returns, awaited where it is async; a static answer is the response."""
-    if isinstance(answer, Response):
-        return answer
-    result = run(answer, request)
-    if inspect.isawaitable(result):
-        result = run(loop.run, result)
-    return answered_by(answer, result)
+    """The response, or fault, in what a handler has returned, which is awaited where it is async."""
+    if inspect.isawaitable(returned):
+        returned = run(loop.run, returned)
+    return answered_by(answer, returned)
 
 
 class PrimedStream:

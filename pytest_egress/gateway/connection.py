@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol
 import h11
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import Socket, reset_at_close, shut
+from pytest_egress.base.sockets import BLOCKED, Socket, await_ready, reset_at_close, shut, wanted
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.lasting import Lasting
@@ -45,7 +45,7 @@ PARK_SECONDS: Final = (
 )
 PEEK: Final = int(socket.MSG_PEEK)
 PEEK_ALL: Final = int(socket.MSG_PEEK | socket.MSG_WAITALL)  # blocks until all of it has arrived
-PEEK_NOW: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+BYTE_OR_END: Final = select.POLLIN | select.POLLRDHUP
 
 
 AllowedBy = tuple[Route[Any] | None, str]
@@ -205,6 +205,7 @@ class Connection:
         self._others: set[socket.socket] = set()
         self._context: AttemptContext | None = None
         self._trusted_in: Window | None = None
+        self._poller: select.poll | None = None
         self.begin()
 
     def told(self) -> str:
@@ -277,11 +278,12 @@ class Connection:
         if self.multiplexed is not None:
             self.multiplexed.farewell()
 
-    def await_begin(self, go_on: Callable[[], None]) -> bytes:
-        """Wait, idle, for the first byte of the next attempt; b"" at the end of the connection.
+    def await_begin(self, go_on: Callable[[], None]) -> bool:
+        """Wait, idle, for the first byte of the next attempt; False at the end of the connection.
 
         The byte is left unread until the attempt belongs to a window: a test's thread that closes its window looks for
         unread bytes (`Gateway.unread`), and would otherwise close it between the read and the attempt's beginning.
+        Readable without an end that has come behind it, it is a byte. Only else is it looked at.
 
         Args:
             go_on: Continues on another thread, where the byte comes after this connection has been parked.
@@ -291,13 +293,15 @@ class Connection:
         """
         self.awaits = True
         seconds = 0 if self._registry.is_crowded else min(PARK_SECONDS, self.idle_seconds)
-        poller = select.poll()  # SO_RCVTIMEO would limit the reads that follow too
-        poller.register(self.sock, select.POLLIN)
-        if not poller.poll(seconds * 1000):
+        if self._poller is None:
+            self._poller = select.poll()  # SO_RCVTIMEO would limit the reads that follow too
+            self._poller.register(self.sock, BYTE_OR_END)
+        if not (ready := self._poller.poll(seconds * 1000)):
             raise Parked(go_on, self.idle_seconds - seconds)
-        if first := self.peek(1):
+        has_come = ready[0][1] == select.POLLIN or bool(self.peek(1))
+        if has_come:
             self.begin()
-        return first
+        return has_come
 
     def has_arrived(self) -> bool | None:
         """Whether a waiting connection can be read; None at its end.
@@ -305,10 +309,12 @@ class Connection:
         The kernel's buffer alone tells, since no layer above it holds bytes back here: a TLS read takes a whole record,
         and a connection with a request that h11 has begun to read does not wait.
         """
-        try:
-            return bool(self.peek(1, PEEK_NOW)) or None
-        except BlockingIOError:
+        poller = select.poll()
+        poller.register(self.sock, BYTE_OR_END)
+        if not (ready := poller.poll(0)):
             return False
+        try:
+            return ready[0][1] == select.POLLIN or bool(self.peek(1)) or None
         except OSError:  # the connection has been reset
             return None
 
@@ -482,26 +488,30 @@ class Connection:
     def receive(self, size: int) -> bytes:
         """Read up to `size` bytes more of a head or a body that has begun; b"" at the end of the connection.
 
+        The socket blocks no more afterwards: `ssl` would ask the kernel before each write whether it can be made, and
+        a change of mode is a call of the system too.
+
         Raises:
             StalledError: Nothing has come for `STALL_SECONDS`. A TLS record that is not whole counts as nothing.
         """
-        patience = Patience(self.ledger.clock)
-        try:
-            while True:
-                self.sock.settimeout(patience.seconds_left)
-                try:
-                    return self.sock.recv(size)
-                except TimeoutError:
-                    if patience.is_over:
-                        raise StalledError from None
-        finally:
-            self.sock.settimeout(None)
+        sock, patience = self.sock, None
+        if sock.gettimeout() != 0:
+            sock.settimeout(0)
+        while True:
+            try:
+                return sock.recv(size)
+            except BLOCKED as blocked:
+                if patience is None:
+                    patience = Patience(self.ledger.clock)
+                elif patience.is_over:
+                    raise StalledError from None
+                await_ready(sock, wanted(blocked, select.POLLIN), patience.seconds_left)
 
     @property
     def attempt(self) -> Attempt:
         """The current attempt, as a value."""
         return Attempt(
-            context=self.context,
+            context=self._context or self.target.attempt_context(),
             destination=self.destination,
             started=self.started,
             activity=self.activity,
@@ -528,10 +538,8 @@ class Connection:
 
         One that accepts a bad certificate has shown nothing.
         """
-        if self.destination.presented.is_bad:
-            return
         window = self.context.window
-        if window is not self._trusted_in:
+        if window is not self._trusted_in and not self.destination.presented.is_bad:
             self._trusted_in = window
             self.recorder.trust(self.attempt)
 

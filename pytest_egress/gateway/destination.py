@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_egress.routes.certificates import USUAL, Presented
 from pytest_egress.routes.route import Route
@@ -11,8 +10,7 @@ from pytest_egress.traffic.clienthello import ClientHello, client_of
 from pytest_egress.traffic.messages import TlsInfo
 
 
-@dataclass(frozen=True, kw_only=True)
-class Destination:
+class Destination(NamedTuple):
     """What a client dialled, and what its TLS says about that. A connection replaces it when more becomes known.
 
     Attributes:

@@ -9,11 +9,12 @@ the connection's thread.
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_egress.base.sockets import receive_timeout
+from pytest_egress.base.sockets import await_ready, receive_timeout
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering, Carrier
 from pytest_egress.gateway.authority import ALPN, HTTP1_ALONE, Authority
@@ -241,12 +242,14 @@ class Dispatcher:
                 return b""
             note = f"connected and sent nothing within {FIRST_BYTE_SECONDS:g} s"
             connection.record_tcp(b"", note)
-            return self.await_late_byte(lambda: self.serve_first_bytes(connection.peek(1)))
+            if self.await_late_byte(lambda: self.serve_first_bytes(connection.peek(1))):
+                return connection.peek(1)
+            return b""
         if not first:
             connection.record_tcp(b"", "connected and closed without sending a byte")
         return first
 
-    def await_late_byte(self, go_on: Callable[[], None]) -> bytes:
+    def await_late_byte(self, go_on: Callable[[], None]) -> bool:
         """Keep a silent connection open where a route for HTTP or TLS claims it; reset any other.
 
         The first is a client's that connects before it has a request, as connection pools do.
@@ -257,7 +260,7 @@ class Dispatcher:
         connection = self.connection
         if silent_outcome(connection.attempt) == "unrouted":
             connection.reset()
-            return b""
+            return False
         connection.end()
         return connection.await_begin(go_on)
 
@@ -347,7 +350,7 @@ class Dispatcher:
         presenting = presenting_route(tables, host, port)
         if presenting is None and route is not None and route.kind.needs_tls:
             presenting = presenting_route(tables, found_for, port)
-        to = connection.destination = replace(connection.destination, presented_by=presenting)
+        to = connection.destination = connection.destination._replace(presented_by=presenting)
         wishing = certificate_route(tables, (host, dialled_as), port)
         if to.presented.is_bad:  # a client that rejects it is not to be asked for anything
             wishing = None
@@ -372,6 +375,7 @@ class Dispatcher:
         if self.parts.connections.stopping:
             return
         if route is not None and route.kind.needs_tls:
+            connection.sock.settimeout(None)
             if lacks_certificate(
                 route, connection.destination.tls
             ):  # the route was declared while the handshake went on, which asked for none
@@ -423,19 +427,12 @@ class Dispatcher:
         connection = self.connection
         is_bad = connection.destination.presented.is_bad
         seconds = REJECTION_SECONDS if is_bad else FIRST_BYTE_SECONDS
-        connection.sock.settimeout(seconds)
-        try:
-            connection.peek(1)
-        except TimeoutError:
-            note = f"sent nothing within {seconds:g} s of the handshake"
-            connection.record_tls("silent", note)
-            connection.note_trust()  # one that distrusts us would have left
-            connection.sock.settimeout(None)
-            return bool(self.await_late_byte(self.serve_http))
-        except OSError:
-            pass  # the server's first read raises it again, and records it with its reason
-        connection.sock.settimeout(None)
-        return True
+        if await_ready(connection.sock, select.POLLIN, seconds):
+            return True
+        note = f"sent nothing within {seconds:g} s of the handshake"
+        connection.record_tls("silent", note)
+        connection.note_trust()  # one that distrusts us would have left
+        return self.await_late_byte(self.serve_http)
 
 
 def protocols_for(route: Route[Any] | None) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import select
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,7 +23,7 @@ from typing import Any, Final
 import h11
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.relay import BLOCKED
+from pytest_egress.base.sockets import BLOCKED, send_all, wanted
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.routes.duplex import ClientLeftError
@@ -49,7 +48,7 @@ class Http1Duplex:
         connection: The connection of the request.
         http: Its state of HTTP, which uses the same lock.
         lock: Guards `http` and the socket. It is re-entrant.
-        date: The value of the Date field.
+        date: Gives the value of the Date field.
 
     Attributes:
         is_shared: Whether threads other than the connection's may send and receive.
@@ -59,7 +58,11 @@ class Http1Duplex:
     """
 
     def __init__(
-        self, connection: Connection, http: Http1, lock: AbstractContextManager[Any], date: str
+        self,
+        connection: Connection,
+        http: Http1,
+        lock: AbstractContextManager[Any],
+        date: Callable[[], str],
     ) -> None:
         self._connection, self._http, self._lock, self._date = connection, http, lock, date
         self.is_shared, self.is_switched, self.is_reset = False, False, False
@@ -226,7 +229,7 @@ class Http1Duplex:
             else:
                 reason = reason_phrase(status_code)
                 response = Response.received(status_code, headers, reason=reason)
-                data = self._http.head(response, self._date, framed=ends)
+                data = self._http.head(response, self._date(), framed=ends)
                 data += self._http.end() if ends else b""
             self._queue(data)
 
@@ -331,7 +334,7 @@ class Http1Duplex:
             self._queued += len(data)
             self._flush()
         else:
-            self._call(self._connection.sock.sendall, data)
+            self._call(partial(send_all, self._connection.sock), data)
 
     def _flush(self) -> int:
         """Send what goes at once; return what to wait for. The lock is held."""
@@ -384,12 +387,3 @@ class Http1Duplex:
         except ValueError:  # closed: the next call of it says so
             return True
         return bool(poller.poll(seconds * 1000))
-
-
-def wanted(blocked: Exception, otherwise: int) -> int:
-    """What a socket waits for, as an event of poll(2): TLS may have to write before it can read, and conversely."""
-    if isinstance(blocked, ssl.SSLWantReadError):
-        return int(select.POLLIN)
-    if isinstance(blocked, ssl.SSLWantWriteError):
-        return int(select.POLLOUT)
-    return int(otherwise)

@@ -108,18 +108,22 @@ class Http1Server:
 
     def read_head(self) -> Head | None:
         """The next request's head, or None at the end of the connection."""
-        size = len(self.http.waiting)  # of what is kept with this request
-        while (head := self.http.read_head()) is None:
-            if self.http.closed:
+        http, connection = self.http, self.connection
+        size, head = 0, None  # the size is that of what is kept with this request
+        if not http.is_fresh:
+            size, head = len(http.waiting), http.read_head()
+        while head is None:
+            if http.closed:
                 return None
-            if self.connection.idle_since is not None:
-                self.connection.await_begin(self.serve)
+            if connection.idle_since is not None:
+                connection.await_begin(self.serve)
             data = self.read()
             size += len(data)
-            self.http.receive(data)
-            if not self.http.has_begun and not self.http.closed:  # that was an empty line only
-                self.connection.end()
-        hold(self.ledger, self.connection.context.window, size - len(self.http.waiting))
+            http.receive(data)
+            head = http.read_head()
+            if head is None and not http.has_begun and not http.closed:
+                connection.end()  # that was an empty line only
+        hold(self.ledger, connection.context.window, size - len(http.waiting))
         return head
 
     def read(self) -> bytes:
@@ -159,9 +163,9 @@ class Http1Server:
     def write_refusal(self, status_code: int, text: str) -> Response | None:
         """Send an error response, if that is still possible, and let the client read it. Return the response sent."""
         response = Response(status_code, text=text, headers={"Connection": "close"})
-        refusal = self.http.refusal(response, http_date(int(self.ledger.now())))
+        refusal = self.http.refusal(response, self.date())
         try:
-            self.connection.sock.sendall(refusal)
+            send_all(self.connection.sock, refusal)
         except OSError:
             return None
         self.connection.linger()
@@ -174,7 +178,7 @@ class Http1Server:
         if destination.tls:  # for each request: trust is noted once in each window
             self.connection.note_trust()
         begin_http2, self._begin_http2 = self._begin_http2, None  # a preface comes first
-        if head.is_http2_preface:
+        if head.method == "PRI" and head.is_http2_preface:
             if begin_http2 is None:
                 self.refuse(505, UNEXPECTED_PREFACE)
             else:
@@ -189,7 +193,11 @@ class Http1Server:
 
     def duplex(self, http: Http1, lock: contextlib.AbstractContextManager[Any]) -> Http1Duplex:
         """Both directions of a request that was read."""
-        return Http1Duplex(self.connection, http, lock, http_date(int(self.ledger.now())))
+        return Http1Duplex(self.connection, http, lock, self.date)
+
+    def date(self) -> str:
+        """The value of a Date field, now."""
+        return http_date(int(self.ledger.now()))
 
     def take(self, head: Head, duplex: Http1Duplex) -> Incoming:
         """Make an `Incoming` from the head that was read, with the connection's current attempt."""
@@ -200,6 +208,8 @@ class Http1Server:
         try:
             if self.answering.begins_at_head(incoming):
                 self.share(duplex, incoming)
+            elif (content := self.http.read_whole()) is not None:
+                incoming.body.take(content)
             else:
                 _ = incoming.body.content
             entry, response = self.answering.answer(incoming)
@@ -235,6 +245,9 @@ class Http1Server:
         self, duplex: Http1Duplex, incoming: Incoming, entry: Exchange, response: Response | None
     ) -> bool:
         """Send a response, unless that was done; False where the connection ends with it."""
+        plain = None if duplex.is_shared else self.plain_answer(entry, response)
+        if plain is not None:
+            return self.send_plain(entry, plain)
         if response is not None:
             if response.stream is None and not self.http.is_read:
                 duplex.skip()
@@ -248,6 +261,24 @@ class Http1Server:
         if has_more and not duplex.is_reset and not duplex.hangs_up:
             self.connection.linger()
         return is_sent
+
+    def plain_answer(self, entry: Exchange, response: Response | None) -> bytes | None:
+        """The bytes of a plain response to a plain request; None where there is none, or `send` has to send it."""
+        if response is None:
+            return None
+        try:
+            return self.http.plain_answer(response, http_date(int(entry.started)))
+        except Exception:  # HTTP cannot carry it: `send` meets the same, and records it
+            return None
+
+    def send_plain(self, entry: Exchange, data: bytes) -> bool:
+        """Send the bytes of a whole response; False where the connection ends with it."""
+        try:
+            send_all(self.connection.sock, data)
+        except OSError as error:
+            self.answering.client_left(entry, error)
+            return False
+        return True
 
     def record_left_over(self) -> None:
         """Record pipelined requests that get no answer, because the connection closes after an earlier one."""

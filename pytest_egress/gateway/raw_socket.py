@@ -62,10 +62,9 @@ class RawTlsSocket(ssl.SSLSocket):
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Read up to so many bytes, or into a buffer: all that the other methods read by."""
-        ahead, self._ahead = self._ahead, b""
-        if not ahead or not len:
-            self._ahead = ahead
+        if not self._ahead or not len:
             return super().read(len, buffer)
+        ahead, self._ahead = self._ahead, b""
         if buffer is None:
             return ahead
         memoryview(buffer).cast("B")[:1] = ahead

@@ -360,7 +360,8 @@ class Gateway:
                 self.recorder.complain(f"something closed {LISTENER}")
             return
         connections.left_waiting = False
-        sock.setblocking(True)
+        if sock.gettimeout() is not None:  # a default of the test's
+            sock.setblocking(True)
         sock.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )  # else each small chunk waits for 40 ms

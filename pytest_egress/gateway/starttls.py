@@ -7,7 +7,6 @@ runs on the thread that the handler calls it on.
 from __future__ import annotations
 
 import select
-from dataclasses import replace
 from typing import Final
 
 from pytest_egress.base.sockets import receive_timeout
@@ -91,7 +90,7 @@ class StartTls:
             raise self.failed("starttls() got no ClientHello that can be answered")
         receive_timeout(connection.sock, 0)
         asked = connection.destination.host
-        connection.destination = replace(connection.destination, host=dialled)
+        connection.destination = connection.destination._replace(host=dialled)
         return asked
 
     def arrives(self) -> bool:

@@ -7,7 +7,6 @@ bytes.
 from __future__ import annotations
 
 import ssl
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -37,9 +36,8 @@ def read_hello(connection: Connection) -> ClientHello | None:
         None where no ClientHello came; then the failure has been recorded.
     """
     try:
-        data = peek_hello(connection)
-        if data is not None:
-            return parse_client_hello(data)
+        if (hello := peek_hello(connection)) is not None:
+            return hello
     except ClientHelloError as error:
         connection.fail_tls("protocol", f"it sent no ClientHello: {error}")
         return None
@@ -49,20 +47,24 @@ def read_hello(connection: Connection) -> ClientHello | None:
     return None
 
 
-def peek_hello(connection: Connection) -> bytes | None:
+def peek_hello(connection: Connection) -> ClientHello | None:
     """Wait for the whole ClientHello, whose first byte has come; None where it does not come.
 
     As a rule all of it has come with that byte. Otherwise the kernel wakes this thread when the rest has.
+
+    Raises:
+        ClientHelloError: What comes is none.
     """
     deadline, data = monotonic() + HANDSHAKE_SECONDS, connection.peek(MAX_HELLO_BYTES)
-    while needed := bytes_needed(data):
+    while (hello := parse_client_hello(data)) is None:
+        needed = bytes_needed(data)
         if (left := deadline - monotonic()) <= 0:
             return None
         receive_timeout(connection.sock, left)
         data = connection.peek(needed, PEEK_ALL)
         if len(data) < needed:
             return None
-    return data
+    return hello
 
 
 def set_host(connection: Connection, hello: ClientHello) -> bool:
@@ -71,19 +73,21 @@ def set_host(connection: Connection, hello: ClientHello) -> bool:
     Returns:
         False where the SNI is no host name; then the failure has been recorded.
     """
-    to = replace(connection.destination, hello=hello, sni=hello.sni, greeted=connection.started)
+    to = connection.destination._replace(hello=hello, sni=hello.sni, greeted=connection.started)
     try:
         host = to.host if hello.sni is None else normalise_host(hello.sni)
     except AddressError as error:
         connection.destination = to
         connection.fail_tls("sni", f"its server name is no host name: {error}")
         return False
-    connection.destination = replace(to, host=host)
+    connection.destination = to._replace(host=host)
     return True
 
 
 def handshake(connection: Connection, context: ssl.SSLContext, connections: Connections) -> None:
     """Make the TLS handshake. Afterwards `connection.sock` is the TLS socket, and the destination has its `TlsInfo`.
+
+    The socket keeps the time limit of the handshake. Whoever serves it sets another one.
 
     Raises:
         OSError: The handshake failed, or the connection was cut before it.
@@ -99,7 +103,6 @@ def handshake(connection: Connection, context: ssl.SSLContext, connections: Conn
         if connection.is_cut:
             raise ConnectionAbortedError("it was cut before its handshake")
     tls.do_handshake()
-    tls.settimeout(None)
     cipher = tls.cipher()
     settled = agreed(
         tls.version() or "",
@@ -107,7 +110,7 @@ def handshake(connection: Connection, context: ssl.SSLContext, connections: Conn
         tls.selected_alpn_protocol(),
         tls.getpeercert(binary_form=True),
     )
-    connection.destination = replace(connection.destination, tls=settled)
+    connection.destination = connection.destination._replace(tls=settled)
 
 
 @lru_cache(maxsize=64)

@@ -13,8 +13,7 @@ import ssl
 import threading
 from typing import Final
 
-from pytest_egress.base.relay import BLOCKED
-from pytest_egress.base.sockets import shut
+from pytest_egress.base.sockets import BLOCKED, shut
 from pytest_egress.traffic.fields import READ_BYTES
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours

@@ -21,7 +21,7 @@ from typing import Any, Final
 import h11
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.relay import BLOCKED
+from pytest_egress.base.sockets import BLOCKED
 from pytest_egress.errors import UpstreamError, WebSocketClosedError
 from pytest_egress.ledger.report import failed_upstream_body
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer

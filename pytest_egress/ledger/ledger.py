@@ -55,7 +55,9 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.changed = threading.Condition(threading.RLock())
+        # The lock itself, and no condition: to enter one is a call of Python more, ten times a request.
+        self.changed: Any = threading.RLock()
+        self._told = threading.Condition(self.changed)
         self._waiting = 0  # threads in `wait_for`
         self._window: Window | None = None
         self.closing: Window | None = None
@@ -121,10 +123,11 @@ class Ledger:
                 window.entries.append(entry)
             else:
                 window.unrecorded += 1
-            if not is_of_the_kernel(entry):
+            if self._watchers and not is_of_the_kernel(entry):
                 for seen in self._watchers:
                     seen.append(entry)
-            self.tell()
+            if self._waiting:
+                self.tell()
 
     def record_handshake(self, window: Window, peers: TlsPeers, handshake: Handshake) -> None:
         """Note that a TLS handshake succeeded: earlier failures of the same client no longer fail the test."""
@@ -169,7 +172,8 @@ class Ledger:
             window.calls += 1
             if window.calls <= MAX_ENTRIES:  # else its entry is missing too, and fails the test
                 route.count(window, call)
-            self.tell()
+            if self._waiting:
+                self.tell()
 
     def add_failure(self, route: Route[Any], window: Window, failure: TlsFailure) -> None:
         """Note at a route that a connection ended by what the route had presented."""
@@ -186,14 +190,16 @@ class Ledger:
             window.activities.add(activity)
             self.under_way.add(activity)
             self.begun += 1
-            self.tell()  # a thread may wait until all that has arrived is being served
+            if self._waiting:  # until all that has arrived is being served
+                self.tell()
 
     def end(self, window: Window, activity: Activity) -> None:
         """Remove an activity that has ended."""
         with self.changed:
             window.activities.discard(activity)
             self.under_way.discard(activity)
-            self.tell()
+            if self._waiting:
+                self.tell()
 
     @contextmanager
     def pausing(
@@ -263,7 +269,7 @@ class Ledger:
                     return False
                 self._waiting += 1
                 try:
-                    self.changed.wait(None if self.prompts else left)
+                    self._told.wait(None if self.prompts else left)
                 finally:
                     self._waiting -= 1
             return True
@@ -271,7 +277,7 @@ class Ledger:
     def tell(self) -> None:
         """Wake the threads that wait for a change, if any does. The lock is held."""
         if self._waiting:
-            self.changed.notify_all()
+            self._told.notify_all()
 
     def enter_prompt(self) -> None:
         """Note that a debugger's prompt opens, on any thread; `clock` stops."""

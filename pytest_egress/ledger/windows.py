@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pytest_egress.base.choices import NamePolicy, Policy
 from pytest_egress.base.clock import wall
@@ -96,8 +96,7 @@ class Window:
     over: threading.Event = field(default_factory=threading.Event)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttemptContext:
+class AttemptContext(NamedTuple):
     """The context of an attempt: its window, and the route tables that may answer it, nearest scope first."""
 
     window: Window

@@ -21,6 +21,7 @@ from pytest_egress.agent.main import (
     CHANGED,
     CONTROL,
     FAILED,
+    JOINED,
     MOVE,
     PUT_BACK,
     READY,
@@ -203,6 +204,15 @@ class DescriptorLink:
                 self._close_own()
             else:
                 self._close_all()
+
+    def is_joined(self) -> bool:
+        """Whether the engine has started a target in this namespace, by what it sets for one; see `agent.main.JOINED`.
+
+        Raises:
+            OSError: The sidecar has ended.
+        """
+        with self._lock:
+            return self._ask(JOINED)[0] == JOINED
 
     def put_back(self) -> bool:
         """Have the sidecar put back the files that a target shares with it; return whether they are as they were."""

@@ -5,10 +5,9 @@ A marker overrides the command line, which overrides the environment, which over
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -23,8 +22,9 @@ from pytest_egress.base.choices import (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(
+    NamedTuple
+):  # a dataclass would take a quarter of a millisecond of every run of pytest
     """The options that apply to a test.
 
     Attributes:

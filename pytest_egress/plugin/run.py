@@ -10,7 +10,6 @@ under `Ledger.changed`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Generator, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -240,7 +239,7 @@ class Run:
                     check_marker(marker)
                 except (TypeError, ValueError) as error:
                     raise pytest.UsageError(f"@pytest.mark.egress: {error}") from None
-                options = dataclasses.replace(options, **marker.kwargs)
+                options = options._replace(**marker.kwargs)
             session = self.session()
             session.engine.check_owner()
             with session.ledger.changed:

@@ -290,7 +290,7 @@ def check_static(answer: object) -> Response:
     return response
 
 
-def answered_by(handler: Handler, result: object) -> Response | Fault:
+def answered_by(handler: object, result: object) -> Response | Fault:
     """Convert the value that a handler returned to a `Response`, or to a fault with one.
 
     Raises:
@@ -309,6 +309,8 @@ def returned(result: object) -> Response | Fault:
     Raises:
         TypeError, ValueError: It is none.
     """
+    if isinstance(result, (dict, Response)):  # the usual ones
+        return response_from(result, of_function=True)
     if is_maker(result):
         raise TypeError(not_made(result))
     if not isinstance(result, Fault):

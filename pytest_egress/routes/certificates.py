@@ -6,6 +6,7 @@ This module makes no certificate, and imports nothing of TLS: the plugin checks 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
 from pytest_egress.base.choices import alternatives
@@ -74,7 +75,7 @@ class Presented:
         """Whether it speaks only a version of TLS that a client has to reject."""
         return self.tls_version in OLD_TLS_VERSIONS
 
-    @property
+    @cached_property
     def is_bad(self) -> bool:
         """Whether a client has to reject it."""
         return self.certificate is not None or self.has_old_version

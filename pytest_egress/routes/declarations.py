@@ -6,7 +6,8 @@ with the same messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pytest_egress.routes.kinds import Kind
@@ -21,16 +22,17 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 OWN_OPTIONS: Final = ("times", "optional", "name")
 
 
-def accepted_options(kind: Kind) -> tuple[str, ...]:
-    """The keyword arguments that a route of one kind takes."""
+@functools.cache
+def accepted_options(kind: Kind) -> Mapping[str, None]:
+    """The keyword arguments that a route of one kind takes, in the order in which messages list them."""
     if kind.answers_names:
-        return tuple(RECORD_EXAMPLES)
+        return dict.fromkeys(RECORD_EXAMPLES)
     if not kind.has_handler:
-        return ()
+        return {}
     matchers = (*MATCHERS, "stream") if kind.reads_requests else ()
     of_tls = ("client_certificate", "certificate", "tls_version") if kind.ends_tls else ()
     of_raw_tls = ("alpn",) if kind.needs_tls else ()
-    return (*matchers, *OWN_OPTIONS, *of_tls, *of_raw_tls)
+    return dict.fromkeys((*matchers, *OWN_OPTIONS, *of_tls, *of_raw_tls))
 
 
 def declare(kind: Kind, address: object, answer: object = None, **options: Any) -> Declaration:

@@ -7,16 +7,16 @@ the plugin takes its markers from here in runs without containers too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, Literal
 
 Content = Literal["requests", "bytes", "names", "nothing"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # a value is itself alone: one of `KINDS`
 class Kind:
     """A kind of route: the properties that its routes have in common.
+
+    Each request looks at some of them, so they are worked out once; and every run of pytest imports this, so it is no
+    dataclass, which would take a quarter of a millisecond of it.
 
     Attributes:
         method: The method of `Egress` that declares such a route. Reports show the route by it.
@@ -30,64 +30,44 @@ class Kind:
         has_handler: Whether the route has a handler. A call counts when the handler has returned; without one, when
             the route claims the attempt.
         must_be_called: Whether such a route of a test fails it when it is never called.
+        reads_requests: Whether it answers HTTP requests.
+        reads_bytes: Whether it is a raw route, which answers a whole connection, as bytes.
+        answers_names: Whether it answers DNS queries, and no connections.
+        refuses: Whether attempts that it claims are refused.
+        answers_https: Whether it answers requests within TLS, to which a client of QUIC falls back.
+        takes_unread: Whether it answers a connection from its first byte on, whatever that is.
+        needs_tls: Whether it accepts only TLS connections: its handler gets the bytes within.
+        client_speaks_first: Whether its clients send before the server does, as those of TLS and HTTP do.
+        scheme: The scheme of the connections that it answers: "https", "http" or "tcp"; None where it answers none.
     """
 
-    method: str
-    marker: str
-    usage: str
-    carries: Content
-    default_port: int | None = None
-    ends_tls: bool = False
-    passes_through: bool = False
-    has_handler: bool = True
-    must_be_called: bool = True
-
-    @property
-    def reads_requests(self) -> bool:
-        """Whether routes of this kind answer HTTP requests."""
-        return self.carries == "requests"
-
-    @property
-    def reads_bytes(self) -> bool:
-        """Whether this is a kind of raw route, which answers a whole connection, as bytes."""
-        return self.carries == "bytes"
-
-    @property
-    def answers_names(self) -> bool:
-        """Whether routes of this kind answer DNS queries, and no connections."""
-        return self.carries == "names"
-
-    @property
-    def refuses(self) -> bool:
-        """Whether attempts that such a route claims are refused."""
-        return self.carries == "nothing" and not self.passes_through
-
-    @property
-    def answers_https(self) -> bool:
-        """Whether routes of this kind answer requests within TLS, to which a client of QUIC falls back."""
-        return self.reads_requests and self.ends_tls
-
-    @property
-    def takes_unread(self) -> bool:
-        """Whether such a route answers a connection from its first byte on, whatever that is."""
-        return self.reads_bytes and not self.ends_tls
-
-    @property
-    def needs_tls(self) -> bool:
-        """Whether such a route accepts only TLS connections: its handler gets the bytes within."""
-        return self.reads_bytes and self.ends_tls
-
-    @property
-    def client_speaks_first(self) -> bool:
-        """Whether clients of such a route send before the server does, as those of TLS and HTTP do."""
-        return self.ends_tls or self.reads_requests
-
-    @cached_property
-    def scheme(self) -> str | None:
-        """The scheme of the connections that it answers: "https", "http" or "tcp"; None where it answers none."""
+    def __init__(
+        self,
+        *,
+        method: str,
+        marker: str,
+        usage: str,
+        carries: Content,
+        default_port: int | None = None,
+        ends_tls: bool = False,
+        passes_through: bool = False,
+        has_handler: bool = True,
+        must_be_called: bool = True,
+    ) -> None:
+        self.method, self.marker, self.usage = method, marker, usage
+        self.carries, self.default_port, self.ends_tls = carries, default_port, ends_tls
+        self.passes_through, self.has_handler = passes_through, has_handler
+        self.must_be_called = must_be_called
+        self.reads_requests, self.reads_bytes = carries == "requests", carries == "bytes"
+        self.answers_names = carries == "names"
+        self.refuses = carries == "nothing" and not passes_through
+        self.answers_https = self.reads_requests and ends_tls
+        self.takes_unread = self.reads_bytes and not ends_tls
+        self.needs_tls = self.reads_bytes and ends_tls
+        self.client_speaks_first = ends_tls or self.reads_requests
+        self.scheme = "tcp" if self.reads_bytes else None
         if self.reads_requests:
-            return "https" if self.ends_tls else "http"
-        return "tcp" if self.reads_bytes else None
+            self.scheme = "https" if ends_tls else "http"
 
     def claims_requests(self, scheme: str) -> bool:
         """Whether a route of this kind can claim requests of a scheme.

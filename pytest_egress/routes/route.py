@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -227,6 +228,12 @@ class Given:
     context: Context
     first_turn: int
 
+    @cached_property
+    def may_begin_at_head(self) -> bool:
+        """Whether a part of the answer may read the body of some request by itself; see `takes_what_comes`."""
+        kinds = DuplexAnswer, answers.Forward
+        return any(part is UNSET or isinstance(part, kinds) for part in parts_of(self.answer))
+
     def of_turn(self, turn: int) -> Any:
         """The answer for a turn: one of a sequence, or always the same."""
         if not isinstance(self.answer, AnswerSequence):
@@ -240,7 +247,7 @@ class Route(handles.Route[Call]):
 
     Attributes:
         refuses: Whether a fault of connecting is among its answers.
-        on_refusal: Called under the ledger's lock where `refuses` may have changed.
+        on_answer: Called under the ledger's lock where the answer has been set.
     """
 
     def __init__(
@@ -274,7 +281,7 @@ class Route(handles.Route[Call]):
         self._has_let_go = False
         self._held: list[answers.Application] = []
         self.refuses = False
-        self.on_refusal: Callable[[], None] = lambda: None
+        self.on_answer: Callable[[], None] = lambda: None
         self._given: Given
         self._set_answer(declaration.answer)
 
@@ -304,9 +311,10 @@ class Route(handles.Route[Call]):
         return self
 
     def _set_answer(self, answer: object) -> None:
-        if any(isinstance(each, DuplexAnswer) for each in applications(answer)):
+        held = applications(answer)
+        if any(isinstance(each, DuplexAnswer) for each in held):
             check_head_decides(self.matcher, shown(answer))
-        for application in applications(answer):
+        for application in held:
             application.acquire()
             self._held.append(application)  # until the end: a running request may use it
         context = copy_context()  # handlers see the test's context variables
@@ -318,7 +326,7 @@ class Route(handles.Route[Call]):
                 self._given_back.clear()
                 self.times = first + len(answer)
             self.refuses = any(isinstance(part, ConnectFault) for part in turns_of(answer))
-            self.on_refusal()
+            self.on_answer()
 
     def release(self) -> None:
         """End the route with its scope, and release the applications of its answers. Calling it again does nothing."""
@@ -341,8 +349,7 @@ class Route(handles.Route[Call]):
 
     def claims(self, secure: bool, host: str, port: int) -> bool:
         """Whether the route's address and scheme match those of a request; its matchers are not called."""
-        scheme = "https" if secure else "http"
-        return self.kind.claims_requests(scheme) and self.covers(host, port)
+        return self.kind.claims_requests("https" if secure else "http") and self.covers(host, port)
 
     def names(self, name: str) -> bool:
         """Whether the route's address matches a host name, at any port."""
@@ -367,6 +374,11 @@ class Route(handles.Route[Call]):
     def is_used_up(self) -> bool:
         """Whether this is a raw route, all of whose `times` are reserved."""
         return self.kind.reads_bytes and self.is_exhausted
+
+    @property
+    def may_begin_at_head(self) -> bool:
+        """Whether the route answers some request from its head on."""
+        return self.stream or self._given.may_begin_at_head
 
     def begins_at_head(self, request: Request) -> bool:
         """Whether the route answers from the head of a request on, before its body has come."""

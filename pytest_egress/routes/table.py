@@ -29,6 +29,7 @@ class RouteTable:
         requires_certificate: Whether a route requires a client certificate, or did before it was removed.
         refusing: The routes with a fault of connecting among their answers, without a look at all routes.
         presents: Whether a route presents other than the usual in its handshakes, or did before it was removed.
+        may_begin_at_head: Whether a route answers some request from its head on, or did before it was removed.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class RouteTable:
         self._patterns: tuple[Route[Any], ...] = ()
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
         self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
-        self.requires_certificate, self.presents = False, False
+        self.requires_certificate, self.presents, self.may_begin_at_head = False, False, False
         self.refusing: tuple[Route[Any], ...] = ()
 
     def add(self, route: Route[Any]) -> None:
@@ -52,10 +53,11 @@ class RouteTable:
         self._alike = {}
         self.requires_certificate |= route.client_certificate == "require"
         self.presents |= not route.presented.is_usual
-        route.on_refusal = lambda: self._note_refusal(route)
-        self._note_refusal(route)
+        route.on_answer = lambda: self._note_answer(route)
+        self._note_answer(route)
 
-    def _note_refusal(self, route: Route[Any]) -> None:
+    def _note_answer(self, route: Route[Any]) -> None:
+        self.may_begin_at_head |= route.may_begin_at_head
         if route.refuses != (route in self.refusing):
             others = tuple(other for other in self.refusing if other is not route)
             self.refusing = (*others, route) if route.refuses else others
@@ -66,11 +68,12 @@ class RouteTable:
         exact = [*self._exact.values()]  # in one step: another thread may add a route
         return (*chain.from_iterable(exact), *self._patterns)
 
-    def of(self, *hosts: str) -> Iterator[Route[Any]]:
+    def of(self, *hosts: str) -> Sequence[Route[Any]]:
         """The routes that may be for one of these names or addresses, in the order in which they are tried."""
-        for host in dict.fromkeys(hosts):
-            yield from self._exact.get(host, ())
-        yield from self._patterns
+        if len(hosts) == 1:
+            return self._exact.get(hosts[0], ()) + self._patterns
+        exact = (self._exact.get(host, ()) for host in dict.fromkeys(hosts))
+        return (*chain.from_iterable(exact), *self._patterns)
 
     def of_addresses(self) -> Iterator[Route[Any]]:
         """The routes that may be for an IP address that no name was given, in the order in which they are tried."""
@@ -114,8 +117,7 @@ class NearMiss:
     differences: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """The route that answers a request, or the near misses.
 
     Attributes:
@@ -179,7 +181,7 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
         if not route.claims(secure, request.host, request.port):
             continue
         differences = route.matcher.differences(request)
-        proved = route.is_exhausted or not lacks_certificate(route, request.tls)
+        proved = not lacks_certificate(route, request.tls) or route.is_exhausted
         if not differences and not proved:
             return Decision(route=None, unproved=route)
         if not differences and (turn := route.reserve()) is not None:
@@ -200,6 +202,8 @@ def begins_at_head(
     Args:
         unclaimed: Whether it is so where no route fits the head.
     """
+    if not unclaimed and not any([table.may_begin_at_head for table in tables]):
+        return False  # as a rule, and without a look at the routes
     secure = request.scheme == "https"
     for route in in_order(tables, request.host):
         claims = route.claims(secure, request.host, request.port) and not route.is_exhausted

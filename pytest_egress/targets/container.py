@@ -62,7 +62,14 @@ from pytest_egress.targets.results import (
 )
 from pytest_egress.targets.roots import Roots, find_roots
 from pytest_egress.targets.runtimes import DIRECTORY
-from pytest_egress.targets.sidecar import NAMESERVER, SIDECAR, Sidecar, made_up_hostname
+from pytest_egress.targets.sidecar import (
+    NAMESERVER,
+    SIDECAR,
+    SYSCTLS,
+    Sidecar,
+    made_up_hostname,
+    tells_of_joining,
+)
 from pytest_egress.traffic.dns_answers import NO_ADDRESS, NameAnswer
 
 if TYPE_CHECKING:
@@ -105,11 +112,6 @@ TIME: Final = re.compile(
     r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d)"
 )
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
-# What Docker sets in a namespace that it makes, and so not in one to which a sidecar has moved.
-SYSCTLS: Final = {
-    "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 2147483647",
-}
 SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 
 
@@ -197,11 +199,13 @@ class Container:
         self._lock = threading.Lock()
         self._started, self._starting = 0.0, (0.0, 0.0)
         self._log_tail = ""
+        self._recycled: Sidecar | None = None
         self._directory = DIRECTORY
         self.hints: list[str] = []
         self.loss, self.killed = "", ""
         self._use_name(plan.options.get("hostname") or made_up_hostname())
         self._docker: DockerContainer
+        self._sidecar: Sidecar
         self.gateway: Gateway
 
     # Starting. `close` undoes each step that was made, even if a later one fails.
@@ -226,7 +230,8 @@ class Container:
         except BaseException:
             self.close()
             raise
-        self._services.sidecars.prepare_next()  # not earlier: two starts at once slow each other down
+        # Not earlier: two starts at once slow each other down.
+        self._services.sidecars.prepare_next(self._sidecar)
 
     def _undo(self) -> None:
         """Undo an attempt that failed by its sidecar, before another one."""
@@ -235,7 +240,8 @@ class Container:
 
     def _open_link(self, image: Image, setup: SidecarSetup) -> Link:
         """Take the sidecar that is ready, or start one, and create the target meanwhile."""
-        if self._plan.options.keys().isdisjoint(SIDECAR_OPTIONS):
+        options = self._plan.options
+        if options.keys().isdisjoint(SIDECAR_OPTIONS) and tells_of_joining(options):
             ready = self._services.sidecars.take()
             if ready is not None:
                 self._cleanup.callback(self._release, ready)
@@ -310,12 +316,13 @@ class Container:
                 self.gateway.stop()
 
     def _create(self, image: Image, sidecar: Sidecar, options: dict[str, Any]) -> None:
-        engine = self._services.engine
+        self._sidecar, engine = sidecar, self._services.engine
         env = runtimes.variables(image.attrs["Config"].get("Env") or [])
         declared = image.attrs["Config"].get("Volumes") or ()
         self._directory = directory_for(options, declared)
         if sidecar.has_served:
             options["sysctls"] = {**SYSCTLS, **(options.get("sysctls") or {})}
+        self._recycled = sidecar if sidecar.has_served else None
         filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
             filled,
@@ -435,6 +442,8 @@ class Container:
             with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
                 self._docker.start()
             self._starting = before, wall()
+            if self._recycled is not None:
+                self._recycled.check_joined(self.name)
         except docker.errors.APIError as error:
             failure = start_failure(self._plan.image, self._plan.command, error)
             raise EngineError(failure) from None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import requests.exceptions
 from docker.errors import APIError
 
-from pytest_egress.base.choices import LINKS, LinkKind
+from pytest_egress.base.choices import LINKS, SWITCH, LinkKind, alternatives
 from pytest_egress.base.once import once_property
 from pytest_egress.errors import EngineError, ImageError, LinkError
 
@@ -32,6 +32,7 @@ log = logging.getLogger("pytest_egress.engine")  # users filter logs by this nam
 T = TypeVar("T")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"
 IMAGE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_IMAGE"
+REUSE_VARIABLE: Final = "PYTEST_EGRESS_SIDECAR_REUSE"
 FORCED: Final = (
     "\nThe descriptor link needs them; --egress-link=auto takes the stream link where they are not."
 )
@@ -67,6 +68,18 @@ class SidecarSetup(NamedTuple):
 
 
 DESCRIPTOR: Final = SidecarSetup()
+
+
+def reuse_of_environment() -> bool:
+    """Whether a sidecar may serve several targets, by the environment's setting.
+
+    Raises:
+        EngineError: `PYTEST_EGRESS_SIDECAR_REUSE` has another value than those of `SWITCH`.
+    """
+    wanted = os.environ.get(REUSE_VARIABLE) or "on"
+    if wanted not in SWITCH:
+        raise EngineError(f"{REUSE_VARIABLE}={wanted}: it takes {alternatives(SWITCH)}")
+    return wanted == "on"
 
 
 class SidecarError(LinkError):

@@ -136,9 +136,13 @@ class ReadySidecars:
                 with contextlib.suppress(RuntimeError):  # no thread can be started
                     self._waiting = ReadySidecar(self._create)
 
-    def prepare_next(self) -> None:
-        """Start a sidecar in the background, if it will be needed."""
-        if self.expects_more():
+    def prepare_next(self, present: Sidecar) -> None:
+        """Start a sidecar in the background, if it will be needed: not where the present one can serve the next target.
+
+        Args:
+            present: The sidecar of the target that has just started.
+        """
+        if not (self._reuse and present.is_reusable) and self.expects_more():
             self.prepare()
 
     def _create(self) -> Sidecar:

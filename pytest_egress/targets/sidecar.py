@@ -13,7 +13,7 @@ import secrets
 import select
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 import docker
@@ -22,7 +22,13 @@ from docker.types import LogConfig, Mount
 
 import pytest_egress.link.stream as stream
 from pytest_egress.agent.addresses import ADDRESS4
-from pytest_egress.agent.main import ANOTHER_HOST, NO_UNIX_SOCKET, SIGNATURE, STREAM_MODE
+from pytest_egress.agent.main import (
+    ANOTHER_HOST,
+    JOINED_SETTING,
+    NO_UNIX_SOCKET,
+    SIGNATURE,
+    STREAM_MODE,
+)
 from pytest_egress.base.clock import monotonic
 from pytest_egress.engine.endpoint import connection_of
 from pytest_egress.engine.leftovers import NAME_LABEL, is_gone, remove_container
@@ -52,6 +58,17 @@ from pytest_egress.targets.provision import (
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 AnyLink: TypeAlias = DescriptorLink | StreamLink
+
+SYSCTLS: Final = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    JOINED_SETTING: "0 2147483647",
+}
+"""What Docker sets in a namespace that it makes, and so not in one to which a sidecar has moved: a target brings it."""
+
+ELSEWHERE: Final = (
+    "The engine has started {} in another network namespace than that to which its sidecar has moved. Nothing of it "
+    "would be captured there.\n--egress-sidecar-reuse=off gives each container a sidecar of its own."
+)
 
 START_SECONDS = 30.0
 """How long a started sidecar may take until its sockets are here: far more than it needs."""
@@ -201,6 +218,20 @@ class Sidecar:
         self.link = self.link.renew()
         self.link.keeps_sidecar = True
         return self.link
+
+    def check_joined(self, target: str) -> None:
+        """Check that the engine has started a target in the namespace of `renew`, by what it has set there.
+
+        Raises:
+            LinkError: It has not, or the sidecar has ended.
+        """
+        assert isinstance(self.link, DescriptorLink), "renew() has made it"
+        try:
+            joined = self.link.is_joined()
+        except OSError as error:
+            raise LinkError(f"The sidecar of {target} has ended: {error}.") from error
+        if not joined:
+            raise LinkError(ELSEWHERE.format(target))
 
     def end(self) -> None:
         """Close the link, with which the sidecar ends."""
@@ -363,6 +394,11 @@ class Sidecar:
         for opened in (self._rendezvous, self._output, self._attachment):
             if opened is not None:
                 opened.close()
+
+
+def tells_of_joining(options: Mapping[str, Any]) -> bool:
+    """Whether it can be seen that a target with these options of docker-py has joined a namespace: see `JOINED`."""
+    return JOINED_SETTING not in (options.get("sysctls") or {})
 
 
 class _Output:

@@ -64,6 +64,7 @@ _GLOB_CHARACTERS = _NAME_CHARACTERS | {"*"}
 _REGEX_CHARACTERS = frozenset("\\^$+|(){}[]")
 _IPV4_CHARACTERS = frozenset("0123456789.")
 _LABEL_SEPARATORS = "[.\u3002\uff0e\uff61]"  # RFC 3490, section 3.1
+_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _TAILS = {"/": "path", "?": "query", "#": "fragment"}
 EVERY_ADDRESS = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 _LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
@@ -234,9 +235,8 @@ def _accepted_forms() -> str:
 def _refuse_other_notations(text: str) -> None:
     if not text:
         raise _Refusal("it is empty")
-    for character in text:
-        if character.isspace() or character < " " or "\x7f" <= character <= "\x9f":
-            raise _Refusal(f"it contains {character!r}, white space or a control character")
+    if (found := _SPACE_OR_CONTROL.search(text)) is not None:
+        raise _Refusal(f"it contains {found[0]!r}, white space or a control character")
     if "://" in text or text.startswith("//"):
         raise _Refusal(f"it is a URL{_instead(text)}")
     if "@" in text:

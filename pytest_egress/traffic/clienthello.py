@@ -90,10 +90,16 @@ def bytes_needed(data: bytes) -> int:
     """
     if not data:
         return 1  # one byte tells TLS from most protocols; a client may wait after it
+    _, missing = _begun(data)
+    return len(data) + missing if missing > 0 else 0
+
+
+def _begun(data: bytes) -> tuple[bytes, int]:
+    """The handshake message so far, and how many bytes more to wait for; none of them where that is not positive."""
     message, end = _read_records(data)
     missing = max(_message_length(message) - len(message), end - len(data))
     _check_length(max(end, len(data) + missing))
-    return len(data) + missing if missing > 0 else 0
+    return message, missing
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:
@@ -105,9 +111,11 @@ def parse_client_hello(data: bytes) -> ClientHello | None:
     Raises:
         ClientHelloError: The bytes are no ClientHello, or it is longer than `MAX_HELLO_BYTES`.
     """
-    if bytes_needed(data):
+    if not data:
         return None
-    message, _ = _read_records(data)
+    message, missing = _begun(data)
+    if missing > 0:
+        return None
     return _parse_message(message[_MESSAGE_HEADER_BYTES : _message_length(message)])
 
 

@@ -96,7 +96,6 @@ class Exchange(Entry):
         error: The exception that the handler raised, or None.
         duration: Seconds from the request's first byte to its response's first, or to the end that a fault has made in
             its place; None while it runs.
-        messages: The messages of a WebSocket, both ways and in order.
         websocket: The WebSocket that the request has opened, or None.
         fault: The fault that it was answered by, such as `reset()`, with its wrappers; or None.
     """
@@ -105,13 +104,18 @@ class Exchange(Entry):
     response: Response | Any = None  # of a call it is never None, which no type can tell
     error: BaseException | None = None
     duration: float | Any = None
-    messages: list[Any] = field(default_factory=list)
     websocket: Any = None
     fault: object | None = None
     _call: GrpcCall | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._call = GrpcCall.of(self.request)
+
+    @property
+    def messages(self) -> list[Any]:
+        """The messages of a WebSocket, both ways and in order. The list is made for exchanges that are asked for it."""
+        messages: list[Any] = self.__dict__.setdefault("_messages", [])
+        return messages
 
     @property
     def grpc(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pytest_egress.traffic.messages import Headers, Response
 
@@ -20,8 +19,7 @@ AUTHORITY: Final = re.compile(
 NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """The head of a request: its request line and header fields.
 
     Attributes:

@@ -66,7 +66,8 @@ class Http1:
     """
 
     def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
-        self._machine, self._lock = server_side(), lock or nullcontext()
+        self._machine: h11.Connection | None = None  # most connections have plain requests only
+        self._lock, self._has_closed = lock or nullcontext(), False
         self._is_untouched = True  # h11 has been given nothing of the next request
         self._plain: PlainRequest | None = None  # the current request, while it is not h11's
         self._chunks: bytes | None = None  # of a chunked body: what h11 had at the latest `receive`
@@ -75,10 +76,17 @@ class Http1:
     @property
     def _h11(self) -> h11.Connection:
         """h11, which has read the current request."""
+        if self._machine is None:
+            self._machine = server_side()
         if self._plain is not None:
             plain, self._plain, self._is_untouched = self._plain, None, False
             plain.hand_to(self._machine)
         return self._machine
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing of the next request has come."""
+        return self._is_untouched and self._plain is None
 
     @property
     def has_begun(self) -> bool:
@@ -95,7 +103,8 @@ class Http1:
         """
         if self._is_untouched and self._plain is None:
             self._plain = plain_request(data)
-            if self._plain is not None:
+            self._has_closed = not data
+            if self._plain is not None or not data:
                 return
         if data and self._h11.their_state is h11.IDLE:
             waiting = self._h11.trailing_data[0]
@@ -121,7 +130,9 @@ class Http1:
     @property
     def closed(self) -> bool:
         """Whether the client has closed, or the connection cannot be used again."""
-        return not self._is_untouched and (
+        if self._is_untouched:
+            return self._has_closed
+        return (
             self._h11.their_state in (h11.CLOSED, h11.MUST_CLOSE)
             or self._h11.our_state is h11.MUST_CLOSE
         )
@@ -184,6 +195,16 @@ class Http1:
             return b""
         return None
 
+    def read_whole(self) -> bytes | None:
+        """The whole body, where it has come with the head of a plain request; None for any other.
+
+        No other thread uses this object yet.
+        """
+        if self._plain is None:
+            return None
+        self.trailers = NO_FIELDS
+        return self._plain.read_whole()
+
     @property
     def is_read(self) -> bool:
         """Whether the body of the current request has been read to its end."""
@@ -205,7 +226,7 @@ class Http1:
             method: The method of the request: the response to a HEAD has no body.
             date: The value of the Date field (RFC 9110 section 6.6.1).
         """
-        if (plain := self._plain_answer(response, date)) is not None:
+        if (plain := self.plain_answer(response, date)) is not None:
             yield plain
             return
         stream, bodiless = response.stream, not carries_body(method, response)
@@ -216,8 +237,8 @@ class Http1:
             yield head
             yield from self._send_stream(stream, response)
 
-    def _plain_answer(self, response: Response, date: str) -> bytes | None:
-        """The bytes of a plain response to a plain request; None where h11 has to make them."""
+    def plain_answer(self, response: Response, date: str) -> bytes | None:
+        """The bytes of a plain response to a plain request; None where h11 has to make them, by `send`."""
         with self._lock:
             plain = self._plain
             if plain is None or not plain.has_ended or plain.is_answered:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import h11
 
@@ -22,9 +22,14 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 FIELD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~]+(?: +[!-~]+)*)?\r\n"
 FIELDS: Final = re.compile(rb"(?:%b)*" % FIELD)
-HEAD: Final = re.compile(
-    rb"(?!CONNECT |HEAD )([A-Z]{1,24}) (/[!-~]{0,4000}) HTTP/1\.1\r\n((?:%b){1,64})\r\n" % FIELD
+REQUEST_LINE: Final = re.compile(
+    rb"(?!CONNECT |HEAD )([A-Z]{1,24}) (/[!-~]{0,4000}) HTTP/1\.1\r\n"
 )  # a HEAD is answered without its content: too rare for a rule of its own
+KNOWN_BYTES: Final = 1024  # of fields that are kept to be recognised
+METHODS: Final = {name.encode(): name for name in ("GET", "POST", "PUT", "PATCH", "DELETE")}
+"""The usual methods, which the ledger has once."""
+
+FEW_FIELDS: Final = re.compile(rb"(?:%b){1,64}" % FIELD)
 NAME_AND_VALUE: Final = re.compile(r"([^:]+): ([^\r]*)\r\n")
 LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 OF_REQUESTS: Final = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
@@ -32,6 +37,43 @@ OF_ANSWERS: Final = frozenset(
     {b"connection", b"keep-alive", b"content-length", b"transfer-encoding", b"upgrade", b"host"}
 )
 REASON: Final = re.compile(rb"[ -~]*")
+
+
+class PlainFields(NamedTuple):
+    """The fields of a plain request, and what two of them say.
+
+    Attributes:
+        authority: Host; None where it is empty.
+        length: Content-Length; None where there is none.
+    """
+
+    headers: Headers
+    authority: str | None
+    length: int | None
+
+
+def plain_fields(lines: bytes) -> PlainFields | None:
+    """The fields in these lines; None where they are not those of a plain request."""
+    if FEW_FIELDS.fullmatch(lines) is None:
+        return None
+    pairs = NAME_AND_VALUE.findall(lines.decode())
+    known = {name.lower(): value for name, value in pairs}
+    length = known.get("content-length")
+    if (
+        len(known) != len(pairs)  # some may not be repeated
+        or "host" not in known
+        or not OF_REQUESTS.isdisjoint(known)
+        or known.get("connection", "keep-alive").lower() != "keep-alive"
+        or (length is not None and LENGTH.fullmatch(length) is None)
+    ):
+        return None
+    return PlainFields(
+        Headers(pairs), known["host"] or None, None if length is None else int(length)
+    )
+
+
+known_fields: Final = lru_cache(maxsize=64)(plain_fields)
+"""A client sends the same fields again and again. They are read once, and the ledger has them once."""
 
 
 class PlainRequest:
@@ -56,6 +98,12 @@ class PlainRequest:
         """The bytes that have not been read."""
         return self._unread if self.is_taken else self._data
 
+    def read_whole(self) -> bytes:
+        """The whole body."""
+        body, self._unread = self._unread, b""
+        self.has_ended = True
+        return body
+
     def read_piece(self) -> bytes:
         """The body, and then b"" for its end."""
         piece, self._unread = self._unread, b""
@@ -75,33 +123,25 @@ class PlainRequest:
 
 def plain_request(data: bytes) -> PlainRequest | None:
     """The request that these bytes are; None where they are none, more or less than one, or it is not plain."""
-    found = HEAD.match(data)
-    if found is None:
+    line = REQUEST_LINE.match(data)
+    if line is None:
         return None
-    method, target, lines = found[1].decode(), found[2].decode(), found[3].decode()
-    pairs = NAME_AND_VALUE.findall(lines)
-    known = {name.lower(): value for name, value in pairs}
-    length = known.get("content-length")
-    body = data[found.end() :]
-    if (
-        len(known) != len(pairs)  # some may not be repeated
-        or "host" not in known
-        or not OF_REQUESTS.isdisjoint(known)
-        or known.get("connection", "keep-alive").lower() != "keep-alive"
-        or (length is not None and LENGTH.fullmatch(length) is None)
-        or len(body) != int(length or 0)
-    ):
+    end = data.find(b"\r\n\r\n", line.end()) + 2
+    lines, body = data[line.end() : end], data[end + 2 :]
+    known = known_fields(lines) if len(lines) <= KNOWN_BYTES else plain_fields(lines)
+    if known is None or len(body) != (known.length or 0):
         return None
-    path, _, query_string = target.partition("?")
+    method, target = line.groups()
+    path, _, query_string = target.decode().partition("?")
     head = Head(
-        method=method,
+        method=METHODS.get(method) or method.decode(),
         path=path,
         query_string=query_string,
-        headers=Headers(pairs),
+        headers=known.headers,
         http_version="1.1",
         scheme=None,
-        authority=known["host"] or None,
-        expected=None if length is None else int(length),
+        authority=known.authority,
+        expected=known.length,
     )
     return PlainRequest(head, data, body)
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterat
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.content_coding import (
@@ -79,6 +79,7 @@ def host_port(host: str, port: int | None) -> str:
     return host if port is None else f"{host}:{port}"
 
 
+Default = TypeVar("Default")
 HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
@@ -108,6 +109,14 @@ class Headers(Mapping[str, str]):
         if values := self.get_all(name):
             return ", ".join(values)
         raise KeyError(name)
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str | Default) -> str | Default: ...
+    def get(self, name: str, /, default: Any = None) -> Any:  # that of `Mapping` catches a KeyError
+        """The value of the field, repeated ones joined, or the default."""
+        return ", ".join(values) if (values := self.get_all(name)) else default
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self.get_all(name))
@@ -325,6 +334,18 @@ class Request:
         if self._body is None or raw_content is not UNSET or trailers is not UNSET:
             given["_body"] = GivenBody(raw_content, trailers, self._body)
 
+    @classmethod
+    def received(cls, **fields: Any) -> Request:
+        """A request of a connection, by all fields but those of its body, which are `_body`'s.
+
+        Each request passes here, and so does without the constructor: what that adds for those who give a part of the
+        body costs as much again, and half of the memory of a request, whose dict it makes.
+        """
+        request = object.__new__(cls)
+        for name, value in fields.items():
+            object.__setattr__(request, name, value)
+        return request
+
     def _decoded(self) -> bytes:
         coding, raw_content = self.headers.get("content-encoding", ""), self._body.content
         if not codings(coding):
@@ -527,6 +548,9 @@ TrailerSource = HeaderSource | Callable[[], HeaderSource]
 EVENT_FIELDS: Final = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"))
 
 
+BODIES: Final = ("content", "text", "json", "stream", "events")
+
+
 class Response:
     """A response to a request. Its body is at most one of content, text, json, stream and events.
 
@@ -562,15 +586,17 @@ class Response:
         reason: str | None = None,
         compress: Coding | None = None,
     ) -> None:
-        bodies = {
-            "content": content,
-            "text": text,
-            "json": None if json is UNSET else (json,),
-            "stream": stream,
-            "events": events,
-        }
-        if len(given := [name for name, body in bodies.items() if body is not None]) > 1:
-            raise TypeError(f"Response takes one body, not {' and '.join(given)}")
+        has_json = json is not UNSET
+        given = (
+            content is not None,
+            text is not None,
+            has_json,
+            stream is not None,
+            events is not None,
+        )
+        if sum(given) > 1:
+            names = (name for name, is_given in zip(BODIES, given, strict=True) if is_given)
+            raise TypeError(f"Response takes one body, not {' and '.join(names)}")
         self.status_code = check_status(status_code)
         self._phrase = None if reason is None else (status_code, check_reason(reason))
         self.stream: Any = stream if events is None else events
@@ -586,7 +612,7 @@ class Response:
         if text is not None:
             content = check_type("text", text, str).encode()
             self._default_type("text/plain; charset=utf-8")
-        elif json is not UNSET:
+        elif has_json:
             content = json_bytes(json)
             self._default_type("application/json")
         elif stream is not None:
@@ -597,7 +623,7 @@ class Response:
                 self._default_field(name, value)
         body = b"" if content is None else check_type("content", content, bytes, bytearray)
         self.content: bytes = bytes(body)
-        if body:  # a response to HEAD has a length and no body
+        if body and headers:  # a response to HEAD has a length and no body
             check_length(self.headers, len(body))
         self.compress = compress
         if compress is not None:

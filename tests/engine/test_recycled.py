@@ -11,7 +11,8 @@ from typing import Any
 import docker
 import pytest
 
-from pytest_egress import Container, Egress, Exchange, refuse
+from pytest_egress import Container, Egress, Exchange, LinkError, refuse
+from pytest_egress.agent.main import JOINED_SETTING
 from pytest_egress.session import Session
 from pytest_egress.targets import sidecar as module
 from tests.support.killed_runs import KilledRun, assert_nothing_is_left
@@ -98,7 +99,7 @@ class Successors:
 
 @pytest.fixture
 def scene(engine_client: docker.DockerClient, clients_image: str) -> Iterator[Successors]:
-    with Egress(session=Session(sidecar_reuse=True)) as egress:
+    with Egress() as egress:
         yield Successors(egress, engine_client, clients_image)
 
 
@@ -329,6 +330,27 @@ def test_where_the_first_process_cannot_start_each_target_has_a_sidecar_of_its_o
     assert told.startswith("Each container has a sidecar of its own from now on: The agent failed")
 
 
+def test_a_target_that_does_not_join_the_namespace_of_its_sidecar_is_refused(
+    scene: Successors,
+) -> None:
+    with scene.target():
+        pass
+    (moving,) = scene.egress.session.sidecars._retired
+    moving.id = scene.egress.docker_options(scene.image)["network_mode"].partition(":")[2]
+    with pytest.raises(LinkError, match=r"in another network namespace(.|\n)*sidecar-reuse=off"):
+        scene.egress.start(scene.image, SLEEP)
+
+
+def test_a_target_with_the_setting_by_which_it_is_seen_to_join_has_a_new_sidecar(
+    scene: Successors,
+) -> None:
+    with scene.target() as target:
+        first = scene.sidecar_of(target)
+    with scene.target(sysctls={JOINED_SETTING: "1 0"}) as target:
+        assert scene.sidecar_of(target) != first
+        assert '"id"' in target.exec(CURL).stdout
+
+
 def test_the_processes_of_a_sidecar_are_refused(scene: Successors) -> None:
     with scene.target() as target:
         other = scene.egress.docker_options(scene.image)["network_mode"]
@@ -345,7 +367,7 @@ def test_where_it_is_off_or_a_sidecar_has_names_of_its_own_it_has_no_such_capabi
     options = scene.egress.docker_options(scene.image)
     sidecar = engine_client.api.inspect_container(options["network_mode"].partition(":")[2])
     assert [name.removeprefix("CAP_") for name in sidecar["HostConfig"]["CapAdd"]] == ["NET_ADMIN"]
-    with Egress() as egress:
+    with Egress(session=Session(sidecar_reuse=False)) as egress:
         off = Successors(egress, engine_client, scene.image)
         with off.target() as target:
             assert off.capabilities_of(target) == {"NET_ADMIN"}
@@ -356,7 +378,6 @@ def test_where_it_is_off_or_a_sidecar_has_names_of_its_own_it_has_no_such_capabi
 
 def test_a_run_that_is_killed_leaves_none_that_waits(witness: Witness, bare_image: str) -> None:
     ready = f"""
-    egress.session.sidecars._reuse = True
     egress.run({bare_image!r}, ["true"])
 """
     with contextlib.closing(KilledRun(ready)) as run:

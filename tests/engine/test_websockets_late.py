@@ -115,7 +115,8 @@ def test_what_a_handler_raises_fails_its_test_with_the_traceback(
 
         route = egress.intercept_https("feed.test", websocket(prices), times=1)
         route.wait_for_call(timeout=60)
-        egress.wait_until_quiet(0.5, timeout=60)
+        while "closed with 1011" not in client.logs():
+            time.sleep(0.01)
     """
     result = run(pytester, websocket_image, code)
     result.assert_outcomes(failed=1)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,6 +219,9 @@ def test_a_call_is_named_by_what_it_is_about() -> None:
             ("DELETE", f"/containers/{target}?v=True&link=False&force=True"),
             ("POST", "/containers/fedcba9876543210/kill"),
             ("GET", "/version"),
+            ("GET", "/images/sha256:0123/history"),
+            ("GET", "/images/json"),
+            ("GET", "/containers/json?all=1"),
         )
     ] == [
         "image: inspect",
@@ -229,6 +233,9 @@ def test_a_call_is_named_by_what_it_is_about() -> None:
         "target: delete",
         "container: kill",
         "engine: GET version",
+        "image: history",
+        "engine: list images",
+        "engine: list containers",
     ]
 
 
@@ -252,12 +259,28 @@ def test_the_calls_of_a_run_are_the_medians_of_all_runs_that_have_them() -> None
         Step("target: logs", 0.5, 0.125),
         Step("target: logs", 0.75, 0.125),
     ]
-    assert engine_calls.table(found[:1], 1.0) == (
+    assert engine_calls.table(found, 1.0) == (
         "| call | begins after, ms | takes, ms |\n"
         "|---|---:|---:|\n"
         "| target: start | 250 | 250 |\n"
+        "| target: logs, 2 times | 500 | 250 |\n"
         "| the whole run | | 1,000 |\n"
     )
+
+
+def test_the_page_says_whether_other_programs_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "versions", lambda: ["Python 3"])
+    seen = "0.02 cores were busy before the first round, 0.10 after the last"
+    assert f" Nothing else ran ({seen})." in page.origin(0.02, 0.1, 5)
+    for before, after in ((1.0, 0.0), (0.0, 1.0)):
+        assert "**Other programs ran (" in page.origin(before, after, 5)
+
+
+def test_a_process_that_works_keeps_a_core_busy() -> None:
+    before, began = page.busy_seconds(), time.process_time()
+    while time.process_time() - began < 0.2:
+        pass
+    assert page.busy_seconds() - before >= 0.1  # it counts in hundredths, each core's
 
 
 def test_the_table_replaces_what_stands_between_the_comments() -> None:

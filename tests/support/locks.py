@@ -25,7 +25,8 @@ class Locks:
 
     def watch(self, gateway: Gateway, ledger: Ledger) -> None:
         """Take the place of their locks; no thread of theirs runs yet."""
-        ledger.changed = threading.Condition(self._make("Ledger.changed", OUTER))
+        ledger.changed = self._make("Ledger.changed", OUTER)
+        ledger._told = threading.Condition(ledger.changed)
         connections = gateway.connections
         connections.lock = self._make("Connections.lock", INNER)
         connections.room = threading.Condition(connections.lock)

@@ -544,8 +544,8 @@ def test_variables_lead_past_what_is_mounted_empty(
 def session(
     engine_client: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Session]:
-    """A session of which no container and no image is left for its end to sweep up."""
-    session = Session()
+    """A session of which no container and no image is left for its end to sweep up. Its sidecars are new ones."""
+    session = Session(sidecar_reuse=False)
     with monkeypatch.context() as patch:
         patch.setattr(session.engine, "close", lambda: None)
         yield session

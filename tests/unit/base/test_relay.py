@@ -9,8 +9,9 @@ import random
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import trustme
@@ -334,6 +335,47 @@ def test_bulk_is_counted_and_its_first_bytes_are_kept(pipes: list[Pipe | None]) 
     thread.join(SECONDS)
     assert seen[-1] == (len(BULK), len(BULK), BULK[:64])
     assert len(pipes) == 2
+
+
+@pytest.mark.parametrize("is_near", [True, False])
+def test_the_buffers_of_bulk_are_bounded_where_both_ends_are_near(
+    monkeypatch: pytest.MonkeyPatch, is_near: bool
+) -> None:
+    monkeypatch.setattr(relay_module, "PIPE_BYTES", 4096)  # which is soon full
+    if not is_near:
+        monkeypatch.setattr(relay_module, "NEAR_MICROSECONDS", 0)
+    client, one, other, server = ends()
+    with client, server, one.dup() as sink, other.dup() as source, relayed(one, other):
+        assert sent_both_ways(client, server) == (BULK, BULK)
+        clamp = source.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)
+        queue = sink.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    assert (clamp == relay_module.NEAR_WINDOW_BYTES) is is_near
+    assert (queue == 2 * relay_module.NEAR_UNSENT_BYTES) is is_near
+
+
+@pytest.mark.parametrize("option", [socket.TCP_INFO, socket.TCP_WINDOW_CLAMP, socket.SO_SNDBUF])
+def test_bulk_arrives_where_the_kernel_has_no_such_option(
+    monkeypatch: pytest.MonkeyPatch, option: int
+) -> None:
+    monkeypatch.setattr(relay_module, "PIPE_BYTES", 4096)
+
+    class Older(socket.socket):
+        def getsockopt(self, *arguments: Any) -> Any:
+            return self.ask(super().getsockopt, *arguments)
+
+        def setsockopt(self, *arguments: Any) -> Any:
+            return self.ask(super().setsockopt, *arguments)
+
+        def ask(self, call: Callable[..., Any], level: int, it: int, *more: Any) -> Any:
+            if it == option:
+                raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+            return call(level, it, *more)
+
+    client, *between, server = ends()
+    one, other = (Older(fileno=sock.detach()) for sock in between)
+    with client, server, relayed(one, other) as raised:
+        assert sent_both_ways(client, server) == (BULK, BULK)
+    assert raised == []
 
 
 def test_an_urgent_byte_in_the_middle_of_bulk_stops_nothing(pipes: list[Pipe | None]) -> None:

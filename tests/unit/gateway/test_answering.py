@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import socket
 import threading
@@ -236,8 +235,8 @@ def test_what_a_body_raises_is_its_handlers_error(scene: AnsweringScene) -> None
 
 def test_what_was_dialled_is_replaced_and_never_changed() -> None:
     destination = Destination(address=ADDRESS, port=443, name="a.test", host="a.test")
-    named = dataclasses.replace(destination, host="b.test", sni="b.test")
+    named = destination._replace(host="b.test", sni="b.test")
     assert destination.hosts == ("a.test", ADDRESS, "a.test")
     assert named.hosts == ("a.test", ADDRESS, "b.test")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         destination.host = "b.test"  # type: ignore[misc]

@@ -254,7 +254,7 @@ class Guarded(list[Any]):
         self._session, self.told = session, 0
 
     def _check(self) -> None:
-        assert self._session.ledger.changed._is_owned()  # type: ignore[attr-defined]
+        assert self._session.ledger.changed._is_owned()
         self.told += 1
 
     def __iter__(self) -> Iterator[Any]:

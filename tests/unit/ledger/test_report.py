@@ -200,10 +200,10 @@ def chat(count: int, close_code: int | None, unkept: int = 0) -> Exchange:
     entry = exchange(outcome="routed", path="/chat", started=100.0)
     entry.response = Response.received(101, Headers(), reason="Switching Protocols")
     entry.websocket = Spoken(close_code, unkept)
-    entry.messages = [
+    entry.messages.extend(
         WebSocketMessage(content=str(number), from_client=not number % 2, at=101.0 + number)
         for number in range(count)
-    ]
+    )
     return entry
 
 

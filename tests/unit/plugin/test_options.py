@@ -181,12 +181,12 @@ def test_the_header_says_only_what_is_set(run: RunPytest, monkeypatch: pytest.Mo
     run("").stdout.no_fnmatch_line("*egress: *")
 
 
-def test_a_sidecar_serves_one_container_unless_another_choice_is_made(run: RunPytest) -> None:
-    run("def test_a(egress): assert not egress.session.sidecars._reuse").assert_outcomes(passed=1)
+def test_a_sidecar_serves_several_containers_unless_another_choice_is_made(run: RunPytest) -> None:
+    run("def test_a(egress): assert egress.session.sidecars._reuse").assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(("given", "said"), [("on", "True"), ("off", "False")])
-def test_sidecars_are_used_again_where_that_is_on(
+def test_whether_sidecars_are_used_again_is_chosen_in_three_ways(
     run: RunPytest,
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,

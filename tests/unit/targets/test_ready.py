@@ -37,7 +37,7 @@ class FakeSidecar:
     hostname, setup = "shop", DESCRIPTOR
 
     def __init__(self, failure: BaseException | None = None) -> None:
-        self.failure, self.is_removed = failure, False
+        self.failure, self.is_removed, self.is_reusable = failure, False, False
         self.link: FakeLink | None = None
         self.may_start = threading.Event()
         self.may_start.set()
@@ -60,11 +60,16 @@ class FakeSidecar:
 class Preparations:
     """The sidecars of a session, of which the next ones are given."""
 
-    def __init__(self, *sidecars: FakeSidecar | BaseException, is_podman: bool = False) -> None:
+    def __init__(
+        self,
+        *sidecars: FakeSidecar | BaseException,
+        is_podman: bool = False,
+        reuse: bool = True,
+    ) -> None:
         self.left = [*sidecars]
         engine: Any = SimpleNamespace(is_podman=is_podman)
         provisioner: Any = SimpleNamespace(setups=[DESCRIPTOR])
-        self.sidecars = ReadySidecars(engine, provisioner, reuse=True)
+        self.sidecars = ReadySidecars(engine, provisioner, reuse=reuse)
         self.sidecars.create = self.create  # type: ignore[assignment, method-assign]
 
     def create(self, _setup: SidecarSetup, **_options: object) -> Any:
@@ -102,13 +107,25 @@ def test_one_waits_however_often_it_is_asked_for(sidecar: FakeSidecar) -> None:
     assert scene.sidecars.take() is None
 
 
-@pytest.mark.parametrize("expected", [False, True])
-def test_the_next_is_prepared_where_it_is_expected(sidecar: FakeSidecar, expected: bool) -> None:
-    scene = Preparations(sidecar)
+@pytest.mark.parametrize(
+    ("expected", "reuse", "is_reusable", "prepared"),
+    [
+        (True, True, False, True),
+        (True, False, True, True),  # given up meanwhile
+        (True, True, True, False),
+        (False, True, False, False),
+    ],
+)
+def test_the_next_is_prepared_where_it_is_expected_and_the_present_one_cannot_serve_it(
+    sidecar: FakeSidecar, expected: bool, reuse: bool, is_reusable: bool, prepared: bool
+) -> None:
+    scene = Preparations(sidecar, reuse=reuse)
     scene.sidecars.expects_more = lambda: expected
-    scene.sidecars.prepare_next()
+    present: Any = FakeSidecar()
+    present.is_reusable = is_reusable
+    scene.sidecars.prepare_next(present)
     taken: Any = scene.sidecars.take()
-    assert (taken is not None) == expected
+    assert (taken is not None) == prepared
     if taken is not None:
         assert taken.join() is sidecar
 

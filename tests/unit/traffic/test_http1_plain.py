@@ -130,7 +130,7 @@ def story(data: bytes, response: Response, reads: int, *, begins: bool) -> Itera
         http.receive(data)
         yield http.closed, http.has_begun, http.waiting
         head = http.read_head()
-        yield head and (vars(head) | {"headers": head.headers.raw})
+        yield head and (head._asdict() | {"headers": head.headers.raw})
         if head is None:
             return
         for _ in range(reads):
