@@ -60,10 +60,12 @@ SILENT: Final = f"{BEGAN_HTTP2} and asked for nothing within {FIRST_REQUEST_SECO
 LATE: Final = "made a request just as its connection was said to end (GOAWAY): clients make it again on another one"
 BUSY_SECONDS: Final = 0.05  # a client that asks again within them gets a deputy
 QUICK_SECONDS: Final = 0.002  # that a request may take on the thread that reads
-SLOW_LIMIT: Final = (
-    16  # workers serve all requests for a while where more than one in nine takes longer, ...
-)
-SLOW_COUNTS: Final = 8  # ... which counts as much as eight quick ones: on a busy machine any may
+SLOW_COUNTS: Final = 8
+SLOW_LIMIT: Final = 2 * SLOW_COUNTS
+"""Where slow requests outweigh quick ones by this, workers serve all for `WORKERS_SECONDS`. A slow one counts as eight
+quick ones: a few are slow on any busy machine, and handlers that wait, for another server say, are often.
+"""
+
 WORKERS_SECONDS: Final = 0.25
 NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
 
@@ -404,14 +406,16 @@ class Http2Server:
         Raises:
             Relieved: A deputy has taken over, and served the connection to its end.
         """
-        deputy = self._deputy
+        deputy, here, served = self._deputy, self._here, self._served
         assert deputy is not None
-        if not deputy.begin():
-            self._give_out_all(self._here)
+        if (
+            not deputy.begin()
+        ):  # from here on it may take over, and the deques of the server are new ones then
+            self._give_out_all(here)
             return
         with self._lock:
             self._wire.begin_to_gather()
-        here, served, began = self._here, self._served, monotonic()
+        began = monotonic()
         while here:
             with contextlib.suppress(IndexError):  # the deputy has just taken the last one
                 stream = here.popleft()
@@ -447,9 +451,7 @@ class Http2Server:
         with self._lock:
             place = self._wire.release()
         self._wire.await_sent(place, lambda: False)
-        with contextlib.suppress(
-            IndexError
-        ):  # a worker and the thread that served them may both do it
+        with contextlib.suppress(IndexError):  # after a take-over two threads do this
             while True:
                 self._close(served.popleft())
 
