@@ -107,9 +107,10 @@ def hold_few(source: socket.socket, sink: socket.socket) -> None:
 
     The kernel lets the buffers of such a direction grow to tens of megabytes, which only a long distance needs. Between
     processes of one machine the bytes wait there until they have left the processor's cache, and the relay, the
-    client and the server together take twice the CPU for each. The window is clamped, and SO_RCVBUF left alone: a
-    receive buffer that shrinks drops what is on its way. The kernel may widen the window again; the next full pipe
-    narrows it.
+    client and the server together take twice the CPU for each. SO_SNDBUF bounds what waits for the sink, and the
+    clamp of the window how much the source may send beyond what has come. The kernel lifts the clamp whenever a
+    receive buffer grows, so that each full pipe sets it again. SO_RCVBUF is left alone: below a window that was
+    promised, the kernel drops bytes, and their sender repeats them 200 ms later.
     """
     with contextlib.suppress(OSError):  # a kernel without the option: it is just slower
         if is_near(source):
