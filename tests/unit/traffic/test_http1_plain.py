@@ -237,7 +237,9 @@ def test_what_is_more_or_less_than_a_plain_request_is_left_to_h11(data: bytes) -
 def test_fields_that_come_again_are_kept_once() -> None:
     first, second = (plain_request(data) for data in (GET, GET.replace(b"/a", b"/b")))
     other = plain_request(GET.replace(b"*/*", b"text/*"))
-    assert first and second and other
+    assert first
+    assert second
+    assert other
     assert first.head.headers is second.head.headers
     assert (first.head.path, second.head.path) == ("/a", "/b")
     assert other.head.headers["accept"] == "text/*"
@@ -246,5 +248,6 @@ def test_fields_that_come_again_are_kept_once() -> None:
 def test_many_bytes_of_fields_are_not_kept_to_be_recognised() -> None:
     data = GET.replace(b"*/*", b"x" * KNOWN_BYTES)
     first, second = plain_request(data), plain_request(data)
-    assert first and second
+    assert first
+    assert second
     assert first.head.headers is not second.head.headers
