@@ -1,8 +1,9 @@
 """The first process of a sidecar that serves several targets, one after the other.
 
 It alone holds CAP_SYS_ADMIN, which unshare(2) needs to make a network namespace, and CAP_SETPCAP, which its children
-need to give up both. It reads nothing but one-byte orders of the test process: at each it ends its agent, moves to a
-new network namespace, and starts an agent there. An agent, which reads what targets send, has CAP_NET_ADMIN alone.
+need to give up both. Before its first target it notes what the shared files are; from then on it reads nothing but
+one-byte orders of the test process: at each it ends its agent, moves to a new network namespace, and starts an agent
+there. An agent, which reads what targets send, has CAP_NET_ADMIN alone.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def main() -> None:
     folder, nonce = sys.argv[1:3]
     check_nonce(folder, nonce)
     link = connect(folder)
+    files = shared_files()  # once: somebody else's container may change them after a target
     while True:
-        agent, alive = start_agent(link)
+        agent, alive = start_agent(link, files)
         if not is_ordered(link, alive):
             sys.exit(1)  # which ends the agent too
         posix.kill(agent, _SIGKILL)
@@ -50,23 +52,23 @@ def main() -> None:
             fail(link, f"The kernel refused a new network namespace: {error}.")
 
 
-def start_agent(link: Socket) -> tuple[int, int]:
+def start_agent(link: Socket, files: SharedFiles | None) -> tuple[int, int]:
     """Start the agent; return its process, and a descriptor that is at end of file when that has ended."""
     alive, held = posix.pipe()
     agent = posix.fork()
     if agent == 0:
         posix.close(alive)
-        be_agent(link)
+        be_agent(link, files)
     posix.close(held)
     return agent, alive
 
 
-def be_agent(link: Socket) -> NoReturn:
+def be_agent(link: Socket, files: SharedFiles | None) -> NoReturn:
     """Give up all capabilities but one, then do what an agent does."""
     try:
         drop_capabilities()
         start_loopback()
-        serve(link, shared_files())
+        serve(link, files)
     except OSError as error:
         fail(link, f"The agent failed: {error}")
     finally:

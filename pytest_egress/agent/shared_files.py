@@ -28,11 +28,10 @@ class SharedFiles:
             return False
 
     def _write_back(self) -> None:
+        """Write each file, also one that seems to be as it was: chattr(1) may have forbidden that, which shows so."""
         for path, before in self._before.items():
             if mode_of(path) != before.mode:  # before its content: this mode may keep us from that
                 posix.chmod(path, before.mode)
-            if State(path) == before:
-                continue
             with open(path, "r+b") as file:
                 file.truncate(0)
                 file.write(before.content)

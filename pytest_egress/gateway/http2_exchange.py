@@ -1,6 +1,6 @@
 """`Http2Exchange`: one request of HTTP/2 and its response. It has the request answered, and sends the response.
 
-Everything runs on the stream's worker. `answering` decides the response to the request.
+Everything runs on the thread that serves the stream. `answering` decides the response to the request.
 """
 
 from __future__ import annotations

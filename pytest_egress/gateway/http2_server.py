@@ -1,20 +1,25 @@
 """`Http2Server`: reads the requests of an HTTP/2 connection, many at once, and has each answered on its own thread.
 
-The connection's thread reads, and never waits for a handler, nor for a client to take what was sent. A connection is
-idle while no stream is open, and waits then as one of HTTP/1.1 does: parked, without a thread. Frames that bring no
-request begin no attempt: from the first byte that is read until the streams that it brings have begun,
-`Connection.is_reading` keeps a window open.
+The thread that reads never waits for long for a handler, nor for a client to take what was sent. It gives each request
+to a worker, which may take as long as it likes. Where the client asks all the time, it serves requests that have come
+whole by itself, watched by a `Deputy`, and sends what it has answered in one write. A connection is idle while no
+stream is open, and waits then as one of HTTP/1.1 does: parked, without a thread. Frames that bring no request begin no
+attempt: from the first byte that is read until the streams that it brings have begun, `Connection.is_reading` keeps a
+window open.
 
 The rule about requests: one that has come whole is answered, whatever its client does afterwards; one that has not is
 recorded.
 
-Threads: `serve` runs on the connection's thread, each stream on a worker; the gateway's reader calls `read_late`; any
+Threads: `serve` runs on the connection's thread, and each stream on a worker or on the thread that reads, which is the
+connection's own or that of a deputy: only that one writes what has no lock. The gateway's reader calls `read_late`; any
 thread calls `farewell`, `threads` and `carriers`. The wire's lock guards `_http` and `_streams`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -24,6 +29,7 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering
 from pytest_egress.gateway.connection import LINGER_SECONDS, PARK_SECONDS, Connection, Parked
+from pytest_egress.gateway.http2_deputy import Deputy, Relieved
 from pytest_egress.gateway.http2_exchange import Http2Exchange
 from pytest_egress.gateway.http2_stream import Http2Stream, run_all
 from pytest_egress.gateway.http2_wire import Wire
@@ -52,10 +58,23 @@ FIRST_REQUEST_SECONDS: Final = (
 )
 SILENT: Final = f"{BEGAN_HTTP2} and asked for nothing within {FIRST_REQUEST_SECONDS:g} s"
 LATE: Final = "made a request just as its connection was said to end (GOAWAY): clients make it again on another one"
+BUSY_SECONDS: Final = 0.05  # a client that asks again within them gets a deputy
+QUICK_SECONDS: Final = 0.002  # that a request may take on the thread that reads
+SLOW_COUNTS: Final = 8
+SLOW_LIMIT: Final = 2 * SLOW_COUNTS
+"""Where slow requests outweigh quick ones by this, workers serve all for `WORKERS_SECONDS`. A slow one counts as eight
+quick ones: a few are slow on any busy machine, and handlers that wait, for another server say, are often.
+"""
+
+WORKERS_SECONDS: Final = 0.25
 NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
 
 MakeAnswering = Callable[[Http2Stream], Answering]
 """Makes the `Answering` whose carrier is a stream."""
+
+
+class GivenBack(Exception):
+    """The thread from which a deputy took over reads again."""
 
 
 class Http2Server:
@@ -84,6 +103,11 @@ class Http2Server:
         self._streams: dict[int, Http2Stream] = {}
         self._fresh: list[Http2Stream] = []
         self._malformed: list[str] = []
+        self._deputy: Deputy | None = None
+        self._here: deque[Http2Stream] = deque()  # to be served by the thread that reads
+        self._served: deque[Http2Stream] = deque()  # whose responses may have been gathered
+        self._asked_at = self._workers_until = 0.0
+        self._slow = 0
         self._last = inf  # the last stream that is answered
         self._late = 0  # requests after it
         self._awaits_first, self._opened = True, monotonic()
@@ -106,7 +130,25 @@ class Http2Server:
             Parked: The next request does not come soon. Or a fault has closed our side, and the client may yet send it.
         """
         try:
-            why = self._read_on(first)
+            self._serve(first)
+        except Relieved as relieved:
+            if relieved.error is not None:
+                raise relieved.error from None
+        finally:
+            self._dismiss()
+
+    def _serve(self, first: bytes, relieves: Deputy | None = None) -> None:
+        """Read to the end of the connection.
+
+        Args:
+            relieves: The deputy that does, whose first thread gets the reading back.
+
+        Raises:
+            GivenBack: It has got it.
+            Relieved: A further deputy has read to the end.
+        """
+        try:
+            why = self._read_on(first, relieves)
         except Http2Error as error:
             why = str(error)
             self._refuse(why)
@@ -118,11 +160,13 @@ class Http2Server:
             self._broke_off(error)
         self._end(why)
 
-    def _read_on(self, first: bytes) -> str:
+    def _read_on(self, first: bytes, relieves: Deputy | None) -> str:
         """Read until the connection ends; return why it does."""
         if first:
             self._read(lambda: first)
         while self._await_bytes():
+            if relieves is not None and relieves.is_awaited and monotonic() >= self._workers_until:
+                raise GivenBack
             if not self._read(self._receive):
                 self._note_end()
                 return CLOSED
@@ -189,9 +233,11 @@ class Http2Server:
             data = receive()
             if data:
                 self._take(data)
-            return data != b""
         finally:
             self._rest()
+        if self._here:
+            self._serve_here()
+        return data != b""
 
     def _take(self, data: bytes) -> None:
         connection = self.connection
@@ -240,7 +286,7 @@ class Http2Server:
         return []
 
     def _begin_fresh(self) -> None:
-        """Begin the streams that were read, each with a worker; record the requests that cannot be read."""
+        """Begin the streams that were read, and record the requests that cannot be read."""
         connection = self.connection
         fresh, self._fresh = self._fresh, []
         malformed, self._malformed = self._malformed, []
@@ -250,13 +296,13 @@ class Http2Server:
             connection.idle_seconds = self._idle_seconds
         if connection.destination.tls:
             connection.note_trust()
+        has_deputy = bool(fresh) and self._has_deputy()
         for stream in fresh:
             stream.begin()
-            try:
-                self._workers.run(partial(self._serve_stream, stream))
-            except RuntimeError as error:  # no thread can be started
-                connection.recorder.complain(f"a request was not looked at: {error}")
-                self._close(stream)
+            if has_deputy and stream.is_whole:
+                self._here.append(stream)
+            else:
+                self._give_out(stream)
         for _ in range(late):
             outcome = silent_outcome(connection.attempt)
             connection.recorder.record_tcp(connection.attempt, b"", LATE, outcome)
@@ -299,7 +345,21 @@ class Http2Server:
         else:
             self.connection.record_tcp(b"", note)
 
-    # Streams, on workers.
+    # Streams.
+
+    def _give_out(self, stream: Http2Stream) -> None:
+        """Have a worker serve a stream."""
+        try:
+            self._workers.run(partial(self._serve_alone, stream))
+        except RuntimeError as error:  # no thread can be started
+            self.connection.recorder.complain(f"a request was not looked at: {error}")
+            self._close(stream)
+
+    def _serve_alone(self, stream: Http2Stream) -> None:
+        try:
+            self._serve_stream(stream)
+        finally:
+            self._close(stream)
 
     def _serve_stream(self, stream: Http2Stream) -> None:
         try:
@@ -310,8 +370,6 @@ class Http2Server:
             Exception
         ) as error:  # a defect of ours must fail the test, not vanish with its thread
             self.connection.recorder.complain("the gateway failed", error)
-        finally:
-            self._close(stream)
 
     def _close(self, stream: Http2Stream) -> None:
         stream.close()
@@ -325,6 +383,108 @@ class Http2Server:
                 self._emptied.notify_all()
         if stream.ends_connection:
             self.farewell()
+
+    # Streams, on the thread that reads.
+
+    def _has_deputy(self) -> bool:
+        """Whether what has just come may be served here. A busy client gets a deputy for what comes next."""
+        now = monotonic()
+        is_busy = now < self._asked_at + BUSY_SECONDS and now >= self._workers_until
+        self._asked_at = now
+        if self._deputy is not None and self._deputy.has_left:
+            self._deputy = None
+        if self._deputy is None and is_busy:
+            self._deputy = Deputy(self._lock)
+            with contextlib.suppress(RuntimeError):  # no thread can be started: none watches
+                self._workers.run(partial(self._stand_by, self._deputy))
+            return False
+        return is_busy and self._deputy is not None and not self._has_said_farewell
+
+    def _serve_here(self) -> None:
+        """Serve what has come, and send the responses together. What takes its time is left to workers.
+
+        Raises:
+            Relieved: A deputy has taken over, and served the connection to its end.
+        """
+        deputy, here, served = self._deputy, self._here, self._served
+        assert deputy is not None
+        if (
+            not deputy.begin()
+        ):  # from here on it may take over, and the deques of the server are new ones then
+            self._give_out_all(here)
+            return
+        with self._lock:
+            self._wire.begin_to_gather()
+        began = monotonic()
+        while here:
+            with contextlib.suppress(IndexError):  # the deputy has just taken the last one
+                stream = here.popleft()
+                deputy.step()
+                self._serve_stream(stream)
+                served.append(stream)
+            was, began = began, monotonic()
+            if began < was + QUICK_SECONDS:
+                self._slow = max(self._slow - 1, 0)
+            elif self._are_slow():
+                self._give_out_all(here)
+        self._finish(served)
+        if not deputy.end():
+            deputy.relieve()
+
+    def _are_slow(self) -> bool:
+        """Count a slow request; return whether workers serve the next ones, so that these hold up none."""
+        self._slow += SLOW_COUNTS
+        if self._slow < SLOW_LIMIT:
+            return False
+        self._slow = SLOW_LIMIT - 1  # the next one is enough
+        self._workers_until = monotonic() + WORKERS_SECONDS
+        return True
+
+    def _give_out_all(self, here: deque[Http2Stream]) -> None:
+        """Have workers serve what was to be served on the thread that reads."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._give_out(here.popleft())
+
+    def _finish(self, served: deque[Http2Stream]) -> None:
+        """Send the responses of streams that were served on the thread that reads, and close these."""
+        with self._lock:
+            place = self._wire.release()
+        self._wire.await_sent(place, lambda: False)
+        with contextlib.suppress(IndexError):  # after a take-over two threads do this
+            while True:
+                self._close(served.popleft())
+
+    def _stand_by(self, deputy: Deputy) -> None:
+        """Read on where a request keeps the thread that reads; runs on the deputy's."""
+        if not deputy.watch():
+            return
+        report: Relieved | None
+        try:
+            self._take_over()
+            self._serve(b"", deputy)
+            report = Relieved(None)
+        except GivenBack:
+            report = None
+        except Relieved as relieved:
+            report = relieved
+        except BaseException as error:
+            report = Relieved(error)
+        self._dismiss()
+        deputy.report(report)
+
+    def _take_over(self) -> None:
+        """Give to workers what the first thread was to serve, and what it has served."""
+        self._deputy, self._workers_until = None, monotonic() + WORKERS_SECONDS
+        (here, served), self._here, self._served = (self._here, self._served), deque(), deque()
+        self._give_out_all(here)
+        with contextlib.suppress(RuntimeError):  # no thread can be started: the first one does it
+            self._workers.run(partial(self._finish, served))
+
+    def _dismiss(self) -> None:
+        deputy, self._deputy = self._deputy, None
+        if deputy is not None:
+            deputy.dismiss()
 
     # The end.
 
@@ -389,6 +549,8 @@ class Http2Server:
 
     def abort(self, why: str) -> None:
         """Reset the connection once the client has what was sent, and end all requests on it."""
+        with self._lock:
+            self._wire.flush()
         await_acknowledged(self.connection.sock)
         with self._lock:
             self._wire.abort()
@@ -400,6 +562,7 @@ class Http2Server:
         """Close our side of the connection without GOAWAY, and end all requests on it."""
         with self._lock:
             self._hung_up = why
+            self._wire.flush()
             self._wire.hang_up()
             callbacks = self._end_all(why)
         run_all(callbacks)

@@ -3,10 +3,11 @@
 A stream is an attempt of its own: it belongs to the window that was open when its head came, which waits for it, and
 may be cut without its connection.
 
-Threads: the connection's reader calls `begin`, `feed`, `end_request` and `leave`. A worker serves the stream and closes
-it. Any thread may call the methods of `Duplex`, and `cut`. The wire's lock guards what they share; it is never held
-while a thread waits, nor while a callback or a function of a user runs, and no other lock is acquired under it.
-`_sending` makes each piece go whole: whoever waits for a window holds it, and acquires the wire's lock after it.
+Threads: the connection's reader calls `begin`, `feed`, `end_request` and `leave`. A worker, or the reader itself,
+serves the stream and closes it. Any thread may call the methods of `Duplex`, and `cut`. The wire's lock guards what
+they share; it is never held while a thread waits, nor while a callback or a function of a user runs, and no other lock
+is acquired under it. `_sending` makes each piece go whole: whoever waits for a window holds it, and acquires the wire's
+lock after it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Http2Stream:
     ) -> None:
         self.number, self.head = number, head
         self._connection, self._wire, self._http = connection, wire, http
-        self._changed = threading.Condition(wire.lock)
+        self._changed: threading.Condition | None = None  # made by the first that waits: few do
         self._sending = threading.Lock()
         self._pieces: deque[bytes] = deque()
         self._is_whole = False
@@ -188,16 +189,16 @@ class Http2Stream:
     def feed(self, data: bytes) -> None:
         """Take a piece of the request's body."""
         self._pieces.append(data)
-        self._changed.notify_all()
+        self._wake()
 
     def end_request(self, trailers: Headers) -> None:
         """Take the end of the request."""
         self._is_whole, self._trailers = True, trailers
-        self._changed.notify_all()
+        self._wake()
 
     def window_grew(self) -> None:
         """Take it that more may be sent."""
-        self._changed.notify_all()
+        self._wake()
 
     def leave(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
         """Note that the client has left; return what has to be called then, without the lock.
@@ -213,7 +214,7 @@ class Http2Stream:
         if self._left is not None:
             return []
         self._left = why
-        self._changed.notify_all()
+        self._wake()
         callbacks, self._callbacks = self._callbacks, []
         return callbacks
 
@@ -223,6 +224,11 @@ class Http2Stream:
     def trailers(self) -> Headers:
         """The fields after the request's body, once `receive` has returned b""."""
         return self._trailers
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the request has come to its end."""
+        return self._is_whole
 
     @property
     def disconnected(self) -> bool:
@@ -240,7 +246,7 @@ class Http2Stream:
             TimeoutError: Nothing came in time.
         """
         self._continue()
-        if timeout is not None or not self.is_kept_whole:
+        if timeout is not None or not self.is_kept_whole or self._is_whole:
             return self._receive(timeout)
         patience = Patience(self._connection.ledger.clock)
         while not patience.is_over:
@@ -249,10 +255,9 @@ class Http2Stream:
         raise StalledError
 
     def _receive(self, timeout: float | None) -> bytes:
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._pieces or self._is_whole or self._left is not None, timeout
-            )
+        with self._wire.lock:
+            if not self._has_come():
+                self._waits().wait_for(self._has_come, timeout)
             if self._pieces:
                 return self._take_pieces()
             if self._is_whole:
@@ -260,6 +265,19 @@ class Http2Stream:
             if self._left is None:
                 raise TimeoutError(f"the client has sent nothing within {timeout:g} s")
             raise ClientLeftError(self._left)
+
+    def _has_come(self) -> bool:
+        return bool(self._pieces) or self._is_whole or self._left is not None
+
+    def _waits(self) -> threading.Condition:
+        """The condition by which a thread waits until something comes, or may be sent; the lock is held."""
+        if self._changed is None:
+            self._changed = threading.Condition(self._wire.lock)
+        return self._changed
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.notify_all()
 
     def _take_pieces(self) -> bytes:
         data = b"".join(self._pieces)
@@ -343,7 +361,7 @@ class Http2Stream:
             if fits and not ends:
                 self._send_rest(content, trailers)
 
-        self._write(write)
+        self._write(write, gathers=True)
         if not fits:
             self.send(content)
             self.finish(trailers)
@@ -367,9 +385,9 @@ class Http2Stream:
 
     def _send(self, left: memoryview) -> None:
         while left:
-            with self._changed:
+            with self._wire.lock:
                 while not self._room():
-                    self._changed.wait()
+                    self._waits().wait()
                 place, size = self._send_frames(left[:WRITE_BYTES])
             left = left[size:]
             self._await_sent(place)
@@ -457,10 +475,14 @@ class Http2Stream:
         self._is_answered = True
         self._http.reset(self.number, code)
         self._wire.write(self._http.outgoing())
-        self._changed.notify_all()  # a thread may wait for the client's window
+        self._wake()  # a thread may wait for the client's window
 
-    def _write(self, write: Callable[[], None]) -> None:
-        """Have something sent, and wait until it is."""
+    def _write(self, write: Callable[[], None], *, gathers: bool = False) -> None:
+        """Have something sent, and wait until it is.
+
+        Args:
+            gathers: Whether it may be sent a little later, together with others: nothing is waited for then.
+        """
         with self._wire.lock:
             self._check()
             try:
@@ -468,7 +490,9 @@ class Http2Stream:
             except ConnectionError as error:
                 raise ClientLeftError(str(error)) from error
             finally:
-                place = self._wire.write(self._http.outgoing())
+                data = self._http.outgoing()
+                is_kept = gathers and self._wire.gather(data)
+                place = 0 if is_kept else self._wire.write(data)
         self._await_sent(place)
 
     def _await_sent(self, place: int) -> None:

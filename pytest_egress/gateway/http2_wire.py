@@ -43,6 +43,7 @@ class Wire:
         self._queued = self._sent = 0
         self.error: OSError | None = None
         self._is_aborted = False
+        self._gatherer: int | None = None
 
     # The caller holds the lock.
 
@@ -65,6 +66,28 @@ class Wire:
             self._unsent += data
             self._queued += len(data)
             self.flush()
+        return self._queued
+
+    def gather(self, data: bytes) -> bool:
+        """Keep the bytes of a whole response until `release`; False where they have to be sent now.
+
+        They are kept on the thread that gathers alone, and as long as they fit into one write.
+        """
+        if self._gatherer != threading.get_ident() or len(self._unsent) + len(data) > WRITE_BYTES:
+            return False
+        if self.error is None:
+            self._unsent += data
+            self._queued += len(data)
+        return True
+
+    def begin_to_gather(self) -> None:
+        """Gather whole responses that this thread sends, so that one write sends many."""
+        self._gatherer = threading.get_ident()
+
+    def release(self) -> int:
+        """Gather no more, and send what has been; return the place of its last byte, for `await_sent`."""
+        self._gatherer = None
+        self.flush()
         return self._queued
 
     def flush(self) -> None:

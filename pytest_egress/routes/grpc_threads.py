@@ -34,7 +34,8 @@ class Turns:
     """Lets one thread at a time send, and one thread end the call: the first that wants to."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed: threading.Condition | None = None  # made by the first thread that waits
         self._taken = self._over = False
         self._last: Callable[[], None] | None = None
 
@@ -50,20 +51,26 @@ class Turns:
         Raises:
             OverError: The call has ended.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._over or not self._taken)
+        with self._lock:
+            if self._taken and not self._over:
+                self._changed = self._changed or threading.Condition(self._lock)
+                self._changed.wait_for(lambda: self._over or not self._taken)
             if self._over:
                 raise OverError
             self._taken = True
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._taken = False
                 last, self._last = self._last, None
-                self._changed.notify_all()
+                self._wake()
             if last is not None:
                 last()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.notify_all()
 
     def end(self, last: Callable[[], None]) -> bool:
         """End the call; False where it has ended before.
@@ -71,11 +78,11 @@ class Turns:
         Args:
             last: Sends the status. It is called here; while another thread sends, that one calls it afterwards.
         """
-        with self._changed:
+        with self._lock:
             if self._over:
                 return False
             self._over = True
-            self._changed.notify_all()
+            self._wake()
             if self._taken:
                 self._last = last
                 return True
@@ -87,7 +94,8 @@ class Callbacks:
     """The functions to call when a call is over. Each is called once, on the thread that finds it over."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed: threading.Condition | None = None  # made by the first function
         self._functions: list[Callable[[], object]] = []
         self._over = False
         self._calling = 0  # threads
@@ -98,30 +106,34 @@ class Callbacks:
 
     def add(self, function: Callable[[], object]) -> bool:
         """Add a function; False where the call is over already."""
-        with self._changed:
+        with self._lock:
             if not self._over:
+                self._changed = self._changed or threading.Condition(self._lock)
                 self._functions.append(function)
             return not self._over
 
     def call(self) -> None:
         """Call the functions that have not been called. What they raise is kept for `check`."""
-        with self._changed:
+        with self._lock:
             self._over = True
             functions, self._functions = self._functions, []
+            if self._changed is None:
+                return
             self._calling += 1
         for function in functions:
             try:
                 function()
             except BaseException as error:
                 self._errors.append(error)
-        with self._changed:
+        with self._lock:
             self._calling -= 1
             self._changed.notify_all()
 
     def join(self) -> None:
         """Wait until no other thread calls a function any more."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._calling)
+        with self._lock:
+            if self._changed is not None:
+                self._changed.wait_for(lambda: not self._calling)
 
     def check(self) -> None:
         """Raise the first exception of a function."""

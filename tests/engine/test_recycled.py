@@ -13,6 +13,7 @@ import pytest
 
 from pytest_egress import Container, Egress, Exchange, LinkError, refuse
 from pytest_egress.agent.main import JOINED_SETTING
+from pytest_egress.link.descriptor import DescriptorLink
 from pytest_egress.session import Session
 from pytest_egress.targets import sidecar as module
 from tests.support.killed_runs import KilledRun, assert_nothing_is_left
@@ -46,8 +47,8 @@ LOOK = """
     for name in ("route", "ipv6_route", "if_inet6", "unix", "tcp", "tcp6", "udp", "raw", "packet"):
         lines = read(f"/proc/net/{name}").splitlines()
         seen[name] = len(lines) if name in ("tcp", "tcp6", "udp") else sorted(lines)
-    used = [line.split() for line in seen["ipv6_route"]]  # each with two counters of use
-    seen["ipv6_route"] = sorted({" ".join(words[:6] + words[8:]) for words in used})
+    used = [line.split() for line in seen["ipv6_route"]]  # each with two counters of use, which order them
+    seen["ipv6_route"] = sorted(words[:6] + words[8:] for words in used)
     seen["unix"] = [line for line in seen["unix"] if "@" in line]
     seen["addresses"] = read("/proc/net/fib_trie")
     seen["interfaces"] = sorted(socket.if_nameindex())
@@ -140,14 +141,6 @@ DIRTY = """
 """
 
 
-def settled_look(target: Container) -> dict[str, Any]:
-    """A look that the next one agrees with: a table that changes while it is read may show a line twice."""
-    seen = look(target)
-    while (again := look(target)) != seen:
-        seen = again
-    return seen
-
-
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     return {name: (found[name], wanted.get(name)) for name in found if found[name] != wanted[name]}
 
@@ -155,13 +148,13 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]
 def test_what_a_target_leaves_is_not_there_for_the_next(scene: Successors) -> None:
     settings = {"net.ipv4.ip_default_ttl": "42", "net.ipv4.ip_unprivileged_port_start": "7"}
     with scene.target() as target:
-        first, before = scene.sidecar_of(target), settled_look(target)
+        first, before = scene.sidecar_of(target), look(target)
     with scene.target(cap_add=["NET_ADMIN"], sysctls=settings) as target:
         python(target, DIRTY)
         dirty = look(target)
     with scene.target() as target:
         second = scene.sidecar_of(target)
-        assert differences(settled_look(target), before) == {}
+        assert differences(look(target), before) == {}
         answer = target.exec("getent hosts evil.test").stdout
     for changed in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "tcp", "addresses"):
         assert dirty[changed] != before[changed], changed
@@ -211,6 +204,53 @@ def test_a_file_that_cannot_be_put_back_ends_its_sidecar(scene: Successors) -> N
     with scene.target() as target:
         assert scene.sidecar_of(target) != first
         assert look(target)["/etc/hosts"][2] == 0
+
+
+HIDE = "import os; os.setxattr('/etc/hosts', 'trusted.left', b'1')"
+HIDDEN = "import os; print(os.listxattr('/etc/hosts'))"
+
+
+def test_a_target_that_could_hide_something_in_the_files_is_its_sidecars_last(
+    scene: Successors,
+) -> None:
+    """What root has hidden is seen by root alone (xattr(7)), and so not by the agent."""
+    with scene.target(cap_add=["SYS_ADMIN"]) as target:
+        python(target, HIDE)
+        assert python(target, HIDDEN) == "['trusted.left']"
+    for _ in range(2):
+        with scene.target() as target:
+            found = target.exec(["python3", "-c", HIDDEN], privileged=True)
+            assert found.stdout.strip() == "[]", found
+            assert target.exec(["python3", "-c", HIDE], privileged=True).exit_code == 0
+
+
+def test_targets_that_share_processes_are_the_last_of_their_sidecars(scene: Successors) -> None:
+    """One may keep a file of the other open, which has been removed."""
+    with scene.target() as one:
+        with scene.target(pid_mode=f"container:{one.id}") as other:
+            sidecars = {scene.sidecar_of(one), scene.sidecar_of(other)}
+        with scene.target() as target:
+            sidecars.add(scene.sidecar_of(target))
+    with scene.target() as target:
+        sidecars.add(scene.sidecar_of(target))
+    assert len(sidecars) == 4
+
+
+def test_a_namespace_with_another_setting_of_ipv6_ends_its_sidecar(
+    scene: Successors, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A kernel may give new namespaces a setting of its own, which the engine overrides in those that it makes."""
+    with scene.target() as target:
+        first = scene.sidecar_of(target)
+    (waiting,) = scene.egress.session.sidecars._retired
+    assert isinstance(waiting.link, DescriptorLink)
+    waiting.link.ipv6 = not waiting.link.ipv6  # as if the engine's had been another
+    with scene.target() as target:
+        assert scene.sidecar_of(target) != first
+        assert '"id"' in target.exec(CURL).stdout
+    wait_until_gone(scene.client, first)
+    (told,) = caplog.messages
+    assert told.endswith("the engine's namespaces have another setting of IPv6 than new ones.")
 
 
 def test_connections_that_one_target_was_refused_are_routed_for_the_next(scene: Successors) -> None:
@@ -339,6 +379,9 @@ def test_a_target_that_does_not_join_the_namespace_of_its_sidecar_is_refused(
     moving.id = scene.egress.docker_options(scene.image)["network_mode"].partition(":")[2]
     with pytest.raises(LinkError, match=r"in another network namespace(.|\n)*sidecar-reuse=off"):
         scene.egress.start(scene.image, SLEEP)
+    with scene.target() as target:
+        assert scene.capabilities_of(target) == {"NET_ADMIN"}
+        assert '"id"' in target.exec(CURL).stdout
 
 
 def test_a_target_with_the_setting_by_which_it_is_seen_to_join_has_a_new_sidecar(

@@ -30,7 +30,6 @@ WITHOUT_FILE: Final = {
     "agent/mux_frames": "test_mux reads and writes its frames",
     "agent/original_destination": BY_ENGINE,
     "agent/pump": "link/test_stream has one at each end",
-    "agent/shared_files": "engine/test_recycled changes the files that it puts back",
     "agent/stream": "link/test_stream talks with it",
     "base/forks": "each test of a forked child, of whatever room, holds it",
     "base/once": IN_PARTS,

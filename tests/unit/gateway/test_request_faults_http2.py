@@ -157,6 +157,7 @@ def test_a_request_that_crosses_the_end_is_in_the_ledger(
     stage.http("api.test", disconnect({"id": 1}))
     client = dial_plainly()
     assert client.ask().status == 200
+    assert not client.until(lambda: False)  # the end of our side: what comes now is late
     sends(client)
     assert eventually(lambda: isinstance(stage.window.entries[-1], TcpConnection))
     late = stage.window.entries[-1]
