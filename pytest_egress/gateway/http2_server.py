@@ -1,4 +1,4 @@
-"""`Http2Server`: reads the requests of an HTTP/2 connection, many at once, and has each answered on its own thread.
+"""`Http2Server`: reads the requests of an HTTP/2 connection, many at once, and has each answered.
 
 The thread that reads never waits for long for a handler, nor for a client to take what was sent. It gives each request
 to a worker, which may take as long as it likes. Where the client asks all the time, it serves requests that have come
