@@ -366,9 +366,8 @@ class Http2Server:
             stream.activity.thread = threading.get_ident()
             answering = self._answering(stream)  # which its carrier's server keeps
             Http2Exchange(stream, answering).serve()
-        except (
-            Exception
-        ) as error:  # a defect of ours must fail the test, not vanish with its thread
+        except BaseException as error:
+            # It must fail the test, not vanish with its thread, nor end the thread that reads.
             self.connection.recorder.complain("the gateway failed", error)
 
     def _close(self, stream: Http2Stream) -> None:
@@ -450,10 +449,14 @@ class Http2Server:
         """Send the responses of streams that were served on the thread that reads, and close these."""
         with self._lock:
             place = self._wire.release()
-        self._wire.await_sent(place, lambda: False)
         with contextlib.suppress(IndexError):  # after a take-over two threads do this
             while True:
-                self._close(served.popleft())
+                self._close_sent(served.popleft(), place)
+
+    def _close_sent(self, stream: Http2Stream, place: int) -> None:
+        """Close a stream once its response has been sent, or nobody waits for that any more."""
+        self._wire.await_sent(place, lambda: stream.disconnected)
+        self._close(stream)
 
     def _stand_by(self, deputy: Deputy) -> None:
         """Read on where a request keeps the thread that reads; runs on the deputy's."""
