@@ -1,4 +1,4 @@
-"""`Http2Server`: reads the requests of an HTTP/2 connection, many at once, and has each answered on its own thread.
+"""`Http2Server`: reads the requests of an HTTP/2 connection, many at once, and has each answered.
 
 The thread that reads never waits for long for a handler, nor for a client to take what was sent. It gives each request
 to a worker, which may take as long as it likes. Where the client asks all the time, it serves requests that have come
@@ -67,6 +67,7 @@ quick ones: a few are slow on any busy machine, and handlers that wait, for anot
 """
 
 WORKERS_SECONDS: Final = 0.25
+BATCH_SECONDS: Final = 0.05  # for all that was read at once: meanwhile nothing is read, nor sent
 NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
 
 MakeAnswering = Callable[[Http2Stream], Answering]
@@ -415,6 +416,7 @@ class Http2Server:
         with self._lock:
             self._wire.begin_to_gather()
         began = monotonic()
+        over = began + BATCH_SECONDS
         while here:
             with contextlib.suppress(IndexError):  # the deputy has just taken the last one
                 stream = here.popleft()
@@ -425,6 +427,8 @@ class Http2Server:
             if began < was + QUICK_SECONDS:
                 self._slow = max(self._slow - 1, 0)
             elif self._are_slow():
+                self._give_out_all(here)
+            if began >= over:
                 self._give_out_all(here)
         self._finish(served)
         if not deputy.end():

@@ -93,6 +93,27 @@ def test_a_client_that_asks_now_and_then_is_served_by_workers(
     assert not handler.here.is_set()
 
 
+def test_quick_requests_that_add_up_are_served_by_workers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_egress.gateway.http2_server.BATCH_SECONDS", 0.0)
+    handler, here = TellingHandler(), []
+
+    def noting(request: Request) -> Response | str:
+        here.append(reads(threading.current_thread()))
+        return handler(request)
+
+    stage.http("api.test", noting)
+    client = Http2Client(stage.dial(ADDRESS, 80), "http")
+    make_busy(client, handler)
+    here.clear()
+    numbers = [client.begin(f"/{number}") for number in range(MANY)]
+    client.flush()
+    assert [client.answer(n).body for n in numbers] == [b"/%d" % number for number in range(MANY)]
+    assert len(here) == MANY
+    assert not all(here)
+
+
 def test_a_request_that_waits_holds_up_no_other(stage: Stage, takeovers: list[int]) -> None:
     handler = TellingHandler()
     client = busy(stage, handler)
