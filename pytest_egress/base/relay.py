@@ -358,6 +358,6 @@ def drop_rest(ways: tuple[Direction, Direction], waiting: Waiting, sink: socket.
 def unsent(sock: socket.socket) -> int:
     """How many bytes the other side has not acknowledged yet (SIOCOUTQ, tcp(7)); a reset would drop them."""
     count = array.array("i", [0])
-    with contextlib.suppress(OSError):  # the connection has ended
+    with contextlib.suppress(OSError, ValueError):  # the connection has ended, or is closed
         fcntl.ioctl(sock, termios.TIOCOUTQ, count)
     return count[0]

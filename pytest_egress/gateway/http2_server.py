@@ -67,6 +67,7 @@ quick ones: a few are slow on any busy machine, and handlers that wait, for anot
 """
 
 WORKERS_SECONDS: Final = 0.25
+BATCH_SECONDS: Final = 0.05  # for all that was read at once: meanwhile nothing is read, nor sent
 NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
 
 MakeAnswering = Callable[[Http2Stream], Answering]
@@ -366,9 +367,8 @@ class Http2Server:
             stream.activity.thread = threading.get_ident()
             answering = self._answering(stream)  # which its carrier's server keeps
             Http2Exchange(stream, answering).serve()
-        except (
-            Exception
-        ) as error:  # a defect of ours must fail the test, not vanish with its thread
+        except BaseException as error:
+            # It must fail the test, not vanish with its thread, nor end the thread that reads.
             self.connection.recorder.complain("the gateway failed", error)
 
     def _close(self, stream: Http2Stream) -> None:
@@ -416,6 +416,7 @@ class Http2Server:
         with self._lock:
             self._wire.begin_to_gather()
         began = monotonic()
+        over = began + BATCH_SECONDS
         while here:
             with contextlib.suppress(IndexError):  # the deputy has just taken the last one
                 stream = here.popleft()
@@ -426,6 +427,8 @@ class Http2Server:
             if began < was + QUICK_SECONDS:
                 self._slow = max(self._slow - 1, 0)
             elif self._are_slow():
+                self._give_out_all(here)
+            if began >= over:
                 self._give_out_all(here)
         self._finish(served)
         if not deputy.end():
@@ -450,10 +453,14 @@ class Http2Server:
         """Send the responses of streams that were served on the thread that reads, and close these."""
         with self._lock:
             place = self._wire.release()
-        self._wire.await_sent(place, lambda: False)
         with contextlib.suppress(IndexError):  # after a take-over two threads do this
             while True:
-                self._close(served.popleft())
+                self._close_sent(served.popleft(), place)
+
+    def _close_sent(self, stream: Http2Stream, place: int) -> None:
+        """Close a stream once its response has been sent, or nobody waits for that any more."""
+        self._wire.await_sent(place, lambda: stream.disconnected)
+        self._close(stream)
 
     def _stand_by(self, deputy: Deputy) -> None:
         """Read on where a request keeps the thread that reads; runs on the deputy's."""

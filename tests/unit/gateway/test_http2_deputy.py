@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pytest_egress.gateway.http2_deputy import Deputy, Relieved
 from pytest_egress.gateway.http2_server import Http2Server
+from pytest_egress.gateway.http2_stream import INTERNAL_ERROR
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.http2_client import Http2Client
-from tests.support.stage import ADDRESS, SECONDS, Stage, eventually
+from tests.support.stage import ADDRESS, MEGABYTE, SECONDS, Stage, eventually
 
 MANY = 20
 
@@ -54,6 +56,8 @@ class TellingHandler:
             raise ValueError("a defect of the test")
         if request.path == "/stream":
             return Response(stream=iter(["one", "two"]))
+        if request.path == "/long":
+            return "long" * 4000
         return request.path
 
 
@@ -87,6 +91,27 @@ def test_a_client_that_asks_now_and_then_is_served_by_workers(
     client = Http2Client(stage.dial(ADDRESS, 80), "http")
     assert [client.ask("/").status for _ in range(MANY)] == [200] * MANY
     assert not handler.here.is_set()
+
+
+def test_quick_requests_that_add_up_are_served_by_workers(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_egress.gateway.http2_server.BATCH_SECONDS", 0.0)
+    handler, here = TellingHandler(), []
+
+    def noting(request: Request) -> Response | str:
+        here.append(reads(threading.current_thread()))
+        return handler(request)
+
+    stage.http("api.test", noting)
+    client = Http2Client(stage.dial(ADDRESS, 80), "http")
+    make_busy(client, handler)
+    here.clear()
+    numbers = [client.begin(f"/{number}") for number in range(MANY)]
+    client.flush()
+    assert [client.answer(n).body for n in numbers] == [b"/%d" % number for number in range(MANY)]
+    assert len(here) == MANY
+    assert not all(here)
 
 
 def test_a_request_that_waits_holds_up_no_other(stage: Stage, takeovers: list[int]) -> None:
@@ -162,6 +187,45 @@ def test_a_deputy_parks_an_idle_connection(
     assert client.answer(number).body == b"/wait"
     assert eventually(lambda: bool(stage.gateway.connections.parked))
     assert client.ask("/again").body == b"/again"
+
+
+def test_a_body_that_ends_its_thread_does_not_end_the_thread_that_reads(stage: Stage) -> None:
+    handler, served_here = TellingHandler(), threading.Event()
+
+    def leave() -> Iterator[str]:
+        yield "one"
+        if reads(threading.current_thread()):
+            served_here.set()
+        raise GeneratorExit("a defect of the test")
+
+    stage.http("api.test", lambda r: Response(stream=leave()) if r.path == "/leave" else handler(r))
+    client = Http2Client(stage.dial(ADDRESS, 80), "http")
+    while not served_here.is_set():
+        make_busy(client, handler)
+        numbers = [client.begin(path) for path in ("/a", "/leave", "/b")]
+        client.flush()
+        first, broken, last = [client.answer(number) for number in numbers]
+        assert (first.body, last.body) == (b"/a", b"/b")
+        assert broken.reset == INTERNAL_ERROR
+    assert eventually(lambda: not stage.window.activities)
+    assert all("GeneratorExit: a defect of the test" in text for text in stage.window.complaints)
+    stage.window.complaints.clear()
+
+
+def test_responses_that_nobody_reads_end_with_their_client(stage: Stage) -> None:
+    handler = TellingHandler()
+    client = busy(stage, handler)
+    client.h2.increment_flow_control_window(2 * MEGABYTE)
+    (connection,) = stage.gateway.connections
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    make_busy(client, handler)
+    for _ in range(2 * MANY):  # more than buffers hold
+        client.begin("/long")
+    client.flush()
+    client.sock.shutdown(socket.SHUT_WR)
+    assert eventually(lambda: stage.count("/long") == 2 * MANY)
+    assert eventually(lambda: not stage.window.activities)
 
 
 # `Deputy` alone.

@@ -102,6 +102,20 @@ def test_reset_does_not_wait_for_the_handlers_of_other_streams(stage: Stage, dia
     )
 
 
+def test_a_connection_that_is_reset_already_is_reset_again(stage: Stage, dial: Dial) -> None:
+    def handler(request: Request) -> Any:
+        if request.path == "/second":
+            assert eventually(lambda: all(c.sock.fileno() < 0 for c in stage.gateway.connections))
+        return reset()
+
+    stage.https("api.test", handler)
+    client = dial()
+    sends(client, "/second")
+    sends(client, "/first")
+    assert ends(client) == "reset"
+    assert [entry.fault for entry in stage.entries(Exchange)] == [reset()] * 2
+
+
 @pytest.mark.parametrize("waits", [silence(), delayed(200, SECONDS)])
 def test_a_wait_that_the_fault_of_another_stream_ends_is_not_called_the_clients(
     stage: Stage, dial: Dial, waits: Any
