@@ -408,9 +408,8 @@ class Http2Server:
         """
         deputy, here, served = self._deputy, self._here, self._served
         assert deputy is not None
-        if (
-            not deputy.begin()
-        ):  # from here on it may take over, and the deques of the server are new ones then
+        # From here on the deputy may take over, and the server has other deques then.
+        if not deputy.begin():
             self._give_out_all(here)
             return
         with self._lock:
