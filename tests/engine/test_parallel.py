@@ -81,7 +81,7 @@ def test_workers_on_one_engine_get_nothing_of_each_other(
             assert result.stdout.splitlines() == [f"{{me}} {{path}}" for path in paths], result
             assert [call.request.path for call in route.calls] == paths
             assert egress.exchanges == route.calls
-            note(target=shop.id, url=shop.url(8080), sidecar=shop._docker.attrs["HostConfig"]["NetworkMode"],
+            note(target=shop.id, sidecar=shop._docker.attrs["HostConfig"]["NetworkMode"],
                  name=shop._docker.name, folder=egress.session.engine.folder)
         """,
         f"-n{count}",
@@ -91,7 +91,7 @@ def test_workers_on_one_engine_get_nothing_of_each_other(
     notes = workers.notes()
     assert len(notes) == 2 * count
     assert len({note["worker"] for note in notes}) == count, "some worker ran no test"
-    for kind in ("session", "target", "sidecar", "name", "url", "folder"):
+    for kind in ("session", "target", "sidecar", "name", "folder"):
         of_worker = {(note["worker"], note[kind]) for note in notes}
         assert len({value for _, value in of_worker}) == len(of_worker) == count, kind
 
