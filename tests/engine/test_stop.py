@@ -112,7 +112,7 @@ def test_init_passes_the_signal_on_as_the_note_says(egress: Egress, clients_imag
 
 
 def test_what_has_ended_is_stopped_without_an_error(egress: Egress, clients_image: str) -> None:
-    container = egress.start(clients_image, ["sh", "-c", "echo done; exit 4"])
+    container = egress.start(clients_image, ["sh", "-c", "sleep 0.3; echo done; exit 4"])
     assert container.wait().exit_code == 4
     container.stop()
     container.stop()
