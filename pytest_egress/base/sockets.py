@@ -97,11 +97,16 @@ def wanted(blocked: Exception, otherwise: int) -> int:
 def await_ready(sock: socket.socket, events: int, seconds: float | None = None) -> bool:
     """Wait for events of poll(2), or the end, of a socket; return whether one has happened.
 
+    It is so of a closed socket, of which the next call says that.
+
     Args:
         seconds: How long; None is without end.
     """
     poller = select.poll()
-    poller.register(sock, events)
+    try:
+        poller.register(sock, events)
+    except ValueError:
+        return True
     return bool(poller.poll(None if seconds is None else seconds * 1000))
 
 

@@ -283,7 +283,6 @@ class Connection:
 
         The byte is left unread until the attempt belongs to a window: a test's thread that closes its window looks for
         unread bytes (`Gateway.unread`), and would otherwise close it between the read and the attempt's beginning.
-        Readable without an end that has come behind it, it is a byte. Only else is it looked at.
 
         Args:
             go_on: Continues on another thread, where the byte comes after this connection has been parked.
@@ -298,10 +297,13 @@ class Connection:
             self._poller.register(self.sock, BYTE_OR_END)
         if not (ready := self._poller.poll(seconds * 1000)):
             raise Parked(go_on, self.idle_seconds - seconds)
-        has_come = ready[0][1] == select.POLLIN or bool(self.peek(1))
-        if has_come:
+        if has_come := self._is_byte(ready):
             self.begin()
         return has_come
+
+    def _is_byte(self, ready: list[tuple[int, int]]) -> bool:
+        """Whether what poll(2) has found is a byte, which is looked at only where an end has come too."""
+        return ready[0][1] == select.POLLIN or bool(self.peek(1))
 
     def has_arrived(self) -> bool | None:
         """Whether a waiting connection can be read; None at its end.
@@ -314,7 +316,7 @@ class Connection:
         if not (ready := poller.poll(0)):
             return False
         try:
-            return ready[0][1] == select.POLLIN or bool(self.peek(1)) or None
+            return self._is_byte(ready) or None
         except OSError:  # the connection has been reset
             return None
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 import h11
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import BLOCKED, send_all, wanted
+from pytest_egress.base.sockets import BLOCKED, await_ready, send_all, wanted
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.routes.duplex import ClientLeftError
@@ -168,7 +168,9 @@ class Http1Duplex:
         """
         with self._lock:
             if not self._has_left and not self._is_over:
-                self._has_left = self._broken is not None or self._look(select.POLLRDHUP, 0)
+                self._has_left = self._broken is not None or await_ready(
+                    self._connection.sock, select.POLLRDHUP, 0
+                )
             return self._has_left or self._is_over
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
@@ -377,13 +379,4 @@ class Http1Duplex:
         left = OVER_SECONDS if deadline is None else deadline - monotonic()
         if left <= 0:
             raise TimeoutError("the client has sent nothing in time")
-        self._look(events, min(left, OVER_SECONDS))
-
-    def _look(self, events: int, seconds: float) -> bool:
-        """Whether one of these events has happened on the socket within so many seconds."""
-        poller = select.poll()
-        try:
-            poller.register(self._connection.sock, events)
-        except ValueError:  # closed: the next call of it says so
-            return True
-        return bool(poller.poll(seconds * 1000))
+        await_ready(self._connection.sock, events, min(left, OVER_SECONDS))

@@ -28,6 +28,7 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import relay
 from pytest_egress.base.shaping import PLAIN, Pacer, Shape, play
 from pytest_egress.base.shaping import relay as shaped_relay
+from pytest_egress.base.sockets import await_ready
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.calls import call
@@ -651,19 +652,9 @@ def has_ended(sock: socket.socket) -> bool:
 
     Bytes may still be unread.
     """
-    return has_event(sock, select.POLLRDHUP)
+    return await_ready(sock, select.POLLRDHUP, 0)
 
 
 def is_over(sock: socket.socket) -> bool:
     """Whether both directions of a connection are over, as after a reset (POLLHUP, which is always looked for)."""
-    return has_event(sock, 0)
-
-
-def has_event(sock: socket.socket, events: int) -> bool:
-    """Whether poll() finds something; True of a socket without a descriptor."""
-    poller = select.poll()
-    try:
-        poller.register(sock, events)
-    except ValueError:
-        return True
-    return bool(poller.poll(0))
+    return await_ready(sock, 0, 0)

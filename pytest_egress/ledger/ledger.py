@@ -126,8 +126,7 @@ class Ledger:
             if self._watchers and not is_of_the_kernel(entry):
                 for seen in self._watchers:
                     seen.append(entry)
-            if self._waiting:
-                self.tell()
+            self.tell()
 
     def record_handshake(self, window: Window, peers: TlsPeers, handshake: Handshake) -> None:
         """Note that a TLS handshake succeeded: earlier failures of the same client no longer fail the test."""
@@ -172,8 +171,7 @@ class Ledger:
             window.calls += 1
             if window.calls <= MAX_ENTRIES:  # else its entry is missing too, and fails the test
                 route.count(window, call)
-            if self._waiting:
-                self.tell()
+            self.tell()
 
     def add_failure(self, route: Route[Any], window: Window, failure: TlsFailure) -> None:
         """Note at a route that a connection ended by what the route had presented."""
@@ -190,16 +188,14 @@ class Ledger:
             window.activities.add(activity)
             self.under_way.add(activity)
             self.begun += 1
-            if self._waiting:  # until all that has arrived is being served
-                self.tell()
+            self.tell()  # a thread may wait until all that has arrived is being served
 
     def end(self, window: Window, activity: Activity) -> None:
         """Remove an activity that has ended."""
         with self.changed:
             window.activities.discard(activity)
             self.under_way.discard(activity)
-            if self._waiting:
-                self.tell()
+            self.tell()
 
     @contextmanager
     def pausing(

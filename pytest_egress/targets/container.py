@@ -201,7 +201,6 @@ class Container:
         self._lock = threading.Lock()
         self._started, self._starting = 0.0, (0.0, 0.0)
         self._log_tail = ""
-        self._recycled: Sidecar | None = None
         self._directory = DIRECTORY
         self.hints: list[str] = []
         self.loss, self.killed = "", ""
@@ -324,7 +323,6 @@ class Container:
         self._directory = directory_for(options, declared)
         if sidecar.has_served:
             options["sysctls"] = {**SYSCTLS, **(options.get("sysctls") or {})}
-        self._recycled = sidecar if sidecar.has_served else None
         filled = self._filled_image(image, env, options) if options.get("read_only") else image
         self._docker = engine.create(
             filled,
@@ -465,12 +463,13 @@ class Container:
         Raises:
             LinkError: It is not.
         """
-        if self._recycled is not None:
-            try:
-                self._recycled.check_joined(self.name)
-            except LinkError:
-                self._services.sidecars.stop_reuse()
-                raise
+        if not self._sidecar.has_served:
+            return
+        try:
+            self._sidecar.check_joined(self.name)
+        except LinkError:
+            self._services.sidecars.stop_reuse()
+            raise
 
     def _attach_input(self) -> socket.socket:
         """Open a stream into the container's standard input (`POST /containers/{id}/attach`)."""

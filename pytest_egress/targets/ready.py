@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from pytest_egress.base.sockets import await_ready
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import LinkError
 from pytest_egress.targets.sidecar import Sidecar
@@ -259,6 +260,4 @@ def result_of(step: Future[T]) -> T:
 
 def has_ended(link: AnyLink) -> bool:
     """Whether the sidecar of a link that nothing reads has ended."""
-    poller = select.poll()
-    poller.register(link.channel, select.POLLIN | select.POLLRDHUP)
-    return bool(poller.poll(0))
+    return await_ready(link.channel, select.POLLIN | select.POLLRDHUP, 0)
