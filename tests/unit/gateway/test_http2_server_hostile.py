@@ -304,6 +304,7 @@ def test_an_idle_connection_of_http_2_is_cut_where_too_many_are_open(
     clients = [connect() for _ in range(4)]
     for client in clients:
         client.ask()
+        assert eventually(lambda: not stage.window.activities)  # so that the first is idle longest
     assert eventually(lambda: len(stage.gateway.connections.parked) == 4)
     monkeypatch.setattr(stage.gateway.connections, "_most_open", 4)
     late = connect()
