@@ -60,7 +60,7 @@ from pytest_egress.targets.results import (
     exit_text,
     with_logs,
 )
-from pytest_egress.targets.roots import Roots, find_roots
+from pytest_egress.targets.roots import Files, Roots, find_roots
 from pytest_egress.targets.runtimes import DIRECTORY
 from pytest_egress.targets.sidecar import (
     NAMESERVER,
@@ -376,62 +376,53 @@ class Container:
 
     def _fill(self, container: DockerContainer, image: Image, env: dict[str, str]) -> None:
         """Put the CA and the files into the container, except into mounts that are not its own."""
-        engine, foreign = self._services.engine, foreign_mounts(container)
-        roots = self._roots(container, image, env, foreign)
-        authority = self._services.authority
-        packaged = self._packaged(container, image, env, foreign)
-        besides = trust.extended(packaged, authority.ca_pem, self._directory)
+        engine, ca = self._services.engine, self._services.authority
+        files = self._files(container, env)
+        if files.foreign:
+            trust.check_directory(files, self._directory)
+            trust.check_places(files, self._plan.file_paths)
+        roots = self._roots(files, image, env)
+        packaged = self._packaged(files, image, env)
+        besides, left = trust.placed(files, trust.extended(packaged, ca.ca_pem, self._directory))
         besides |= trust.named_files(
-            engine,
-            container,
-            self._plan.trust,
-            authority.ca_pem,
-            foreign,
-            wherever=self._services.trust,
+            files, self._plan.trust, ca.ca_pem, wherever=self._services.trust
         )
-        archive = trust.trust_tar(
-            authority.ca_pem,
-            authority.ca_subject,
-            roots,
-            besides,
-            directory=self._directory,
-            foreign=foreign,
-        )
+        wanted = besides | trust.trusting(ca.ca_pem, ca.ca_subject, roots, self._directory)
         try:
-            trust.put(container, archive, "the CA")
+            trust.put(container, build_tar(trust.placed(files, wanted)[0]), "the CA")
         except EngineError:  # a container that was removed meanwhile seemed to have no roots
             self._services.roots.pop(str(image.id), None)
             self._services.packaged.clear()
             raise
         self.hints = runtimes.defeated(env, self._plan.env, [*roots.extended(), *besides])
-        self.hints += [f"{path} is in a mount, and was left as it is" for path in packaged.mounted]
+        self.hints += [
+            f"{path} is in a mount, and was left as it is" for path in (*packaged.mounted, *left)
+        ]
         if engine.is_podman:
             trust.put(container, RESOLVER, "resolv.conf")
         if self._plan.files is not None:
             trust.put(container, self._plan.files, "files=")
 
-    def _roots(
-        self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
-    ) -> Roots:
+    def _files(self, container: DockerContainer, env: Mapping[str, str]) -> Files:
+        java_home = {**env, **self._plan.env}.get("JAVA_HOME", "")
+        return Files(self._services.engine, container, foreign_mounts(container), java_home)
+
+    def _roots(self, files: Files, image: Image, env: dict[str, str]) -> Roots:
         """The roots that the image trusts, searched once; those of a container with mounts are searched each time."""
         services, user_env = self._services, self._plan.env
-        if foreign or not user_env.keys().isdisjoint(runtimes.LEADING):
-            return find_roots(services.engine, container, env, user_env)
+        if files.foreign or not user_env.keys().isdisjoint(runtimes.LEADING):
+            return find_roots(files, env, user_env)
         with services.roots_lock:  # another start of this image waits for the result
             if str(image.id) not in services.roots:
-                services.roots[str(image.id)] = find_roots(
-                    services.engine, container, env, user_env
-                )
+                services.roots[str(image.id)] = find_roots(files, env, user_env)
             return services.roots[str(image.id)]
 
-    def _packaged(
-        self, container: DockerContainer, image: Image, env: dict[str, str], foreign: list[str]
-    ) -> Packaged:
+    def _packaged(self, files: Files, image: Image, env: dict[str, str]) -> Packaged:
         """The roots of SDKs and browsers in the image, searched once for each set of mounts: these may hide some."""
         services, theirs = self._services, {**env, **self._plan.env}
         config, workdir = image.attrs["Config"], self._plan.options.get("working_dir")
         named = [theirs.get(name, "") for name in LEADING]
-        key = (image.id, workdir, *named, *foreign)
+        key = (image.id, workdir, *named, *files.foreign)
         with services.roots_lock:  # another start of this image waits for the result
             if key not in services.packaged:
                 where = places(
@@ -440,7 +431,7 @@ class Container:
                     config.get("User") or "",
                     services.engine.history(image),
                 )
-                services.packaged[key] = find_packaged(services.engine, container, where, foreign)
+                services.packaged[key] = find_packaged(files, where)
             return services.packaged[key]
 
     def _start(self) -> None:

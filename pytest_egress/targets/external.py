@@ -79,7 +79,7 @@ class ExternalContainer(Container):
         engine, authority = self._services.engine, self._services.authority
         scratch = engine.create(image, self._plan.image, command=NEVER_RUN)
         try:
-            roots = self._roots(scratch, image, env, [])
+            roots = self._roots(self._files(scratch, env), image, env)
         finally:
             engine.remove(scratch)
         folder = tempfile.mkdtemp(dir=engine.folder)

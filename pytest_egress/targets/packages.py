@@ -13,17 +13,12 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pytest_egress.engine.archive import File
 from pytest_egress.targets.certificates import from_pem
 from pytest_egress.targets.mounts import is_within, normal
 from pytest_egress.targets.roots import FileKind, Files
-
-if TYPE_CHECKING:
-    from docker.models.containers import Container as DockerContainer
-
-    from pytest_egress.engine.engine import Engine
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -187,20 +182,13 @@ def listed(text: str) -> list[str]:
     return [normal(path) for path in text.split(":") if path.startswith("/")]
 
 
-def find_packaged(
-    engine: Engine, container: DockerContainer, where: Places, foreign: Sequence[str]
-) -> Packaged:
-    """Find the roots of SDKs and the browsers of a created container.
-
-    Args:
-        foreign: The mount points whose content is not the container's own.
-    """
-    look = Look(Files(engine, container, folders=()), where, mounted=bool(foreign))
+def find_packaged(files: Files, where: Places) -> Packaged:
+    """Find the roots of SDKs and the browsers of a created container."""
+    look = Look(files, where)
     bundles: dict[str, File] = {}
     mounted: list[str] = []
-    mounts = [look.real(point)[0] for point in foreign]
     for path in dict.fromkeys(look.bundles()):
-        if is_within(path, mounts):
+        if is_within(path, files.mounts):
             mounted.append(path)
             continue
         file = look.files.read(path)
@@ -219,11 +207,11 @@ class Look:
 
     Args:
         where: The folders in which packages may be.
-        mounted: Whether there are mounts. Then a link among the folders of a path may lead into one.
     """
 
-    def __init__(self, files: Files, where: Places, *, mounted: bool) -> None:
-        self.files, self._where, self._mounted = files, where, mounted
+    def __init__(self, files: Files, where: Places) -> None:
+        self.files, self._where = files, where
+        self._mounted = bool(files.foreign)  # a link among the folders of a path may lead there
         self._pythons: dict[str, None] = {}  # the versions that were seen
 
     def real(self, path: str) -> tuple[str, FileKind]:

@@ -29,6 +29,7 @@ class Plan:
 
     Attributes:
         files: An archive to extract at `/`, or None.
+        file_paths: The paths of the files in it.
         trust: Paths of files that get the CA, in addition to those that egress finds itself.
         options: docker-py's options.
     """
@@ -37,6 +38,7 @@ class Plan:
     command: Sequence[str] | str | None
     env: Mapping[str, str]
     files: bytes | None
+    file_paths: Sequence[str]
     input: bytes | None
     trust: Sequence[str]
     options: Mapping[str, Any]
@@ -74,6 +76,7 @@ def plan(
         command=command,
         env={name: str(value) for name, value in (env or {}).items()},
         files=build_tar(members) if members else None,
+        file_paths=tuple(members),
         input=input.encode() if isinstance(input, str) else input,
         trust=tuple(trust or ()),
         options={name: value for name, value in {**harmless, **own}.items() if value is not None},

@@ -10,15 +10,16 @@ import contextlib
 import itertools
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_egress.base.once import once_property
 from pytest_egress.engine.archive import File, Member, read_tar
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.targets.certificates import from_java_keystore, from_pem, merge
-from pytest_egress.targets.mounts import foreign_mounts, is_under, is_within, normal
+from pytest_egress.targets.mounts import is_under, is_within, normal
 from pytest_egress.targets.runtimes import VARIABLES
 
 if TYPE_CHECKING:
@@ -91,12 +92,7 @@ class FileKind(Enum):
     OTHER = auto()
 
 
-def find_roots(
-    engine: Engine,
-    container: DockerContainer,
-    image_env: Mapping[str, str],
-    user_env: Mapping[str, str],
-) -> Roots:
+def find_roots(files: Files, image_env: Mapping[str, str], user_env: Mapping[str, str]) -> Roots:
     """Find the roots that a created container trusts, those that variables of the image or the test name among them."""
     named = [
         path
@@ -104,14 +100,6 @@ def find_roots(
         for variable in VARIABLES
         if variable.form == "bundle" and (path := values.get(variable.name, "")).startswith("/")
     ]
-    java_home = {**image_env, **user_env}.get("JAVA_HOME", "")
-    foreign = foreign_mounts(container)
-    homes = [posixpath.join(java_home, path) for path in OF_JAVA_HOME if java_home.startswith("/")]
-    # Podman's archive of a folder lacks the content of mounts below it.
-    whole = not (engine.is_podman and container.attrs.get("Mounts"))
-    files = Files(
-        engine, container, () if foreign else NEVER_LINKS, homes, FOLDERS if whole else ()
-    )
     names = {
         path: real
         for path in dict.fromkeys([*BUNDLES, *map(normal, named)])
@@ -120,7 +108,7 @@ def find_roots(
     }
     bundles = {real: files.read(real) for real in dict.fromkeys(names.values())}
     merged = merge(file.content for file in bundles.values())
-    keystores, of_java = find_keystore(files, homes)
+    keystores, of_java = find_keystore(files)
     default, default_kind = files.resolve(DEFAULT_BUNDLE)
     hashed, hashed_kind = files.resolve(HASHED_DIRECTORY)
     return Roots(
@@ -131,13 +119,14 @@ def find_roots(
         keystores=keystores,
         of_java=of_java or from_pem(merged),
         hashed_directory=hashed if hashed_kind is FileKind.DIRECTORY else None,
-        mounts=[files.resolve(point)[0] for point in foreign],
+        mounts=files.mounts,
     )
 
 
-def find_keystore(files: Files, homes: Iterable[str]) -> tuple[dict[str, File], list[bytes]]:
+def find_keystore(files: Files) -> tuple[dict[str, File], list[bytes]]:
     """Find the first Java keystore that can be read, by its real path, and its certificates; both may be empty."""
-    of_home = (files.look(f"{home}/{name}") for home in homes for name in OF_JAVA)
+    find = files.resolve if files.foreign else files.look  # a home's links may lead into a mount
+    of_home = (find(f"{home}/{name}") for home in files.homes for name in OF_JAVA)
     known = (files.resolve(path) for path in KEYSTORES)
     for real, kind in itertools.chain(
         of_home, known
@@ -153,27 +142,54 @@ class Files:
     """The files of a created container. The engine is asked once for each path.
 
     Args:
-        directories: Paths that are assumed to be directories and no links, without asking the engine.
-        homes: Folders to read in one call, whose paths may have links.
-        folders: Other folders to read in one call.
+        foreign: The mount points whose content is not the container's own. Without any, `NEVER_LINKS` are taken for
+            folders.
+        java_home: The variable JAVA_HOME of the container; "" for none.
+
+    Attributes:
+        foreign: The same mount points.
+        homes: The folders below `java_home` that may have keystores: each is read in one call, and its path may have
+            links.
     """
 
     def __init__(
         self,
         engine: Engine,
         container: DockerContainer,
-        directories: Iterable[str] = (),
-        homes: Sequence[str] = (),
-        folders: Sequence[str] = FOLDERS,
+        foreign: Sequence[str],
+        java_home: str = "",
     ) -> None:
         self._engine, self._container = engine, container
-        self._homes = homes
-        self._whole: tuple[str, ...] = (*homes, *folders)
+        self.foreign = foreign
+        self.homes = [
+            normal(f"{java_home}/{path}") for path in OF_JAVA_HOME if java_home[:1] == "/"
+        ]
         self._mounts = [normal(each["Destination"]) for each in container.attrs.get("Mounts") or ()]
-        self._seen = {path: (path, FileKind.DIRECTORY) for path in ("/", *directories)}
+        # Podman's archive of a folder lacks the content of mounts below it.
+        whole = not (engine.is_podman and self._mounts)
+        self._whole: tuple[str, ...] = (*self.homes, *(FOLDERS if whole else ()))
+        folders = ("/", *(() if foreign else NEVER_LINKS))
+        self._seen = {path: (path, FileKind.DIRECTORY) for path in folders}
         self._stats: dict[str, Mapping[str, Any] | None] = {}
         self._folders: dict[str, Mapping[str, Member] | None] = {}
         self._links = 0
+
+    @once_property
+    def mounts(self) -> Sequence[str]:
+        """The real paths of the mounts that are not the container's own."""
+        return [self.resolve(point)[0] for point in self.foreign]
+
+    def place(self, path: str) -> str | None:
+        """The path, without links among its folders, of a file that is written at a path. A link there is replaced.
+
+        Returns:
+            None where it is in a mount that is not the container's own.
+        """
+        if not self.foreign:  # wherever a link leads, that is the container's own
+            return path
+        folder, _ = self.resolve(posixpath.dirname(path))
+        place = posixpath.join(folder, posixpath.basename(path))
+        return None if is_within(place, self.mounts) else place
 
     def resolve(self, path: str) -> tuple[str, FileKind]:
         """The real path of a path, through links among its folders too, and the kind of file there."""
@@ -266,7 +282,7 @@ class Files:
             None where the link leads out of the folders that were read, back through a folder, or in a circle.
         """
         end = normal(posixpath.join(posixpath.dirname(path), target))
-        known = target.startswith("/") or not is_within(path, self._homes)
+        known = target.startswith("/") or not is_within(path, self.homes)
         back = ".." in CLIMB.sub("", target, count=1).split("/")
         if back or not known or not is_within(end, FOLDERS) or self._links == MAX_LINKS:
             return None

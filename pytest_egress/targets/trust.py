@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_egress.engine.archive import File, build_tar
+from pytest_egress.engine.archive import File
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import EngineError
 from pytest_egress.targets.certificates import (
@@ -27,12 +27,10 @@ from pytest_egress.targets.certificates import (
 from pytest_egress.targets.mounts import is_within, normal
 from pytest_egress.targets.packages import FIREFOX_POLICIES, Packaged
 from pytest_egress.targets.roots import FileKind, Files, Roots
-from pytest_egress.targets.runtimes import DIRECTORY, FILE_NAMES, Form
+from pytest_egress.targets.runtimes import FILE_NAMES, Form
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
-
-    from pytest_egress.engine.engine import Engine
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -43,29 +41,16 @@ LOOK_FOR_ROOTS: Final = (
 )
 
 
-def trust_tar(
-    ca_pem: bytes,
-    subject: bytes,
-    roots: Roots,
-    besides: Mapping[str, File],
-    *,
-    directory: str = DIRECTORY,
-    foreign: Sequence[str] = (),
-) -> bytes:
-    """Build the archive to extract at `/`: our directory, the image's bundles and keystores with the CA, other files.
+def trusting(ca_pem: bytes, subject: bytes, roots: Roots, directory: str) -> dict[str, File]:
+    """The files to write: those of our directory, and the image's bundles and keystores with the CA.
 
     Args:
         ca_pem: The CA's certificate.
         subject: The CA's subject in DER.
-        besides: Other files, which have the CA already, by their real paths.
-        foreign: Mount points below which nothing is written, in addition to `roots.mounts`.
     """
     files = {
-        **besides,
-        **{
-            path: replace(file, content=append(file.content, ca_pem))
-            for path, file in roots.bundles.items()
-        },
+        path: replace(file, content=append(file.content, ca_pem))
+        for path, file in roots.bundles.items()
     }
     (ca,) = from_pem(ca_pem)
     for path, file in roots.keystores.items():
@@ -78,8 +63,42 @@ def trust_tar(
         files[f"{roots.hashed_directory}/{hashed_name(subject)}.0"] = File(content=ca_pem)
     for name, content in own_files(ca_pem, roots).items():
         files[f"{directory}/{name}"] = File(content=content)
-    mounts = [*foreign, *roots.mounts]
-    return build_tar({path: f for path, f in files.items() if not is_within(path, mounts)})
+    return files
+
+
+def check_directory(files: Files, directory: str) -> None:
+    """Refuse an image that leads our directory into a mount: nothing is written there, and variables lead to it.
+
+    Raises:
+        EngineError: With the path, and where it leads.
+    """
+    real, _ = files.resolve(directory)
+    if is_within(real, files.mounts) and not is_within(directory, files.foreign):
+        raise EngineError(
+            f"{directory} of the image is a link to {real}, which is in a mount, and nothing is ever written to "
+            "that: leave the mount out, or the link"
+        )
+
+
+def placed(files: Files, wanted: Mapping[str, File]) -> tuple[dict[str, File], list[str]]:
+    """The files to write, at their paths without links, and the paths that are left as they are, being in a mount."""
+    places = {path: files.place(path) for path in wanted}
+    kept = {place: wanted[path] for path, place in places.items() if place is not None}
+    return kept, [path for path, place in places.items() if place is None]
+
+
+def check_places(files: Files, paths: Iterable[str]) -> None:
+    """Refuse paths (`files=`) at which nothing is written, since they are in a mount.
+
+    Raises:
+        EngineError: Names the path.
+    """
+    for path in paths:
+        if files.place(normal(path)) is None:
+            raise EngineError(
+                f"files={{{path!r}: ...}} is in a mount, which is never written to: put the file where the mount's "
+                "content is kept, or leave the mount out"
+            )
 
 
 def own_files(ca_pem: bytes, roots: Roots) -> dict[str, bytes]:
@@ -124,26 +143,17 @@ def mapping(value: object) -> dict[str, Any]:
 
 
 def named_files(
-    engine: Engine,
-    container: DockerContainer,
-    paths: Iterable[str],
-    ca_pem: bytes,
-    foreign: Sequence[str],
-    *,
-    wherever: Iterable[str] = (),
+    files: Files, paths: Iterable[str], ca_pem: bytes, *, wherever: Iterable[str] = ()
 ) -> dict[str, File]:
     """The files that a test names (`trust=`), with the CA added, at their real paths.
 
     Args:
-        foreign: The mount points whose content is not the container's own.
         wherever: Paths for every image (`egress_trust`). One that this image does not have is ignored.
 
     Raises:
         EngineError: There is no such file, or it has no roots that can be extended.
     """
-    files, found = Files(engine, container, folders=()), {}
-    required = dict.fromkeys(paths)
-    mounts = [files.resolve(point)[0] for point in foreign]
+    found, required = {}, dict.fromkeys(paths)
     for path in dict.fromkeys([*required, *wherever]):
         real, kind = files.resolve(normal(path))
         if kind is FileKind.MISSING and path not in required:
@@ -153,7 +163,7 @@ def named_files(
             raise EngineError(f"{refusal}there is no such file in the container. {LOOK_FOR_ROOTS}")
         if kind is not FileKind.REGULAR:
             raise EngineError(f"{refusal}this is no file. {LOOK_FOR_ROOTS}")
-        if is_within(real, mounts):
+        if is_within(real, files.mounts):
             raise EngineError(
                 f"{refusal}{real} is in a mount, which is never written to: add the CA to it where it is kept "
                 "(egress_ca.cert_pem has it), or leave the mount out"

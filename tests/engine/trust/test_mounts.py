@@ -10,6 +10,8 @@ import pytest
 from docker.models.containers import Container as DockerContainer
 from docker.types import DriverConfig, Mount
 
+from pytest_egress import EngineError
+from pytest_egress.targets.certificates import java_keystore
 from tests.support.image_trees import (
     BUNDLE,
     FIRST,
@@ -18,8 +20,10 @@ from tests.support.image_trees import (
     Make,
     MakeImage,
     Options,
+    Tree,
     env_of,
     file,
+    link,
     node_at,
     read,
     snapshot_of,
@@ -106,3 +110,76 @@ def test_a_named_volume_that_is_empty_gets_what_the_image_has(
         for holder in engine_client.containers.list(all=True, filters={"volume": volume.name}):
             holder.remove(force=True)
         volume.remove()
+
+
+# Links of an image that lead into a mount: what is written at a path is written where the link leads.
+
+BROWSERS: Tree = {"/usr/bin/firefox": file(b"", 0o755), "/usr/bin/chromium": file(b"", 0o755)}
+POINT = "/mnt/host"
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Path:
+    """A folder of the host's in which each path of ours exists already."""
+    (tmp_path / "policies" / "managed").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "policies"):
+        (folder / "policies.json").write_text("{}")
+    (tmp_path / "lib/security").mkdir(parents=True)
+    (tmp_path / "lib/security/cacerts").write_bytes(java_keystore([]))
+    return tmp_path
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/etc/firefox", "/etc/firefox/policies", "/etc/chromium", "/etc/chromium/policies"),
+        *("/opt/jdk", "/opt/jdk/lib"),
+    ],
+)
+def test_a_link_of_the_image_leads_nothing_of_ours_into_a_mount(
+    path: str, read_only: bool, mounted: Path, make_image: MakeImage, ours: Make, ca: bytes
+) -> None:
+    leads = POINT if path != "/opt/jdk/lib" else f"{POINT}/lib"
+    image = make_image({**BROWSERS, BUNDLE: FIRST, path: link(leads)}, "ENV JAVA_HOME=/opt/jdk")
+    before = snapshot_of(mounted)
+    container = ours(image, volumes=[f"{mounted}:{POINT}"], read_only=read_only)
+    assert snapshot_of(mounted) == before
+    assert read(container, BUNDLE) == FIRST + ca
+
+
+def test_what_a_link_in_a_folder_of_the_containers_own_leads_to_is_written(
+    mounted: Path, make_image: MakeImage, ours: Make, ca: bytes
+) -> None:
+    tree = {**BROWSERS, "/opt/own": file(b""), "/etc/chromium": link("/srv/chromium")}
+    container = ours(make_image(tree), volumes=[f"{mounted}:{POINT}"])
+    assert b"CACertificates" in read(container, "/srv/chromium/policies/managed/pytest-egress.json")
+
+
+def test_a_link_of_the_image_from_our_folder_into_a_mount_is_refused(
+    mounted: Path, make_image: MakeImage, ours: Make
+) -> None:
+    image = make_image({BUNDLE: FIRST, "/etc/pytest-egress": link(f"{POINT}/sub")})
+    before = snapshot_of(mounted)
+    with pytest.raises(EngineError) as refused:
+        ours(image, volumes=[f"{mounted}:{POINT}"])
+    assert str(refused.value) == (
+        "/etc/pytest-egress of the image is a link to /mnt/host/sub, which is in a mount, and nothing is ever written "
+        "to that: leave the mount out, or the link"
+    )
+    assert snapshot_of(mounted) == before
+
+
+@pytest.mark.parametrize("path", ["/mnt/host/conf", "/app/conf", "/mnt/host"])
+def test_a_file_of_the_tests_in_a_mount_is_refused(
+    path: str, mounted: Path, make_image: MakeImage, ours: Make
+) -> None:
+    image = make_image({BUNDLE: FIRST, "/app": link(POINT)})
+    before = snapshot_of(mounted)
+    with pytest.raises(EngineError) as refused:
+        ours(image, volumes=[f"{mounted}:{POINT}"], files={path: "x"})
+    assert str(refused.value) == (
+        f"files={{{path!r}: ...}} is in a mount, which is never written to: put the file where the mount's content "
+        "is kept, or leave the mount out"
+    )
+    assert snapshot_of(mounted) == before
