@@ -207,7 +207,8 @@ class Session:
     def drain(self, window: Window, timeout: float, after: str) -> None:
         """Wait until the activities of a window have ended, and cut those that have not.
 
-        What waits for a fault, such as `silence()`, is not waited for, and goes on.
+        What waits for a fault, such as `silence()`, is not waited for, and goes on. What waits for a real server, and
+        whose client has left, is cut at once.
 
         Args:
             window: The window.
@@ -215,8 +216,10 @@ class Session:
             after: The event after which the handlers ran on, in words.
         """
         with self.engine.progress.step("waiting until what containers have sent is answered"):
-            done = self.ledger.wait_for(lambda: not at_work(window), timeout)
-        if not done:
+            done = self.ledger.wait_for(lambda: not awaited(window), timeout, LOOK_SECONDS)
+        if done:
+            self._cut_abandoned(window)
+        else:
             self._cut_off(window, timeout, after)
 
     def revise(self) -> None:
@@ -241,11 +244,19 @@ class Session:
         for container in self.live():
             container.gateway.dials.apply()
 
+    def _cut_abandoned(self, window: Window) -> None:
+        """Cut the activities of a window whose clients have left, and wait for their ends."""
+        with self.ledger.changed:
+            left = {activity for activity in at_work(window) if activity.is_abandoned()}
+        for activity in left:
+            activity.cut()
+        self.ledger.wait_for(lambda: left.isdisjoint(window.activities), CUT_SECONDS)
+
     def _cut_off(self, window: Window, timeout: float, after: str) -> None:
         """Cut the activities of a window, wait for their last entries, and note each handler that still runs."""
         with self.ledger.changed:
             left = at_work(window)
-        running = [activity for activity in left if activity.route is not None]
+            running = [activity for activity in awaited(window) if activity.route is not None]
         stuck = [*stuck_texts(running, timeout, after)]
         with self.ledger.changed:
             window.stuck += stuck
@@ -316,7 +327,9 @@ class Session:
             while (left := deadline - clock()) > 0:
                 if self._stays_quiet(min(seconds, left), seen) and left >= seconds:
                     return
-                self.ledger.wait_for(lambda: not self.ledger.is_busy, deadline - clock())
+                self.ledger.wait_for(
+                    lambda: not self.ledger.is_busy, deadline - clock(), LOOK_SECONDS
+                )
             with self.ledger.changed:
                 activities, pauses = [*self.ledger.under_way], [*self.ledger.pauses.items()]
             under_way = [*under_way_lines(activities), *delay_lines(activities, pauses)]
@@ -405,6 +418,7 @@ class Session:
                 ends.callback(egress.close)
 
 
+LOOK_SECONDS: Final = 0.1  # between two looks at whether clients have left: nothing tells
 AFTER_TEST: Final = "the test"
 AFTER_START: Final = "its container had started"
 AFTER_END: Final = "its container had ended"
@@ -452,6 +466,11 @@ NO_PART: Final = f"(nothing since this test began; {ALL_OF_IT})"
 def at_work(window: Window) -> list[Activity]:
     """The activities of a window that do not just wait for a fault."""
     return [activity for activity in window.activities if activity.pause is None]
+
+
+def awaited(window: Window) -> list[Activity]:
+    """The activities of a window that it waits for: those at work whose client waits too."""
+    return [activity for activity in at_work(window) if not activity.is_abandoned()]
 
 
 def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> Iterator[str]:

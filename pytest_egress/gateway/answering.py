@@ -11,8 +11,10 @@ before the handler gets its request.
 
 from __future__ import annotations
 
+import socket
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -40,6 +42,7 @@ from pytest_egress.gateway.upstream_body import UpstreamBody, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
 from pytest_egress.ledger.ledger import MAX_HELD_BYTES, Ledger
+from pytest_egress.ledger.pauses import stays
 from pytest_egress.ledger.report import (
     blocked_body,
     failed_upstream_body,
@@ -93,6 +96,11 @@ UNSEEN: Final = (
 OVER_HELD: Final = f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
 SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 LEFT_EARLY: Final = "the client closed before its response was sent ({})"
+WITH_CLIENT: Final = "its exchange with the upstream ended with it"
+CUT_OFF: Final = (
+    "pytest-egress ended the exchange before the upstream had answered: its test, its container, or what let it pass "
+    "was over"
+)
 NO_WEBSOCKET: Final = (
     "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
     "sent: websocket(handler) opens one"
@@ -110,6 +118,15 @@ class Carrier(Owner, Protocol):
     @property
     def client(self) -> tuple[str, int]:
         """Address and port of the client inside the target."""
+        ...
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether we have ended it."""
+        ...
+
+    def has_left(self) -> bool:
+        """Whether the client has closed its side. Any thread may call it, whatever lock it holds."""
         ...
 
     def allow_unread(self, route: Route[Any] | None, host: str, /) -> None:
@@ -187,7 +204,7 @@ class Answering:
                 refers to it weakly.
         """
         destination = attempt.destination
-        forwarding = Forwarding(self, attempt)
+        forwarding = Forwarding(self, attempt, duplex)
         body = Body(duplex, partial(hold, self.ledger, attempt.context.window), head.expected)
         method, headers = head.method, head.headers
         if (
@@ -373,7 +390,7 @@ class Answering:
             return AsgiWebSocket(answer)
         asked = replace(incoming.request, http_version="1.1")  # by which the server is spoken to
         connect = partial(incoming.forwarding.connect, asked, answer)
-        return WebSocketRelay(connect, answer.path)
+        return WebSocketRelay(connect, answer.path, incoming.forwarding.ending_with_client)
 
     def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:
         """Read the whole body now: a route that begins at the head came first, and its predicate has said no."""
@@ -484,7 +501,7 @@ class Answering:
                 return self._fail(response, context, entry)
             return response
         except ClientLeftError as error:  # it was cancelled, or has read a body that broke off
-            entry.note, entry.fault = LEFT_EARLY.format(error), None
+            entry.note, entry.fault = left_note(error), None
             return None
         except BaseException as error:
             # Also KeyboardInterrupt and pytest.exit: the test's thread raises it again.
@@ -501,10 +518,13 @@ class Answering:
             return failed_reply(entry)
         return None if response is UNSET else response
 
-    def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response:
+    def _forward(self, incoming: Incoming, to: Forward, entry: Exchange) -> Response | None:
         """The response of another server; 502 where that gives none (RFC 9110 section 15.6.3)."""
         try:
             return incoming.forwarding.pass_on(incoming, to)
+        except ClientLeftError as error:
+            entry.note, entry.fault = left_note(error), None
+            return None
         except UpstreamError as error:
             entry.note, entry.fault = str(error), None
             return own_reply(entry, 502, failed_upstream_body(entry), Code.UNAVAILABLE)
@@ -527,6 +547,9 @@ class Answering:
             BodyError: The body raised, or HTTP cannot carry the response.
         """
         activity = incoming.attempt.activity
+        is_forwarded = isinstance(source_of(response.stream), UpstreamBody)
+        if is_forwarded:
+            activity.is_abandoned = self.carrier.has_left
         if response.stream is not None and entry.outcome == "passthrough":
             self.carrier.allow_unread(entry.route, entry.host)
         elif response.stream is not None:
@@ -536,15 +559,16 @@ class Answering:
         except (GeneratorExit, ClientLeftError):
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
-            if isinstance(source_of(response.stream), UpstreamBody):  # no handler is to blame
-                if is_cut_by_client(incoming):
-                    raise ClientLeftError(str(error)) from error
-                entry.note = str(error)
+            if is_forwarded:  # no handler is to blame
+                left = incoming.forwarding.left()
+                if left is not None and not isinstance(left, StoppedError):
+                    raise left from error
+                entry.note = str(left or error)
             else:
                 entry.error = entry.error or error
             raise BodyError from error
         finally:
-            activity.route, activity.what = None, ""
+            activity.route, activity.what, activity.is_abandoned = None, "", stays
             self.carrier.read_again()
 
     def close_body(self, entry: Exchange, response: Response) -> None:
@@ -668,9 +692,10 @@ class Forwarding:
         route: The route that answers it; None until that is decided, and where none does.
     """
 
-    def __init__(self, answering: Answering, attempt: Attempt) -> None:
-        self._answering = answering
+    def __init__(self, answering: Answering, attempt: Attempt, duplex: Duplex) -> None:
+        self._answering, self._duplex, self._activity = answering, duplex, attempt.activity
         self._destination, self._tables = attempt.destination, attempt.context.tables
+        self._has_left = False
         self.asked: Request
         self.route: Route[Any] | None = None
 
@@ -679,8 +704,42 @@ class Forwarding:
         server = check_forward(forward(to, port), raw=False)
         request = self._renamed(request)
         sock = self.connect(request, server, by="request.forward")
-        response = upstream.ask(sock, request, server.path, encoded=False)  # a handler reads it
-        return whole(response, request.method)
+        with self.ending_with_client(sock):  # a handler reads the response
+            response = upstream.ask(sock, request, server.path, encoded=False)
+            return whole(response, request.method)
+
+    @contextmanager
+    def ending_with_client(self, sock: socket.socket) -> Iterator[None]:
+        """Have the exchange on a socket, within the `with` block, end when nobody waits for it any more.
+
+        A client that leaves is seen at once by RST_STREAM, and in HTTP/1.1 while its request may still come. Behind
+        a whole request a client of HTTP/1.1 may close its side and wait for the response, which looks the same: the
+        exchange goes on until its window is closed, and keeps no window open.
+
+        Raises:
+            ClientLeftError: The exchange has ended because the client left. It is a StoppedError where we cut it.
+        """
+        if self.asked.http_version == "2" or not self.asked.is_whole:
+            self._duplex.on_disconnect(partial(self._leave, sock))
+        self._activity.is_abandoned = self._answering.carrier.has_left
+        try:
+            yield
+        except UpstreamError as error:
+            if (left := self.left()) is not None:
+                raise left from error
+            raise
+        finally:
+            self._activity.is_abandoned = stays
+
+    def _leave(self, sock: socket.socket) -> None:
+        self._has_left = True
+        shut(sock)
+
+    def left(self) -> ClientLeftError | None:
+        """What has ended an exchange that broke off; None where the server did."""
+        if self._answering.carrier.is_cut:
+            return StoppedError(CUT_OFF)
+        return ClientLeftError(WITH_CLIENT) if self._has_left else None
 
     def _renamed(self, request: Request) -> Request:
         """The request, with its field Host set anew if a handler has replaced its host or port and left the field."""
@@ -702,10 +761,9 @@ class Forwarding:
         request, body = incoming.request, incoming.body
         streams = self.route is not None and self.route.stream
         sock = self.connect(request, to)
-        if ends_with_client(incoming):
-            incoming.duplex.on_disconnect(partial(shut, sock))
         content = None if body.is_whole else body.stream() if streams else body.relay()
-        return upstream.ask(sock, request, to.path, content=content, keep=not streams)
+        with self.ending_with_client(sock):
+            return upstream.ask(sock, request, to.path, content=content, keep=not streams)
 
     def connect(self, request: Request, to: Forward, by: str = "") -> Any:
         """Connect to another server, with TLS where the scheme is https.
@@ -729,18 +787,9 @@ class Forwarding:
         return upstreams.secure(owner, sock, host, http2=request.http_version == "2")
 
 
-def ends_with_client(incoming: Incoming) -> bool:
-    """Whether an exchange with a real server ends when the client leaves.
-
-    That is watched for where leaving is seen: by RST_STREAM, and in HTTP/1.1 while the request may still be coming. A
-    client of HTTP/1.1 may close its side after the request, and wait for the response.
-    """
-    return incoming.request.http_version == "2" or not incoming.body.is_whole
-
-
-def is_cut_by_client(incoming: Incoming) -> bool:
-    """Whether a real server broke off because the client had left, which ends the exchange with it."""
-    return incoming.request.http_version == "2" and incoming.duplex.disconnected
+def left_note(error: ClientLeftError) -> str:
+    """The note of a request whose response nobody waits for."""
+    return str(error) if isinstance(error, StoppedError) else LEFT_EARLY.format(error)
 
 
 # Replies to requests that no handler answers.

@@ -422,6 +422,10 @@ class Connection:
         """Note that the connection's bytes are read from here on."""
         self.allowed_by = None
 
+    def has_left(self) -> bool:
+        """Whether the client has closed its side. Any thread may call it, whatever lock it holds."""
+        return await_ready(self.sock, select.POLLRDHUP, 0)
+
     def sockets(self) -> list[socket.socket]:
         """The connection's own socket, and those that it has adopted."""
         return [self.sock, *self._others]

@@ -157,6 +157,15 @@ class Http2Stream:
             shut(other)
         return other
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether we have ended it, or its connection."""
+        return self._left == CUT or self._connection.is_cut
+
+    def has_left(self) -> bool:
+        """Whether the client has reset the stream, or its connection has ended."""
+        return self._left is not None
+
     def release(self, other: socket.socket) -> None:
         """Close a socket that was adopted, and forget it."""
         with self._wire.lock:

@@ -89,6 +89,8 @@ class Http1Body(UpstreamBody):
             while (event := self._h11.next_event()) is h11.NEED_DATA:
                 data = self._line.receive()
                 self._check()
+                if not data and self._h11.their_state is h11.SEND_RESPONSE:
+                    raise ConnectionError("it closed without an answer")
                 self._h11.receive_data(data)
         return event
 

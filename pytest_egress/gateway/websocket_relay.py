@@ -16,6 +16,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import h11
@@ -68,10 +69,17 @@ class WebSocketRelay(DuplexAnswer):
     Args:
         connect: Connects to the server; raises UpstreamError.
         prefix: Text to put before the path.
+        ends_with_client: Has an exchange on a socket end when nobody waits for it any more.
     """
 
-    def __init__(self, connect: Callable[[], socket.socket], prefix: str) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], socket.socket],
+        prefix: str,
+        ends_with_client: Callable[[socket.socket], AbstractContextManager[None]],
+    ) -> None:
         self._connect, self._prefix = connect, prefix
+        self._ends_with_client = ends_with_client
 
     def refusal(self, request: Request) -> tuple[Response, str] | None:
         """The response to a request that is no handshake, and why; None for a handshake."""
@@ -81,7 +89,8 @@ class WebSocketRelay(DuplexAnswer):
         """Open a WebSocket to the server, answer as it does, and copy messages until both are over."""
         try:
             sock = self._connect()
-            upstream, answer = shake_hands(sock, request, self._prefix)
+            with self._ends_with_client(sock):
+                upstream, answer = shake_hands(sock, request, self._prefix)
         except UpstreamError as error:
             conversation.exchange.note = str(error)
             body = failed_upstream_body(conversation.exchange)
@@ -216,7 +225,9 @@ def answered(sock: socket.socket, http: h11.Connection) -> Response:
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
-            http.receive_data(sock.recv(READ_BYTES))
+            if not (data := sock.recv(READ_BYTES)) and head is None:
+                raise ConnectionError("it closed without an answer")
+            http.receive_data(data)
         elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
             return received(event, b"")
         elif isinstance(event, h11.Response):

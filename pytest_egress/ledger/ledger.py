@@ -230,7 +230,7 @@ class Ledger:
 
         A late answer of DNS, which has no activity, does: its client goes on when it comes.
         """
-        return bool(self.under_way) or not all(self.pauses.values())
+        return any(not activity.is_abandoned() for activity in self.under_way) or not all(self.pauses.values())
 
     def pauses_of(self, container: str) -> list[Pause]:
         """What a container waits for, because of faults, in the order in which it began to wait.
@@ -251,12 +251,15 @@ class Ledger:
             now = self._prompted_at if self.prompts else monotonic()
             return now - self._prompted
 
-    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+    def wait_for(
+        self, condition: Callable[[], bool], timeout: float, look: float | None = None
+    ) -> bool:
         """Wait until a condition holds; return whether it does.
 
         Args:
             condition: Called under the lock.
             timeout: Seconds by `clock`.
+            look: Seconds between two looks, where no thread tells of all that the condition depends on.
         """
         with self.changed:
             deadline = self.clock() + timeout
@@ -265,7 +268,7 @@ class Ledger:
                     return False
                 self._waiting += 1
                 try:
-                    self._told.wait(None if self.prompts else left)
+                    self._told.wait(look if self.prompts else min(left, look or left))
                 finally:
                     self._waiting -= 1
             return True

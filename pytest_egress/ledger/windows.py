@@ -42,6 +42,8 @@ class Activity:
         cut: Ends its connection. Any thread may call it.
         told: Describes the activity in words, while no handler runs.
         pause: What it waits for because of a fault, or None. Meanwhile it keeps no window open.
+        is_abandoned: Whether nobody waits for what it does: it waits for a real server, and its client has left. Then
+            it keeps no window open either. It is called under `Ledger.changed`.
     """
 
     container: str = ""
@@ -51,6 +53,7 @@ class Activity:
     cut: Callable[[], None] = lambda: None
     told: Callable[[], str] = lambda: "a connection"
     pause: Pause | None = None
+    is_abandoned: Callable[[], bool] = lambda: False
 
 
 @dataclass(eq=False)

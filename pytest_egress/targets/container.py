@@ -86,6 +86,7 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 UNREAD_SECONDS: Final = 0.002  # for a thread to read what has arrived
+LOOK_SECONDS: Final = 0.1  # between two looks at whether clients have left: nothing tells
 POLL_SECONDS: Final = 0.02  # between two checks whether a container is ready
 SAME_CLOCK_SECONDS: Final = 0.1  # a smaller difference to the engine's clock is none
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
@@ -700,7 +701,12 @@ class Container:
         self.settle()
         seconds, me = self.attempt_context().window.drain_seconds, threading.get_ident()
         self._services.ledger.wait_for(
-            lambda: all({*each.threads()} == {me} for each in self.gateway.connections), seconds
+            lambda: all(
+                {*each.threads()} == {me} or each.activity.is_abandoned()
+                for each in self.gateway.connections
+            ),
+            seconds,
+            LOOK_SECONDS,
         )
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:

@@ -429,3 +429,22 @@ def test_boto3_reaches_moto_at_the_names_of_aws(
     put = aws.assert_called_with(method="PUT", path="/2026/7.txt")
     assert b"paid" * 1000 in put.request.content
     egress.assert_only("*.amazonaws.com")
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
+def test_a_server_that_never_answers_holds_up_no_client_that_has_left(
+    egress: Egress, services_image: str, version: str
+) -> None:
+    ended = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        while sock.recv(65536):
+            pass
+        ended.set()
+
+    with tcp_server(serve) as port:
+        route = egress.intercept_http("api.test", forward(f"http://127.0.0.1:{port}"))
+        result = egress.run(services_image, f"curl {version} --max-time 1 http://api.test/")
+        assert result.exit_code == 28  # curl's own timeout
+        assert ended.wait(SECONDS)
+    assert route.assert_called_once().error is None

@@ -38,10 +38,10 @@ def stir(
     """Have something attempted within each wait for quiet, so many times."""
     wait_for = ledger.wait_for
 
-    def stirred(condition: Callable[[], bool], timeout: float) -> bool:
+    def stirred(condition: Callable[[], bool], timeout: float, *look: float) -> bool:
         for entry in entries if next(times, None) is not None else ():
             ledger.record(Window(), entry)
-        return wait_for(condition, timeout)
+        return wait_for(condition, timeout, *look)
 
     monkeypatch.setattr(ledger, "wait_for", stirred)
 
