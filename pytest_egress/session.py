@@ -30,6 +30,7 @@ from pytest_egress.ledger.report import (
     Shared,
     evicted_lines,
     fold,
+    lost_lines,
     outcome_text,
     prose,
     restless_headline,
@@ -165,7 +166,7 @@ class Session:
             fields: Fields of the `Window`, in place of the defaults.
         """
         with self.ledger.changed:
-            window = Window(**{**self._defaults, "previous": self._latest_test, **fields})
+            window = self._window(**{**self._defaults, "previous": self._latest_test, **fields})
             self.ledger.window, self._latest_test = window, window.name
             self.containers = self.live()
             window.complaints += [each.loss for each in self.containers if each.loss]
@@ -193,6 +194,7 @@ class Session:
         finally:
             with self.ledger.changed:
                 self.ledger.closing = None
+            window.account.close()
 
     def end_start(self, container: Container, window: Window) -> None:
         """Close the window of a shared container's start. Its raw connections stay open, such as those of a pool."""
@@ -202,6 +204,7 @@ class Session:
         with self.ledger.changed:
             container.start_window = None
         self._end_pauses(window)
+        window.account.close()
         container.gateway.revise()
 
     def drain(self, window: Window, timeout: float, after: str) -> None:
@@ -395,15 +398,18 @@ class Session:
     def new_window(self) -> Window:
         """A window with the settings of the running test's; outside of a test, with the defaults."""
         running = self.ledger.window
-        return (
-            Window(policy=running.policy, dns=running.dns, drain_seconds=running.drain_seconds)
-            if running
-            else Window(**self._defaults)
+        if running is None:
+            return self._window(**self._defaults)
+        return self._window(
+            policy=running.policy, dns=running.dns, drain_seconds=running.drain_seconds
         )
 
     def between(self) -> Window:
         """A window with the defaults, for attempts outside of tests."""
-        return Window(**self._defaults)
+        return self._window(**self._defaults)
+
+    def _window(self, **fields: Any) -> Window:
+        return Window(**fields, account=self.ledger.accounts.open())
 
     def close(self) -> None:
         """Close every egress and the engine. Calling it again, or in a forked child, does nothing."""
@@ -427,7 +433,7 @@ AFTER_END: Final = "its container had ended"
 def outside_lines(window: Window) -> list[str]:
     """Lines about the attempts in a window that is no test's."""
     entries = (e for e in window.entries if not isinstance(e, DnsQuery) or e.outcome != "recorded")
-    told = [*window.complaints, *evicted_lines(window.evicted)]
+    told = [*window.complaints, *evicted_lines(window.evicted), *lost_lines(window.account.lost)]
     return told + [
         f"{entry.container}: {outcome_text(entry)}" + (f"  ({count} times)" if count > 1 else "")
         for entry, count in fold(entries)

@@ -21,8 +21,9 @@ from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import pytest_egress.gateway.upstream as upstream
+from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.sockets import shut
-from pytest_egress.errors import AddressError, ContentError, UpstreamError
+from pytest_egress.errors import AddressError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
@@ -41,7 +42,6 @@ from pytest_egress.gateway.spoiling import (
 from pytest_egress.gateway.upstream_body import UpstreamBody, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
-from pytest_egress.ledger.ledger import MAX_HELD_BYTES, Ledger
 from pytest_egress.ledger.pauses import stays
 from pytest_egress.ledger.report import (
     blocked_body,
@@ -50,7 +50,6 @@ from pytest_egress.ledger.report import (
     refused_body,
     unrouted_body,
 )
-from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
 from pytest_egress.routes.asgi import AsgiApplication
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
@@ -67,7 +66,7 @@ from pytest_egress.routes.table import (
 )
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import Head, RequestTooLargeError, split_authority, without
+from pytest_egress.traffic.fields import Head, split_authority, without
 from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
 from pytest_egress.traffic.messages import (
     UNSET,
@@ -93,7 +92,6 @@ UNSEEN: Final = (
     "{route} would answer it, and its connection has not been shown that {given}: it was opened before the route was "
     "declared, or another route for the host comes first, and decides the handshake"
 )
-OVER_HELD: Final = f"all that was sent is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
 SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 LEFT_EARLY: Final = "the client closed before its response was sent ({})"
 WITH_CLIENT: Final = "its exchange with the upstream ended with it"
@@ -202,10 +200,14 @@ class Answering:
         Args:
             duplex: Both directions of the request. The server keeps it until it has sent the response: the request
                 refers to it weakly.
+
+        Raises:
+            OverLimitError: The window keeps too much already.
         """
-        destination = attempt.destination
+        destination, account = attempt.destination, attempt.context.window.account
+        account.keep(head.size, "requests' heads")
         forwarding = Forwarding(self, attempt, duplex)
-        body = Body(duplex, partial(hold, self.ledger, attempt.context.window), head.expected)
+        body = Body(duplex, account, head.expected)
         method, headers = head.method, head.headers
         if (
             head.protocol == WEBSOCKET
@@ -227,7 +229,7 @@ class Answering:
             container=self.recorder.target.name,
             _forward=weakref.ref(forwarding),
             _body=body,
-            _hold=self.recorder.holder_of(attempt.context.window, hold_decoded),
+            _account=account,
         )
         forwarding.asked = request
         return Incoming(
@@ -274,7 +276,7 @@ class Answering:
 
         Raises:
             ClientLeftError: The client has left within the body that a matcher has asked for; nothing is recorded.
-            RequestTooLargeError: That body is too large; nothing is recorded.
+            OverLimitError: That body is too large; nothing is recorded.
         """
         ruling = self._rule(incoming)
         entry = self._record(incoming, ruling)
@@ -337,7 +339,7 @@ class Answering:
             return self._refuse(incoming, note, misdirected_reply, head.authority or "")
         try:
             decision = decide(context.tables, request)
-        except (ClientLeftError, RequestTooLargeError):  # of a body that a matcher has asked for
+        except (ClientLeftError, OverLimitError):  # of a body that a matcher has asked for
             raise
         except BaseException as error:  # a predicate has raised: the test's thread raises it again
             return Ruling(outcome="routed", error=error, reply=failed_reply)
@@ -593,27 +595,6 @@ def settle(entry: Exchange, context: Context) -> bool:
         entry.error, entry.fault = error, None
         return False
     return True
-
-
-def hold(ledger: Ledger, window: Window, size: int) -> None:
-    """Count bytes of a request that the ledger will keep.
-
-    Raises:
-        RequestTooLargeError: The window would keep more than it may.
-    """
-    if not ledger.hold(window, size):
-        raise RequestTooLargeError(OVER_HELD)
-
-
-def hold_decoded(ledger: Ledger, of: weakref.ref[Window], size: int) -> None:
-    """Count bytes of a request that are kept twice: as sent, and decoded. A request may outlive its window.
-
-    Raises:
-        ContentError: The window would keep more than it may.
-    """
-    window = of()
-    if window is not None and not ledger.hold(window, size):
-        raise ContentError(f"the body cannot be decoded: with that, {OVER_HELD}")
 
 
 @dataclass(frozen=True)

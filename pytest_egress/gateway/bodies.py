@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Final
 
+from pytest_egress.base.account import Account
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
-from pytest_egress.traffic.fields import MAX_BODY_BYTES, RequestTooLargeError
+from pytest_egress.traffic.fields import MAX_BODY_BYTES, RequestTooLargeError, size_of
 from pytest_egress.traffic.messages import NO_FIELDS, Headers
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
+BODIES: Final = "requests' bodies"
 STREAMED_TWICE: Final = "the body of this request has been streamed: it is read once, and not kept"
 NOT_KEPT: Final = (
     "the body of this request was streamed ({} bytes), so that its content is not kept"
@@ -33,7 +35,7 @@ class Body:
 
     Args:
         duplex: Gives the pieces.
-        hold: Counts bytes that are about to be kept; raises `RequestTooLargeError` where they are too many.
+        account: Counts what is kept of it.
         expected: How many bytes are announced; None where that is not known.
 
     Attributes:
@@ -42,13 +44,13 @@ class Body:
     """
 
     __slots__ = (  # the ledger keeps one for each request
-        *("_content", "_duplex", "_expected", "_hold", "_is_relayed", "_kept"),
+        *("_account", "_content", "_duplex", "_expected", "_is_relayed", "_kept"),
         *("streamed", "trailers"),
     )
 
-    def __init__(self, duplex: Duplex, hold: Callable[[int], None], expected: int | None) -> None:
+    def __init__(self, duplex: Duplex, account: Account, expected: int | None) -> None:
         self._duplex = weakref.ref(duplex)
-        self._hold, self._expected = hold, expected
+        self._account, self._expected = account, expected
         self._kept: BytesIO | None = None
         self._content: bytes | None = None
         self._is_relayed = False
@@ -61,7 +63,7 @@ class Body:
 
         Raises:
             RuntimeError: It was streamed, or nobody has read it and its connection has gone on.
-            RequestTooLargeError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
+            OverLimitError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
             ClientLeftError: The client has left before its end.
         """
         if self._content is not None:
@@ -76,12 +78,12 @@ class Body:
         """Take the whole body, which has come with its head and has no trailers.
 
         Raises:
-            RequestTooLargeError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
+            OverLimitError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
         """
         if content:
             check_size(len(content))
-            self._hold(len(content))
-        self._content, self._hold = content, held_no_more
+            self._account.keep(len(content), BODIES)
+        self._content = content
 
     @property
     def is_whole(self) -> bool:
@@ -109,7 +111,7 @@ class Body:
 
         Raises:
             RuntimeError: It was streamed, or nobody has read it and its connection has gone on.
-            RequestTooLargeError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
+            OverLimitError: It is over `MAX_BODY_BYTES`, or the window would keep more than it may.
             ClientLeftError: The client has left before its end.
         """
         if self._content is not None or self.streamed is not None:
@@ -121,7 +123,7 @@ class Body:
         self._is_relayed = True
         check_size(self._expected or 0)
         while piece := self._receive(seconds):
-            self._hold(len(piece))
+            self._account.keep(len(piece), BODIES)
             self._kept = self._kept or BytesIO()
             self._kept.write(piece)
             check_size(self._kept.tell())
@@ -132,7 +134,7 @@ class Body:
         """Read and keep what comes, until nothing comes for so many seconds, or the client leaves. Then `give_up`.
 
         Raises:
-            RequestTooLargeError: As of `content`.
+            OverLimitError: As of `content`.
         """
         if self._content is None and self.streamed is None:
             with contextlib.suppress(TimeoutError, ClientLeftError):
@@ -145,7 +147,6 @@ class Body:
         if self.streamed is None and self._content is None:
             # `getvalue` shares the buffer, so that a large body is not in memory twice.
             self._content, self._kept = self.so_far, None
-            self._hold = held_no_more
 
     def stream(self) -> Iterator[bytes]:
         """The pieces as they come; none is kept. A body that has been kept already is one piece.
@@ -159,7 +160,7 @@ class Body:
             return
         if self.streamed is not None:
             raise RuntimeError(STREAMED_TWICE)
-        self.streamed, self._hold = 0, held_no_more
+        self.streamed = 0
         while piece := self._receive():
             self.streamed += len(piece)
             yield piece
@@ -169,6 +170,8 @@ class Body:
             raise RuntimeError(NEVER_READ)
         piece = duplex.receive() if seconds is None else duplex.receive(seconds)
         if not piece:
+            if duplex.trailers.raw:
+                self._account.keep(size_of(duplex.trailers), "trailers")
             self.trailers = duplex.trailers
         return piece
 
@@ -196,8 +199,3 @@ def check_size(size: int) -> None:
     """Refuse a body of so many bytes where it is over the limit of what is kept."""
     if size > MAX_BODY_BYTES:
         raise RequestTooLargeError(f"the body is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes")
-
-
-def held_no_more(size: int) -> None:
-    """Take the place of `hold` once nothing more is kept: it would keep the window alive."""
-    raise AssertionError(f"{size} bytes of a body that is complete")

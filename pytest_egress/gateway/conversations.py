@@ -13,6 +13,7 @@ from contextvars import Context
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from pytest_egress.base.account import Account
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.passing_duplex import PassingDuplex
 from pytest_egress.gateway.recorder import Recorder
@@ -76,9 +77,10 @@ class Call:
                 entry.duration = entry.duration or ledger.now() - entry.started
                 self._recorder.count(self._context, entry)
 
-    def hold(self, size: int) -> bool:
-        """Count bytes that the ledger is about to keep; False where the window keeps too many already."""
-        return self._recorder.ledger.hold(self._context.window, size)
+    @property
+    def account(self) -> Account:
+        """The account of the window that the request belongs to."""
+        return self._context.window.account
 
     def detach(self, end: Callable[[], None]) -> None:
         """Keep the window open no longer, though the call goes on.

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import h11
 
+from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.sockets import send_all
-from pytest_egress.gateway.answering import Answering, BodyError, Incoming, hold
+from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
@@ -25,7 +26,7 @@ from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.gateway.tls_failures import broken_after_handshake, silent_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
-from pytest_egress.traffic.fields import READ_BYTES, Head, RequestTooLargeError
+from pytest_egress.traffic.fields import READ_BYTES, Head
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import Response
 from pytest_egress.traffic.redaction import masked_text
@@ -83,7 +84,7 @@ class Http1Server:
                     connection.started = self.ledger.now()
         except h11.RemoteProtocolError as error:
             self.refuse(error.error_status_hint, f"{UNREADABLE}: {masked_text(str(error))}")
-        except RequestTooLargeError as error:
+        except OverLimitError as error:
             self.refuse(413, str(error))
         except StalledError as error:
             connection.record_tcp(b"", f"{error} within the head of a request")
@@ -109,21 +110,16 @@ class Http1Server:
     def read_head(self) -> Head | None:
         """The next request's head, or None at the end of the connection."""
         http, connection = self.http, self.connection
-        size, head = 0, None  # the size is that of what is kept with this request
-        if not http.is_fresh:
-            size, head = len(http.waiting), http.read_head()
+        head = None if http.is_fresh else http.read_head()
         while head is None:
             if http.closed:
                 return None
             if connection.idle_since is not None:
                 connection.await_begin(self.serve)
-            data = self.read()
-            size += len(data)
-            http.receive(data)
+            http.receive(self.read())
             head = http.read_head()
             if head is None and not http.has_begun and not http.closed:
                 connection.end()  # that was an empty line only
-        hold(self.ledger, connection.context.window, size - len(http.waiting))
         return head
 
     def read(self) -> bytes:
@@ -213,7 +209,7 @@ class Http1Server:
             else:
                 _ = incoming.body.content
             entry, response = self.answering.answer(incoming)
-        except RequestTooLargeError as error:
+        except OverLimitError as error:
             return self.refuse_body(incoming, 413, str(error), at_claimed="unrouted")
         except ClientLeftError as error:
             text = f"the body broke off after {incoming.body.size} bytes ({error})"
@@ -308,7 +304,7 @@ class Http1Server:
         """
         duplex = self.duplex(http, contextlib.nullcontext())
         incoming = self.take(head, duplex)
-        with contextlib.suppress(ClientLeftError, RequestTooLargeError):
+        with contextlib.suppress(ClientLeftError, OverLimitError):
             http.receive(b"")  # no more than what has come
             _ = incoming.body.content
         expected = self.answering.would_answer(incoming)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_egress.base.account import OverLimitError
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.http1_server import http_date
 from pytest_egress.gateway.http2_stream import Http2Stream
@@ -14,7 +15,7 @@ from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import RequestTooLargeError, carries_body
+from pytest_egress.traffic.fields import carries_body
 from pytest_egress.traffic.http1 import of_length
 from pytest_egress.traffic.http2 import response_headers, sendable
 from pytest_egress.traffic.messages import Response, stated_length
@@ -42,7 +43,7 @@ class Http2Exchange:
             if self.stream.head.method != "CONNECT" and not answering.begins_at_head(incoming):
                 self._keep_body()
             entry, response = answering.answer(incoming)
-        except RequestTooLargeError as error:
+        except OverLimitError as error:
             self._refuse_body(413, str(error), at_claimed="unrouted")
         except ClientLeftError as error:
             text = f"the body broke off after {incoming.body.size} bytes ({error})"

@@ -25,6 +25,7 @@ from functools import partial
 from math import inf
 from typing import Final
 
+from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering
@@ -37,6 +38,7 @@ from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
 from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.gateway.tls_failures import broken_after_handshake, silent_after_handshake
+from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import BEGAN_HTTP2, UNREADABLE
 from pytest_egress.traffic.http2 import (
     Asked,
@@ -48,6 +50,7 @@ from pytest_egress.traffic.http2 import (
     Unreadable,
     WasReset,
 )
+from pytest_egress.traffic.messages import NO_FIELDS
 from pytest_egress.traffic.redaction import masked_text
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -367,9 +370,17 @@ class Http2Server:
             stream.activity.thread = threading.get_ident()
             answering = self._answering(stream)  # which its carrier's server keeps
             Http2Exchange(stream, answering).serve()
+        except OverLimitError as error:
+            self._refuse_head(stream, str(error))
         except BaseException as error:
             # It must fail the test, not vanish with its thread, nor end the thread that reads.
             self.connection.recorder.complain("the gateway failed", error)
+
+    def _refuse_head(self, stream: Http2Stream, why: str) -> None:
+        """Record a request whose head there is no room for, and answer with 413."""
+        self.connection.recorder.record_unreadable(stream.attempt, why)
+        with contextlib.suppress(ClientLeftError):
+            stream.respond(413, NO_FIELDS, why.encode())
 
     def _close(self, stream: Http2Stream) -> None:
         stream.close()

@@ -500,10 +500,10 @@ class RawServer:
     def keep(self, entry: TcpConnection, data: bytes) -> None:
         """Count the connection as a call, and keep what its client has sent."""
         self.count(entry)
-        held = self.ledger.hold(self.context.window, len(data))
-        kept = data[: MAX_BODY_BYTES - len(entry.kept)] if held else b""
-        entry.kept += kept
+        kept = data[: MAX_BODY_BYTES - len(entry.kept)]
         self.lost += len(data) - len(kept)
+        if self.context.window.account.has_room(len(kept), "raw connections"):
+            entry.kept += kept
         entry.first_bytes = bytes(entry.kept[:FIRST_BYTES_KEPT])
 
     def close_book(self, entry: TcpConnection) -> None:

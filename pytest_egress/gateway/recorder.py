@@ -8,9 +8,7 @@ no other lock, so it must not be called while `Connections.lock` or the lock of 
 from __future__ import annotations
 
 import traceback
-import weakref
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pytest_egress.gateway.attempt import Attempt
@@ -18,7 +16,7 @@ from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.site import TargetView
 from pytest_egress.gateway.tls_failures import DISTRUST, LIKELY_REJECTED, library_of
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.ledger.windows import AttemptContext, Window
+from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.route import REJECTED, Route
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening
 from pytest_egress.traffic.entries import (
@@ -35,7 +33,6 @@ from pytest_egress.traffic.entries import (
 from pytest_egress.traffic.smtp import Envelope
 
 FIRST_BYTES_KEPT: Final = 64
-FULL: Final = "what is kept of a test's traffic has reached its limit"
 
 
 class Recorder:
@@ -53,21 +50,6 @@ class Recorder:
     def __init__(self, target: TargetView, ledger: Ledger) -> None:
         self.target, self.ledger = target, ledger
         self.is_closed = False
-        self._holder: tuple[weakref.ref[Window], Callable[[int], None]] | None = None
-
-    def holder_of(
-        self, window: Window, hold: Callable[[Ledger, weakref.ref[Window], int], None]
-    ) -> Callable[[int], None]:
-        """The function by which a request counts bytes for its window: one for all requests, which outlive the window.
-
-        Args:
-            hold: Counts them; it gets the window as a weak reference.
-        """
-        last = self._holder  # in one step: another thread may replace it
-        if last is None or last[0]() is not window:
-            reference = weakref.ref(window)
-            last = self._holder = reference, partial(hold, self.ledger, reference)
-        return last[1]
 
     def about(self, host: str, port: int | None, started: float | None = None) -> dict[str, Any]:
         """The fields that every entry has. Without `started` the attempt began now."""
@@ -265,10 +247,7 @@ class Recorder:
         """
         with self.ledger.changed:  # else the window could close between these calls
             context = self.target.attempt_context()
-            if not self.ledger.hold(context.window, len(mail.content)):
-                self.complain(
-                    f"{connection}: a mail of {len(mail.content)} bytes was refused: {FULL}"
-                )
+            if not context.window.account.has_room(mail.size, "mails"):
                 return False
             entry = Mail(
                 **self.about(connection.host, connection.port),

@@ -107,7 +107,7 @@ class WebSocketRelay(DuplexAnswer):
         )  # fmt: skip
         server.begin()
         ws = OpenWebSocket(
-            duplex, request, handshake, conversation.exchange.messages, conversation.hold
+            duplex, request, handshake, conversation.exchange.messages, conversation.account
         )
         try:
             with opened(ws, conversation, server):

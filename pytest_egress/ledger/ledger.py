@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from pytest_egress.base.account import Accounts
 from pytest_egress.base.clock import monotonic, wall
 from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.route import Route
@@ -24,9 +25,6 @@ from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFa
 CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
 MAX_ENTRIES: Final = 100_000
 """The most entries of a window, and the most calls: some 200 MB, where requests have no bodies."""
-
-MAX_HELD_BYTES: Final = 2 << 30
-"""The most bytes of requests and raw connections that a window keeps: twice the longest body."""
 
 MAX_COMPLAINTS: Final = 100
 """The most different complaints of a window: a target that causes more has been reported well enough."""
@@ -50,6 +48,7 @@ class Ledger:
         under_way: The activities of all windows that have not ended.
         pauses: The attempts that wait for a fault, in the order in which they began to, and whether without end.
         begun: How many activities have begun so far.
+        accounts: Opens the accounts of its windows.
         running: Called, without the lock, for the names of the running containers.
         open_window_if_used: Called where no window is open. It opens one where a running test turns out to use egress.
     """
@@ -69,6 +68,7 @@ class Ledger:
         self.under_way: set[Activity] = set()
         self.pauses: dict[Pause, bool] = {}
         self.begun = 0
+        self.accounts = Accounts()
         self._watchers: list[list[Entry]] = []
         self.prompts = 0
         self._prompted_at = 0.0
@@ -150,12 +150,6 @@ class Ledger:
         with self.changed:
             window.evicted[why] = window.evicted.get(why, 0) + 1
 
-    def hold(self, window: Window, size: int) -> bool:
-        """Count bytes that are about to be kept; return False where the window already keeps too many."""
-        with self.changed:
-            window.held += size
-            return window.held <= MAX_HELD_BYTES
-
     def complain(self, window: Window, text: str) -> None:
         """Add a sentence to a window that fails its test, whatever else happened."""
         with self.changed:
@@ -230,7 +224,9 @@ class Ledger:
 
         A late answer of DNS, which has no activity, does: its client goes on when it comes.
         """
-        return any(not activity.is_abandoned() for activity in self.under_way) or not all(self.pauses.values())
+        return any(not activity.is_abandoned() for activity in self.under_way) or not all(
+            self.pauses.values()
+        )
 
     def pauses_of(self, container: str) -> list[Pause]:
         """What a container waits for, because of faults, in the order in which it began to wait.

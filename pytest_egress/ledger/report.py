@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from pytest_egress.base.account import over_limit
 from pytest_egress.errors import AddressError
 from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
 from pytest_egress.routes.route import Route, Scope, later_text
@@ -263,9 +264,10 @@ def complaints_text(
     repeated: int,
     unrecorded: int,
     evicted: Mapping[str, int] = MappingProxyType({}),
+    lost: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
-    """The verdict on tampering, evicted connections and attempts without an entry."""
-    lines = [*complaints, *evicted_lines(evicted)]
+    """The verdict on tampering, evicted connections, attempts without an entry, and what was not kept."""
+    lines = [*complaints, *evicted_lines(evicted), *lost_lines(lost)]
     if repeated:
         lines.append(f"and {repeated} more of this kind")
     if unrecorded:
@@ -284,6 +286,16 @@ def evicted_lines(evicted: Mapping[str, int]) -> Iterator[str]:
         number = "an idle connection was" if count == 1 else f"{count} idle connections were"
         yield f"{number} cut to make room for others, the longest idle first: {why}"
         yield "  have the target close what it does not use, or give this process more descriptors"
+
+
+def lost_lines(lost: Mapping[str, int]) -> Iterator[str]:
+    """Lines about what was cut because a test keeps too much already.
+
+    Args:
+        lost: How many bytes, by their kind.
+    """
+    for what, size in lost.items():
+        yield f"{size:,} bytes of {what} were cut: {over_limit()}"
 
 
 def never_called_text(

@@ -103,8 +103,9 @@ def first_verdict(
     running: Callable[[], Sequence[str]],
 ) -> EgressError | None:
     """The verdict on a window, without the paragraph on shared containers; see `judge`."""
-    if window.complaints or window.unrecorded or window.evicted:
-        told = (window.complaints, window.repeated, window.unrecorded, window.evicted)
+    lost = window.account.lost
+    if window.complaints or window.unrecorded or window.evicted or lost:
+        told = (window.complaints, window.repeated, window.unrecorded, window.evicted, lost)
         return TamperingError(complaints_text(*told))
     if (broken := first_handler_error(window.entries)) is not None:
         error = failure(HandlerError, handler_error_text(broken), handler_headline(broken))

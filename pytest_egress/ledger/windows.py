@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from pytest_egress.base.account import Account
 from pytest_egress.base.choices import NamePolicy, Policy
 from pytest_egress.base.clock import wall
 from pytest_egress.routes.route import Route
@@ -69,7 +70,7 @@ class Window:
         repeated: How many complaints were not added: equal ones, and those over the limit.
         unrecorded: How many attempts have no entry.
         evicted: How many idle connections were cut to make room, by the resource that was short.
-        held: How many bytes that targets sent are kept.
+        account: What is kept of it. What that has refused fails the test.
         calls: How many calls routes have had.
         stuck: A text for each handler that still ran when the window was closed, with the line it was at.
         activities: The activities that have not ended.
@@ -88,7 +89,7 @@ class Window:
     repeated: int = 0
     unrecorded: int = 0
     evicted: dict[str, int] = field(default_factory=dict)
-    held: int = 0
+    account: Account = field(default_factory=Account)
     calls: int = 0
     stuck: list[str] = field(default_factory=list)
     activities: set[Activity] = field(default_factory=set)

@@ -96,7 +96,9 @@ def answer(
         subprotocol=first.subprotocol,
         deflate=handshake.deflate,
     )
-    ws = OpenWebSocket(duplex, request, agreed, conversation.exchange.messages, conversation.hold)
+    ws = OpenWebSocket(
+        duplex, request, agreed, conversation.exchange.messages, conversation.account
+    )
     with opened(ws, conversation):
         asgi_socket.accepted(ws)
         send_all(asgi_socket, ws)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
+from pytest_egress.base.account import Account
 from pytest_egress.routes.answers import Application
 from pytest_egress.routes.faults import End
 from pytest_egress.traffic.entries import Exchange
@@ -118,8 +119,9 @@ class Conversation(Protocol):
         """Count the call. It is counted before its client can know that it is over; counting again does nothing."""
         ...
 
-    def hold(self, size: int) -> bool:
-        """Count bytes that the ledger is about to keep; False where the test keeps too many already."""
+    @property
+    def account(self) -> Account:
+        """The account of what is kept of the call."""
         ...
 
     def detach(self, end: Callable[[], None]) -> None:

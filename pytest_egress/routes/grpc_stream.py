@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 
+from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex
 from pytest_egress.routes.grpc_threads import OverError, Turns
 from pytest_egress.traffic.grpc import (
@@ -135,8 +136,10 @@ class CallStream:
             ) from error
 
     def _keep(self, way: int, messages: list[Any], message: Any, size: int) -> None:
+        size += OBJECT_BYTES
         self._kept[way] += size
-        if self._kept[way] <= MAX_KEPT_BYTES and self._conversation.hold(size):
+        account = self._conversation.account
+        if self._kept[way] <= MAX_KEPT_BYTES and account.has_room(size, "messages of gRPC"):
             messages.append(message)
 
     # The servicer's.

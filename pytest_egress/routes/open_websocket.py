@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from pytest_egress.base.account import OBJECT_BYTES, Account
 from pytest_egress.base.clock import check_seconds, monotonic, wall
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
@@ -40,10 +41,8 @@ CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
 SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over
 MAX_WAITING_BYTES: Final = 64 << 20  # of messages that no handler has received; then reading stops
 MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the thread that sends
-MESSAGE_BYTES: Final = (
-    256  # what a message takes beside its content, so that many empty ones are too many
-)
 MAX_KEPT_BYTES: Final = 1 << 30  # of the messages of a call, as of a request's body
+MESSAGES: Final = "messages of WebSockets"
 
 
 class WebSocket:
@@ -54,7 +53,7 @@ class WebSocket:
         request: The request that opens it.
         handshake: What was agreed on.
         messages: The list to record messages in: that of the exchange.
-        hold: Counts bytes that are about to be recorded; returns whether they may be.
+        account: Counts what is kept of it.
         frames: Its frames, where they are not those of a server.
         is_bounded: Whether reading stops while many messages wait for `recv`.
 
@@ -74,7 +73,7 @@ class WebSocket:
         request: Request,
         handshake: Handshake,
         messages: list[WebSocketMessage] | None = None,
-        hold: Callable[[int], bool] = lambda size: True,
+        account: Account | None = None,
         *,
         frames: Frames | None = None,
         is_bounded: bool = True,
@@ -86,7 +85,8 @@ class WebSocket:
         self._epoch = wall() - monotonic()
         self.close_code: int | None = None
         self.close_reason = ""
-        self._duplex, self._handshake, self._hold = duplex, handshake, hold
+        self._duplex, self._handshake = duplex, handshake
+        self._account = account or Account()
         self._is_bounded = is_bounded
         self._frames = frames or Frames(handshake.deflate)
         self._changed, self._sending = threading.Condition(), threading.Lock()
@@ -265,7 +265,7 @@ class WebSocket:
         )
         size = size_of(content)
         self._kept_bytes += size
-        if self._kept_bytes <= MAX_KEPT_BYTES and self._hold(size):
+        if self._kept_bytes <= MAX_KEPT_BYTES and self._account.has_room(size, MESSAGES):
             self.messages.append(message)
         else:
             self.unkept += 1
@@ -461,7 +461,7 @@ class OpenWebSocket(WebSocket):
 
 def size_of(content: str | bytes) -> int:
     """How many bytes a message is counted as."""
-    return len(content) + MESSAGE_BYTES
+    return len(content) + OBJECT_BYTES
 
 
 def content_of(message: object) -> str | bytes:

@@ -118,7 +118,7 @@ class WebSocketAnswer(DuplexAnswer):
         handshake = accept(request, self.subprotocols)
         messages, is_bounded = conversation.exchange.messages, self.handler is not None
         ws = OpenWebSocket(
-            duplex, request, handshake, messages, conversation.hold, is_bounded=is_bounded
+            duplex, request, handshake, messages, conversation.account, is_bounded=is_bounded
         )
         if isinstance(self.handler, End):
             ws.fall_silent()  # before anything comes that would be answered

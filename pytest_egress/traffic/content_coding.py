@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from typing import Any, Final, Literal, Protocol
 
+from pytest_egress.base.account import Hold
 from pytest_egress.errors import ContentError
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -53,26 +54,23 @@ NO_CODINGS: Final = (
 )  # the last is sent by clients of Amazon's JSON services
 
 
-def decode(
-    content: bytes,
-    content_encoding: str,
-    limit: int,
-    hold: Callable[[int], None] = lambda size: None,
-) -> bytes:
+def decode(content: bytes, content_encoding: str, limit: int, hold: Hold | None = None) -> bytes:
     """A whole body without its codings. No bytes are no bytes, whatever the field says.
 
     Args:
         limit: The most bytes that the body, or what is between two codings, may have.
-        hold: Counts bytes that are about to be kept; what it raises comes through.
+        hold: The place for what becomes of it.
 
     Raises:
+        OverLimitError: There is no room for it.
         ContentError: The body is not what the field says, or has more bytes, or needs a library.
     """
     if not codings(content_encoding):
         return content
     whole = BytesIO()
     for piece in decoded([content], content_encoding, limit):
-        hold(len(piece))
+        if hold is not None:
+            hold.resize(whole.tell() + len(piece))
         whole.write(piece)
     return whole.getvalue()  # it shares its buffer: no second copy
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from pytest_egress.base.account import OBJECT_BYTES, OverLimitError
 from pytest_egress.traffic.messages import Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -28,6 +29,7 @@ class Head(NamedTuple):
         authority: From an absolute request-target, else from Host; None where Host is empty or absent.
         expected: Content-Length; None where it is absent, or does not count because the body is chunked.
         protocol: The protocol that an extended CONNECT asks for (:protocol, RFC 8441), such as "websocket"; else None.
+        size: What it takes in memory, as an `Account` counts it.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Head(NamedTuple):
     authority: str | None
     expected: int | None
     protocol: str | None = None
+    size: int = 0
 
     @property
     def has_body(self) -> bool:
@@ -51,13 +54,18 @@ class Head(NamedTuple):
         return (self.method, self.path, self.http_version) == ("PRI", "*", "2.0")
 
 
-class RequestTooLargeError(Exception):
-    """A request is over a limit of what is kept: the text says which."""
+class RequestTooLargeError(OverLimitError):
+    """The body of a request is longer than any that is kept."""
 
 
 def fields(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Header fields as text; latin-1 keeps every byte (RFC 9110 section 5.5)."""
     return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
+
+
+def size_of(headers: Headers) -> int:
+    """What fields take in memory, as an `Account` counts it."""
+    return sum(len(name) + len(value) + OBJECT_BYTES for name, value in headers.raw)
 
 
 def raw_fields(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -21,6 +21,7 @@ from pytest_egress.traffic.fields import (
     fields,
     raw_fields,
     raw_value,
+    size_of,
 )
 from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_fault
 from pytest_egress.traffic.http1_plain import PlainRequest, plain_head, plain_request
@@ -362,15 +363,17 @@ def head_of(event: h11.Request) -> Head:
         raw, authority = with_host(raw, named), named
     path, _, query_string = target.partition("?")
     length = known.get(b"content-length") if b"transfer-encoding" not in known else None
+    headers = fields(raw)
     return Head(
         method=event.method.decode("ascii"),
         path=path,
         query_string=query_string,
-        headers=fields(raw),
+        headers=headers,
         http_version=event.http_version.decode("ascii"),
         scheme=scheme and scheme.lower(),
         authority=authority if authority or scheme else None,
         expected=int(length) if length is not None else None,
+        size=size_of(headers) + len(target),
     )
 
 

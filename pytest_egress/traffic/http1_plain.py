@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import h11
 
-from pytest_egress.traffic.fields import NO_BODY, Head, raw_fields, raw_value
+from pytest_egress.traffic.fields import NO_BODY, Head, raw_fields, raw_value, size_of
 from pytest_egress.traffic.messages import Headers
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -45,11 +45,13 @@ class PlainFields(NamedTuple):
     Attributes:
         authority: Host; None where it is empty.
         length: Content-Length; None where there is none.
+        size: What they take in memory.
     """
 
     headers: Headers
     authority: str | None
     length: int | None
+    size: int
 
 
 def plain_fields(lines: bytes) -> PlainFields | None:
@@ -68,7 +70,10 @@ def plain_fields(lines: bytes) -> PlainFields | None:
     ):
         return None
     return PlainFields(
-        Headers(pairs), known["host"] or None, None if length is None else int(length)
+        headers=(headers := Headers(pairs)),
+        authority=known["host"] or None,
+        length=None if length is None else int(length),
+        size=size_of(headers),
     )
 
 
@@ -142,6 +147,7 @@ def plain_request(data: bytes) -> PlainRequest | None:
         scheme=None,
         authority=known.authority,
         expected=known.length,
+        size=known.size + len(target),
     )
     return PlainRequest(head, data, body)
 

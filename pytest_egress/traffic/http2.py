@@ -24,7 +24,14 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from pytest_egress.traffic.fields import MAX_HEADER_BYTES, Head, end_to_end, fields, raw_fields
+from pytest_egress.traffic.fields import (
+    MAX_HEADER_BYTES,
+    Head,
+    end_to_end,
+    fields,
+    raw_fields,
+    size_of,
+)
 from pytest_egress.traffic.heads import fault_in_http2
 from pytest_egress.traffic.http1 import percent_encoded
 from pytest_egress.traffic.http2_frames import (
@@ -434,6 +441,7 @@ def head_of(raw: tuple[tuple[bytes, bytes], ...], *, ends: bool) -> Head:
         authority=authority or None,
         expected=int(length) if length.isdecimal() else None,
         protocol=protocol.decode("latin-1") if protocol else None,
+        size=size_of(headers) + len(target),
     )
 
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeVar, overload
 
+from pytest_egress.base.account import Account, OverLimitError
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.content_coding import (
     MAX_DECODED_BYTES,
@@ -321,7 +322,7 @@ class Request:
     container: str = ""
     _forward: Callable[[], Callable[..., Response] | None] = field(default=lambda: None, repr=False)
     _body: Any = field(default=None, repr=False)  # an `Incomplete`
-    _hold: Callable[[int], None] = field(default=lambda size: None, repr=False)
+    _account: Account | None = field(default=None, repr=False)  # of what came from a target
 
     def __post_init__(self) -> None:
         given = self.__dict__
@@ -352,14 +353,23 @@ class Request:
             return bytes(raw_content)
         known = self.__dict__  # the only place of a frozen value to keep something in
         if "_content" not in known:
-            try:
-                known["_content"] = decode(raw_content, coding, MAX_DECODED_BYTES, self._hold)
-            except ContentError as error:
-                known["_content"] = str(error)
+            known["_content"] = self._decode(raw_content, coding)
         content: bytes | str = known["_content"]
         if isinstance(content, str):
             raise ContentError(content)
         return content
+
+    def _decode(self, content: bytes, coding: str) -> bytes | str:
+        """A body without its coding; as text, why there is none."""
+        hold = (self._account or Account()).hold("decoded bodies")
+        try:
+            return decode(content, coding, MAX_DECODED_BYTES, hold)
+        except ContentError as error:
+            hold.release()
+            return str(error)
+        except OverLimitError as error:
+            hold.release()
+            return f"the body cannot be decoded: {error}"
 
     @property
     def disconnected(self) -> bool:

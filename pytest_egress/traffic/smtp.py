@@ -9,8 +9,11 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from pytest_egress.base.account import OBJECT_BYTES
 
 MAX_MAIL_BYTES: Final = 64 << 20  # 64 MiB: twice what large providers take
 MAX_LINE_BYTES: Final = (
@@ -73,6 +76,16 @@ class Envelope:
     recipients: tuple[str, ...]
     content: bytes
     user: str | None = None
+
+    @property
+    def size(self) -> int:
+        """What it takes in memory, as an `Account` counts it."""
+        return len(self.content) + size_of(self.recipients)
+
+
+def size_of(recipients: Sequence[str]) -> int:
+    """What addresses take in memory, as an `Account` counts it."""
+    return sum(map(len, recipients)) + OBJECT_BYTES * len(recipients)
 
 
 @dataclass(frozen=True, kw_only=True)

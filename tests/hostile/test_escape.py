@@ -23,6 +23,7 @@ import docker
 import pytest
 
 import pytest_egress.agent
+import pytest_egress.base.account as account
 import pytest_egress.gateway.authority as authority
 import pytest_egress.ledger.ledger as ledger
 import pytest_egress.traffic.dns as dns
@@ -698,12 +699,12 @@ def test_what_never_ends_is_cut_and_kept_within_bounds(
     watch: Watch, clients_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound = 32 << 20
-    monkeypatch.setattr(ledger, "MAX_HELD_BYTES", bound)
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", bound)
     with failing(TamperingError) as (egress, caught):
         egress.intercept_http("api.test", optional=True)
         egress.intercept_tcp("203.0.113.9:7001", optional=True)
         flood(egress, clients_image, "sends heads hellos and bodies without end")
-    assert "bytes were not kept of what" in str(caught.value)
+    assert "bytes of raw connections were cut" in str(caught.value)
     assert watch.more("bytes") <= 8 * bound
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pytest_egress.base.account import Account
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.messages import NO_FIELDS, Headers
@@ -88,4 +89,4 @@ class FakeDuplex:
 
 def coming_body(duplex: FakeDuplex, expected: int | None = None) -> Body:
     """A body that comes from a duplex, without a limit of what is kept."""
-    return Body(duplex, lambda size: None, expected)
+    return Body(duplex, Account(), expected)

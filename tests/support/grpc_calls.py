@@ -9,6 +9,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from pytest_egress.base.account import Account
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import End
 from pytest_egress.routes.grpc import GrpcServer
@@ -103,7 +104,7 @@ class CallConversation:
         self.exchange = exchange
         self.counted: list[tuple[Any, bool]] = []  # the status, and whether the client knew
         self.rejected: list[str] = []
-        self.held, self.room = 0, 1 << 30
+        self.account = Account()
         self.duplex: CallDuplex
         self._context = context
 
@@ -113,10 +114,6 @@ class CallConversation:
     def count(self) -> None:
         assert self.exchange.grpc is not None
         self.counted.append((self.exchange.grpc.status, self.duplex.finished.is_set()))
-
-    def hold(self, size: int) -> bool:
-        self.held += size
-        return self.held <= self.room
 
     def detach(self, end: Callable[[], None]) -> None:
         raise AssertionError("a call of gRPC keeps its window open")

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import h11
 
+from pytest_egress.base.account import Account
 from pytest_egress.routes.duplex import ClientLeftError, DuplexAnswer
 from pytest_egress.routes.faults import End
 from pytest_egress.traffic.entries import Exchange
@@ -109,15 +110,13 @@ class ServedCall:
     detached: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
     duplex: SocketDuplex | None = None
+    account: Account = field(default_factory=Account)
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
     def count(self) -> None:
         self.counted.set()
-
-    def hold(self, size: int) -> bool:
-        return size < 1 << 20
 
     def detach(self, end: Callable[[], None]) -> None:
         self.end = end

@@ -13,8 +13,8 @@ from typing import Any
 import h11
 import pytest
 
+from pytest_egress.base import account
 from pytest_egress.errors import ContentError
-from pytest_egress.ledger import ledger as ledger_module
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.asgi import asgi
@@ -132,7 +132,7 @@ def test_a_bomb_is_refused_and_its_bytes_count_as_held(
 
 
 def test_all_that_is_decoded_counts_as_held(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_HELD_BYTES", 3 * MEGABYTE)
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 3 * MEGABYTE)
     stage.https("api.test", lambda request: str(len(request.content)))
     packed = gzip.compress(bytes(2 * MEGABYTE))
     assert post(stage, packed).body == b"2097152"

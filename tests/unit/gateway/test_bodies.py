@@ -7,8 +7,10 @@ import weakref
 
 import pytest
 
+from pytest_egress.base.account import Account
 from pytest_egress.gateway import bodies
 from pytest_egress.gateway.bodies import Body
+from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.fields import RequestTooLargeError
 from pytest_egress.traffic.messages import Headers
@@ -49,11 +51,11 @@ def test_a_body_that_is_kept_can_still_be_streamed() -> None:
 
 
 def test_what_is_kept_is_counted_and_what_is_streamed_is_not() -> None:
-    sizes: list[int] = []
+    account = Account()
     duplex, other = FakeDuplex(b"one", b"three"), FakeDuplex(b"one", b"three")
-    kept, streamed = Body(duplex, sizes.append, None), Body(other, sizes.append, None)
+    kept, streamed = Body(duplex, account, None), Body(other, account, None)
     assert kept.content == b"".join(streamed.stream()) == b"onethree"
-    assert sizes == [3, 5]
+    assert account.held == 8
 
 
 def test_a_body_that_is_too_large_is_refused_and_its_begin_is_kept(
@@ -84,12 +86,8 @@ def test_a_body_that_breaks_off_is_an_error_and_its_begin_is_kept() -> None:
 
 
 def test_a_body_keeps_neither_its_connection_nor_its_window() -> None:
-    class Window:
-        def hold(self, size: int) -> None:
-            pass
-
     window, duplex = Window(), FakeDuplex(b"one")
-    body, gone = Body(duplex, window.hold, None), weakref.ref(window)
+    body, gone = Body(duplex, window.account, None), weakref.ref(window)
     assert body.content == b"one"
     assert not body.disconnected
     del window, duplex

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from pytest_egress.base import account
 from pytest_egress.errors import TamperingError
-from pytest_egress.ledger.ledger import MAX_COMPLAINTS, MAX_ENTRIES, MAX_HELD_BYTES, Ledger
+from pytest_egress.ledger.ledger import MAX_COMPLAINTS, MAX_ENTRIES, Ledger
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Activity, Window
 from tests.support.attempts import attempt, exchange, is_woken
@@ -20,7 +23,7 @@ def test_a_window_waits_for_what_goes_on_in_it() -> None:
 def test_a_window_begins_without_anything_and_with_the_strict_policy() -> None:
     window = Window()
     assert (window.policy, window.dns) == ("fail", "synthetic")
-    assert (window.repeated, window.unrecorded, window.held, window.calls) == (0, 0, 0, 0)
+    assert (window.repeated, window.unrecorded, window.account.held, window.calls) == (0, 0, 0, 0)
 
 
 def test_what_a_full_window_does_not_take_is_counted_and_fails_the_test() -> None:
@@ -43,11 +46,17 @@ def test_attempts_of_which_nothing_is_known_add_up_and_fail_the_test() -> None:
     assert isinstance(judge(window, []), TamperingError)
 
 
-def test_bytes_are_kept_up_to_the_limit_of_their_window() -> None:
-    ledger, window = Ledger(), Window()
-    assert ledger.hold(window, MAX_HELD_BYTES - 1)
-    assert ledger.hold(window, 1)
-    assert not ledger.hold(window, 1)
+def test_what_a_window_has_no_room_for_fails_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 1000)
+    window = Window()
+    assert window.account.has_room(1000, "mails")
+    assert judge(window, []) is None
+    assert not window.account.has_room(2000, "mails")
+    verdict = judge(window, [])
+    assert isinstance(verdict, TamperingError)
+    assert str(verdict) == (
+        "2,000 bytes of mails were cut: all that is kept of a test is over MAX_HELD_BYTES, 1000 bytes"
+    )
 
 
 def test_a_complaint_is_kept_once_and_so_many_different_ones_are() -> None:

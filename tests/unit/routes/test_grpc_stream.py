@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+import pytest_egress.base.account as account
 import pytest_egress.routes.grpc_stream as grpc_stream
+from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.routes.grpc import GrpcServer, grpc_server
 from pytest_egress.routes.grpc_stream import CallEndedError, CallStream
 from pytest_egress.traffic.grpc import Code
@@ -34,7 +36,7 @@ def stream(call: Call) -> CallStream:
 
 
 def test_messages_over_the_limit_are_served_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_stream, "MAX_KEPT_BYTES", 2500)
+    monkeypatch.setattr(grpc_stream, "MAX_KEPT_BYTES", 2 * (1000 + OBJECT_BYTES) + 50)
 
     def both(self: object, request_iterator: Iterator[Any], context: Any) -> Iterator[Any]:
         for request in request_iterator:
@@ -45,17 +47,28 @@ def test_messages_over_the_limit_are_served_and_not_kept(monkeypatch: pytest.Mon
     assert (len(call.grpc.requests), len(call.grpc.responses)) == (2, 2)
 
 
-def test_messages_count_with_all_that_their_test_keeps() -> None:
+def test_messages_count_with_all_that_their_test_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     def both(self: object, request_iterator: Iterator[Any], context: Any) -> Iterator[Any]:
         for request in request_iterator:
             yield pb.Reply(blob=request.blob)
 
     call = Call(server_of(Both=both), BOTH)
-    call.conversation.room = 3000
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 3000)
     call.start(*[pb.Hello(blob=bytes(1000))] * 5).join()
     assert len(call.heard(pb.Reply)) == 5
-    assert call.conversation.held > 10_000
+    assert call.conversation.account.lost["messages of gRPC"] > 7000
     assert len(call.grpc.requests) + len(call.grpc.responses) == 2
+
+
+def test_messages_without_a_byte_count_as_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(self: object, request_iterator: Iterator[Any], context: Any) -> Any:
+        return pb.Reply(text=str(sum(1 for _ in request_iterator)))
+
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 10 * OBJECT_BYTES)
+    call = Call(server_of(Up=count), "/greet.v1.Greeter/Up")
+    call.start(*[pb.Hello()] * 50).join()
+    assert len(call.grpc.requests) == 10
+    assert call.conversation.account.lost["messages of gRPC"] >= 40 * OBJECT_BYTES
 
 
 def test_the_head_goes_out_once_and_says_what_is_taken(call: Call, stream: CallStream) -> None:

@@ -15,6 +15,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from pytest_egress.base import account
+from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes import open_websocket
 from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket, content_of
@@ -183,7 +185,7 @@ def test_a_client_that_sends_no_frames_gets_the_code_of_its_fault(server: Duplex
 def test_messages_beyond_what_is_kept_are_counted(
     server: DuplexServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", 5 + open_websocket.MESSAGE_BYTES)
+    monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", 5 + OBJECT_BYTES)
     with opened(server) as (ws, client):
         for text in ("abc", "def", "x"):
             ws.send(text)
@@ -192,7 +194,10 @@ def test_messages_beyond_what_is_kept_are_counted(
         assert [client.recv() for _ in range(3)] == ["abc", "def", "x"]
 
 
-def test_a_message_that_the_ledger_cannot_hold_is_counted(server: DuplexServer) -> None:
+def test_a_message_that_there_is_no_room_for_is_counted(
+    server: DuplexServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 1 << 20)
     with opened(server) as (ws, client):
         ws.send("x" * (1 << 20))
         ws.send("short")
@@ -229,7 +234,7 @@ def test_a_handler_that_does_not_receive_stops_the_reading(
 def test_empty_messages_are_as_many_as_their_number_allows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    most = 10 * open_websocket.MESSAGE_BYTES
+    most = 10 * OBJECT_BYTES
     monkeypatch.setattr(open_websocket, "MAX_WAITING_BYTES", most)
     monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", most)
     monkeypatch.setattr(open_websocket, "SLICE_SECONDS", 0.05)

@@ -1,0 +1,147 @@
+"""`Account`: what targets make this process keep, in bytes, within one limit. Each window has one.
+
+The rule: what comes from outside is kept by this module, or not at all. What stays with the entries is kept by `keep`,
+for as long as the account is there. What stays for a while, such as a message that has not come whole, has a `Hold`,
+whose size goes up and down. An object counts as `OBJECT_BYTES` beside its content: many empty ones are too many. What
+is refused is counted by its kind. That alone fails the test, whatever the caller does about it.
+
+Threads: any thread calls everything. The lock is the innermost one: nothing is called while it is held.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+MAX_HELD_BYTES: Final = 2 << 30
+"""The most bytes that an account keeps: twice the longest body."""
+
+OBJECT_BYTES: Final = 256
+"""What an object takes beside its content: a message, or a name and a value with their tuple."""
+
+
+class OverLimitError(Exception):
+    """Something is larger than what is kept; the text says which limit it is over."""
+
+
+class Account:
+    """What one window keeps.
+
+    Args:
+        others: The accounts of the same run; None for an account that is alone.
+
+    Attributes:
+        held: How many bytes are kept now.
+    """
+
+    __slots__ = ("_is_closed", "_lock", "_lost", "_others", "held")
+
+    def __init__(self, others: Accounts | None = None) -> None:
+        self._others = others or Accounts()
+        self._lock = self._others.lock
+        self._lost: dict[str, int] = {}
+        self._is_closed = False
+        self.held = 0
+
+    def keep(self, size: int, what: str) -> None:
+        """Count bytes that are kept from now on.
+
+        Args:
+            what: Their kind, for a report: "requests".
+
+        Raises:
+            OverLimitError: They would be too many. They are counted as lost.
+        """
+        if not self.has_room(size, what):
+            raise over_limit()
+
+    def has_room(self, size: int, what: str) -> bool:
+        """As `keep`, but False where they would be too many."""
+        with self._lock:
+            held = self.held + size
+            if held <= MAX_HELD_BYTES or size <= 0:
+                self.held = held
+                return True
+            lost = self._others.lost_late if self._is_closed else self._lost
+            lost[what] = lost.get(what, 0) + size
+        return False
+
+    def hold(self, what: str) -> Hold:
+        """A place for something that is kept for a while.
+
+        Args:
+            what: Its kind, for a report.
+        """
+        return Hold(self, what)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many bytes were not kept, by their kind."""
+        with self._lock:
+            return self._lost.copy()
+
+    def close(self) -> None:
+        """Take over what was lost by closed accounts. What is lost from now on is another one's, which closes later."""
+        with self._lock:
+            for what, size in self._others.lost_late.items():
+                self._lost[what] = self._lost.get(what, 0) + size
+            self._others.lost_late.clear()
+            self._is_closed = True
+
+
+class Accounts:
+    """The accounts of a run.
+
+    Attributes:
+        lock: Guards all of them.
+        lost_late: What was lost by those that are closed: how many bytes, by their kind.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.lost_late: dict[str, int] = {}
+
+    def open(self) -> Account:
+        """A new account."""
+        return Account(self)
+
+
+class Hold:
+    """Something that an account keeps for a while, and whose size changes. One thread at a time changes it.
+
+    Attributes:
+        size: How many bytes it has now.
+    """
+
+    __slots__ = ("_account", "_what", "size")
+
+    def __init__(self, account: Account, what: str) -> None:
+        self._account, self._what = account, what
+        self.size = 0
+
+    def resize(self, size: int) -> None:
+        """Let it have so many bytes now.
+
+        Raises:
+            OverLimitError: With these the account would keep too many. It has as many as before then.
+        """
+        if not self.fits(size):
+            raise over_limit()
+
+    def fits(self, size: int) -> bool:
+        """As `resize`, but False where the account would keep too many."""
+        if size != self.size and not self._account.has_room(size - self.size, self._what):
+            return False
+        self.size = size
+        return True
+
+    def release(self) -> None:
+        """Give back all of it: nothing is kept any more."""
+        self.fits(0)
+
+
+def over_limit() -> OverLimitError:
+    """The error about what an account cannot keep any more."""
+    return OverLimitError(
+        f"all that is kept of a test is over MAX_HELD_BYTES, {MAX_HELD_BYTES} bytes"
+    )
