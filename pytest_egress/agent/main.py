@@ -90,8 +90,9 @@ def serve(link: Socket, files: SharedFiles | None = None) -> None:
     """
     try:
         dials = Dials()
+        before = joined_setting()  # not later: with the sockets the test process may start a target
         control = hand_over(link, dials)
-        hand_out(control, dials, files)
+        hand_out(control, dials, before, files)
     except CaptureError as error:
         fail(link, str(error))
     except Exception as error:  # the test process has to learn of any error
@@ -142,13 +143,15 @@ def names(counts: dict[str, int]) -> list[bytes]:
     ]
 
 
-def hand_out(control: Socket, dials: Dials, files: SharedFiles | None = None) -> None:
+def hand_out(control: Socket, dials: Dials, before: str, files: SharedFiles | None = None) -> None:
     """Answer each request until the test process has ended.
 
     `PUT_BACK` asks for the shared files to be put back, `JOINED` whether a target is here, the digit of an address
     family for unconnected sockets of that family. Anything else is a message of `dials`.
+
+    Args:
+        before: The value of `JOINED_SETTING` before a target could be here.
     """
-    before = joined_setting()
     while request := control.recv(MAX_BYTES):
         if request == JOINED:
             control.send(JOINED if joined_setting() != before else FAILED)

@@ -5,10 +5,22 @@ They are put back before a sidecar serves another target. Where a file cannot be
 
 from __future__ import annotations
 
+import fcntl
 import posix
+from errno import EINVAL, ENOTTY, EOPNOTSUPP
+from struct import calcsize, pack, unpack_from
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Attributes: TypeAlias = tuple[int, ...]
 
 SHARED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _MOST_BYTES = 1 << 20
+_READ, _WRITE = 2, 1  # of an ioctl's number, ioctl(2)
+_FLAGS, _EXTENDED = "l", "=5I8x"  # the arguments of FS_IOC_GETFLAGS and FS_IOC_FSGETXATTR
+_HAS_NONE = (ENOTTY, EOPNOTSUPP, EINVAL)  # of a file system without such attributes
 
 
 class SharedFiles:
@@ -33,8 +45,44 @@ class SharedFiles:
             if mode_of(path) != before.mode:  # before its content: this mode may keep us from that
                 posix.chmod(path, before.mode)
             with open(path, "r+b") as file:
+                set_attributes(file.fileno(), before.attributes)
                 file.truncate(0)
                 file.write(before.content)
+            posix.utime(path)
+
+
+def number(direction: int, group: str, index: int, form: str) -> int:
+    """The number of an ioctl of the kernel's file systems."""
+    return direction << 30 | calcsize(form) << 16 | ord(group) << 8 | index
+
+
+def attributes_of(file: int) -> Attributes:
+    """The attributes that chattr(1) sets: the flags; then the extended flags, the project and sizes of extents."""
+    flags = get(file, number(_READ, "f", 1, _FLAGS), _FLAGS)
+    extended = get(file, number(_READ, "X", 31, _EXTENDED), _EXTENDED)
+    (found,) = unpack_from("=I", flags)
+    more, size, _extents, project, copied_size = unpack_from(_EXTENDED, extended)
+    return found, more, size, project, copied_size
+
+
+def get(file: int, request: int, form: str) -> bytes:
+    """What an ioctl returns about a file; zeros where its file system has no such attributes."""
+    try:
+        return fcntl.ioctl(file, request, bytes(calcsize(form)))
+    except OSError as error:
+        if error.errno not in _HAS_NONE:
+            raise
+        return bytes(calcsize(form))
+
+
+def set_attributes(file: int, wanted: Attributes) -> None:
+    """Set the attributes of a file, if it has others."""
+    if attributes_of(file) == wanted:
+        return
+    flags, more, size, project, copied_size = wanted
+    extended = pack(_EXTENDED, more, size, 0, project, copied_size)
+    fcntl.ioctl(file, number(_WRITE, "X", 32, _EXTENDED), extended)
+    fcntl.ioctl(file, number(_WRITE, "f", 2, _FLAGS), pack(_FLAGS, flags))
 
 
 def mode_of(path: str) -> int:
@@ -43,15 +91,16 @@ def mode_of(path: str) -> int:
 
 
 class State:
-    """A file's content, mode, owner, and the names of its extended attributes."""
+    """A file's content, mode, owner, extended attributes (xattr(7)), and attributes by chattr(1)."""
 
-    __slots__ = ("content", "mode", "names", "owner")
+    __slots__ = ("attributes", "content", "extended", "mode", "owner")
 
     def __init__(self, path: str) -> None:
         found = posix.stat(path)
         self.mode, self.owner = mode_of(path), (found.st_uid, found.st_gid)
-        self.names = posix.listxattr(path)
+        self.extended = {name: posix.getxattr(path, name) for name in posix.listxattr(path)}
         with open(path, "rb") as file:
+            self.attributes = attributes_of(file.fileno())
             self.content = file.read(_MOST_BYTES)
 
     def __eq__(self, other: object) -> bool:

@@ -37,12 +37,12 @@ from pytest_egress.link.changes import NOT_CHANGED, own_port
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-REFILL_SECONDS = 5.0
-"""How long the agent may take to pass more sockets, or to apply a change: it does nothing else."""
+REFILL_SECONDS = 30.0
+"""How long the agent may take to answer a request. It does nothing else, but may have to wait for a processor."""
 
-HAND_OVER_SECONDS = 10.0
+HAND_OVER_SECONDS = 30.0
 """How long the agent may take from connecting to passing its sockets. It takes two milliseconds, unless
-the kernel has to load modules first."""
+the kernel has to load modules first, or others have the processors."""
 
 _DESCRIPTORS = 64  # more than the agent ever passes at once
 _TEXT_BYTES = 1 << 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import textwrap
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,12 @@ import pytest
 
 from pytest_egress import Container, Egress, Exchange, LinkError, refuse
 from pytest_egress.agent.main import JOINED_SETTING
+from pytest_egress.engine.archive import build_tar, read_tar
+from pytest_egress.engine.engine import Engine
 from pytest_egress.link.descriptor import DescriptorLink
 from pytest_egress.session import Session
 from pytest_egress.targets import sidecar as module
+from pytest_egress.targets.program import AGENT_FOLDER, agent_archive
 from tests.support.killed_runs import KilledRun, assert_nothing_is_left
 from tests.support.leftovers import Witness, until
 from tests.support.target_shell import wait_until_gone
@@ -28,7 +32,7 @@ pytestmark = [
 SLEEP = ["sleep", "600"]
 CURL = "curl -sS https://api.test/"
 LOOK = """
-    import os, socket
+    import fcntl, os, socket
     SHARED = "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"
     def read(path):
         try:
@@ -40,6 +44,9 @@ LOOK = """
     for path in SHARED:
         about = os.stat(path)
         seen[path] = read(path), about.st_mode, about.st_uid, about.st_gid, os.listxattr(path)
+    for path in "/etc/hosts", "/etc/hostname":
+        with open(path) as file:
+            seen["attributes of " + path] = fcntl.ioctl(file, 0x80086601, bytes(8))[:4]
     for folder, _, names in os.walk("/proc/sys/net"):
         for name in names:
             if "stable_secret" not in name:
@@ -121,7 +128,12 @@ def test_a_next_target_has_the_same_sidecar_and_another_namespace(scene: Success
 
 
 DIRTY = """
-    import os, socket, struct
+    import fcntl, os, socket, struct
+    for path in "/etc/hosts", "/etc/hostname":
+        with open(path) as file:
+            before = fcntl.ioctl(file, 0x80086601, bytes(8))  # FS_IOC_GETFLAGS
+            flags = int.from_bytes(before[:4], "little") | 0x8 | 0x40 | 0x80  # chattr +SdA
+            fcntl.ioctl(file, 0x40086602, struct.pack("l", flags))
     with open("/etc/hosts", "a") as file: file.write("192.0.2.66 evil.test" + os.linesep)
     with open("/etc/hostname", "w") as file: file.write("evil")
     os.chmod("/etc/resolv.conf", 0o600)
@@ -156,7 +168,10 @@ def test_what_a_target_leaves_is_not_there_for_the_next(scene: Successors) -> No
         second = scene.sidecar_of(target)
         assert differences(look(target), before) == {}
         answer = target.exec("getent hosts evil.test").stdout
-    for changed in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "tcp", "addresses"):
+    for changed in (
+        *("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "attributes of /etc/hosts"),
+        *("attributes of /etc/hostname", "tcp", "addresses"),
+    ):
         assert dirty[changed] != before[changed], changed
     assert dirty["/proc/sys/net/ipv4/ip_default_ttl"].strip() == "42"
     assert dirty["/proc/sys/net/ipv4/ip_unprivileged_port_start"].strip() == "7"
@@ -428,3 +443,69 @@ def test_a_run_that_is_killed_leaves_none_that_waits(witness: Witness, bare_imag
         assert until(lambda: any("sidecar" in each for each in run.left(witness)))
         run.kill()
         assert_nothing_is_left(witness, run)
+
+
+# Agent, first process, engine and test process wait for each other, however slow one of them is.
+
+PAUSE = 0.7  # longer than the engine takes to start a target
+OF_THE_SIDECAR = [
+    *(("main", name) for name in ("hand_over", "hand_out", "joined_setting")),
+    *(("keeper", name) for name in ("start_agent", "be_agent", "is_ordered")),
+    ("shared_files", "mode_of"),
+]
+OF_THE_TEST = [
+    (module.Sidecar, "renew"),
+    (module.Sidecar, "check_joined"),
+    (DescriptorLink, "put_back"),
+    (Engine, "create"),
+]
+
+
+def slowed(stem: str, name: str) -> bytes:
+    """The archive of an agent that waits before each call of one of its functions."""
+    files = {path: f for path, f in read_tar(agent_archive()).items() if path.endswith(".py")}
+    (path,) = (path for path in files if path.endswith(f"/{stem}.py"))
+    wrapper = f"""
+_before_{name} = {name}
+def {name}(*args):
+    import time
+    time.sleep({PAUSE})
+    return _before_{name}(*args)
+"""
+    contents = {f"/{each}": file.content for each, file in files.items()}
+    contents[f"/{path}"] += wrapper.encode()
+    return build_tar(contents, [AGENT_FOLDER, f"{AGENT_FOLDER}/agent"])
+
+
+def assert_one_sidecar_serves_two(scene: Successors) -> None:
+    sidecars = set()
+    for _ in range(2):
+        with scene.target() as target:
+            sidecars.add(scene.sidecar_of(target))
+            assert '"id"' in target.exec(CURL).stdout
+    assert len(sidecars) == 1
+
+
+@pytest.mark.parametrize(("stem", "name"), OF_THE_SIDECAR)
+def test_a_sidecar_that_is_slow_serves_the_next_target(
+    stem: str, name: str, scene: Successors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = slowed(stem, name)
+    monkeypatch.setattr(module, "agent_archive", lambda _link: archive)
+    assert_one_sidecar_serves_two(scene)
+
+
+@pytest.mark.parametrize(("owner", "name"), OF_THE_TEST)
+def test_a_test_process_that_is_slow_is_waited_for(
+    owner: type, name: str, scene: Successors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(owner, name)
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(PAUSE)
+        result = real(*args, **options)
+        time.sleep(PAUSE)
+        return result
+
+    monkeypatch.setattr(owner, name, slow)
+    assert_one_sidecar_serves_two(scene)

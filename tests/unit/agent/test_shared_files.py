@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +48,53 @@ def test_what_a_target_has_changed_is_put_back(
     assert files.put_back()
     assert hosts.read_text() == "127.0.0.1 localhost\n"
     assert hosts.stat().st_mode & 0o7777 == 0o644
+
+
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+NO_DUMP_NO_TIMES = 0x40 | 0x80  # chattr +dA
+
+
+def flags_of(path: Path, add: int = 0) -> int:
+    """The flags of a file by chattr(1), after more have been set."""
+    with path.open("rb") as file:
+        try:
+            found = fcntl.ioctl(file, FS_IOC_GETFLAGS, bytes(8))
+            if add:
+                flags = int.from_bytes(found[:4], "little") | add
+                fcntl.ioctl(file, FS_IOC_SETFLAGS, struct.pack("l", flags))
+        except OSError as error:
+            pytest.skip(f"files have no such flags in {path.parent}: {error}")
+        return int.from_bytes(fcntl.ioctl(file, FS_IOC_GETFLAGS, bytes(8))[:4], "little")
+
+
+def test_flags_that_a_target_has_set_are_taken_away(hosts: Path) -> None:
+    before, files = flags_of(hosts), SharedFiles()
+    assert flags_of(hosts, NO_DUMP_NO_TIMES) != before
+    os.utime(hosts, (1, 1))
+    assert files.put_back()
+    assert flags_of(hosts) == before
+    assert 1 not in (hosts.stat().st_atime, hosts.stat().st_mtime)
+
+
+def test_flags_that_cannot_be_taken_away_are_told(
+    hosts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SharedFiles()
+    flags_of(hosts, NO_DUMP_NO_TIMES)
+    monkeypatch.setattr(module, "set_attributes", lambda _file, _wanted: None)
+    assert not files.put_back()
+
+
+def test_a_file_system_without_flags_is_no_obstacle(
+    hosts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_file: int, _request: int, _argument: bytes) -> bytes:
+        raise OSError(errno.ENOTTY, "no such flags")
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    files = SharedFiles()
+    hosts.write_text("192.0.2.1 evil.test\n")
+    assert files.put_back()
 
 
 def test_what_cannot_be_undone_is_told(hosts: Path) -> None:
