@@ -66,8 +66,9 @@ from pytest_egress.routes.table import (
 )
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import Head, split_authority, without
+from pytest_egress.traffic.fields import MAX_BODY_BYTES, Head, split_authority, without
 from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
+from pytest_egress.traffic.made_body import BY_ITS_ROUTE, MAX_MADE_BYTES, KeptStream, MadeBody
 from pytest_egress.traffic.messages import (
     UNSET,
     Headers,
@@ -282,7 +283,7 @@ class Answering:
         entry = self._record(incoming, ruling)
         response = ruling.reply(entry)
         if response is not None:
-            entry.response = response
+            entry.response = response if response.stream is None else self._kept(incoming, response)
         if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
@@ -293,6 +294,17 @@ class Answering:
             entry.note = NO_WEBSOCKET.format(response.status_code)
             response = Response(501, text=entry.note)
         return entry, response if response.compress is None else response.encoded()
+
+    def _kept(self, incoming: Incoming, response: Response) -> Response:
+        """A response as its entry has it, and its body kept there as it is made, where it is not too long."""
+        limit, why = MAX_MADE_BYTES, ""
+        if isinstance(response.stream, UpstreamBody):
+            route, limit = incoming.forwarding.route, MAX_BODY_BYTES
+            why = BY_ITS_ROUTE if route is not None and route.stream else ""
+        held = incoming.attempt.context.window.account.hold("responses")
+        made = MadeBody(limit, held.fits, why)
+        response.stream = KeptStream(response.stream, made)
+        return response.recorded(made)
 
     def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
         """Record a request that gets no answer, so that no route is asked.
@@ -744,7 +756,7 @@ class Forwarding:
         sock = self.connect(request, to)
         content = None if body.is_whole else body.stream() if streams else body.relay()
         with self.ending_with_client(sock):
-            return upstream.ask(sock, request, to.path, content=content, keep=not streams)
+            return upstream.ask(sock, request, to.path, content=content)
 
     def connect(self, request: Request, to: Forward, by: str = "") -> Any:
         """Connect to another server, with TLS where the scheme is https.

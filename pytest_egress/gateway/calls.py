@@ -57,8 +57,8 @@ def answer_request(
     returned = answer if isinstance(answer, Response) else context.run(answer, request)
     if type(returned) in AT_ONCE:
         returned = answered_by(answer, returned)
-    if type(returned) is Response and returned.stream is None:  # as a rule: no event loop is needed
-        return checked(returned, request)
+    if type(returned) is Response and returned.stream is None and not returned.trailers.raw:
+        return checked(returned, request)  # as a rule: no event loop is needed
     loop = OwnLoop(lambda: request.disconnected)
     try:
         made = awaited(answer, returned, context.run, loop)
@@ -175,11 +175,13 @@ class PrimedStream:
 
 def prime(response: Response, handler: object, run: Callable[..., Any], loop: OwnLoop) -> Response:
     """Make the first piece of a streamed body, so that an error before it is raised here and can still be answered."""
-    if response.stream is None:
+    if response.stream is None and not response.trailers.raw:
         return response
-    is_async = isinstance(response.stream, AsyncIterable)
-    pieces = AsyncPieces(response.stream, loop) if is_async else iter(response.stream)
     streaming = copy.copy(response)
+    if response.stream is None:  # one that was recorded, with trailers: those follow a stream alone
+        streaming.stream = (response.content,)
+    is_async = isinstance(streaming.stream, AsyncIterable)
+    pieces = AsyncPieces(streaming.stream, loop) if is_async else iter(streaming.stream)
     streaming.stream = body = PrimedStream(pieces, response.encode_piece, handler, run, loop)
     if response.make_trailers is not None:
         streaming.make_trailers = partial(run, response.make_trailers)

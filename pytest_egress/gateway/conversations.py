@@ -24,6 +24,7 @@ from pytest_egress.ledger.windows import AttemptContext, Window
 from pytest_egress.routes.duplex import Duplex
 from pytest_egress.routes.faults import End, Fault, Raw, Silence, drawn, with_answer
 from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.made_body import MESSAGES, MadeBody, never
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -136,6 +137,7 @@ class Told(PassingDuplex):
     def __init__(self, duplex: Duplex, entry: Exchange, ledger: Ledger) -> None:
         super().__init__(duplex)
         self._entry, self._ledger = entry, ledger
+        self._made = None if entry.grpc is None else MadeBody(0, never, MESSAGES)
         self.has_begun = self.has_ended = False
 
     def start(self, status_code: int, headers: Headers = NO_FIELDS, *, ends: bool = False) -> None:
@@ -147,13 +149,18 @@ class Told(PassingDuplex):
     def _note_head(self, status_code: int, headers: Headers) -> None:
         entry, reason = self._entry, reason_phrase(status_code)
         if entry.response is None:
-            entry.response = Response.received(status_code, headers, reason=reason)
+            entry.response = Response.received(status_code, headers, reason=reason, made=self._made)
             entry.duration = self._ledger.now() - entry.started
         self.has_begun = True
 
     def send(self, data: bytes) -> None:
         """As `Duplex.send`."""
+        self._note(data)
         self._duplex.send(data)
+
+    def _note(self, data: bytes) -> None:
+        if self._made is not None:
+            self._made.add(data)
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
         """As `Duplex.finish`. The entry's response gets the trailers, where it is the one that `start` has made."""
@@ -170,6 +177,7 @@ class Told(PassingDuplex):
     ) -> None:
         """As `Duplex.respond`. The entry gets a response with this head and these trailers."""
         self._note_head(status_code, headers)
+        self._note(content)
         self._note_end(trailers)
         self._duplex.respond(status_code, headers, content, trailers)
 

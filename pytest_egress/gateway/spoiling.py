@@ -36,6 +36,7 @@ from pytest_egress.routes.faults import (
     layers,
 )
 from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.made_body import KeptStream
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -250,8 +251,10 @@ class SpoiledBody:
 
 
 def source_of(stream: object) -> object:
-    """The body of a response as it was made, whatever spoils it."""
-    return stream.source if isinstance(stream, SpoiledBody) else stream
+    """The body of a response as it was made, whatever spoils or keeps it."""
+    while isinstance(stream, (SpoiledBody, KeptStream)):
+        stream = stream.source
+    return stream
 
 
 class SpoiledDuplex(PassingDuplex):

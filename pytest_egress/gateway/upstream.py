@@ -120,7 +120,6 @@ def ask(
     *,
     content: Content | None = None,
     encoded: bool = True,
-    keep: bool = True,
 ) -> Response:
     """Send a request, and return the response, whose body streams. Closing the body closes the socket.
 
@@ -130,13 +129,11 @@ def ask(
         content: The body, which may still be coming while the response begins; None is the request's own. The trailers
             of the request are read at its end.
         encoded: Whether the body of the response may come compressed, as the client accepts it.
-        keep: Whether the body of the response is kept as its content.
 
     Raises:
         UpstreamError: The server broke off, or its answer is none of the protocol's. The socket has been closed.
     """
     body = exchange_on(sock, request, request.raw_content if content is None else content)
-    body.is_whole = keep
     try:
         return body.exchange(prefix, encoded=encoded)
     except UpstreamError:

@@ -13,6 +13,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Generator, Iterator
+from io import BytesIO
 from typing import Final
 
 from pytest_egress.errors import UpstreamError
@@ -31,7 +32,7 @@ IN_PLACE: Final = (
 
 
 class UpstreamBody:
-    """One exchange: sends a request, and iterates over the body of its response. Then that is the response's content.
+    """One exchange: sends a request, and iterates over the body of its response, which is not kept here.
 
     Closing it closes the socket.
 
@@ -42,17 +43,14 @@ class UpstreamBody:
     Attributes:
         response: The response that has this body.
         trailers: The fields after the body, once it has ended.
-        is_whole: Whether all that has come is kept: it is at most `MAX_BODY_BYTES`.
     """
 
     response: Response
     trailers: Headers = NO_FIELDS
-    is_whole = True
 
     def __init__(self, sock: socket.socket, request: Request, content: Content) -> None:
         self._line = Line(sock)
         self._request, self._content = request, content
-        self._kept = bytearray()
         self._unsendable: BaseException | None = None
 
     @property
@@ -90,26 +88,16 @@ class UpstreamBody:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            for piece in self._received():
-                self._keep(piece)
-                yield piece
+            yield from self._received()
         except (OSError, ValueError) as error:
             raise UpstreamError(f"{self._what}: the upstream broke off: {error}") from error
         finally:
             self.close()
         self.response.trailers = self.trailers
 
-    def _keep(self, piece: bytes) -> None:
-        self.is_whole = self.is_whole and len(self._kept) + len(piece) <= MAX_BODY_BYTES
-        if self.is_whole:
-            self._kept += piece
-
     def close(self) -> None:
-        """Close the connection, and keep what has come; calling it again does nothing. Any thread may call it."""
+        """Close the connection; calling it again does nothing. Any thread may call it."""
         self._line.close()
-        if self._kept:
-            self.response.content = bytes(self._kept)
-            self._kept.clear()
 
     # The request.
 
@@ -208,20 +196,20 @@ def whole(response: Response, method: str) -> Response:
     Raises:
         UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`.
     """
-    body = response.stream
-    if body is None:
+    if response.stream is None:
         return response
-    assert isinstance(body, UpstreamBody)
-    for _ in body:
-        pass
-    if not body.is_whole:
-        raise UpstreamError(
-            f"the answer of the upstream is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
-        )
+    content = BytesIO()
+    for piece in response.stream:
+        content.write(piece)
+        if content.tell() > MAX_BODY_BYTES:
+            response.stream.close()
+            raise UpstreamError(
+                f"the answer of the upstream is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
+            )
     headers = response.headers if method == "HEAD" else without(response.headers, "content-length")
     kept = Response.received(
-        response.status_code, headers, reason=response.reason, content=response.content
+        response.status_code, headers, reason=response.reason, content=content.getvalue()
     )
     if response.trailers:
-        kept.stream, kept.trailers = (response.content,), response.trailers
+        kept.stream, kept.trailers = (kept.content,), response.trailers
     return kept

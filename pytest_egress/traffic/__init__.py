@@ -19,6 +19,7 @@ error of ours where they are malformed. Every module is a door.
 * `http1_plain`: requests of HTTP/1.1 that need no h11, and the answers to them.
 * `http2`: HTTP/2, by h2, and the limits that h2 does not have.
 * `http2_frames`: cuts the bytes of HTTP/2 into frames.
+* `made_body`: the body of a streamed response, kept while it is sent.
 * `messages`: `Request`, `Response`, `Headers`.
 * `packets`: the packets that the kernel rejected and reported.
 * `redaction`: masks secrets in texts that are shown.

@@ -37,6 +37,7 @@ from pytest_egress.traffic.forms import (
     parse_form,
     parse_query,
 )
+from pytest_egress.traffic.made_body import MadeBody
 from pytest_egress.traffic.redaction import masked_bytes, masked_query
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -582,6 +583,9 @@ class Response:
         TypeError, ValueError: An argument cannot be sent; the text quotes it.
     """
 
+    _made: MadeBody | None = None
+    _record: Response | None = None
+
     def __init__(
         self,
         status_code: int = 200,
@@ -632,7 +636,7 @@ class Response:
             for name, value in EVENT_FIELDS:
                 self._default_field(name, value)
         body = b"" if content is None else check_type("content", content, bytes, bytearray)
-        self.content: bytes = bytes(body)
+        self._content: bytes = bytes(body)
         if body and headers:  # a response to HEAD has a length and no body
             check_length(self.headers, len(body))
         self.compress = compress
@@ -649,12 +653,38 @@ class Response:
         reason: str,
         content: bytes | None = None,
         stream: Iterable[bytes] | None = None,
+        made: MadeBody | None = None,
     ) -> Response:
         """A response as another server sent it, without the checks of what a handler may answer."""
         response = cls(content=content, stream=stream)
         response.status_code, response.headers = status_code, headers
+        response._made = made
         response._phrase = status_code, reason
         return response
+
+    @property
+    def content(self) -> bytes:
+        """The body as bytes. Of a response in the ledger that was streamed, all that has been made so far.
+
+        Raises:
+            RuntimeError: It was streamed, and is not kept: it is too long, or its route has `stream=True`.
+        """
+        return self._content if self._made is None else self._made.content
+
+    @content.setter
+    def content(self, content: bytes) -> None:
+        self._content, self._made = content, None
+
+    def recorded(self, made: MadeBody) -> Response:
+        """The response as the ledger keeps it, where its body streams: it can be read, and be answered with again.
+
+        Args:
+            made: The body, as far as it has been made. What makes it has to add it there.
+        """
+        record = self._record = copy.copy(self)
+        record.stream = record.encode_piece = record.make_trailers = None
+        record._made = made
+        return record
 
     @property
     def reason(self) -> str:
@@ -688,6 +718,8 @@ class Response:
         """The trailers, once the body has been sent: a function that was given for them is called now."""
         if self.make_trailers is not None:
             self.trailers = checked_fields(checked_trailers(self.make_trailers()))
+        if self._record is not None:
+            self._record.trailers = self.trailers
         return self.trailers
 
     @property
@@ -696,6 +728,7 @@ class Response:
 
         Raises:
             ValueError: The body of another server's response cannot be decoded; the text says why.
+            RuntimeError: As `content`.
         """
         return self._decoded.decode("utf-8", "replace")
 
@@ -704,6 +737,7 @@ class Response:
 
         Raises:
             ValueError: The body is no JSON, or cannot be decoded.
+            RuntimeError: As `content`.
         """
         return json_module.loads(self._decoded)
 

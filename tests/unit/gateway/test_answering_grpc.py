@@ -176,6 +176,8 @@ def test_a_call_is_answered_with_its_metadata_and_is_in_the_ledger(client: GrpcC
     assert {*metadata} <= {*kept.metadata}
     assert exchange.request.http_version == "2"
     assert exchange.response.status_code == 200
+    with pytest.raises(RuntimeError, match=r"is not kept: call.grpc.responses has its messages"):
+        _ = exchange.response.text
 
 
 def test_an_abort_and_a_rich_error_reach_the_client(client: GrpcClient) -> None:
