@@ -10,6 +10,7 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `frames`: the user's part of a traceback.
 * `globs`: patterns with `*`.
 * `once`: a value that is made at its first use, and once, whichever threads ask for it.
+* `raising`: who has raised an exception, and what was at hand there.
 * `relay`: copies bytes between two sockets, both ways.
 * `shaping`: bytes that come later, slowly or in part, and a relay of such.
 * `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.

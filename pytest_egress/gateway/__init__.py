@@ -29,6 +29,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `passing_duplex`: both directions of a request, before another one.
 * `patience`: how long a client may stop within a head or a body.
+* `raw_ends`: which errors of a raw handler came from the end of its client's connection.
 * `raw_faults`: what the faults of a raw route make of one connection.
 * `raw_server`: serves a connection as bytes: by a raw handler, a static answer, or a relay to another server.
 * `raw_socket`: the sockets that raw handlers get.

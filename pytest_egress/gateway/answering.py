@@ -649,10 +649,8 @@ class Conversing:
             entry.note = entry.note or LEFT_EARLY.format(error)
         except BaseException as error:
             entry.fault = None if not duplex.has_begun else entry.fault
-            if call.is_detached:  # another test may run by now, and fails by it too
-                window = incoming.attempt.context
-                self.answering.recorder.fail(window, entry, error, entry.note)
-            return self._fail(entry, duplex, error)
+            call.note_error(error)
+            return self._fail(entry, duplex)
         finally:
             activity.route, activity.what = None, ""
         call.count()
@@ -665,8 +663,7 @@ class Conversing:
         spoiling.delay()
         return SpoiledDuplex(spoiling, lambda: call.is_detached) if spoiling.spoils_body else line
 
-    def _fail(self, entry: Exchange, duplex: Told, error: BaseException) -> Response | None:
-        entry.error = entry.error or error
+    def _fail(self, entry: Exchange, duplex: Told) -> Response | None:
         if not duplex.has_begun:
             return failed_reply(entry)
         if not duplex.has_ended:

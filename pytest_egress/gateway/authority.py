@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_egress.base.choices import alternatives
 from pytest_egress.gateway.leaves import BadLeaves, issue
-from pytest_egress.gateway.raw_socket import RawTlsSocket
+from pytest_egress.gateway.raw_socket import TlsSocket
 from pytest_egress.routes.certificates import USUAL, Presented
 from pytest_egress.traffic.clienthello import X25519, parse_client_hello
 
@@ -150,7 +150,7 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         if x25519:
             context.set_ecdh_curve("X25519")
-        context.sslsocket_class = RawTlsSocket
+        context.sslsocket_class = TlsSocket
         if presented.is_bad:  # before the certificate is loaded: a weak key would be refused
             context.set_ciphers(ANYTHING_GOES)
         if presented.certificate is None:

@@ -21,9 +21,9 @@ from pytest_egress.gateway.spoiling import Line, StoppedError, break_line
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import pause
 from pytest_egress.ledger.windows import AttemptContext, Window
-from pytest_egress.routes.duplex import Duplex
+from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.routes.faults import End, Fault, Raw, Silence, drawn, with_answer
-from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.entries import UNREADABLE_WEBSOCKET, Exchange
 from pytest_egress.traffic.made_body import MESSAGES, MadeBody, never
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
 
@@ -60,7 +60,7 @@ class Call:
         self._outlive, self._line = outlive, line
         self._recorder, self._context = recorder, context
         self._variables, self._turn = variables, turn
-        self._is_settled = False
+        self._is_settled, self._has_failed = False, False
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of the test in the context variables of the route's declaration.
@@ -118,6 +118,23 @@ class Call:
 
     def _drawn(self, fault: Silence) -> float | None:
         return None if fault.seconds is None else float(self.run(drawn, fault.seconds, fault))
+
+    def note_error(self, error: BaseException) -> None:
+        """Record what the handler has raised, once; of a call that has outlived its test, in the test that runs now.
+
+        That the client has left, or a fault has ended the call, is no error.
+        """
+        if self._has_failed or isinstance(error, ClientLeftError):
+            return
+        self._has_failed = True
+        self.exchange.error = self.exchange.error or error
+        if self.is_detached:
+            self._recorder.fail(self._context, self.exchange, error, self.exchange.note)
+
+    def note_unreadable(self, why: str) -> None:
+        """Record what cannot be read of a WebSocket, as of a request: in the test that runs now."""
+        note = f"{UNREADABLE_WEBSOCKET} {self.exchange.request.shown_url}: {why}"
+        self._recorder.record_unreadable_message(self.exchange, note)
 
     def reject(self, note: str) -> None:
         """Make the call unrouted, and give its turn back; nothing happens where it has been counted.

@@ -24,7 +24,7 @@ from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.http1_server import Http1Server
 from pytest_egress.gateway.names import NAMES_PORT, Names, serve_names
 from pytest_egress.gateway.raw_server import RawServer, has_ended
-from pytest_egress.gateway.raw_socket import RawTlsSocket
+from pytest_egress.gateway.raw_socket import TlsSocket
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
 from pytest_egress.gateway.tls import handshake, read_hello, set_host
 from pytest_egress.gateway.tls_failures import (
@@ -397,7 +397,7 @@ class Dispatcher:
         """
         connection, to = self.connection, self.connection.destination
         sock = connection.sock
-        assert isinstance(sock, RawTlsSocket)
+        assert isinstance(sock, TlsSocket)
         assert to.tls is not None
         sock.settimeout(REJECTION_SECONDS)
         try:

@@ -19,6 +19,7 @@ import errno
 import select
 import socket
 import ssl
+from asyncio import IncompleteReadError
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
@@ -34,8 +35,15 @@ from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.calls import call
 from pytest_egress.gateway.connection import READ_BYTES, Connection
 from pytest_egress.gateway.connections import Connections
+from pytest_egress.gateway.raw_ends import Ends
 from pytest_egress.gateway.raw_faults import RETURNABLE, Plan, Shaped, plan_of, returned_plan
-from pytest_egress.gateway.raw_socket import ClientEndedError, RawSocket, decrypted
+from pytest_egress.gateway.raw_socket import (
+    ClientEndedError,
+    RawSocket,
+    RawTlsSocket,
+    decrypted,
+    for_handler,
+)
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.starttls import StartTls
 from pytest_egress.gateway.tcp_info import Traffic, traffic
@@ -60,7 +68,7 @@ CLIENT_LEFT: Final = (
     BrokenPipeError,
     ssl.SSLError,
 )
-"""Errors that a handler raises because its client has closed the connection: not errors of the handler."""
+"""Errors that reading from a client which has closed its connection raises, and writing to it."""
 
 NO_CALL: Final = "connected and closed, no byte either way"
 """The note of an entry that was no call and that its client closed: a port probe, or a connection of a pool."""
@@ -130,7 +138,7 @@ class RawServer:
         self.context: Final = self.attempt.context
         self.turn, self.left_first, self.is_counted = 0, False, False
         self.lost = 0  # bytes that were not kept
-        self.has_calls_of_its_own, self.is_apart = False, False
+        self.has_calls_of_its_own, self.ends = False, Ends()
         self.between: Shaped | None = None
         self.overdue_from: float | None = None
         self.accepted: Final = connection.sock
@@ -157,8 +165,8 @@ class RawServer:
             try:
                 plan = context.run(plan_of, answer)
             except BaseException as error:  # of a function of seconds: the test's thread raises it
-                self.connection.reset()
                 self.fail(entry, error)
+                self.connection.reset()
                 return True
             entry.fault = plan.fault
             self.carry_out(entry, plan, context)
@@ -339,7 +347,6 @@ class RawServer:
             self.run_handler(entry, handler, context)
             return
         # The handler gets one end of another connection, so that it may do with its socket whatever it likes.
-        self.is_apart = True
         with Shaped(self.connection, shape, self.ledger.clock) as self.between:
             self.run_handler(entry, handler, context)
 
@@ -351,7 +358,7 @@ class RawServer:
         # the TCP connection, so that a cut reaches it and its counters can be read.
         twin = connection.adopt(connection.twin())
         client = self.tcp = twin if self.between is None else self.between.client
-        starttls = self.hand_over(entry)
+        self.hand_over(entry)
         try:
             with self.handed(handler) as sock:
                 result = call(handler, sock, context, self.is_overdue)
@@ -365,9 +372,9 @@ class RawServer:
             if self.is_no_call(client):
                 self.drop(entry, f"its handler raised {type(error).__name__}")
                 return
-            if error is not starttls.failure and not self.is_excused(error, client):
+            if not self.is_excused(error, client):
+                self.fail(entry, error)  # before the client can know: its test may end by that
                 connection.reset()
-                self.fail(entry, error)
                 return
             ended = f"the connection ended before its handler did ({error})"
             if isinstance(error, ClientLeftError):
@@ -425,26 +432,20 @@ class RawServer:
         if entry.outcome == "routed" and not delivered:
             entry.note = "; ".join(filter(None, [NO_MAIL, entry.note]))
 
-    def hand_over(self, entry: TcpConnection) -> StartTls:
-        """Make the connection's socket one for a handler; return what makes it TLS when the handler asks for that."""
+    def hand_over(self, entry: TcpConnection) -> None:
+        """Make the connection's socket one for a handler, which can make it TLS in mid-connection."""
         connection = self.connection
-        starttls = StartTls(connection, entry, self.authority, self.connections)
-
-        def make(sock: socket.socket) -> socket.socket:
-            raw = RawSocket(fileno=sock.detach())
-            raw.secure = starttls
-            return raw
-
-        if not isinstance(connection.sock, ssl.SSLSocket):
-            connection.replace_by(make)
+        connection.replace_by(lambda sock: for_handler(sock, self.ends))
+        if isinstance(connection.sock, RawSocket):
+            connection.sock.secure = StartTls(
+                connection, entry, self.authority, self.connections, self.ends
+            )
         connection.sock.settimeout(None)
-        return starttls
 
     def handed(self, handler: Any) -> AbstractContextManager[socket.socket]:
         """The socket that a handler gets: the connection's, or within TLS, for asyncio, one of the decrypted bytes."""
         sock = self.connection.sock
-        if isinstance(handler, AsyncHandler) and isinstance(sock, ssl.SSLSocket):
-            self.is_apart = True
+        if isinstance(handler, AsyncHandler) and isinstance(sock, RawTlsSocket):
             return decrypted(sock)
         return nullcontext(sock)
 
@@ -458,20 +459,19 @@ class RawServer:
     def is_excused(self, error: BaseException, twin: socket.socket) -> bool:
         """Whether a handler raised because its connection had ended: closed by its client, or cut by us.
 
-        An error about bytes that the handler has read is its own, whenever the connection ends.
+        An error about bytes that the handler has read is its own, whenever the connection ends; and so is one about
+        another connection, such as that of a database which the handler asks.
         """
-        if self.connection.is_cut:
-            return isinstance(error, ClientLeftError) or is_of_connection(error)
-        if self.between is not None and self.between.is_cut:
-            return is_of_connection(error)
+        if error is self.ends.failure:
+            return True
+        if self.connection.is_cut or (self.between is not None and self.between.is_cut):
+            if isinstance(error, ClientLeftError):  # we have cancelled what it awaited
+                return True
+            return is_of_connection(error) and self.ends.is_about(error)
         if isinstance(error, ClientEndedError):
             return True
-        if not isinstance(error, CLIENT_LEFT) or not has_ended(twin):
-            return False
-        # The kernel raises such an error only where both directions are over: else it is about another socket, as of a
-        # database that the handler asks.
-        is_of_kernel = isinstance(error, ConnectionError) and error.errno is not None
-        return not is_of_kernel or self.is_apart or is_over(twin)
+        is_of_end = isinstance(error, (*CLIENT_LEFT, IncompleteReadError))
+        return is_of_end and has_ended(twin) and self.ends.is_about(error)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
         """Record what a handler raised."""

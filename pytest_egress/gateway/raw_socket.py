@@ -6,6 +6,7 @@ client's next byte, as a handshake needs it.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from pytest_egress.base.relay import relay
 from pytest_egress.base.sockets import Socket, pair, shut
+from pytest_egress.gateway.raw_ends import Ends, telling
 from pytest_egress.routes.route import check_protocols
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -46,8 +48,8 @@ def read_exactly(sock: Readable, size: int) -> bytes:
     return bytes(data)
 
 
-class RawTlsSocket(ssl.SSLSocket):
-    """A TLS socket whose handshake has been made: `ssl.SSLSocket`, `readexactly`, and one byte of looking ahead."""
+class TlsSocket(ssl.SSLSocket):
+    """A TLS socket whose handshake has been made: `ssl.SSLSocket`, and one byte of looking ahead."""
 
     _ahead = b""
 
@@ -74,6 +76,17 @@ class RawTlsSocket(ssl.SSLSocket):
         """How many bytes can be read without waiting for the network."""
         return len(self._ahead) + super().pending()
 
+
+@telling
+class RawTlsSocket(TlsSocket):
+    """The TLS socket of a handler: `ssl.SSLSocket`, and `readexactly`.
+
+    Attributes:
+        ends: Notes what the socket raises.
+    """
+
+    ends: Ends
+
     def readexactly(self, size: int) -> bytes:
         """Read so many bytes, and not one more.
 
@@ -84,14 +97,17 @@ class RawTlsSocket(ssl.SSLSocket):
         return read_exactly(self, size)
 
 
+@telling
 class RawSocket(Socket):
     """A connected socket: `socket.socket`, and `starttls` and `readexactly`.
 
     Attributes:
+        ends: Notes what the socket raises.
         secure: Makes the handshake for `starttls`.
         when_closed: Called when the socket is closed by a handler, or by a library that it was given to.
     """
 
+    ends: Ends
     secure: Callable[[tuple[str, ...]], RawTlsSocket]
     when_closed: Callable[[], object] | None = None
 
@@ -129,6 +145,12 @@ class RawSocket(Socket):
         """
         return read_exactly(self, size)
 
+    def dup(self) -> RawSocket:
+        """A second socket object for the same connection."""
+        other = super().dup()
+        other.ends, other.secure = self.ends, self.secure
+        return other
+
     def close(self) -> None:
         """Close the socket."""
         super().close()
@@ -136,8 +158,25 @@ class RawSocket(Socket):
             self.when_closed()
 
 
+def for_handler(sock: socket.socket, ends: Ends) -> RawSocket | RawTlsSocket:
+    """The socket of a connection as a handler gets it, for the same descriptor.
+
+    Args:
+        ends: Notes what it raises.
+    """
+    handed: RawSocket | RawTlsSocket
+    if isinstance(sock, TlsSocket):
+        sock.__class__ = RawTlsSocket  # its session cannot move to another object
+        assert isinstance(sock, RawTlsSocket)
+        handed = sock
+    else:
+        handed = RawSocket(fileno=sock.detach())
+    handed.ends = ends
+    return handed
+
+
 @contextmanager
-def decrypted(tls: ssl.SSLSocket) -> Iterator[RawSocket]:
+def decrypted(tls: RawTlsSocket) -> Iterator[RawSocket]:
     """A socket of the bytes within TLS, for what cannot read from a TLS socket; a thread copies them, both ways.
 
     At the end, what was written to it has been sent.
@@ -146,6 +185,7 @@ def decrypted(tls: ssl.SSLSocket) -> Iterator[RawSocket]:
     copying = threading.Thread(target=copy, args=(tls, outer), name="egress TLS", daemon=True)
     copying.start()
     sock = RawSocket(fileno=inner.detach())
+    sock.ends = tls.ends
     try:
         yield sock
     finally:

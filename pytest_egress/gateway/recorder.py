@@ -188,6 +188,23 @@ class Recorder:
         )
         self.record(attempt.context, entry)
 
+    def record_unreadable_message(self, exchange: Exchange, note: str) -> None:
+        """Record that what came on an open WebSocket cannot be read. It may have outlived its test.
+
+        Args:
+            exchange: The entry of its handshake.
+        """
+        with self.ledger.changed:  # else the window could close between these calls
+            context = self.target.attempt_context()
+            host, port = exchange.host, exchange.request.port
+            entry = TcpConnection(
+                **self.about(host, port),
+                **self.outcome(context, host, port),
+                address=host,
+                note=note,
+            )
+            self.ledger.record(self.ledger.closing or context.window, entry)
+
     def begin_raw(
         self, attempt: Attempt, route: Route[Any] | None, outcome: Outcome, note: str
     ) -> TcpConnection:

@@ -13,7 +13,8 @@ from pytest_egress.base.sockets import receive_timeout
 from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.connections import Connections
-from pytest_egress.gateway.raw_socket import RawTlsSocket
+from pytest_egress.gateway.raw_ends import Ends
+from pytest_egress.gateway.raw_socket import RawTlsSocket, for_handler
 from pytest_egress.gateway.tls import HANDSHAKE_SECONDS, handshake, read_hello, set_host
 from pytest_egress.gateway.tls_failures import broken_handshake
 from pytest_egress.traffic.entries import TcpConnection
@@ -35,9 +36,7 @@ class StartTls:
         entry: Its entry, which gets the server name and what the handshake agreed on.
         authority: Issues the certificate.
         connections: The open connections of the target.
-
-    Attributes:
-        failure: What the handler was told when the handshake failed; None before.
+        ends: Notes what the handler is told when the handshake fails, and what its TLS socket raises.
     """
 
     def __init__(
@@ -46,10 +45,11 @@ class StartTls:
         entry: TcpConnection,
         authority: Authority,
         connections: Connections,
+        ends: Ends,
     ) -> None:
         self.connection, self.entry = connection, entry
         self.authority, self.connections = authority, connections
-        self.failure: OSError | None = None
+        self.ends = ends
 
     def __call__(self, alpn: tuple[str, ...]) -> RawTlsSocket:
         """Make the handshake.
@@ -65,9 +65,9 @@ class StartTls:
             handshake(connection, self.authority.context(asked, alpn=alpn), self.connections)
         except OSError as error:
             connection.fail_tls(*broken_handshake(error, asked, connection.destination.hello))
-            self.failure = error
+            self.ends.failure = error
             raise
-        tls, to = connection.sock, connection.destination
+        tls, to = for_handler(connection.sock, self.ends), connection.destination
         assert isinstance(tls, RawTlsSocket)
         self.entry.sni, self.entry.tls = to.sni, to.tls
         connection.note_trust()
@@ -101,5 +101,5 @@ class StartTls:
 
     def failed(self, text: str) -> OSError:
         """The error for the handler, noted as that of the handshake."""
-        self.failure = ConnectionAbortedError(text)
-        return self.failure
+        self.ends.failure = failure = ConnectionAbortedError(text)
+        return failure

@@ -107,7 +107,12 @@ class WebSocketRelay(DuplexAnswer):
         )  # fmt: skip
         server.begin()
         ws = OpenWebSocket(
-            duplex, request, handshake, conversation.exchange.messages, conversation.account
+            duplex,
+            request,
+            handshake,
+            conversation.exchange.messages,
+            conversation.account,
+            refuse=conversation.note_unreadable,
         )
         try:
             with opened(ws, conversation, server):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.applications import name_of
 from pytest_egress.routes.asgi import (
@@ -43,6 +44,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 # With 2.4 an application may count on an OSError where it sends to a client that has left.
 ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 LEFT: Final = "the client has closed the connection"
+DISCONNECT: Final = "websocket.disconnect"
 DENIAL: Final = "websocket.http.response"
 """The extension by which an application refuses a handshake with a response of its own."""
 
@@ -79,7 +81,7 @@ def answer(
     """Answer the handshake as the application says, and send what it sends, until its end."""
     first, has_left = first_of(asgi_socket, duplex)
     if isinstance(first, End):
-        if has_left and (first.error is None or is_about_the_end(first.error)):
+        if has_left and (first.error is None or asgi_socket.has_ended_by(first.error)):
             raise ClientLeftError(LEFT)
         raise first.error or RuntimeError(f"{asgi_socket.name} ended before it accepted or closed")
     if isinstance(first, Response):
@@ -97,7 +99,12 @@ def answer(
         deflate=handshake.deflate,
     )
     ws = OpenWebSocket(
-        duplex, request, agreed, conversation.exchange.messages, conversation.account
+        duplex,
+        request,
+        agreed,
+        conversation.exchange.messages,
+        conversation.account,
+        refuse=conversation.note_unreadable,
     )
     with opened(ws, conversation):
         asgi_socket.accepted(ws)
@@ -134,12 +141,12 @@ def send_all(asgi_socket: AsgiSocket, ws: OpenWebSocket) -> None:
         try:
             item.act(ws)
         except WebSocketClosedError as error:
-            item.done(ConnectionError(str(error)))
+            item.done(asgi_socket.left(str(error)))
         except (TypeError, ValueError) as error:  # a code that is never sent
             item.done(error)
         else:
             item.done(None)
-    if item.error is not None and not (ws.is_lost and is_about_the_end(item.error)):
+    if item.error is not None and not (ws.is_lost and asgi_socket.has_ended_by(item.error)):
         raise item.error
 
 
@@ -151,9 +158,9 @@ def end_of(asgi_socket: AsgiSocket) -> None:
         raise item.error
 
 
-def is_about_the_end(error: BaseException) -> bool:
-    """Whether an application raised because its client had left: our error, or what Starlette makes of it."""
-    return isinstance(error, ConnectionError) or type(error).__name__ == "WebSocketDisconnect"
+def is_disconnect(value: object) -> bool:
+    """Whether a value is the event that tells an application of the end of its WebSocket."""
+    return isinstance(value, dict) and value.get("type") == DISCONNECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +224,24 @@ class AsgiSocket:
         """Note that the client has left before the application has accepted or refused."""
         self._thread.call(self.leave)
 
+    def left(self, text: str) -> ConnectionError:
+        """What the application is told that sends to a client which has left."""
+        error = ConnectionError(text)
+        claim(error, self)
+        return error
+
+    def has_ended_by(self, error: BaseException) -> bool:
+        """Whether an application raised because its client had left, and not about a server behind it.
+
+        It is our error, or what a framework has made of that, or what was raised where the event of the end had come.
+        """
+        is_framework = type(error).__name__ == "WebSocketDisconnect"
+        cause = error.__context__ if is_framework else error
+        if cause is not None and is_claimed(cause, self):
+            return True
+        is_made = isinstance(error, ConnectionError) and error.errno is None  # not by the kernel
+        return (is_framework or is_made) and any(map(is_disconnect, at_hand(error)))
+
     # For the loop.
 
     def start(self) -> None:
@@ -278,11 +303,11 @@ class AsgiSocket:
 
     def _taken(self) -> Message | None:
         if self._ws is None or self._cut is not None:  # refused, or ended
-            return {"type": "websocket.disconnect", "code": BROKEN_OFF, "reason": ""}
+            return {"type": DISCONNECT, "code": BROKEN_OFF, "reason": ""}
         try:
             content = self._ws.take()
         except WebSocketClosedError as error:
-            return {"type": "websocket.disconnect", "code": error.code, "reason": error.reason}
+            return {"type": DISCONNECT, "code": error.code, "reason": error.reason}
         if content is None:
             return None
         return {

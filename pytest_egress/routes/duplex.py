@@ -145,6 +145,18 @@ class Conversation(Protocol):
         """
         ...
 
+    def note_error(self, error: BaseException) -> None:
+        """Record what the handler has raised, before `converse` raises it: the client is about to learn of the end."""
+        ...
+
+    def note_unreadable(self, why: str) -> None:
+        """Record that the client has sent what cannot be read; it fails the test that runs now.
+
+        Args:
+            why: A sentence without its full stop.
+        """
+        ...
+
     def reject(self, note: str) -> None:
         """Make the call unrouted: nothing that the test declared answers it.
 

@@ -14,10 +14,12 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_egress.base.account import OBJECT_BYTES, Account
 from pytest_egress.base.clock import check_seconds, monotonic, wall
+from pytest_egress.base.raising import claim
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.messages import Request, shown
@@ -45,6 +47,21 @@ MAX_KEPT_BYTES: Final = 1 << 30  # of the messages of a call, as of a request's 
 MESSAGES: Final = "messages of WebSockets"
 
 
+@dataclass
+class Outgoing:
+    """A frame to send.
+
+    Attributes:
+        data: Its bytes.
+        message: What is recorded of it, or None.
+        is_lost: Whether it was not sent, since the client has left.
+    """
+
+    data: bytes
+    message: WebSocketMessage | None = None
+    is_lost: bool = False
+
+
 class WebSocket:
     """A WebSocket as a blocking object: `for message in ws: ws.send(message)`. Any thread may use it.
 
@@ -54,6 +71,7 @@ class WebSocket:
         handshake: What was agreed on.
         messages: The list to record messages in: that of the exchange.
         account: Counts what is kept of it.
+        refuse: Records, with a sentence, that the client has sent what cannot be read.
         frames: Its frames, where they are not those of a server.
         is_bounded: Whether reading stops while many messages wait for `recv`.
 
@@ -75,6 +93,7 @@ class WebSocket:
         messages: list[WebSocketMessage] | None = None,
         account: Account | None = None,
         *,
+        refuse: Callable[[str], None] = lambda why: None,
         frames: Frames | None = None,
         is_bounded: bool = True,
     ) -> None:
@@ -87,12 +106,13 @@ class WebSocket:
         self.close_reason = ""
         self._duplex, self._handshake = duplex, handshake
         self._account = account or Account()
+        self._refuse = refuse
         self._is_bounded = is_bounded
         self._frames = frames or Frames(handshake.deflate)
         self._changed, self._sending = threading.Condition(), threading.Lock()
         self._waiting: deque[str | bytes] = deque()
         self._waiting_bytes = 0
-        self._outgoing: deque[bytes] = deque()
+        self._outgoing: deque[Outgoing] = deque()
         self._listeners: list[Callable[[], None]] = []
         self._opened = threading.Event()
         self._deadline: float | None = None
@@ -219,14 +239,18 @@ class WebSocket:
             if self.is_over or self._is_mute:
                 raise self._closed()
             try:
-                self._outgoing.append(make())
+                frame = Outgoing(make())
             except ClosedError:  # this side has closed
                 raise self._closed() from None
-            if content is not None:
-                self._record(content, from_client=False)
+            self._outgoing.append(frame)
+            if content is not None:  # before the client can answer it
+                frame.message = self._record(content, from_client=False)
             if closing:
                 self._deadline = monotonic() + CLOSE_SECONDS
         self._flush(wait=not closing)
+        if frame.is_lost:
+            with self._changed:
+                raise self._closed()
 
     def _flush(self, *, wait: bool) -> None:
         """Send the frames that were made, in their order.
@@ -234,18 +258,35 @@ class WebSocket:
         Args:
             wait: Whether to wait for another thread that sends; else that one sends them.
         """
-        while self._outgoing and not self._is_mute:
+        while self._outgoing:
             if not self._sending.acquire(blocking=wait):
                 return
             try:
-                while self._outgoing:
-                    self._duplex.send(self._outgoing.popleft())
-            except ClientLeftError:
-                self._outgoing.clear()
-                with self._changed:
-                    raise self._closed() from None
+                self._send_all()
             finally:
                 self._sending.release()
+
+    def _send_all(self) -> None:
+        """Send the frames that were made; those that cannot be are lost. The caller holds `_sending`."""
+        while self._outgoing:
+            try:
+                if self._is_mute:
+                    raise ClientLeftError
+                self._duplex.send(self._outgoing[0].data)
+            except ClientLeftError:
+                self._lose()
+            else:
+                self._outgoing.popleft()
+
+    def _lose(self) -> None:
+        """Drop the frames that were made, and record their messages no more: they were not sent."""
+        with self._changed:
+            lost = [*self._outgoing]
+            self._outgoing.clear()
+            for frame in lost:
+                frame.is_lost = True
+            messages = {id(frame.message) for frame in lost}
+            self.messages[:] = [each for each in self.messages if id(each) not in messages]
 
     def _closed(self) -> WebSocketClosedError:
         """The error that says that it is over."""
@@ -253,13 +294,15 @@ class WebSocket:
         text = f"the WebSocket {self.request.shown_url} is closed"
         text += "" if code is None else f", with {code}"
         text += f" ({reason})" if reason else ""
-        return WebSocketClosedError(text, code=code or BROKEN_OFF, reason=reason)
+        error = WebSocketClosedError(text, code=code or BROKEN_OFF, reason=reason)
+        claim(error, self)
+        return error
 
     def _left(self) -> float:
         """Seconds that are left for the client's close frame."""
         return max((self._deadline or 0.0) - monotonic(), 0.0)
 
-    def _record(self, content: str | bytes, *, from_client: bool) -> None:
+    def _record(self, content: str | bytes, *, from_client: bool) -> WebSocketMessage:
         message = WebSocketMessage(
             content=content, from_client=from_client, at=self._epoch + monotonic()
         )
@@ -269,6 +312,7 @@ class WebSocket:
             self.messages.append(message)
         else:
             self.unkept += 1
+        return message
 
     # Receiving.
 
@@ -333,10 +377,13 @@ class WebSocket:
             for received in self._frames.receive(data):
                 if isinstance(received, PingFrame):
                     with contextlib.suppress(ClosedError):
-                        self._outgoing.append(self._frames.pong(received.payload))
+                        self._outgoing.append(Outgoing(self._frames.pong(received.payload)))
                 elif isinstance(received, Closing):
+                    if received.is_refusal and not self._is_mute:
+                        self._refuse(f"{received.reason} (it is closed with {received.code})")
                     if received.reply:
-                        self._outgoing.append(self._frames.close(received.code, received.reason))
+                        close = self._frames.close(received.code, received.reason)
+                        self._outgoing.append(Outgoing(close))
                     self._finish(received.code, received.reason)
                 else:
                     self._waiting.append(received)
@@ -344,8 +391,7 @@ class WebSocket:
                     self._record(received, from_client=True)
             self._changed.notify_all()
         self._tell()
-        with contextlib.suppress(WebSocketClosedError):
-            self._flush(wait=len(self._outgoing) > MAX_WAITING_FRAMES)
+        self._flush(wait=len(self._outgoing) > MAX_WAITING_FRAMES)
 
     def _finish(self, code: int, reason: str) -> None:
         """Note that the WebSocket is over; later calls change nothing."""

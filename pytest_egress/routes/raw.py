@@ -173,6 +173,8 @@ class StreamsHandler(AsyncHandler):
         )
         await loop.connect_accepted_socket(lambda: protocol, sock)
         reader, writer = await opened
+        note_errors(sock, reader, "read", "readline", "readexactly", "readuntil")
+        note_errors(sock, writer, "drain", "wait_closed")
         try:
             result: object = self.connected(reader, writer)
             if inspect.isawaitable(result):
@@ -188,6 +190,23 @@ class StreamsHandler(AsyncHandler):
 
     def __repr__(self) -> str:
         return repr(self.connected)
+
+
+def note_errors(sock: Any, stream: object, *names: str) -> None:
+    """Have coroutine methods of a client's stream note in its socket's `ends` what they raise: asyncio makes some."""
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        async def noted(*arguments: Any, **named: Any) -> Any:
+            try:
+                return await method(*arguments, **named)
+            except (OSError, EOFError) as error:
+                sock.ends.note(error)
+                raise
+
+        return noted
+
+    for name in names:
+        setattr(stream, name, noting(getattr(stream, name)))
 
 
 class ProtocolHandler(AsyncHandler):

@@ -13,6 +13,7 @@ from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Final, NoReturn
 
+from pytest_egress.base.raising import is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.answers import place_of, takes, unwrapped
 from pytest_egress.routes.async_websocket import AsyncWebSocket, run_handler
@@ -118,7 +119,13 @@ class WebSocketAnswer(DuplexAnswer):
         handshake = accept(request, self.subprotocols)
         messages, is_bounded = conversation.exchange.messages, self.handler is not None
         ws = OpenWebSocket(
-            duplex, request, handshake, messages, conversation.account, is_bounded=is_bounded
+            duplex,
+            request,
+            handshake,
+            messages,
+            conversation.account,
+            refuse=conversation.note_unreadable,
+            is_bounded=is_bounded,
         )
         if isinstance(self.handler, End):
             ws.fall_silent()  # before anything comes that would be answered
@@ -164,6 +171,7 @@ def opened(
         conversation.detach(partial(ws.go_away, server))
         yield
     except BaseException as error:
+        conversation.note_error(error)  # before the client can know: its test may end by that
         ws.close(INTERNAL_ERROR, ascii(f"the handler raised {type(error).__name__}")[1:-1][:100])
         raise
     finally:
@@ -186,8 +194,8 @@ def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversatio
         result = conversation.run(*((run_handler, handler) if is_async else (handler,)), ws)
         check_result(handler, result)
         return result if isinstance(result, End) else None
-    except WebSocketClosedError:
-        if not ws.is_lost:  # it is about another WebSocket
+    except WebSocketClosedError as error:
+        if not (ws.is_lost and is_claimed(error, ws)):  # else it is about another WebSocket
             raise
         return None
 

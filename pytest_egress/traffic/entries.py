@@ -193,6 +193,9 @@ SHOWN_RECIPIENTS: Final = 5  # of a mail, in a line about it
 UNREADABLE: Final = "the request cannot be read"
 """Begins the note of a connection that speaks HTTP that cannot be parsed, and so cannot be answered."""
 
+UNREADABLE_WEBSOCKET: Final = "what its client sent cannot be read, on the WebSocket"
+"""Begins the note of a WebSocket on which bytes came that are no frames, or no message that is taken."""
+
 
 HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 """The first bytes of a client that speaks HTTP/2 (RFC 9113 section 3.4)."""

@@ -260,11 +260,13 @@ class Closing:
             6455 section 7.4.1 to close with.
         reason: The reason of the close frame, or "".
         reply: Whether a close frame has to be sent back.
+        is_refusal: Whether there was no close frame, and what came instead cannot be read.
     """
 
     code: int
     reason: str
     reply: bool
+    is_refusal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,17 +321,29 @@ class Frames:
         elif isinstance(event, Ping):
             yield PingFrame(payload=bytes(event.payload))
         elif isinstance(event, CloseConnection):  # also for bytes that are no frames
-            yield Closing(code=int(event.code), reason=event.reason or "", reply=self.can_close)
+            yield Closing(
+                code=int(event.code),
+                reason=event.reason or "",
+                reply=self.can_close,
+                is_refusal=not self._has_ended,
+            )
 
     def _part(self, data: str | bytes | bytearray, is_last: bool) -> Iterator[Received]:
         self._parts.append(data)
         self._size += len(data)
         if self._size > self._most:
             reason = f"a message is over {self._most} bytes"
-            yield Closing(code=TOO_BIG, reason=reason, reply=self.can_close)
+            yield Closing(code=TOO_BIG, reason=reason, reply=self.can_close, is_refusal=True)
         elif is_last:
             parts, self._parts, self._size = self._parts, [], 0
             yield "".join(parts) if isinstance(data, str) else b"".join(parts)
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether a close frame has come."""
+        from wsproto.connection import ConnectionState
+
+        return self._connection.state in (ConnectionState.CLOSED, ConnectionState.REMOTE_CLOSING)
 
     @property
     def can_close(self) -> bool:

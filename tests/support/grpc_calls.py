@@ -121,6 +121,12 @@ class CallConversation:
     def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
         raise NotImplementedError
 
+    def note_error(self, error: BaseException) -> None:
+        pass
+
+    def note_unreadable(self, why: str) -> None:
+        raise AssertionError(why)
+
     def reject(self, note: str) -> None:
         self.rejected.append(note)
 

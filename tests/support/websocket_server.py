@@ -105,6 +105,7 @@ class ServedCall:
     exchange: Exchange
     error: BaseException | None = None
     rejected: str = ""
+    unreadable: list[str] = field(default_factory=list)
     end: Callable[[], None] | None = None
     counted: threading.Event = field(default_factory=threading.Event)
     detached: threading.Event = field(default_factory=threading.Event)
@@ -124,6 +125,12 @@ class ServedCall:
 
     def fail(self, fault: End, is_over: Callable[[], bool]) -> NoReturn:
         raise NotImplementedError
+
+    def note_error(self, error: BaseException) -> None:
+        pass
+
+    def note_unreadable(self, why: str) -> None:
+        self.unreadable.append(why)
 
     def reject(self, note: str) -> None:
         self.rejected = note

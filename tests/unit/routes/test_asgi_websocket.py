@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +22,7 @@ from websockets.sync.client import connect
 
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
+from tests.support.stage import reset
 from tests.support.websocket_server import DuplexServer, serving
 
 
@@ -223,3 +226,88 @@ def test_what_comes_out_of_turn_is_an_error_that_names_it() -> None:
         assert server.calls[0].done.wait(20)
         with pytest.raises(RuntimeError, match=r"sent 'websocket\.send' out of turn"):
             raise server.calls[0].error or AssertionError
+
+
+class WebSocketDisconnect(Exception):
+    """The end of a WebSocket to a server of the application's own."""
+
+
+def asks_a_server_that_refuses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    socket.create_connection(("127.0.0.1", port), 20)
+
+
+def asks_a_server_that_closes() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = http.client.HTTPConnection("127.0.0.1", server.getsockname()[1], 20)
+        client.request("GET", "/")
+        sock, _ = server.accept()
+        with sock:
+            sock.recv(65536)
+        client.getresponse()
+
+
+def asks_a_server_that_resets() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        sock, _ = server.accept()
+        reset(sock)
+        client.recv(1)
+
+
+def asks_by_a_websocket() -> None:
+    raise WebSocketDisconnect(1006)
+
+
+@pytest.mark.parametrize(
+    ("ask", "error"),
+    [
+        (asks_a_server_that_refuses, ConnectionRefusedError),
+        (asks_a_server_that_closes, http.client.RemoteDisconnected),
+        (asks_a_server_that_resets, ConnectionResetError),
+        (asks_by_a_websocket, WebSocketDisconnect),
+    ],
+)
+def test_an_error_about_a_server_of_its_own_is_not_excused_by_the_end_of_its_client(
+    ask: Callable[[], None], error: type[Exception]
+) -> None:
+    async def asks_in_the_end(ws: WebSocket) -> None:
+        await ws.accept()
+        message = await ws.receive()
+        assert message["type"] == "websocket.disconnect"
+        ask()
+
+    with served(starlette(asks_in_the_end)) as server:
+        with connect(server.url):
+            pass
+        assert server.call().done.wait(20)
+        assert isinstance(server.call().error, error)
+
+
+def test_an_application_may_raise_that_its_client_has_left() -> None:
+    async def raises(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            raise ConnectionError("the client has left")
+
+    async def sends(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "x" * 1000})
+
+    for app in (raises, sends):
+        with served(app) as server:
+            with connect(server.url):
+                pass
+            assert server.call().done.wait(20)
+            assert server.call().error is None

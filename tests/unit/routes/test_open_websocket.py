@@ -292,3 +292,42 @@ def test_only_what_tests_use_is_listed(server: DuplexServer) -> None:
     with opened(server) as (ws, _):
         assert {"recv", "send", "close", "ping", "messages", "close_code", "request"} <= {*dir(ws)}
         assert {"go_away", "take", "listen", "begin"} & {*dir(ws)} == set()
+
+
+def test_a_message_whose_send_raised_was_not_sent_and_is_not_recorded() -> None:
+    went: list[str] = []
+    raised: list[str] = []
+
+    def sends(ws: WebSocket) -> None:
+        assert ws.recv() == "go on"
+        with ThreadPoolExecutor(4) as pool:
+            pool.map(lambda name: send_until_it_raises(ws, name), "abcd")
+        raise AssertionError("seen by the test") from None
+
+    def send_until_it_raises(ws: WebSocket, name: str) -> None:
+        for number in range(10_000):
+            text = f"{name}{number} " + "x" * 60_000
+            try:
+                ws.send(text)
+            except WebSocketClosedError:
+                raised.append(text)
+                return
+            went.append(text)
+
+    with serving(websocket(sends)) as server:
+        with connect(server.url) as client:
+            client.send("go on")
+            client.recv()
+            client.socket.shutdown(socket.SHUT_RDWR)
+        call = server.call()
+        assert call.done.wait(20)
+    sent = [message.content for message in call.exchange.messages if not message.from_client]
+    assert len(raised) == 4
+    assert set(sent) == set(went)
+    assert not set(raised) & set(sent)
+
+
+def test_what_cannot_be_read_is_told_and_a_close_frame_is_not(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        client.close(1002, "a code of a protocol error, in a frame")
+    assert (ws.close_code, server.call().unreadable) == (1002, [])

@@ -192,3 +192,22 @@ class Lobby:
 def test_a_handler_may_be_a_partial_or_an_object(bound: Any) -> None:
     with serving(websocket(bound)) as server, connect(server.url) as client:
         assert client.recv() == "lobby"
+
+
+def test_the_end_of_another_websocket_is_an_error_of_the_handler_though_its_client_has_left() -> (
+    None
+):
+    others: list[WebSocket] = []
+
+    def sends_to_the_other(ws: WebSocket) -> None:
+        assert list(ws) == []
+        others[0].send("nobody is there")
+
+    with serving(websocket()) as other, serving(websocket(sends_to_the_other)) as server:
+        with connect(other.url):
+            others.append(other.call().exchange.websocket)
+        assert other.call().done.wait(20)
+        with connect(server.url):
+            pass
+        assert server.call().done.wait(20)
+        assert isinstance(server.call().error, WebSocketClosedError)

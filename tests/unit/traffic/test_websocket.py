@@ -281,7 +281,9 @@ def test_a_message_over_the_limit_closes_with_1009_before_it_is_whole() -> None:
     whole = client.message(b"0123456789")
     assert [*server.receive(whole)] == [b"0123456789"]
     (closing,) = server.receive(client.message(b"x" * 11)[:-1] + b"x")
-    assert closing == Closing(code=1009, reason="a message is over 10 bytes", reply=True)
+    assert closing == Closing(
+        code=1009, reason="a message is over 10 bytes", reply=True, is_refusal=True
+    )
 
 
 def test_a_bomb_is_refused_once_it_is_over_the_limit() -> None:

@@ -1,0 +1,126 @@
+"""`Ends`: which errors of a raw handler came from the end of its client's connection, and not from another one.
+
+A handler may have a server behind it, whose connections raise the same classes of errors. So an error is judged by
+where it was raised: by the client's socket, which notes it here, or by a function that had this socket at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import ssl
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from pytest_egress.base.raising import at_hand, claim, is_claimed
+from pytest_egress.base.sockets import BLOCKED
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+READERS: Final = (
+    "recv",
+    "recv_into",
+    "recvfrom",
+    "recvfrom_into",
+    "recvmsg",
+    "recvmsg_into",
+    "read",
+)
+OTHERS: Final = (
+    *("send", "sendall", "sendmsg", "sendto", "sendfile", "write"),
+    *("shutdown", "unwrap", "getpeername"),
+)
+"""Methods of a socket that fail when its connection has ended."""
+
+Sock = TypeVar("Sock", bound=type)
+
+
+class Ends:
+    """What the sockets of one connection have told its handler of the connection's end.
+
+    Attributes:
+        failure: What `starttls` has raised, since there was no handshake; None for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._is_told = False
+        self.failure: OSError | None = None
+
+    def note(self, error: BaseException) -> None:
+        """Note an error that a socket of the connection, or a stream of it, has raised."""
+        if not isinstance(error, (*BLOCKED, TimeoutError)):
+            self._is_told = True
+            claim(error, self)
+
+    def note_end(self) -> None:
+        """Note that the handler has read the end of what its client sends."""
+        self._is_told = True
+
+    def is_about(self, error: BaseException) -> bool:
+        """Whether an error of the handler's is about the connection of its client.
+
+        An error that only Python code makes, such as `ConnectionResetError("the client has closed")`, is so where the
+        handler has been told of the end, and the function that raised it had the client's socket.
+        """
+        if is_claimed(error, self) or error is self.failure:
+            return True
+        if is_of_own_tls(error):
+            return True
+        is_made = getattr(error, "errno", None) is None
+        return self._is_told and is_made and any(map(self._is_of_client, at_hand(error)))
+
+    def _is_of_client(self, value: object) -> bool:
+        """Whether a value is a socket of the client's, or a file or a stream of one."""
+        if isinstance(value, (asyncio.StreamReader, asyncio.StreamWriter)):
+            value = vars(value).get("_transport")
+        if isinstance(value, asyncio.BaseTransport):
+            value = value.get_extra_info("socket")
+        if isinstance(value, io.TextIOWrapper):
+            value = value.buffer
+        if isinstance(value, (io.BufferedReader, io.BufferedWriter, io.BufferedRWPair)):
+            value = getattr(value, "raw", None)
+        if not isinstance(value, socket.socket):
+            value = getattr(value, "_sock", None)  # of SocketIO, and of asyncio's TransportSocket
+        return isinstance(value, socket.socket) and getattr(value, "ends", None) is self
+
+
+def is_of_own_tls(error: BaseException) -> bool:
+    """Whether an error came from TLS that the handler has made by itself, as its server: it detaches our socket."""
+    trace = error.__traceback__
+    while trace is not None:
+        tls = trace.tb_frame.f_locals.get("self")
+        if isinstance(tls, (ssl.SSLSocket, ssl.SSLObject)) and tls.server_side:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def telling(kind: Sock) -> Sock:
+    """Have the methods of a class of sockets note in `ends` what they raise, and that its client has ended."""
+    for name in READERS + OTHERS:
+        if hasattr(kind, name):
+            setattr(kind, name, told(getattr(kind, name), reads=name in READERS))
+    return kind
+
+
+def told(method: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
+    """A method that notes what it raises.
+
+    Args:
+        reads: Whether it returns nothing, or 0, at the end of what the client sends.
+    """
+
+    @wraps(method)
+    def telling_method(self: Any, *arguments: Any, **named: Any) -> Any:
+        try:
+            result = method(self, *arguments, **named)
+        except OSError as error:
+            self.ends.note(error)
+            raise
+        if reads and not (result[0] if type(result) is tuple else result):
+            self.ends.note_end()
+        return result
+
+    return telling_method
