@@ -13,8 +13,7 @@ from typing import Any, Final
 from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async, stays
 from pytest_egress.routes.answers import Handler, answered_by, line_of, name_of, place_of
 from pytest_egress.routes.faults import Fault, layers, with_answer
-from pytest_egress.traffic.fields import carries_body
-from pytest_egress.traffic.messages import UNSET, Request, Response, check_length, shown
+from pytest_egress.traffic.messages import UNSET, Request, Response, shown
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -74,13 +73,13 @@ def answer_request(
 
 
 def checked(response: Response, request: Request) -> Response:
-    """A response whose Content-Length fits its content; a handler may have changed both.
+    """A response whose body is what its status and its fields say; that to a HEAD has none.
 
     Raises:
-        ValueError: It does not.
+        ValueError: It is not.
     """
-    if response.stream is None and carries_body(request.method, response):
-        check_length(response.headers, len(response.content))
+    if request.method != "HEAD":
+        response.check()
     return response
 
 

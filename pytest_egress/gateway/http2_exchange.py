@@ -16,9 +16,9 @@ from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import carries_body
-from pytest_egress.traffic.http1 import of_length
+from pytest_egress.traffic.http1 import as_stated
 from pytest_egress.traffic.http2 import response_headers, sendable
-from pytest_egress.traffic.messages import Response, stated_length
+from pytest_egress.traffic.messages import Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -130,10 +130,10 @@ def body_of(response: Response, *, streams: bool) -> Iterator[bytes]:
     """Yield b"" where HTTP/2 can carry the head of a response, and then the pieces of a streamed body.
 
     Raises:
-        ValueError: A field cannot be sent, or the body is not as long as Content-Length says.
+        ValueError: A field cannot be sent, or the body is not what the fields say.
     """
     sendable(response.headers)
     yield b""
     if streams and response.stream is not None:
-        yield from of_length(response.stream, stated_length(response.headers))
+        yield from as_stated(response.stream, response)
         sendable(response.last_trailers())

@@ -16,8 +16,9 @@ from collections.abc import Generator, Iterator
 from io import BytesIO
 from typing import Final
 
-from pytest_egress.errors import UpstreamError
+from pytest_egress.errors import ContentError, UpstreamError
 from pytest_egress.gateway.upstream_line import Line
+from pytest_egress.traffic.content_coding import MAX_DECODED_BYTES, codings, decode
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, READ_BYTES, end_to_end, without
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response, stated_length
 
@@ -193,23 +194,39 @@ def target_of(request: Request, prefix: str) -> bytes:
 def whole(response: Response, method: str) -> Response:
     """Read a response to its end, and return it with its content. One with trailers streams that, since they follow it.
 
+    Its fields fit whatever body is sent with them. They have no length, and no coding: that is undone where a server
+    compresses in spite of `Accept-Encoding: identity`. A body that is not what its Content-Encoding says stays so.
+
     Raises:
         UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`.
     """
     if response.stream is None:
         return response
-    content = BytesIO()
+    whole_body = BytesIO()
     for piece in response.stream:
-        content.write(piece)
-        if content.tell() > MAX_BODY_BYTES:
+        whole_body.write(piece)
+        if whole_body.tell() > MAX_BODY_BYTES:
             response.stream.close()
             raise UpstreamError(
                 f"the answer of the upstream is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
             )
-    headers = response.headers if method == "HEAD" else without(response.headers, "content-length")
+    headers, content = plain(response.headers, whole_body.getvalue())
     kept = Response.received(
-        response.status_code, headers, reason=response.reason, content=content.getvalue()
+        response.status_code,
+        without(headers, "content-length"),
+        reason=response.reason,
+        content=content,
     )
     if response.trailers:
-        kept.stream, kept.trailers = (kept.content,), response.trailers
-    return kept
+        kept.stream, kept.trailers = (content,), response.trailers
+    return kept.of_length(stated_length(headers)) if method == "HEAD" else kept
+
+
+def plain(headers: Headers, content: bytes) -> tuple[Headers, bytes]:
+    """The fields and the content of a response without its content coding, where that can be undone."""
+    if not codings(coding := headers.get("content-encoding", "")):
+        return headers, content
+    with contextlib.suppress(ContentError):
+        content = decode(content, coding, MAX_DECODED_BYTES)
+        headers = without(headers, "content-encoding", "content-length")
+    return headers, content

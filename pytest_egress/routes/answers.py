@@ -21,10 +21,12 @@ from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.address import MAX_PORT
 from pytest_egress.traffic.dns_answers import NamesAnswer
 from pytest_egress.traffic.messages import (
+    NO_BODY,
     SCHEME_PORTS,
     UNSET,
     Request,
     Response,
+    check_bodiless,
     check_status,
     host_port,
     shown,
@@ -424,6 +426,8 @@ def with_status(result: tuple[Any, Any]) -> Response:
         raise TypeError(not_an_answer(result, of_function=True))
     response = response_from(body, of_function=True)
     response.status_code = check_status(status)
+    if status in NO_BODY:
+        check_bodiless(status, response.content or response.stream)
     return response
 
 

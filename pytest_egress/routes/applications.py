@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_egress.traffic.messages import Headers
+from pytest_egress.traffic.messages import NO_BODY, Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -26,6 +26,20 @@ def name_of(app: App) -> str:
     """The name of an application in an error: the dotted name of a function or class, else its repr."""
     name = getattr(app, "__qualname__", None)
     return f"{app.__module__}.{name}" if name else repr(app)
+
+
+def answer_of(
+    head: Response, *, content: bytes | None = None, stream: Iterator[bytes] | None = None
+) -> Response:
+    """The response of an application. A body where the status has none is not sent, as servers do not send it."""
+    fields, reason = head.headers.raw, head.reason
+    if head.status_code not in NO_BODY:
+        return Response(
+            head.status_code, headers=fields, content=content, stream=stream, reason=reason
+        )
+    response = Response(head.status_code, headers=fields, reason=reason)
+    response.stream = stream  # which is closed with the response
+    return response
 
 
 def declared_length(headers: Headers) -> int | None:

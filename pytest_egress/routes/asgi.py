@@ -22,7 +22,7 @@ from urllib.parse import unquote_to_bytes
 
 from pytest_egress.base.clock import run_by_real_clock
 from pytest_egress.routes.answers import Application, takes
-from pytest_egress.routes.applications import App, declared_length, is_async, name_of
+from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.fields import end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
@@ -636,9 +636,9 @@ class AsgiBody(Iterator[bytes]):
             raise
         head = begin.head
         if begin.content is None:
-            return Response(head.status_code, headers=head.headers.raw, stream=self)
+            return answer_of(head, stream=self)
         self._let_go()
-        return Response(head.status_code, headers=head.headers.raw, content=begin.content)
+        return answer_of(head, content=begin.content)
 
     def __next__(self) -> bytes:
         piece = None if self._ended else self._take(self._next_item())

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from pytest_egress.routes.answers import Application, takes
-from pytest_egress.routes.applications import App, declared_length, is_async, name_of
+from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.traffic.fields import READ_BYTES, end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
 
@@ -204,7 +204,7 @@ class WsgiCall:
             self._refuse_more(pieces)
             return self._whole(first)
         body = WsgiBody(chain([first], pieces), iterable)
-        return Response(head.status_code, headers=head.headers.raw, stream=body, reason=head.reason)
+        return answer_of(head, stream=body)
 
     def _pieces(self, iterable: Iterable[bytes]) -> Iterator[bytes]:
         """The pieces of the body in order, without the empty ones."""
@@ -233,10 +233,7 @@ class WsgiCall:
         return self._head
 
     def _whole(self, content: bytes) -> Response:
-        head = self._started()
-        return Response(
-            head.status_code, headers=head.headers.raw, content=content, reason=head.reason
-        )
+        return answer_of(self._started(), content=content)
 
     def _refuse_more(self, pieces: Iterator[bytes]) -> None:
         """Exhaust the iterable, so that code after its last `yield` runs; a further piece is an error."""

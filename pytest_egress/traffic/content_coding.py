@@ -20,6 +20,7 @@ from pytest_egress.errors import ContentError
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 MAX_DECODED_BYTES: Final = 1 << 30  # of a body: as many as one that is not compressed may have
+MAX_BEGINNING: Final = 1 << 20  # of a body that is looked at, decoded
 PIECE_BYTES: Final = 64 * 1024  # what a decoder gives at a time, so that a bomb is refused soon
 FIRST_BYTES: Final = 1024  # read first of a member or a frame, so that many small ones do not copy the rest each time
 MAX_CODINGS: Final = 4  # of one body; curl takes 5
@@ -34,6 +35,14 @@ INSTALL: Final = "pip install 'pytest-egress[compression]'"
 
 Coding = Literal["gzip", "deflate", "br", "zstd"]
 Pieces = Iterator[bytes]
+
+
+class MismatchError(ContentError):
+    """The bytes of a body are not those of its content coding."""
+
+
+class BreaksOffError(MismatchError):
+    """They begin as it, and have no end."""
 
 
 def codings(content_encoding: str) -> list[str]:
@@ -112,17 +121,41 @@ def layer(pieces: Pieces, name: str, limit: int) -> Pieces:
             if piece:
                 yield piece
     except EOFError:
-        raise ContentError(
+        raise BreaksOffError(
             f"the body breaks off: its {source.taken} bytes of {name} have no end"
         ) from None
     except (ContentError, GeneratorExit):
         raise
     except Exception as error:  # zlib.error, brotli.error, ZstdError
-        raise ContentError(
+        raise MismatchError(
             f"the body has the content coding {name}, and is no {name}: {error}"
         ) from error
     if source.more():
-        raise ContentError(f"the body goes on after its end: bytes follow its {name}")
+        raise MismatchError(f"the body goes on after its end: bytes follow its {name}")
+
+
+def mismatch(content: bytes, content_encoding: str, *, begins: bool = False) -> str:
+    """Why a body is not in the codings of a Content-Encoding field; "" where it is, or that cannot be told.
+
+    The beginning of a long body tells.
+
+    Args:
+        begins: Whether more of the body follows.
+    """
+    names = codings(content_encoding)
+    if not content or not ENCODERS.keys() >= {*names}:
+        return ""
+    begins = begins or len(content) > FIRST_BYTES
+    try:
+        for _ in decoded([content[:FIRST_BYTES]], content_encoding, MAX_BEGINNING):
+            pass
+    except BreaksOffError as error:
+        return "" if begins else str(error)
+    except MismatchError as error:
+        return str(error)
+    except ContentError:  # no library for it, or more than is looked at
+        pass
+    return ""
 
 
 class Source:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from pytest_egress.base.account import OBJECT_BYTES, OverLimitError
-from pytest_egress.traffic.messages import Headers, Response
+from pytest_egress.traffic.messages import NO_BODY, Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -17,7 +17,6 @@ READ_BYTES: Final = 64 * 1024
 AUTHORITY: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
 )  # RFC 9110 section 7.2; `normalise_host` checks the name itself
-NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
 class Head(NamedTuple):

@@ -14,7 +14,6 @@ import h11
 
 from pytest_egress.traffic.fields import (
     MAX_HEADER_BYTES,
-    NO_BODY,
     READ_BYTES,
     Head,
     carries_body,
@@ -27,9 +26,11 @@ from pytest_egress.traffic.heads import Fault, end_of_head, head_fault, trailer_
 from pytest_egress.traffic.http1_plain import PlainRequest, plain_head, plain_request
 from pytest_egress.traffic.messages import (
     BROKEN_ON_PURPOSE,
+    NO_BODY,
     NO_FIELDS,
     Headers,
     Response,
+    check_coding,
     reason_phrase,
     stated_length,
 )
@@ -289,7 +290,7 @@ class Http1:
             return self._h11.send(event) or b""
 
     def _send_stream(self, stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
-        for chunk in of_length(stream, stated_length(response.headers)):
+        for chunk in as_stated(stream, response):
             yield self.piece(chunk)
         yield self.end(response.last_trailers())
 
@@ -392,19 +393,22 @@ def response_fields(response: Response, date: str, *, framed: bool) -> list[tupl
     if b"date" not in names:
         headers.append((b"Date", date.encode()))
     framed = framed and not names & {b"content-length", b"transfer-encoding"}
-    if framed and response.status_code not in NO_BODY:
-        headers.append((b"Content-Length", b"%d" % len(response.content)))
+    length = response.content_length
+    if framed and response.status_code not in NO_BODY and length is not None:
+        headers.append((b"Content-Length", b"%d" % length))
     return headers
 
 
-def of_length(stream: Iterable[bytes], length: int | None) -> Iterator[bytes]:
-    """Yield the pieces of a body, and check that they have as many bytes as Content-Length says (RFC 9110 section 8.6).
+def as_stated(stream: Iterable[bytes], response: Response) -> Iterator[bytes]:
+    """Yield the pieces of a response's body, and check that it is what the fields say (RFC 9110 sections 8.4 and 8.6).
 
     Raises:
-        ValueError: The body is longer or shorter.
+        ValueError: The body is longer or shorter than Content-Length, or begins in another way than Content-Encoding.
     """
-    sent = 0
+    sent, length = 0, stated_length(response.headers)
     for chunk in stream:
+        if not sent and not response.is_received:
+            check_coding(response.headers, chunk, begins=True)
         sent += len(chunk)
         if length is not None and sent > length:
             raise ValueError(WRONG_LENGTH.format(length, f"more than {length}"))

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 import h11
 
-from pytest_egress.traffic.fields import NO_BODY, Head, raw_fields, raw_value, size_of
-from pytest_egress.traffic.messages import Headers
+from pytest_egress.traffic.fields import Head, raw_fields, raw_value, size_of
+from pytest_egress.traffic.messages import NO_BODY, Headers
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 

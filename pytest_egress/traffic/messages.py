@@ -26,6 +26,7 @@ from pytest_egress.traffic.content_coding import (
     decoded,
     encode,
     encoder,
+    mismatch,
 )
 from pytest_egress.traffic.events import Event, event_bytes
 from pytest_egress.traffic.forms import (
@@ -560,6 +561,8 @@ EVENT_FIELDS: Final = (("Content-Type", "text/event-stream"), ("Cache-Control", 
 
 
 BODIES: Final = ("content", "text", "json", "stream", "events")
+NO_BODY: Final = frozenset({204, 304})
+"""The statuses of responses that have no body (RFC 9110 section 6.4.1)."""
 
 
 class Response:
@@ -579,10 +582,15 @@ class Response:
         compress: "gzip", "deflate", "br" or "zstd": the body is sent in that coding, and Content-Encoding says so,
             whether or not the client accepts it. Each piece of a stream can be decoded as soon as it has come.
 
+    Attributes:
+        is_received: Whether another server has sent it, so that its fields and its body are passed on as they came.
+
     Raises:
         TypeError, ValueError: An argument cannot be sent; the text quotes it.
     """
 
+    is_received = False
+    _length_of_none: int | None = 0
     _made: MadeBody | None = None
     _record: Response | None = None
 
@@ -639,6 +647,9 @@ class Response:
         self._content: bytes = bytes(body)
         if body and headers:  # a response to HEAD has a length and no body
             check_length(self.headers, len(body))
+            check_coding(self.headers, self.content)
+        if status_code in NO_BODY:
+            check_bodiless(status_code, body or self.stream)
         self.compress = compress
         if compress is not None:
             check_compress(compress, self.headers)
@@ -657,7 +668,7 @@ class Response:
     ) -> Response:
         """A response as another server sent it, without the checks of what a handler may answer."""
         response = cls(content=content, stream=stream)
-        response.status_code, response.headers = status_code, headers
+        response.status_code, response.headers, response.is_received = status_code, headers, True
         response._made = made
         response._phrase = status_code, reason
         return response
@@ -685,6 +696,33 @@ class Response:
         record.stream = record.encode_piece = record.make_trailers = None
         record._made = made
         return record
+
+    @property
+    def content_length(self) -> int | None:
+        """The Content-Length of a response that has no such field, and no stream; None where none is sent.
+
+        A response to HEAD has no content, and the length that a GET would have.
+        """
+        return len(self.content) or self._length_of_none
+
+    def of_length(self, length: int | None) -> Response:
+        """This response, of a HEAD, with the length that a GET would have in place of the field."""
+        self._length_of_none = length
+        return self
+
+    def check(self) -> None:
+        """Refuse a body that its status or its fields do not allow; a handler may have changed each of them.
+
+        Raises:
+            ValueError: The body is not as long, or not in the coding, as the fields say, or none may be sent.
+        """
+        if self.status_code in NO_BODY:
+            if not self.is_received:
+                check_bodiless(self.status_code, self.content)
+        elif self.stream is None:
+            check_length(self.headers, len(self.content))
+            if self.compress is None and not self.is_received:
+                check_coding(self.headers, self.content)
 
     @property
     def reason(self) -> str:
@@ -832,6 +870,29 @@ def check_length(headers: Headers, size: int) -> None:
         raise ValueError(
             f"Content-Length is {length}, and the body has {size} bytes: leave the field out, it is "
             f"sent by itself; {BROKEN_ON_PURPOSE}"
+        )
+
+
+def check_coding(headers: Headers, content: bytes, *, begins: bool = False) -> None:
+    """Refuse a Content-Encoding that is not the body's (RFC 9110 section 8.4).
+
+    Args:
+        begins: Whether more of the body follows.
+    """
+    coding = headers.get("content-encoding")
+    if coding and (why := mismatch(content, coding, begins=begins)):
+        raise ValueError(
+            f"Content-Encoding is {coding}, and the body is not in that coding ({why}): leave the field out; "
+            f"compress= compresses the body, and sets it; {BROKEN_ON_PURPOSE}"
+        )
+
+
+def check_bodiless(status_code: int, body: object) -> None:
+    """Refuse a body where the status allows none, unless it is empty."""
+    if body:
+        raise ValueError(
+            f"a response of status {status_code} has no body (RFC 9110 section 6.4.1), and one is given: leave it out, "
+            "or answer with another status"
         )
 
 

@@ -42,7 +42,7 @@ class AnsweringScene:
 
     name = "target"
     client = ("10.0.0.1", 40000)
-    is_ending = False
+    is_ending = is_cut = False
     hosts: Mapping[str, NameAnswer] = MappingProxyType({})
     hints: Sequence[str] = ()
 
@@ -69,6 +69,9 @@ class AnsweringScene:
 
     def release(self, other: socket.socket) -> None:
         raise AssertionError(f"nothing goes out here: {other}")
+
+    def has_left(self) -> bool:
+        return False
 
     def allow_unread(self, route: Route[Any] | None, host: str) -> None:
         self.carried.append(f"{host} unread")

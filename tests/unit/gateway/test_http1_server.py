@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import pytest
 
 from pytest_egress.gateway import bodies
 from pytest_egress.gateway import connection as connection_module
+from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic import fields
 from pytest_egress.traffic.entries import Entry, Exchange, TcpConnection
 from pytest_egress.traffic.messages import Request, Response
-from tests.support.stage import ADDRESS, MEGABYTE, Stage, ask, eventually, read_reply, reset
+from tests.support.stage import ADDRESS, GET, MEGABYTE, Stage, ask, eventually, read_reply, reset
 
 
 @pytest.fixture
@@ -91,10 +93,14 @@ def test_a_head_request_gets_the_length_and_no_body(stage: Stage) -> None:
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_a_status_without_a_body_has_none(stage: Stage, status: int) -> None:
-    stage.https("api.test", Response(status, content=b"dropped"))
+    def application(environ: Any, start_response: Any) -> Any:
+        start_response(f"{status} Bare", [])
+        return [b"dropped"] if environ["PATH_INFO"] == "/" else iter([b"dropped", b"dropped"])
+
+    stage.https("api.test", wsgi(application))
     sock = stage.tls()
-    for _ in range(2):
-        reply = ask(sock)
+    for path in (b"/", b"/streamed"):
+        reply = ask(sock, GET.replace(b"/", path, 1))
         assert (reply.status, reply.body) == (status, b"")
         assert not reply.headers.keys() & {"content-length", "transfer-encoding"}
 

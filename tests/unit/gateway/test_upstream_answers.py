@@ -13,8 +13,10 @@ from pytest_egress.errors import UpstreamError
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.traffic.content_coding import encode
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
+from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
 
 Answer = Callable[..., str]
@@ -207,6 +209,107 @@ def test_an_upstream_that_breaks_off_within_a_stream_of_a_handler_is_the_handler
     stage.http(ADDRESS, streams(b"piece", lambda request: request.forward(url).content))
     raw(stage)
     assert isinstance(stage.only(Exchange).error, UpstreamError)
+
+
+# What a handler makes of them.
+
+
+def altered(url: str) -> Callable[[Request], Response]:
+    """A handler that alters a real answer as the docs do."""
+
+    def handler(request: Request) -> Response:
+        answer = request.forward(url)
+        return Response(answer.status_code, headers=answer.headers, json={"mine": True})
+
+    return handler
+
+
+HEAD_OF_BOTH = BOTH[: BOTH.index(b"5\r\n")]
+HEAD = GET.replace(b"GET", b"HEAD")
+ZIPPED = encode(b'{"id": 1}', "gzip")
+CODED = b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nX: 1\r\nContent-Length: %d\r\n\r\n"
+SPITEFUL = CODED % (b"gzip", len(ZIPPED)) + ZIPPED
+"""Compressed, though the request accepts "identity" alone."""
+
+
+@pytest.mark.parametrize("head", [b"", HEAD_OF_BOTH, SPITEFUL[: -len(ZIPPED)]])
+def test_the_answer_to_a_head_request_is_altered_as_any_other(
+    stage: Stage, answering: Answer, head: bytes
+) -> None:
+    head = head or b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
+    stage.http(ADDRESS, altered(answering(head)))
+    client = stage.dial(ADDRESS, 80)
+    for _ in range(2):
+        reply = ask(client, HEAD, "HEAD")
+        assert (reply.status, reply.headers["content-length"]) == (200, "14")  # that of a GET
+        assert "content-encoding" not in reply.headers
+    assert stage.entries(Exchange)[0].error is None
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 9\r\n", b""])
+def test_the_answer_to_a_head_request_is_passed_on_as_it_came(
+    stage: Stage, answering: Answer, length: bytes
+) -> None:
+    url = answering(b"HTTP/1.1 200 OK\r\nX: 1\r\n" + length + b"\r\n")
+    stage.http(ADDRESS, lambda request: request.forward(url))
+    reply = ask(stage.dial(ADDRESS, 80), HEAD, "HEAD")
+    assert reply.headers["x"] == "1"
+    assert reply.headers.get("content-length") == ("9" if length else None)
+
+
+def test_an_answer_that_is_compressed_in_spite_of_all_is_read_altered_and_passed_on(
+    stage: Stage, answering: Answer
+) -> None:
+    url = answering(SPITEFUL)
+
+    @stage.http(ADDRESS)
+    def handler(request: Request) -> Response:
+        answer = request.forward(url)
+        assert (answer.content, answer.headers.raw) == (b'{"id": 1}', (("X", "1"),))
+        return answer if request.path == "/as-it-is" else altered(url)(request)
+
+    client = stage.dial(ADDRESS, 80)
+    for path, body in (("/", b'{"mine": true}'), ("/as-it-is", b'{"id": 1}')):
+        reply = ask(client, GET.replace(b"/", path.encode(), 1))
+        assert (reply.body, "content-encoding" in reply.headers) == (body, False)
+    assert [entry.error for entry in stage.entries(Exchange)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "answer", [CODED % (b"gzip", 2) + b"hi", CODED % (b"odd", 2) + b"hi"], ids=["gzip", "odd"]
+)
+@pytest.mark.parametrize("how", ["streamed", "handled"])
+def test_an_answer_that_is_not_what_its_coding_says_goes_on_as_it_came(
+    stage: Stage, answering: Answer, answer: bytes, how: str
+) -> None:
+    url = answering(answer)
+    stage.http(ADDRESS, forward(url) if how == "streamed" else lambda r: r.forward(url))
+    reply = ask(stage.dial(ADDRESS, 80))
+    assert (reply.body, "content-encoding" in reply.headers) == (b"hi", True)
+    assert stage.only(Exchange).error is None
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_a_stream_that_is_not_in_its_coding_is_its_handlers_error(
+    stage: Stage, version: str
+) -> None:
+    pieces = Response(headers={"Content-Encoding": "gzip"}, stream=[b"plain ", b"text"])
+    stage.http(ADDRESS, pieces)
+    client = stage.dial(ADDRESS, 80)
+    if version == "2":
+        client_2 = Http2Client(client, "http")
+        assert client_2.ask().reset
+    else:
+        client.sendall(GET)
+        assert end_of(client) == "reset"
+    error = stage.only(Exchange).error
+    assert str(error).startswith("Content-Encoding is gzip, and the body is not in that coding (")
+
+
+def test_a_stream_in_its_coding_is_sent(stage: Stage) -> None:
+    pieces = [ZIPPED[at : at + 1] for at in range(len(ZIPPED))]
+    stage.http(ADDRESS, Response(headers={"Content-Encoding": "gzip"}, stream=pieces))
+    assert ask(stage.dial(ADDRESS, 80)).body == ZIPPED
 
 
 # Reason phrases.

@@ -335,3 +335,54 @@ def test_what_cannot_be_compressed_is_refused_where_it_is_made(
     with pytest.raises(error) as raised:
         Response(headers=headers, compress=compress)
     assert str(raised.value) == text
+
+
+# What the fields say of a body.
+
+
+PLAIN = b'{"id": 1}'
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP", "x-gzip", "br, gzip"])
+def test_a_coding_that_is_not_the_bodys_is_refused(coding: str) -> None:
+    text = f"^Content-Encoding is {coding}, and the body is not in that coding "
+    with pytest.raises(ValueError, match=text) as error:
+        Response(headers={"Content-Encoding": coding}, json={"id": 1})
+    assert "compress= compresses the body" in str(error.value)
+    response = Response(headers={"Content-Encoding": coding})
+    response.content = PLAIN
+    with pytest.raises(ValueError, match=text):
+        response.check()
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_coding_that_is_the_bodys_is_accepted(coding: Any, size: int) -> None:
+    content = encode(bytes(range(10)) * size, coding)
+    Response(headers={"Content-Encoding": coding}, content=content).check()
+    Response(json={"id": 1}, compress=coding).check()
+    Response(headers={"Content-Encoding": coding}).check()
+
+
+@pytest.mark.parametrize("coding", ["identity", "aws-chunked", "unknown", ""])
+def test_a_coding_that_says_nothing_of_the_bytes_is_accepted(coding: str) -> None:
+    Response(headers={"Content-Encoding": coding}, content=PLAIN).check()
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize(
+    "body",
+    [{"text": "x"}, {"json": None}, {"content": b"x"}, {"stream": [b"x"]}, {"events": ["x"]}],
+)
+def test_a_body_where_the_status_has_none_is_refused(status: int, body: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^a response of status {status} has no body "):
+        Response(status, **body)
+
+
+def test_a_body_that_became_one_too_many_is_refused() -> None:
+    response = Response(text="x")
+    response.status_code = 204
+    with pytest.raises(ValueError, match="has no body"):
+        response.check()
+    Response(204, text="").check()
+    Response(304, content=b"", headers={"Content-Length": "9"}).check()
