@@ -202,7 +202,9 @@ class Http2Body(UpstreamBody):
     def _take(self, data: bytes) -> None:
         if not data:
             return self._fail(
-                "it closed within its answer" if self._head else "it closed without an answer"
+                "it closed without an answer"
+                if self._head is None
+                else "it closed within its answer"
             )
         has_begun, self._has_begun = self._has_begun, True
         if not has_begun and data.startswith(b"HTTP/"):

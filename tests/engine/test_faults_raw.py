@@ -65,19 +65,22 @@ ASK = """
 import json, socket, ssl, sys
 
 def outcome(host):
-    data = b""
+    data, end = b"", None
     try:
         sock = socket.create_connection((host, 5432), timeout=60)
         if host.startswith("tls-"):
             sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
-        sock.sendall(b"startup")
+        try:
+            sock.sendall(b"startup")
+        except OSError:  # the RST is here already: TLS has another error for it, and what came before can be read
+            end = "ConnectionResetError"
         if host.endswith("silent.test"):
             sock.settimeout(1)
         while piece := sock.recv(100):
             data += piece
     except Exception as error:
-        return [type(error).__name__, data.decode()]
-    return ["closed", data.decode()]
+        end = end or type(error).__name__
+    return [end or "closed", data.decode()]
 
 print(json.dumps({host: outcome(host) for host in sys.argv[1:]}))
 """

@@ -60,13 +60,17 @@ class Http2Peer:
                     self.flush()
                 if isinstance(event, kind):
                     return event
-            data = self.sock.recv(65536)
-            if not data:
-                raise EOFError(f"the connection ended before {kind.__name__}")
-            events = self.h2.receive_data(data)
-            self.seen += events
-            self._coming += events
-            self.flush()
+            self.read()
+
+    def read(self) -> None:
+        """Read what comes next, for `next` to return."""
+        data = self.sock.recv(65536)
+        if not data:
+            raise EOFError("the connection ended")
+        events = self.h2.receive_data(data)
+        self.seen += events
+        self._coming += events
+        self.flush()
 
     def head(self) -> Fields:
         """The fields of the next request."""
@@ -95,11 +99,11 @@ class Http2Peer:
         self.flush()
 
     def send(self, data: bytes) -> None:
-        """Send a piece of the body, as the window lets it."""
+        """Send a piece of the body, as the window lets it. Pieces of the request that come meanwhile are kept."""
         left = memoryview(data)
         while left:
             while not (window := self.h2.local_flow_control_window(1)):
-                self.next(h2.events.WindowUpdated)
+                self.read()
             size = min(window, len(left), self.h2.max_outbound_frame_size)
             self.h2.send_data(1, left[:size].tobytes())
             left = left[size:]

@@ -396,6 +396,16 @@ BROKEN: dict[str, tuple[Serve, str]] = {
 }
 
 
+def test_an_answer_that_breaks_off_behind_a_head_without_fields_has_begun(ask: Ask) -> None:
+    def serve(peer: Http2Peer) -> None:
+        peer.head()
+        peer.respond(end=False)
+        peer.sock.shutdown(socket.SHUT_WR)
+
+    with pytest.raises(UpstreamError, match="it closed within its answer"):
+        body_of(ask(serve))
+
+
 @pytest.mark.parametrize(("fail", "text"), BROKEN.values(), ids=BROKEN.keys())
 def test_an_answer_that_breaks_off_is_an_error_after_what_came(
     ask: Ask, fail: Serve, text: str
