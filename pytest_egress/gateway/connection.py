@@ -556,9 +556,10 @@ class Connection:
         self.reset()
 
     def fail_tls(self, reason: str, note: str) -> None:
-        """Record a TLS connection that will never become a request, and reset it."""
+        """Record a TLS connection that will never become a request, and reset it, unless its client has looked only."""
         self.record_tls(reason, note)
-        self.reset()
+        if reason != "probe":
+            self.reset()
 
     # Its end.
 

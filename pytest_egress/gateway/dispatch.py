@@ -23,9 +23,10 @@ from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.http1_server import Http1Server
 from pytest_egress.gateway.names import NAMES_PORT, Names, serve_names
-from pytest_egress.gateway.raw_server import RawServer, has_ended
+from pytest_egress.gateway.raw_server import RawServer
 from pytest_egress.gateway.raw_socket import TlsSocket
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, passes, silent_outcome
+from pytest_egress.gateway.tcp_info import has_heard
 from pytest_egress.gateway.tls import handshake, read_hello, set_host
 from pytest_egress.gateway.tls_failures import (
     broken_after_handshake,
@@ -355,7 +356,7 @@ class Dispatcher:
         if to.presented.is_bad:  # a client that rejects it is not to be asked for anything
             wishing = None
         wish = None if wishing is None else wishing.client_certificate
-        saw_nothing = False
+        accepted = connection.sock
         try:
             context = self.parts.authority.context(
                 host,
@@ -364,9 +365,9 @@ class Dispatcher:
                 to.presented,
                 x25519=X25519 in hello.key_shares,
             )
-            saw_nothing = to.presented.is_bad and has_ended(connection.sock)
             handshake(connection, context, self.parts.connections)
         except OSError as error:
+            saw_nothing = not has_heard(connection.sock, accepted)
             failure = broken_handshake(
                 error, host, hello, wishing, to.presented, saw_nothing=saw_nothing
             )

@@ -23,7 +23,8 @@ from pytest_egress.gateway.http1_duplex import Http1Duplex
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
 from pytest_egress.gateway.request_faults import RequestFault
-from pytest_egress.gateway.tls_failures import broken_after_handshake, silent_after_handshake
+from pytest_egress.gateway.tls import record_silence
+from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
 from pytest_egress.traffic.fields import READ_BYTES, Head
@@ -145,8 +146,7 @@ class Http1Server:
                 connection.note_trust()
             connection.accounted = True
         elif to.tls and not connection.accounted:
-            failure = silent_after_handshake(to.host, to.hello, to.tls.version, to.presented)
-            connection.fail_tls(*failure)
+            record_silence(connection)
         return data
 
     def refuse(self, status_code: int, text: str) -> None:

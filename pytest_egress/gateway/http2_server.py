@@ -37,7 +37,8 @@ from pytest_egress.gateway.http2_wire import Wire
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
 from pytest_egress.gateway.tcp_info import await_acknowledged
-from pytest_egress.gateway.tls_failures import broken_after_handshake, silent_after_handshake
+from pytest_egress.gateway.tls import record_silence
+from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import BEGAN_HTTP2, UNREADABLE
 from pytest_egress.traffic.http2 import (
@@ -507,11 +508,10 @@ class Http2Server:
 
     def _note_end(self) -> None:
         """Record a connection that its client closed before it had made a whole request."""
-        connection, to = self.connection, self.connection.destination
+        connection = self.connection
         if not connection.accounted:
-            if to.tls:
-                failure = silent_after_handshake(to.host, to.hello, to.tls.version, to.presented)
-                connection.fail_tls(*failure)
+            if connection.destination.tls:
+                record_silence(connection)
             else:
                 connection.record_tcp(b"", NEVER_ASKED)
         elif self._http.is_within_head and self._http.has_begun:

@@ -76,6 +76,17 @@ class TlsSocket(ssl.SSLSocket):
         """How many bytes can be read without waiting for the network."""
         return len(self._ahead) + super().pending()
 
+    def has_said_goodbye(self) -> bool:
+        """Whether the client has ended TLS (close_notify, RFC 8446 section 6.1). Asked once a read has found an end.
+
+        Until then an end of the TCP connection alone is the same to who reads.
+        """
+        self.suppress_ragged_eofs = False
+        try:
+            return not super().read(1)
+        except OSError:
+            return False
+
 
 @telling
 class RawTlsSocket(TlsSocket):

@@ -20,6 +20,7 @@ from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.route import REJECTED, Route
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening
 from pytest_egress.traffic.entries import (
+    CERTAIN,
     Accepted,
     DnsQuery,
     Entry,
@@ -292,7 +293,7 @@ class Recorder:
         if is_cut:
             reason, note = "cut", "its handshake had not ended when its test did"
         # Without an alert, it may have been the stop that broke the handshake off, and not distrust.
-        elif self.target.is_ending and reason not in ("untrusted", REJECTED):
+        elif self.target.is_ending and reason not in (*CERTAIN, REJECTED):
             reason, note = "cut", "its handshake had not ended when its container was stopped"
         elif reason == LIKELY_REJECTED:
             reason = REJECTED

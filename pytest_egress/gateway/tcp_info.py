@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import unsent
+from pytest_egress.link.stream_sockets import Accepted
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -51,6 +52,20 @@ def await_acknowledged(sock: socket.socket) -> None:
     deadline = monotonic() + ACKNOWLEDGED_SECONDS
     while unsent(sock) and monotonic() < deadline:
         select.select((), (), (), LOOK_SECONDS)
+
+
+def has_heard(sock: socket.socket, accepted: socket.socket) -> bool:
+    """Whether a client that has ended its connection had got a byte of ours before.
+
+    Args:
+        sock: The connection's socket.
+        accepted: The socket object that was accepted. Behind a stream link, that one knows.
+    """
+    if sock.fileno() < 0:  # reset before the handshake: wrap_socket() has closed it
+        return False
+    if isinstance(accepted, Accepted) and accepted.fate != "heard":
+        return False
+    return traffic(sock).heard
 
 
 def traffic(sock: socket.socket) -> Traffic:

@@ -15,6 +15,8 @@ from pytest_egress.base.sockets import receive_timeout
 from pytest_egress.errors import AddressError, ClientHelloError
 from pytest_egress.gateway.connection import PEEK_ALL, Connection
 from pytest_egress.gateway.connections import Connections
+from pytest_egress.gateway.raw_socket import TlsSocket
+from pytest_egress.gateway.tls_failures import silent_after_handshake
 from pytest_egress.traffic.address import normalise_host
 from pytest_egress.traffic.clienthello import (
     MAX_HELLO_BYTES,
@@ -111,6 +113,21 @@ def handshake(connection: Connection, context: ssl.SSLContext, connections: Conn
         tls.getpeercert(binary_form=True),
     )
     connection.destination = connection.destination._replace(tls=settled)
+
+
+def record_silence(connection: Connection) -> None:
+    """Record a client that has closed after the handshake, before its first byte. Its end has been read."""
+    sock, to = connection.sock, connection.destination
+    assert isinstance(sock, TlsSocket)
+    assert to.tls is not None
+    failure = silent_after_handshake(
+        to.host,
+        to.hello,
+        to.tls.version,
+        to.presented,
+        said_goodbye=sock.has_said_goodbye(),
+    )
+    connection.fail_tls(*failure)
 
 
 @lru_cache(maxsize=64)

@@ -7,8 +7,9 @@ distrust the CA send no alert at all: for those the sentence says "likely".
 from __future__ import annotations
 
 import errno
+import re
 import ssl
-from typing import Final
+from typing import Any, Final
 
 from pytest_egress.routes.certificates import ISSUED_ELSEWHERE, TLS_VERSIONS, USUAL, Presented
 from pytest_egress.routes.route import REJECTED
@@ -47,7 +48,31 @@ UNUSED: Final = (
     "{who} closed a connection to {host!r} {when}, without an alert and without a request: it pins a certificate, or "
     "needed the connection no more"
 )
+PROBE: Final = (
+    "{who} made a handshake with {host!r} and closed, without a request: a health check, or a connection that was "
+    "needed no more"
+)
+LEFT_UNREAD: Final = (
+    "{who} left a connection to {host!r} within the handshake, and had not read all that it was sent: it needed the "
+    "connection no more, or its program ended"
+)
 UNTRUSTED: Final = "{who} does not trust the CA of this run for {host!r} (alert: {alert}). {advice}"
+UNTRUSTED_OR_NAME: Final = (
+    "{who} does not trust the CA of this run for {host!r}, or expects another name in the certificate "
+    "(alert: {alert}, which may mean either). {advice}"
+)
+WRONG_NAME: Final = (
+    "{who} trusts the CA of this run, and rejected the certificate for {host!r} (alert: {alert}): "
+    "it expects another name there. {asked}"
+)
+ASKED_FOR: Final = (
+    "By SNI it asked for {sni!r}, and compares with a name that is set apart from that"
+)
+ASKED_FOR_NONE: Final = (
+    "It sent no SNI, so that the certificate is for what it dialled: have it connect by the name that it compares "
+    "with"
+)
+REFUSED: Final = "{who} refused the handshake for {host!r} (alert: {alert})"
 LIKELY_UNTRUSTED: Final = (
     "{who} broke off {when}, with no alert: likely it does not trust the CA of this run for {host!r}. "
     "{advice}"
@@ -100,6 +125,16 @@ ALERTS_OF_DISTRUST: Final = {
     "TLSV1_ALERT_ACCESS_DENIED": "access denied",
 }
 UNKNOWN_CA: Final = "TLSV1_ALERT_UNKNOWN_CA"
+BAD_CERTIFICATE: Final = "SSLV3_ALERT_BAD_CERTIFICATE"
+ABOUT_NAMES: Final = (BAD_CERTIFICATE, "SSLV3_ALERT_CERTIFICATE_UNKNOWN")
+"""Alerts by which clients reject the name in a certificate. Of many libraries they may as well be about its CA."""
+
+TELL_APART: Final = ("BoringSSL", "NSS", "OpenSSL", "rustls")
+"""Libraries whose alert about an unknown CA is "unknown CA", so that "bad certificate" is about the name."""
+
+ALERT: Final = re.compile("(?:SSLV3_ALERT|TLSV13?(?:_ALERT)?)_")
+"""Begins OpenSSL's reasons for alerts that have come, and none else (SSL_AD_REASON_OFFSET, ssl.h)."""
+
 ALERTS_OF_REJECTION: Final = ALERTS_OF_DISTRUST | {
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "handshake failure",
     "TLSV1_ALERT_INSUFFICIENT_SECURITY": "insufficient security",
@@ -151,20 +186,21 @@ def broken_handshake(
         hello: The client's ClientHello.
         route: The route that requests or requires a client certificate, if one does.
         presented: What the handshake presents.
-        saw_nothing: Whether the client had closed before it could see that.
+        saw_nothing: Whether the client had closed before it got a byte of that.
     """
-    if saw_nothing and has_broken_off(error):
+    if saw_nothing and presented.is_bad and has_broken_off(error):
         return "silent", SAW_NOTHING.format(who=who_sent(hello), what=presented.to(host))
     if presented.is_bad and (rejection := rejection_by(error, host, hello, presented)) is not None:
         return rejection
     reason, who = getattr(error, "reason", None), who_sent(hello)
     if reason in ALERTS_OF_DISTRUST:
-        alert, advice = ALERTS_OF_DISTRUST[reason], advice_for(hello)
-        text = UNTRUSTED.format(who=who, host=host, alert=alert, advice=advice)
-        if presented.is_bad:
-            text = f"{text}. {NOT_OF_THE_FAULT.format(what=presented.to(host))}"
-        return "untrusted", text
+        return distrust(reason, host, hello, presented)
+    if reason is not None and (begin := ALERT.match(reason)) is not None:
+        alert = reason[begin.end() :].replace("_", " ").lower()
+        return "alert", REFUSED.format(who=who, host=host, alert=alert)
     if has_broken_off(error):
+        if saw_nothing or is_reset(error):
+            return "unused", LEFT_UNREAD.format(who=who, host=host)
         return broken_off(host, hello, "within the handshake", ALERT_ALWAYS)
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "client-certificate", NO_CLIENT_CERTIFICATE.format(who=who, host=host, route=route)
@@ -182,6 +218,23 @@ def broken_handshake(
     if isinstance(error, TimeoutError):
         return "timeout", f"the handshake for {host!r} did not end in time"
     return "handshake", f"the handshake for {host!r} failed: {reason or error}"
+
+
+def distrust(
+    reason: str, host: str, hello: ClientHello | None, presented: Presented
+) -> tuple[str, str]:
+    """The reason and the sentence for an alert about a certificate that is good: about its CA, or about its name."""
+    about: dict[str, Any] = {"who": who_sent(hello), "host": host}
+    about["alert"] = ALERTS_OF_DISTRUST[reason]
+    if reason == BAD_CERTIFICATE and is_by(hello, TELL_APART):
+        sni = hello.sni if hello is not None else None
+        asked = ASKED_FOR_NONE if sni is None else ASKED_FOR.format(sni=sni)
+        return "wrong-name", WRONG_NAME.format(**about, asked=asked)
+    text = UNTRUSTED_OR_NAME if reason in ABOUT_NAMES else UNTRUSTED
+    text = text.format(**about, advice=advice_for(hello))
+    if presented.is_bad:
+        text = f"{text}. {NOT_OF_THE_FAULT.format(what=presented.to(host))}"
+    return "untrusted", text
 
 
 def rejection_by(
@@ -271,6 +324,16 @@ def has_broken_off(error: OSError) -> bool:
     return reason == "UNEXPECTED_EOF_WHILE_READING" or error.errno in BROKEN_OFF
 
 
+def is_reset(error: OSError) -> bool:
+    """Whether an error says that the client has reset the connection.
+
+    Its kernel does so where it closes before it has read all that had come (RFC 2525 section 2.17), as one does whose
+    program ends. One that rejects the certificate without an alert has read all of it, and closes: Node.js, asyncio,
+    Java's HttpClient.
+    """
+    return error.errno in BROKEN_OFF and not isinstance(error, ssl.SSLEOFError)
+
+
 def is_by(hello: ClientHello | None, libraries: tuple[str, ...]) -> bool:
     """Whether a ClientHello is known to be one of these libraries'."""
     return hello is not None and library_of(hello) in libraries
@@ -279,7 +342,7 @@ def is_by(hello: ClientHello | None, libraries: tuple[str, ...]) -> bool:
 def no_client_certificate(host: str, hello: ClientHello | None, route: object) -> tuple[str, str]:
     """The reason and the sentence for a connection whose handshake ended before a client certificate was required."""
     text = NO_CLIENT_CERTIFICATE.format(who=who_sent(hello), host=host, route=route)
-    return "client-certificate", text
+    return "unasked", text
 
 
 def silent_after_handshake(
@@ -287,19 +350,35 @@ def silent_after_handshake(
     hello: ClientHello | None = None,
     version: str = "",
     presented: Presented = USUAL,
+    *,
+    said_goodbye: bool = False,
 ) -> tuple[str, str]:
     """The reason and the sentence for a client that closed right after a successful handshake.
 
     Args:
         version: The version of TLS that was agreed on.
         presented: What the handshake presented.
+        said_goodbye: Whether it has ended TLS too (close_notify).
     """
     if hello is not None and hello.alpn and not {*hello.alpn} & {"h2", "http/1.1"}:
         offered = " and ".join(hello.alpn)
         remedy = server_of(offered, host)
         text = NO_COMMON_PROTOCOL.format(who=who_sent(hello), offered=offered, remedy=remedy)
         return "alpn", text
+    if not presented.is_bad and is_probe(hello, version, said_goodbye=said_goodbye):
+        return "probe", PROBE.format(who=who_sent(hello), host=host)
     return left_after_handshake(host, hello, version, presented)
+
+
+def is_probe(hello: ClientHello | None, version: str, *, said_goodbye: bool) -> bool:
+    """Whether a client that closed right after the handshake has looked whether TLS is spoken, and wanted no more.
+
+    One that rejects the certificate only then closes the TCP connection alone: curl, Node.js and wget do. So does
+    Python's `ssl.get_server_certificate`; it offers no protocol, and its library has had no objection by then.
+    """
+    if said_goodbye:
+        return True
+    return hello is not None and not hello.alpn and is_by(hello, verifying_within(version))
 
 
 def broken_after_handshake(
@@ -321,8 +400,12 @@ def left_after_handshake(
     if rejects_late(presented, hello):
         how = "it closed right after the handshake, without an alert and without a request"
         return rejected(LIKELY_REJECTED, host, hello, presented, how)
-    trusting = VERIFY_WITHIN if version != "TLSv1.3" else VERIFY_WITHIN_TLS_1_3
-    return broken_off(host, hello, "right after the handshake", trusting)
+    return broken_off(host, hello, "right after the handshake", verifying_within(version))
+
+
+def verifying_within(version: str) -> tuple[str, ...]:
+    """The libraries that verify the certificate within the handshake of a version of TLS."""
+    return VERIFY_WITHIN if version != "TLSv1.3" else VERIFY_WITHIN_TLS_1_3
 
 
 def rejects_late(presented: Presented, hello: ClientHello | None) -> bool:

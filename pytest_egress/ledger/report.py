@@ -19,6 +19,7 @@ from pytest_egress.routes.route import Route, Scope, later_text
 from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.entries import (
+    CERTAIN,
     UNREADABLE,
     UNREADABLE_WEBSOCKET,
     DnsQuery,
@@ -242,13 +243,12 @@ ACCEPTANCE: Final = (
 
 
 def handshakes_text(entries: Sequence[Entry]) -> str:
-    """The verdict on TLS handshakes that failed at routes, and whose clients had no successful one later."""
+    """The verdict on TLS handshakes that failed at routes, and that nothing excuses."""
     containers = list(dict.fromkeys(entry.container for entry in entries))
     number = "a TLS handshake" if len(entries) == 1 else f"{len(entries)} TLS handshakes"
-    lines = [
-        f"{number} of {' and '.join(containers)} failed at what a route claims, "
-        "and no later one of the same client succeeded:"
-    ]
+    excusable = not any(isinstance(e, TlsFailure) and e.reason in CERTAIN for e in entries)
+    later = ", and no later one of the same client succeeded" if excusable else ""
+    lines = [f"{number} of {' and '.join(containers)} failed at what a route claims{later}:"]
     failures = fold(entries)
     for entry, count in failures[:SHOWN_ATTEMPTS]:
         who = f"  of {entry.container}" if len(containers) > 1 else ""

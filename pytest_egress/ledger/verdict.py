@@ -32,12 +32,20 @@ from pytest_egress.ledger.report import (
 )
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.route import REJECTED, Route
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
+from pytest_egress.traffic.entries import (
+    CERTAIN,
+    DnsQuery,
+    Entry,
+    Exchange,
+    TcpConnection,
+    TlsFailure,
+)
 
-NO_OFFENCE = ("silent", "cut", REJECTED)
+NO_OFFENCE = ("silent", "probe", "cut", REJECTED)
 """Reasons of a `TlsFailure` that fail no test.
 
-A connection was opened ahead of need, or this package ended it, or its client rejected what it had to reject.
+A connection was opened ahead of need, or only to see that there is one, or this package ended it, or its client
+rejected what it had to reject.
 """
 
 RACE_SECONDS: Final = 1.0
@@ -165,7 +173,7 @@ def unrouted_entries(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def broken_handshakes(window: Window) -> list[TlsFailure]:
-    """The failed TLS handshakes with claimed hosts whose client had no successful one later."""
+    """The failed TLS handshakes with claimed hosts that no later success excuses."""
     return [
         entry
         for entry in window.entries
@@ -179,10 +187,11 @@ def broken_handshakes(window: Window) -> list[TlsFailure]:
 def came_through(failure: TlsFailure, window: Window) -> bool:
     """Whether the client of a failed handshake succeeded with that host later, or at any time if it failed "unused".
 
-    A client that connects to two addresses at once leaves all but the first that answers, without an alert.
+    A client that connects to two addresses at once leaves all but the first that answers, without an alert. What a
+    client says by an alert is so whoever comes later: two programs of a container may have equal ClientHellos.
     """
     succeeded = window.handshakes.get(failure.peers)
-    if succeeded is None or not failure.client:
+    if succeeded is None or not failure.client or failure.reason in CERTAIN:
         return False
     races = failure.reason == "likely-untrusted" and succeeded.address != failure.address
     until = succeeded.started + (RACE_SECONDS if races else 0)

@@ -332,6 +332,13 @@ class Handshake(NamedTuple):
     address: str
 
 
+CERTAIN: Final = ("untrusted", "wrong-name", "alert", "client-certificate")
+"""Reasons of a `TlsFailure` that its client has given itself: by an alert, or by the certificate that it sent or not.
+
+Of what has no alert nobody can say for certain why it broke off.
+"""
+
+
 @dataclass(kw_only=True, eq=False)
 class TlsFailure(Entry):
     """A TLS connection that ended before its first request; `note` says why, in a sentence.
@@ -340,7 +347,7 @@ class TlsFailure(Entry):
         address: The IP address that was dialled.
         sni: The server name on the wire, or None.
         reason: A short name: "rejected" (what `certificate=` or an old `tls_version=` has presented), "untrusted",
-            "likely-untrusted", "timeout", "protocol", ...
+            "likely-untrusted", "wrong-name", "probe" (it closed after the handshake), "timeout", "protocol", ...
         client: A digest of its ClientHello, which tells its client from others in the container; "" without one.
     """
 

@@ -56,15 +56,42 @@ def test_a_program_of_node_that_distrusts_is_not_excused_by_one_that_trusted(
         two_programs()
 
 
-def test_a_client_in_a_container_that_trusts_at_its_second_try_is_excused(
+def test_a_client_that_distrusts_is_not_excused_by_one_like_it_that_comes_later(
     session: Session, clients_image: str
+) -> None:
+    def two_programs() -> None:
+        with Egress(session=session) as egress:
+            api = egress.intercept_https("api.test", optional=True)
+            egress.run(clients_image, ["sh", "-c", f"{DISTRUSTING}; {PYTHON}"], check=True)
+            (failure,) = (entry for entry in egress.ledger if isinstance(entry, TlsFailure))
+            window = session.ledger.window
+            assert window is not None
+            assert failure.reason == "untrusted"
+            assert failure.peers in window.handshakes  # of the second, which is like it
+            api.assert_called_once()
+
+    with pytest.raises(HandshakeError):
+        two_programs()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "openssl s_client -connect api.test:443 </dev/null",
+        "openssl s_client -connect api.test:443 -alpn h2,http/1.1 </dev/null",
+        "openssl s_client -connect api.test:443 -tls1_2 </dev/null",
+        """python3 -c 'import ssl; print(ssl.get_server_certificate(("api.test", 443)))'""",
+    ],
+)
+def test_a_health_check_of_tls_is_no_offence(
+    session: Session, clients_image: str, check: str
 ) -> None:
     with Egress(session=session) as egress:
         api = egress.intercept_https("api.test", optional=True)
-        egress.run(clients_image, ["sh", "-c", f"{DISTRUSTING}; {PYTHON}"], check=True)
-        failures = [entry for entry in egress.ledger if isinstance(entry, TlsFailure)]
-        assert [failure.reason for failure in failures] == ["untrusted"]
-        api.assert_called_once()
+        result = egress.run(clients_image, ["sh", "-c", check], check=True)
+        assert "BEGIN CERTIFICATE" in result.stdout
+        (failure,) = (entry for entry in egress.ledger if isinstance(entry, TlsFailure))
+        assert (failure.reason, api.call_count) == ("probe", 0)
 
 
 def test_distrust_at_the_start_of_a_shared_container_fails_its_fixture(

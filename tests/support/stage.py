@@ -258,6 +258,20 @@ def hello_bytes(ca: trustme.CA, server_name: str = "api.test") -> bytes:
     return outgoing.read()
 
 
+def leave_within_handshake(sock: socket.socket, ca: trustme.CA, server_name: str) -> None:
+    """Read all that the server sends in a handshake, and close: as a client that says nothing by an alert."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context(ca).wrap_bio(incoming, outgoing, server_hostname=server_name)
+    while True:
+        try:
+            client.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65536))
+    sock.close()
+
+
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()

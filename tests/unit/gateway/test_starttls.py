@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
+from pytest_egress.errors import HandshakeError
 from pytest_egress.gateway import starttls, tls
 from pytest_egress.gateway.raw_socket import RawSocket
 from pytest_egress.ledger.verdict import judge
@@ -24,6 +25,7 @@ from tests.support.stage import (
     end_of,
     eventually,
     hello_bytes,
+    leave_within_handshake,
 )
 
 COMMAND = b"STARTTLS\r\n"
@@ -177,9 +179,16 @@ def test_a_failure_is_at_the_route_that_was_dialled_whatever_name_was_asked_for(
     assert "CA of this run for 'alias.test'" in failure.note
 
 
-def test_a_later_handshake_of_the_same_client_excuses_the_failure(stage: Stage) -> None:
+def test_a_later_handshake_of_the_same_client_excuses_one_that_it_left(
+    stage: Stage, ca: trustme.CA
+) -> None:
     stage.tcp("mail.test", greet)
-    distrusting(stage)
+    client = stage.dial(stage.resolve("mail.test"), 5432)
+    client.sendall(COMMAND)
+    assert read_line(client) == b"220 go\r\n"
+    leave_within_handshake(client, ca, "mail.test")
+    assert eventually(lambda: any(isinstance(e, TlsFailure) for e in stage.window.entries))
+    assert isinstance(judge(stage.window, []), HandshakeError)
     read_line(secured(stage, "mail.test", stage.resolve("mail.test")))
     stage.settle()
     assert judge(stage.window, []) is None

@@ -545,7 +545,7 @@ def test_a_client_that_leaves_an_old_version_without_an_alert_has_rejected_nothi
 ) -> None:
     """It may as well distrust the CA."""
     old = Presented(None, "TLSv1.1")
-    error = ConnectionResetError(104, "reset")
+    error = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
     assert broken_handshake(error, "a.test", hello(ca), None, old)[0] == "likely-untrusted"
     assert silent_after_handshake("a.test", hello(ca), "TLSv1.1", old)[0] == "likely-untrusted"
 
