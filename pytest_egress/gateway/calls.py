@@ -64,8 +64,8 @@ def answer_request(
         if isinstance(made, Fault):
             return failing(made, answer, context, loop)
         response = checked(prime(made, answer, context.run, loop), request)
-    except BaseException:
-        loop.close()
+    except BaseException as error:
+        loop.close(error)
         raise
     if response.stream is None:
         loop.close()
@@ -165,11 +165,13 @@ class PrimedStream:
             raise kind(f"{self._where} yielded {error}") from None
 
     def close(self) -> None:
-        """Close the generator, so that its `finally` runs, and then the loop."""
+        """Close the generator, so that its `finally` runs, and then the loop. What either raises comes through."""
         try:
             self._run(getattr(self._pieces, "close", lambda: None))
-        finally:
-            self._loop.close()
+        except BaseException as error:
+            self._loop.close(error)
+            raise
+        self._loop.close()
 
 
 def prime(response: Response, handler: object, run: Callable[..., Any], loop: OwnLoop) -> Response:

@@ -2,16 +2,19 @@
 
 All that the handler awaits and all pieces of its streamed body run on this loop. The loop is closed when the answer has
 been sent: a queue or a client that the handler made belongs to it. What is awaited is cancelled when the client leaves.
+A task that has failed, and that nobody has awaited, is the handler's error when the loop is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, Final
 
 from pytest_egress.routes.asgi import close_loop, new_loop
 from pytest_egress.routes.duplex import ClientLeftError
+from pytest_egress.routes.unawaited import Unawaited
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -33,6 +36,7 @@ class OwnLoop:
 
     def __init__(self, has_left: Callable[[], bool] = stays) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._unawaited: Unawaited
         self._has_left = has_left
 
     def run(self, awaitable: Any, *, to_its_end: bool = False) -> Any:
@@ -46,16 +50,29 @@ class OwnLoop:
         """
         if self._loop is None:
             self._loop = new_loop()
+            self._unawaited = Unawaited(self._loop)
         if to_its_end:
             return self._loop.run_until_complete(awaited(awaitable))
         watch = Watch(self._loop.create_task(awaited(awaitable)), self._has_left)
         return watch.run(self._loop)
 
-    def close(self) -> None:
-        """Cancel the tasks that still run and close the loop, as `asyncio.run` does; calling it again does nothing."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Cancel the tasks that still run and close the loop, as `asyncio.run` does; calling it again does nothing.
+
+        Args:
+            error: The handler's error, which counts more than those of its tasks, unless its client has left: it may
+                have waited for a task that had failed.
+
+        Raises:
+            BaseException: A task has raised it that nobody has awaited.
+        """
         loop, self._loop = self._loop, None
-        if loop is not None:
-            close_loop(loop)
+        if loop is None:
+            return
+        close_loop(loop)
+        if error is None or isinstance(error, ClientLeftError):
+            with contextlib.suppress(ClientLeftError):  # of a task that has read or sent
+                self._unawaited.check(ClientLeftError)
 
 
 class Watch:
@@ -99,12 +116,19 @@ async def awaited(awaitable: Any) -> Any:
 
 
 def run_async(awaitable: Any, has_left: Callable[[], bool] = stays) -> Any:
-    """Run an async handler to its end, or until its client has left, on a loop of its own."""
+    """Run an async handler to its end, or until its client has left, on a loop of its own.
+
+    Raises:
+        BaseException: What the handler raised, or a task of its that nobody has awaited.
+    """
     loop = OwnLoop(has_left)
     try:
-        return loop.run(awaitable)
-    finally:
-        loop.close()
+        result = loop.run(awaitable)
+    except BaseException as error:
+        loop.close(error)
+        raise
+    loop.close()
+    return result
 
 
 END: Final = object()

@@ -4,7 +4,7 @@ The rule: no input or output. A malformed declaration is refused where it is mad
 lists what is accepted.
 
 Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `certificates`, `declarations`, `duplex`, `faults`,
-`grpc`, `handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
+`grpc`, `handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `unawaited`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
@@ -30,6 +30,7 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `certificates`, `
 * `sequences`: answers that are used one after the other.
 * `smtp`: a mail server that takes every mail.
 * `table`: the routes of a scope, and which of them answers.
+* `unawaited`: what the tasks of an async handler raise that nobody awaits.
 * `websocket`: the answer that opens WebSockets.
 * `wsgi`: a WSGI application as a handler.
 """

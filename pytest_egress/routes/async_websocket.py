@@ -15,6 +15,7 @@ from pytest_egress.base.clock import check_seconds, monotonic
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.asgi import close_loop, new_loop
 from pytest_egress.routes.open_websocket import OpenWebSocket
+from pytest_egress.routes.unawaited import Unawaited
 from pytest_egress.traffic.messages import Request
 from pytest_egress.traffic.websocket import NORMAL, WebSocketMessage
 
@@ -123,13 +124,24 @@ class AsyncWebSocket:
 
 
 def run_handler(handler: AsyncHandler, ws: OpenWebSocket) -> Any:
-    """Run an async handler to its end, on an event loop of its own; return what it returned."""
+    """Run an async handler to its end, on an event loop of its own; return what it returned.
+
+    Raises:
+        BaseException: What the handler raised, or a task of its that nobody has awaited.
+    """
 
     async def main() -> Any:
         return await handler(AsyncWebSocket(ws))
 
     loop = new_loop()
+    unawaited = Unawaited(loop)
     try:
-        return loop.run_until_complete(main())
-    finally:
+        result = loop.run_until_complete(main())
+    except BaseException as error:
         close_loop(loop)
+        if isinstance(error, WebSocketClosedError):  # it may have waited for a task that had failed
+            unawaited.check(WebSocketClosedError)
+        raise
+    close_loop(loop)
+    unawaited.check(WebSocketClosedError)
+    return result

@@ -44,7 +44,7 @@ Deserialize = Callable[[bytes], Any] | None
 Serialize = Callable[[Any], bytes] | None
 
 
-class CallEndedError(grpc.RpcError):
+class CallEndedError(OverError, grpc.RpcError):
     """The call is over, so that its messages cannot be read or sent: what grpc's own server raises in a servicer."""
 
 

@@ -11,11 +11,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import Any, Final, TypeVar
 
 from pytest_egress.base.clock import run_by_real_clock
 from pytest_egress.routes.asgi import end_everything
+from pytest_egress.routes.unawaited import Unawaited, first_of, is_lost
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -183,6 +184,7 @@ class Loop:
         self._stopping: asyncio.Event | None = None
         self._open: set[Running[Any]] = set()
         self._errors: list[BaseException] = []
+        self._unawaited: OfCalls
         self.is_ending = False
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
@@ -223,6 +225,7 @@ class Loop:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 run_by_real_clock(self._loop)
+                self._unawaited = OfCalls(self._loop)
                 self._loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, self._name))
                 self._stopping = asyncio.Event()
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -262,7 +265,7 @@ class Loop:
 
         Raises:
             RuntimeError: They do not end.
-            KeyboardInterrupt, SystemExit: A task has raised it that nobody awaits.
+            BaseException: A task has raised it that nobody awaits, and that ended after its call.
         """
         self.is_ending = True
         if self._thread is None:
@@ -276,12 +279,32 @@ class Loop:
             )
         if self._errors:
             raise self._errors[0]
+        with contextlib.suppress(OverError):
+            self._unawaited.check(OverError)
+
+
+class OfCalls(Unawaited):
+    """What tasks of async servicers raise that nobody awaits: those of a call while that runs, and the others."""
+
+    def _task(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        task = super()._task(loop, coro, **options)
+        if (running := RUNNING.get()) is not None:
+            running.adopt(task)
+        return task
+
+
+RUNNING: Final[ContextVar[Running[Any] | None]] = ContextVar("RUNNING", default=None)
+"""The call in which a task begins."""
 
 
 class Running(Future[Result]):
     """A coroutine that runs on a loop: `result` waits for it, on any thread but that of the loop.
 
     An exception of the coroutine is that of `result`, a cancellation too: CancelledError of asyncio.
+
+    A task that the coroutine has started, and that fails until its end without having been awaited, is an error of it.
 
     Attributes:
         task: The task that runs it, once that has begun.
@@ -291,6 +314,7 @@ class Running(Future[Result]):
         super().__init__()
         self._on = loop
         self.task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._cut = False
 
     def start(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
@@ -306,11 +330,38 @@ class Running(Future[Result]):
             self.set_exception(asyncio.CancelledError())
 
     async def _run(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
+        RUNNING.set(self)
         try:
-            self.set_result(await make())
+            result = await make()
+            if self._tasks:
+                await asyncio.sleep(0)  # the last may have yet to begin
+                self._check()
+            self.set_result(result)
+        except asyncio.CancelledError as error:  # it may have waited for a task that had failed
+            self.set_exception(self._lost() or error)
         except BaseException as error:  # SystemExit would leave the loop
             self._on.was_raised(error)
+            self._lost()  # the servicer's own error counts more
             self.set_exception(error)
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Note that the coroutine has started a task."""
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        if not is_lost(task):
+            self._tasks.discard(task)
+
+    def _check(self) -> None:
+        if (error := self._lost()) is not None:
+            raise error
+
+    def _lost(self) -> BaseException | None:
+        """The first error of its tasks that nobody has asked for."""
+        error = first_of([task.exception() for task in self._tasks if is_lost(task)], (OverError,))
+        self._tasks.clear()  # those that still run are the loop's
+        return error
 
     def interrupt(self) -> None:
         """Cancel the coroutine; any thread may call this."""

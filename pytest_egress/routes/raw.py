@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any, Final
 from pytest_egress.routes.answers import Forward, takes
 from pytest_egress.routes.faults import Disconnect, End, Fault, check_fault, is_maker, layers
 from pytest_egress.routes.sequences import AnswerSequence
+from pytest_egress.routes.unawaited import Unawaited
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -97,35 +97,17 @@ class AsyncHandler:
     """A handler on asyncio's transports, which know nothing of a TLS socket: within TLS the gateway decrypts for it."""
 
 
-class Faults:
-    """What a connection's callbacks and tasks raise that nobody awaits: asyncio logs it, and goes on.
+class Faults(Unawaited):
+    """What a connection's callbacks and tasks raise that nobody awaits. It ends the connection.
 
     Args:
         sock: The connection's socket, which tells that it is closed.
     """
 
     def __init__(self, sock: Any) -> None:
-        loop = asyncio.get_running_loop()
         self._is_over = asyncio.Event()
-        self._raised: list[BaseException] = []
-        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        super().__init__(asyncio.get_running_loop(), self._is_over.set, of_transports=True)
         sock.when_closed = self._is_over.set
-        loop.set_exception_handler(self._keep)
-        loop.set_task_factory(self._task)
-
-    def _keep(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if (error := context.get("exception")) is not None:
-            self._raised.append(error)
-            self._is_over.set()
-        else:
-            loop.default_exception_handler(context)
-
-    def _task(
-        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
-    ) -> asyncio.Task[Any]:
-        task = asyncio.Task(coro, loop=loop, **options)
-        self._tasks.add(task)
-        return task
 
     async def end(self) -> None:
         """Wait until the socket is closed, or a callback has raised.
@@ -138,14 +120,6 @@ class Faults:
         except asyncio.CancelledError:
             self.check()
             raise
-
-    def check(self) -> None:
-        """Raise the first error, if there is one."""
-        # A task whose error nobody has asked for: asyncio logs it when the task is dropped, which may be later.
-        failed = (task.exception() for task in [*self._tasks] if task._log_traceback)
-        for error in (*self._raised, *failed):
-            if error is not None:
-                raise error
 
 
 class StreamsHandler(AsyncHandler):

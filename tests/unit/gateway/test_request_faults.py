@@ -337,7 +337,10 @@ def test_the_last_chunk_of_a_truncated_stream_is_missing(stage: Stage, after: in
 def test_a_response_without_a_body_is_whole_and_then_its_connection_ends(
     stage: Stage, method: str, status: int
 ) -> None:
-    stage.https("api.test", truncated(throttled(Response(status, text="hello" if status == 200 else ""), 1), 2))
+    stage.https(
+        "api.test",
+        truncated(throttled(Response(status, text="hello" if status == 200 else ""), 1), 2),
+    )
     sock = stage.strict_tls()
     sock.sendall(GET.replace(b"GET", method.encode()))
     head, body = split(received(sock))

@@ -295,21 +295,32 @@ def test_what_ends_a_program_ends_no_loop_and_is_raised_once(error: type[BaseExc
     async def leave_it() -> None:
         left.append(asyncio.create_task(fail()))
 
+    async def leave_it_behind() -> None:
+        left.append(asyncio.create_task(fail_later()))
+
+    async def fail_later() -> None:
+        await go_on.wait()
+        raise error
+
     async def answer() -> str:
         return "answered"
 
+    go_on = asyncio.Event()
     left: list[asyncio.Task[None]] = []
+    for begin in (await_it, leave_it):
+        loop = Loop("of the test")
+        with pytest.raises(error):
+            loop.begin(begin, copy_context()).result(SECONDS)
+        assert loop.begin(answer, copy_context()).result(SECONDS) == "answered"
+        loop.stop()
     loop = Loop("of the test")
-    with pytest.raises(error):
-        loop.begin(await_it, copy_context()).result(SECONDS)
-    assert loop.begin(answer, copy_context()).result(SECONDS) == "answered"
-    loop.stop()
-    loop = Loop("of the test")
-    loop.begin(leave_it, copy_context()).result(SECONDS)
+    loop.begin(leave_it_behind, copy_context()).result(SECONDS)
+    loop.call(go_on.set)
+    assert eventually(lambda: left[1].done())
     assert loop.begin(answer, copy_context()).result(SECONDS) == "answered"
     with pytest.raises(error):
         loop.stop()
-    assert isinstance(left[0].exception(), error)
+    assert [type(task.exception()) for task in left] == [error, error]
 
 
 # Shared by routes.

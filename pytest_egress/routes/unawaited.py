@@ -1,0 +1,90 @@
+"""`Unawaited`: what the tasks and callbacks of an event loop raise that nobody awaits. asyncio logs it, and goes on.
+
+A handler whose task fails has failed, whether or not it awaits that task: the test is told.
+
+Threads: the loop's thread uses everything; `check` may be called when the loop has been closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+class Unawaited:
+    """What is raised on a loop that nobody awaits.
+
+    Args:
+        loop: The loop, on which nothing has run yet.
+        told: Called where something has been raised.
+        of_transports: Whether that counts too which a transport tells of: what a protocol's own callbacks raise.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        told: Callable[[], object] = lambda: None,
+        *,
+        of_transports: bool = False,
+    ) -> None:
+        self._told, self._of_transports = told, of_transports
+        self._raised: list[BaseException] = []
+        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        loop.set_exception_handler(self._keep)
+        loop.set_task_factory(self._task)
+
+    def _keep(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            return  # it has left the loop already
+        if error is None or ("transport" in context and not self._of_transports):
+            loop.default_exception_handler(context)
+            return
+        self._raised.append(error)
+        self._told()
+
+    def _task(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=loop, **options)
+        self._tasks.add(task)
+        return task
+
+    def check(self, *lesser: type[BaseException]) -> None:
+        """Raise the first error, if there is one. A task that still runs has none.
+
+        Args:
+            lesser: Types of errors that are raised only where there is no other.
+        """
+        # A task whose error nobody has asked for: asyncio logs it when the task is dropped, which may be later.
+        failed = (task.exception() for task in [*self._tasks] if is_lost(task))
+        error = first_of((*self._raised, *failed), lesser)
+        self._raised = []
+        if error is not None:
+            raise_again(error)
+
+
+def is_lost(task: asyncio.Task[Any]) -> bool:
+    """Whether a task has raised, and nobody has asked for that yet."""
+    return bool(task._log_traceback)
+
+
+def first_of(
+    errors: Iterable[BaseException | None], lesser: tuple[type[BaseException], ...]
+) -> BaseException | None:
+    """The first error that is of no lesser type, else the first; None where there is none."""
+    there = [error for error in errors if error is not None]
+    return min(there, key=lambda error: isinstance(error, lesser), default=None)
+
+
+def raise_again(error: BaseException) -> None:
+    """Raise an error that was raised before, as it was: without what is being handled now as its context."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
