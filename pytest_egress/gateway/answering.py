@@ -61,6 +61,7 @@ from pytest_egress.routes.table import (
     begins_at_head,
     claimed,
     decide,
+    keyed_on,
     nearest_by_address,
     would_answer,
 )
@@ -169,6 +170,7 @@ class Incoming(NamedTuple):
         body: Its body, which may be still to come.
         request: The request that handlers get.
         forwarding: Sends the request to real servers.
+        called: The name that the client has used for the host of the request, if that is another one; else "".
     """
 
     attempt: Attempt
@@ -177,6 +179,7 @@ class Incoming(NamedTuple):
     body: Body
     request: Request
     forwarding: Forwarding
+    called: str
 
 
 class Answering:
@@ -207,7 +210,8 @@ class Answering:
         """
         destination, account = attempt.destination, attempt.context.window.account
         account.keep(head.size, "requests' heads")
-        forwarding = Forwarding(self, attempt, duplex)
+        host, called = self._host_of(attempt, head)
+        forwarding = Forwarding(self, attempt, duplex, called)
         body = Body(duplex, account, head.expected)
         method, headers = head.method, head.headers
         if (
@@ -218,7 +222,7 @@ class Answering:
         request = Request.received(
             method=method,
             scheme="https" if destination.tls else "http",
-            host=self._host_of(attempt, head),
+            host=host,
             port=destination.port,
             path=head.path,
             query_string=head.query_string,
@@ -240,19 +244,33 @@ class Answering:
             body=body,
             request=request,
             forwarding=forwarding,
+            called=called,
         )
 
-    def _host_of(self, attempt: Attempt, head: Head) -> str:
-        """The host that routes are keyed on: SNI, else the dialled name, else the address, else the name in Host."""
-        to = attempt.destination
-        named, _ = named_by(head.authority or "") or (None, None)
-        if to.tls or named is None:
-            return to.host
+    def _host_of(self, attempt: Attempt, head: Head) -> tuple[str, str]:
+        """The host that routes are keyed on, and what the client calls it where that is another name.
+
+        The host is the SNI, else the dialled name, else the address, else the name in Host. A name without a route
+        stands for the one with a route that its CNAMEs lead to.
+        """
+        to, tables = attempt.destination, attempt.context.tables
+        named, _ = named_by(head.authority or "") or ("", None)
+        if to.server_name:
+            leads = any(table.leads for table in tables)
+            host = leads and self._keyed_on(attempt, to.server_name)
+            return host or to.server_name, to.server_name
+        if to.tls or not named:
+            return to.host, named if named in (to.name, *to.led) else ""
         if to.host != to.address:  # DNS routes may give one address to several names
-            return named if self._names.gives(named, to.address) else to.host
-        if claimed(attempt.context.tables, to.host, to.port):
-            return to.host
-        return named
+            host = self._keyed_on(attempt, named)
+            return host or to.host, named if host else ""
+        return to.host if claimed(tables, to.host, to.port) else named, ""
+
+    def _keyed_on(self, attempt: Attempt, name: str) -> str:
+        """The host that routes are keyed on for a name of the dialled address; "" where it is no name of that."""
+        to, tables = attempt.destination, attempt.context.tables
+        names = self._names.leading(name, to.address)
+        return keyed_on(tables, names, to.port) if names else ""
 
     def begins_at_head(self, incoming: Incoming) -> bool:
         """Whether a request is answered from its head on; else the server has `incoming.body.content` read first.
@@ -677,13 +695,20 @@ class Forwarding:
     A request refers to this object weakly: it may be kept for longer, in the ledger or by a test, and must not keep its
     connection.
 
+    Args:
+        answering: What answers the request.
+        attempt: The attempt that the request is.
+        duplex: Both directions of the request.
+        called: The name that the client has used for its host, if that is another one; else "".
+
     Attributes:
         asked: The request as it came.
         route: The route that answers it; None until that is decided, and where none does.
     """
 
-    def __init__(self, answering: Answering, attempt: Attempt, duplex: Duplex) -> None:
-        self._answering, self._duplex, self._activity = answering, duplex, attempt.activity
+    def __init__(self, answering: Answering, attempt: Attempt, duplex: Duplex, called: str) -> None:
+        self._answering, self._called = answering, called
+        self._duplex, self._activity = duplex, attempt.activity
         self._destination, self._tables = attempt.destination, attempt.context.tables
         self._has_left = False
         self.asked: Request
@@ -765,16 +790,18 @@ class Forwarding:
         if to.container is not None:
             return upstreams.connect(owner, to, request.port)
         host, scheme = to.host or request.host, to.scheme or request.scheme
+        server_name = host
         if to.host is not None:
             sock = upstreams.connect(owner, to, request.port)
         else:
             reached = host
             if host == self.asked.host:  # no handler has replaced the host
                 reached = upstream_host(self._tables, self._destination, self.route, host)
+                server_name = self._called or host
             sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
         if scheme != "https":
             return sock
-        return upstreams.secure(owner, sock, host, http2=request.http_version == "2")
+        return upstreams.secure(owner, sock, server_name, http2=request.http_version == "2")
 
 
 def left_note(error: ClientLeftError) -> str:
@@ -847,8 +874,9 @@ def opens_no_websocket(incoming: Incoming, response: Response) -> bool:
 def is_misdirected(incoming: Incoming) -> bool:
     """Whether the request names another server than the one that it is recorded, matched and forwarded for.
 
-    Two cases are allowed. A client that dialled an address, without SNI, may name any host, since several hosts can
-    share an address. A client that dialled a name may name the address that the name resolved to.
+    Three cases are allowed. A client that dialled an address, without SNI, may name any host, since several hosts can
+    share an address. A client that dialled a name may name the address that the name resolved to. And one whose name
+    has a CNAME may use that name, though the request is for the one that the CNAME leads to.
     """
     to, request, head = incoming.attempt.destination, incoming.request, incoming.head
     if head.authority is None or request.method == "CONNECT":
@@ -863,7 +891,8 @@ def is_misdirected(incoming: Incoming) -> bool:
     host, port = named
     by_address = to.host == to.address and to.sni is None
     is_dialled = host == to.address and to.sni is None  # the client has resolved the name itself
-    same = host == request.host or is_dialled or (by_address and not is_ip_address(host))
+    is_named = host in (request.host, incoming.called)
+    same = is_named or is_dialled or (by_address and not is_ip_address(host))
     return not same or port not in (None, request.port)
 
 

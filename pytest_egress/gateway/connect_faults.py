@@ -125,9 +125,8 @@ class ConnectFaults:
         self._tries: dict[tuple[Route[Any], str, int], Tries] = {}
         self._seen: dict[tuple[str, bytes], None] = {}  # dropped dials
         self._swallowed: deque[tuple[float, DialRule]] = deque(maxlen=MAX_SWALLOWED)
-        self._known: dict[
-            str, str
-        ] = {}  # the name of each address that the rules in force account for
+        # The names of each address that the rules in force account for.
+        self._known: dict[str, tuple[str, ...]] = {}
         self._is_used = False  # whether there have been rules
         self._made = 0  # how many times rules were made
         self._lock = threading.Lock()
@@ -164,32 +163,34 @@ class ConnectFaults:
         if failure is not None and not self._recorder.is_closed:
             self._recorder.complain(str(failure))
 
-    def learn(self, name: str, addresses: Sequence[str]) -> None:
-        """Take notice of the addresses that a name is about to be given."""
-        if not self._is_used or all(self._known.get(each) == name for each in addresses):
+    def learn(self, names: tuple[str, ...], addresses: Sequence[str]) -> None:
+        """Take notice of the addresses that names are about to be given; see `Names.of`."""
+        if not self._is_used or all(self._known.get(each) == names for each in addresses):
             return
         with self._ledger.changed:
             context = self._target.attempt_context()
             deciding = Deciding(context.tables, self._tries, self._ledger.clock())
-            is_affected = any(deciding.named(name, address) for address in addresses)
+            is_affected = any(deciding.named(names, address) for address in addresses)
         if is_affected:
             self.apply()
         else:
-            self._known.update(dict.fromkeys(addresses, name))
+            self._known.update(dict.fromkeys(addresses, names))
 
-    def _rules(self, context: AttemptContext, given: Mapping[str, str]) -> Iterator[DialRule]:
+    def _rules(
+        self, context: AttemptContext, given: Mapping[str, tuple[str, ...]]
+    ) -> Iterator[DialRule]:
         """The rules that the kernel should have. The caller holds `Ledger.changed`.
 
         Args:
             context: Has the routes that decide now.
-            given: The name of each address that was given out.
+            given: The names of each address that was given out.
         """
         now = self._ledger.clock()
         deciding = Deciding(context.tables, self._tries, now)
         latest_first = [*given.items()][
             ::-1
         ]  # so that the rules of a new name only come before the others
-        rules = [rule for address, name in latest_first for rule in deciding.named(name, address)]
+        rules = [rule for address, names in latest_first for rule in deciding.named(names, address)]
         rules += deciding.literal
         for key in [key for key in self._tries if key[0].removed or key[0].ended]:
             del self._tries[key]
@@ -221,8 +222,8 @@ class ConnectFaults:
             return
         with self._ledger.changed:
             context = self._target.attempt_context()
-            name = self._names.name(packet.destination)
-            host = keyed_on(context.tables, name, packet.destination, port)
+            hosts = *self._names.of(packet.destination), packet.destination
+            host = keyed_on(context.tables, hosts, port)
             route, note = self._answered_by(context, fault, host, packet.destination, port)
             if isinstance(fault, Blackhole):
                 self._swallow(packet)
@@ -304,29 +305,38 @@ class Deciding:
                 for network in route.parsed_address.networks:
                     yield DialRule(verdict(route.next_fault), network, route.parsed_address.port)
 
-    def named(self, name: str, address: str) -> list[DialRule]:
-        """The rules for an address that a name was given, as far as they differ from those of `literal`."""
-        if not self.literal and not self._may_refuse(name):
+    def named(self, names: Sequence[str], address: str) -> list[DialRule]:
+        """The rules for an address that names were given, as far as they differ from those of `literal`.
+
+        Args:
+            names: The names; the first that has a route at a port decides there.
+            address: The address.
+        """
+        if not self.literal and not any(map(self._may_refuse, names)):
             return []
-        own = [
-            r for r in in_order(self._tables, name) if r.names(name) and not r.kind.answers_names
-        ]
+        own = {name: self._for_connections(name) for name in names}
         network = network_of(address)
         others = [rule for rule in self.literal if overlaps(rule, network)]
-        ports = {route.parsed_address.port for route in own} | {rule.port for rule in others}
-        ports |= self._tried.get(name, set())
+        ports = {route.parsed_address.port for routes in own.values() for route in routes}
+        ports |= {rule.port for rule in others}
+        ports |= {port for name in names for port in self._tried.get(name, ())}
         exact = sorted(port for port in ports if port is not None)
         wanted: list[DialRule] = []
         for port in (*exact, None):
-            covering = [route for route in own if route.parsed_address.port in (None, port)]
             other = DialRule(Verdict.CAPTURED, network, port)
-            found = (
-                self._verdict(covering, name, address, port)
-                if covering
-                else verdict_of(others, other)
-            )
+            found = verdict_of(others, other)
+            for name, routes in own.items():
+                covering = [route for route in routes if route.parsed_address.port in (None, port)]
+                if covering:
+                    found = self._verdict(covering, name, address, port)
+                    break
             wanted.append(other._replace(verdict=found))
         return as_far_as_needed(wanted, others)
+
+    def _for_connections(self, name: str) -> list[Route[Any]]:
+        """The routes for connections to a name, at any port."""
+        found = (route for route in in_order(self._tables, name) if route.names(name))
+        return [route for route in found if not route.kind.answers_names]
 
     def _may_refuse(self, name: str) -> bool:
         return name in self._exact or any(route.names(name) for route in self._patterns)

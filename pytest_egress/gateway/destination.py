@@ -17,8 +17,11 @@ class Destination(NamedTuple):
         address: The IP address that was dialled.
         port: The port that was dialled.
         name: The name that this address was given out for, or else the address.
-        host: What routes are keyed on: the SNI where there is one, else `name`.
+        led: The names that the CNAMEs of this name lead to, and those of the server name.
+        host: What routes are keyed on: the SNI where there is one, else `name`; where that has no route, a name that
+            its CNAMEs lead to and that has one.
         sni: The server name on the wire, or None.
+        server_name: The same in normal form, or "".
         hello: The ClientHello, or None.
         greeted: When the attempt began that brought the ClientHello, in the time of entries.
         tls: What the handshake agreed on, or None.
@@ -29,8 +32,10 @@ class Destination(NamedTuple):
     address: str = ""
     port: int = 0
     name: str = ""
+    led: tuple[str, ...] = ()
     host: str = ""
     sni: str | None = None
+    server_name: str = ""
     hello: ClientHello | None = None
     greeted: float = 0.0
     tls: TlsInfo | None = None
@@ -42,9 +47,9 @@ class Destination(NamedTuple):
         return USUAL if self.presented_by is None else self.presented_by.presented
 
     @property
-    def hosts(self) -> tuple[str, str, str]:
-        """Every host that the connection is known to be for: the name and the address that were dialled, and `host`."""
-        return self.name, self.address, self.host
+    def hosts(self) -> tuple[str, ...]:
+        """Every host that the connection is known to be for: the name and the address that were dialled, and others."""
+        return self.name, self.address, self.server_name or self.host, *self.led
 
     def tls_client(self, reason: str = "") -> str:
         """A text that identifies the TLS client among those of its container; "" where there is no ClientHello.

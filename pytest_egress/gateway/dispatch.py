@@ -104,9 +104,11 @@ class Dispatcher:
         if dialled is None:  # the target dialled the listener itself, and so nothing outside
             return
         address, port = dialled
-        name = self.parts.names.name(address)
-        host = keyed_on(self.connection.context.tables, name, address, port)
-        connection.destination = Destination(address=address, port=port, name=name, host=host)
+        name, *led = self.parts.names.of(address)
+        host = keyed_on(self.connection.context.tables, (name, *led, address), port)
+        connection.destination = Destination(
+            address=address, port=port, name=name, led=tuple(led), host=host
+        )
         self.await_turn()
         if not self.try_without_reading(self.opening(), named=not self.may_be_named_yet()):
             self.listen()
@@ -340,7 +342,8 @@ class Dispatcher:
         if hello is None or not set_host(connection, hello):
             return
         receive_timeout(connection.sock, 0)
-        host, port = connection.destination.host, connection.destination.port
+        asked, port = connection.destination.host, connection.destination.port
+        host = self.follow_server_name()
         route, found_for = self.opening(), host
         if route is None:  # no route is for the SNI, but one may be for what was dialled
             route, found_for = opening(tables, dialled_as, port), dialled_as
@@ -359,7 +362,7 @@ class Dispatcher:
         accepted = connection.sock
         try:
             context = self.parts.authority.context(
-                host,
+                asked,
                 wish,
                 protocols_for(route),
                 to.presented,
@@ -369,7 +372,7 @@ class Dispatcher:
         except OSError as error:
             saw_nothing = not has_heard(connection.sock, accepted)
             failure = broken_handshake(
-                error, host, hello, wishing, to.presented, saw_nothing=saw_nothing
+                error, asked, hello, wishing, to.presented, saw_nothing=saw_nothing
             )
             connection.fail_tls(*failure)
             return
@@ -380,7 +383,7 @@ class Dispatcher:
             if lacks_certificate(
                 route, connection.destination.tls
             ):  # the route was declared while the handshake went on, which asked for none
-                connection.fail_tls(*no_client_certificate(host, hello, route))
+                connection.fail_tls(*no_client_certificate(asked, hello, route))
                 return
             if to.presented.is_bad and not self.stays():
                 return
@@ -389,6 +392,16 @@ class Dispatcher:
                 connection.refuse(b"", f"{route} has answered {route.times} of {route.times}")
         elif self.awaits_request():
             self.serve_http()
+
+    def follow_server_name(self) -> str:
+        """Let a server name that has a CNAME, and no route, stand for the name that this leads to; return the host."""
+        to, tables = self.connection.destination, self.connection.context.tables
+        if to.server_name and any(table.leads for table in tables):
+            names = self.parts.names.leading(to.server_name, to.address) or (to.server_name,)
+            led = tuple(dict.fromkeys((*to.led, *names[1:])))
+            host = keyed_on(tables, names, to.port)
+            self.connection.destination = to._replace(host=host, led=led)
+        return self.connection.destination.host
 
     def stays(self) -> bool:
         """Wait for a byte within the TLS of a raw route, which is left for its handler, or for the client to reject.

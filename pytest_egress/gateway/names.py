@@ -1,4 +1,4 @@
-"""`Names`: answers a target's DNS queries, and knows which name an address was given out for.
+"""`Names`: answers a target's DNS queries, and knows which names an address was given out for.
 
 The reader calls it for UDP, connections' threads for TCP and for what was dialled. Its lock guards the resolver alone;
 while it is held no other lock is taken and no function of a user runs. Routes are asked before, under no lock or, where
@@ -26,13 +26,11 @@ from pytest_egress.routes.faults import Delayed, layers
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
     RouteTable,
-    is_dialled,
     is_named,
     name_routes,
     nearest_by_name,
 )
 from pytest_egress.traffic.dns import (
-    Alias,
     Answer,
     Question,
     Resolver,
@@ -133,7 +131,7 @@ class Names:
 
     Attributes:
         late: The answers that are sent later.
-        learn: Called for each answer with addresses before it is sent, with their name and these.
+        learn: Called for each answer with addresses before it is sent, with their names and these.
     """
 
     def __init__(self, recorder: Recorder, workers: Workers, *, ipv6: bool) -> None:
@@ -142,49 +140,44 @@ class Names:
         self._turns = NameTurns(recorder.ledger)
         self._lock = threading.Lock()
         self._resolver = Resolver(ipv6=ipv6)
-        self.learn: Callable[[str, Sequence[str]], None] = lambda name, addresses: None
+        self.learn: Callable[[tuple[str, ...], Sequence[str]], None] = lambda names, addresses: None
 
-    def name(self, address: str) -> str:
-        """The name that an address was given out for, or the address itself.
+    def of(self, address: str) -> tuple[str, ...]:
+        """The names that an address was given out for: the one that was asked for, and those that its CNAMEs lead to.
 
-        Where a CNAME led to the address, it is the name that was asked for, unless a route for connections is declared
-        for the last name alone.
+        An address that was given out for none is its own name.
         """
         with self._lock:
-            given = self._resolver.name(address)
-            alias = self._resolver.alias(address)
-        return self._called(address, given, alias)
+            alias, own = self._resolver.alias(address), self._resolver.name(address)
+        return self._called(self._target.attempt_context().tables, address, alias, own)
 
-    def _called(self, address: str, given: str | None, alias: Alias | None) -> str:
-        if alias is None or not self.gives(alias.name, address):
-            return given or address
-        tables = self._target.attempt_context().tables
-        by_last = is_dialled(tables, alias.canonical) and not is_dialled(tables, alias.name)
-        return alias.canonical if by_last else alias.name
-
-    def given(self) -> dict[str, str]:
-        """The name of each address that was given out, as `name` returns it."""
+    def given(self) -> dict[str, tuple[str, ...]]:
+        """The names of each address that was given out, as `of` returns them."""
         with self._lock:
-            given, aliases = self._resolver.given()
-        addresses = [*given, *(address for address in aliases if address not in given)]
+            own, aliases = self._resolver.given()
+        tables = self._target.attempt_context().tables
         return {
-            address: self._called(address, given.get(address), aliases.get(address))
-            for address in addresses
+            address: self._called(tables, address, aliases.get(address), own.get(address))
+            for address in {**own, **aliases}
         }
 
-    def gives(self, name: str, address: str) -> bool:
-        """Whether a DNS route gives this address to a name now, by any turn of a sequence."""
-        tables, names = self._target.attempt_context().tables, [name]
-        while len(names) <= MAX_CNAMES:
-            answers = [*declared(tables, names[-1])]
-            if any(address in answer.addresses for answer in answers):
-                return True
-            cname = next(filter(None, (answer.cname for answer in answers)), None)
-            if cname is None:
-                break
-            names.append(cname.host)
+    def leading(self, name: str, address: str) -> tuple[str, ...]:
+        """The names by which one leads to an address: itself, and those of its CNAMEs, in order.
+
+        Returns:
+            No name where the name does not have the address, by any turn of a sequence.
+        """
         with self._lock:
-            return len(names) > 1 and self._resolver.name(address) == names[-1]
+            own = self._resolver.name(address)
+        return led(self._target.attempt_context().tables, name, address, own)
+
+    def _called(
+        self, tables: Sequence[RouteTable], address: str, alias: str | None, own: str | None
+    ) -> tuple[str, ...]:
+        """The names of an address, by the name that a rule gave it to, and by the one whose own it is."""
+        asked = (name for name in (alias, own) if name is not None)
+        names = (led(tables, name, address, own) for name in asked)
+        return next(filter(None, names), (address,))
 
     def answer(self, query: bytes, asker: Asker) -> Answer:
         """Answer one DNS message, and record it if it is a query. The caller records a message that is not.
@@ -201,7 +194,7 @@ class Names:
         with self._lock:
             reply = self._resolver.answer(query, resolution, question, over_tcp=asker.over_tcp)
         if reply.addresses:
-            self.learn(self.name(reply.addresses[0]), reply.addresses)
+            self.learn(self.of(reply.addresses[0]), reply.addresses)
         visits = [visit for ruling in rulings for visit in ruling.visits]
         if reply.is_truncated and not asker.over_tcp:
             self._turns.note_truncated(filter(None, (visit.turn for visit in visits)), reply.type)
@@ -348,6 +341,26 @@ def declared(tables: Sequence[RouteTable], name: str) -> Iterator[NameAnswer]:
         yield from answers
         if route.sequence is None and answers[0].answers("A"):
             return
+
+
+def led(tables: Sequence[RouteTable], name: str, address: str, own: str | None) -> tuple[str, ...]:
+    """The names by which a name leads to an address; see `Names.leading`.
+
+    Args:
+        own: The name whose own address it is, or None.
+    """
+    if name == own and not any(table.leads for table in tables):
+        return (name,)
+    names = [name]
+    while len(names) <= MAX_CNAMES:
+        answers = [*declared(tables, names[-1])]
+        if any(address in answer.addresses for answer in answers):
+            return tuple(names)
+        cname = next(filter(None, (answer.cname for answer in answers)), None)
+        if cname is None or cname.host in names:
+            break
+        names.append(cname.host)
+    return tuple(names) if name == own else ()
 
 
 def serve_names(connection: Connection, names: Names) -> None:

@@ -45,6 +45,7 @@ from pytest_egress.link.tampering import tampering
 from pytest_egress.routes.table import (
     certificate_route,
     claimed,
+    keyed_on,
     lacks_certificate,
     presenting_route,
 )
@@ -427,7 +428,9 @@ class Gateway:
         if packet.prefix in FAULTS:
             self.dials.take(packet)
             return
-        context, host = self.target.attempt_context(), self.names.name(packet.destination)
+        context = self.target.attempt_context()
+        hosts = *self.names.of(packet.destination), packet.destination
+        host = keyed_on(context.tables, hosts, packet.port or 0)
         entry = PacketAttempt(
             **self.recorder.about(host, packet.port),
             **self._judge_packet(context, packet, host),

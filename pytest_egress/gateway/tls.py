@@ -82,7 +82,8 @@ def set_host(connection: Connection, hello: ClientHello) -> bool:
         connection.destination = to
         connection.fail_tls("sni", f"its server name is no host name: {error}")
         return False
-    connection.destination = to._replace(host=host)
+    server_name = "" if hello.sni is None else host
+    connection.destination = to._replace(host=host, server_name=server_name)
     return True
 
 

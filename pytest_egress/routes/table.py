@@ -30,6 +30,7 @@ class RouteTable:
         refusing: The routes with a fault of connecting among their answers, without a look at all routes.
         presents: Whether a route presents other than the usual in its handshakes, or did before it was removed.
         may_begin_at_head: Whether a route answers some request from its head on, or did before it was removed.
+        leads: Whether a route has a CNAME, or did before it was removed.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class RouteTable:
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
         self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
         self.requires_certificate, self.presents, self.may_begin_at_head = False, False, False
+        self.leads = False
         self.refusing: tuple[Route[Any], ...] = ()
 
     def add(self, route: Route[Any]) -> None:
@@ -53,6 +55,7 @@ class RouteTable:
         self._alike = {}
         self.requires_certificate |= route.client_certificate == "require"
         self.presents |= not route.presented.is_usual
+        self.leads |= "CNAME" in route.records
         route.on_answer = lambda: self._note_answer(route)
         self._note_answer(route)
 
@@ -142,11 +145,13 @@ def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | 
     return next((route for route in covering if not route.is_used_up), None)
 
 
-def keyed_on(tables: Sequence[RouteTable], name: str, address: str, port: int) -> str:
-    """The host that routes are looked up by: the name that was dialled, or its address where only that has a route."""
-    if not claimed(tables, name, port) and claimed(tables, address, port):
-        return address
-    return name
+def keyed_on(tables: Sequence[RouteTable], hosts: Sequence[str], port: int) -> str:
+    """The host that routes are looked up by: the first that has a route at a port, else the first.
+
+    Args:
+        hosts: What a connection is for: its name, those that CNAMEs lead to, and the address that was dialled.
+    """
+    return next((host for host in hosts if claimed(tables, host, port)), hosts[0])
 
 
 def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[Route[Any]]:
@@ -277,11 +282,6 @@ def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
 def name_routes(tables: Sequence[RouteTable], name: str) -> Iterator[Route[Any]]:
     """The DNS routes for a name, in the order in which they are asked."""
     return (r for r in in_order(tables, name) if r.kind.answers_names and r.names(name))
-
-
-def is_dialled(tables: Sequence[RouteTable], name: str) -> bool:
-    """Whether a route for connections is declared for a name, at any port."""
-    return any(not r.kind.answers_names and r.names(name) for r in in_order(tables, name))
 
 
 def is_named(tables: Sequence[RouteTable], name: str) -> bool:

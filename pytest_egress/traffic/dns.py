@@ -12,7 +12,6 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import dns.exception
 import dns.flags
@@ -281,18 +280,6 @@ def read_question(query: bytes) -> Question | Answer:
     )
 
 
-class Alias(NamedTuple):
-    """A name that a rule gave an address.
-
-    Attributes:
-        name: The name that was asked for.
-        canonical: The name that its CNAMEs lead to, or the same name.
-    """
-
-    name: str
-    canonical: str
-
-
 class Resolver:
     """Answers the queries of one target. A repeated query gets its kept answer without being parsed again.
 
@@ -305,18 +292,18 @@ class Resolver:
     def __init__(self, *, ipv6: bool = True) -> None:
         self.names = SyntheticNames()
         self._ipv6 = ipv6
-        self._aliases: dict[str, Alias] = {}  # of an address that a rule gave out
+        self._aliases: dict[str, str] = {}  # of an address that a rule gave out
         self._known: dict[bytes, Answer] = {}  # by the query without its ID
 
     def name(self, address: str) -> str | None:
         """The name that has this synthetic address, or None where no name has it."""
         return self.names.name(address)
 
-    def alias(self, address: str) -> Alias | None:
-        """The latest name that a rule answered with this address; None where none did."""
+    def alias(self, address: str) -> str | None:
+        """The name that was asked for when a rule gave this address out last; None where it is no such address."""
         return self._aliases.get(address)
 
-    def given(self) -> tuple[dict[str, str], dict[str, Alias]]:
+    def given(self) -> tuple[dict[str, str], dict[str, str]]:
         """The name of each synthetic address that was given out, and the `alias` of each that a rule gave out."""
         return self.names.given(), self._aliases.copy()
 
@@ -347,16 +334,19 @@ class Resolver:
         is_plain = resolution == SYNTHETIC_ADDRESSES
         known = self._known.get(query[2:]) if is_plain else None
         if known is not None and self._still_holds(known):
+            self._forget_aliases(known)
             return replace(known, wire=query[:2] + known.wire[2:])
         if question is None or (isinstance(question, Question) and question._message is None):
             question = read_question(query)
         if isinstance(question, Answer):
             return question
         found = _answer_question(question, self.names, resolution, self._ipv6, over_tcp)
-        if is_plain and self._still_holds(found):
-            self._remember(query, found)
-        else:
+        if not self._still_holds(found):
             self._remember_aliases(found)
+            return found
+        self._forget_aliases(found)
+        if is_plain:
+            self._remember(query, found)
         return found
 
     def _remember(self, query: bytes, found: Answer) -> None:
@@ -370,10 +360,15 @@ class Resolver:
         """Remember the name of each address that a rule gave out; a later name replaces an earlier one."""
         for address in set(found.addresses).difference(_LOOPBACK):
             self._aliases.pop(address, None)
-            last = found.cnames[-1] if found.cnames else found.question
-            self._aliases[address] = Alias(found.question, last)
+            self._aliases[address] = found.question
             if len(self._aliases) > MAX_ALIASES:
                 del self._aliases[next(iter(self._aliases))]
+
+    def _forget_aliases(self, found: Answer) -> None:
+        """Give synthetic addresses back to their own name, which is answered with them: a rule may have used them."""
+        if self._aliases:
+            for address in found.addresses:
+                self._aliases.pop(address, None)
 
     def _still_holds(self, known: Answer) -> bool:
         """Whether an answer's synthetic addresses are still those of its name; False for an answer without any."""
@@ -524,13 +519,14 @@ def _held(
     if not question.has_rules:
         is_here = _is_loopback(name) and question._rcode == dns.rcode.NOERROR
         return _Content(addresses=_wanted(question.type, _LOOPBACK, ipv6) if is_here else ())
-    if resolution.cnames:
-        name = resolution.cnames[-1].host
+    # Where CNAMEs lead to another name, the addresses are still those of the name that was asked for: they tell what
+    # dials them from what dials the other name.
+    last = resolution.cnames[-1].host if resolution.cnames else name
     records = () if rule is None else rule.of_type(question.type)
     given: tuple[str, ...] = () if rule is None else rule.addresses
     is_own = rule is None or (rule.is_synthetic and rule.cname is None)
     if question.type in _ANSWERED_TYPES and is_own:
-        given = _LOOPBACK if _is_loopback(name) else names.addresses(name)
+        given = _LOOPBACK if _is_loopback(last) else names.addresses(name)
     addresses = _wanted(question.type, given, ipv6)
     return _Content(cnames=resolution.cnames, records=records, addresses=addresses)
 

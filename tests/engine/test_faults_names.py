@@ -14,7 +14,7 @@ import pytest
 
 from pytest_egress import Egress, delayed, sequence
 from pytest_egress.targets.handle import Container
-from pytest_egress.traffic.entries import DnsQuery
+from pytest_egress.traffic.entries import DnsQuery, Entry
 from tests.support.clients import attempts, python
 from tests.support.upstreams import succeed
 
@@ -181,6 +181,34 @@ def test_libc_finds_the_name_of_an_address_and_follows_a_cname(
     database.assert_called_once()
     (query,) = {(q.type, q.cnames) for q in attempts(egress, DnsQuery) if q.type == "A"}
     assert query == ("A", ("db-1.cloud.test",))
+
+
+@pytest.mark.egress(unrouted="block")
+def test_what_a_cname_leads_to_is_another_name_and_answers_for_the_first(
+    egress: Egress, client: Container
+) -> None:
+    egress.dns("db.test", CNAME="db-1.cloud.test")
+    egress.intercept_tcp("db.test:5432", b"of the first")
+    egress.intercept_https("db-1.cloud.test", b"of the second")
+    code = """
+        import socket, urllib.request
+        for name in ("db.test", "db-1.cloud.test", "db.test"):
+            try:
+                print(socket.create_connection((name, 5432), 30).recv(99))
+            except ConnectionResetError:
+                print("reset")
+        for name in ("db.test", "db-1.cloud.test"):
+            print(urllib.request.urlopen(f"https://{name}/").read())
+    """
+    assert python(client, code).splitlines() == [
+        *("b'of the first'", "reset", "b'of the first'"),
+        *["b'of the second'"] * 2,
+    ]
+    seen = [(e.host, e.outcome) for e in attempts(egress, Entry) if not isinstance(e, DnsQuery)]
+    assert seen == [
+        *(("db.test", "routed"), ("db-1.cloud.test", "blocked"), ("db.test", "routed")),
+        *[("db-1.cloud.test", "routed")] * 2,
+    ]
 
 
 CLUSTER = """

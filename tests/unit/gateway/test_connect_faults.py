@@ -179,7 +179,7 @@ def test_a_new_name_comes_before_what_the_kernel_has(scene: Stage) -> None:
 ADDRESSES = ("192.0.2.1", "192.0.2.130", "198.51.100.1", "2001:db8::1", "2001:db8:1::1")
 NAMES = ("a.test", "b.test", "c.other.test")
 PATTERNS = (
-    *NAMES,
+    *(*NAMES, "al.test"),
     *("*", "*.test", "*.other.test", "192.0.2.0/24", "192.0.2.128/25", "192.0.2.1"),
     *("2001:db8::/32", "2001:db8::1", "198.18.0.0/15"),
 )
@@ -190,7 +190,9 @@ ANSWERS: tuple[Any, ...] = (refuse(), blackhole(), greets, sequence(refuse(), gr
 def test_the_kernel_decides_as_the_routes_do(scene: Stage, seed: int) -> None:
     """For any routes of two kinds, whatever was dialled."""
     chance = random.Random(seed)
-    given = {scene.resolve(name): name for name in NAMES}
+    given: dict[str, tuple[str, ...]] = {scene.resolve(name): (name,) for name in NAMES}
+    scene.route("dns", "al.test", CNAME="a.test")
+    given[str(scene.query("al.test").answer[-1][0])] = "al.test", "a.test"
     routes: list[Route[Any]] = []
     for _ in range(chance.randint(1, 8)):
         address = chance.choice(PATTERNS)
@@ -204,7 +206,7 @@ def test_the_kernel_decides_as_the_routes_do(scene: Stage, seed: int) -> None:
         chance.choice(routes).remove()
     dials = itertools.product((*ADDRESSES, *given), (80, 443, 5432))
     for address, port in dials:
-        host = keyed_on([scene.table], given.get(address, address), address, port)
+        host = keyed_on([scene.table], (*given.get(address, ()), address), port)
         route = opening([scene.table], host, port)
         fault = route.next_fault if route else None
         expected = VERDICTS[fault] if fault else CAPTURED
@@ -409,4 +411,4 @@ def test_more_rules_than_a_kernel_takes_are_an_error_that_says_so(
 
 
 def test_rules_of_no_route_are_none() -> None:
-    assert Deciding([], {}, 0.0).named("db.test", FIRST) == []
+    assert Deciding([], {}, 0.0).named(["db.test"], FIRST) == []

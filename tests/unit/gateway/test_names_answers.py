@@ -50,9 +50,9 @@ def test_a_route_of_the_address_answers_where_none_has_its_name(stage: Stage) ->
 def test_the_name_of_an_address_holds_while_its_route_does(stage: Stage) -> None:
     route = stage.route("dns", "db.test", ADDRESS)
     stage.resolve("db.test")
-    assert stage.gateway.names.name(ADDRESS) == "db.test"
+    assert stage.gateway.names.of(ADDRESS) == ("db.test",)
     route.respond("192.0.2.7")
-    assert stage.gateway.names.name(ADDRESS) == ADDRESS
+    assert stage.gateway.names.of(ADDRESS) == (ADDRESS,)
 
 
 @pytest.mark.parametrize("rcode", ["NXDOMAIN", "SERVFAIL", "REFUSED"])

@@ -85,7 +85,7 @@ def test_each_lookup_takes_the_next_answer_and_then_the_name_is_what_it_was(
     assert found[4] == [FIRST, "fd00:198:18::1"]
     assert len(route.calls) == 8
     assert stage.entries(DnsQuery)[-1].route is None
-    assert stage.gateway.names.gives("db.test", ADDRESS)
+    assert stage.gateway.names.leading("db.test", ADDRESS)
 
 
 def test_after_a_sequence_an_earlier_route_answers_and_by_synthetic_in_between(
@@ -96,7 +96,7 @@ def test_after_a_sequence_an_earlier_route_answers_and_by_synthetic_in_between(
     found = [look_up(stage)[0] for _ in range(4)]
     assert found == [ADDRESS, "REFUSED", ADDRESS, ADDRESS]
     assert len(route.calls) == 6
-    assert stage.gateway.names.name(ADDRESS) == "db.test"
+    assert stage.gateway.names.of(ADDRESS) == ("db.test",)
 
 
 def test_a_name_whose_sequence_is_used_up_is_still_declared(stage: Stage) -> None:
@@ -268,7 +268,7 @@ def test_a_loop_of_cnames_is_told(stage: Stage) -> None:
     queries = stage.entries(DnsQuery)
     assert queries[0].note == "its CNAMEs come to no end: a.test -> b.test -> a.test"
     assert queries[2].note.startswith("its CNAMEs come to no end: 0.test -> 1.test -> ")
-    assert not stage.gateway.names.gives("a.test", ADDRESS)
+    assert not stage.gateway.names.leading("a.test", ADDRESS)
 
 
 def test_a_target_of_a_cname_exists_where_names_are_strict(stage: Stage) -> None:
@@ -282,19 +282,14 @@ def test_a_target_of_a_cname_exists_where_names_are_strict(stage: Stage) -> None
 
 
 @pytest.mark.parametrize("given", [{}, {"answer": ADDRESS}], ids=["synthetic", "declared"])
-def test_what_dials_after_a_cname_is_matched_by_the_name_that_was_asked_for(
+def test_what_dials_after_a_cname_is_of_the_name_that_was_asked_for_and_those_it_leads_to(
     stage: Stage, given: dict[str, Any]
 ) -> None:
     stage.route("dns", "a.test", CNAME="b.test")
     if given:
         stage.route("dns", "b.test", given["answer"])
     (address, _) = look_up(stage, "a.test")
-    name = stage.gateway.names.name
-    assert name(address) == "a.test"
-    stage.tcp("b.test:5432", optional=True)
-    assert name(address) == "b.test"
-    stage.tcp("a.test:5432", optional=True)
-    assert name(address) == "a.test"
+    assert stage.gateway.names.of(address) == ("a.test", "b.test")
     assert stage.resolve("other.test") in (FIRST, SECOND)
 
 
