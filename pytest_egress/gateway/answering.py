@@ -14,7 +14,7 @@ from __future__ import annotations
 import socket
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -236,6 +236,8 @@ class Answering:
             _body=body,
             _account=account,
         )
+        if head.has_empty_query:  # few have: each field is memory of every request in the ledger
+            object.__setattr__(request, "_has_empty_query", True)
         forwarding.asked = request
         return Incoming(
             attempt=attempt,
@@ -746,6 +748,10 @@ class Forwarding:
         finally:
             self._activity.is_abandoned = stays
 
+    def _send_interim_on(self, status_code: int, headers: Headers) -> None:
+        with suppress(ClientLeftError):  # which ends the exchange elsewhere
+            self._duplex.send_interim(status_code, headers)
+
     def _leave(self, sock: socket.socket) -> None:
         self._has_left = True
         shut(sock)
@@ -778,7 +784,9 @@ class Forwarding:
         sock = self.connect(request, to)
         content = None if body.is_whole else body.stream() if streams else body.relay()
         with self.ending_with_client(sock):
-            return upstream.ask(sock, request, to.path, content=content)
+            return upstream.ask(
+                sock, request, to.path, content=content, interim=self._send_interim_on
+            )
 
     def connect(self, request: Request, to: Forward, by: str = "") -> Any:
         """Connect to another server, with TLS where the scheme is https.

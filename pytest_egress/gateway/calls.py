@@ -73,13 +73,12 @@ def answer_request(
 
 
 def checked(response: Response, request: Request) -> Response:
-    """A response whose body is what its status and its fields say; that to a HEAD has none.
+    """A response whose body is what its status and its fields say.
 
     Raises:
         ValueError: It is not.
     """
-    if request.method != "HEAD":
-        response.check()
+    response.check(request.method)
     return response
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.reach import reserved
-from pytest_egress.gateway.upstream_body import Content, UpstreamBody
+from pytest_egress.gateway.upstream_body import Content, Interim, UpstreamBody
 from pytest_egress.gateway.upstream_http1 import Http1Body
 from pytest_egress.routes.answers import Connectable
 from pytest_egress.traffic.grpc import is_grpc
@@ -120,6 +120,7 @@ def ask(
     *,
     content: Content | None = None,
     encoded: bool = True,
+    interim: Interim = lambda status_code, headers: None,
 ) -> Response:
     """Send a request, and return the response, whose body streams. Closing the body closes the socket.
 
@@ -129,11 +130,12 @@ def ask(
         content: The body, which may still be coming while the response begins; None is the request's own. The trailers
             of the request are read at its end.
         encoded: Whether the body of the response may come compressed, as the client accepts it.
+        interim: Is called with each interim response of the server, but for 100.
 
     Raises:
         UpstreamError: The server broke off, or its answer is none of the protocol's. The socket has been closed.
     """
-    body = exchange_on(sock, request, request.raw_content if content is None else content)
+    body = exchange_on(sock, request, request.raw_content if content is None else content, interim)
     try:
         return body.exchange(prefix, encoded=encoded)
     except UpstreamError:
@@ -148,7 +150,9 @@ def ask(
         raise
 
 
-def exchange_on(sock: socket.socket, request: Request, content: Content) -> UpstreamBody:
+def exchange_on(
+    sock: socket.socket, request: Request, content: Content, interim: Interim
+) -> UpstreamBody:
     """The exchange of a request by the version of HTTP that its connection speaks.
 
     Raises:
@@ -158,14 +162,14 @@ def exchange_on(sock: socket.socket, request: Request, content: Content) -> Upst
     if goes_by_http2(sock, request):
         from pytest_egress.gateway.upstream_http2 import Http2Body  # h2 is imported when needed
 
-        return Http2Body(sock, request, content)
+        return Http2Body(sock, request, content, interim)
     if request.http_version == "2" and is_grpc(request):
         sock.close()
         raise UpstreamError(
             f"{request.method} {request.shown_url}: gRPC needs HTTP/2, and the upstream agreed to HTTP/1.1 alone: it "
             'has to offer "h2" by ALPN'
         )
-    return Http1Body(sock, request, content)
+    return Http1Body(sock, request, content, interim)
 
 
 def goes_by_http2(sock: socket.socket, request: Request) -> bool:

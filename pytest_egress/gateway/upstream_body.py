@@ -12,7 +12,7 @@ import contextlib
 import socket
 import threading
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from io import BytesIO
 from typing import Final
 
@@ -26,7 +26,10 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 Content = bytes | Iterator[bytes]
 """The body of a request: whole, or in pieces as it comes."""
+Interim = Callable[[int, Headers], None]
+"""Sends an interim response on."""
 
+CONTINUE: Final = 100
 IN_PLACE: Final = (
     32 * 1024
 )  # bytes of a body that go out at once: a socket takes them without waiting
@@ -40,6 +43,7 @@ class UpstreamBody:
     Args:
         sock: A connection that has been used for nothing.
         content: The request's body, in place of `request.content`.
+        interim: Is called with each interim response of the server, but for 100: that is about the request's body.
 
     Attributes:
         response: The response that has this body.
@@ -49,8 +53,10 @@ class UpstreamBody:
     response: Response
     trailers: Headers = NO_FIELDS
 
-    def __init__(self, sock: socket.socket, request: Request, content: Content) -> None:
-        self._line = Line(sock)
+    def __init__(
+        self, sock: socket.socket, request: Request, content: Content, interim: Interim
+    ) -> None:
+        self._line, self._interim = Line(sock), interim
         self._request, self._content = request, content
         self._unsendable: BaseException | None = None
 
@@ -187,8 +193,8 @@ def target_of(request: Request, prefix: str) -> bytes:
     Args:
         prefix: Text to put before the path.
     """
-    query = f"?{request.query_string}" if request.query_string else ""
-    return f"{prefix}{request.path}{query}".encode("latin-1")
+    prefix = prefix if request.path.startswith("/") else ""  # `OPTIONS *` is about the server
+    return f"{prefix}{request.request_target}".encode("latin-1")
 
 
 def whole(response: Response, method: str) -> Response:

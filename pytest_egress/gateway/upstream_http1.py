@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import h11
 
 from pytest_egress.gateway.upstream_body import (
+    CONTINUE,
     Content,
+    Interim,
     UpstreamBody,
     authority_of,
     length_of,
@@ -30,8 +32,10 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 class Http1Body(UpstreamBody):
     """An exchange by HTTP/1.1. `Line.changed` guards h11's state."""
 
-    def __init__(self, sock: socket.socket, request: Request, content: Content) -> None:
-        super().__init__(sock, request, content)
+    def __init__(
+        self, sock: socket.socket, request: Request, content: Content, interim: Interim
+    ) -> None:
+        super().__init__(sock, request, content, interim)
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._ahead: object = h11.NEED_DATA
 
@@ -76,9 +80,12 @@ class Http1Body(UpstreamBody):
             self._line.drain()
 
     def _receive_head(self) -> h11.Response:
-        while not isinstance(event := self._next(), h11.Response):  # 100 Continue, 103 Early Hints
+        while not isinstance(event := self._next(), h11.Response):
             if not isinstance(event, h11.InformationalResponse):
                 raise h11.RemoteProtocolError("it closed without an answer")
+            if event.status_code != CONTINUE:
+                headers = end_to_end(fields(event.headers.raw_items()))
+                self._interim(event.status_code, headers)
         return event
 
     def _next(self) -> object:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import h2.config
@@ -23,7 +23,9 @@ import h2.exceptions
 import h2.settings
 
 from pytest_egress.gateway.upstream_body import (
+    CONTINUE,
     Content,
+    Interim,
     UpstreamBody,
     authority_of,
     outgoing_fields,
@@ -47,13 +49,16 @@ SHOWN_DEBUG: Final = 80  # bytes of the text in a GOAWAY
 class Http2Body(UpstreamBody):
     """An exchange by HTTP/2. `Line.changed` guards its state and h2's."""
 
-    def __init__(self, sock: socket.socket, request: Request, content: Content) -> None:
-        super().__init__(sock, request, content)
+    def __init__(
+        self, sock: socket.socket, request: Request, content: Content, interim: Interim
+    ) -> None:
+        super().__init__(sock, request, content, interim)
         self._h2 = client_side()
         self._cutter = FrameCutter(self._h2.max_inbound_frame_size)
         self._has_begun = False  # the server has said something
         self._head: Headers | None = None
         self._status = 0
+        self._interims: deque[tuple[int, Headers]] = deque()  # that have not been sent on
         self._pieces: deque[tuple[bytes, int]] = deque()
         self._ended = False  # the response has
         self._failure: ConnectionError | None = None  # why the response will never end
@@ -74,8 +79,8 @@ class Http2Body(UpstreamBody):
             raise ConnectionError(str(error)) from error
         if not self._goes_at_once:
             self._start_sending()
+        self._send_interims_on()
         with self._line.changed:
-            self._await(lambda: self._head is not None)
             ends = self._ended and not self._pieces and not self.trailers
         assert self._head is not None
         reason = reason_phrase(self._status)
@@ -83,6 +88,16 @@ class Http2Body(UpstreamBody):
             self.close()
             return Response.received(self._status, self._head, reason=reason)
         return self._response(self._status, self._head, reason)
+
+    def _send_interims_on(self) -> None:
+        """Send on what comes before the head of the response, until that has come."""
+        while True:
+            with self._line.changed:
+                self._await(lambda: bool(self._interims) or self._head is not None)
+                if not self._interims:
+                    return
+                status_code, headers = self._interims.popleft()
+            self._interim(status_code, headers)
 
     @property
     def _scheme(self) -> str:
@@ -223,6 +238,10 @@ class Http2Body(UpstreamBody):
     def _on(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):
             self._on_head(event)
+        elif isinstance(event, h2.events.InformationalResponseReceived):
+            status, headers = head_of(event.headers or [])
+            if STATUS.fullmatch(status) and int(status) != CONTINUE:
+                self._interims.append((int(status), headers))
         elif isinstance(event, h2.events.DataReceived):
             assert event.data is not None
             assert event.flow_controlled_length is not None
@@ -239,12 +258,10 @@ class Http2Body(UpstreamBody):
             self._fail(f"it reset the stream ({code_name(event.error_code)})")
 
     def _on_head(self, event: h2.events.ResponseReceived) -> None:
-        raw = list(event.headers or [])
-        status = next((value for name, value in raw if name == b":status"), b"")
+        status, headers = head_of(event.headers or [])
         if not STATUS.fullmatch(status):
             return self._fail(f"its status is {status.decode('latin-1')!r}")
-        self._status = int(status)
-        self._head = end_to_end(fields(pair for pair in raw if pair[0] != b":status"))
+        self._status, self._head = int(status), headers
         return None
 
     def _on_goaway(self, payload: bytes) -> None:
@@ -270,6 +287,13 @@ def client_side() -> h2.connection.H2Connection:
         },
     )
     return connection
+
+
+def head_of(raw: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, Headers]:
+    """The status of a response, b"" where there is none, and the fields to pass to the client."""
+    pairs = list(raw)
+    status = next((value for name, value in pairs if name == b":status"), b"")
+    return status, end_to_end(fields(pair for pair in pairs if pair[0] != b":status"))
 
 
 def code_name(code: int) -> str:

@@ -203,7 +203,6 @@ def shake_hands(
 
 def outgoing(request: Request, prefix: str, key: str) -> h11.Request:
     """The handshake's request: end-to-end fields, and those that open a WebSocket."""
-    query = f"?{request.query_string}" if request.query_string else ""
     kept = [
         pair
         for pair in end_to_end(request.headers).raw
@@ -219,7 +218,7 @@ def outgoing(request: Request, prefix: str, key: str) -> h11.Request:
     ]
     return h11.Request(
         method="GET",
-        target=f"{prefix}{request.path}{query}".encode("latin-1"),
+        target=f"{prefix}{request.request_target}".encode("latin-1"),
         headers=raw_fields(Headers([*kept, *handshake])),
     )
 

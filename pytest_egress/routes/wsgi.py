@@ -60,7 +60,7 @@ class WsgiApplication(Application):
 def environ_of(request: Request) -> dict[str, Any]:
     """The environ of a request (PEP 3333, RFC 3875 section 4.1). Its strings are the bytes decoded as latin-1."""
     query_string = native(request.query_string)
-    target = native(request.path) + (f"?{query_string}" if query_string else "")
+    target = native(request.request_target)
     return {
         **field_variables(request),
         "GATEWAY_INTERFACE": "CGI/1.1",

@@ -29,6 +29,7 @@ class Head(NamedTuple):
         expected: Content-Length; None where it is absent, or does not count because the body is chunked.
         protocol: The protocol that an extended CONNECT asks for (:protocol, RFC 8441), such as "websocket"; else None.
         size: What it takes in memory, as an `Account` counts it.
+        has_empty_query: Whether the request-target ends with its only "?".
     """
 
     method: str
@@ -41,6 +42,7 @@ class Head(NamedTuple):
     expected: int | None
     protocol: str | None = None
     size: int = 0
+    has_empty_query: bool = False
 
     @property
     def has_body(self) -> bool:

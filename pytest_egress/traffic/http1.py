@@ -362,7 +362,7 @@ def head_of(event: h11.Request) -> Head:
         scheme, named, target = absolute.groups("")
         target = target if target.startswith("/") else f"/{target}"
         raw, authority = with_host(raw, named), named
-    path, _, query_string = target.partition("?")
+    path, mark, query_string = target.partition("?")
     length = known.get(b"content-length") if b"transfer-encoding" not in known else None
     headers = fields(raw)
     return Head(
@@ -375,6 +375,7 @@ def head_of(event: h11.Request) -> Head:
         authority=authority if authority or scheme else None,
         expected=int(length) if length is not None else None,
         size=size_of(headers) + len(target),
+        has_empty_query=bool(mark) and not query_string,
     )
 
 

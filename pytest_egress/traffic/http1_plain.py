@@ -137,7 +137,7 @@ def plain_request(data: bytes) -> PlainRequest | None:
     if known is None or len(body) != (known.length or 0):
         return None
     method, target = line.groups()
-    path, _, query_string = target.decode().partition("?")
+    path, mark, query_string = target.decode().partition("?")
     head = Head(
         method=METHODS.get(method) or method.decode(),
         path=path,
@@ -148,6 +148,7 @@ def plain_request(data: bytes) -> PlainRequest | None:
         authority=known.authority,
         expected=known.length,
         size=known.size + len(target),
+        has_empty_query=bool(mark) and not query_string,
     )
     return PlainRequest(head, data, body)
 

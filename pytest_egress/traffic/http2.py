@@ -427,7 +427,7 @@ def head_of(raw: tuple[tuple[bytes, bytes], ...], *, ends: bool) -> Head:
         headers = Headers([("host", named), *headers.raw])
     authority = named or headers.get("host", "")
     target = percent_encoded(pseudo.get(b":path", named.encode("latin-1"))).decode("ascii")
-    path, _, query_string = target.partition("?")
+    path, mark, query_string = target.partition("?")
     scheme = pseudo.get(b":scheme")
     protocol = pseudo.get(b":protocol")
     length = headers.get("content-length", "")
@@ -442,6 +442,7 @@ def head_of(raw: tuple[tuple[bytes, bytes], ...], *, ends: bool) -> Head:
         expected=int(length) if length.isdecimal() else None,
         protocol=protocol.decode("latin-1") if protocol else None,
         size=size_of(headers) + len(target),
+        has_empty_query=bool(mark) and not query_string,
     )
 
 

@@ -325,11 +325,15 @@ class Request:
     _forward: Callable[[], Callable[..., Response] | None] = field(default=lambda: None, repr=False)
     _body: Any = field(default=None, repr=False)  # an `Incomplete`
     _account: Account | None = field(default=None, repr=False)  # of what came from a target
+    _has_empty_query: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         given = self.__dict__
         content, raw_content = given.pop("content"), given.pop("raw_content")
         trailers = given.pop("trailers")
+        given["headers"] = as_fields(self.headers)
+        if trailers is not UNSET:
+            trailers = as_fields(trailers)
         if content is not UNSET:
             if raw_content is not UNSET:
                 raise TypeError("a Request has content, or raw_content with its Content-Encoding")
@@ -455,7 +459,13 @@ class Request:
     @property
     def url(self) -> str:
         """The whole URL: scheme, host, port unless it is the scheme's default, path and query."""
-        return f"{self._origin}{self._path}{f'?{self.query_string}' if self.query_string else ''}"
+        return f"{self._origin}{self.request_target if self._path else ''}"
+
+    @property
+    def request_target(self) -> str:
+        """The path and the query, as sent: with its "?" where the query is empty."""
+        asks = self.query_string or self._has_empty_query
+        return f"{self.path}?{self.query_string}" if asks else self.path
 
     @property
     def shown_url(self) -> str:
@@ -710,12 +720,19 @@ class Response:
         self._length_of_none = length
         return self
 
-    def check(self) -> None:
+    def check(self, method: str = "GET") -> None:
         """Refuse a body that its status or its fields do not allow; a handler may have changed each of them.
 
+        Args:
+            method: The method of the request: the response to a HEAD has fields about a body, and none.
+
         Raises:
-            ValueError: The body is not as long, or not in the coding, as the fields say, or none may be sent.
+            TypeError, ValueError: The body is not as long, or not in the coding, as the fields say, or none may be
+                sent; or a field cannot be sent.
         """
+        self.headers = as_fields(self.headers)
+        if method == "HEAD":
+            return
         if self.status_code in NO_BODY:
             if not self.is_received:
                 check_bodiless(self.status_code, self.content)
@@ -921,6 +938,11 @@ def checked_fields(source: HeaderSource | None) -> Headers:
     for name, value in headers.raw:
         check_field(name, value)
     return headers
+
+
+def as_fields(source: HeaderSource) -> Headers:
+    """Header fields that were given in place of received ones. Only those that are no `Headers` are checked."""
+    return source if isinstance(source, Headers) else checked_fields(source)
 
 
 def checked_trailers(returned: Any) -> HeaderSource | None:
