@@ -846,13 +846,14 @@ LATE_OF_START: Final = (
 
 
 def came_back(entry: Entry) -> bool:
-    """Whether an entry is a client that was cut at the end of its test and dialled again, with all `times` used up."""
+    """Whether an entry is a client that was cut at the end of its test and dialled again, with all `times` used up.
+
+    It asks for what the route would have answered, were it not for its `times`.
+    """
     if entry.outcome != "unrouted" or not isinstance(entry, (TcpConnection, Exchange)):
         return False
-    return any(
-        miss.route.is_used_up or (miss.route.is_exhausted and miss.route.latest_fault is not None)
-        for miss in entry.near
-    )
+    spent = (miss.route for miss in entry.near if miss.is_spent)
+    return any(route.kind.reads_bytes or route.latest_fault is not None for route in spent)
 
 
 def port_of(entry: Entry, allowed: Address) -> int:

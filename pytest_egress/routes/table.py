@@ -114,10 +114,17 @@ def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[Route[Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class NearMiss:
-    """A route that did not answer, and the reasons, a line each."""
+    """A route that did not answer.
+
+    Attributes:
+        route: The route.
+        differences: The reasons, a line each.
+        is_spent: Whether the only reason is that it has answered as often as it may.
+    """
 
     route: Route[Any]
     differences: tuple[str, ...]
+    is_spent: bool = False
 
 
 class Decision(NamedTuple):
@@ -191,8 +198,9 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
             return Decision(route=None, unproved=route)
         if not differences and (turn := route.reserve()) is not None:
             return Decision(route=route, turn=turn)
+        is_spent = not differences
         differences = differences or [used_up(route)]
-        near.append(NearMiss(route=route, differences=tuple(differences)))
+        near.append(NearMiss(route=route, differences=tuple(differences), is_spent=is_spent))
     return Decision(route=None, near=tuple(sorted(near, key=lambda miss: len(miss.differences))))
 
 
@@ -336,7 +344,8 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
         if found != wanted:
             likeness -= LESS_LIKE
             differences.append(f"{name}: {found} is not {wanted}")
-    return likeness, NearMiss(route=route, differences=tuple(differences))
+    is_spent = likeness == HOST_MATCHES and route.is_used_up
+    return likeness, NearMiss(route=route, differences=tuple(differences), is_spent=is_spent)
 
 
 def used_up(route: Route[Any]) -> str:

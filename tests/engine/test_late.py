@@ -313,6 +313,27 @@ def test_a_client_that_dials_again_when_its_test_has_ended_fails_no_teardown(
     result.stdout.fnmatch_lines(["*outside of any test*", "*TCP db.test:5432*UNROUTED*"])
 
 
+def test_a_client_that_then_dials_something_else_fails_the_teardown(
+    pytester: pytest.Pytester, clients_image: str
+) -> None:
+    result = run(
+        pytester,
+        clients_image,
+        """
+        @pytest.fixture
+        def client(egress):
+            egress.intercept_tcp("db-1.test", lambda sock: print(sock.makefile("rb").read()), times=1)
+            shell = "for n in 1 2; do exec 3<>/dev/tcp/db-$n.test/5432; echo hi >&3; echo up; cat <&3; done; sleep 60"
+            yield egress.start(IMAGE, ["bash", "-c", shell], wait=log_line("up"))
+            late = egress.between.entries
+            assert egress.session.ledger.wait_for(lambda: any(e.port for e in late), 10)
+        def test_a(client): pass
+        """,
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*unrouted attempt* of clients:latest*", "  TCP db-2.test:5432*"])
+
+
 def test_a_container_that_runs_and_attempts_nothing_is_proof_of_no_egress(
     pytester: pytest.Pytester, clients_image: str
 ) -> None:
