@@ -94,13 +94,16 @@ class Examination:
     def check_capture(self) -> str:
         """Check that a connection out of the sidecar's network arrives in this process."""
         from pytest_egress.errors import LinkError
+        from pytest_egress.link.attach import Output
 
         code = f"import socket; socket.create_connection({PROBE_ADDRESS}, {PROBE_SECONDS}).sendall(b'hello')"
         sidecar = self.engine.container(self.sidecar.id)
         command = [*self.setup.python(), "-c", code]
-        exit_code, _, output = self.engine.exec(sidecar, command, {}, "the sidecar")
+        action = "run a client in the sidecar"
+        output = Output()
+        exit_code = self.engine.exec(sidecar, command, {}, action, output, lambda: PROBE_SECONDS)
         if exit_code:
-            raise LinkError(f"a connection failed in the sidecar: {output!r}")
+            raise LinkError(f"a connection failed in the sidecar: {output.tail!r}")
         ready, _, _ = select.select(self.link.tcp, [], [], PROBE_SECONDS)
         if not ready:
             raise LinkError("a connection did not arrive")

@@ -81,7 +81,7 @@ class ContainerError(Exception):
     """A target ended otherwise than the call expected.
 
     Attributes:
-        logs: What the container wrote to standard output and standard error, as text.
+        logs: What the container wrote to standard output and standard error last, as text: 1 MiB at most.
         exit_code: Its exit code, or None while it has none.
         container: Its name, as in the ledger.
     """
@@ -100,7 +100,7 @@ class CommandError(ContainerError):
 
 
 class ContainerTimeoutError(ContainerError, TimeoutError):
-    """The container did not end, or was not ready, in time. It has been removed."""
+    """The container did not end, or was not ready, in time, and has been removed; or a command of `exec` still runs."""
 
 
 class UpstreamError(Exception):

@@ -43,7 +43,7 @@ from pytest_egress.engine.leftovers import (
 from pytest_egress.engine.progress import Progress
 from pytest_egress.engine.watchdog import Watchdog
 from pytest_egress.errors import EngineError
-from pytest_egress.link.attach import STDERR, STDOUT, StreamDemultiplexer, output_of
+from pytest_egress.link.attach import READ_BYTES, Output, OutputError, read_output
 
 if TYPE_CHECKING:
     import requests
@@ -63,6 +63,7 @@ UNREACHABLE: Final = (
     "file name too long",
 )
 UNWATCHED: Final = "Had this run been killed, its containers would have stayed until the next one."
+WRITE_LESS: Final = "That is not kept: have it write less, or into a file."
 CHUNK_BYTES: Final = 1 << 14  # to read while the engine makes the next chunk
 
 
@@ -209,18 +210,30 @@ class Engine:
         container: DockerContainer,
         command: Sequence[str] | str,
         options: Mapping[str, Any],
-        name: str,
-    ) -> tuple[int, bytes, bytes]:
-        """Run a command in a container, and return its exit code, standard output and standard error.
+        action: str,
+        output: Output,
+        left: Callable[[], float],
+    ) -> int:
+        """Run a command in a container, read its output, and return its exit code.
 
         Args:
             options: The options of docker-py's `exec_create`.
-            name: The container's name in an error's text.
+            action: What is done, in an error's text: "run 'ls' in shop".
+            left: The seconds that it may still take.
+
+        Raises:
+            EngineError: The engine refused, or broke off; or the command has written too much.
+            TimeoutError: The time is over. The command goes on.
         """
-        action = f"run {command!r} in {name}"
         try:
             with engine_errors(action):
-                return run_command(self.client.api, str(container.id), command, **options)
+                return run_command(
+                    self.client.api, str(container.id), command, output, left, **options
+                )
+        except TimeoutError:
+            raise
+        except OutputError as error:
+            raise EngineError(f"cannot {action}: it wrote {error}. {WRITE_LESS}") from None
         except OSError as error:
             raise EngineError(f"the engine did not {action}: {error}") from None
 
@@ -267,22 +280,33 @@ class Engine:
                 return stat_of(answer, path), None
             return stat_of(answer, path), read_folder(answer.iter_content(CHUNK_BYTES), limit)
 
-    def output(self, container: DockerContainer, *, terminal: bool) -> tuple[bytes, bytes, bytes]:
-        """A container's standard output, its standard error, and both in order (`GET /containers/{id}/logs`).
+    def output(
+        self, container: DockerContainer, name: str, output: Output, **parameters: str | float
+    ) -> Output:
+        """Read a container's log into an output, and return that (`GET /containers/{id}/logs`).
 
-        docker-py takes two calls for each of these: it asks first whether the container has a terminal.
+        docker-py takes two calls: it asks first whether the container has a terminal.
 
         Args:
-            terminal: Whether it has one, which joins both on standard output.
+            name: The container's name in an error's text.
+            parameters: More of the call's, such as `tail`.
+
+        Raises:
+            EngineError: The engine refused; or the log is too long to be kept whole.
         """
-        api = self.client.api
-        answer = api.get(self._url(container, "logs"), params={"stdout": 1, "stderr": 1})
-        check_answer(answer)
-        if terminal:
-            return answer.content, b"", answer.content
-        pieces = StreamDemultiplexer().feed(answer.content)
-        stdout, stderr = (b"".join(p for n, p in pieces if n == each) for each in (STDOUT, STDERR))
-        return stdout, stderr, b"".join(piece for _, piece in pieces)
+        params: dict[str, str | float] = {"stdout": 1, "stderr": 1, **parameters}
+        url = self._url(container, "logs")
+        try:
+            with (
+                engine_errors(f"read the log of {name}"),
+                self.client.api.get(url, params=params, stream=True) as answer,
+            ):
+                check_answer(answer)
+                for chunk in answer.iter_content(READ_BYTES):
+                    output.feed(chunk)
+        except OutputError as error:
+            raise EngineError(f"{name} wrote {error}. {WRITE_LESS}") from None
+        return output
 
     def _archive_url(self, container: DockerContainer) -> str:
         return self._url(container, "archive")
@@ -386,19 +410,25 @@ def contact(
 
 
 def run_command(
-    api: docker.APIClient, container: str, command: Sequence[str] | str, **options: Any
-) -> tuple[int, bytes, bytes]:
-    """Run a command in a container, and return its exit code, standard output and standard error.
+    api: docker.APIClient,
+    container: str,
+    command: Sequence[str] | str,
+    output: Output,
+    left: Callable[[], float],
+    **options: Any,
+) -> int:
+    """Run a command in a container, read its output, and return its exit code.
 
     The output comes over a connection of our own: docker-py's loses bytes that it has read together with the headers.
 
     Args:
+        left: The seconds that it may still take.
         options: The options of docker-py's `exec_create`.
     """
     made = api.exec_create(container, command, **options)["Id"]
     with connection_of(api) as sock:
-        stdout, stderr = output_of(sock, f"/v{api.api_version}/exec/{made}/start")
-    return api.exec_inspect(made)["ExitCode"] or 0, stdout, stderr
+        read_output(sock, f"/v{api.api_version}/exec/{made}/start", output, left)
+    return api.exec_inspect(made)["ExitCode"] or 0
 
 
 def check_runtime(container: DockerContainer) -> None:

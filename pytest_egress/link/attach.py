@@ -7,11 +7,10 @@ an engine but a socket to it.
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import ssl
-from collections.abc import Iterable
-from functools import partial
-from itertools import chain
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,6 +24,10 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 ANSWER_SECONDS: Final = 30.0  # for the engine to attach
 READ_BYTES: Final = 1 << 18
 TEXT_BYTES: Final = 1 << 16  # of standard error that are kept, the last ones
+MAX_OUTPUT_BYTES: Final = 256 << 20
+"""What is kept of an output at most. The test process has it twice once it is read as text."""
+
+TAIL_BYTES: Final = 1 << 16  # of an output that are shown, the last ones
 STDOUT, STDERR = 1, 2
 BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _HEADER: Final = 8  # bytes of a frame's header: the stream, three zeros, four of length
@@ -144,24 +147,81 @@ def attach(sock: socket.socket, path: str) -> Attachment:
         raise
 
 
-def output_of(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
-    """Run an exec without a terminal to its end; return its standard output and error (`POST /exec/{id}/start`).
+class OutputError(Exception):
+    """A container, or a command in one, has written more than `MAX_OUTPUT_BYTES`."""
+
+
+class Output:
+    """The output of a container, or of a command in one, as an engine sends it. Sans-IO.
+
+    Args:
+        terminal: Whether it has a terminal, which joins both streams on standard output, without frames.
+        joined: Whether to keep both streams as one, in order, as standard output.
+        whole: Whether to keep more than the tail.
+
+    Attributes:
+        tail: The last `TAIL_BYTES` of both, in order.
+    """
+
+    def __init__(self, *, terminal: bool = False, joined: bool = False, whole: bool = True) -> None:
+        self._frames = None if terminal else StreamDemultiplexer()
+        self._stdout, self._stderr = io.BytesIO(), io.BytesIO()
+        self._joined, self._whole, self._size = joined, whole, 0
+        self.tail = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes, which may be cut anywhere.
+
+        Raises:
+            OutputError: They are too many to be kept whole.
+        """
+        pieces = [(STDOUT, chunk)] if self._frames is None else self._frames.feed(chunk)
+        text = b"".join(piece for _, piece in pieces)
+        self.tail = (self.tail + text[-TAIL_BYTES:])[-TAIL_BYTES:]
+        if not self._whole:
+            return
+        self._size += len(text)
+        if self._size > MAX_OUTPUT_BYTES:
+            raise OutputError(f"more than {MAX_OUTPUT_BYTES >> 20} MiB")
+        if self._joined:
+            self._stdout.write(text)
+            return
+        for stream, piece in pieces:
+            (self._stdout if stream == STDOUT else self._stderr).write(piece)
+
+    @property
+    def stdout(self) -> bytes:
+        """Standard output."""
+        return self._stdout.getvalue()  # which copies nothing
+
+    @property
+    def stderr(self) -> bytes:
+        """Standard error."""
+        return self._stderr.getvalue()
+
+
+def read_output(sock: socket.socket, path: str, output: Output, left: Callable[[], float]) -> None:
+    """Run an exec without a terminal to its end, and read its output (`POST /exec/{id}/start`).
+
+    Args:
+        left: The seconds that it may still take.
 
     Raises:
         OSError: The engine refused, or broke off.
+        TimeoutError: The time is over.
+        OutputError: It has written too much.
     """
-    first = upgrade(sock, path, b'{"Detach": false, "Tty": false}')
-    sock.settimeout(None)
-    return demultiplexed(chain((first,), iter(partial(sock.recv, READ_BYTES), b"")))
-
-
-def demultiplexed(chunks: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """The whole standard output and error of what an engine sends of both."""
-    streams, found = StreamDemultiplexer(), {STDOUT: bytearray(), STDERR: bytearray()}
-    for chunk in chunks:
-        for stream, piece in streams.feed(chunk):
-            found[stream] += piece
-    return bytes(found[STDOUT]), bytes(found[STDERR])
+    output.feed(upgrade(sock, path, b'{"Detach": false, "Tty": false}'))
+    while (seconds := left()) > 0:
+        sock.settimeout(seconds)
+        try:
+            chunk = sock.recv(READ_BYTES)
+        except TimeoutError:
+            continue  # a prompt may have stopped the clock
+        if not chunk:
+            return
+        output.feed(chunk)
+    raise TimeoutError
 
 
 def upgrade(sock: socket.socket, path: str, body: bytes = b"") -> bytes:

@@ -42,6 +42,7 @@ from pytest_egress.gateway.server import Gateway
 from pytest_egress.ledger.ledger import CUT_SECONDS
 from pytest_egress.ledger.report import awaited_text
 from pytest_egress.ledger.windows import DRAIN_SECONDS
+from pytest_egress.link.attach import Output
 from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
 from pytest_egress.targets.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts
@@ -58,6 +59,7 @@ from pytest_egress.targets.results import (
     TAIL_LINES,
     CompletedContainer,
     exit_text,
+    tail_of,
     with_logs,
 )
 from pytest_egress.targets.roots import Files, Roots, find_roots
@@ -71,6 +73,7 @@ from pytest_egress.targets.sidecar import (
     tells_of_joining,
 )
 from pytest_egress.traffic.dns_answers import NO_ADDRESS, NameAnswer
+from pytest_egress.traffic.messages import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -533,8 +536,18 @@ class Container:
 
     def logs(self) -> str:
         """The container's output, of both streams, as UTF-8 text; bytes that cannot be decoded are replaced."""
-        with engine_errors(f"read the log of {self.name}"):
-            return self._docker.logs().decode("utf-8", "replace")
+        return self._output(joined=True).stdout.decode("utf-8", "replace")
+
+    def _output(self, *, joined: bool = False, whole: bool = True, **parameters: float) -> Output:
+        """What it has written until now."""
+        terminal = bool(self._docker.attrs["Config"].get("Tty"))
+        output = Output(terminal=terminal, joined=joined, whole=whole)
+        return self._services.engine.output(self._docker, self.name, output, **parameters)
+
+    def _last_lines(self, **parameters: float) -> str:
+        """The last lines of what it has written."""
+        output = self._output(joined=False, whole=False, tail=TAIL_LINES, **parameters)
+        return tail_of(output.tail.decode("utf-8", "replace"))
 
     def log_since(self, moment: float) -> str:
         """The last lines of its log since a time; "" where there are none.
@@ -546,8 +559,7 @@ class Container:
             self._services.engine.check_owner()
             self._docker.reload()
             since = moment + self._clock_ahead()
-            said: bytes = self._docker.logs(tail=TAIL_LINES, since=since)
-            return said.decode("utf-8", "replace").rstrip()
+            return self._last_lines(since=since)
         return self._log_tail
 
     def _clock_ahead(self) -> float:
@@ -563,7 +575,7 @@ class Container:
         """The last lines of its log, also after it has been removed; "" where there are none."""
         with contextlib.suppress(EngineError, *NO_LOG):
             self._services.engine.check_owner()
-            self._log_tail = self._docker.logs(tail=TAIL_LINES).decode("utf-8", "replace").rstrip()
+            self._log_tail = self._last_lines()
         return self._log_tail
 
     def is_running(self) -> bool:
@@ -582,6 +594,7 @@ class Container:
         workdir: str | None = None,
         environment: Mapping[str, str] | None = None,
         privileged: bool = False,
+        timeout: float = 60,
     ) -> CompletedContainer:
         """Run a command in the container, and wait for its end.
 
@@ -591,8 +604,15 @@ class Container:
             workdir: An absolute path, by default that of the container.
             environment: More variables for the command.
             privileged: Whether the command has all capabilities.
+            timeout: Seconds until an error is raised. An engine cannot end a command, so that it runs on.
+
+        Raises:
+            ContainerTimeoutError: The command still runs.
+            EngineError: The engine does not run it; or it wrote more than 256 MiB.
         """
-        began = monotonic()
+        check_seconds(timeout)
+        began, clock = monotonic(), self._services.ledger.clock
+        deadline = clock() + timeout
         self._may_hide |= privileged
         options = {
             "user": user,
@@ -600,12 +620,21 @@ class Container:
             "environment": dict(environment or {}),
             "privileged": privileged,
         }
-        code, stdout, stderr = self._services.engine.exec(self._docker, command, options, self.name)
+        action, output = f"run {shown(command)} in {self.name}", Output()
+        try:
+            code = self._services.engine.exec(
+                self._docker, command, options, action, output, lambda: deadline - clock()
+            )
+        except TimeoutError:
+            logs = output.tail.decode("utf-8", "replace")
+            text = f"{shown(command)} in {self.name} still ran after {timeout:g} s{self._paused()}, and runs on"
+            text = with_logs(text + self._awaited(), logs)
+            raise ContainerTimeoutError(text, logs=logs, container=self.name) from None
         self.settle()
         return CompletedContainer(
             exit_code=code,
-            stdout_bytes=stdout,
-            stderr_bytes=stderr,
+            stdout_bytes=output.stdout,
+            stderr_bytes=output.stderr,
             duration=monotonic() - began,
         )
 
@@ -623,13 +652,16 @@ class Container:
             code = self._wait_for_exit(timeout)
         duration = monotonic() - self._started
         self._settle_all()
-        with engine_errors(f"read the log of {self.name}"):
-            terminal = bool(self._docker.attrs["Config"].get("Tty"))
-            stdout, stderr, log = self._services.engine.output(self._docker, terminal=terminal)
-            note = "" if code == 0 and (stdout or stderr) else self._note_of_end(stdout + stderr)
-        self._log_tail = tail_of(log)
+        output = self._output()
+        with engine_errors(f"look at {self.name}"):
+            note = "" if code == 0 and output.tail else self._note_of_end(output.tail)
+        self._log_tail = tail_of(output.tail.decode("utf-8", "replace"))
         return CompletedContainer(
-            exit_code=code, stdout_bytes=stdout, stderr_bytes=stderr, duration=duration, note=note
+            exit_code=code,
+            stdout_bytes=output.stdout,
+            stderr_bytes=output.stderr,
+            duration=duration,
+            note=note,
         )
 
     def _note_of_end(self, written: bytes) -> str:
@@ -903,11 +935,6 @@ def is_sidecar(container: DockerContainer) -> bool:
     """Whether a container is a sidecar of a run."""
     listed = {"Names": [container.attrs["Name"]], "Labels": container.attrs["Config"]["Labels"]}
     return is_ours(listed) and str(container.name).startswith(SIDECAR)
-
-
-def tail_of(log: bytes) -> str:
-    """The last lines of a log."""
-    return b"\n".join(log.splitlines()[-TAIL_LINES:]).decode("utf-8", "replace").rstrip()
 
 
 def signal_name(value: object) -> str:

@@ -63,6 +63,7 @@ class Container(Protocol):
         workdir: str | None = None,
         environment: Mapping[str, str] | None = None,
         privileged: bool = False,
+        timeout: float = 60,
     ) -> CompletedContainer:
         """Run a command in the container, and wait for its end.
 
@@ -72,6 +73,11 @@ class Container(Protocol):
             workdir: An absolute path, by default that of the container.
             environment: More variables for the command.
             privileged: Whether the command has all capabilities.
+            timeout: Seconds until an error is raised. An engine cannot end a command, so that it runs on.
+
+        Raises:
+            ContainerTimeoutError: The command still runs.
+            EngineError: The engine does not run it; or it wrote more than 256 MiB.
         """
         ...
 

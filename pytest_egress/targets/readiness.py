@@ -5,16 +5,24 @@ Each is a value with a method `missing`, which returns what is still missing in 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
 import re
 import socket
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import quote
+
+from pytest_egress.base.clock import monotonic
+from pytest_egress.traffic.messages import shown
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 READ_BYTES = 64 * 1024  # of a probe's answer: a health check's is smaller
 PROBE_SECONDS = 2.0  # of one attempt; the next one follows until the container's own timeout
+REST_SECONDS = 0.2  # for the rest of an answer whose status is known: it may be an event stream
+PATH = re.compile(r"/[!-~]*")  # what may stand in a request line (RFC 9112 section 3.2)
 
 
 class Probed(Protocol):
@@ -62,19 +70,72 @@ class HttpOk:
     def missing(self, container: Probed) -> str | None:
         """Why the request does not succeed, or None."""
         what = f"GET :{self.port}{self.path}"
-        connection = http.client.HTTPConnection("localhost", self.port, timeout=PROBE_SECONDS)
+        deadline = monotonic() + PROBE_SECONDS
+        connection = http.client.HTTPConnection("localhost", self.port)
         try:
-            connection.sock = container.connect(self.port, PROBE_SECONDS)
-            connection.sock.settimeout(PROBE_SECONDS)
+            probe = Probe(container.connect(self.port, PROBE_SECONDS), deadline)
+            connection.sock = probe
             connection.request("GET", self.path, headers={"Connection": "close"})
             response = connection.getresponse()
             status = response.status
-            response.read(READ_BYTES)  # if closed unread, the server would see a reset
+            probe.deadline = min(deadline, monotonic() + REST_SECONDS)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                response.read(READ_BYTES)  # if closed unread, the server would see a reset
         except (OSError, http.client.HTTPException) as error:
             return f"{what} is not answered ({getattr(error, 'strerror', None) or error})"
         finally:
             connection.close()
         return None if 200 <= status < 400 else f"{what} is answered with {status}"
+
+
+class Probe:
+    """The connection of one probe, as `http.client` uses a socket: all that it sends and reads has one deadline.
+
+    A timeout of the socket itself would begin anew with each byte.
+
+    Attributes:
+        deadline: When it is over, by `monotonic`.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self.deadline = sock, deadline
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of the data."""
+        self._bounded().sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """A reader of what the server sends; `mode` is "rb"."""
+        assert mode == "rb", "http.client reads bytes"
+        return io.BufferedReader(_Reader(self))
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Read what has come; return how many bytes, and 0 at the end."""
+        return self._bounded().recv_into(buffer)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    def _bounded(self) -> socket.socket:
+        left = self.deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._sock
+
+
+class _Reader(io.RawIOBase):
+    """A file that reads from a `Probe`, and leaves it open."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._probe.read_into(buffer)
 
 
 @dataclass(frozen=True)
@@ -97,9 +158,7 @@ def port_open(port: int) -> Strategy:
 
 def http_ok(port: int, path: str = "/") -> Strategy:
     """Ready when `GET path` on this port is answered with a status from 200 to 399."""
-    if not path.startswith("/"):
-        raise ValueError(f"http_ok(path={path!r}): a path starts with /")
-    return HttpOk(check_port(port), path)
+    return HttpOk(check_port(port), check_path(path))
 
 
 def log_line(pattern: str | re.Pattern[str]) -> Strategy:
@@ -122,8 +181,27 @@ def check_port(port: object) -> int:
         ValueError: The value is none.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
-        raise ValueError(f"{port!r} is no port; it takes an int from 1 to 65535")
+        raise ValueError(f"{shown(port)} is no port; it takes an int from 1 to 65535")
     return port
+
+
+def check_path(path: object) -> str:
+    """Return a path for a request line.
+
+    Raises:
+        TypeError, ValueError: The value is none; the text has one that is.
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"http_ok(path={shown(path)}): it takes a str such as '/health'")
+    if not path.startswith("/"):
+        raise ValueError(f"http_ok(path={shown(path)}): a path starts with /")
+    if not PATH.fullmatch(path):
+        sent = quote(path, safe="%/?#[]@!$&'()*+,;=:-._~", errors="replace")
+        raise ValueError(
+            f"http_ok(path={shown(path)}): no space, control character or letter beyond ASCII goes into a request "
+            f"line; write {shown(sent)}"
+        )
+    return path
 
 
 def strategies(wait: object) -> list[Strategy]:

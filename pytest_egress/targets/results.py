@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_egress.errors import CommandError
+from pytest_egress.traffic.messages import cut
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 TAIL_LINES: Final = 50  # of a log in a message
+LINE_CHARACTERS: Final = 2000  # of a line there: a terminal's height
+LOGS_CHARACTERS: Final = 1 << 20  # of an error's `logs`, the last ones: pytest keeps errors
 OUT_OF_MEMORY: Final = (
     "the kernel killed a process of it for want of memory: OOMKilled; mem_limit= gives it more"
 )
@@ -47,14 +50,20 @@ class CompletedContainer:
 
 def with_logs(text: str, logs: str) -> str:
     """A sentence, and the tail of a log under it."""
-    tail = "\n".join(f"  | {line}" for line in logs.splitlines()[-TAIL_LINES:])
+    tail = "\n".join(f"  | {line}" for line in tail_of(logs).splitlines())
     return f"{text}\nThe end of its log:\n{tail}" if tail else f"{text}\nIt wrote nothing."
+
+
+def tail_of(log: str) -> str:
+    """The last lines of a log, each cut in its middle where it is long."""
+    lines = log[-TAIL_LINES * LINE_CHARACTERS :].rstrip().splitlines()
+    return "\n".join(cut(line, LINE_CHARACTERS) for line in lines[-TAIL_LINES:])
 
 
 def check_result(name: str, result: CompletedContainer) -> None:
     """Raise `CommandError` where a command failed, with both of its streams."""
     if result.exit_code:
-        logs = result.stdout + result.stderr
+        logs = f"{result.stdout}{result.stderr}"[-LOGS_CHARACTERS:]
         text = exit_text(name, result.exit_code, result.note)
         raise CommandError(
             with_logs(text, logs), logs=logs, exit_code=result.exit_code, container=name

@@ -16,6 +16,7 @@ from pytest_egress import Container, Egress, Exchange, LinkError, refuse
 from pytest_egress.agent.main import JOINED_SETTING
 from pytest_egress.engine.archive import build_tar, read_tar
 from pytest_egress.engine.engine import Engine
+from pytest_egress.link.attach import Output
 from pytest_egress.link.descriptor import DescriptorLink
 from pytest_egress.session import Session
 from pytest_egress.targets import sidecar as module
@@ -288,9 +289,10 @@ def test_a_move_leaves_no_process_and_no_descriptor(scene: Successors) -> None:
             engine = scene.egress.session.engine
             sidecar = engine.container(scene.sidecar_of(target))
             program = [*scene.egress.session.provisioner.setups[0].python(), "-c", OPEN]
-            code, said, wrong = engine.exec(sidecar, program, {}, "the sidecar")
-            assert code == 0, wrong
-            counts.append(said)
+            output = Output()
+            code = engine.exec(sidecar, program, {}, "look", output, lambda: 60.0)
+            assert code == 0, output.tail
+            counts.append(output.stdout)
     assert len({*counts}) == 1, counts
 
 
@@ -316,11 +318,10 @@ def test_the_first_process_alone_may_make_namespaces(scene: Successors) -> None:
             engine = scene.egress.session.engine
             sidecar = engine.container(scene.sidecar_of(target))
             program = [*scene.egress.session.provisioner.setups[0].python(), "-c"]
-            code, said, wrong = engine.exec(
-                sidecar, [*program, textwrap.dedent(STATUS)], {}, "the sidecar"
-            )
-            assert code == 0, wrong
-            keeper, agent = ([*map(int, line.split())] for line in said.decode().splitlines())
+            output, code = Output(), [*program, textwrap.dedent(STATUS)]
+            assert engine.exec(sidecar, code, {}, "look", output, lambda: 60.0) == 0, output.tail
+            lines = output.stdout.decode().splitlines()
+            keeper, agent = ([*map(int, line.split())] for line in lines)
             most = NET_ADMIN | SYS_ADMIN | SETPCAP
             assert keeper == [0, most, most, most, 0, 0]
             assert agent == [0, NET_ADMIN, NET_ADMIN, NET_ADMIN, 0, 1]

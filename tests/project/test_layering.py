@@ -90,7 +90,7 @@ ROOMS = {
     "egress": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "targets", "session")
     ),
-    "cli": Room(uses=("errors", "base", "engine", "targets", "session")),
+    "cli": Room(uses=("errors", "base", "engine", "targets", "session", "link.attach")),
     "": Room(uses=("errors", "traffic", "routes", "gateway", "targets", "egress")),
     "plugin": Room(
         uses=(

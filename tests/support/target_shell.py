@@ -20,11 +20,13 @@ from docker.models.containers import Container
 
 from pytest_egress.base.choices import LinkKind
 from pytest_egress.engine.engine import run_command
+from pytest_egress.link.attach import Output
 from pytest_egress.targets.provision import SidecarSetup
 from pytest_egress.targets.sidecar import AnyLink, Sidecar
 from pytest_egress.traffic.packets import Packet, parse_packets
 
 SECONDS = 10.0  # what is bound to happen, on however slow a machine
+COMMAND_SECONDS = 60.0  # between two pieces of a command's output
 
 _PREAMBLE = """
 import errno, os, socket, struct, sys, time
@@ -78,12 +80,13 @@ class Target:
         """What the snippet prints, stripped; a failure of it is one of the test."""
         assert self.container.client is not None
         command = ["python3", "-c", _PREAMBLE + textwrap.dedent(code)]
-        exit_code, *streams = run_command(
-            self.container.client.api, str(self.container.id), command
+        api, output = self.container.client.api, Output()
+        exit_code = run_command(
+            api, str(self.container.id), command, output, lambda: COMMAND_SECONDS
         )
-        output = b"".join(streams).decode()
-        assert exit_code == 0, output
-        return output.strip()
+        written = (output.stdout + output.stderr).decode()
+        assert exit_code == 0, written
+        return written.strip()
 
     def start_python(self, code: str) -> None:
         """Start the snippet and leave it running."""

@@ -14,15 +14,18 @@ from pathlib import Path
 import pytest
 import trustme
 
+import pytest_egress.link.attach as module
 from pytest_egress.errors import LinkError
 from pytest_egress.link.attach import (
     STDERR,
     STDOUT,
+    TAIL_BYTES,
+    Output,
+    OutputError,
     StreamDemultiplexer,
     attach,
     connect,
-    demultiplexed,
-    output_of,
+    read_output,
 )
 from tests.support.stream_scene import MEGABYTE, connect_while_served, read_until
 from tests.support.target_shell import SECONDS
@@ -73,7 +76,9 @@ def test_what_a_command_has_written_before_it_is_looked_at_is_kept(
     head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     engine.sendall(head + frame(1, b"all ") + frame(2, b"words") + frame(1, b"of it"))
     engine.shutdown(socket.SHUT_WR)
-    assert output_of(ours, "/exec/e/start") == (b"all of it", b"words")
+    output = Output()
+    read_output(ours, "/exec/e/start", output, lambda: SECONDS)
+    assert (output.stdout, output.stderr) == (b"all of it", b"words")
     request = engine.recv(4096)
     assert request.startswith(b"POST /exec/e/start HTTP/1.1\r\n")
     assert request.endswith(b'\r\n\r\n{"Detach": false, "Tty": false}')
@@ -155,5 +160,37 @@ def test_what_an_engine_sends_of_both_streams_is_separated_wherever_it_is_cut() 
         bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
         for stream, data in [(1, b"out"), (2, b"err"), (1, b""), (1, b"put")]
     )
-    assert demultiplexed([sent]) == (b"output", b"err")
-    assert demultiplexed(bytes((byte,)) for byte in sent) == (b"output", b"err")
+    for chunks in ([sent], [bytes((byte,)) for byte in sent]):
+        output, joined = Output(), Output(joined=True)
+        for chunk in chunks:
+            output.feed(chunk)
+            joined.feed(chunk)
+        assert (output.stdout, output.stderr) == (b"output", b"err")
+        assert (joined.stdout, joined.stderr, joined.tail) == (b"outerrput", b"", b"outerrput")
+
+
+def test_of_an_output_without_end_the_tail_is_kept_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OUTPUT_BYTES", 1 << 20)
+    tail, output = Output(whole=False, terminal=True), Output(terminal=True)
+    for number in range(1 << 10):
+        tail.feed(b"%1023d\n" % number)
+        output.feed(b"%1023d\n" % number)
+    assert len(output.stdout) == 1 << 20
+    assert tail.tail == output.stdout[-TAIL_BYTES:]
+    assert tail.stdout == b""
+    with pytest.raises(OutputError, match=r"^more than 1 MiB$"):
+        output.feed(b"x")
+
+
+def test_a_command_that_never_ends_is_left(
+    engine_end: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, engine = engine_end
+    head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    engine.sendall(head + frame(1, b"begun"))
+    left = iter([0.01, 0.01, 0.0])  # a prompt stops the clock once
+    output = Output()
+    with pytest.raises(TimeoutError):
+        read_output(ours, "/exec/e/start", output, lambda: next(left))
+    assert output.stdout == b"begun"
+    assert list(left) == []
