@@ -5,17 +5,19 @@ Values only: this module never touches a socket or a clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import takewhile
 from operator import eq
 from typing import Any, Final
+from urllib.parse import quote
 
 from pytest_egress.base.globs import Glob
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.answers import QueryValue, takes
-from pytest_egress.traffic.messages import UNSET, Request, shown
+from pytest_egress.traffic.messages import FIELD_NAME, UNSET, Request, shown
 from pytest_egress.traffic.redaction import (
     is_secret,
     masked,
@@ -47,14 +49,16 @@ class Match:
                 raise TypeError(f"{name}= takes {wanted}, not {type(value).__name__}: {value!r}")
         if self.path is not None:
             check_path(self.path)
-        if self.method == "":
-            raise ValueError("method='' can never match: leave it out, or name one")
+        if self.method is not None:
+            check_method(self.method)
         for name in ("query", "headers"):
             for key, value in (getattr(self, name) or {}).items():
                 if not isinstance(key, str):
                     raise TypeError(f"{name}= takes names that are str, not {key!r}")
                 for each in several(value) if name == "query" else [value]:
                     check_wire_text(f"{name}[{key!r}]", each)
+                if name == "headers":
+                    check_field_wanted(key, value)
         match: object = self.match
         if match is not None and not (callable(match) and takes(match, 1)):
             raise TypeError(f"match= takes a function of the request, not {match!r}")
@@ -116,6 +120,10 @@ MATCHERS: Final = tuple(field.name for field in fields(Match))
 def check_path(path: str) -> None:
     """Refuse a path that no request can have."""
     if path.startswith(("/", "*")) and not {"?", "#"} & {*path}:
+        if (sent := percent_encoded(path)) != path:
+            raise ValueError(
+                f"path={path!r} can never match: a path is compared as it is sent, percent-encoded: path={sent!r}"
+            )
         return
     hint = "it starts with / or *"
     if "?" in path:
@@ -125,6 +133,34 @@ def check_path(path: str) -> None:
     raise ValueError(f"path={path!r} can never match: a path is without host and query ({hint})")
 
 
+def percent_encoded(text: str) -> str:
+    """The text with each character that no request-target has percent-encoded, as its UTF-8 (RFC 3986 section 2.1)."""
+    if NOT_IN_TARGET.search(text) is None:
+        return text
+    return NOT_IN_TARGET.sub(lambda found: quote(found[0], errors="surrogatepass"), text)
+
+
+def check_method(method: str) -> None:
+    """Refuse a method that no request can have (RFC 9110 section 9.1)."""
+    if not method:
+        raise ValueError("method='' can never match: leave it out, or name one")
+    if not FIELD_NAME.fullmatch(method):
+        raise ValueError(
+            f"method={method!r} can never match: it is one token, such as 'POST'; a route for several takes none, and "
+            "match=lambda request: request.method in (...)"
+        )
+
+
+def check_field_wanted(name: str, value: object) -> None:
+    """Refuse a header field that no request can have (RFC 9110 section 5)."""
+    if not FIELD_NAME.fullmatch(name):
+        raise ValueError(f"headers[{name!r}] can never match: it is no name of a header field")
+    if isinstance(value, str) and value != value.strip(" \t\r\n"):
+        raise ValueError(
+            f"headers[{name!r}]={shown(value)} can never match: a value is compared without the white space around it"
+        )
+
+
 def check_wire_text(what: str, value: object) -> None:
     """Refuse a value that can never equal a str; an object with its own `__eq__`, such as `mock.ANY`, may."""
     if not isinstance(value, str) and type(value).__eq__(value, "") is NotImplemented:
@@ -132,6 +168,9 @@ def check_wire_text(what: str, value: object) -> None:
             f"{what} takes a str, which it is on the wire, not {type(value).__name__}: {value!r}"
         )
 
+
+NOT_IN_TARGET: Final = re.compile(r"[^!-~]")
+"""What no request-target has: white space, controls, and what is not ASCII. Bytes of the last kind are encoded."""
 
 path_glob: Final = lru_cache(maxsize=1024)(Glob)
 

@@ -112,19 +112,28 @@ def decode_text(content: bytes, content_type: str) -> str:
 
 
 def parse_form(content: bytes, content_type: str) -> Form:
-    """The parts of a `multipart/form-data` body; of any other body the pairs of a urlencoded one.
+    """The parts of a `multipart/form-data` body, or the pairs of a urlencoded one; a body of another type has none.
+
+    One without a type is urlencoded, as forms were before they had types.
 
     Raises:
         ContentError: The body is malformed, breaks off, or is over `MAX_PARTS` or another limit.
     """
     if is_multipart(content_type):
         return parse_multipart(content, content_type)
-    return Form(fields=parse_query(decode_text(content, content_type)), files=MultiDict())
+    is_form = media_type(content_type) in ("", "application/x-www-form-urlencoded")
+    pairs = parse_query(decode_text(content, content_type)) if is_form else MultiDict[str]()
+    return Form(fields=pairs, files=MultiDict())
+
+
+def media_type(content_type: str) -> str:
+    """The type in a Content-Type, without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def is_multipart(content_type: str) -> bool:
     """Whether a Content-Type is that of a form in parts."""
-    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+    return media_type(content_type) == "multipart/form-data"
 
 
 def parse_multipart(content: bytes, content_type: str) -> Form:
@@ -139,7 +148,7 @@ def parse_multipart(content: bytes, content_type: str) -> Form:
         limits = {"max_header_count": MAX_PART_FIELDS, "max_header_size": MAX_FIELD_BYTES}
         parser = MultipartParser(boundary, reader.callbacks(), **limits)
         parser.logger = SILENT
-        parser.write(content)
+        parser.write(without_preamble(content, boundary))
         if content and not reader.is_whole:
             raise ValueError("it breaks off before its last boundary")
         parts = [*map(part_of, reader.parts)]
@@ -149,6 +158,15 @@ def parse_multipart(content: bytes, content_type: str) -> Form:
         fields=MultiDict((part.name, field_text(part)) for part, is_file in parts if not is_file),
         files=MultiDict((part.name, part) for part, is_file in parts if is_file),
     )
+
+
+def without_preamble(content: bytes, boundary: bytes) -> bytes:
+    """The body from its first boundary on: what comes before is to be ignored (RFC 2046 section 5.1.1)."""
+    delimiter = rb"--%b(?:--|[ \t]*\r\n)" % re.escape(boundary)
+    if re.match(delimiter, content):  # as a rule
+        return content
+    begin = re.search(rb"\r\n" + delimiter, content)
+    return content[begin.start() + 2 :] if begin else content
 
 
 class Part:

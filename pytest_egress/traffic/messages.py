@@ -500,6 +500,8 @@ class Request:
     def form(self) -> MultiDict[str]:
         """The fields of a form as a dict: those of a `multipart/form-data` body, without its files, or urlencoded ones.
 
+        They are empty for a body of another Content-Type, such as JSON.
+
         A repeated key has its last value; `get_all` gives all.
 
         Raises:

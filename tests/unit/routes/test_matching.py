@@ -163,6 +163,30 @@ def test_a_path_that_can_never_match_is_refused(path: str, hint: str) -> None:
     assert str(caught.value) == text
 
 
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/\u00fc", "/%C3%BC"),
+        ("/a b", "/a%20b"),
+        ("/*/\u20ac/\t\x7f", "/*/%E2%82%AC/%09%7F"),
+        ("/\ud800", "/%ED%A0%80"),
+    ],
+)
+def test_a_path_that_is_not_as_it_is_sent_is_refused_with_what_is(path: str, sent: str) -> None:
+    text = (
+        f"path={path!r} can never match: a path is compared as it is sent, percent-encoded: "
+        f"path={sent!r}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        Match(path=path)
+    Match(path=sent)
+
+
+@pytest.mark.parametrize("path", ["/a%20b", '/"<>[]^`{|}~', "/a;b=c,d!e@f&g=h+i$", "*"])
+def test_a_path_that_a_client_may_send_is_accepted(path: str) -> None:
+    Match(path=path)
+
+
 def test_a_matcher_reads_as_it_was_declared() -> None:
     matcher = Match(method="GET", path="/x", json=None, match=bool)
     assert str(matcher) == "method='GET', path='/x', json=None, match=bool"
@@ -185,10 +209,23 @@ def test_an_unknown_matcher_of_an_assertion_is_named(routes: Routes) -> None:
         ({"headers": {"user-agent": re.compile("curl.*")}}, "headers['user-agent'] takes a str"),
         ({"headers": {b"user-agent": "x"}}, "headers= takes names that are str, not b'user-agent'"),
         ({"method": ""}, "method='' can never match: leave it out, or name one"),
+        ({"method": "GET, POST"}, "method='GET, POST' can never match: it is one token"),
+        ({"method": "POST "}, "method='POST ' can never match: it is one token"),
+        (
+            {"headers": {"a:": "x"}},
+            "headers['a:'] can never match: it is no name of a header field",
+        ),
+        (
+            {"headers": {"a": " x"}},
+            "headers['a']=' x' can never match: a value is compared without",
+        ),
         ({"path": "/x#y"}, "path='/x#y' can never match: a path is without host and query (a fr"),
         ({"match": lambda: True}, "match= takes a function of the request, not <function"),
     ],
-    ids=["uuid", "pattern", "bytes", "method", "fragment", "match"],
+    ids=[
+        *("uuid", "pattern", "bytes", "method", "methods", "method with space"),
+        *("name", "value", "fragment", "match"),
+    ],
 )
 def test_what_can_never_match_is_refused(options: Any, error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(error)):

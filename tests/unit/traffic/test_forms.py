@@ -156,10 +156,47 @@ def test_a_form_without_parts_is_empty() -> None:
         assert parse_form(content, TYPE) == parse_form(b"", "text/plain")
 
 
-def test_another_type_is_read_as_a_urlencoded_form() -> None:
-    form = parse_form(b"a=%C3%A9&b=&a=2", "application/x-www-form-urlencoded")
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; charset=utf-8", ""],
+)
+def test_a_urlencoded_form_is_read_and_so_is_a_body_without_a_type(content_type: str) -> None:
+    form = parse_form(b"a=%C3%A9&b=&a=2", content_type)
     assert (form.fields, form.files) == ({"a": "2", "b": ""}, {})
     assert form.fields.get_all("a") == ["\u00e9", "2"]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "text/plain", "multipart/mixed; boundary=b", "x"]
+)
+def test_a_body_of_another_type_is_no_form(content_type: str) -> None:
+    for content in (b'{"a": "1=2&b=3"}', b"a=1", body(part(NAMED))):
+        form = parse_form(content, content_type)
+        assert (form.fields, form.files) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        b"This is a message with multiple parts in MIME format.\r\n",
+        b"\r\n",
+        b"one\r\n\r\ntwo\r\n",
+        b"not --b\r\nthe boundary\r\n",
+        b"--bound is longer\r\n",
+        b"--b is followed by text\r\n",
+        b"-" * 100 + b"\r\n",
+    ],
+)
+@pytest.mark.parametrize("epilogue", [b"", b"and the rest\r\n--b\r\n"])
+def test_what_is_before_the_first_boundary_and_behind_the_last_is_ignored(
+    preamble: bytes, epilogue: bytes
+) -> None:
+    form = parse_form(preamble + body(part(NAMED, content=b"value")) + epilogue, TYPE)
+    assert form.fields.raw == (("a", "value"),)
+
+
+def test_a_preamble_without_parts_is_an_empty_form() -> None:
+    assert parse_form(b"preamble\r\n" + body(), TYPE) == parse_form(b"", TYPE)
 
 
 NO_FORM = "the body is no multipart/form-data: "
