@@ -490,7 +490,7 @@ def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> I
     for activity in activities:
         if (route := activity.route) is not None:  # read once: it may end meanwhile
             yield (
-                f"the handler of {route_line(route)} still ran {timeout:g} s after {after}\n"
+                f"the {activity.part} of {route_line(route)} still ran {timeout:g} s after {after}\n"
                 f"  for {activity.what}\n  at {where_stands(activity.thread)}"
             )
 
@@ -512,5 +512,5 @@ def under_way_lines(activities: Iterable[Activity]) -> Iterator[str]:
         pause = activity.pause  # read once, too
         yield f"  {pause or (activity.what if route else activity.told())}  of {activity.container}"
         if route is not None and pause is None:
-            yield f"      in the handler of {route_line(route)}"
+            yield f"      in the {activity.part} of {route_line(route)}"
             yield f"      at {where_stands(activity.thread)}"

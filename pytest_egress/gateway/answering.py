@@ -57,13 +57,14 @@ from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.routes.route import Route, takes_what_comes
 from pytest_egress.routes.table import (
+    Decision,
     NearMiss,
     begins_at_head,
     claimed,
     decide,
+    forecast,
     keyed_on,
     nearest_by_address,
-    would_answer,
 )
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
@@ -105,6 +106,11 @@ NO_WEBSOCKET: Final = (
     "over HTTP/2 the status {} would tell its client that a WebSocket is open (RFC 8441 section 5), so that 501 was "
     "sent: websocket(handler) opens one"
 )
+UNDECIDED: Final = "a match= predicate has not said yet whether its route answers it"
+HANDLER: Final = "handler"
+PREDICATE: Final = "match= predicate"
+"""Parts of a route that may run without end, as `Activity.part`."""
+
 NO_TUNNEL: Final = "CONNECT asks for a tunnel, and there is no proxy here: nothing needs one"
 
 
@@ -160,7 +166,8 @@ class Ruling(NamedTuple):
     fault: Fault | None = None
 
 
-class Incoming(NamedTuple):
+@dataclass(eq=False)
+class Incoming:
     """A request whose head a server has read.
 
     Attributes:
@@ -171,6 +178,7 @@ class Incoming(NamedTuple):
         request: The request that handlers get.
         forwarding: Sends the request to real servers.
         called: The name that the client has used for the host of the request, if that is another one; else "".
+        entry: Its entry, once it is recorded.
     """
 
     attempt: Attempt
@@ -180,6 +188,7 @@ class Incoming(NamedTuple):
     request: Request
     forwarding: Forwarding
     called: str
+    entry: Exchange | None = None
 
 
 class Answering:
@@ -299,8 +308,7 @@ class Answering:
             ClientLeftError: The client has left within the body that a matcher has asked for; nothing is recorded.
             OverLimitError: That body is too large; nothing is recorded.
         """
-        ruling = self._rule(incoming)
-        entry = self._record(incoming, ruling)
+        entry = self._record(incoming, ruling := self._rule(incoming))
         response = ruling.reply(entry)
         if response is not None:
             entry.response = response if response.stream is None else self._kept(incoming, response)
@@ -326,25 +334,62 @@ class Answering:
         response.stream = KeptStream(response.stream, made)
         return response.recorded(made)
 
-    def record_unanswered(self, incoming: Incoming, at_claimed: Outcome, note: str) -> Exchange:
-        """Record a request that gets no answer, so that no route is asked.
+    def record_unanswered(
+        self, incoming: Incoming, note: str, *, is_refused: bool = False
+    ) -> Exchange:
+        """Record a request that gets no answer. It is unrouted unless a route would have answered it.
 
         Args:
-            at_claimed: The outcome where a route claims its address.
+            note: A sentence for the entry that says why.
+            is_refused: Whether no route would, whatever there are: it is too large.
         """
-        request, context = incoming.request, incoming.attempt.context
+        forecast = None if is_refused else self._forecast(incoming)
         incoming.body.give_up()
-        fields = self.recorder.outcome(context, request.host, request.port, at_claimed)
-        return self._record(incoming, Ruling(**fields, note=note, reply=no_reply))
+        fields = self._outcome(incoming, authority_of_other(incoming))
+        near: tuple[NearMiss, ...] = ()
+        if forecast is not None and forecast.route is None:
+            near = forecast.near or self._nearest(incoming)
+        elif forecast is not None and fields["outcome"] == "unrouted":
+            fields = {"outcome": "recorded"}
+        return self._record(incoming, Ruling(**fields, near=near, note=note, reply=no_reply))
 
-    def would_answer(self, incoming: Incoming) -> bool:
-        """Whether a route matches a request."""
-        tables = incoming.attempt.context.tables
-        return not is_misdirected(incoming) and would_answer(tables, incoming.request)
+    def _forecast(self, incoming: Incoming) -> Decision:
+        """What would answer a request: no route where it is refused before one is asked, as in `_rule`."""
+        tables, to = incoming.attempt.context.tables, incoming.attempt.destination
+        if is_misdirected(incoming) or incoming.request.method == "CONNECT":
+            return Decision(route=None)
+        incoming.body.is_broken = not (is_whole := incoming.body.is_whole)
+        try:
+            asking = partial(self._ask, incoming)
+            found = forecast(tables, incoming.request, asking, is_whole=is_whole)
+        finally:
+            self._has_asked(incoming)
+        route = found.route
+        is_unseen = route is not None and route.presented.is_bad and to.presented_by is not route
+        return Decision(route=None) if is_unseen else found
+
+    def _ask(self, incoming: Incoming, route: Route[Any]) -> None:
+        """Record an attempt before a predicate is asked about it, which may never return."""
+        if incoming.entry is None:
+            fields = self._outcome(incoming)
+            self._record(incoming, Ruling(**fields, note=UNDECIDED, reply=no_reply))
+        activity = incoming.attempt.activity
+        activity.what, activity.route, activity.part = incoming.entry, route, PREDICATE
+
+    def _has_asked(self, incoming: Incoming) -> None:
+        """Note that no predicate is asked any more."""
+        activity = incoming.attempt.activity
+        if activity.part is PREDICATE:
+            activity.route, activity.what, activity.part = None, "", HANDLER
 
     def _record(self, incoming: Incoming, ruling: Ruling) -> Exchange:
-        request, attempt = incoming.request, incoming.attempt
-        entry = Exchange(
+        request, attempt, entry = incoming.request, incoming.attempt, incoming.entry
+        if entry is not None:
+            decided = ruling._asdict()
+            del decided["reply"]
+            self.recorder.decide(attempt.context, entry, decided)
+            return entry
+        entry = incoming.entry = Exchange(
             container=request.container,
             started=attempt.started,
             host=request.host,
@@ -370,11 +415,13 @@ class Answering:
             note = f"its {said(head)}, which is not {meant(request, head)}"
             return self._refuse(incoming, note, misdirected_reply, head.authority or "")
         try:
-            decision = decide(context.tables, request)
+            decision = decide(context.tables, request, partial(self._ask, incoming))
         except (ClientLeftError, OverLimitError):  # of a body that a matcher has asked for
             raise
         except BaseException as error:  # a predicate has raised: the test's thread raises it again
             return Ruling(outcome="routed", error=error, reply=failed_reply)
+        finally:
+            self._has_asked(incoming)
         if decision.unproved is not None:
             note = UNPROVED.format(route=decision.unproved)
             return self._refuse(incoming, note, unproved_reply)
@@ -462,15 +509,19 @@ class Answering:
             route: The route that matches it, if any.
             near: The routes that nearly match.
         """
-        request, tables = incoming.request, incoming.attempt.context.tables
         if route is not None and route.kind.refuses:
             fields: dict[str, Any] = {"outcome": "blocked", "route": route}
         else:
             fields = self._outcome(incoming)
         if fields.get("route") is None and not near:
-            miss = nearest_by_address(tables, request.scheme, request.host, request.port)
-            near = (miss,) if miss else ()
+            near = self._nearest(incoming)
         return Ruling(**fields, near=near, note=note, reply=rejected_reply)
+
+    def _nearest(self, incoming: Incoming) -> tuple[NearMiss, ...]:
+        """The route whose address is most similar to that of a request, if one is."""
+        request, tables = incoming.request, incoming.attempt.context.tables
+        miss = nearest_by_address(tables, request.scheme, request.host, request.port)
+        return (miss,) if miss else ()
 
     def _outcome(self, incoming: Incoming, authority: str = "") -> dict[str, Any]:
         """The outcome of a request that no handler answers, as fields of its entry (`Recorder.outcome`).
@@ -917,6 +968,11 @@ def named_by(authority: str) -> tuple[str, int | None] | None:
 def named_as(request: Request) -> tuple[str, int, str | None]:
     """The server that a request is for: its host, its port, and the value of its field Host."""
     return request.host, request.port, request.headers.get("host")
+
+
+def authority_of_other(incoming: Incoming) -> str:
+    """The authority in a request that is for another host than its connection; "" where it is for the same."""
+    return incoming.head.authority or "" if is_misdirected(incoming) else ""
 
 
 def said(head: Head) -> str:

@@ -27,6 +27,7 @@ STREAMED_TWICE: Final = "the body of this request has been streamed: it is read 
 NOT_KEPT: Final = (
     "the body of this request was streamed ({} bytes), so that its content is not kept"
 )
+BROKEN: Final = "the body of this request has not come whole"
 NEVER_READ: Final = "the body of this request was never read: its response has been sent, and the rest was discarded"
 
 
@@ -41,11 +42,12 @@ class Body:
     Attributes:
         trailers: The fields after the body, once it has been read to its end.
         streamed: How many bytes `stream` has given; None where nobody has called it.
+        is_broken: Whether it cannot be read any more, until `give_up`, since it has not come whole.
     """
 
     __slots__ = (  # the ledger keeps one for each request
         *("_account", "_content", "_duplex", "_expected", "_is_relayed", "_kept"),
-        *("streamed", "trailers"),
+        *("is_broken", "streamed", "trailers"),
     )
 
     def __init__(self, duplex: Duplex, account: Account, expected: int | None) -> None:
@@ -53,7 +55,7 @@ class Body:
         self._account, self._expected = account, expected
         self._kept: BytesIO | None = None
         self._content: bytes | None = None
-        self._is_relayed = False
+        self._is_relayed = self.is_broken = False
         self.trailers: Headers = NO_FIELDS
         self.streamed: int | None = None
 
@@ -70,7 +72,7 @@ class Body:
             return self._content
         if self.streamed is not None:
             raise RuntimeError(NOT_KEPT.format(self.streamed))
-        if not self._is_relayed:
+        if not self._is_relayed or self.is_broken:
             self._keep()
         return self.so_far
 
@@ -147,6 +149,7 @@ class Body:
         if self.streamed is None and self._content is None:
             # `getvalue` shares the buffer, so that a large body is not in memory twice.
             self._content, self._kept = self.so_far, None
+        self.is_broken = False
 
     def stream(self) -> Iterator[bytes]:
         """The pieces as they come; none is kept. A body that has been kept already is one piece.
@@ -166,6 +169,8 @@ class Body:
             yield piece
 
     def _receive(self, seconds: float | None = None) -> bytes:
+        if self.is_broken:
+            raise ClientLeftError(BROKEN)
         if (duplex := self._duplex()) is None:
             raise RuntimeError(NEVER_READ)
         piece = duplex.receive() if seconds is None else duplex.receive(seconds)

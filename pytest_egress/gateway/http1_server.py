@@ -26,7 +26,7 @@ from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.gateway.tls import record_silence
 from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.entries import UNREADABLE, Exchange, Outcome
+from pytest_egress.traffic.entries import UNREADABLE, Exchange
 from pytest_egress.traffic.fields import READ_BYTES, Head
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import Response
@@ -88,7 +88,7 @@ class Http1Server:
         except OverLimitError as error:
             self.refuse(413, str(error))
         except StalledError as error:
-            connection.record_tcp(b"", f"{error} within the head of a request")
+            connection.record_broken(f"{error} within the head of a request")
             self.write_refusal(408, str(error))
         if self.hangs_up and not connection.is_reset:
             self.hang_up()
@@ -139,7 +139,7 @@ class Http1Server:
                 )
                 connection.fail_tls(*failure)
             elif self.http.has_begun:
-                connection.record_tcp(b"", f"broke off within the head of a request: {error}")
+                connection.record_broken(f"broke off within the head of a request: {error}")
             raise
         if data:
             if to.tls and not connection.accounted:
@@ -210,13 +210,13 @@ class Http1Server:
                 _ = incoming.body.content
             entry, response = self.answering.answer(incoming)
         except OverLimitError as error:
-            return self.refuse_body(incoming, 413, str(error), at_claimed="unrouted")
+            return self.refuse_body(incoming, 413, str(error), is_refused=True)
         except ClientLeftError as error:
             text = f"the body broke off after {incoming.body.size} bytes ({error})"
-            return self.refuse_body(incoming, 400, text, at_claimed="recorded")
+            return self.refuse_body(incoming, 400, text)
         except StalledError as error:
             text = f"{error} after {incoming.body.size} bytes of a body"
-            return self.refuse_body(incoming, 408, text, at_claimed="recorded")
+            return self.refuse_body(incoming, 408, text)
         if self.reply(duplex, incoming, entry, response) and self.http.next_request():
             return True
         self.record_left_over()
@@ -297,7 +297,7 @@ class Http1Server:
             left = http.left_over or b""
 
     def record_unanswered(self, http: Http1, head: Head) -> None:
-        """Record a request that gets no answer. It is unrouted if no route would have answered it.
+        """Record a request that gets no answer.
 
         Args:
             http: The parser that has read the head.
@@ -307,16 +307,14 @@ class Http1Server:
         with contextlib.suppress(ClientLeftError, OverLimitError):
             http.receive(b"")  # no more than what has come
             _ = incoming.body.content
-        expected = self.answering.would_answer(incoming)
-        at_claimed: Outcome = "recorded" if expected else "unrouted"
-        self.answering.record_unanswered(incoming, at_claimed, LEFT_OVER)
+        self.answering.record_unanswered(incoming, LEFT_OVER)
 
     def refuse_body(
-        self, incoming: Incoming, status_code: int, text: str, at_claimed: Outcome
+        self, incoming: Incoming, status_code: int, text: str, *, is_refused: bool = False
     ) -> bool:
         """Record a request whose body was not read to its end, answer with an error status, and close; return False."""
         self.connection.accounted = True
-        entry = self.answering.record_unanswered(incoming, at_claimed, text)
+        entry = self.answering.record_unanswered(incoming, text, is_refused=is_refused)
         entry.response = self.write_refusal(status_code, text)
         return False
 

@@ -14,7 +14,7 @@ from pytest_egress.gateway.http2_stream import Http2Stream
 from pytest_egress.gateway.patience import StalledError
 from pytest_egress.gateway.request_faults import RequestFault
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.entries import Exchange, Outcome
+from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.fields import carries_body
 from pytest_egress.traffic.http1 import as_stated
 from pytest_egress.traffic.http2 import response_headers, sendable
@@ -44,13 +44,13 @@ class Http2Exchange:
                 self._keep_body()
             entry, response = answering.answer(incoming)
         except OverLimitError as error:
-            self._refuse_body(413, str(error), at_claimed="unrouted")
+            self._refuse_body(413, str(error), is_refused=True)
         except ClientLeftError as error:
             text = f"the body broke off after {incoming.body.size} bytes ({error})"
-            self._refuse_body(400, text, at_claimed="recorded")
+            self._refuse_body(400, text)
         except StalledError as error:
             text = f"{error} after {incoming.body.size} bytes of a body"
-            self._refuse_body(408, text, at_claimed="recorded")
+            self._refuse_body(408, text)
         else:
             if entry.fault is not None:
                 self._fail(entry, response)
@@ -76,9 +76,9 @@ class Http2Exchange:
         _ = self.incoming.body.content
         self.stream.is_kept_whole = False
 
-    def _refuse_body(self, status_code: int, text: str, at_claimed: Outcome) -> None:
+    def _refuse_body(self, status_code: int, text: str, *, is_refused: bool = False) -> None:
         """Record a request whose body was not read to its end, and answer with an error status."""
-        entry = self.answering.record_unanswered(self.incoming, at_claimed, text)
+        entry = self.answering.record_unanswered(self.incoming, text, is_refused=is_refused)
         response = Response(status_code, text=text)
         try:
             self._send_whole(entry, response)

@@ -159,7 +159,7 @@ class Http2Server:
             self._refuse(why)
         except StalledError as error:
             why = str(error)
-            self.connection.record_tcp(b"", f"{why} within the head of a request")
+            self._record_broken_head(f"{why} within the head of a request")
         except OSError as error:
             why = str(error)
             self._broke_off(error)
@@ -515,7 +515,7 @@ class Http2Server:
             else:
                 connection.record_tcp(b"", NEVER_ASKED)
         elif self._http.is_within_head and self._http.has_begun:
-            connection.record_tcp(b"", "broke off within the head of a request")
+            self._record_broken_head("broke off within the head of a request")
         elif self._awaits_first and not self._http.has_asked:
             self._record_silent(NEVER_ASKED)
 
@@ -525,9 +525,16 @@ class Http2Server:
             failure = broken_after_handshake(error, to.host, to.hello, to.tls.version, to.presented)
             connection.fail_tls(*failure)
         elif self._http.is_within_head:
-            connection.record_tcp(b"", f"broke off within the head of a request: {error}")
+            self._record_broken_head(f"broke off within the head of a request: {error}")
         else:
             self._note_end()
+
+    def _record_broken_head(self, note: str) -> None:
+        """Record a request whose head has not come whole. Up to three bytes may be those of any frame."""
+        if self._http.has_part_of_head:
+            self.connection.record_broken(note)
+        else:
+            self.connection.record_tcp(b"", note)
 
     def _refuse(self, why: str) -> None:
         """Record a connection that cannot go on. Its GOAWAY has been written."""

@@ -8,7 +8,7 @@ no other lock, so it must not be called while `Connections.lock` or the lock of 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pytest_egress.gateway.attempt import Attempt
@@ -81,9 +81,26 @@ class Recorder:
         if self.is_closed:
             return
         self.ledger.record(context.window, entry)
+        self._count_unhandled(context, entry)
+
+    def decide(self, context: AttemptContext, entry: Exchange, decided: Mapping[str, Any]) -> None:
+        """Complete an entry that was recorded before it was decided what becomes of its attempt.
+
+        Args:
+            decided: The fields that have become known.
+        """
+        with self.ledger.changed:
+            for name, value in decided.items():
+                setattr(entry, name, value)
+            if not self.is_closed:
+                self._count_unhandled(context, entry)
+            self.ledger.tell()
+
+    def _count_unhandled(self, context: AttemptContext, entry: Entry) -> None:
+        """Count the call of a route without a handler. Else the caller counts it when the handler has returned."""
         route = entry.route
         if route is None or route.kind.has_handler:
-            return  # the caller counts it when the handler has returned
+            return
         if not route.kind.passes_through or entry.outcome == "passthrough":
             self.ledger.count(route, context.window, entry)
 

@@ -38,13 +38,14 @@ class Activity:
     Attributes:
         container: The name of its target.
         thread: The identifier of the thread that serves it.
-        route: The route whose handler runs, or None.
+        route: The route whose handler runs, or whose predicate is asked; else None.
         what: The attempt that the handler was called for; `str` of it is made only for a report.
         cut: Ends its connection. Any thread may call it.
         told: Describes the activity in words, while no handler runs.
         pause: What it waits for because of a fault, or None. Meanwhile it keeps no window open.
         is_abandoned: Whether nobody waits for what it does: it waits for a real server, and its client has left. Then
             it keeps no window open either. It is called under `Ledger.changed`.
+        part: What runs of the route: its "handler", or its "match= predicate".
     """
 
     container: str = ""
@@ -55,6 +56,7 @@ class Activity:
     told: Callable[[], str] = lambda: "a connection"
     pause: Pause | None = None
     is_abandoned: Callable[[], bool] = lambda: False
+    part: str = "handler"
 
 
 @dataclass(eq=False)

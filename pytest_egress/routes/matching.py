@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from operator import eq
 from typing import Any, Final
@@ -27,6 +27,10 @@ from pytest_egress.traffic.redaction import (
 )
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+
+def pass_by() -> None:
+    """Take the place of `asking` where nobody wants to know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +67,48 @@ class Match:
         if match is not None and not (callable(match) and takes(match, 1)):
             raise TypeError(f"match= takes a function of the request, not {match!r}")
 
-    def differences(self, request: Request) -> list[str]:
-        """One line for each condition that a request does not meet; an empty list where it matches."""
+    def differences(self, request: Request, asking: Callable[[], None] = pass_by) -> list[str]:
+        """One line for each condition that a request does not meet; an empty list where it matches.
+
+        Args:
+            asking: Called before the predicate (`match`) is, where there is one to ask.
+        """
         found = self.head_differences(request)
         if self.content is not None:
             found += content_differences(self.content, request)
         if self.json is not UNSET:
             found += json_request_differences(self.json, request)
-        if self.match is not None and not found and not self.match(request):
-            found.append(
-                f"match: {getattr(self.match, '__name__', self.match)} returned a false value"
-            )
+        if self.match is not None and not found:
+            asking()
+            found += [] if self.match(request) else [self._refusal("returned a false value")]
         return found
+
+    def forecast(
+        self, request: Request, asking: Callable[[], None] = pass_by, *, is_whole: bool
+    ) -> list[str]:
+        """As `differences`, of a request that gets no answer, and whose body may have come in part.
+
+        What only the rest of the body could tell is no difference: then a predicate that reads the body gets a
+        `ConnectionError`. One that raises anything else refuses the request.
+
+        Args:
+            is_whole: Whether the body has come whole.
+        """
+        conditions = self if is_whole else self._without_body
+        try:
+            return conditions.differences(request, asking)
+        except BaseException as error:  # of the predicate: there is no answer that could fail by it
+            if isinstance(error, ConnectionError) and not is_whole:
+                return []
+            return [self._refusal(f"raised {type(error).__name__}")]
+
+    @cached_property
+    def _without_body(self) -> Match:
+        """The same conditions without those for the whole body."""
+        return replace(self, json=UNSET, content=None)
+
+    def _refusal(self, what: str) -> str:
+        return f"match: {getattr(self.match, '__name__', self.match)} {what}"
 
     def head_differences(self, request: Request) -> list[str]:
         """One line for each condition that the head of a request does not meet."""

@@ -7,11 +7,13 @@ module never touches a socket or a clock.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from pytest_egress.routes.matching import pass_by
 from pytest_egress.routes.route import CLIENT_CERTIFICATES, Route
 from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.messages import Request, TlsInfo
@@ -183,7 +185,17 @@ def still_claims(
     return route is None
 
 
-def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
+Asking: TypeAlias = "Callable[[Route[Any]], None]"
+"""Called before the predicate (`match=`) of a route is: it is a function of the user's, and may never return."""
+
+
+def tell_nobody(route: Route[Any]) -> None:
+    """Take the place of `Asking` where nobody wants to know."""
+
+
+def decide(
+    tables: Sequence[RouteTable], request: Request, asking: Asking = tell_nobody
+) -> Decision:
     """Find the route that answers a request, and reserve a turn on it.
 
     An exception that a predicate (`match=`) raises is not caught.
@@ -192,7 +204,8 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
     for route in in_order(tables, request.host):
         if not route.claims(secure, request.host, request.port):
             continue
-        differences = route.matcher.differences(request)
+        told = partial(asking, route) if route.matcher.match is not None else pass_by
+        differences = route.matcher.differences(request, told)
         proved = not lacks_certificate(route, request.tls) or route.is_exhausted
         if not differences and not proved:
             return Decision(route=None, unproved=route)
@@ -201,7 +214,39 @@ def decide(tables: Sequence[RouteTable], request: Request) -> Decision:
         is_spent = not differences
         differences = differences or [used_up(route)]
         near.append(NearMiss(route=route, differences=tuple(differences), is_spent=is_spent))
-    return Decision(route=None, near=tuple(sorted(near, key=lambda miss: len(miss.differences))))
+    return Decision(route=None, near=nearest_first(near))
+
+
+def nearest_first(near: Iterable[NearMiss]) -> tuple[NearMiss, ...]:
+    """Near misses in the order in which they are reported."""
+    return tuple(sorted(near, key=lambda miss: len(miss.differences)))
+
+
+def forecast(
+    tables: Sequence[RouteTable],
+    request: Request,
+    asking: Asking = tell_nobody,
+    *,
+    is_whole: bool = True,
+) -> Decision:
+    """Find the route that would answer a request which gets no answer, as `decide` does; no turn is reserved.
+
+    Args:
+        is_whole: Whether the request has come whole. Where only the rest of its body could tell, a route would.
+    """
+    secure, near = request.scheme == "https", []
+    for route in in_order(tables, request.host):
+        if not route.claims(secure, request.host, request.port):
+            continue
+        told = partial(asking, route)
+        differences = route.matcher.forecast(request, told, is_whole=is_whole)
+        if not differences and not route.is_exhausted:
+            unproved = route if lacks_certificate(route, request.tls) else None
+            return Decision(route=None if unproved else route, unproved=unproved)
+        is_spent = not differences
+        differences = differences or [used_up(route)]
+        near.append(NearMiss(route=route, differences=tuple(differences), is_spent=is_spent))
+    return Decision(route=None, near=nearest_first(near))
 
 
 def begins_at_head(
@@ -223,19 +268,6 @@ def begins_at_head(
         if claims and not route.matcher.head_differences(request):
             return route.begins_at_head(request)
     return unclaimed
-
-
-def would_answer(tables: Sequence[RouteTable], request: Request) -> bool:
-    """Whether some route matches a request, even one whose `times` are all reserved."""
-    secure = request.scheme == "https"
-    for route in in_order(tables, request.host):
-        if route.claims(secure, request.host, request.port):
-            try:
-                if not route.matcher.differences(request):
-                    return True
-            except Exception:  # a predicate raised: this is only a forecast
-                return False
-    return False
 
 
 def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:

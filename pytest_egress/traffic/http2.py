@@ -180,6 +180,11 @@ class Http2:
         return self._cutter.is_within_head
 
     @property
+    def has_part_of_head(self) -> bool:
+        """Whether bytes have come that are certainly those of a head which is not whole yet."""
+        return self._cutter.has_part_of_head
+
+    @property
     def has_begun(self) -> bool:
         """Whether the client's preface has come."""
         return not self._preface_left

@@ -41,7 +41,12 @@ class FrameCutter:
     @property
     def is_within_head(self) -> bool:
         """Whether a request's head has begun to arrive, or a frame that may be one, and is not whole yet."""
-        return self._in_block or 0 < len(self._waiting) <= 3 or self._waiting[3:4] == b"\x01"
+        return self.has_part_of_head or 0 < len(self._waiting) <= 3
+
+    @property
+    def has_part_of_head(self) -> bool:
+        """Whether a part of a request's head has arrived. The kind of a frame is its fourth byte."""
+        return self._in_block or self._waiting[3:4] == b"\x01"
 
     @property
     def is_in_block(self) -> bool:

@@ -529,3 +529,34 @@ the handler of intercept_https("api.shop.test")  declared at test_shop.py:7 stil
   at /.../test_shop.py:9 in slow: gate.wait(30)
     """)
     run.result.assert_outcomes(failed=1, passed=1)
+
+
+def test_what_a_container_breaks_off_and_no_route_would_have_answered_fails_the_test(
+    inside: Inside,
+) -> None:
+    run = inside("""
+        import pytest, threading
+        BREAK_OFF = '''
+        import socket
+        sock = socket.create_connection(("api.shop.test", 80))
+        head = "POST {} HTTP/1.1", "Host: api.shop.test", "Content-Length: 9", "", "half"
+        sock.sendall((chr(13) + chr(10)).join(head).encode())
+        '''
+        @pytest.mark.parametrize("path", ["/declared", "/undeclared"])
+        def test_a(egress, python, path):
+            egress.intercept_http("api.shop.test", path="/declared", optional=True)
+            python(BREAK_OFF.format(path))
+        @pytest.mark.egress(timeout=0.2)
+        def test_b(egress, image):
+            asked = threading.Event()
+            def hangs(request): asked.set(); threading.Event().wait()
+            egress.intercept_http("api.shop.test", match=hangs, optional=True)
+            egress.start(image, ["curl", "http://api.shop.test/"])
+            assert asked.wait(30)
+        """)
+    assert run.report("test_a[/declared]").passed, run.output
+    verdict = run.verdict("test_a[/undeclared]")
+    assert "POST http://api.shop.test/undeclared" in verdict
+    assert "path: '/undeclared' is not '/declared'" in verdict
+    assert "the match= predicate of " in (verdict := run.verdict("test_b"))
+    assert "still ran 0.2 s after the test\n  for GET http://api.shop.test/" in verdict

@@ -194,16 +194,20 @@ def test_requests_of_one_connection_are_answered_at_the_same_time(scene: Answeri
     assert route.call_count == 2
 
 
-def test_a_request_that_nobody_answers_is_recorded_as_its_server_says(
+def test_a_request_that_nobody_answers_is_recorded_and_unrouted_where_no_route_would(
     scene: AnsweringScene,
 ) -> None:
     scene.route("intercept_https", "api.test", 204)
-    incoming = scene.take()
-    assert scene.answering.would_answer(incoming)
-    assert not scene.answering.would_answer(scene.take(authority="other.test"))
-    entry = scene.answering.record_unanswered(incoming, "recorded", "its body broke off")
-    assert scene.window.entries == [entry]
-    assert (entry.outcome, entry.note) == ("recorded", "its body broke off")
+    note = "its body broke off"
+    takes = [scene.take(), scene.take(authority="other.test"), scene.take()]
+    refusals = [False, False, True]
+    entries = [
+        scene.answering.record_unanswered(incoming, note, is_refused=is_refused)
+        for incoming, is_refused in zip(takes, refusals, strict=True)
+    ]
+    assert scene.window.entries == entries
+    assert [entry.outcome for entry in entries] == ["recorded", "unrouted", "unrouted"]
+    assert {entry.note for entry in entries} == {note}
 
 
 def test_a_request_cannot_be_forwarded_once_its_connection_has_ended(scene: AnsweringScene) -> None:
