@@ -16,7 +16,7 @@ import warnings
 from typing import TYPE_CHECKING, Final
 
 from pytest_egress.base.choices import alternatives
-from pytest_egress.gateway.leaves import BadLeaves, issue
+from pytest_egress.gateway.leaves import Leaves
 from pytest_egress.gateway.raw_socket import TlsSocket
 from pytest_egress.routes.certificates import USUAL, Presented
 from pytest_egress.traffic.clienthello import X25519, parse_client_hello
@@ -93,7 +93,7 @@ class Authority:
 
     def __init__(self, ca: trustme.CA) -> None:
         self.ca: Final = ca
-        self._bad_leaves: Final = BadLeaves(ca)
+        self._leaves: Final = Leaves(ca)
         self._contexts: dict[
             tuple[str, str | None, tuple[str, ...], Presented, bool], ssl.SSLContext
         ] = {}
@@ -154,9 +154,9 @@ class Authority:
         if presented.is_bad:  # before the certificate is loaded: a weak key would be refused
             context.set_ciphers(ANYTHING_GOES)
         if presented.certificate is None:
-            issue(self.ca, host).configure_cert(context)
+            self._leaves.good(host).configure_cert(context)
         else:
-            self._bad_leaves.make(host, presented.certificate).configure_cert(context)
+            self._leaves.bad(host, presented.certificate).configure_cert(context)
         if presented.tls_version is not None:
             limit_version(context, VERSIONS[presented.tls_version])
         # No session tickets: they cost time, and without them a client that distrusts the CA says so within the

@@ -1,15 +1,17 @@
 """Makes leaf certificates: good ones for any host, and those with one fault, for `certificate=`.
 
-A bad certificate differs from a good one by its fault alone, so that a client that rejects it rejects that. No clock is
-read: dates are fixed, so that a test which freezes time gets the same certificates. This module never touches a socket,
-and loads cryptography where it makes a certificate.
+All are made alike, so that a bad certificate differs from a good one by its fault alone, and a client that rejects it
+rejects that. A good one is a server's by RFC 5280, and nothing else: strict verifiers refuse what
+`trustme.CA.issue_cert` makes, which is for clients and for code too. No clock is read: dates are fixed, so that a test
+which freezes time gets the same certificates. This module never touches a socket, and loads cryptography where it makes
+a certificate.
 """
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 # The validity of trustme's own certificates: a target's clock may be years off.
 NOT_BEFORE: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
-NOT_AFTER: Final = datetime.datetime(2038, 1, 1, tzinfo=datetime.timezone.utc)
+NOT_AFTER: Final = datetime.datetime(3000, 1, 1, tzinfo=datetime.timezone.utc)
 
 EXPIRED_AT: Final = datetime.datetime(2015, 1, 1, tzinfo=datetime.timezone.utc)
 VALID_FROM: Final = datetime.datetime(2037, 1, 1, tzinfo=datetime.timezone.utc)
@@ -36,10 +38,15 @@ WEAK_BITS: Final = 1024  # OpenSSL's default security level takes RSA from 2048 
 
 @dataclass(frozen=True)
 class Issuer:
-    """What signs a leaf certificate: the certificate of a CA, and its private key."""
+    """What signs a leaf certificate: the certificate of a CA, and its private key.
+
+    Attributes:
+        chain: Certificates in PEM that lead from the leaf to the root, which a handshake shows too; none of a root.
+    """
 
     certificate: x509.Certificate
     key: Any
+    chain: tuple[bytes, ...] = ()
 
     @classmethod
     def of(cls, ca: trustme.CA) -> Issuer:
@@ -48,11 +55,16 @@ class Issuer:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         certificate = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
-        return cls(certificate, load_pem_private_key(ca.private_key_pem.bytes(), None))
+        key = load_pem_private_key(ca.private_key_pem.bytes(), None)
+        chain, above = [], ca
+        while above.parent_cert is not None:
+            chain.append(above.cert_pem.bytes())
+            above = above.parent_cert
+        return cls(certificate, key, tuple(chain))
 
 
-class BadLeaves:
-    """Makes the leaf certificates of `certificate=`.
+class Leaves:
+    """Makes leaf certificates: good ones, and those of `certificate=`.
 
     Args:
         ca: The CA of the run.
@@ -60,6 +72,11 @@ class BadLeaves:
 
     def __init__(self, ca: trustme.CA) -> None:
         self._ca: Final = ca
+
+    @cached_property
+    def _known(self) -> Issuer:
+        """The CA of the run."""
+        return Issuer.of(self._ca)
 
     @cached_property
     def _unknown(self) -> Issuer:
@@ -71,16 +88,20 @@ class BadLeaves:
     @cached_property
     def _intermediate(self) -> Issuer:
         """An intermediate CA that the CA of the run has issued, and that no handshake shows."""
-        return Issuer.of(self._ca.create_child_ca())
+        return replace(Issuer.of(self._ca.create_child_ca()), chain=())
 
     def _issuer(self, fault: BadCertificate) -> Issuer | None:
         if fault == "untrusted-root":
             return self._unknown
         if fault == "incomplete-chain":
             return self._intermediate
-        return None if fault == "self-signed" else Issuer.of(self._ca)
+        return None if fault == "self-signed" else self._known
 
-    def make(self, host: str, fault: BadCertificate) -> trustme.LeafCert:
+    def good(self, host: str) -> trustme.LeafCert:
+        """A leaf certificate for a host, whose name may be one that trustme refuses (underscores, length)."""
+        return make_leaf(host, self._known)
+
+    def bad(self, host: str, fault: BadCertificate) -> trustme.LeafCert:
         """A leaf certificate for a host, with one fault."""
         return make_leaf(
             WRONG_HOST if fault == "wrong-host" else host,
@@ -89,16 +110,6 @@ class BadLeaves:
             for_clients=fault == "wrong-purpose",
             weak_bits=WEAK_BITS if fault == "weak-key" else None,
         )
-
-
-def issue(ca: trustme.CA, host: str) -> trustme.LeafCert:
-    """Issue a leaf certificate for a host, without trustme's help where that refuses the name (underscores, length)."""
-    import idna
-
-    try:
-        return ca.issue_cert(host)
-    except (ValueError, idna.IDNAError):  # the DNS SAN has it verbatim (RFC 5280 section 4.2.1.6)
-        return make_leaf(host, Issuer.of(ca))
 
 
 def make_leaf(
@@ -140,6 +151,7 @@ def make_leaf(
         .not_valid_after(dates[1])
         .add_extension(x509.SubjectAlternativeName([san(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage(enciphers=weak_bits is not None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(own_id, critical=False)
         .add_extension(authority_key_identifier(issuer_id), critical=False)
@@ -149,11 +161,34 @@ def make_leaf(
     private = key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return LeafCert(private, certificate.public_bytes(pem), [])
+    chain = [] if issuer is None else [*issuer.chain]
+    return LeafCert(private, certificate.public_bytes(pem), chain)
 
 
-def san(host: str) -> x509.GeneralName:
-    """The subject alternative name of a host: an IP address or a DNS name."""
+def key_usage(*, enciphers: bool) -> x509.KeyUsage:
+    """What a server's key is for: to sign in handshakes (RFC 5280 section 4.2.1.3).
+
+    Args:
+        enciphers: Whether it is RSA, by which TLS before 1.3 can encrypt keys too. A key on a curve cannot (RFC 5480
+            section 3).
+    """
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=enciphers,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def san(host: str) -> x509.DNSName | x509.IPAddress:
+    """The subject alternative name of a host: an IP address, or a DNS name, verbatim (RFC 5280 section 4.2.1.6)."""
     from cryptography import x509
 
     try:

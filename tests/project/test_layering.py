@@ -69,7 +69,7 @@ ROOMS = {
     "ledger": Room(uses=("errors", "base", "traffic", "routes")),
     "gateway": Room(
         uses=("errors", "base", "traffic", "routes", "ledger", "link", "agent.netlink"),
-        foreign=("cryptography", "h11", "h2", "idna", "trustme"),
+        foreign=("cryptography", "h11", "h2", "trustme"),
         doors=("authority", "raw_socket", "server"),
     ),
     "targets": Room(

@@ -11,9 +11,11 @@ import warnings
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import PolicyBuilder, Store
 
 from pytest_egress.gateway.authority import ALPN, Authority, check_tls_version
-from pytest_egress.gateway.leaves import Issuer, make_leaf
+from pytest_egress.gateway.leaves import Issuer, Leaves, make_leaf, san
 from pytest_egress.routes.certificates import (
     BAD_CERTIFICATES,
     TLS_VERSIONS,
@@ -76,7 +78,77 @@ def test_each_bad_certificate_has_the_fault_that_it_is_named_after(
     assert caught.value.verify_message == OPENSSL_SAYS[certificate]
 
 
-@pytest.mark.parametrize("host", ["api.test", "192.0.2.7", "2001:db8::7", "a_b.test"])
+HOSTS = [
+    "api.test",
+    "192.0.2.7",
+    "2001:db8::7",
+    "a_b.test",
+    "xn--bcher-kva.test",
+    f"{'a' * 63}.{'b' * 63}.test",
+]
+
+
+def certificates(leaf: trustme.LeafCert) -> list[x509.Certificate]:
+    """The certificates that a handshake shows, the leaf first."""
+    return [x509.load_pem_x509_certificate(pem.bytes()) for pem in leaf.cert_chain_pems]
+
+
+@pytest.mark.parametrize("host", [host for host in HOSTS if "_" not in host])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_good_certificate_satisfies_a_verifier_that_takes_the_rules_at_their_word(
+    ca: trustme.CA, host: str, depth: int
+) -> None:
+    """Those of RFC 5280. Most TLS libraries overlook what breaks them."""
+    issuer = ca
+    for _ in range(depth):
+        issuer = issuer.create_child_ca()
+    leaf, *chain = certificates(Leaves(issuer).good(host))
+    root = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+    verifier = PolicyBuilder().store(Store([root])).build_server_verifier(san(host))
+    assert [each.subject for each in verifier.verify(leaf, chain)] == [
+        each.subject for each in (leaf, *chain, root)
+    ]
+
+
+def test_a_good_certificate_is_a_servers_and_nothing_else(ca: trustme.CA) -> None:
+    (leaf,) = certificates(Leaves(ca).good("api.test"))
+    (trustmes,) = certificates(ca.issue_cert("api.test"))
+    found = {extension.oid._name: extension for extension in leaf.extensions}
+    assert {name for name, extension in found.items() if extension.critical} == {
+        "basicConstraints",
+        "keyUsage",
+    }
+    assert [*leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value] == [
+        ExtendedKeyUsageOID.SERVER_AUTH
+    ]
+    usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert (usage.digital_signature, usage.key_encipherment) == (True, False)
+    dates = (leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+    assert dates == (trustmes.not_valid_before_utc, trustmes.not_valid_after_utc)
+
+
+@pytest.mark.parametrize("certificate", BAD_CERTIFICATES)
+def test_a_bad_certificate_has_no_other_extensions_than_a_good_one(
+    ca: trustme.CA, certificate: BadCertificate
+) -> None:
+    leaves = Leaves(ca)
+    bad, good = (
+        {(each.oid, each.critical) for each in certificates(leaf)[0].extensions}
+        for leaf in (leaves.bad("api.test", certificate), leaves.good("api.test"))
+    )
+    assert bad == good
+
+
+def test_a_chain_that_is_not_the_fault_is_whole(ca: trustme.CA) -> None:
+    leaves = Leaves(ca.create_child_ca())
+    lengths = {
+        fault: len(certificates(leaves.bad("api.test", fault))) for fault in BAD_CERTIFICATES
+    }
+    shown = {"self-signed": 1, "untrusted-root": 1, "incomplete-chain": 1}
+    assert lengths == dict.fromkeys(BAD_CERTIFICATES, 2) | shown
+
+
+@pytest.mark.parametrize("host", HOSTS)
 def test_apart_from_its_fault_such_a_certificate_is_accepted(ca: trustme.CA, host: str) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     make_leaf(host, Issuer.of(ca)).configure_cert(server)
@@ -114,7 +186,7 @@ def test_an_intermediate_that_is_not_sent_would_make_the_chain_whole(ca: trustme
 def test_a_frozen_clock_changes_no_date(ca: trustme.CA) -> None:
     freezegun = pytest.importorskip("freezegun")
     with freezegun.freeze_time("2014-06-01"):
-        leaf = Authority(ca)._bad_leaves.make("api.test", "expired")
+        leaf = Leaves(ca).bad("api.test", "expired")
     certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes())
     assert certificate.not_valid_after_utc.year == 2015
 
