@@ -44,13 +44,13 @@ from pytest_egress.gateway.raw_socket import (
     decrypted,
     for_handler,
 )
-from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
 from pytest_egress.gateway.starttls import StartTls
 from pytest_egress.gateway.tcp_info import Traffic, traffic
 from pytest_egress.gateway.upstreams import Upstreams, upstream_host
 from pytest_egress.ledger.windows import Pause
 from pytest_egress.link.stream_sockets import Accepted
-from pytest_egress.routes.answers import Forward, Service, place_of
+from pytest_egress.routes.answers import Forward, Receipt, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import ConnectFault, End, Fault
 from pytest_egress.routes.raw import AsyncHandler
@@ -136,7 +136,8 @@ class RawServer:
         self.recorder, self.ledger = connection.recorder, connection.ledger
         self.attempt: Final = connection.attempt
         self.context: Final = self.attempt.context
-        self.turn, self.left_first, self.is_counted = 0, False, False
+        self.turn: int | None = None
+        self.left_first, self.is_counted = False, False
         self.lost = 0  # bytes that were not kept
         self.has_calls_of_its_own, self.ends = False, Ends()
         self.between: Shaped | None = None
@@ -161,7 +162,8 @@ class RawServer:
                 self.ledger.turns_changed()  # before the client can dial again
             self.connection.turn = turn
             entry = self.begin(route, "routed", found_for)
-            self.turn, self.left_first = turn, self.leaves(PROBE_MILLISECONDS)
+            self.turn = None if route.takes_mails(turn) else turn
+            self.left_first = self.leaves(PROBE_MILLISECONDS)
             try:
                 plan = context.run(plan_of, answer)
             except BaseException as error:  # of a function of seconds: the test's thread raises it
@@ -419,17 +421,10 @@ class RawServer:
         self, entry: TcpConnection, service: Service, context: Context, shape: Shape
     ) -> None:
         """Have a service answer, which has calls of its own: a connection without one says so."""
-        self.has_calls_of_its_own, delivered = True, 0
-
-        def deliver(mail: Envelope) -> bool:
-            nonlocal delivered
-            is_taken = self.recorder.take_mail(entry, mail)
-            delivered += is_taken
-            return is_taken
-
-        name = self.attempt.destination.host
-        self.handle(entry, lambda sock: service.serve(sock, name, deliver), context, shape)
-        if entry.outcome == "routed" and not delivered:
+        self.has_calls_of_its_own = True
+        desk, name = MailDesk(self.recorder, entry), self.attempt.destination.host
+        self.handle(entry, lambda sock: service.serve(sock, name, desk), context, shape)
+        if entry.outcome == "routed" and not desk.has_mail:
             entry.note = "; ".join(filter(None, [NO_MAIL, entry.note]))
 
     def hand_over(self, entry: TcpConnection) -> None:
@@ -627,6 +622,32 @@ class RawServer:
         if where.tls is not None:
             return self.upstreams.secure(owner, sock, where.host)
         return sock
+
+
+class MailDesk:
+    """The `Desk` of one connection.
+
+    Attributes:
+        has_mail: Whether a mail has come that was whole, or refused.
+    """
+
+    def __init__(self, recorder: Recorder, entry: TcpConnection) -> None:
+        self._recorder, self._entry = recorder, entry
+        self.has_mail = False
+
+    def take(self, mail: Envelope) -> Receipt:
+        """As `Desk.take`."""
+        self.has_mail = True
+        return self._recorder.take_mail(self._entry, mail)
+
+    def refuse(self, mail: Envelope, why: str) -> None:
+        """As `Desk.refuse`."""
+        self.has_mail = True
+        self._recorder.refuse_mail(self._entry, mail, why)
+
+    def note(self, text: str) -> None:
+        """As `Desk.note`."""
+        self._entry.note = "; ".join(filter(None, [self._entry.note, text]))
 
 
 class Copied(Protocol):

@@ -17,6 +17,7 @@ from pytest_egress.gateway.site import TargetView
 from pytest_egress.gateway.tls_failures import DISTRUST, LIKELY_REJECTED, library_of
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
+from pytest_egress.routes.answers import Receipt
 from pytest_egress.routes.route import REJECTED, Route
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening
 from pytest_egress.traffic.entries import (
@@ -128,15 +129,16 @@ class Recorder:
             if now is not context.window:
                 self.ledger.record(now, entry)
 
-    def take_back(self, entry: TcpConnection, turn: int, note: str) -> None:
+    def take_back(self, entry: TcpConnection, turn: int | None, note: str) -> None:
         """Make a recorded attempt no call after all: the next connection takes its turn.
 
         Args:
-            turn: What its route has reserved for it.
+            turn: What its route has reserved for it, or None.
         """
         with self.ledger.changed:
             entry.outcome, entry.note = "recorded", note
-            entry.route.give_back(turn)
+            if turn is not None:
+                entry.route.give_back(turn)
             self.ledger.tell()
 
     def reject(self, entry: Exchange, turn: int, note: str) -> None:
@@ -274,30 +276,58 @@ class Recorder:
             self.record(context, entry)
             self.count(context, entry)
 
-    def take_mail(self, connection: TcpConnection, mail: Envelope) -> bool:
-        """Record a mail that came on a connection, and count it as a call of its route.
+    def take_mail(self, connection: TcpConnection, mail: Envelope) -> Receipt:
+        """Record a mail that came on a connection, and count it as a call of its route, of which it takes a turn.
 
-        Returns:
-            False where the window keeps too much already. Then its test fails.
+        A mail without a turn is unrouted, unless another raw route answers the next connection to the address.
         """
         with self.ledger.changed:  # else the window could close between these calls
             context = self.target.attempt_context()
+            receipt: Receipt = connection.route.reserve_mail()
+            if receipt == "used up":
+                route = opening(context.tables, connection.host, connection.port or 0)
+                if route is not None and route.kind.reads_bytes:
+                    return "elsewhere"
+                self._record_refused(context, connection, mail, "its route has no turn left for it")
+            if receipt != "taken":
+                return receipt
             if not context.window.account.has_room(mail.size, "mails"):
-                return False
-            entry = Mail(
-                **self.about(connection.host, connection.port),
-                outcome="routed",
-                route=connection.route,
-                address=connection.address,
-                sender=mail.sender,
-                recipients=mail.recipients,
-                content=mail.content,
-                user=mail.user,
-                tls=connection.tls,
-            )
+                return "no room"
+            entry = self._mail(connection, mail, outcome="routed", route=connection.route)
             self.record(context, entry)
             self.count(context, entry)
-        return True
+        return receipt
+
+    def refuse_mail(self, connection: TcpConnection, mail: Envelope, why: str) -> None:
+        """Record a mail that was refused for its form. It fails the test that runs now.
+
+        Args:
+            why: A sentence for its entry.
+        """
+        with self.ledger.changed:
+            self._record_refused(self.target.attempt_context(), connection, mail, why)
+
+    def _record_refused(
+        self, context: AttemptContext, connection: TcpConnection, mail: Envelope, why: str
+    ) -> None:
+        if not context.window.account.has_room(mail.size, "mails"):
+            return
+        miss = nearest_by_address(context.tables, "tcp", connection.host, connection.port or 0)
+        near = (miss,) if miss is not None and miss.differences else ()
+        self.record(context, self._mail(connection, mail, outcome="unrouted", note=why, near=near))
+
+    def _mail(self, connection: TcpConnection, mail: Envelope, **fields: Any) -> Mail:
+        """The entry of a mail that came on a connection."""
+        return Mail(
+            **self.about(connection.host, connection.port),
+            **fields,
+            address=connection.address,
+            sender=mail.sender,
+            recipients=mail.recipients,
+            content=mail.content,
+            user=mail.user,
+            tls=connection.tls,
+        )
 
     def record_tls(self, attempt: Attempt, reason: str, note: str, *, is_cut: bool) -> None:
         """Record a TLS connection that has not become a request. At a claimed address the verdict judges it later.

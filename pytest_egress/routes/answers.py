@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from socketserver import BaseServer
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, overload, runtime_checkable
 from urllib.parse import urlsplit
 
 from pytest_egress.routes.faults import ConnectFault, Fault, check_fault, is_maker, layers
@@ -70,19 +70,46 @@ class Application:
         raise NotImplementedError
 
 
+Receipt = Literal["taken", "elsewhere", "used up", "no room"]
+"""What becomes of a mail.
+
+It is a call; its route has another answer for the next turn; its route has no turn left; or too much is kept already.
+"""
+
+
+class Desk(Protocol):
+    """Where a service hands over what came on one connection."""
+
+    def take(self, mail: Envelope) -> Receipt:
+        """Make a mail a call of the route, which takes one of its turns."""
+        ...
+
+    def refuse(self, mail: Envelope, why: str) -> None:
+        """Record a mail that the service has refused; it fails the test.
+
+        Args:
+            why: A sentence without its full stop.
+        """
+        ...
+
+    def note(self, text: str) -> None:
+        """Add a sentence to the entry of the connection."""
+        ...
+
+
 class Service:
     """An answer that serves a connection by itself, and has calls of its own, such as the mails of `smtp()`.
 
-    Its connections are no calls of the route, and its calls are counted as it delivers them.
+    Its connections are no calls of the route and take none of its turns; its calls do, as it delivers them.
     """
 
-    def serve(self, sock: Any, name: str, deliver: Callable[[Envelope], bool]) -> None:
+    def serve(self, sock: Any, name: str, desk: Desk) -> None:
         """Serve one connection to its end.
 
         Args:
             sock: The connected socket.
             name: The host that the client dialled.
-            deliver: Makes a mail a call of the route; False where there is no room for it.
+            desk: Takes what comes.
         """
         raise NotImplementedError
 

@@ -253,7 +253,7 @@ class Route(handles.Route[Call]):
     # Of the class until they change: objects of fewer than 30 attributes share the keys of their dictionaries
     # (PEP 412), and take 0.3 KB of memory in place of 1.6.
     removed = ended = expected_idle = refuses = False
-    _reserved, _has_let_go = 0, False
+    _reserved, _vacant, _has_let_go = 0, 0, False
 
     def __init__(
         self, declaration: Declaration, *, scope: Scope, declared_at: str, log: CallLog
@@ -322,8 +322,9 @@ class Route(handles.Route[Call]):
             self._given = Given(answer=answer, context=context, first_turn=first)
             self.times = self._declared_times
             if isinstance(answer, AnswerSequence):
+                self._vacant += len(self._given_back)
                 self._given_back.clear()
-                self.times = first + len(answer)
+                self.times = first - self._vacant + len(answer)
             self.refuses = any(isinstance(part, ConnectFault) for part in turns_of(answer))
             self.on_answer()
 
@@ -361,7 +362,8 @@ class Route(handles.Route[Call]):
     @property
     def is_exhausted(self) -> bool:
         """Whether all of the route's `times` are reserved."""
-        return self.times is not None and self._reserved - len(self._given_back) >= self.times
+        taken = self._reserved - self._vacant - len(self._given_back)
+        return self.times is not None and taken >= self.times
 
     @property
     def sequence(self) -> AnswerSequence | None:
@@ -395,24 +397,51 @@ class Route(handles.Route[Call]):
             return self._reserved - 1
 
     def give_back(self, turn: int) -> None:
-        """Give back a turn that proved to be no call. The next connection gets it, with its answer."""
+        """Give back a turn that proved to be no call. The next connection gets it, with its answer.
+
+        Of a turn from before a sequence nobody does: that has an answer for its own turns alone.
+        """
         with self._log.changed:
             given = self._given
             if turn >= given.first_turn or not isinstance(given.answer, AnswerSequence):
                 self._given_back = sorted([*self._given_back, turn])
+            elif self.times is not None:
+                self._vacant += 1
+                self.times -= 1
 
     @contextmanager
     def turn_of(self, holder: Holder) -> Iterator[int | None]:
-        """What `reserve` gives to a connection, which others know of until it is over."""
+        """What `reserve` gives to a connection, which others know of until it is over.
+
+        The turn of an answer with calls of its own stays free: each mail takes one (`reserve_mail`).
+        """
         with self._log.changed:
-            if (turn := self.reserve()) is not None:
+            is_held = (turn := self.reserve()) is not None
+            if turn is not None and self.takes_mails(turn):
+                is_held = False
+                self.give_back(turn)
+            if is_held:
                 self._holders.append(holder)
         try:
             yield turn
         finally:
-            if turn is not None:
+            if is_held:
                 with self._log.changed:
                     self._holders.remove(holder)
+
+    def takes_mails(self, turn: int) -> bool:
+        """Whether the answer for a turn has calls of its own, such as mails."""
+        return isinstance(layers(self._given.of_turn(turn))[1], answers.Service)
+
+    def reserve_mail(self) -> answers.Receipt:
+        """Reserve a turn for a mail on an open connection; whether that is done, or why not."""
+        with self._log.changed:
+            if (turn := self.reserve()) is None:
+                return "used up"
+            if self.takes_mails(turn):
+                return "taken"
+            self.give_back(turn)
+            return "elsewhere"
 
     @property
     def may_come_free(self) -> bool:

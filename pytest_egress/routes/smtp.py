@@ -1,24 +1,34 @@
-"""`smtp()`: a mail server that takes every mail, as the answer of a raw route. Each mail is a call of the route."""
+"""`smtp()`: a mail server that takes every mail, as the answer of a raw route.
+
+The rule: each mail is a call of the route, and takes one of its turns; a connection is none, and takes none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Final
 
-from pytest_egress.routes.answers import Service
-from pytest_egress.traffic.smtp import NO_ROOM, Envelope, Session
+from pytest_egress.routes.answers import Desk, Receipt, Service
+from pytest_egress.traffic.smtp import CLOSING, NO_ROOM, NO_ROUTE, Session, Step
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 READ_BYTES: Final = 64 * 1024
+REFUSALS: Final[Mapping[Receipt, bytes]] = {
+    "elsewhere": CLOSING,
+    "used up": NO_ROUTE,
+    "no room": NO_ROOM,
+}
 
 
 def smtp() -> SmtpServer:
     """Take every mail: an SMTP server (RFC 5321) as the answer of `intercept_tcp`, or of `intercept_tls` (port 465).
 
-    Each mail is a call of the route, a `Mail`: its envelope, and its `message`, an `email.message.EmailMessage`. A
-    connection without a mail is no call. Any recipient and any login (AUTH PLAIN, AUTH LOGIN) is accepted, in the clear
-    and in TLS, which clients begin by STARTTLS (RFC 3207). A mail has at most 64 MiB.
+    Each mail is a call of the route, a `Mail`: its envelope, and its `message`, an `email.message.EmailMessage`. So
+    `times=` and `sequence()` count mails, however many come on one connection; a connection without one is no call.
+
+    Any recipient and any login (AUTH PLAIN, LOGIN, XOAUTH2, OAUTHBEARER) is accepted, in the clear and in TLS, which
+    clients begin by STARTTLS (RFC 3207). A mail has at most 64 MiB; a larger one is refused, and fails the test.
     """
     return SmtpServer()
 
@@ -26,20 +36,39 @@ def smtp() -> SmtpServer:
 class SmtpServer(Service):
     """What `smtp()` returns. It holds nothing: any number of routes and connections may use it at once."""
 
-    def serve(self, sock: Any, name: str, deliver: Callable[[Envelope], bool]) -> None:
+    def serve(self, sock: Any, name: str, desk: Desk) -> None:
         """Serve one connection, until the client quits or closes."""
         session = Session(name, is_secure=not hasattr(sock, "starttls"))
-        sock.sendall(session.greeting)
-        while data := sock.recv(READ_BYTES):
-            session.feed(data)
-            while (step := session.step()) is not None:
-                is_taken = step.mail is None or deliver(step.mail)
-                sock.sendall(step.reply if is_taken else NO_ROOM)
-                if step.then == "quit":
-                    return
-                if step.then == "starttls":
-                    sock = sock.starttls()
-                    session.start_tls()
+        try:
+            converse(sock, session, desk)
+        finally:
+            if session.unfinished:
+                desk.note(session.unfinished)
 
     def __repr__(self) -> str:
         return "smtp()"
+
+
+def converse(sock: Any, session: Session, desk: Desk) -> None:
+    """Answer commands, until the client quits or closes, or its next mail is for another connection."""
+    sock.sendall(session.greeting)
+    while data := sock.recv(READ_BYTES):
+        session.feed(data)
+        while (step := session.step()) is not None:
+            reply = hand_over(step, desk)
+            sock.sendall(reply)
+            if step.then == "quit" or reply is CLOSING:
+                return
+            if step.then == "starttls":
+                sock = sock.starttls()
+                session.start_tls()
+
+
+def hand_over(step: Step, desk: Desk) -> bytes:
+    """Hand over the mail of a step, if it has one, and return the reply."""
+    if step.mail is None:
+        return step.reply
+    if step.refusal:
+        desk.refuse(step.mail, step.refusal)
+        return step.reply
+    return REFUSALS.get(desk.take(step.mail), step.reply)

@@ -269,6 +269,8 @@ class TcpConnection(Entry):
 class Mail(Entry):
     """A mail that a route of `smtp()` has taken. It is a call of the route; its connection is an entry of its own.
 
+    One that was refused is unrouted, and `note` says why; one that is too large has no content.
+
     Attributes:
         address: The IP address that was dialled.
         sender: The address in MAIL FROM; "" of a bounce.
@@ -306,9 +308,7 @@ class Mail(Entry):
         sender, *to = map(printable, (self.sender, *self.recipients[:SHOWN_RECIPIENTS]))
         more = len(self.recipients) - SHOWN_RECIPIENTS
         others = f" and {more} more" if more > 0 else ""
-        return (
-            f"mail {shown(self.subject)} from <{sender}> to {', '.join(to)}{others} at {self.where}"
-        )
+        return f"mail {shown(self.subject)} from <{sender}> to {', '.join(to) or 'nobody yet'}{others} at {self.where}"
 
 
 def printable(address: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -30,6 +30,7 @@ PATH: Final = re.compile(
 """A path after FROM: or TO:, with its parameters. A route before the address is ignored (RFC 5321 appendix C)."""
 
 COMMAND: Final = re.compile(r"([A-Za-z]{1,16})(?:[ \t]+(.*))?", re.DOTALL)
+GS2_HEADER: Final = re.compile(r"[ny],(?:a=((?:[^,=]|=2C|=3D)+))?,")  # RFC 5801 section 4
 END_OF_MAIL: Final = b"\r\n.\r\n"
 
 
@@ -94,16 +95,43 @@ class Step:
 
     Attributes:
         reply: The lines to send.
-        mail: The mail to take before the reply is sent; `NO_ROOM` is the reply where it cannot be.
+        mail: The mail to take before the reply is sent, or to record as refused.
+        refusal: Why the mail is refused, and has no content, as a sentence without its full stop; "" of one to take.
         then: What to do after the reply: "starttls" makes the connection TLS, "quit" ends it.
     """
 
     reply: bytes
     mail: Envelope | None = None
+    refusal: str = ""
     then: Literal["", "starttls", "quit"] = ""
 
 
 NO_ROOM: Final = b"452 4.3.1 No room for more mails in this test\r\n"
+"""The reply to a mail that would be kept beside too many."""
+
+NO_ROUTE: Final = b"554 5.7.1 The route for mails has answered as often as it may\r\n"
+"""The reply to a mail for which no turn is left."""
+
+CLOSING: Final = b"421 4.3.2 The next mail is for another connection\r\n"
+"""The reply to a mail whose turn has another answer than this server. It ends the connection."""
+
+
+class TooLargeError(SmtpError):
+    """A mail is larger than what is taken, as its client announces it.
+
+    Args:
+        sender: The address in MAIL FROM.
+        most: The largest that is taken.
+    """
+
+    def __init__(self, sender: str, most: int) -> None:
+        super().__init__(552, too_large(most))
+        self.sender = sender
+
+
+def too_large(most: int) -> str:
+    """The text of the reply to a mail that is too large."""
+    return f"5.3.4 A mail has at most {most} bytes"
 
 
 def parse_command(line: bytes) -> Command:
@@ -169,6 +197,40 @@ def parse_plain(text: str) -> str:
     return parts[1].decode("utf-8", "replace")
 
 
+def parse_xoauth2(text: str) -> str:
+    """The user of AUTH XOAUTH2: `user=ann@x.test`, `auth=Bearer token` and an empty one, with ^A after each.
+
+    Google's and Microsoft's servers have it. Any token will do.
+
+    Raises:
+        SmtpError: It is not of that form.
+    """
+    fields = parse_base64(text).decode("utf-8", "replace").split("\1")
+    user = fields[0].removeprefix("user=")
+    if fields[0] == user or not user or not has_bearer(fields[1:]):
+        raise SmtpError(501, "5.5.2 Expected user=... ^A auth=Bearer ... ^A ^A, in base64")
+    return user
+
+
+def parse_oauthbearer(text: str) -> str:
+    """The user of AUTH OAUTHBEARER (RFC 7628); "" where only the token would tell. Any token will do.
+
+    Raises:
+        SmtpError: It is not of that form.
+    """
+    header, *fields = parse_base64(text).decode("utf-8", "replace").split("\1")
+    found = GS2_HEADER.fullmatch(header)
+    if found is None or not has_bearer(fields):
+        raise SmtpError(501, "5.5.2 Expected n,a=user, ^A auth=Bearer ... ^A ^A, in base64")
+    return (found[1] or "").replace("=2C", ",").replace("=3D", "=")
+
+
+def has_bearer(fields: Sequence[str]) -> bool:
+    """Whether a field has a token, and the fields are whole: there is an empty one at the end, and its end."""
+    has_token = any(re.fullmatch(r"auth=bearer +\S.*", each, re.IGNORECASE) for each in fields)
+    return has_token and [*fields[-2:]] == ["", ""]
+
+
 def quoted(data: bytes) -> str:
     """The beginning of what a client sent, for a reply: printable ASCII."""
     shown = data[:SHOWN_BYTES].decode("ascii", "replace")
@@ -205,7 +267,7 @@ class Session:
         """Know nothing of the client: at the begin, and again after STARTTLS (RFC 3207 section 4.2)."""
         self._is_greeted = False
         self._user: str | None = None
-        self._asks: Literal["", "plain", "login", "password"] = ""
+        self._asks: Literal["", "plain", "login", "password", "xoauth2", "oauthbearer"] = ""
         self._login = ""
         self._forget_mail()
 
@@ -214,7 +276,7 @@ class Session:
         self._recipients: list[str] = []
         self._takes_utf8 = False
         self._is_data, self._is_too_large = False, False
-        self._searched = 0
+        self._searched, self._dropped = 0, 0
 
     @property
     def greeting(self) -> bytes:
@@ -239,9 +301,27 @@ class Session:
             if (line := self._line()) is None:
                 return None
             return self._continue_login(line) if self._asks else self._obey(parse_command(line))
+        except TooLargeError as error:
+            return self._refusal(f"{error}\r\n".encode(), error.sender)
         except SmtpError as error:
             self._asks = ""
             return Step(reply=f"{error}\r\n".encode())
+
+    @property
+    def unfinished(self) -> str:
+        """A sentence about the mail whose end has not come; "" where none has begun."""
+        if not self._is_data:
+            return ""
+        size = self._dropped + len(self._unread) - len(b"\r\n")
+        return f"a mail from {quoted((self._sender or '').encode())} broke off within DATA, after {size} bytes"
+
+    def _refusal(self, reply: bytes, sender: str) -> Step:
+        """The step of a mail that is too large."""
+        mail = Envelope(
+            sender=sender, recipients=tuple(self._recipients), content=b"", user=self._user
+        )
+        why = f"it was refused with 552, since it has over {self.max_bytes} bytes"
+        return Step(reply=reply, mail=mail, refusal=why)
 
     def _line(self) -> bytes | None:
         """The next line, without its end; None where it is not whole yet."""
@@ -284,6 +364,8 @@ class Session:
                 return Step(reply=reply(214, f"2.0.0 {COMMANDS}"))
             case "VRFY":
                 return Step(reply=reply(252, "2.1.5 Every address is taken"))
+            case "EXPN":
+                raise SmtpError(502, "5.5.1 There are no lists to expand")
             case "QUIT":
                 return Step(reply=reply(221, "2.0.0 Bye"), then="quit")
         raise SmtpError(500, f"5.5.1 {command.verb} is not known; {COMMANDS}")
@@ -320,7 +402,7 @@ class Session:
             match name, (value or "").upper():
                 case "SIZE", size if size.isascii() and size.isdigit():
                     if len(size) > len(str(self.max_bytes)) or int(size) > self.max_bytes:
-                        raise SmtpError(552, f"5.3.4 A mail has at most {self.max_bytes} bytes")
+                        raise TooLargeError(path.address, self.max_bytes)
                 case "BODY", "7BIT" | "8BITMIME":
                     pass
                 case "SMTPUTF8", "" if value is None:
@@ -368,20 +450,30 @@ class Session:
         if end < 0:
             self._searched = max(len(self._unread) - len(END_OF_MAIL) + 1, 0)
             if len(self._unread) > self.max_bytes + len(END_OF_MAIL):
-                self._is_too_large = True
-                del self._unread[: self._searched]
-                self._searched = 0
+                return self._drop()
             return None
         lines = bytes(self._unread[: end + 2])
         del self._unread[: end + len(END_OF_MAIL)]
         content = lines.replace(b"\r\n.", b"\r\n")[2:]
         sender, recipients = self._sender or "", tuple(self._recipients)
-        is_too_large = self._is_too_large or len(content) > self.max_bytes
+        refused = reply(552, too_large(self.max_bytes))
+        if self._is_too_large:  # which has been told
+            step = Step(reply=refused)
+        elif len(content) > self.max_bytes:
+            step = self._refusal(refused, sender)
+        else:
+            mail = Envelope(sender=sender, recipients=recipients, content=content, user=self._user)
+            step = Step(reply=reply(250, "2.0.0 Taken"), mail=mail)
         self._forget_mail()
-        if is_too_large:
-            return Step(reply=reply(552, f"5.3.4 A mail has at most {self.max_bytes} bytes"))
-        mail = Envelope(sender=sender, recipients=recipients, content=content, user=self._user)
-        return Step(reply=reply(250, "2.0.0 Taken"), mail=mail)
+        return step
+
+    def _drop(self) -> Step | None:
+        """Drop what has come of a mail that is too large; the first time, tell that it is."""
+        is_new, self._is_too_large = not self._is_too_large, True
+        del self._unread[: self._searched]
+        self._dropped += self._searched
+        self._searched = 0
+        return self._refusal(b"", self._sender or "") if is_new else None
 
     # AUTH.
 
@@ -403,12 +495,21 @@ class Session:
                 return Step(reply=b"334 VXNlcm5hbWU6\r\n")
             case "LOGIN", given:
                 return self._ask_for_password(given)
-        raise SmtpError(504, f"5.5.4 AUTH takes PLAIN and LOGIN, not {quoted(mechanism.encode())}")
+            case ("XOAUTH2" | "OAUTHBEARER") as bearer, "":
+                self._asks = "xoauth2" if bearer == "XOAUTH2" else "oauthbearer"
+                return Step(reply=b"334 \r\n")
+            case "XOAUTH2", given:
+                return self._logged_in(parse_xoauth2(given))
+            case "OAUTHBEARER", given:
+                return self._logged_in(parse_oauthbearer(given))
+        raise SmtpError(
+            504, f"5.5.4 AUTH takes {', '.join(MECHANISMS)}, not {quoted(mechanism.encode())}"
+        )
 
     def _continue_login(self, line: bytes) -> Step:
         text = line.decode("utf-8", "replace").strip()
-        if self._asks == "plain":
-            return self._logged_in(parse_plain(text))
+        if (parse := LOGINS.get(self._asks)) is not None:
+            return self._logged_in(parse(text))
         if self._asks == "login":
             return self._ask_for_password(text)
         parse_base64(text)
@@ -424,10 +525,18 @@ class Session:
         return Step(reply=reply(235, "2.7.0 Logged in"))
 
 
+LOGINS: Final[Mapping[str, Callable[[str], str]]] = {
+    "plain": parse_plain,
+    "xoauth2": parse_xoauth2,
+    "oauthbearer": parse_oauthbearer,
+}
+"""What gives the user of a login that is one line."""
+
+MECHANISMS: Final = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER")
 COMMANDS: Final = "there are EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"
 EXTENSIONS: Final = (
     "8BITMIME",
-    "AUTH PLAIN LOGIN",
+    f"AUTH {' '.join(MECHANISMS)}",
     "ENHANCEDSTATUSCODES",
     "PIPELINING",
     "SMTPUTF8",

@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 
+from pytest_egress import UnroutedError
 from pytest_egress.base import account
 from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.ledger.report import ledger_lines, never_called_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
+from pytest_egress.routes.faults import delayed
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.smtp import smtp
 from pytest_egress.traffic.entries import Mail, TcpConnection, TlsFailure
+from pytest_egress.traffic.smtp import Session
 from tests.support.echo import read_line
 from tests.support.stage import ADDRESS, SECONDS, Stage, end_of, eventually
 
@@ -183,15 +186,24 @@ def test_a_server_that_is_busy_once_is_a_sequence(stage: Stage) -> None:
     assert {type(call) for call in route.calls} == {TcpConnection, Mail}
 
 
-def test_a_mail_that_breaks_off_is_none(stage: Stage, mailbox: Route[Any]) -> None:
+@pytest.mark.parametrize("whole", [0, 1])
+def test_a_mail_that_breaks_off_is_none_and_leaves_a_trace(
+    stage: Stage, mailbox: Route[Any], whole: int
+) -> None:
     with connected(stage) as client:
         client.docmd("EHLO", "c")
+        for _ in range(whole):
+            client.send_message(welcome())
         client.docmd("MAIL", "FROM:<a@x.test>")
         client.docmd("RCPT", "TO:<b@x.test>")
         client.docmd("DATA")
         client.send(b"Subject: half\r\n")
     assert eventually(lambda: not list(stage.gateway.connections))
-    assert mailbox.call_count == 0
+    assert mailbox.call_count == whole
+    (entry,) = stage.entries(TcpConnection)
+    trace = "a mail from 'a@x.test' broke off within DATA, after 15 bytes"
+    assert entry.note == (trace if whole else f"it sent no mail; {trace}")
+    assert trace in " ".join("\n".join(ledger_lines(stage.window.entries)).split())
     assert judge(stage.window, []) is None
 
 
@@ -250,6 +262,118 @@ def test_many_recipients_are_shortened_in_a_line() -> None:
         content=b"Subject: x\r\n\r\n",
     )
     assert "4@x.test and 4 more at mail.test:25" in str(mail)
+
+
+# A mail is a turn.
+
+
+def test_times_counts_mails_however_many_come_on_a_connection(stage: Stage) -> None:
+    route = stage.tcp("mail.test:5432", smtp(), times=2)
+    with connected(stage) as client:
+        client.send_message(welcome("one"))
+        assert "called 1 of 2 times" in str(judge(stage.window, [route]))
+        client.send_message(welcome("two"))
+        assert judge(stage.window, [route]) is None
+        with pytest.raises(smtplib.SMTPDataError, match="554"):
+            client.send_message(welcome("three"))
+    assert route.call_count == 2
+    (refused,) = [e for e in stage.entries(Mail) if e.outcome == "unrouted"]
+    assert (refused.subject, refused.note) == ("three", "its route has no turn left for it")
+    verdict = judge(stage.window, [route])
+    assert isinstance(verdict, UnroutedError)
+    assert "mail 'three' from <shop@x.test>" in str(verdict)
+    assert "times: it has answered 2 of 2" in str(verdict)
+    assert "egress." not in str(verdict).partition("nearest route")[2].partition("times:")[2]
+
+
+def test_a_connection_without_a_mail_takes_no_turn(stage: Stage) -> None:
+    route = stage.tcp("mail.test:5432", smtp(), times=2)
+    with connected(stage) as idle:
+        idle.noop()
+        for number in (1, 2):
+            with connected(stage) as client:
+                client.send_message(welcome(f"number {number}"))
+        idle.quit()
+    assert route.call_count == 2
+    assert judge(stage.window, [route]) is None
+    with pytest.raises(smtplib.SMTPServerDisconnected):
+        MailClient(stage)
+    assert isinstance(judge(stage.window, [route]), UnroutedError)
+
+
+def test_two_connections_never_take_one_turn(stage: Stage) -> None:
+    route = stage.tcp("mail.test:5432", smtp(), times=1)
+    with connected(stage) as first, connected(stage) as second:
+        first.send_message(welcome())
+        with pytest.raises(smtplib.SMTPDataError, match="554"):
+            second.send_message(welcome())
+    assert route.call_count == 1
+    assert isinstance(judge(stage.window, [route]), UnroutedError)
+
+
+def test_a_sequence_counts_mails_and_its_other_answers_connections(stage: Stage) -> None:
+    busy = b"421 4.3.2 busy\r\n"
+    route = stage.tcp("mail.test:5432", sequence(smtp(), smtp(), busy, delayed(smtp(), 0)))
+    with connected(stage) as client:
+        for _ in range(2):
+            client.send_message(welcome())
+        with pytest.raises(smtplib.SMTPDataError, match="next mail is for another connection"):
+            client.send_message(welcome())
+    with pytest.raises(smtplib.SMTPConnectError, match="busy"):
+        MailClient(stage)
+    with connected(stage) as client:
+        client.send_message(welcome("the last"))
+    assert [type(call) for call in route.calls] == [Mail, Mail, TcpConnection, Mail]
+    assert judge(stage.window, [route]) is None
+
+
+def test_a_mail_whose_route_has_no_turn_left_may_be_the_next_routes(stage: Stage) -> None:
+    later: Route[Any] = stage.tcp("mail.test:5432", smtp())
+    first: Route[Any] = stage.tcp("mail.test:5432", smtp(), times=1)
+    with connected(stage) as client:
+        client.send_message(welcome("one"))
+        with pytest.raises(smtplib.SMTPDataError, match="next mail is for another connection"):
+            client.send_message(welcome("two"))
+    with connected(stage) as client:
+        client.send_message(welcome("two"))
+    assert [call.subject for call in (*first.calls, *later.calls)] == ["one", "two"]
+    assert judge(stage.window, [first, later]) is None
+
+
+def test_an_answer_that_is_replaced_is_so_for_the_next_mail(stage: Stage) -> None:
+    route = stage.tcp("mail.test:5432", smtp())
+    with connected(stage) as client:
+        client.send_message(welcome())
+        route.respond(b"421 4.3.2 busy\r\n")
+        with pytest.raises(smtplib.SMTPDataError, match="next mail is for another connection"):
+            client.send_message(welcome())
+    with pytest.raises(smtplib.SMTPConnectError, match="busy"):
+        MailClient(stage)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_mail_that_is_too_large_is_recorded_and_fails_the_test(
+    stage: Stage, mailbox: Route[Any], monkeypatch: pytest.MonkeyPatch, announced: bool
+) -> None:
+    defaults = Session.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "max_bytes", 1000)
+    with connected(stage) as client:
+        client.ehlo()
+        if announced:
+            with pytest.raises(smtplib.SMTPSenderRefused, match="552"):
+                client.sendmail("a@x.test", ["b@x.test"], b"x" * 1001)
+        else:
+            client.esmtp_features.pop("size")
+            with pytest.raises(smtplib.SMTPDataError, match="552"):
+                client.sendmail("a@x.test", ["b@x.test"], b"x" * 200_000)
+    (refused,) = stage.entries(Mail)
+    assert (refused.outcome, refused.sender, refused.content) == ("unrouted", "a@x.test", b"")
+    assert refused.note == "it was refused with 552, since it has over 1000 bytes"
+    verdict = str(judge(stage.window, []))
+    assert refused.note in verdict
+    assert f"from <a@x.test> to {'nobody yet' if announced else 'b@x.test'} at" in verdict
+    assert mailbox.call_count == 0
 
 
 def test_it_answers_by_the_name_that_was_dialled(stage: Stage) -> None:

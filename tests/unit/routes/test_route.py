@@ -302,3 +302,31 @@ def test_a_route_tells_of_a_change_only_where_faults_of_connecting_are_concerned
     for answer in (b"others", refuse(), sequence(b"ready", blackhole()), b"others", b"ready"):
         route.respond(answer)
     assert told == [True, True, False]
+
+
+def test_a_sequence_is_owed_its_own_calls_whatever_was_given_back_before(routes: Routes) -> None:
+    route = routes.add("intercept_tcp", "db.test:5432", b"ready")
+    first, second = route.reserve(), route.reserve()
+    assert (first, second) == (0, 1)
+    assert second is not None
+    route.give_back(second)
+    route.respond(sequence(b"a", b"b"))
+    assert route.times == 3  # the first may yet be a call
+    route.give_back(0)
+    assert route.times == 2
+    turns = [route.reserve() for _ in range(3)]
+    assert turns[2] is None
+    assert [route.answer(turn)[0] for turn in turns if turn is not None] == [b"a", b"b"]
+
+
+def test_times_are_those_of_the_declaration_again_after_a_sequence(routes: Routes) -> None:
+    route = routes.add("intercept_tcp", "db.test:5432", b"ready", times=2)
+    first = route.reserve()
+    assert first is not None
+    route.give_back(first)
+    route.respond(sequence(b"a"))
+    assert route.reserve() is not None
+    assert route.is_exhausted
+    route.respond(b"b")
+    assert route.reserve() is not None
+    assert route.is_exhausted

@@ -89,11 +89,16 @@ def test_two_mails_come_on_one_connection() -> None:
 def test_a_mail_that_is_too_large_is_refused_at_its_end_and_is_not_kept() -> None:
     session = Session("mail.test", max_bytes=100)
     assert replies(MAIL + b"DATA\r\n", session)[-1] == "354 End"
-    for _ in range(1000):
-        assert steps(session, b"x" * 98 + b"\r\n") == []
+    told = [step for _ in range(1000) for step in steps(session, b"x" * 98 + b"\r\n")]
     assert len(session._unread) < 300
+    (refused,) = told  # as soon as it is known
+    assert refused.reply == b""
+    assert refused.mail == Envelope(sender="a@x.test", recipients=("b@x.test",), content=b"")
+    assert refused.refusal == "it was refused with 552, since it has over 100 bytes"
+    assert "broke off within DATA, after 100000 bytes" in session.unfinished
     (step,) = steps(session, b".\r\n")
     assert (step.mail, step.reply[:9]) == (None, b"552 5.3.4")
+    assert session.unfinished == ""
     again = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\nshort\r\n.\r\n"
     (mail,) = mails(again, session)
     assert mail.content == b"short\r\n"
@@ -104,7 +109,29 @@ def test_a_mail_may_be_as_large_as_size_says() -> None:
     (mail,) = mails(MAIL + b"DATA\r\n" + b"12345678\r\n.\r\n", session)
     assert len(mail.content) == 10
     again = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n123456789\r\n.\r\n"
-    assert replies(again, session)[-1] == "552 5.3.4"
+    step = steps(session, again)[-1]
+    assert step.reply.startswith(b"552 5.3.4 ")
+    assert (step.mail and step.mail.content, bool(step.refusal)) == (b"", True)
+
+
+@pytest.mark.parametrize("size", [b"SIZE=11", b"SIZE=99999999999999999999"])
+def test_a_mail_that_is_announced_as_too_large_is_refused_at_once(size: bytes) -> None:
+    session = Session("mail.test", max_bytes=10)
+    (_, step) = steps(session, b"EHLO c\r\nMAIL FROM:<a@x.test> " + size + b"\r\n")
+    assert step.reply == b"552 5.3.4 A mail has at most 10 bytes\r\n"
+    assert step.mail == Envelope(sender="a@x.test", recipients=(), content=b"")
+    assert step.refusal == "it was refused with 552, since it has over 10 bytes"
+    assert replies(b"MAIL FROM:<a@x.test>\r\n", session) == ["250 2.1.0"]
+
+
+def test_a_mail_whose_end_has_not_come_is_told_with_its_size() -> None:
+    session = Session("mail.test")
+    assert session.unfinished == ""
+    steps(session, MAIL)
+    assert session.unfinished == ""
+    steps(session, b"DATA\r\n")
+    steps(session, b"Subject: half\r\n")
+    assert session.unfinished == "a mail from 'a@x.test' broke off within DATA, after 15 bytes"
 
 
 # Replies.
@@ -115,7 +142,7 @@ def test_ehlo_says_what_there_is_and_helo_does_not() -> None:
     assert step.reply.decode().split("\r\n") == [
         "250-mail.test",
         "250-8BITMIME",
-        "250-AUTH PLAIN LOGIN",
+        "250-AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER",
         "250-ENHANCEDSTATUSCODES",
         "250-PIPELINING",
         "250-SMTPUTF8",
@@ -163,7 +190,7 @@ def test_ehlo_says_what_there_is_and_helo_does_not() -> None:
         (b"HELP\r\n", "214 2.0.0"),
         (b"noop whatever\r\n", "250 2.0.0"),
         (b"QUIT\r\n", "221 2.0.0"),
-        (b"EXPN list\r\n", "500 5.5.1"),
+        (b"EXPN list\r\n", "502 5.5.1"),
         (b"GET / HTTP/1.1\r\n", "500 5.5.1"),
         (b"\x16\x03\x01\r\n", "500 5.5.2"),
         (b"\xff\r\n", "500 5.5.2"),
@@ -319,3 +346,51 @@ def test_replies_do_not_depend_on_the_pieces_in_which_bytes_come(
     expected = steps(whole, data)
     found = [step for at in range(0, len(data), size) for step in steps(cut, data[at : at + size])]
     assert found == expected
+
+
+BEARER = "auth=Bearer ya29.secret\1"
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "said", "user"),
+    [
+        ("XOAUTH2", f"user=ann@x.test\1{BEARER}\1", "ann@x.test"),
+        ("OAUTHBEARER", f"n,a=ann@x.test,\1host=mail.test\1port=587\1{BEARER}\1", "ann@x.test"),
+        ("OAUTHBEARER", f"y,a=a=2Cb=3Dc,\1{BEARER}\1", "a,b=c"),
+        ("OAUTHBEARER", f"n,,\1{BEARER}\1", ""),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_token_logs_in(mechanism: str, said: str, user: str, at_once: bool) -> None:
+    session = Session("mail.test")
+    given = plain(said)
+    login = (
+        f"AUTH {mechanism} ".encode() + given
+        if at_once
+        else f"AUTH {mechanism}\r\n".encode() + given
+    )
+    found = replies(b"EHLO c\r\n" + login + b"\r\n", session)
+    assert found[-1] == "235 2.7.0"
+    assert at_once or found[-2] == "334"
+    (mail,) = mails(MAIL.partition(b"\r\n")[2] + b"DATA\r\n.\r\n", session)
+    assert mail.user == user
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "said"),
+    [
+        ("XOAUTH2", ""),
+        ("XOAUTH2", "user=ann@x.test"),
+        ("XOAUTH2", f"user=\1{BEARER}\1"),
+        ("XOAUTH2", f"user=ann@x.test\1{BEARER}"),
+        ("XOAUTH2", "user=ann@x.test\1auth=Bearer \1\1"),
+        ("XOAUTH2", f"n,a=ann@x.test,\1{BEARER}\1"),
+        ("OAUTHBEARER", f"user=ann@x.test\1{BEARER}\1"),
+        ("OAUTHBEARER", f"n,a=ann@x.test\1{BEARER}\1"),
+        ("OAUTHBEARER", f"p=tls-unique,,\1{BEARER}\1"),
+        ("OAUTHBEARER", "n,a=ann@x.test,\1host=mail.test\1\1"),
+    ],
+)
+def test_a_token_that_is_not_in_its_form_is_refused(mechanism: str, said: str) -> None:
+    login = f"EHLO c\r\nAUTH {mechanism} ".encode() + (plain(said) or b"=") + b"\r\n"
+    assert replies(login)[-1] == "501 5.5.2"
