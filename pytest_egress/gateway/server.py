@@ -50,14 +50,13 @@ from pytest_egress.routes.table import (
     presenting_route,
 )
 from pytest_egress.traffic.dns import why_no_query
-from pytest_egress.traffic.entries import NO_HTTP3, PacketAttempt
+from pytest_egress.traffic.entries import NO_HTTP3, NO_QUIC, UDP_HEADER_BYTES, PacketAttempt
 from pytest_egress.traffic.packets import Packet, parse_packets
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
-UDP_HEADER_BYTES: Final = 8
 BATCH: Final = 256  # datagrams to read before the reader returns to connections
 
 
@@ -433,16 +432,16 @@ class Gateway:
         host = keyed_on(context.tables, hosts, packet.port or 0)
         entry = PacketAttempt(
             **self.recorder.about(host, packet.port),
-            **self._judge_packet(context, packet, host),
+            outcome="recorded",
             protocol=packet.protocol_name,
             address=packet.destination,
             size=packet.size,
             first_bytes=packet.payload[:FIRST_BYTES_KEPT],
         )
+        if packet.protocol is not None:  # what is not IP has no address that a route could name
+            self._judge_packet(context, entry)
         if entry.protocol == "UDP" and entry.port == NAMES_PORT:
             entry.note = why_no_query(packet.payload)
-        elif entry.outcome == "recorded" and packet.protocol is not None:
-            entry.note = NO_HTTP3
         self.recorder.record(context, entry)
 
     def _count_missing(self, missing: int) -> None:
@@ -455,19 +454,21 @@ class Gateway:
             self._told_missing = missing
             self.recorder.miss(more)
 
-    def _judge_packet(self, context: AttemptContext, packet: Packet, host: str) -> dict[str, Any]:
-        """The outcome of a packet, and its route, as fields of its entry.
+    def _judge_packet(self, context: AttemptContext, packet: PacketAttempt) -> None:
+        """Set the outcome of a packet, and its route.
 
-        A packet that is not IP is recorded only, since it has no address that a route could name. So is UDP to a host
-        and port whose HTTPS a route answers: it is QUIC, and its client falls back to TCP.
+        QUIC to a host and port whose HTTPS a route answers is recorded only: its client falls back to TCP.
         """
-        if packet.protocol is None:
-            return {"outcome": "recorded"}
-        route = claimed(context.tables, host, packet.port or 0)
-        quic = packet.protocol_name == "UDP" and route and route.kind.answers_https
-        return self.recorder.outcome(
-            context, host, packet.port or 0, "recorded" if quic else "unrouted"
+        host, port = packet.host, packet.port or 0
+        route = claimed(context.tables, host, port)
+        falls_back = route is not None and route.kind.answers_https
+        judged = self.recorder.outcome(
+            context, host, port, "recorded" if falls_back and packet.is_quic else "unrouted"
         )
+        packet.outcome, packet.route = judged["outcome"], judged.get("route")
+        if falls_back and packet.protocol == "UDP":
+            other = f"{NO_QUIC}, and {route} answers HTTPS over TCP alone"
+            packet.note = NO_HTTP3 if packet.is_quic else other
 
     def _watch(self, monitor: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -20,6 +20,7 @@ from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.entries import (
     CERTAIN,
+    NO_QUIC,
     UNREADABLE,
     UNREADABLE_WEBSOCKET,
     DnsQuery,
@@ -151,8 +152,8 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
     lines += [DETAIL + line for line in near_lines(entry.near)]
     if isinstance(entry, (Exchange, Mail)) and entry.note:
         return lines  # refused for its form: no route would help
-    if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET)):
-        return lines  # no route would help here either
+    if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET, NO_QUIC)):
+        return lines  # no route would help here either: a block would refuse the HTTPS beside QUIC
     verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
     lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
     if entry.needs_server:

@@ -22,6 +22,7 @@ error of ours where they are malformed. Every module is a door.
 * `made_body`: the body of a streamed response, kept while it is sent.
 * `messages`: `Request`, `Response`, `Headers`.
 * `packets`: the packets that the kernel rejected and reported.
+* `quic`: tells the datagram by which QUIC begins.
 * `redaction`: masks secrets in texts that are shown.
 * `searchlist`: finds the DNS queries that a resolver's search list made.
 * `websocket`: the handshake of a WebSocket, and its frames, by wsproto.

@@ -19,6 +19,7 @@ from pytest_egress.traffic.messages import (
     host_port,
     shown,
 )
+from pytest_egress.traffic.quic import begins_quic
 from pytest_egress.traffic.redaction import masked_bytes
 
 if TYPE_CHECKING:
@@ -218,8 +219,13 @@ def server_of(protocol: str, host: str | None) -> str:
     return f"Forward it to a server of {protocol}{certificate}"
 
 
+UDP_HEADER_BYTES: Final = 8
+
 NO_HTTP3: Final = "HTTP/3 is not answered here, and its client may fall back to HTTPS over TCP"
-"""The note of a packet for a host and port whose HTTPS a route answers."""
+"""The note of a packet that begins QUIC, for a host and port whose HTTPS a route answers."""
+
+NO_QUIC: Final = "it does not begin QUIC (RFC 9000 section 17.2.2)"
+"""Begins the note of any other packet of UDP for such a host and port."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -386,6 +392,12 @@ class PacketAttempt(Entry):
     size: int
     first_bytes: bytes = b""
 
+    @property
+    def is_quic(self) -> bool:
+        """Whether it begins a connection of QUIC."""
+        return self.protocol == "UDP" and begins_quic(
+            self.first_bytes, self.size - UDP_HEADER_BYTES
+        )
+
     def __str__(self) -> str:
-        quic = ", probably QUIC" if self.protocol == "UDP" and self.port == 443 else ""
-        return f"{self.protocol} {self.where}, {self.size} bytes{quic}"
+        return f"{self.protocol} {self.where}, {self.size} bytes{', probably QUIC' if self.is_quic else ''}"

@@ -46,3 +46,20 @@ def test_quic_for_what_nobody_declared_fails_the_test(clients_image: str) -> Non
 
     with pytest.raises(UnroutedError, match=r"UDP api\.example\.test:443 .*probably QUIC"):
         ask()
+
+
+def test_what_is_no_quic_fails_the_test_though_its_host_is_declared(clients_image: str) -> None:
+    code = (
+        "import socket; to = socket.socket(type=socket.SOCK_DGRAM); "
+        "to.connect(('api.example.test', 443)); to.send(b'customer row 42')"
+    )
+
+    def send() -> None:
+        with Egress() as egress:
+            egress.intercept_https("api.example.test", optional=True)
+            egress.run(clients_image, ["python3", "-c", code])
+
+    with pytest.raises(
+        UnroutedError, match=r"UDP api\.example\.test:443 .*, 23 bytes\n *it does not"
+    ):
+        send()

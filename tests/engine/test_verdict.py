@@ -122,7 +122,7 @@ def test_what_is_no_http_is_listed_and_what_repeats_is_folded(inside: Inside) ->
     assert run.verdict() == report_text(r"""
 10 unrouted attempts of clients:latest; nothing got out:
 
-  UDP 203.0.113.9:443, 13 bytes, probably QUIC
+  UDP 203.0.113.9:443, 13 bytes
       to expect it: egress.block("203.0.113.9:443")
 
   UDP statsd.test:8125 (ADDRESS), 13 bytes

@@ -16,6 +16,7 @@ import trustme
 from pytest_egress.agent import netlink
 from pytest_egress.gateway import dispatch
 from pytest_egress.gateway import server as gateway_module
+from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import NO_HTTP3, PacketAttempt
 from pytest_egress.traffic.messages import Request
 from tests.support.stage import (
@@ -32,6 +33,7 @@ from tests.support.stage import (
     log_of,
     udp,
 )
+from tests.support.traffic import quic_initial
 
 
 def test_packets_are_attempts_with_the_name_that_was_meant(stage: Stage) -> None:
@@ -91,10 +93,21 @@ def test_packets_that_were_lost_are_counted_once_whether_others_follow_or_not(st
 def test_quic_where_https_is_answered_is_no_offence(stage: Stage) -> None:
     stage.https(ADDRESS)
     for port in (443, 444):
-        stage.link.packet_source.send(log_of(17, ADDRESS, udp(port, b"x")))
+        stage.link.packet_source.send(log_of(17, ADDRESS, udp(port, quic_initial())))
     quic, other = stage.entries(PacketAttempt)
     assert (quic.outcome, quic.note) == ("recorded", NO_HTTP3)
     assert (other.outcome, other.note) == ("unrouted", "")
+
+
+def test_what_is_no_quic_is_unrouted_where_https_is_answered(stage: Stage) -> None:
+    route = stage.https(ADDRESS, optional=True)
+    for payload in (b"customer row 42", b"x" * 1300):
+        stage.link.packet_source.send(log_of(17, ADDRESS, udp(443, payload)))
+    assert {packet.outcome for packet in stage.entries(PacketAttempt)} == {"unrouted"}
+    text = str(judge(stage.window, [route]))
+    assert "UDP 203.0.113.9:443, 23 bytes\n" in text
+    assert "  it does not begin QUIC (RFC 9000 section 17.2.2), and intercept_https(" in text
+    assert "to expect it" not in text
 
 
 def test_a_frame_that_is_no_ip_is_recorded(stage: Stage) -> None:

@@ -32,6 +32,7 @@ from pytest_egress.traffic.entries import (
 )
 from pytest_egress.traffic.messages import Headers, Request, Response, host_port
 from pytest_egress.traffic.websocket import WebSocketMessage
+from tests.support.traffic import quic_initial
 
 
 def about(**fields: Any) -> dict[str, Any]:
@@ -93,7 +94,11 @@ SUBJECTS = [
     (tcp(first_bytes=b"\0\1"), "TCP api.test:5432 (198.18.0.1), first bytes b'\\x00\\x01'"),
     (tls(), "TLS api.test:443 (198.18.0.1)"),
     (packet(), "UDP api.test:123 (198.18.0.1), 56 bytes"),
-    (packet(port=443), "UDP api.test:443 (198.18.0.1), 56 bytes, probably QUIC"),
+    (packet(port=443), "UDP api.test:443 (198.18.0.1), 56 bytes"),
+    (
+        packet(port=443, size=1208, first_bytes=quic_initial()[:64]),
+        "UDP api.test:443 (198.18.0.1), 1208 bytes, probably QUIC",
+    ),
     (packet(protocol="ICMP", port=None), "ICMP api.test (198.18.0.1), 56 bytes"),
 ]
 
