@@ -32,6 +32,7 @@ from pytest_egress.gateway.upstream_body import (
     target_of,
 )
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES, end_to_end, fields, raw_fields, without
+from pytest_egress.traffic.http2_errors import told
 from pytest_egress.traffic.http2_frames import GOAWAY, HEAD_BYTES, FrameCutter, FrameTooLongError
 from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
 from pytest_egress.traffic.redaction import masked_text
@@ -76,7 +77,7 @@ class Http2Body(UpstreamBody):
         try:
             self._send_head(outgoing(self._request, self._content, self._scheme, prefix, encoded))
         except h2.exceptions.ProtocolError as error:
-            raise ConnectionError(str(error)) from error
+            raise ConnectionError(told(error)) from error
         if not self._goes_at_once:
             self._start_sending()
         self._send_interims_on()
@@ -202,7 +203,9 @@ class Http2Body(UpstreamBody):
         self._is_read = True
         try:
             self._take(self._line.receive())
-        except (OSError, FrameTooLongError, h2.exceptions.ProtocolError) as error:
+        except h2.exceptions.ProtocolError as error:
+            self._fail(told(error))
+        except (OSError, FrameTooLongError) as error:
             self._fail(str(error) or type(error).__name__)
         finally:
             self._is_read = False

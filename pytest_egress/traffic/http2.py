@@ -34,6 +34,7 @@ from pytest_egress.traffic.fields import (
 )
 from pytest_egress.traffic.heads import fault_in_http2
 from pytest_egress.traffic.http1 import percent_encoded
+from pytest_egress.traffic.http2_errors import told
 from pytest_egress.traffic.http2_frames import (
     ACK,
     DATA,
@@ -202,7 +203,7 @@ class Http2:
             while (frame := self._cutter.next_frame()) is not None:
                 yield from self._receive_frame(frame)
         except h2.exceptions.ProtocolError as error:  # h2 has made the GOAWAY
-            raise Http2Error(str(error) or type(error).__name__) from error
+            raise Http2Error(told(error)) from error
         except FrameTooLongError as error:
             raise self._refuse(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, str(error)) from error
 
@@ -484,9 +485,9 @@ def reset_text(event: h2.events.StreamReset) -> str:
     )
 
 
-def ended_text(error: Exception) -> str:
+def ended_text(error: h2.exceptions.ProtocolError) -> str:
     """A text about a stream or a connection that h2 says has ended."""
-    return f"the stream has ended: {error}"
+    return f"the stream has ended: {told(error)}"
 
 
 def response_headers(response: Response, date: str, *, framed: bool) -> Headers:

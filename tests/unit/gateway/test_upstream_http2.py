@@ -392,7 +392,7 @@ BROKEN: dict[str, tuple[Serve, str]] = {
         "it ended the connection (GOAWAY, PROTOCOL_ERROR)",
     ),
     "closed": (lambda peer: peer.sock.shutdown(socket.SHUT_WR), "it closed within its answer"),
-    "length": (lambda peer: peer.end(), "Expected 10 bytes, received 4"),
+    "length": (lambda peer: peer.end(), "its Content-Length is 10, and its body has 4 bytes"),
 }
 
 
