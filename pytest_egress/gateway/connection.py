@@ -109,7 +109,7 @@ class Carried(Protocol):
 
 
 class Multiplexed(Protocol):
-    """The server of a connection that has several requests at once. Any thread may call these, but for `read_late`."""
+    """The server of a connection that has several requests at once. Any thread may call these."""
 
     def farewell(self) -> None:
         """Tell the client that no request is wanted any more."""
@@ -137,10 +137,6 @@ class Multiplexed(Protocol):
 
     def carriers(self) -> Sequence[Carried]:
         """The requests that are being served."""
-        ...
-
-    def read_late(self) -> bool:
-        """Read what the client sends after `farewell`, on a parked connection; False at its end."""
         ...
 
 
@@ -175,6 +171,7 @@ class Connection:
         multiplexed: Its server, where it has several requests at once, each an attempt of its own. Then the connection
             itself has none, but before the first request and within a request's head.
         is_reading: Whether bytes of such a connection are being read, whose requests have not begun yet.
+        read_late: Records what the client has sent after `tell_end`. Its thread calls it, once.
     """
 
     def __init__(
@@ -202,6 +199,7 @@ class Connection:
         self.lasting: Lasting | None = None
         self.activity = Activity(container=self.target.name, cut=self.cut, told=self.told)
         self._go_on: Callable[[], None] = lambda: serve(self)
+        self.read_late: Callable[[], None] = self._read_late
         self._others: set[socket.socket] = set()
         self._context: AttemptContext | None = None
         self._trusted_in: Window | None = None
@@ -467,7 +465,10 @@ class Connection:
     def _serve(self) -> bool:
         """Serve the connection, and return whether it has been parked. Another thread may own it by then."""
         try:
-            self._go_on()
+            if self.is_ending:
+                self.read_late()
+            else:
+                self._go_on()
         except Parked as parked:
             self._go_on = parked.go_on
             self.activity.thread = self.ident = None
@@ -579,31 +580,28 @@ class Connection:
             self.multiplexed.farewell()  # the client closes now: what it sends before is read by its protocol
             return
         if self.say_goodbye():
-            self.record_late()
+            self._record_late()
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
         self.sock.settimeout(0)
 
-    def read_late(self) -> bool:
-        """Read what the client sends after `tell_end`; False at the end of the connection."""
-        if self.multiplexed is not None:
-            return self.multiplexed.read_late()
-        try:
-            data = self.sock.recv(READ_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            return False
-        if data:
-            self.record_late()
-        return bool(data)
+    def _read_late(self) -> None:
+        """Read what the client has sent after `tell_end`, where no server of requests does that."""
+        with contextlib.suppress(OSError):
+            if self.sock.recv(READ_BYTES):
+                self.record_tcp(b"", self.late_note)
+                self.linger(goodbye=False)
 
-    def record_late(self) -> None:
-        """Record a request that crossed our end of the connection. It gets no answer: its client retries or fails."""
-        self.begin()
+    @property
+    def late_note(self) -> str:
+        """The note of a request that has crossed our end. It gets no answer: its client retries or fails."""
         why = self._ended_by or f"it had been idle for {self.idle_seconds:g} s"
-        note = f"sent something in the moment in which it was closed: {why}"
-        self.record_tcp(b"", note)
+        return f"sent something in the moment in which it was closed: {why}"
+
+    def _record_late(self) -> None:
+        """Record something that has crossed our end, and of which nothing is known."""
+        self.begin()
+        self.record_tcp(b"", self.late_note)
         self.end()
 
     def say_goodbye(self) -> bool:

@@ -311,11 +311,11 @@ class Connections:
         if connection is None:
             return
         arrived = None if connection.is_cut else connection.has_arrived()
-        if arrived is None or (connection.is_ending and not connection.read_late()):
+        if arrived is None:
             self._end(connection)
-        elif not arrived or connection.is_ending:
+        elif not arrived:
             return
-        elif self.at_work >= self._cap:
+        elif self.at_work >= self._cap and not connection.is_ending:  # whose thread is soon free
             self.needs_room = True  # the connection stays parked, unread
         else:
             connection.arrive()

@@ -16,6 +16,7 @@ from typing import Any, Final
 import h11
 
 from pytest_egress.base.account import OverLimitError
+from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import send_all
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
@@ -27,7 +28,7 @@ from pytest_egress.gateway.tls import record_silence
 from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange
-from pytest_egress.traffic.fields import READ_BYTES, Head
+from pytest_egress.traffic.fields import MAX_HEADER_BYTES, READ_BYTES, Head
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import Response
 from pytest_egress.traffic.redaction import masked_text
@@ -40,6 +41,7 @@ PREFACE_LINE: Final = b"PRI * HTTP/2.0\r\n\r\n"
 UNEXPECTED_PREFACE: Final = (
     "the client begins HTTP/2 where it has agreed on HTTP/1.1: by ALPN, or by an earlier request"
 )
+END_OF_HEAD: Final = b"\r\n\r\n"
 LEFT_OVER: Final = "sent behind a request after which its connection closes, so nobody answers it"
 
 
@@ -68,6 +70,7 @@ class Http1Server:
         self.is_switched = False
         self.lock = threading.RLock()
         self.http = Http1(self.lock)
+        connection.read_late = self.read_late
 
     def serve(self) -> None:
         """Serve one request after the other, to the end of the connection.
@@ -284,6 +287,30 @@ class Http1Server:
         with contextlib.suppress(OSError):  # also take what has arrived and was not read
             connection.sock.settimeout(0)
             left += connection.sock.recv(READ_BYTES)
+        self.record_all(left, LEFT_OVER)
+
+    def read_late(self) -> None:
+        """Record the requests that have crossed our end of the connection.
+
+        The rest of a head is waited for, and a body is not.
+        """
+        connection, came, deadline = self.connection, b"", monotonic() + LINGER_SECONDS
+        with contextlib.suppress(OSError):
+            while END_OF_HEAD not in came and len(came) < MAX_HEADER_BYTES:
+                connection.sock.settimeout(max(deadline - monotonic(), 0))
+                if not (data := connection.sock.recv(READ_BYTES)):
+                    break
+                came += data
+        if came:
+            self.record_all(came, connection.late_note)
+            connection.linger(goodbye=False)
+
+    def record_all(self, left: bytes, note: str) -> None:
+        """Record the requests in bytes that nobody answers.
+
+        Args:
+            note: A sentence that says why.
+        """
         while left:
             http, head = Http1(), None
             http.receive(left)
@@ -291,23 +318,24 @@ class Http1Server:
                 head = http.read_head()
             if head is None:
                 if left := left.lstrip(b"\r\n"):
-                    connection.record_tcp(left[:FIRST_BYTES_KEPT], LEFT_OVER)
+                    self.connection.record_tcp(left[:FIRST_BYTES_KEPT], note)
                 return
-            self.record_unanswered(http, head)
+            self.record_unanswered(http, head, note)
             left = http.left_over or b""
 
-    def record_unanswered(self, http: Http1, head: Head) -> None:
+    def record_unanswered(self, http: Http1, head: Head, note: str) -> None:
         """Record a request that gets no answer.
 
         Args:
             http: The parser that has read the head.
+            note: A sentence that says why.
         """
         duplex = self.duplex(http, contextlib.nullcontext())
         incoming = self.take(head, duplex)
         with contextlib.suppress(ClientLeftError, OverLimitError):
             http.receive(b"")  # no more than what has come
             _ = incoming.body.content
-        self.answering.record_unanswered(incoming, LEFT_OVER)
+        self.answering.record_unanswered(incoming, note)
 
     def refuse_body(
         self, incoming: Incoming, status_code: int, text: str, *, is_refused: bool = False

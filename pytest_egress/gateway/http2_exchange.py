@@ -38,6 +38,11 @@ class Http2Exchange:
     def serve(self) -> None:
         """Have the request answered, and send the response."""
         answering, incoming = self.answering, self.incoming
+        if note := self.stream.late_note:
+            if self.stream.is_whole:
+                _ = incoming.body.content
+            answering.record_unanswered(incoming, note)
+            return
         try:
             # What follows CONNECT is no body, and has no end before there is an answer (RFC 9113 section 8.5).
             if self.stream.head.method != "CONNECT" and not answering.begins_at_head(incoming):

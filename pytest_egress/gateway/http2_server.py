@@ -11,8 +11,8 @@ The rule about requests: one that has come whole is answered, whatever its clien
 recorded.
 
 Threads: `serve` runs on the connection's thread, and each stream on a worker or on the thread that reads, which is the
-connection's own or that of a deputy: only that one writes what has no lock. The gateway's reader calls `read_late`; any
-thread calls `farewell`, `threads` and `carriers`. The wire's lock guards `_http` and `_streams`.
+connection's own or that of a deputy: only that one writes what has no lock. Any thread calls `farewell`, `threads` and
+`carriers`. The wire's lock guards `_http` and `_streams`.
 """
 
 from __future__ import annotations
@@ -114,12 +114,11 @@ class Http2Server:
         self._asked_at = self._workers_until = 0.0
         self._slow = 0
         self._last = inf  # the last stream that is answered
-        self._late = 0  # requests after it
         self._awaits_first, self._opened = True, monotonic()
         self._idle_from = self._opened
         self._has_said_farewell = False
         self._hung_up = ""  # why a fault has closed our side
-        connection.multiplexed = self
+        connection.multiplexed, connection.read_late = self, self.read_late
         # Our SETTINGS go out with what answers the client's first bytes: a client that distrusts the CA closes instead,
         # and the reason would be lost in an error of writing.
 
@@ -266,12 +265,10 @@ class Http2Server:
 
     def _act_on(self, came: Came) -> list[Callable[[], None]]:
         """Act on what came; return what has to be called without the lock."""
-        if isinstance(came, Asked) and came.stream > self._last:
-            self._late += (
-                1  # its client was told to make it on another connection (RFC 9113 section 6.8)
-            )
-        elif isinstance(came, Asked):
+        if isinstance(came, Asked):
             stream = Http2Stream(self.connection, self._wire, self._http, came.stream, came.head)
+            if came.stream > self._last:
+                stream.late_note = self.connection.late_note if self.connection.is_ending else LATE
             self._streams[came.stream] = stream
             self._fresh.append(stream)
         elif isinstance(came, Unreadable):
@@ -295,7 +292,6 @@ class Http2Server:
         connection = self.connection
         fresh, self._fresh = self._fresh, []
         malformed, self._malformed = self._malformed, []
-        late, self._late = self._late, 0
         if fresh or malformed:
             self._awaits_first = False
             connection.idle_seconds = self._idle_seconds
@@ -308,9 +304,6 @@ class Http2Server:
                 self._here.append(stream)
             else:
                 self._give_out(stream)
-        for _ in range(late):
-            outcome = silent_outcome(connection.attempt)
-            connection.recorder.record_tcp(connection.attempt, b"", LATE, outcome)
         for why in malformed:
             connection.recorder.record_unreadable(connection.attempt, f"{UNREADABLE}: {why}")
 
@@ -611,14 +604,14 @@ class Http2Server:
         with self._lock:
             return list(self._streams.values())
 
-    def read_late(self) -> bool:
-        """Read what comes after `farewell`, on a parked connection; False at its end. A request is recorded."""
+    def read_late(self) -> None:
+        """Read what the client sends after `farewell`, for a moment. A request is recorded, and gets no answer."""
+        deadline = monotonic() + LINGER_SECONDS
+        why = CLOSED
         try:
-            with self._lock:
-                data = self._wire.receive()
-                came = [*self._http.receive(data or b"")]
-        except (OSError, Http2Error):
-            return False
-        if any(isinstance(each, (Asked, Unreadable)) for each in came):
-            self.connection.record_late()
-        return data != b""
+            while (left := deadline - monotonic()) > 0:
+                if self._wire.wait(left) and not self._read(self._receive):
+                    break
+        except (OSError, Http2Error) as error:
+            why = str(error)
+        self._end(why)

@@ -66,6 +66,7 @@ class Http2Stream:
         broken_by: The sentence that names the fault which has ended its connection; "" for none.
         is_kept_whole: Whether the request's body is being read to its end, before anything else is done about it.
         ends_connection: Whether its connection is to end after it: `Connection: close` says so in a response.
+        late_note: Why nobody answers it, as a sentence: its connection was said to end before; "" for any other.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Http2Stream:
         self.allowed_by: AllowedBy | None = None
         self.lasting: Lasting | None = None
         self.ended, self.ends_connection, self.is_kept_whole = False, False, False
+        self.late_note = ""
 
     # The attempt.
 
@@ -116,7 +118,7 @@ class Http2Stream:
     def close(self) -> None:
         """End the attempt. A response that has not ended is broken off."""
         with self._wire.lock:
-            if not self._is_answered and self._left is None:
+            if not self._is_answered and self._left is None and not self.late_note:
                 self._reset(INTERNAL_ERROR)
             self._http.forget(self.number)
             self._callbacks.clear()

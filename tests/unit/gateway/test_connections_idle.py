@@ -362,18 +362,21 @@ def test_no_connection_is_closed_while_a_prompt_is_open(impatient: Stage) -> Non
     assert end_of(sock) == "closed"
 
 
+@pytest.mark.parametrize(("path", "outcome"), [("/", "recorded"), ("/undeclared", "unrouted")])
 @pytest.mark.parametrize("secure", [True, False])
-def test_a_request_that_crosses_the_end_is_recorded(impatient: Stage, secure: bool) -> None:
-    impatient.http("api.test", b"yes")
-    impatient.https("api.test", b"yes")
+def test_a_request_that_crosses_the_end_is_recorded_as_one_that_a_route_would_have_answered(
+    impatient: Stage, secure: bool, path: str, outcome: str
+) -> None:
+    impatient.http("api.test", b"yes", path="/")
+    impatient.https("api.test", b"yes", path="/")
     sock = connect(impatient, secure)
     ask(sock)
     (connection,) = impatient.gateway.connections
     assert eventually(lambda: connection.is_ending)
-    sock.sendall(GET)
+    sock.sendall(GET.replace(b"/", path.encode(), 1))
     assert end_of(sock) == "closed"
-    (late,) = impatient.entries(TcpConnection)
-    assert late.outcome == "recorded"
+    _, late = impatient.entries(Exchange)
+    assert (late.outcome, late.request.path) == (outcome, path)
     assert late.note == (
         "sent something in the moment in which it was closed: it had been idle for 0.1 s"
     )

@@ -11,7 +11,7 @@ import trustme
 
 from pytest_egress.gateway import connection as connection_module
 from pytest_egress.gateway import http2_server
-from pytest_egress.traffic.entries import Exchange, TcpConnection
+from pytest_egress.traffic.entries import Exchange
 from tests.support.http2_client import Http2Client
 from tests.support.stage import SECONDS, Stage, client_context, eventually
 
@@ -49,24 +49,26 @@ def test_an_idle_client_is_told_before_its_connection_is_closed(
     assert len(impatient.entries(Exchange)) == 1
 
 
+@pytest.mark.parametrize(("method", "outcome"), [("GET", "recorded"), ("POST", "unrouted")])
 def test_a_request_that_crosses_the_end_is_recorded_and_what_begins_nothing_is_not(
-    impatient: Stage, ca: trustme.CA
+    impatient: Stage, ca: trustme.CA, method: str, outcome: str
 ) -> None:
-    impatient.https("api.test", b"yes")
+    impatient.https("api.test", b"yes", method="GET")
     polite, late = connect(impatient, ca), connect(impatient, ca)
     for client in (polite, late):
         client.ask()
         assert client.until(lambda client=client: client.goaway)  # type: ignore[misc]
     polite.sock.sendall(bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + bytes(8))  # PING
     # h2's client opens no stream after a GOAWAY: a field block of its own, all of it from the static table.
-    block = bytes([0x82, 0x87, 0x84, 0x01, 8]) + b"api.test"
+    block = bytes([0x82 if method == "GET" else 0x83, 0x87, 0x84, 0x01, 8]) + b"api.test"
     late.sock.sendall(bytes([0, 0, len(block), 1, 5, 0, 0, 0, 3]) + block)
     assert eventually(lambda: not len(impatient.gateway.connections))
-    (entry,) = impatient.entries(TcpConnection)
+    first, second, entry = impatient.entries(Exchange)
+    assert {first.outcome, second.outcome} == {"routed"}
+    assert entry.outcome == outcome
     assert entry.note == (
         "sent something in the moment in which it was closed: it had been idle for 0.1 s"
     )
-    assert len(impatient.entries(Exchange)) == 2
 
 
 def test_ping_makes_no_idle_connection_last_longer(impatient: Stage, ca: trustme.CA) -> None:

@@ -26,7 +26,7 @@ from pytest_egress.routes.faults import (
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.websocket import websocket
 from pytest_egress.routes.wsgi import wsgi
-from pytest_egress.traffic.entries import Exchange, TcpConnection
+from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.stage import GET, SECONDS, Stage, ask, end_of, eventually, read_reply
 
@@ -121,7 +121,7 @@ def test_a_request_that_crosses_the_end_is_in_the_ledger(
     sock.sendall(GET)
     assert eventually(lambda: len(stage.window.entries) > 1)
     late = stage.window.entries[-1]
-    assert isinstance(late, TcpConnection)
+    assert isinstance(late, Exchange)
     assert late.note.endswith(": disconnect({'id': 1}) has ended its connection")
     assert late.outcome == "recorded"
 
