@@ -25,6 +25,15 @@ AS_IPV4: Final = (
 )
 """IPv6 networks whose addresses contain an IPv4 address, and how many bits follow that address."""
 
+LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
+"""NAT64 by prefixes of a network's own (RFC 8215), of any length from 48 bits on."""
+
+NAT64_SHIFTS: Final = (40, 32, 24, 0)
+"""How many bits follow the IPv4 address, by a prefix of 48, 56, 64 and 96 bits (RFC 6052 section 2.2).
+
+The bits from 64 to 71, which are zero, are left out.
+"""
+
 GET_ROUTE: Final = 26  # RTM_GETROUTE (rtnetlink(7))
 ROUTE_TO: Final = 1  # RTA_DST
 NEW_ROUTE: Final = 24  # RTM_NEWROUTE, which answers it
@@ -59,6 +68,10 @@ def forms(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Addr
         for network, shift in AS_IPV4:
             if address in network:
                 yield IPv4Address(int(address) >> shift & 0xFFFFFFFF)
+        if address in LOCAL_NAT64:
+            without_zero = int(address) >> 64 << 56 | int(address) & (1 << 56) - 1
+            found = (IPv4Address(without_zero >> shift & 0xFFFFFFFF) for shift in NAT64_SHIFTS)
+            yield from (each for each in found if each not in THIS_NETWORK)  # of another length
 
 
 def is_own(address: IPv4Address | IPv6Address) -> bool:

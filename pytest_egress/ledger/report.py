@@ -18,6 +18,8 @@ from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
 from pytest_egress.routes.route import Route, Scope, later_text
 from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.address import parse_address
+from pytest_egress.traffic.dns import reversed_address
+from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES
 from pytest_egress.traffic.entries import (
     CERTAIN,
     NO_QUIC,
@@ -56,7 +58,7 @@ def remedy(entry: Entry) -> str:
         path = "" if request.method == "CONNECT" else f", path={quoted(glob_of(request.path))}"
         return f'egress.intercept_{request.scheme}("{address}", method="{request.method}"{path})'
     if isinstance(entry, DnsQuery):
-        return f'egress.intercept_https("{entry.host}")'
+        return declaring(entry)
     if entry.needs_server:
         where = host_port(entry.host, entry.port)
         return f'egress.intercept_tcp("{where}", forward("tcp://127.0.0.1:{entry.port}"))'
@@ -66,6 +68,18 @@ def remedy(entry: Entry) -> str:
         return f'egress.intercept_http("{host_port(entry.host, entry.port)}")'
     kind = INTERCEPT_TCP if isinstance(entry, TcpConnection) else BLOCK
     return f'egress.{kind.method}("{host_port(entry.host, entry.port)}")'
+
+
+def declaring(query: DnsQuery) -> str:
+    """The line of code that declares the name of a query: by the record that it asks for, else by a route."""
+    address, record = reversed_address(query.host), RECORD_EXAMPLES.get(query.type)
+    if record is None or query.type in (
+        "HTTPS",
+        "SVCB",
+    ):  # asked for beside addresses, for a connection
+        return f'egress.intercept_https("{query.host}")'
+    name = address if address and query.type == "PTR" else query.host
+    return f'egress.dns("{name}", {query.type}={quoted(record)})'
 
 
 def servicer_of(call: GrpcCall) -> str:
@@ -154,7 +168,10 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
         return lines  # refused for its form: no route would help
     if entry.note.startswith((UNREADABLE, UNREADABLE_WEBSOCKET, NO_QUIC)):
         return lines  # no route would help here either: a block would refuse the HTTPS beside QUIC
-    verb = "to answer it" if remedy(entry).startswith("egress.intercept") else "to expect it"
+    if isinstance(entry, DnsQuery) and not is_host(entry.host):
+        return lines  # nor here: a route takes host names alone
+    answers = remedy(entry).startswith(("egress.intercept", "egress.dns"))
+    verb = "to answer it" if answers else "to expect it"
     lines.append(f"{DETAIL}{verb}: {remedy(entry)}")
     if entry.needs_server:
         where = host_port(entry.host, entry.port)
@@ -164,6 +181,14 @@ def attempt_lines(entry: Entry, count: int, *, container: str = "") -> list[str]
             f'{DETAIL}to expect that it does not exist: egress.dns("{entry.host}", "NXDOMAIN")'
         )
     return lines
+
+
+def is_host(name: str) -> bool:
+    """Whether a route can be declared for a name that was asked for."""
+    try:
+        return parse_address(name, default_port=None).is_exact
+    except AddressError:
+        return False
 
 
 def attempt_text(entry: Entry) -> str:

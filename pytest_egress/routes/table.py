@@ -338,7 +338,7 @@ def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
     nearest = max(found, key=lambda each: each.ratio, default=None)
     if nearest is None:
         return None
-    difference = f"name: {name!r} is not {nearest.route.parsed_address.host!r}"
+    difference = f"name: {another_host(name, nearest.route)}"
     return NearMiss(route=nearest.route, differences=(difference,))
 
 
@@ -366,7 +366,7 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
     route, likeness, differences = alike.route, alike.ratio, []
     address = route.parsed_address
     if likeness < HOST_MATCHES:
-        differences.append(f"host: {host!r} is not {address.host!r}")
+        differences.append(f"host: {another_host(host, route)}")
     elif route.is_used_up:
         differences.append(used_up(route))
     for name, found, wanted in (
@@ -378,6 +378,15 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
             differences.append(f"{name}: {found} is not {wanted}")
     is_spent = likeness == HOST_MATCHES and route.is_used_up
     return likeness, NearMiss(route=route, differences=tuple(differences), is_spent=is_spent)
+
+
+def another_host(host: str, route: Route[Any]) -> str:
+    """That a host is not that of a route, and why a client may have taken it for that."""
+    address = route.parsed_address
+    text = f"{host!r} is not {address.host!r}"
+    if host != address.by_idna2003:
+        return text
+    return f"{text}, which {address.text!r} is by IDNA 2008; its client goes by IDNA 2003"
 
 
 def used_up(route: Route[Any]) -> str:
@@ -392,7 +401,7 @@ REPEATED: Final = "the call before it was answered by {}: the client may have re
 
 
 class Likeness(NamedTuple):
-    """How similar a route's host is to a name or address: difflib's ratio, or `HOST_MATCHES`."""
+    """How similar a route's host is to a name or address: difflib's ratio, or one of the constants."""
 
     ratio: float
     route: Route[Any]
@@ -411,6 +420,9 @@ def similar_routes(host: str, routes: Iterable[Route[Any]]) -> Iterator[Likeness
         if address.matches(host, address.port or 0):
             yield Likeness(HOST_MATCHES, route)
             continue
+        if host == address.by_idna2003:
+            yield Likeness(SAME_BY_IDNA2003, route)
+            continue
         matcher.set_seq1(address.host)
         bounds = matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio
         if all(bound() >= SIMILAR for bound in bounds):
@@ -418,6 +430,7 @@ def similar_routes(host: str, routes: Iterable[Route[Any]]) -> Iterator[Likeness
 
 
 HOST_MATCHES: Final = 2.0  # more than any ratio
+SAME_BY_IDNA2003: Final = 1.0  # as that of a name that differs in nothing
 SIMILAR: Final = 0.75  # the least ratio of difflib: a letter or a label apart, not another service
 LESS_LIKE: Final = 0.1  # is subtracted for another scheme, and for another port
 MAX_ALIKE: Final = 1024  # hosts that a table keeps the similar routes of

@@ -165,6 +165,20 @@ class Address:
         return (ipaddress.ip_network(self.host),) if is_ip_address(self.host) else ()
 
     @property
+    def by_idna2003(self) -> str:
+        """The name by IDNA 2003, where that is another one; "" for any other address.
+
+        Clients by it, such as Python's sockets, take "straße" for "strasse" (UTS 46, section 4.1.4, deviations).
+        """
+        if self.text.isascii() or not self.is_exact:
+            return ""
+        try:
+            name = _split(self.text)[0].encode("idna").decode("ascii").lower().removesuffix(".")
+        except UnicodeError:
+            return ""
+        return "" if name == self.host else name
+
+    @property
     def specificity(self) -> tuple[int, int, bool]:
         """Sorts addresses that match the same host and port: the greatest is the most specific.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import docker
 import pytest
 import trustme
 
@@ -281,3 +282,29 @@ def test_an_upstream_that_cannot_be_reached_is_a_note_in_the_ledger(
     (entry,) = attempts(egress, TcpConnection)
     assert entry.outcome == "passthrough"
     assert entry.note.startswith(f"real.test:{port} cannot be reached: ")
+
+
+def test_what_lets_any_host_through_reaches_containers_on_the_engines_bridge(
+    egress: Egress, engine_client: docker.DockerClient, clients_image: str
+) -> None:
+    serve = ["python3", "-c", ECHO]
+    other = engine_client.containers.run(clients_image, serve, detach=True, network="bridge")
+    try:
+        assert eventually(lambda: b"up" in other.logs())
+        other.reload()
+        (network,) = other.attrs["NetworkSettings"]["Networks"].values()
+        route = egress.passthrough("*")
+        dial = "import socket; print(socket.create_connection((sys.argv[1], 7000), 30).recv(99))"
+        command = ["python3", "-c", f"import sys; {dial}", network["IPAddress"]]
+        assert egress.run(clients_image, command, check=True).stdout == "b'on the bridge'\n"
+        route.assert_called_once()
+    finally:
+        other.remove(force=True)
+
+
+ECHO = """
+import socket
+listener = socket.create_server(("", 7000))
+print("up", flush=True)
+listener.accept()[0].sendall(b"on the bridge")
+"""

@@ -100,6 +100,62 @@ def test_the_name_of_an_address_is_declared_with_it(stage: Stage) -> None:
     assert unrouted(stage, *asked, kinds=("PTR",)) == [other, "x.in-addr.arpa"]
 
 
+class Pasted:
+    """What the lines of a verdict call `egress`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def dns(self, name: str, answer: object = None, **records: str) -> None:
+        self.stage.route("dns", name, answer, **records)
+
+    def intercept_https(self, address: str) -> None:
+        self.stage.https(address, optional=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "line"),
+    [
+        ("7.2.0.192.in-addr.arpa", "PTR", 'egress.dns("192.0.2.7", PTR="db.shop.test")'),
+        (
+            f"7.{'0.' * 23}8.b.d.0.1.0.0.2.ip6.arpa",
+            "PTR",
+            'egress.dns("2001:db8::7", PTR="db.shop.test")',
+        ),
+        ("x.in-addr.arpa", "PTR", 'egress.dns("x.in-addr.arpa", PTR="db.shop.test")'),
+        (
+            "_db._tcp.shop.test",
+            "SRV",
+            'egress.dns("_db._tcp.shop.test", SRV="0 0 27017 db0.cluster.test")',
+        ),
+        ("shop.test", "MX", 'egress.dns("shop.test", MX="10 mail.shop.test")'),
+        ("shop.test", "TXT", 'egress.dns("shop.test", TXT="v=spf1 -all")'),
+        ("shop.test", "HTTPS", 'egress.intercept_https("shop.test")'),
+        ("shop.test", "ANY", 'egress.intercept_https("shop.test")'),
+    ],
+)
+@pytest.mark.parametrize("verb", ["answer it", "expect that it does not exist"])
+def test_each_line_that_a_verdict_offers_works(
+    stage: Stage, name: str, type: str, line: str, verb: str
+) -> None:
+    assert unrouted(stage, name, kinds=(type,)) == [name]
+    offered = str(judge(stage.window, [])).partition(f"to {verb}: ")[2].partition("\n")[0]
+    if verb == "answer it":
+        assert offered == line
+    eval(offered, {"egress": Pasted(stage)})
+    stage.next_window().dns = "strict"
+    assert unrouted(stage, name, kinds=(type,)) == []
+    (query,) = stage.entries(DnsQuery)
+    if 'dns("' in offered:
+        assert query.answer or query.rcode == "NXDOMAIN"
+
+
+def test_no_line_is_offered_for_what_no_route_can_be_declared_for(stage: Stage) -> None:
+    name = "a\\032b.test"  # with a space, as a zone file has it
+    assert unrouted(stage, name) == [name]
+    assert "egress." not in str(judge(stage.window, []))
+
+
 # Search lists.
 
 

@@ -104,6 +104,11 @@ def get(stage: Stage, name: str, host: str | None = None) -> tuple[int, str]:
         *[(f"{prefix}127.0.0.1", "loopback") for prefix in ("::ffff:", "::ffff:0:", "::")],
         *[(f"{prefix}:7f00:1", "loopback") for prefix in ("64:ff9b:", "::ffff")],
         ("2002:7f00:1::7", "loopback"),
+        *[
+            (f"64:ff9b:1:{rest}", "loopback")  # of prefixes of 48, 56, 64 and 96 bits
+            for rest in ("7f00:0:100::", "ab7f:0:1::", "abcd:7f:0:100:0", "abcd:0:ef01:7f00:1")
+        ],
+        ("64:ff9b:1::169.254.169.254", "link-local"),
         *[(address, "unspecified, which means loopback") for address in ("0.0.0.0", "::")],
         *[(address, "unspecified, which means loopback") for address in ("0.1.2.3", "::ffff:0:0")],
         *[(address, "link-local") for address in ("169.254.169.254", "fe80::1", "fe80::1%lo")],
@@ -114,6 +119,7 @@ def get(stage: Stage, name: str, host: str | None = None) -> tuple[int, str]:
         ("192.0.2.77", "an address of the machine that runs the tests"),  # of a local network
         *[(address, "") for address in (REAL, FAR, "198.51.100.10", "192.0.3.1", "2001:db8::9")],
         *[(address, "") for address in ("::ffff:203.0.113.9", "2002:cb00:7109::1")],
+        *[(f"64:ff9b:1:{rest}", "") for rest in (":203.0.113.9", "cb00:71:900::")],
     ],
 )
 def test_an_address_is_told_by_what_the_kernel_does_with_it(

@@ -12,7 +12,13 @@ from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import refuse
 from pytest_egress.routes.route import Route
-from pytest_egress.routes.table import claimed, in_order, nearest_by_address
+from pytest_egress.routes.table import (
+    NearMiss,
+    claimed,
+    in_order,
+    nearest_by_address,
+    nearest_by_name,
+)
 from tests.support.routes import Routes
 
 
@@ -212,3 +218,15 @@ def test_the_routes_of_addresses_are_in_the_order_in_which_they_are_tried(routes
         routes.add("intercept_tcp", address, refuse())
     found = [route.address for route in routes.tables["test"].of_addresses()]
     assert found == ["192.0.2.7:443", "192.0.2.7", "192.0.2.0/24", "*"]
+
+
+def test_a_name_by_idna_2003_is_linked_to_the_route_that_was_meant(routes: Routes) -> None:
+    route = routes.https("fa\u00df.test")
+    routes.https("fast.test")
+    tables = [*routes.tables.values()]
+    why = "'fass.test' is not 'xn--fa-hia.test', which 'fa\u00df.test' is by IDNA 2008; its client goes by IDNA 2003"
+    miss = nearest_by_address(tables, "https", "fass.test", 443)
+    assert miss == NearMiss(route=route, differences=(f"host: {why}",))
+    assert nearest_by_name(tables, "fass.test") == NearMiss(
+        route=route, differences=(f"name: {why}",)
+    )

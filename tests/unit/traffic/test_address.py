@@ -535,3 +535,23 @@ def test_the_page_shows_normal_forms_as_they_are() -> None:
 )
 def test_an_address_has_the_networks_that_it_matches(text: str, networks: list[str]) -> None:
     assert [str(network) for network in parse(text).networks] == networks
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("fa\u00df.test:8443", "fass.test"),
+        ("Stra\u00dfe.fa\u00df.test", "strasse.fass.test"),
+        ("m\u00fcnchen.example", ""),
+        ("fass.test", ""),
+        ("*.fa\u00df.test", ""),
+        ("xn--fa-hia.test", ""),
+    ],
+)
+def test_a_name_has_another_form_by_idna_2003(text: str, other: str) -> None:
+    try:
+        address = parse_address(text, default_port=None)
+    except AddressError:
+        assert "*" in text
+        return
+    assert address.by_idna2003 == other
