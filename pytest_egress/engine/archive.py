@@ -16,6 +16,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 _DIRECTORY_MODE = 0o755
 _PERMISSIONS = 0o7777
+_HEADS = 1 << 20  # of a file's own headers, with its extended attributes
 _END = bytes(2 * tarfile.BLOCKSIZE)  # ends every archive that is complete
 
 
@@ -95,6 +96,34 @@ def read_tar(data: bytes | Iterable[bytes]) -> dict[str, File]:
     whole = data if isinstance(data, bytes) else b"".join(data)
     with tarfile.open(fileobj=io.BytesIO(whole), mode="r:", encoding="utf-8") as archive:
         return {member.name: _read(archive, member) for member in archive if member.isreg()}
+
+
+class LargeFileError(ValueError):
+    """A file has more bytes than are read."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"it has more than {limit >> 20} MiB")
+
+
+def read_file(chunks: Iterable[bytes], limit: int) -> File:
+    """Read the regular file of an archive.
+
+    Args:
+        chunks: The archive, as `GET /containers/{id}/archive` returns it.
+        limit: How many bytes the file may have.
+
+    Raises:
+        LargeFileError: It has more. No more than that has been read.
+        tarfile.TarError: There is none.
+    """
+    stream = _Stream(chunks, limit + _HEADS)
+    with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
+        for member in archive:
+            if member.isreg() and member.size > limit:
+                raise LargeFileError(limit)
+            if member.isreg():
+                return _read(archive, member)
+    raise tarfile.ReadError("no regular file")
 
 
 def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None:

@@ -15,7 +15,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, create_api_error_from_http_exception
 
 from pytest_egress.base.once import once_property
-from pytest_egress.engine.archive import Member, read_folder
+from pytest_egress.engine.archive import File, Member, read_file, read_folder
 from pytest_egress.engine.endpoint import PODMAN, connection_of, describe, engine_address, identify
 from pytest_egress.engine.failures import (
     FORBIDS,
@@ -266,19 +266,25 @@ class Engine:
             limit: How many bytes of the archive to read at most. A larger folder has None for its members, as has what
                 is no folder.
         """
-        with (
-            engine_errors(f"read {path!r}"),
-            self.client.api.get(
-                self._archive_url(container),
-                params={"path": path},
-                headers={"Accept-Encoding": "identity"},  # compression would take the longest
-                stream=True,
-            ) as answer,
-        ):
+        with engine_errors(f"read {path!r}"), self._archive(container, path) as answer:
             if not answer.ok:
                 check_missing(answer)
                 return stat_of(answer, path), None
             return stat_of(answer, path), read_folder(answer.iter_content(CHUNK_BYTES), limit)
+
+    def read(self, container: DockerContainer, path: str, limit: int) -> File:
+        """Read the regular file at a path of a container (`GET /containers/{id}/archive`).
+
+        Args:
+            limit: How many bytes it may have.
+
+        Raises:
+            LargeFileError: It has more.
+            EngineError: There is none.
+        """
+        with engine_errors(f"read {path!r}"), self._archive(container, path) as answer:
+            check_answer(answer)
+            return read_file(answer.iter_content(CHUNK_BYTES), limit)
 
     def output(
         self, container: DockerContainer, name: str, output: Output, **parameters: str | float
@@ -307,6 +313,14 @@ class Engine:
         except OutputError as error:
             raise EngineError(f"{name} wrote {error}. {WRITE_LESS}") from None
         return output
+
+    def _archive(self, container: DockerContainer, path: str) -> requests.Response:
+        return self.client.api.get(
+            self._archive_url(container),
+            params={"path": path},
+            headers={"Accept-Encoding": "identity"},  # compression would take the longest
+            stream=True,
+        )
 
     def _archive_url(self, container: DockerContainer) -> str:
         return self._url(container, "archive")

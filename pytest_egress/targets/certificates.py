@@ -8,7 +8,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -20,6 +23,30 @@ TRUSTED_ENTRY: Final = 2
 PASSWORD: Final = "changeit"  # that of every JDK; it does not encrypt a keystore, it only seals it
 SEAL_BYTES: Final = 20  # a SHA-1 digest
 SEQUENCE, SET, OBJECT_IDENTIFIER, UTF8_STRING = 0x30, 0x31, 0x06, 0x0C  # X.690
+OCTET_STRING, NULL, INDEFINITE = 0x04, 0x05, b"\x30\x80"
+DATA: Final = bytes.fromhex("2a864886f70d010701")  # of RFC 5652 section 4
+CERTIFICATE_BAG: Final = bytes.fromhex("2a864886f70d010c0a0103")  # of RFC 7292 section 4.2.3
+UNREADABLE: Final = "neither a Java keystore nor one of PKCS #12 that can be read"
+ROUNDS: Final = 200_000  # of hashing take a tenth of a second; a JDK makes 10,000
+READ_SECONDS: Final = (
+    10.0  # for a keystore with a password; those that a JDK makes take milliseconds
+)
+READER: Final = """
+import sys, warnings
+password, *sys.path[len(sys.path):] = sys.argv[1:]
+warnings.simplefilter("ignore")
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
+data = sys.stdin.buffer.read()
+for each in (password.encode(), None):
+    try:
+        store = pkcs12.load_pkcs12(data, each)
+    except ValueError:
+        continue
+    for found in store.additional_certs:
+        sys.stdout.buffer.write(found.certificate.public_bytes(Encoding.PEM))
+    sys.exit(0)
+sys.exit(1)
+"""
 ENCODINGS: Final = {  # of texts in names: Printable, T61, IA5, Universal, BMP, as OpenSSL reads them
     UTF8_STRING: "utf-8",
     **dict.fromkeys((0x13, 0x14, 0x16), "latin-1"),
@@ -149,7 +176,12 @@ def _java_entries(data: bytes) -> Iterator[bytes]:
         yield read(number())
 
 
+# PKCS #12 (RFC 7292). One with a password says itself how often its key is hashed, and nothing interrupts that.
+
+
 def _from_pkcs12(data: bytes) -> list[bytes]:
+    if not _is_quick(data):
+        return _in_own_process(data)
     from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 
     for password in (None, PASSWORD.encode()):
@@ -160,7 +192,81 @@ def _from_pkcs12(data: bytes) -> list[bytes]:
             except ValueError:
                 continue
         return [each.certificate.public_bytes(Encoding.DER) for each in store.additional_certs]
-    raise ValueError("neither a Java keystore nor one of PKCS #12 that can be read")
+    raise ValueError(UNREADABLE)
+
+
+def _is_quick(data: bytes) -> bool:
+    """Whether nothing in a PKCS #12 is encrypted, and its seal is of few rounds, as in those that a JDK makes.
+
+    Raises:
+        ValueError: The data is no PKCS #12.
+    """
+    if data.startswith(INDEFINITE):
+        return False  # BER, in which little can be told by reading on
+    tag, content, _ = _read_element(data, 0)
+    parts = _elements(content)
+    if tag != SEQUENCE or len(parts) not in (2, 3):
+        raise ValueError(UNREADABLE)
+    try:
+        ((_, infos),) = _elements(_plain_data(parts[1][1]))
+        contents = [_elements(_plain_data(info)) for _, info in _elements(infos)]
+        bags = [bag for ((_, listed),) in contents for _, bag in _elements(listed)]
+        return all(map(_is_certificate, bags)) and all(_rounds(s) <= ROUNDS for _, s in parts[2:])
+    except (ValueError, IndexError):
+        return False
+
+
+def _rounds(seal: bytes) -> int:
+    """How often the password is hashed for the seal (MacData, RFC 7292 section 4).
+
+    Raises:
+        ValueError: The seal is of a kind that says it otherwise (RFC 9579).
+    """
+    (_, digest), _salt, *counts = _elements(seal)
+    _, *parameters = _elements(_elements(digest)[0][1])
+    if parameters not in ([], [(NULL, b"")]):
+        raise ValueError("no plain digest")
+    return sum(int.from_bytes(count, "big") for _, count in counts)
+
+
+def _plain_data(info: bytes) -> bytes:
+    """The content of a ContentInfo that is neither encrypted nor signed.
+
+    Raises:
+        ValueError: It is.
+    """
+    (_, kind), (_, explicit) = _elements(info)
+    ((tag, octets),) = _elements(explicit)
+    if kind != DATA or tag != OCTET_STRING:
+        raise ValueError("no plain data")
+    return octets
+
+
+def _is_certificate(bag: bytes) -> bool:
+    """Whether a SafeBag holds a certificate: any other may be encrypted."""
+    return _elements(bag)[0] == (OBJECT_IDENTIFIER, CERTIFICATE_BAG)
+
+
+def _in_own_process(data: bytes) -> list[bytes]:
+    """The certificates of a PKCS #12 with a password, read by a process that is ended where it takes too long."""
+    paths = [path for path in sys.path if os.path.isabs(path)]
+    command = [sys.executable, "-I", "-S", "-c", READER, PASSWORD, *paths]
+    try:
+        read = subprocess.run(
+            command,
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=READ_SECONDS,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"a PKCS #12 keystore that cannot be read within {READ_SECONDS:g} s: its password is hashed too often"
+        ) from None
+    except (OSError, subprocess.SubprocessError):
+        raise ValueError(UNREADABLE) from None
+    return from_pem(read.stdout)
 
 
 # The name under which OpenSSL finds a CA in a directory (X509_NAME_hash, openssl-rehash(1)).

@@ -402,6 +402,10 @@ class Container:
         self.hints += [
             f"{path} is in a mount, and was left as it is" for path in (*packaged.mounted, *left)
         ]
+        self.hints += [
+            f"{path} is larger than any roots, and was left as it is"
+            for path in (*roots.large, *packaged.large)
+        ]
         if engine.is_podman:
             trust.put(container, RESOLVER, "resolv.conf")
         if self._plan.files is not None:

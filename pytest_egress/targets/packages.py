@@ -59,6 +59,7 @@ OF_GEMS: Final[Mapping[str, str]] = {
 SPECIFICATION: Final = re.compile(r"([\w-]+?)-(\d[\w.]*(?:-[\w.-]+)?)\.gemspec")
 PEEK_BYTES: Final = 1 << 18  # to read of a folder at most: takes as long as one call
 INDEX_BYTES: Final = 16 << 20  # to read of a list of packages at most: a large one is much smaller
+MAX_LISTED: Final = 50  # paths that one list of an image names: each costs at least a call
 NPM_INDEX: Final = ".package-lock.json"  # npm's list of a node_modules, since its version 7
 
 HISTORY_PATH: Final = re.compile(r"(?<![^\s=:\"'\[])/[\w.@+-][\w.@+/-]*")
@@ -129,12 +130,14 @@ class Packaged:
     Attributes:
         bundles: PEM bundles of SDKs, each at its real path.
         mounted: The paths of bundles in a mount that is not the container's own.
+        large: The paths of bundles that were left, since no roots are so large.
         chromium: The folders that the Chromiums of the image read policies from.
         firefox: The policies of its Firefox; None where it has none.
     """
 
     bundles: Mapping[str, File] = field(default_factory=dict)
     mounted: Sequence[str] = ()
+    large: Sequence[str] = ()
     chromium: Sequence[str] = ()
     firefox: Mapping[str, Any] | None = None
 
@@ -178,25 +181,20 @@ def minor(version: str) -> str:
 
 
 def listed(text: str) -> list[str]:
-    """The absolute paths of a variable that holds several."""
-    return [normal(path) for path in text.split(":") if path.startswith("/")]
+    """The absolute paths of a variable that holds several, the first of them."""
+    return [normal(path) for path in text.split(":") if path.startswith("/")][:MAX_LISTED]
 
 
 def find_packaged(files: Files, where: Places) -> Packaged:
     """Find the roots of SDKs and the browsers of a created container."""
     look = Look(files, where)
-    bundles: dict[str, File] = {}
-    mounted: list[str] = []
-    for path in dict.fromkeys(look.bundles()):
-        if is_within(path, files.mounts):
-            mounted.append(path)
-            continue
-        file = look.files.read(path)
-        if from_pem(file.content):
-            bundles[path] = file
+    paths = dict.fromkeys(look.bundles())
+    mounted = [path for path in paths if is_within(path, files.mounts)]
+    found = files.read_small(path for path in paths if path not in mounted)
     return Packaged(
-        bundles=bundles,
+        bundles={path: file for path, file in found.items() if from_pem(file.content)},
         mounted=mounted,
+        large=[path for path in files.large if path in paths],
         chromium=list(dict.fromkeys(path for each, path in CHROMIUM.items() if look.has(each))),
         firefox=look.firefox(),
     )
@@ -301,8 +299,12 @@ class Look:
         index, kind = self.real(f"{folder}/{NPM_INDEX}")
         names = [f"{name}/{path}" for name, path in OF_NODE.items()]
         if kind is FileKind.REGULAR:
-            names = [*from_npm(self.files.read(index).content)]
-        return self.among(folder, names)
+            names = [
+                path
+                for file in self.files.read_small([index]).values()
+                for path in from_npm(file.content)
+            ]
+        return self.among(folder, names[:MAX_LISTED])
 
     def _gems(self, home: str) -> Iterator[str]:
         """The bundles of Ruby's packages, whose folders have versions in their names."""
@@ -313,7 +315,7 @@ class Look:
             for match in specifications
             if match[1] in OF_GEMS
         ]
-        return self.among(f"{home}/gems", names) if names else iter(())
+        return self.among(f"{home}/gems", names[:MAX_LISTED]) if names else iter(())
 
     def firefox(self) -> Mapping[str, Any] | None:
         """The policies that the container's Firefox reads now; None where there is no Firefox."""
@@ -329,7 +331,7 @@ class Look:
         for path in paths:
             real, kind = self.real(path)
             if kind is FileKind.REGULAR:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, RecursionError):
                     found = json.loads(self.files.read(real).content)
                     return found if isinstance(found, dict) else {}
         return {}
@@ -340,7 +342,7 @@ def from_npm(content: bytes) -> Iterator[str]:
     try:
         packages = json.loads(content)["packages"]
         folders = [str(path).partition("node_modules/")[2] for path in packages]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return
     for folder in folders:
         if (name := folder.rpartition("node_modules/")[2]) in OF_NODE:

@@ -10,15 +10,20 @@ import contextlib
 import itertools
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.base.once import once_property
-from pytest_egress.engine.archive import File, Member, read_tar
-from pytest_egress.engine.failures import engine_errors
-from pytest_egress.targets.certificates import from_java_keystore, from_pem, merge
+from pytest_egress.engine.archive import File, LargeFileError, Member
+from pytest_egress.targets.certificates import (
+    JKS_MAGIC,
+    from_java_keystore,
+    from_pem,
+    java_keystore,
+    merge,
+)
 from pytest_egress.targets.mounts import is_under, is_within, normal
 from pytest_egress.targets.runtimes import VARIABLES
 
@@ -47,6 +52,7 @@ OF_JAVA: Final = ("jssecacerts", "cacerts")  # in the JVM's own order
 # Folders that are each read in one call. The last, openSUSE's, is read only if a link leads there.
 FOLDERS: Final = ("/etc/ssl", "/etc/pki", "/var/lib/ca-certificates")
 FOLDER_BYTES: Final = 8 << 20  # to read of one at most: several times a distribution's
+MAX_FILE_BYTES: Final = 16 << 20  # of roots, or of a list of packages: many times a large one's
 MAX_LINKS: Final = 40  # to follow in a row, as Linux does (path_resolution(7))
 CLIMB: Final = re.compile(r"(\.\./+)*")  # at the start of a link's target
 NEVER_LINKS: Final = ("/etc", "/var", "/var/lib")  # not looked at where nothing is mounted
@@ -67,6 +73,7 @@ class Roots:
         of_java: The certificates that a Java trusts, in DER: those of the keystore, or else of the bundles.
         hashed_directory: The real path of `HASHED_DIRECTORY`, or None where it has none.
         mounts: The real paths of the mounts that are not the container's own.
+        large: The real paths of bundles that were left, since no roots are so large.
     """
 
     bundles: Mapping[str, File] = field(default_factory=dict)
@@ -77,6 +84,7 @@ class Roots:
     of_java: Sequence[bytes] = ()
     hashed_directory: str | None = None
     mounts: Sequence[str] = ()
+    large: Sequence[str] = ()
 
     def extended(self) -> list[str]:
         """The paths, links among them, of the bundles that get the CA."""
@@ -106,7 +114,8 @@ def find_roots(files: Files, image_env: Mapping[str, str], user_env: Mapping[str
         for real, kind in [files.resolve(path)]
         if kind is FileKind.REGULAR
     }
-    bundles = {real: files.read(real) for real in dict.fromkeys(names.values())}
+    bundles = files.read_small(dict.fromkeys(names.values()))
+    names = {path: real for path, real in names.items() if real in bundles}
     merged = merge(file.content for file in bundles.values())
     keystores, of_java = find_keystore(files)
     default, default_kind = files.resolve(DEFAULT_BUNDLE)
@@ -120,6 +129,7 @@ def find_roots(files: Files, image_env: Mapping[str, str], user_env: Mapping[str
         of_java=of_java or from_pem(merged),
         hashed_directory=hashed if hashed_kind is FileKind.DIRECTORY else None,
         mounts=files.mounts,
+        large=tuple(files.large),
     )
 
 
@@ -134,7 +144,10 @@ def find_keystore(files: Files) -> tuple[dict[str, File], list[bytes]]:
         if kind is FileKind.REGULAR:
             with contextlib.suppress(ValueError):  # the JVM would use the next one too
                 file = files.read(real)
-                return {real: file}, from_java_keystore(file.content)
+                found = from_java_keystore(file.content)
+                if not file.content.startswith(JKS_MAGIC):  # once: it may take a process
+                    file = replace(file, content=java_keystore(found))
+                return {real: file}, found
     return {}, []
 
 
@@ -150,6 +163,7 @@ class Files:
         foreign: The same mount points.
         homes: The folders below `java_home` that may have keystores: each is read in one call, and its path may have
             links.
+        large: The paths of files that were left, since no roots are so large.
     """
 
     def __init__(
@@ -168,6 +182,7 @@ class Files:
         # Podman's archive of a folder lacks the content of mounts below it.
         whole = not (engine.is_podman and self._mounts)
         self._whole: tuple[str, ...] = (*self.homes, *(FOLDERS if whole else ()))
+        self.large: list[str] = []
         folders = ("/", *(() if foreign else NEVER_LINKS))
         self._seen = {path: (path, FileKind.DIRECTORY) for path in folders}
         self._stats: dict[str, Mapping[str, Any] | None] = {}
@@ -214,13 +229,27 @@ class Files:
         return self._seen[path]
 
     def read(self, path: str) -> File:
-        """Read the regular file at a real path."""
+        """Read the regular file at a real path.
+
+        Raises:
+            LargeFileError: It has more than `MAX_FILE_BYTES`.
+        """
         member = (self._folder(path) or {}).get(path)
         file = member.file if member is not None and member.file is not None else self._read(path)
         if not self._engine.is_podman:
             return file
         # Podman says that every file belongs to the container's user. Roots belong to root, and anyone may read them.
         return replace(file, uid=0, gid=0, mode=file.mode | 0o444)
+
+    def read_small(self, paths: Iterable[str]) -> dict[str, File]:
+        """Read the regular files at real paths, but for those that are too large, which `large` lists."""
+        found = {}
+        for path in paths:
+            try:
+                found[path] = self.read(path)
+            except LargeFileError:
+                self.large.append(path)
+        return found
 
     def peek(self, folder: str, limit: int) -> tuple[str, FileKind]:
         """Do the same as `look` for a folder, and read it whole if it is small: nothing in it is asked for again.
@@ -245,10 +274,7 @@ class Files:
         return [name for name in members or () if name]
 
     def _read(self, path: str) -> File:
-        with engine_errors(f"read {path!r}"):
-            stream, _ = self._container.get_archive(path)
-            (file,) = read_tar(stream).values()
-        return file
+        return self._engine.read(self._container, path, MAX_FILE_BYTES)
 
     def _by_engine(self, path: str) -> tuple[str, FileKind]:
         stat = self._stat(path)

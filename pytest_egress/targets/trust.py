@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_egress.engine.archive import File
+from pytest_egress.engine.archive import File, LargeFileError
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import EngineError
 from pytest_egress.targets.certificates import (
@@ -123,9 +123,17 @@ def extended(packaged: Packaged, ca_pem: bytes, directory: str) -> dict[str, Fil
     for folder in packaged.chromium:
         files[f"{folder}/{POLICY_NAME}"] = File(content=json.dumps(policy).encode())
     if packaged.firefox is not None:
-        merged = with_certificate(packaged.firefox, f"{directory}/{FILE_NAMES['ca']}")
-        files[FIREFOX_POLICIES] = File(content=json.dumps(merged).encode())
+        path = f"{directory}/{FILE_NAMES['ca']}"
+        files[FIREFOX_POLICIES] = File(content=policies_text(packaged.firefox, path).encode())
     return files
+
+
+def policies_text(policies: Mapping[str, Any], path: str) -> str:
+    """The file of a Firefox's policies with one more certificate to install; without those that JSON cannot nest."""
+    try:
+        return json.dumps(with_certificate(policies, path))
+    except RecursionError:
+        return json.dumps(with_certificate({}, path))
 
 
 def with_certificate(policies: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -168,7 +176,10 @@ def named_files(
                 f"{refusal}{real} is in a mount, which is never written to: add the CA to it where it is kept "
                 "(egress_ca.cert_pem has it), or leave the mount out"
             )
-        file = files.read(real)
+        try:
+            file = files.read(real)
+        except LargeFileError as error:
+            raise EngineError(f"{refusal}{error}, which no roots have. {LOOK_FOR_ROOTS}") from None
         try:
             found[real] = replace(file, content=with_root(file.content, ca_pem))
         except ValueError as error:

@@ -15,6 +15,7 @@ import pytest
 
 from pytest_egress import Egress, EngineError
 from pytest_egress.targets.certificates import extend_java_keystore, java_keystore
+from pytest_egress.targets.roots import MAX_FILE_BYTES
 from tests.support.image_trees import (
     BUNDLE,
     FIRST,
@@ -451,3 +452,42 @@ def test_a_firefox_keeps_its_policies_and_installs_the_ca(
 def test_an_image_without_a_browser_gets_no_policy(ours: Make, make_image: MakeImage) -> None:
     paths = unpack(ours(make_image({})).export()).keys()
     assert not [path for path in paths if "policies" in path]
+
+
+# What no image that is used has: it costs neither memory nor the start.
+
+NESTED = b'{"packages": ' + 200_000 * b"["
+LARGE = FIRST + b"#" * MAX_FILE_BYTES
+
+
+def test_what_is_too_large_or_nested_too_deep_is_left(
+    make_image: MakeImage, egress: Egress, ca: bytes, engine_client: docker.DockerClient
+) -> None:
+    folder = "/usr/share/pip"
+    tree: Tree = {
+        **PYTHON,
+        BUNDLE: LARGE,
+        f"/usr/local/{SITE}/certifi/cacert.pem": LARGE,
+        f"/usr/local/{SITE}/pip/_vendor/certifi/cacert.pem": FIRST,
+        f"{folder}/node_modules/.package-lock.json": NESTED,
+        "/app/node_modules/.package-lock.json": LARGE,
+        "/usr/bin/firefox": file(b"", 0o755),
+        "/etc/firefox/policies/policies.json": b'{"policies": ' + 990 * b"[" + 990 * b"]" + b"}",
+        "/opt/jdk/lib/security/cacerts": LARGE,
+    }
+    changes = ["WORKDIR /app", f"ENV NODE_PATH={folder}/node_modules JAVA_HOME=/opt/jdk"]
+    target = egress.start(make_image(tree, *changes))
+    assert target.wait().exit_code == 0
+    container = engine_client.containers.get(target.id)
+    assert read(container, BUNDLE) == LARGE
+    assert read(container, f"/usr/local/{SITE}/pip/_vendor/certifi/cacert.pem") == FIRST + ca
+    assert b"ca.pem" in read(container, "/etc/firefox/policies/policies.json")
+    assert [hint for hint in target.hints if "larger" in hint] == [  # type: ignore[attr-defined]
+        f"{path} is larger than any roots, and was left as it is"
+        for path in (BUNDLE, f"/usr/local/{SITE}/certifi/cacert.pem")
+    ]
+    with pytest.raises(EngineError) as refused:
+        egress.run(make_image(tree), trust=[BUNDLE])
+    assert str(refused.value).startswith(
+        f"trust={BUNDLE!r}: it has more than 16 MiB, which no roots have. What may be one"
+    )

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import pytest_egress.targets.certificates as module
 from pytest_egress.gateway.leaves import NOT_AFTER, NOT_BEFORE
 from pytest_egress.targets.certificates import (
     JKS_MAGIC,
@@ -120,6 +121,12 @@ def test_a_keystore_holds_any_bytes_as_they_are(entries: list[bytes]) -> None:
     assert from_java_keystore(java_keystore(entries)) == entries
 
 
+PKCS12 = pkcs12.serialize_java_truststore(
+    [pkcs12.PKCS12Certificate(x509.load_der_x509_certificate(DERS[0]), None)], NoEncryption()
+)
+JDK = PKCS12[:2] + (len(PKCS12) - 4 - 67).to_bytes(2, "big") + PKCS12[4:-67]  # without a seal
+
+
 PKCS12_SEALS: dict[str, KeySerializationEncryption] = {
     "changeit": BestAvailableEncryption(b"changeit"),
     "no-password": NoEncryption(),
@@ -144,6 +151,44 @@ def test_a_keystore_with_another_password_is_refused() -> None:
         from_java_keystore(sealed)
 
 
+def encrypted() -> bytes:
+    """A PKCS #12 with a key, encrypted."""
+    key, password = ec.generate_private_key(ec.SECP256R1()), BestAvailableEncryption(b"changeit")
+    return pkcs12.serialize_key_and_certificates(b"key", key, None, None, password)
+
+
+def sealed(rounds: int) -> bytes:
+    """A PKCS #12 without encryption whose seal has so many rounds, of four bytes in place of two."""
+    store = bytearray(PKCS12)
+    at = store.rindex(b"\x02\x02\x08\x00")
+    store[at:] = b"\x02\x04" + rounds.to_bytes(4, "big")
+    store[2:4] = (int.from_bytes(store[2:4], "big") + 2).to_bytes(2, "big")
+    store[store.rindex(b"\x30\x41\x30\x31") + 1] += 2
+    return bytes(store)
+
+
+@pytest.mark.parametrize(
+    ("store", "seconds"),
+    [(sealed(0x7FFFFFFF), 1), (encrypted(), 0.01)],
+    ids=["2 ** 31 rounds", "a process takes longer"],
+)
+def test_a_keystore_that_takes_too_long_is_left(
+    store: bytes, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READ_SECONDS", seconds)
+    with pytest.raises(ValueError, match=f"cannot be read within {seconds} s: its password is ha"):
+        from_java_keystore(store)
+
+
+def test_a_keystore_that_is_not_encrypted_takes_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert from_java_keystore(encrypted()) == []
+    monkeypatch.delattr(subprocess, "run")
+    assert from_java_keystore(PKCS12) == DERS[:1]
+    assert from_java_keystore(JDK) == DERS[:1]
+    with pytest.raises(AttributeError):
+        from_java_keystore(encrypted())
+
+
 @pytest.mark.parametrize(
     ("start", "error"),
     [
@@ -165,11 +210,6 @@ def test_a_keystore_that_is_cut_anywhere_is_refused() -> None:
     for size in range(len(whole) - 20):  # what is sealed; the seal itself is not looked at
         with pytest.raises(ValueError):
             from_java_keystore(whole[:size])
-
-
-PKCS12 = pkcs12.serialize_java_truststore(
-    [pkcs12.PKCS12Certificate(x509.load_der_x509_certificate(DERS[0]), None)], NoEncryption()
-)
 
 
 def accepted(data: bytes) -> bool:
