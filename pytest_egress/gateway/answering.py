@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import pytest_egress.gateway.upstream as upstream
-from pytest_egress.base.account import OverLimitError
+from pytest_egress.base.account import Hold, OverLimitError
 from pytest_egress.base.sockets import shut
 from pytest_egress.errors import AddressError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
@@ -95,6 +95,10 @@ UNSEEN: Final = (
     "{route} would answer it, and its connection has not been shown that {given}: it was opened before the route was "
     "declared, or another route for the host comes first, and decides the handshake"
 )
+RESPONSES: Final = "responses"
+FREE_BYTES: Final = 1024
+"""The content of a response that is kept without being counted: `MAX_ENTRIES` bounds all of them well enough."""
+
 SOON_SECONDS: Final = 0.25  # for the next piece of a call of gRPC that gets no answer
 LEFT_EARLY: Final = "the client closed before its response was sent ({})"
 WITH_CLIENT: Final = "its exchange with the upstream ended with it"
@@ -155,6 +159,7 @@ class Ruling(NamedTuple):
         outcome: The outcome for its entry; `route`, `near`, `note`, `error` and `fault` are its fields as well.
         reply: Makes the response, after the request has been recorded; None where it has been sent, or nobody is left
             to get one, or a fault is used in its place.
+        is_shared: Whether the response is one object for all calls of the route.
     """
 
     outcome: Outcome
@@ -164,6 +169,7 @@ class Ruling(NamedTuple):
     note: str = ""
     error: BaseException | None = None
     fault: Fault | None = None
+    is_shared: bool = False
 
 
 @dataclass(eq=False)
@@ -311,7 +317,9 @@ class Answering:
         entry = self._record(incoming, ruling := self._rule(incoming))
         response = ruling.reply(entry)
         if response is not None:
-            entry.response = response if response.stream is None else self._kept(incoming, response)
+            entry.response = response if ruling.is_shared else self._kept(incoming, response)
+        for hold in incoming.forwarding.held:
+            hold.release()
         if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # that has counted itself
@@ -325,14 +333,23 @@ class Answering:
 
     def _kept(self, incoming: Incoming, response: Response) -> Response:
         """A response as its entry has it, and its body kept there as it is made, where it is not too long."""
+        if response.stream is None:
+            return self._kept_whole(incoming, response)
         limit, why = MAX_MADE_BYTES, ""
         if isinstance(response.stream, UpstreamBody):
             route, limit = incoming.forwarding.route, MAX_BODY_BYTES
             why = BY_ITS_ROUTE if route is not None and route.stream else ""
-        held = incoming.attempt.context.window.account.hold("responses")
+        held = incoming.attempt.context.window.account.hold(RESPONSES)
         made = MadeBody(limit, held.fits, why)
         response.stream = KeptStream(response.stream, made)
         return response.recorded(made)
+
+    def _kept_whole(self, incoming: Incoming, response: Response) -> Response:
+        """A response as its entry has it: without its content, where the window has no room for that."""
+        size, account = len(response.content), incoming.attempt.context.window.account
+        if size <= FREE_BYTES or account.has_room(size, RESPONSES):
+            return response
+        return Response.received(response.status_code, response.headers, reason=response.reason)
 
     def record_unanswered(
         self, incoming: Incoming, note: str, *, is_refused: bool = False
@@ -461,7 +478,8 @@ class Answering:
             if not route.stream and not takes_what_comes(answer, incoming.request):
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
-        return Ruling(outcome="routed", route=route, reply=reply, fault=fault)
+        is_shared = isinstance(answer, Response) and answer.stream is None
+        return Ruling(outcome="routed", route=route, reply=reply, fault=fault, is_shared=is_shared)
 
     def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
         """The answer to a request: for a WebSocket, an application and a server answer otherwise than usual."""
@@ -757,6 +775,7 @@ class Forwarding:
     Attributes:
         asked: The request as it came.
         route: The route that answers it; None until that is decided, and where none does.
+        held: What is kept of the responses that its handler asked for, until it has answered.
     """
 
     def __init__(self, answering: Answering, attempt: Attempt, duplex: Duplex, called: str) -> None:
@@ -764,6 +783,8 @@ class Forwarding:
         self._duplex, self._activity = duplex, attempt.activity
         self._destination, self._tables = attempt.destination, attempt.context.tables
         self._has_left = False
+        self._account = attempt.context.window.account
+        self.held: Sequence[Hold] = ()
         self.asked: Request
         self.route: Route[Any] | None = None
 
@@ -774,7 +795,9 @@ class Forwarding:
         sock = self.connect(request, server, by="request.forward")
         with self.ending_with_client(sock):  # a handler reads the response
             response = upstream.ask(sock, request, server.path, encoded=False)
-            return whole(response, request.method)
+            hold = self._account.hold(RESPONSES)
+            self.held = [*self.held, hold]
+            return whole(response, request.method, hold)
 
     @contextmanager
     def ending_with_client(self, sock: socket.socket) -> Iterator[None]:

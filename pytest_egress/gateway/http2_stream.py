@@ -15,10 +15,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from pytest_egress.base.account import Hold, over_limit
 from pytest_egress.base.sockets import shut
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.connection import (
@@ -45,6 +45,7 @@ NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
 
 CUT: Final = "the connection was cut: what let it live was over"
 CONTINUE: Final = 100
+WAITING: Final = "bodies that wait for a handler"
 
 
 class Http2Stream:
@@ -76,7 +77,9 @@ class Http2Stream:
         self._connection, self._wire, self._http = connection, wire, http
         self._changed: threading.Condition | None = None  # made by the first that waits: few do
         self._sending = threading.Lock()
-        self._pieces: deque[bytes] = deque()
+        self._unread = bytearray()
+        self._waiting: Hold | None = None  # of what is unread; made by the first byte
+        self._is_over_limit = False
         self._is_whole = False
         self._trailers = NO_FIELDS
         self._left: str | None = None
@@ -103,6 +106,8 @@ class Http2Stream:
         with ledger.changed:  # else the window could close between these two calls
             self._context = self._connection.target.attempt_context()
             ledger.begin(self._context.window, self.activity)
+        if self._unread:
+            self._count_unread()
 
     @property
     def attempt(self) -> Attempt:
@@ -123,6 +128,8 @@ class Http2Stream:
             self._http.forget(self.number)
             self._callbacks.clear()
             self._leave("the request is over")  # wakes a thread that still receives
+            if self._waiting is not None:
+                self._waiting.release()
         self.ended = True
         if self._context is not None:
             self._connection.ledger.end(self._context.window, self.activity)
@@ -198,9 +205,22 @@ class Http2Stream:
     # What the reader brings. It holds the lock, but for `run_all` of what `leave` returns.
 
     def feed(self, data: bytes) -> None:
-        """Take a piece of the request's body."""
-        self._pieces.append(data)
+        """Take a piece of the request's body. What there is no room for is dropped, and `receive` says so."""
+        if self._is_over_limit or self._left is not None:
+            return
+        self._unread += data
+        self._count_unread()
         self._wake()
+
+    def _count_unread(self) -> None:
+        if self._context is None:
+            return  # what was read at once with its head
+        if self._waiting is None:
+            self._waiting = self._context.window.account.hold(WAITING)
+        if not self._waiting.fits(len(self._unread)):
+            self._is_over_limit = True
+            self._unread.clear()
+            self._waiting.release()
 
     def end_request(self, trailers: Headers) -> None:
         """Take the end of the request."""
@@ -253,6 +273,7 @@ class Http2Stream:
 
         Raises:
             ClientLeftError: The client has left before the end.
+            OverLimitError: So much waited that its window would have kept more than it may.
             StalledError: The client has stopped within a body that is kept whole.
             TimeoutError: Nothing came in time.
         """
@@ -269,8 +290,10 @@ class Http2Stream:
         with self._wire.lock:
             if not self._has_come():
                 self._waits().wait_for(self._has_come, timeout)
-            if self._pieces:
-                return self._take_pieces()
+            if self._is_over_limit:
+                raise over_limit()
+            if self._unread:
+                return self._take_unread()
             if self._is_whole:
                 return b""
             if self._left is None:
@@ -278,7 +301,8 @@ class Http2Stream:
             raise ClientLeftError(self._left)
 
     def _has_come(self) -> bool:
-        return bool(self._pieces) or self._is_whole or self._left is not None
+        is_over = self._is_whole or self._is_over_limit or self._left is not None
+        return bool(self._unread) or is_over
 
     def _waits(self) -> threading.Condition:
         """The condition by which a thread waits until something comes, or may be sent; the lock is held."""
@@ -290,9 +314,11 @@ class Http2Stream:
         if self._changed is not None:
             self._changed.notify_all()
 
-    def _take_pieces(self) -> bytes:
-        data = b"".join(self._pieces)
-        self._pieces.clear()
+    def _take_unread(self) -> bytes:
+        data = bytes(self._unread)
+        self._unread.clear()
+        if self._waiting is not None:
+            self._waiting.release()
         if not self._is_whole and self._left is None:
             self._http.give_back(self.number, len(data))
             self._wire.write(self._http.outgoing())
@@ -303,7 +329,7 @@ class Http2Stream:
         if self._awaits_continue:
             self._awaits_continue = False
             with self._wire.lock:
-                waits = not (self._pieces or self._is_whole or self._has_started or self._left)
+                waits = not (self._unread or self._is_whole or self._has_started or self._left)
             if waits:
                 self.send_interim(CONTINUE)
 

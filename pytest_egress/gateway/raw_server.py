@@ -25,6 +25,7 @@ from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
 
+from pytest_egress.base.account import Account
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import relay
 from pytest_egress.base.shaping import PLAIN, Pacer, Shape, play
@@ -44,7 +45,7 @@ from pytest_egress.gateway.raw_socket import (
     decrypted,
     for_handler,
 )
-from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, MAILS, Recorder
 from pytest_egress.gateway.starttls import StartTls
 from pytest_egress.gateway.tcp_info import Traffic, traffic
 from pytest_egress.gateway.upstreams import Upstreams, upstream_host
@@ -421,8 +422,8 @@ class RawServer:
         self, entry: TcpConnection, service: Service, context: Context, shape: Shape
     ) -> None:
         """Have a service answer, which has calls of its own: a connection without one says so."""
-        self.has_calls_of_its_own = True
-        desk, name = MailDesk(self.recorder, entry), self.attempt.destination.host
+        self.has_calls_of_its_own, name = True, self.attempt.destination.host
+        desk = MailDesk(self.recorder, entry, self.context.window.account)
         self.handle(entry, lambda sock: service.serve(sock, name, desk), context, shape)
         if entry.outcome == "routed" and not desk.has_mail:
             entry.note = "; ".join(filter(None, [NO_MAIL, entry.note]))
@@ -631,8 +632,9 @@ class MailDesk:
         has_mail: Whether a mail has come that was whole, or refused.
     """
 
-    def __init__(self, recorder: Recorder, entry: TcpConnection) -> None:
+    def __init__(self, recorder: Recorder, entry: TcpConnection, account: Account) -> None:
         self._recorder, self._entry = recorder, entry
+        self._unfinished = account.hold(MAILS)
         self.has_mail = False
 
     def take(self, mail: Envelope) -> Receipt:
@@ -644,6 +646,10 @@ class MailDesk:
         """As `Desk.refuse`."""
         self.has_mail = True
         self._recorder.refuse_mail(self._entry, mail, why)
+
+    def has_room(self, size: int) -> bool:
+        """As `Desk.has_room`."""
+        return self._unfinished.fits(size)
 
     def note(self, text: str) -> None:
         """As `Desk.note`."""

@@ -35,6 +35,7 @@ from pytest_egress.traffic.entries import (
 from pytest_egress.traffic.smtp import Envelope
 
 FIRST_BYTES_KEPT: Final = 64
+MAILS: Final = "mails"
 
 
 class Recorder:
@@ -291,7 +292,7 @@ class Recorder:
                 self._record_refused(context, connection, mail, "its route has no turn left for it")
             if receipt != "taken":
                 return receipt
-            if not context.window.account.has_room(mail.size, "mails"):
+            if not context.window.account.has_room(mail.size, MAILS):
                 return "no room"
             entry = self._mail(connection, mail, outcome="routed", route=connection.route)
             self.record(context, entry)
@@ -310,7 +311,7 @@ class Recorder:
     def _record_refused(
         self, context: AttemptContext, connection: TcpConnection, mail: Envelope, why: str
     ) -> None:
-        if not context.window.account.has_room(mail.size, "mails"):
+        if not context.window.account.has_room(mail.size, MAILS):
             return
         miss = nearest_by_address(context.tables, "tcp", connection.host, connection.port or 0)
         near = (miss,) if miss is not None and miss.differences else ()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from io import BytesIO
 from typing import Final
 
+from pytest_egress.base.account import Hold, OverLimitError
 from pytest_egress.errors import ContentError, UpstreamError
 from pytest_egress.gateway.upstream_line import Line
 from pytest_egress.traffic.content_coding import MAX_DECODED_BYTES, codings, decode
@@ -197,26 +198,30 @@ def target_of(request: Request, prefix: str) -> bytes:
     return f"{prefix}{request.request_target}".encode("latin-1")
 
 
-def whole(response: Response, method: str) -> Response:
+def whole(response: Response, method: str, hold: Hold) -> Response:
     """Read a response to its end, and return it with its content. One with trailers streams that, since they follow it.
 
     Its fields fit whatever body is sent with them. They have no length, and no coding: that is undone where a server
     compresses in spite of `Accept-Encoding: identity`. A body that is not what its Content-Encoding says stays so.
 
+    Args:
+        hold: The place for its content.
+
     Raises:
-        UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`.
+        UpstreamError: The upstream broke off, or its answer is over `MAX_BODY_BYTES`, or there is no room for it.
     """
     if response.stream is None:
         return response
     whole_body = BytesIO()
     for piece in response.stream:
         whole_body.write(piece)
-        if whole_body.tell() > MAX_BODY_BYTES:
+        try:
+            check_room(whole_body.tell(), hold)
+        except OverLimitError as error:
             response.stream.close()
-            raise UpstreamError(
-                f"the answer of the upstream is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes"
-            )
-    headers, content = plain(response.headers, whole_body.getvalue())
+            hold.release()
+            raise UpstreamError(f"the answer of the upstream was cut: {error}") from error
+    headers, content = plain(response.headers, whole_body.getvalue(), hold)
     kept = Response.received(
         response.status_code,
         without(headers, "content-length"),
@@ -228,11 +233,22 @@ def whole(response: Response, method: str) -> Response:
     return kept.of_length(stated_length(headers)) if method == "HEAD" else kept
 
 
-def plain(headers: Headers, content: bytes) -> tuple[Headers, bytes]:
+def check_room(size: int, hold: Hold) -> None:
+    """Refuse so many bytes of an answer where they are over the limit of a body, or there is no room for them.
+
+    Raises:
+        OverLimitError: The text says which limit.
+    """
+    if size > MAX_BODY_BYTES:
+        raise OverLimitError(f"it is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes")
+    hold.resize(size)
+
+
+def plain(headers: Headers, content: bytes, hold: Hold) -> tuple[Headers, bytes]:
     """The fields and the content of a response without its content coding, where that can be undone."""
     if not codings(coding := headers.get("content-encoding", "")):
         return headers, content
-    with contextlib.suppress(ContentError):
-        content = decode(content, coding, MAX_DECODED_BYTES)
+    with contextlib.suppress(ContentError, OverLimitError):
+        content = decode(content, coding, MAX_DECODED_BYTES, hold)
         headers = without(headers, "content-encoding", "content-length")
     return headers, content

@@ -21,15 +21,16 @@ from typing import Any, Final
 
 import h11
 
+from pytest_egress.base.account import Account, Hold, OverLimitError
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import BLOCKED
 from pytest_egress.errors import UpstreamError, WebSocketClosedError
+from pytest_egress.gateway.upstream_body import check_room
 from pytest_egress.ledger.report import failed_upstream_body
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.open_websocket import OpenWebSocket
 from pytest_egress.routes.websocket import opened, refusal_of
 from pytest_egress.traffic.fields import (
-    MAX_BODY_BYTES,
     MAX_HEADER_BYTES,
     READ_BYTES,
     end_to_end,
@@ -87,10 +88,11 @@ class WebSocketRelay(DuplexAnswer):
 
     def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
         """Open a WebSocket to the server, answer as it does, and copy messages until both are over."""
+        account = conversation.account
         try:
             sock = self._connect()
             with self._ends_with_client(sock):
-                upstream, answer = shake_hands(sock, request, self._prefix)
+                upstream, answer = shake_hands(sock, request, self._prefix, account)
         except UpstreamError as error:
             conversation.exchange.note = str(error)
             body = failed_upstream_body(conversation.exchange)
@@ -103,7 +105,7 @@ class WebSocketRelay(DuplexAnswer):
         handshake = with_fields(accept(request, list(filter(None, [subprotocol]))), answer.headers)
         server = OpenWebSocket(
             upstream, request, Handshake(status_code=101, headers=NO_FIELDS, subprotocol=subprotocol),
-            frames=Frames(None, of_client=True),
+            account=account, frames=Frames(None, of_client=True, account=account),
         )  # fmt: skip
         server.begin()
         ws = OpenWebSocket(
@@ -111,7 +113,7 @@ class WebSocketRelay(DuplexAnswer):
             request,
             handshake,
             conversation.exchange.messages,
-            conversation.account,
+            account,
             refuse=conversation.note_unreadable,
         )
         try:
@@ -177,9 +179,12 @@ def with_fields(handshake: Handshake, headers: Headers) -> Handshake:
 
 
 def shake_hands(
-    sock: socket.socket, request: Request, prefix: str
+    sock: socket.socket, request: Request, prefix: str, account: Account
 ) -> tuple[SocketDuplex, Response]:
     """Ask a server for a WebSocket; return what carries it, and the response, whole where that opens none.
+
+    Args:
+        account: Counts what is kept of such a response.
 
     Raises:
         UpstreamError: The server broke off, or its answer is no handshake. The socket has been closed.
@@ -189,10 +194,10 @@ def shake_hands(
     try:
         sock.sendall(http.send(outgoing(request, prefix, key)) or b"")
         sock.sendall(http.send(h11.EndOfMessage()) or b"")
-        response = answered(sock, http)
+        response = answered(sock, http, account.hold("responses"))
         if response.status_code == 101:
             check_accepted(response.headers, key)
-    except (OSError, h11.ProtocolError, ValueError) as error:
+    except (OSError, h11.ProtocolError, OverLimitError, ValueError) as error:
         sock.close()
         what = f"{request.method} {request.shown_url}"
         raise UpstreamError(f"{what}: the upstream opened no WebSocket: {error}") from error
@@ -223,7 +228,7 @@ def outgoing(request: Request, prefix: str, key: str) -> h11.Request:
     )
 
 
-def answered(sock: socket.socket, http: h11.Connection) -> Response:
+def answered(sock: socket.socket, http: h11.Connection, hold: Hold) -> Response:
     """The server's response, with its content where it opens no WebSocket."""
     head, content = None, bytearray()
     while True:
@@ -238,8 +243,7 @@ def answered(sock: socket.socket, http: h11.Connection) -> Response:
             head = event
         elif isinstance(event, h11.Data):
             content += event.data
-            if len(content) > MAX_BODY_BYTES:
-                raise ValueError(f"its answer is over MAX_BODY_BYTES, {MAX_BODY_BYTES} bytes")
+            check_room(len(content), hold)
         elif isinstance(event, h11.EndOfMessage) and head is not None:
             return received(head, bytes(content))
         elif not isinstance(event, h11.InformationalResponse):

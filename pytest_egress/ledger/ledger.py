@@ -125,7 +125,8 @@ class Ledger:
                 window.unrecorded += 1
             if self._watchers and not is_of_the_kernel(entry):
                 for seen in self._watchers:
-                    seen.append(entry)
+                    if len(seen) < MAX_ENTRIES:
+                        seen.append(entry)
             self.tell()
 
     def record_handshake(self, window: Window, peers: TlsPeers, handshake: Handshake) -> None:

@@ -84,6 +84,10 @@ class Desk(Protocol):
         """Make a mail a call of the route, which takes one of its turns."""
         ...
 
+    def has_room(self, size: int) -> bool:
+        """Whether there is room for so many bytes of a mail that has not come whole; 0 gives the room back."""
+        ...
+
     def refuse(self, mail: Envelope, why: str) -> None:
         """Record a mail that the service has refused; it fails the test.
 

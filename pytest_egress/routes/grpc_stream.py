@@ -14,18 +14,18 @@ from typing import Any, Final
 
 import grpc
 
-from pytest_egress.base.account import OBJECT_BYTES
+from pytest_egress.base.account import OverLimitError
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex
 from pytest_egress.routes.grpc_threads import OverError, Turns
 from pytest_egress.traffic.grpc import (
     CONTENT_TYPE,
     ENCODINGS,
-    MAX_KEPT_BYTES,
     WINDOWS,
     Code,
     GrpcCall,
     MessageBuffer,
     Metadata,
+    StatusError,
     accepted_encodings,
     deflate,
     frame,
@@ -39,6 +39,8 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 LOOK_SECONDS: Final = (
     0.5  # a thread that waits for a message looks so often whether its call is over
 )
+MESSAGES: Final = "messages of gRPC"
+MESSAGE_BYTES: Final = 640  # what an empty one takes: protobuf gives each an arena of its own
 CLIENT_LEFT: Final = "the client cancelled the call, or its connection ended"
 Deserialize = Callable[[bytes], Any] | None
 Serialize = Callable[[Any], bytes] | None
@@ -73,7 +75,7 @@ class CallStream:
         self._buffer = MessageBuffer(headers.get("grpc-encoding", "identity").lower())
         self._accepted = accepted_encodings(headers)
         self._turns = Turns()
-        self._kept = [0, 0]  # bytes of requests and of responses
+        self._unread = conversation.account.hold(MESSAGES)
         self._head_sent = False
         self._last: tuple[list[tuple[str, str]], bytes] | None = None
         self._sent_encoding: str | None = None
@@ -100,11 +102,16 @@ class CallStream:
             StatusError, UnreadableError: A message cannot be read.
         """
         number = 0
-        while (data := self._next_bytes()) is not None:
-            number += 1
-            message = self._deserialized(data, deserialize, number)
-            self._keep(0, self.call.requests, message, len(data))
-            yield message
+        try:
+            while (data := self._next_bytes()) is not None:
+                number += 1
+                message = self._deserialized(data, deserialize, number)
+                self._keep(self.call.requests, message, len(data))
+                yield message
+        except OverLimitError as error:
+            raise StatusError(Code.RESOURCE_EXHAUSTED, str(error)) from error
+        finally:
+            self._unread.release()
 
     def _next_bytes(self) -> bytes | None:
         while (data := self._buffer.next_message()) is None:
@@ -112,6 +119,7 @@ class CallStream:
                 self._buffer.check_end()
                 return None
             self._buffer.receive(piece)
+            self._unread.resize(self._buffer.size)
         return data
 
     def _receive(self) -> bytes:
@@ -135,11 +143,8 @@ class CallStream:
                 f"message {number} of {self.call.path} is no {name}: {error} ({shown(data)})"
             ) from error
 
-    def _keep(self, way: int, messages: list[Any], message: Any, size: int) -> None:
-        size += OBJECT_BYTES
-        self._kept[way] += size
-        account = self._conversation.account
-        if self._kept[way] <= MAX_KEPT_BYTES and account.has_room(size, "messages of gRPC"):
+    def _keep(self, messages: list[Any], message: Any, size: int) -> None:
+        if self._conversation.account.has_room(size + MESSAGE_BYTES, MESSAGES):
             messages.append(message)
 
     # The servicer's.
@@ -175,7 +180,7 @@ class CallStream:
                 sent = frame(deflate(data, encoding), compressed=True)
             else:
                 sent = frame(data)
-            self._keep(1, self.call.responses, message, len(data))
+            self._keep(self.call.responses, message, len(data))
             if head is None:
                 self._duplex.send(sent)
             else:

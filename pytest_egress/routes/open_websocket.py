@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pytest_egress.base.account import OBJECT_BYTES, Account
+from pytest_egress.base.account import Account, OverLimitError
 from pytest_egress.base.clock import check_seconds, monotonic, wall
 from pytest_egress.base.raising import claim
 from pytest_egress.errors import WebSocketClosedError
@@ -25,9 +25,12 @@ from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.messages import Request, shown
 from pytest_egress.traffic.websocket import (
     BROKEN_OFF,
+    CUT_REASON,
     GOING_AWAY,
     MAX_PING_BYTES,
+    MESSAGES,
     NORMAL,
+    TOO_BIG,
     ClosedError,
     Closing,
     Frames,
@@ -35,6 +38,7 @@ from pytest_egress.traffic.websocket import (
     PingFrame,
     WebSocketMessage,
     check_close,
+    size_of,
 )
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -43,8 +47,6 @@ CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
 SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over
 MAX_WAITING_BYTES: Final = 64 << 20  # of messages that no handler has received; then reading stops
 MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the thread that sends
-MAX_KEPT_BYTES: Final = 1 << 30  # of the messages of a call, as of a request's body
-MESSAGES: Final = "messages of WebSockets"
 
 
 @dataclass
@@ -69,7 +71,7 @@ class WebSocket:
         duplex: Carries its bytes.
         request: The request that opens it.
         handshake: What was agreed on.
-        messages: The list to record messages in: that of the exchange.
+        messages: The list to record messages in: that of the exchange. With None nothing is recorded.
         account: Counts what is kept of it.
         refuse: Records, with a sentence, that the client has sent what cannot be read.
         frames: Its frames, where they are not those of a server.
@@ -79,7 +81,7 @@ class WebSocket:
         request: The request that opened it.
         subprotocol: The subprotocol that was agreed on, or None.
         messages: The messages of both directions, in order.
-        unkept: How many messages are missing there, since those of the call, or all that the test keeps, are too large.
+        unkept: How many messages are missing there, since the test keeps as much as it may: that fails it.
         close_code: The code of the client's close frame; 1005 where that had none, 1006 where the client broke off
             without one, the code that it was closed with where what it sent was refused, and None while it is open.
         close_reason: The reason in that frame, or "".
@@ -100,7 +102,7 @@ class WebSocket:
         self.request: Final = request
         self.subprotocol: Final = handshake.subprotocol
         self.messages: Final = [] if messages is None else messages
-        self.unkept, self._kept_bytes = 0, 0
+        self.unkept, self._is_recorded = 0, messages is not None
         self._epoch = wall() - monotonic()
         self.close_code: int | None = None
         self.close_reason = ""
@@ -108,10 +110,11 @@ class WebSocket:
         self._account = account or Account()
         self._refuse = refuse
         self._is_bounded = is_bounded
-        self._frames = frames or Frames(handshake.deflate)
+        self._frames = frames or Frames(handshake.deflate, account=account)
         self._changed, self._sending = threading.Condition(), threading.Lock()
-        self._waiting: deque[str | bytes] = deque()
+        self._waiting: deque[tuple[str | bytes, int]] = deque()  # with what is held for each
         self._waiting_bytes = 0
+        self._held = self._account.hold(MESSAGES)
         self._outgoing: deque[Outgoing] = deque()
         self._listeners: list[Callable[[], None]] = []
         self._opened = threading.Event()
@@ -302,24 +305,26 @@ class WebSocket:
         """Seconds that are left for the client's close frame."""
         return max((self._deadline or 0.0) - monotonic(), 0.0)
 
-    def _record(self, content: str | bytes, *, from_client: bool) -> WebSocketMessage:
+    def _record(self, content: str | bytes, *, from_client: bool) -> WebSocketMessage | None:
+        """Record a message; None where it is not kept so."""
+        if not self._is_recorded:
+            return None
         message = WebSocketMessage(
             content=content, from_client=from_client, at=self._epoch + monotonic()
         )
-        size = size_of(content)
-        self._kept_bytes += size
-        if self._kept_bytes <= MAX_KEPT_BYTES and self._account.has_room(size, MESSAGES):
-            self.messages.append(message)
-        else:
+        if not self._account.has_room(size_of(content), MESSAGES):
             self.unkept += 1
+            return None
+        self.messages.append(message)
         return message
 
     # Receiving.
 
     def _take(self) -> str | bytes | None:
         if self._waiting:
-            message = self._waiting.popleft()
+            message, held = self._waiting.popleft()
             self._waiting_bytes -= size_of(message)
+            self._held.fits(self._held.size - held)
             self._changed.notify_all()  # the reader may wait for room
             return message
         if self.is_over:
@@ -352,6 +357,9 @@ class WebSocket:
             return
         except ClientLeftError:
             data = b""
+        except OverLimitError:
+            self._cut()
+            return
         if data:
             self._receive(data)
         else:
@@ -385,13 +393,28 @@ class WebSocket:
                         close = self._frames.close(received.code, received.reason)
                         self._outgoing.append(Outgoing(close))
                     self._finish(received.code, received.reason)
-                else:
-                    self._waiting.append(received)
-                    self._waiting_bytes += size_of(received)
-                    self._record(received, from_client=True)
+                elif not self._await_handler(received):
+                    break
             self._changed.notify_all()
         self._tell()
         self._flush(wait=len(self._outgoing) > MAX_WAITING_FRAMES)
+
+    def _await_handler(self, message: str | bytes) -> bool:
+        """Have a message wait until it is received; where there is no room for it, close, and return False."""
+        held = 0 if self._record(message, from_client=True) else size_of(message)
+        if not self._held.fits(self._held.size + held):
+            self._cut()
+            return False
+        self._waiting.append((message, held))
+        self._waiting_bytes += size_of(message)
+        return True
+
+    def _cut(self) -> None:
+        """Close: the test keeps as much as it may, and fails by that."""
+        with self._changed:
+            with contextlib.suppress(ClosedError):
+                self._outgoing.append(Outgoing(self._frames.close(TOO_BIG, CUT_REASON)))
+            self._finish(TOO_BIG, CUT_REASON)
 
     def _finish(self, code: int, reason: str) -> None:
         """Note that the WebSocket is over; later calls change nothing."""
@@ -470,6 +493,7 @@ class OpenWebSocket(WebSocket):
         self.close()
         if self._reader.ident is not None:
             self._reader.join()
+        self._frames.discard()
         with contextlib.suppress(ClientLeftError):
             if self._is_mute:
                 pass  # a fault has ended what carries it
@@ -503,11 +527,6 @@ class OpenWebSocket(WebSocket):
         """
         with self._changed:
             return self._take()
-
-
-def size_of(content: str | bytes) -> int:
-    """How many bytes a message is counted as."""
-    return len(content) + OBJECT_BYTES
 
 
 def content_of(message: object) -> str | bytes:

@@ -42,6 +42,7 @@ class SmtpServer(Service):
         try:
             converse(sock, session, desk)
         finally:
+            desk.has_room(0)
             if session.unfinished:
                 desk.note(session.unfinished)
 
@@ -54,7 +55,11 @@ def converse(sock: Any, session: Session, desk: Desk) -> None:
     sock.sendall(session.greeting)
     while data := sock.recv(READ_BYTES):
         session.feed(data)
+        if not desk.has_room(session.size):
+            sock.sendall(NO_ROOM)
+            return
         while (step := session.step()) is not None:
+            desk.has_room(session.size)
             reply = hand_over(step, desk)
             sock.sendall(reply)
             if step.then == "quit" or reply is CLOSING:

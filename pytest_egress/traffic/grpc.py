@@ -26,7 +26,6 @@ CONTENT_TYPE: Final = "application/grpc"
 MAX_MESSAGE_BYTES: Final = (
     4 << 20
 )  # before and after inflating; grpc's own servers take as much unless told otherwise
-MAX_KEPT_BYTES: Final = 64 << 20  # of the messages of one call, each way, that the ledger keeps
 SHOWN_DETAILS: Final = (
     2000  # characters of a text of ours in a status: clients limit all fields, some to 8 KiB
 )
@@ -83,8 +82,8 @@ class GrpcCall:
             ends in "-bin"; so are the next two.
         initial_metadata: What the servicer sent before its first message.
         trailing_metadata: What the servicer sent with the status.
-        requests: The messages of the client, as the servicer got them. Messages after the first 64 MiB are not kept,
-            nor any where the test keeps as much as it may.
+        requests: The messages of the client, as the servicer got them. Where the test keeps as much as it may, no
+            further one is kept, and the test fails.
         responses: The messages of the servicer, kept likewise.
         code: The status, as a `Code` and so an int; None while the call runs, and where nobody knows it.
         details: The text of the status, or "".
@@ -329,6 +328,11 @@ class MessageBuffer:
     def __init__(self, encoding: str = "identity") -> None:
         self._encoding = encoding
         self._bytes = bytearray()
+
+    @property
+    def size(self) -> int:
+        """How many bytes have come that no message has been made of."""
+        return len(self._bytes)
 
     def receive(self, data: bytes) -> None:
         """Take bytes as they come."""

@@ -283,6 +283,11 @@ class Session:
         """What the server says first."""
         return reply(220, f"{self.name} ESMTP pytest-egress")
 
+    @property
+    def size(self) -> int:
+        """What the mail that has not come whole takes in memory, as an `Account` counts it."""
+        return len(self._unread) + size_of(self._recipients)
+
     def feed(self, data: bytes) -> None:
         """Add bytes that the client has sent."""
         self._unread += data

@@ -10,10 +10,12 @@ import base64
 import binascii
 import hashlib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_egress.base.account import OBJECT_BYTES, Account
 from pytest_egress.traffic.messages import FIELD_NAME, Headers, Request, shown
 from pytest_egress.traffic.redaction import masked_bytes, masked_text
 
@@ -250,6 +252,14 @@ def is_parameter(name: str, value: str | None) -> bool:
 
 # Frames.
 
+MESSAGES: Final = "messages of WebSockets"
+CUT_REASON: Final = "the test keeps as much as it may"
+
+
+def size_of(content: str | bytes | bytearray) -> int:
+    """What a message, or a part of one, takes in memory, as an `Account` counts it."""
+    return sys.getsizeof(content) + OBJECT_BYTES
+
 
 @dataclass(frozen=True, kw_only=True)
 class Closing:
@@ -290,12 +300,19 @@ class Frames:
         deflate: The parameters of `permessage-deflate`, as the response has them; None without compression.
         of_client: Whether these are the frames of a client, which masks what it sends.
         most: The most bytes of a message.
+        account: Counts the message that has not come whole.
     """
 
     def __init__(
-        self, deflate: str | None, *, of_client: bool = False, most: int = MAX_MESSAGE_BYTES
+        self,
+        deflate: str | None,
+        *,
+        of_client: bool = False,
+        most: int = MAX_MESSAGE_BYTES,
+        account: Account | None = None,
     ) -> None:
         self._connection = connection_of(deflate, of_client)
+        self._unfinished = (account or Account()).hold(MESSAGES)
         self._most = most
         self._parts: list[Any] = []
         self._size = 0
@@ -334,9 +351,19 @@ class Frames:
         if self._size > self._most:
             reason = f"a message is over {self._most} bytes"
             yield Closing(code=TOO_BIG, reason=reason, reply=self.can_close, is_refusal=True)
+            self.discard()
         elif is_last:
             parts, self._parts, self._size = self._parts, [], 0
+            self._unfinished.release()
             yield "".join(parts) if isinstance(data, str) else b"".join(parts)
+        elif not self._unfinished.fits(self._unfinished.size + size_of(data)):
+            self.discard()
+            yield Closing(code=TOO_BIG, reason=CUT_REASON, reply=self.can_close)
+
+    def discard(self) -> None:
+        """Forget a message that has not come whole: nothing more comes of it."""
+        self._parts.clear()
+        self._unfinished.release()
 
     @property
     def _has_ended(self) -> bool:

@@ -14,6 +14,7 @@ import h11
 import pytest
 
 import pytest_egress.gateway.upstream as upstream
+from pytest_egress.base.account import Account
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.upstream_body import whole
 from pytest_egress.traffic.messages import Headers, Request, Response, TlsInfo
@@ -172,7 +173,7 @@ def test_a_response_read_whole_keeps_its_trailers(ask: Ask) -> None:
         peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         peer.send(b"2\r\nhi\r\n0\r\nX-Sum: 2\r\n\r\n")
 
-    response = whole(ask(serve, post()), "POST")
+    response = whole(ask(serve, post()), "POST", Account().hold("responses"))
     assert (response.content, response.trailers.raw) == (b"hi", (("X-Sum", "2"),))
 
 

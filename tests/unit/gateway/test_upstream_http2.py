@@ -17,6 +17,7 @@ import pytest
 import trustme
 
 import pytest_egress.gateway.upstream as upstream
+from pytest_egress.base.account import Account
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.upstream_body import whole
 from pytest_egress.traffic.messages import Headers, Request, Response, TlsInfo
@@ -128,7 +129,7 @@ def test_a_response_read_whole_keeps_its_trailers(ask: Ask) -> None:
         peer.respond(OK, b"one", end=False)
         peer.end([("x-sum", "3")])
 
-    response = whole(ask(serve), "GET")
+    response = whole(ask(serve), "GET", Account().hold("responses"))
     assert (response.content, [*response.stream], [*response.stream]) == (
         b"one",
         [b"one"],
@@ -147,7 +148,7 @@ def test_a_response_that_ends_with_its_head_has_no_stream(ask: Ask) -> None:
     response = ask(serve)
     assert (response.stream, response.content) == (None, b"")
     assert response.headers["grpc-status"] == "12"
-    assert whole(response, "POST") is response
+    assert whole(response, "POST", Account().hold("responses")) is response
 
 
 def test_interim_responses_are_left_out(ask: Ask) -> None:

@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 
 import pytest_egress.base.account as account
-import pytest_egress.routes.grpc_stream as grpc_stream
-from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.routes.grpc import GrpcServer, grpc_server
-from pytest_egress.routes.grpc_stream import CallEndedError, CallStream
-from pytest_egress.traffic.grpc import Code
+from pytest_egress.routes.grpc_stream import MESSAGE_BYTES, CallEndedError, CallStream
+from pytest_egress.traffic.grpc import Code, frame
 from tests.support.greeter import pb, pb_grpc
-from tests.support.grpc_calls import SECONDS, Call, pairs, served_call
+from tests.support.grpc_calls import SECONDS, Call, pairs
 
 DOWN, BOTH = "/greet.v1.Greeter/Down", "/greet.v1.Greeter/Both"
 
@@ -35,25 +33,13 @@ def stream(call: Call) -> CallStream:
     return CallStream(call.grpc, call.duplex, call.conversation)
 
 
-def test_messages_over_the_limit_are_served_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_stream, "MAX_KEPT_BYTES", 2 * (1000 + OBJECT_BYTES) + 50)
-
-    def both(self: object, request_iterator: Iterator[Any], context: Any) -> Iterator[Any]:
-        for request in request_iterator:
-            yield pb.Reply(blob=request.blob)
-
-    call = served_call(server_of(Both=both), BOTH, *[pb.Hello(blob=bytes(1000))] * 5)
-    assert len(call.heard(pb.Reply)) == 5
-    assert (len(call.grpc.requests), len(call.grpc.responses)) == (2, 2)
-
-
 def test_messages_count_with_all_that_their_test_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     def both(self: object, request_iterator: Iterator[Any], context: Any) -> Iterator[Any]:
         for request in request_iterator:
             yield pb.Reply(blob=request.blob)
 
     call = Call(server_of(Both=both), BOTH)
-    monkeypatch.setattr(account, "MAX_HELD_BYTES", 3000)
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 2 * (1000 + MESSAGE_BYTES) + 1100)
     call.start(*[pb.Hello(blob=bytes(1000))] * 5).join()
     assert len(call.heard(pb.Reply)) == 5
     assert call.conversation.account.lost["messages of gRPC"] > 7000
@@ -64,11 +50,24 @@ def test_messages_without_a_byte_count_as_objects(monkeypatch: pytest.MonkeyPatc
     def count(self: object, request_iterator: Iterator[Any], context: Any) -> Any:
         return pb.Reply(text=str(sum(1 for _ in request_iterator)))
 
-    monkeypatch.setattr(account, "MAX_HELD_BYTES", 10 * OBJECT_BYTES)
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 10 * MESSAGE_BYTES + 100)
     call = Call(server_of(Up=count), "/greet.v1.Greeter/Up")
     call.start(*[pb.Hello()] * 50).join()
     assert len(call.grpc.requests) == 10
-    assert call.conversation.account.lost["messages of gRPC"] >= 40 * OBJECT_BYTES
+    assert call.conversation.account.lost["messages of gRPC"] >= 40 * MESSAGE_BYTES
+
+
+def test_a_message_that_does_not_come_whole_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(self: object, request_iterator: Iterator[Any], context: Any) -> Any:
+        return pb.Reply(text=str(sum(1 for _ in request_iterator)))
+
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 1000)
+    call = Call(server_of(Up=count), "/greet.v1.Greeter/Up")
+    call.duplex.pieces.put(frame(bytes(2000))[:1500])
+    call.start().join()
+    assert call.grpc.status == "RESOURCE_EXHAUSTED"
+    assert call.conversation.account.held == 0
+    assert call.conversation.account.lost["messages of gRPC"] == 1500
 
 
 def test_the_head_goes_out_once_and_says_what_is_taken(call: Call, stream: CallStream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -16,11 +17,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from pytest_egress.base import account
-from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes import open_websocket
 from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket, content_of
 from pytest_egress.routes.websocket import websocket
+from pytest_egress.traffic.websocket import size_of
 from tests.support.websocket_server import DuplexServer, serving
 
 
@@ -182,18 +183,6 @@ def test_a_client_that_sends_no_frames_gets_the_code_of_its_fault(server: Duplex
     sock.close()
 
 
-def test_messages_beyond_what_is_kept_are_counted(
-    server: DuplexServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", 5 + OBJECT_BYTES)
-    with opened(server) as (ws, client):
-        for text in ("abc", "def", "x"):
-            ws.send(text)
-        assert [message.content for message in ws.messages] == ["abc"]
-        assert ws.unkept == 2
-        assert [client.recv() for _ in range(3)] == ["abc", "def", "x"]
-
-
 def test_a_message_that_there_is_no_room_for_is_counted(
     server: DuplexServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,9 +223,8 @@ def test_a_handler_that_does_not_receive_stops_the_reading(
 def test_empty_messages_are_as_many_as_their_number_allows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    most = 10 * OBJECT_BYTES
+    most = 10 * size_of("")  # waits without being too much
     monkeypatch.setattr(open_websocket, "MAX_WAITING_BYTES", most)
-    monkeypatch.setattr(open_websocket, "MAX_KEPT_BYTES", most)
     monkeypatch.setattr(open_websocket, "SLICE_SECONDS", 0.05)
     go_on = threading.Event()
     got: list[str | bytes] = []
@@ -249,15 +237,71 @@ def test_empty_messages_are_as_many_as_their_number_allows(
         call = server.call()
         for _ in range(11):  # with these, too much waits
             client.send("")
-        while call.exchange.websocket.unkept < 1:
+        while len(call.exchange.messages) < 11:
             time.sleep(0.01)
         client.send("")
         time.sleep(0.1)
-        assert (len(call.exchange.messages), call.exchange.websocket.unkept) == (10, 1)
+        assert len(call.exchange.messages) == 11
         go_on.set()
         client.close()
         assert call.done.wait(20)
     assert len(got) == 12
+
+
+def test_a_message_that_does_not_come_whole_is_cut_where_there_is_no_room(
+    server: DuplexServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 10_000)
+    with opened(server) as (ws, client):
+        call = server.call()
+
+        def parts() -> Iterator[str]:
+            while True:
+                yield "x" * 1000
+
+        with pytest.raises(ConnectionClosed) as closed:
+            client.send(parts())
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == ws.close_code == 1009
+    assert call.done.wait(20)
+    assert call.account.held == 0
+    assert call.account.lost["messages of WebSockets"] > 1000
+
+
+def test_what_breaks_off_within_a_message_gives_its_room_back(server: DuplexServer) -> None:
+    sock = raw_client(server)
+    sock.sendall(b"\x02\xfe\x03\xe8\0\0\0\0" + bytes(1000))  # a frame that does not end its message
+    call = server.call()
+    while not call.account.held:
+        time.sleep(0.01)
+    sock.close()
+    assert call.done.wait(20)
+    assert (call.account.held, call.account.lost) == (0, {})
+
+
+def test_what_waits_for_a_handler_is_cut_where_it_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", 3 * size_of("x" * 1000) + 100)
+    go_on = threading.Event()
+    got: list[str | bytes] = []
+
+    def slow(ws: WebSocket) -> None:
+        assert go_on.wait(20)
+        got.extend(ws)
+
+    with serving(websocket(slow)) as server, connect(server.url) as client:
+        call = server.call()
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(5):
+                client.send("x" * 1000)
+        while call.exchange.websocket.close_code is None:
+            time.sleep(0.01)
+        go_on.set()
+        assert call.done.wait(20)
+    assert (len(got), len(call.exchange.messages), call.exchange.websocket.unkept) == (3, 3, 1)
+    assert call.exchange.websocket.close_code == 1009
+    assert call.account.lost["messages of WebSockets"] == 2 * size_of("x" * 1000)
 
 
 def test_a_send_waits_until_the_handshake_is_answered() -> None:

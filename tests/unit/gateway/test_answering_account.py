@@ -1,0 +1,258 @@
+"""What a target makes a gateway keep is within one limit, whatever it is, and fails the test beyond it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pytest_egress.base import account
+from pytest_egress.errors import TamperingError
+from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import forward
+from pytest_egress.routes.smtp import smtp
+from pytest_egress.traffic.entries import Exchange, Mail, TcpConnection
+from pytest_egress.traffic.messages import Request, Response
+from tests.support.http2_client import Http2Client
+from tests.support.stage import ADDRESS, GET, MEGABYTE, SECONDS, Stage, ask, eventually
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    return lambda size: monkeypatch.setattr(account, "MAX_HELD_BYTES", size)
+
+
+def lost(stage: Stage) -> dict[str, int]:
+    """What was cut; it fails the test."""
+    found = stage.window.account.lost
+    assert isinstance(judge(stage.window, []), TamperingError) is bool(found)
+    return found
+
+
+@pytest.fixture
+def plain(stage: Stage) -> Callable[[], Http2Client]:
+    return lambda: Http2Client(stage.dial(port=80), "http")
+
+
+MANY_FIELDS = b"".join(b"x%x:\r\n" % number for number in range(5000))
+
+
+def test_the_fields_of_a_head_count_as_objects(stage: Stage, room: Callable[[int], None]) -> None:
+    room(3 * MEGABYTE)
+    stage.http("api.test", lambda request: 204)
+    head = GET.removesuffix(b"\r\n") + MANY_FIELDS + b"\r\n"
+    codes = [ask(stage.dial(port=80), head).status for _ in range(3)]
+    assert codes == [204, 204, 413]
+    assert lost(stage).keys() == {"requests' heads"}
+    assert len(stage.entries(Exchange)) == 2
+    (refused,) = stage.entries(TcpConnection)
+    assert "over MAX_HELD_BYTES" in refused.note
+
+
+def test_so_do_those_of_http2(
+    stage: Stage, room: Callable[[int], None], plain: Callable[[], Http2Client]
+) -> None:
+    room(200_000)
+    stage.http("api.test", lambda request: 204)
+    client = plain()
+    fields = [(f"x{number:x}", "") for number in range(300)]
+    assert [client.ask(headers=fields).status for _ in range(3)] == [204, 204, 413]
+    assert client.ask().status == 204  # the connection goes on, and a small one has room
+    assert lost(stage).keys() == {"requests' heads"}
+
+
+def test_trailers_count_too(stage: Stage, room: Callable[[int], None]) -> None:
+    room(MEGABYTE)
+    stage.http("api.test", lambda request: 204)
+    head = b"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    assert ask(stage.dial(port=80), head + MANY_FIELDS + b"\r\n", "POST").status == 413
+    assert lost(stage).keys() == {"trailers"}
+
+
+def test_bodies_that_wait_for_a_handler_have_room_together(
+    stage: Stage, room: Callable[[int], None], plain: Callable[[], Http2Client]
+) -> None:
+    room(MEGABYTE)
+    go_on, told = threading.Event(), list[BaseException]()
+
+    def handler(request: Request) -> int:
+        assert go_on.wait(SECONDS)
+        try:
+            return 200 + sum(map(len, request.stream())) % 1
+        except BaseException as error:
+            told.append(error)
+            raise
+
+    stage.http("api.test", handler, stream=True)
+    client = plain()
+    numbers = [client.begin("/", "POST", ends=False) for _ in range(3)]
+    client.flush()
+    for number in numbers:
+        client.send(number, bytes(400_000))
+    assert eventually(lambda: bool(stage.window.account.lost))
+    for number in numbers:
+        client.h2.end_stream(number)
+    client.flush()
+    go_on.set()
+    assert sorted(client.answer(number).status for number in numbers) == [200, 200, 500]
+    stage.settle()
+    assert "over MAX_HELD_BYTES" in str(told[0])
+    assert lost(stage).keys() == {"bodies that wait for a handler"}
+    assert stage.window.account.held < 10_000  # heads alone
+
+
+def test_a_body_that_waits_gives_its_room_back_when_its_client_leaves(
+    stage: Stage, plain: Callable[[], Http2Client]
+) -> None:
+    go_on = threading.Event()
+    stage.http("api.test", lambda request: go_on.wait(SECONDS) and 204, stream=True)
+    client = plain()
+    number = client.begin("/", "POST", ends=False)
+    client.h2.send_data(number, bytes(10_000))
+    client.flush()
+    assert eventually(lambda: stage.window.account.held >= 10_000)
+    client.h2.reset_stream(number)
+    client.flush()
+    go_on.set()
+    assert eventually(lambda: stage.window.account.held < 10_000)
+    assert not lost(stage)
+
+
+@contextlib.contextmanager
+def serving(size: int) -> Iterator[str]:
+    """A server whose answers have so many bytes; its URL."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = server.accept()
+                with sock, contextlib.suppress(OSError):
+                    sock.recv(65536)
+                    sock.sendall(head + bytes(size))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(SECONDS)
+
+
+def test_what_other_servers_answer_has_room_together(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(3 * MEGABYTE)
+    with serving(MEGABYTE) as url:
+        stage.http("api.test", forward(url))
+        for _ in range(4):
+            assert len(ask(stage.dial(port=80), GET).body) == MEGABYTE
+    assert lost(stage).keys() == {"responses"}
+    kept = [entry.response for entry in stage.entries(Exchange)]
+    assert [len(response.content) for response in kept[:2]] == [MEGABYTE] * 2
+    with pytest.raises(RuntimeError, match="all that is kept of the test has reached its limit"):
+        _ = kept[3].content
+
+
+def test_an_answer_that_a_handler_asks_for_takes_room_once(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(2 * MEGABYTE + 100_000)
+    with serving(MEGABYTE) as url:
+        stage.http(
+            "api.test", lambda request: Response(text=str(len(request.forward(url).content)))
+        )
+        for _ in range(5):  # none of them is kept
+            assert ask(stage.dial(port=80), GET).body == b"%d" % MEGABYTE
+    assert not lost(stage)
+
+
+def test_an_answer_that_there_is_no_room_for_fails_the_handler(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(MEGABYTE // 2)
+    with serving(MEGABYTE) as url:
+        stage.http("api.test", lambda request: request.forward(url))
+        assert ask(stage.dial(port=80), GET).status == 500
+    assert "over MAX_HELD_BYTES" in str(stage.only(Exchange).error)
+    assert lost(stage).keys() == {"responses"}
+    assert stage.window.account.held < 10_000
+
+
+def test_what_handlers_answer_has_room_together_and_one_answer_for_all_calls_counts_not(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(MEGABYTE)
+    stage.http("api.test", Response(content=bytes(MEGABYTE // 2)), path="/same")
+    stage.http("api.test", lambda request: Response(content=bytes(MEGABYTE // 2)), path="/made")
+    same, made = (GET.replace(b"/ ", path) for path in (b"/same ", b"/made "))
+    for _ in range(5):
+        assert len(ask(stage.dial(port=80), same).body) == MEGABYTE // 2
+    assert not lost(stage)
+    for _ in range(3):
+        assert len(ask(stage.dial(port=80), made).body) == MEGABYTE // 2
+    assert lost(stage).keys() == {"responses"}
+    sizes = [len(entry.response.content) for entry in stage.entries(Exchange)][5:]
+    assert sizes == [MEGABYTE // 2, 0, 0]
+
+
+def mail_client(stage: Stage, *lines: bytes) -> socket.socket:
+    sock = stage.dial(port=5432)
+    for line in (b"EHLO x", b"MAIL FROM:<a@x.test>", *lines):
+        sock.recv(4096)
+        sock.sendall(line + b"\r\n")
+    sock.recv(4096)
+    return sock
+
+
+def test_a_mail_that_does_not_come_whole_is_cut_where_there_is_no_room(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(MEGABYTE)
+    stage.tcp(f"{ADDRESS}:5432", smtp())
+    sock = mail_client(stage, b"RCPT TO:<b@x.test>", b"DATA")
+    with contextlib.suppress(OSError):
+        for _ in range(3):
+            sock.sendall(bytes(MEGABYTE))
+    assert eventually(lambda: bool(stage.window.account.lost))
+    assert eventually(lambda: stage.window.account.held == 0)
+    assert lost(stage).keys() == {"mails"}
+
+
+def test_recipients_count_too(stage: Stage, room: Callable[[int], None]) -> None:
+    room(40_000)
+    stage.tcp(f"{ADDRESS}:5432", smtp())
+    line = b"RCPT TO:<" + b"b" * 12_000 + b"@x.test>"
+    sock = mail_client(stage, line, line, b"DATA", b"\r\n.")
+    assert len(stage.entries(Mail)) == 1
+    sock.close()
+    again = mail_client(stage, line)
+    again.sendall(line + b"\r\n")
+    assert b"452 4.3.1 No room for more mails" in again.recv(4096)
+    assert lost(stage).keys() == {"mails"}
+
+
+def test_what_a_window_before_has_no_room_for_fails_the_one_that_is_closed_next(
+    stage: Stage, room: Callable[[int], None], plain: Callable[[], Http2Client]
+) -> None:
+    room(100_000)
+    go_on = threading.Event()
+    stage.http("api.test", lambda request: go_on.wait(SECONDS) and 204, stream=True)
+    stage.window.account = stage.ledger.accounts.open()
+    client = plain()
+    number = client.begin("/", "POST", ends=False)
+    client.flush()
+    assert eventually(lambda: bool(stage.count("/")))
+    first, second = stage.window, stage.next_window()
+    second.account = stage.ledger.accounts.open()
+    first.account.close()
+    client.send(number, bytes(110_000))
+    go_on.set()
+    assert client.answer(number).status in (204, 500)
+    assert eventually(lambda: not first.activities)
+    second.account.close()
+    assert judge(first, []) is None
+    assert isinstance(judge(second, []), TamperingError)
