@@ -1,8 +1,8 @@
 """`NameTurns`: which turn of a DNS route's `sequence` a question takes.
 
 A turn is one question of each type: those of one lookup, such as A and AAAA, share it, in whichever order they come and
-from however many sockets. A question that is sent again, after a time-out or over TCP because its answer was truncated,
-keeps its turn.
+from however many sockets. A question that is sent again keeps its turn: after an error or a time-out, which glibc does
+from another socket with the same ID, or over TCP because its answer was truncated.
 
 Threads: any thread may call. Everything changes under `Ledger.changed`, as the turns of routes do.
 """
@@ -23,7 +23,7 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 @dataclass(frozen=True, kw_only=True)
 class AskedName:
-    """A question, as far as turns depend on it. One that is sent again from the same socket is equal.
+    """A question, as far as turns depend on it.
 
     Attributes:
         name: The name, normalised.
@@ -58,7 +58,8 @@ class Turn:
 
     def has_asked(self, asked: AskedName) -> bool:
         """Whether a question is one of the turn's, sent again."""
-        return asked in self.questions or (asked.over_tcp and asked.type in self.truncated)
+        is_known = any((q.type, q.id) == (asked.type, asked.id) for q in self.questions)
+        return is_known or (asked.over_tcp and asked.type in self.truncated)
 
     def takes(self, asked: AskedName) -> bool:
         """Whether none of its questions is of that type yet."""

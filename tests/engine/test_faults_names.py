@@ -80,6 +80,26 @@ def test_each_lookup_of_glibc_takes_one_answer_of_a_sequence(
     assert [query.route for query in attempts(egress, DnsQuery)][-2:] == [None, None]
 
 
+IPV4_ALONE = """
+import socket, sys
+for _ in range(int(sys.argv[1])):
+    try:
+        print(socket.gethostbyname("db.test."))
+    except OSError:
+        print("none")
+"""
+
+
+def test_a_second_attempt_of_glibc_takes_no_other_answer_where_it_asks_for_ipv4_alone(
+    egress: Egress, client: Container
+) -> None:
+    route = egress.dns("db.test", sequence("SERVFAIL", "silence", "192.0.2.27"))
+    command = ["python3", "-c", IPV4_ALONE, "3"]
+    asked = client.exec(command, environment={"RES_OPTIONS": "timeout:1 attempts:2"})
+    assert succeed(asked).split() == ["none", "none", "192.0.2.27"]
+    assert [call.rcode for call in route.calls] == [*["SERVFAIL"] * 2, *[""] * 2, "NOERROR"]
+
+
 @pytest.mark.egress_dns("db.test", sequence("NXDOMAIN"))
 @pytest.mark.egress_dns("db.test", "192.0.2.20")
 def test_after_a_sequence_the_route_before_it_answers(egress: Egress, client: Container) -> None:
