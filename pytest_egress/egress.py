@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, overload
@@ -44,9 +45,11 @@ from pytest_egress.targets.results import CompletedContainer, check_result
 from pytest_egress.traffic.address import Address, parse_address
 from pytest_egress.traffic.dns_answers import RecordTexts
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
-from pytest_egress.traffic.messages import UNSET, Request
+from pytest_egress.traffic.messages import UNSET, Request, shown
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
+
+CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
 
 
 class Egress:
@@ -410,14 +413,14 @@ class Egress:
                 if found:
                     listed = "\n".join(f"  {route_line(route)}" for route in found)
                     raise LookupError(
-                        f"{len(found)} routes are called {key!r}; give one a name= of its own:\n{listed}"
+                        f"{len(found)} routes are called {shown(key)}; give one a name= of its own:\n{listed}"
                     )
             egress = egress.parent
         known = "\n".join(f"  {route_line(route)}" for route in self._all_routes())
         raise LookupError(
-            f"no route is called {key!r}; there are:\n{known}"
+            f"no route is called {shown(key)}; there are:\n{known}"
             if known
-            else f"no route is called {key!r}; none is declared"
+            else f"no route is called {shown(key)}; none is declared"
         )
 
     def _all_routes(self) -> list[route_module.Route[Any]]:
@@ -655,7 +658,11 @@ class Egress:
         Raises:
             ValueError: It was created without these options, or with options that `start` refuses, or runs already.
         """
-        name = container if isinstance(container, str) else str(getattr(container, "id", container))
+        name = container if isinstance(container, str) else getattr(container, "id", None)
+        if not isinstance(name, str) or not CONTAINER_NAME.fullmatch(name):
+            raise ValueError(
+                f"trust() takes docker-py's container, or its name or id, not {shown(container)}"
+            )
         found = self.session.engine.container(name)
         mode = found.attrs["HostConfig"]["NetworkMode"]
         for external in self._live():
@@ -742,7 +749,7 @@ class Egress:
         check_seconds(timeout)
         if not is_seconds(seconds) or not 0 < seconds <= timeout:
             raise ValueError(
-                f"seconds={seconds!r}: it takes a number over 0, and at most the timeout, which is {timeout:g} s"
+                f"seconds={seconds!r:.60}: it takes a number over 0, and at most the timeout, which is {timeout:g} s"
             )
         self.session.wait_until_quiet(seconds, timeout)
 
@@ -754,6 +761,11 @@ class Egress:
         Raises:
             CallError: The calls came in another order; the text shows both orders.
         """
+        for route in routes:
+            if not isinstance(route, Route):
+                raise TypeError(
+                    f"assert_order() takes routes, as intercept_https() returns them, not {shown(route)}"
+                )
         calls = {id(call): (call, route) for route in routes for call in route.calls}
         happened = sorted(calls.values(), key=lambda found: found[0].started)
         if [route for _, route in happened] != list(routes):

@@ -34,7 +34,7 @@ def check_seconds(timeout: object) -> None:
         TypeError: It is none; the text quotes it.
     """
     if not is_seconds(timeout):
-        raise TypeError(f"timeout={timeout!r}: it takes a number of seconds")
+        raise TypeError(f"timeout={timeout!r:.60}: it takes a number of seconds")
 
 
 def monotonic() -> float:

@@ -15,6 +15,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, create_api_error_from_http_exception
 
 from pytest_egress.base.once import once_property
+from pytest_egress.base.sockets import descriptor_limit
 from pytest_egress.engine.archive import File, Member, read_file, read_folder
 from pytest_egress.engine.endpoint import PODMAN, connection_of, describe, engine_address, identify
 from pytest_egress.engine.failures import (
@@ -64,6 +65,9 @@ UNREACHABLE: Final = (
 )
 UNWATCHED: Final = "Had this run been killed, its containers would have stayed until the next one."
 WRITE_LESS: Final = "That is not kept: have it write less, or into a file."
+MIN_DESCRIPTORS: Final = (
+    128  # pytest's own, the engine's client, a namespace's sockets, a few connections
+)
 CHUNK_BYTES: Final = 1 << 14  # to read while the engine makes the next chunk
 
 
@@ -133,8 +137,9 @@ class Engine:
         """The client, after a first answer from its engine, with the watchdog started and orphans removed.
 
         Raises:
-            EngineError: No engine answers.
+            EngineError: No engine answers; or this process may have too few descriptors.
         """
+        check_descriptors()
         client, self._name = contact(self._make_client, self._address)
         try:
             self._watchdog = Watchdog(self._label, describe(client), self.folder)
@@ -377,6 +382,19 @@ class Engine:
         with suppress(*FAILURES, EngineError):
             remove_labelled(self.client.api, self._label, self._kept)
         self.client.close()
+
+
+def check_descriptors() -> None:
+    """Refuse a process that may have fewer descriptors than a container takes: what fails then may be anything.
+
+    Raises:
+        EngineError: The text says what to type.
+    """
+    if (most := descriptor_limit()) < MIN_DESCRIPTORS:
+        raise EngineError(
+            f"this process may have {most} descriptors, and a container takes up to {MIN_DESCRIPTORS} at its start: "
+            "raise the limit with `ulimit -n 1024`"
+        )
 
 
 START: Final = "Start one (`systemctl start docker`, Docker Desktop)"

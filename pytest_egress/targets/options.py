@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_egress.traffic.messages import shown
+
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 START_OPTIONS: Final = (
@@ -65,7 +67,7 @@ def check_container_options(options: Mapping[str, Any]) -> None:
     """
     for name, instead in REFUSED_OPTIONS.items():
         if options.get(name):
-            raise ValueError(f"{name}={options[name]!r} is refused: {instead}")
+            raise ValueError(f"{name}={shown(options[name])} is refused: {instead}")
     for name in ("pid_mode", "ipc_mode", "uts_mode"):
         if options.get(name) == "host":
             raise ValueError(
@@ -89,25 +91,48 @@ def container(image: object, command: object = None, **options: Any) -> None:
         TypeError, ValueError: With the value, and what is accepted.
     """
     if not isinstance(image, str) or not image.strip():
-        raise TypeError(f"the image is a name like 'shop:latest', not {image!r}")
+        raise TypeError(f"the image is a name like 'shop:latest', not {shown(image)}")
     check_command(command)
     for name, (types, words) in ACCEPTED_TYPES.items():
         if not isinstance(options.get(name), (*types, type(None))):
-            raise TypeError(f"{name}= takes {words}, not {options[name]!r}")
+            raise TypeError(f"{name}= takes {words}, not {shown(options[name])}")
     check_env(options.get("env") or {})
     check_files(options.get("files") or {})
     check_trust(options.get("trust"))
     check_container_options(options)
+    for name, value in {"image": image, "command": command, **options}.items():
+        check_text(name, value)
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse a text that is none in UTF-8, wherever it is in a value: an engine would put another in its place.
+
+    Raises:
+        ValueError: With the name of the option, and the text.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{name}={shown(value)}: half of a surrogate pair is no text; give bytes, or another letter"
+            ) from None
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            check_text(name, pair)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            check_text(name, each)
 
 
 def check_command(command: object) -> None:
     """Refuse a value that is no command: neither None (the image's own), nor a string, nor a list of arguments."""
     if not isinstance(command, (str, list, tuple, type(None))):
-        raise TypeError(f"the command is a list of arguments, or a string, not {command!r}")
+        raise TypeError(f"the command is a list of arguments, or a string, not {shown(command)}")
     for argument in command if isinstance(command, (list, tuple)) else ():
         if not isinstance(argument, str):
             raise TypeError(
-                f"{argument!r} in the command {command!r} is no str; write {str(argument)!r}"
+                f"{shown(argument)} in the command {shown(command)} is no str; write {shown(str(argument))}"
             )
 
 
@@ -115,9 +140,11 @@ def check_env(env: Mapping[str, object]) -> None:
     """Refuse values of variables that have no obvious text: None and bytes."""
     for name, value in env.items():
         if value is None:
-            raise TypeError(f"env[{name!r}] is None: leave it out, or write '' for an empty value")
+            raise TypeError(
+                f"env[{shown(name)}] is None: leave it out, or write '' for an empty value"
+            )
         if isinstance(value, bytes):
-            raise TypeError(f"env[{name!r}] takes a str, not the bytes {value!r}")
+            raise TypeError(f"env[{shown(name)}] takes a str, not the bytes {shown(value)}")
 
 
 def check_files(files: Mapping[object, object]) -> None:
@@ -125,7 +152,7 @@ def check_files(files: Mapping[object, object]) -> None:
     for path, content in files.items():
         if not isinstance(content, (str, bytes, Path)):
             raise TypeError(
-                f"files={{{str(path)!r}: ...}} takes str, bytes or a Path, not {content!r}"
+                f"files={{{shown(str(path))}: ...}} takes str, bytes or a Path, not {shown(content)}"
             )
 
 
@@ -137,9 +164,9 @@ def check_trust(paths: object) -> None:
     """
     form = 'it takes the absolute paths of files in the container, trust=["/app/roots.pem"]'
     if not isinstance(paths, (list, tuple, type(None))):
-        raise TypeError(f"trust={paths!r}: {form}")
+        raise TypeError(f"trust={shown(paths)}: {form}")
     for path in paths or ():
         if not isinstance(path, str):
-            raise TypeError(f"trust=[{path!r}]: {form}")
+            raise TypeError(f"trust=[{shown(path)}]: {form}")
         if not path.startswith("/"):
-            raise ValueError(f"trust=[{path!r}]: {form}")
+            raise ValueError(f"trust=[{shown(path)}]: {form}")

@@ -12,7 +12,7 @@ from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
 
 from pytest_egress.engine.archive import File, build_tar
 from pytest_egress.errors import EngineError
-from pytest_egress.targets.options import REFUSED_OPTIONS
+from pytest_egress.targets.options import REFUSED_OPTIONS, check_text
 from pytest_egress.targets.options import container as check_container
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def plan(
     check_container(
         image, command, env=env, files=files, input=input, trust=trust, **docker_options
     )
+    check_text("an option", own)
     check_docker_options(docker_options)
     # An option that would be refused, but is not set, such as stdin_open=False, is accepted and dropped.
     harmless = {n: value for n, value in docker_options.items() if n not in REFUSED_OPTIONS}

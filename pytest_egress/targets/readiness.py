@@ -148,7 +148,7 @@ class LogLine:
         """That the line is not there, or None."""
         if self.pattern.search(container.logs()):
             return None
-        return f"no line of the log matches {self.pattern.pattern!r}"
+        return f"no line of the log matches {shown(self.pattern.pattern)}"
 
 
 def port_open(port: int) -> Strategy:
@@ -165,12 +165,14 @@ def log_line(pattern: str | re.Pattern[str]) -> Strategy:
     """Ready when a regular expression is found in what the container has written, both streams."""
     text: object = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
     if not isinstance(text, str):
-        raise TypeError(f"log_line() takes a regular expression that is a str, not {pattern!r}")
+        raise TypeError(
+            f"log_line() takes a regular expression that is a str, not {shown(pattern)}"
+        )
     try:
         return LogLine(re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern)
     except re.error as error:
         raise ValueError(
-            f"log_line({pattern!r}): it is no regular expression ({error}); re.escape() takes a text as it is"
+            f"log_line({shown(pattern)}): it is no regular expression ({error}); re.escape() takes a text as it is"
         ) from None
 
 
@@ -216,6 +218,6 @@ def strategies(wait: object) -> list[Strategy]:
         if not callable(getattr(strategy, "missing", None)):
             raise TypeError(
                 "wait= takes port_open(port), http_ok(port, path), log_line(pattern), "
-                f"or a list of them, not {strategy!r}"
+                f"or a list of them, not {shown(strategy)}"
             )
     return listed

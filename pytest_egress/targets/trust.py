@@ -28,6 +28,7 @@ from pytest_egress.targets.mounts import is_within, normal
 from pytest_egress.targets.packages import FIREFOX_POLICIES, Packaged
 from pytest_egress.targets.roots import FileKind, Files, Roots
 from pytest_egress.targets.runtimes import FILE_NAMES, Form
+from pytest_egress.traffic.messages import shown
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -96,8 +97,8 @@ def check_places(files: Files, paths: Iterable[str]) -> None:
     for path in paths:
         if files.place(normal(path)) is None:
             raise EngineError(
-                f"files={{{path!r}: ...}} is in a mount, which is never written to: put the file where the mount's "
-                "content is kept, or leave the mount out"
+                f"files={{{shown(path)}: ...}} is in a mount, which is never written to: put the file where the "
+                "mount's content is kept, or leave the mount out"
             )
 
 
@@ -166,7 +167,7 @@ def named_files(
         real, kind = files.resolve(normal(path))
         if kind is FileKind.MISSING and path not in required:
             continue
-        refusal = f"trust={path!r}: "
+        refusal = f"trust={shown(path)}: "
         if kind is FileKind.MISSING:
             raise EngineError(f"{refusal}there is no such file in the container. {LOOK_FOR_ROOTS}")
         if kind is not FileKind.REGULAR:

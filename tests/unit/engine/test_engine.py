@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+
 import docker
 import pytest
 
 import pytest_egress.engine.endpoint as endpoint
 from pytest_egress import EngineError
-from pytest_egress.engine.engine import contact
+from pytest_egress.engine.engine import Engine, contact
 from tests.support.docker_command import ENGINE_VARIABLES, LINK_VARIABLES
 
 
@@ -22,3 +24,15 @@ def test_an_engine_of_windows_containers_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(endpoint, "said_by", lambda api: windows)
     with pytest.raises(EngineError, match=r"the engine at unix://\S+ runs containers of windows"):
         contact(docker.from_env)
+
+
+def test_a_process_with_too_few_descriptors_is_refused_before_it_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (64, 64))
+    with pytest.raises(EngineError) as refused:
+        _ = Engine(docker.from_env, "session").client
+    assert str(refused.value) == (
+        "this process may have 64 descriptors, and a container takes up to 128 at its start: raise the limit with "
+        "`ulimit -n 1024`"
+    )

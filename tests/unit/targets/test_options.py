@@ -13,6 +13,8 @@ from pytest_egress.targets.options import REFUSED_OPTIONS
 from pytest_egress.targets.plan import plan
 from tests.support.container_server import error_text
 
+LARGE = 5_000_000 * "x"
+
 # What is refused before anything is created.
 
 OUT = "it would give the target a way out; a target has its sidecar's network and no other"
@@ -155,3 +157,68 @@ def test_an_image_or_command_that_is_none_is_refused(
     with pytest.raises(TypeError) as caught:
         egress.run(image, command)
     assert error_text(caught) == error
+
+
+HALF = "half of a surrogate pair is no text; give bytes, or another letter"
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "error"),
+    [
+        (["echo", "\ud800"], {}, "command='\\ud800'"),
+        ("\ud800", {}, "command='\\ud800'"),
+        (None, {"env": {"A": "\ud800"}}, "env='\\ud800'"),
+        (None, {"env": {"\ud800": ""}}, "env='\\ud800'"),
+        (None, {"files": {"/\ud800": b""}}, "files='/\\ud800'"),
+        (None, {"files": {"/a": "\ud800"}}, "files='\\ud800'"),
+        (None, {"input": "\ud800"}, "input='\\ud800'"),
+        (None, {"trust": ["/\ud800"]}, "trust='/\\ud800'"),
+        (None, {"hostname": "\ud800"}, "hostname='\\ud800'"),
+        (None, {"user": "\ud800"}, "an option='\\ud800'"),
+    ],
+)
+def test_a_text_that_is_none_in_utf_8_is_refused(
+    egress: Egress, command: Any, options: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        egress.run("never:looked-up", command, **options)
+    assert error_text(caught) == f"{error}: {HALF}"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"env": [LARGE]},
+        {"files": {LARGE: 1}},
+        {"files": {"/a": [LARGE]}},
+        {"trust": LARGE},
+        {"trust": [LARGE]},
+        {"wait": LARGE},
+        {"timeout": LARGE},
+        {"network": LARGE},
+        {"command": [LARGE, 5]},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_a_value_is_quoted_cut(egress: Egress, options: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        egress.start("never:looked-up", options.pop("command", None), **options)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("container", ["", "\ud800", "a b", "../x", None, 5, f"{LARGE} "])
+def test_what_is_no_container_is_not_asked_for(egress: Egress, container: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^trust\(\) takes docker-py's container, or its name"
+    ) as no:
+        egress.trust(container)
+    assert len(str(no.value)) < 200
+
+
+@pytest.mark.parametrize("route", ["charge", None, LARGE])
+def test_what_is_no_route_has_no_order(egress: Egress, route: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"^assert_order\(\) takes routes, as intercept_https"
+    ) as no:
+        egress.assert_order(route)
+    assert len(str(no.value)) < 200
