@@ -20,7 +20,7 @@ import select
 import socket
 import ssl
 from asyncio import IncompleteReadError
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
@@ -152,10 +152,13 @@ class RawServer:
         Args:
             found_for: The host that the route was found for.
         """
-        with route.turn_of(self) as turn:
-            if turn is None:
-                return False
-            answer, context = route.answer(turn)
+        with ExitStack() as taken:
+            with self.ledger.changed:  # else the answer could be replaced between these calls
+                turn = taken.enter_context(route.turn_of(self))
+                if turn is None:
+                    return False
+                answer, context = route.answer(turn)
+                self.turn = None if route.takes_mails(turn) else turn
             if isinstance(answer, ConnectFault):
                 self.turn_down(route, turn, answer)
                 return True
@@ -163,7 +166,6 @@ class RawServer:
                 self.ledger.turns_changed()  # before the client can dial again
             self.connection.turn = turn
             entry = self.begin(route, "routed", found_for)
-            self.turn = None if route.takes_mails(turn) else turn
             self.left_first = self.leaves(PROBE_MILLISECONDS)
             try:
                 plan = context.run(plan_of, answer)
