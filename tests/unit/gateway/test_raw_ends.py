@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import select
 import socket
 import ssl
 import threading
@@ -15,6 +16,8 @@ import pytest
 import trustme
 
 from pytest_egress import HandlerError
+from pytest_egress.base.sockets import await_ready
+from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import TcpConnection
 from tests.support.echo import Echo, read_to_end
@@ -219,28 +222,32 @@ def test_what_writing_to_a_client_that_has_left_raises_is_no_error_of_the_handle
     assert judge(stage.window, []) is None
 
 
-def test_an_error_is_recorded_before_its_client_is_reset(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+def fails(sock: socket.socket) -> None:
+    sock.recv(1)
+    raise ZeroDivisionError
+
+
+async def fails_in_a_loop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("handler", [fails, fails_in_a_loop])
+def test_an_error_is_recorded_before_its_client_sees_the_end(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, handler: Callable[..., Any], secure: bool
 ) -> None:
-    seen: list[int] = []
+    ends: list[bool] = []
+    record = Recorder.fail
 
-    def fail(sock: socket.socket) -> None:
-        sock.recv(1)
-        raise ZeroDivisionError
-
-    record = type(stage.gateway.recorder).fail
-
-    def recording(self: Any, *arguments: Any) -> None:
-        client.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            seen.append(len(client.recv(1)))
-        client.setblocking(True)
+    def recording(self: Recorder, *arguments: Any) -> None:
+        ends.append(await_ready(client, select.POLLIN | select.POLLRDHUP, 0.2))
         record(self, *arguments)
 
-    monkeypatch.setattr(type(stage.gateway.recorder), "fail", recording)
-    stage.tcp(ADDRESS, fail)
-    client = stage.dial(port=PORT)
+    monkeypatch.setattr(Recorder, "fail", recording)
+    route = stage.tls_route(ADDRESS, handler) if secure else stage.tcp(ADDRESS, handler)
+    client = stage.tls(ADDRESS, port=PORT) if secure else stage.dial(port=PORT)
     client.sendall(b"x")
     assert end_of(client) == "reset"
-    assert seen == []
-    assert isinstance(judge(stage.window, []), HandlerError)
+    assert ends == [False]
+    assert isinstance(judge(stage.window, [route]), HandlerError)
