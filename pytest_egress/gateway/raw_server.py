@@ -642,7 +642,10 @@ class MailDesk:
     def take(self, mail: Envelope) -> Receipt:
         """As `Desk.take`."""
         self.has_mail = True
-        return self._recorder.take_mail(self._entry, mail)
+        receipt = self._recorder.take_mail(self._entry, mail)
+        if self._entry.route.refuses:
+            self._recorder.ledger.turns_changed()  # before the client can dial again
+        return receipt
 
     def refuse(self, mail: Envelope, why: str) -> None:
         """As `Desk.refuse`."""

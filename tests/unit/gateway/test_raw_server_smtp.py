@@ -18,7 +18,7 @@ from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.ledger.report import ledger_lines, never_called_text
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import sequence
-from pytest_egress.routes.faults import delayed
+from pytest_egress.routes.faults import delayed, refuse
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.smtp import smtp
 from pytest_egress.traffic.entries import Mail, TcpConnection, TlsFailure
@@ -325,6 +325,19 @@ def test_a_sequence_counts_mails_and_its_other_answers_connections(stage: Stage)
         client.send_message(welcome("the last"))
     assert [type(call) for call in route.calls] == [Mail, Mail, TcpConnection, Mail]
     assert judge(stage.window, [route]) is None
+
+
+def test_a_mail_that_makes_a_fault_of_connecting_the_next_turn_tells_the_kernels(
+    stage: Stage,
+) -> None:
+    route: Route[Any] = stage.tcp("mail.test:5432", sequence(smtp(), refuse(), smtp()))
+    with connected(stage) as client:
+        told: list[object] = []
+        stage.ledger.turns_changed = lambda: told.append(route.next_fault)
+        client.send_message(welcome())
+        assert told == [refuse()]
+        with pytest.raises(smtplib.SMTPDataError, match="next mail is for another connection"):
+            client.send_message(welcome())
 
 
 def test_a_mail_whose_route_has_no_turn_left_may_be_the_next_routes(stage: Stage) -> None:
