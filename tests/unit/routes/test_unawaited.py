@@ -30,7 +30,7 @@ def watched(main: Any, **options: Any) -> Unawaited:
 
 
 def test_of_several_errors_the_first_one_is_raised_that_is_not_lesser() -> None:
-    tasks = []
+    tasks: list[asyncio.Task[None]] = []
 
     async def main() -> None:
         errors = (Lesser(), LookupError("first"), ValueError())
