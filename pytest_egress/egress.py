@@ -341,12 +341,13 @@ class Egress:
         CAA: RecordTexts | None = None,
         NS: RecordTexts | None = None,
         SOA: RecordTexts | None = None,
+        optional: bool = False,
     ) -> Route[DnsQuery]:
         """Answer DNS queries for a name, by addresses or by an error, and by records of further types.
 
         A connection to such an address is matched by the name. Of `sequence(...)` each lookup of a name takes the next
         answer, which all of its questions share (A, AAAA, ...); after the last one the name has what it has without
-        the route.
+        the route. A test fails that does not look up so often.
 
         Args:
             name: A host name or a glob; with `PTR=` an IP address too, whose name is looked up.
@@ -363,6 +364,7 @@ class Egress:
             CAA: Such as '0 issue "ca.test"' (RFC 8659).
             NS: The name of a server of names.
             SOA: Such as "ns1.shop.test hostmaster.shop.test 1 7200 3600 1209600 300".
+            optional: Whether a sequence need not be used to its end.
 
         Raises:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
@@ -380,7 +382,7 @@ class Egress:
             "SOA": SOA,
         }
         given = {type: text for type, text in texts.items() if text is not None}
-        return self._add(declarations.declare(kinds.DNS, name, answer, **given))
+        return self._add(declarations.declare(kinds.DNS, name, answer, optional=optional, **given))
 
     def _add(self, declaration: Declaration) -> Route[Any]:
         if declaration.tls_version is not None:

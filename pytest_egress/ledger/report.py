@@ -342,7 +342,7 @@ def never_called_text(
         running: The names of the containers that still run.
     """
     number = "a route was" if len(routes) == 1 else f"{len(routes)} routes were"
-    seldom = any(route.lifetime_count for route in routes)
+    seldom = any(route.times_called for route in routes)
     lines = [f"{number} {'called less often than declared' if seldom else 'never called'}:"]
     for route in routes:
         lines += ["", f"  {route_line(route)}"]
@@ -356,7 +356,7 @@ def never_called_text(
 
 def count_of(route: Route[Any]) -> str:
     """How often a route was called, and how often it had to be."""
-    return f"{route.lifetime_count} of {route.times or 1} times"
+    return f"{route.times_called} of {route.times or 1} times"
 
 
 def advice(
@@ -373,7 +373,7 @@ def advice(
         yield "No container sent anything in this test."
     it, is_told = "it" if len(routes) == 1 else "them", any(close_to(r, entries) for r in routes)
     if running and not is_told:
-        counts = {route.times or 1 for route in routes}
+        counts = {"times" if r.kind.answers_names else r.times or 1 for r in routes}
         yield f"{later_text(running, counts.pop() if len(counts) == 1 else 'times')}."
     if is_told:
         yield f"Mend what is said there, or declare {it} with optional=True: without a route that is unrouted."
@@ -551,7 +551,7 @@ def stuck_headline(texts: Sequence[str]) -> str:
 def never_called_headline(routes: Sequence[Route[Any]]) -> str:
     """The headline of routes that were never called, or less often than declared."""
     route = routes[0]
-    seldom = f"called {count_of(route)}" if route.lifetime_count else "never called"
+    seldom = f"called {count_of(route)}" if route.times_called else "never called"
     return f"{route.address}: {seldom}, {route}" + more_text(len(routes) - 1)
 
 

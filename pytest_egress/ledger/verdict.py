@@ -199,9 +199,12 @@ def came_through(failure: TlsFailure, window: Window) -> bool:
 
 
 def is_missing(route: Route[Any]) -> bool:
-    """Whether a route had to be called, or rejected, and was not, or not as often as its `times`."""
+    """Whether a route had to be called, or rejected, and was not, or not as often as its `times`.
+
+    Of the routes for names those with a sequence have to be, to its end.
+    """
     if (
-        not route.kind.must_be_called
+        not (route.kind.must_be_called or (route.kind.answers_names and route.sequence))
         or route.optional
         or route.removed
         or route.expected_idle
@@ -210,4 +213,4 @@ def is_missing(route: Route[Any]) -> bool:
         return False
     if route.is_rejected:
         return False
-    return route.lifetime_count < (route.times or 1)
+    return route.times_called < (route.times or 1)

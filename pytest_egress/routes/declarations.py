@@ -26,7 +26,7 @@ OWN_OPTIONS: Final = ("times", "optional", "name")
 def accepted_options(kind: Kind) -> Mapping[str, None]:
     """The keyword arguments that a route of one kind takes, in the order in which messages list them."""
     if kind.answers_names:
-        return dict.fromkeys(RECORD_EXAMPLES)
+        return dict.fromkeys((*RECORD_EXAMPLES, "optional"))
     if not kind.has_handler:
         return {}
     matchers = (*MATCHERS, "stream") if kind.reads_requests else ()
@@ -47,9 +47,12 @@ def declare(kind: Kind, address: object, answer: object = None, **options: Any) 
         takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no keywords"
         raise TypeError(f"{kind.method}() does not take {unknown[0]}=; {takes}")
     if kind.answers_names:
+        optional = options.pop("optional", False)
         name = name_address(parsed, options)
         checked, records = check_declared(parsed.text, answer, options)
-        return Declaration(kind=kind, address=name, answer=checked, records=records)
+        return Declaration(
+            kind=kind, address=name, answer=checked, records=records, optional=optional
+        )
     match = {name: options.pop(name) for name in MATCHERS if name in options}
     return Declaration(
         kind=kind,

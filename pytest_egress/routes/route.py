@@ -362,8 +362,16 @@ class Route(handles.Route[Call]):
     @property
     def is_exhausted(self) -> bool:
         """Whether all of the route's `times` are reserved."""
-        taken = self._reserved - self._vacant - len(self._given_back)
-        return self.times is not None and taken >= self.times
+        return self.times is not None and self._taken >= self.times
+
+    @property
+    def _taken(self) -> int:
+        return self._reserved - self._vacant - len(self._given_back)
+
+    @property
+    def times_called(self) -> int:
+        """How many of its `times` it has been called, in any test: the questions of one lookup of a name are once."""
+        return self._taken if self.kind.answers_names else self.lifetime_count
 
     @property
     def sequence(self) -> AnswerSequence | None:

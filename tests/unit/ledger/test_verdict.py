@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_egress import sequence
 from pytest_egress.errors import (
     AcceptedError,
     EgressError,
@@ -21,7 +22,7 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
-from pytest_egress.routes.kinds import BLOCK, INTERCEPT_HTTPS
+from pytest_egress.routes.kinds import BLOCK, DNS, INTERCEPT_HTTPS
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Accepted, DnsQuery, Outcome
 from tests.support.attempts import attempt, exchange, route, route_of
@@ -144,6 +145,14 @@ def called(route: Route[Any], times: int = 1) -> Route[Any]:
     return route
 
 
+def asked(route: Route[Any], lookups: int = 1) -> Route[Any]:
+    for _ in range(lookups):
+        route.reserve()
+        for _ in ("A", "AAAA"):
+            route.count(None, exchange())
+    return route
+
+
 @pytest.mark.parametrize(
     ("idle", "is_required"),
     [
@@ -157,6 +166,11 @@ def called(route: Route[Any], times: int = 1) -> Route[Any]:
         (removed(route()), False),
         (expected_idle(route()), False),
         (route_of(declare(BLOCK, "api.test")), False),
+        (route_of(declare(DNS, "api.test", "NXDOMAIN")), False),
+        (route_of(declare(DNS, "api.test", sequence("NXDOMAIN", []))), True),
+        (asked(route_of(declare(DNS, "api.test", sequence("NXDOMAIN", [])))), True),
+        (asked(route_of(declare(DNS, "api.test", sequence("NXDOMAIN", []))), 2), False),
+        (route_of(declare(DNS, "api.test", sequence("NXDOMAIN"), optional=True)), False),
         (route("class"), False),
         (route("module", times=2), False),
         (route("session"), False),
@@ -165,6 +179,14 @@ def called(route: Route[Any], times: int = 1) -> Route[Any]:
 def test_a_route_of_the_test_alone_must_be_called(idle: Route[Any], is_required: bool) -> None:
     assert (judge(Window(), [idle]) is not None) is is_required
     assert judge(Window(), [idle], assert_all_called=False) is None
+
+
+def test_a_sequence_of_a_name_counts_lookups() -> None:
+    name = asked(route_of(declare(DNS, "db.test", sequence("SERVFAIL", "silence", "192.0.2.7"))))
+    verdict = judge(Window(), [name], running=lambda: ["shop"])
+    assert verdict is not None
+    assert verdict.headline == 'db.test: called 1 of 3 times, dns("db.test")'
+    assert "      called 1 of 3 times\n" in str(verdict)
 
 
 def test_every_route_that_was_not_called_is_told_and_no_other() -> None:
