@@ -3,6 +3,7 @@
 The rule: nothing here knows what an egress is. Every module is a door.
 
 * `account`: what targets make this process keep, within one limit.
+* `alarms`: functions that are called after a while, unless they are called off.
 * `callers`: whose code a frame of a stack runs, and how its line is named.
 * `choices`: the values of `unrouted=`, `dns=` and `link=`.
 * `clock`: the real time, also while a test has frozen it.

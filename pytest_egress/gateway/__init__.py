@@ -22,6 +22,7 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `http2_stream`: one request of HTTP/2 and the way back to its client.
 * `http2_wire`: the socket of a connection on which many threads send.
 * `late_answers`: the answers of DNS that are sent later.
+* `late_heads`: the head of a response, sent alone where its body is late.
 * `lasting`: a call that may outlive its test, as a WebSocket does.
 * `leaves`: makes leaf certificates, good ones and those with one fault.
 * `loops`: the event loop of an async handler.

@@ -29,6 +29,7 @@ from pytest_egress.gateway.bodies import Body
 from pytest_egress.gateway.calls import answer_request
 from pytest_egress.gateway.conversations import Call, Told
 from pytest_egress.gateway.lasting import Lasting
+from pytest_egress.gateway.late_heads import LateHead
 from pytest_egress.gateway.names import Names
 from pytest_egress.gateway.recorder import Recorder, accepted, passes
 from pytest_egress.gateway.spoiling import (
@@ -50,7 +51,14 @@ from pytest_egress.ledger.report import (
     refused_body,
     unrouted_body,
 )
-from pytest_egress.routes.answers import Forward, Handler, check_forward, forward
+from pytest_egress.routes.answers import (
+    AnsweredError,
+    Forward,
+    Handler,
+    check_forward,
+    forward,
+    held,
+)
 from pytest_egress.routes.asgi import AsgiApplication
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
@@ -322,7 +330,8 @@ class Answering:
             hold.release()
         if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
-        if not isinstance(ruling.reply, Conversing):  # that has counted itself
+        # What sends by itself has counted itself, and so has a response whose head was sent alone.
+        if not (isinstance(ruling.reply, Conversing) or incoming.duplex.has_begun):
             self.recorder.count(incoming.attempt.context, entry)
         if response is None:
             return entry, None
@@ -332,9 +341,11 @@ class Answering:
         return entry, response if response.compress is None else response.encoded()
 
     def _kept(self, incoming: Incoming, response: Response) -> Response:
-        """A response as its entry has it, and its body kept there as it is made, where it is not too long."""
+        """A response as its entry has it: where it streams, its body is kept there as it is made, if it is not long."""
         if response.stream is None:
             return self._kept_whole(incoming, response)
+        if response._record is not None:
+            return response._record
         limit, why = MAX_MADE_BYTES, ""
         if isinstance(response.stream, UpstreamBody):
             route, limit = incoming.forwarding.route, MAX_BODY_BYTES
@@ -587,7 +598,7 @@ class Answering:
             if isinstance(answer, Forward):
                 return self._forward(incoming, answer, entry)
             if not isinstance(answer, Unset):
-                return self._handle(answer, context, entry)
+                return self._handle(incoming, answer, context, entry)
             if is_grpc(incoming.request):  # it may have no end before there is an answer
                 incoming.body.keep_soon(SOON_SECONDS)
             return None
@@ -595,21 +606,51 @@ class Answering:
             activity.route, activity.what = None, ""  # its connection may outlive the entry's test
 
     def _handle(
-        self, answer: Handler | Response, context: Context, entry: Exchange
+        self, incoming: Incoming, answer: Handler | Response, context: Context, entry: Exchange
     ) -> Response | None:
-        """The response of a handler or a static answer; 500 where the handler raises."""
+        """The response of a handler or a static answer; 500 where the handler raises, and has not begun to answer."""
+        begin = held if entry.fault is not None else partial(self._beginning, incoming, entry)
         try:
-            response = answer_request(answer, entry.request, context)
+            response = answer_request(answer, entry.request, context, begin)
             if isinstance(response, Fault):
                 return self._fail(response, context, entry)
             return response
+        except AnsweredError as answered:
+            entry.error = answered.error
+            return answered.response
         except ClientLeftError as error:  # it was cancelled, or has read a body that broke off
             entry.note, entry.fault = left_note(error), None
             return None
         except BaseException as error:
             # Also KeyboardInterrupt and pytest.exit: the test's thread raises it again.
             entry.error, entry.fault = error, None
-            return failed_reply(entry)
+            if not incoming.duplex.has_begun:
+                return failed_reply(entry)
+            incoming.duplex.reset()
+            return None
+
+    @contextmanager
+    def _beginning(
+        self, incoming: Incoming, entry: Exchange, response: Response
+    ) -> Iterator[LateHead]:
+        """Send the head of a response alone where the `with` block takes long: it makes the first piece of the body."""
+        head = LateHead(partial(self._send_head, incoming, entry, response))
+        alarm = self.ledger.late_heads.set(head.ring)
+        try:
+            yield head
+        finally:
+            alarm.call_off()
+            head.end()
+
+    def _send_head(self, incoming: Incoming, entry: Exchange, response: Response) -> bool:
+        """Send the head of a response alone; False where it is not to be. The call is counted before that."""
+        if opens_no_websocket(incoming, response):
+            return False
+        entry.response = self._kept(incoming, response)
+        entry.duration = self.ledger.now() - entry.started
+        self.recorder.count(incoming.attempt.context, entry)
+        incoming.duplex.send_head(response)
+        return True
 
     def _fail(self, returned: Fault, context: Context, entry: Exchange) -> Response | None:
         """The response in a fault that a handler has returned; None where there is none. The entry gets the fault."""

@@ -11,7 +11,16 @@ from functools import partial
 from typing import Any, Final
 
 from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async, stays
-from pytest_egress.routes.answers import Handler, answered_by, line_of, name_of, place_of
+from pytest_egress.routes.answers import (
+    Application,
+    Begin,
+    Handler,
+    answered_by,
+    held,
+    line_of,
+    name_of,
+    place_of,
+)
 from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.traffic.messages import UNSET, Request, Response, shown
 
@@ -42,7 +51,7 @@ def call(
 
 
 def answer_request(
-    answer: Handler | Response, request: Request, context: Context
+    answer: Handler | Response, request: Request, context: Context, begin: Begin
 ) -> Response | Fault:
     """The response of a handler or a static answer. The first piece of a streamed body has been made.
 
@@ -50,10 +59,19 @@ def answer_request(
 
     The event loop of an async answer is closed at once, or together with its streamed body.
 
+    Args:
+        begin: Has the head of a streamed response sent where its first piece takes long.
+
     Raises:
+        AnsweredError: It is an application, which has raised after its answer.
         ClientLeftError: The client has left: what an async answer awaited was cancelled, or the body broke off.
     """
-    returned = answer if isinstance(answer, Response) else context.run(answer, request)
+    if isinstance(answer, Response):
+        returned: object = answer
+    elif isinstance(answer, Application):
+        returned = context.run(answer.answer, request, begin)
+    else:
+        returned = context.run(answer, request)
     if type(returned) in AT_ONCE:
         returned = answered_by(answer, returned)
     if type(returned) is Response and returned.stream is None and not returned.trailers.raw:
@@ -63,7 +81,7 @@ def answer_request(
         made = awaited(answer, returned, context.run, loop)
         if isinstance(made, Fault):
             return failing(made, answer, context, loop)
-        response = checked(prime(made, answer, context.run, loop), request)
+        response = checked(prime(made, answer, context.run, loop, begin), request)
     except BaseException as error:
         loop.close(error)
         raise
@@ -86,7 +104,7 @@ def failing(fault: Fault, handler: object, context: Context, loop: OwnLoop) -> F
     """A fault that a handler has returned; the first piece of a streamed body within it is made."""
     _, response = layers(fault)
     if response is not UNSET:
-        response = prime(response, handler, context.run, loop)
+        response = prime(response, handler, context.run, loop, held)
     if response is UNSET or response.stream is None:
         loop.close()
     return fault if response is UNSET else with_answer(fault, response)
@@ -102,7 +120,7 @@ def awaited(
 
 
 class PrimedStream:
-    """A streamed body whose first piece has been made. All pieces are made in the same context.
+    """A streamed body whose first piece may have been made. All pieces are made in the same context.
 
     Args:
         pieces: The pieces, each bytes or text, or what `encode` takes.
@@ -110,6 +128,9 @@ class PrimedStream:
         handler: The handler that returned them, for an error's text.
         run: Runs a function in that context.
         loop: The loop of an async body; it is closed with the body.
+
+    Attributes:
+        is_text: Whether its first piece is a text.
     """
 
     def __init__(
@@ -122,10 +143,15 @@ class PrimedStream:
     ) -> None:
         self._pieces, self._handler, self._run, self._loop = pieces, handler, run, loop
         self._encode = encode
+        self._first: list[bytes] = []
+        self.is_text = False
+
+    def make_first(self) -> None:
+        """Make the first piece. Where that is none, the body is closed."""
         first = []
         with contextlib.suppress(StopIteration):
-            first.append(run(next, pieces))
-        self.is_text: Final = bool(first) and isinstance(first[0], str)
+            first.append(self._run(next, self._pieces))
+        self.is_text = bool(first) and isinstance(first[0], str)
         try:
             self._first = [self._bytes_of(piece) for piece in first]
         except (TypeError, ValueError):  # nobody else is to close it
@@ -173,8 +199,13 @@ class PrimedStream:
         self._loop.close()
 
 
-def prime(response: Response, handler: object, run: Callable[..., Any], loop: OwnLoop) -> Response:
-    """Make the first piece of a streamed body, so that an error before it is raised here and can still be answered."""
+def prime(
+    response: Response, handler: object, run: Callable[..., Any], loop: OwnLoop, begin: Begin
+) -> Response:
+    """Make the first piece of a streamed body, so that an error before it is raised here and can still be answered.
+
+    An application that has sent its head alone has decided that, and is not waited for.
+    """
     if response.stream is None and not response.trailers.raw:
         return response
     streaming = copy.copy(response)
@@ -185,7 +216,16 @@ def prime(response: Response, handler: object, run: Callable[..., Any], loop: Ow
     streaming.stream = body = PrimedStream(pieces, response.encode_piece, handler, run, loop)
     if response.make_trailers is not None:
         streaming.make_trailers = partial(run, response.make_trailers)
-    if body.is_text and response.encode_piece is None:
+    if getattr(response.stream, "has_begun", False):
+        return streaming
+    with begin(streaming) as head:
+        body.make_first()
+    try:
+        head.check()
+    except BaseException:  # nobody else is to close it
+        body.close()
+        raise
+    if body.is_text and response.encode_piece is None and not head.has_gone:
         streaming._default_type("text/plain; charset=utf-8")
     return streaming
 

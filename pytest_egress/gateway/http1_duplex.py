@@ -280,6 +280,20 @@ class Http1Duplex:
         """As `Line.broken_by`. The connection carries one request at a time."""
         return ""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the head of the response has been sent."""
+        return self._http.has_answered
+
+    def send_head(self, response: Response) -> None:
+        """Send the head of a response whose body streams.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        with self._sending():
+            self._queue(self._http.head(response, self._date()))
+
     def abort(self, why: str) -> None:
         """Reset the connection when the request is over, and once the client has what was sent."""
         await_acknowledged(self._connection.sock)

@@ -116,14 +116,18 @@ class Http2Exchange:
         return True
 
     def _send_stream(self, entry: Exchange, response: Response, pieces: Iterator[bytes]) -> None:
-        date = http_date(int(entry.started))
-        head = response_headers(response, date, framed=False)
-        self.stream.start(response.status_code, head)
+        if not self.stream.has_begun:
+            date = http_date(int(entry.started))
+            head = response_headers(response, date, framed=False)
+            self.stream.start(response.status_code, head)
         for piece in pieces:
             self.stream.send(piece)
         self.stream.finish(response.trailers)
 
     def _send_whole(self, entry: Exchange, response: Response) -> None:
+        if self.stream.has_begun:  # a body that is not sent was late
+            self.stream.finish()
+            return
         date = http_date(int(entry.started))
         head = response_headers(response, date, framed=response.stream is None)
         bodiless = response.stream is not None or not carries_body(entry.request.method, response)

@@ -35,8 +35,8 @@ from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.fields import Head
-from pytest_egress.traffic.http2 import Http2
-from pytest_egress.traffic.messages import NO_FIELDS, Headers
+from pytest_egress.traffic.http2 import Http2, response_headers, sendable
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -473,6 +473,22 @@ class Http2Stream:
                 self._reset(INTERNAL_ERROR)
 
     # What a fault does: `Line`.
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the head of the response has been sent."""
+        return self._has_started
+
+    def send_head(self, response: Response) -> None:
+        """Send the head of a response whose body streams.
+
+        Raises:
+            ClientLeftError: The client has left.
+            ValueError: HTTP/2 cannot carry a field.
+        """
+        sendable(response.headers)
+        date = http_date(int(self._connection.ledger.now()))
+        self.start(response.status_code, response_headers(response, date, framed=False))
 
     def abort(self, why: str) -> None:
         """Reset the connection, once the client has what was sent on this stream."""

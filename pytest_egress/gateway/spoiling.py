@@ -57,6 +57,19 @@ class Line(Duplex, Protocol):
         """The sentence that names the fault of another request which has ended the connection; "" for none."""
         ...
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the head of the response has been sent."""
+        ...
+
+    def send_head(self, response: Response) -> None:
+        """Send the head of a response whose body streams. Its body is sent later, by the means of the server.
+
+        Raises:
+            ClientLeftError: The client has left.
+        """
+        ...
+
     def abort(self, why: str) -> None:
         """Reset the connection, with all that it carries (RST of TCP), once the client has what was sent.
 

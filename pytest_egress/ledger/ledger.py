@@ -17,8 +17,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from pytest_egress.base.account import Accounts
+from pytest_egress.base.alarms import Alarms
 from pytest_egress.base.clock import monotonic, wall
 from pytest_egress.ledger.windows import Activity, Pause, Window
+from pytest_egress.routes.answers import HEAD_SECONDS
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFailure, TlsPeers
 
@@ -45,6 +47,7 @@ class Ledger:
         turns_changed: Called, without the lock, after a route with a fault of connecting among its answers has taken or
             given back a turn.
         wide_set_ups: The fixtures for more than one test that are being set up, the innermost last.
+        late_heads: Calls what sends the head of a response alone, where its body is late.
         under_way: The activities of all windows that have not ended.
         pauses: The attempts that wait for a fault, in the order in which they began to, and whether without end.
         begun: How many activities have begun so far.
@@ -65,6 +68,7 @@ class Ledger:
         self.running: Callable[[], list[str]] = list
         self.open_window_if_used: Callable[[], None] = lambda: None
         self.wide_set_ups: list[str] = []
+        self.late_heads: Final = Alarms("egress head", HEAD_SECONDS)
         self.under_way: set[Activity] = set()
         self.pauses: dict[Pause, bool] = {}
         self.begun = 0

@@ -9,6 +9,7 @@ import inspect
 import os
 from asyncio import BaseProtocol, StreamReader, StreamWriter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from socketserver import BaseServer
@@ -56,6 +57,53 @@ QueryValue = str | list[str] | tuple[str, ...]
 """What `query=` wants of a key: its last value, or in a list all its values in order; an empty list is no value."""
 
 
+HEAD_SECONDS: Final = (
+    0.2  # for the first piece of a body to follow its head; after that the head is sent alone
+)
+
+
+class Head(Protocol):
+    """The head of a response whose first piece is being made."""
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether it has been sent alone."""
+
+    def check(self) -> None:
+        """Raise what has gone wrong when it was sent; called after the `with` block."""
+
+
+Begin = Callable[[Response], AbstractContextManager[Head]]
+"""Has the head of a response sent where the `with` block, which makes the first piece of its body, takes long."""
+
+
+class Held:
+    """A head that is not sent alone: there is nobody to send it to, or a fault says when that is."""
+
+    has_gone: Final = False
+
+    def check(self) -> None:
+        """As `Head.check`: it was not sent."""
+
+
+def held(response: Response) -> AbstractContextManager[Head]:
+    """Take the place of a `Begin` where no head is sent alone."""
+    return nullcontext(Held())
+
+
+class AnsweredError(Exception):
+    """An application has raised after its answer was complete.
+
+    Args:
+        response: Its answer, which its client gets.
+        error: What it raised, which fails the test.
+    """
+
+    def __init__(self, response: Response, error: BaseException) -> None:
+        super().__init__(response, error)
+        self.response, self.error = response, error
+
+
 class Application:
     """A handler that holds something open while routes use it, such as the event loop of an ASGI application."""
 
@@ -67,6 +115,18 @@ class Application:
 
     def __call__(self, request: Request) -> Response:
         """Answer a request. Any thread may call it."""
+        try:
+            return self.answer(request, held)
+        except AnsweredError as answered:
+            error = answered.error
+        raise error
+
+    def answer(self, request: Request, begin: Begin) -> Response:
+        """Answer a request, as a route's answer.
+
+        Raises:
+            AnsweredError: It was answered, and the application has raised afterwards.
+        """
         raise NotImplementedError
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from pytest_egress.base.clock import run_by_real_clock
-from pytest_egress.routes.answers import Application, takes
+from pytest_egress.routes.answers import HEAD_SECONDS, AnsweredError, Application, Begin, takes
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.fields import end_to_end, raw_value
@@ -29,7 +29,6 @@ from pytest_egress.traffic.messages import Request, Response
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
-HEAD_SECONDS: Final = 0.2  # for the body to follow its head; after that the head is sent alone
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
 LOOK_SECONDS: Final = 0.1  # between two looks at whether the client has left
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation
@@ -93,8 +92,11 @@ class AsgiApplication(Application):
         if thread is not None:
             thread.stop()
 
-    def __call__(self, request: Request) -> Response:
-        """Answer a request; the application's exceptions are not caught. Without a route it has its own loop."""
+    def answer(self, request: Request, begin: Begin) -> Response:
+        """Answer a request; the application's exceptions are not caught. Without a route it has its own loop.
+
+        An application sends its head when it likes, so that nothing has to be begun for it.
+        """
         conversation, let_go = self.begin(lambda thread: Conversation(thread, request))
         return AsgiBody(request, conversation, let_go).respond()
 
@@ -144,18 +146,29 @@ def scope_of(request: Request, state: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Begin:
-    """The application's response begins; with `content` None, the pieces of a streamed body follow."""
+class Beginning:
+    """The application's response begins; with `content` None, the pieces of a streamed body follow.
+
+    Attributes:
+        error: What the application has raised after it had sent all of its response, or None.
+    """
 
     head: Response
     content: bytes | None
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True)
 class End:
-    """The application sends nothing more; `error` is the exception that it raised, or None."""
+    """The application sends nothing more.
+
+    Attributes:
+        error: The exception that it raised, or None.
+        is_whole: Whether it has raised after it had sent all of its response.
+    """
 
     error: BaseException | None = None
+    is_whole: bool = False
 
 
 class Ongoing(Protocol):
@@ -418,7 +431,7 @@ class Conversation:
 
     def __init__(self, thread: LoopThread, request: Request) -> None:
         self.thread = thread
-        self.items: SimpleQueue[Any] = SimpleQueue()  # of Begin, bytes and End
+        self.items: SimpleQueue[Any] = SimpleQueue()  # of Beginning, bytes and End
         self._request = request
         self._received = False
         self._pieces = request.raw_stream()
@@ -555,17 +568,17 @@ class Conversation:
             self._streamed = True
             self._give_head()
 
-    def _give_content(self) -> None:
+    def _give_content(self, error: BaseException | None = None) -> None:
         self._finished = True
-        self._give_head()
+        self._give_head(error)
 
-    def _give_head(self) -> None:
+    def _give_head(self, error: BaseException | None = None) -> None:
         if self._head is not None:
-            self.items.put(Begin(self._head, self._content))
+            self.items.put(Beginning(self._head, self._content, error))
 
     def _give_end(self, error: BaseException | None = None) -> None:
         self._finished = True
-        self.items.put(End(error))
+        self.items.put(End(error, self._complete))
 
     def _done(self, task: asyncio.Task[BaseException | None]) -> None:
         """Give the end of the application to the requesting thread, with its error or one for what it did not send."""
@@ -575,8 +588,8 @@ class Conversation:
         if self._finished:
             if error is not None:  # no thread reads `items` any more
                 self.thread.errors.append(error)
-        elif error is None and self._content is not None:
-            self._give_content()
+        elif self._content is not None:
+            self._give_content(error)
         else:
             self._give_end(error)
 
@@ -611,22 +624,35 @@ def head_of(message: Message) -> Response:
 
 
 class AsgiBody(Iterator[bytes]):
-    """The requesting thread's side of a conversation: the response, and the pieces of a streamed body."""
+    """The requesting thread's side of a conversation: the response, and the pieces of a streamed body.
+
+    What the application raises after the last piece comes out of `close`: the body is whole without it.
+
+    Attributes:
+        has_begun: That the head is to be sent, whether or not there is a piece: the application has sent it.
+    """
+
+    has_begun: Final = True
 
     def __init__(
         self, request: Request, conversation: Conversation, let_go: Callable[[], None]
     ) -> None:
         self._request, self._conversation, self._let_go = request, conversation, let_go
         self._ended = self._closed = False
+        self._raised: BaseException | None = None
 
     def respond(self) -> Response:
-        """Wait for the response. Unless its body is streamed, the loop is no longer used afterwards."""
+        """Wait for the response. Unless its body is streamed, the loop is no longer used afterwards.
+
+        Raises:
+            AnsweredError: The application has raised after it had sent the whole response.
+        """
         try:
             begin = self._next_item()
             if isinstance(begin, End) and begin.error is not None:
                 self._ended = True
                 raise begin.error
-            assert isinstance(begin, Begin)
+            assert isinstance(begin, Beginning)
         except ClientLeftError:
             self.close()
             raise
@@ -638,7 +664,10 @@ class AsgiBody(Iterator[bytes]):
         if begin.content is None:
             return answer_of(head, stream=self)
         self._let_go()
-        return answer_of(head, content=begin.content)
+        response = answer_of(head, content=begin.content)
+        if begin.error is not None:
+            raise AnsweredError(response, begin.error)
+        return response
 
     def __next__(self) -> bytes:
         piece = None if self._ended else self._take(self._next_item())
@@ -646,7 +675,7 @@ class AsgiBody(Iterator[bytes]):
             raise StopIteration
         return piece
 
-    def _next_item(self) -> Begin | bytes | End:
+    def _next_item(self) -> Beginning | bytes | End:
         """What the application sends next.
 
         Raises:
@@ -654,19 +683,21 @@ class AsgiBody(Iterator[bytes]):
         """
         while True:
             with contextlib.suppress(Empty):
-                item: Begin | bytes | End = self._conversation.items.get(timeout=LOOK_SECONDS)
+                item: Beginning | bytes | End = self._conversation.items.get(timeout=LOOK_SECONDS)
                 return item
             if self._request.disconnected:
                 raise ClientLeftError("the client has closed the connection")
 
-    def _take(self, item: Begin | bytes | End) -> bytes | None:
+    def _take(self, item: Beginning | bytes | End) -> bytes | None:
         """The piece that an application has sent, or None at the end."""
         if isinstance(item, bytes):
             self._conversation.thread.call(self._conversation.piece_taken)
             return item
         self._ended = True
         if isinstance(item, End) and item.error is not None:
-            raise item.error
+            if not item.is_whole:
+                raise item.error
+            self._raised = item.error
         return None
 
     def close(self) -> None:
@@ -682,6 +713,8 @@ class AsgiBody(Iterator[bytes]):
             self._leave()
         finally:
             self._let_go()
+        if self._raised is not None:
+            raise self._raised
 
     def _leave(self) -> None:
         self._conversation.thread.call(self._conversation.leave)

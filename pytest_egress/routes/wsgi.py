@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from io import BufferedReader, BytesIO, RawIOBase
 from itertools import chain
 from types import TracebackType
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from pytest_egress.routes.answers import Application, takes
+from pytest_egress.routes.answers import AnsweredError, Application, Begin, Head, Held, takes
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.traffic.fields import READ_BYTES, end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
@@ -49,9 +51,9 @@ class WsgiApplication(Application):
     def __init__(self, app: App) -> None:
         self.app = app
 
-    def __call__(self, request: Request) -> Response:
+    def answer(self, request: Request, begin: Begin) -> Response:
         """Answer a request. An exception of the application is not caught."""
-        return WsgiCall(self.app).respond(request)
+        return WsgiCall(self.app, begin).respond(request)
 
     def __repr__(self) -> str:
         return f"wsgi({self.app!r})"
@@ -144,24 +146,50 @@ def native(text: str) -> str:
 
 
 class WsgiCall:
-    """One call of a WSGI application: its `start_response`, its `write`, and what it returns."""
+    """One call of a WSGI application: its `start_response`, its `write`, and what it returns.
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    Once it has returned, its head is sent alone where the first piece takes long. From then on it is final.
+
+    Args:
+        begin: Has the head sent.
+    """
+
+    def __init__(self, app: App, begin: Begin) -> None:
+        self._app, self._begin = app, begin
         self._head: Response | None = None
         self._head_is_final = False
         self._written: list[bytes] = []
+        self._body: WsgiBody | None = None  # once it has returned an iterable
+        self._sent: Head = Held()
+        self._waiting = ExitStack()
+        self._streaming: Response | None = None
+        self._raised: BaseException | None = None  # after the whole body
 
     def respond(self, request: Request) -> Response:
-        """Call the application and return its response. Unless it is streamed, the returned iterable is closed."""
-        iterable, streamed = self._app(environ_of(request), self.start_response), False
+        """Call the application and return its response. Unless it is streamed, the returned iterable is closed.
+
+        Raises:
+            AnsweredError: The application has raised after its whole body.
+        """
+        iterable, response = self._app(environ_of(request), self.start_response), None
         try:
             response = self._answer(iterable)
-            streamed = response.stream is not None
         finally:
-            if not streamed:
+            self._waiting.close()
+            if response is None:
                 close(iterable)
+        if response.stream is None:
+            self._afterwards(partial(close, iterable))
+            if self._raised is not None:
+                raise AnsweredError(response, self._raised)
         return response
+
+    def _afterwards(self, function: Callable[[], None]) -> None:
+        """Call a function of the application after its whole body, and note what it raises first."""
+        try:
+            function()
+        except BaseException as error:
+            self._raised = self._raised or error
 
     def start_response(
         self,
@@ -171,7 +199,8 @@ class WsgiCall:
         /,
     ) -> Callable[[bytes], None]:
         """Take the status and the header fields. A second call has to pass the `exc_info` of an error."""
-        if exc_info is not None and self._head_is_final:
+        self._waiting.close()
+        if exc_info is not None and (self._head_is_final or self._sent.has_gone):
             raise exc_info[1].with_traceback(exc_info[2])
         if exc_info is None and self._head is not None:
             raise RuntimeError(
@@ -181,7 +210,14 @@ class WsgiCall:
             raise ValueError(f"{status!r} is no status; start_response takes text such as '200 OK'")
         self._head = Response(int(status[:3]), headers=headers, reason=status[4:] or None)
         self._head.headers = end_to_end(self._head.headers)
+        self._await_piece()
         return self.write
+
+    def _await_piece(self) -> None:
+        """Have the head sent where the first piece takes long from now on."""
+        if self._head is not None and self._body is not None and not self._head_is_final:
+            self._streaming = answer_of(self._head, stream=self._body)
+            self._sent = self._waiting.enter_context(self._begin(self._streaming))
 
     def write(self, data: bytes) -> None:
         """Send a piece by PEP 3333's older interface; it goes out before the next piece of the iterable."""
@@ -198,12 +234,18 @@ class WsgiCall:
         if isinstance(iterable, (list, tuple)):
             content = b"".join(pieces)
             return self._whole(content)
+        body = self._body = WsgiBody(pieces, iterable)
+        self._await_piece()
         first = next(pieces, b"")
+        self._waiting.close()
+        self._sent.check()
+        body.put_back(first)
+        if self._sent.has_gone and self._streaming is not None:
+            return self._streaming
         head = self._started()
         if not first or len(first) == declared_length(head.headers):
-            self._refuse_more(pieces)
+            self._afterwards(partial(self._refuse_more, pieces))
             return self._whole(first)
-        body = WsgiBody(chain([first], pieces), iterable)
         return answer_of(head, stream=body)
 
     def _pieces(self, iterable: Iterable[bytes]) -> Iterator[bytes]:
@@ -248,6 +290,11 @@ class WsgiBody(Iterator[bytes]):
 
     def __init__(self, pieces: Iterator[bytes], iterable: object) -> None:
         self._pieces, self._iterable = pieces, iterable
+
+    def put_back(self, piece: bytes) -> None:
+        """Have a piece that was taken come first; b"" is none."""
+        if piece:
+            self._pieces = chain([piece], self._pieces)
 
     def __next__(self) -> bytes:
         return next(self._pieces)

@@ -222,7 +222,9 @@ class Http1:
         return self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
     def send(self, response: Response, method: str, date: str) -> Iterator[bytes]:
-        """Yield the bytes of a response, piece by piece. An exception of its stream is not caught.
+        """Yield the bytes of a response, piece by piece; those of its head only where that has not been sent alone.
+
+        An exception of its stream is not caught.
 
         Args:
             method: The method of the request: the response to a HEAD has no body.
@@ -232,7 +234,7 @@ class Http1:
             yield plain
             return
         stream, bodiless = response.stream, not carries_body(method, response)
-        head = self.head(response, date, framed=stream is None)
+        head = b"" if self.has_answered else self.head(response, date, framed=stream is None)
         if stream is None or bodiless:
             yield from self._send_content(head, b"" if bodiless else response.content)
         else:

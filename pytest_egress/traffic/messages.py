@@ -603,8 +603,8 @@ class Response:
 
     is_received = False
     _length_of_none: int | None = 0
-    _made: MadeBody | None = None
     _record: Response | None = None
+    _made: MadeBody | None = None
 
     def __init__(
         self,

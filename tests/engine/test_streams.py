@@ -161,6 +161,36 @@ def test_each_event_comes_before_the_next_one_is_there(
     ]
 
 
+@pytest.mark.parametrize("kind", ["events", "asgi"])
+def test_a_client_has_the_head_of_a_stream_whose_first_event_is_late(
+    egress: Egress, clients_image: str, kind: str
+) -> None:
+    shown = threading.Event()
+
+    def events(request: Request) -> Response:
+        def made() -> Iterator[str]:
+            assert shown.wait(SECONDS)
+            yield "late"
+
+        return Response(events=made())
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        head = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        assert await asyncio.to_thread(shown.wait, SECONDS)
+        await send({"type": "http.response.body", "body": b"data: late\n\n"})
+
+    route = egress.intercept_https("api.test", events if kind == "events" else asgi(app))
+    command = ["curl", "-sSND", "-", "https://api.test/events"]
+    client = egress.start(clients_image, command, wait=log_line("content-type: text/event-stream"))
+    assert route.called
+    shown.set()
+    assert client.wait().stdout.endswith("data: late\n\n")
+    assert route.calls[0].response.text == "data: late\n\n"
+
+
 def test_both_sides_stream_at_once_with_interim_responses_and_trailers(
     egress: Egress, client: Container
 ) -> None:

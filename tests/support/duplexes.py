@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pytest_egress.base.account import Account
 from pytest_egress.gateway.bodies import Body
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.messages import NO_FIELDS, Headers
+from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
 
 
 class FakeDuplex:
@@ -64,6 +64,11 @@ class FakeDuplex:
         self.sent.append("reset")
 
     broken_by = ""
+    has_begun = False
+
+    def send_head(self, response: Response) -> None:
+        self.has_begun = True
+        self._send((response.status_code, dict(response.headers)))
 
     def abort(self, why: str) -> None:
         self.sent.append(("abort", why))
