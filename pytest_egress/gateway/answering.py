@@ -78,7 +78,14 @@ from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, Head, split_authority, without
 from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
-from pytest_egress.traffic.made_body import BY_ITS_ROUTE, MAX_MADE_BYTES, KeptStream, MadeBody
+from pytest_egress.traffic.made_body import (
+    BY_ITS_ROUTE,
+    MAX_MADE_BYTES,
+    OVER_HELD,
+    KeptStream,
+    MadeBody,
+    never,
+)
 from pytest_egress.traffic.messages import (
     UNSET,
     Headers,
@@ -360,7 +367,10 @@ class Answering:
         size, account = len(response.content), incoming.attempt.context.window.account
         if size <= FREE_BYTES or account.has_room(size, RESPONSES):
             return response
-        return Response.received(response.status_code, response.headers, reason=response.reason)
+        made = MadeBody(0, never, OVER_HELD)
+        made.add(response.content)
+        fields, reason = response.headers, response.reason
+        return Response.received(response.status_code, fields, reason=reason, made=made)
 
     def record_unanswered(
         self, incoming: Incoming, note: str, *, is_refused: bool = False

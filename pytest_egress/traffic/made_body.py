@@ -17,9 +17,7 @@ MAX_MADE_BYTES: Final = 4 << 20
 """The most bytes that are kept of what a handler streams: a test reads less, and a download of any size takes constant
 memory."""
 
-NOT_KEPT: Final = (
-    "the body of this response was streamed ({} bytes), so that its content is not kept: {}"
-)
+NOT_KEPT: Final = "the body of this response ({} bytes) is not kept: {}"
 BY_ITS_ROUTE: Final = "its route has stream=True"
 MESSAGES: Final = "call.grpc.responses has its messages"
 OVER_LIMIT: Final = "that is over {} bytes"

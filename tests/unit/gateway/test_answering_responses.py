@@ -153,7 +153,7 @@ def test_a_response_that_is_too_long_to_keep_is_sent_and_cannot_be_read(
     route = stage.http(ADDRESS, yields)
     again = stage.http(ADDRESS, lambda request: route.calls[0].response, path="/again")
     assert got(stage, "1.1") == SECRET
-    with pytest.raises(RuntimeError, match=r"streamed \(9 bytes\), so that .* over 8 bytes"):
+    with pytest.raises(RuntimeError, match=r"\(9 bytes\) is not kept: that is over 8 bytes"):
         _ = route.calls[0].response.text
     assert ask(stage.dial(ADDRESS, 80), GET % b"/again").status == 500
     assert isinstance(stage.entries(Exchange)[1].error, RuntimeError)
@@ -193,3 +193,14 @@ def test_of_a_body_that_raises_what_came_before_is_kept(stage: Stage) -> None:
     stage.dial(ADDRESS, 80).sendall(GET % b"/")
     exchange = stage.only(Exchange)
     assert exchange.response.content == b"before"
+
+
+def test_a_content_that_a_test_has_no_room_for_is_sent_and_cannot_be_read(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(100_000)
+    route = stage.http(ADDRESS, lambda request: content)
+    monkeypatch.setattr("pytest_egress.base.account.MAX_HELD_BYTES", 50_000)
+    assert got(stage, "1.1") == content
+    with pytest.raises(RuntimeError, match=r"\(100000 bytes\) is not kept: all that is kept of"):
+        _ = route.calls[0].response.content

@@ -43,7 +43,7 @@ def test_of_a_body_over_the_limit_nothing_is_kept_and_reading_it_says_so() -> No
         with pytest.raises(RuntimeError) as caught:
             read()
         assert str(caught.value) == (
-            "the body of this response was streamed (11 bytes), so that its content is not kept: that is over 5 bytes"
+            "the body of this response (11 bytes) is not kept: that is over 5 bytes"
         )
     assert account.held == 0
 
