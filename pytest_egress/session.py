@@ -169,7 +169,9 @@ class Session:
             window = self._window(**{**self._defaults, "previous": self._latest_test, **fields})
             self.ledger.window, self._latest_test = window, window.name
             self.containers = self.live()
-            window.complaints += [each.loss for each in self.containers if each.loss]
+            window.complaints += [
+                f"{each.loss}; {LOST_BEFORE}" for each in self.containers if each.loss
+            ]
         self.revise()
         return window
 
@@ -425,6 +427,9 @@ class Session:
 
 
 LOOK_SECONDS: Final = 0.1  # between two looks at whether clients have left: nothing tells
+LOST_BEFORE: Final = (
+    "that was before this test, and what the container has sent since may not have been seen"
+)
 AFTER_TEST: Final = "the test"
 AFTER_START: Final = "its container had started"
 AFTER_END: Final = "its container had ended"

@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import threading
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -58,6 +59,8 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
 BATCH: Final = 256  # datagrams to read before the reader returns to connections
+
+SIDECAR_LOST: Final = "its sidecar was lost while it ran ({}); nothing it sent after that was seen, and nothing got out"
 
 
 class Gateway:
@@ -273,7 +276,7 @@ class Gateway:
             self._read()
         except Exception as error:  # a defect of ours must fail the test, not hang its target
             self._shut_listeners()
-            self.recorder.complain("the gateway failed", error)
+            self.target.lost(f"the gateway failed: {''.join(traceback.format_exception(error))}")
         finally:
             self.connections.end_parked()
             self._flushed()
@@ -338,7 +341,7 @@ class Gateway:
     def _lost(self) -> None:
         if not self.stopping:
             self._shut_listeners()  # the kernel still redirects to them, and clients would wait in vain
-            self.target.lost()
+            self.target.lost(SIDECAR_LOST.format(self.link.reason))
 
     def _shut_listeners(self) -> None:
         for listener in self.link.tcp:
@@ -357,7 +360,7 @@ class Gateway:
                 connections.left_waiting = connections.needs_room = True
             elif error.errno == errno.EINVAL:  # by SOCK_DESTROY (sock_diag(7))
                 self._poller.unregister(listener)
-                self.recorder.complain(f"something closed {LISTENER}")
+                self.target.lost(f"something closed {LISTENER}")
             return
         connections.left_waiting = False
         if sock.gettimeout() is not None:  # a default of the test's
@@ -473,7 +476,7 @@ class Gateway:
     def _watch(self, monitor: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             if (text := tampering(monitor, self.link.own_port)) and not self.stopping:
-                self.recorder.complain(text)
+                self.target.lost(text)
 
 
 def send_datagram(sock: socket.socket, client: Any, wire: bytes) -> None:

@@ -39,6 +39,10 @@ class TargetView(Protocol):
         """The window and the route tables that apply to an attempt that the target makes now."""
         ...
 
-    def lost(self) -> None:
-        """Note that the sidecar died while the target was running."""
+    def lost(self, text: str) -> None:
+        """Note that the capture of the target's traffic has ended while it was running, or may have.
+
+        Args:
+            text: A sentence that says what has ended it.
+        """
         ...

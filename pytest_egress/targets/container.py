@@ -186,7 +186,7 @@ class Container:
         fixture: The wider fixture that was being set up when it was started; "" for none.
         hosts: The names in its own /etc/hosts, with the answers of DNS to them.
         is_ending: Whether it is being stopped, or has been.
-        loss: A sentence about the loss of its sidecar while it ran; usually "".
+        loss: A sentence about what has ended the capture of its traffic while it ran, or may have; usually "".
         killed: A sentence why `stop` had to kill it; usually "".
     """
 
@@ -498,13 +498,15 @@ class Container:
         """The window and the route tables for an attempt that it makes now."""
         return self._services.attempt_context(self)
 
-    def lost(self) -> None:
-        """Note that the sidecar died. Attempts are unseen from now on, so that this test and those after it fail."""
-        self.loss = (
-            f"{self.name}: its sidecar was lost while it ran ({self.gateway.link.reason}); "
-            "nothing it sent after that was seen, and nothing got out"
-        )
-        self._services.ledger.complain(self.attempt_context().window, self.loss)
+    def lost(self, text: str) -> None:
+        """Note that attempts may be unseen from now on: the test that runs now fails, and those after it.
+
+        Args:
+            text: A sentence that says why.
+        """
+        text = f"{self.name}: {text}"
+        self.loss = self.loss or text  # first: a window that opens meanwhile has one of both
+        self._services.ledger.complain(self.attempt_context().window, text)
 
     # The methods that tests use.
 

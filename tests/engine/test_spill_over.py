@@ -147,3 +147,36 @@ def test_a_clock_of_the_engine_that_is_another_is_allowed_for(
     before, after = container._starting
     container._starting = before - 3600, after - 3600  # as if ours were an hour late
     assert container.log_since(between - 3600) == "second"
+
+
+@pytest.mark.parametrize("link", ["descriptor", "stream"])
+def test_what_ends_the_capture_between_two_tests_fails_each_one_that_comes_later(
+    pytester: pytest.Pytester, clients_image: str, link: str
+) -> None:
+    result = run(
+        pytester,
+        clients_image,
+        """
+        DOWN = "import fcntl, socket, struct\\n" \\
+            "sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\\n" \\
+            "fcntl.ioctl(sock, 0x8914, struct.pack('16sH14x', b'eth0', 0))"  # SIOCSIFFLAGS
+
+        @pytest.fixture(scope="module")
+        def admin(module_egress):
+            return module_egress.start(IMAGE, UP, wait=log_line("up"), cap_add=["NET_ADMIN"])
+
+        @pytest.fixture
+        def then_down(admin):
+            yield
+            admin.exec(["python3", "-c", DOWN])
+
+        def test_a(admin, egress, then_down): pass
+        def test_b(admin, egress): pass
+        def test_without_egress(): pass
+        def test_c(admin, egress): pass
+        """,
+        f"--egress-link={link}",
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    down = "something shut down the interface eth0 in the target's network namespace"
+    assert result.stdout.str().count(f"{down}; that was before this test") >= 2

@@ -83,7 +83,8 @@ class Stage:
         with self.ledger.changed:
             return AttemptContext(window=self.window, tables=[self.table])
 
-    def lost(self) -> None:
+    def lost(self, text: str) -> None:
+        self.ledger.complain(self.window, f"{self.name}: {text}")
         self.was_lost.set()
 
     def route(self, kind: str, address: str, handler: object = None, **options: Any) -> Route[Any]:

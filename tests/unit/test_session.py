@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from pytest_egress import CallError, Egress
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import PauseEnd, pause
+from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.faults import delayed, silence
 from pytest_egress.session import AFTER_TEST, Session, under_way_lines
@@ -212,3 +215,15 @@ def test_a_handler_is_waited_for_while_something_waits_for_a_fault() -> None:
         session.drain(window, 0.01, AFTER_TEST)
         assert len(window.stuck) == 1
         assert window.activities == {silent}
+
+
+def test_what_has_lost_its_capture_fails_each_test_that_comes_later() -> None:
+    session = Session()
+    shop = SimpleNamespace(loss="shop: something closed a socket", gateway=Mock())
+    session.scopes.append(SimpleNamespace(containers=[shop], tables=tuple))
+    for _ in range(2):
+        verdict = judge(session.open_window(), [])
+        assert str(verdict) == (
+            "shop: something closed a socket; that was before this test, and what the container has sent since may not "
+            "have been seen"
+        )

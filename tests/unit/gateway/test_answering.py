@@ -59,7 +59,7 @@ class AnsweringScene:
     def attempt_context(self) -> AttemptContext:
         return AttemptContext(window=self.window, tables=[self.table])
 
-    def lost(self) -> None:
+    def lost(self, text: str) -> None:
         raise AssertionError
 
     # What answering asks of a connection.

@@ -128,6 +128,7 @@ def test_a_change_of_what_captures_fails_the_test(stage: Stage) -> None:
     assert stage.window.complaints == [
         "target: something deleted a policy rule in the target's network namespace"
     ]
+    assert stage.was_lost.is_set()
     stage.window.complaints.clear()
 
 
@@ -137,6 +138,9 @@ def test_when_the_sidecar_dies_nobody_is_left_waiting(stage: Stage) -> None:
     stage.gateway.flush(SECONDS)
     with pytest.raises(ConnectionRefusedError):
         stage.dial()
+    (complaint,) = stage.window.complaints
+    assert complaint.startswith("target: its sidecar was lost while it ran (it has ended); nothing")
+    stage.window.complaints.clear()
 
 
 def test_a_forked_child_keeps_no_connection_open_and_no_reader_asleep(stage: Stage) -> None:
@@ -175,6 +179,7 @@ def test_a_defect_of_the_reader_fails_the_test_and_hangs_nobody(
     assert eventually(lambda: stage.window.complaints)
     (complaint,) = stage.window.complaints
     assert complaint.startswith("target: the gateway failed: Traceback")
+    assert stage.was_lost.is_set()
     assert "ZeroDivisionError: a defect" in complaint
     with pytest.raises(ConnectionRefusedError):
         stage.dial()
