@@ -808,6 +808,7 @@ class Egress:
         windows, self._to_judge = self._to_judge, []
         for window in windows:
             self.session.drain(window, window.drain_seconds, AFTER_END)
+            self.session.end_streams(window, window.drain_seconds, AFTER_END)
             entries = [entry for entry in window.entries if not came_back(entry)]
             if (verdict := judge(dataclasses.replace(window, entries=entries), [])) is not None:
                 why = LATE_IN_TEST if window is self.between else LATE_OF_START

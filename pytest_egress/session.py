@@ -37,11 +37,20 @@ from pytest_egress.ledger.report import (
     restless_text,
     route_line,
 )
-from pytest_egress.ledger.windows import DRAIN_SECONDS, Activity, AttemptContext, Pause, Window
+from pytest_egress.ledger.windows import (
+    DRAIN_SECONDS,
+    EVENTS_SECONDS,
+    STILL_STREAMED,
+    Activity,
+    AttemptContext,
+    Pause,
+    Streams,
+    Window,
+)
 from pytest_egress.targets.container import Container, Owner
 from pytest_egress.targets.provision import Provisioner, reuse_of_environment
 from pytest_egress.targets.ready import ReadySidecars
-from pytest_egress.traffic.entries import DnsQuery, Entry
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
 
 if TYPE_CHECKING:
     import docker
@@ -192,6 +201,7 @@ class Session:
             self.ledger.window, self.ledger.closing = None, window
         try:
             self._end_pauses(window)
+            self.end_streams(window, timeout, AFTER_TEST)
             self._end_raw(window, timeout)
         finally:
             with self.ledger.changed:
@@ -206,6 +216,7 @@ class Session:
         with self.ledger.changed:
             container.start_window = None
         self._end_pauses(window)
+        self.end_streams(window, window.drain_seconds, AFTER_START)
         window.account.close()
         container.gateway.revise()
 
@@ -213,7 +224,8 @@ class Session:
         """Wait until the activities of a window have ended, and cut those that have not.
 
         What waits for a fault, such as `silence()`, is not waited for, and goes on. What waits for a real server, and
-        whose client has left, is cut at once.
+        whose client has left, is cut at once. A streamed answer may have no end: it is left to `end_streams`, one of
+        events after a moment.
 
         Args:
             window: The window.
@@ -221,7 +233,10 @@ class Session:
             after: The event after which the handlers ran on, in words.
         """
         with self.engine.progress.step("waiting until what containers have sent is answered"):
-            done = self.ledger.wait_for(lambda: not awaited(window), timeout, LOOK_SECONDS)
+            wait_for, soon = self.ledger.wait_for, min(timeout, EVENTS_SECONDS)
+            done = wait_for(lambda: not awaited(window), soon, LOOK_SECONDS) or wait_for(
+                lambda: not awaited(window, but="events"), timeout - soon, LOOK_SECONDS
+            )
         if done:
             self._cut_abandoned(window)
         else:
@@ -260,14 +275,37 @@ class Session:
     def _cut_off(self, window: Window, timeout: float, after: str) -> None:
         """Cut the activities of a window, wait for their last entries, and note each handler that still runs."""
         with self.ledger.changed:
-            left = at_work(window)
-            running = [activity for activity in awaited(window) if activity.route is not None]
+            left = [activity for activity in at_work(window) if not activity.streams]
+            running = [a for a in left if a.route is not None and not a.is_abandoned()]
         stuck = [*stuck_texts(running, timeout, after)]
         with self.ledger.changed:
             window.stuck += stuck
         for activity in left:
             activity.cut()
-        self.ledger.wait_for(lambda: {*at_work(window)} <= {*running}, CUT_SECONDS)
+        self.ledger.wait_for(
+            lambda: {a for a in at_work(window) if not a.streams} <= {*running}, CUT_SECONDS
+        )
+
+    def end_streams(self, window: Window, timeout: float, after: str) -> None:
+        """End the streamed answers that go on in a window that has been closed: most of them never end by themselves.
+
+        A stream of a wider route's goes on, as its raw connections do.
+
+        Args:
+            window: The window.
+            timeout: Seconds for their bodies to be closed; one that still runs becomes part of the verdict.
+            after: The event after which they ran on, in words.
+        """
+        with self.ledger.changed:
+            over = {a for a in at_work(window) if a.streams and is_over(a.route)}
+        for activity in over:
+            if isinstance(entry := activity.what, Exchange) and activity.streams:
+                entry.note = f"{STILL_STREAMED} {after}, and was ended"
+            activity.cut()
+        if not self.ledger.wait_for(lambda: over.isdisjoint(window.activities), timeout):
+            stuck = [*stuck_texts(over & window.activities, timeout, after)]
+            with self.ledger.changed:
+                window.stuck += stuck
 
     def _end_pauses(self, window: Window) -> None:
         """End what waits for a fault, in a window that has been closed: what clients do then belongs to no test."""
@@ -479,9 +517,22 @@ def at_work(window: Window) -> list[Activity]:
     return [activity for activity in window.activities if activity.pause is None]
 
 
-def awaited(window: Window) -> list[Activity]:
-    """The activities of a window that it waits for: those at work whose client waits too."""
-    return [activity for activity in at_work(window) if not activity.is_abandoned()]
+def awaited(window: Window, *, but: Streams = "") -> list[Activity]:
+    """The activities of a window that it waits for: those at work whose client waits too.
+
+    Args:
+        but: Streamed answers of this kind are left out; "" is for none.
+    """
+    return [
+        activity
+        for activity in at_work(window)
+        if not activity.is_abandoned() and not (but and activity.streams == but)
+    ]
+
+
+def is_over(route: Any) -> bool:
+    """Whether what a route lets go on ends together with a window; None is a policy of the window's."""
+    return route is None or route.scope == "test" or route.removed or route.ended
 
 
 def stuck_texts(activities: Iterable[Activity], timeout: float, after: str) -> Iterator[str]:

@@ -51,6 +51,7 @@ from pytest_egress.ledger.report import (
     refused_body,
     unrouted_body,
 )
+from pytest_egress.ledger.windows import STILL_STREAMED
 from pytest_egress.routes.answers import (
     AnsweredError,
     Forward,
@@ -708,11 +709,20 @@ class Answering:
             self.carrier.allow_unread(entry.route, entry.host)
         elif response.stream is not None:
             activity.what, activity.route = entry, entry.route  # its handler still runs
+        if response.stream is not None:
+            activity.streams = "events" if is_of_events(response) else "body"
+        is_outside = False
         try:
-            yield from encoded()
-        except (GeneratorExit, ClientLeftError):
+            made = encoded()
+            while (piece := next(made, None)) is not None:
+                is_outside = True
+                yield piece
+                is_outside = False
+        except ClientLeftError:
             raise
         except BaseException as error:  # of the body, or about a response that HTTP cannot carry
+            if is_outside:  # whoever sends the pieces has closed this
+                raise
             if is_forwarded:  # no handler is to blame
                 left = incoming.forwarding.left()
                 if left is not None and not isinstance(left, StoppedError):
@@ -723,6 +733,7 @@ class Answering:
             raise BodyError from error
         finally:
             activity.route, activity.what, activity.is_abandoned = None, "", stays
+            activity.streams = ""
             self.carrier.read_again()
 
     def close_body(self, entry: Exchange, response: Response) -> None:
@@ -735,7 +746,13 @@ class Answering:
     def client_left(self, entry: Exchange, error: OSError) -> None:
         """Note in the entry that the client closed before the whole response of a handler was sent."""
         if entry.outcome == "routed" and not isinstance(error, StoppedError):
-            entry.note = f"the client closed before the whole response was sent ({error})"
+            why = f"the client closed before the whole response was sent ({error})"
+            entry.note = entry.note if entry.note.startswith(STILL_STREAMED) else why
+
+
+def is_of_events(response: Response) -> bool:
+    """Whether the body of a response is a stream of events, which usually has no end."""
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 def settle(entry: Exchange, context: Context) -> bool:
@@ -774,12 +791,12 @@ class Conversing:
             incoming.duplex,
             self.answering.carrier.outlive,
         )
-        duplex = Told(incoming.duplex, entry, ledger)
         activity = incoming.attempt.activity
+        duplex = Told(incoming.duplex, entry, ledger, activity)
         activity.what, activity.route = entry, self.route
         try:
             if entry.fault is not None:
-                duplex = Told(self._spoiled(entry, call), entry, ledger)
+                duplex = Told(self._spoiled(entry, call), entry, ledger, activity)
             self.context.run(self.answer.converse, incoming.request, duplex, call)
             if entry.fault is None or not duplex.disconnected:  # else a wrapper may have ended it
                 duplex.check_ended(self.answer)
@@ -792,7 +809,7 @@ class Conversing:
             call.note_error(error)
             return self._fail(entry, duplex)
         finally:
-            activity.route, activity.what = None, ""
+            activity.route, activity.what, activity.streams = None, "", ""
         call.count()
         return None
 

@@ -20,7 +20,7 @@ from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.gateway.spoiling import Line, StoppedError, break_line
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import pause
-from pytest_egress.ledger.windows import AttemptContext, Window
+from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.routes.faults import End, Fault, Raw, Silence, drawn, with_answer
 from pytest_egress.traffic.entries import UNREADABLE_WEBSOCKET, Exchange
@@ -151,9 +151,9 @@ class Call:
 class Told(PassingDuplex):
     """A `Duplex` that notes what is sent by another one."""
 
-    def __init__(self, duplex: Duplex, entry: Exchange, ledger: Ledger) -> None:
+    def __init__(self, duplex: Duplex, entry: Exchange, ledger: Ledger, activity: Activity) -> None:
         super().__init__(duplex)
-        self._entry, self._ledger = entry, ledger
+        self._entry, self._ledger, self._activity = entry, ledger, activity
         self._made = None if entry.grpc is None else MadeBody(0, never, MESSAGES)
         self.has_begun = self.has_ended = False
 
@@ -161,6 +161,7 @@ class Told(PassingDuplex):
         """As `Duplex.start`. The entry gets a response with this head."""
         self._note_head(status_code, headers)
         self.has_ended = ends
+        self._activity.streams = "" if ends else "events"
         self._duplex.start(status_code, headers, ends=ends)
 
     def _note_head(self, status_code: int, headers: Headers) -> None:

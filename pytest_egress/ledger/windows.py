@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pytest_egress.base.account import Account
 from pytest_egress.base.choices import NamePolicy, Policy
@@ -16,6 +16,13 @@ from pytest_egress.base.clock import wall
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.entries import Entry, Handshake, TlsPeers
+
+Streams = Literal["", "events", "body"]
+EVENTS_SECONDS: Final = 1.0
+"""For a stream of events to end after its test, or after its container's start: most of them never do."""
+
+STILL_STREAMED: Final = "it still streamed after"
+"""Begins the note of a call whose streamed answer was ended together with its window."""
 
 DRAIN_SECONDS: Final = 5.0  # for the activities of a container, or a test, to end after it
 
@@ -46,6 +53,7 @@ class Activity:
         is_abandoned: Whether nobody waits for what it does: it waits for a real server, and its client has left. Then
             it keeps no window open either. It is called under `Ledger.changed`.
         part: What runs of the route: its "handler", or its "match= predicate".
+        streams: What it sends piece by piece, if its response has begun: "events", or another "body"; else "".
     """
 
     container: str = ""
@@ -57,6 +65,7 @@ class Activity:
     pause: Pause | None = None
     is_abandoned: Callable[[], bool] = lambda: False
     part: str = "handler"
+    streams: Streams = ""
 
 
 @dataclass(eq=False)
