@@ -1,4 +1,4 @@
-"""Every error of the package. This module holds no text of verdicts (see `report`) and imports nothing.
+"""Every error of the package. This module holds no text of verdicts (see `report`).
 
 * `EgressError`, an `AssertionError`: what containers attempted, or did not attempt, fails the test
     * `HandlerError`: a handler raised, returned something that is no answer, or never returned
@@ -18,13 +18,16 @@
 * `WebSocketClosedError`: a WebSocket is over, so that nothing can be sent on it or received
 * `AddressError`, `ClientHelloError`, `ContentError`: `ValueError`s of the parsers
 
-Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it).
+Each carries its whole text as its only argument, so that it crosses process borders (pytest-xdist pickles it). A text
+quotes what targets have sent and written, so that `str` of an error has it escaped.
 """
 
 from __future__ import annotations
 
+import pytest_egress.base.escaping as escaping
 
-class EgressError(AssertionError):
+
+class EgressError(escaping.Escaped, AssertionError):
     """The test fails because of what its containers attempted, or did not; the text is the whole report.
 
     Attributes:
@@ -65,7 +68,7 @@ class CallError(EgressError):
     """An assertion about calls or attempts failed, or a wait for them timed out."""
 
 
-class EngineError(Exception):
+class EngineError(escaping.Escaped, Exception):
     """The container engine did not do what it was asked; the text says what to do about it."""
 
 
@@ -77,7 +80,7 @@ class LinkError(EngineError):
     """The sidecar did not hand over its sockets, or it ended. No target is started without them."""
 
 
-class ContainerError(Exception):
+class ContainerError(escaping.Escaped, Exception):
     """A target ended otherwise than the call expected.
 
     Attributes:
@@ -103,11 +106,11 @@ class ContainerTimeoutError(ContainerError, TimeoutError):
     """The container did not end, or was not ready, in time, and has been removed; or a command of `exec` still runs."""
 
 
-class UpstreamError(Exception):
+class UpstreamError(escaping.Escaped, Exception):
     """A real server, or the server that a `forward` names, cannot be reached, fails verification, or broke off."""
 
 
-class WebSocketClosedError(Exception):
+class WebSocketClosedError(escaping.Escaped, Exception):
     """A WebSocket is over. Where its client has ended it, this is no error of the handler that it is raised in.
 
     Attributes:
@@ -122,13 +125,13 @@ class WebSocketClosedError(Exception):
         self.reason = reason
 
 
-class AddressError(ValueError):
+class AddressError(escaping.Escaped, ValueError):
     """An address is not in the format that routes take; raised where the route is declared."""
 
 
-class ClientHelloError(ValueError):
+class ClientHelloError(escaping.Escaped, ValueError):
     """Bytes from a client cannot begin a TLS ClientHello."""
 
 
-class ContentError(ValueError):
+class ContentError(escaping.Escaped, ValueError):
     """The body of a message is not what its header fields say: its content coding, or its form."""

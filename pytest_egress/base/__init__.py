@@ -7,6 +7,7 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `callers`: whose code a frame of a stack runs, and how its line is named.
 * `choices`: the values of `unrouted=`, `dns=` and `link=`.
 * `clock`: the real time, also while a test has frozen it.
+* `escaping`: texts from outside as they may be shown.
 * `forks`: closes descriptors in forked children.
 * `frames`: the user's part of a traceback.
 * `globs`: patterns with `*`.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_egress.base.escaping import escaped
+
 if TYPE_CHECKING:
     from pytest_egress.ledger.windows import Window
 
@@ -83,11 +85,29 @@ def show_sections(report: Any, config: pytest.Config, sections: Iterable[tuple[s
     --show-capture hides the sections of a report.
     """
     add = getattr(report.longrepr, "addsection", None)
-    for title, text in sections:
+    for title, text in ((title, escaped(text)) for title, text in sections):
         if add is not None and config.getoption("showcapture", "all") == "all":
             add(title, text)
         else:
             report.sections.append((title, text))
+
+
+def show_escaped(report: Any) -> None:
+    """Escape all texts of a report but what the test has printed: each may quote what a target has sent or written.
+
+    So may the test's own assertion, such as `assert result.exit_code == 0, result.stdout`.
+    """
+    longrepr = report.longrepr
+    if isinstance(longrepr, str):
+        report.longrepr = escaped(longrepr)
+        return
+    parts = [each[:2] for each in getattr(longrepr, "chain", ())]
+    parts += [(getattr(longrepr, name, None) for name in ("reprtraceback", "reprcrash"))]
+    for traceback, crash in parts:
+        if crash is not None:
+            crash.message = escaped(crash.message)
+        for entry in getattr(traceback, "reprentries", ()):
+            entry.lines[:] = map(escaped, entry.lines)
 
 
 def without_told(
@@ -110,7 +130,7 @@ def containers_told(error: BaseException | None) -> Iterator[str]:
 
 def one_line(text: str) -> str:
     """A text as one line, shortened for the short summary."""
-    line = " ".join(text.split())
+    line = " ".join(escaped(text).split())
     return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}..."
 
 

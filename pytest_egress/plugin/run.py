@@ -575,8 +575,10 @@ class Run:
             for engine in sorted({*self.used} - {self._announced}):
                 terminalreporter.write_line(f"egress: {engine}")
         if self.outside:
+            from pytest_egress.base.escaping import escaped
+
             terminalreporter.section("egress: traffic outside of any test")
-            terminalreporter.write_line("\n".join(self.outside))
+            terminalreporter.write_line(escaped("\n".join(self.outside)))
 
 
 class Reports:
@@ -591,7 +593,13 @@ class Reports:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
         """See `Run.report`."""
-        return (yield from self._run.report(item, call))
+        is_ours = uses_egress(item) or self._run.case_of(item) is not None
+        report = yield from self._run.report(item, call)
+        if report.longrepr is not None and is_ours:
+            from pytest_egress.plugin.reports import show_escaped
+
+            show_escaped(report)
+        return report
 
 
 RUN: Final = pytest.StashKey[Run]()

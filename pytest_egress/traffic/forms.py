@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+from pytest_egress.base.escaping import escaped
 from pytest_egress.errors import ContentError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class FormFile:
     headers: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        about = (repr(self.name), repr(self.filename), self.content_type)
+        about = (repr(self.name), repr(self.filename), escaped(self.content_type))
         return f"<FormFile {' '.join(filter(None, about))}, {len(self.content)} bytes>"
 
 

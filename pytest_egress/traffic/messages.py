@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from pytest_egress.base.account import Account, OverLimitError
+from pytest_egress.base.escaping import escaped
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.content_coding import (
     MAX_DECODED_BYTES,
@@ -806,7 +807,7 @@ class Response:
         return decode(self.content, coding, MAX_DECODED_BYTES)
 
     def __repr__(self) -> str:
-        return f"<Response {self.status_code} {self.reason}>".replace(" >", ">")
+        return f"<Response {self.status_code} {escaped(self.reason)}>".replace(" >", ">")
 
 
 def check_status(status_code: object) -> int:

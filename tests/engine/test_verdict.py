@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -560,3 +561,55 @@ def test_what_a_container_breaks_off_and_no_route_would_have_answered_fails_the_
     assert "path: '/undeclared' is not '/declared'" in verdict
     assert "the match= predicate of " in (verdict := run.verdict("test_b"))
     assert "still ran 0.2 s after the test\n  for GET http://api.shop.test/" in verdict
+
+
+# What a container writes and sends.
+
+
+def test_nothing_that_a_container_says_reaches_the_terminal_as_it_came(inside: Inside) -> None:
+    run = inside(
+        r'''
+        import pytest
+
+        SAYS = r"printf '\033[2J\033[H== 1 passed ==\033]0;title\a\233\rover'"
+
+        @pytest.mark.parametrize("ends", ["exits", "fails", "is late", "is not ready"])
+        def test_a(egress, image, ends):
+            if ends == "exits":
+                result = egress.run(image, ["sh", "-c", SAYS])
+                assert not result.stdout, result.stdout
+            elif ends == "fails":
+                egress.run(image, ["sh", "-c", f"{SAYS}; exit 3"], check=True)
+            elif ends == "is late":
+                egress.run(image, ["sh", "-c", f"{SAYS}; sleep 60"], timeout=1)
+            else:
+                egress.start(image, ["sh", "-c", f"{SAYS}; exit 3"], wait=lambda container: False)
+
+        def test_b(egress, image):
+            script = r"""
+            import socket
+            names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            query = bytes.fromhex("000101000001000000000000") + b"\x05\x1b[2Jx\x04test\0\0\1\0\1"
+            names.sendto(query, ("127.0.0.11" if False else open("/etc/resolv.conf").read().split()[1], 53))
+            for data in (b"\x1b[2J\r\n", b"GET /\x1b[2J HTTP/1.1\r\nHost: x\r\n\r\n",
+                         b"GET / HTTP/1.1\r\nHost: x\x9b2J\r\n\r\n", b"\x1b]0;t\x07 / HTTP/1.1\r\n\r\n"):
+                sock = socket.create_connection(("203.0.113.9", 80), 5)
+                sock.sendall(data)
+                sock.settimeout(2)
+                try:
+                    while sock.recv(1000):
+                        pass
+                except OSError:
+                    pass
+            """
+            import textwrap
+            egress.run(image, ["python3", "-c", textwrap.dedent(script)])
+        ''',
+        "--color=no",
+        "-rA",
+        "--junitxml=j.xml",
+    )
+    run.result.assert_outcomes(failed=5)
+    shown = run.output + Path("j.xml").read_text()
+    assert {c for c in shown if not c.isprintable()} - {"\n", "\t"} == set()
+    assert shown.count(r"\x1b[2J\x1b[H== 1 passed ==") >= 4

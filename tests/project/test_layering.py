@@ -39,8 +39,8 @@ class Room:
 
 ROOMS = {
     "agent": Room(),
-    "errors": Room(),
     "base": Room(),
+    "errors": Room(uses=("base",)),
     "traffic": Room(
         uses=("errors", "base", "agent.netlink"),
         foreign=(

@@ -403,3 +403,79 @@ def test_c(egress): pass
     result.assert_outcomes(failed=2, passed=1)
     lines_of(result, "*: its handler raised Frozen: of the handler*")
     lines_of(result, "*of the handler*", "*direct cause*", "*the test's own*")
+
+
+# What a target has said.
+
+
+SAID = """
+import pytest
+from pytest_egress.errors import CommandError, ContainerTimeoutError
+SAID = "\\x1b[2J\\x1b[H==== 1 passed ====\\x1b]0;title\\x07\\x9b31m\\rover\\u202e"
+
+def test_error(egress):
+    raise CommandError(f"first {SAID}\\nsecond {SAID}", logs=f"x\\n{SAID}", container="shop")
+
+def test_assertion(egress):
+    assert egress.routes, f"the container wrote {SAID}"
+
+def test_handler(egress):
+    def handler(request):
+        raise ValueError(SAID)
+    egress.intercept_https("a.test", handler)
+    traffic(egress, "https://a.test/")
+
+@pytest.fixture
+def broken(egress):
+    raise ContainerTimeoutError(SAID, logs=SAID, container="shop")
+
+def test_fixture(broken): pass
+
+@pytest.fixture
+def ends_badly(egress):
+    yield
+    raise ValueError(SAID)
+
+def test_teardown(ends_badly): pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("style", "xdist"),
+    [*((style, False) for style in ("auto", "short", "line", "native")), ("auto", True)],
+)
+def test_what_a_target_has_said_is_shown_escaped(
+    run: RunPytest, pytester: pytest.Pytester, style: str, xdist: bool
+) -> None:
+    options = [f"--tb={style}", "--showlocals", "-rA", "--color=no", "--junitxml=j.xml"]
+    result = run(SAID, *options, *["-n1"] * xdist, subprocess=xdist)
+    shown = result.stdout.str() + (pytester.path / "j.xml").read_text()
+    unsafe = {c for c in shown if not c.isprintable()} - {"\n", "\t"}
+    assert unsafe == set()
+    assert "#x1B" not in shown  # as junitxml writes what XML cannot carry
+    lines_of(result, "*ERROR test_x.py::test_fixture - *\\x1b[[]2J*==== 1 passed*")
+    lines_of(result, "*FAILED test_x.py::test_error - first \\x1b[[]2J*: \\x1b[[]2J*")
+
+
+def test_what_a_container_has_written_is_shown_escaped(
+    run: RunPytest, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(LOGS.replace("Traceback: no charge", "one\\r\\n\\x1b[2J\\x9b1 passed"))
+    result = run("def test_a(egress): assert egress.routes", "--junitxml=j.xml", "--color=no")
+    shown = result.stdout.str() + (pytester.path / "j.xml").read_text()
+    assert {c for c in shown if not c.isprintable()} - {"\n", "\t"} == set()
+    lines_of(result, "one", "\\x1b[[]2J\\x9b1 passed")
+
+
+def test_what_was_attempted_outside_of_tests_is_shown_escaped(run: RunPytest) -> None:
+    result = run("""
+from pytest_egress.plugin.run import RUN
+def test_a(egress, pytestconfig): pytestconfig.stash[RUN].outside.append("shop: \\x1b[2J")
+""")
+    lines_of(result, "*traffic outside of any test*", "shop: \\x1b[[]2J")
+
+
+def test_what_a_test_prints_is_its_own(run: RunPytest) -> None:
+    result = run("def test_a(egress):\n    print('\\x1b[31mred')\n    assert egress.routes")
+    lines_of(result, "*Captured stdout call*", "\x1b[[]31mred")
