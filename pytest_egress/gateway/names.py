@@ -239,7 +239,7 @@ class Names:
         # Held over both, so that no other query is recorded between the comparison and this one's entry.
         with self._recorder.ledger.changed:
             if context.window.dns == "strict":
-                mark_searches(context.window.entries, entry)
+                mark_searches(context.window.entries, entry, self._target.search)
             self._recorder.record(context, entry)
 
     def _judge_name(self, context: AttemptContext, query: DnsQuery) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from pytest_egress.ledger.windows import AttemptContext
@@ -23,6 +23,11 @@ class TargetView(Protocol):
 
         A name is here even if the engine did not write it into the file.
         """
+        ...
+
+    @property
+    def search(self) -> Collection[str]:
+        """The suffixes of the search lists of its resolvers, in normal form."""
         ...
 
     @property

@@ -45,7 +45,7 @@ from pytest_egress.ledger.windows import DRAIN_SECONDS
 from pytest_egress.link.attach import Output
 from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
-from pytest_egress.targets.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts
+from pytest_egress.targets.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts, is_under
 from pytest_egress.targets.options import (
     SIDECAR_OPTIONS,
 )
@@ -62,7 +62,7 @@ from pytest_egress.targets.results import (
     tail_of,
     with_logs,
 )
-from pytest_egress.targets.roots import Files, Roots, find_roots
+from pytest_egress.targets.roots import FileKind, Files, Roots, find_roots
 from pytest_egress.targets.runtimes import DIRECTORY
 from pytest_egress.targets.sidecar import (
     NAMESERVER,
@@ -74,6 +74,7 @@ from pytest_egress.targets.sidecar import (
 )
 from pytest_egress.traffic.dns_answers import NO_ADDRESS, NameAnswer
 from pytest_egress.traffic.messages import shown
+from pytest_egress.traffic.searchlist import normal_suffixes, suffixes_in
 
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
@@ -109,8 +110,9 @@ PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
 # A log driver that can be read, whatever the engine's default is. It keeps all bytes; json-file replaces invalid UTF-8.
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 # Podman writes no resolv.conf for the network "none".
+RESOLV_CONF: Final = "/etc/resolv.conf"
 RESOLVER: Final = build_tar(
-    {"/etc/resolv.conf": f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
+    {RESOLV_CONF: f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
 )
 TIME: Final = re.compile(
     r"(?P<whole>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:\d\d)"
@@ -185,6 +187,8 @@ class Container:
         origin: Where it was started, as `file.py:12`.
         fixture: The wider fixture that was being set up when it was started; "" for none.
         hosts: The names in its own /etc/hosts, with the answers of DNS to them.
+        search: The suffixes of the search lists of its resolvers. What it gets of us has none: they come from a
+            resolv.conf that is mounted, and from LOCALDOMAIN.
         is_ending: Whether it is being stopped, or has been.
         loss: A sentence about what has ended the capture of its traffic while it ran, or may have; usually "".
         killed: A sentence why `stop` had to kill it; usually "".
@@ -207,6 +211,8 @@ class Container:
         self._log_tail = ""
         self._directory = DIRECTORY
         self.hints: list[str] = []
+        self.search: set[str] = set()
+        self._note_local_domain(plan.env)
         self.loss, self.killed = "", ""
         self._use_name(plan.options.get("hostname") or made_up_hostname())
         self._docker: DockerContainer
@@ -346,6 +352,28 @@ class Container:
         if filled is image:
             self._fill(self._docker, image, env)
 
+    def _note_local_domain(self, env: Mapping[str, str]) -> None:
+        """Note the search list that a variable gives to glibc's resolver, and to c-ares."""
+        self.search |= {*normal_suffixes(env.get("LOCALDOMAIN", "").split())}
+
+    def _note_searches(self, files: Files, env: Mapping[str, str]) -> None:
+        """Note the search lists of a created container: an image's variable, and a resolv.conf that is not ours."""
+        self._note_local_domain({**env, **self._plan.env})
+        mounted = [point for point in files.foreign if is_under(RESOLV_CONF, point)]
+        # Docker puts its own over any other mount, and over what is put into the container.
+        is_other = RESOLV_CONF in mounted
+        if self._services.engine.is_podman:
+            is_other = bool(mounted) or RESOLV_CONF in self._plan.file_paths
+        if not is_other:
+            return
+        real, kind = files.resolve(RESOLV_CONF)
+        found = files.read_small([real] if kind is FileKind.REGULAR else ())
+        text = b"".join(file.content for file in found.values()).decode("utf-8", "replace")
+        suffixes = suffixes_in(text)
+        if suffixes is None:  # then it is the domain in the host name
+            suffixes = normal_suffixes([self._hostname.partition(".")[2]])
+        self.search |= {*suffixes}
+
     def _note_processes(self, container: DockerContainer) -> None:
         """Have no sidecar reused where targets share processes: one may keep a file of another's, which is removed."""
         if is_shared(container.attrs["HostConfig"].get("PidMode")):
@@ -410,6 +438,7 @@ class Container:
             trust.put(container, RESOLVER, "resolv.conf")
         if self._plan.files is not None:
             trust.put(container, self._plan.files, "files=")
+        self._note_searches(self._files(container, env), env)
 
     def _files(self, container: DockerContainer, env: Mapping[str, str]) -> Files:
         java_home = {**env, **self._plan.env}.get("JAVA_HOME", "")
@@ -620,6 +649,7 @@ class Container:
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
         self._may_hide |= privileged
+        self._note_local_domain(environment or {})
         options = {
             "user": user,
             "workdir": workdir,

@@ -69,6 +69,25 @@ def test_what_glibc_makes_of_a_name_by_a_search_list_is_no_attempt(
     assert names_in(caught.value) == ["typo.test"]
 
 
+def test_a_name_with_more_labels_is_an_attempt_where_there_is_no_list(
+    session: Session, clients_image: str
+) -> None:
+    with pytest.raises(UnroutedError) as caught:
+        looked_up(session, clients_image, "db", "db.evil.example.test")
+    assert names_in(caught.value) == ["db", "db.evil.example.test"]
+
+
+def test_a_list_of_one_commands_environment_makes_no_attempts(
+    session: Session, clients_image: str
+) -> None:
+    env = {"LOCALDOMAIN": "a.example", "RES_OPTIONS": "ndots:5"}
+    with Egress(session=session) as egress:
+        egress.intercept_https("api.test", optional=True)
+        client = egress.start(clients_image, ["sleep", "60"])
+        command = ["python3", "-c", LOOK_UP, "api.test"]
+        assert client.exec(command, environment=env).stdout.split() != ["none"]
+
+
 def test_a_list_of_the_environments_makes_no_attempts_either(
     session: Session, clients_image: str
 ) -> None:

@@ -60,7 +60,6 @@ WITHOUT_FILE: Final = {
     "traffic/dns_answers": "gateway/test_names_answers declares them",
     "traffic/entries": ONLY_DATA,
     "traffic/fields": "gateway/test_http1_server sends them",
-    "traffic/searchlist": "gateway/test_names_strict asks by one",
 }
 """Modules that have no file of tests in `unit`, and why."""
 

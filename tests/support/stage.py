@@ -8,7 +8,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -59,6 +59,7 @@ class Stage:
     is_ending = False
     hints: tuple[str, ...] = ()
     hosts: Mapping[str, NameAnswer] = MappingProxyType({})
+    search: Sequence[str] = ()
 
     def __init__(self, ca: trustme.CA, link: LoopbackLink | None = None, **options: Any) -> None:
         destinations = [(a, p) for a in (ADDRESS, FIRST, SECOND) for p in PORTS]

@@ -44,6 +44,7 @@ class AnsweringScene:
     client = ("10.0.0.1", 40000)
     is_ending = is_cut = False
     hosts: Mapping[str, NameAnswer] = MappingProxyType({})
+    search: Sequence[str] = ()
     hints: Sequence[str] = ()
 
     def __init__(self) -> None:

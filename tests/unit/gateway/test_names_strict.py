@@ -15,6 +15,7 @@ from tests.support.stage import ADDRESS, Stage
 def stage(stage: Stage) -> Stage:
     stage.window.dns = "strict"
     stage.https("api.test", optional=True)
+    stage.search = ["a.example", "b.example"]
     return stage
 
 
@@ -177,6 +178,13 @@ def test_suffixes_before_the_name_itself_are_no_attempts(stage: Stage) -> None:
 def test_a_suffix_that_leads_to_a_name_that_exists_ends_the_search(stage: Stage) -> None:
     stage.tcp("db.b.example", optional=True)
     assert unrouted(stage, "db.a.example", "db.b.example") == ["db.a.example"]
+
+
+@pytest.mark.parametrize("search", [[], ["b.example"], ["example"]])
+def test_what_no_list_of_the_target_has_made_is_an_attempt(stage: Stage, search: list[str]) -> None:
+    stage.search = search
+    asked = ("db", "db.a.example", "db", "api.test.a.example", "api.test")
+    assert unrouted(stage, *asked) == ["db", "db.a.example", "api.test.a.example"]
 
 
 def test_a_longer_name_than_one_that_was_found_is_an_attempt(stage: Stage) -> None:
