@@ -77,7 +77,7 @@ from pytest_egress.routes.table import (
 )
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
-from pytest_egress.traffic.fields import MAX_BODY_BYTES, Head, split_authority, without
+from pytest_egress.traffic.fields import MAX_BODY_BYTES, Head, size_of, split_authority, without
 from pytest_egress.traffic.grpc import SHOWN_DETAILS, Code, is_grpc, status_head
 from pytest_egress.traffic.made_body import (
     BY_ITS_ROUTE,
@@ -88,6 +88,7 @@ from pytest_egress.traffic.made_body import (
     never,
 )
 from pytest_egress.traffic.messages import (
+    NO_FIELDS,
     UNSET,
     Headers,
     HeaderSource,
@@ -358,14 +359,17 @@ class Answering:
         if isinstance(response.stream, UpstreamBody):
             route, limit = incoming.forwarding.route, MAX_BODY_BYTES
             why = BY_ITS_ROUTE if route is not None and route.stream else ""
-        held = incoming.attempt.context.window.account.hold(RESPONSES)
-        made = MadeBody(limit, held.fits, why)
+        account = incoming.attempt.context.window.account
+        made = MadeBody(limit, account.hold(RESPONSES).fits, why)
         response.stream = KeptStream(response.stream, made)
-        return response.recorded(made)
+        record = response.recorded(made)
+        if not account.has_room(size_of(response.headers), RESPONSES):
+            record.headers = NO_FIELDS
+        return record
 
     def _kept_whole(self, incoming: Incoming, response: Response) -> Response:
         """A response as its entry has it: without its content, where the window has no room for that."""
-        size, account = len(response.content), incoming.attempt.context.window.account
+        size, account = response.own_bytes, incoming.attempt.context.window.account
         if size <= FREE_BYTES or account.has_room(size, RESPONSES):
             return response
         made = MadeBody(0, never, OVER_HELD)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+from pytest_egress.base.account import OBJECT_BYTES
 from pytest_egress.base.escaping import escaped
 from pytest_egress.errors import ContentError
 
@@ -122,9 +123,25 @@ def parse_form(content: bytes, content_type: str) -> Form:
     """
     if is_multipart(content_type):
         return parse_multipart(content, content_type)
-    is_form = media_type(content_type) in ("", "application/x-www-form-urlencoded")
+    is_form = is_urlencoded(content_type)
     pairs = parse_query(decode_text(content, content_type)) if is_form else MultiDict[str]()
     return Form(fields=pairs, files=MultiDict())
+
+
+def room_for(content: bytes, content_type: str) -> int:
+    """What the form in a body takes in memory, as an `Account` counts it."""
+    if is_multipart(content_type):  # of which `MAX_PARTS` bounds the number
+        return len(content)
+    return (
+        len(content) + (content.count(b"&") + 1) * OBJECT_BYTES
+        if is_urlencoded(content_type)
+        else 0
+    )
+
+
+def is_urlencoded(content_type: str) -> bool:
+    """Whether a Content-Type is that of pairs, or there is none."""
+    return media_type(content_type) in ("", "application/x-www-form-urlencoded")
 
 
 def media_type(content_type: str) -> str:

@@ -38,6 +38,7 @@ from pytest_egress.traffic.forms import (
     parse_cookies,
     parse_form,
     parse_query,
+    room_for,
 )
 from pytest_egress.traffic.made_body import MadeBody
 from pytest_egress.traffic.redaction import masked_bytes, masked_query
@@ -525,9 +526,22 @@ class Request:
     def _form(self) -> Form:
         known = self.__dict__
         if "_parsed_form" not in known:
-            known["_parsed_form"] = parse_form(self.content, self.headers.get("content-type", ""))
+            known["_parsed_form"] = self._parse_form()
         form: Form = known["_parsed_form"]
         return form
+
+    def _parse_form(self) -> Form:
+        """The form, which is kept beside the body that it is in."""
+        content, content_type = self.content, self.headers.get("content-type", "")
+        hold = (self._account or Account()).hold("parsed forms")
+        try:
+            hold.resize(room_for(content, content_type))
+            return parse_form(content, content_type)
+        except OverLimitError as error:
+            raise ContentError(f"the form cannot be parsed: {error}") from None
+        except ValueError:
+            hold.release()
+            raise
 
     def json(self) -> Any:
         """The body, parsed as JSON.
@@ -698,6 +712,11 @@ class Response:
     @content.setter
     def content(self, content: bytes) -> None:
         self._content, self._made = content, None
+
+    @property
+    def own_bytes(self) -> int:
+        """How many bytes its content has that it alone keeps: not those of a body that was streamed and recorded."""
+        return len(self._content)
 
     def recorded(self, made: MadeBody) -> Response:
         """The response as the ledger keeps it, where its body streams: it can be read, and be answered with again.

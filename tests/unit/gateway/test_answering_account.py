@@ -122,9 +122,10 @@ def test_a_body_that_waits_gives_its_room_back_when_its_client_leaves(
 
 
 @contextlib.contextmanager
-def serving(size: int) -> Iterator[str]:
+def serving(size: int, fields: bytes = b"") -> Iterator[str]:
     """A server whose answers have so many bytes; its URL."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n" % size
+    head += fields + b"\r\n"
 
     def serve() -> None:
         with contextlib.suppress(OSError):
@@ -200,6 +201,31 @@ def test_what_handlers_answer_has_room_together_and_one_answer_for_all_calls_cou
     for other in others:
         with pytest.raises(RuntimeError, match="is not kept: all that is kept of the test"):
             _ = other.content
+
+
+def test_fields_of_what_other_servers_answer_count_as_objects(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(100_000)
+    with serving(0, b"".join(b"x%x: 1\r\n" % number for number in range(300))) as url:
+        stage.http("api.test", forward(url))
+        for _ in range(2):
+            assert len(ask(stage.dial(port=80), GET).headers) > 300
+    assert lost(stage).keys() == {"responses"}
+    assert [len(entry.response.headers) for entry in stage.entries(Exchange)] == [301, 0]
+
+
+def test_a_form_is_kept_beside_its_body(stage: Stage, room: Callable[[int], None]) -> None:
+    room(100_000)
+    stage.http("api.test", lambda request: 200 + len(request.form))
+    head = GET.replace(b"GET", b"POST").removesuffix(b"\r\n")
+    codes = []
+    for body in (b"a=b&" * 100, b"a=b&" * 1000):
+        sent = b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+        codes.append(ask(stage.dial(port=80), sent, "POST").status)
+    assert codes == [201, 500]
+    assert lost(stage).keys() == {"parsed forms"}
+    assert "the form cannot be parsed: all that is kept" in str(stage.entries(Exchange)[1].error)
 
 
 def mail_client(stage: Stage, *lines: bytes) -> socket.socket:
