@@ -158,16 +158,13 @@ class Output:
         terminal: Whether it has a terminal, which joins both streams on standard output, without frames.
         joined: Whether to keep both streams as one, in order, as standard output.
         whole: Whether to keep more than the tail.
-
-    Attributes:
-        tail: The last `TAIL_BYTES` of both, in order.
     """
 
     def __init__(self, *, terminal: bool = False, joined: bool = False, whole: bool = True) -> None:
         self._frames = None if terminal else StreamDemultiplexer()
         self._stdout, self._stderr = io.BytesIO(), io.BytesIO()
         self._joined, self._whole, self._size = joined, whole, 0
-        self.tail = b""
+        self._tail = bytearray()
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes, which may be cut anywhere.
@@ -177,7 +174,9 @@ class Output:
         """
         pieces = [(STDOUT, chunk)] if self._frames is None else self._frames.feed(chunk)
         text = b"".join(piece for _, piece in pieces)
-        self.tail = (self.tail + text[-TAIL_BYTES:])[-TAIL_BYTES:]
+        self._tail += text[-TAIL_BYTES:]
+        if len(self._tail) > 2 * TAIL_BYTES:  # not at each line
+            del self._tail[:-TAIL_BYTES]
         if not self._whole:
             return
         self._size += len(text)
@@ -199,6 +198,11 @@ class Output:
         """Standard error."""
         return self._stderr.getvalue()
 
+    @property
+    def tail(self) -> bytes:
+        """The last `TAIL_BYTES` of both, in order."""
+        return bytes(self._tail[-TAIL_BYTES:])
+
 
 def read_output(sock: socket.socket, path: str, output: Output, left: Callable[[], float]) -> None:
     """Run an exec without a terminal to its end, and read its output (`POST /exec/{id}/start`).
@@ -211,7 +215,11 @@ def read_output(sock: socket.socket, path: str, output: Output, left: Callable[[
         TimeoutError: The time is over.
         OutputError: It has written too much.
     """
-    output.feed(upgrade(sock, path, b'{"Detach": false, "Tty": false}'))
+    try:
+        first = upgrade(sock, path, b'{"Detach": false, "Tty": false}')
+    except TimeoutError:
+        raise OSError(f"it has not begun within {ANSWER_SECONDS:g} s") from None
+    output.feed(first)
     while (seconds := left()) > 0:
         sock.settimeout(seconds)
         try:

@@ -84,6 +84,14 @@ def test_what_a_command_has_written_before_it_is_looked_at_is_kept(
     assert request.endswith(b'\r\n\r\n{"Detach": false, "Tty": false}')
 
 
+def test_a_command_that_an_engine_does_not_begin_has_not_run_too_long(
+    engine_end: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.01)
+    with pytest.raises(OSError, match=r"^it has not begun within 0\.01 s$"):
+        read_output(engine_end[0], "/exec/e/start", Output(), lambda: SECONDS)
+
+
 def test_an_engine_that_refuses_is_quoted(
     engine_end: tuple[socket.socket, socket.socket],
 ) -> None:
