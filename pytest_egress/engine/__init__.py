@@ -1,9 +1,10 @@
 """The container engine: the few calls of its API that the package makes, and what it leaves there.
 
-The rule: an engine knows containers and images, and no sidecar. Doors: `archive`, `endpoint`, `engine`, `failures`,
-`leftovers`.
+The rule: an engine knows containers and images, and no sidecar. Doors: `archive`, `copier`, `endpoint`, `engine`,
+`failures`, `leftovers`.
 
 * `archive`: builds and reads tar archives, by which files go in and out of containers.
+* `copier`: repeats a copy that Podman has broken off.
 * `endpoint`: finds out where the engine listens, and makes the client for it.
 * `engine`: creates, inspects and removes containers and images.
 * `failures`: turns docker-py's errors into `EngineError`s.

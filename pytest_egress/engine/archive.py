@@ -105,6 +105,10 @@ class LargeFileError(ValueError):
         super().__init__(f"it has more than {limit >> 20} MiB")
 
 
+class CutArchiveError(tarfile.ReadError):
+    """An archive ended before its end mark: the engine has broken it off."""
+
+
 def read_file(chunks: Iterable[bytes], limit: int) -> File:
     """Read the regular file of an archive.
 
@@ -114,15 +118,21 @@ def read_file(chunks: Iterable[bytes], limit: int) -> File:
 
     Raises:
         LargeFileError: It has more. No more than that has been read.
+        CutArchiveError: The archive ends within it, or before.
         tarfile.TarError: There is none.
     """
     stream = _Stream(chunks, limit + _HEADS)
-    with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
-        for member in archive:
-            if member.isreg() and member.size > limit:
-                raise LargeFileError(limit)
-            if member.isreg():
-                return _read(archive, member)
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8") as archive:
+            for member in archive:
+                if member.isreg() and member.size > limit:
+                    raise LargeFileError(limit)
+                if member.isreg():
+                    return _read(archive, member)
+    except tarfile.TarError:
+        stream.check_end(within=True)
+        raise
+    stream.check_end()
     raise tarfile.ReadError("no regular file")
 
 
@@ -137,7 +147,10 @@ def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None
         limit: How many bytes of it to read at most.
 
     Returns:
-        None where the archive is not that of a folder, not complete, or over the limit.
+        None where the archive is not that of a folder, or over the limit.
+
+    Raises:
+        CutArchiveError: It is not complete.
     """
     stream, members = _Stream(chunks, limit), dict[str, Member]()
     try:
@@ -147,10 +160,13 @@ def read_folder(chunks: Iterable[bytes], limit: int) -> dict[str, Member] | None
             end = archive.offset
         while stream.read():
             pass
-    except (tarfile.TarError, KeyError):
+    except tarfile.TarError:
+        stream.check_end(within=True)
         return None
-    whole = stream.size >= end + len(_END) and stream.tail == _END
-    return members if whole and "" in members and members[""].directory else None
+    except KeyError:
+        return None
+    stream.check_end(within=stream.size < end + len(_END))
+    return members if "" in members and members[""].directory else None
 
 
 class _Stream(io.RawIOBase):
@@ -158,15 +174,31 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
         self._chunks, self._limit = iter(chunks), limit
-        self.size, self.tail = 0, b""
+        self._tail, self._has_ended = b"", False
+        self.size = 0
+
+    def check_end(self, *, within: bool = False) -> None:
+        """Check that it has not ended before an archive's end mark.
+
+        Args:
+            within: Whether it is known that what has been read is not whole.
+
+        Raises:
+            CutArchiveError: It has.
+        """
+        if self._has_ended and (within or self._tail != _END):
+            raise CutArchiveError(
+                f"the archive ends after {self.size} bytes, without its end mark"
+            ) from None
 
     def read(self, _size: int = -1) -> bytes:
         """The next chunk, whatever its length: `tarfile` buffers what it does not need yet."""
         chunk = next(self._chunks, b"")
+        self._has_ended = not chunk
         self.size += len(chunk)
         if self.size > self._limit:
             raise tarfile.ReadError(f"more than {self._limit} bytes")
-        self.tail = (self.tail + chunk)[-len(_END) :]
+        self._tail = (self._tail + chunk)[-len(_END) :]
         return chunk
 
 

@@ -16,7 +16,8 @@ from docker.errors import APIError, DockerException, create_api_error_from_http_
 
 from pytest_egress.base.once import once_property
 from pytest_egress.base.sockets import descriptor_limit
-from pytest_egress.engine.archive import File, Member, read_file, read_folder
+from pytest_egress.engine.archive import CutArchiveError, File, Member, read_file, read_folder
+from pytest_egress.engine.copier import again
 from pytest_egress.engine.endpoint import PODMAN, connection_of, describe, engine_address, identify
 from pytest_egress.engine.failures import (
     FORBIDS,
@@ -271,11 +272,21 @@ class Engine:
             limit: How many bytes of the archive to read at most. A larger folder has None for its members, as has what
                 is no folder.
         """
-        with engine_errors(f"read {path!r}"), self._archive(container, path) as answer:
-            if not answer.ok:
+        stat: dict[str, Any] | None = None
+
+        def read() -> dict[str, Member] | None:
+            nonlocal stat
+            with self._archive(container, path) as answer:
+                stat = stat_of(answer, path)
+                if answer.ok:
+                    return read_folder(answer.iter_content(CHUNK_BYTES), limit)
                 check_missing(answer)
-                return stat_of(answer, path), None
-            return stat_of(answer, path), read_folder(answer.iter_content(CHUNK_BYTES), limit)
+                return None
+
+        with engine_errors(f"read {path!r}"), suppress(CutArchiveError):
+            members = again(read)
+            return stat, members
+        return stat, None
 
     def read(self, container: DockerContainer, path: str, limit: int) -> File:
         """Read the regular file at a path of a container (`GET /containers/{id}/archive`).
@@ -287,9 +298,14 @@ class Engine:
             LargeFileError: It has more.
             EngineError: There is none.
         """
-        with engine_errors(f"read {path!r}"), self._archive(container, path) as answer:
-            check_answer(answer)
-            return read_file(answer.iter_content(CHUNK_BYTES), limit)
+
+        def read() -> File:
+            with self._archive(container, path) as answer:
+                check_answer(answer)
+                return read_file(answer.iter_content(CHUNK_BYTES), limit)
+
+        with engine_errors(f"read {path!r}"):
+            return again(read)
 
     def output(
         self, container: DockerContainer, name: str, output: Output, **parameters: str | float

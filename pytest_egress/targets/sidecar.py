@@ -30,6 +30,7 @@ from pytest_egress.agent.main import (
     STREAM_MODE,
 )
 from pytest_egress.base.clock import monotonic
+from pytest_egress.engine.copier import again
 from pytest_egress.engine.endpoint import connection_of
 from pytest_egress.engine.leftovers import NAME_LABEL, is_gone, remove_container
 from pytest_egress.errors import LinkError
@@ -169,7 +170,7 @@ class Sidecar:
             sidecar._create(domainname, extra_hosts or {}, labels or {})
             if after_create is not None:
                 after_create(sidecar.id)
-            sidecar._api.put_archive(sidecar.id, "/", agent_archive(setup.link))
+            again(lambda: sidecar._api.put_archive(sidecar.id, "/", agent_archive(setup.link)))
             with sidecar_errors():  # Podman prepares the program at attach, and may fail at it
                 if setup.link == "stream":
                     sidecar._attachment = _attach(client.api, sidecar.id)

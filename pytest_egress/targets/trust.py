@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_egress.engine.archive import File, LargeFileError
+from pytest_egress.engine.copier import again
 from pytest_egress.engine.failures import engine_errors
 from pytest_egress.errors import EngineError
 from pytest_egress.targets.certificates import (
@@ -210,4 +211,4 @@ def put(container: DockerContainer, archive: bytes, what: str) -> None:
         EngineError: The engine refuses.
     """
     with engine_errors(f"take {what}"):
-        container.put_archive("/", archive)
+        again(lambda: container.put_archive("/", archive))

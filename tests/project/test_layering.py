@@ -64,7 +64,7 @@ ROOMS = {
     "engine": Room(
         uses=("errors", "base", "link.attach"),
         foreign=("docker", "requests"),
-        doors=("archive", "endpoint", "engine", "failures", "leftovers"),
+        doors=("archive", "copier", "endpoint", "engine", "failures", "leftovers"),
     ),
     "ledger": Room(uses=("errors", "base", "traffic", "routes")),
     "gateway": Room(
