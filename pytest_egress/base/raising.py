@@ -28,7 +28,15 @@ def at_hand(error: BaseException) -> Iterator[object]:
     """
     for frame in raising(error):
         yield from frame.f_locals.values()
-        yield from getattr(frame.f_locals.get("self"), "__dict__", {}).values()
+        yield from attributes(frame.f_locals.get("self"))
+
+
+def attributes(value: object) -> list[object]:
+    """The values of an object's own attributes. Nothing of a value that stands for another one, as a proxy does."""
+    try:
+        return list(object.__getattribute__(value, "__dict__").values())
+    except AttributeError:
+        return []
 
 
 def raising(error: BaseException) -> list[FrameType]:

@@ -7,9 +7,10 @@ where it was raised: by the client's socket, which notes it here, or by a functi
 from __future__ import annotations
 
 import asyncio
-import io
 import socket
 import ssl
+import weakref
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final, TypeVar
@@ -46,6 +47,7 @@ class Ends:
 
     def __init__(self) -> None:
         self._is_told = False
+        self._files: weakref.WeakSet[Any] = weakref.WeakSet()
         self.failure: OSError | None = None
 
     def note(self, error: BaseException) -> None:
@@ -57,6 +59,11 @@ class Ends:
     def note_end(self) -> None:
         """Note that the handler has read the end of what its client sends."""
         self._is_told = True
+
+    def note_file(self, file: Any) -> Any:
+        """Note a file that `makefile` has made of a socket of the connection, and return it."""
+        self._files.add(file)
+        return file
 
     def is_about(self, error: BaseException) -> bool:
         """Whether an error of the handler's is about the connection of its client.
@@ -73,35 +80,49 @@ class Ends:
 
     def _is_of_client(self, value: object) -> bool:
         """Whether a value is a socket of the client's, or a file or a stream of one."""
-        if isinstance(value, (asyncio.StreamReader, asyncio.StreamWriter)):
-            value = vars(value).get("_transport")
-        if isinstance(value, asyncio.BaseTransport):
-            value = value.get_extra_info("socket")
-        if isinstance(value, io.TextIOWrapper):
-            value = value.buffer
-        if isinstance(value, (io.BufferedReader, io.BufferedWriter, io.BufferedRWPair)):
-            value = getattr(value, "raw", None)
-        if not isinstance(value, socket.socket):
-            value = getattr(value, "_sock", None)  # of SocketIO, and of asyncio's TransportSocket
-        return isinstance(value, socket.socket) and getattr(value, "ends", None) is self
+        sock = socket_of(value)
+        is_socket = sock is not None and getattr(sock, "ends", None) is self
+        return is_socket or any(file is value for file in self._files)
+
+
+def socket_of(value: Any) -> socket.socket | None:
+    """The socket that a value is, or a stream of asyncio's has; None where it is nothing of that.
+
+    Types are asked for, and not `isinstance`, which runs code of a value that stands for another one.
+    """
+    kind = type(value)
+    if issubclass(kind, (asyncio.StreamReader, asyncio.StreamWriter)):
+        return socket_of(vars(value).get("_transport"))
+    if issubclass(kind, asyncio.Transport):
+        return socket_of(value.get_extra_info("socket"))
+    if issubclass(kind, TransportSocket):
+        return socket_of(value._sock)
+    return value if issubclass(kind, socket.socket) else None
 
 
 def is_of_own_tls(error: BaseException) -> bool:
     """Whether an error came from TLS that the handler has made by itself, as its server: it detaches our socket."""
     trace = error.__traceback__
     while trace is not None:
-        tls = trace.tb_frame.f_locals.get("self")
-        if isinstance(tls, (ssl.SSLSocket, ssl.SSLObject)) and tls.server_side:
+        tls: Any = trace.tb_frame.f_locals.get("self")
+        if issubclass(type(tls), (ssl.SSLSocket, ssl.SSLObject)) and tls.server_side:
             return True
         trace = trace.tb_next
     return False
 
 
 def telling(kind: Sock) -> Sock:
-    """Have the methods of a class of sockets note in `ends` what they raise, and that its client has ended."""
+    """Have the methods of a class of sockets note in `ends` what they raise, that its client has ended, and files."""
     for name in READERS + OTHERS:
         if hasattr(kind, name):
             setattr(kind, name, told(getattr(kind, name), reads=name in READERS))
+    makefile = kind.makefile  # type: ignore[attr-defined]  # each has it
+
+    @wraps(makefile)
+    def telling_makefile(self: Any, *arguments: Any, **named: Any) -> Any:
+        return self.ends.note_file(makefile(self, *arguments, **named))
+
+    kind.makefile = telling_makefile  # type: ignore[attr-defined]
     return kind
 
 

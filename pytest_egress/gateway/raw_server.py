@@ -19,7 +19,6 @@ import errno
 import select
 import socket
 import ssl
-from asyncio import IncompleteReadError
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
@@ -460,16 +459,14 @@ class RawServer:
         An error about bytes that the handler has read is its own, whenever the connection ends; and so is one about
         another connection, such as that of a database which the handler asks.
         """
-        if error is self.ends.failure:
+        if error is self.ends.failure or isinstance(error, ClientEndedError):
             return True
-        if self.connection.is_cut or (self.between is not None and self.between.is_cut):
-            if isinstance(error, ClientLeftError):  # we have cancelled what it awaited
-                return True
-            return is_of_connection(error) and self.ends.is_about(error)
-        if isinstance(error, ClientEndedError):
+        is_cut = self.connection.is_cut or (self.between is not None and self.between.is_cut)
+        if is_cut and isinstance(error, ClientLeftError):  # we have cancelled what it awaited
             return True
-        is_of_end = isinstance(error, (*CLIENT_LEFT, IncompleteReadError))
-        return is_of_end and has_ended(twin) and self.ends.is_about(error)
+        if not is_cut and (type(error) is EOFError or not has_ended(twin)):
+            return False
+        return is_of_connection(error) and self.ends.is_about(error)
 
     def fail(self, entry: TcpConnection, error: BaseException) -> None:
         """Record what a handler raised."""
@@ -671,8 +668,8 @@ class Copied(Protocol):
 def is_of_connection(error: BaseException) -> bool:
     """Whether an error is one that reading or writing raises on a connection that has been shut down.
 
-    EOFError is among them, because readers raise it for a message that is cut short, as
-    `asyncio.IncompleteReadError`.
+    EOFError is among them, because readers raise it for a message that is cut short: asyncio's as
+    `IncompleteReadError`, and a handler's own after a cut, which its client has not made.
     """
     if isinstance(error, (*CLIENT_LEFT, EOFError)):
         return True

@@ -160,7 +160,7 @@ def end_of(asgi_socket: AsgiSocket) -> None:
 
 def is_disconnect(value: object) -> bool:
     """Whether a value is the event that tells an application of the end of its WebSocket."""
-    return isinstance(value, dict) and value.get("type") == DISCONNECT
+    return type(value) is dict and value.get("type") == DISCONNECT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,3 +54,19 @@ def test_of_asyncio_its_callers_within_asyncio_count_too() -> None:
 
 def test_an_error_that_was_never_raised_has_nothing() -> None:
     assert [*at_hand(ValueError())] == []
+
+
+class Proxy:
+    """Stands for another object, which is not there now."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError(f"no object to ask for {name}")
+
+
+def test_what_stands_for_another_object_is_not_asked() -> None:
+    def fail(self: object) -> None:
+        raise EOFError
+
+    with pytest.raises(EOFError) as caught:
+        fail(Proxy())
+    assert [type(value) for value in at_hand(caught.value)] == [Proxy]

@@ -202,6 +202,12 @@ def copies_a_file(sock: socket.socket) -> None:
             stream.write(bytes(65536))
 
 
+def ends_its_side(sock: socket.socket) -> None:
+    sock.recv(1)
+    while True:
+        sock.shutdown(socket.SHUT_WR)
+
+
 def uses_a_second_socket(sock: socket.socket) -> None:
     sock.recv(1)
     with sock.dup() as other:
@@ -209,16 +215,45 @@ def uses_a_second_socket(sock: socket.socket) -> None:
             other.sendall(bytes(65536))
 
 
-@pytest.mark.parametrize("handler", [writes_without_end, copies_a_file, uses_a_second_socket])
+@pytest.mark.parametrize(
+    "handler", [writes_without_end, copies_a_file, uses_a_second_socket, ends_its_side]
+)
 def test_what_writing_to_a_client_that_has_left_raises_is_no_error_of_the_handler(
     stage: Stage, handler: Callable[..., Any]
 ) -> None:
     stage.tcp(ADDRESS, handler)
     with stage.dial(port=PORT) as client:
         client.sendall(b"x")
-        assert client.recv(1) == b"\0"
+        assert client.recv(1) == (b"" if handler is ends_its_side else b"\0")
+        client.sendall(b"y")
+        reset(client)
     entry = ended(stage)
     assert entry.error is None
+    assert judge(stage.window, []) is None
+
+
+def read_message(stream: Any) -> None:
+    if len(stream.read(4)) < 4:
+        raise ConnectionResetError("a message was cut short")
+
+
+@pytest.mark.parametrize("mode", ["rb", "rwb", "r"])
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_helper_that_has_a_file_of_the_connection_alone_may_say_that_its_client_has_left(
+    stage: Stage, mode: str, secure: bool
+) -> None:
+    def handler(sock: Any) -> None:
+        read_message(sock.makefile(mode))
+
+    if secure:
+        stage.tls_route(ADDRESS, handler)
+    else:
+        stage.tcp(ADDRESS, handler)
+    with stage.tls(ADDRESS, port=PORT) if secure else stage.dial(port=PORT) as client:
+        client.sendall(b"ab")
+    entry = ended(stage)
+    assert entry.error is None
+    assert "a message was cut short" in entry.note
     assert judge(stage.window, []) is None
 
 
