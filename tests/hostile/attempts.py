@@ -700,6 +700,54 @@ def sends_heads_hellos_and_bodies_without_end(nonce: bytes) -> str:
     return str(sent)
 
 
+UPGRADE = (
+    b"GET /w HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+MAIL = (b"EHLO x\r\n", b"MAIL FROM:<a@x.test>\r\n", b"RCPT TO:<b@x.test>\r\n", b"DATA\r\n")
+
+
+def http2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + struct.pack("!BBI", kind, flags, stream) + payload
+
+
+@attempt
+def leaves_messages_mails_and_bodies_unfinished(nonce: bytes) -> str:
+    pairs = (
+        (b":method", b"PUT"),
+        (b":scheme", b"http"),
+        (b":authority", b"api.test"),
+        (b":path", b"/s"),
+    )
+    head = b"".join(b"\0%c%b%c%b" % (len(name), name, len(value), value) for name, value in pairs)
+    data = bytes(16384)
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2_frame(4, 0, 0, b"")
+    bodies = [
+        http2_frame(1, 4, number, head) + 60 * http2_frame(0, 0, number, data)
+        for number in range(1, 33, 2)
+    ]
+    piece = b"\0\xfe" + struct.pack("!H", len(data)) + bytes(4) + data  # masked by zeros
+    kinds = (
+        (80, (UPGRADE,), [b"\2" + piece[1:], *[piece] * 999]),
+        (7001, (b"", *MAIL), [b"x" * 16382 + b"\r\n"] * 1000),
+        (80, (preface,), bodies),
+    )
+    sent, held = [0, 0, 0], []
+    for _ in range(8):
+        for at, (port, first, more) in enumerate(kinds):
+            sock = socket.create_connection((TO4, port))
+            sock.settimeout(2)
+            held.append(sock)
+            with contextlib.suppress(OSError):
+                for line in first:
+                    sock.sendall(line)
+                    sock.recv(65536)
+                for each in more:
+                    sock.sendall(each)
+                    sent[at] += len(each)
+    return str(sent)
+
+
 @attempt
 def says_300_server_names(nonce: bytes) -> None:
     context = ssl.create_default_context()

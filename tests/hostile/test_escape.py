@@ -27,7 +27,7 @@ import pytest_egress.base.account as account
 import pytest_egress.gateway.authority as authority
 import pytest_egress.ledger.ledger as ledger
 import pytest_egress.traffic.dns as dns
-from pytest_egress import Egress, log_line
+from pytest_egress import Egress, Request, WebSocket, log_line, smtp, websocket
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.errors import EgressError, TamperingError, UnroutedError
 from pytest_egress.gateway.connections import DESCRIPTORS_EACH, MAX_CONNECTIONS
@@ -235,6 +235,7 @@ FLOODS = {
     "floods datagrams",
     "asks for 10000 names",
     "sends heads hellos and bodies without end",
+    "leaves messages mails and bodies unfinished",
     "says 300 server names",
     "changes the rules over and over",
 }
@@ -706,6 +707,30 @@ def test_what_never_ends_is_cut_and_kept_within_bounds(
         flood(egress, clients_image, "sends heads hellos and bodies without end")
     assert "bytes of raw connections were cut" in str(caught.value)
     assert watch.more("bytes") <= 8 * bound
+
+
+def test_what_is_left_unfinished_is_kept_within_bounds(
+    watch: Watch, clients_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, is_over = 32 << 20, threading.Event()
+
+    def wait(request: Request) -> int:
+        return 204 if is_over.wait(60) else 500
+
+    def listen(ws: WebSocket) -> None:
+        for _ in ws:
+            pass
+
+    monkeypatch.setattr(account, "MAX_HELD_BYTES", bound)
+    with failing(TamperingError) as (egress, caught):
+        egress.intercept_http("api.test", websocket(listen), path="/w")
+        egress.intercept_http("api.test", wait, path="/s", stream=True)
+        egress.intercept_tcp("203.0.113.9:7001", smtp(), optional=True)
+        flood(egress, clients_image, "leaves messages mails and bodies unfinished")
+        assert watch.more("bytes") <= 8 * bound
+        is_over.set()
+    for what in ("messages of WebSockets", "mails", "bodies that wait for a handler"):
+        assert f"bytes of {what} were cut" in str(caught.value)
 
 
 def test_300_server_names_keep_no_more_certificates_than_the_bound(
