@@ -105,7 +105,7 @@ class WebSocketRelay(DuplexAnswer):
         handshake = with_fields(accept(request, list(filter(None, [subprotocol]))), answer.headers)
         server = OpenWebSocket(
             upstream, request, Handshake(status_code=101, headers=NO_FIELDS, subprotocol=subprotocol),
-            account=account, frames=Frames(None, of_client=True, account=account),
+            account=account, frames=Frames(None, of_client=True, account=account), is_relayed=True,
         )  # fmt: skip
         server.begin()
         ws = OpenWebSocket(
@@ -115,6 +115,7 @@ class WebSocketRelay(DuplexAnswer):
             conversation.exchange.messages,
             account,
             refuse=conversation.note_unreadable,
+            is_relayed=True,
         )
         try:
             with opened(ws, conversation, server):
@@ -152,6 +153,9 @@ def relay(ws: OpenWebSocket, server: OpenWebSocket) -> None:
 def copy(source: OpenWebSocket, sink: OpenWebSocket, broken: int) -> None:
     """Copy messages, and close the sink as the source is closed.
 
+    What the sink sends until it has closed too is copied by the other thread, and waited for by a source that has
+    closed and is there.
+
     Args:
         broken: The code to close with where the source broke off.
     """
@@ -161,7 +165,10 @@ def copy(source: OpenWebSocket, sink: OpenWebSocket, broken: int) -> None:
     code = {NO_CODE: NORMAL, BROKEN_OFF: broken, None: NORMAL}.get(
         source.close_code, source.close_code
     )
-    sink.close(code or NORMAL, source.close_reason)
+    if source.close_code == BROKEN_OFF:
+        sink.close(code or NORMAL, source.close_reason)
+    else:
+        sink.pass_close(code or NORMAL, source.close_reason, lambda: not source.has_left)
 
 
 def with_fields(handshake: Handshake, headers: Headers) -> Handshake:

@@ -5,6 +5,10 @@ are recorded and the end is noticed whatever the handler does. Any thread may se
 the frames and the queues, and is held no longer than a value takes. A thread that holds `_sending` sends frames in the
 order in which they were made, and may wait for the client; `_changed` may be acquired within it, never the other way
 round. `Ledger.changed` may be acquired within `_changed`. No function of a test runs while one is held.
+
+A close frame of the client is answered when the handler has received all that came before it, and asks for more, so
+that its answers to that still reach the client (RFC 6455 section 5.5.1); a second later at the latest. Where nothing
+waits, and the handler never receives, it is answered at once.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from pytest_egress.traffic.websocket import (
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
+LOOK_SECONDS: Final = 0.1  # between two looks at whether anybody waits for the peer's last messages
 SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over
 MAX_WAITING_BYTES: Final = 64 << 20  # of messages that no handler has received; then reading stops
 MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the thread that sends
@@ -76,6 +81,7 @@ class WebSocket:
         refuse: Records, with a sentence, that the client has sent what cannot be read.
         frames: Its frames, where they are not those of a server.
         is_bounded: Whether reading stops while many messages wait for `recv`.
+        is_relayed: Whether a close frame of the peer is answered by `close` alone.
 
     Attributes:
         request: The request that opened it.
@@ -98,6 +104,7 @@ class WebSocket:
         refuse: Callable[[str], None] = lambda why: None,
         frames: Frames | None = None,
         is_bounded: bool = True,
+        is_relayed: bool = False,
     ) -> None:
         self.request: Final = request
         self.subprotocol: Final = handshake.subprotocol
@@ -119,6 +126,8 @@ class WebSocket:
         self._listeners: list[Callable[[], None]] = []
         self._opened = threading.Event()
         self._deadline: float | None = None
+        self._owed: Closing | None = None  # the client's close frame, until it has been answered
+        self._is_relayed, self._has_asked, self._is_told = is_relayed, False, False
         self._is_mute, self._is_dismissed = False, False
         self._failure: BaseException | None = None
         self._reader = threading.Thread(target=self._read, name="websocket", daemon=True)
@@ -205,6 +214,9 @@ class WebSocket:
         if self._is_mute:
             self._is_dismissed = True
             return
+        self._opened.wait()
+        with self._changed:
+            self._deadline = self._deadline or monotonic() + CLOSE_SECONDS
         with contextlib.suppress(WebSocketClosedError):
             self._write(lambda: self._frames.close(code, reason), closing=True)
         with self._changed:
@@ -239,21 +251,32 @@ class WebSocket:
         """
         self._opened.wait()
         with self._changed:
-            if self.is_over or self._is_mute:
+            if not self._may_send(closing=closing):
                 raise self._closed()
             try:
                 frame = Outgoing(make())
             except ClosedError:  # this side has closed
                 raise self._closed() from None
+            if closing:
+                self._owed = None
+                self._changed.notify_all()  # the reader may wait to answer by itself
             self._outgoing.append(frame)
             if content is not None:  # before the client can answer it
                 frame.message = self._record(content, from_client=False)
-            if closing:
-                self._deadline = monotonic() + CLOSE_SECONDS
         self._flush(wait=not closing)
         if frame.is_lost:
             with self._changed:
                 raise self._closed()
+
+    def _may_send(self, *, closing: bool) -> bool:
+        """Whether frames are still sent. The lock is held.
+
+        Args:
+            closing: Whether it is a close frame.
+        """
+        if self._is_mute or not self.is_over:
+            return not self._is_mute
+        return self._owed is not None and (closing or self._is_relayed or not self._is_told)
 
     def _flush(self, *, wait: bool) -> None:
         """Send the frames that were made, in their order.
@@ -321,6 +344,7 @@ class WebSocket:
     # Receiving.
 
     def _take(self) -> str | bytes | None:
+        self._has_asked = True
         if self._waiting:
             message, held = self._waiting.popleft()
             self._waiting_bytes -= size_of(message)
@@ -328,6 +352,8 @@ class WebSocket:
             self._changed.notify_all()  # the reader may wait for room
             return message
         if self.is_over:
+            self._is_told = True
+            self._changed.notify_all()
             raise self._closed()
         return None
 
@@ -336,10 +362,31 @@ class WebSocket:
         try:
             while not self.is_over:
                 self._read_once()
+            self._await_handler_told()
         except BaseException as error:
             self._failure = error
         finally:
             self._finish(BROKEN_OFF, "")
+
+    def _await_handler_told(self) -> None:
+        """Answer the client's close frame once the handler knows of it."""
+        seconds = None if self._is_relayed else CLOSE_SECONDS
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._owed is None or (self._is_told and not self._is_relayed), seconds
+            )
+        self._reply()
+
+    def _reply(self) -> None:
+        """Answer the client's close frame, unless that was done."""
+        with self._changed:
+            owed, self._owed = self._owed, None
+            if owed is None:
+                return
+            with contextlib.suppress(ClosedError):
+                self._outgoing.append(Outgoing(self._frames.close(owed.code, owed.reason)))
+            self._changed.notify_all()
+        self._flush(wait=False)
 
     def _read_once(self) -> None:
         """Read what comes next; give up where the client has not closed in time."""
@@ -389,15 +436,22 @@ class WebSocket:
                 elif isinstance(received, Closing):
                     if received.is_refusal and not self._is_mute:
                         self._refuse(f"{received.reason} (it is closed with {received.code})")
-                    if received.reply:
+                    if received.reply and (received.is_refusal or not self._has_to_wait):
                         close = self._frames.close(received.code, received.reason)
                         self._outgoing.append(Outgoing(close))
+                    elif received.reply:
+                        self._owed = received
                     self._finish(received.code, received.reason)
                 elif not self._await_handler(received):
                     break
             self._changed.notify_all()
         self._tell()
         self._flush(wait=len(self._outgoing) > MAX_WAITING_FRAMES)
+
+    @property
+    def _has_to_wait(self) -> bool:
+        """Whether the handler may still answer what came before the client's close frame. The lock is held."""
+        return self._is_relayed or self._has_asked or bool(self._waiting)
 
     def _await_handler(self, message: str | bytes) -> bool:
         """Have a message wait until it is received; where there is no room for it, close, and return False."""
@@ -478,6 +532,24 @@ class OpenWebSocket(WebSocket):
 
         threading.Thread(target=close, name="websocket 1001", daemon=True).start()
 
+    @property
+    def has_left(self) -> bool:
+        """Whether what carries it has ended."""
+        return self._duplex.disconnected
+
+    def pass_close(self, code: int, reason: str, is_awaited: Callable[[], bool]) -> None:
+        """Close, and wait for the peer to do so for as long as its last messages are waited for.
+
+        Args:
+            is_awaited: Whether somebody still waits for them.
+        """
+        with contextlib.suppress(WebSocketClosedError):
+            self._write(lambda: self._frames.close(code, reason), closing=True)
+        with self._changed:
+            while not self.is_over and self._deadline is None and is_awaited():
+                self._changed.wait(LOOK_SECONDS)
+        self.close(code, reason)
+
     def wait_until_over(self) -> None:
         """Wait until the WebSocket is over."""
         with self._changed:
@@ -490,6 +562,7 @@ class OpenWebSocket(WebSocket):
         Raises:
             BaseException: The reader failed, by a defect of this package.
         """
+        self._reply()
         self.close()
         if self._reader.ident is not None:
             self._reader.join()

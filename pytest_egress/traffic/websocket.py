@@ -287,7 +287,7 @@ class PingFrame:
 
 
 class ClosedError(Exception):
-    """A frame cannot be sent any more: a close frame was sent or received."""
+    """A frame cannot be sent any more: a close frame was sent."""
 
 
 Received = str | bytes | PingFrame | Closing
@@ -295,6 +295,9 @@ Received = str | bytes | PingFrame | Closing
 
 class Frames:
     """The frames of one WebSocket, both ways, after its handshake. It has no lock.
+
+    The two directions end apart: what the peer has sent before it learns of an end is answered before our close frame
+    (RFC 6455 section 5.5.1).
 
     Args:
         deflate: The parameters of `permessage-deflate`, as the response has them; None without compression.
@@ -311,7 +314,8 @@ class Frames:
         most: int = MAX_MESSAGE_BYTES,
         account: Account | None = None,
     ) -> None:
-        self._connection = connection_of(deflate, of_client)
+        self._incoming = connection_of(deflate, of_client)
+        self._outgoing = connection_of(deflate, of_client)
         self._unfinished = (account or Account()).hold(MESSAGES)
         self._most = most
         self._parts: list[Any] = []
@@ -322,8 +326,8 @@ class Frames:
         """Yield what bytes of the peer complete: messages, pings, and at last the end, after which nothing counts."""
         if self._is_over:
             return
-        self._connection.receive_data(data)
-        for event in self._connection.events():
+        self._incoming.receive_data(data)
+        for event in self._incoming.events():
             for received in self._received(event):
                 self._is_over = isinstance(received, Closing)
                 yield received
@@ -370,20 +374,20 @@ class Frames:
         """Whether a close frame has come."""
         from wsproto.connection import ConnectionState
 
-        return self._connection.state in (ConnectionState.CLOSED, ConnectionState.REMOTE_CLOSING)
+        return self._incoming.state in (ConnectionState.CLOSED, ConnectionState.REMOTE_CLOSING)
 
     @property
     def can_close(self) -> bool:
         """Whether a close frame may still be sent."""
         from wsproto.connection import ConnectionState
 
-        return self._connection.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
+        return self._outgoing.state is ConnectionState.OPEN
 
     def message(self, content: str | bytes) -> bytes:
         """A message in one frame.
 
         Raises:
-            ClosedError: A close frame was sent or received.
+            ClosedError: A close frame was sent.
         """
         from wsproto.events import BytesMessage, TextMessage
 
@@ -413,7 +417,7 @@ class Frames:
         from wsproto.utilities import LocalProtocolError
 
         try:
-            return self._connection.send(event)
+            return self._outgoing.send(event)
         except LocalProtocolError as error:
             raise ClosedError(str(error)) from None
 

@@ -243,8 +243,19 @@ def test_a_close_frame_is_the_end_and_nothing_after_it_counts() -> None:
     data = client.message("last") + client.close(4001, "enough") + late
     assert [*server.receive(data)] == ["last", Closing(code=4001, reason="enough", reply=True)]
     assert [*server.receive(late)] == []
+
+
+def test_what_is_sent_before_the_answer_to_a_close_frame_is_sent_and_nothing_after_it() -> None:
+    client, server = Frames("", of_client=True), Frames("")
+    assert [*server.receive(client.close(4001))] == [Closing(code=4001, reason="", reply=True)]
+    data = server.message("not too late") + server.pong(b"p") + server.close(4001)
+    assert [*client.receive(data)] == ["not too late", Closing(code=4001, reason="", reply=False)]
     with pytest.raises(ClosedError):
         server.message("too late")
+    with pytest.raises(ClosedError):
+        server.ping()
+    with pytest.raises(ClosedError):
+        server.close(1000)
 
 
 def test_the_answer_to_our_close_frame_needs_no_answer() -> None:
