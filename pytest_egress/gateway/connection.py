@@ -25,13 +25,22 @@ from typing import Any, Final, Protocol
 import h11
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import BLOCKED, Socket, await_ready, reset_at_close, shut, wanted
+from pytest_egress.base.sockets import (
+    BLOCKED,
+    Socket,
+    await_ready,
+    has_closed_both_ways,
+    reset_at_close,
+    shut,
+    wanted,
+)
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import Recorder, passes, silent_outcome
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
+from pytest_egress.link.stream_sockets import Accepted
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import still_claims
 from pytest_egress.traffic.messages import host_port
@@ -185,6 +194,7 @@ class Connection:
     ) -> None:
         self.recorder, self.ledger, self.target = recorder, recorder.ledger, recorder.target
         self.sock, self.client, self._registry = sock, client, registry
+        self._is_copied, self._has_asked = isinstance(sock, Accepted), False
         self.destination = Destination()
         self.ident: int | None = None
         self.idle_since: float | None = None
@@ -421,8 +431,20 @@ class Connection:
         self.allowed_by = None
 
     def has_left(self) -> bool:
-        """Whether the client has closed its side. Any thread may call it, whatever lock it holds."""
-        return await_ready(self.sock, select.POLLRDHUP, 0)
+        """Whether the client has closed the connection, or reset it. Any thread may call it, whatever lock it holds.
+
+        A client may close its sending side alone, behind its request, and wait for the response. Its kernel is asked
+        once, since the question stays there unread: if the client closes later, that is a reset. Behind a stream link
+        nothing tells the two apart.
+        """
+        if not await_ready(self.sock, select.POLLRDHUP, 0):
+            return False
+        if self._is_copied or await_ready(self.sock, 0, 0):  # the latter: reset, or closed by us
+            return True
+        if self._has_asked:
+            return False
+        self._has_asked = True
+        return has_closed_both_ways(self.sock)
 
     def sockets(self) -> list[socket.socket]:
         """The connection's own socket, and those that it has adopted."""

@@ -162,15 +162,13 @@ class Http1Duplex:
 
     @property
     def disconnected(self) -> bool:
-        """Whether the client has closed or reset its side (POLLRDHUP, poll(2)), whatever is unread.
+        """Whether the client has closed or reset the connection, whatever is unread.
 
-        A client that closes only its sending side counts as one that has left, as it does for Go's servers and nginx.
+        One that has closed its sending side alone waits for the response (`Connection.has_left`).
         """
         with self._lock:
             if not self._has_left and not self._is_over:
-                self._has_left = self._broken is not None or await_ready(
-                    self._connection.sock, select.POLLRDHUP, 0
-                )
+                self._has_left = self._broken is not None or self._connection.has_left()
             return self._has_left or self._is_over
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:

@@ -383,7 +383,8 @@ class Request:
     def disconnected(self) -> bool:
         """Whether the client has left, or has got its response, so that nobody reads what a handler makes now.
 
-        A client that has closed its sending side counts as one that has left.
+        A client that has closed its sending side alone has not left: it reads the response. Over a stream link, and in
+        HTTP/2, it counts as one that has.
         """
         return bool(self._body.disconnected)
 
