@@ -34,7 +34,7 @@ from pytest_egress.gateway.upstream_body import (
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES, end_to_end, fields, raw_fields, without
 from pytest_egress.traffic.http2_errors import told
 from pytest_egress.traffic.http2_frames import GOAWAY, HEAD_BYTES, FrameCutter, FrameTooLongError
-from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
+from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase, shown
 from pytest_egress.traffic.redaction import masked_text
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -44,6 +44,10 @@ STREAM: Final = (
 )
 WINDOW: Final = 1 << 20  # bytes of a response that are received ahead of the client
 STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
+KIND: Final = slice(3, 4)  # of a frame (RFC 9113 section 4.1)
+SETTINGS_KIND: Final = b"\x04"  # with which each side begins (RFC 9113 section 3.4)
+SHOWN_FIRST: Final = 20  # bytes of what is no HTTP/2
+BY_HTTP2: Final = "the request came, and was forwarded, by HTTP/2"
 SHOWN_DEBUG: Final = 80  # bytes of the text in a GOAWAY
 
 
@@ -226,9 +230,9 @@ class Http2Body(UpstreamBody):
             )
         has_begun, self._has_begun = self._has_begun, True
         if not has_begun and data.startswith(b"HTTP/"):
-            return self._fail(
-                "it answered by HTTP/1.1; the request came, and was forwarded, by HTTP/2"
-            )
+            return self._fail(f"it answered by HTTP/1.1; {BY_HTTP2}")
+        if not has_begun and data[KIND] not in (b"", SETTINGS_KIND):
+            return self._fail(f"it answered {shown(data[:SHOWN_FIRST])}, no HTTP/2; {BY_HTTP2}")
         self._cutter.receive(data)
         while (frame := self._cutter.next_frame()) is not None:
             if frame[3] == GOAWAY:

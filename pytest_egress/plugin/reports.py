@@ -98,6 +98,11 @@ def show_escaped(report: Any) -> None:
     So may the test's own assertion, such as `assert result.exit_code == 0, result.stdout`.
     """
     longrepr = report.longrepr
+    if hasattr(report, "wasxfail"):
+        report.wasxfail = escaped(report.wasxfail)
+    if isinstance(longrepr, tuple):  # of a skip: its place, and its reason
+        path, line, reason = longrepr
+        report.longrepr = path, line, escaped(reason)
     if isinstance(longrepr, str):
         report.longrepr = escaped(longrepr)
         return

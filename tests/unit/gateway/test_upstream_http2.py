@@ -369,12 +369,19 @@ def test_what_is_no_answer_is_an_error_that_says_why(ask: Ask, fail: Serve, text
     assert text in str(caught.value)
 
 
-def test_a_server_of_http1_is_told_from_a_broken_one() -> None:
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it answered by HTTP/1.1"),
+        (b"<!DOCTYPE HTML><title>400", "it answered b'<!DOCTYPE HTML><titl', no HTTP/2"),
+    ],
+)
+def test_a_server_of_http1_is_told_from_a_broken_one(answer: bytes, text: str) -> None:
     def serve(sock: socket.socket) -> None:
         sock.recv(65536)
-        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        sock.sendall(answer)
 
-    text = "it answered by HTTP/1.1; the request came, and was forwarded, by HTTP/2$"
+    text = f"{text}; the request came, and was forwarded, by HTTP/2$"
     with (
         tcp_server(serve) as port,
         socket.create_connection(("127.0.0.1", port)) as sock,

@@ -437,6 +437,12 @@ def ends_badly(egress):
     raise ValueError(SAID)
 
 def test_teardown(ends_badly): pass
+
+def test_skip(egress): pytest.skip(SAID)
+
+def test_xfail(egress): pytest.xfail(SAID)
+
+def test_fail(egress): pytest.fail(SAID, pytrace=False)
 """
 
 
