@@ -34,12 +34,13 @@ class Account:
         held: How many bytes are kept now.
     """
 
-    __slots__ = ("_is_closed", "_lock", "_lost", "_others", "held")
+    __slots__ = ("_is_closed", "_lock", "_lost", "_once", "_others", "held")
 
     def __init__(self, others: Accounts | None = None) -> None:
         self._others = others or Accounts()
         self._lock = self._others.lock
         self._lost: dict[str, int] = {}
+        self._once: set[int] = set()  # the identities of contents
         self._is_closed = False
         self.held = 0
 
@@ -65,6 +66,16 @@ class Account:
             lost = self._others.lost_late if self._is_closed else self._lost
             lost[what] = lost.get(what, 0) + size
         return False
+
+    def has_room_once(self, content: bytes, what: str) -> bool:
+        """As `has_room`, for content that several entries may have: it is counted once, and kept as long as this is."""
+        with self._lock:
+            if id(content) in self._once:
+                return True
+            if not self.has_room(len(content), what):
+                return False
+            self._once.add(id(content))
+        return True
 
     def hold(self, what: str) -> Hold:
         """A place for something that is kept for a while.

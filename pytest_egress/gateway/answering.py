@@ -369,8 +369,8 @@ class Answering:
 
     def _kept_whole(self, incoming: Incoming, response: Response) -> Response:
         """A response as its entry has it: without its content, where the window has no room for that."""
-        size, account = response.own_bytes, incoming.attempt.context.window.account
-        if size <= FREE_BYTES or account.has_room(size, RESPONSES):
+        content, account = response.own_content, incoming.attempt.context.window.account
+        if len(content) <= FREE_BYTES or account.has_room_once(content, RESPONSES):
             return response
         made = MadeBody(0, never, OVER_HELD)
         made.add(response.content)

@@ -129,6 +129,7 @@ class Case:
             handler_errors_lines,
             handshakes_text,
             ledger_lines,
+            lost_lines,
             shared_note,
             shared_text,
             unrouted_text,
@@ -144,7 +145,8 @@ class Case:
             entries |= {
                 id(entry): entry for scope in self.session.open_scopes() for entry in scope.ledger
             }
-        besides = [] if self.verdict else [*self.window.complaints, *self.window.stuck]
+        lost = lost_lines(self.window.account.lost)
+        besides = [] if self.verdict else [*self.window.complaints, *lost, *self.window.stuck]
         told = self.cause or (self.verdict and self.verdict.__cause__)
         besides += handler_errors_lines(self.window.entries, told)
         accepted = accepted_entries(self.window)

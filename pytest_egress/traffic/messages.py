@@ -715,9 +715,9 @@ class Response:
         self._content, self._made = content, None
 
     @property
-    def own_bytes(self) -> int:
-        """How many bytes its content has that it alone keeps: not those of a body that was streamed and recorded."""
-        return len(self._content)
+    def own_content(self) -> bytes:
+        """The content that it keeps by itself: not that of a body that was streamed and recorded."""
+        return self._content
 
     def recorded(self, made: MadeBody) -> Response:
         """The response as the ledger keeps it, where its body streams: it can be read, and be answered with again.

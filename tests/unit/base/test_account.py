@@ -35,6 +35,15 @@ def test_what_is_refused_takes_no_room_of_what_is_smaller() -> None:
     assert account.has_room(100, "mails")
 
 
+def test_what_several_entries_have_counts_once() -> None:
+    account = Account()
+    content, other = bytes(60), bytearray(60)
+    assert account.has_room_once(content, "responses")
+    assert account.has_room_once(content, "responses")
+    assert not account.has_room_once(bytes(other), "responses")
+    assert (account.held, account.lost) == (60, {"responses": 60})
+
+
 def test_what_is_held_for_a_while_makes_room_when_it_is_released() -> None:
     account = Account()
     first, second = account.hold("messages"), account.hold("messages")

@@ -183,20 +183,23 @@ def test_an_answer_that_there_is_no_room_for_fails_the_handler(
     assert stage.window.account.held < 10_000
 
 
-def test_what_handlers_answer_has_room_together_and_one_answer_for_all_calls_counts_not(
+def test_what_handlers_answer_has_room_together_and_one_content_counts_once(
     stage: Stage, room: Callable[[int], None]
 ) -> None:
     room(MEGABYTE)
     stage.http("api.test", Response(content=bytes(MEGABYTE // 2)), path="/same")
+    one = bytes(MEGABYTE // 4)
+    stage.http("api.test", lambda request: Response(content=one), path="/one")
     stage.http("api.test", lambda request: Response(content=bytes(MEGABYTE // 2)), path="/made")
-    same, made = (GET.replace(b"/ ", path) for path in (b"/same ", b"/made "))
+    same, again, made = (GET.replace(b"/ ", path) for path in (b"/same ", b"/one ", b"/made "))
     for _ in range(5):
         assert len(ask(stage.dial(port=80), same).body) == MEGABYTE // 2
+        assert len(ask(stage.dial(port=80), again).body) == MEGABYTE // 4
     assert not lost(stage)
     for _ in range(3):
         assert len(ask(stage.dial(port=80), made).body) == MEGABYTE // 2
     assert lost(stage).keys() == {"responses"}
-    first, *others = [entry.response for entry in stage.entries(Exchange)][5:]
+    first, *others = [entry.response for entry in stage.entries(Exchange)][10:]
     assert len(first.content) == MEGABYTE // 2
     for other in others:
         with pytest.raises(RuntimeError, match="is not kept: all that is kept of the test"):
@@ -279,6 +282,7 @@ def test_what_a_window_before_has_no_room_for_fails_the_one_that_is_closed_next(
     second.account = stage.ledger.accounts.open()
     first.account.close()
     client.send(number, bytes(110_000))
+    assert eventually(lambda: bool(stage.ledger.accounts.lost_late))
     go_on.set()
     assert client.answer(number).status in (204, 500)
     assert eventually(lambda: not first.activities)
