@@ -13,11 +13,13 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 from websockets.sync.server import serve
 
+from pytest_egress import UnroutedError
+from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.open_websocket import WebSocket
 from pytest_egress.routes.websocket import websocket
-from pytest_egress.traffic.entries import Exchange
+from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.messages import Request, Response
 from pytest_egress.traffic.websocket import Closing, Frames
 from tests.support.http2_client import Fields, Http2Answer, Http2Client
@@ -229,3 +231,17 @@ def test_applications_and_servers_answer_it_too(
         assert client.until(lambda ws=ws: ws.answer.ended)  # type: ignore[misc]
         assert route.wait_for_call(count).response.status_code == 200
     route.release()
+
+
+def test_what_cannot_be_read_of_a_stream_fails_the_test_and_other_streams_go_on(
+    stage: Stage, client: Http2Client
+) -> None:
+    stage.https("api.test", websocket(echo), method="GET", path="/chat")
+    stage.https("api.test", 204, path="/other")
+    ws = StreamOfFrames(client)
+    client.send(ws.number, b"\x81\x02hi")  # without a mask
+    assert ws.recv()[0].code == 1002
+    assert client.ask("/other").status == 204
+    (entry,) = stage.entries(TcpConnection)
+    assert "cannot be read, on the WebSocket https://api.test/chat" in entry.note
+    assert isinstance(judge(stage.window, []), UnroutedError)

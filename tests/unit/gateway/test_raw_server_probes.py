@@ -398,3 +398,13 @@ def test_where_the_kernel_does_not_count_it_is_a_call() -> None:
     one, other = socket.socketpair()
     with one, other:
         assert traffic(one) is ANYTHING
+
+
+@pytest.mark.usefixtures("patience")
+def test_a_sequence_that_is_given_after_a_probe_owes_no_call_for_that(stage: Stage) -> None:
+    route = stage.tcp(ADDRESS, b"before")
+    probe(stage)
+    route.respond(sequence(b"a", b"b"))
+    assert [talk(stage), talk(stage)] == [b"a", b"b"]
+    stage.settle()
+    assert judge(stage.window, [route]) is None
