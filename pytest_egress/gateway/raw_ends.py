@@ -46,7 +46,7 @@ class Ends:
     """
 
     def __init__(self) -> None:
-        self._is_told = False
+        self._is_told = self._is_detached = False
         self._files: weakref.WeakSet[Any] = weakref.WeakSet()
         self.failure: OSError | None = None
 
@@ -60,6 +60,10 @@ class Ends:
         """Note that the handler has read the end of what its client sends."""
         self._is_told = True
 
+    def note_detached(self) -> None:
+        """Note that the handler has taken the descriptor of a socket, which raises nothing any more."""
+        self._is_detached = True
+
     def note_file(self, file: Any) -> Any:
         """Note a file that `makefile` has made of a socket of the connection, and return it."""
         self._files.add(file)
@@ -69,14 +73,16 @@ class Ends:
         """Whether an error of the handler's is about the connection of its client.
 
         An error that only Python code makes, such as `ConnectionResetError("the client has closed")`, is so where the
-        handler has been told of the end, and the function that raised it had the client's socket.
+        handler has been told of the end, and the function that raised it had the client's socket. One of the kernel's
+        is so too where the handler has taken the descriptor, and the function had no socket: it used a descriptor.
         """
         if is_claimed(error, self) or error is self.failure:
             return True
         if is_of_own_tls(error):
             return True
-        is_made = getattr(error, "errno", None) is None
-        return self._is_told and is_made and any(map(self._is_of_client, at_hand(error)))
+        if getattr(error, "errno", None) is None:
+            return self._is_told and any(map(self._is_of_client, at_hand(error)))
+        return self._is_detached and not any(map(socket_of, at_hand(error)))
 
     def _is_of_client(self, value: object) -> bool:
         """Whether a value is a socket of the client's, or a file or a stream of one."""

@@ -162,6 +162,11 @@ class RawSocket(Socket):
         other.ends, other.secure = self.ends, self.secure
         return other
 
+    def detach(self) -> int:
+        """Give the descriptor away, and be closed without closing that."""
+        self.ends.note_detached()
+        return super().detach()
+
     def close(self) -> None:
         """Close the socket."""
         super().close()

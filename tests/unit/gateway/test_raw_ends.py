@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
@@ -116,6 +117,25 @@ def test_an_error_about_a_server_of_the_handlers_own_is_not_excused_by_the_end_o
     assert isinstance(judge(stage.window, []), HandlerError)
 
 
+def test_a_reset_of_another_connection_is_the_handlers_that_has_given_its_own_away(
+    stage: Stage, closing: int
+) -> None:
+    def handler(sock: socket.socket) -> None:
+        with socket.socket(fileno=sock.detach()) as own:
+            read_to_end(own)
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname()) as other,
+        ):
+            reset(server.accept()[0])
+            other.recv(1)
+
+    stage.tcp(ADDRESS, handler)
+    with stage.dial(port=PORT) as client:
+        client.sendall(b"x")
+    assert isinstance(ended(stage).error, ConnectionResetError)
+
+
 # Handlers whose client ends.
 
 
@@ -208,6 +228,12 @@ def ends_its_side(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_WR)
 
 
+def uses_its_descriptor(sock: socket.socket) -> None:
+    connection = Connection(sock.detach())
+    while True:
+        connection.send_bytes(bytes(65536))
+
+
 def uses_a_second_socket(sock: socket.socket) -> None:
     sock.recv(1)
     with sock.dup() as other:
@@ -216,7 +242,8 @@ def uses_a_second_socket(sock: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    "handler", [writes_without_end, copies_a_file, uses_a_second_socket, ends_its_side]
+    "handler",
+    [writes_without_end, copies_a_file, uses_a_second_socket, uses_its_descriptor, ends_its_side],
 )
 def test_what_writing_to_a_client_that_has_left_raises_is_no_error_of_the_handler(
     stage: Stage, handler: Callable[..., Any]
