@@ -181,3 +181,57 @@ def test_a_generator_that_waits_where_nobody_can_end_it_is_still_told(
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*handler of intercept_https(*still ran 0.5 s after the test*"])
+
+
+WATCH = """
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+stub = health_pb2_grpc.HealthStub(grpc.insecure_channel("api.test:50051"))
+for reply in stub.Watch(health_pb2.HealthCheckRequest()):
+    print("tick", flush=True)
+"""
+
+
+def test_a_stream_of_grpc_without_an_end_ends_with_its_test_too(
+    pytester: pytest.Pytester, grpc_image: str
+) -> None:
+    result = run(
+        pytester,
+        grpc_image,
+        f"""
+        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+        from pytest_egress import grpc_server
+
+        class Ticks(health_pb2_grpc.HealthServicer):
+            def Watch(self, request, context):
+                try:
+                    while True:
+                        yield health_pb2.HealthCheckResponse(status=1)
+                        time.sleep(0.05)
+                finally:
+                    closed.set()
+
+        class AsyncTicks(health_pb2_grpc.HealthServicer):
+            async def Watch(self, request, context):
+                try:
+                    while True:
+                        yield health_pb2.HealthCheckResponse(status=1)
+                        await asyncio.sleep(0.05)
+                finally:
+                    closed.set()
+
+        @pytest.mark.egress(timeout=2)
+        @pytest.mark.parametrize("servicer", [Ticks(), AsyncTicks(), health.HealthServicer()])
+        def test_a(egress, servicer):
+            server = grpc_server()
+            health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+            egress.intercept_http("api.test:50051", server)
+            egress.start(IMAGE, ["python", "-c", {WATCH!r}], wait=log_line("tick"))
+
+        @pytest.fixture(autouse=True)
+        def seen(egress, servicer):
+            yield
+            assert closed.is_set() or isinstance(servicer, health.HealthServicer)
+        """,
+    )
+    result.assert_outcomes(passed=3)
