@@ -189,7 +189,7 @@ class Ruling(NamedTuple):
     is_shared: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Incoming:
     """A request whose head a server has read.
 

@@ -15,11 +15,14 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
     NearMiss,
     claimed,
+    decide,
+    forecast,
     in_order,
     nearest_by_address,
     nearest_by_name,
 )
 from tests.support.routes import Routes
+from tests.support.traffic import request
 
 
 @pytest.fixture
@@ -230,3 +233,75 @@ def test_a_name_by_idna_2003_is_linked_to_the_route_that_was_meant(routes: Route
     assert nearest_by_name(tables, "fass.test") == NearMiss(
         route=route, differences=(f"name: {why}",)
     )
+
+
+# What would answer a request that gets no answer.
+
+
+def raises(error: type[Exception]) -> Any:
+    def predicate(request: Any) -> bool:
+        raise error
+
+    return predicate
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize(
+    ("conditions", "answers_whole", "answers_part"),
+    [
+        ({}, True, True),
+        ({"path": "/"}, True, True),
+        ({"path": "/other"}, False, False),
+        ({"json": 1}, True, True),
+        ({"json": 2}, False, True),
+        ({"content": b"2"}, False, True),
+        ({"match": lambda request: True}, True, True),
+        ({"match": lambda request: False}, False, False),
+        ({"match": lambda request: False, "json": 1}, False, False),
+        ({"match": raises(ConnectionError)}, False, True),  # it has read what did not come
+        ({"match": raises(KeyError)}, False, False),
+    ],
+)
+def test_what_would_answer_a_request_is_told_by_what_has_come(
+    routes: Routes,
+    conditions: dict[str, Any],
+    answers_whole: bool,
+    answers_part: bool,
+    is_whole: bool,
+) -> None:
+    route = routes.https(**conditions)
+    tables = list(routes.tables.values())
+    found = forecast(tables, request(content=b"1"), is_whole=is_whole)
+    would_answer = answers_whole if is_whole else answers_part
+    assert found.route is (route if would_answer else None)
+    assert [miss.route for miss in found.near] == ([] if would_answer else [route])
+
+
+def test_what_would_answer_takes_no_turn_and_has_one_left(routes: Routes) -> None:
+    route, tables = routes.https(times=1), list(routes.tables.values())
+    assert all(forecast(tables, request()).route is route for _ in range(3))
+    assert routes.decide().route is route
+    spent = forecast(tables, request())
+    assert (spent.route, spent.near[0].is_spent) == (None, True)
+
+
+def test_a_route_whose_certificate_is_missing_would_not_answer(routes: Routes) -> None:
+    route = routes.https(client_certificate="require")
+    found = forecast(list(routes.tables.values()), request())
+    assert (found.route, found.unproved) == (None, route)
+
+
+def test_a_predicate_is_told_of_before_it_is_asked_and_no_other_condition_is(
+    routes: Routes,
+) -> None:
+    told: list[object] = []
+
+    def predicate(request: Any) -> bool:
+        told.append("asked")
+        return True
+
+    route, tables = routes.https(match=predicate), list(routes.tables.values())
+    routes.https(path="/other", match=predicate)
+    decide(tables, request(), told.append)
+    forecast(tables, request(), told.append)
+    assert told == [route, "asked"] * 2
