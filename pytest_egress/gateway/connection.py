@@ -611,19 +611,22 @@ class Connection:
         """Read what the client has sent after `tell_end`, where no server of requests does that."""
         with contextlib.suppress(OSError):
             if self.sock.recv(READ_BYTES):
-                self.record_tcp(b"", self.late_note)
+                self.record_tcp(b"", self.late_note())
                 self.linger(goodbye=False)
 
-    @property
-    def late_note(self) -> str:
-        """The note of a request that has crossed our end. It gets no answer: its client retries or fails."""
-        why = self._ended_by or f"it had been idle for {self.idle_seconds:g} s"
+    def late_note(self, why: str = "") -> str:
+        """The note of a request that has crossed our end. It gets no answer: its client retries or fails.
+
+        Args:
+            why: The reason of the end; "" is that of `tell_end`.
+        """
+        why = why or self._ended_by or f"it had been idle for {self.idle_seconds:g} s"
         return f"sent something in the moment in which it was closed: {why}"
 
     def _record_late(self) -> None:
         """Record something that has crossed our end, and of which nothing is known."""
         self.begin()
-        self.record_tcp(b"", self.late_note)
+        self.record_tcp(b"", self.late_note())
         self.end()
 
     def say_goodbye(self) -> bool:

@@ -302,7 +302,7 @@ class Http1Server:
                     break
                 came += data
         if came:
-            self.record_all(came, connection.late_note)
+            self.record_all(came, connection.late_note())
             connection.linger(goodbye=False)
 
     def record_all(self, left: bytes, note: str) -> None:

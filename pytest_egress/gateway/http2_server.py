@@ -268,7 +268,8 @@ class Http2Server:
         if isinstance(came, Asked):
             stream = Http2Stream(self.connection, self._wire, self._http, came.stream, came.head)
             if came.stream > self._last:
-                stream.late_note = self.connection.late_note if self.connection.is_ending else LATE
+                is_told = self.connection.is_ending or self._hung_up
+                stream.late_note = self.connection.late_note(self._hung_up) if is_told else LATE
             self._streams[came.stream] = stream
             self._fresh.append(stream)
         elif isinstance(came, Unreadable):
