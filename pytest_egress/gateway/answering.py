@@ -74,6 +74,7 @@ from pytest_egress.routes.table import (
     forecast,
     keyed_on,
     nearest_by_address,
+    spent_route,
 )
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
@@ -564,7 +565,8 @@ class Answering:
     def _nearest(self, incoming: Incoming) -> tuple[NearMiss, ...]:
         """The route whose address is most similar to that of a request, if one is."""
         request, tables = incoming.request, incoming.attempt.context.tables
-        miss = nearest_by_address(tables, request.scheme, request.host, request.port)
+        spent = spent_route(tables, request.host, request.port)
+        miss = spent or nearest_by_address(tables, request.scheme, request.host, request.port)
         return (miss,) if miss else ()
 
     def _outcome(self, incoming: Incoming, authority: str = "") -> dict[str, Any]:

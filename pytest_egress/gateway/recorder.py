@@ -19,7 +19,7 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.answers import Receipt
 from pytest_egress.routes.route import REJECTED, Route
-from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening
+from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening, spent_route
 from pytest_egress.traffic.entries import (
     CERTAIN,
     Accepted,
@@ -207,6 +207,9 @@ class Recorder:
             note=note,
             accepted=accepted(to),
         )
+        if entry.outcome == "unrouted":
+            miss = spent_route(attempt.context.tables, to.host, to.port)
+            entry.near = (miss,) if miss else ()
         self.record(attempt.context, entry)
 
     def record_unreadable_message(self, exchange: Exchange, note: str) -> None:

@@ -342,6 +342,14 @@ def nearest_by_name(tables: Sequence[RouteTable], name: str) -> NearMiss | None:
     return NearMiss(route=nearest.route, differences=(difference,))
 
 
+def spent_route(tables: Sequence[RouteTable], host: str, port: int) -> NearMiss | None:
+    """The raw route that would have answered a connection, were it not for its `times`; None where none would have."""
+    covering = [route for route in in_order(tables, host) if route.covers(host, port)]
+    if not covering or not all(route.is_used_up for route in covering):
+        return None
+    return NearMiss(route=covering[0], differences=(used_up(covering[0]),), is_spent=True)
+
+
 def nearest_by_address(
     tables: Sequence[RouteTable], scheme: str, host: str, port: int
 ) -> NearMiss | None:

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 import trustme
 
+from pytest_egress.egress import came_back
 from pytest_egress.gateway import dispatch
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.routes.answers import forward, sequence
 from pytest_egress.routes.table import RouteTable
-from pytest_egress.traffic.entries import TcpConnection, TlsFailure
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection, TlsFailure
 from tests.support.echo import Echo, end_of_dial, opened, read_line, read_to_end
 from tests.support.outside import Outside
-from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, end_of, eventually
+from tests.support.stage import ADDRESS, GET, SECONDS, Stage, ask, drain, end_of, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -232,6 +233,38 @@ def test_times_are_connections_and_the_next_is_unrouted(stage: Stage) -> None:
     first, second = stage.entries(TcpConnection)
     assert (first.outcome, second.outcome) == ("routed", "unrouted")
     assert route.call_count == 1
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("first", [GET, b"\0hello"], ids=["http", "bytes"])
+def test_a_client_of_a_route_that_is_used_up_came_back_and_is_told_so(
+    stage: Stage, secure: bool, first: bytes
+) -> None:
+    declare, host = (stage.tls_route, "api.test") if secure else (stage.tcp, ADDRESS)
+    declare(f"{host}:443", lambda sock: sock.recv(100), times=1)
+    for _ in range(2):
+        client = stage.tls() if secure else stage.dial()
+        client.sendall(first)
+        with contextlib.suppress(OSError):
+            drain(client)
+    _, again = (e for e in stage.entries(Entry) if not isinstance(e, DnsQuery))
+    assert again.outcome == "unrouted"
+    (miss,) = again.near
+    assert (miss.is_spent, miss.differences) == (True, ("times: it has answered 1 of 1",))
+    assert came_back(again)
+
+
+def test_a_client_came_back_to_no_route_beside_another_that_answers_otherwise(
+    stage: Stage,
+) -> None:
+    stage.http(f"{ADDRESS}:443", path="/v1", optional=True)
+    stage.tcp(f"{ADDRESS}:443", lambda sock: sock.recv(100), times=1)
+    for _ in range(2):
+        client = stage.dial()
+        client.sendall(GET)
+        with contextlib.suppress(OSError):
+            drain(client)
+    assert not came_back(stage.entries(Exchange)[0])
 
 
 def test_when_its_times_are_taken_the_next_route_is_asked(stage: Stage) -> None:
