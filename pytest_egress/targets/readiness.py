@@ -76,7 +76,7 @@ class HttpOk:
             probe = Probe(container.connect(self.port, PROBE_SECONDS), deadline)
             connection.sock = probe
             connection.request("GET", self.path, headers={"Connection": "close"})
-            response = connection.getresponse()
+            response = final_response(probe)
             status = response.status
             probe.deadline = min(deadline, monotonic() + REST_SECONDS)
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -99,15 +99,16 @@ class Probe:
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._sock, self.deadline = sock, deadline
+        self._reader = io.BufferedReader(_Reader(self))
 
     def sendall(self, data: bytes) -> None:
         """Send all of the data."""
         self._bounded().sendall(data)
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """A reader of what the server sends; `mode` is "rb"."""
+    def makefile(self, mode: str) -> io.BufferedIOBase:
+        """The reader of what the server sends; `mode` is "rb"."""
         assert mode == "rb", "http.client reads bytes"
-        return io.BufferedReader(_Reader(self))
+        return self._reader
 
     def read_into(self, buffer: memoryview) -> int:
         """Read what has come; return how many bytes, and 0 at the end."""
@@ -123,6 +124,16 @@ class Probe:
             raise TimeoutError("timed out")
         self._sock.settimeout(left)
         return self._sock
+
+
+def final_response(probe: Probe) -> http.client.HTTPResponse:
+    """Read the response, behind all interim ones (RFC 9110 section 15.2)."""
+    while True:
+        response = http.client.HTTPResponse(probe, method="GET")  # type: ignore[arg-type]  # it calls makefile alone
+        response.begin()
+        if response.status >= 200:
+            return response
+        response.fp = None  # type: ignore[assignment]  # else its end would close the reader
 
 
 class _Reader(io.RawIOBase):

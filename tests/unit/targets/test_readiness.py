@@ -68,7 +68,7 @@ def test_what_is_no_port_is_refused(port: Any) -> None:
 # What a server sends within the time of one probe.
 
 
-class Served:
+class Listening:
     """A container whose port is a listener of this process."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -81,7 +81,7 @@ class Served:
         return ""
 
 
-Serve = Callable[[Iterator[bytes]], Served]
+Serve = Callable[[Iterator[bytes]], Listening]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     monkeypatch.setattr(module, "PROBE_SECONDS", 0.5)
     over, stack = threading.Event(), contextlib.ExitStack()
 
-    def start(pieces: Iterator[bytes]) -> Served:
+    def start(pieces: Iterator[bytes]) -> Listening:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
         def answer() -> None:
@@ -105,7 +105,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         thread = threading.Thread(target=answer)
         thread.start()
         stack.callback(thread.join)
-        return Served(listener)
+        return Listening(listener)
 
     yield start
     over.set()
@@ -129,6 +129,15 @@ def test_a_probe_ends_whatever_the_server_sends(pieces: Iterator[bytes], serve: 
     missing = http_ok(8080).missing(serve(pieces))
     assert missing is not None
     assert missing.startswith("GET :8080/ is not answered (")
+
+
+def test_an_interim_response_is_not_the_answer(serve: Serve) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    once = serve(iter([early + early, b"HTTP/1.1 204 No Content\r\n\r\n"]))
+    assert http_ok(8080).missing(once) is None
+    without_end = serve(itertools.repeat(early))
+    missing = http_ok(8080).missing(without_end)
+    assert missing == "GET :8080/ is not answered (timed out)"
 
 
 @pytest.mark.parametrize(
