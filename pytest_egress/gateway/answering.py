@@ -11,10 +11,11 @@ before the handler gets its request.
 
 from __future__ import annotations
 
+import os
 import socket
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -22,7 +23,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import pytest_egress.gateway.upstream as upstream
 from pytest_egress.base.account import Hold, OverLimitError
-from pytest_egress.base.sockets import shut
+from pytest_egress.base.sockets import Socket, shut
 from pytest_egress.errors import AddressError, UpstreamError
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.bodies import Body
@@ -957,7 +958,9 @@ class Forwarding:
             sock = upstreams.reach(owner, self.route, reached, request.port, scheme, by)
         if scheme != "https":
             return sock
-        return upstreams.secure(owner, sock, server_name, http2=request.http_version == "2")
+        twin = Socket(fileno=os.dup(sock.fileno()))  # TLS takes the descriptor from `sock`
+        with closing(twin), self.ending_with_client(twin):  # a server may never shake hands
+            return upstreams.secure(owner, sock, server_name, http2=request.http_version == "2")
 
 
 def left_note(error: ClientLeftError) -> str:

@@ -764,18 +764,22 @@ class Container:
     def _settle_all(self) -> None:
         """Return when all that the container sent until its end has been handled.
 
-        A handler that asks does not wait for itself.
+        A handler that asks does not wait for itself. What waits for a real server, and whose client has left, is cut.
         """
         self.settle()
         seconds, me = self.attempt_context().window.drain_seconds, threading.get_ident()
-        self._services.ledger.wait_for(
-            lambda: all(
-                {*each.threads()} == {me} or each.activity.is_abandoned()
-                for each in self.gateway.connections
-            ),
-            seconds,
-            LOOK_SECONDS,
+
+        def open_ones() -> list[Any]:
+            return [each for each in self.gateway.connections if {*each.threads()} != {me}]
+
+        wait_for = self._services.ledger.wait_for
+        wait_for(
+            lambda: all(each.activity.is_abandoned() for each in open_ones()), seconds, LOOK_SECONDS
         )
+        for each in open_ones():
+            if each.activity.is_abandoned():
+                each.cut()
+        wait_for(lambda: not any(each.is_cut for each in open_ones()), CUT_SECONDS)
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:
         """Wait until every strategy is satisfied.

@@ -431,10 +431,12 @@ def test_boto3_reaches_moto_at_the_names_of_aws(
     egress.assert_only("*.amazonaws.com")
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
 def test_a_server_that_never_answers_holds_up_no_client_that_has_left(
-    egress: Egress, services_image: str, version: str
+    egress: Egress, services_image: str, version: str, scheme: str
 ) -> None:
+    """Nor does one that never shakes hands."""
     ended = threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -443,8 +445,11 @@ def test_a_server_that_never_answers_holds_up_no_client_that_has_left(
         ended.set()
 
     with tcp_server(serve) as port:
-        route = egress.intercept_http("api.test", forward(f"http://127.0.0.1:{port}"))
-        result = egress.run(services_image, f"curl {version} --max-time 1 http://api.test/")
-        assert result.exit_code == 28  # curl's own timeout
+        route = egress.intercept_http("api.test", forward(f"{scheme}://127.0.0.1:{port}"))
+        container = egress.start(services_image, f"curl {version} --max-time 1 http://api.test/")
+        assert container.wait().exit_code == 28  # curl's own timeout
         assert ended.wait(SECONDS)
-    assert route.assert_called_once().error is None
+    call = route.assert_called_once()
+    assert call.error is None
+    ended_by = "pytest-egress ended the" if version == "--http1.1" else "the client closed before"
+    assert call.note.startswith(ended_by)  # and not the server, by a time-out of ours
