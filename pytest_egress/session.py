@@ -415,8 +415,8 @@ class Session:
         return f"{short}#{taken + 1}" if taken else short
 
     def outside(self) -> list[str]:
-        """Lines about what containers of ended scopes attempted outside of any test."""
-        return self._outside
+        """Lines about what containers of ended scopes did outside of any test, and what was cut after the last one."""
+        return [*self._outside, *lost_lines(self.ledger.accounts.lost_late)]
 
     def leave(self, scope: Scoped) -> None:
         """Remove a scope that has ended, and keep the lines for `outside`."""

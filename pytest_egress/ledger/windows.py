@@ -1,6 +1,6 @@
 """`Window`: the attempts that are judged together, and the activities that have not ended.
 
-A window changes only under `Ledger.changed`; see `ledger`.
+A window changes only under `Ledger.changed`; see `ledger`. Its account has a lock of its own.
 """
 
 from __future__ import annotations

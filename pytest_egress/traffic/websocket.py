@@ -354,8 +354,8 @@ class Frames:
         self._size += len(data)
         if self._size > self._most:
             reason = f"a message is over {self._most} bytes"
-            yield Closing(code=TOO_BIG, reason=reason, reply=self.can_close, is_refusal=True)
             self.discard()
+            yield Closing(code=TOO_BIG, reason=reason, reply=self.can_close, is_refusal=True)
         elif is_last:
             parts, self._parts, self._size = self._parts, [], 0
             self._unfinished.release()

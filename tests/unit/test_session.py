@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from pytest_egress import CallError, Egress
+from pytest_egress.base import account
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.pauses import PauseEnd, pause
 from pytest_egress.ledger.verdict import judge
@@ -215,6 +216,16 @@ def test_a_handler_is_waited_for_while_something_waits_for_a_fault() -> None:
         session.drain(window, 0.01, AFTER_TEST)
         assert len(window.stuck) == 1
         assert window.activities == {silent}
+
+
+def test_what_is_cut_after_the_last_test_is_told_at_the_end_of_the_run() -> None:
+    session = Session()
+    window = session.open_window()
+    session.close_window(window)
+    assert not window.account.has_room(account.MAX_HELD_BYTES + 1, "mails")
+    assert session.outside() == [
+        "2,147,483,649 bytes of mails were cut: all that is kept of a test is over MAX_HELD_BYTES, 2147483648 bytes"
+    ]
 
 
 def test_what_has_lost_its_capture_fails_each_test_that_comes_later() -> None:
