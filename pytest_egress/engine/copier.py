@@ -8,6 +8,7 @@ archive that is extracted twice leaves what it leaves if it is extracted once, s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -21,8 +22,11 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 Copied = TypeVar("Copied")
 
 TRIES: Final = 5  # of 2,000 calls beside starts of containers one or none was broken off
-BROKEN_OFF: Final = "copier subprocess"
-"""Part of Podman's message: "error decoding response from copier subprocess: EOF"."""
+BROKEN_OFF: Final = re.compile("error (?:decoding|encoding) .* copier subprocess")
+"""Podman's message, such as "error decoding response from copier subprocess: EOF".
+
+One of "error in copier subprocess" is what that process has said itself, and would say again.
+"""
 
 
 def again(copy: Callable[[], Copied]) -> Copied:
@@ -41,6 +45,6 @@ def again(copy: Callable[[], Copied]) -> Copied:
         except CutArchiveError:
             pass
         except APIError as error:
-            if BROKEN_OFF not in explanation(error):
+            if BROKEN_OFF.search(explanation(error)) is None:
                 raise
     return copy()

@@ -44,7 +44,14 @@ def test_what_is_broken_off_each_time_is_an_error(error: Exception) -> None:
     assert caught.value is error
 
 
-@pytest.mark.parametrize("error", [refused("no space left on device"), ValueError("no archive")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        refused("no space left on device"),
+        refused("error in copier subprocess: chdir /tmp/resolv.conf: not a directory"),
+        ValueError("no archive"),
+    ],
+)
 def test_any_other_error_is_raised_at_once(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         again(copy(error, "not asked for"))
