@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
+import posixpath
 import re
 import signal
 import socket
@@ -27,6 +28,7 @@ from urllib.parse import urljoin
 
 import docker.errors
 import requests.exceptions
+from docker.types import Mount
 
 import pytest_egress.targets.runtimes as runtimes
 import pytest_egress.targets.trust as trust
@@ -45,7 +47,13 @@ from pytest_egress.ledger.windows import DRAIN_SECONDS
 from pytest_egress.link.attach import Output
 from pytest_egress.targets.handle import STOP_SECONDS
 from pytest_egress.targets.ingress import CONNECT_SECONDS, Ingress
-from pytest_egress.targets.mounts import MOUNT_OPTIONS, directory_for, foreign_mounts, is_under
+from pytest_egress.targets.mounts import (
+    MOUNT_OPTIONS,
+    directory_for,
+    foreign_mounts,
+    is_under,
+    normal,
+)
 from pytest_egress.targets.options import (
     SIDECAR_OPTIONS,
 )
@@ -111,6 +119,7 @@ PAUSED: Final = ", and is paused (`docker unpause` would let it go on)"
 LOG: Final = {"type": "local", "config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 # Podman writes no resolv.conf for the network "none".
 RESOLV_CONF: Final = "/etc/resolv.conf"
+MOUNTED: Final = "/pytest-egress-mounted"
 RESOLVER: Final = build_tar(
     {RESOLV_CONF: f"nameserver {NAMESERVER}\nsearch .\noptions ndots:1\n".encode()}
 )
@@ -356,9 +365,12 @@ class Container:
         """Note the search list that a variable gives to glibc's resolver, and to c-ares."""
         self.search |= {*normal_suffixes(env.get("LOCALDOMAIN", "").split())}
 
-    def _note_searches(self, files: Files, env: Mapping[str, str]) -> None:
+    def _note_searches(
+        self, container: DockerContainer, image: Image, env: Mapping[str, str]
+    ) -> None:
         """Note the search lists of a created container: an image's variable, and a resolv.conf that is not ours."""
         self._note_local_domain({**env, **self._plan.env})
+        files = self._files(container, env)
         mounted = [point for point in files.foreign if is_under(RESOLV_CONF, point)]
         # Docker puts its own over any other mount, and over what is put into the container.
         is_other = RESOLV_CONF in mounted
@@ -366,13 +378,35 @@ class Container:
             is_other = bool(mounted) or RESOLV_CONF in self._plan.file_paths
         if not is_other:
             return
-        real, kind = files.resolve(RESOLV_CONF)
-        found = files.read_small([real] if kind is FileKind.REGULAR else ())
-        text = b"".join(file.content for file in found.values()).decode("utf-8", "replace")
+        if self._services.engine.is_podman and RESOLV_CONF in mounted:
+            text = self._mounted_resolv_conf(container, image)
+        else:
+            text = text_of(files, RESOLV_CONF)
         suffixes = suffixes_in(text)
         if suffixes is None:  # then it is the domain in the host name
             suffixes = normal_suffixes([self._hostname.partition(".")[2]])
         self.search |= {*suffixes}
+
+    def _mounted_resolv_conf(self, container: DockerContainer, image: Image) -> str:
+        """A resolv.conf that is a mount by itself; "" where it cannot be read.
+
+        Podman's archive has no file that is one until its container runs, which asks for names by then. So the folder
+        that the file lies in is mounted into a container that never runs.
+        """
+        engine, mounts = self._services.engine, container.attrs.get("Mounts") or ()
+        sources = [each["Source"] for each in mounts if normal(each["Destination"]) == RESOLV_CONF]
+        folder, name = posixpath.split(sources[-1])
+        scratch = engine.create(
+            image,
+            self._plan.image,
+            command=self._plan.command,
+            network_mode="none",
+            mounts=[Mount(MOUNTED, folder, type="bind", read_only=True)],
+        )
+        try:
+            return text_of(Files(engine, scratch, foreign_mounts(scratch)), f"{MOUNTED}/{name}")
+        finally:
+            engine.remove(scratch)
 
     def _note_processes(self, container: DockerContainer) -> None:
         """Have no sidecar reused where targets share processes: one may keep a file of another's, which is removed."""
@@ -438,7 +472,7 @@ class Container:
             trust.put(container, RESOLVER, "resolv.conf")
         if self._plan.files is not None:
             trust.put(container, self._plan.files, "files=")
-        self._note_searches(self._files(container, env), env)
+        self._note_searches(container, image, env)
 
     def _files(self, container: DockerContainer, env: Mapping[str, str]) -> Files:
         java_home = {**env, **self._plan.env}.get("JAVA_HOME", "")
@@ -1010,3 +1044,10 @@ def host_answer(address: str) -> NameAnswer:
     with contextlib.suppress(ValueError):
         return NameAnswer(addresses=(str(ipaddress.ip_address(address)),))
     return NO_ADDRESS
+
+
+def text_of(files: Files, path: str) -> str:
+    """The text of a file in a container; "" where there is none, or one that is too large."""
+    real, kind = files.resolve(path)
+    found = files.read_small([real] if kind is FileKind.REGULAR else ())
+    return b"".join(file.content for file in found.values()).decode("utf-8", "replace")
