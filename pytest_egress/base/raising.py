@@ -6,18 +6,22 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
-OWNER: Final = "_egress_owner"
-"""The attribute of an exception for the object that raised it."""
+MARK: Final = "_egress_mark"
+"""The attribute of an exception for the mark of who raised it."""
 
 
-def claim(error: BaseException, owner: object) -> None:
-    """Note the object that has raised an exception."""
-    setattr(error, OWNER, owner)
+def claim(error: BaseException, mark: object) -> None:
+    """Note who has raised an exception.
+
+    Args:
+        mark: A bare `object()` of the claimant: an exception can be pickled, and keeps nothing alive.
+    """
+    setattr(error, MARK, mark)
 
 
-def is_claimed(error: BaseException, owner: object) -> bool:
-    """Whether an object has raised an exception, by `claim`."""
-    return getattr(error, OWNER, None) is owner
+def is_claimed(error: BaseException, mark: object) -> bool:
+    """Whether an exception has been claimed with a mark."""
+    return getattr(error, MARK, None) is mark
 
 
 def at_hand(error: BaseException) -> Iterator[object]:

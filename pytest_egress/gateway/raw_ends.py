@@ -46,6 +46,7 @@ class Ends:
     """
 
     def __init__(self) -> None:
+        self._mark: Final = object()
         self._is_told = self._is_detached = False
         self._files: weakref.WeakSet[Any] = weakref.WeakSet()
         self.failure: OSError | None = None
@@ -54,7 +55,7 @@ class Ends:
         """Note an error that a socket of the connection, or a stream of it, has raised."""
         if not isinstance(error, (*BLOCKED, TimeoutError)):
             self._is_told = True
-            claim(error, self)
+            claim(error, self._mark)
 
     def note_end(self) -> None:
         """Note that the handler has read the end of what its client sends."""
@@ -76,7 +77,7 @@ class Ends:
         handler has been told of the end, and the function that raised it had the client's socket. One of the kernel's
         is so too where the handler has taken the descriptor, and the function had no socket: it used a descriptor.
         """
-        if is_claimed(error, self) or error is self.failure:
+        if is_claimed(error, self._mark) or error is self.failure:
             return True
         if is_of_own_tls(error):
             return True

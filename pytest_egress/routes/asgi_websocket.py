@@ -193,6 +193,7 @@ class AsgiSocket:
 
     def __init__(self, thread: LoopThread, request: Request) -> None:
         self.items: SimpleQueue[Any] = SimpleQueue()
+        self._mark: Final = object()
         self._thread, self._request = thread, request
         self._ws: OpenWebSocket | None = None
         self._opened, self._arrived = asyncio.Event(), asyncio.Event()
@@ -227,7 +228,7 @@ class AsgiSocket:
     def left(self, text: str) -> ConnectionError:
         """What the application is told that sends to a client which has left."""
         error = ConnectionError(text)
-        claim(error, self)
+        claim(error, self._mark)
         return error
 
     def has_ended_by(self, error: BaseException) -> bool:
@@ -237,7 +238,7 @@ class AsgiSocket:
         """
         is_framework = type(error).__name__ == "WebSocketDisconnect"
         cause = error.__context__ if is_framework else error
-        if cause is not None and is_claimed(cause, self):
+        if cause is not None and is_claimed(cause, self._mark):
             return True
         is_made = isinstance(error, ConnectionError) and error.errno is None  # not by the kernel
         return (is_framework or is_made) and any(map(is_disconnect, at_hand(error)))

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from pytest_egress.base.account import Account, OverLimitError
 from pytest_egress.base.clock import check_seconds, monotonic, wall
-from pytest_egress.base.raising import claim
+from pytest_egress.base.raising import claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.messages import Request, shown
@@ -110,6 +110,7 @@ class WebSocket:
         self.subprotocol: Final = handshake.subprotocol
         self.messages: Final = [] if messages is None else messages
         self.unkept, self._is_recorded = 0, messages is not None
+        self._mark: Final = object()
         self._epoch = wall() - monotonic()
         self.close_code: int | None = None
         self.close_reason = ""
@@ -321,7 +322,7 @@ class WebSocket:
         text += "" if code is None else f", with {code}"
         text += f" ({reason})" if reason else ""
         error = WebSocketClosedError(text, code=code or BROKEN_OFF, reason=reason)
-        claim(error, self)
+        claim(error, self._mark)
         return error
 
     def _left(self) -> float:
@@ -549,6 +550,10 @@ class OpenWebSocket(WebSocket):
             while not self.is_over and self._deadline is None and is_awaited():
                 self._changed.wait(LOOK_SECONDS)
         self.close(code, reason)
+
+    def has_raised(self, error: WebSocketClosedError) -> bool:
+        """Whether an error is about this WebSocket, and not about another one."""
+        return is_claimed(error, self._mark)
 
     def wait_until_over(self) -> None:
         """Wait until the WebSocket is over."""

@@ -13,7 +13,6 @@ from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Final, NoReturn
 
-from pytest_egress.base.raising import is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.answers import place_of, takes, unwrapped
 from pytest_egress.routes.async_websocket import AsyncWebSocket, run_handler
@@ -195,7 +194,7 @@ def call(handler: WebSocketHandler, ws: OpenWebSocket, conversation: Conversatio
         check_result(handler, result)
         return result if isinstance(result, End) else None
     except WebSocketClosedError as error:
-        if not (ws.is_lost and is_claimed(error, ws)):  # else it is about another WebSocket
+        if not (ws.is_lost and ws.has_raised(error)):  # else it is about another WebSocket
             raise
         return None
 

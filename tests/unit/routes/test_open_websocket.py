@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import socket
 import threading
 import time
@@ -375,3 +376,12 @@ def test_what_cannot_be_read_is_told_and_a_close_frame_is_not(server: DuplexServ
     with opened(server) as (ws, client):
         client.close(1002, "a code of a protocol error, in a frame")
     assert (ws.close_code, server.call().unreadable) == (1002, [])
+
+
+def test_the_error_about_its_end_can_be_pickled(server: DuplexServer) -> None:
+    with opened(server) as (ws, client):
+        client.close(4000, "tired")
+        with pytest.raises(WebSocketClosedError) as closed:
+            ws.recv()
+    error = pickle.loads(pickle.dumps(closed.value))
+    assert (str(error), error.code, error.reason) == (str(closed.value), 4000, "tired")
