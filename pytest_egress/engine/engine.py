@@ -304,8 +304,11 @@ class Engine:
                 check_answer(answer)
                 return read_file(answer.iter_content(CHUNK_BYTES), limit)
 
-        with engine_errors(f"read {path!r}"):
-            return again(read)
+        try:
+            with engine_errors(f"read {path!r}"):
+                return again(read)
+        except CutArchiveError as error:
+            raise EngineError(f"the engine did not read {path!r}: {error}") from None
 
     def output(
         self, container: DockerContainer, name: str, output: Output, **parameters: str | float
