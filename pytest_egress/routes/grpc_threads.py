@@ -314,7 +314,7 @@ class Running(Future[Result]):
         super().__init__()
         self._on = loop
         self.task: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they began
         self._cut = False
 
     def start(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
@@ -346,12 +346,12 @@ class Running(Future[Result]):
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Note that the coroutine has started a task."""
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         if not is_lost(task):
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
 
     def _check(self) -> None:
         if (error := self._lost()) is not None:

@@ -33,7 +33,10 @@ class Unawaited:
     ) -> None:
         self._told, self._of_transports = told, of_transports
         self._raised: list[BaseException] = []
-        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        # In the order in which they began, as a set has none.
+        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], None] = (
+            weakref.WeakKeyDictionary()
+        )
         loop.set_exception_handler(self._keep)
         loop.set_task_factory(self._task)
 
@@ -51,7 +54,7 @@ class Unawaited:
         self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
     ) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=loop, **options)
-        self._tasks.add(task)
+        self._tasks[task] = None
         return task
 
     def check(self, *lesser: type[BaseException]) -> None:
