@@ -37,7 +37,6 @@ WITHOUT_FILE: Final = {
     "errors": ONLY_DATA,
     "gateway/attempt": ONLY_DATA,
     "gateway/authority": "test_tls asks it for each certificate",
-    "gateway/connection": IN_PARTS,
     "gateway/destination": ONLY_DATA,
     "gateway/http2_exchange": "test_http2_server makes the requests that it serves",
     "gateway/passing_duplex": "test_conversations_faults and test_spoiling send through both kinds",

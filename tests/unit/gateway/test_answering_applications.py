@@ -126,7 +126,7 @@ def test_an_answer_that_is_not_whole_is_broken_off(stage: Stage) -> None:
     assert stage.only(Exchange).error is ERROR
 
 
-class Closing:
+class FailsAtClose:
     """A body whose `close` raises."""
 
     def __init__(self, pieces: Any) -> None:
@@ -145,8 +145,8 @@ def behind_the_last() -> Iterator[bytes]:
 
 
 BODIES: dict[str, tuple[Any, list[tuple[str, str]]]] = {
-    "whole and closed": (Closing([b"ok"]), [("Content-Length", "2")]),
-    "streamed and closed": (Closing([b"o", b"k"]), []),
+    "whole and closed": (FailsAtClose([b"ok"]), [("Content-Length", "2")]),
+    "streamed and closed": (FailsAtClose([b"o", b"k"]), []),
     "behind the last piece": (behind_the_last, [("Content-Length", "2")]),
 }
 
