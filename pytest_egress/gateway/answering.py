@@ -204,6 +204,7 @@ class Incoming:
         forwarding: Sends the request to real servers.
         called: The name that the client has used for the host of the request, if that is another one; else "".
         entry: Its entry, once it is recorded.
+        is_counted: Whether it has been counted as a call, as far as it is one.
     """
 
     attempt: Attempt
@@ -214,6 +215,7 @@ class Incoming:
     forwarding: Forwarding
     called: str
     entry: Exchange | None = None
+    is_counted: bool = False
 
 
 class Answering:
@@ -341,15 +343,23 @@ class Answering:
             hold.release()
         if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
-        # What sends by itself has counted itself, and so has a response whose head was sent alone.
-        if not (isinstance(ruling.reply, Conversing) or incoming.duplex.has_begun):
-            self.recorder.count(incoming.attempt.context, entry)
+        if not isinstance(ruling.reply, Conversing):  # which has counted itself
+            self._count(incoming, entry)
         if response is None:
             return entry, None
         if opens_no_websocket(incoming, response):
             entry.note = NO_WEBSOCKET.format(response.status_code)
             response = Response(501, text=entry.note)
         return entry, response if response.compress is None else response.encoded()
+
+    def _count(self, incoming: Incoming, entry: Exchange) -> None:
+        """Count a request as a call of its route, unless that was done before its head was sent alone.
+
+        No lock is needed: an alarm's thread sends that head, and `LateHead.end` waits for it.
+        """
+        if not incoming.is_counted:
+            incoming.is_counted = True
+            self.recorder.count(incoming.attempt.context, entry)
 
     def _kept(self, incoming: Incoming, response: Response) -> Response:
         """A response as its entry has it: where it streams, its body is kept there as it is made, if it is not long."""
@@ -666,7 +676,7 @@ class Answering:
             return False
         entry.response = self._kept(incoming, response)
         entry.duration = self.ledger.now() - entry.started
-        self.recorder.count(incoming.attempt.context, entry)
+        self._count(incoming, entry)
         incoming.duplex.send_head(response)
         return True
 

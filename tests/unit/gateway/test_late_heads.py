@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trustme
 
+from pytest_egress.base.alarms import Alarm
 from pytest_egress.gateway.late_heads import LateHead
 from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.duplex import ClientLeftError
@@ -334,6 +336,33 @@ def test_a_wsgi_application_that_takes_long_for_the_whole_has_it_sent_as_a_strea
     answers.go.set()
     assert asker.sock.recv(4) == b"late"
     assert route.calls[0].response.content == b"late"
+
+
+def test_a_client_that_resets_its_stream_before_the_head_goes_is_one_call(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rings: list[Callable[[], object]] = []
+
+    def keep(ring: Callable[[], object]) -> Alarm:
+        rings.append(ring)
+        return Alarm(0, ring)
+
+    def handler(request: Request) -> Iterator[bytes]:
+        begun.set()
+        assert eventually(lambda: request.disconnected)
+        rings[0]()  # the head is due now
+        yield b"late"
+
+    monkeypatch.setattr(stage.ledger, "late_heads", SimpleNamespace(set=keep))
+    begun, route = threading.Event(), stage.http(ADDRESS, handler)
+    client = Http2Client(stage.dial(ADDRESS, 80), "http")
+    number = client.begin()
+    client.flush()
+    assert begun.wait(SECONDS)
+    client.h2.reset_stream(number)
+    client.flush()
+    assert stage.only(Exchange).note.startswith("the client closed before its response was sent (")
+    assert (route.call_count, stage.window.calls) == (1, 1)
 
 
 # The head itself.
