@@ -52,7 +52,7 @@ from pytest_egress.ledger.report import (
     refused_body,
     unrouted_body,
 )
-from pytest_egress.ledger.windows import STILL_STREAMED
+from pytest_egress.ledger.windows import STILL_STREAMED, Streams
 from pytest_egress.routes.answers import (
     AnsweredError,
     Forward,
@@ -346,6 +346,7 @@ class Answering:
         if not isinstance(ruling.reply, Conversing):  # which has counted itself
             self._count(incoming, entry)
         if response is None:
+            incoming.attempt.activity.rest()  # where a head has gone alone, no body follows
             return entry, None
         if opens_no_websocket(incoming, response):
             entry.note = NO_WEBSOCKET.format(response.status_code)
@@ -631,7 +632,8 @@ class Answering:
                 incoming.body.keep_soon(SOON_SECONDS)
             return None
         finally:
-            activity.route, activity.what = None, ""  # its connection may outlive the entry's test
+            if not activity.streams:  # else its head has gone alone, and `pieces` sends the body
+                activity.rest()  # its connection may outlive the entry's test
 
     def _handle(
         self, incoming: Incoming, answer: Handler | Response, context: Context, entry: Exchange
@@ -647,7 +649,7 @@ class Answering:
             entry.error = answered.error
             return answered.response
         except ClientLeftError as error:  # it was cancelled, or has read a body that broke off
-            entry.note, entry.fault = left_note(error), None
+            entry.note, entry.fault = entry.note or left_note(error), None
             return None
         except BaseException as error:
             # Also KeyboardInterrupt and pytest.exit: the test's thread raises it again.
@@ -678,6 +680,7 @@ class Answering:
         entry.duration = self.ledger.now() - entry.started
         self._count(incoming, entry)
         incoming.duplex.send_head(response)
+        incoming.attempt.activity.streams = streams_of(response)
         return True
 
     def _fail(self, returned: Fault, context: Context, entry: Exchange) -> Response | None:
@@ -726,8 +729,7 @@ class Answering:
             self.carrier.allow_unread(entry.route, entry.host)
         elif response.stream is not None:
             activity.what, activity.route = entry, entry.route  # its handler still runs
-        if response.stream is not None:
-            activity.streams = "events" if is_of_events(response) else "body"
+        activity.streams = streams_of(response)
         is_outside = False
         try:
             made = encoded()
@@ -749,8 +751,8 @@ class Answering:
                 entry.error = entry.error or error
             raise BodyError from error
         finally:
-            activity.route, activity.what, activity.is_abandoned = None, "", stays
-            activity.streams = ""
+            activity.rest()
+            activity.is_abandoned = stays
             self.carrier.read_again()
 
     def close_body(self, entry: Exchange, response: Response) -> None:
@@ -767,9 +769,12 @@ class Answering:
             entry.note = entry.note if entry.note.startswith(STILL_STREAMED) else why
 
 
-def is_of_events(response: Response) -> bool:
-    """Whether the body of a response is a stream of events, which usually has no end."""
-    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
+def streams_of(response: Response) -> Streams:
+    """What a response sends piece by piece: "events", which usually have no end, another "body", or ""."""
+    if response.stream is None:
+        return ""
+    kind = response.headers.get("content-type", "").lower()
+    return "events" if kind.startswith("text/event-stream") else "body"
 
 
 def settle(entry: Exchange, context: Context) -> bool:
@@ -826,7 +831,7 @@ class Conversing:
             call.note_error(error)
             return self._fail(entry, duplex)
         finally:
-            activity.route, activity.what, activity.streams = None, "", ""
+            activity.rest()
         call.count()
         return None
 

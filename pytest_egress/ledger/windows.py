@@ -67,6 +67,10 @@ class Activity:
     part: str = "handler"
     streams: Streams = ""
 
+    def rest(self) -> None:
+        """Note that nothing of a route runs any more, and that nothing is streamed."""
+        self.route, self.what, self.streams = None, "", ""
+
 
 @dataclass(eq=False)
 class Window:

@@ -18,6 +18,7 @@ from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import delayed
 from pytest_egress.routes.wsgi import wsgi
+from pytest_egress.session import AFTER_TEST, Session
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.http2_client import Http2Client
@@ -124,6 +125,14 @@ def answers() -> Iterator[Answers]:
     answers = Answers()
     yield answers
     answers.go.set()
+
+
+@pytest.fixture
+def session(stage: Stage) -> Session:
+    """What closes the stage's window."""
+    session = Session()
+    session.ledger = stage.ledger
+    return session
 
 
 class Http1Asker:
@@ -363,6 +372,42 @@ def test_a_client_that_resets_its_stream_before_the_head_goes_is_one_call(
     client.flush()
     assert stage.only(Exchange).note.startswith("the client closed before its response was sent (")
     assert (route.call_count, stage.window.calls) == (1, 1)
+
+
+def events_of(request: Request) -> Response:
+    def events() -> Iterator[str]:
+        assert eventually(lambda: request.disconnected)
+        yield "nobody reads it"
+
+    return Response(events=events())
+
+
+async def async_events_of(request: Request) -> Response:
+    async def events() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield "never"
+
+    return Response(events=events())
+
+
+def pieces_of(request: Request) -> Iterator[bytes]:
+    assert eventually(lambda: request.disconnected)
+    yield b"nobody reads it"
+
+
+@pytest.mark.parametrize("handler", [events_of, async_events_of, pieces_of])
+def test_a_stream_whose_head_has_gone_alone_is_ended_with_its_test(
+    stage: Stage, session: Session, asker: Any, handler: Any
+) -> None:
+    declare(stage, handler)
+    asker.send()
+    asker.await_head()
+    session.drain(stage.window, 0.1, AFTER_TEST)
+    assert stage.window.activities  # `drain` leaves it to the next one
+    session.end_streams(stage.window, SECONDS, AFTER_TEST)
+    assert (stage.window.stuck, stage.window.activities) == ([], set())
+    entry = stage.only(Exchange)
+    assert (entry.error, entry.note) == (None, "it still streamed after the test, and was ended")
 
 
 # The head itself.
