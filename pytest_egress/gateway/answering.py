@@ -890,18 +890,22 @@ class Forwarding:
             return whole(response, request.method, hold)
 
     @contextmanager
-    def ending_with_client(self, sock: socket.socket) -> Iterator[None]:
+    def ending_with_client(self, sock: socket.socket, *, streams: bool = False) -> Iterator[None]:
         """Have the exchange on a socket, within the `with` block, end when nobody waits for it any more.
 
         A client that leaves is seen at once by RST_STREAM, and in HTTP/1.1 while its request may still come. Behind
         a whole request a client of HTTP/1.1 may close its side and wait for the response, which looks the same: the
         exchange goes on until its window is closed, and keeps no window open.
 
+        Args:
+            streams: Whether the exchange outlasts the block. It ends with the client until the request is over.
+
         Raises:
             ClientLeftError: The exchange has ended because the client left. It is a StoppedError where we cut it.
         """
+        take_back: Callable[[], None] | None = None
         if self.asked.http_version == "2" or not self.asked.is_whole:
-            self._duplex.on_disconnect(partial(self._leave, sock))
+            take_back = self._duplex.on_disconnect(partial(self._leave, sock))
         self._activity.is_abandoned = self._answering.carrier.has_left
         try:
             yield
@@ -911,6 +915,8 @@ class Forwarding:
             raise
         finally:
             self._activity.is_abandoned = stays
+            if take_back is not None and not streams:
+                take_back()
 
     def _send_interim_on(self, status_code: int, headers: Headers) -> None:
         with suppress(ClientLeftError):  # which ends the exchange elsewhere
@@ -947,7 +953,7 @@ class Forwarding:
         streams = self.route is not None and self.route.stream
         sock = self.connect(request, to)
         content = None if body.is_whole else body.stream() if streams else body.relay()
-        with self.ending_with_client(sock):
+        with self.ending_with_client(sock, streams=True):
             return upstream.ask(
                 sock, request, to.path, content=content, interim=self._send_interim_on
             )

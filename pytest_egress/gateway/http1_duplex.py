@@ -73,7 +73,7 @@ class Http1Duplex:
         self._has_left = False
         self._broken: str | None = None  # why nothing more comes or goes
         self._callbacks: list[Callable[[], None]] = []
-        self._watched: threading.Event | None = None  # set at the end, which its thread waits for
+        self._watched: threading.Event | None = None  # set to end the thread that looks
         self._is_over = False
 
     # Its begin and end.
@@ -85,9 +85,9 @@ class Http1Duplex:
 
     def close(self) -> None:
         """Note that the request is over. The socket blocks again, and nothing is sent or received here any more."""
-        if self._watched is not None:
+        if (watched := self._watched) is not None:
             self._tell_if_left()
-            self._watched.set()
+            watched.set()
         with self._lock:
             self._is_over = True
             self._callbacks.clear()
@@ -171,15 +171,29 @@ class Http1Duplex:
                 self._has_left = self._broken is not None or self._connection.has_left()
             return self._has_left or self._is_over
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Have a function called once when the client leaves, on a thread that looks for that."""
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a function called once when the client leaves, on a thread that looks for that.
+
+        Returns:
+            A function that takes it back. The thread ends when it has none to call.
+        """
+        take_back = partial(self._take_back, callback)
         with self._lock:
             self._callbacks.append(callback)
             if self._watched is not None or self._is_over:
-                return
+                return take_back
             ended = self._watched = threading.Event()
         watch = partial(self._watch, ended)
         threading.Thread(target=watch, name="egress client", daemon=True).start()
+        return take_back
+
+    def _take_back(self, callback: Callable[[], None]) -> None:
+        with self._lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+            if self._watched is not None and not self._callbacks:
+                self._watched.set()
+                self._watched = None
 
     def _watch(self, ended: threading.Event) -> None:
         while not ended.is_set():

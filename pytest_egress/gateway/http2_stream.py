@@ -16,6 +16,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from pytest_egress.base.account import Hold, over_limit
@@ -333,14 +334,20 @@ class Http2Stream:
             if waits:
                 self.send_interim(CONTINUE)
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Have a function called once when the client leaves; at once where it has left."""
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a function called once when the client leaves; at once where it has left. Return what takes it back."""
         with self._wire.lock:
             has_left = self._left is not None
             if not has_left:
                 self._callbacks.append(callback)
         if has_left:
             callback()
+        return partial(self._take_back, callback)
+
+    def _take_back(self, callback: Callable[[], None]) -> None:
+        with self._wire.lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
 
     # What goes: `Duplex`.
 

@@ -30,9 +30,9 @@ class PassingDuplex:
         """As `Duplex.receive`."""
         return self._duplex.receive(timeout)
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """As `Duplex.on_disconnect`."""
-        self._duplex.on_disconnect(callback)
+        return self._duplex.on_disconnect(callback)
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:
         """As `Duplex.send_interim`."""

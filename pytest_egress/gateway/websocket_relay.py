@@ -373,7 +373,7 @@ class SocketDuplex:
         """Close the socket, which no thread uses any more."""
         self._sock.close()
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Nobody asks for that here."""
         raise NotImplementedError
 

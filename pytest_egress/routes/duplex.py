@@ -49,8 +49,12 @@ class Duplex(Protocol):
         """
         ...
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Have a function called once when the client leaves; at once where it has left. It must not block."""
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have a function called once when the client leaves; at once where it has left. It must not block.
+
+        Returns:
+            A function that takes it back: it is not called from then on, unless that has just begun.
+        """
         ...
 
     def send_interim(self, status_code: int, headers: Headers = NO_FIELDS) -> None:

@@ -51,10 +51,11 @@ class CallDuplex:
         except queue.Empty:
             raise TimeoutError from None
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         self._callbacks.append(callback)
         if self.disconnected:
             callback()
+        return lambda: self._callbacks.remove(callback)
 
     def respond(
         self, status_code: int, headers: Headers, content: bytes, trailers: Headers = NO_FIELDS

@@ -50,7 +50,7 @@ class SocketDuplex:
         except OSError as error:
             raise ClientLeftError from error
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         raise NotImplementedError
 
     def respond(

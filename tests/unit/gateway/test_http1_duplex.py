@@ -211,6 +211,36 @@ def test_the_client_is_gone_when_it_has_closed_both_sides(stage: Stage) -> None:
     assert eventually(lambda: seen == [False, True])
 
 
+def test_what_was_to_be_told_of_a_client_that_leaves_is_taken_back(stage: Stage) -> None:
+    left: list[str] = []
+
+    def watchers() -> list[str]:
+        return [each.name for each in threading.enumerate() if each.name == "egress client"]
+
+    def answer(duplex: Duplex) -> None:
+        take_back = duplex.on_disconnect(lambda: left.append("first"))
+        take_second = duplex.on_disconnect(lambda: left.append("second"))
+        take_back()
+        take_back()  # again is harmless
+        watched.append(len(watchers()))
+        take_second()
+        assert eventually(lambda: not watchers())
+        duplex.on_disconnect(lambda: left.append("third"))
+        begun.set()
+        assert eventually(lambda: left)
+        raise ClientLeftError("it has")
+
+    watched: list[int] = []
+    begun = threading.Event()
+    stage.http(ADDRESS, Functional(answer))
+    sock = stage.dial(ADDRESS, 80)
+    sock.sendall(GET.replace(b"api.test", ADDRESS.encode()))
+    assert begun.wait(SECONDS)
+    sock.close()
+    stage.settle()
+    assert (left, watched) == (["third"], [1])
+
+
 def test_interim_responses_precede_the_response(stage: Stage) -> None:
     errors: list[str] = []
 

@@ -126,7 +126,10 @@ def test_a_client_that_resets_ends_what_waits_and_is_told_of(
     begun, states = threading.Event(), []
 
     def wait(duplex: Duplex) -> None:
+        take_back = duplex.on_disconnect(pytest.fail)
         duplex.on_disconnect(told.set)
+        take_back()
+        take_back()  # again is harmless
         duplex.start(200)
         begun.set()
         states.append(duplex.disconnected)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
+import h2.errors
 import pytest
 
+from pytest_egress.gateway import answering
 from pytest_egress.routes import open_websocket
 from pytest_egress.routes.answers import forward
-from pytest_egress.traffic.websocket import Closing
+from pytest_egress.traffic.websocket import Closing, Frames
+from tests.support.http2_client import Http2Client
 from tests.support.raw_websockets import RawSide, raw_client, raw_server
-from tests.support.stage import SECONDS, Stage, eventually, reset
+from tests.support.stage import ADDRESS, SECONDS, Stage, eventually, reset
 
 LAST_WORDS: list[str | bytes] = ["one", b"two", "x" * 300_000]
 
@@ -108,3 +112,46 @@ def test_what_a_client_sends_after_the_close_frame_of_the_server_arrives(stage: 
         client.send(client.frames.message("not yet"), client.frames.close(4002))
         assert client.next() is None
     assert seen == ["not yet", closing(4002, reply=False)]
+
+
+def test_a_client_that_resets_its_stream_is_told_to_the_server_by_a_close_frame(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut: list[socket.socket] = []
+    seen: list[object] = []
+    monkeypatch.setattr(answering, "shut", shut.append)  # as a client that leaves before it is open
+
+    def serve(ws: RawSide) -> None:
+        seen.extend(ws.rest())
+
+    with raw_server(serve) as url:
+        route = stage.http("api.test", forward(url))
+        client = Http2Client(stage.dial(ADDRESS, 80), "http")
+        fields = [("sec-websocket-version", "13")]
+        number = client.begin("/", "CONNECT", protocol="websocket", headers=fields, ends=False)
+        client.flush()
+        assert client.until(lambda: client.answers[number].status == 200)
+        client.send(number, Frames(None, of_client=True).message("hello"))
+        assert eventually(lambda: route.calls and route.calls[0].messages)
+        client.h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
+        client.flush()
+    message, end = seen
+    assert isinstance(end, Closing)
+    assert (message, end.code, shut) == ("hello", 1001, [])
+
+
+def test_nobody_looks_for_a_client_to_leave_once_it_is_open(stage: Stage) -> None:
+    def serve(ws: RawSide) -> None:
+        ws.send(ws.frames.message("open"))
+        assert ws.next() == closing(1000, reply=True)
+        ws.send(ws.frames.close(1000))
+
+    with raw_server(serve) as url:
+        stage.http("api.test", forward(url))
+        client = raw_client(stage)
+        assert client.next() == "open"
+        assert eventually(
+            lambda: not any(each.name == "egress client" for each in threading.enumerate())
+        )
+        client.send(client.frames.close(1000))
+        assert client.next() == closing(1000, reply=False)
