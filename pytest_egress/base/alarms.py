@@ -9,7 +9,6 @@ Threads: any thread sets alarms and calls them off. The lock guards the queue; n
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -52,6 +51,7 @@ class Alarms:
         self._lock = threading.Lock()
         self._waiting: deque[Alarm] = deque()
         self._is_running = False
+        self._never = threading.Event()  # is waited for: a test may have replaced `time.sleep`
 
     def set(self, ring: Callable[[], object]) -> Alarm:
         """Have a function called, on a thread of its own. Where no thread can be started, it is never called."""
@@ -71,7 +71,7 @@ class Alarms:
 
     def _run(self) -> None:
         while (alarm := self._next()) is not None:
-            time.sleep(max(alarm.due - monotonic(), 0))
+            self._never.wait(max(alarm.due - monotonic(), 0))
             try:
                 alarm.ring(self._name)
             except RuntimeError:  # no thread can be started

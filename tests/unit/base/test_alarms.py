@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_egress.base.alarms import Alarms
+from pytest_egress.base.clock import monotonic
 from tests.support.stage import SECONDS, eventually
 
 
@@ -70,3 +71,15 @@ def test_without_a_thread_nothing_rings_and_nothing_is_raised(
         alarms.set(pytest.fail)
     alarms.set(rung.set)
     assert rung.wait(SECONDS)
+
+
+def test_an_alarm_rings_in_its_time_though_a_test_has_replaced_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[float] = []
+    monkeypatch.setattr("time.sleep", calls.append)
+    alarms, rung = Alarms("of the test", 0.05), threading.Event()
+    due = alarms.set(rung.set).due
+    assert rung.wait(SECONDS)
+    assert monotonic() >= due
+    assert calls == []
