@@ -373,10 +373,12 @@ def silent_after_handshake(
 def is_probe(hello: ClientHello | None, version: str, *, said_goodbye: bool) -> bool:
     """Whether a client that closed right after the handshake has looked whether TLS is spoken, and wanted no more.
 
-    One that rejects the certificate only then closes the TCP connection alone: curl, Node.js and wget do. So does
-    Python's `ssl.get_server_certificate`; it offers no protocol, and its library has had no objection by then.
+    One that rejects the certificate only then closes the TCP connection alone where it uses OpenSSL: curl, Node.js and
+    wget do. With other libraries it may end TLS too: curl with GnuTLS before 8.9, and Java programs that pin.
+    Python's `ssl.get_server_certificate` ends TCP alone; it offers no protocol, and its library has had no objection
+    by then.
     """
-    if said_goodbye:
+    if said_goodbye and is_by(hello, ("OpenSSL",)):
         return True
     return hello is not None and not hello.alpn and is_by(hello, verifying_within(version))
 

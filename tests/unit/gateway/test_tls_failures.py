@@ -7,6 +7,7 @@ import pickle
 import select
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -355,7 +356,7 @@ def test_a_client_of_other_protocols_is_another_where_it_distrusts(
 
 
 def hello_of(library: str) -> ClientHello:
-    extensions = {"Go": (18, 43), "Java": (17, 50), "OpenSSL": (22, 35)}
+    extensions = {"Go": (18, 43), "Java": (17, 50), "OpenSSL": (22, 35), "GnuTLS": (28,)}
     return ClientHello(
         sni="api.test",
         alpn=("http/1.1",),
@@ -534,6 +535,24 @@ def test_a_health_check_of_tls_is_no_offence_and_no_call(
     assert verdict(stage) is None
     failure = stage.only(TlsFailure)
     assert (failure.outcome, failure.reason, route.call_count) == ("recorded", "probe", 0)
+
+
+@pytest.mark.parametrize(
+    ("library", "alpn", "version"),
+    [
+        ("GnuTLS", True, "TLSv1.3"),
+        ("GnuTLS", False, "TLSv1.3"),
+        ("Java", True, "TLSv1.2"),
+    ],
+)
+def test_a_client_that_may_have_looked_at_the_certificate_afterwards_is_no_health_check(
+    library: str, alpn: bool, version: str
+) -> None:
+    """It says close_notify all the same: curl with GnuTLS before 8.9, and Java programs that pin."""
+    hello = hello_of(library)
+    hello = replace(hello, alpn=("h2", "http/1.1") if alpn else ())
+    reason, _ = silent_after_handshake("api.test", hello, version, said_goodbye=True)
+    assert reason in ("likely-untrusted", "unused")
 
 
 def test_a_health_check_of_tls_tells_why_a_route_was_not_called(
