@@ -297,7 +297,7 @@ class Session:
             after: The event after which they ran on, in words.
         """
         with self.ledger.changed:
-            over = {a for a in at_work(window) if a.streams and is_over(a.route)}
+            over = {a for a in at_work(window) if a.streams and is_over(a.route or a.passes)}
         for activity in over:
             if isinstance(entry := activity.what, Exchange) and activity.streams:
                 entry.note = f"{STILL_STREAMED} {after}, and was ended"

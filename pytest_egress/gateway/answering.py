@@ -727,6 +727,7 @@ class Answering:
             activity.is_abandoned = self.carrier.has_left
         if response.stream is not None and entry.outcome == "passthrough":
             self.carrier.allow_unread(entry.route, entry.host)
+            activity.passes = entry.route
         elif response.stream is not None:
             activity.what, activity.route = entry, entry.route  # its handler still runs
         activity.streams = streams_of(response)

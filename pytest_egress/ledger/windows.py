@@ -54,6 +54,7 @@ class Activity:
             it keeps no window open either. It is called under `Ledger.changed`.
         part: What runs of the route: its "handler", or its "match= predicate".
         streams: What it sends piece by piece, if its response has begun: "events", or another "body"; else "".
+        passes: The route that lets this pass unread, while no handler runs; None is `unrouted="passthrough"`.
     """
 
     container: str = ""
@@ -66,10 +67,11 @@ class Activity:
     is_abandoned: Callable[[], bool] = lambda: False
     part: str = "handler"
     streams: Streams = ""
+    passes: Route[Any] | None = None
 
     def rest(self) -> None:
         """Note that nothing of a route runs any more, and that nothing is streamed."""
-        self.route, self.what, self.streams = None, "", ""
+        self.route, self.what, self.streams, self.passes = None, "", "", None
 
 
 @dataclass(eq=False)

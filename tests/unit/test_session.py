@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.faults import delayed, silence
 from pytest_egress.session import AFTER_TEST, Session, under_way_lines
 from pytest_egress.traffic.entries import Entry, PacketAttempt
-from tests.support.attempts import SECONDS, attempt, exchange, query, route_in
+from tests.support.attempts import SECONDS, attempt, exchange, query, route, route_in
 
 QUIET = 0.1
 
@@ -216,6 +217,21 @@ def test_a_handler_is_waited_for_while_something_waits_for_a_fault() -> None:
         session.drain(window, 0.01, AFTER_TEST)
         assert len(window.stuck) == 1
         assert window.activities == {silent}
+
+
+def test_a_stream_ends_with_what_lets_it_go_on() -> None:
+    session, wide, own = Session(), route("session"), route("test")
+    window, cut = Window(), list[str]()
+    for name, activity in {
+        "passes by a route of the session": Activity(streams="events", passes=wide),
+        "is answered by a route of the session": Activity(streams="events", route=wide),
+        "passes by a route of the test": Activity(streams="events", passes=own),
+        "passes by the test's policy": Activity(streams="body"),
+    }.items():
+        activity.cut = partial(cut.append, name)
+        session.ledger.begin(window, activity)
+    session.end_streams(window, 0.0, AFTER_TEST)
+    assert sorted(cut) == ["passes by a route of the test", "passes by the test's policy"]
 
 
 def test_what_is_cut_after_the_last_test_is_told_at_the_end_of_the_run() -> None:

@@ -412,6 +412,33 @@ def test_the_sockets_of_forwards_are_let_go(stage: Stage, real: Real) -> None:
     assert len(connection._others) <= 2
 
 
+def test_a_stream_that_passes_goes_on_by_the_route_that_lets_it(
+    stage: Stage, server: Callable[..., Real]
+) -> None:
+    go_on = threading.Event()
+
+    def serve(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"first")
+        go_on.wait(SECONDS)
+
+    server(80, serve)
+    fake = stage.http(ADDRESS, 200)
+    client = stage.dial(ADDRESS, 80)
+    assert ask(client).status == 200
+    fake.remove()
+    route = stage.route("passthrough", ADDRESS)  # found on an open connection, it forwards requests
+    client.sendall(GET)
+    data = b""
+    while b"first" not in data:
+        data += client.recv(1000)
+    (activity,) = stage.window.activities
+    assert (activity.streams, activity.route, activity.passes) == ("body", None, route)
+    go_on.set()
+    assert eventually(lambda: activity.passes is None)
+
+
 def test_a_stream_that_passes_is_cut_with_what_let_it_pass(
     stage: Stage, server: Callable[..., Real]
 ) -> None:
