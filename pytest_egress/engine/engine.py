@@ -329,7 +329,7 @@ class Engine:
         try:
             with (
                 engine_errors(f"read the log of {name}"),
-                self.client.api.get(url, params=params, stream=True) as answer,
+                self._get(url, params) as answer,
             ):
                 check_answer(answer)
                 for chunk in answer.iter_content(READ_BYTES):
@@ -339,12 +339,15 @@ class Engine:
         return output
 
     def _archive(self, container: DockerContainer, path: str) -> requests.Response:
-        return self.client.api.get(
-            self._archive_url(container),
-            params={"path": path},
-            headers={"Accept-Encoding": "identity"},  # compression would take the longest
-            stream=True,
-        )
+        identity = {"Accept-Encoding": "identity"}  # compression would take the longest
+        return self._get(self._archive_url(container), {"path": path}, headers=identity)
+
+    def _get(
+        self, url: str, params: Mapping[str, str | float], **options: Any
+    ) -> requests.Response:
+        """Ask for something that is read in pieces, each of which may take as long as any call of docker-py's."""
+        api = self.client.api
+        return api.get(url, params=params, stream=True, timeout=api.timeout, **options)
 
     def _archive_url(self, container: DockerContainer) -> str:
         return self._url(container, "archive")
