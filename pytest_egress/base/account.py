@@ -40,7 +40,7 @@ class Account:
         self._others = others or Accounts()
         self._lock = self._others.lock
         self._lost: dict[str, int] = {}
-        self._once: set[int] = set()  # the identities of contents
+        self._once: dict[int, bytes] = {}  # by identity, which is nobody else's while it is here
         self._is_closed = False
         self.held = 0
 
@@ -74,7 +74,7 @@ class Account:
                 return True
             if not self.has_room(len(content), what):
                 return False
-            self._once.add(id(content))
+            self._once[id(content)] = content
         return True
 
     def hold(self, what: str) -> Hold:
@@ -92,11 +92,12 @@ class Account:
             return self._lost.copy()
 
     def close(self) -> None:
-        """Take over what was lost by closed accounts. What is lost from now on is another one's, which closes later."""
+        """Take over what was lost by closed accounts. What is lost from now on is told by the next one that closes."""
         with self._lock:
             for what, size in self._others.lost_late.items():
                 self._lost[what] = self._lost.get(what, 0) + size
             self._others.lost_late.clear()
+            self._once.clear()  # the entries have them, as long as they are there
             self._is_closed = True
 
 

@@ -44,6 +44,14 @@ def test_what_several_entries_have_counts_once() -> None:
     assert (account.held, account.lost) == (60, {"responses": 60})
 
 
+def test_other_content_in_the_place_of_some_that_is_gone_counts_too() -> None:
+    account = Account()
+    counted = 0
+    for size in (40, 40, 40):
+        counted += account.has_room_once(bytes(bytearray(size)), "responses")
+    assert (counted, account.held, account.lost) == (2, 80, {"responses": 40})
+
+
 def test_what_is_held_for_a_while_makes_room_when_it_is_released() -> None:
     account = Account()
     first, second = account.hold("messages"), account.hold("messages")
