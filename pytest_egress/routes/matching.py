@@ -17,6 +17,7 @@ from urllib.parse import quote
 from pytest_egress.base.globs import Glob
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.answers import QueryValue, takes
+from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.messages import FIELD_NAME, UNSET, Request, shown
 from pytest_egress.traffic.redaction import (
     is_secret,
@@ -89,7 +90,8 @@ class Match:
         """As `differences`, of a request that gets no answer, and whose body may have come in part.
 
         What only the rest of the body could tell is no difference: then a predicate that reads the body gets a
-        `ConnectionError`. One that raises anything else refuses the request.
+        `ConnectionError` of ours. One that raises anything else, such as an error about a server of its own, refuses
+        the request.
 
         Args:
             is_whole: Whether the body has come whole.
@@ -98,7 +100,7 @@ class Match:
         try:
             return conditions.differences(request, asking)
         except BaseException as error:  # of the predicate: there is no answer that could fail by it
-            if isinstance(error, ConnectionError) and not is_whole:
+            if isinstance(error, ClientLeftError) and not is_whole:
                 return []
             return [self._refusal(f"raised {type(error).__name__}")]
 

@@ -10,6 +10,7 @@ from hypothesis.strategies import lists, sampled_from, tuples
 
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import sequence
+from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import refuse
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import (
@@ -258,7 +259,8 @@ def raises(error: type[Exception]) -> Any:
         ({"match": lambda request: True}, True, True),
         ({"match": lambda request: False}, False, False),
         ({"match": lambda request: False, "json": 1}, False, False),
-        ({"match": raises(ConnectionError)}, False, True),  # it has read what did not come
+        ({"match": raises(ClientLeftError)}, False, True),  # it has read what did not come
+        ({"match": raises(ConnectionRefusedError)}, False, False),  # of a server of its own
         ({"match": raises(KeyError)}, False, False),
     ],
 )
