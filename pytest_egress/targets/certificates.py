@@ -33,7 +33,8 @@ READ_SECONDS: Final = (
 )
 READER: Final = """
 import sys, warnings
-password, *sys.path[len(sys.path):] = sys.argv[1:]
+password, *paths = sys.argv[1:]
+sys.path += paths
 warnings.simplefilter("ignore")
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 data = sys.stdin.buffer.read()

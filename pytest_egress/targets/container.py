@@ -810,9 +810,10 @@ class Container:
         wait_for(
             lambda: all(each.activity.is_abandoned() for each in open_ones()), seconds, LOOK_SECONDS
         )
-        for each in open_ones():
-            if each.activity.is_abandoned():
-                each.cut()
+        with self._services.ledger.changed:
+            left = [each for each in open_ones() if each.activity.is_abandoned()]
+        for each in left:
+            each.cut()
         wait_for(lambda: not any(each.is_cut for each in open_ones()), CUT_SECONDS)
 
     def become_ready(self, strategies: Sequence[Strategy], timeout: float) -> None:

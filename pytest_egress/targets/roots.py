@@ -141,9 +141,8 @@ def find_keystore(files: Files) -> tuple[dict[str, File], list[bytes]]:
     for real, kind in itertools.chain(
         of_home, known
     ):  # lazy: the engine is asked until one is found
-        if kind is FileKind.REGULAR:
+        if kind is FileKind.REGULAR and (file := files.read_small([real]).get(real)) is not None:
             with contextlib.suppress(ValueError):  # the JVM would use the next one too
-                file = files.read(real)
                 found = from_java_keystore(file.content)
                 if not file.content.startswith(JKS_MAGIC):  # once: it may take a process
                     file = replace(file, content=java_keystore(found))
