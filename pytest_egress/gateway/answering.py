@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -339,8 +339,7 @@ class Answering:
         response = ruling.reply(entry)
         if response is not None:
             entry.response = response if ruling.is_shared else self._kept(incoming, response)
-        for hold in incoming.forwarding.held:
-            hold.release()
+        incoming.forwarding.release()
         if entry.duration is None and entry.fault is None:
             entry.duration = self.ledger.now() - entry.started
         if not isinstance(ruling.reply, Conversing):  # which has counted itself
@@ -866,16 +865,15 @@ class Forwarding:
     Attributes:
         asked: The request as it came.
         route: The route that answers it; None until that is decided, and where none does.
-        held: What is kept of the responses that its handler asked for, until it has answered.
     """
 
-    def __init__(self, answering: Answering, attempt: Attempt, duplex: Duplex, called: str) -> None:
+    def __init__(self, answering: Answering, attempt: Attempt, duplex: Line, called: str) -> None:
         self._answering, self._called = answering, called
         self._duplex, self._activity = duplex, attempt.activity
         self._destination, self._tables = attempt.destination, attempt.context.tables
         self._has_left = False
         self._account = attempt.context.window.account
-        self.held: Sequence[Hold] = ()
+        self._held: list[Hold] = []  # of responses that its handler has asked for
         self.asked: Request
         self.route: Route[Any] | None = None
 
@@ -884,11 +882,21 @@ class Forwarding:
         server = check_forward(forward(to, port), raw=False)
         request = self._renamed(request)
         sock = self.connect(request, server, by="request.forward")
-        with self.ending_with_client(sock):  # a handler reads the response
-            response = upstream.ask(sock, request, server.path, encoded=False)
-            hold = self._account.hold(RESPONSES)
-            self.held = [*self.held, hold]
-            return whole(response, request.method, hold)
+        hold = self._account.hold(RESPONSES)
+        try:
+            with self.ending_with_client(sock):  # a handler reads the response
+                response = upstream.ask(sock, request, server.path, encoded=False)
+                return whole(response, request.method, hold)
+        finally:
+            self._held.append(hold)
+            if self._duplex.has_begun:
+                self.release()
+
+    def release(self) -> None:
+        """Give back what is kept of the responses that the handler has asked for: it has answered, or begun to."""
+        while self._held:
+            with suppress(IndexError):  # another thread has given it back
+                self._held.pop().release()
 
     @contextmanager
     def ending_with_client(self, sock: socket.socket, *, streams: bool = False) -> Iterator[None]:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -169,6 +170,29 @@ def test_an_answer_that_a_handler_asks_for_takes_room_once(
         for _ in range(5):  # none of them is kept
             assert ask(stage.dial(port=80), GET).body == b"%d" % MEGABYTE
     assert not lost(stage)
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_an_answer_that_is_asked_for_between_two_pieces_takes_room_while_it_is_read(
+    stage: Stage, plain: Callable[[], Http2Client], version: str
+) -> None:
+    held: list[int] = []
+
+    def handler(request: Request) -> Iterator[bytes]:
+        asked = replace(request, http_version="1.1")  # which the server speaks
+        for _ in range(4):
+            assert len(asked.forward(url).content) == MEGABYTE
+            held.append(stage.window.account.held)
+            yield b"x"
+
+    with serving(MEGABYTE) as url:
+        stage.http("api.test", handler)
+        body = plain().ask().body if version == "2" else ask(stage.dial(port=80), GET).body
+    assert body == b"xxxx"
+    stage.settle()
+    first, *others = [size // MEGABYTE for size in held]
+    assert (first, others) == (1, [0, 0, 0])  # the first one was asked for before the answer
+    assert stage.window.account.held < 10_000
 
 
 def test_an_answer_that_there_is_no_room_for_fails_the_handler(
