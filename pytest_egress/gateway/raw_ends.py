@@ -62,7 +62,7 @@ class Ends:
         self._is_told = True
 
     def note_detached(self) -> None:
-        """Note that the handler has taken the descriptor of a socket, which raises nothing any more."""
+        """Note that the handler has taken a descriptor: no socket of its raises anything any more."""
         self._is_detached = True
 
     def note_file(self, file: Any) -> Any:

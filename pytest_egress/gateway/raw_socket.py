@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -164,7 +165,10 @@ class RawSocket(Socket):
 
     def detach(self) -> int:
         """Give the descriptor away, and be closed without closing that."""
-        self.ends.note_detached()
+        # `SSLContext.wrap_socket`, by which `starttls` works too, detaches what it wraps. Its TLS socket still raises
+        # what is about the client, so that an error raised without a socket is about something else.
+        if sys._getframe(1).f_globals.get("__name__") != ssl.__name__:
+            self.ends.note_detached()
         return super().detach()
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import os
 import select
 import socket
 import ssl
@@ -18,6 +19,7 @@ import trustme
 
 from pytest_egress import HandlerError
 from pytest_egress.base.sockets import await_ready
+from pytest_egress.gateway.raw_socket import RawSocket
 from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.traffic.entries import TcpConnection
@@ -134,6 +136,34 @@ def test_a_reset_of_another_connection_is_the_handlers_that_has_given_its_own_aw
     with stage.dial(port=PORT) as client:
         client.sendall(b"x")
     assert isinstance(ended(stage).error, ConnectionResetError)
+
+
+def store(pipe: Any, line: bytes) -> None:
+    pipe.write(line)
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_an_error_of_a_pipe_is_the_handlers_that_has_made_its_connection_tls(
+    stage: Stage, ca: trustme.CA, by_itself: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("api.test").configure_cert(context)
+
+    def handler(sock: RawSocket) -> None:
+        tls = context.wrap_socket(sock, server_side=True) if by_itself else sock.starttls()
+        with tls:
+            read_to_end(tls)
+            receiver, sender = os.pipe()
+            os.close(receiver)
+            with os.fdopen(sender, "wb", buffering=0) as pipe:
+                store(pipe, b"a line")
+
+    stage.tcp(ADDRESS, handler)
+    sock = stage.dial(port=PORT)
+    with stage.trusting.wrap_socket(sock, server_hostname="api.test") as client:
+        client.sendall(b"x")
+    assert isinstance(ended(stage).error, BrokenPipeError)
+    assert isinstance(judge(stage.window, []), HandlerError)
 
 
 # Handlers whose client ends.
