@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from pytest_egress.gateway.attempt import Attempt
@@ -36,6 +37,8 @@ from pytest_egress.traffic.smtp import Envelope
 
 FIRST_BYTES_KEPT: Final = 64
 MAILS: Final = "mails"
+ELSEWHERE: Final = "it was not taken, since the next answer is for another connection, on which it can be sent again"
+"""The note of a mail that is no call, and whose client was told to connect again."""
 
 
 class Recorder:
@@ -283,23 +286,26 @@ class Recorder:
     def take_mail(self, connection: TcpConnection, mail: Envelope) -> Receipt:
         """Record a mail that came on a connection, and count it as a call of its route, of which it takes a turn.
 
-        A mail without a turn is unrouted, unless another raw route answers the next connection to the address.
+        A mail without a turn is unrouted. Where the next connection to the address has another answer, or another raw
+        route, the mail is recorded only: its client may send it there.
         """
         with self.ledger.changed:  # else the window could close between these calls
             context = self.target.attempt_context()
-            receipt: Receipt = connection.route.reserve_mail()
+            has_room = partial(context.window.account.has_room, mail.size, MAILS)
+            receipt: Receipt = connection.route.reserve_mail(has_room)
             if receipt == "used up":
                 route = opening(context.tables, connection.host, connection.port or 0)
                 if route is not None and route.kind.reads_bytes:
-                    return "elsewhere"
+                    receipt = "elsewhere"
+            if receipt == "taken":
+                entry = self._mail(connection, mail, outcome="routed", route=connection.route)
+                self.record(context, entry)
+                self.count(context, entry)
+            elif receipt == "used up":
                 self._record_refused(context, connection, mail, "its route has no turn left for it")
-            if receipt != "taken":
-                return receipt
-            if not context.window.account.has_room(mail.size, MAILS):
-                return "no room"
-            entry = self._mail(connection, mail, outcome="routed", route=connection.route)
-            self.record(context, entry)
-            self.count(context, entry)
+            elif receipt == "elsewhere" and has_room():
+                entry = self._mail(connection, mail, outcome="recorded", note=ELSEWHERE)
+                self.record(context, entry)
         return receipt
 
     def refuse_mail(self, connection: TcpConnection, mail: Envelope, why: str) -> None:

@@ -441,15 +441,20 @@ class Route(handles.Route[Call]):
         """Whether the answer for a turn has calls of its own, such as mails."""
         return isinstance(layers(self._given.of_turn(turn))[1], answers.Service)
 
-    def reserve_mail(self) -> answers.Receipt:
-        """Reserve a turn for a mail on an open connection; whether that is done, or why not."""
+    def reserve_mail(self, has_room: Callable[[], bool]) -> answers.Receipt:
+        """Reserve a turn for a mail on an open connection; whether that is done, or why not.
+
+        Args:
+            has_room: Makes room for the mail, or returns False. It is called where there is a turn for it.
+        """
         with self._log.changed:
             if (turn := self.reserve()) is None:
                 return "used up"
-            if self.takes_mails(turn):
+            is_for_mails = self.takes_mails(turn)
+            if is_for_mails and has_room():
                 return "taken"
             self.give_back(turn)
-            return "elsewhere"
+            return "no room" if is_for_mails else "elsewhere"
 
     @property
     def may_come_free(self) -> bool:

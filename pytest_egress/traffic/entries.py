@@ -51,7 +51,7 @@ class Entry:
         started: When its first byte was read, in seconds since the epoch.
         outcome: "routed" (a route answered), "passthrough" (the real upstream did), "unrouted" (no route claims it:
             it fails the test), "blocked" (a block route or `unrouted="block"`), or "recorded" (listed only: a name
-            lookup, a packet of the kernel's own, a TLS handshake that failed).
+            lookup, a packet of the kernel's own, a TLS handshake that failed, a mail that has to be sent again).
         host: The name or address it was for.
         port: Its port, or None where the protocol has none.
         note: A sentence with more about it, or "".
@@ -275,7 +275,8 @@ class TcpConnection(Entry):
 class Mail(Entry):
     """A mail that a route of `smtp()` has taken. It is a call of the route; its connection is an entry of its own.
 
-    One that was refused is unrouted, and `note` says why; one that is too large has no content.
+    One that was refused is unrouted, and `note` says why; one that is too large has no content. One that its client has
+    to send again, on another connection, is recorded only, and no call.
 
     Attributes:
         address: The IP address that was dialled.

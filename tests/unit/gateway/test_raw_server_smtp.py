@@ -230,6 +230,22 @@ def test_mails_that_would_fill_the_memory_are_refused_and_fail_the_test(
     assert "bytes of mails were cut" in str(judge(stage.window, []))
 
 
+@pytest.mark.parametrize("later", [(), (b"421 4.3.2 busy\r\n",)])
+def test_a_mail_that_there_is_no_room_for_takes_no_turn(
+    stage: Stage, later: tuple[bytes, ...]
+) -> None:
+    route: Route[Any] = stage.tcp("mail.test:5432", sequence(smtp(), *later))
+    with connected(stage) as client:
+        full = stage.next_window()
+        full.account.keep(account.MAX_HELD_BYTES, "requests")
+        with pytest.raises(smtplib.SMTPDataError, match="No room for more mails"):
+            client.send_message(welcome("one"))
+        assert "bytes of mails were cut" in str(judge(full, []))
+        stage.next_window()
+        client.send_message(welcome("two"))
+    assert [call.subject for call in route.calls] == ["two"]
+
+
 def test_a_cut_ends_a_session(stage: Stage, mailbox: Route[Any]) -> None:
     client = MailClient(stage)
     mailbox.remove()
@@ -265,6 +281,11 @@ def test_many_recipients_are_shortened_in_a_line() -> None:
 
 
 # A mail is a turn.
+
+
+def outcomes(stage: Stage) -> list[str]:
+    """The outcomes of the mails, in order."""
+    return [mail.outcome for mail in stage.entries(Mail)]
 
 
 def test_times_counts_mails_however_many_come_on_a_connection(stage: Stage) -> None:
@@ -319,12 +340,38 @@ def test_a_sequence_counts_mails_and_its_other_answers_connections(stage: Stage)
             client.send_message(welcome())
         with pytest.raises(smtplib.SMTPDataError, match="next mail is for another connection"):
             client.send_message(welcome())
+    assert outcomes(stage) == ["routed", "routed", "recorded"]
     with pytest.raises(smtplib.SMTPConnectError, match="busy"):
         MailClient(stage)
     with connected(stage) as client:
         client.send_message(welcome("the last"))
     assert [type(call) for call in route.calls] == [Mail, Mail, TcpConnection, Mail]
     assert judge(stage.window, [route]) is None
+
+
+@pytest.mark.parametrize("by_its_route", [True, False])
+def test_a_mail_for_another_connection_is_in_the_ledger_though_its_client_never_dials_again(
+    stage: Stage, by_its_route: bool
+) -> None:
+    busy = b"421 4.3.2 busy\r\n"
+    stage.tcp("mail.test:5432", busy, optional=True)
+    if by_its_route:
+        stage.tcp("mail.test:5432", sequence(smtp(), busy))
+    else:
+        stage.tcp("mail.test:5432", smtp(), times=1)
+    with connected(stage) as client:
+        client.send_message(welcome("one"))
+        with pytest.raises(smtplib.SMTPDataError, match="next mail is for another connection"):
+            client.send_message(welcome("two"))
+    assert outcomes(stage) == ["routed", "recorded"]
+    mail = stage.entries(Mail)[-1]
+    assert (mail.subject, mail.sender, mail.route) == ("two", "shop@x.test", None)
+    assert mail.note == (
+        "it was not taken, since the next answer is for another connection, on which it can be sent again"
+    )
+    (told,) = (line for line in ledger_lines(stage.window.entries) if "mail 'two'" in line)
+    assert told.endswith(f"[{mail.note}]")
+    assert judge(stage.window, []) is None
 
 
 def test_a_mail_that_makes_a_fault_of_connecting_the_next_turn_tells_the_kernels(
