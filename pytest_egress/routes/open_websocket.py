@@ -312,8 +312,10 @@ class WebSocket:
             self._outgoing.clear()
             for frame in lost:
                 frame.is_lost = True
-            messages = {id(frame.message) for frame in lost}
-            self.messages[:] = [each for each in self.messages if id(each) not in messages]
+            messages = [frame.message for frame in lost if frame.message is not None]
+            identities = {*map(id, messages)}
+            self.messages[:] = [each for each in self.messages if id(each) not in identities]
+            self._account.has_room(-sum(size_of(each.content) for each in messages), MESSAGES)
 
     def _closed(self) -> WebSocketClosedError:
         """The error that says that it is over."""
@@ -357,6 +359,16 @@ class WebSocket:
             self._changed.notify_all()
             raise self._closed()
         return None
+
+    def _forget_unrecorded(self) -> None:
+        """Forget the messages that wait and are not recorded, and give their room back.
+
+        Recorded ones can still be received.
+        """
+        with self._changed:
+            self._waiting = deque((message, held) for message, held in self._waiting if not held)
+            self._waiting_bytes = sum(size_of(message) for message, _ in self._waiting)
+            self._held.release()
 
     def _read(self) -> None:
         """Read to the end of the WebSocket, on the reader's thread."""
@@ -572,6 +584,7 @@ class OpenWebSocket(WebSocket):
         if self._reader.ident is not None:
             self._reader.join()
         self._frames.discard()
+        self._forget_unrecorded()
         with contextlib.suppress(ClientLeftError):
             if self._is_mute:
                 pass  # a fault has ended what carries it

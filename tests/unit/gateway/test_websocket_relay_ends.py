@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -11,7 +12,7 @@ import pytest
 from pytest_egress.gateway import answering
 from pytest_egress.routes import open_websocket
 from pytest_egress.routes.answers import forward
-from pytest_egress.traffic.websocket import Closing, Frames
+from pytest_egress.traffic.websocket import Closing, Frames, size_of
 from tests.support.http2_client import Http2Client
 from tests.support.raw_websockets import RawSide, raw_client, raw_server
 from tests.support.stage import ADDRESS, SECONDS, Stage, eventually, reset
@@ -155,3 +156,28 @@ def test_nobody_looks_for_a_client_to_leave_once_it_is_open(stage: Stage) -> Non
         )
         client.send(client.frames.close(1000))
         assert client.next() == closing(1000, reply=False)
+
+
+def test_what_a_client_that_leaves_has_not_read_takes_no_room(stage: Stage) -> None:
+    go_on, text = threading.Event(), "x" * 200_000
+
+    def serve(ws: RawSide) -> None:
+        assert go_on.wait(SECONDS)
+        for _ in range(100):  # more than the kernel buffers
+            ws.send(ws.frames.message(text))
+        with contextlib.suppress(OSError):  # the gateway leaves with what it has sent unread
+            ws.rest()
+
+    with raw_server(serve) as url:
+        route = stage.http("api.test", forward(url))
+        client = raw_client(stage)
+        account = stage.window.account
+        before = account.held
+        go_on.set()
+        assert eventually(lambda: account.held > before + 100 * len(text))
+        reset(client.sock)
+        (call,) = route.calls
+        assert eventually(lambda: not list(stage.gateway.connections))
+    assert len(call.messages) < 100
+    kept = sum(size_of(message.content) for message in call.messages)
+    assert account.held == before + kept

@@ -20,9 +20,13 @@ from websockets.sync.client import ClientConnection, connect
 from pytest_egress.base import account
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes import open_websocket
+from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
 from pytest_egress.routes.open_websocket import OpenWebSocket, WebSocket, content_of
+from pytest_egress.routes.websocket import opened as opened_answer
 from pytest_egress.routes.websocket import websocket
-from pytest_egress.traffic.websocket import size_of
+from pytest_egress.traffic.messages import Request
+from pytest_egress.traffic.websocket import accept, size_of
+from tests.support.stage import eventually
 from tests.support.websocket_server import DuplexServer, serving
 
 
@@ -305,6 +309,33 @@ def test_what_waits_for_a_handler_is_cut_where_it_is_not_kept(
     assert call.account.lost["messages of WebSockets"] == 2 * size_of("x" * 1000)
 
 
+def test_what_nobody_receives_gives_its_room_back_at_the_end() -> None:
+    ended = threading.Event()
+
+    class Unrecorded(DuplexAnswer):
+        def refusal(self, request: Request) -> None:
+            return None
+
+        def converse(self, request: Request, duplex: Duplex, conversation: Conversation) -> None:
+            kept = conversation.account
+            ws = OpenWebSocket(duplex, request, accept(request), account=kept)
+            with opened_answer(ws, conversation):
+                assert ended.wait(20)
+
+    with serving(Unrecorded()) as server, opened(server) as (ws, client):
+        call = server.call()
+        for _ in range(3):
+            client.send("x" * 1000)
+        assert eventually(lambda: call.account.held == 3 * size_of("x" * 1000))
+        assert ws.recv() == "x" * 1000
+        ended.set()
+        assert call.done.wait(20)
+        assert call.account.held == 0
+        with pytest.raises(WebSocketClosedError):
+            ws.recv()
+        assert call.account.held == 0
+
+
 def test_a_send_waits_until_the_handshake_is_answered() -> None:
     original = OpenWebSocket.open
 
@@ -367,6 +398,8 @@ def test_a_message_whose_send_raised_was_not_sent_and_is_not_recorded() -> None:
         call = server.call()
         assert call.done.wait(20)
     sent = [message.content for message in call.exchange.messages if not message.from_client]
+    contents = [message.content for message in call.exchange.messages]
+    assert call.account.held == sum(map(size_of, contents))
     assert len(raised) == 4
     assert set(sent) == set(went)
     assert not set(raised) & set(sent)
