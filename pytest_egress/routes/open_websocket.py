@@ -419,6 +419,7 @@ class WebSocket:
             data = b""
         except OverLimitError:
             self._cut()
+            self._flush(wait=False)
             return
         if data:
             self._receive(data)
@@ -477,7 +478,7 @@ class WebSocket:
         return True
 
     def _cut(self) -> None:
-        """Close: the test keeps as much as it may, and fails by that."""
+        """Close: the test keeps as much as it may, and fails by that. The caller sends the close frame (`_flush`)."""
         with self._changed:
             with contextlib.suppress(ClosedError):
                 self._outgoing.append(Outgoing(self._frames.close(TOO_BIG, CUT_REASON)))

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from pytest_egress.base import account
+from pytest_egress.base.account import OverLimitError
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes import open_websocket
 from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
@@ -27,7 +28,7 @@ from pytest_egress.routes.websocket import websocket
 from pytest_egress.traffic.messages import Request
 from pytest_egress.traffic.websocket import accept, size_of
 from tests.support.stage import eventually
-from tests.support.websocket_server import DuplexServer, serving
+from tests.support.websocket_server import DuplexServer, SocketDuplex, serving
 
 
 @pytest.fixture
@@ -307,6 +308,21 @@ def test_what_waits_for_a_handler_is_cut_where_it_is_not_kept(
     assert (len(got), len(call.exchange.messages), call.exchange.websocket.unkept) == (3, 3, 1)
     assert call.exchange.websocket.close_code == 1009
     assert call.account.lost["messages of WebSockets"] == 2 * size_of("x" * 1000)
+
+
+def test_what_waits_to_be_read_beyond_the_limit_is_cut_by_a_close_frame(
+    server: DuplexServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receive(duplex: SocketDuplex, timeout: float | None = None) -> bytes:
+        raise OverLimitError
+
+    monkeypatch.setattr(SocketDuplex, "receive", receive)
+    with opened(server) as (ws, client):
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(timeout=20)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == ws.close_code == 1009
+    assert server.call().done.wait(20)
 
 
 def test_what_nobody_receives_gives_its_room_back_at_the_end() -> None:
