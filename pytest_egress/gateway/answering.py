@@ -348,6 +348,7 @@ class Answering:
             incoming.attempt.activity.rest()  # where a head has gone alone, no body follows
             return entry, None
         if opens_no_websocket(incoming, response):
+            self.close_body(entry, response)
             entry.note = NO_WEBSOCKET.format(response.status_code)
             response = Response(501, text=entry.note)
         return entry, response if response.compress is None else response.encoded()

@@ -300,3 +300,25 @@ def test_a_handler_of_a_stream_gets_the_body_as_it_comes(stage: Stage, client: H
     client.h2.send_data(number, b"two", end_stream=True)
     client.flush()
     assert client.answer(number).body == b"ONETWO"
+
+
+def test_the_streamed_body_in_whose_place_501_is_sent_is_closed(
+    stage: Stage, client: Http2Client
+) -> None:
+    ended = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            yield b"one"
+            yield b"two"
+        finally:
+            ended.set()
+
+    body = pieces()
+    stage.https("api.test", lambda request: Response(stream=body))
+    number = client.begin("/chat", "CONNECT", protocol="websocket", ends=False)
+    client.flush()
+    assert client.answer(number).status == 501
+    stage.settle()
+    assert ended.is_set()
+    assert stage.only(Exchange).response.content == b""
