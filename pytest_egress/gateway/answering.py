@@ -332,8 +332,9 @@ class Answering:
             that out (`RequestFault`), with the response or without.
 
         Raises:
-            ClientLeftError: The client has left within the body that a matcher has asked for; nothing is recorded.
-            OverLimitError: That body is too large; nothing is recorded.
+            ClientLeftError: The client has left within the body that a matcher has asked for. The request has no entry
+                yet, or one that is undecided: `record_unanswered` is to be called.
+            OverLimitError: That body is too large. The same is to be done.
         """
         entry = self._record(incoming, ruling := self._rule(incoming))
         response = ruling.reply(entry)

@@ -1,8 +1,8 @@
 """`Wire`: the socket of a connection on which many threads send, and one reads.
 
 The rules: no two threads are in one `SSLSocket` at the same time, and nobody sleeps in it. The socket does not block;
-`lock` guards it and whatever state of the protocol goes with it; threads wait by `poll`, without the lock. It is the
-innermost lock: never acquire another one while holding it.
+`lock` guards it and whatever state of the protocol goes with it; threads wait by `poll`, without the lock. It is an
+inner lock: never acquire another one while holding it, but for that of an `Account`, which is the innermost.
 """
 
 from __future__ import annotations

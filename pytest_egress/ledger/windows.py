@@ -82,7 +82,8 @@ class Window:
         policy: What happens to an attempt that no route claims (`unrouted=`).
         dns: How DNS answers a name that no route names.
         drain_seconds: How many seconds handlers may run on after their container has ended.
-        entries: The entries, in the order in which their outcome was decided.
+        entries: The entries, in the order in which they were recorded: when their outcome was decided, or before that,
+            when a predicate (`match=`) was first asked about them.
         complaints: Sentences that fail the test whatever else happened: tampering, a sidecar that died. Each once.
         repeated: How many complaints were not added: equal ones, and those over the limit.
         unrecorded: How many attempts have no entry.
