@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from pytest_egress.routes.asgi import asgi
 from pytest_egress.routes.faults import delayed
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
+from tests.support.applications import respond
 from tests.support.http2_client import Http2Client
 from tests.support.stage import ADDRESS, GET, Stage, ask, end_of
 
@@ -165,3 +167,24 @@ def test_so_it_is_for_a_wsgi_application(
     for exchange in stage.entries(Exchange):
         assert exchange.error is ERROR
         assert exchange.response.content == b"ok"
+
+
+def test_what_a_task_raises_that_an_application_does_not_await_is_logged_and_fails_no_test(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        raise ERROR
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        asyncio.get_running_loop().create_task(fail())
+        await asyncio.sleep(0.01)
+        await respond(send, b"ok")
+
+    stage.http(ADDRESS, asgi(app))
+    assert ask(stage.dial(ADDRESS, 80)).body == b"ok"
+    assert stage.only(Exchange).error is None
+    assert judge(stage.window, []) is None
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is ERROR

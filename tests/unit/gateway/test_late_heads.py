@@ -251,6 +251,28 @@ def test_a_connection_goes_on_after_such_a_response(
     assert ask(asker.sock).body == b"late"
 
 
+@pytest.mark.parametrize(("is_late", "kind"), [(False, b"text/plain"), (True, b"")])
+@pytest.mark.parametrize("given", [b"", b"text/csv"])
+def test_text_has_a_type_where_its_head_goes_with_a_piece_or_where_one_is_given(
+    stage: Stage, answers: Answers, is_late: bool, kind: bytes, given: bytes
+) -> None:
+    def text() -> Iterator[str]:
+        answers.wait()
+        yield "late"
+
+    headers = {"Content-Type": given.decode()} if given else {}
+    stage.http(ADDRESS, lambda request: Response(stream=text(), headers=headers))
+    if not is_late:
+        answers.go.set()
+    asker = Http1Asker(stage.dial(ADDRESS, 80))
+    asker.send()
+    lines = asker.await_head().splitlines()
+    answers.go.set()
+    asker.body()
+    kinds = [line.split()[1] for line in lines if line.startswith(b"content-type:")]
+    assert [each.rstrip(b";") for each in kinds] == list(filter(None, [given or kind]))
+
+
 def test_a_head_alone_is_all_that_a_head_gets(stage: Stage, answers: Answers) -> None:
     route = stage.http(ADDRESS, answers.generator)
     asker = Http1Asker(stage.dial(ADDRESS, 80))
