@@ -51,7 +51,7 @@ from pytest_egress.traffic.http2 import (
     Unreadable,
     WasReset,
 )
-from pytest_egress.traffic.messages import NO_FIELDS
+from pytest_egress.traffic.messages import NO_FIELDS, cut
 from pytest_egress.traffic.redaction import masked_text
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
@@ -72,6 +72,7 @@ quick ones: a few are slow on any busy machine, and handlers that wait, for anot
 
 WORKERS_SECONDS: Final = 0.25
 BATCH_SECONDS: Final = 0.05  # for all that was read at once: meanwhile nothing is read, nor sent
+SHOWN_REASON: Final = 400  # characters of what is wrong with a request
 NEVER_ASKED: Final = f"{BEGAN_HTTP2} and closed without a request"
 
 MakeAnswering = Callable[[Http2Stream], Answering]
@@ -306,7 +307,7 @@ class Http2Server:
             else:
                 self._give_out(stream)
         for why in malformed:
-            connection.recorder.record_unreadable(connection.attempt, f"{UNREADABLE}: {why}")
+            connection.recorder.record_unreadable(connection.attempt, unreadable_note(why))
 
     def _rest(self) -> None:
         """Bring the connection's state in line with what has been read.
@@ -533,9 +534,7 @@ class Http2Server:
     def _refuse(self, why: str) -> None:
         """Record a connection that cannot go on. Its GOAWAY has been written."""
         connection = self.connection
-        connection.recorder.record_unreadable(
-            connection.attempt, f"{UNREADABLE}: {masked_text(why)}"
-        )
+        connection.recorder.record_unreadable(connection.attempt, unreadable_note(why))
 
     def _leave_all(self, why: str, *, by_fault: bool = False) -> list[Callable[[], None]]:
         streams = self._streams.values()
@@ -616,3 +615,12 @@ class Http2Server:
         except (OSError, Http2Error) as error:
             why = str(error)
         self._end(why)
+
+
+def unreadable_note(why: str) -> str:
+    """The note of a request that cannot be read.
+
+    Args:
+        why: What is wrong with it. It may quote what the client has sent.
+    """
+    return f"{UNREADABLE}: {cut(masked_text(why), SHOWN_REASON)}"

@@ -4,8 +4,8 @@ This module never touches a socket, and is imported when the first connection of
 `Http2` holds a lock: h2 has none, and several threads answer.
 
 h2 gets one frame at a time. Given more, it discards the events of the frames that precede a bad one, and with them
-requests that a client has made. h2 has no limit on frames that ask for nothing, and none on streams that are opened and
-reset: those are here.
+requests that a client has made. It does not tell of what comes on a stream that has ended: `http2_ends` does. h2 has no
+limit on frames that ask for nothing, and none on streams that are opened and reset: those are here.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from pytest_egress.traffic.fields import (
 )
 from pytest_egress.traffic.heads import fault_in_http2
 from pytest_egress.traffic.http1 import percent_encoded
+from pytest_egress.traffic.http2_ends import ClientEnds, KeepingDecoder
 from pytest_egress.traffic.http2_errors import told
 from pytest_egress.traffic.http2_frames import (
     ACK,
@@ -119,7 +120,7 @@ class WasReset(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable(Event):
-    """A request is malformed; its stream has been reset.
+    """A request is malformed, or came on a stream that its client had ended; the stream has been reset.
 
     Attributes:
         why: What is wrong with it.
@@ -164,6 +165,10 @@ class Http2:
                 h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,  # RFC 8441
             },
         )
+        self._decoder = KeepingDecoder()
+        self._decoder.max_header_list_size = self._h2.decoder.max_header_list_size
+        self._h2.decoder = self._decoder
+        self._ends = ClientEnds()
         self._cutter = FrameCutter(MAX_FRAME_BYTES)
         self._preface_left = len(PREFACE)
         self._resets = Bucket(clock)
@@ -232,9 +237,24 @@ class Http2:
         if self._idle_frames > IDLE_FRAMES:
             text = f"{IDLE_FRAMES} frames in a row brought neither a request nor a body"
             raise self._refuse(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, text)
-        for event in self._h2.receive_data(frame):
+        try:
+            events = self._h2.receive_data(frame)
+        except h2.exceptions.ProtocolError as error:  # h2 has made the GOAWAY
+            late = self._late(frame)
+            raise Http2Error(f"{told(error)}; {late}" if late else told(error)) from error
+        late = self._late(frame)
+        for event in events:
             if (came := self._translate(event)) is not None:
                 yield came
+        if late:
+            yield Unreadable(stream=stream_of(frame), why=late)
+            if not events:  # h2 tells of a stream that it resets for the first time alone
+                self._count_reset()
+
+    def _late(self, frame: bytes) -> str:
+        """What a client has sent on a stream that it had ended, as a text; "" for any other frame."""
+        fields, self._decoder.fields = self._decoder.fields, ()
+        return self._ends.take(frame, fields)
 
     def _is_farewell(self, frame: bytes) -> bool:
         """Whether a frame is a GOAWAY that breaks no rule."""

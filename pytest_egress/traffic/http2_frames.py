@@ -12,11 +12,14 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
 HEAD_BYTES: Final = 9
-DATA, HEADERS, SETTINGS, GOAWAY, CONTINUATION = 0x0, 0x1, 0x4, 0x7, 0x9
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x9
 """Types of frames (RFC 9113 section 6)."""
 
 ACK: Final = 0x1
 """The flag of SETTINGS that acknowledge others (RFC 9113 section 6.5)."""
+
+END_STREAM: Final = 0x1
+"""The flag of DATA and HEADERS with which one side ends a stream (RFC 9113 section 6.1)."""
 
 END_HEADERS: Final = 0x4
 """The flag of a frame with which a field block ends (RFC 9113 section 6.2)."""
