@@ -18,6 +18,7 @@ error of ours where they are malformed. Every module is a door.
 * `http1`: HTTP/1.1, by h11.
 * `http1_plain`: requests of HTTP/1.1 that need no h11, and the answers to them.
 * `http2`: HTTP/2, by h2, and the limits that h2 does not have.
+* `http2_ends`: finds what a client sends on a stream that it has ended.
 * `http2_errors`: what h2 finds wrong, in words.
 * `http2_frames`: cuts the bytes of HTTP/2 into frames.
 * `made_body`: the body of a streamed response, kept while it is sent.

@@ -9,9 +9,9 @@ is one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-import hpack
+import h2.connection
 
 from pytest_egress.base.escaping import escaped
 from pytest_egress.traffic.http2_frames import (
@@ -33,7 +33,7 @@ MAX_UNENDED: Final = 10_000
 Fields: TypeAlias = "Sequence[tuple[bytes, bytes]]"
 
 
-class KeepingDecoder(hpack.Decoder):
+class KeepingDecoder(h2.connection.Decoder):  # type: ignore[name-defined]  # hpack's, by way of h2
     """A decoder that keeps the fields of the last block: those that h2 does not pass on can be read by no other one.
 
     Attributes:
@@ -42,7 +42,7 @@ class KeepingDecoder(hpack.Decoder):
 
     fields: Fields = ()
 
-    def decode(self, data: bytes, raw: bool = False) -> Iterable[hpack.HeaderTuple]:
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
         """The fields of a block."""
         decoded = list(super().decode(data, raw))
         self.fields = decoded
