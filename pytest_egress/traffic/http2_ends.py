@@ -33,7 +33,7 @@ MAX_UNENDED: Final = 10_000
 Fields: TypeAlias = "Sequence[tuple[bytes, bytes]]"
 
 
-class KeepingDecoder(h2.connection.Decoder):  # type: ignore[name-defined]  # hpack's, by way of h2
+class KeepingDecoder(h2.connection.Decoder):  # type: ignore[misc,name-defined]  # hpack's, by way of h2
     """A decoder that keeps the fields of the last block: those that h2 does not pass on can be read by no other one.
 
     Attributes:
