@@ -904,9 +904,9 @@ class Forwarding:
     def ending_with_client(self, sock: socket.socket, *, streams: bool = False) -> Iterator[None]:
         """Have the exchange on a socket, within the `with` block, end when nobody waits for it any more.
 
-        A client that leaves is seen at once by RST_STREAM, and in HTTP/1.1 while its request may still come. Behind
-        a whole request a client of HTTP/1.1 may close its side and wait for the response, which looks the same: the
-        exchange goes on until its window is closed, and keeps no window open.
+        A client that leaves is seen at once by RST_STREAM, and in HTTP/1.1 while its request may still come, or where
+        it asks for a WebSocket. Behind any other whole request a client of HTTP/1.1 may close its side and wait for the
+        response, which looks the same: the exchange goes on until its window is closed, and keeps no window open.
 
         Args:
             streams: Whether the exchange outlasts the block. It ends with the client until the request is over.
@@ -915,7 +915,8 @@ class Forwarding:
             ClientLeftError: The exchange has ended because the client left. It is a StoppedError where we cut it.
         """
         take_back: Callable[[], None] | None = None
-        if self.asked.http_version == "2" or not self.asked.is_whole:
+        asked = self.asked
+        if asked.http_version == "2" or not asked.is_whole or asks_for_websocket(asked):
             take_back = self._duplex.on_disconnect(partial(self._leave, sock))
         self._activity.is_abandoned = self._answering.carrier.has_left
         try:

@@ -32,6 +32,7 @@ from pytest_egress.traffic.fields import MAX_HEADER_BYTES, READ_BYTES, Head
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import Response
 from pytest_egress.traffic.redaction import masked_text
+from pytest_egress.traffic.websocket import asks_for_websocket
 
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
@@ -238,6 +239,8 @@ class Http1Server:
         """Let an answer that begins at the head send and receive by itself."""
         if not incoming.head.has_body:
             duplex.receive()  # the end of the request, which h11 knows without another byte
+            if asks_for_websocket(incoming.request):
+                incoming.body.give_up()  # messages follow, and no body
         duplex.share()
 
     def respond(

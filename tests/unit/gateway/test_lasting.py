@@ -18,7 +18,7 @@ from pytest_egress.routes.websocket import websocket
 from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Request, Response
 from pytest_egress.traffic.websocket import Frames
-from tests.support.stage import Stage, ask, eventually
+from tests.support.stage import SECONDS, Stage, ask, eventually
 from tests.support.websocket_clients import websocket_client
 
 
@@ -41,6 +41,22 @@ def test_a_websocket_is_a_call_with_its_messages(stage: Stage, secure: bool) -> 
     assert eventually(lambda: call.websocket.close_code == 1000)
     assert all(message.at >= call.started for message in call.messages)
     assert judge(stage.window, [route]) is None
+
+
+@pytest.mark.parametrize("secure", [True, False], ids=["wss", "ws"])
+def test_the_body_of_its_request_is_empty_and_takes_nothing_of_its_messages(
+    stage: Stage, secure: bool
+) -> None:
+    def handler(ws: WebSocket) -> None:
+        bodies.append(ws.request.content)
+        echo(ws)
+
+    bodies: list[bytes] = []
+    (stage.https if secure else stage.http)("api.test", websocket(handler))
+    with websocket_client(stage, secure=secure) as client:
+        client.send("hello")
+        assert client.recv(SECONDS) == "hello"
+    assert bodies == [b""]
 
 
 def test_the_test_sends_as_soon_as_it_is_a_call(stage: Stage) -> None:
