@@ -44,7 +44,6 @@ from pytest_egress.gateway.spoiling import (
 from pytest_egress.gateway.upstream_body import UpstreamBody, whole
 from pytest_egress.gateway.upstreams import Owner, Upstreams, upstream_host
 from pytest_egress.gateway.websocket_relay import WebSocketRelay
-from pytest_egress.ledger.pauses import stays
 from pytest_egress.ledger.report import (
     blocked_body,
     failed_upstream_body,
@@ -52,7 +51,7 @@ from pytest_egress.ledger.report import (
     refused_body,
     unrouted_body,
 )
-from pytest_egress.ledger.windows import STILL_STREAMED, Streams
+from pytest_egress.ledger.windows import STILL_STREAMED, Streams, stays
 from pytest_egress.routes.answers import (
     AnsweredError,
     Forward,

@@ -10,7 +10,8 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async, stays
+from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async
+from pytest_egress.ledger.windows import stays
 from pytest_egress.routes.answers import (
     Application,
     Begin,

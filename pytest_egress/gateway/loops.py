@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, Final
 
+from pytest_egress.ledger.windows import stays
 from pytest_egress.routes.asgi import close_loop, new_loop
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.unawaited import Unawaited
@@ -20,11 +21,6 @@ __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace sh
 
 
 LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left
-
-
-def stays() -> bool:
-    """Take the place of `has_left` where no client is known."""
-    return False
 
 
 class OwnLoop:

@@ -14,7 +14,7 @@ from math import inf
 from typing import Final, Literal
 
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.ledger.windows import Activity, Pause, Window
+from pytest_egress.ledger.windows import Activity, Pause, Window, stays
 from pytest_egress.routes.faults import Fault
 from pytest_egress.traffic.entries import Entry
 
@@ -24,11 +24,6 @@ LOOK_SECONDS: Final = 0.05  # between two looks at whether the client has left, 
 
 PauseEnd = Literal["elapsed", "left", "over"]
 """Why a pause has ended: its time has passed, its client has left, or its window has been closed."""
-
-
-def stays() -> bool:
-    """Take the place of `has_left` where nothing tells whether the client has left."""
-    return False
 
 
 def pause(

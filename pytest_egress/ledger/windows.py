@@ -38,6 +38,11 @@ class Pause:
         return f"{self.entry} -> {self.fault}"
 
 
+def stays() -> bool:
+    """Take the place of a function that tells whether a client has left, where nothing tells that."""
+    return False
+
+
 @dataclass(eq=False)
 class Activity:
     """A connection that is being opened, or a request that is being answered.
@@ -64,7 +69,7 @@ class Activity:
     cut: Callable[[], None] = lambda: None
     told: Callable[[], str] = lambda: "a connection"
     pause: Pause | None = None
-    is_abandoned: Callable[[], bool] = lambda: False
+    is_abandoned: Callable[[], bool] = stays
     part: str = "handler"
     streams: Streams = ""
     passes: Route[Any] | None = None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.ledger.pauses import PauseEnd, pause, stays
+from pytest_egress.ledger.pauses import PauseEnd, pause
 from pytest_egress.ledger.windows import Activity, Window
 from pytest_egress.routes.faults import delayed, silence
 from tests.support.attempts import exchange, route
@@ -59,7 +59,6 @@ def waiting(seconds: float | None = None) -> Iterator[Waiting]:
 def test_it_ends_with_its_time() -> None:
     assert pause(Ledger(), Window(), exchange(), silence(), 0.01) == "elapsed"
     assert pause(Ledger(), Window(), exchange(), silence(), 0) == "elapsed"
-    assert not stays()
 
 
 def test_it_ends_when_its_client_leaves() -> None:
