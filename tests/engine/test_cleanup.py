@@ -351,10 +351,10 @@ INTERRUPTED = {
                 threading.Event().wait()
             shop.exec("curl -sS --max-time 0.3 https://ready.test")
             real = egress.session.ledger.wait_for
-            def wait_for(condition, timeout):
-                if timeout == 600:
+            def wait_for(condition, timeout, *look):
+                if timeout > 500:  # the wait for the handler
                     now()
-                return real(condition, timeout)
+                return real(condition, timeout, *look)
             egress.session.ledger.wait_for = wait_for
         """,
     "teardown": """

@@ -369,7 +369,7 @@ def test_the_guides_lead_through_every_room() -> None:
     rooms = {path.parent.name for path in package.glob("*/__init__.py")}
     way, _, _ = text_of("docs/how-it-works.md").partition("## Limits")
     named = {path.parent.name for name, _ in NAMED.findall(way) if (path := file_named(name))}
-    assert rooms - named == {"base"}  # every room uses it
+    assert rooms - named == set()
 
 
 def test_every_option_is_in_the_table() -> None:
