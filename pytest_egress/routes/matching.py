@@ -18,7 +18,7 @@ from pytest_egress.base.globs import Glob
 from pytest_egress.errors import ContentError
 from pytest_egress.routes.answers import QueryValue, takes
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.messages import FIELD_NAME, UNSET, Request, shown
+from pytest_egress.traffic.messages import FIELD_NAME, UNSET, Request, lent_json, shown
 from pytest_egress.traffic.redaction import (
     is_secret,
     masked,
@@ -254,7 +254,8 @@ def content_differences(wanted: bytes, request: Request) -> list[str]:
 def json_request_differences(wanted: Any, request: Request) -> list[str]:
     """The differences between a JSON value and the body of a request."""
     try:
-        return list(json_differences(wanted, request.json()))
+        with lent_json(request) as found:
+            return list(json_differences(wanted, found))
     except ContentError as error:
         return [f"json: {error}"]
     except (ValueError, RecursionError):  # RecursionError: nested too deeply to parse

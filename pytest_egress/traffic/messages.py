@@ -10,12 +10,13 @@ import json as json_module
 import re
 import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeVar, overload
 
-from pytest_egress.base.account import Account, OverLimitError
+from pytest_egress.base.account import Account, Hold, OverLimitError
 from pytest_egress.base.escaping import escaped
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.content_coding import (
@@ -54,6 +55,10 @@ class Unset:
 
 
 UNSET: Final = Unset()
+
+JSON_MARKS: Final = (b",", b":", b"[", b"{")
+JSON_VALUE_BYTES: Final = 112
+"""What one of them brings, text apart: a list, a dict, an item or a name. CPython takes up to 95 (3.11 to 3.13)."""
 
 SCHEME_PORTS: Final = {"http": 80, "https": 443}  # RFC 9110 sections 4.2.1 and 4.2.2
 SHOWN_VALUE: Final = 60  # characters of a value in a message: two fit on a line of a terminal
@@ -548,12 +553,39 @@ class Request:
         """The body, parsed as JSON.
 
         Raises:
-            ValueError: The body is no JSON, and the text quotes its beginning; or it cannot be decoded.
+            ValueError: The body is no JSON, and the text quotes its beginning; or it cannot be decoded; or its value
+                would be more than is kept of a test.
+        """
+        known = self.__dict__
+        hold = self._hold_json() if "_json_is_counted" not in known else None
+        value = self._parse_json(hold)
+        known["_json_is_counted"] = (
+            True  # once: nobody can tell how long the caller keeps the value
+        )
+        return value
+
+    def _hold_json(self) -> Hold:
+        return (self._account or Account()).hold("parsed JSON")
+
+    def _parse_json(self, hold: Hold | None, times: int = 1) -> Any:
+        """The body, parsed as JSON.
+
+        Args:
+            hold: Counts it; None where it is counted already.
+            times: How many values as large as this one there may be.
         """
         content = self.content
         try:
+            if hold is not None:
+                hold.resize(times * room_for_json(content))
             return json_module.loads(content)
-        except ValueError as error:
+        except OverLimitError as error:
+            raise ContentError(f"the JSON cannot be parsed: {error}") from None
+        except (ValueError, RecursionError) as error:  # the latter: nested too deeply
+            if hold is not None:
+                hold.release()
+            if isinstance(error, RecursionError):
+                raise
             beginning = masked_bytes(content)[:80]
             raise ValueError(
                 f"{self.method} {self.shown_url} has no JSON body: {error}: {beginning!r}"
@@ -561,6 +593,16 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.shown_url}{self.shown_stream}>"
+
+
+@contextmanager
+def lent_json(request: Request) -> Iterator[Any]:
+    """As `request.json()`, for a caller that keeps nothing of it, and may make a copy: one with secrets masked."""
+    hold = request._hold_json()
+    try:
+        yield request._parse_json(hold, times=2)
+    finally:
+        hold.release()
 
 
 # `dataclasses.replace` reads each field that it is not given: these would read the whole body.
@@ -851,6 +893,15 @@ def check_type(name: str, value: Any, *types: type) -> Any:
             f"Response({name}=...) takes {wanted}, not {type(value).__name__}: {value!r}"
         )
     return value
+
+
+def room_for_json(content: bytes) -> int:
+    """What the value of a body of JSON takes in memory at most, as an `Account` counts it.
+
+    Each character of a text takes four bytes where one of them is outside the Basic Multilingual Plane.
+    """
+    width = 1 if content.isascii() and b"\\u" not in content else 4
+    return width * len(content) + (sum(map(content.count, JSON_MARKS)) + 1) * JSON_VALUE_BYTES
 
 
 def json_bytes(value: object) -> bytes:

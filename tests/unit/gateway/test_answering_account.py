@@ -18,7 +18,7 @@ from pytest_egress.routes.smtp import smtp
 from pytest_egress.traffic.entries import Exchange, Mail, TcpConnection
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.http2_client import Http2Client
-from tests.support.stage import ADDRESS, GET, MEGABYTE, SECONDS, Stage, ask, eventually
+from tests.support.stage import ADDRESS, GET, MEGABYTE, SECONDS, Reply, Stage, ask, eventually
 
 
 @pytest.fixture
@@ -253,6 +253,54 @@ def test_a_form_is_kept_beside_its_body(stage: Stage, room: Callable[[int], None
     assert codes == [201, 500]
     assert lost(stage).keys() == {"parsed forms"}
     assert "the form cannot be parsed: all that is kept" in str(stage.entries(Exchange)[1].error)
+
+
+def post_json(stage: Stage, body: bytes) -> Reply:
+    head = GET.replace(b"GET", b"POST").removesuffix(b"\r\n")
+    sent = b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+    return ask(stage.dial(port=80), sent, "POST")
+
+
+DENSE = b"[" + b"{}," * 1000 + b"1]"  # 3 KB that become 150 KB
+
+
+def test_json_that_a_handler_reads_is_kept_once_beside_its_body(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(600_000)
+    stage.http("api.test", lambda request: 200 + (request.json() == request.json()))
+    assert [post_json(stage, DENSE).status for _ in range(3)] == [201, 201, 500]
+    assert lost(stage).keys() == {"parsed JSON"}
+    assert "the JSON cannot be parsed: all that is kept" in str(stage.entries(Exchange)[2].error)
+
+
+def test_json_that_a_route_compares_is_refused_where_there_is_no_room_and_not_kept_else(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(600_000)
+    stage.http("api.test", 200)
+    stage.http("api.test", 204, json={"a": 1}, optional=True)
+    assert [post_json(stage, DENSE).status for _ in range(10)] == [200] * 10
+    assert not lost(stage)
+    assert stage.window.account.held < 100_000
+    assert post_json(stage, DENSE * 2).status == 200
+    assert lost(stage).keys() == {"parsed JSON"}
+
+
+def test_a_body_that_is_no_json_has_room_for_what_comes_next(
+    stage: Stage, room: Callable[[int], None]
+) -> None:
+    room(600_000)
+
+    def handler(request: Request) -> int:
+        with pytest.raises((ValueError, RecursionError)):
+            request.json()
+        return 204
+
+    stage.http("api.test", handler)
+    for body in (DENSE[:-1], b"[" * 2000):
+        assert [post_json(stage, body).status for _ in range(5)] == [204] * 5
+    assert not lost(stage)
 
 
 def mail_client(stage: Stage, *lines: bytes) -> socket.socket:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -11,7 +13,14 @@ import pytest
 from pytest_egress.base.account import Account
 from pytest_egress.errors import ContentError
 from pytest_egress.traffic.content_coding import decode, encode
-from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase
+from pytest_egress.traffic.messages import (
+    JSON_VALUE_BYTES,
+    Headers,
+    Request,
+    Response,
+    reason_phrase,
+    room_for_json,
+)
 
 
 def request(**fields: Any) -> Request:
@@ -104,6 +113,28 @@ def test_a_body_is_text_by_its_charset_and_never_an_error(
     assert request(headers=headers, content=content).text == text
 
 
+@pytest.mark.parametrize(
+    "item",
+    [b"{}", b"[]", b"[2]", b"1", b"1e1", b'"ab"', b'["ab"]', b'{"a":0}', b'{"%x":1}', b'{"%x":[1]}',
+     b"[[[[[[[[]]]]]]]]", b'"\\ud83d\\ude00ab"', '"\U0001f600%x"'.encode()],
+)  # fmt: skip
+def test_json_takes_no_more_than_is_counted_for_it(item: bytes) -> None:
+    items = (item.replace(b"%x", b"%x" % number) for number in range(1000, 4000))
+    body = b"[" + b",".join(items) + b"]"
+    tracemalloc.start()
+    value = json.loads(body)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(value) == 3000
+    assert size <= room_for_json(body)
+
+
+def test_what_is_counted_for_json_is_near_to_what_it_takes() -> None:
+    assert room_for_json(b'{"a": [1, 2]}') == 13 + 5 * JSON_VALUE_BYTES
+    assert room_for_json(b'"aaa"') == 5 + JSON_VALUE_BYTES
+    assert room_for_json('"\xe4"'.encode()) == 4 * 4 + JSON_VALUE_BYTES
+
+
 def test_a_body_that_is_no_json_is_quoted() -> None:
     assert request(content=b'{"a": [1, null]}').json() == {"a": [1, None]}
     with pytest.raises(ValueError, match="JSON") as caught:
@@ -123,7 +154,7 @@ def test_the_content_is_decoded_once_when_it_is_asked_for() -> None:
     assert account.held == 0
     assert (found.content, found.text, found.json()) == (b'{"a": 1}', '{"a": 1}', {"a": 1})
     assert found.content is found.content
-    assert account.held == 8
+    assert account.held == 8 + room_for_json(b'{"a": 1}')
     assert found.raw_content == encode(b'{"a": 1}', "gzip")
     assert request(raw_content=b"", headers=GZIP).content == b""
 
