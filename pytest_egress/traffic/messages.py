@@ -556,36 +556,17 @@ class Request:
             ValueError: The body is no JSON, and the text quotes its beginning; or it cannot be decoded; or its value
                 would be more than is kept of a test.
         """
-        known = self.__dict__
-        hold = self._hold_json() if "_json_is_counted" not in known else None
-        value = self._parse_json(hold)
-        known["_json_is_counted"] = (
-            True  # once: nobody can tell how long the caller keeps the value
-        )
-        return value
+        with lent_json(self, times=1) as value:
+            return value
 
-    def _hold_json(self) -> Hold:
-        return (self._account or Account()).hold("parsed JSON")
-
-    def _parse_json(self, hold: Hold | None, times: int = 1) -> Any:
-        """The body, parsed as JSON.
-
-        Args:
-            hold: Counts it; None where it is counted already.
-            times: How many values as large as this one there may be.
-        """
+    def _parse_json(self, hold: Hold, times: int) -> Any:
         content = self.content
         try:
-            if hold is not None:
-                hold.resize(times * room_for_json(content))
+            hold.resize(times * room_for_json(content))
             return json_module.loads(content)
         except OverLimitError as error:
             raise ContentError(f"the JSON cannot be parsed: {error}") from None
-        except (ValueError, RecursionError) as error:  # the latter: nested too deeply
-            if hold is not None:
-                hold.release()
-            if isinstance(error, RecursionError):
-                raise
+        except ValueError as error:
             beginning = masked_bytes(content)[:80]
             raise ValueError(
                 f"{self.method} {self.shown_url} has no JSON body: {error}: {beginning!r}"
@@ -596,11 +577,15 @@ class Request:
 
 
 @contextmanager
-def lent_json(request: Request) -> Iterator[Any]:
-    """As `request.json()`, for a caller that keeps nothing of it, and may make a copy: one with secrets masked."""
-    hold = request._hold_json()
+def lent_json(request: Request, *, times: int) -> Iterator[Any]:
+    """As `request.json()`, with room for it within the `with` block: whoever keeps it longer is code of the test's.
+
+    Args:
+        times: How many values as large as this one there may be.
+    """
+    hold = (request._account or Account()).hold("parsed JSON")
     try:
-        yield request._parse_json(hold, times=2)
+        yield request._parse_json(hold, times)
     finally:
         hold.release()
 
