@@ -224,8 +224,8 @@ def test_any_bytes_are_decoded_or_are_a_content_error(content: bytes) -> None:
         for found, pieces in (whole, [content]), (cut, [content[:3], b"", content[3:]]):
             try:
                 found.extend(b"".join(decoded(pieces, name, MIB)))
-            except ContentError as error:
-                found.append(type(error))
+            except ContentError:  # of a bomb with a broken end, the pieces decide which of the two
+                found.append(ContentError)
         assert whole == cut
 
 
