@@ -280,7 +280,7 @@ def client(module_egress: Egress, clients_image: str) -> Container:
 
 def attempt(client: Container, egress: Egress, name: str, nonce: str) -> Outcome:
     """Run one attempt in a target that lives on; any complaint fails the test as it fails any other."""
-    done = client.exec(["python3", PROGRAM, name, nonce])
+    done = client.exec(["python3", PROGRAM, name, nonce], timeout=600)
     assert done.exit_code == 0, done.stderr
     return Outcome(done.stdout.strip(), egress.ledger, None)
 
@@ -686,7 +686,7 @@ def test_names_without_end_fill_the_table_of_names_and_no_more(
     monkeypatch.setattr(ledger, "MAX_ENTRIES", 5_000)
     with failing(TamperingError) as (egress, caught):
         container = egress.start(clients_image, ["sleep", "600"], files=FILES, cap_add=RIGHTS)
-        container.exec(["python3", PROGRAM, "asks for 10000 names", "flood"])
+        container.exec(["python3", PROGRAM, "asks for 10000 names", "flood"], timeout=600)
         resolver = egress.containers[-1].gateway.names._resolver
         assert len(resolver.names._addresses) == dns.MAX_NAMES
         assert len(resolver.names._names) == 2 * dns.MAX_NAMES

@@ -20,7 +20,8 @@ Background = Callable[..., Future[str]]
 
 def python(client: Container, code: str, *args: str) -> str:
     """What a snippet of Python prints inside, stripped; a failure of it is one of the test."""
-    return succeed(client.exec(["python3", "-c", textwrap.dedent(code), *args]))
+    command = ["python3", "-c", textwrap.dedent(code), *args]
+    return succeed(client.exec(command, timeout=600))  # on however slow a machine
 
 
 def attempts(egress: Egress, kind: type[Entry]) -> list[Any]:
