@@ -25,7 +25,7 @@ from pytest_egress.gateway.authority import (
     check_tls_version,
     load_cryptography_unfrozen,
 )
-from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
+from pytest_egress.ledger.ledger import CUT_SECONDS, LOOK_SECONDS, Ledger
 from pytest_egress.ledger.report import (
     Shared,
     evicted_lines,
@@ -464,7 +464,6 @@ class Session:
                 ends.callback(egress.close)
 
 
-LOOK_SECONDS: Final = 0.1  # between two looks at whether clients have left: nothing tells
 LOST_BEFORE: Final = (
     "that was before this test, and what the container has sent since may not have been seen"
 )

@@ -41,7 +41,7 @@ from pytest_egress.engine.failures import engine_errors, explanation, start_fail
 from pytest_egress.engine.leftovers import is_known_as_ours, is_ours
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError, LinkError
 from pytest_egress.gateway.server import Gateway
-from pytest_egress.ledger.ledger import CUT_SECONDS
+from pytest_egress.ledger.ledger import CUT_SECONDS, LOOK_SECONDS
 from pytest_egress.ledger.report import awaited_text
 from pytest_egress.ledger.windows import DRAIN_SECONDS
 from pytest_egress.link.attach import Output
@@ -98,7 +98,6 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
 
 UNREAD_SECONDS: Final = 0.002  # for a thread to read what has arrived
-LOOK_SECONDS: Final = 0.1  # between two looks at whether clients have left: nothing tells
 POLL_SECONDS: Final = 0.02  # between two checks whether a container is ready
 SAME_CLOCK_SECONDS: Final = 0.1  # a smaller difference to the engine's clock is none
 NO_ANSWER_YET: Final = (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError)
