@@ -475,7 +475,7 @@ def test_what_is_too_large_or_nested_too_deep_is_left(
         "/etc/firefox/policies/policies.json": b'{"policies": ' + 990 * b"[" + 990 * b"]" + b"}",
         cacerts: LARGE,
     }
-    changes = ["WORKDIR /app", f"ENV NODE_PATH={folder}/node_modules JAVA_HOME=/opt/jdk"]
+    changes = ["WORKDIR /app", f"ENV NODE_PATH={folder}/node_modules", "ENV JAVA_HOME=/opt/jdk"]
     target = egress.start(make_image(tree, *changes))
     assert target.wait().exit_code == 0
     container = engine_client.containers.get(target.id)
