@@ -186,6 +186,7 @@ class Mux:
         self._datagrams: list[deque[bytes]] = [deque() for _ in CHANNELS]
         self._datagram_bytes = 0
         self._lost = [0 for _ in CHANNELS]
+        self.datagrams = 0  # that were queued, or lost
         self._pings = self._pings_sent = 0
         self._pong: int | None = None
 
@@ -349,14 +350,20 @@ class Mux:
         if self._closing:
             raise ValueError("No datagram can be sent: closing.")
         if len(data) > MAX_PAYLOAD:
-            self._lost[channel] += 1
+            self.lose(channel, 1)
             return
+        self.datagrams += 1
         self._datagrams[channel].append(pack_frame(DATAGRAM, channel, data))
         self._datagram_bytes += _cost(data)
         while self._datagram_bytes > MAX_DATAGRAMS:
             dropped = max(channel for channel in CHANNELS if self._datagrams[channel])
             self._pop_datagram(dropped)
             self._lost[dropped] += 1
+
+    def lose(self, channel: int, count: int) -> None:
+        """Tell the peer by `Lost` of datagrams that were lost before they could be queued."""
+        self._lost[channel] += count
+        self.datagrams += count
 
     # To the wire
 

@@ -25,6 +25,8 @@ READ_BYTES = 65536
 READABLE, WRITABLE, BROKEN = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHUP
 
 _ACKNOWLEDGED = Struct("@120xQ")  # tcpi_bytes_acked (linux/tcp.h)
+_NOT_SENT = Struct("@144xI")  # tcpi_notsent_bytes, since Linux 4.6
+_TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python has no name for it
 _AT_ONCE = pack("ii", 1, 0)  # struct linger: close sends RST (socket(7))
 
 
@@ -71,7 +73,8 @@ class Outlet:
         ended: Whether the peer has sent FIN.
         shut: Whether the peer's FIN has been passed on to the socket.
         done: Whether the socket's end of file has been passed on to the peer.
-        cut: Whether the peer has sent RST. The socket is reset when it has taken the bytes that wait.
+        cut: Whether the peer has sent RST. The socket is reset when its kernel has sent the bytes that wait: RST
+            overtakes those that it has not.
         deaf: Whether writing to the socket failed. The stream is reset when everything has been read from the socket.
     """
 
@@ -120,8 +123,7 @@ class Pump:
             return False
         if isinstance(event, (Reset, Refused)):
             outlet.cut = True
-            if not outlet.waiting:
-                self._break(outlet)
+            self._cut(outlet)
             return True
         if isinstance(event, Fin):
             outlet.ended = True
@@ -135,7 +137,7 @@ class Pump:
         outlet = self._by_descriptor.get(descriptor)
         if outlet is None:
             return False
-        if events & WRITABLE and outlet.waiting:
+        if events & WRITABLE and (outlet.waiting or outlet.cut):
             self._write(outlet)
         if events & (READABLE | BROKEN) and outlet.sock.fileno() >= 0:
             self._read(outlet, broken=bool(events & BROKEN))
@@ -175,6 +177,8 @@ class Pump:
         if not room:
             if broken and over and outlet.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
                 self._give_up(outlet)
+            elif broken and outlet.cut:  # both ends have said FIN
+                self._break(outlet)
             elif broken:  # epoll would report the end again and again; its bytes are read later
                 self._interests.want(outlet.sock.fileno(), WRITABLE if outlet.waiting else 0)
             return
@@ -205,10 +209,20 @@ class Pump:
             self._give_up(outlet)
             return
         self._mux.consumed(outlet.stream, sent)
-        if outlet.cut and not outlet.waiting:
-            self._break(outlet)
+        if outlet.cut:
+            self._cut(outlet)
         else:
             self._settle(outlet)
+
+    def _cut(self, outlet: Outlet) -> None:
+        """Reset a socket when its kernel has sent everything; until then wait for that."""
+        if not outlet.waiting:
+            if not not_sent(outlet.sock):
+                self._break(outlet)
+                return
+            # From here on WRITABLE says that nothing is left to send (tcp(7)).
+            outlet.sock.setsockopt(_socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)
+        self._want(outlet)
 
     def _send(self, outlet: Outlet) -> int:
         """Write to the socket, or drop the bytes where that has failed; return how many bytes are done with.
@@ -240,8 +254,8 @@ class Pump:
 
     def _want(self, outlet: Outlet) -> None:
         # A deaf socket is not waited for with BROKEN: epoll would report its error again and again.
-        events = 0 if outlet.deaf else BROKEN | (WRITABLE if outlet.waiting else 0)
-        if not outlet.done and self._mux.room(outlet.stream):
+        events = 0 if outlet.deaf else BROKEN | (WRITABLE if outlet.waiting or outlet.cut else 0)
+        if not (outlet.done or outlet.cut) and self._mux.room(outlet.stream):
             events |= READABLE
         self._interests.want(outlet.sock.fileno(), events)
 
@@ -268,6 +282,15 @@ def acknowledged(sock: Socket) -> bool:
     except OSError:
         return True
     return len(info) < _ACKNOWLEDGED.size or _ACKNOWLEDGED.unpack(info) != (0,)
+
+
+def not_sent(sock: Socket) -> int:
+    """How many bytes of a TCP socket its kernel has not sent yet; 0 where unknown."""
+    try:
+        info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _NOT_SENT.size)
+    except OSError:
+        return 0
+    return _NOT_SENT.unpack(info)[0] if len(info) == _NOT_SENT.size else 0
 
 
 def reset(sock: Socket) -> None:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 CONNECT, FLUSH, DIALS = b"connect", b"flush", b"dials"
 """The purposes of streams that the test process opens. `CONNECT` connects to a port of the target, whose number
-follows. `FLUSH` is answered when everything that has happened so far has been sent: with `FLUSH_MARK` on the channel of
-packets, and with FIN. `DIALS` carries a message of `dials`, and is accepted when that is in force."""
+follows. `FLUSH` is answered when everything that has happened so far has been queued: with `QUEUED`, and with FIN.
+`DIALS` carries a message of `dials`, and is accepted when that is in force."""
 
 UNKNOWN = b"unknown"
 """Begins the purpose of a connection whose dialled address the kernel cannot tell; the reason follows."""
@@ -38,11 +38,8 @@ UNKNOWN = b"unknown"
 CLIENT = Struct("!BH16s")
 """Comes before each DNS message: the index of the socket in `Capture.dns`, the client's port and address."""
 
-FLUSH_MARK = Struct("!I")
-"""The datagram that answers `FLUSH`: the stream's id. No packet is as short."""
-
-DROPPED = Struct("!xI")
-"""A datagram before `FLUSH_MARK`: how many packets the kernel has dropped. No packet is as short."""
+QUEUED = Struct("!Q")
+"""Answers `FLUSH`: how many datagrams have been queued since the start, those included that were lost."""
 
 BATCH = 64
 """How many datagrams, or connections, of one socket are handled before the next one gets its turn."""
@@ -153,6 +150,7 @@ class Agent:
         self._changes: dict[int, bytes] = {}  # by stream: what has come of each message of `dials`
         self._resume_below: int | None = None  # set while connections stay in the backlog
         self._silent_seconds, self._last_read = silent_seconds, monotonic()
+        self._dropped = 0  # packets, by the kernel
         self._ended = False
 
     def run(self) -> None:
@@ -269,11 +267,11 @@ class Agent:
 
     def _answer_flushes(self) -> None:
         """Answer the flushes. Called when no socket has anything left to read, so that the answers follow it all."""
-        if self._flushes and (lost := dropped(self._capture.packets)):
-            self._mux.datagram(PACKETS, DROPPED.pack(lost))
+        if self._flushes:
+            self._tell_dropped()
         for stream in self._flushes:
             self._mux.accept(stream)
-            self._mux.datagram(PACKETS, FLUSH_MARK.pack(stream))
+            self._mux.write(stream, QUEUED.pack(self._mux.datagrams))
             self._mux.fin(stream)
         self._flushes = []
 
@@ -396,9 +394,18 @@ class Agent:
             except BlockingIOError:
                 return
             except OSError:  # ENOBUFS: the kernel dropped some
-                self._mux.datagram(channel, prefix)  # empty: it reports the loss
+                if channel == PACKETS:
+                    self._tell_dropped()
+                else:
+                    self._mux.lose(channel, 1)
                 return
             self._mux.datagram(channel, prefix + data)
+
+    def _tell_dropped(self) -> None:
+        """Tell how many packets the kernel has dropped since this was told last."""
+        now = dropped(self._capture.packets)
+        self._mux.lose(PACKETS, now - self._dropped)
+        self._dropped = now
 
 
 def purpose(sock: Socket, client: tuple[str, int]) -> bytes:

@@ -34,6 +34,7 @@ from pytest_egress.agent.mux_frames import (
     PACKETS,
     Bye,
     ByeAcknowledged,
+    Data,
     Datagram,
     Event,
     Failed,
@@ -52,9 +53,8 @@ from pytest_egress.agent.stream import (
     CLIENT,
     CONNECT,
     DIALS,
-    DROPPED,
     FLUSH,
-    FLUSH_MARK,
+    QUEUED,
     UNKNOWN,
 )
 from pytest_egress.base.clock import monotonic
@@ -156,12 +156,13 @@ class StreamLink:
         self._dials: dict[int, tuple[Future[None], socket.socket]] = {}
         self._changes: dict[int, Future[None]] = {}
         self._flushes: dict[int, Flush] = {}  # by stream, until the stream's FIN
-        self._marks: dict[int, Flush] = {}  # by stream, until the flush's datagram
+        self._awaiting: deque[tuple[int, Flush]] = deque()  # until so many datagrams have come
         self._pinged, self._answered = monotonic(), True
         self._last_read = self._pinged
         self._finished = self._closed = self._ended = False
         self._deadline: float | None = None
-        self._dropped = self._overtaken = 0  # packets, by the sidecar's kernel and by the sidecar
+        self._arrived = 0  # datagrams, those included that were lost
+        self._overtaken = 0  # packets that were lost in the sidecar
         self.reason = "it has ended"
         self._thread = threading.Thread(target=self._run, name="egress link", daemon=True)
         close_in_forked_children(self, StreamLink._abandon)
@@ -233,7 +234,7 @@ class StreamLink:
     @property
     def lost_packets(self) -> int:
         """How many packets were lost before they could be read from `packets`, as of the last `flush`."""
-        return self._dropped + self._overtaken + self._packets.lost_here
+        return self._overtaken + self._packets.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of the target, on any of the addresses that it may listen on.
@@ -446,6 +447,11 @@ class StreamLink:
     def _on_reset(self, event: Reset) -> None:
         self._on_refused(Refused(event.stream, errno.ECONNRESET, ""))
 
+    def _on_queued(self, event: Data) -> None:
+        if flush := self._flushes.get(event.stream):
+            self._awaiting.append((*QUEUED.unpack(event.data), flush))
+            self._count_datagrams(0)
+
     def _on_fin(self, event: Fin) -> None:
         if flush := self._flushes.pop(event.stream, None):
             flush.step()
@@ -456,12 +462,9 @@ class StreamLink:
             self._names.put(data)
         elif event.channel == MONITORS:
             self._monitors[data[0]].put(data[1:])
-        elif len(data) == FLUSH_MARK.size:
-            self._flush_mailboxes(self._marks.pop(FLUSH_MARK.unpack(data)[0], None))
-        elif len(data) == DROPPED.size:
-            (self._dropped,) = DROPPED.unpack(data)
         else:
             self._packets.put(data)
+        self._count_datagrams(1)
 
     def _on_lost(self, event: Lost) -> None:
         if event.channel == PACKETS:
@@ -471,6 +474,15 @@ class StreamLink:
                 mailbox.put(b"")
         else:
             self._packets.tell_of_loss()  # lost DNS queries are reported there too
+        self._count_datagrams(event.count)
+
+    def _count_datagrams(self, count: int) -> None:
+        """Count what has come, and end the flushes that waited for it."""
+        self._arrived += count
+        while self._awaiting and self._awaiting[0][0] <= self._arrived:
+            _, flush = self._awaiting.popleft()
+            for mailbox in self._mailboxes:
+                mailbox.put(flush.step)
 
     def _on_pong(self, _: Pong) -> None:
         self._answered = True
@@ -546,11 +558,7 @@ class StreamLink:
             return
         stream = self._mux.open(FLUSH)
         self._mux.fin(stream)
-        self._flushes[stream] = self._marks[stream] = flush
-
-    def _flush_mailboxes(self, flush: Flush | None) -> None:
-        for mailbox in self._mailboxes if flush else ():
-            mailbox.put(flush.step)  # type: ignore[union-attr]  # it is one
+        self._flushes[stream] = flush
 
     def _send_goodbye(self) -> None:
         """Drop every stream, and end the thread when the agent has acknowledged that."""
@@ -579,7 +587,7 @@ class StreamLink:
             )
         for changed in self._changes.values():
             changed.set_exception(OSError(errno.ENOTCONN, self.reason))
-        for flush in (*self._flushes.values(), *self._marks.values()):
+        for flush in (*self._flushes.values(), *(flush for _, flush in self._awaiting)):
             flush.done.set()
         self._pump.close()
         self._close_ours()
@@ -613,6 +621,7 @@ _HANDLERS: Final[dict[type[Event], Callable[[StreamLink, Any], None]]] = {
     Opened: StreamLink._on_opened,
     Refused: StreamLink._on_refused,
     Reset: StreamLink._on_reset,
+    Data: StreamLink._on_queued,
     Fin: StreamLink._on_fin,
     Datagram: StreamLink._on_datagram,
     Lost: StreamLink._on_lost,

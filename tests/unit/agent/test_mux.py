@@ -456,6 +456,16 @@ def test_a_datagram_that_no_frame_can_hold_is_lost() -> None:
     assert carry(agent, host) == [Lost(MONITORS, 1), Datagram(MONITORS, bytes(MAX_PAYLOAD))]
 
 
+def test_what_was_lost_before_it_could_be_queued_is_told_with_what_was_dropped() -> None:
+    agent, host = pair()
+    agent.lose(PACKETS, 3)
+    agent.lose(DNS, 0)
+    agent.datagram(PACKETS, b"kept")
+    agent.datagram(PACKETS, bytes(MAX_PAYLOAD + 1))
+    assert agent.datagrams == 5
+    assert carry(agent, host) == [Lost(PACKETS, 4), Datagram(PACKETS, b"kept")]
+
+
 def test_a_pong_carries_the_number_of_the_ping() -> None:
     agent, host = pair()
     assert host.ping() == 1

@@ -20,6 +20,7 @@ from concurrent.futures import Future
 import docker
 import pytest
 
+from pytest_egress.agent import mux as agent_mux
 from pytest_egress.agent import stream as agent
 from pytest_egress.agent.mux import AGENT, WINDOW, Mux
 from pytest_egress.agent.mux_frames import ProtocolError
@@ -209,7 +210,25 @@ def test_a_flush_tells_how_many_packets_the_sidecars_kernel_had_no_room_for(
     monkeypatch.setattr(agent, "dropped", lambda sock: 7)
     scene.link.flush(SECONDS)
     assert scene.link.lost_packets == 7
-    assert select.select([scene.link.packets], [], [], 0)[0] == []  # it is no packet
+    assert scene.link.packets.recv(99) == b""  # which tells of it
+    scene.link.flush(SECONDS)
+    assert scene.link.lost_packets == 7
+    assert select.select([scene.link.packets], [], [], 0)[0] == []
+
+
+def test_a_flush_ends_whichever_datagrams_were_lost_before_it_could_be_answered(
+    scene: StreamScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_mux, "MAX_DATAGRAMS", 100)  # one packet at most waits
+    for number in range(50):
+        scene.namespace.packet_source.send(b"packet %d" % number)
+    scene.link.flush(SECONDS)
+    found = []
+    while select.select([scene.link.packets], [], [], 0)[0]:
+        found.append(scene.link.packets.recv(99))
+    found = [each for each in found if each]
+    assert found[-1] == b"packet 49"
+    assert len(found) + scene.link.lost_packets == 50
 
 
 def fate_of(ours: socket.socket) -> str:
