@@ -100,7 +100,7 @@ def test_java_compresses_and_decodes(egress: Egress, java: Container) -> None:
         return Response(json=request.json(), compress="gzip")
 
     command = ["/usr/lib/jvm/21/bin/java", "/srv/Gzip.java", URL, json.dumps(BODY)]
-    assert json.loads(succeed(java.exec(command))) == BODY
+    assert json.loads(succeed(java.exec(command, timeout=600))) == BODY
     answer.assert_called_once()
 
 

@@ -128,7 +128,7 @@ def test_a_client_of_http_2_sends_and_gets_bodies(
 
     declare = egress.intercept_https if user.scheme == "https" else egress.intercept_http
     route = declare(HOST, echo, path="/echo", method="POST")
-    done = machine.exec(user.command)
+    done = machine.exec(user.command, timeout=600)
     assert done.exit_code == 0, done.stdout + done.stderr
     assert done.stdout.split() == [str(SIZE)] * 2
     assert [call.request.http_version for call in route.calls] == ["2", "2"]

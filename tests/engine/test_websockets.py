@@ -112,7 +112,7 @@ def clients(module_egress: Egress, websocket_image: str, java_image: str) -> dic
 
 def output(container: Container, client: str, url: str) -> str:
     """What a client prints that speaks with a URL."""
-    result = container.exec([*CLIENTS[client], url])
+    result = container.exec([*CLIENTS[client], url], timeout=600)
     assert result.exit_code == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -184,7 +184,7 @@ def java(module_egress: Egress, java_image: str) -> Container:
     """A container with Java's clients."""
     files = {"/srv/Ask.java": textwrap.dedent(JAVA_PROGRAM)}
     container = module_egress.start(java_image, ["sleep", "infinity"], files=files)
-    assert container.exec(["javac", "-d", "/srv", "/srv/Ask.java"]).exit_code == 0
+    assert container.exec(["javac", "-d", "/srv", "/srv/Ask.java"], timeout=600).exit_code == 0
     return container
 
 
@@ -240,7 +240,7 @@ def test_a_client_of_java_that_verifies_nothing_accepts_them(
 def check_verifying(egress: Egress, machine: Container, client: TlsClient) -> None:
     good, routes = egress.intercept_https(GOOD), bad_routes(egress) | old_routes(egress)
     hosts = [route.address for route in routes.values()]
-    done = machine.exec([*client.verifying, GOOD, *hosts])
+    done = machine.exec([*client.verifying, GOOD, *hosts], timeout=600)
     assert good.call_count == 1, done.stdout + done.stderr
     accepted = [kind for kind, route in routes.items() if route.called]
     assert accepted == [*client.accepts]
@@ -253,7 +253,7 @@ def check_verifying(egress: Egress, machine: Container, client: TlsClient) -> No
 
 def check_careless(egress: Egress, machine: Container, client: TlsClient) -> None:
     routes = bad_routes(egress)
-    done = machine.exec([*client.careless, *HOSTS.values()])
+    done = machine.exec([*client.careless, *HOSTS.values()], timeout=600)
     for kind, route in routes.items():
         assert route.call_count == 1, (kind, done.stdout + done.stderr)
         assert not route.rejections
@@ -306,7 +306,7 @@ def test_a_client_that_speaks_an_old_version_of_tls_has_accepted_it(
 ) -> None:
     route = egress.intercept_https(GOOD, tls_version="TLSv1.1")
     careless = "curl -sS --tls-max 1.1 --tlsv1.0 --ciphers DEFAULT:@SECLEVEL=0 https://$host/"
-    done = machine.exec([*each_host(careless), GOOD])
+    done = machine.exec([*each_host(careless), GOOD], timeout=600)
     assert route.call_count == 1, done.stdout
     tls = route.assert_called_once().request.tls
     assert tls is not None

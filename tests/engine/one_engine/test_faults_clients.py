@@ -274,4 +274,4 @@ def ask(egress: Egress, request: pytest.FixtureRequest, client: str, urls: Seque
         return egress.run(request.getfixturevalue("go_image"), ["-report", *urls]).stdout
     name = "java_machine" if client.startswith("Java") else "machine"
     machine: Container = request.getfixturevalue(name)
-    return machine.exec([*COMMANDS[client], *urls]).stdout
+    return machine.exec([*COMMANDS[client], *urls], timeout=600).stdout
