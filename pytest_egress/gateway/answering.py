@@ -417,7 +417,8 @@ class Answering:
         incoming.body.is_broken = not (is_whole := incoming.body.is_whole)
         try:
             asking = partial(self._ask, incoming)
-            found = forecast(tables, incoming.request, asking, is_whole=is_whole)
+            since = incoming.attempt.started
+            found = forecast(tables, incoming.request, asking, is_whole=is_whole, since=since)
         finally:
             self._has_asked(incoming)
         route = found.route

@@ -364,6 +364,11 @@ class Route(handles.Route[Call]):
         """Whether all of the route's `times` are reserved."""
         return self.times is not None and self._taken >= self.times
 
+    def was_exhausted(self, moment: float) -> bool:
+        """Whether all of the route's `times` were reserved at a moment, in the time of entries."""
+        later = sum(call.started > moment for call in self._calls)
+        return self.times is not None and self._taken - later >= self.times
+
     @property
     def _taken(self) -> int:
         return self._reserved - self._vacant - len(self._given_back)

@@ -6,6 +6,7 @@ module never touches a socket or a clock.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -228,11 +229,14 @@ def forecast(
     asking: Asking = tell_nobody,
     *,
     is_whole: bool = True,
+    since: float = math.inf,
 ) -> Decision:
-    """Find the route that would answer a request which gets no answer, as `decide` does; no turn is reserved.
+    """Find the route that would have answered a request which gets no answer, as `decide` does; no turn is reserved.
 
     Args:
         is_whole: Whether the request has come whole. Where only the rest of its body could tell, a route would.
+        since: When the request began, in the time of entries. Turns that were taken later were free then: its client
+            may have taken one by asking again.
     """
     secure, near = request.scheme == "https", []
     for route in in_order(tables, request.host):
@@ -240,7 +244,7 @@ def forecast(
             continue
         told = partial(asking, route)
         differences = route.matcher.forecast(request, told, is_whole=is_whole)
-        if not differences and not route.is_exhausted:
+        if not differences and not route.was_exhausted(since):
             unproved = route if lacks_certificate(route, request.tls) else None
             return Decision(route=None if unproved else route, unproved=unproved)
         is_spent = not differences

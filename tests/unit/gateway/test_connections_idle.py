@@ -23,6 +23,8 @@ from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.connections import IDLE_THREADS
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.ledger.verdict import judge
+from pytest_egress.routes.answers import sequence
+from pytest_egress.routes.faults import disconnect
 from pytest_egress.traffic.entries import Exchange, TcpConnection, TlsFailure
 from pytest_egress.traffic.messages import Request, Response
 from tests.support.loopback import LoopbackLink
@@ -380,6 +382,29 @@ def test_a_request_that_crosses_the_end_is_recorded_as_one_that_a_route_would_ha
     assert late.note == (
         "sent something in the moment in which it was closed: it had been idle for 0.1 s"
     )
+
+
+def test_a_request_that_crosses_the_end_and_is_made_again_had_a_turn_of_its_own(
+    stage: Stage,
+) -> None:
+    route = stage.https("api.test", sequence(disconnect(b"1"), b"2"))
+    sock = stage.tls()
+    sock.sendall(GET)
+    assert read_reply(sock).body == b"1"
+    (connection,) = stage.gateway.connections
+    assert eventually(lambda: connection.is_ending and parked(stage))
+    sock.sendall(GET[:20])
+    assert parked(stage, 0)
+    again = stage.tls()
+    assert ask(again).body == b"2"
+    sock.sendall(GET[20:])
+    assert end_of(sock) == "closed"
+    assert eventually(lambda: len(stage.entries(Exchange)) == 3)
+    third = stage.tls()
+    assert ask(third).status == 502
+    outcomes = [each.outcome for each in stage.entries(Exchange)]
+    assert outcomes == ["routed", "routed", "recorded", "unrouted"]
+    assert route.call_count == 2
 
 
 def test_how_long_a_connection_is_kept_is_announced_where_it_is_kept(stage: Stage) -> None:
