@@ -346,10 +346,13 @@ INTERRUPTED = {
         import threading
         @pytest.mark.egress(timeout=600)
         def test_a(egress, shop):
+            entered = threading.Event()
             @egress.intercept_https("ready.test")
             def stand(request):
+                entered.set()
                 threading.Event().wait()
-            shop.exec("curl -sS --max-time 0.3 https://ready.test")
+            shop.exec(["sh", "-c", "curl -sS https://ready.test >/dev/null 2>&1 &"])
+            assert entered.wait(60)
             real = egress.session.ledger.wait_for
             def wait_for(condition, timeout, *look):
                 if timeout > 500:  # the wait for the handler

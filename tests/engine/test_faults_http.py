@@ -65,7 +65,7 @@ CASES: Final = [
     Case("reset-stream", reset(stream=True), RESET, STREAM2),
     Case("disconnect", disconnect(), EMPTY_REPLY, CLOSED2),
     Case("disconnect-after", disconnect(CHARGE), NONE, NONE),
-    Case("silence", silence(), TIMED_OUT, TIMED_OUT, "--max-time 1"),
+    Case("silence", silence(), TIMED_OUT, TIMED_OUT, "--max-time 3"),
     Case("silence-ends", silence(0.1), EMPTY_REPLY, CLOSED2),
     Case("raw", raw(b"\x16\x03\x01 this is no HTTP\n"), NOT_HTTP, NOT_HTTP2),
     Case("delayed", delayed(CHARGE, 0.1), NONE, NONE),
@@ -112,9 +112,9 @@ print(session.post("https://api.test/charges", json={"amount": 1}, headers=key).
 def test_a_client_that_backs_off_is_seen_to(egress: Egress, client: Container) -> None:
     charges = egress.intercept_https("api.test", sequence(reset(), 503, disconnect(), CHARGE))
     assert succeed(client.exec(["python3", "-c", RETRIES])) == "ch_1"
-    first, second, third = charges.intervals  # at once, after 0.4 s, and after 0.8 s
-    assert first < second < third
-    assert charges.intervals == [first, pytest.approx(0.4, abs=0.39), pytest.approx(0.8, abs=5)]
+    _, second, third = charges.intervals  # at once, after 0.4 s, and after 0.8 s
+    assert second >= 0.4
+    assert third >= 0.8
     assert [call.request.content for call in charges.calls] == [b'{"amount": 1}'] * 4
     assert {call.request.headers["idempotency-key"] for call in charges.calls} == {"one"}
     assert [str(call.fault) for call in charges.calls] == [

@@ -446,7 +446,7 @@ def test_a_server_that_never_answers_holds_up_no_client_that_has_left(
 
     with tcp_server(serve) as port:
         route = egress.intercept_http("api.test", forward(f"{scheme}://127.0.0.1:{port}"))
-        container = egress.start(services_image, f"curl {version} --max-time 1 http://api.test/")
+        container = egress.start(services_image, f"curl {version} --max-time 3 http://api.test/")
         assert container.wait().exit_code == 28  # curl's own timeout
         assert ended.wait(SECONDS)
     call = route.assert_called_once()

@@ -512,14 +512,17 @@ def test_a_handler_that_runs_on_fails_the_test_with_the_line_where_it_stands(
 ) -> None:
     run = inside("""
         import threading, pytest
-        gate = threading.Event()
+        gate, entered = threading.Event(), threading.Event()
 
         @pytest.mark.egress(timeout=0.2)
         def test_a(egress, sh):
             @egress.intercept_https("api.shop.test")
             def slow(request):
+                entered.set()
                 gate.wait(30)
-            sh("curl -sS --max-time 0.3 https://api.shop.test/v1")
+            sh("curl -sS https://api.shop.test/v1 >/dev/null 2>&1 & echo $! >/tmp/curl")
+            assert entered.wait(30)
+            sh("kill -9 $(cat /tmp/curl)")
 
         def test_b():
             gate.set()
@@ -527,7 +530,7 @@ def test_a_handler_that_runs_on_fails_the_test_with_the_line_where_it_stands(
     assert re.sub(r"at /\S+/test_shop", "at /.../test_shop", run.verdict()) == report_text("""
 the handler of intercept_https("api.shop.test")  declared at test_shop.py:7 still ran 0.2 s after the test
   for GET https://api.shop.test/v1
-  at /.../test_shop.py:9 in slow: gate.wait(30)
+  at /.../test_shop.py:10 in slow: gate.wait(30)
     """)
     run.result.assert_outcomes(failed=1, passed=1)
 
