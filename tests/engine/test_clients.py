@@ -521,6 +521,7 @@ CONNECT = """
 """
 
 
+@pytest.mark.timeout(1200)
 def test_more_connections_than_there_are_ports_are_in_the_ledger_whole_and_in_order(
     egress: Egress, client: Container
 ) -> None:
