@@ -15,13 +15,14 @@ from tests.support.attempts import SECONDS
 UP = ["bash", "-c", "echo up; exec sleep 600"]
 
 
-def test_what_runs_is_asked_of_the_engine(egress: Egress, bare_image: str) -> None:
-    egress.start(bare_image, ["true"]).wait()
-    assert egress.session.running() == []
-    runs = egress.start(bare_image, ["sleep", "600"])
-    assert egress.session.running() == [runs.name]
-    runs.stop(timeout=0)
-    assert egress.session.running() == []
+def test_what_runs_is_asked_of_the_engine(bare_image: str) -> None:
+    with Egress() as egress:
+        egress.start(bare_image, ["true"]).wait()
+        assert egress.session.running() == []
+        runs = egress.start(bare_image, ["sleep", "600"])
+        assert egress.session.running() == [runs.name]
+        runs.stop(timeout=0)
+        assert egress.session.running() == []
 
 
 @pytest.mark.parametrize("link", ["descriptor", "stream"])
