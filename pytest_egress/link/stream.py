@@ -162,7 +162,7 @@ class StreamLink:
         self._finished = self._closed = self._ended = False
         self._deadline: float | None = None
         self._arrived = 0  # datagrams, those included that were lost
-        self._overtaken = 0  # packets that were lost in the sidecar
+        self._lost_there = 0  # packets, in the sidecar's kernel or in the sidecar
         self.reason = "it has ended"
         self._thread = threading.Thread(target=self._run, name="egress link", daemon=True)
         close_in_forked_children(self, StreamLink._abandon)
@@ -234,7 +234,7 @@ class StreamLink:
     @property
     def lost_packets(self) -> int:
         """How many packets were lost before they could be read from `packets`, as of the last `flush`."""
-        return self._overtaken + self._packets.lost_here
+        return self._lost_there + self._packets.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
         """Connect to a port of the target, on any of the addresses that it may listen on.
@@ -468,7 +468,7 @@ class StreamLink:
 
     def _on_lost(self, event: Lost) -> None:
         if event.channel == PACKETS:
-            self._overtaken += event.count
+            self._lost_there += event.count
         if event.channel == MONITORS:
             for mailbox in self._monitors:
                 mailbox.put(b"")

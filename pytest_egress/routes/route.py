@@ -366,8 +366,10 @@ class Route(handles.Route[Call]):
 
     def was_exhausted(self, moment: float) -> bool:
         """Whether all of the route's `times` were reserved at a moment, in the time of entries."""
+        if self.times is None or not self.is_exhausted:
+            return False
         later = sum(call.started > moment for call in self._calls)
-        return self.times is not None and self._taken - later >= self.times
+        return self._taken - later >= self.times
 
     @property
     def _taken(self) -> int:
