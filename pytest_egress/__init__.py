@@ -217,6 +217,7 @@ def __getattr__(name: str) -> object:
     value = globals()[name] = getattr(
         import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name
     )
+    import_module(f"{__name__}.base.callers").hide_from_tracebacks()
     return value
 
 

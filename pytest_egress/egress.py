@@ -47,8 +47,6 @@ from pytest_egress.traffic.dns_answers import RecordTexts
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection
 from pytest_egress.traffic.messages import UNSET, Request, shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
 
 

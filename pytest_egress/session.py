@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from pytest_egress.targets.packages import Packaged
     from pytest_egress.targets.roots import Roots
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 def default_client(address: str | None = None) -> docker.DockerClient:
     """Make the client of an engine, by default of the one that the environment names.

@@ -173,7 +173,7 @@ def without_words(tree: ast.Module) -> ast.Module:
 
 
 def is_beside(node: ast.AST) -> bool:
-    """Whether a statement of a module is a limit, a name, a type or `__tracebackhide__`: another would do as well."""
+    """Whether a statement of a module is a limit, a name or a type: another would do as well."""
     value = node.value if isinstance(node, ast.Assign) else node
     return isinstance(value, (ast.Constant, ast.BinOp, ast.Subscript))
 

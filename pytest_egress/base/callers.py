@@ -38,6 +38,18 @@ def is_plumbing(frame: FrameType) -> bool:
     return is_ours(frame) or module.partition(".")[0] in ("asyncio", "concurrent")
 
 
+def hide_from_tracebacks() -> None:
+    """Mark the loaded modules of this package so that pytest's tracebacks end at the user's line.
+
+    The hooks and fixtures of the plugin stay visible: an error of a fixture has no line of the user's. With
+    `--full-trace` pytest shows all of them (`__tracebackhide__`, which may be a global of a frame's module).
+    """
+    package = __name__.partition(".")[0]
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(f"{package}.") and not name.startswith(f"{package}.plugin"):
+            vars(module).setdefault("__tracebackhide__", True)
+
+
 def caller() -> str:
     """The nearest calling line outside of this package, `file.py:12`; "" where it is a test framework's (a marker)."""
     frame = sys._getframe(1)

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 if TYPE_CHECKING:
     once_property = functools.cached_property
 else:

@@ -12,8 +12,6 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 _DIRECTORY_MODE = 0o755
 _PERMISSIONS = 0o7777
 _HEADS = 1 << 20  # of a file's own headers, with its extended attributes

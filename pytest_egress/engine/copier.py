@@ -17,8 +17,6 @@ from docker.errors import APIError
 from pytest_egress.engine.archive import CutArchiveError
 from pytest_egress.engine.failures import explanation
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Copied = TypeVar("Copied")
 
 TRIES: Final = 5  # of 2,000 calls beside starts of containers one or none was broken off

@@ -24,8 +24,6 @@ from pytest_egress.engine.ssh import Bridge
 from pytest_egress.errors import EngineError
 from pytest_egress.link.attach import connect
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 DEFAULT: Final = "unix:///var/run/docker.sock"
 PODMAN: Final = "Podman"
 SERVER: Final = re.compile(r"Docker/(\S+) \(")  # "Docker/26.1.5 (linux)"

@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
     from docker.models.images import Image
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 log = logging.getLogger("pytest_egress.engine")  # users filter logs by this name
 SEPARATE_RUNTIMES: Final = ("runsc", "gvisor", "kata")
 # The engine's messages about a path at which nothing can be: errno(3), and links without an end.

@@ -12,8 +12,6 @@ from docker.errors import APIError, ImageNotFound
 from pytest_egress.engine.endpoint import engine_address
 from pytest_egress.errors import EngineError
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 FORBIDDEN: Final = "A test tried to use socket."  # the start of pytest-socket's message
 NOT_EXECUTED: Final = re.compile(
     r'exec: "(?P<runc>[^"]+)": (?P<why>[^:]+(?:: no such file or directory)?)'

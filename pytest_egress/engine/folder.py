@@ -17,8 +17,6 @@ from typing import Final
 
 from pytest_egress.base.forks import close_in_forked_children
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 PREFIX: Final = "pytest-egress-"
 LOCK_NAME: Final = "lock"
 WORDS_NAME: Final = "watchdog"  # the file of the watchdog's standard error

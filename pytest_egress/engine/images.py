@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.images import Image
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 log = logging.getLogger("pytest_egress.images")  # as in the logs of its users from the start
 PROGRESS_SECONDS: Final = 2.0  # between two lines of a pull
 

@@ -21,8 +21,6 @@ from pytest_egress.engine.folder import run_lives
 if TYPE_CHECKING:
     from docker import APIClient, DockerClient
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
 NAME_LABEL: Final = "org.pytest-egress.name"  # its value is the name of the container it was put on

@@ -13,8 +13,6 @@ from typing import Final, Protocol
 
 from pytest_egress.base.clock import monotonic
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 TICK_SECONDS: Final = 1.0  # between two updates; a shorter step is not shown
 
 

@@ -23,8 +23,6 @@ from pytest_egress.base.sockets import Socket
 from pytest_egress.engine.folder import RunFolder
 from pytest_egress.errors import EngineError
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 # ssh must not ask for a password: pytest uses the terminal.
 SSH: Final = ("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30")
 END_SECONDS: Final = 5.0  # for a program that was told to end

@@ -103,8 +103,6 @@ from pytest_egress.traffic.messages import (
 from pytest_egress.traffic.redaction import masked_authority
 from pytest_egress.traffic.websocket import WEBSOCKET, asks_for_websocket, is_handshake
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 UNPROVED: Final = (
     "{route} requires a client certificate, and the connection of this request has none: it was opened before "
     "the route was declared"

@@ -20,8 +20,6 @@ from pytest_egress.routes.duplex import ClientLeftError, Duplex
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, RequestTooLargeError, size_of
 from pytest_egress.traffic.messages import NO_FIELDS, Headers
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 BODIES: Final = "requests' bodies"
 STREAMED_TWICE: Final = "the body of this request has been streamed: it is read once, and not kept"
 NOT_KEPT: Final = (

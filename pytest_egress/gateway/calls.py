@@ -25,9 +25,6 @@ from pytest_egress.routes.answers import (
 from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.traffic.messages import UNSET, Request, Response, shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
-
 AT_ONCE: Final = frozenset({dict, list, str, bytes, int, tuple, type(None)})
 """The types of answers that nobody has to await."""
 

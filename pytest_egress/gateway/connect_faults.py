@@ -31,8 +31,6 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable, in_order, keyed_on
 from pytest_egress.traffic.packets import Packet
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 FAULTS: Final[dict[str, ConnectFault]] = {"refused": Refuse(), "dropped": Blackhole()}
 """What a dial was answered by, by the prefix in the kernel's log."""
 

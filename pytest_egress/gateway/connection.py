@@ -45,8 +45,6 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import still_claims
 from pytest_egress.traffic.messages import host_port
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 READ_BYTES: Final = 64 * 1024
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
 PARK_SECONDS: Final = (

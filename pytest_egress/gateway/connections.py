@@ -23,8 +23,6 @@ from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection
 from pytest_egress.gateway.recorder import Recorder
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_CONNECTIONS: Final = 1000  # with a thread, for each target: 100 MB of stacks; more have to wait
 IDLE_THREADS: Final = 32  # kept for the next connections: to start one takes as long as a request
 DESCRIPTORS_EACH: Final = 4  # that a connection has at most, with an upstream's and the link's own

@@ -27,8 +27,6 @@ from pytest_egress.traffic.entries import UNREADABLE_WEBSOCKET, Exchange
 from pytest_egress.traffic.made_body import MESSAGES, MadeBody, never
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Call:
     """The `Conversation` of one request.

@@ -48,8 +48,6 @@ from pytest_egress.routes.table import (
 )
 from pytest_egress.traffic.clienthello import X25519
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 FIRST_BYTE_SECONDS: Final = 1.0  # a client that is silent for longer waits for the server to speak
 REJECTION_SECONDS: Final = (
     4.0  # for a client to reject a bad certificate after the handshake: some verify it only then

@@ -31,8 +31,6 @@ from pytest_egress.traffic.fields import READ_BYTES
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left: nothing tells
 OVER_SECONDS: Final = (
     0.5  # between two looks, of a thread that waits, at whether the request is over

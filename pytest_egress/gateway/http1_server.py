@@ -34,8 +34,6 @@ from pytest_egress.traffic.messages import Response
 from pytest_egress.traffic.redaction import masked_text
 from pytest_egress.traffic.websocket import asks_for_websocket
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 PREFACE_LINE: Final = b"PRI * HTTP/2.0\r\n\r\n"
 """The part of HTTP/2's preface that looks like the head of a request (RFC 9113 section 3.4)."""
 

@@ -16,8 +16,6 @@ import threading
 from queue import SimpleQueue
 from typing import Final
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 LOOK_SECONDS: Final = 0.005
 STUCK_LOOKS: Final = 2  # at one request: a single one may be a pause of the whole process
 IDLE_LOOKS: Final = 20  # without a request, after which the deputy leaves

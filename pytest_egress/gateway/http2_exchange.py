@@ -20,8 +20,6 @@ from pytest_egress.traffic.http1 import as_stated
 from pytest_egress.traffic.http2 import response_headers, sendable
 from pytest_egress.traffic.messages import Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Http2Exchange:
     """One request, and its response.

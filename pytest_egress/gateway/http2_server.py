@@ -54,8 +54,6 @@ from pytest_egress.traffic.http2 import (
 from pytest_egress.traffic.messages import NO_FIELDS, cut
 from pytest_egress.traffic.redaction import masked_text
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 CLOSED: Final = "the client closed the connection"
 FIRST_REQUEST_SECONDS: Final = (
     1.0  # a client that asks for nothing until then connects ahead of need

@@ -39,8 +39,6 @@ from pytest_egress.traffic.fields import Head
 from pytest_egress.traffic.http2 import Http2, response_headers, sendable
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL = 0, 1, 2, 8
 """Codes of RST_STREAM (RFC 9113 section 7)."""
 

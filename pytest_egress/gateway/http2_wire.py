@@ -15,8 +15,6 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 READ_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 64 * 1024
 MAX_UNSENT: Final = 1 << 20  # of a client that does not read; then nothing of it is read either

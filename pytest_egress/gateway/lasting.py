@@ -14,8 +14,6 @@ from typing import Any
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Exchange
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Lasting:
     """A call that may outlive its test.

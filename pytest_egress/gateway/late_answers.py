@@ -25,8 +25,6 @@ from pytest_egress.routes.faults import Delayed, drawn
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import DnsQuery
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_LATE: Final = 4096
 """How many answers of a target may wait: a megabyte as a rule, and some clients ask again and again."""
 

@@ -14,8 +14,6 @@ from collections.abc import Callable
 
 from pytest_egress.routes.duplex import ClientLeftError
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class LateHead:
     """The head of one response.

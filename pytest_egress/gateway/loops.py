@@ -17,9 +17,6 @@ from pytest_egress.routes.asgi import close_loop, new_loop
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.unawaited import Unawaited
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
-
 LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left
 
 

@@ -18,8 +18,6 @@ from weakref import WeakKeyDictionary
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.routes.route import Route
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 @dataclass(frozen=True, kw_only=True)
 class AskedName:

@@ -53,8 +53,6 @@ from pytest_egress.traffic.dns_answers import (
 from pytest_egress.traffic.entries import DnsQuery
 from pytest_egress.traffic.searchlist import mark_searches
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 NAMES_PORT: Final = 53  # of DNS, over UDP and TCP (RFC 1035, section 4.2)
 UNDECLARED: Final = 'no route names it, so by dns="strict" it does not exist'
 MAX_CNAMES: Final = 8

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pytest_egress.routes.duplex import Duplex
 from pytest_egress.traffic.messages import NO_FIELDS, Headers
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class PassingDuplex:
     """What each `Duplex` that stands before another one has in common."""

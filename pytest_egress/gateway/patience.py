@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 STALL_SECONDS: Final = 60.0
 """Between two bytes, as nginx allows by default (client_body_timeout). A client that is at work sends sooner, so what
 ends here has stopped for good, and would keep a thread for as long as its container runs."""

@@ -18,8 +18,6 @@ from typing import Any, Final, TypeVar
 from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.base.sockets import BLOCKED
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 READERS: Final = (
     "recv",
     "recv_into",

@@ -35,8 +35,6 @@ from pytest_egress.routes.faults import (
 )
 from pytest_egress.traffic.messages import UNSET
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 RETURNABLE: Final = "reset(), disconnect() or silence()"
 """The faults that a raw handler may return."""
 

@@ -60,8 +60,6 @@ from pytest_egress.traffic.fields import MAX_BODY_BYTES
 from pytest_egress.traffic.messages import Response
 from pytest_egress.traffic.smtp import Envelope
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 CLIENT_LEFT: Final = (
     ConnectionResetError,
     ConnectionAbortedError,

@@ -19,8 +19,6 @@ from pytest_egress.base.sockets import Socket, pair, shut
 from pytest_egress.gateway.raw_ends import Ends, telling
 from pytest_egress.routes.route import check_protocols
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class ClientEndedError(ConnectionResetError):
     """A client closed in the middle of a message. It is no error of the handler that waits for the rest."""

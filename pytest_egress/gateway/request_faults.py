@@ -16,8 +16,6 @@ from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.fields import carries_body
 from pytest_egress.traffic.messages import UNSET, Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Send = Callable[[Response | None], bool]
 """Sends a response, or finds that it has been sent; False where the connection can carry nothing after it."""
 

@@ -54,8 +54,6 @@ from pytest_egress.traffic.dns import why_no_query
 from pytest_egress.traffic.entries import NO_HTTP3, NO_QUIC, UDP_HEADER_BYTES, PacketAttempt
 from pytest_egress.traffic.packets import Packet, parse_packets
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 NO_ROOM: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}  # of accept(2)
 ANY_HOST: Final = "*"  # a redirected datagram does not tell its original destination
 BATCH: Final = 256  # datagrams to read before the reader returns to connections

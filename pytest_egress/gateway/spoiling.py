@@ -39,8 +39,6 @@ from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.made_body import KeptStream
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 PIECE_SECONDS: Final = 0.05  # of a throttled body, for which a piece is enough
 PIECE_BYTES: Final = 64 * 1024
 OVER: Final = "its window was closed before {} was over"

@@ -19,8 +19,6 @@ from pytest_egress.gateway.tls import HANDSHAKE_SECONDS, handshake, read_hello, 
 from pytest_egress.gateway.tls_failures import broken_handshake
 from pytest_egress.traffic.entries import TcpConnection
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 NO_HELLO: Final = (
     "starttls() got no ClientHello for {host!r} within {seconds:g} s: the client sent none, or the handler has read it "
     "already. A buffered file, and a recv() of more than the command, read ahead; sock.readexactly(size) does not"

@@ -14,8 +14,6 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import unsent
 from pytest_egress.link.stream_sockets import Accepted
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 ACKNOWLEDGED_SECONDS: Final = 1.0  # for a client that does not read
 LOOK_SECONDS: Final = 0.005
 CLOSED: Final = 7  # TCP_CLOSE: the connection was reset, or both sides have closed

@@ -26,8 +26,6 @@ from pytest_egress.traffic.clienthello import (
 )
 from pytest_egress.traffic.messages import TlsInfo
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 HANDSHAKE_SECONDS: Final = 10.0  # for a whole ClientHello, and as long again for the handshake
 
 

@@ -20,8 +20,6 @@ from pytest_egress.routes.answers import Connectable
 from pytest_egress.traffic.grpc import is_grpc
 from pytest_egress.traffic.messages import Request, Response, host_port
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 CONNECT_SECONDS: Final = 5.0
 
 SocketAddress = tuple[Any, ...]  # address as text and port; for IPv6 also flow and scope

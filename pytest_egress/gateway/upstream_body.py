@@ -23,8 +23,6 @@ from pytest_egress.traffic.content_coding import MAX_DECODED_BYTES, codings, dec
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, READ_BYTES, end_to_end, without
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response, stated_length
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Content = bytes | Iterator[bytes]
 """The body of a request: whole, or in pieces as it comes."""
 Interim = Callable[[int, Headers], None]

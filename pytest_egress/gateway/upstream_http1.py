@@ -26,8 +26,6 @@ from pytest_egress.traffic.fields import (
 )
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Http1Body(UpstreamBody):
     """An exchange by HTTP/1.1. `Line.changed` guards h11's state."""

@@ -37,8 +37,6 @@ from pytest_egress.traffic.http2_frames import GOAWAY, HEAD_BYTES, FrameCutter, 
 from pytest_egress.traffic.messages import Headers, Request, Response, reason_phrase, shown
 from pytest_egress.traffic.redaction import masked_text
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 STREAM: Final = (
     1  # the first of a client's, and the only one of its connection (RFC 9113 section 5.1.1)
 )

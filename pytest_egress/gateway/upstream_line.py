@@ -16,8 +16,6 @@ from typing import Final
 from pytest_egress.base.sockets import BLOCKED, shut
 from pytest_egress.traffic.fields import READ_BYTES
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_UNSENT: Final = 1 << 20  # bytes to a server that does not read: then it is not read either
 
 

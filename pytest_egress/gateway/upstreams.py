@@ -20,8 +20,6 @@ from pytest_egress.routes.kinds import PASSTHROUGH
 from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable, opening
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Owner(Protocol):
     """The connection of a target for which sockets to real servers are opened."""

@@ -50,8 +50,6 @@ from pytest_egress.traffic.websocket import (
     accept_token,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 OF_A_HANDSHAKE: Final = frozenset(
     {
         "sec-websocket-accept",

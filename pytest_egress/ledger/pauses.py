@@ -18,8 +18,6 @@ from pytest_egress.ledger.windows import Activity, Pause, Window, stays
 from pytest_egress.routes.faults import Fault
 from pytest_egress.traffic.entries import Entry
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 LOOK_SECONDS: Final = 0.05  # between two looks at whether the client has left, and at the clock
 
 PauseEnd = Literal["elapsed", "left", "over"]

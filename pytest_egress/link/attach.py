@@ -19,8 +19,6 @@ import h11
 from pytest_egress.base.sockets import Socket
 from pytest_egress.errors import LinkError
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 ANSWER_SECONDS: Final = 30.0  # for the engine to attach
 READ_BYTES: Final = 1 << 18
 TEXT_BYTES: Final = 1 << 16  # of standard error that are kept, the last ones

@@ -14,8 +14,6 @@ from typing import Final, NamedTuple
 import pytest_egress.agent.dials as dials
 from pytest_egress.errors import LinkError
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 NOT_CHANGED: Final = "The target's kernel does not refuse or drop connections as its routes say: {}"
 """A `LinkError` about a message that was not applied; the reason follows."""
 

@@ -35,8 +35,6 @@ from pytest_egress.base.sockets import Socket, shut
 from pytest_egress.errors import LinkError
 from pytest_egress.link.changes import NOT_CHANGED, own_port
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 REFILL_SECONDS = 30.0
 """How long the agent may take to answer a request. It does nothing else, but may have to wait for a processor."""
 

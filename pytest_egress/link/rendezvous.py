@@ -14,8 +14,6 @@ from pytest_egress.agent.main import NONCE_NAME, SOCKET_NAME
 from pytest_egress.base.sockets import Socket
 from pytest_egress.link.descriptor import DescriptorLink
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Rendezvous:
     """A folder to mount into the sidecar, in which the agent finds a nonce and a unix socket; a context manager.

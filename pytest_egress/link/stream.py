@@ -73,8 +73,6 @@ from pytest_egress.link.stream_sockets import (
     loopback_pair,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 PING_SECONDS: Final = 5.0  # between two heartbeats
 SILENT_SECONDS: Final = 30.0  # for an answer to a heartbeat; then the sidecar counts as lost
 GONE_SECONDS: Final = 600.0  # for a heartbeat to come, after SIGSTOP too; then the agent ends

@@ -19,8 +19,6 @@ from pytest_egress.agent.pump import READABLE, WRITABLE, Interests
 from pytest_egress.agent.stream import CLIENT
 from pytest_egress.base.sockets import Socket
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 BACKLOG: Final = 4096
 _MAX_WAITING: Final = 4 << 20  # bytes of a channel that wait for its reader
 

@@ -12,8 +12,6 @@ import struct
 from pytest_egress.agent import netlink
 from pytest_egress.agent.addresses import ADDRESS4, ADDRESS6, INTERFACE, PEER
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 _EVENT_BYTES = 1 << 16
 _NFTABLES_EVENTS = {
     0: "added a table",

@@ -593,6 +593,10 @@ class Reports:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
         """See `Run.report`."""
+        if call.excinfo is not None:
+            from pytest_egress.base.callers import hide_from_tracebacks
+
+            hide_from_tracebacks()
         is_ours = uses_egress(item) or self._run.case_of(item) is not None
         report = yield from self._run.report(item, call)
         if report.longrepr is not None and is_ours:

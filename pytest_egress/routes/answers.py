@@ -36,8 +36,6 @@ from pytest_egress.traffic.messages import (
 if TYPE_CHECKING:
     from pytest_egress.traffic.smtp import Envelope
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Handler = Callable[[Any], Any]  # of a Request, or of a socket
 
 # Types for type checkers. A static answer may be sent many times, so it contains no iterator.

@@ -8,8 +8,6 @@ from typing import Any
 
 from pytest_egress.traffic.messages import NO_BODY, Headers, Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 App = Callable[..., Any]
 
 

@@ -27,8 +27,6 @@ from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.fields import end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
 LOOK_SECONDS: Final = 0.1  # between two looks at whether the client has left
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation

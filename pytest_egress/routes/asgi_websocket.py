@@ -39,8 +39,6 @@ from pytest_egress.traffic.websocket import (
     items,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 # With 2.4 an application may count on an OSError where it sends to a client that has left.
 ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 LEFT: Final = "the client has closed the connection"

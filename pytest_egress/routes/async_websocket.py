@@ -19,8 +19,6 @@ from pytest_egress.routes.unawaited import Unawaited
 from pytest_egress.traffic.messages import Request
 from pytest_egress.traffic.websocket import NORMAL, WebSocketMessage
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 AsyncHandler = Callable[["AsyncWebSocket"], Awaitable[Any]]
 
 

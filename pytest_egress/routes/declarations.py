@@ -17,8 +17,6 @@ from pytest_egress.routes.route import Declaration, check_answer
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 OWN_OPTIONS: Final = ("times", "optional", "name")
 
 

@@ -18,8 +18,6 @@ from pytest_egress.base.clock import is_seconds
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.traffic.messages import UNSET, shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Seconds = float | Callable[[], float]
 """A number of seconds, or a function that returns one for each answer."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 else:
     Server = object
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Registration = tuple[Callable[[Any, Any], object], object]
 """A generated function, such as `add_PaymentsServicer_to_server`, and the servicer that it registers."""
 

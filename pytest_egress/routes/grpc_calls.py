@@ -47,8 +47,6 @@ from pytest_egress.traffic.grpc import (
 )
 from pytest_egress.traffic.messages import cut
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 END: Final = object()  # of an iterator
 CANCELLED: Final = "the servicer was cancelled"
 DEADLINE_PASSED: Final = "the client's deadline has passed"

@@ -21,8 +21,6 @@ from pytest_egress.routes.grpc_threads import Callbacks
 from pytest_egress.traffic.grpc import Code, Metadata, checked_metadata
 from pytest_egress.traffic.messages import Request
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 ENCODING_OF: Final = {grpc.Compression.Gzip: "gzip", grpc.Compression.Deflate: "deflate"}
 STATUS_CODES: Final = {Code(code.value[0]): code for code in grpc.StatusCode}
 CANCELLED_BY_SERVICER: Final = "the servicer cancelled the call"

@@ -34,8 +34,6 @@ from pytest_egress.traffic.grpc import (
 )
 from pytest_egress.traffic.messages import Headers, shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 LOOK_SECONDS: Final = (
     0.5  # a thread that waits for a message looks so often whether its call is over
 )

@@ -18,8 +18,6 @@ from pytest_egress.base.clock import run_by_real_clock
 from pytest_egress.routes.asgi import end_everything
 from pytest_egress.routes.unawaited import Unawaited, first_of, is_lost
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 END_SECONDS: Final = 10.0  # for everything to end; then an error names the server
 MAX_THREADS: Final = (
     1000  # for what blocks; each stream of an async servicer needs one for each direction

@@ -28,8 +28,6 @@ else:
     Call = TypeVar("Call", bound=Entry)
 """The type of a route's calls: `Exchange` (the default), `TcpConnection`, `Mail` or `DnsQuery`."""
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Route(Generic[Call]):
     """A declared route: an address, the conditions for a request, and an answer. The methods of `Egress` make it.

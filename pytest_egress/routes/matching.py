@@ -27,8 +27,6 @@ from pytest_egress.traffic.redaction import (
     masked_json,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 def pass_by() -> None:
     """Take the place of `asking` where nobody wants to know."""

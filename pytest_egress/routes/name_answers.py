@@ -26,8 +26,6 @@ from pytest_egress.traffic.dns_answers import (
     check_name_answer,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 WORDS: Final[Mapping[type[Fault], str]] = {Silence: SILENCE, Truncated: TRUNCATED}
 """What DNS has in place of a fault of connections."""
 

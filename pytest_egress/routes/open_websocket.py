@@ -45,8 +45,6 @@ from pytest_egress.traffic.websocket import (
     size_of,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
 LOOK_SECONDS: Final = 0.1  # between two looks at whether anybody waits for the peer's last messages
 SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over

@@ -18,8 +18,6 @@ from pytest_egress.routes.faults import Disconnect, End, Fault, check_fault, is_
 from pytest_egress.routes.sequences import AnswerSequence
 from pytest_egress.routes.unawaited import Unawaited
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 def adapted(answer: object) -> object:
     """The answer of a raw route as a function of the socket, where it is a server of a library; any other as it is.

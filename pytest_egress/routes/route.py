@@ -39,8 +39,6 @@ from pytest_egress.traffic.messages import UNSET, Request, shown
 if TYPE_CHECKING:
     from pytest_egress.traffic.address import Address
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Scope = Literal["test", "class", "module", "session"]
 ClientCertificate = Literal["request", "require"]
 CLIENT_CERTIFICATES: Final = ("request", "require")  # the strictest last

@@ -11,8 +11,6 @@ from typing import Any, Final
 from pytest_egress.routes.answers import Desk, Receipt, Service
 from pytest_egress.traffic.smtp import CLOSING, NO_ROOM, NO_ROUTE, Session, Step
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 READ_BYTES: Final = 64 * 1024
 REFUSALS: Final[Mapping[Receipt, bytes]] = {
     "elsewhere": CLOSING,

@@ -19,8 +19,6 @@ from pytest_egress.routes.route import CLIENT_CERTIFICATES, Route
 from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.messages import Request, TlsInfo
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class RouteTable:
     """The routes of one scope, most specific first, then the latest declared.

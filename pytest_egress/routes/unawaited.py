@@ -12,8 +12,6 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Unawaited:
     """What is raised on a loop that nobody awaits.

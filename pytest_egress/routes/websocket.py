@@ -27,8 +27,6 @@ from pytest_egress.traffic.websocket import (
     check_subprotocols,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 WebSocketHandler = Callable[[WebSocket], object] | Callable[[AsyncWebSocket], Awaitable[object]]
 
 NOT_SENT: Final = (

@@ -21,8 +21,6 @@ from pytest_egress.routes.applications import App, answer_of, declared_length, i
 from pytest_egress.traffic.fields import READ_BYTES, end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 

@@ -95,8 +95,6 @@ if TYPE_CHECKING:
     from pytest_egress.routes.route import Scope
     from pytest_egress.routes.table import RouteTable
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 UNREAD_SECONDS: Final = 0.002  # for a thread to read what has arrived
 POLL_SECONDS: Final = 0.02  # between two checks whether a container is ready
 SAME_CLOCK_SECONDS: Final = 0.1  # a smaller difference to the engine's clock is none

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
     from docker.models.images import Image
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 # The options with which a container can leave its namespaces, by their names in `GET /containers/{id}/json`.
 ESCAPES: Final = {
     "privileged": "Privileged",

@@ -12,8 +12,6 @@ from pytest_egress.targets.runtimes import DIRECTORY, ROOT_DIRECTORY
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MOUNT_OPTIONS: Final = ("volumes", "mounts", "tmpfs", "volumes_from", "volume_driver")
 ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")  # the name of a volume that goes with its container
 

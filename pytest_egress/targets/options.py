@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from pytest_egress.traffic.messages import shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 START_OPTIONS: Final = (
     "env",
     "files",

@@ -20,8 +20,6 @@ from pytest_egress.targets.certificates import from_pem
 from pytest_egress.targets.mounts import is_within, normal
 from pytest_egress.targets.roots import FileKind, Files
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 OF_PYTHON: Final = (  # below a site-packages or dist-packages
     "certifi/cacert.pem",  # requests, httpx, and all others that use certifi
     "pip/_vendor/certifi/cacert.pem",

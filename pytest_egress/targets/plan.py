@@ -18,8 +18,6 @@ from pytest_egress.targets.options import container as check_container
 if TYPE_CHECKING:
     from docker.models.images import Image
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 DOCKER_OPTIONS: Final = frozenset({*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS, "volumes"})
 
 

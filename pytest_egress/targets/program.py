@@ -25,8 +25,6 @@ from pytest_egress.base.choices import LinkKind
 from pytest_egress.engine.archive import File, build_tar
 from pytest_egress.targets.provision import executable, sidecar_errors
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 IMAGE_REPOSITORY: Final = "pytest-egress/sidecar"
 """The local image; its tag is a hash of its content."""
 

@@ -26,8 +26,6 @@ from pytest_egress.errors import EngineError, ImageError, LinkError
 if TYPE_CHECKING:
     from pytest_egress.engine.engine import Engine
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 log = logging.getLogger("pytest_egress.engine")  # users filter logs by this name
 T = TypeVar("T")
 LINK_VARIABLE: Final = "PYTEST_EGRESS_LINK"

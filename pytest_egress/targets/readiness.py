@@ -17,8 +17,6 @@ from urllib.parse import quote
 from pytest_egress.base.clock import monotonic
 from pytest_egress.traffic.messages import shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 READ_BYTES = 64 * 1024  # of a probe's answer: a health check's is smaller
 PROBE_SECONDS = 2.0  # of one attempt; the next one follows until the container's own timeout
 REST_SECONDS = 0.2  # for the rest of an answer whose status is known: it may be an event stream

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pytest_egress.targets.provision import Provisioner, SidecarSetup
     from pytest_egress.targets.sidecar import AnyLink
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 log = logging.getLogger("pytest_egress.engine")  # users filter logs by this name
 T = TypeVar("T")
 MOST_RETIRED: Final = 4  # each one is a process of 10 MB

@@ -8,8 +8,6 @@ from typing import Final
 from pytest_egress.errors import CommandError
 from pytest_egress.traffic.messages import cut
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 TAIL_LINES: Final = 50  # of a log in a message
 LINE_CHARACTERS: Final = 2000  # of a line there: a terminal's height
 LOGS_CHARACTERS: Final = 1 << 20  # of an error's `logs`, the last ones: pytest keeps errors

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from pytest_egress.engine.engine import Engine
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch, distroless
     "/etc/ssl/cert.pem",  # Alpine, as a link

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Form = Literal["ca", "bundle", "truststore"]
 
 DIRECTORY: Final = "/etc/pytest-egress"

@@ -56,8 +56,6 @@ from pytest_egress.targets.provision import (
     sidecar_errors,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 AnyLink: TypeAlias = DescriptorLink | StreamLink
 
 SYSCTLS: Final = {

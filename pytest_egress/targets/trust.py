@@ -34,8 +34,6 @@ from pytest_egress.traffic.messages import shown
 if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 POLICY_NAME: Final = "pytest-egress.json"  # a Chromium reads every file of its policies' folder
 LOOK_FOR_ROOTS: Final = (
     "What may be one is listed by "

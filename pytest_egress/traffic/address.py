@@ -16,8 +16,6 @@ from typing import NamedTuple
 from pytest_egress.base.globs import Glob
 from pytest_egress.errors import AddressError
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_LABEL_LENGTH = 63
 """RFC 1035, section 2.3.4."""
 

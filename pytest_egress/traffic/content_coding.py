@@ -17,8 +17,6 @@ from typing import Any, Final, Literal, Protocol
 from pytest_egress.base.account import Hold
 from pytest_egress.errors import ContentError
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_DECODED_BYTES: Final = 1 << 30  # of a body: as many as one that is not compressed may have
 MAX_BEGINNING: Final = 1 << 20  # of a body that is looked at, decoded
 PIECE_BYTES: Final = 64 * 1024  # what a decoder gives at a time, so that a bomb is refused soon

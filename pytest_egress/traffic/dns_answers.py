@@ -14,8 +14,6 @@ from pytest_egress.errors import AddressError
 from pytest_egress.traffic.address import normalise_host
 from pytest_egress.traffic.messages import shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 NamesAnswer = str | IPv4Address | IPv6Address | Sequence[str | IPv4Address | IPv6Address]
 """What type checkers accept of `egress.dns`, besides what other rooms make of these."""
 

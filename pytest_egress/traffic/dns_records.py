@@ -17,8 +17,6 @@ from dns.rdtypes.ANY.TXT import TXT
 from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES, Record
 from pytest_egress.traffic.messages import shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_STRING_BYTES: Final = 255  # of a string in a TXT record (RFC 1035, section 3.3.14)
 MAX_RECORDS_BYTES: Final = 65535 - 512
 """The most bytes of the records of one type: those of a message over TCP, without what else a message has."""

@@ -25,8 +25,6 @@ from pytest_egress.traffic.redaction import masked_bytes
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 Outcome = Literal["routed", "passthrough", "unrouted", "blocked", "recorded"]
 
 

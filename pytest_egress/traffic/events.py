@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 ONE_LINE: Final = ("event", "id")
 
 

@@ -9,8 +9,6 @@ from typing import Final, NamedTuple
 from pytest_egress.base.account import OBJECT_BYTES, OverLimitError
 from pytest_egress.traffic.messages import NO_BODY, Headers, Response
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB refuses real cookies
 MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: it is held in memory, for the handler
 READ_BYTES: Final = 64 * 1024

@@ -20,8 +20,6 @@ from pytest_egress.errors import ContentError
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_PARTS: Final = 10_000  # of a multipart body: each is an object, however little it has
 MAX_PART_FIELDS: Final = 64  # header fields of a part; clients send three
 MAX_FIELD_BYTES: Final = 16 * 1024  # of a header field of a part, which has its file's name

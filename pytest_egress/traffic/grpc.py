@@ -20,8 +20,6 @@ from urllib.parse import quote, unquote
 from pytest_egress.traffic.fields import raw_value
 from pytest_egress.traffic.messages import Headers, Request, shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 CONTENT_TYPE: Final = "application/grpc"
 MAX_MESSAGE_BYTES: Final = (
     4 << 20

@@ -17,8 +17,6 @@ from typing import Final
 from pytest_egress.traffic.fields import MAX_HEADER_BYTES
 from pytest_egress.traffic.messages import shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 """What h11 takes for the end of a head. The line before it may end in a bare LF too."""
 

@@ -35,8 +35,6 @@ from pytest_egress.traffic.messages import (
     stated_length,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 ABSOLUTE_FORM: Final = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?(.*)"
 )  # RFC 9112 section 3.2.2

@@ -18,8 +18,6 @@ import h11
 from pytest_egress.traffic.fields import Head, raw_fields, raw_value, size_of
 from pytest_egress.traffic.messages import NO_BODY, Headers
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 FIELD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~]+(?: +[!-~]+)*)?\r\n"
 FIELDS: Final = re.compile(rb"(?:%b)*" % FIELD)
 REQUEST_LINE: Final = re.compile(

@@ -51,8 +51,6 @@ from pytest_egress.traffic.http2_frames import (
 )
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, shown
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_STREAMS: Final = (
     100  # at once, of a connection: as many as h2, nginx and Go's server allow at least
 )

@@ -25,8 +25,6 @@ from pytest_egress.traffic.http2_frames import (
     stream_of,
 )
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_UNENDED: Final = 10_000
 """Streams that are known as not ended. Of those that we reset a client may say no more: the oldest is forgotten."""
 

@@ -8,8 +8,6 @@ from typing import Final
 import h2.exceptions
 import h2.stream
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 WRONG_STATE: Final = re.compile(
     r"Invalid input (Stream|Connection)Inputs\.(?:RECV|SEND)_(\w+) in state (?:\w+\.)?(\w+)"
 )

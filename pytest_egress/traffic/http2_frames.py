@@ -8,8 +8,6 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
 HEAD_BYTES: Final = 9
 DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x9

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from typing import Final
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_MADE_BYTES: Final = 4 << 20
 """The most bytes that are kept of what a handler streams: a test reads less, and a download of any size takes constant
 memory."""

@@ -44,8 +44,6 @@ from pytest_egress.traffic.forms import (
 from pytest_egress.traffic.made_body import MadeBody
 from pytest_egress.traffic.redaction import masked_bytes, masked_query
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 
 class Unset:
     """The type of `UNSET`, which tells "not given" from None (JSON's null)."""

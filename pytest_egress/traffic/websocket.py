@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from wsproto.connection import Connection
     from wsproto.events import Event
 
-__tracebackhide__ = True  # a traceback ends at the user's line; --full-trace shows ours
-
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """The longest message, inflated. It is checked after each read, which inflates to 67 MB at most."""
 
