@@ -1,15 +1,15 @@
 """`LateAnswers`: answers of DNS that are sent later, because of `delayed(...)`, while other questions are answered.
 
-Nothing waits for them: they keep no window open, have no thread, and are dropped with their test or their client. The
-time is the ledger's, which stands still while a debugger's prompt is open. Whoever reads a socket asks for
-`seconds_left` before it waits, and calls `send_due` afterwards: the reader for UDP, a connection's thread for TCP.
+Each waits on a thread of its own (`Workers`). It keeps no window open, and is dropped with its test or its client. The
+time is the ledger's, which stands still while a debugger's prompt is open.
 
-Threads: the lock guards the answers. It is an inner lock: no other one is acquired, no function of a user is called,
-and nothing is sent while it is held.
+Threads: the reader adds answers for UDP, connections' threads for TCP. The lock guards which answers wait. It is an
+inner lock: no other one is acquired, no function of a user is called, and nothing is sent while it is held.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
@@ -18,20 +18,36 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from pytest_egress.base.clock import MAX_SECONDS
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.recorder import Recorder
+from pytest_egress.ledger.pauses import outlast
 from pytest_egress.ledger.windows import AttemptContext, Pause
 from pytest_egress.routes.faults import Delayed, drawn
 from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import DnsQuery
 
-MAX_LATE: Final = 4096
-"""How many answers of a target may wait: a megabyte as a rule, and some clients ask again and again."""
+MAX_LATE: Final = 1024
+"""How many answers of a target may wait, each on a thread: some clients ask again and again."""
 
-TOO_MANY: Final = f"not answered: {MAX_LATE:,} late answers wait already"
-LOOK_SECONDS: Final = (
-    0.01  # between two looks, while a function says how late an answer is, or a prompt is open
-)
+TOO_MANY: Final = f"{MAX_LATE:,} late answers wait already"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Where a query came from.
+
+    Attributes:
+        client: The socket of the client.
+        send: Sends a message to it. `sending` is held.
+        sending: Lets one thread at a time send. Who closes the socket holds it to drop the late answers.
+        over_tcp: Whether it came over TCP.
+    """
+
+    client: Hashable
+    send: Callable[[bytes], object]
+    sending: threading.Lock = field(default_factory=threading.Lock)
+    over_tcp: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +68,6 @@ class Lateness:
         """How late the answer comes. It calls functions of the test."""
         return sum(self.context.run(drawn, delay.seconds, delay) for delay in self.delays)
 
-    @property
-    def is_known(self) -> bool:
-        """Whether no function of the test is to be called."""
-        return not any(callable(delay.seconds) for delay in self.delays)
-
 
 @dataclass(eq=False, kw_only=True)
 class Late:
@@ -64,19 +75,21 @@ class Late:
 
     Attributes:
         entry: The question.
-        owner: Whose thread sends it: the reader's, None, or that of a connection.
-        send: Sends the answer.
-        due: When, by the ledger's clock; None while a function of the test says that.
-        is_over: Whether its test, its route or its target has ended.
+        lateness: Why it is late: a CNAME leads from one route to the next, and each has its own delay.
+        asker: Who has asked.
+        over: Set when nobody waits for it any more: it is being sent, or its test, route, client or target has ended.
     """
 
     entry: DnsQuery
-    route: Route[Any]
-    owner: Hashable
-    send: Callable[[], object]
-    due: float | None = None
-    is_over: bool = False
+    lateness: tuple[Lateness, ...]
+    asker: Asker
+    over: threading.Event = field(default_factory=threading.Event)
     waiting: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def route(self) -> Route[Any]:
+        """The route that it ends with."""
+        return self.lateness[0].route
 
 
 class LateAnswers:
@@ -84,72 +97,39 @@ class LateAnswers:
 
     Args:
         recorder: Knows the ledger, and gets what a function of the test raises.
-        workers: Threads for the functions of a test that say how late an answer is.
+
+    Attributes:
+        workers: The threads that wait.
     """
 
-    def __init__(self, recorder: Recorder, workers: Workers) -> None:
-        self._recorder, self._ledger, self._workers = recorder, recorder.ledger, workers
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder, self._ledger = recorder, recorder.ledger
+        self.workers: Final = Workers(f"egress {recorder.target.name} late answer", MAX_LATE)
         self._lock = threading.Lock()
-        self._late: dict[Late, None] = {}  # in the order in which they were asked for
+        self._late: set[Late] = set()
 
-    def add(
-        self,
-        context: AttemptContext,
-        entry: DnsQuery,
-        lateness: tuple[Lateness, ...],
-        owner: Hashable,
-        send: Callable[[], object],
-    ) -> None:
-        """Have an answer sent later. Beyond `MAX_LATE` it is not sent at all, and its entry says so.
+    def add(self, context: AttemptContext, late: Late, wire: bytes) -> None:
+        """Send an answer later. Beyond `MAX_LATE` it is not sent at all, and its entry says so.
 
         Args:
-            context: The context of its question.
-            entry: The question, which has been recorded.
-            lateness: Why it is late: a CNAME leads from one route to the next, and each has its own delay.
-            owner: Whose thread sends it.
-            send: Sends it, without blocking.
+            context: The context of its question, which has been recorded.
+            wire: The answer.
         """
-        late = Late(entry=entry, route=lateness[0].route, owner=owner, send=send)
-        with self._lock:
-            is_full = len(self._late) >= MAX_LATE
-            if not is_full:
-                self._late[late] = None
-        if is_full:
-            entry.note = TOO_MANY
-            return
-        pause = Pause(entry, lateness[0].delays[0])
+        pause = Pause(late.entry, late.lateness[0].delays[0])
         late.waiting.enter_context(self._ledger.pausing(pause, None, is_endless=False))
-        if all(each.is_known for each in lateness):
-            self._set_due(late, sum(each.seconds() for each in lateness))
-        else:
-            self._workers.run(partial(self._draw, context, late, lateness))
-
-    def seconds_left(self, owner: Hashable) -> float | None:
-        """Seconds until an answer of this owner may be due; None where none waits."""
         with self._lock:
-            dues = [late.due for late in self._late if late.owner == owner]
-        if not dues:
-            return None
-        known = [due for due in dues if due is not None]
-        left = max(min(known, default=0) - self._ledger.clock(), 0)
-        is_unsure = len(known) < len(dues) or self._ledger.prompts
-        return max(
-            min(left, LOOK_SECONDS) if len(known) < len(dues) else left,
-            LOOK_SECONDS if is_unsure else 0,
-        )
+            self._late.add(late)
+        try:
+            if len(self._late) > MAX_LATE:
+                raise RuntimeError(TOO_MANY)
+            self.workers.run(partial(self._serve, context, late, wire))
+        except RuntimeError as error:
+            late.entry.note = f"not answered: {error}"
+            self._take(late)
 
-    def send_due(self, owner: Hashable) -> None:
-        """Send the answers of this owner that are due."""
-        with self._lock:
-            if not self._late:
-                return
-        now = self._ledger.clock()
-        for late in self._take(lambda each: each.owner == owner and is_due(each, now)):
-            late.send()
-
-    def forget(self, owner: Hashable) -> None:
+    def forget(self, client: Hashable) -> None:
         """Drop the answers of a connection that has ended."""
-        self._take(lambda late: late.owner == owner)
+        self._drop(lambda late: late.asker.client is client)
 
     def revise(self, *, test_over: bool) -> None:
         """Drop the answers whose route has ended.
@@ -157,43 +137,40 @@ class LateAnswers:
         Args:
             test_over: Whether the test has ended, and with it its own routes.
         """
-        self._end(lambda late: late.route.ended or (test_over and late.route.scope == "test"))
+        self._drop(lambda late: late.route.ended or (test_over and late.route.scope == "test"))
 
     def stop(self) -> None:
-        """Drop all answers, since their target has gone."""
-        self._end(lambda late: True)
+        """Drop all answers, since their target has gone. A function of a test that still runs keeps its thread."""
+        self._drop(lambda late: True)
+        self.workers.stop()
 
-    def _end(self, condition: Callable[[Late], bool]) -> None:
+    def _drop(self, condition: Callable[[Late], bool]) -> None:
         """Drop the answers that meet a condition. What a function raises about them from now on is nobody's."""
-        for late in self._take(condition):
-            late.is_over = True
-
-    def _take(self, condition: Callable[[Late], bool]) -> list[Late]:
-        """Remove the answers that meet a condition: nobody waits for them any more. Return them as they are due."""
         with self._lock:
             found = [late for late in self._late if condition(late)]
-            for late in found:
-                del self._late[late]
         for late in found:
-            late.waiting.close()
-        return sorted(found, key=lambda late: late.due or 0)
+            self._take(late)
 
-    def _set_due(self, late: Late, seconds: float) -> None:
-        late.due = self._ledger.clock() + seconds
+    def _take(self, late: Late) -> bool:
+        """Let nobody wait for an answer any more; return whether somebody did."""
+        with self._lock:
+            if late not in self._late:
+                return False
+            self._late.remove(late)
+        late.over.set()
+        late.waiting.close()
+        return True
 
-    def _draw(self, context: AttemptContext, late: Late, lateness: tuple[Lateness, ...]) -> None:
-        """Ask the functions of a test how late an answer is; what they raise fails the test, and no later one."""
+    def _serve(self, context: AttemptContext, late: Late, wire: bytes) -> None:
+        """Wait until an answer is due, and send it. What a function of a test raises fails no later test."""
         try:
-            seconds = sum(each.seconds() for each in lateness)
+            seconds = sum(each.seconds() for each in late.lateness)
         except BaseException as error:  # pytest.fail() raises one
-            if late.is_over:
-                return
-            self._recorder.fail(context, late.entry, error, "not answered")
-            self._take(lambda each: each is late)
-        else:
-            self._set_due(late, seconds)
-
-
-def is_due(late: Late, now: float) -> bool:
-    """Whether an answer is to be sent now."""
-    return late.due is not None and late.due <= now
+            if not late.over.is_set():
+                self._recorder.fail(context, late.entry, error, "not answered")
+                self._take(late)
+            return
+        outlast(self._ledger, late.over, seconds, look=MAX_SECONDS)
+        with late.asker.sending, contextlib.suppress(OSError):  # the client has gone
+            if self._take(late):
+                late.asker.send(wire)

@@ -7,17 +7,14 @@ turns are taken, under `Ledger.changed`.
 
 from __future__ import annotations
 
-import select
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final
 
 from pytest_egress.base.sockets import receive_timeout
-from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.connection import READ_BYTES, Connection
-from pytest_egress.gateway.late_answers import LateAnswers, Lateness
+from pytest_egress.gateway.late_answers import Asker, Late, LateAnswers, Lateness
 from pytest_egress.gateway.name_turns import AskedName, NameTurns, Turn
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed
 from pytest_egress.ledger.windows import AttemptContext
@@ -60,23 +57,6 @@ MAX_CNAMES: Final = 8
 
 NOT_FOLLOWED: Final = ("CNAME", ANY_TYPE)
 """The types of questions that a CNAME itself answers (RFC 1034, section 3.6.2)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asker:
-    """Where a query came from.
-
-    Attributes:
-        client: The socket of the client.
-        send: Sends a message to it, without blocking.
-        over_tcp: Whether it came over TCP.
-        owner: Whose thread may call `send`: the reader's, None, or that of a connection.
-    """
-
-    client: Hashable
-    send: Callable[[bytes], object]
-    over_tcp: bool = False
-    owner: Hashable = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +104,6 @@ class Names:
 
     Args:
         recorder: Records the queries.
-        workers: Threads for the functions of a test that say how late an answer is.
         ipv6: Whether the target has IPv6.
 
     Attributes:
@@ -132,9 +111,9 @@ class Names:
         learn: Called for each answer with addresses before it is sent, with their names and these.
     """
 
-    def __init__(self, recorder: Recorder, workers: Workers, *, ipv6: bool) -> None:
+    def __init__(self, recorder: Recorder, *, ipv6: bool) -> None:
         self._recorder, self._target = recorder, recorder.target
-        self.late = LateAnswers(recorder, workers)
+        self.late = LateAnswers(recorder)
         self._turns = NameTurns(recorder.ledger)
         self._lock = threading.Lock()
         self._resolver = Resolver(ipv6=ipv6)
@@ -201,7 +180,7 @@ class Names:
         self._record(context, entry, is_undeclared=rulings[0].is_undeclared)
         if not (lateness and reply.wire):
             return reply
-        self.late.add(context, entry, lateness, asker.owner, partial(asker.send, reply.wire))
+        self.late.add(context, Late(entry=entry, lateness=lateness, asker=asker), reply.wire)
         return replace(reply, wire=b"")
 
     def _entry(
@@ -362,17 +341,16 @@ def led(tables: Sequence[RouteTable], name: str, address: str, own: str | None) 
 
 
 def serve_names(connection: Connection, names: Names) -> None:
-    """Serve DNS over TCP (RFC 7766) to the end of a connection, whose thread sends the late answers too."""
+    """Serve DNS over TCP (RFC 7766) to the end of a connection."""
     rest = b""
     receive_timeout(connection.sock, 0)
     asker = Asker(
         client=connection,
         send=lambda wire: connection.sock.sendall(tcp_frame(wire)),
         over_tcp=True,
-        owner=connection,
     )
     try:
-        while data := receive(connection, names):
+        while data := connection.sock.recv(READ_BYTES):
             queries, rest = tcp_frames(rest + data)
             for query in queries:
                 reply = names.answer(query, asker)
@@ -381,20 +359,11 @@ def serve_names(connection: Connection, names: Names) -> None:
                     return
                 connection.accounted = True
                 if reply.wire:
-                    asker.send(reply.wire)
+                    with asker.sending:
+                        asker.send(reply.wire)
             connection.end()
     finally:
-        names.late.forget(connection)
+        with asker.sending:
+            names.late.forget(connection)
     if rest:
         connection.record_tcp(rest[:FIRST_BYTES_KEPT], "closed within a DNS query")
-
-
-def receive(connection: Connection, names: Names) -> bytes:
-    """Read what comes next on a connection, and meanwhile send the late answers that are due."""
-    poller = select.poll()
-    poller.register(connection.sock, select.POLLIN)
-    while True:
-        left = names.late.seconds_left(connection)
-        if left is None or poller.poll(left * 1000):
-            return connection.sock.recv(READ_BYTES)
-        names.late.send_due(connection)

@@ -35,7 +35,8 @@ from pytest_egress.gateway.connections import (
 )
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
-from pytest_egress.gateway.names import NAMES_PORT, Asker, Names
+from pytest_egress.gateway.late_answers import Asker
+from pytest_egress.gateway.names import NAMES_PORT, Names
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
 from pytest_egress.gateway.site import TargetView
 from pytest_egress.gateway.upstreams import Upstreams
@@ -89,7 +90,7 @@ class Gateway:
         self.recorder = Recorder(target, ledger)
         self.upstreams = Upstreams()
         self.workers = Workers(f"egress {target.name} request", MAX_CONNECTIONS)
-        self.names = Names(self.recorder, self.workers, ipv6=link.ipv6)
+        self.names = Names(self.recorder, ipv6=link.ipv6)
         self.dials = ConnectFaults(link, self.recorder, self.names)
         self.names.learn = self.dials.learn
         self.connections = Connections(
@@ -250,6 +251,7 @@ class Gateway:
         self.workers.stop()
         stuck = self.connections.join(deadline)
         self.workers.join(deadline)
+        self.names.late.workers.join(deadline)
         self._wake.close()
         if not self._reader.is_alive():
             self._poller.close()
@@ -298,7 +300,6 @@ class Gateway:
             if self.connections.needs_room:
                 self.connections.make_room()
             self.connections.end_overdue()
-            self.names.late.send_due(owner=None)
             if not ready and seconds == 0:
                 self._flushed()
 
@@ -306,8 +307,7 @@ class Gateway:
         """How long the poller may wait; None is without end."""
         if self._flushes:
             return 0
-        left = (self.connections.seconds_left(), self.names.late.seconds_left(owner=None))
-        return min((seconds for seconds in left if seconds is not None), default=None)
+        return self.connections.seconds_left()
 
     def _sources(self) -> dict[int, Callable[[], None]]:
         """The link's descriptors, each with the action to take when it can be read."""

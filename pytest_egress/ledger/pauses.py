@@ -9,6 +9,7 @@ Threads: `pause` blocks its caller, which holds no lock. The thread that has clo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from math import inf
 from typing import Final, Literal
@@ -47,10 +48,27 @@ def pause(
         activity: The activity of the attempt, which keeps the window open; None where it has none.
     """
     with ledger.pausing(Pause(entry, fault), activity, is_endless=seconds is None):
-        deadline = inf if seconds is None else ledger.clock() + seconds
-        while (left := deadline - ledger.clock()) > 0:
-            if window.over.wait(LOOK_SECONDS if ledger.prompts else min(left, LOOK_SECONDS)):
-                return "over"
-            if has_left():
-                return "left"
-        return "elapsed"
+        return outlast(ledger, window.over, seconds, has_left=has_left)
+
+
+def outlast(
+    ledger: Ledger,
+    over: threading.Event,
+    seconds: float | None,
+    *,
+    has_left: Callable[[], bool] = stays,
+    look: float = LOOK_SECONDS,
+) -> PauseEnd:
+    """Wait as `pause` does, where the ledger has been told already.
+
+    Args:
+        over: Ends the wait.
+        look: Seconds between two looks at whether the client has left.
+    """
+    deadline = inf if seconds is None else ledger.clock() + seconds
+    while (left := deadline - ledger.clock()) > 0:
+        if over.wait(LOOK_SECONDS if ledger.prompts else min(left, look)):
+            return "over"
+        if has_left():
+            return "left"
+    return "elapsed"

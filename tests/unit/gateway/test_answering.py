@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
@@ -51,7 +50,7 @@ class AnsweringScene:
         self.ledger, self.window, self.table = Ledger(), Window(), RouteTable()
         self.ledger.window = self.window
         self.recorder = Recorder(self, self.ledger)
-        names = Names(self.recorder, Workers("names", 1), ipv6=False)
+        names = Names(self.recorder, ipv6=False)
         self.answering = Answering(self, self.recorder, names, Upstreams())
         self.carried: list[str] = []
 
