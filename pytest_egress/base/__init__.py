@@ -11,10 +11,12 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `forks`: closes descriptors in forked children.
 * `frames`: the user's part of a traceback.
 * `globs`: patterns with `*`.
+* `loops`: event loops on threads of their own, and how a loop is ended.
 * `once`: a value that is made at its first use, and once, whichever threads ask for it.
 * `raising`: who has raised an exception, and what was at hand there.
 * `relay`: copies bytes between two sockets, both ways.
 * `shaping`: bytes that come later, slowly or in part, and a relay of such.
 * `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.
+* `unawaited`: what the tasks of an event loop raise that nobody awaits.
 * `workers`: threads that are kept for a second after their job.
 """

@@ -12,10 +12,10 @@ import contextlib
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, Final
 
+from pytest_egress.base.loops import close_loop, new_loop
+from pytest_egress.base.unawaited import Unawaited
 from pytest_egress.ledger.windows import stays
-from pytest_egress.routes.asgi import close_loop, new_loop
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.routes.unawaited import Unawaited
 
 LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left
 

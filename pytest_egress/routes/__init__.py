@@ -4,7 +4,7 @@ The rule: no input or output. A malformed declaration is refused where it is mad
 lists what is accepted.
 
 Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `certificates`, `declarations`, `duplex`, `faults`,
-`grpc`, `handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `unawaited`, `websocket`, `wsgi`.
+`grpc`, `handles`, `kinds`, `open_websocket`, `raw`, `route`, `smtp`, `table`, `websocket`, `wsgi`.
 
 * `answers`: what routes may answer with and handlers may return; `forward`, `sequence`.
 * `applications`: helpers that `wsgi` and `asgi` share.
@@ -19,7 +19,7 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `certificates`, `
 * `grpc_calls`: calls a servicer's method, and sends what comes of it.
 * `grpc_context`: the contexts that servicers get.
 * `grpc_stream`: the messages, metadata and status of one call.
-* `grpc_threads`: the event loop of async servicers, and the order in which threads send.
+* `grpc_threads`: the order in which the threads of a call send.
 * `handles`: the interface of a route for tests.
 * `kinds`: the table of route kinds. A new kind is a value there.
 * `name_answers`: checks what a DNS route answers with.
@@ -30,7 +30,6 @@ Doors: `answers`, `asgi`, `asgi_websocket`, `async_websocket`, `certificates`, `
 * `sequences`: answers that are used one after the other.
 * `smtp`: a mail server that takes every mail.
 * `table`: the routes of a scope, and which of them answers.
-* `unawaited`: what the tasks of an async handler raise that nobody awaits.
 * `websocket`: the answer that opens WebSockets.
 * `wsgi`: a WSGI application as a handler.
 """

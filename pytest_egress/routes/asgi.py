@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from pytest_egress.base.clock import run_by_real_clock
+from pytest_egress.base.loops import end_everything, new_loop, note_error
 from pytest_egress.routes.answers import HEAD_SECONDS, AnsweredError, Application, Begin, takes
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.routes.duplex import ClientLeftError
@@ -261,90 +261,6 @@ class LoopThread:
             self.loop.close()  # from here on `begin` raises
             for conversation in list(self.open):
                 conversation.items.put(End(RuntimeError(f"{name_of(self.app)} ended its loop")))
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """An event loop that measures real time, and logs no exception as lost that it has raised."""
-    loop = asyncio.new_event_loop()
-    run_by_real_clock(loop)
-    loop.set_exception_handler(log_unless_raised)
-    return loop
-
-
-def log_unless_raised(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what a loop reports, as asyncio does, unless the exception has left the loop already.
-
-    KeyboardInterrupt and SystemExit of a task come out of the loop at once, and its task is never asked for them.
-    """
-    if not isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit)):
-        loop.default_exception_handler(context)
-
-
-def close_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """End everything on a loop, and close it.
-
-    Raises:
-        KeyboardInterrupt, SystemExit: The first that a task has raised meanwhile; the others have ended all the same.
-    """
-    raised: list[BaseException] = []
-    cancelled: set[asyncio.Task[Any]] = set()
-    try:
-        while not has_ended(loop, cancelled, raised):
-            pass
-    finally:
-        loop.close()
-    if raised:
-        raise raised[0]
-
-
-def has_ended(
-    loop: asyncio.AbstractEventLoop,
-    cancelled: set[asyncio.Task[Any]],
-    raised: list[BaseException],
-) -> bool:
-    """End everything on a loop; False where a task's exception has come in between, which is added to `raised`.
-
-    Args:
-        cancelled: The tasks that have been cancelled: only once, since again would interrupt their clean-up.
-    """
-    try:
-        loop.run_until_complete(end_everything(cancelled))
-    except (KeyboardInterrupt, SystemExit) as error:
-        raised.append(error)
-        return False
-    return True
-
-
-async def end_everything(cancelled: set[asyncio.Task[Any]] | None = None) -> None:
-    """End all tasks and generators of the loop, as `asyncio.run` does, and those that appear meanwhile.
-
-    Args:
-        cancelled: The tasks that have been cancelled already; those that are cancelled now are added.
-    """
-    loop = asyncio.get_running_loop()
-    cancelled = set() if cancelled is None else cancelled
-    await cancel_others(cancelled)
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
-    await cancel_others(cancelled)
-
-
-async def cancel_others(cancelled: set[asyncio.Task[Any]]) -> None:
-    """Cancel every task but this one, and wait until they have ended. What they raise then is not reported."""
-    while others := await other_tasks():
-        for task in others - cancelled:
-            task.cancel()
-        cancelled |= others
-        await asyncio.wait(others)  # `gather` would cancel them again where it is cancelled
-        for task in others:
-            note_error(task)
-
-
-async def other_tasks() -> set[asyncio.Task[Any]]:
-    """Every task but this one, those included that close a generator which was just dropped."""
-    for _ in range(2):  # one turn to make that task, one for it to begin
-        await asyncio.sleep(0)
-    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 class Lifespan:
@@ -601,12 +517,6 @@ class Conversation:
             return RuntimeError(f"{self._name} cancelled itself")
         missing = "http.response.start" if self._head is None else "the end of its body"
         return RuntimeError(f"{self._name} ended without sending {missing}")
-
-
-def note_error(future: asyncio.Future[Any]) -> None:
-    """Look at a future's exception, so that asyncio does not report it as lost."""
-    if not future.cancelled():
-        future.exception()
 
 
 def head_of(message: Message) -> Response:

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from pytest_egress.base.clock import check_seconds, monotonic
+from pytest_egress.base.loops import close_loop, new_loop
+from pytest_egress.base.unawaited import Unawaited
 from pytest_egress.errors import WebSocketClosedError
-from pytest_egress.routes.asgi import close_loop, new_loop
 from pytest_egress.routes.open_websocket import OpenWebSocket
-from pytest_egress.routes.unawaited import Unawaited
 from pytest_egress.traffic.messages import Request
 from pytest_egress.traffic.websocket import NORMAL, WebSocketMessage
 

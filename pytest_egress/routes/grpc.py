@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from pytest_egress.base.loops import LoopThread, SharedLoop
 from pytest_egress.routes.duplex import Conversation, Duplex, DuplexAnswer
-from pytest_egress.routes.grpc_threads import SharedLoop
+from pytest_egress.routes.grpc_threads import OverError
 from pytest_egress.traffic.grpc import Code, GrpcCall, is_grpc, registering, status_head
 from pytest_egress.traffic.messages import Request, Response, shown
 
@@ -102,7 +103,8 @@ class GrpcServer(DuplexAnswer, Server):
     def __init__(self) -> None:
         self._methods: dict[str, Any] = {}
         self._generic: tuple[Any, ...] = ()
-        self._loop = SharedLoop("grpc_server")
+        name = "grpc_server"
+        self._loop = SharedLoop(name, lambda: LoopThread(name, OverError))
 
     # grpc.Server.
 
@@ -172,8 +174,11 @@ class GrpcServer(DuplexAnswer, Server):
         if handler is None:
             self._refuse(call, duplex, conversation)
             return
-        with self._loop.borrowed() as loop:
+        loop, let_go = self._loop.borrow()
+        try:
             ServicerCall(handler, call, duplex, conversation, loop).serve()
+        finally:
+            let_go()
 
     def _refuse(self, call: GrpcCall, duplex: Duplex, conversation: Conversation) -> None:
         """Refuse a call of a method that no servicer has."""

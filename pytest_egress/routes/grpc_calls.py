@@ -21,6 +21,7 @@ from typing import Any, Final
 import grpc
 
 from pytest_egress.base.clock import monotonic
+from pytest_egress.base.loops import LoopThread, Running
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex
 from pytest_egress.routes.grpc_context import (
     AsyncContext,
@@ -36,7 +37,6 @@ from pytest_egress.routes.grpc_stream import (
     CallStream,
     UnreadableError,
 )
-from pytest_egress.routes.grpc_threads import Loop, Running
 from pytest_egress.traffic.grpc import (
     SHOWN_DETAILS,
     Code,
@@ -70,7 +70,12 @@ class ServicerCall:
     """
 
     def __init__(
-        self, handler: Any, call: GrpcCall, duplex: Duplex, conversation: Conversation, loop: Loop
+        self,
+        handler: Any,
+        call: GrpcCall,
+        duplex: Duplex,
+        conversation: Conversation,
+        loop: LoopThread,
     ) -> None:
         self._handler, self._call, self._loop = handler, call, loop
         self._duplex, self._conversation = duplex, conversation
@@ -89,13 +94,13 @@ class ServicerCall:
             self._stream.end(error.code, error.details)
             return
         context = self._context = self._new_context(seconds)
-        timer = None if seconds is None else self._loop.later(seconds, self._expire)
+        call_off = None if seconds is None else self._loop.later(seconds, self._expire)
         self._duplex.on_disconnect(self._client_left)
         try:
             self._answer(context)
         finally:
-            if timer is not None:
-                timer.cancel()
+            if call_off is not None:
+                call_off()
             self._stream.lose()  # unless it has a status
             self._call_back()
             context.callbacks.join()  # those that another thread calls, since the client left or the deadline passed
@@ -228,7 +233,7 @@ class ServicerCall:
 
     def _on_loop(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Run a coroutine on the server's loop, and wait for it."""
-        running = self._running = self._loop.begin(make, self._variables.copy())
+        running = self._running = self._loop.run(make, self._variables.copy())
         if self._stream.over:  # since before it could be interrupted
             running.interrupt()
         return running.result()

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from pytest_egress.base.clock import monotonic
+from pytest_egress.base.loops import note_error
 from pytest_egress.routes.grpc_stream import CallStream
 from pytest_egress.routes.grpc_threads import Callbacks
 from pytest_egress.traffic.grpc import Code, Metadata, checked_metadata
@@ -269,16 +270,10 @@ class AsyncMessages:
         """The next message, or `grpc.aio.EOF`. A cancelled read loses none: the next one gets the message."""
         if self._next is None:
             self._next = in_thread(lambda: next(self._iterator, grpc.aio.EOF))
-            self._next.add_done_callback(unheeded)
+            self._next.add_done_callback(note_error)
         message = await asyncio.shield(self._next)
         self._next = None
         return message
-
-
-def unheeded(future: asyncio.Future[Any]) -> None:
-    """Spare the log of asyncio an error that nobody awaits any more, as the servicer has been cancelled."""
-    if not future.cancelled():
-        future.exception()
 
 
 def in_thread(function: Callable[[], Any]) -> asyncio.Future[Any]:

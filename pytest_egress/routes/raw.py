@@ -13,10 +13,10 @@ from functools import partial
 from socketserver import BaseServer
 from typing import Any, Final
 
+from pytest_egress.base.unawaited import Unawaited
 from pytest_egress.routes.answers import Forward, takes
 from pytest_egress.routes.faults import Disconnect, End, Fault, check_fault, is_maker, layers
 from pytest_egress.routes.sequences import AnswerSequence
-from pytest_egress.routes.unawaited import Unawaited
 
 
 def adapted(answer: object) -> object:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_egress.routes.unawaited import Unawaited
+from pytest_egress.base.unawaited import Unawaited
 
 
 class Lesser(Exception):

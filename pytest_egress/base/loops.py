@@ -1,0 +1,384 @@
+"""Event loops: a `LoopThread` has one on a thread of its own, a `SharedLoop` makes that last as long as its users.
+
+All that runs on a loop ends with it. What a task has raised that nobody awaits is raised where the loop is ended, if
+not before.
+
+Threads: any thread calls a `LoopThread` or a `SharedLoop`. A lock guards when a loop starts, and who uses it; nothing
+of others is called while it is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, ContextVar
+from typing import Any, Final, Generic, TypeVar
+
+from pytest_egress.base.clock import run_by_real_clock
+from pytest_egress.base.unawaited import Unawaited, first_of, is_lost
+
+END_SECONDS: Final = 10.0  # for everything on a loop to end; then an error names it
+MAX_THREADS: Final = 1000  # for what blocks; each stream of gRPC needs one for each direction
+Result = TypeVar("Result")
+LoopT = TypeVar("LoopT", bound="LoopThread")
+
+
+class LoopThread:
+    """An event loop on a thread of its own, which starts when it is first needed.
+
+    Args:
+        name: The name of the thread, and of what runs there in an error.
+        left: The error of what speaks to a client that has left, which is no failure of a task that nobody awaits. None
+            has asyncio log the failures of such tasks.
+
+    Attributes:
+        open: What runs on it by `begin`.
+        errors: What is raised at the end.
+        is_ending: Whether what runs on it is cancelled, since it is to end.
+    """
+
+    def __init__(self, name: str, left: type[BaseException] | None = None) -> None:
+        self.name, self.left = name, left
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._unawaited: OfCalls | None = None
+        self.open: set[Running[Any]] = set()
+        self.errors: list[BaseException] = []
+        self.stopping = asyncio.Event()
+        self.is_ending = False
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function on the loop's thread, unless the loop has not started, or has ended."""
+        if (loop := self._loop) is not None:
+            with contextlib.suppress(RuntimeError):  # closed
+                loop.call_soon_threadsafe(function, *arguments)
+
+    def later(self, seconds: float, function: Callable[[], object]) -> Callable[[], None]:
+        """Call a function after so many seconds by the kernel's clock, on a thread where it may block.
+
+        Returns:
+            A function that takes it back; any thread may call that.
+        """
+        loop, timers = self._started(), []
+
+        def start() -> None:
+            timers.append(loop.call_later(seconds, loop.run_in_executor, None, function))
+
+        loop.call_soon_threadsafe(start)
+        return lambda: self.call(lambda: timers[0].cancel())
+
+    def submit(self, function: Callable[[], object]) -> None:
+        """Call a function on a thread where it may block, unless the loop has ended."""
+        with contextlib.suppress(RuntimeError):  # nobody is there whom it would concern
+            self.later(0, function)
+
+    def run(
+        self, make: Callable[[], Coroutine[Any, Any, Result]], context: Context
+    ) -> Running[Result]:
+        """Run a coroutine on the loop.
+
+        Args:
+            make: Makes the coroutine; called on the loop's thread.
+            context: The context variables in which it runs.
+
+        Raises:
+            RuntimeError: The loop has ended.
+        """
+        return self.begin(Running(self, make), context)
+
+    def begin(self, running: RunningT, context: Context) -> RunningT:
+        """Run a coroutine on the loop, as `run` does."""
+        loop = self._started()
+        self.open.add(running)
+        running.add_done_callback(self.open.discard)
+        loop.call_soon_threadsafe(running.start, context=context)
+        return running
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                if self.is_ending:
+                    raise RuntimeError(f"{self.name} has ended: nothing uses it any more")
+                self._loop = new_loop()
+                self._loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS, self.name))
+                self._unawaited = None if self.left is None else OfCalls(self._loop)
+                self._thread.start()
+            return self._loop
+
+    def _run(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        try:
+            run_to_end(loop, self.main(), self.raised)
+            run_to_end(loop, end_everything(), self.raised)
+        finally:
+            loop.close()  # from here on `begin` raises
+            for running in list(self.open):  # begun too late for the loop to see
+                running.set_exception(RuntimeError(f"{self.name} has ended its event loop"))
+
+    async def main(self) -> None:
+        """What the loop runs until it is to end: a wait for `stopping`."""
+        await self.stopping.wait()
+
+    def raised(self, error: BaseException) -> None:
+        """Note an error that has left the loop: KeyboardInterrupt or SystemExit of a task."""
+        self.errors.append(error)
+
+    def was_raised(self, error: BaseException) -> None:
+        """Note that somebody gets an error: `stop` does not raise it; called on the loop's thread."""
+        self.errors = [each for each in self.errors if each is not error]
+
+    def stop(self) -> None:
+        """Cancel what runs on the loop, and end its threads. Where none has started, there is nothing to do.
+
+        Raises:
+            RuntimeError: They do not end.
+            BaseException: A task has raised it that nobody awaits.
+        """
+        with self._lock:
+            self.is_ending = True
+        if self._loop is None:
+            return
+        self.call(self.stopping.set)
+        self._thread.join(END_SECONDS)
+        if self._thread.is_alive():
+            raise RuntimeError(
+                f"{self.name} has not ended {END_SECONDS:g} seconds after it was told to"
+            )
+        if self.errors:
+            raise self.errors[0]
+        if self._unawaited is not None and self.left is not None:
+            with contextlib.suppress(self.left):
+                self._unawaited.check(self.left)
+
+
+class OfCalls(Unawaited):
+    """What tasks raise that nobody awaits: those of what is `Running` while that runs, and the others."""
+
+    def _task(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        task = super()._task(loop, coro, **options)
+        if (running := RUNNING.get()) is not None:
+            running.adopt(task)
+        return task
+
+
+class Running(Future[Result]):
+    """A coroutine that runs on a loop: `result` waits for it, on any thread but that of the loop.
+
+    An exception of the coroutine is that of `result`, a cancellation too: CancelledError of asyncio.
+
+    A task that the coroutine has started, and that fails until its end without having been awaited, is an error of it.
+
+    Attributes:
+        task: The task that runs it, once that has begun.
+    """
+
+    def __init__(self, loop: LoopThread, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
+        super().__init__()
+        self._on, self._make = loop, make
+        self.task: asyncio.Task[None] | None = None
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they began
+        self._is_interrupted = False
+
+    def start(self) -> None:
+        """Start the task; called on the loop's thread, in the context that it runs in."""
+        self.task = asyncio.get_running_loop().create_task(self._run())
+        self.task.add_done_callback(self._on_end)
+        if self._is_interrupted:
+            self.task.cancel()
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Settle the result where the task was cancelled before it had begun, so that `_run` never ran."""
+        if not self.done():
+            self.set_exception(asyncio.CancelledError())
+
+    async def _run(self) -> None:
+        RUNNING.set(self)
+        try:
+            result = await self._make()
+            if self._tasks:
+                await asyncio.sleep(0)  # the last may have yet to begin
+                self._check()
+            self.set_result(result)
+        except asyncio.CancelledError as error:  # it may have waited for a task that had failed
+            self.set_exception(self._lost() or error)
+        except BaseException as error:  # SystemExit would leave the loop
+            self._on.was_raised(error)
+            self._lost()  # the coroutine's own error counts more
+            self.set_exception(error)
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Note that the coroutine has started a task."""
+        self._tasks[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        if not is_lost(task):
+            self._tasks.pop(task, None)
+
+    def _check(self) -> None:
+        if (error := self._lost()) is not None:
+            raise error
+
+    def _lost(self) -> BaseException | None:
+        """The first error of its tasks that nobody has asked for."""
+        failed = [task.exception() for task in self._tasks if is_lost(task)]
+        self._tasks.clear()  # those that still run are the loop's
+        return first_of(failed, () if self._on.left is None else (self._on.left,))
+
+    def interrupt(self) -> None:
+        """Cancel the coroutine, on the loop's thread; any thread may call this."""
+        self._on.call(self.cut)
+
+    def cut(self) -> None:
+        """Cancel the coroutine; called on the loop's thread."""
+        self._is_interrupted = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+RunningT = TypeVar("RunningT", bound=Running[Any])
+RUNNING: Final[ContextVar[Running[Any] | None]] = ContextVar("RUNNING", default=None)
+"""That of which a task is which begins now."""
+
+
+class SharedLoop(Generic[LoopT]):
+    """A loop for as long as it has users.
+
+    Args:
+        name: Its name in an error.
+        make: Makes a `LoopThread` that has not started.
+    """
+
+    def __init__(self, name: str, make: Callable[[], LoopT]) -> None:
+        self._name, self._make = name, make
+        self._lock = threading.Lock()
+        self._users = 0
+        self._loop = make()
+
+    def acquire(self) -> None:
+        """Note that there is one user more."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """Note that there is one user less. After the last one, end the loop.
+
+        Raises:
+            RuntimeError: It does not end, or a user is released twice.
+            BaseException: As `LoopThread.stop`.
+        """
+        with self._lock:
+            if not self._users:
+                raise RuntimeError(f"{self._name} is released more often than acquired")
+            self._users -= 1
+            if self._users:
+                return
+            loop, self._loop = self._loop, self._make()
+        loop.stop()
+
+    def borrow(self) -> tuple[LoopT, Callable[[], None]]:
+        """The loop for one call, and a function to call after it. Without a user the call has a loop of its own."""
+        with self._lock:
+            if self._users:
+                return self._loop, lambda: None
+        alone = self._make()
+        return alone, alone.stop
+
+
+# Making and ending a loop.
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that measures real time, and logs no exception as lost that it has raised."""
+    loop = asyncio.new_event_loop()
+    run_by_real_clock(loop)
+    loop.set_exception_handler(log_unless_raised)
+    return loop
+
+
+def log_unless_raised(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a loop reports, as asyncio does, unless the exception has left the loop already.
+
+    KeyboardInterrupt and SystemExit of a task come out of the loop at once, and its task is never asked for them.
+    """
+    if not isinstance(context.get("exception"), (KeyboardInterrupt, SystemExit)):
+        loop.default_exception_handler(context)
+
+
+def run_to_end(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, Any],
+    raised: Callable[[BaseException], object],
+) -> None:
+    """Run a coroutine to its end, whatever a task raises meanwhile.
+
+    Args:
+        raised: Gets KeyboardInterrupt and SystemExit of any task: asyncio lets them out of the loop, besides whoever
+            awaits that task.
+    """
+    task = loop.create_task(coroutine)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (KeyboardInterrupt, SystemExit) as error:
+            raised(error)
+
+
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """End everything on a loop, and close it.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: The first that a task has raised meanwhile; the others have ended all the same.
+    """
+    raised: list[BaseException] = []
+    try:
+        run_to_end(loop, end_everything(), raised.append)
+    finally:
+        loop.close()
+    if raised:
+        raise raised[0]
+
+
+async def end_everything() -> None:
+    """End all tasks and generators of the loop, as `asyncio.run` does, and those that appear meanwhile."""
+    loop = asyncio.get_running_loop()
+    cancelled: set[asyncio.Task[Any]] = set()
+    await cancel_others(cancelled)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
+    await cancel_others(cancelled)
+
+
+async def cancel_others(cancelled: set[asyncio.Task[Any]]) -> None:
+    """Cancel every task but this one, and wait until they have ended. What they raise then is not reported.
+
+    Args:
+        cancelled: The tasks that have been cancelled: only once, since again would interrupt their clean-up.
+    """
+    while others := await other_tasks():
+        for task in others - cancelled:
+            task.cancel()
+        cancelled |= others
+        await asyncio.wait(others)  # `gather` would cancel them again where it is cancelled
+        for task in others:
+            note_error(task)
+
+
+async def other_tasks() -> set[asyncio.Task[Any]]:
+    """Every task but this one, those included that close a generator which was just dropped."""
+    for _ in range(2):  # one turn to make that task, one for it to begin
+        await asyncio.sleep(0)
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+def note_error(future: asyncio.Future[Any]) -> None:
+    """Look at a future's exception, so that asyncio does not report it as lost."""
+    if not future.cancelled():
+        future.exception()
