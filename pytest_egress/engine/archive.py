@@ -80,22 +80,6 @@ def build_tar(files: Mapping[str, File | bytes], directories: Iterable[str] = ()
     return buffer.getvalue()[:end]
 
 
-def read_tar(data: bytes | Iterable[bytes]) -> dict[str, File]:
-    """Read the regular files of an archive, by their name in it.
-
-    `GET /containers/{id}/archive` names them relatively to the parent of the path it is asked for.
-
-    Args:
-        data: The archive, whole or in chunks as a response body brings it.
-
-    Raises:
-        tarfile.TarError: `data` is no archive.
-    """
-    whole = data if isinstance(data, bytes) else b"".join(data)
-    with tarfile.open(fileobj=io.BytesIO(whole), mode="r:", encoding="utf-8") as archive:
-        return {member.name: _read(archive, member) for member in archive if member.isreg()}
-
-
 class LargeFileError(ValueError):
     """A file has more bytes than are read."""
 

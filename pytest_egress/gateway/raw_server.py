@@ -680,8 +680,3 @@ def has_ended(sock: socket.socket) -> bool:
     Bytes may still be unread.
     """
     return await_ready(sock, select.POLLRDHUP, 0)
-
-
-def is_over(sock: socket.socket) -> bool:
-    """Whether both directions of a connection are over, as after a reset (POLLHUP, which is always looked for)."""
-    return await_ready(sock, 0, 0)

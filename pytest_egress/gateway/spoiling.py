@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.passing_duplex import PassingDuplex
@@ -43,8 +43,6 @@ PIECE_SECONDS: Final = 0.05  # of a throttled body, for which a piece is enough
 PIECE_BYTES: Final = 64 * 1024
 OVER: Final = "its window was closed before {} was over"
 LEFT: Final = "it did not wait for the end of {}"
-
-Timed = TypeVar("Timed", Delayed, Silence)
 
 
 class Line(Duplex, Protocol):

@@ -195,7 +195,7 @@ class AsgiSocket:
         self._thread, self._request = thread, request
         self._ws: OpenWebSocket | None = None
         self._opened, self._arrived = asyncio.Event(), asyncio.Event()
-        self._is_connected = self._is_decided = self._is_told = self._is_leaving = False
+        self._is_connected = self._is_decided = self._is_leaving = False
         self._denial: Response | None = None
         self._denied = bytearray()
         self._cut: BaseException | None = None

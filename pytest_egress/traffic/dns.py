@@ -2,7 +2,7 @@
 
 What a test declares for a name comes as a `Resolution`, with records of any type.
 
-Rule: messages are bytes in and bytes out, and this module never touches a socket. `answer` returns an
+Rule: messages are bytes in and bytes out, and this module never touches a socket. `Resolver.answer` returns an
 `Answer` for any bytes whatever, and never raises. dnspython reads and writes the wire format.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import dns.exception
@@ -26,7 +25,7 @@ import dns.rrset
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from pytest_egress.traffic.dns_answers import NameAnswer, Record, Resolution, host_of, texts_of
+from pytest_egress.traffic.dns_answers import Record, Resolution, host_of, texts_of
 
 IPV4_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
 """The network of synthetic addresses: that of benchmarks (RFC 2544, RFC 6890). No host on the internet
@@ -66,9 +65,6 @@ MAX_UDP_BYTES = 65507
 
 MAX_TCP_BYTES = 65535
 """The longest answer over TCP, whose length takes two bytes (RFC 1035, section 4.2.2)."""
-
-Rules = Callable[[str], NameAnswer | None]
-"""A function that returns the answer for a name, or None where it has its synthetic addresses."""
 
 SYNTHETIC_ADDRESSES = Resolution()
 """What a name has that no route is declared for."""
@@ -203,11 +199,6 @@ class Question:
     _rcode: dns.rcode.Rcode = dns.rcode.NOERROR
 
 
-def no_rule(name: str) -> NameAnswer | None:
-    """The rules without any DNS route: every name has its synthetic addresses."""
-    return None
-
-
 class _NoQueryError(Exception):
     """A message is no query; the text says why.
 
@@ -227,38 +218,6 @@ def why_no_query(message: bytes) -> str:
     except _NoQueryError as error:
         return str(error)
     return ""
-
-
-def answer(
-    query: bytes,
-    names: SyntheticNames,
-    rules: Rules = no_rule,
-    *,
-    ipv6: bool = True,
-    over_tcp: bool = False,
-) -> Answer:
-    """Answer a query (RFC 1035, section 4.1; EDNS by RFC 6891).
-
-    A name without a rule has an A and an AAAA record and no other. Queries for HTTPS, SRV or TXT get empty
-    answers, which clients do not cache, as they have no SOA (RFC 2308, section 5). `localhost` is loopback (RFC 6761,
-    section 6.3). A name that ends in a number, as an IP address does, does not exist, as in the
-    real root zone.
-
-    Args:
-        query: A message without its TCP length.
-        names: Gives names their synthetic addresses.
-        rules: The answers of DNS routes.
-        ipv6: Whether the client can use IPv6; if not, there are no AAAA records.
-        over_tcp: Whether the query came over TCP. Over UDP, addresses that do not fit are left out, and TC is set.
-
-    Returns:
-        The answer. It is empty for a message that must not be answered: a response, or less than a header.
-    """
-    question = read_question(query)
-    if isinstance(question, Answer):
-        return question
-    resolution = Resolution(answer=rules(question.name)) if question.has_rules else Resolution()
-    return _answer_question(question, names, resolution, ipv6, over_tcp)
 
 
 def read_question(query: bytes) -> Question | Answer:
@@ -323,13 +282,21 @@ class Resolver:
         *,
         over_tcp: bool = False,
     ) -> Answer:
-        """Answer a query as the function `answer` does, from the kept answers where possible.
+        """Answer a query (RFC 1035, section 4.1; EDNS by RFC 6891), from the kept answers where possible.
+
+        A name without a rule has an A and an AAAA record and no other. Queries for HTTPS, SRV or TXT get empty
+        answers, which clients do not cache, as they have no SOA (RFC 2308, section 5). `localhost` is loopback (RFC
+        6761, section 6.3). A name that ends in a number, as an IP address does, does not exist, as in the real root
+        zone.
 
         Args:
             query: A message without its TCP length.
             resolution: What the rules for names say to it.
             question: What the method `question` has returned of it, where that was called.
-            over_tcp: Whether it came over TCP.
+            over_tcp: Whether it came over TCP. Over UDP, addresses that do not fit are left out, and TC is set.
+
+        Returns:
+            The answer. It is empty for a message that must not be answered: a response, or less than a header.
         """
         is_plain = resolution == SYNTHETIC_ADDRESSES
         known = self._known.get(query[2:]) if is_plain else None

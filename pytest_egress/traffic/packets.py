@@ -66,10 +66,9 @@ class Packet:
         protocol: The protocol number (IANA), after IPv6 extension headers; None for what is not IP.
         protocol_name: The protocol's name, such as "UDP", or "protocol 253" where it has none. For a
             frame that is not IP the ethertype's, such as "ARP" or "ethertype 0x88b5".
-        source_port: The port it came from; None for a protocol without ports, or a later fragment.
         destination: The IP address it was for; for ARP the one that is asked for; for other frames
             the Ethernet address.
-        port: The port it was for; None where `source_port` is.
+        port: The port it was for; None for a protocol without ports, or a later fragment.
         size: Bytes of the IP payload, transport header included; for a frame those that were recorded.
         payload: The first bytes after the transport header, as many as were recorded.
         type: The ICMP type; None for other protocols.
@@ -81,7 +80,6 @@ class Packet:
     sequence: int | None
     protocol: int | None
     protocol_name: str
-    source_port: int | None
     destination: str
     port: int | None
     size: int
@@ -121,7 +119,6 @@ def _frame(ethertype: int, header: bytes, payload: bytes, sequence: int | None) 
         sequence=sequence,
         protocol=None,
         protocol_name=ETHERTYPE_NAMES.get(ethertype, f"ethertype 0x{ethertype:04x}"),
-        source_port=None,
         destination=str(IPv4Address(payload[24:28])) if asked else header[:6].hex(":"),
         port=None,
         size=len(payload),
@@ -169,7 +166,6 @@ def _transport(
         sequence=sequence,
         protocol=protocol,
         protocol_name=PROTOCOL_NAMES.get(protocol, f"protocol {protocol}"),
-        source_port=int.from_bytes(data[0:2], "big") if ports else None,
         destination=destination,
         port=int.from_bytes(data[2:4], "big") if ports else None,
         size=size,

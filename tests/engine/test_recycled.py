@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
+import tarfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 
 from pytest_egress import Container, Egress, Exchange, LinkError, refuse
 from pytest_egress.agent.main import JOINED_SETTING
-from pytest_egress.engine.archive import build_tar, read_tar
+from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.engine import Engine
 from pytest_egress.link.attach import Output
 from pytest_egress.link.descriptor import DescriptorLink
@@ -462,10 +464,18 @@ OF_THE_TEST = [
 ]
 
 
+def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
 def slowed(stem: str, name: str) -> bytes:
     """The archive of an agent that waits before each call of one of its functions."""
-    files = {path: f for path, f in read_tar(agent_archive()).items() if path.endswith(".py")}
-    (path,) = (path for path in files if path.endswith(f"/{stem}.py"))
+    with tarfile.open(fileobj=io.BytesIO(agent_archive())) as archive:
+        modules = [member for member in archive if member.name.endswith(".py")]
+        contents = {f"/{each.name}": read(archive, each) for each in modules}
+    (path,) = (path for path in contents if path.endswith(f"/{stem}.py"))
     wrapper = f"""
 _before_{name} = {name}
 def {name}(*args):
@@ -473,8 +483,7 @@ def {name}(*args):
     time.sleep({PAUSE})
     return _before_{name}(*args)
 """
-    contents = {f"/{each}": file.content for each, file in files.items()}
-    contents[f"/{path}"] += wrapper.encode()
+    contents[path] += wrapper.encode()
     return build_tar(contents, [AGENT_FOLDER, f"{AGENT_FOLDER}/agent"])
 
 

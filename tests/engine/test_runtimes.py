@@ -23,8 +23,9 @@ from pytest_egress import Egress, Request, Response
 from pytest_egress.targets.certificates import from_pem, java_keystore
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.results import CompletedContainer
-from pytest_egress.targets.runtimes import DIRECTORY, IMAGE_BUNDLE, RUNTIMES, VARIABLES
+from pytest_egress.targets.runtimes import DIRECTORY, VARIABLES
 from pytest_egress.traffic.entries import TlsFailure
+from tests.support.runtimes import IMAGE_BUNDLE, RUNTIMES
 
 pytestmark = pytest.mark.runtimes
 

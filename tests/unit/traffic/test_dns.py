@@ -25,14 +25,12 @@ from pytest_egress.traffic.dns import (
     TTL_SECONDS,
     Answer,
     Resolver,
-    Rules,
     SyntheticNames,
-    answer,
     tcp_frame,
     tcp_frames,
     why_no_query,
 )
-from pytest_egress.traffic.dns_answers import NameAnswer
+from pytest_egress.traffic.dns_answers import NameAnswer, Resolution
 from tests.support.dns_queries import ANY_QUERIES
 
 
@@ -43,10 +41,10 @@ def query(
 
 
 def ask(
-    message: dns.message.Message, names: SyntheticNames | None = None, *, ipv6: bool = True
+    message: dns.message.Message, resolver: Resolver | None = None, *, ipv6: bool = True
 ) -> tuple[Answer, dns.message.Message]:
     """Our answer, and how dnspython reads it, which takes it for the answer to its query."""
-    given_answer = answer(message.to_wire(), names or SyntheticNames(), ipv6=ipv6)
+    given_answer = (resolver or Resolver(ipv6=ipv6)).answer(message.to_wire())
     response = dns.message.from_wire(given_answer.wire)
     assert message.is_response(response)
     return given_answer, response
@@ -103,10 +101,10 @@ def test_a_client_without_ipv6_gets_no_aaaa() -> None:
 
 @pytest.mark.parametrize("name", ["localhost", "db.LOCALHOST"])
 def test_localhost_is_loopback_and_takes_no_address(name: str) -> None:
-    names = SyntheticNames()
-    assert ask(query(name), names)[0].addresses == ("127.0.0.1",)
-    assert ask(query(name, "AAAA"), names)[0].addresses == ("::1",)
-    assert ask(query("next.test"), names)[0].addresses == ("198.18.0.1",)
+    resolver = Resolver()
+    assert ask(query(name), resolver)[0].addresses == ("127.0.0.1",)
+    assert ask(query(name, "AAAA"), resolver)[0].addresses == ("::1",)
+    assert ask(query("next.test"), resolver)[0].addresses == ("198.18.0.1",)
 
 
 @pytest.mark.parametrize("name", ["192.0.2.7", "1.2.3", "api.7"])
@@ -135,18 +133,18 @@ def test_the_root_has_no_address() -> None:
     ],
 )
 def test_a_question_is_told_in_normal_form(name: str | dns.name.Name, question: str) -> None:
-    names = SyntheticNames()
-    given_answer, _ = ask(query(name), names)
+    resolver = Resolver()
+    given_answer, _ = ask(query(name), resolver)
     assert given_answer.question == question
-    assert names.name(given_answer.addresses[0]) == question
+    assert resolver.name(given_answer.addresses[0]) == question
 
 
 def test_the_case_of_a_name_is_echoed_and_makes_no_difference() -> None:
-    names = SyntheticNames()
-    mixed, response = ask(query("aPi.ExamPLE.com"), names)
+    resolver = Resolver()
+    mixed, response = ask(query("aPi.ExamPLE.com"), resolver)
     assert response.question[0].name.to_text() == "aPi.ExamPLE.com."
     assert response.answer[0].name.to_text() == "aPi.ExamPLE.com."
-    assert mixed.addresses == ask(query("api.example.com"), names)[0].addresses
+    assert mixed.addresses == ask(query("api.example.com"), resolver)[0].addresses
 
 
 def test_an_answer_says_that_recursion_is_available() -> None:
@@ -200,7 +198,7 @@ def padded(size: int) -> bytes:
 
 
 def test_what_is_too_long_is_no_query_and_is_not_read() -> None:
-    longest, longer = (answer(padded(size), SyntheticNames()) for size in (4096, 4097))
+    longest, longer = (Resolver().answer(padded(size)) for size in (4096, 4097))
     assert (longest.question, longest.no_query) == ("api.example.com", "")
     assert (longer.rcode, longer.no_query) == (
         "FORMERR",
@@ -245,7 +243,7 @@ def counted(*counts: int) -> bytes:
     ],
 )
 def test_what_is_no_query_is_refused_by_its_header(wire: bytes, rcode: str, why: str) -> None:
-    given_answer = answer(wire, SyntheticNames())
+    given_answer = Resolver().answer(wire)
     sent = int.from_bytes(wire[2:4], "big")
     flags = 0x8000 | (sent & 0x7900) | dns.rcode.from_text(rcode)
     assert given_answer == Answer(
@@ -261,7 +259,7 @@ def test_what_is_no_query_is_refused_by_its_header(wire: bytes, rcode: str, why:
 
 @pytest.mark.parametrize("wire", [b"", b"\x12\x34", header()[:11], header(flags=0x8000) + QUESTION])
 def test_responses_and_less_than_a_header_get_no_answer(wire: bytes) -> None:
-    given_answer = answer(wire, SyntheticNames())
+    given_answer = Resolver().answer(wire)
     assert (given_answer.wire, given_answer.rcode) == (b"", "")
     assert given_answer.no_query.startswith("it is no DNS query: it is ")
 
@@ -270,7 +268,7 @@ def test_a_query_that_is_signed_is_one_and_what_follows_its_signature_is_not() -
     message = dns.message.make_query("api.test", "A", use_edns=0)
     message.use_tsig({dns.name.from_text("key.test"): b"secret"})
     wire = message.to_wire()
-    assert answer(wire, SyntheticNames()).addresses == ("198.18.0.1",)
+    assert Resolver().answer(wire).addresses == ("198.18.0.1",)
     assert why_no_query(wire + b"\0") == "it is no DNS query: it cannot be read"
 
 
@@ -278,17 +276,17 @@ def test_an_incremental_transfer_is_a_query_with_the_record_that_the_client_has(
     message = query("example.com", "IXFR")
     soa = dns.rrset.from_text("example.com.", 0, "IN", "SOA", "ns. root. 1 2 3 4 5")
     message.authority.append(soa)
-    assert answer(message.to_wire(), SyntheticNames()).no_query == ""
+    assert Resolver().answer(message.to_wire()).no_query == ""
 
 
 # More than there is room for
 
 
-def many(number: int) -> Rules:
+def many(number: int) -> Resolution:
     """Every name has so many addresses of each family."""
     ipv4 = [f"192.0.2.{n}" for n in range(256)]
     ipv6 = [f"2001:db8::{n:x}" for n in range(number)]
-    return lambda name: NameAnswer(addresses=(*(ipv4 * 20)[:number], *ipv6))
+    return Resolution(answer=NameAnswer(addresses=(*(ipv4 * 20)[:number], *ipv6)))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +308,7 @@ def test_what_does_not_fit_is_left_out_and_the_client_told_so(
     number: int, options: dict[str, Any], over_tcp: bool, given_number: int
 ) -> None:
     message = query("api.test", **options)
-    found = answer(message.to_wire(), SyntheticNames(), many(number), over_tcp=over_tcp)
+    found = Resolver().answer(message.to_wire(), many(number), over_tcp=over_tcp)
     response = dns.message.from_wire(found.wire, one_rr_per_rrset=True)
     assert message.is_response(response)
     assert len(response.answer) == len(found.addresses) == given_number
@@ -390,7 +388,7 @@ def test_tcp_framing_is_undone(messages: list[bytes], beginning: bytes) -> None:
 @example(header() + b"\x00\x00\x29\x00\x01")
 @example(header() + b"\x00\x00\xfa\x00\xff")
 def test_any_bytes_are_answered_or_dropped(wire: bytes) -> None:
-    given_answer = answer(wire, SyntheticNames())
+    given_answer = Resolver().answer(wire)
     if given_answer.wire:
         assert given_answer.wire[:2] == wire[:2]
         response = dns.message.from_wire(given_answer.wire)
@@ -404,7 +402,7 @@ def test_the_same_question_gets_the_same_bytes_with_its_own_id() -> None:
         first, second = (dns.message.make_query("api.test", kind) for _ in range(2))
         for query in (first, second):
             found = resolver.answer(query.to_wire())
-            assert found == answer(query.to_wire(), resolver.names)
+            assert found == Resolver().answer(query.to_wire())
 
 
 def test_a_kept_answer_ends_with_its_names_addresses() -> None:
@@ -420,4 +418,4 @@ def test_a_kept_answer_ends_with_its_names_addresses() -> None:
 @pytest.mark.parametrize("name", ["localhost", "192.0.2.1"])
 def test_what_has_no_synthetic_address_is_answered_anew(name: str) -> None:
     resolver, query = Resolver(), dns.message.make_query(name, "A").to_wire()
-    assert resolver.answer(query) == resolver.answer(query) == answer(query, resolver.names)
+    assert resolver.answer(query) == resolver.answer(query) == Resolver().answer(query)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_egress.traffic.dns import Answer, Resolver, SyntheticNames, answer
+from pytest_egress.traffic.dns import Answer, Resolver
 from pytest_egress.traffic.dns_answers import (
     RECORD_EXAMPLES,
     NameAnswer,
@@ -264,8 +264,3 @@ def test_any_bytes_are_answered_or_dropped_where_a_name_has_records(
         assert response.flags & dns.flags.QR
         assert dns.rcode.to_text(response.rcode()) == found.rcode
         assert bool(response.flags & dns.flags.TC) is found.is_truncated
-
-
-def test_a_name_without_rules_is_answered_as_ever() -> None:
-    query = dns.message.make_query("a.test", "A").to_wire()
-    assert Resolver().answer(query) == answer(query, SyntheticNames())
