@@ -31,6 +31,20 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(mark)
 
 
+@pytest.fixture
+def pytester(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> pytest.Pytester:
+    """Its runs load our plugin, and those of the test's mark: all that are installed take most of the time of a run."""
+    mark = request.node.get_closest_marker("plugins")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv(
+        "PYTEST_ADDOPTS",
+        " ".join(f"-p {name}" for name in ["egress", *(mark.args if mark else ())]),
+    )
+    return pytester
+
+
 @pytest.fixture(scope="session")
 def engine_client() -> Iterator[docker.DockerClient]:
     """A client of the engine that the environment names; what it creates goes with this process."""

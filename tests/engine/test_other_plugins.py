@@ -21,6 +21,8 @@ from tests.support.leftovers import containers
 from tests.support.stage import eventually
 from tests.support.stand_in import RunPytest, keep_quiet, lines_of
 
+pytestmark = pytest.mark.plugins("time_machine", "timeout")
+
 
 @pytest.fixture(autouse=True)
 def quiet_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
@@ -270,6 +272,7 @@ def test_waits_and_durations_are_of_the_real_clock_whatever_is_frozen(
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.plugins("socket")
 @pytest.mark.parametrize(
     "options", [["--disable-socket"], ["--disable-socket", "--allow-unix-socket"]]
 )
@@ -288,6 +291,7 @@ def test_the_marker_that_enables_sockets_is_enough_for_a_container(
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.plugins("socket")
 def test_a_container_needs_none_of_the_hosts_that_are_allowed(run_real: RunPytest) -> None:
     run_real(
         """
@@ -301,6 +305,7 @@ def test_a_container_needs_none_of_the_hosts_that_are_allowed(run_real: RunPytes
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.plugins("socket")
 @pytest.mark.parametrize("link", ["descriptor", "stream"])
 @pytest.mark.parametrize(
     "options", [["--disable-socket"], ["--allow-hosts=127.0.0.1"]], ids=["none", "hosts"]
@@ -336,6 +341,7 @@ def test_a_test_that_may_open_no_socket_has_containers_all_the_same(
     ).assert_outcomes(passed=1)
 
 
+@pytest.mark.plugins("socket")
 @pytest.mark.parametrize("filter_", ["ignore", "error"])
 @pytest.mark.parametrize("option", ["--disable-socket", "--allow-hosts=192.0.2.1"])
 def test_a_test_that_may_not_reach_the_engine_says_what_to_type(

@@ -18,6 +18,8 @@ from tests.support.engines import OwnEngine, PrivateEngine
 from tests.support.leftovers import until
 from tests.support.project import ROOT
 
+pytestmark = pytest.mark.plugins("xdist")
+
 EXAMPLE: Final = ROOT / "examples" / "test_two_engines.py"
 MODULE: Final = """
 import json, os, pytest
@@ -52,7 +54,7 @@ class Worker:
 
 @pytest.fixture
 def workers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_EGRESS_ENGINES"):
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_EGRESS_ENGINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     return Worker(pytester)

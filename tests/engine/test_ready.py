@@ -183,6 +183,7 @@ def pytest_sessionfinish(session):
 """
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 @pytest.mark.parametrize("reuse", ["on", "off"])
 def test_a_run_of_pytest_starts_no_more_than_it_has_containers(

@@ -281,6 +281,7 @@ def test_the_marked_container_is_started_and_ready(inside: Inside, clients_image
 # pytest-xdist.
 
 
+@pytest.mark.plugins("xdist")
 def test_workers_have_containers_of_their_own(inside: Inside, pytester: pytest.Pytester) -> None:
     inside(
         """

@@ -80,6 +80,7 @@ def test_a_run_without_one_goes_on_and_says_so(
     assert note in caplog.messages
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_the_summary_says_once_that_nobody_watched(
     pytester: pytest.Pytester, bare_image: str, workers: str

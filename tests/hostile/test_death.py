@@ -278,6 +278,7 @@ def test_a_forked_child_does_not_keep_the_watchdog_waiting(bare_image: str) -> N
         os.killpg(done.pid, signal.SIGKILL)
 
 
+@pytest.mark.plugins("xdist")
 def test_a_worker_of_xdist_that_is_killed_fails_its_test_and_no_other(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, witness: Witness, bare_image: str
 ) -> None:

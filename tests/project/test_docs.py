@@ -221,6 +221,7 @@ def django_project(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
+@pytest.mark.plugins("asyncio", "django")
 def test_the_examples_beside_other_plugins_run_as_printed(
     django_project: pytest.Pytester, shop_image: str
 ) -> None:
@@ -231,6 +232,7 @@ def test_the_examples_beside_other_plugins_run_as_printed(
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.plugins("asyncio", "django")
 def test_without_a_transaction_of_its_own_a_handler_fails_as_the_page_says(
     django_project: pytest.Pytester, shop_image: str
 ) -> None:

@@ -82,7 +82,7 @@ filterwarnings = error
 """
 UNROUTED_X: Final = "GET https://x.test/: no route claims it"
 ENVIRONMENT: Final = (
-    *("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_THEME"),
+    *("CI", "BUILD_NUMBER", "PYTEST_XDIST_WORKER", "PYTEST_THEME"),
     *("PYTEST_EGRESS_UNROUTED", "PYTEST_EGRESS_KEEP"),
 )
 

@@ -149,6 +149,7 @@ def none_left(engine: PrivateEngine) -> bool:
     return until(lambda: not engine.client().containers.list(all=True, ignore_removed=True))
 
 
+@pytest.mark.plugins("xdist")
 def test_actions(engine_client: docker.DockerClient, go_image: str, suite: Path) -> None:
     steps = yaml.safe_load(recipe("yaml", ".github/workflows/tests.yml"))["jobs"]["tests"]["steps"]
     commands = without_install([step["run"] for step in steps if "run" in step])

@@ -121,6 +121,7 @@ class TestA(unittest.IsolatedAsyncioTestCase):
     lines_of(result, f"FAILED *TestA::test_verdict - {UNROUTED_X}*")
 
 
+@pytest.mark.plugins("asyncio")
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_pytest_asyncio(run: RunPytest, mode: str) -> None:
     marker = "@pytest.mark.asyncio" if mode == "strict" else ""
@@ -142,6 +143,7 @@ async def test_b(): pass
     lines_of(result, f"*test_a - {UNROUTED_X}*", "*test_b - never.test: never called*")
 
 
+@pytest.mark.plugins("anyio")
 def test_anyio(run: RunPytest) -> None:
     result = run(
         """
@@ -201,6 +203,7 @@ def test_a(egress, shop, n): assert not shop.called
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.plugins("rerunfailures")
 def test_reruns_have_a_window_each(run: RunPytest) -> None:
     result = run(
         """
@@ -239,6 +242,7 @@ def test_a(egress, subtests):
     lines_of(result, "*SUBFAIL* - assert 0", "FAILED *test_a - GET https://*: no route claims it*")
 
 
+@pytest.mark.plugins("timeout")
 @pytest.mark.slow
 def test_pytest_timeout_is_the_tests_own_failure(run: RunPytest) -> None:
     result = run(
@@ -299,6 +303,7 @@ def test_only_egress_keep_leaves_containers_and_only_of_failed_tests(
         result.stdout.no_fnmatch_line("*docker rm*")
 
 
+@pytest.mark.plugins("rerunfailures")
 def test_a_rerun_that_passes_leaves_no_container(run: RunPytest, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(KEPT)
     source = """

@@ -33,6 +33,7 @@ def test_at_a_verdict_pdb_stands_in_the_test_at_its_last_line(debug: Debug, line
     assert "test_a" in debugger.quit()
 
 
+@pytest.mark.plugins("asyncio")
 @pytest.mark.parametrize(
     "test",
     [

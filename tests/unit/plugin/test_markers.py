@@ -176,9 +176,12 @@ def test_without(egress_container): pass
     )
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "args", [[], ["--continue-on-collection-errors"], ["--collect-only"], ["-n2"]], ids=str
+    "args",
+    [[], ["--continue-on-collection-errors"], ["--collect-only"], ["-n2"]],
+    ids=str,
 )
 def test_a_malformed_marker_is_an_error_of_that_tests_collection(
     run: RunPytest, args: list[str]

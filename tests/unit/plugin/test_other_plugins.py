@@ -64,6 +64,7 @@ def test_a_plan_of_the_set_up_starts_nothing(run: RunPytest, pytester: pytest.Py
     lines_of(result, "*SETUP    F egress_container (fixtures used: egress)*")
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["load", "loadscope", "loadfile", "loadgroup", "worksteal"])
 def test_every_way_to_distribute_tests_keeps_each_verdict_with_its_test(
@@ -90,6 +91,7 @@ def test_every_way_to_distribute_tests_keeps_each_verdict_with_its_test(
     result.stdout.no_fnmatch_line("*outside of any test*")
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 def test_each_worker_may_run_every_test(run: RunPytest) -> None:
     result = run(ONE_OF_TWO, "-n2", "--dist=each", subprocess=True)
@@ -99,6 +101,7 @@ def test_each_worker_may_run_every_test(run: RunPytest) -> None:
 # Reruns.
 
 
+@pytest.mark.plugins("rerunfailures")
 def test_a_rerun_has_routes_and_a_ledger_of_its_own(run: RunPytest) -> None:
     result = run(
         """
@@ -120,6 +123,7 @@ def test_a_rerun_has_routes_and_a_ledger_of_its_own(run: RunPytest) -> None:
     assert result.parseoutcomes() == {"passed": 1, "rerun": 2}
 
 
+@pytest.mark.plugins("rerunfailures")
 @pytest.mark.parametrize(("only", "reruns"), [("UnroutedError", 1), ("NeverCalledError", 0)])
 def test_reruns_can_be_of_one_kind_of_verdict(run: RunPytest, only: str, reruns: int) -> None:
     result = run(ONE_OF_TWO, "--reruns=1", f"--only-rerun={only}", "-Wignore")
@@ -175,6 +179,7 @@ def test_a_unittest_class_shares_the_egress_of_its_class(run: RunPytest) -> None
     result.assert_outcomes(passed=2, failed=1)
 
 
+@pytest.mark.plugins("asyncio", "anyio")
 def test_an_async_fixture_of_a_module_declares_for_all_of_its_tests(run: RunPytest) -> None:
     result = run(
         """
@@ -197,6 +202,7 @@ def test_an_async_fixture_of_a_module_declares_for_all_of_its_tests(run: RunPyte
     lines_of(result, f"FAILED *test_b - {UNROUTED_X}*")
 
 
+@pytest.mark.plugins("asyncio")
 def test_an_async_test_may_wait_for_a_call_beside_its_loop(run: RunPytest) -> None:
     result = run(
         """
@@ -212,6 +218,7 @@ def test_an_async_test_may_wait_for_a_call_beside_its_loop(run: RunPytest) -> No
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.plugins("asyncio", "anyio")
 def test_an_anyio_fixture_declares_routes(run: RunPytest) -> None:
     result = run(
         """
@@ -365,7 +372,8 @@ def test_b(egress):
 
 
 def test_options_from_the_environment_hold(run: RunPytest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "--egress-unrouted=block --egress-dns=strict")
+    options = "--egress-unrouted=block --egress-dns=strict"
+    monkeypatch.setenv("PYTEST_ADDOPTS", options, prepend=" ")
     result = run(ONE_OF_TWO)
     result.assert_outcomes(passed=2)
     lines_of(result, "egress: unrouted=block, dns=strict")
@@ -406,6 +414,7 @@ def test_pytest_exit_ends_the_run_with_its_code(run: RunPytest, place: str) -> N
     result.stdout.no_fnmatch_line("*never*")
 
 
+@pytest.mark.plugins("timeout")
 def test_a_time_out_in_a_handler_by_signal_names_the_test_and_the_run_goes_on(
     run: RunPytest,
 ) -> None:
@@ -442,7 +451,7 @@ def test_a_run_within_a_test_has_a_session_of_its_own(
                     assert egress.session.ledger.window is not None
                     traffic(egress, "https://a.test/")
             """)
-            inner = pytester.runpytest_inprocess()
+            inner = pytester.runpytest_inprocess("-p", "egress")
             inner.assert_outcomes(failed=1)
             assert egress.session.ledger.window is window
             assert attempt(egress, "https://a.test/") == "outer"
@@ -508,6 +517,7 @@ def test_certificates_that_freezegun_has_spoilt_are_told_of(run: RunPytest) -> N
     lines_of(result, "*put `import trustme; trustme.CA()` into conftest.py.")
 
 
+@pytest.mark.plugins("socket")
 def test_a_test_without_sockets_may_declare_routes(run: RunPytest) -> None:
     result = run(ONE_OF_TWO, "--disable-socket", "-Wignore")
     result.assert_outcomes(passed=1, failed=1)

@@ -11,6 +11,7 @@ import pytest
 from tests.support.stand_in import HEAD, UNROUTED_X, RunPytest, lines_of
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("style", ["auto", "long", "short", "line", "native", "no"])
 @pytest.mark.parametrize("xdist", [False, True])
@@ -76,6 +77,7 @@ def logs(session_egress, monkeypatch):
 """
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("xdist", [False, True])
 def test_junitxml_has_the_timeline_and_the_logs(
@@ -346,6 +348,7 @@ def test_assertions_of_ours_end_at_the_users_line(run: RunPytest) -> None:
     result.stdout.no_fnmatch_line("*calls.py*")
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("xdist", [False, True])
 def test_traffic_outside_of_tests_is_summarised(run: RunPytest, xdist: bool) -> None:
@@ -366,6 +369,7 @@ def test_b(shared, egress): pass
     lines_of(result, "*egress: traffic outside of any test*", "[[]gw0] " * xdist + line)
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 def test_both_workers_report_to_the_summary(run: RunPytest, pytester: pytest.Pytester) -> None:
     for name in "ab":
@@ -446,6 +450,7 @@ def test_fail(egress): pytest.fail(SAID, pytrace=False)
 """
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("style", "xdist"),

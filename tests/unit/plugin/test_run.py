@@ -132,6 +132,7 @@ def test_a(egress, n): traffic(egress, "https://x.test/")
     assert str(again.stdout).count("test_x.py::test_a[") == failed
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 def test_a_crashed_worker_is_no_internal_error(run: RunPytest) -> None:
     result = run(
@@ -185,7 +186,9 @@ def test_a_run_without_the_terminal_plugin_goes_on(run: RunPytest) -> None:
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
 
 
-def test_the_plugin_can_be_switched_off(run: RunPytest) -> None:
+def test_the_plugin_can_be_switched_off(run: RunPytest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_ADDOPTS")
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     result = run(
         """
 import sys
@@ -235,7 +238,7 @@ def calls_of_a_test(pytester: pytest.Pytester, script: Path, *args: str) -> floa
 def test_a_test_that_uses_no_egress_costs_at_most_two_percent_more_calls(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS")
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     script = pytester.path / "counting.py"
     script.write_text(COUNTING)

@@ -57,6 +57,7 @@ def test_with_names_of_tests_the_name_comes_again(run: RunPytest) -> None:
     result.stdout.fnmatch_lines(wanted, consecutive=True)
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("args", [["-q"], ["-n1"]])
 def test_neither_quiet_runs_nor_workers_write_lines(run: RunPytest, args: list[str]) -> None:

@@ -51,6 +51,7 @@ class TestIt:
     result.stdout.no_fnmatch_line("*outside of any test*")
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("xdist", [False, True])
 def test_a_fixture_that_asks_for_it_out_of_sight_is_known_when_it_is_cached(
@@ -206,6 +207,7 @@ def test_b(request):
 # After a test.
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("xdist", [False, True])
 def test_what_a_tests_own_container_does_after_it_fails_its_teardown(
@@ -360,6 +362,7 @@ TOO_LATE = """
 """
 
 
+@pytest.mark.plugins("xdist")
 @pytest.mark.slow
 @pytest.mark.parametrize("xdist", [False, True])
 def test_whoever_asks_when_all_has_been_let_go_of_gets_no_empty_answer(

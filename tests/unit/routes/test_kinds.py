@@ -155,11 +155,14 @@ def test_b():
 
 
 @pytest.mark.slow
-def test_a_new_kind_is_a_value_in_the_table_and_a_method(pytester: pytest.Pytester) -> None:
+def test_a_new_kind_is_a_value_in_the_table_and_a_method(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p another -p egress")
     pytester.makepyfile(another=ANOTHER, test_x=GOPHER)
-    listed = pytester.runpytest_subprocess("-p", "another", "--markers")
+    listed = pytester.runpytest_subprocess("--markers")
     listed.stdout.fnmatch_lines(["@pytest.mark.egress_gopher(address, handler=None): answer menus"])
-    options = ("-p", "another", "--strict-markers", "--continue-on-collection-errors")
+    options = ("--strict-markers", "--continue-on-collection-errors")
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
