@@ -12,6 +12,7 @@ from benchmarks import (
     memory,
     plugin,
     relay,
+    reuse,
     routes,
     scaling,
     start,
@@ -32,5 +33,6 @@ MODULES: Final = (
     plugin,
     routes,
     trust,
+    reuse,
 )
 PARTS: Final = {module.PART.name: module.PART for module in MODULES}

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from benchmarks.all_parts import PARTS
 from benchmarks.figures import OURS, Figure, Row, Samples, table
-from benchmarks.parts import Part, Subject, progress, reason, subjects
+from benchmarks.parts import Part, Subject, noted, progress, subjects
 from benchmarks.peers import ROOT
 
 END_SECONDS: Final = 60.0  # for a worker to remove its containers
@@ -56,9 +56,13 @@ def main(ref: str, names: Sequence[str]) -> None:
     with worktree(ROOT, ref) as tree:
         shutil.rmtree(tree / "benchmarks", ignore_errors=True)
         shutil.copytree(ROOT / "benchmarks", tree / "benchmarks")
+        failed: list[str] = []
         for part in parts:
             progress(f"{part.name}: {rounds_of(part)} rounds, this tree and {ref}")
-            print(compared(part, tree, ref), end="\n\n", flush=True)
+            with noted(part, failed):
+                print(compared(part, tree, ref), end="\n\n", flush=True)
+    if failed:
+        sys.exit(f"failed, and in no table: {', '.join(failed)}")
 
 
 def ends_as_one_types() -> None:
@@ -105,18 +109,14 @@ def listed(parts: Sequence[Part]) -> str:
 def compared(part: Part, tree: Path, ref: str) -> str:
     """The table of a part: this tree's figures, the other's, and the ratio."""
     samples: dict[Figure, list[float]] = defaultdict(list)
-    missing: dict[str, str] = {}
     with worker(tree, part) as other, worker(ROOT, part) as own:
-        try:
-            for number in range(rounds_of(part)):
-                both = [(OURS, own), (ref, other)]
-                for subject in own_subjects(part):
-                    # In turns, so that neither is always the one that finds the other's wake.
-                    for of, process in both if number % 2 else reversed(both):
-                        add(samples, subject, of, process.measure(subject))
-        except RuntimeError as error:
-            missing = dict.fromkeys((OURS, ref), reason(error))
-    return table(rows_against(samples, part, ref), samples, missing)
+        for number in range(rounds_of(part)):
+            both = [(OURS, own), (ref, other)]
+            for subject in own_subjects(part):
+                # In turns, so that neither is always the one that finds the other's wake.
+                for of, process in both if number % 2 else reversed(both):
+                    add(samples, subject, of, process.measure(subject))
+    return table(rows_against(samples, part, ref), samples, {})
 
 
 def rounds_of(part: Part) -> int:
@@ -150,7 +150,11 @@ def rows_against(samples: Samples, part: Part, ref: str) -> list[Row]:
 
 @contextmanager
 def worker(tree: Path, part: Part) -> Iterator[Worker]:
-    """A process that measures with the package of a tree; it ends by itself, and removes its containers."""
+    """A process that measures with the package of a tree; it ends by itself, and removes its containers.
+
+    Raises:
+        RuntimeError: It ends with an error: the verdict on what it has made is one.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.worker", part.name],
         cwd=tree,
@@ -164,6 +168,8 @@ def worker(tree: Path, part: Part) -> Iterator[Worker]:
         yield Worker(process)
     finally:
         finish(process)
+    if process.returncode:
+        raise RuntimeError("the process that measures has failed; its error is above")
 
 
 def finish(process: subprocess.Popen[Any]) -> None:

@@ -22,6 +22,7 @@ from benchmarks.servers import (
     hypercorn_command,
     leaf_folder,
     mitmproxy_command,
+    one_test,
     python_command,
 )
 from pytest_egress import Container, Egress
@@ -44,16 +45,17 @@ ROWS: Final = (
 @contextmanager
 def prepare(of: Collection[str]) -> Iterator[Measure]:
     with Egress() as egress, leaf_folder() as folder:
-        egress.intercept_https(NAME, lambda request: {"ok": True}, optional=True)
         target = egress.start(IMAGE, ["sleep", "infinity"])
         with all_running_inside(target, commands(folder, of)) as pids:
             listening: set[str] = set()
 
             def measure(_: str, name: str) -> Mapping[str, float]:
-                if name not in listening:
-                    await_server(target, url(name))
-                    listening.add(name)
-                return measure_once(target, name, pids[name])
+                with one_test(egress) as test:
+                    test.intercept_https(NAME, lambda request: {"ok": True}, optional=True)
+                    if name not in listening:
+                        await_server(target, url(name))
+                        listening.add(name)
+                    return measure_once(target, name, pids[name])
 
             yield measure
 

@@ -17,7 +17,7 @@ from typing import Final
 import docker
 
 from benchmarks.figures import table
-from benchmarks.parts import Part, progress, run
+from benchmarks.parts import Part, Result, noted, progress, run
 from benchmarks.peers import MITMPROXY, MOCKTTP, ROOT, WIREMOCK, npm_version, path_of, why_missing
 
 PAGE: Final = ROOT / "docs" / "performance.md"
@@ -28,16 +28,29 @@ SETTLED_SECONDS: Final = 2.0  # for the engine to remove what the last round has
 
 
 def measured(parts: Sequence[Part]) -> str:
-    """Measure these parts, and return the one table of them, with what it is of."""
+    """Measure these parts, and return the one table of them, with what it is of.
+
+    Raises:
+        SystemExit: A part failed. The table of the others has been printed.
+    """
     before, began = busy_cores(), time.perf_counter()
-    results = [run(part, progress) for part in parts]
+    results: dict[str, Result] = {}
+    failed: list[str] = []
+    for part in parts:
+        with noted(part, failed):
+            results[part.name] = run(part, progress)
     minutes = (time.perf_counter() - began) / 60
     time.sleep(SETTLED_SECONDS)
     after = busy_cores()
-    samples = {figure: found for result in results for figure, found in result.samples.items()}
-    missing = {name: why for result in results for name, why in result.missing.items()}
-    rows = [row for part in parts for row in part.rows]
-    return f"{origin(before, after, minutes)}\n\n{table(rows, samples, missing)}\n"
+    found = results.values()
+    samples = {figure: values for each in found for figure, values in each.samples.items()}
+    missing = {name: why for each in found for name, why in each.missing.items()}
+    rows = [row for part in parts if part.name in results for row in part.rows]
+    text = f"{origin(before, after, minutes)}\n\n{table(rows, samples, missing)}\n"
+    if failed:
+        print(text)
+        sys.exit(f"failed, and not in the table: {', '.join(failed)}")
+    return text
 
 
 def busy_cores() -> float:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,7 +58,8 @@ def subjects(rows: Sequence[Row]) -> list[Subject]:
 def run(part: Part, say: Callable[[str], None] = lambda text: None) -> Result:
     """Measure all rows of a part, in interleaved rounds.
 
-    Whoever cannot be had, or fails once, is left out from then on, and the others are measured.
+    Whoever cannot be had, or fails once, is left out from then on, and the others are measured. What ours raises, this
+    raises too.
 
     Args:
         say: Called with a line about what goes on.
@@ -67,14 +68,20 @@ def run(part: Part, say: Callable[[str], None] = lambda text: None) -> Result:
     missing = {each.of: why for each in wanted if (why := why_missing(each.of))}
     say(f"{part.name}: {part.rounds} rounds")
     samples: dict[Figure, list[float]] = defaultdict(list)
-    try:
-        with part.prepare({each.of for each in wanted} - {*missing}) as measure:
-            for _ in range(part.rounds):
-                run_round(measure, wanted, samples, missing)
-    except Exception as error:
-        missing = {each.of: reason(error) for each in wanted} | missing
-        say(f"{part.name} failed: {error!r}")
+    with part.prepare({each.of for each in wanted} - {*missing}) as measure:
+        for _ in range(part.rounds):
+            run_round(measure, wanted, samples, missing)
     return Result(samples, missing)
+
+
+@contextmanager
+def noted(part: Part, failed: list[str]) -> Iterator[None]:
+    """Tell of an error of a part within the `with` block, and add the part's name to these: others go on."""
+    try:
+        yield
+    except Exception as error:
+        progress(f"{part.name} failed: {error!r}")
+        failed.append(part.name)
 
 
 def run_round(

@@ -28,7 +28,8 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from benchmarks.figures import OURS
 from benchmarks.peers import HYPERCORN, MITMPROXY, MOCKTTP, WIREMOCK, path_of
-from pytest_egress import Container
+from pytest_egress import Container, Egress
+from pytest_egress.ledger.verdict import judge
 
 HERE: Final = Path(__file__).resolve().parent
 NAME: Final = "api.test"
@@ -150,6 +151,26 @@ def all_running_inside(
             name: servers.enter_context(running_inside(target, command))
             for name, command in commands.items()
         }
+
+
+@contextmanager
+def one_test(wider: Egress) -> Iterator[Egress]:
+    """A scope for one measurement, as a test has one: what it has recorded is forgotten with it.
+
+    Raises:
+        EgressError: The scope's verdict, as that of a test.
+    """
+    session = wider.session
+    window, egress = session.open_window(), Egress(session=session, parent=wider)
+    try:
+        yield egress
+        session.close_window(window)
+        if (verdict := judge(window, egress.routes)) is not None:
+            raise verdict
+    finally:
+        egress.close()
+        egress.let_go()
+        session.release(window)
 
 
 def cpu_seconds(pid: int) -> float:

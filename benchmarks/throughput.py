@@ -24,6 +24,7 @@ from benchmarks.servers import (
     leaf_folder,
     mitmproxy_command,
     mockttp_command,
+    one_test,
     python_command,
     timed_load,
     wiremock_command,
@@ -58,16 +59,20 @@ ROWS: Final = (
 @contextmanager
 def prepare(of: Collection[str]) -> Iterator[Measure]:
     with Egress() as egress, leaf_folder() as folder:
-        egress.intercept_https(NAME, lambda request: {"ok": True}, optional=True)
         target = egress.start(IMAGE, ["sleep", "infinity"], files={CLIENT: HERE / "client.py"})
         with all_running_inside(target, commands(folder, of)) as pids:
             warm: set[str] = set()
 
+            def measured(mode: str, at_once: int, seconds: float, name: str) -> tuple[float, float]:
+                with one_test(egress) as test:
+                    test.intercept_https(NAME, lambda request: {"ok": True}, optional=True)
+                    return load(target, name, pids[name], mode, at_once, seconds)
+
             def measure(subject: str, name: str) -> Mapping[str, float]:
                 if name not in warm:
-                    load(target, name, pids[name], "keep-alive", 1, WARM_UP_SECONDS)
+                    measured("keep-alive", 1, WARM_UP_SECONDS, name)
                     warm.add(name)
-                rate, cpu = load(target, name, pids[name], *MODES[subject], SECONDS)
+                rate, cpu = measured(*MODES[subject], SECONDS, name)
                 return {RATE: rate, CPU: cpu}
 
             yield measure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -138,16 +139,42 @@ def test_a_peer_that_fails_is_left_out_and_the_others_are_measured() -> None:
     assert result.missing == {"peer": "it failed: nothing answers"}
 
 
-def test_a_failure_of_ours_is_in_the_table_and_ends_no_other_part() -> None:
-    def measure(subject: str, of: str) -> Mapping[str, float]:
-        raise ValueError("no such route")
+def test_a_part_that_fails_has_no_rows_and_ends_no_other_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(page, "versions", lambda: ["Python 3"])
+    measured = [{RATE: 1.0}, {RATE: 2.0}]  # the third round fails
 
-    said: list[str] = []
-    rows = rows_of("echo", RATE, "bare")
-    result = run(fake_part(measure, *rows), said.append)
+    def fail(subject: str, of: str) -> Mapping[str, float]:
+        return measured.pop()
 
-    assert "not available: it failed: no such route" in table(rows, *result)
-    assert said == ["fake: 3 rounds", "fake failed: ValueError('no such route')"]
+    def works(subject: str, of: str) -> Mapping[str, float]:
+        return {RATE: 5.0}
+
+    first = fake_part(fail, Row(subject="echo", unit=RATE))
+    second = fake_part(works, Row(subject="download", unit=RATE))
+    with pytest.raises(SystemExit, match="failed, and not in the table: fake"):
+        page.measured([first, dataclasses.replace(second, name="another")])
+
+    shown, said = capsys.readouterr()
+    assert "| download | requests/s | 5.00 |" in shown
+    assert "echo" not in shown
+    assert said.splitlines() == [
+        "benchmarks: fake: 3 rounds",
+        "benchmarks: fake failed: IndexError('pop from empty list')",
+        "benchmarks: another: 3 rounds",
+    ]
+
+
+def test_a_verdict_after_the_last_round_fails_the_part_too() -> None:
+    @contextmanager
+    def prepare(of: Collection[str]) -> Iterator[Measure]:
+        yield lambda subject, of: {RATE: 1.0}
+        raise ValueError("too many attempts")
+
+    part = Part(name="fake", rows=rows_of("echo", RATE, "bare"), rounds=1, prepare=prepare)
+    with pytest.raises(ValueError, match="too many attempts"):
+        run(part)
 
 
 def test_a_peer_that_can_never_be_had_is_not_asked_for() -> None:
@@ -385,7 +412,11 @@ def test_a_worker_measures_the_package_of_its_tree(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
     (tmp_path / "pytest_egress").mkdir()
     (tmp_path / "pytest_egress" / "__init__.py").write_text("raise SystemExit('another package')")
-    with worker(tmp_path, PARTS["routes"]) as process, pytest.raises(RuntimeError, match="ended"):
+    with (
+        pytest.raises(RuntimeError, match="has failed"),
+        worker(tmp_path, PARTS["routes"]) as process,
+        pytest.raises(RuntimeError, match="has ended"),
+    ):
         process.measure(Subject("finding the route of a request", "with 10,000 routes"))
 
 
