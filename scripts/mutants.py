@@ -7,6 +7,11 @@ A change that survives is either equivalent to what it replaces, or a test is mi
 
 A module that removes things removes those of others when it is changed. So the tests have a folder for temporary files
 of their own, and no engine unless `DOCKER_HOST` names one: it must be one that nobody else uses.
+
+Not mutmut 3.8: it makes its changes in a pytest that runs already. So code that runs while a module is imported counts
+as untested, functions with decorators are left out, and tests that start pytest themselves find no plugin. It is five
+times as fast. Not cosmic-ray 8.7: it takes no statement, text or result away, and would show 4 of the 14 changes that
+survive here in `base/globs.py` and `engine/folder.py`.
 """
 
 from __future__ import annotations

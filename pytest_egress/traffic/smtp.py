@@ -2,6 +2,12 @@
 
 A session takes every mail and every login. It gets bytes by `feed`, and has a step for each command that is whole: the
 reply, and what is to be done. Commands that a client sends without waiting (RFC 2920) are steps one after the other.
+
+It is written by hand, because aiosmtpd 1.4.6 would save about 20 of these lines. Its dots and its pipelining are right,
+but MAIL, RCPT, DATA, AUTH and EHLO have to be replaced all the same: a bounce has the sender "<>", a mechanism in lower
+case and an empty password are refused, addresses beyond ASCII need no SMTPUTF8, replies have no enhanced codes. It has
+one limit for command lines and for lines of mails, keeps a mail where no account sees its size, and tells nobody of a
+mail that is too large. A mail of 13 MB in short lines took it 2.2 s of CPU, here 8 ms.
 """
 
 from __future__ import annotations
