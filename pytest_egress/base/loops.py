@@ -234,9 +234,9 @@ class Running(Future[Result]):
 
     def interrupt(self) -> None:
         """Cancel the coroutine, on the loop's thread; any thread may call this."""
-        self._on.call(self.cut)
+        self._on.call(self.cancel_task)
 
-    def cut(self) -> None:
+    def cancel_task(self) -> None:
         """Cancel the coroutine; called on the loop's thread."""
         self._is_interrupted = True
         if self.task is not None:

@@ -3,24 +3,23 @@
 An application runs on one event loop in a thread of its own, from the first request until no route uses it any more.
 Then its thread, its loop and its tasks are ended.
 
-Threads: any thread sends requests, acquires and releases. A `LoopThread` runs the loop; it gives responses to the
-requesting threads through queues. The lock of an application guards its users and its loop; the application never runs
-while it is held.
+Threads: any thread sends requests, acquires and releases. An `AppThread` runs the loop; it gives responses to the
+requesting threads through queues.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from pytest_egress.base.loops import end_everything, new_loop, note_error
+from pytest_egress.base.loops import END_SECONDS, LoopThread, Running, SharedLoop, note_error
 from pytest_egress.routes.answers import HEAD_SECONDS, AnsweredError, Application, Begin, takes
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.routes.duplex import ClientLeftError
@@ -30,7 +29,6 @@ from pytest_egress.traffic.messages import Request, Response
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
 LOOK_SECONDS: Final = 0.1  # between two looks at whether the client has left
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation
-END_SECONDS: Final = 10.0  # for everything to end; then an error names the application
 Message = dict[str, Any]
 
 
@@ -65,14 +63,11 @@ class AsgiApplication(Application):
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self._lock = threading.Lock()
-        self._users = 0
-        self._thread: LoopThread | None = None
+        self._loop = SharedLoop(repr(self), partial(AppThread, app))
 
     def acquire(self) -> None:
         """Note that a route begins to use the application; the event loop starts with the first request."""
-        with self._lock:
-            self._users += 1
+        self._loop.acquire()
 
     def release(self) -> None:
         """Note that a route has ended. After the last one, shut the application down and end its thread.
@@ -80,38 +75,26 @@ class AsgiApplication(Application):
         Raises:
             BaseException: The application raised it after a response, or at its shutdown.
         """
-        with self._lock:
-            if not self._users:
-                raise RuntimeError(f"{self!r} is released more often than acquired")
-            self._users -= 1
-            thread = None
-            if not self._users:
-                thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.stop()
+        self._loop.release()
 
     def answer(self, request: Request, begin: Begin) -> Response:
         """Answer a request; the application's exceptions are not caught. Without a route it has its own loop.
 
         An application sends its head when it likes, so that nothing has to be begun for it.
         """
-        conversation, let_go = self.begin(lambda thread: Conversation(thread, request))
+        conversation, let_go = self.begin(partial(Conversation, request))
         return AsgiBody(request, conversation, let_go).respond()
 
-    def begin(self, make: Callable[[LoopThread], OngoingT]) -> tuple[OngoingT, Callable[[], None]]:
-        """Give the application something to answer; without a route that is on a loop of its own.
+    def begin(self, make: Callable[[AppThread], CallT]) -> tuple[CallT, Callable[[], None]]:
+        """Give the application something to answer, in a copy of the calling thread's context.
+
+        Without a route that is on a loop of its own.
 
         Returns:
             What `make` returned, and a function to call when the loop is no longer needed for it.
         """
-        with self._lock:  # else the loop could be stopped before it has the request
-            alone = not self._users
-            if alone:
-                thread = LoopThread(self.app)
-            else:
-                thread = self._thread = self._thread or LoopThread(self.app)
-            ongoing = thread.begin(make(thread))
-        return ongoing, thread.stop if alone else lambda: None
+        thread, let_go = self._loop.borrow()
+        return thread.begin(make(thread), copy_context()), let_go
 
     def __repr__(self) -> str:
         return f"asgi({self.app!r})"
@@ -169,98 +152,105 @@ class End:
     is_whole: bool = False
 
 
-class Ongoing(Protocol):
-    """What an application answers: a request, or a WebSocket. Only the loop's thread calls its methods.
-
-    Attributes:
-        items: The queue for the thread that waits for the answer; an `End` is put at its end.
-    """
-
-    items: SimpleQueue[Any]
-
-    def start(self) -> None:
-        """Start the application's task, in the current context."""
-        ...
-
-    def cut(self, error: BaseException | None) -> None:
-        """End it with an error."""
-        ...
-
-    def leave(self, cut: BaseException | None = None) -> asyncio.Task[Any]:
-        """Disconnect the application, and cancel its task later if that has not ended; return the task."""
-        ...
-
-
-OngoingT = TypeVar("OngoingT", bound=Ongoing)
-
-
-class LoopThread:
-    """The thread of one ASGI application: its event loop, its lifespan, and the requests that it answers."""
+class AppThread(LoopThread):
+    """The thread of one ASGI application: its event loop, its lifespan, and the calls that it answers."""
 
     def __init__(self, app: App) -> None:
+        super().__init__(name_of(app))
         self.app = app
-        self.loop = new_loop()
         self.lifespan = Lifespan(app)
-        self.open: set[Ongoing] = set()
-        self.errors: list[BaseException] = []
-        self._stopping = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name=f"asgi({name_of(app)})", daemon=True)
-        self._thread.start()
-
-    def begin(self, ongoing: OngoingT) -> OngoingT:
-        """Give the application something to answer; its task runs in a copy of the calling thread's context."""
-        self.open.add(ongoing)
-        self.loop.call_soon_threadsafe(ongoing.start, context=copy_context())
-        return ongoing
-
-    def call(self, callback: Callable[[], object]) -> None:
-        """Call a function on the loop's thread, unless the loop has ended."""
-        with contextlib.suppress(RuntimeError):  # closed
-            self.loop.call_soon_threadsafe(callback)
 
     def stop(self) -> None:
         """End the application and its thread, and raise the first error that no request has got."""
-        self.call(self._stopping.set)
-        self._thread.join(END_SECONDS)
-        if self._thread.is_alive():
-            raise RuntimeError(
-                f"{name_of(self.app)} has not ended {END_SECONDS:g} seconds after it was told to"
-            )
-        if self.errors:
-            raise self.errors[0]
+        super().stop()
         if self.lifespan.error is not None:
             raise self.lifespan.error
 
-    def _run(self) -> None:
-        try:
-            self.loop.run_until_complete(self._main())
-        except BaseException as error:  # such as SystemExit in a task that the application made
-            self.errors.append(error)
-            for conversation in list(self.open):
-                conversation.cut(error)
-        finally:
-            self._wind_up()
+    def raised(self, error: BaseException) -> None:
+        """End everything by what a task of the application has raised, such as SystemExit."""
+        super().raised(error)
+        for call in self.calls:
+            call.lose(error)
+        self.stopping.set()
 
-    async def _main(self) -> None:
+    async def main(self) -> None:
+        """Run the lifespan. At its end disconnect every call, and wait until they have ended."""
         lifespan = asyncio.create_task(self.lifespan.run())
-        await self._stopping.wait()
-        await self._end_conversations()
+        await super().main()
+        error = RuntimeError(f"{self.name} was ended while it answered: no route uses it any more")
+        for call in self.calls:
+            call.leave(error)
+        if tasks := [call.task for call in self.calls if call.task is not None]:
+            await asyncio.wait(tasks)
         await self.lifespan.shutdown(lifespan)
 
-    async def _end_conversations(self) -> None:
-        error = RuntimeError(
-            f"{name_of(self.app)} was ended while it answered: no route uses it any more"
-        )
-        if tasks := [conversation.leave(error) for conversation in self.open]:
-            await asyncio.wait(tasks)
+    @property
+    def calls(self) -> list[AppCall]:
+        """What the application answers."""
+        return [call for call in list(self.open) if isinstance(call, AppCall)]
 
-    def _wind_up(self) -> None:
-        try:
-            self.loop.run_until_complete(end_everything())
-        finally:
-            self.loop.close()  # from here on `begin` raises
-            for conversation in list(self.open):
-                conversation.items.put(End(RuntimeError(f"{name_of(self.app)} ended its loop")))
+
+class AppCall(Running[None]):
+    """What an application answers: a request, or a WebSocket. Only the loop's thread touches it, except for `items`.
+
+    Args:
+        events: What the application may wait for; they are set when the client leaves.
+
+    Attributes:
+        items: The queue for the thread that waits for the answer; an `End` is its last item.
+        is_complete: Whether the application has sent all that there is to send.
+    """
+
+    def __init__(self, request: Request, thread: AppThread, *events: asyncio.Event) -> None:
+        super().__init__(thread, self._call)
+        self.request, self.thread = request, thread
+        self.items: SimpleQueue[Any] = SimpleQueue()
+        self.is_complete = self.is_gone = self._is_leaving = False
+        self._events = events
+        self._cut: BaseException | None = None
+        self.add_done_callback(self.ended)
+
+    async def _call(self) -> None:
+        lifespan = self.thread.lifespan
+        await lifespan.ready()
+        await self.thread.app(self._scope(lifespan.state.copy()), self._receive, self._send)
+
+    def _scope(self, state: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def _receive(self) -> Message:
+        raise NotImplementedError
+
+    async def _send(self, message: Message) -> None:
+        raise NotImplementedError
+
+    def lose(self, error: BaseException | None) -> None:
+        """Note that nobody waits for the answer: by this error, or because the client has disconnected."""
+        self.is_gone, self._cut = True, self._cut or error
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Disconnect the application, and cancel its task later if that has not ended."""
+        self.lose(error)
+        for event in self._events:
+            event.set()
+        if not self._is_leaving and (error is not None or not self.is_complete):
+            self._is_leaving = True  # only once: a second cancellation would interrupt its clean-up
+            asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.cancel_task)
+
+    def ended(self, call: object) -> None:
+        """Give the end of the application to the thread that waits; called when the application has ended."""
+        self.items.put(End(self.failure()))
+
+    def failure(self) -> BaseException | None:
+        """What the application has raised, or an error for how it has ended, or None."""
+        error = self.exception()
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            return error
+        if self.is_complete:
+            return None
+        if self.is_gone:
+            return self._cut
+        return None if error is None else RuntimeError(f"{self.thread.name} cancelled itself")
 
 
 class Lifespan:
@@ -336,73 +326,40 @@ class Lifespan:
             await self._stopped.wait()
 
 
-class Conversation:
-    """One request to an ASGI application. Only the event loop's thread touches it, except for `items`.
+CallT = TypeVar("CallT", bound=AppCall)
 
-    Attributes:
-        items: The queue for the requesting thread: the response, pieces of a streamed body, the end.
-    """
 
-    def __init__(self, thread: LoopThread, request: Request) -> None:
-        self.thread = thread
-        self.items: SimpleQueue[Any] = SimpleQueue()  # of Beginning, bytes and End
-        self._request = request
+class Conversation(AppCall):
+    """One request to an ASGI application. Its `items` are a `Beginning`, pieces of a streamed body, and the end."""
+
+    def __init__(self, request: Request, thread: AppThread) -> None:
+        self._over = asyncio.Event()  # the body is complete, or the client is gone
+        self._taken = asyncio.Event()
+        super().__init__(request, thread, self._over, self._taken)
         self._received = False
         self._pieces = request.raw_stream()
         self._reading: asyncio.Future[bytes] | None = None  # goes on where a `receive` is cancelled
-        self._over = asyncio.Event()  # the body is complete, or the client is gone
-        self._taken = asyncio.Event()
         self._head: Response | None = None
         self._content: bytes | None = None
-        self._streamed = self._complete = self._finished = False
-        self._gone = self._leaving = False
-        self._cut: BaseException | None = None
+        self._streamed = self._finished = False
         self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Start the application's task, in the current context."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._done)
 
     def piece_taken(self) -> None:
         """Note that the requesting thread has taken a piece, so that the application may send the next."""
         self._taken.set()
 
-    def cut(self, error: BaseException | None) -> None:
-        """End the request: with this error, or, without one, because the client has disconnected."""
-        self._gone, self._cut = True, self._cut or error
-
-    def leave(self, cut: BaseException | None = None) -> asyncio.Task[Any]:
-        """Disconnect the application, and cancel its task later if that has not ended; return the task."""
-        self.cut(cut)
-        self._over.set()
-        self._taken.set()
-        if not self._leaving and (cut is not None or not self._complete):
-            self._leaving = True  # only once: a second cancellation would interrupt its clean-up
-            self.thread.loop.call_later(LEAVE_SECONDS, self._task.cancel)
-        return self._task
-
-    async def _run(self) -> BaseException | None:
-        """Run the application, and return the exception that it raised: SystemExit would end the loop."""
-        try:
-            await self.thread.lifespan.ready()
-            scope = scope_of(self._request, self.thread.lifespan.state.copy())
-            await self.thread.app(scope, self._receive, self._send)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            return error
-        return None
+    def _scope(self, state: dict[str, Any]) -> dict[str, Any]:
+        return scope_of(self.request, state)
 
     async def _receive(self) -> Message:
-        if not self._received and self._request.is_whole:
+        if not self._received and self.request.is_whole:
             self._received = True
-            return {"type": "http.request", "body": self._request.raw_content, "more_body": False}
-        if not self._received and not self._gone:
+            return {"type": "http.request", "body": self.request.raw_content, "more_body": False}
+        if not self._received and not self.is_gone:
             try:
                 piece = await self._piece_of_request()
             except ConnectionError as error:  # the client has left within its body
-                self.cut(error)
+                self.lose(error)
                 return {"type": "http.disconnect"}
             self._received = not piece
             return {"type": "http.request", "body": piece, "more_body": bool(piece)}
@@ -422,7 +379,7 @@ class Conversation:
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
-        if self._gone and kind.startswith("http.response."):
+        if self.is_gone and kind.startswith("http.response."):
             await asyncio.sleep(0)  # lets the loop cancel an application that sends endlessly
         elif kind == "http.response.start" and self._head is None:
             self._head = head_of(message)
@@ -430,12 +387,12 @@ class Conversation:
         elif kind == "http.response.body" and self._head is not None:
             await self._body(bytes(message.get("body", b"")), message.get("more_body", False))
         else:
-            raise RuntimeError(f"{self._name} sent {kind!r} out of turn")
+            raise RuntimeError(f"{self.thread.name} sent {kind!r} out of turn")
 
     async def _body(self, piece: bytes, more: bool) -> None:
-        if self._complete:
+        if self.is_complete:
             if piece:
-                raise RuntimeError(f"{self._name} sent {piece!r} after the end of its body")
+                raise RuntimeError(f"{self.thread.name} sent {piece!r} after the end of its body")
         elif not self._streamed and (not more or len(piece) == self._declared):
             self._content = piece
             self._end_of_body(self._give_content)
@@ -455,23 +412,19 @@ class Conversation:
             await asyncio.sleep(0)
 
     @property
-    def _name(self) -> str:
-        return name_of(self.thread.app)
-
-    @property
     def _declared(self) -> int | None:
         return declared_length(self._head.headers) if self._head is not None else None
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._cancel_timer()
-        self._timer = self.thread.loop.call_later(seconds, callback)
+        self._timer = asyncio.get_running_loop().call_later(seconds, callback)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _end_of_body(self, give: Callable[[], None]) -> None:
-        self._complete = True
+        self.is_complete = True
         self._over.set()
         self._later(RAISE_SECONDS, give)
 
@@ -492,13 +445,12 @@ class Conversation:
 
     def _give_end(self, error: BaseException | None = None) -> None:
         self._finished = True
-        self.items.put(End(error, self._complete))
+        self.items.put(End(error, self.is_complete))
 
-    def _done(self, task: asyncio.Task[BaseException | None]) -> None:
+    def ended(self, call: object) -> None:
         """Give the end of the application to the requesting thread, with its error or one for what it did not send."""
         self._cancel_timer()
-        self.thread.open.discard(self)
-        error = self._error(task)
+        error = self.failure()
         if self._finished:
             if error is not None:  # no thread reads `items` any more
                 self.thread.errors.append(error)
@@ -507,16 +459,13 @@ class Conversation:
         else:
             self._give_end(error)
 
-    def _error(self, task: asyncio.Task[BaseException | None]) -> BaseException | None:
-        error = None if task.cancelled() else task.result()
-        if error is not None or self._complete:
+    def failure(self) -> BaseException | None:
+        """As of any call; an error too for what it did not send."""
+        error = super().failure()
+        if error is not None or self.is_complete or self.is_gone:
             return error
-        if self._gone:
-            return self._cut
-        if task.cancelled():
-            return RuntimeError(f"{self._name} cancelled itself")
         missing = "http.response.start" if self._head is None else "the end of its body"
-        return RuntimeError(f"{self._name} ended without sending {missing}")
+        return RuntimeError(f"{self.thread.name} ended without sending {missing}")
 
 
 def head_of(message: Message) -> Response:
@@ -630,7 +579,6 @@ class AsgiBody(Iterator[bytes]):
             while not self._ended:
                 self._take(self._conversation.items.get(timeout=LEAVE_SECONDS + END_SECONDS))
         except Empty:
-            name = name_of(self._conversation.thread.app)
             raise RuntimeError(
-                f"{name} has not ended {END_SECONDS:g} seconds after http.disconnect"
+                f"{self._conversation.thread.name} has not ended {END_SECONDS:g} seconds after http.disconnect"
             ) from None

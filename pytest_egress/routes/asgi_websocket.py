@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from functools import partial
+from queue import Empty
 from typing import Any, Final
 
 from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
-from pytest_egress.routes.applications import name_of
 from pytest_egress.routes.asgi import (
-    LEAVE_SECONDS,
     LOOK_SECONDS,
+    AppCall,
+    AppThread,
     AsgiApplication,
     End,
-    LoopThread,
     Message,
     head_of,
     scope_of,
@@ -64,7 +64,7 @@ class AsgiWebSocket(DuplexAnswer):
         """Let the application accept or refuse the handshake, and speak."""
 
         def begin() -> tuple[AsgiSocket, Callable[[], None]]:
-            return self._application.begin(lambda thread: AsgiSocket(thread, request))
+            return self._application.begin(partial(AsgiSocket, request))
 
         asgi_socket, let_go = conversation.run(begin)
         try:
@@ -81,7 +81,9 @@ def answer(
     if isinstance(first, End):
         if has_left and (first.error is None or asgi_socket.has_ended_by(first.error)):
             raise ClientLeftError(LEFT)
-        raise first.error or RuntimeError(f"{asgi_socket.name} ended before it accepted or closed")
+        raise first.error or RuntimeError(
+            f"{asgi_socket.thread.name} ended before it accepted or closed"
+        )
     if isinstance(first, Response):
         refuse(first, duplex, conversation)
         asgi_socket.refused()
@@ -182,46 +184,35 @@ class Act:
     done: Callable[[BaseException | None], None]
 
 
-class AsgiSocket:
-    """One WebSocket of an ASGI application. Only the event loop's thread touches it, except for `items`.
+class AsgiSocket(AppCall):
+    """One WebSocket of an ASGI application. Its `items` are `Accept` or a `Response`, `Act`s, and the `End`."""
 
-    Attributes:
-        items: The queue for the thread that serves the client: `Accept` or a `Response`, `Act`s, and the `End`.
-    """
-
-    def __init__(self, thread: LoopThread, request: Request) -> None:
-        self.items: SimpleQueue[Any] = SimpleQueue()
-        self._mark: Final = object()
-        self._thread, self._request = thread, request
-        self._ws: OpenWebSocket | None = None
+    def __init__(self, request: Request, thread: AppThread) -> None:
         self._opened, self._arrived = asyncio.Event(), asyncio.Event()
-        self._is_connected = self._is_decided = self._is_leaving = False
+        super().__init__(request, thread, self._opened, self._arrived)
+        self._mark: Final = object()
+        self._ws: OpenWebSocket | None = None
+        self._is_connected = self._is_decided = False
         self._denial: Response | None = None
         self._denied = bytearray()
-        self._cut: BaseException | None = None
-
-    @property
-    def name(self) -> str:
-        """The application's name in an error."""
-        return name_of(self._thread.app)
 
     # For the thread that serves the client.
 
     def accepted(self, ws: OpenWebSocket) -> None:
         """Give the application the WebSocket that it has accepted."""
         self._ws = ws
-        ws.listen(lambda: self._thread.call(self._wake))
-        self._thread.call(self._opened.set)
-        self._thread.call(self._wake)
+        ws.listen(lambda: self.thread.call(self._wake))
+        self.thread.call(self._opened.set)
+        self.thread.call(self._wake)
 
     def refused(self) -> None:
         """Note that the refusal has been sent."""
-        self._thread.call(self._opened.set)
-        self._thread.call(self.leave)
+        self.thread.call(self._opened.set)
+        self.thread.call(self.leave)
 
     def disconnect(self) -> None:
         """Note that the client has left before the application has accepted or refused."""
-        self._thread.call(self.leave)
+        self.thread.call(self.leave)
 
     def left(self, text: str) -> ConnectionError:
         """What the application is told that sends to a client which has left."""
@@ -243,50 +234,24 @@ class AsgiSocket:
 
     # For the loop.
 
-    def start(self) -> None:
-        """Start the application's task, in the current context."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._done)
-
-    def cut(self, error: BaseException | None) -> None:
-        """End it with an error."""
-        self._cut = self._cut or error
-
-    def leave(self, cut: BaseException | None = None) -> asyncio.Task[Any]:
-        """Disconnect the application, and cancel its task later if that has not ended; return the task."""
-        self.cut(cut)
-        self._opened.set()
-        self._arrived.set()
-        if not self._is_leaving:
-            self._is_leaving = True
-            self._thread.loop.call_later(LEAVE_SECONDS, self._task.cancel)
-        return self._task
-
     def _wake(self) -> None:
         self._arrived.set()
         if self._ws is not None and self._ws.is_over:
             self.leave()
 
-    async def _run(self) -> BaseException | None:
-        """Run the application, and return the exception that it raised: SystemExit would end the loop."""
-        try:
-            await self._thread.lifespan.ready()
-            scope = websocket_scope(self._request, self._thread.lifespan.state.copy())
-            await self._thread.app(scope, self._receive, self._send)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            return error
-        return None
-
-    def _done(self, task: asyncio.Task[BaseException | None]) -> None:
-        self._thread.open.discard(self)
-        error = None if task.cancelled() else task.result()
-        if error is None and not self._is_leaving and task.cancelled():
-            error = RuntimeError(f"{self.name} cancelled itself")
-        self.items.put(End(error or self._cut))
-
     # What the application calls.
+
+    def _scope(self, state: dict[str, Any]) -> dict[str, Any]:
+        scope = scope_of(self.request, state)
+        del scope["method"]
+        return {
+            **scope,
+            "type": "websocket",
+            "asgi": dict(ASGI),
+            "scheme": "wss" if self.request.scheme == "https" else "ws",
+            "subprotocols": items(self.request.headers.get("sec-websocket-protocol", "")),
+            "extensions": {DENIAL: {}},
+        }
 
     async def _receive(self) -> Message:
         if not self._is_connected:
@@ -331,7 +296,7 @@ class AsgiSocket:
         elif self._is_decided and kind == "websocket.close":
             await self._close(message)
         else:
-            raise RuntimeError(f"{self.name} sent {kind!r} out of turn")
+            raise RuntimeError(f"{self.thread.name} sent {kind!r} out of turn")
 
     async def _close(self, message: Message) -> None:
         code, reason = message.get("code", NORMAL), message.get("reason") or ""
@@ -348,7 +313,7 @@ class AsgiSocket:
             if not future.done():
                 future.set_result(None) if error is None else future.set_exception(error)
 
-        self.items.put(Act(act=act, done=lambda error: self._thread.call(lambda: settle(error))))
+        self.items.put(Act(act=act, done=lambda error: self.thread.call(lambda: settle(error))))
         await future
 
     async def _decline(self, response: Response) -> None:
@@ -361,7 +326,7 @@ class AsgiSocket:
             self._denial = head_of(message)
             return
         if not kind.endswith(".body") or self._denial is None or self._is_decided:
-            raise RuntimeError(f"{self.name} sent {kind!r} out of turn")
+            raise RuntimeError(f"{self.thread.name} sent {kind!r} out of turn")
         self._denied += message.get("body", b"")
         if not message.get("more_body", False):
             head = self._denial
@@ -375,17 +340,3 @@ def content_of(message: Message) -> str | bytes:
     """The content of a `websocket.send`."""
     text, data = message.get("text"), message.get("bytes")
     return text if text is not None else bytes(data or b"")
-
-
-def websocket_scope(request: Request, state: dict[str, Any]) -> dict[str, Any]:
-    """The WebSocket connection scope of a request."""
-    scope = scope_of(request, state)
-    del scope["method"]
-    return {
-        **scope,
-        "type": "websocket",
-        "asgi": dict(ASGI),
-        "scheme": "wss" if request.scheme == "https" else "ws",
-        "subprotocols": items(request.headers.get("sec-websocket-protocol", "")),
-        "extensions": {DENIAL: {}},
-    }

@@ -116,13 +116,12 @@ FORBIDDEN = {
 """Packages of the standard library that a room must not import."""
 
 EXCEPTIONS = {
-    "routes.asgi": {"threading"},
     "routes.grpc": {"threading"},
     "routes.grpc_threads": {"threading"},
     "routes.open_websocket": {"threading"},
 }
-"""An ASGI application has a loop on a thread of its own, and so have the async servicers of a `grpc_server`.
-`routes.grpc` names a type of `threading` in the signature of `grpc.Server.stop`. A WebSocket has a reader."""
+"""The threads of a call of gRPC take turns. `routes.grpc` names a type of `threading` in the signature of
+`grpc.Server.stop`. A WebSocket has a reader."""
 
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE_FOLDER).with_suffix("").parts)

@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from pytest_egress.base import loops
 from pytest_egress.routes import asgi as asgi_module
 from pytest_egress.routes.asgi import asgi
 from tests.support.applications import (
@@ -272,7 +273,8 @@ def test_what_is_raised_when_the_client_has_left_comes_out_of_close() -> None:
 
 def test_an_application_that_cannot_be_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asgi_module, "LEAVE_SECONDS", 0.05)
-    monkeypatch.setattr(asgi_module, "END_SECONDS", 0.2)
+    for module in (asgi_module, loops):
+        monkeypatch.setattr(module, "END_SECONDS", 0.2)
     go = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
