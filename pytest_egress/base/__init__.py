@@ -11,7 +11,7 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `forks`: closes descriptors in forked children.
 * `frames`: the user's part of a traceback.
 * `globs`: patterns with `*`.
-* `loops`: event loops on threads of their own, and how a loop is ended.
+* `loops`: event loops on threads of their own and on the caller's, and how they are ended.
 * `once`: a value that is made at its first use, and once, whichever threads ask for it.
 * `raising`: who has raised an exception, and what was at hand there.
 * `relay`: copies bytes between two sockets, both ways.

@@ -1,4 +1,4 @@
-"""Event loops: a `LoopThread` has one on a thread of its own, a `SharedLoop` makes that last as long as its users.
+"""Event loops: `LoopThread`s and `SharedLoop`s on threads of their own, and `OwnLoop`s on the thread that calls.
 
 All that runs on a loop ends with it. What a task has raised that nobody awaits is raised where the loop is ended, if
 not before.
@@ -21,6 +21,7 @@ from pytest_egress.base.clock import run_by_real_clock
 from pytest_egress.base.unawaited import Unawaited, first_of, is_lost
 
 END_SECONDS: Final = 10.0  # for everything on a loop to end; then an error names it
+LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left
 MAX_THREADS: Final = 1000  # for what blocks; each stream of gRPC needs one for each direction
 Result = TypeVar("Result")
 LoopT = TypeVar("LoopT", bound="LoopThread")
@@ -292,6 +293,107 @@ class SharedLoop(Generic[LoopT]):
         return alone, alone.stop
 
 
+class OwnLoop:
+    """The event loop of one answer, made at the first await. One thread uses it.
+
+    Args:
+        left: The error of what speaks to a client that has left, which is no failure of a task that nobody awaits.
+        has_left: Tells whether the client has left, which cancels what is awaited. None where it cancels nothing: a
+            task's `left` is raised then too, since it may be about another client.
+    """
+
+    def __init__(
+        self, left: type[BaseException], has_left: Callable[[], bool] | None = None
+    ) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unawaited: Unawaited
+        self._left, self._has_left = left, has_left
+        self._excused = () if has_left is None else (left,)
+
+    def run(self, awaitable: Any, *, to_its_end: bool = False) -> Any:
+        """Await something. Tasks that it started continue when the next awaitable is run.
+
+        Args:
+            to_its_end: Whether it goes on when the client leaves.
+
+        Raises:
+            BaseException: `left`: the client has left, and the awaitable was cancelled therefore.
+        """
+        if self._loop is None:
+            self._loop = new_loop()
+            self._unawaited = Unawaited(self._loop)
+        loop, is_cut = self._loop, False
+        task = loop.create_task(awaited(awaitable))
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal is_cut, timer
+            if self._has_left is not None and self._has_left():
+                is_cut = task.cancel()
+            else:
+                timer = loop.call_later(LOOK_SECONDS, look)
+
+        if self._has_left is not None and not to_its_end:
+            timer = loop.call_later(LOOK_SECONDS, look)
+        try:
+            return loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            if is_cut:
+                raise self._left("the client has closed the connection") from None
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            task.cancel()  # where another task has raised KeyboardInterrupt or SystemExit
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Cancel the tasks that still run and close the loop, as `asyncio.run` does; calling it again does nothing.
+
+        Args:
+            error: The handler's error, which counts more than those of its tasks, unless its client has left: it may
+                have waited for a task that had failed.
+
+        Raises:
+            BaseException: A task has raised it: KeyboardInterrupt, SystemExit, or what nobody has awaited.
+        """
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        raised: list[BaseException] = []
+        try:
+            run_to_end(loop, end_everything(), raised.append)
+        finally:
+            loop.close()
+        if raised:
+            raise raised[0]
+        if error is None or isinstance(error, self._left):
+            with contextlib.suppress(*self._excused):
+                self._unawaited.check(self._left)
+
+
+def run_here(
+    awaitable: Any, left: type[BaseException], has_left: Callable[[], bool] | None = None
+) -> Any:
+    """Run an awaitable to its end, or until its client has left, on a loop of its own.
+
+    Raises:
+        BaseException: What it raised, or a task of its that nobody has awaited.
+    """
+    loop = OwnLoop(left, has_left)
+    try:
+        result = loop.run(awaitable)
+    except BaseException as error:
+        loop.close(error)
+        raise
+    loop.close()
+    return result
+
+
+async def awaited(awaitable: Any) -> Any:
+    """Wrap any awaitable in a coroutine, which can be a task."""
+    return await awaitable
+
+
 # Making and ending a loop.
 
 
@@ -329,21 +431,6 @@ def run_to_end(
             loop.run_until_complete(task)
         except (KeyboardInterrupt, SystemExit) as error:
             raised(error)
-
-
-def close_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """End everything on a loop, and close it.
-
-    Raises:
-        KeyboardInterrupt, SystemExit: The first that a task has raised meanwhile; the others have ended all the same.
-    """
-    raised: list[BaseException] = []
-    try:
-        run_to_end(loop, end_everything(), raised.append)
-    finally:
-        loop.close()
-    if raised:
-        raise raised[0]
 
 
 async def end_everything() -> None:

@@ -25,7 +25,6 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `late_heads`: the head of a response, sent alone where its body is late.
 * `lasting`: a call that may outlive its test, as a WebSocket does.
 * `leaves`: makes leaf certificates, good ones and those with one fault.
-* `loops`: the event loop of an async handler.
 * `name_turns`: which answer of a sequence a DNS query gets.
 * `names`: answers DNS queries, and knows which name an address was given out for.
 * `passing_duplex`: both directions of a request, before another one.

@@ -1,7 +1,13 @@
-"""Calls handlers: on the asking thread, in the context of their route's declaration, holding no lock."""
+"""Calls handlers: on the asking thread, in the context of their route's declaration, holding no lock.
+
+What an async handler awaits, and all pieces of its streamed body, run on one event loop, on the thread that answers. It
+is closed when the answer has been sent: a queue or a client that the handler made belongs to it. What is awaited is
+cancelled when the client leaves. A task that has failed, and that nobody has awaited, is the handler's error then.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import inspect
@@ -10,8 +16,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from pytest_egress.gateway.loops import AsyncPieces, OwnLoop, run_async
-from pytest_egress.ledger.windows import stays
+from pytest_egress.base.loops import OwnLoop, run_here
 from pytest_egress.routes.answers import (
     Application,
     Begin,
@@ -22,6 +27,7 @@ from pytest_egress.routes.answers import (
     name_of,
     place_of,
 )
+from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import Fault, layers, with_answer
 from pytest_egress.traffic.messages import UNSET, Request, Response, shown
 
@@ -30,7 +36,7 @@ AT_ONCE: Final = frozenset({dict, list, str, bytes, int, tuple, type(None)})
 
 
 def call(
-    handler: Handler, argument: object, context: Context, has_left: Callable[[], bool] = stays
+    handler: Handler, argument: object, context: Context, has_left: Callable[[], bool] | None = None
 ) -> Any:
     """Call a handler, await its result where it is async, and return that.
 
@@ -44,7 +50,7 @@ def call(
     """
     result = context.run(handler, argument)
     if inspect.isawaitable(result):
-        result = context.run(run_async, result, has_left)
+        result = context.run(run_here, result, ClientLeftError, has_left)
     return result
 
 
@@ -74,7 +80,7 @@ def answer_request(
         returned = answered_by(answer, returned)
     if type(returned) is Response and returned.stream is None and not returned.trailers.raw:
         return checked(returned, request)  # as a rule: no event loop is needed
-    loop = OwnLoop(lambda: request.disconnected)
+    loop = OwnLoop(ClientLeftError, lambda: request.disconnected)
     try:
         made = awaited(answer, returned, context.run, loop)
         if isinstance(made, Fault):
@@ -115,6 +121,64 @@ def awaited(
     if inspect.isawaitable(returned):
         returned = run(loop.run, returned)
     return answered_by(answer, returned)
+
+
+END: Final = object()
+"""The mark in the queue that follows the last piece."""
+
+
+class AsyncPieces(Iterator[Any]):
+    """The pieces of an async body, each made when it is asked for.
+
+    One task makes them all, so that a generator may hold a timeout or a task group open from one piece to the next.
+
+    Attributes:
+        source: The async generator, or whatever iterates.
+    """
+
+    def __init__(self, source: AsyncIterable[Any], loop: OwnLoop) -> None:
+        self.source: Final = source
+        self._loop = loop
+        self._made: asyncio.Queue[Any] = asyncio.Queue()
+        self._wanted = asyncio.Semaphore(0)
+        self._task: asyncio.Task[None] | None = None
+
+    def __next__(self) -> Any:
+        piece = self._loop.run(self._next())
+        if piece is END:
+            raise StopIteration
+        return piece
+
+    async def _next(self) -> Any:
+        if self._task is None:
+            self._task = asyncio.create_task(self._make())
+            self._task.add_done_callback(lambda _: self._made.put_nowait(END))
+        else:
+            self._wanted.release()
+        if (piece := await self._made.get()) is END:
+            self._made.put_nowait(END)  # for a caller that asks again
+            await self._task  # raises what the source has raised
+        return piece
+
+    async def _make(self) -> None:
+        try:
+            async for piece in self.source:
+                self._made.put_nowait(piece)
+                await self._wanted.acquire()
+        finally:
+            if (close := getattr(self.source, "aclose", None)) is not None:
+                await close()
+
+    def close(self) -> None:
+        """End the generator, so that its `finally` runs; an exception that it raises comes through."""
+        if self._task is not None:
+            self._loop.run(self._end(self._task), to_its_end=True)
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
 
 class PrimedStream:

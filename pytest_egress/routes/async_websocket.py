@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from pytest_egress.base.clock import check_seconds, monotonic
-from pytest_egress.base.loops import close_loop, new_loop
-from pytest_egress.base.unawaited import Unawaited
+from pytest_egress.base.loops import run_here
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.open_websocket import OpenWebSocket
 from pytest_egress.traffic.messages import Request
@@ -131,15 +130,4 @@ def run_handler(handler: AsyncHandler, ws: OpenWebSocket) -> Any:
     async def main() -> Any:
         return await handler(AsyncWebSocket(ws))
 
-    loop = new_loop()
-    unawaited = Unawaited(loop)
-    try:
-        result = loop.run_until_complete(main())
-    except BaseException as error:
-        close_loop(loop)
-        if isinstance(error, WebSocketClosedError):  # it may have waited for a task that had failed
-            unawaited.check(WebSocketClosedError)
-        raise
-    close_loop(loop)
-    unawaited.check(WebSocketClosedError)
-    return result
+    return run_here(main(), WebSocketClosedError)

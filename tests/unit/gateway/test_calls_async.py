@@ -21,7 +21,7 @@ from pytest_egress.traffic.entries import Exchange
 from pytest_egress.traffic.messages import Response
 from tests.support.stage import GET, SECONDS, Stage, ask, drain, end_of, eventually, reset
 
-FILE = "test_loops.py"
+FILE = "test_calls_async.py"
 
 
 def line(function: Callable[..., Any], further: int = 0) -> str:
