@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytest_egress.base.callers import where_stands
+from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.once import once_property
 from pytest_egress.engine.engine import Engine
 from pytest_egress.errors import CallError
@@ -25,7 +26,7 @@ from pytest_egress.gateway.authority import (
     check_tls_version,
     load_cryptography_unfrozen,
 )
-from pytest_egress.ledger.ledger import CUT_SECONDS, LOOK_SECONDS, Ledger
+from pytest_egress.ledger.ledger import CUT_SECONDS, Ledger
 from pytest_egress.ledger.report import (
     Shared,
     evicted_lines,

@@ -18,6 +18,12 @@ WALL: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 """CLOCK_REALTIME_COARSE (clock_gettime(2)), exact to some milliseconds: `time` has no name for it."""
 
 
+LOOK_SECONDS: Final = 0.1
+"""Between two looks at something that nobody tells of, such as whether a client has left."""
+
+SELDOM_SECONDS: Final = 0.5
+"""Between two such looks of a thread that may wait for hours, and that nobody waits for."""
+
 MAX_SECONDS: Final = 9e9  # a little less than a lock can wait for (threading.TIMEOUT_MAX)
 
 

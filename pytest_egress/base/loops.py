@@ -17,11 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from typing import Any, Final, Generic, TypeVar
 
-from pytest_egress.base.clock import run_by_real_clock
+from pytest_egress.base.clock import LOOK_SECONDS, run_by_real_clock
 from pytest_egress.base.unawaited import Unawaited, first_of, is_lost
 
 END_SECONDS: Final = 10.0  # for everything on a loop to end; then an error names it
-LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left
 MAX_THREADS: Final = 1000  # for what blocks; each stream of gRPC needs one for each direction
 Result = TypeVar("Result")
 LoopT = TypeVar("LoopT", bound="LoopThread")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 else:
     Real = next(each for each in socket.socket.__mro__ if each.__module__ == "socket")
 
+READ_BYTES: Final = 64 * 1024  # that are read at once
 
 BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 """What a socket that does not block raises where it would."""

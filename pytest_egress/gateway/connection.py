@@ -27,6 +27,7 @@ import h11
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.sockets import (
     BLOCKED,
+    READ_BYTES,
     Socket,
     await_ready,
     has_closed_both_ways,
@@ -45,7 +46,6 @@ from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import still_claims
 from pytest_egress.traffic.messages import host_port
 
-READ_BYTES: Final = 64 * 1024
 LINGER_SECONDS: Final = 1.0  # for a client to read a refusal: unread data resets the connection
 PARK_SECONDS: Final = (
     1.0  # a thread waits for the next request: one more start costs more than that

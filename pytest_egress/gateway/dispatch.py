@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.sockets import await_ready, receive_timeout
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering, Carrier
@@ -53,7 +54,6 @@ REJECTION_SECONDS: Final = (
     4.0  # for a client to reject a bad certificate after the handshake: some verify it only then
 )
 TURN_SECONDS: Final = 5.0  # for earlier connections to prove that they are calls, or port probes
-LOOK_SECONDS: Final = 0.05  # between two looks at that: nobody tells that a client has spoken
 STALLED_SECONDS: Final = 10.0  # for the next byte of an unfinished request line
 METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,24}")
 REQUEST_LINE: Final = re.compile(METHOD.pattern + rb" (/|\*|[A-Za-z][A-Za-z0-9+.-]*:|[^ ]+:\d)")

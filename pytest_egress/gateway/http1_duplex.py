@@ -22,19 +22,14 @@ from typing import Any, Final
 
 import h11
 
-from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import BLOCKED, await_ready, send_all, wanted
+from pytest_egress.base.clock import LOOK_SECONDS, SELDOM_SECONDS, monotonic
+from pytest_egress.base.sockets import BLOCKED, READ_BYTES, await_ready, send_all, wanted
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.traffic.fields import READ_BYTES
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
 
-LOOK_SECONDS: Final = 0.05  # between two looks at whether a client has left: nothing tells
-OVER_SECONDS: Final = (
-    0.5  # between two looks, of a thread that waits, at whether the request is over
-)
 SWITCHING: Final = 101
 BEGUN: Final = "an interim response cannot follow the response, which has begun"
 
@@ -400,7 +395,7 @@ class Http1Duplex:
         Raises:
             TimeoutError: The deadline has passed.
         """
-        left = OVER_SECONDS if deadline is None else deadline - monotonic()
+        left = SELDOM_SECONDS if deadline is None else deadline - monotonic()
         if left <= 0:
             raise TimeoutError("the client has sent nothing in time")
-        await_ready(self._connection.sock, events, min(left, OVER_SECONDS))
+        await_ready(self._connection.sock, events, min(left, SELDOM_SECONDS))

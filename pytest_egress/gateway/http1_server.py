@@ -17,7 +17,7 @@ import h11
 
 from pytest_egress.base.account import OverLimitError
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import send_all
+from pytest_egress.base.sockets import READ_BYTES, send_all
 from pytest_egress.gateway.answering import Answering, BodyError, Incoming
 from pytest_egress.gateway.connection import LINGER_SECONDS, Connection, Parked
 from pytest_egress.gateway.http1_duplex import Http1Duplex
@@ -28,7 +28,7 @@ from pytest_egress.gateway.tls import record_silence
 from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.entries import UNREADABLE, Exchange
-from pytest_egress.traffic.fields import MAX_HEADER_BYTES, READ_BYTES, Head
+from pytest_egress.traffic.fields import MAX_HEADER_BYTES, Head
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import Response
 from pytest_egress.traffic.redaction import masked_text

@@ -15,11 +15,11 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-READ_BYTES: Final = 64 * 1024
+from pytest_egress.base.clock import SELDOM_SECONDS
+from pytest_egress.base.sockets import BLOCKED, READ_BYTES
+
 WRITE_BYTES: Final = 64 * 1024
 MAX_UNSENT: Final = 1 << 20  # of a client that does not read; then nothing of it is read either
-LOOK_SECONDS: Final = 0.5  # between two looks at whether anybody still waits for what is to be sent
-BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Wire:
@@ -155,7 +155,7 @@ class Wire:
             is_over: Whether nobody waits for them any more.
         """
         while self._sent < place and self.error is None and not is_over():
-            if self._poll(select.POLLOUT, LOOK_SECONDS):
+            if self._poll(select.POLLOUT, SELDOM_SECONDS):
                 with self.lock:
                     self.flush()
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pytest_egress.base.sockets import receive_timeout
-from pytest_egress.gateway.connection import READ_BYTES, Connection
+from pytest_egress.base.sockets import READ_BYTES, receive_timeout
+from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.late_answers import Asker, Late, LateAnswers, Lateness
 from pytest_egress.gateway.name_turns import AskedName, NameTurns, Turn
 from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed

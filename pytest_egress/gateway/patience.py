@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from pytest_egress.base.clock import LOOK_SECONDS
+
 STALL_SECONDS: Final = 60.0
 """Between two bytes, as nginx allows by default (client_body_timeout). A client that is at work sends sooner, so what
 ends here has stopped for good, and would keep a thread for as long as its container runs."""
-
-LOOK_SECONDS: Final = 0.05
-"""The shortest wait, where the clock stands still just before the end."""
 
 
 class StalledError(Exception):
@@ -48,5 +47,5 @@ class Patience:
 
     @property
     def seconds_left(self) -> float:
-        """How long to wait until `is_over` is asked."""
+        """How long to wait until `is_over` is asked, and never without a wait: the clock may stand still."""
         return max(self._deadline - self._clock(), LOOK_SECONDS)

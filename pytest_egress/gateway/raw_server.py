@@ -29,11 +29,11 @@ from pytest_egress.base.clock import monotonic
 from pytest_egress.base.relay import relay
 from pytest_egress.base.shaping import PLAIN, Pacer, Shape, play
 from pytest_egress.base.shaping import relay as shaped_relay
-from pytest_egress.base.sockets import await_ready
+from pytest_egress.base.sockets import READ_BYTES, await_ready
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.calls import call
-from pytest_egress.gateway.connection import READ_BYTES, Connection
+from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.connections import Connections
 from pytest_egress.gateway.raw_ends import Ends
 from pytest_egress.gateway.raw_faults import RETURNABLE, Plan, Shaped, plan_of, returned_plan

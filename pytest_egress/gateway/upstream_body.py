@@ -17,10 +17,11 @@ from io import BytesIO
 from typing import Final
 
 from pytest_egress.base.account import Hold, OverLimitError
+from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.errors import ContentError, UpstreamError
 from pytest_egress.gateway.upstream_line import Line
 from pytest_egress.traffic.content_coding import MAX_DECODED_BYTES, codings, decode
-from pytest_egress.traffic.fields import MAX_BODY_BYTES, READ_BYTES, end_to_end, without
+from pytest_egress.traffic.fields import MAX_BODY_BYTES, end_to_end, without
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response, stated_length
 
 Content = bytes | Iterator[bytes]

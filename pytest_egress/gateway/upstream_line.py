@@ -13,8 +13,7 @@ import ssl
 import threading
 from typing import Final
 
-from pytest_egress.base.sockets import BLOCKED, shut
-from pytest_egress.traffic.fields import READ_BYTES
+from pytest_egress.base.sockets import BLOCKED, READ_BYTES, shut
 
 MAX_UNSENT: Final = 1 << 20  # bytes to a server that does not read: then it is not read either
 

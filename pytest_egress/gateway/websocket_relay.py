@@ -23,7 +23,7 @@ import h11
 
 from pytest_egress.base.account import Account, Hold, OverLimitError
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import BLOCKED
+from pytest_egress.base.sockets import BLOCKED, READ_BYTES
 from pytest_egress.errors import UpstreamError, WebSocketClosedError
 from pytest_egress.gateway.upstream_body import check_room
 from pytest_egress.ledger.report import failed_upstream_body
@@ -32,7 +32,6 @@ from pytest_egress.routes.open_websocket import OpenWebSocket
 from pytest_egress.routes.websocket import opened, refusal_of
 from pytest_egress.traffic.fields import (
     MAX_HEADER_BYTES,
-    READ_BYTES,
     end_to_end,
     fields,
     raw_fields,

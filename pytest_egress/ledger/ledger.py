@@ -25,7 +25,6 @@ from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFailure, TlsPeers
 
 CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
-LOOK_SECONDS: Final = 0.1  # between two looks at whether clients have left: nothing tells
 MAX_ENTRIES: Final = 100_000
 """The most entries of a window, and the most calls: some 200 MB, where requests have no bodies."""
 

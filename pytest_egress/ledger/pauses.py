@@ -12,14 +12,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from math import inf
-from typing import Final, Literal
+from typing import Literal
 
+from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import Activity, Pause, Window, stays
 from pytest_egress.routes.faults import Fault
 from pytest_egress.traffic.entries import Entry
-
-LOOK_SECONDS: Final = 0.05  # between two looks at whether the client has left, and at the clock
 
 PauseEnd = Literal["elapsed", "left", "over"]
 """Why a pause has ended: its time has passed, its client has left, or its window has been closed."""

@@ -16,18 +16,17 @@ from urllib.parse import urlsplit
 
 import h11
 
-from pytest_egress.base.sockets import Socket
+from pytest_egress.base.sockets import BLOCKED, Socket
 from pytest_egress.errors import LinkError
 
 ANSWER_SECONDS: Final = 30.0  # for the engine to attach
-READ_BYTES: Final = 1 << 18
+READ_BYTES: Final = 1 << 18  # many frames of an engine: it makes one of each write
 TEXT_BYTES: Final = 1 << 16  # of standard error that are kept, the last ones
 MAX_OUTPUT_BYTES: Final = 256 << 20
 """What is kept of an output at most. The test process has it twice once it is read as text."""
 
 TAIL_BYTES: Final = 1 << 16  # of an output that are shown, the last ones
 STDOUT, STDERR = 1, 2
-BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _HEADER: Final = 8  # bytes of a frame's header: the stream, three zeros, four of length
 
 

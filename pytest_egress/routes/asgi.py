@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.loops import END_SECONDS, LoopThread, Running, SharedLoop, note_error
 from pytest_egress.routes.answers import HEAD_SECONDS, AnsweredError, Application, Begin, takes
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
@@ -27,7 +28,6 @@ from pytest_egress.traffic.fields import end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
 
 RAISE_SECONDS: Final = 0.05  # for an application to raise after its last message, as Starlette's do
-LOOK_SECONDS: Final = 0.1  # between two looks at whether the client has left
 LEAVE_SECONDS: Final = 1.0  # between http.disconnect and the cancellation
 Message = dict[str, Any]
 

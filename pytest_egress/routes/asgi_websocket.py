@@ -14,10 +14,10 @@ from functools import partial
 from queue import Empty
 from typing import Any, Final
 
+from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.asgi import (
-    LOOK_SECONDS,
     AppCall,
     AppThread,
     AsgiApplication,

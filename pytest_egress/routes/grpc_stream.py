@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 
 from pytest_egress.base.account import OverLimitError
+from pytest_egress.base.clock import SELDOM_SECONDS
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex
 from pytest_egress.routes.grpc_threads import OverError, Turns
 from pytest_egress.traffic.grpc import (
@@ -34,9 +35,6 @@ from pytest_egress.traffic.grpc import (
 )
 from pytest_egress.traffic.messages import Headers, shown
 
-LOOK_SECONDS: Final = (
-    0.5  # a thread that waits for a message looks so often whether its call is over
-)
 MESSAGES: Final = "messages of gRPC"
 MESSAGE_BYTES: Final = 640  # what an empty one takes: protobuf gives each an arena of its own
 CLIENT_LEFT: Final = "the client cancelled the call, or its connection ended"
@@ -128,7 +126,7 @@ class CallStream:
 
     def _received(self) -> bytes:
         try:
-            return self._duplex.receive(LOOK_SECONDS)
+            return self._duplex.receive(SELDOM_SECONDS)
         except ClientLeftError as error:
             raise CallEndedError(str(error)) from error
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pytest_egress.base.account import Account, OverLimitError
-from pytest_egress.base.clock import check_seconds, monotonic, wall
+from pytest_egress.base.clock import LOOK_SECONDS, check_seconds, monotonic, wall
 from pytest_egress.base.raising import claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.duplex import ClientLeftError, Duplex
@@ -46,7 +46,6 @@ from pytest_egress.traffic.websocket import (
 )
 
 CLOSE_SECONDS: Final = 1.0  # for the client to send its own close frame
-LOOK_SECONDS: Final = 0.1  # between two looks at whether anybody waits for the peer's last messages
 SLICE_SECONDS: Final = 1.0  # between two looks at whether that time is over
 MAX_WAITING_BYTES: Final = 64 << 20  # of messages that no handler has received; then reading stops
 MAX_WAITING_FRAMES: Final = 100  # of pongs; then the reader waits for the thread that sends

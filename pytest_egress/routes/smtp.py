@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.routes.answers import Desk, Receipt, Service
 from pytest_egress.traffic.smtp import CLOSING, NO_ROOM, NO_ROUTE, Session, Step
 
-READ_BYTES: Final = 64 * 1024
 REFUSALS: Final[Mapping[Receipt, bytes]] = {
     "elsewhere": CLOSING,
     "used up": NO_ROUTE,

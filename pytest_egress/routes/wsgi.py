@@ -16,9 +16,10 @@ from types import TracebackType
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
+from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.routes.answers import AnsweredError, Application, Begin, Head, Held, takes
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
-from pytest_egress.traffic.fields import READ_BYTES, end_to_end, raw_value
+from pytest_egress.traffic.fields import end_to_end, raw_value
 from pytest_egress.traffic.messages import Request, Response
 
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]

@@ -33,7 +33,7 @@ from docker.types import Mount
 import pytest_egress.targets.runtimes as runtimes
 import pytest_egress.targets.trust as trust
 from pytest_egress.agent.addresses import ADDRESS4
-from pytest_egress.base.clock import check_seconds, monotonic, wall
+from pytest_egress.base.clock import LOOK_SECONDS, check_seconds, monotonic, wall
 from pytest_egress.base.sockets import shut
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.engine import Engine
@@ -41,7 +41,7 @@ from pytest_egress.engine.failures import engine_errors, explanation, start_fail
 from pytest_egress.engine.leftovers import is_known_as_ours, is_ours
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError, LinkError
 from pytest_egress.gateway.server import Gateway
-from pytest_egress.ledger.ledger import CUT_SECONDS, LOOK_SECONDS
+from pytest_egress.ledger.ledger import CUT_SECONDS
 from pytest_egress.ledger.report import awaited_text
 from pytest_egress.ledger.windows import DRAIN_SECONDS
 from pytest_egress.link.attach import Output

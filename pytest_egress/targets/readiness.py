@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from pytest_egress.base.clock import monotonic
+from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.traffic.messages import shown
 
-READ_BYTES = 64 * 1024  # of a probe's answer: a health check's is smaller
 PROBE_SECONDS = 2.0  # of one attempt; the next one follows until the container's own timeout
 REST_SECONDS = 0.2  # for the rest of an answer whose status is known: it may be an event stream
 PATH = re.compile(r"/[!-~]*")  # what may stand in a request line (RFC 9112 section 3.2)

@@ -11,7 +11,6 @@ from pytest_egress.traffic.messages import NO_BODY, Headers, Response
 
 MAX_HEADER_BYTES: Final = 64 * 1024  # of a request's head; h11's own 16 KiB refuses real cookies
 MAX_BODY_BYTES: Final = 1 << 30  # 1 GiB: it is held in memory, for the handler
-READ_BYTES: Final = 64 * 1024
 AUTHORITY: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)\]|([^:@\[\]\x00-\x20\x7f-\xff]+))(?::([0-9]{0,5}))?"
 )  # RFC 9110 section 7.2; `normalise_host` checks the name itself

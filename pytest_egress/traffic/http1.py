@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import h11
 
+from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.traffic.fields import (
     MAX_HEADER_BYTES,
-    READ_BYTES,
     Head,
     carries_body,
     fields,

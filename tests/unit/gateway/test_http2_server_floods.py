@@ -16,7 +16,7 @@ from hyperframe.frame import GoAwayFrame
 
 import pytest_egress.gateway.http2_wire as http2_wire
 import pytest_egress.traffic.http2 as http2
-from pytest_egress.gateway.http2_wire import READ_BYTES
+from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from pytest_egress.traffic.http2 import IDLE_FRAMES, RESET_BURST, RESET_RATE, Bucket
 from pytest_egress.traffic.messages import Request

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.gateway import connection as connection_module
 from pytest_egress.gateway import patience
-from pytest_egress.gateway.patience import LOOK_SECONDS, Patience, StalledError
+from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.traffic.entries import Exchange, TcpConnection
 from tests.support.stage import GET, Stage, ask, eventually, read_reply
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_egress.base.sockets import READ_BYTES
 from pytest_egress.traffic import http1
-from pytest_egress.traffic.fields import READ_BYTES
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.http1_plain import KNOWN_BYTES, plain_request
 from pytest_egress.traffic.messages import Headers, Response
