@@ -18,5 +18,6 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `shaping`: bytes that come later, slowly or in part, and a relay of such.
 * `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.
 * `unawaited`: what the tasks of an event loop raise that nobody awaits.
+* `wire`: a socket on which one thread receives while others send.
 * `workers`: threads that are kept for a second after their job.
 """

@@ -47,7 +47,6 @@ The rule: an attempt that no route claims is not answered from outside. This roo
 * `upstream_body`: the body of a real server's response, while that of the request may still go out.
 * `upstream_http1`: an exchange with a real server by HTTP/1.1.
 * `upstream_http2`: an exchange with a real server by HTTP/2.
-* `upstream_line`: the socket of an exchange, for a thread that sends and one that receives.
 * `upstreams`: which real server is meant, and whether it may be reached.
 * `websocket_relay`: `forward()` of a WebSocket.
 """

@@ -18,8 +18,8 @@ from typing import Final
 
 from pytest_egress.base.account import Hold, OverLimitError
 from pytest_egress.base.sockets import READ_BYTES
+from pytest_egress.base.wire import Wire
 from pytest_egress.errors import ContentError, UpstreamError
-from pytest_egress.gateway.upstream_line import Line
 from pytest_egress.traffic.content_coding import MAX_DECODED_BYTES, codings, decode
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, end_to_end, without
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response, stated_length
@@ -56,7 +56,7 @@ class UpstreamBody:
     def __init__(
         self, sock: socket.socket, request: Request, content: Content, interim: Interim
     ) -> None:
-        self._line, self._interim = Line(sock), interim
+        self._wire, self._interim = Wire(sock), interim
         self._request, self._content = request, content
         self._unsendable: BaseException | None = None
 
@@ -104,7 +104,7 @@ class UpstreamBody:
 
     def close(self) -> None:
         """Close the connection; calling it again does nothing. Any thread may call it."""
-        self._line.close()
+        self._wire.close()
 
     # The request.
 
@@ -125,9 +125,9 @@ class UpstreamBody:
         except (
             BaseException
         ) as error:  # of the client, whose bytes are read here, or of the protocol
-            with self._line.changed:
+            with self._wire.lock:
                 self._unsendable = error
-            self._line.shut()  # the thread that receives raises it
+            self._wire.shut()  # the thread that receives raises it
         finally:
             with contextlib.suppress(Exception):
                 content.close()

@@ -28,7 +28,7 @@ from pytest_egress.traffic.messages import NO_FIELDS, Headers, Request, Response
 
 
 class Http1Body(UpstreamBody):
-    """An exchange by HTTP/1.1. `Line.changed` guards h11's state."""
+    """An exchange by HTTP/1.1. `Wire.lock` guards h11's state."""
 
     def __init__(
         self, sock: socket.socket, request: Request, content: Content, interim: Interim
@@ -42,7 +42,7 @@ class Http1Body(UpstreamBody):
         try:
             self._send_head(outgoing(self._request, self._content, prefix, encoded=encoded))
             head = self._receive_head()
-            with self._line.changed:  # an error in what came can still be answered by a status
+            with self._wire.lock:  # an error in what came can still be answered by a status
                 self._ahead = self._h11.next_event()
         except h11.ProtocolError as error:
             raise ConnectionError(str(error)) from error
@@ -52,12 +52,12 @@ class Http1Body(UpstreamBody):
     def _send_head(self, head: h11.Request) -> None:
         """Send the head; with it the body, where that is short, else by a thread."""
         content = self._content
-        with self._line.changed:
+        with self._wire.lock:
             data = self._h11.send(head) or b""
             if isinstance(content, bytes) and self._goes_at_once:
                 data += self._h11.send(h11.Data(data=content)) or b"" if content else b""
                 data += self._h11.send(self._end()) or b""
-            self._line.queue(data)  # one write, one TLS record
+            self._wire.queue(data)  # one write, one TLS record
         if not self._goes_at_once:
             self._start_sending()
 
@@ -68,14 +68,14 @@ class Http1Body(UpstreamBody):
         return h11.EndOfMessage(headers=raw_fields(trailers))
 
     def _send(self, piece: bytes) -> bool:
-        with self._line.changed:
-            self._line.queue(self._h11.send(h11.Data(data=piece)) or b"")
-            return self._line.drain()
+        with self._wire.lock:
+            self._wire.queue(self._h11.send(h11.Data(data=piece)) or b"")
+            return self._wire.drain()
 
     def _send_end(self) -> None:
-        with self._line.changed:
-            self._line.queue(self._h11.send(self._end()) or b"")
-            self._line.drain()
+        with self._wire.lock:
+            self._wire.queue(self._h11.send(self._end()) or b"")
+            self._wire.drain()
 
     def _receive_head(self) -> h11.Response:
         while not isinstance(event := self._next(), h11.Response):
@@ -90,9 +90,9 @@ class Http1Body(UpstreamBody):
         event, self._ahead = self._ahead, h11.NEED_DATA
         if event is not h11.NEED_DATA:
             return event
-        with self._line.changed:
+        with self._wire.lock:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
-                data = self._line.receive()
+                data = self._wire.receive() or b""
                 self._check()
                 if not data and self._h11.their_state is h11.SEND_RESPONSE:
                     raise ConnectionError("it closed without an answer")

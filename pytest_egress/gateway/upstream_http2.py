@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -50,12 +51,13 @@ SHOWN_DEBUG: Final = 80  # bytes of the text in a GOAWAY
 
 
 class Http2Body(UpstreamBody):
-    """An exchange by HTTP/2. `Line.changed` guards its state and h2's."""
+    """An exchange by HTTP/2. `Wire.lock` guards its state and h2's."""
 
     def __init__(
         self, sock: socket.socket, request: Request, content: Content, interim: Interim
     ) -> None:
         super().__init__(sock, request, content, interim)
+        self._scheme = "https" if isinstance(sock, ssl.SSLSocket) else "http"
         self._h2 = client_side()
         self._cutter = FrameCutter(self._h2.max_inbound_frame_size)
         self._has_begun = False  # the server has said something
@@ -83,7 +85,7 @@ class Http2Body(UpstreamBody):
         if not self._goes_at_once:
             self._start_sending()
         self._send_interims_on()
-        with self._line.changed:
+        with self._wire.lock:
             ends = self._ended and not self._pieces and not self.trailers
         assert self._head is not None
         reason = reason_phrase(self._status)
@@ -95,21 +97,17 @@ class Http2Body(UpstreamBody):
     def _send_interims_on(self) -> None:
         """Send on what comes before the head of the response, until that has come."""
         while True:
-            with self._line.changed:
+            with self._wire.lock:
                 self._await(lambda: bool(self._interims) or self._head is not None)
                 if not self._interims:
                     return
                 status_code, headers = self._interims.popleft()
             self._interim(status_code, headers)
 
-    @property
-    def _scheme(self) -> str:
-        return "https" if self._line.is_tls else "http"
-
     def _send_head(self, head: list[tuple[bytes, bytes]]) -> None:
         """Send the head; with it the body, where that is short."""
         content, trailers = self._content, self._request.trailers if self._goes_at_once else ()
-        with self._line.changed:
+        with self._wire.lock:
             self._h2.initiate_connection()
             self._h2.increment_flow_control_window(WINDOW)  # never what holds the stream back
             self._h2.send_headers(STREAM, head, end_stream=not content and not trailers)
@@ -124,7 +122,7 @@ class Http2Body(UpstreamBody):
 
     def _send(self, piece: bytes) -> bool:
         left = memoryview(piece)
-        with self._line.changed:
+        with self._wire.lock:
             while left:
                 self._await(lambda: self._is_over or self._window > 0)
                 if self._is_over:
@@ -133,16 +131,16 @@ class Http2Body(UpstreamBody):
                 self._h2.send_data(STREAM, left[:size].tobytes())
                 left = left[size:]
                 self._flush()
-                if not self._line.drain():
+                if not self._wire.drain():
                     return False
         return True
 
     def _send_end(self) -> None:
-        with self._line.changed:
+        with self._wire.lock:
             if not self._is_over:
                 self._end()
                 self._flush()
-                self._line.drain()
+                self._wire.drain()
 
     def _end(self) -> None:
         if trailers := raw_fields(end_to_end(self._request.trailers)):
@@ -157,10 +155,10 @@ class Http2Body(UpstreamBody):
     @property
     def _is_over(self) -> bool:
         """Whether the server takes no more of the request."""
-        return self._takes_no_more or self._failure is not None or self._line.is_closed
+        return self._takes_no_more or self._failure is not None or self._wire.is_closed
 
     def _flush(self) -> None:
-        self._line.queue(self._h2.data_to_send())
+        self._wire.queue(self._h2.data_to_send())
 
     # The response.
 
@@ -170,7 +168,7 @@ class Http2Body(UpstreamBody):
 
     def _next_piece(self) -> bytes | None:
         """The next piece of the response's body; None at its end. The server may send as much more as it has."""
-        with self._line.changed:
+        with self._wire.lock:
             self._await(lambda: bool(self._pieces) or self._ended)
             if not self._pieces:
                 return None
@@ -197,14 +195,16 @@ class Http2Body(UpstreamBody):
             if self._failure is not None:
                 raise self._failure
             if self._is_read:
-                self._line.changed.wait()
+                self._wire.changed.wait()
             else:
                 self._read()
 
     def _read(self) -> None:
         self._is_read = True
         try:
-            self._take(self._line.receive())
+            if self._wire.is_full:
+                self._wire.drain()
+            self._take(self._wire.receive() or b"")
         except h2.exceptions.ProtocolError as error:
             self._fail(told(error))
         except (OSError, FrameTooLongError) as error:
@@ -212,7 +212,7 @@ class Http2Body(UpstreamBody):
         finally:
             self._is_read = False
             self._flush()
-            self._line.changed.notify_all()
+            self._wire.changed.notify_all()
 
     def _fail(self, text: str) -> None:
         if not self._ended:
