@@ -3,8 +3,7 @@
 The server's WebSocket is opened by HTTP/1.1 (RFC 6455 section 4.1), whatever the client's came by, and its messages are
 not compressed. A server that refuses the handshake has its response relayed.
 
-Threads: one thread copies to the server, and one to the client. `SocketDuplex` is that of the server's socket: its lock
-guards the socket, and nobody waits while holding it, since two threads in one `ssl.SSLSocket` corrupt it.
+Threads: one thread copies to the server, and one to the client.
 """
 
 from __future__ import annotations
@@ -12,18 +11,17 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import select
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Final
 
 import h11
 
 from pytest_egress.base.account import Account, Hold, OverLimitError
-from pytest_egress.base.clock import monotonic
-from pytest_egress.base.sockets import BLOCKED, READ_BYTES
+from pytest_egress.base.sockets import READ_BYTES
+from pytest_egress.base.wire import Wire
 from pytest_egress.errors import UpstreamError, WebSocketClosedError
 from pytest_egress.gateway.upstream_body import check_room
 from pytest_egress.ledger.report import failed_upstream_body
@@ -96,6 +94,7 @@ class WebSocketRelay(DuplexAnswer):
             reply(Response(502, text=body), duplex, conversation)
             return
         if answer.status_code != 101:
+            upstream.close()
             reply(answer, duplex, conversation)
             return
         subprotocol = answer.headers.get("sec-websocket-protocol")
@@ -205,8 +204,6 @@ def shake_hands(
         sock.close()
         what = f"{request.method} {request.shown_url}"
         raise UpstreamError(f"{what}: the upstream opened no WebSocket: {error}") from error
-    if response.status_code != 101:
-        sock.close()
     return SocketDuplex(sock, http.trailing_data[0]), response
 
 
@@ -278,26 +275,21 @@ def check_accepted(headers: Headers, key: str) -> None:
 
 
 class SocketDuplex:
-    """Both directions of a WebSocket to a server, as a `Duplex`.
+    """Both directions of a WebSocket to a server, as a `Duplex`. One thread at a time sends, and one receives.
 
     Args:
         sock: Connected; TLS or plain.
         first: Bytes that have been read from it already.
+
+    Attributes:
+        disconnected: Whether the server has closed or broken off.
     """
 
     trailers: Headers = NO_FIELDS
 
-    def __init__(self, sock: Any, first: bytes) -> None:
-        self._sock, self._first = sock, first
-        self._lock = threading.Lock()
-        self._has_left = False
-        if sock.fileno() >= 0:
-            sock.settimeout(0)
-
-    @property
-    def disconnected(self) -> bool:
-        """Whether the server has closed or broken off."""
-        return self._has_left
+    def __init__(self, sock: socket.socket, first: bytes) -> None:
+        self._wire, self._first = Wire(sock), first
+        self.disconnected = False
 
     def receive(self, timeout: float | None = None) -> bytes:
         """The next bytes; b"" at the end.
@@ -306,55 +298,31 @@ class SocketDuplex:
             TimeoutError: Nothing came in time.
             ClientLeftError: The connection broke off.
         """
-        if self._first:
-            first, self._first = self._first, b""
+        first, self._first = self._first, b""
+        if first:
             return first
-        deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            data = self._try(lambda: self._sock.recv(READ_BYTES))
-            if data is not None:
-                return bytes(data)
-            if not self._wait(select.POLLIN, deadline):
-                raise TimeoutError("the server has sent nothing in time")
+        try:
+            with self._wire.lock:
+                data = self._wire.receive(timeout)
+        except OSError as error:
+            self.disconnected = True
+            raise ClientLeftError(str(error)) from error
+        if data is None:
+            raise TimeoutError("the server has sent nothing in time")
+        return data
 
     def send(self, data: bytes) -> None:
-        """Send bytes; wait while the server takes none. One thread at a time calls it.
+        """Send bytes; wait while the server takes none.
 
         Raises:
             ClientLeftError: The connection broke off.
         """
-        left = memoryview(data)
-        while left:
-            piece = bytes(
-                left[:READ_BYTES]
-            )  # OpenSSL wants the same bytes again where it could not send them
-            sent = self._try(lambda piece=piece: self._sock.send(piece))  # type: ignore[misc]
-            if sent is None:
-                self._wait(select.POLLOUT, None)
-            else:
-                left = left[sent:]
-
-    def _try(self, act: Callable[[], Any]) -> Any:
-        """Do something with the socket; None where it would wait."""
-        with self._lock:
-            try:
-                return act()
-            except BLOCKED:
-                return None
-            except OSError as error:
-                self._has_left = True
-                raise ClientLeftError(str(error)) from error
-
-    def _wait(self, events: int, deadline: float | None) -> bool:
-        """Wait for the socket; False where the deadline has passed."""
-        left = None if deadline is None else deadline - monotonic()
-        if left is not None and left <= 0:
-            return False
-        poller = select.poll()
-        with contextlib.suppress(ValueError):  # closed: the next call of it says so
-            poller.register(self._sock, events)
-            poller.poll(None if left is None else left * 1000)
-        return True
+        for start in range(0, len(data), READ_BYTES):  # no second copy of a large message
+            with self._wire.lock:
+                self._wire.queue(data[start : start + READ_BYTES])
+                if not self._wire.drain():
+                    self.disconnected = True
+                    raise ClientLeftError(str(self._wire.error)) from self._wire.error
 
     def finish(self, trailers: Headers = NO_FIELDS) -> None:
         """Close the connection."""
@@ -362,13 +330,12 @@ class SocketDuplex:
 
     def reset(self) -> None:
         """Close the connection; a thread that waits for it wakes up."""
-        self._has_left = True
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        self.disconnected = True
+        self._wire.shut()
 
     def close(self) -> None:
         """Close the socket, which no thread uses any more."""
-        self._sock.close()
+        self._wire.close()
 
     def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Nobody asks for that here."""
