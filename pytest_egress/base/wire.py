@@ -10,12 +10,15 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from collections.abc import Callable
+from math import inf
 from typing import Final
 
-from pytest_egress.base.clock import monotonic
+from pytest_egress.base.clock import SELDOM_SECONDS, monotonic
 from pytest_egress.base.sockets import BLOCKED, READ_BYTES, await_ready, shut, wanted
 
 MAX_UNSENT: Final = 1 << 20  # bytes that a peer does not read: then nothing of it shall be read
+IsOver = Callable[[], bool]
 
 
 class Wire:
@@ -23,6 +26,7 @@ class Wire:
 
     Args:
         sock: Connected; TLS or plain.
+        lock: Guards a protocol's state too; a new one by default.
 
     Attributes:
         changed: What threads wait on for a change that another thread makes under the lock.
@@ -30,14 +34,17 @@ class Wire:
         is_closed: Whether `close` has been called.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self, sock: socket.socket, lock: threading.Lock | threading.RLock | None = None
+    ) -> None:
         sock.settimeout(0)
-        self.lock = threading.Lock()
+        self.lock = lock or threading.Lock()
         self.changed = threading.Condition(self.lock)
         self.error: OSError | None = None
         self.is_closed = False
         self._sock = sock
         self._unsent = bytearray()
+        self._queued = 0  # bytes, since the beginning
         self._blocked_by: int = select.POLLOUT  # what sending waits for
         self._polling = 0
 
@@ -46,25 +53,27 @@ class Wire:
         """Whether so much waits to be sent that nothing may be read."""
         return len(self._unsent) > MAX_UNSENT
 
-    def receive(self, timeout: float | None = None) -> bytes | None:
+    def receive(self, timeout: float | None = None, is_over: IsOver | None = None) -> bytes | None:
         """Wait for the next bytes, and send meanwhile what waits to be sent.
 
+        Args:
+            is_over: Whether nobody waits for them any more. It is asked every `SELDOM_SECONDS`.
+
         Returns:
-            b"" at the end, and after `close`; None where nothing came in time.
+            b"" at the end, after `close`, and when it is over; None where nothing came in time.
 
         Raises:
             OSError: The connection broke off.
         """
-        deadline = None if timeout is None else monotonic() + timeout
-        while not self.is_closed:
+        deadline = inf if timeout is None else monotonic() + timeout
+        while not (self.is_closed or (is_over and is_over())):
             try:
                 return self._sock.recv(READ_BYTES)
             except BLOCKED as blocked:
                 events = wanted(blocked, select.POLLIN)
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
+            if (left := deadline - monotonic()) <= 0:
                 return None
-            self._poll(events, left)
+            self._poll(events, min(left, SELDOM_SECONDS) if is_over else left)
             self._flush()
         return b""
 
@@ -72,12 +81,23 @@ class Wire:
         """Send as much as goes out without waiting; `receive` and `drain` send the rest."""
         if self.error is None:
             self._unsent += data
+            self._queued += len(data)
             self._flush()
 
-    def drain(self) -> bool:
-        """Wait until all bytes are sent; False where the peer takes no more: what it has sent can still be read."""
-        while self._unsent:
-            self._poll(0, None)
+    def drain(self, is_over: IsOver | None = None) -> bool:
+        """Wait until all bytes are sent that are queued now.
+
+        Args:
+            is_over: As that of `receive`.
+
+        Returns:
+            Whether they are. What a peer that takes no more has sent can still be read.
+        """
+        place = self._queued
+        while self._queued - len(self._unsent) < place:
+            if is_over and is_over():
+                return False
+            self._poll(0, SELDOM_SECONDS if is_over else inf)
             self._flush()
         return self.error is None
 
@@ -94,14 +114,14 @@ class Wire:
         self.error = self.error or error
         self._unsent.clear()
 
-    def _poll(self, events: int, seconds: float | None) -> None:
+    def _poll(self, events: int, seconds: float) -> None:
         """Wait for an event, or until waiting bytes can be sent, while the lock is released."""
         if self._unsent:
             events |= self._blocked_by
         self._polling += 1
         self.lock.release()
         try:
-            await_ready(self._sock, events, seconds)
+            await_ready(self._sock, events, None if seconds == inf else seconds)
         finally:
             self.lock.acquire()
             self._polling -= 1

@@ -1,9 +1,8 @@
 """`Http1Duplex`: both directions of one request of HTTP/1.1.
 
 The thread that serves the connection makes one for each request, and closes it when the request is over. Until `share`
-only that thread reads and writes, by a socket that blocks. After `share` any thread may send while one receives: nobody
-sleeps inside of the socket, since two threads in one `ssl.SSLSocket` corrupt it (cpython#137583). They wait by `poll`,
-outside of the lock.
+only that thread reads and writes, and waits for as long as a client may take. After `share` the socket is a `Wire`'s:
+any thread may send while one receives.
 
 Threads: one thread at a time calls `receive`. Any thread calls `start`, `send`, `finish`, `send_interim`, `reset`,
 `disconnected`, `on_disconnect`, and what a fault does. The thread that serves the connection calls `share`, `skip` and
@@ -13,23 +12,23 @@ Threads: one thread at a time calls `receive`. Any thread calls `start`, `send`,
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import h11
 
-from pytest_egress.base.clock import LOOK_SECONDS, SELDOM_SECONDS, monotonic
-from pytest_egress.base.sockets import BLOCKED, READ_BYTES, await_ready, send_all, wanted
+from pytest_egress.base.clock import LOOK_SECONDS, monotonic
+from pytest_egress.base.sockets import READ_BYTES, send_all
+from pytest_egress.base.wire import Wire
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase
 
+Result = TypeVar("Result")
 SWITCHING: Final = 101
 BEGUN: Final = "an interim response cannot follow the response, which has begun"
 
@@ -44,7 +43,6 @@ class Http1Duplex:
         date: Gives the value of the Date field.
 
     Attributes:
-        is_shared: Whether threads other than the connection's may send and receive.
         is_switched: Whether the bytes of another protocol follow, after 101.
         is_reset: Whether the response has been broken off.
         hangs_up: Why our side of the connection is to be closed, though nothing in the response says so; else "".
@@ -54,14 +52,13 @@ class Http1Duplex:
         self,
         connection: Connection,
         http: Http1,
-        lock: AbstractContextManager[Any],
+        lock: threading.RLock,
         date: Callable[[], str],
     ) -> None:
         self._connection, self._http, self._lock, self._date = connection, http, lock, date
-        self.is_shared, self.is_switched, self.is_reset = False, False, False
+        self.is_switched, self.is_reset = False, False
         self.hangs_up = ""
-        self._unsent = bytearray()
-        self._queued = self._sent = 0  # bytes, since the request began
+        self._wire: Wire | None = None  # once it is shared
         self._behind = b""  # the first bytes after 101, where they came together with the head
         self._has_left = False
         self._broken: str | None = None  # why nothing more comes or goes
@@ -73,20 +70,21 @@ class Http1Duplex:
 
     def share(self) -> None:
         """Let other threads send and receive from here on."""
-        self.is_shared = True
-        self._connection.sock.settimeout(0)
+        self._wire = Wire(self._connection.sock, self._lock)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether threads other than the connection's may send and receive."""
+        return self._wire is not None
 
     def close(self) -> None:
-        """Note that the request is over. The socket blocks again, and nothing is sent or received here any more."""
+        """Note that the request is over, and that nothing is sent or received here any more."""
         if (watched := self._watched) is not None:
             self._tell_if_left()
             watched.set()
         with self._lock:
             self._is_over = True
             self._callbacks.clear()
-            if self.is_shared:
-                with contextlib.suppress(OSError):  # the connection was closed meanwhile
-                    self._connection.sock.settimeout(None)
 
     # What comes.
 
@@ -132,18 +130,15 @@ class Http1Duplex:
                 raise ClientLeftError(str(error)) from error
 
     def _read(self, deadline: float | None) -> bytes:
-        if not self.is_shared:
-            data: bytes = self._call(self._connection.receive, READ_BYTES)
-            return data
-        while True:
-            with self._lock:
-                self._raise_if_over()
-                try:
-                    data = self._call(self._connection.sock.recv, READ_BYTES)
-                    return data
-                except BLOCKED as blocked:
-                    events = wanted(blocked, select.POLLIN)
-            self._wait(events, deadline)
+        if self._wire is None:
+            return self._call(lambda: self._connection.receive(READ_BYTES))
+        wire, left = self._wire, None if deadline is None else deadline - monotonic()
+        with self._lock:
+            data = self._call(lambda: wire.receive(left, self._has_ended))
+            self._raise_if_over()
+        if data is None:
+            raise TimeoutError("the client has sent nothing in time")
+        return data
 
     def skip(self) -> None:
         """Discard the rest of the body, as far as it has come already: the response was made without it."""
@@ -203,11 +198,12 @@ class Http1Duplex:
         for callback in callbacks:
             callback()
 
+    def _has_ended(self) -> bool:
+        return self._broken is not None or self.is_reset or self._is_over
+
     def _raise_if_over(self) -> None:
-        if self._broken is not None:
-            raise ClientLeftError(self._broken)
-        if self.is_reset or self._is_over:
-            raise ClientLeftError("the request is over")
+        if self._has_ended():
+            raise ClientLeftError(self._broken or "the request is over")
 
     # What goes.
 
@@ -339,63 +335,28 @@ class Http1Duplex:
 
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
-        """Hold the lock within the `with` block, and wait afterwards until all that was queued is sent.
+        """Hold the lock within the `with` block, and wait at its end until all that was queued is sent.
 
         Nothing is asked of `http` once the request is over: it is in the next one by then.
         """
         with self._lock:
             self._raise_if_over()
             yield
-        self._wait_until_sent()
+            if self._wire is not None and not self._wire.drain(self._has_ended):
+                if self._wire.error is not None:
+                    self._broken = str(self._wire.error)
+                self._raise_if_over()
 
     def _queue(self, data: bytes) -> None:
         """Add bytes to those that are to be sent, and send what goes at once. The lock is held."""
-        if self.is_shared:
-            self._unsent += data
-            self._queued += len(data)
-            self._flush()
+        if self._wire is None:
+            self._call(lambda: send_all(self._connection.sock, data))
         else:
-            self._call(partial(send_all, self._connection.sock), data)
+            self._wire.queue(data)
 
-    def _flush(self) -> int:
-        """Send what goes at once; return what to wait for. The lock is held."""
+    def _call(self, function: Callable[[], Result]) -> Result:
         try:
-            while self._unsent:
-                # OpenSSL wants the same bytes again where it could not send them.
-                size = self._call(self._connection.sock.send, bytes(self._unsent[:READ_BYTES]))
-                self._sent += size
-                del self._unsent[:size]
-        except BLOCKED as blocked:
-            return wanted(blocked, select.POLLOUT)
-        return 0
-
-    def _wait_until_sent(self) -> None:
-        """Wait until all that was queued before is sent."""
-        goal, events = self._queued, int(select.POLLOUT)
-        while self._sent < goal:
-            self._wait(events, None)
-            with self._lock:
-                self._raise_if_over()
-                events = self._flush()
-
-    # The socket.
-
-    def _call(self, function: Callable[[Any], Any], argument: object) -> Any:
-        try:
-            return function(argument)
-        except BLOCKED:
-            raise
+            return function()
         except OSError as error:
             self._broken = str(error)
             raise ClientLeftError(self._broken) from error
-
-    def _wait(self, events: int, deadline: float | None) -> None:
-        """Wait a while for the socket. The lock is not held.
-
-        Raises:
-            TimeoutError: The deadline has passed.
-        """
-        left = SELDOM_SECONDS if deadline is None else deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError("the client has sent nothing in time")
-        await_ready(self._connection.sock, events, min(left, SELDOM_SECONDS))

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import Final
 
 import h11
 
@@ -189,7 +189,7 @@ class Http1Server:
             duplex.close()
             self.hangs_up, self.is_switched = duplex.hangs_up, duplex.is_switched
 
-    def duplex(self, http: Http1, lock: contextlib.AbstractContextManager[Any]) -> Http1Duplex:
+    def duplex(self, http: Http1, lock: threading.RLock) -> Http1Duplex:
         """Both directions of a request that was read."""
         return Http1Duplex(self.connection, http, lock, self.date)
 
@@ -331,7 +331,7 @@ class Http1Server:
             http: The parser that has read the head.
             note: A sentence that says why.
         """
-        duplex = self.duplex(http, contextlib.nullcontext())
+        duplex = self.duplex(http, threading.RLock())
         incoming = self.take(head, duplex)
         with contextlib.suppress(ClientLeftError, OverLimitError):
             http.receive(b"")  # no more than what has come

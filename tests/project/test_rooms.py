@@ -33,7 +33,6 @@ WITHOUT_FILE: Final = {
     "agent/stream": "link/test_stream talks with it",
     "base/forks": "each test of a forked child, of whatever room, holds it",
     "base/once": IN_PARTS,
-    "base/wire": "gateway/test_upstream_http1 and test_upstream_http2 speak on one",
     "engine/failures": BY_ENGINE,
     "errors": ONLY_DATA,
     "gateway/attempt": ONLY_DATA,
