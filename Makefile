@@ -18,7 +18,8 @@ foreign := .make/foreign.installed
 # A worker that has nothing left takes tests of the others: some take a thousand times as long as most.
 workers := -n $(WORKERS) --dist worksteal
 
-# Say themselves which engine, or which link, they take.
+# Where containers are started: to collect all other tests takes seconds. And what says itself which engine, or which link, it takes.
+engine_tests := -o 'testpaths=tests/engine tests/hostile tests/project'
 of_one_engine := --ignore=tests/engine/one_engine
 of_one_link := $(of_one_engine) --ignore=tests/engine/one_link
 
@@ -40,10 +41,10 @@ unit: environment ## run the tests of modules, which need no engine, but for tho
 	$(python) -m pytest $(workers) -m 'not slow' tests/unit $(ARGS)
 
 stream: images ## run the tests of containers over the stream link
-	PYTEST_EGRESS_LINK=stream $(python) -m pytest $(workers) -m engine $(of_one_link) $(ARGS)
+	PYTEST_EGRESS_LINK=stream $(python) -m pytest $(workers) -m 'engine and not one_link' $(of_one_link) $(engine_tests) $(ARGS)
 
 podman: images ## run the tests of containers on Podman
-	scripts/with-podman $(python) $(python) -m pytest $(workers) -m 'engine and not docker' $(of_one_engine) $(ARGS)
+	scripts/with-podman $(python) $(python) -m pytest $(workers) -m 'engine and not docker' $(of_one_engine) $(engine_tests) $(ARGS)
 
 lint: environment ## check style and types
 	$(python) -m ruff check .

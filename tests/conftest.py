@@ -24,11 +24,14 @@ hypothesis.settings.load_profile("pytest-egress")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what needs an engine, and what needs Docker's."""
+    """Mark what needs an engine, what needs Docker's, and what is of a link that its parameter names."""
     fixtures = getattr(item, "fixturenames", ())
     for fixture, mark in (("engine_client", "engine"), ("own_engine", "docker")):
         if fixture in fixtures:
             item.add_marker(mark)
+    callspec = getattr(item, "callspec", None)
+    if callspec and any(value in ("descriptor", "stream") for value in callspec.params.values()):
+        item.add_marker("one_link")
 
 
 @pytest.fixture

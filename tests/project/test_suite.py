@@ -164,10 +164,20 @@ def test_ci_says_where_no_test_needed_a_second_try(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "no test needed a second try"
 
 
-def test_ci_fails_where_a_test_fails_twice(tmp_path: Path) -> None:
-    done = run_ci(tmp_path, test="def test_it(): assert False")
+def test_ci_runs_once_more_what_failed_of_two_targets_at_once(tmp_path: Path) -> None:
+    second = AT_THE_SECOND_TRY.replace('Path("tries")', 'Path(__file__ + ".tries")')
+    done = run_ci(tmp_path, stream=second, podman=second)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^\| .* \| `make (\w+)` \| `(\S+)` \| \|$", done.stdout, re.MULTILINE) == [
+        (name, f"test_{name}.py::test_it[2]") for name in ("stream", "podman")
+    ]
+
+
+@pytest.mark.parametrize("target", ["test", "stream", "podman"])
+def test_ci_fails_where_a_test_fails_twice(tmp_path: Path, target: str) -> None:
+    done = run_ci(tmp_path, **{target: "def test_it(): assert False"})
     assert done.returncode != 0
-    assert "| `make test` | `test_test.py::test_it` | |" in done.stdout.splitlines()[-2]
+    assert f"| `make {target}` | `test_{target}.py::test_it` | |" in done.stdout.splitlines()[-2]
 
 
 def test_every_row_of_the_list_names_a_test_there_is() -> None:
