@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
@@ -30,6 +32,9 @@ IMAGES_FOLDER = SCRIPTS_FOLDER.parent / "tests" / "images"
 PULLED_IMAGES = {"curl": "curlimages/curl:latest"}
 # The builder downloads packages and may say nothing meanwhile: docker-py's 60 s are too short.
 ENGINE_TIMEOUT_SECONDS = 900
+OURS = "FROM pytest-egress-test/"
+AT_ONCE = 4  # a build waits for its downloads, one core at most works
+APT = threading.Lock()  # apt-get runs once at a time
 
 
 def main(names: Sequence[str]) -> int:
@@ -38,14 +43,31 @@ def main(names: Sequence[str]) -> int:
     every = sorted(path.parent.name for path in IMAGES_FOLDER.glob("*/Dockerfile"))
     try:
         ensure_base_image(client)
-        for name in names or every:
-            ensure_image(client, IMAGES_FOLDER / name)
+        ensure_all(client, [IMAGES_FOLDER / name for name in names or every])
     except (docker.errors.DockerException, subprocess.CalledProcessError) as error:
         print(f"ensure_images: {error}", file=sys.stderr)
         return 1
     finally:
         client.close()
     return 0
+
+
+def ensure_all(client: docker.DockerClient, folders: Sequence[Path]) -> None:
+    """Build what is missing of these, several at a time; what is built from another of them comes after it.
+
+    Raises:
+        docker.errors.DockerException: An image cannot be built.
+        subprocess.CalledProcessError: A package of one cannot be had.
+    """
+    later = [folder for folder in folders if OURS in (folder / "Dockerfile").read_text()]
+    first = [folder for folder in folders if folder not in later]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            for some in (first, later):
+                for _ in pool.map(lambda folder: ensure_image(client, folder), some):
+                    pass
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def ensure_image(client: docker.DockerClient, folder: Path) -> None:
@@ -104,8 +126,9 @@ def download_wheels(context: Path) -> None:
 
 def download_node_modules(context: Path) -> None:
     """Download what `package.json` names into `node_modules`."""
-    if not shutil.which("npm"):
-        run(str(APT_INSTALL), "npm")
+    with APT:
+        if not shutil.which("npm"):
+            run(str(APT_INSTALL), "npm")
     quiet = ("--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev")
     run("npm", "install", *quiet, f"--prefix={context}")
 
