@@ -14,6 +14,7 @@ import socket
 import ssl
 import struct
 import sys
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -95,20 +96,21 @@ def wanted(blocked: Exception, otherwise: int) -> int:
     return int(otherwise)
 
 
-def await_ready(sock: socket.socket, events: int, seconds: float | None = None) -> bool:
-    """Wait for events of poll(2), or the end, of a socket; return whether one has happened.
+def await_ready(sock: socket.socket, events: int, seconds: float = inf) -> int:
+    """Wait for events of poll(2), or the end, of a socket; return those that have happened, 0 for none.
 
-    It is so of a closed socket, of which the next call says that.
+    Of a closed socket it is POLLNVAL: the next call of it says that.
 
     Args:
-        seconds: How long; None is without end.
+        seconds: How long.
     """
     poller = select.poll()
     try:
         poller.register(sock, events)
     except ValueError:
-        return True
-    return bool(poller.poll(None if seconds is None else seconds * 1000))
+        return select.POLLNVAL
+    ready = poller.poll(None if seconds == inf else seconds * 1000)
+    return next((came for _, came in ready), 0)
 
 
 def has_closed_both_ways(sock: socket.socket) -> bool:
@@ -125,7 +127,7 @@ def has_closed_both_ways(sock: socket.socket) -> bool:
         return False
     except OSError:
         return True
-    return await_ready(sock, 0, 0)
+    return bool(await_ready(sock, 0, 0))
 
 
 def shut(sock: socket.socket) -> None:

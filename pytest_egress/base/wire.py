@@ -121,7 +121,7 @@ class Wire:
         self._polling += 1
         self.lock.release()
         try:
-            await_ready(self._sock, events, None if seconds == inf else seconds)
+            await_ready(self._sock, events, seconds)
         finally:
             self.lock.acquire()
             self._polling -= 1

@@ -303,13 +303,13 @@ class Connection:
             self._poller.register(self.sock, BYTE_OR_END)
         if not (ready := self._poller.poll(seconds * 1000)):
             raise Parked(go_on, self.idle_seconds - seconds)
-        if has_come := self._is_byte(ready):
+        if has_come := self._is_byte(ready[0][1]):
             self.begin()
         return has_come
 
-    def _is_byte(self, ready: list[tuple[int, int]]) -> bool:
+    def _is_byte(self, came: int) -> bool:
         """Whether what poll(2) has found is a byte, which is looked at only where an end has come too."""
-        return ready[0][1] == select.POLLIN or bool(self.peek(1))
+        return came == select.POLLIN or bool(self.peek(1))
 
     def has_arrived(self) -> bool | None:
         """Whether a waiting connection can be read; None at its end.
@@ -317,12 +317,10 @@ class Connection:
         The kernel's buffer alone tells, since no layer above it holds bytes back here: a TLS read takes a whole record,
         and a connection with a request that h11 has begun to read does not wait.
         """
-        poller = select.poll()
-        poller.register(self.sock, BYTE_OR_END)
-        if not (ready := poller.poll(0)):
+        if not (came := await_ready(self.sock, BYTE_OR_END, 0)):
             return False
         try:
-            return self._is_byte(ready) or None
+            return self._is_byte(came) or None
         except OSError:  # the connection has been reset
             return None
 

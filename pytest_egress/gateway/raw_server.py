@@ -77,11 +77,11 @@ MADE_BEFORE: Final = "connected before {fault} was in force, and was reset; it i
 CUT_SILENT: Final = "connected, and no byte either way until it was cut"
 """The note of an entry that was no call, where the end of its test cut the connection."""
 
-PROBE_MILLISECONDS: Final = 20  # for a port probe to close before it is greeted
+PROBE_SECONDS: Final = 0.02  # for a port probe to close before it is greeted
 SILENT_SECONDS: Final = 0.25
 """How long a client waits for a byte that a fault holds back, until it is a call: no port probe waits for one."""
 SETTLE_SECONDS: Final = 1.0  # for the client's kernel to acknowledge or refuse what was sent
-SETTLE_MILLISECONDS: Final = 5  # between two checks of that
+SETTLE_LOOK_SECONDS: Final = 0.005  # between two checks of that
 
 CUT_SECONDS: Final = (
     0.25  # for an async handler to end by a cut, before what it awaits is cancelled
@@ -163,7 +163,7 @@ class RawServer:
                 self.ledger.turns_changed()  # before the client can dial again
             self.connection.turn = turn
             entry = self.begin(route, "routed", found_for)
-            self.left_first = self.leaves(PROBE_MILLISECONDS)
+            self.left_first = self.leaves(PROBE_SECONDS)
             try:
                 plan = context.run(plan_of, answer)
             except BaseException as error:  # of a function of seconds: the test's thread raises it
@@ -243,21 +243,19 @@ class RawServer:
 
     # Port probes: a connection that its client ends, or the end of its test, with no byte either way is no call.
 
-    def leaves(self, milliseconds: float) -> bool:
+    def leaves(self, seconds: float) -> bool:
         """Wait a moment for the client to close, and return whether it has, with nothing sent.
 
         A port probe closes at once. What a handler that speaks first then sends comes after that end, and is never
         read.
 
         Args:
-            milliseconds: How long to wait at most.
+            seconds: How long to wait at most.
         """
         sock = self.connection.sock
         if isinstance(sock, ssl.SSLSocket):
             return False
-        poller = select.poll()
-        poller.register(sock, select.POLLIN | select.POLLRDHUP)
-        poller.poll(milliseconds)
+        await_ready(sock, select.POLLIN | select.POLLRDHUP, seconds)
         return has_ended(sock) and not traffic(sock).came
 
     def carried(self, sock: socket.socket) -> Traffic:
@@ -313,10 +311,9 @@ class RawServer:
 
         The wait ends after a second in any case.
         """
-        deadline, poller = monotonic() + SETTLE_SECONDS, select.poll()
-        poller.register(sock, 0)  # poll() reports a reset even where no event is asked for
+        deadline = monotonic() + SETTLE_SECONDS
         while not (carried := self.carried(sock)).settled and monotonic() < deadline:
-            poller.poll(SETTLE_MILLISECONDS)
+            await_ready(sock, 0, SETTLE_LOOK_SECONDS)  # or until it is reset
         return carried
 
     def conclude(self, entry: TcpConnection) -> None:
@@ -543,7 +540,7 @@ class RawServer:
             seconds = (
                 SILENT_SECONDS if pacer.is_empty and plan.ends_after is None else plan.ends_after
             )
-        self.left_first = self.leaves(min(seconds or 0.0, SILENT_SECONDS) * 1000)
+        self.left_first = self.leaves(min(seconds or 0.0, SILENT_SECONDS))
         return self.left_first or self.connection.is_cut
 
     def wait(
@@ -679,4 +676,4 @@ def has_ended(sock: socket.socket) -> bool:
 
     Bytes may still be unread.
     """
-    return await_ready(sock, select.POLLRDHUP, 0)
+    return bool(await_ready(sock, select.POLLRDHUP, 0))

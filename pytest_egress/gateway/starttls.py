@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 from typing import Final
 
-from pytest_egress.base.sockets import receive_timeout
+from pytest_egress.base.sockets import await_ready, receive_timeout
 from pytest_egress.gateway.authority import Authority
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.connections import Connections
@@ -79,7 +79,7 @@ class StartTls:
             ConnectionAbortedError: There is no ClientHello, or it asks for no host name; that has been recorded.
         """
         connection = self.connection
-        if not self.arrives():
+        if not await_ready(connection.sock, select.POLLIN, HANDSHAKE_SECONDS):
             note = NO_HELLO.format(host=dialled, seconds=HANDSHAKE_SECONDS)
             connection.fail_tls("incomplete", note)
             raise self.failed(note)
@@ -90,12 +90,6 @@ class StartTls:
         asked = connection.destination.host
         connection.destination = connection.destination._replace(host=dialled)
         return asked
-
-    def arrives(self) -> bool:
-        """Wait for the client's first byte, or its end; False where neither came in time."""
-        poller = select.poll()
-        poller.register(self.connection.sock, select.POLLIN)
-        return bool(poller.poll(HANDSHAKE_SECONDS * 1000))
 
     def failed(self, text: str) -> OSError:
         """The error for the handler, noted as that of the handshake."""

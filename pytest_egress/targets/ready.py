@@ -258,4 +258,4 @@ def result_of(step: Future[T]) -> T:
 
 def has_ended(link: AnyLink) -> bool:
     """Whether the sidecar of a link that nothing reads has ended."""
-    return await_ready(link.channel, select.POLLIN | select.POLLRDHUP, 0)
+    return bool(await_ready(link.channel, select.POLLIN | select.POLLRDHUP, 0))

@@ -335,7 +335,7 @@ def test_an_error_is_recorded_before_its_client_sees_the_end(
     record = Recorder.fail
 
     def recording(self: Recorder, *arguments: Any) -> None:
-        ends.append(await_ready(client, select.POLLIN | select.POLLRDHUP, 0.2))
+        ends.append(bool(await_ready(client, select.POLLIN | select.POLLRDHUP, 0.2)))
         record(self, *arguments)
 
     monkeypatch.setattr(Recorder, "fail", recording)

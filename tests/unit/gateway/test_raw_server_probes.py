@@ -33,7 +33,7 @@ from tests.support.stage import (
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is, a probe is there until it has closed."""
-    monkeypatch.setattr(raw_server, "PROBE_MILLISECONDS", 10_000)
+    monkeypatch.setattr(raw_server, "PROBE_SECONDS", 10)
 
 
 def probe(stage: Stage, *, by_reset: bool = False) -> TcpConnection:
