@@ -22,7 +22,7 @@ from benchmarks.start import IMAGE, milliseconds
 from pytest_egress import Egress
 from pytest_egress.gateway.authority import Authority
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.handles import Route
+from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import decide, nearest_by_address
 from pytest_egress.traffic.dns import Resolver
 from pytest_egress.traffic.entries import Exchange

@@ -75,8 +75,8 @@ if TYPE_CHECKING:
         truncated,
     )
     from pytest_egress.routes.grpc import grpc_server
-    from pytest_egress.routes.handles import Route
     from pytest_egress.routes.open_websocket import WebSocket
+    from pytest_egress.routes.route import Route
     from pytest_egress.routes.smtp import smtp
     from pytest_egress.routes.websocket import websocket
     from pytest_egress.routes.wsgi import wsgi
@@ -183,7 +183,7 @@ _HOMES = {
     "RawTlsSocket": "gateway.raw_socket",
     "Request": "traffic.messages",
     "Response": "traffic.messages",
-    "Route": "routes.handles",
+    "Route": "routes.route",
     "TcpConnection": "traffic.entries",
     "TlsFailure": "traffic.entries",
     "WebSocket": "routes.open_websocket",

@@ -14,7 +14,6 @@ from typing import Any, Final, overload
 
 import pytest_egress.routes.declarations as declarations
 import pytest_egress.routes.kinds as kinds
-import pytest_egress.routes.route as route_module
 import pytest_egress.targets.handle as container_handle
 from pytest_egress.base.callers import caller
 from pytest_egress.base.clock import check_seconds, is_seconds
@@ -32,8 +31,9 @@ from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_en
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, QueryValue, RawAnswer
 from pytest_egress.routes.certificates import BadCertificate, TlsVersion
-from pytest_egress.routes.handles import Route
-from pytest_egress.routes.route import LET_GO, ClientCertificate, Declaration, Scope
+from pytest_egress.routes.declarations import ClientCertificate, Declaration
+from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.route import LET_GO, Route, Scope
 from pytest_egress.routes.smtp import SmtpServer
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.session import AFTER_END, Session
@@ -74,7 +74,7 @@ class Egress:
         self.table: Final = RouteTable()
         wider = () if parent is None else parent.tables()
         self._tables: Final = (self.table, *wider)  # each attempt asks for them
-        self.routes: list[route_module.Route[Any]] = []
+        self.routes: list[InnerRoute[Any]] = []
         self.containers: list[Container] = []
         self.between: Final = (
             self.session.new_window() if scope == "test" else self.session.between()
@@ -385,7 +385,7 @@ class Egress:
     def _add(self, declaration: Declaration) -> Route[Any]:
         if declaration.tls_version is not None:
             self.session.check_tls_version(declaration.tls_version)
-        route: route_module.Route[Any] = route_module.Route(
+        route: InnerRoute[Any] = InnerRoute(
             declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
         )
         with self.session.ledger.changed:
@@ -423,7 +423,7 @@ class Egress:
             else f"no route is called {shown(key)}; none is declared"
         )
 
-    def _all_routes(self) -> list[route_module.Route[Any]]:
+    def _all_routes(self) -> list[InnerRoute[Any]]:
         return [*self.routes, *(self.parent._all_routes() if self.parent else [])]
 
     # Containers.

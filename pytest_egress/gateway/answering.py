@@ -64,7 +64,7 @@ from pytest_egress.routes.asgi import AsgiApplication
 from pytest_egress.routes.asgi_websocket import AsgiWebSocket
 from pytest_egress.routes.duplex import ClientLeftError, Duplex, DuplexAnswer
 from pytest_egress.routes.faults import Fault, layers, with_answer
-from pytest_egress.routes.route import Route, takes_what_comes
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import (
     Decision,
     NearMiss,
@@ -76,6 +76,7 @@ from pytest_egress.routes.table import (
     nearest_by_address,
     spent_route,
 )
+from pytest_egress.routes.turns import takes_what_comes
 from pytest_egress.traffic.address import is_ip_address, normalise_host
 from pytest_egress.traffic.entries import Exchange, Outcome
 from pytest_egress.traffic.fields import MAX_BODY_BYTES, Head, size_of, split_authority, without
@@ -155,7 +156,7 @@ class Carrier(Owner, Protocol):
         """Whether the client has closed its side. Any thread may call it, whatever lock it holds."""
         ...
 
-    def allow_unread(self, route: Route[Any] | None, host: str, /) -> None:
+    def allow_unread(self, route: InnerRoute[Any] | None, host: str, /) -> None:
         """Note that a body passes through it unread, for as long as a route allows that."""
         ...
 
@@ -180,7 +181,7 @@ class Ruling(NamedTuple):
 
     outcome: Outcome
     reply: Callable[[Exchange], Response | None]
-    route: Route[Any] | None = None
+    route: InnerRoute[Any] | None = None
     near: tuple[NearMiss, ...] = ()
     note: str = ""
     error: BaseException | None = None
@@ -423,7 +424,7 @@ class Answering:
         is_unseen = route is not None and route.presented.is_bad and to.presented_by is not route
         return Decision(route=None) if is_unseen else found
 
-    def _ask(self, incoming: Incoming, route: Route[Any]) -> None:
+    def _ask(self, incoming: Incoming, route: InnerRoute[Any]) -> None:
         """Record an attempt before a predicate is asked about it, which may never return."""
         if incoming.entry is None:
             fields = self._outcome(incoming)
@@ -482,7 +483,7 @@ class Answering:
             return self._refuse(incoming, note, unproved_reply)
         route = decision.route
         if route is not None and route.presented.is_bad and to.presented_by is not route:
-            route.give_back(decision.turn)
+            route.turns.give_back(decision.turn)
             note = UNSEEN.format(route=route, given=route.presented.given)
             return self._refuse(incoming, note, unproved_reply)
         incoming.forwarding.route = route
@@ -495,9 +496,9 @@ class Answering:
             return self._reject(incoming, route, decision.near)
         return self._let_answer(incoming, route, decision.turn)
 
-    def _let_answer(self, incoming: Incoming, route: Route[Any], turn: int) -> Ruling:
+    def _let_answer(self, incoming: Incoming, route: InnerRoute[Any], turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""
-        answer, context = route.answer(turn)
+        answer, context = route.turns.answer(turn)
         fault = None
         if isinstance(answer, Fault):
             fault, answer = answer, layers(answer)[1]
@@ -508,7 +509,7 @@ class Answering:
             except BaseException as error:
                 return Ruling(outcome="routed", route=route, error=error, reply=failed_reply)
             if refused is not None:
-                route.give_back(turn)
+                route.turns.give_back(turn)
                 response, note = refused
                 return self._refuse(incoming, note, lambda entry: response)
             reply: Any = Conversing(self, incoming, route, turn, answer, context)
@@ -529,12 +530,12 @@ class Answering:
         connect = partial(incoming.forwarding.connect, asked, answer)
         return WebSocketRelay(connect, answer.path, incoming.forwarding.ending_with_client)
 
-    def _complete(self, incoming: Incoming, route: Route[Any], turn: int) -> None:
+    def _complete(self, incoming: Incoming, route: InnerRoute[Any], turn: int) -> None:
         """Read the whole body now: a route that begins at the head came first, and its predicate has said no."""
         try:
             _ = incoming.body.content
         except BaseException:
-            route.give_back(turn)
+            route.turns.give_back(turn)
             raise
 
     def _refuse(
@@ -555,7 +556,7 @@ class Answering:
     def _reject(
         self,
         incoming: Incoming,
-        route: Route[Any] | None,
+        route: InnerRoute[Any] | None,
         near: tuple[NearMiss, ...],
         note: str = "",
     ) -> Ruling:
@@ -609,7 +610,7 @@ class Answering:
     def _call(
         self,
         incoming: Incoming,
-        route: Route[Any],
+        route: InnerRoute[Any],
         answer: Handler | Response | Forward | Unset,
         context: Context,
         entry: Exchange,
@@ -794,7 +795,7 @@ class Conversing:
 
     answering: Answering
     incoming: Incoming
-    route: Route[Any]
+    route: InnerRoute[Any]
     turn: int
     answer: DuplexAnswer
     context: Context
@@ -875,7 +876,7 @@ class Forwarding:
         self._account = attempt.context.window.account
         self._held: list[Hold] = []  # of responses that its handler has asked for
         self.asked: Request
-        self.route: Route[Any] | None = None
+        self.route: InnerRoute[Any] | None = None
 
     def __call__(self, request: Request, to: Any, port: int | None) -> Response:
         """Send a request, or what a handler has made of it, and return the whole response (`Request.forward`)."""

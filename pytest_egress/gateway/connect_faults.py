@@ -27,7 +27,7 @@ from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.link.changes import DialRule, Verdict, change
 from pytest_egress.link.interface import Link
 from pytest_egress.routes.faults import Blackhole, ConnectFault, Refuse
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import RouteTable, in_order, keyed_on
 from pytest_egress.traffic.packets import Packet
 
@@ -84,11 +84,13 @@ class Tries:
     begun: list[Try] = field(default_factory=list)
     reached: dict[str, int] = field(default_factory=dict)
 
-    def open_for(self, route: Route[Any], address: str, now: float) -> Try | None:
+    def open_for(self, route: InnerRoute[Any], address: str, now: float) -> Try | None:
         """The first try that may yet dial an address."""
         for index in range(self.reached.get(address, 0), len(self.begun)):
             found = self.begun[index]
-            if now - found.latest < TRY_SECONDS[found.fault] and not route.is_replaced(found.turn):
+            if now - found.latest < TRY_SECONDS[found.fault] and not route.turns.is_replaced(
+                found.turn
+            ):
                 return found
             self.reached[address] = index + 1
         return None
@@ -120,7 +122,7 @@ class ConnectFaults:
     def __init__(self, link: Link, recorder: Recorder, names: Names) -> None:
         self._link, self._recorder, self._names = link, recorder, names
         self._ledger, self._target = recorder.ledger, recorder.target
-        self._tries: dict[tuple[Route[Any], str, int], Tries] = {}
+        self._tries: dict[tuple[InnerRoute[Any], str, int], Tries] = {}
         self._seen: dict[tuple[str, bytes], None] = {}  # dropped dials
         self._swallowed: deque[tuple[float, DialRule]] = deque(maxlen=MAX_SWALLOWED)
         # The names of each address that the rules in force account for.
@@ -246,12 +248,14 @@ class ConnectFaults:
 
     def _answered_by(
         self, context: AttemptContext, fault: ConnectFault, host: str, address: str, port: int
-    ) -> tuple[Route[Any] | None, str]:
+    ) -> tuple[InnerRoute[Any] | None, str]:
         """The route that a dial is a call of; or the one that decides now, and a note why it is no call of it."""
         now, too_late = self._ledger.clock(), TOO_LATE.format(fault=fault)
         for route in covering(context.tables, host, port):
             tries = (
-                self._tries.setdefault((route, host, port), Tries()) if route.refuses else Tries()
+                self._tries.setdefault((route, host, port), Tries())
+                if route.turns.refuses
+                else Tries()
             )
             if (found := tries.open_for(route, address, now)) is not None:
                 if found.fault != fault:
@@ -260,7 +264,7 @@ class ConnectFaults:
                 return route, SAME_TRY
             if route.is_used_up:
                 continue
-            if (turn := route.reserve_fault(fault)) is None:
+            if (turn := route.turns.reserve_fault(fault)) is None:
                 return route, too_late
             tries.begin(fault, turn, address, now)
             return route, ""
@@ -282,7 +286,7 @@ class Deciding:
     def __init__(
         self,
         tables: Sequence[RouteTable],
-        tries: Mapping[tuple[Route[Any], str, int], Tries],
+        tries: Mapping[tuple[InnerRoute[Any], str, int], Tries],
         now: float,
     ) -> None:
         self._tables, self._tries, self._now = tables, tries, now
@@ -301,7 +305,9 @@ class Deciding:
                 if route.removed or route.kind.answers_names or route.is_used_up:
                     continue
                 for network in route.parsed_address.networks:
-                    yield DialRule(verdict(route.next_fault), network, route.parsed_address.port)
+                    yield DialRule(
+                        verdict(route.turns.next_fault), network, route.parsed_address.port
+                    )
 
     def named(self, names: Sequence[str], address: str) -> list[DialRule]:
         """The rules for an address that names were given, as far as they differ from those of `literal`.
@@ -331,7 +337,7 @@ class Deciding:
             wanted.append(other._replace(verdict=found))
         return as_far_as_needed(wanted, others)
 
-    def _for_connections(self, name: str) -> list[Route[Any]]:
+    def _for_connections(self, name: str) -> list[InnerRoute[Any]]:
         """The routes for connections to a name, at any port."""
         found = (route for route in in_order(self._tables, name) if route.names(name))
         return [route for route in found if not route.kind.answers_names]
@@ -340,7 +346,7 @@ class Deciding:
         return name in self._exact or any(route.names(name) for route in self._patterns)
 
     def _verdict(
-        self, covering: Sequence[Route[Any]], name: str, address: str, port: int | None
+        self, covering: Sequence[InnerRoute[Any]], name: str, address: str, port: int | None
     ) -> Verdict:
         """What becomes of a dial of a name's address.
 
@@ -353,7 +359,7 @@ class Deciding:
             if tries is not None and (found := tries.open_for(route, address, self._now)):
                 return verdict(found.fault)
             if not route.is_used_up:
-                return verdict(route.next_fault)
+                return verdict(route.turns.next_fault)
         return Verdict.CAPTURED
 
 
@@ -363,7 +369,7 @@ def network_of(address: str) -> IPv4Network | IPv6Network:
     return ip_network(address)
 
 
-def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[Route[Any]]:
+def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[InnerRoute[Any]]:
     """The routes at an address, in the order in which they are tried."""
     return (route for route in in_order(tables, host) if route.covers(host, port))
 

@@ -42,7 +42,7 @@ from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import Recorder, passes, silent_outcome
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.link.stream_sockets import Accepted
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import still_claims
 from pytest_egress.traffic.messages import host_port
 
@@ -55,7 +55,7 @@ PEEK_ALL: Final = int(socket.MSG_PEEK | socket.MSG_WAITALL)  # blocks until all 
 BYTE_OR_END: Final = select.POLLIN | select.POLLRDHUP
 
 
-AllowedBy = tuple[Route[Any] | None, str]
+AllowedBy = tuple[InnerRoute[Any] | None, str]
 """What lets bytes pass unread: a route (None is `unrouted="passthrough"`), and the host that it was found for."""
 
 
@@ -399,7 +399,7 @@ class Connection:
             if other.fileno() >= 0:
                 os.close(other.detach())
 
-    def allow_unread(self, route: Route[Any] | None, host: str) -> None:
+    def allow_unread(self, route: InnerRoute[Any] | None, host: str) -> None:
         """Mark the connection's bytes as allowed to pass unread, and cut it if that is allowed no longer.
 
         The mark comes first: a route that goes after it makes `Gateway.revise` cut the connection, and one that went
@@ -420,7 +420,7 @@ class Connection:
     def is_in_outage(self) -> bool:
         """Whether the route that allows its bytes has been given a fault of connecting since."""
         route = self.allowed_by and self.allowed_by[0]
-        return route is not None and route.is_outage(self.turn)
+        return route is not None and route.turns.is_outage(self.turn)
 
     def read_again(self) -> None:
         """Note that the connection's bytes are read from here on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pytest_egress.routes.certificates import USUAL, Presented
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.clienthello import ClientHello, client_of
 from pytest_egress.traffic.messages import TlsInfo
 
@@ -39,7 +39,7 @@ class Destination(NamedTuple):
     hello: ClientHello | None = None
     greeted: float = 0.0
     tls: TlsInfo | None = None
-    presented_by: Route[Any] | None = None
+    presented_by: InnerRoute[Any] | None = None
 
     @property
     def presented(self) -> Presented:

@@ -37,7 +37,7 @@ from pytest_egress.gateway.tls_failures import (
 )
 from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.link.interface import Link
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import (
     certificate_route,
     counted_routes,
@@ -121,7 +121,7 @@ class Dispatcher:
         counted = counted_routes(self.connection.context.tables, to.host, to.port)
 
         def comes() -> bool:
-            return not (self.overtakes() or any(route.may_come_free for route in counted))
+            return not (self.overtakes() or any(route.turns.may_come_free for route in counted))
 
         deadline = ledger.clock() + TURN_SECONDS
         while counted and not ledger.wait_for(comes, LOOK_SECONDS) and ledger.clock() < deadline:
@@ -147,17 +147,17 @@ class Dispatcher:
         routes = (r for r in in_order(tables) if not r.removed and not r.kind.answers_names)
         return any(route.parsed_address.port in (None, to.port) for route in routes)
 
-    def opening(self) -> Route[Any] | None:
+    def opening(self) -> InnerRoute[Any] | None:
         """The route that decides how the connection is served: raw, TLS, passthrough or HTTP; None where none does."""
         connection, to = self.connection, self.connection.destination
         return opening(connection.context.tables, to.host, to.port)
 
-    def passes(self, route: Route[Any] | None) -> bool:
+    def passes(self, route: InnerRoute[Any] | None) -> bool:
         """Whether the connection goes to the real upstream, given the route that answers it."""
         connection, to = self.connection, self.connection.destination
         return passes(connection.context, route, to.hosts, to.port)
 
-    def try_without_reading(self, route: Route[Any] | None, *, named: bool) -> bool:
+    def try_without_reading(self, route: InnerRoute[Any] | None, *, named: bool) -> bool:
         """Serve the connection if a raw route takes it, or it passes to the real upstream: neither needs its bytes.
 
         Args:
@@ -177,7 +177,7 @@ class Dispatcher:
             return True
         return False
 
-    def serve_raw(self, route: Route[Any], found_for: str) -> bool:
+    def serve_raw(self, route: InnerRoute[Any], found_for: str) -> bool:
         """Let a raw route answer; see `RawServer.serve`."""
         return self.raw_server().serve(route, found_for)
 
@@ -447,7 +447,7 @@ class Dispatcher:
         return self.await_late_byte(self.serve_http)
 
 
-def protocols_for(route: Route[Any] | None) -> tuple[str, ...]:
+def protocols_for(route: InnerRoute[Any] | None) -> tuple[str, ...]:
     """The protocols that a handshake agrees on: those that a raw route was declared with, else what requests need."""
     if route is None or not route.kind.needs_tls:
         return ALPN

@@ -34,7 +34,7 @@ from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.ledger.windows import Activity, AttemptContext
 from pytest_egress.routes.duplex import ClientLeftError
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.fields import Head
 from pytest_egress.traffic.http2 import Http2, response_headers, sendable
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response
@@ -180,7 +180,7 @@ class Http2Stream:
             self._others = [sock for sock in self._others if sock is not other]
         self._connection.release(other)
 
-    def allow_unread(self, route: Route[Any] | None, host: str) -> None:
+    def allow_unread(self, route: InnerRoute[Any] | None, host: str) -> None:
         """Mark the response as allowed to pass unread, and cut the stream if that is allowed no longer."""
         allowed_by = self.allowed_by = route, host
         connection = self._connection

@@ -24,7 +24,7 @@ from pytest_egress.gateway.recorder import Recorder
 from pytest_egress.ledger.pauses import outlast
 from pytest_egress.ledger.windows import AttemptContext, Pause
 from pytest_egress.routes.faults import Delayed, drawn
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import DnsQuery
 
 MAX_LATE: Final = 1024
@@ -61,7 +61,7 @@ class Lateness:
     """
 
     delays: tuple[Delayed, ...]
-    route: Route[Any]
+    route: InnerRoute[Any]
     context: Context
 
     def seconds(self) -> float:
@@ -87,7 +87,7 @@ class Late:
     waiting: ExitStack = field(default_factory=ExitStack)
 
     @property
-    def route(self) -> Route[Any]:
+    def route(self) -> InnerRoute[Any]:
         """The route that it ends with."""
         return self.lateness[0].route
 

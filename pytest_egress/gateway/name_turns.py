@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Turn:
     """A turn that has been taken.
 
     Attributes:
-        number: The turn, as `Route.reserve` has returned it.
+        number: The turn, as `Turns.reserve` has returned it.
         answers: The sequence that it is of.
         questions: The questions that have taken it.
         truncated: The types whose answer was truncated, and that have not been asked for over TCP since.
@@ -87,15 +87,17 @@ class NameTurns:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._taken: WeakKeyDictionary[Route[Any], list[tuple[str, Turn]]] = WeakKeyDictionary()
+        self._taken: WeakKeyDictionary[InnerRoute[Any], list[tuple[str, Turn]]] = (
+            WeakKeyDictionary()
+        )
 
-    def answer(self, route: Route[Any], asked: AskedName) -> Answered | None:
+    def answer(self, route: InnerRoute[Any], asked: AskedName) -> Answered | None:
         """The answer of a DNS route to a question; None where all answers of its sequence have been used."""
-        if route.sequence is None:
-            return Answered(*route.answer())
+        if route.turns.sequence is None:
+            return Answered(*route.turns.answer())
         with self._ledger.changed:
             turn = self._turn(route, asked)
-            return None if turn is None else Answered(*route.answer(turn.number), turn)
+            return None if turn is None else Answered(*route.turns.answer(turn.number), turn)
 
     def note_truncated(self, turns: Iterable[Turn], type: str) -> None:
         """Note that a client has to ask questions of a type again over TCP, which is the same turn then."""
@@ -103,12 +105,12 @@ class NameTurns:
             for turn in turns:
                 turn.truncated.add(type)
 
-    def _turn(self, route: Route[Any], asked: AskedName) -> Turn | None:
-        answers, taken = route.sequence, self._taken.get(route, [])
+    def _turn(self, route: InnerRoute[Any], asked: AskedName) -> Turn | None:
+        answers, taken = route.turns.sequence, self._taken.get(route, [])
         mine = [turn for name, turn in taken if name == asked.name and turn.answers is answers]
         turn = next(self._shared(mine, asked), None)
         if turn is None:
-            if (number := route.reserve()) is None:
+            if (number := route.turns.reserve()) is None:
                 return None
             turn = Turn(number=number, answers=answers)
             self._taken.setdefault(route, []).append((asked.name, turn))

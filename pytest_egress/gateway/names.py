@@ -20,7 +20,7 @@ from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.link.interface import OWN_ADDRESSES
 from pytest_egress.routes.faults import Delayed, layers
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import (
     RouteTable,
     is_named,
@@ -70,7 +70,7 @@ class Visit:
         turn: The turn that was taken of its sequence, or None.
     """
 
-    route: Route[Any]
+    route: InnerRoute[Any]
     answer: NameAnswer
     lateness: Lateness | None
     turn: Turn | None
@@ -91,7 +91,7 @@ class Ruling:
     is_undeclared: bool = False
 
     @property
-    def route(self) -> Route[Any] | None:
+    def route(self) -> InnerRoute[Any] | None:
         """The route that has answered, be it by "synthetic"; else the first one of the name, or None."""
         spoke = (v for v in self.visits if v.answer is self.answer or v.answer.leaves_all)
         first = next(iter(self.visits), None)
@@ -185,7 +185,7 @@ class Names:
 
     def _entry(
         self,
-        route: Route[Any] | None,
+        route: InnerRoute[Any] | None,
         resolution: Resolution,
         reply: Answer,
         lateness: Sequence[Lateness],
@@ -313,10 +313,14 @@ def followed(ruling: Ruling, type: str) -> Record | None:
 def declared(tables: Sequence[RouteTable], name: str) -> Iterator[NameAnswer]:
     """The answers that the DNS routes for a name may give: all of a sequence, and what it leaves to the next route."""
     for route in name_routes(tables, name):
-        given = (route.answer()[0],) if route.sequence is None else route.sequence.answers
+        given = (
+            (route.turns.answer()[0],)
+            if route.turns.sequence is None
+            else route.turns.sequence.answers
+        )
         answers = [layers(each)[1] for each in given]
         yield from answers
-        if route.sequence is None and answers[0].answers("A"):
+        if route.turns.sequence is None and answers[0].answers("A"):
             return
 
 

@@ -53,8 +53,8 @@ from pytest_egress.link.stream_sockets import Accepted
 from pytest_egress.routes.answers import Forward, Receipt, Service, place_of
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import ConnectFault, End, Fault
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.raw import AsyncHandler
-from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Outcome, TcpConnection, server_of
 from pytest_egress.traffic.fields import MAX_BODY_BYTES
 from pytest_egress.traffic.messages import Response
@@ -143,7 +143,7 @@ class RawServer:
         self.accepted: Final = connection.sock
         self.tcp = connection.sock  # of which the kernel is asked what it has carried
 
-    def serve(self, route: Route[Any], found_for: str) -> bool:
+    def serve(self, route: InnerRoute[Any], found_for: str) -> bool:
         """Answer the connection by a raw route; False if other connections have taken all of its `times` meanwhile.
 
         Args:
@@ -151,15 +151,15 @@ class RawServer:
         """
         with ExitStack() as taken:
             with self.ledger.changed:  # else the answer could be replaced between these calls
-                turn = taken.enter_context(route.turn_of(self))
+                turn = taken.enter_context(route.turns.turn_of(self))
                 if turn is None:
                     return False
-                answer, context = route.answer(turn)
-                self.turn = None if route.takes_mails(turn) else turn
+                answer, context = route.turns.answer(turn)
+                self.turn = None if route.turns.takes_mails(turn) else turn
             if isinstance(answer, ConnectFault):
                 self.turn_down(route, turn, answer)
                 return True
-            if route.refuses:
+            if route.turns.refuses:
                 self.ledger.turns_changed()  # before the client can dial again
             self.connection.turn = turn
             entry = self.begin(route, "routed", found_for)
@@ -188,9 +188,9 @@ class RawServer:
         else:
             self.collect(entry, answer or b"")
 
-    def turn_down(self, route: Route[Any], turn: int, fault: ConnectFault) -> None:
+    def turn_down(self, route: InnerRoute[Any], turn: int, fault: ConnectFault) -> None:
         """Reset a connection that the target's kernel should not have made. It is no call."""
-        route.give_back(turn)
+        route.turns.give_back(turn)
         self.connection.accounted = True
         self.recorder.record_dial(
             self.attempt.context,
@@ -203,7 +203,7 @@ class RawServer:
         )
         self.connection.reset()
 
-    def pass_through(self, route: Route[Any] | None) -> None:
+    def pass_through(self, route: InnerRoute[Any] | None) -> None:
         """Relay the connection to the real upstream.
 
         Args:
@@ -215,7 +215,9 @@ class RawServer:
         self.is_counted = True
         self.relay(entry, Forward())
 
-    def begin(self, route: Route[Any] | None, outcome: Outcome, found_for: str) -> TcpConnection:
+    def begin(
+        self, route: InnerRoute[Any] | None, outcome: Outcome, found_for: str
+    ) -> TcpConnection:
         """Record that the connection begins, and mark its bytes as allowed by the route from here on."""
         self.connection.accounted = True
         entry = self.recorder.begin_raw(self.attempt, route, outcome, self.not_agreed())
@@ -330,7 +332,7 @@ class RawServer:
         if self.between is not None:
             self.between.give_up()
         self.recorder.take_back(entry, self.turn, "; ".join(filter(None, [note, more])))
-        if entry.route.refuses:
+        if entry.route.turns.refuses:
             self.ledger.turns_changed()
 
     # A handler.
@@ -635,7 +637,7 @@ class MailDesk:
         """As `Desk.take`."""
         self.has_mail = True
         receipt = self._recorder.take_mail(self._entry, mail)
-        if self._entry.route.refuses:
+        if self._entry.route.turns.refuses:
             self._recorder.ledger.turns_changed()  # before the client can dial again
         return receipt
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from pytest_egress.base.relay import relay
 from pytest_egress.base.sockets import Socket, pair, shut
 from pytest_egress.gateway.raw_ends import Ends, telling
-from pytest_egress.routes.route import check_protocols
+from pytest_egress.routes.declarations import check_protocols
 
 
 class ClientEndedError(ConnectionResetError):

@@ -19,7 +19,8 @@ from pytest_egress.gateway.tls_failures import DISTRUST, LIKELY_REJECTED, librar
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.routes.answers import Receipt
-from pytest_egress.routes.route import REJECTED, Route
+from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.route import REJECTED
 from pytest_egress.routes.table import NearMiss, claimed, nearest_by_address, opening, spent_route
 from pytest_egress.traffic.entries import (
     CERTAIN,
@@ -142,7 +143,7 @@ class Recorder:
         with self.ledger.changed:
             entry.outcome, entry.note = "recorded", note
             if turn is not None:
-                entry.route.give_back(turn)
+                entry.route.turns.give_back(turn)
             self.ledger.tell()
 
     def reject(self, entry: Exchange, turn: int, note: str) -> None:
@@ -154,7 +155,7 @@ class Recorder:
         with self.ledger.changed:
             route, entry.route = entry.route, None
             entry.outcome, entry.note = "unrouted", note
-            route.give_back(turn)
+            route.turns.give_back(turn)
             self.ledger.tell()
 
     def complain(self, text: str, error: BaseException | None = None) -> None:
@@ -233,7 +234,7 @@ class Recorder:
             self.ledger.record(self.ledger.closing or context.window, entry)
 
     def begin_raw(
-        self, attempt: Attempt, route: Route[Any] | None, outcome: Outcome, note: str
+        self, attempt: Attempt, route: InnerRoute[Any] | None, outcome: Outcome, note: str
     ) -> TcpConnection:
         """Record the begin of a connection whose bytes are not read as requests.
 
@@ -258,7 +259,7 @@ class Recorder:
     def record_dial(
         self,
         context: AttemptContext,
-        route: Route[Any] | None,
+        route: InnerRoute[Any] | None,
         fault: object,
         host: str,
         port: int,
@@ -292,7 +293,7 @@ class Recorder:
         with self.ledger.changed:  # else the window could close between these calls
             context = self.target.attempt_context()
             has_room = partial(context.window.account.has_room, mail.size, MAILS)
-            receipt: Receipt = connection.route.reserve_mail(has_room)
+            receipt: Receipt = connection.route.turns.reserve_mail(has_room)
             if receipt == "used up":
                 route = opening(context.tables, connection.host, connection.port or 0)
                 if route is not None and route.kind.reads_bytes:
@@ -413,7 +414,7 @@ def silent_outcome(attempt: Attempt) -> Outcome:
 
 
 def passes(
-    context: AttemptContext, route: Route[Any] | None, hosts: Iterable[str], port: int
+    context: AttemptContext, route: InnerRoute[Any] | None, hosts: Iterable[str], port: int
 ) -> bool:
     """Whether a connection or a request goes to the real upstream.
 

@@ -16,8 +16,8 @@ import pytest_egress.gateway.upstream as upstream
 from pytest_egress.gateway.destination import Destination
 from pytest_egress.ledger.report import naming
 from pytest_egress.routes.answers import Forward
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import PASSTHROUGH
-from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable, opening
 
 
@@ -73,7 +73,7 @@ class Upstreams:
     def reach(
         self,
         owner: Owner,
-        route: Route[Any] | None,
+        route: InnerRoute[Any] | None,
         host: str,
         port: int,
         scheme: str,
@@ -116,7 +116,7 @@ class Upstreams:
 
 
 def upstream_host(
-    tables: Sequence[RouteTable], destination: Destination, route: Route[Any] | None, host: str
+    tables: Sequence[RouteTable], destination: Destination, route: InnerRoute[Any] | None, host: str
 ) -> str:
     """The host of the real server: what was dialled, unless the route matches only by the name in SNI or Host.
 
@@ -129,7 +129,7 @@ def upstream_host(
         host: The name in SNI or Host.
     """
 
-    def answers(route: Route[Any], host: str) -> bool:
+    def answers(route: InnerRoute[Any], host: str) -> bool:
         """Whether a route covers a host, and no route for another address takes precedence."""
         first = opening(tables, host, destination.port)
         same = first is not None and first.parsed_address == route.parsed_address

@@ -21,7 +21,7 @@ from pytest_egress.base.alarms import Alarms
 from pytest_egress.base.clock import monotonic, wall
 from pytest_egress.ledger.windows import Activity, Pause, Window
 from pytest_egress.routes.answers import HEAD_SECONDS
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import Entry, Handshake, PacketAttempt, TlsFailure, TlsPeers
 
 CUT_SECONDS: Final = 1.0  # for the threads of connections that were cut to end
@@ -164,7 +164,7 @@ class Ledger:
                 window.complaints.append(text)
             self.tell()
 
-    def count(self, route: Route[Any], window: Window, call: Entry) -> None:
+    def count(self, route: InnerRoute[Any], window: Window, call: Entry) -> None:
         """Count a call of a route, after its handler has returned and before its answer is sent."""
         with self.changed:
             window.calls += 1
@@ -172,7 +172,7 @@ class Ledger:
                 route.count(window, call)
             self.tell()
 
-    def add_failure(self, route: Route[Any], window: Window, failure: TlsFailure) -> None:
+    def add_failure(self, route: InnerRoute[Any], window: Window, failure: TlsFailure) -> None:
         """Note at a route that a connection ended by what the route had presented."""
         with self.changed:
             if (

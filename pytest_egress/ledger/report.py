@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from pytest_egress.base.account import over_limit
 from pytest_egress.errors import AddressError
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import BLOCK, INTERCEPT_TCP, Kind
-from pytest_egress.routes.route import Route, Scope, later_text
+from pytest_egress.routes.route import Scope, later_text
 from pytest_egress.routes.table import NearMiss
 from pytest_egress.traffic.address import parse_address
 from pytest_egress.traffic.dns import reversed_address
@@ -120,7 +121,7 @@ def quoted(text: str) -> str:
     return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 
-def route_line(route: Route[Any]) -> str:
+def route_line(route: InnerRoute[Any]) -> str:
     """A route, and the line that declared it."""
     return f"{route}" + (f"  declared at {route.declared_at}" if route.declared_at else "")
 
@@ -327,7 +328,7 @@ def lost_lines(lost: Mapping[str, int]) -> Iterator[str]:
 
 
 def never_called_text(
-    routes: Sequence[Route[Any]],
+    routes: Sequence[InnerRoute[Any]],
     entries: Sequence[Entry],
     *,
     any_container: bool,
@@ -354,13 +355,13 @@ def never_called_text(
     return "\n".join([*lines, "", *advice(routes, entries, any_container, running)])
 
 
-def count_of(route: Route[Any]) -> str:
+def count_of(route: InnerRoute[Any]) -> str:
     """How often a route was called, and how often it had to be."""
     return f"{route.times_called} of {route.times or 1} times"
 
 
 def advice(
-    routes: Sequence[Route[Any]],
+    routes: Sequence[InnerRoute[Any]],
     entries: Sequence[Entry],
     any_container: bool,
     running: Sequence[str],
@@ -475,7 +476,7 @@ def restless_text(
     return "\n".join([*lines, *more_lines(listed)])
 
 
-def close_to(route: Route[Any], entries: Sequence[Entry]) -> list[Entry]:
+def close_to(route: InnerRoute[Any], entries: Sequence[Entry]) -> list[Entry]:
     """The failed connections and packets that may be the reason why a route was not called."""
     return [
         entry
@@ -548,7 +549,7 @@ def stuck_headline(texts: Sequence[str]) -> str:
     return (f"{what}: {who}" if what else who) + more_text(len(texts) - 1)
 
 
-def never_called_headline(routes: Sequence[Route[Any]]) -> str:
+def never_called_headline(routes: Sequence[InnerRoute[Any]]) -> str:
     """The headline of routes that were never called, or less often than declared."""
     route = routes[0]
     seldom = f"called {count_of(route)}" if route.times_called else "never called"

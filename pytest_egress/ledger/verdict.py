@@ -31,7 +31,8 @@ from pytest_egress.ledger.report import (
     unrouted_text,
 )
 from pytest_egress.ledger.windows import Window
-from pytest_egress.routes.route import REJECTED, Route
+from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.route import REJECTED
 from pytest_egress.traffic.entries import (
     CERTAIN,
     DnsQuery,
@@ -55,7 +56,7 @@ gRPC's next comes after 0.25 s, as RFC 8305 section 8 has it, and a busy machine
 
 def judge(
     window: Window,
-    routes: Sequence[Route[Any]],
+    routes: Sequence[InnerRoute[Any]],
     *,
     assert_all_called: bool = True,
     any_container: bool = True,
@@ -105,7 +106,7 @@ def offences(window: Window, verdict: EgressError | None) -> Sequence[Entry]:
 
 def first_verdict(
     window: Window,
-    routes: Sequence[Route[Any]],
+    routes: Sequence[InnerRoute[Any]],
     *,
     any_container: bool,
     running: Callable[[], Sequence[str]],
@@ -198,13 +199,13 @@ def came_through(failure: TlsFailure, window: Window) -> bool:
     return failure.reason == "unused" or until > failure.started
 
 
-def is_missing(route: Route[Any]) -> bool:
+def is_missing(route: InnerRoute[Any]) -> bool:
     """Whether a route had to be called, or rejected, and was not, or not as often as its `times`.
 
     Of the routes for names those with a sequence have to be, to its end.
     """
     if (
-        not (route.kind.must_be_called or (route.kind.answers_names and route.sequence))
+        not (route.kind.must_be_called or (route.kind.answers_names and route.turns.sequence))
         or route.optional
         or route.removed
         or route.expected_idle

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from pytest_egress.base.account import Account
 from pytest_egress.base.choices import NamePolicy, Policy
 from pytest_egress.base.clock import wall
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.entries import Entry, Handshake, TlsPeers
 
@@ -64,7 +64,7 @@ class Activity:
 
     container: str = ""
     thread: int | None = None
-    route: Route[Any] | None = None
+    route: InnerRoute[Any] | None = None
     what: object = ""
     cut: Callable[[], None] = lambda: None
     told: Callable[[], str] = lambda: "a connection"
@@ -72,7 +72,7 @@ class Activity:
     is_abandoned: Callable[[], bool] = stays
     part: str = "handler"
     streams: Streams = ""
-    passes: Route[Any] | None = None
+    passes: InnerRoute[Any] | None = None
 
     def rest(self) -> None:
         """Note that nothing of a route runs any more, and that nothing is streamed."""

@@ -1,4 +1,4 @@
-"""Checks the arguments of routes, where a test declares them.
+"""`Declaration`: the arguments of a route, checked where a test declares it.
 
 The methods of `Egress` and the markers, at collection, call the same functions, so that both refuse the same arguments
 with the same messages.
@@ -7,17 +7,29 @@ with the same messages.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Literal
 
+import pytest_egress.routes.answers as answers
+import pytest_egress.routes.raw as raw
+from pytest_egress.routes.certificates import BadCertificate, Presented, TlsVersion, check_presented
+from pytest_egress.routes.duplex import DuplexAnswer
+from pytest_egress.routes.faults import check_connect_faults
 from pytest_egress.routes.kinds import Kind
-from pytest_egress.routes.matching import MATCHERS, Match
-from pytest_egress.routes.name_answers import check_declared, name_address
-from pytest_egress.routes.route import Declaration, check_answer
-from pytest_egress.traffic.address import parse_address
-from pytest_egress.traffic.dns_answers import RECORD_EXAMPLES
+from pytest_egress.routes.matching import ANY_REQUEST, MATCHERS, Match
+from pytest_egress.routes.name_answers import check_cname, check_declared, check_names, name_address
+from pytest_egress.routes.sequences import AnswerSequence
+from pytest_egress.routes.turns import parts_of
+from pytest_egress.traffic.address import Address, parse_address
+from pytest_egress.traffic.dns_answers import NO_RECORDS, RECORD_EXAMPLES, Records
+from pytest_egress.traffic.messages import shown
 
 OWN_OPTIONS: Final = ("times", "optional", "name")
+ClientCertificate = Literal["request", "require"]
+CLIENT_CERTIFICATES: Final = ("request", "require")  # the strictest last
+MAX_PROTOCOL_BYTES: Final = 255  # RFC 7301 section 3.1
 
 
 @functools.cache
@@ -78,3 +90,156 @@ def declaring(kind: Kind) -> Callable[..., Declaration]:
         function = with_answer if kind.answers_names else with_address
     function.__qualname__ = kind.method  # Python's TypeError for a missing argument shows it
     return function
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """The checked arguments of a route, before it belongs to a scope. `Egress.intercept_https` explains each field."""
+
+    kind: Kind
+    address: Address
+    answer: object
+    match: Match = ANY_REQUEST
+    times: int | None = None
+    optional: bool = False
+    name: str | None = None
+    client_certificate: ClientCertificate | None = None
+    certificate: BadCertificate | None = None
+    tls_version: TlsVersion | None = None
+    stream: bool = False
+    alpn: Sequence[str] = ()
+    records: Records = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.stream, bool):
+            raise TypeError(f"stream= takes True or False, not {self.stream!r}")
+        if self.stream:
+            check_head_decides(self.match, "stream=True")
+        if self.client_certificate not in (None, *CLIENT_CERTIFICATES):
+            raise ValueError(
+                f"client_certificate={self.client_certificate!r}: it takes 'request' or 'require'"
+            )
+        if self.presented.is_bad:
+            self._check_decides_before_requests()
+        if self.times is not None and isinstance(self.answer, AnswerSequence):
+            raise ValueError(f"times={self.times!r}: sequence() implies it; leave it out")
+        if self.times is not None and (type(self.times) is not int or self.times < 1):
+            raise ValueError(
+                f"times={self.times!r}: a route answers 1 time or more; leave it out for any number"
+            )
+        if not isinstance(self.name, (str, type(None))):
+            raise TypeError(f"name= takes a str, not {self.name!r}")
+        check_protocols(self.alpn)
+        self._check_fits(self.answer)
+
+    def _check_decides_before_requests(self) -> None:
+        """Refuse what only a request can meet on a route that is to be rejected before there is one.
+
+        Raises:
+            ValueError: There is such a condition, or a number of calls.
+        """
+        given = self.presented.given
+        if conditions := str(self.match):
+            raise ValueError(
+                f"{conditions} with {given}: the handshake comes before the request, and is the same for "
+                f"all requests to {self.address.text!r}; leave the conditions out"
+            )
+        check_uncounted(self.presented, self.times, self.answer)
+
+    @cached_property
+    def presented(self) -> Presented:
+        """What it presents in its handshakes."""
+        return check_presented(self.certificate, self.tls_version, self.client_certificate)
+
+    def another(self, answer: object) -> object:
+        """Check an answer that replaces the declared one, and convert it to the form that the route uses.
+
+        Raises:
+            TypeError, ValueError: The route cannot answer with it; the text lists what it takes.
+        """
+        answer = check_answer(self.kind, answer, self.records)
+        self._check_fits(answer)
+        check_uncounted(self.presented, None, answer)
+        check_cname(self.address.text, answer, self.records)
+        return answer
+
+    def _check_fits(self, answer: object) -> None:
+        """Refuse a fault of connecting where a connection is made first, and conditions that come after the answer."""
+        kind = self.kind
+        check_connect_faults(answer, kind.method, self.address.text, takes_unread=kind.takes_unread)
+        if any(isinstance(part, DuplexAnswer) for part in parts_of(answer)):
+            check_head_decides(self.match, shown(answer))
+
+    def __str__(self) -> str:
+        """The declaration: `intercept_https("api.stripe.com", path='/v1')`."""
+        parts = [f'"{self.address.text}"', *filter(None, [str(self.match)])]
+        parts += [f"times={self.times}"] if self.times is not None else []
+        if self.client_certificate is not None:
+            parts.append(f"client_certificate={self.client_certificate!r}")
+        parts += [self.presented.given] if self.presented.given else []
+        parts += [f"alpn={tuple(self.alpn)!r}"] if self.alpn else []
+        parts += [f"name={self.name!r}"] if self.name is not None else []
+        return f"{self.kind.method}({', '.join(parts)})"
+
+
+def check_uncounted(presented: Presented, times: int | None, answer: object) -> None:
+    """Refuse a number of calls on a route that is to be rejected.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if presented.is_bad and (times is not None or isinstance(answer, AnswerSequence)):
+        count = "sequence()" if times is None else f"times={times!r}"
+        raise ValueError(
+            f"{count} with {presented.given}: it counts calls, and a client that rejects makes none; leave it out"
+        )
+
+
+def check_protocols(alpn: object) -> None:
+    """Refuse what is no list of the names of ALPN.
+
+    Raises:
+        TypeError, ValueError: With the value, and what is accepted.
+    """
+    wanted = 'it takes names of protocols, as alpn=("postgresql",)'
+    if not isinstance(alpn, (tuple, list)) or not all(isinstance(name, str) for name in alpn):
+        raise TypeError(f"alpn={alpn!r}: {wanted}")
+    for name in alpn:
+        if not name.isascii() or not 1 <= len(name) <= MAX_PROTOCOL_BYTES:
+            raise ValueError(
+                f"alpn={alpn!r}: {name!r} is no name of ALPN, which has 1 to {MAX_PROTOCOL_BYTES} "
+                f"characters of ASCII; {wanted}"
+            )
+
+
+def check_head_decides(match: Match, why: str) -> None:
+    """Refuse conditions about the body on a route that answers before the body has come.
+
+    Args:
+        why: What makes it answer so early.
+    """
+    for name in ("json", "content"):
+        if getattr(match, name) is not getattr(Match, name):
+            raise ValueError(
+                f"{name}= needs the whole body, and {why} answers before that has come: leave {name}= out, and "
+                "look at the body in the handler"
+            )
+
+
+def check_answer(kind: Kind, answer: object, records: Records = NO_RECORDS) -> object:
+    """Check the answer of a route of one kind, and convert it to the form that the route uses.
+
+    Args:
+        records: Of a DNS route: the records that it declares besides.
+
+    Raises:
+        TypeError, ValueError: A route of this kind cannot answer with it; the text lists what it takes.
+    """
+    if kind.answers_names:
+        return check_names(answer, records)
+    if kind.has_handler:
+        given = raw.adapted(answer) if kind.reads_bytes else answer
+        return answers.check_answer(given, raw=kind.reads_bytes)
+    if answer is not None:
+        raise TypeError(f"{kind.method}() has no answer, but was given {answer!r}")
+    return None

@@ -14,8 +14,9 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from pytest_egress.routes.declarations import CLIENT_CERTIFICATES
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.matching import pass_by
-from pytest_egress.routes.route import CLIENT_CERTIFICATES, Route
 from pytest_egress.traffic.address import is_ip_address
 from pytest_egress.traffic.messages import Request, TlsInfo
 
@@ -36,15 +37,15 @@ class RouteTable:
 
     def __init__(self) -> None:
         # Tuples are replaced, never changed: readers take no lock.
-        self._exact: dict[str, tuple[Route[Any], ...]] = {}  # by their host
-        self._patterns: tuple[Route[Any], ...] = ()
+        self._exact: dict[str, tuple[InnerRoute[Any], ...]] = {}  # by their host
+        self._patterns: tuple[InnerRoute[Any], ...] = ()
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
         self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
         self.requires_certificate, self.presents, self.may_begin_at_head = False, False, False
         self.leads = False
-        self.refusing: tuple[Route[Any], ...] = ()
+        self.refusing: tuple[InnerRoute[Any], ...] = ()
 
-    def add(self, route: Route[Any]) -> None:
+    def add(self, route: InnerRoute[Any]) -> None:
         """Add a route, before those that are equally specific. The caller holds the ledger's lock."""
         address = route.parsed_address
         if address.is_exact:
@@ -57,29 +58,29 @@ class RouteTable:
         self.requires_certificate |= route.client_certificate == "require"
         self.presents |= not route.presented.is_usual
         self.leads |= "CNAME" in route.records
-        route.on_answer = lambda: self._note_answer(route)
+        route.turns.on_answer = lambda: self._note_answer(route)
         self._note_answer(route)
 
-    def _note_answer(self, route: Route[Any]) -> None:
-        self.may_begin_at_head |= route.may_begin_at_head
-        if route.refuses != (route in self.refusing):
+    def _note_answer(self, route: InnerRoute[Any]) -> None:
+        self.may_begin_at_head |= route.stream or route.turns.may_begin_at_head
+        if route.turns.refuses != (route in self.refusing):
             others = tuple(other for other in self.refusing if other is not route)
-            self.refusing = (*others, route) if route.refuses else others
+            self.refusing = (*others, route) if route.turns.refuses else others
 
     @property
-    def routes(self) -> tuple[Route[Any], ...]:
+    def routes(self) -> tuple[InnerRoute[Any], ...]:
         """All routes; those of one host are in the order in which they are tried."""
         exact = [*self._exact.values()]  # in one step: another thread may add a route
         return (*chain.from_iterable(exact), *self._patterns)
 
-    def of(self, *hosts: str) -> Sequence[Route[Any]]:
+    def of(self, *hosts: str) -> Sequence[InnerRoute[Any]]:
         """The routes that may be for one of these names or addresses, in the order in which they are tried."""
         if len(hosts) == 1:
             return self._exact.get(hosts[0], ()) + self._patterns
         exact = (self._exact.get(host, ()) for host in dict.fromkeys(hosts))
         return (*chain.from_iterable(exact), *self._patterns)
 
-    def of_addresses(self) -> Iterator[Route[Any]]:
+    def of_addresses(self) -> Iterator[InnerRoute[Any]]:
         """The routes that may be for an IP address that no name was given, in the order in which they are tried."""
         for host in self._addressed:
             yield from self._exact[host]
@@ -97,14 +98,16 @@ class RouteTable:
         return found
 
 
-def placed(route: Route[Any], routes: tuple[Route[Any], ...]) -> tuple[Route[Any], ...]:
+def placed(
+    route: InnerRoute[Any], routes: tuple[InnerRoute[Any], ...]
+) -> tuple[InnerRoute[Any], ...]:
     """The routes with one more, before those that are as specific."""
     rank = route.parsed_address.specificity
     place = bisect_left(routes, True, key=lambda other: other.parsed_address.specificity <= rank)
     return (*routes[:place], route, *routes[place:])
 
 
-def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[Route[Any]]:
+def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[InnerRoute[Any]]:
     """The routes that may be for these hosts, in the order in which they are tried.
 
     That is: nearest scope, most specific, latest declared. Without hosts it is all routes.
@@ -123,7 +126,7 @@ class NearMiss:
         is_spent: Whether the only reason is that it has answered as often as it may.
     """
 
-    route: Route[Any]
+    route: InnerRoute[Any]
     differences: tuple[str, ...]
     is_spent: bool = False
 
@@ -133,18 +136,18 @@ class Decision(NamedTuple):
 
     Attributes:
         route: The route that answers, or None.
-        turn: The turn that is reserved on it, for `Route.answer`.
+        turn: The turn that is reserved on it, for `Turns.answer`.
         near: Where no route answers, those that came nearest, the nearest first.
         unproved: The route that would answer if the connection had the client certificate that it requires.
     """
 
-    route: Route[Any] | None
+    route: InnerRoute[Any] | None
     turn: int = 0
     near: tuple[NearMiss, ...] = ()
-    unproved: Route[Any] | None = None
+    unproved: InnerRoute[Any] | None = None
 
 
-def opening(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
+def opening(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute[Any] | None:
     """The route that decides how a new connection is read, before any of its bytes: the first with its address.
 
     A raw route whose `times` are all reserved is skipped.
@@ -162,7 +165,7 @@ def keyed_on(tables: Sequence[RouteTable], hosts: Sequence[str], port: int) -> s
     return next((host for host in hosts if claimed(tables, host, port)), hosts[0])
 
 
-def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[Route[Any]]:
+def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[InnerRoute[Any]]:
     """The raw routes at an address that answer so many times: which connection comes first matters there."""
     return [
         route
@@ -172,7 +175,7 @@ def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[R
 
 
 def still_claims(
-    tables: Sequence[RouteTable], route: Route[Any] | None, host: str, port: int
+    tables: Sequence[RouteTable], route: InnerRoute[Any] | None, host: str, port: int
 ) -> bool:
     """Whether a connection would be assigned to the same route again; `route` is None where it was to none."""
     for other in in_order(tables, host):
@@ -184,11 +187,11 @@ def still_claims(
     return route is None
 
 
-Asking: TypeAlias = "Callable[[Route[Any]], None]"
+Asking: TypeAlias = "Callable[[InnerRoute[Any]], None]"
 """Called before the predicate (`match=`) of a route is: it is a function of the user's, and may never return."""
 
 
-def tell_nobody(route: Route[Any]) -> None:
+def tell_nobody(route: InnerRoute[Any]) -> None:
     """Take the place of `Asking` where nobody wants to know."""
 
 
@@ -205,10 +208,10 @@ def decide(
             continue
         told = partial(asking, route) if route.matcher.match is not None else pass_by
         differences = route.matcher.differences(request, told)
-        proved = not lacks_certificate(route, request.tls) or route.is_exhausted
+        proved = not lacks_certificate(route, request.tls) or route.turns.is_exhausted
         if not differences and not proved:
             return Decision(route=None, unproved=route)
-        if not differences and (turn := route.reserve()) is not None:
+        if not differences and (turn := route.turns.reserve()) is not None:
             return Decision(route=route, turn=turn)
         is_spent = not differences
         differences = differences or [used_up(route)]
@@ -266,20 +269,20 @@ def begins_at_head(
         return False  # as a rule, and without a look at the routes
     secure = request.scheme == "https"
     for route in in_order(tables, request.host):
-        claims = route.claims(secure, request.host, request.port) and not route.is_exhausted
+        claims = route.claims(secure, request.host, request.port) and not route.turns.is_exhausted
         if claims and not route.matcher.head_differences(request):
-            return route.begins_at_head(request)
+            return route.stream or route.turns.begins_at_head(request)
     return unclaimed
 
 
-def claimed(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
+def claimed(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute[Any] | None:
     """The first route of any kind for connections whose address matches; its `times` do not matter."""
     return next((route for route in in_order(tables, host) if route.covers(host, port)), None)
 
 
 def certificate_route(
     tables: Sequence[RouteTable], hosts: Iterable[str], port: int
-) -> Route[Any] | None:
+) -> InnerRoute[Any] | None:
     """The route that decides whether a handshake asks for a client certificate; None where no route wants one.
 
     The handshake comes before the request that selects a route, so the strictest route at the address counts.
@@ -302,7 +305,7 @@ def certificate_route(
     return None
 
 
-def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> Route[Any] | None:
+def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute[Any] | None:
     """The route whose certificate and version of TLS a handshake presents; None where they are the usual ones.
 
     The handshake comes before the request that selects a route, so the first route at the address decides.
@@ -316,12 +319,12 @@ def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> Rout
     return None
 
 
-def lacks_certificate(route: Route[Any], tls: TlsInfo | None) -> bool:
+def lacks_certificate(route: InnerRoute[Any], tls: TlsInfo | None) -> bool:
     """Whether a route requires a client certificate that a connection does not have."""
     return route.client_certificate == "require" and (tls is None or tls.client_certificate is None)
 
 
-def name_routes(tables: Sequence[RouteTable], name: str) -> Iterator[Route[Any]]:
+def name_routes(tables: Sequence[RouteTable], name: str) -> Iterator[InnerRoute[Any]]:
     """The DNS routes for a name, in the order in which they are asked."""
     return (r for r in in_order(tables, name) if r.kind.answers_names and r.names(name))
 
@@ -390,7 +393,7 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
     return likeness, NearMiss(route=route, differences=tuple(differences), is_spent=is_spent)
 
 
-def another_host(host: str, route: Route[Any]) -> str:
+def another_host(host: str, route: InnerRoute[Any]) -> str:
     """That a host is not that of a route, and why a client may have taken it for that."""
     address = route.parsed_address
     text = f"{host!r} is not {address.host!r}"
@@ -399,7 +402,7 @@ def another_host(host: str, route: Route[Any]) -> str:
     return f"{text}, which {address.text!r} is by IDNA 2008; its client goes by IDNA 2003"
 
 
-def used_up(route: Route[Any]) -> str:
+def used_up(route: InnerRoute[Any]) -> str:
     """The difference of a route that has answered as often as it may, and what its client may have done about that."""
     text = f"times: it has answered {route.times} of {route.times}"
     if (fault := route.latest_fault) is None:
@@ -414,10 +417,10 @@ class Likeness(NamedTuple):
     """How similar a route's host is to a name or address: difflib's ratio, or one of the constants."""
 
     ratio: float
-    route: Route[Any]
+    route: InnerRoute[Any]
 
 
-def similar_routes(host: str, routes: Iterable[Route[Any]]) -> Iterator[Likeness]:
+def similar_routes(host: str, routes: Iterable[InnerRoute[Any]]) -> Iterator[Likeness]:
     """The routes whose host matches a name or address, or is similar to it.
 
     difflib prepares one of the two texts, and has two upper bounds that cost little, so that few routes are compared.

@@ -61,7 +61,7 @@ ROOMS = {
         foreign=("grpc", "typing_extensions"),  # the latter for type checkers alone, which bring it
         doors=(
             "answers", "asgi", "asgi_websocket", "async_websocket", "certificates", "declarations", "duplex", "faults",
-            "grpc", "handles", "kinds", "open_websocket", "raw", "route", "smtp", "table",
+            "grpc", "inner_route", "kinds", "open_websocket", "raw", "route", "smtp", "table", "turns",
             "websocket", "wsgi",
         ),
     ),

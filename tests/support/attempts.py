@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_egress.ledger.ledger import Ledger
-from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.declarations import Declaration, declare
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import INTERCEPT_HTTPS
-from pytest_egress.routes.route import Declaration, Route, Scope
+from pytest_egress.routes.route import Scope
 from pytest_egress.traffic.entries import DnsQuery, Exchange, Outcome, TcpConnection
 from pytest_egress.traffic.messages import Request
 
@@ -28,25 +29,25 @@ def query() -> DnsQuery:
     return DnsQuery(container="shop", started=1.0, outcome="recorded", answer=(), **about)
 
 
-def route_in(log: Ledger, **options: Any) -> Route[Any]:
+def route_in(log: Ledger, **options: Any) -> InnerRoute[Any]:
     declared = declare(INTERCEPT_HTTPS, "api.test", **options)
-    return Route(declared, scope="test", declared_at="", log=log)
+    return InnerRoute(declared, scope="test", declared_at="", log=log)
 
 
 LEDGER = Ledger()
 
 
-def exchange(error: BaseException | None = None, route: Route[Any] | None = None) -> Exchange:
+def exchange(error: BaseException | None = None, route: InnerRoute[Any] | None = None) -> Exchange:
     request = Request(method="GET", scheme="https", host="api.test", port=443, path="/")
     about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": "routed"}
     return Exchange(**about, host="api.test", port=443, request=request, error=error, route=route)
 
 
-def route_of(declaration: Declaration, scope: Scope = "test") -> Route[Any]:
-    return Route(declaration, scope=scope, declared_at="test_it.py:7", log=LEDGER)
+def route_of(declaration: Declaration, scope: Scope = "test") -> InnerRoute[Any]:
+    return InnerRoute(declaration, scope=scope, declared_at="test_it.py:7", log=LEDGER)
 
 
-def route(scope: Scope = "test", **options: Any) -> Route[Any]:
+def route(scope: Scope = "test", **options: Any) -> InnerRoute[Any]:
     return route_of(declare(INTERCEPT_HTTPS, "api.test", **options), scope)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import KINDS
-from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import Decision, RouteTable, decide
 from pytest_egress.traffic.entries import Exchange
 from tests.support.traffic import request
@@ -16,9 +16,9 @@ from tests.support.traffic import request
 KIND_OF = {kind.method: kind for kind in KINDS}
 
 
-def called(route: Route[Any]) -> Any:
+def called(route: InnerRoute[Any]) -> Any:
     """What the route's handler returns."""
-    answer, context = route.answer()
+    answer, context = route.turns.answer()
     return context.run(answer, request())
 
 
@@ -31,13 +31,15 @@ class Routes:
 
     def add(
         self, kind: str, address: str, handler: object = None, scope: Any = "test", **options: Any
-    ) -> Route[Any]:
+    ) -> InnerRoute[Any]:
         declaration = declare(KIND_OF[kind], address, handler, **options)
-        route: Route[Any] = Route(declaration, scope=scope, declared_at="", log=self.ledger)
+        route: InnerRoute[Any] = InnerRoute(
+            declaration, scope=scope, declared_at="", log=self.ledger
+        )
         self.tables[scope].add(route)
         return route
 
-    def https(self, address: str = "api.test", **options: Any) -> Route[Any]:
+    def https(self, address: str = "api.test", **options: Any) -> InnerRoute[Any]:
         return self.add("intercept_https", address, **options)
 
     def decide(self, *args: Any, **fields: Any) -> Decision:
@@ -45,7 +47,7 @@ class Routes:
 
     def call(
         self,
-        route: Route[Any],
+        route: InnerRoute[Any],
         url: str = "https://api.test/",
         window: Window | None = None,
         **fields: Any,

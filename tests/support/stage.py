@@ -24,8 +24,8 @@ from pytest_egress.gateway.server import Gateway
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext, Window
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import KINDS
-from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.dns_answers import NameAnswer
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
@@ -88,9 +88,11 @@ class Stage:
         self.ledger.complain(self.window, f"{self.name}: {text}")
         self.was_lost.set()
 
-    def route(self, kind: str, address: str, handler: object = None, **options: Any) -> Route[Any]:
+    def route(
+        self, kind: str, address: str, handler: object = None, **options: Any
+    ) -> InnerRoute[Any]:
         declaration = declare(KIND_OF[kind], address, handler, **options)
-        route: Route[Any] = Route(
+        route: InnerRoute[Any] = InnerRoute(
             declaration, scope="test", declared_at="test_it.py:7", log=self.ledger
         )
         with self.ledger.changed:
@@ -98,18 +100,20 @@ class Stage:
         self.gateway.revise()
         return route
 
-    def https(self, address: str, handler: object = None, **options: Any) -> Route[Any]:
+    def https(self, address: str, handler: object = None, **options: Any) -> InnerRoute[Any]:
         return self.route("intercept_https", address, handler, **options)
 
-    def http(self, address: str, handler: object = None, **options: Any) -> Route[Any]:
+    def http(self, address: str, handler: object = None, **options: Any) -> InnerRoute[Any]:
         return self.route("intercept_http", address, handler, **options)
 
-    def tcp(self, address: str, handler: object = None, **options: Any) -> Route[TcpConnection]:
+    def tcp(
+        self, address: str, handler: object = None, **options: Any
+    ) -> InnerRoute[TcpConnection]:
         return self.route("intercept_tcp", address, handler, **options)
 
     def tls_route(
         self, address: str, handler: object = None, **options: Any
-    ) -> Route[TcpConnection]:
+    ) -> InnerRoute[TcpConnection]:
         return self.route("intercept_tls", address, handler, **options)
 
     def next_window(self) -> Window:

@@ -52,7 +52,7 @@ def answer(ledger, place, activity, url):
         return 502
     activity.route, activity.what = route, str(entry)
     try:
-        answer, context = route.answer(decision.turn)
+        answer, context = route.turns.answer(decision.turn)
         found = call(answer, request, context) if callable(answer) else answer
         entry.response = answered_by(answer, found)
     except BaseException as error:

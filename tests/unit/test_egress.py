@@ -55,7 +55,7 @@ def test_a_client_that_dials_again_dials_what_was_used_up(
     routes = Routes()
     route = routes.add("intercept_tcp", "db-1.test:5432", b"hello", times=1)
     assert not came_back(dial(routes, host, port))
-    route.reserve()
+    route.turns.reserve()
     assert came_back(dial(routes, host, port)) is is_back
 
 
@@ -74,7 +74,7 @@ def test_a_client_that_asks_again_after_a_fault_asks_for_what_was_used_up(
 ) -> None:
     routes = Routes()
     route = routes.https(path="/v1", handler=sequence(reset()))
-    route.reserve()
+    route.turns.reserve()
     routes.call(route, "https://api.test/v1")
     assert not came_back(ask(routes, "https://api.test/v1"))  # by its own choice
     route.calls[0].fault = reset()

@@ -22,8 +22,8 @@ from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import Activity, AttemptContext, Window
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import KINDS
-from pytest_egress.routes.route import Route
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.dns_answers import NameAnswer
 from pytest_egress.traffic.entries import Entry, Exchange
@@ -73,7 +73,7 @@ class AnsweringScene:
     def has_left(self) -> bool:
         return False
 
-    def allow_unread(self, route: Route[Any] | None, host: str) -> None:
+    def allow_unread(self, route: InnerRoute[Any] | None, host: str) -> None:
         self.carried.append(f"{host} unread")
 
     def outlive(self, lasting: Lasting) -> None:
@@ -84,9 +84,11 @@ class AnsweringScene:
 
     # What a test says.
 
-    def route(self, kind: str, address: str, *answer: object, **options: Any) -> Route[Any]:
+    def route(self, kind: str, address: str, *answer: object, **options: Any) -> InnerRoute[Any]:
         declaration = declare(KIND_OF[kind], address, *answer, **options)
-        route: Route[Any] = Route(declaration, scope="test", declared_at="", log=self.ledger)
+        route: InnerRoute[Any] = InnerRoute(
+            declaration, scope="test", declared_at="", log=self.ledger
+        )
         with self.ledger.changed:
             self.table.add(route)
         return route

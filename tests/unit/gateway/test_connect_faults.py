@@ -25,7 +25,7 @@ from pytest_egress.gateway.connect_faults import (
 )
 from pytest_egress.ledger.report import outcome_text
 from pytest_egress.link.changes import DialRule, Verdict
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import keyed_on, opening
 from pytest_egress.traffic.entries import TcpConnection
 from tests.support.stage import ADDRESS, FIRST, SECONDS, Stage, end_of, greets
@@ -193,7 +193,7 @@ def test_the_kernel_decides_as_the_routes_do(scene: Stage, seed: int) -> None:
     given: dict[str, tuple[str, ...]] = {scene.resolve(name): (name,) for name in NAMES}
     scene.route("dns", "al.test", CNAME="a.test")
     given[str(scene.query("al.test").answer[-1][0])] = "al.test", "a.test"
-    routes: list[Route[Any]] = []
+    routes: list[InnerRoute[Any]] = []
     for _ in range(chance.randint(1, 8)):
         address = chance.choice(PATTERNS)
         ports = chance.choice(("*", "80", "443"))
@@ -208,7 +208,7 @@ def test_the_kernel_decides_as_the_routes_do(scene: Stage, seed: int) -> None:
     for address, port in dials:
         host = keyed_on([scene.table], (*given.get(address, ()), address), port)
         route = opening([scene.table], host, port)
-        fault = route.next_fault if route else None
+        fault = route.turns.next_fault if route else None
         expected = VERDICTS[fault] if fault else CAPTURED
         assert decided(scene, address, port) is expected, (address, port, [*map(str, routes)])
 
@@ -221,13 +221,13 @@ def test_a_declaration_looks_at_no_other_route(
     scene.tcp("db.test:5432", refuse())
     scene.resolve("db.test")
     looks: list[str] = []
-    covers = Route.covers
+    covers = InnerRoute.covers
 
-    def counted(route: Route[Any], host: str, port: int) -> bool:
+    def counted(route: InnerRoute[Any], host: str, port: int) -> bool:
         looks.append(host)
         return covers(route, host, port)
 
-    monkeypatch.setattr(Route, "covers", counted)
+    monkeypatch.setattr(InnerRoute, "covers", counted)
     scene.tcp("other.test:5432", greets)
     assert len(looks) < 20
 

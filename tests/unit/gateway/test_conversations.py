@@ -111,7 +111,7 @@ def test_a_request_that_an_answer_cannot_serve_is_unrouted(stage: Stage) -> None
     answer = Answer(echo, lambda request: (Response(426, text="no"), "it is no shout"))
     route = stage.https("api.test", answer, times=1)
     refused(ask(stage.tls()), stage.only(Exchange))
-    assert (route.calls, route.is_exhausted) == ([], False)
+    assert (route.calls, route.turns.is_exhausted) == ([], False)
 
 
 def test_a_call_that_is_rejected_while_it_runs_is_unrouted(stage: Stage) -> None:
@@ -124,7 +124,7 @@ def test_a_call_that_is_rejected_while_it_runs_is_unrouted(stage: Stage) -> None
 
     route = stage.https("api.test", Answer(converse), times=1)
     refused(ask(stage.tls()), stage.only(Exchange))
-    assert (route.calls, route.is_exhausted) == ([], False)
+    assert (route.calls, route.turns.is_exhausted) == ([], False)
 
 
 def test_a_call_is_counted_once_and_before_its_client_knows_where_the_answer_says_so(

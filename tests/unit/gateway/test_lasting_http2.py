@@ -221,7 +221,8 @@ def test_applications_and_servers_answer_it_too(
 
     app = asgi(Starlette(routes=[WebSocketRoute("/chat", speak)]))
     route = stage.https("api.test", app)
-    for count, answer in enumerate((app, forward(real_url)), 1):
+    answers: tuple[Any, ...] = app, forward(real_url)
+    for count, answer in enumerate(answers, 1):
         route.respond(answer)
         ws = StreamOfFrames(client)
         assert ws.answer.status == 200

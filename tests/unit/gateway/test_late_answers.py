@@ -17,8 +17,9 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.windows import AttemptContext, Window
 from pytest_egress.routes.declarations import declare
 from pytest_egress.routes.faults import Seconds, delayed
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import DNS
-from pytest_egress.routes.route import Route, Scope
+from pytest_egress.routes.route import Scope
 from tests.support.attempts import query
 from tests.support.stage import eventually
 
@@ -45,8 +46,10 @@ class LateScene:
         lateness = []
         for each in seconds:
             declaration = declare(DNS, "db.test", delayed("192.0.2.7", each))
-            route: Route[Any] = Route(declaration, scope=scope, declared_at="", log=self.ledger)
-            answer, context = route.answer()
+            route: InnerRoute[Any] = InnerRoute(
+                declaration, scope=scope, declared_at="", log=self.ledger
+            )
+            answer, context = route.turns.answer()
             lateness.append(Lateness(delays=(answer,), route=route, context=context))
         entry = query()
         self.ledger.record(self.window, entry)

@@ -8,8 +8,8 @@ from pytest_egress.gateway.name_turns import AskedName, NameTurns
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import DNS
-from pytest_egress.routes.route import Route
 
 ADDRESSES = [f"192.0.2.{number}" for number in range(4)]
 
@@ -20,7 +20,9 @@ class Resolvers:
     def __init__(self, answer: object = None) -> None:
         self.ledger = Ledger()
         declaration = declare(DNS, "*.test", sequence(*ADDRESSES) if answer is None else answer)
-        self.route: Route[Any] = Route(declaration, scope="test", declared_at="", log=self.ledger)
+        self.route: InnerRoute[Any] = InnerRoute(
+            declaration, scope="test", declared_at="", log=self.ledger
+        )
         self.turns, self.id = NameTurns(self.ledger), 0
 
     def ask(
@@ -49,7 +51,7 @@ def test_both_families_of_a_lookup_share_a_turn() -> None:
     assert [clients.ask("AAAA", "two"), clients.ask("A", "three")] == [1, 1]  # Go
     assert [clients.ask("A", "four"), clients.ask("A", "five")] == [2, 3]
     assert [clients.ask("A", "six"), clients.ask("AAAA", "six")] == [None, 3]
-    assert clients.route.is_exhausted
+    assert clients.route.turns.is_exhausted
 
 
 def test_a_question_of_another_type_is_of_the_latest_turn() -> None:

@@ -612,7 +612,7 @@ def test_a_handler_behind_a_fault_is_cut_with_its_test(stage: Stage) -> None:
 
 def test_a_handler_may_return_a_reset_after_its_last_words(stage: Stage) -> None:
     @stage.tcp(ADDRESS)
-    def handler(sock: Any) -> object:
+    def handler(sock: Any) -> Any:
         sock.sendall(b"last " + sock.recv(100))
         return reset()
 
@@ -624,7 +624,7 @@ def test_a_handler_may_return_a_reset_after_its_last_words(stage: Stage) -> None
 
 
 def test_a_reset_that_a_handler_returns_comes_through_a_fault(stage: Stage) -> None:
-    def handler(sock: Any) -> object:
+    def handler(sock: Any) -> Any:
         sock.sendall(b"last words\n")
         return reset()
 
@@ -636,7 +636,7 @@ def test_a_reset_that_a_handler_returns_comes_through_a_fault(stage: Stage) -> N
 
 def test_an_async_handler_may_return_silence(stage: Stage) -> None:
     @stage.tcp(ADDRESS)
-    async def handler(sock: Any) -> object:
+    async def handler(sock: Any) -> Any:
         sock.recv(100)
         return silence()
 
@@ -668,7 +668,7 @@ def test_a_function_of_streams_may_return_one_after_its_last_words(
 
 def test_a_handler_may_return_a_disconnect(stage: Stage) -> None:
     @stage.tcp(ADDRESS)
-    def handler(sock: Any) -> object:
+    def handler(sock: Any) -> Any:
         return disconnect()
 
     assert end_of_dial(stage) == "closed"
@@ -677,7 +677,7 @@ def test_a_handler_may_return_a_disconnect(stage: Stage) -> None:
 
 @pytest.mark.parametrize("fault", [raw(b"x"), disconnect(b"x")], ids=str)
 def test_a_handler_sends_its_bytes_itself(stage: Stage, fault: object) -> None:
-    def handler(sock: Any) -> object:
+    def handler(sock: Any) -> Any:
         return fault
 
     route = stage.tcp(ADDRESS, handler)

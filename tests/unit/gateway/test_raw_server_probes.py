@@ -346,12 +346,12 @@ def test_a_turn_that_is_taken_again_at_once_is_that_of_who_took_it(stage: Stage)
     route = stage.tcp(ADDRESS, times=1)
     probe, other = Mock(), Mock()
     with contextlib.ExitStack() as others:
-        with route.turn_of(probe) as turn:
+        with route.turns.turn_of(probe) as turn:
             assert turn is not None
-            route.give_back(turn)
-            assert others.enter_context(route.turn_of(other)) == turn
-        assert route.may_come_free
-    assert not route.may_come_free
+            route.turns.give_back(turn)
+            assert others.enter_context(route.turns.turn_of(other)) == turn
+        assert route.turns.may_come_free
+    assert not route.turns.may_come_free
 
 
 def test_a_probe_of_what_leads_to_another_server_is_no_call(stage: Stage) -> None:

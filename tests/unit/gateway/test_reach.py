@@ -300,7 +300,7 @@ def test_a_host_that_a_handler_puts_in_its_place_is_that_of_the_request(
     stage: Stage, real: HostServer
 ) -> None:
     @stage.http("api.test")
-    def handler(request: Request) -> object:
+    def handler(request: Request) -> Any:
         return dataclasses.replace(request, host="real.test").forward()
 
     assert get(stage, "api.test") == (200, "real")

@@ -23,7 +23,7 @@ from pytest_egress.routes.faults import (
     throttled,
     truncated,
 )
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.websocket import websocket
 from pytest_egress.routes.wsgi import wsgi
 from pytest_egress.traffic.entries import Exchange
@@ -536,7 +536,7 @@ def test_a_client_that_repeats_what_a_fault_has_answered_is_told_so(stage: Stage
 
 
 def test_intervals_are_between_the_starts_of_visible_calls(stage: Stage) -> None:
-    route: Route[Exchange] = stage.https("api.test", {})
+    route: InnerRoute[Exchange] = stage.https("api.test", {})
     sock = stage.tls()
     for _ in range(3):
         assert ask(sock).status == 200

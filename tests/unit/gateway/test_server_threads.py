@@ -235,12 +235,12 @@ def test_an_answer_and_its_context_are_of_one_declaration(stage: Stage) -> None:
     declared_in: ContextVar[str] = ContextVar("declared_in")
     declared_in.set("first")
     route = stage.https("api.test", 200)
-    turn = route.reserve()
+    turn = route.turns.reserve()
     assert turn is not None
-    before = route.answer(turn)
+    before = route.turns.answer(turn)
     declared_in.set("second")
     route.respond(sequence(201, 202))
-    found = [before, *(route.answer(turn) for turn in (1, 2))]
+    found = [before, *(route.turns.answer(turn) for turn in (1, 2))]
     assert [answer.status_code for answer, _ in found] == [200, 201, 202]
     assert [context[declared_in] for _, context in found] == ["first", "second", "second"]
     assert found[1][1] is not found[2][1]  # one for each call

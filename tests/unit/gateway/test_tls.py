@@ -13,7 +13,7 @@ import trustme
 
 from pytest_egress.gateway import authority
 from pytest_egress.gateway import tls as tls_module
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import Exchange, TlsFailure
 from tests.support.stage import (
     ADDRESS,
@@ -371,7 +371,7 @@ def test_a_route_of_another_name_wants_nothing(stage: Stage) -> None:
     assert ask(stage.tls("old.test"), GET.replace(b"api", b"old")).status == 502
 
 
-def declared_late(stage: Stage, sock: ssl.SSLSocket) -> Route[Exchange]:
+def declared_late(stage: Stage, sock: ssl.SSLSocket) -> InnerRoute[Exchange]:
     """A route that requires a certificate, while a request of a connection without one is on its way."""
     sock.sendall(GET[:-2])  # so that it is not idle
     assert eventually(lambda: all(c.idle_since is None for c in stage.gateway.connections))
@@ -405,7 +405,7 @@ def test_a_refusal_takes_none_of_the_times_of_its_route(stage: Stage, ca: trustm
     sock = stage.tls()
     ask(sock)
     late = declared_late(stage, sock)
-    late.times = 1
+    late.turns.times = 1
     assert ask(sock, b"\r\n").status == 421
     assert ask(stage.tls(context=own_certificate(ca))).body == b"proved"
 

@@ -36,7 +36,7 @@ from pytest_egress.routes.certificates import (
     Presented,
     TlsVersion,
 )
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import presenting_route
 from pytest_egress.traffic.clienthello import ClientHello, parse_client_hello
 from pytest_egress.traffic.entries import Exchange, TlsFailure
@@ -61,7 +61,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 OF_GO = ClientHello(sni=None, alpn=(), versions=(0x0304,), cipher_suites=(), extensions=(18, 43))
 
 
-def verdict(stage: Stage, *routes: Route[Any]) -> EgressError | None:
+def verdict(stage: Stage, *routes: InnerRoute[Any]) -> EgressError | None:
     stage.settle()
     return judge(stage.window, routes)
 

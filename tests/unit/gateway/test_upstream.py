@@ -509,7 +509,7 @@ def test_an_answer_that_is_too_long_to_keep_cannot_be_read_whole(
     real = start(lambda handler: handler.reply(b"x" * 11))
 
     @stage.https("api.test")
-    def handler(request: Request) -> object:
+    def handler(request: Request) -> Any:
         with pytest.raises(UpstreamError, match="over MAX_BODY_BYTES, 10 bytes"):
             request.forward(real.url)
         return 204
@@ -523,7 +523,7 @@ def test_an_answer_that_is_too_long_to_keep_cannot_be_read_whole(
 
 def test_a_handler_alters_a_real_answer(stage: Stage, real: Real) -> None:
     @stage.https("api.test")
-    def handler(request: Request) -> object:
+    def handler(request: Request) -> Any:
         answer = request.forward(real.url)
         assert answer.headers["x-real"] == "yes"
         return {**answer.json(), "altered": True}
@@ -536,7 +536,7 @@ def test_a_handler_may_pass_the_real_answer_on_or_change_the_request(
     stage: Stage, real: Real
 ) -> None:
     @stage.https("api.test")
-    def handler(request: Request) -> object:
+    def handler(request: Request) -> Any:
         changed = dataclasses.replace(
             request, path="/other", headers=Headers([*request.headers.raw, ("X-Mine", "1")])
         )
@@ -553,7 +553,7 @@ def test_a_handler_can_catch_that_the_upstream_is_down(stage: Stage) -> None:
         port = listener.getsockname()[1]
 
     @stage.https("api.test")
-    def handler(request: Request) -> object:
+    def handler(request: Request) -> Any:
         with pytest.raises(UpstreamError, match="cannot be reached"):
             request.forward(f"http://127.0.0.1:{port}")
         return 503

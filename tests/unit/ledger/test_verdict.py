@@ -22,8 +22,8 @@ from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import BLOCK, DNS, INTERCEPT_HTTPS
-from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Accepted, DnsQuery, Outcome
 from tests.support.attempts import attempt, exchange, route, route_of
 
@@ -110,7 +110,7 @@ def test_a_name_that_nobody_declared_fails_once_whatever_types_it_is_asked_for()
 def test_one_test_that_means_an_acceptance_speaks_for_no_other(in_set_up: bool) -> None:
     """But a fixture of a wider scope that asserts the call speaks for all of its tests."""
     ledger, windows = Ledger(), (Window(), Window())
-    bad = Route(
+    bad = InnerRoute(
         declare(INTERCEPT_HTTPS, "api.test", certificate="expired"),
         scope="module",
         declared_at="",
@@ -129,25 +129,25 @@ def test_one_test_that_means_an_acceptance_speaks_for_no_other(in_set_up: bool) 
 # Never called.
 
 
-def removed(route: Route[Any]) -> Route[Any]:
+def removed(route: InnerRoute[Any]) -> InnerRoute[Any]:
     route.remove()
     return route
 
 
-def expected_idle(route: Route[Any]) -> Route[Any]:
+def expected_idle(route: InnerRoute[Any]) -> InnerRoute[Any]:
     route.assert_not_called()
     return route
 
 
-def called(route: Route[Any], times: int = 1) -> Route[Any]:
+def called(route: InnerRoute[Any], times: int = 1) -> InnerRoute[Any]:
     for _ in range(times):
         route.count(None, exchange())
     return route
 
 
-def asked(route: Route[Any], lookups: int = 1) -> Route[Any]:
+def asked(route: InnerRoute[Any], lookups: int = 1) -> InnerRoute[Any]:
     for _ in range(lookups):
-        route.reserve()
+        route.turns.reserve()
         for _ in ("A", "AAAA"):
             route.count(None, exchange())
     return route
@@ -176,7 +176,7 @@ def asked(route: Route[Any], lookups: int = 1) -> Route[Any]:
         (route("session"), False),
     ],
 )
-def test_a_route_of_the_test_alone_must_be_called(idle: Route[Any], is_required: bool) -> None:
+def test_a_route_of_the_test_alone_must_be_called(idle: InnerRoute[Any], is_required: bool) -> None:
     assert (judge(Window(), [idle]) is not None) is is_required
     assert judge(Window(), [idle], assert_all_called=False) is None
 

@@ -13,8 +13,8 @@ from pytest_egress.ledger.report import Shared, shared_note
 from pytest_egress.ledger.verdict import judge
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.declarations import declare
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import INTERCEPT_TLS
-from pytest_egress.routes.route import Route
 from pytest_egress.traffic.entries import Exchange
 from tests.support.attempts import attempt, query, route_in
 
@@ -150,7 +150,7 @@ def test_a_route_that_was_not_called_often_enough_names_it_too(
 def test_where_a_handshake_failed_waiting_is_no_advice() -> None:
     entry = attempt()
     entry.note = "the target does not trust the CA"
-    route: Route[Any] = Route(
+    route: InnerRoute[Any] = InnerRoute(
         declare(INTERCEPT_TLS, "db.test"), scope="test", declared_at="", log=Ledger()
     )
     entry.outcome = "recorded"

@@ -96,9 +96,10 @@ def test_each_answer_of_a_route_has_its_records_and_another_keeps_them() -> None
     declaration = declared("a.test", sequence("SERVFAIL", delayed("192.0.2.7", 1)), TXT="hello")
     route = route_of(declaration)
     route.respond(["192.0.2.8"])
-    answer = route.answer()[0]
+    answer = route.turns.answer()[0]
     assert (answer.addresses, [*answer.records]) == (("192.0.2.8",), ["TXT"])
-    assert route.respond("NXDOMAIN").answer()[0].rcode == "NXDOMAIN"
+    assert route.respond("NXDOMAIN") is route
+    assert route.turns.answer()[0].rcode == "NXDOMAIN"
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from pytest_egress.errors import CallError
-from pytest_egress.routes.answers import Application, sequence
+from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.faults import blackhole, refuse
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.messages import Request
 from tests.support.routes import Routes, called
 
@@ -25,45 +23,7 @@ def routes() -> Routes:
     return Routes()
 
 
-# How often.
-
-
-def test_a_route_with_times_answers_so_often_and_says_why_no_more(routes: Routes) -> None:
-    route = routes.https(times=2)
-    assert [routes.decide().route for _ in range(3)] == [route, route, None]
-    (miss,) = routes.decide().near
-    assert (miss.route, miss.differences) == (route, ("times: it has answered 2 of 2",))
-
-
-def test_times_are_taken_by_requests_that_match_alone(routes: Routes) -> None:
-    route = routes.https(times=1, method="POST")
-    assert routes.decide().route is None
-    assert routes.decide(method="POST").route is route
-
-
-def test_times_are_never_given_twice_to_threads(routes: Routes) -> None:
-    routes.https(times=50)
-    start = threading.Barrier(8)
-
-    def reserve(_: int) -> int:
-        start.wait(SECONDS)
-        return sum(routes.decide().route is not None for _ in range(25))
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(reserve, range(8))) == 50
-
-
 # Its answer.
-
-
-def test_a_handler_is_called_in_the_context_of_its_declaration(routes: Routes) -> None:
-    name: ContextVar[str] = ContextVar("name", default="none")
-    name.set("declared")
-    route = routes.https(handler=lambda request: name.get())
-    name.set("later")
-    assert called(route) == "declared"
-    route.respond(lambda request: name.get())
-    assert called(route) == "later"
 
 
 def test_as_a_decorator_a_route_takes_a_function_and_stays_a_route(routes: Routes) -> None:
@@ -71,48 +31,17 @@ def test_as_a_decorator_a_route_takes_a_function_and_stays_a_route(routes: Route
     def charges(request: Request) -> dict[str, str]:
         return {"path": request.path}
 
-    assert isinstance(charges, Route)
+    assert isinstance(charges, InnerRoute)
     assert called(charges) == {"path": "/"}
     with pytest.raises(TypeError) as caught:
-        routes.https()({"id": 1})
+        routes.https()({"id": 1})  # type: ignore[call-overload]  # what the error is for
     assert str(caught.value) == "@intercept_https('api.test') decorates a function, not {'id': 1}"
 
 
 def test_the_answer_can_be_changed_in_place(routes: Routes) -> None:
     route = routes.https(handler={"id": 1})
     assert route.respond(503) is route
-    assert route.answer()[0].status_code == 503
-
-
-def test_a_sequence_in_place_counts_from_there(routes: Routes) -> None:
-    route = routes.https()
-    for _ in range(3):
-        assert route.reserve() is not None
-    route.respond(sequence(201, 202))
-    assert route.times == 5
-    assert [route.answer(turn)[0].status_code for turn in (3, 4)] == [201, 202]
-
-
-def test_every_application_of_a_route_is_released_although_one_fails(routes: Routes) -> None:
-    class Counted(Application):
-        held = 0
-
-        def acquire(self) -> None:
-            self.held += 1
-
-        def release(self) -> None:
-            self.held -= 1
-            if self is bad:
-                raise ValueError("bad")
-
-    good, bad, later = Counted(), Counted(), Counted()
-    route = routes.https(handler=sequence(good, bad))
-    route.respond(later)
-    assert (good.held, bad.held, later.held) == (1, 1, 1)  # requests that go on may use them
-    with pytest.raises(ValueError, match="bad"):
-        route.release()
-    assert (good.held, bad.held, later.held) == (0, 0, 0)
-    route.release()
+    assert route.turns.answer()[0].status_code == 503
 
 
 # Its calls.
@@ -263,70 +192,12 @@ def test_what_is_no_time_to_wait_is_refused(timeout: Any) -> None:
         route.wait_for_call(timeout=timeout)
 
 
-# Faults of connecting.
-
-
-def test_the_next_fault_is_that_of_the_next_turn(routes: Routes) -> None:
-    route = routes.add("intercept_tcp", "db.test:5432", sequence(refuse(), b"ready", blackhole()))
-    faults = [route.next_fault]
-    turns = [route.reserve_fault(blackhole()), route.reserve_fault(refuse())]
-    faults.append(route.next_fault)
-    turns.append(route.reserve())
-    faults.append(route.next_fault)
-    route.give_back(1)
-    faults.append(route.next_fault)
-    assert turns == [None, 0, 1]
-    assert faults == [refuse(), None, blackhole(), None]
-
-
-def test_a_fault_that_is_given_is_an_outage_for_earlier_turns_alone(routes: Routes) -> None:
-    route = routes.add("intercept_tcp", "db.test:5432", b"ready")
-    turn = route.reserve()
-    assert turn == 0
-    route.respond(b"others")
-    assert route.is_replaced(turn)
-    assert not route.is_outage(turn)
-    route.respond(sequence(refuse(), b"ready"))
-    assert route.is_outage(turn)
-    later = route.reserve()
-    assert later is not None
-    assert not route.is_outage(later)
-
-
 def test_a_route_tells_of_a_change_only_where_faults_of_connecting_are_concerned(
     routes: Routes,
 ) -> None:
     route = routes.add("intercept_tcp", "db.test:5432", b"ready")
     told: list[bool] = []
-    routes.ledger.routes_changed = lambda: told.append(route.refuses)
+    routes.ledger.routes_changed = lambda: told.append(route.turns.refuses)
     for answer in (b"others", refuse(), sequence(b"ready", blackhole()), b"others", b"ready"):
         route.respond(answer)
     assert told == [True, True, False]
-
-
-def test_a_sequence_is_owed_its_own_calls_whatever_was_given_back_before(routes: Routes) -> None:
-    route = routes.add("intercept_tcp", "db.test:5432", b"ready")
-    first, second = route.reserve(), route.reserve()
-    assert (first, second) == (0, 1)
-    assert second is not None
-    route.give_back(second)
-    route.respond(sequence(b"a", b"b"))
-    assert route.times == 3  # the first may yet be a call
-    route.give_back(0)
-    assert route.times == 2
-    turns = [route.reserve() for _ in range(3)]
-    assert turns[2] is None
-    assert [route.answer(turn)[0] for turn in turns if turn is not None] == [b"a", b"b"]
-
-
-def test_times_are_those_of_the_declaration_again_after_a_sequence(routes: Routes) -> None:
-    route = routes.add("intercept_tcp", "db.test:5432", b"ready", times=2)
-    first = route.reserve()
-    assert first is not None
-    route.give_back(first)
-    route.respond(sequence(b"a"))
-    assert route.reserve() is not None
-    assert route.is_exhausted
-    route.respond(b"b")
-    assert route.reserve() is not None
-    assert route.is_exhausted

@@ -12,7 +12,7 @@ from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import sequence
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.routes.faults import refuse
-from pytest_egress.routes.route import Route
+from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.table import (
     NearMiss,
     claimed,
@@ -171,7 +171,7 @@ def test_a_look_up_by_host_finds_what_a_look_at_all_routes_in_order_finds(
     routes = Routes()
     every = [routes.https(address, scope=scope) for scope, address in declared]
 
-    def rank(route: Route[Any]) -> tuple[object, ...]:
+    def rank(route: InnerRoute[Any]) -> tuple[object, ...]:
         near = -[*routes.tables].index(route.scope)
         return near, route.parsed_address.specificity, every.index(route)
 
