@@ -393,6 +393,31 @@ async def awaited(awaitable: Any) -> Any:
     return await awaitable
 
 
+class Reads:
+    """Calls a function that may block on a thread of the running loop, one call after the other.
+
+    Where a call is cancelled its result is not lost: the next call gets it.
+    """
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._next: asyncio.Future[Any] | None = None
+
+    async def __call__(self) -> Any:
+        """What the function returns or raises."""
+        if self._next is None:
+            self._next = in_thread(self._function)
+            self._next.add_done_callback(note_error)  # where nobody awaits it any more
+        result = await asyncio.shield(self._next)
+        self._next = None
+        return result
+
+
+def in_thread(function: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Call a function that may block on a thread of the running loop."""
+    return asyncio.get_running_loop().run_in_executor(None, function)
+
+
 # Making and ending a loop.
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from pytest_egress.base.clock import LOOK_SECONDS
-from pytest_egress.base.loops import END_SECONDS, LoopThread, Running, SharedLoop, note_error
+from pytest_egress.base.loops import END_SECONDS, LoopThread, Reads, Running, SharedLoop
 from pytest_egress.routes.answers import HEAD_SECONDS, AnsweredError, Application, Begin, takes
 from pytest_egress.routes.applications import App, answer_of, declared_length, is_async, name_of
 from pytest_egress.routes.duplex import ClientLeftError
@@ -337,8 +337,7 @@ class Conversation(AppCall):
         self._taken = asyncio.Event()
         super().__init__(request, thread, self._over, self._taken)
         self._received = False
-        self._pieces = request.raw_stream()
-        self._reading: asyncio.Future[bytes] | None = None  # goes on where a `receive` is cancelled
+        self._next_piece = Reads(partial(next, request.raw_stream(), b""))
         self._head: Response | None = None
         self._content: bytes | None = None
         self._streamed = self._finished = False
@@ -357,7 +356,7 @@ class Conversation(AppCall):
             return {"type": "http.request", "body": self.request.raw_content, "more_body": False}
         if not self._received and not self.is_gone:
             try:
-                piece = await self._piece_of_request()
+                piece = await self._next_piece()
             except ConnectionError as error:  # the client has left within its body
                 self.lose(error)
                 return {"type": "http.disconnect"}
@@ -366,16 +365,6 @@ class Conversation(AppCall):
         await self._over.wait()
         await asyncio.sleep(0)  # lets the loop cancel an application that calls this endlessly
         return {"type": "http.disconnect"}
-
-    async def _piece_of_request(self) -> bytes:
-        """The next piece of a body that is still to come. A thread waits for it, so that the loop does not."""
-        if self._reading is None:
-            loop = asyncio.get_running_loop()
-            self._reading = loop.run_in_executor(None, next, self._pieces, b"")
-            self._reading.add_done_callback(note_error)  # where nobody receives it any more
-        piece = await asyncio.shield(self._reading)
-        self._reading = None
-        return piece
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]

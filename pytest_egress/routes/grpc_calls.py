@@ -21,7 +21,7 @@ from typing import Any, Final
 import grpc
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.loops import LoopThread, Running
+from pytest_egress.base.loops import LoopThread, Running, in_thread
 from pytest_egress.routes.duplex import ClientLeftError, Conversation, Duplex
 from pytest_egress.routes.grpc_context import (
     AsyncContext,
@@ -29,7 +29,6 @@ from pytest_egress.routes.grpc_context import (
     Context,
     SyncContext,
     comes_of_abort,
-    in_thread,
 )
 from pytest_egress.routes.grpc_stream import (
     CLIENT_LEFT,

@@ -8,15 +8,15 @@ called without it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
 
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.loops import note_error
+from pytest_egress.base.loops import Reads, in_thread
 from pytest_egress.routes.grpc_stream import CallStream
 from pytest_egress.routes.grpc_threads import Callbacks
 from pytest_egress.traffic.grpc import Code, Metadata, checked_metadata
@@ -153,7 +153,8 @@ class Context:
         """How the connection is secured."""
         return {"transport_security_type": [b"ssl"]} if self._request.scheme == "https" else {}
 
-    def _remaining(self) -> float | None:
+    def time_remaining(self) -> Any:
+        """The seconds until the deadline, or None where there is none."""
         return None if self.ends is None else max(self.ends - monotonic(), 0)
 
 
@@ -175,10 +176,6 @@ class SyncContext(Context, grpc.ServicerContext):
     def is_active(self) -> bool:
         """Whether the client still waits for the call."""
         return not self.stream.over
-
-    def time_remaining(self) -> Any:
-        """The seconds until the deadline, or None where there is none."""
-        return self._remaining()
 
     def cancel(self) -> bool:
         """End the call as cancelled."""
@@ -232,10 +229,6 @@ class AsyncContext(Context, grpc.aio.ServicerContext[Any, Any]):
         """End the call with a status that has metadata, such as one of grpcio-status."""
         self._abort(status.code, status.details, status.trailing_metadata or ())
 
-    def time_remaining(self) -> Any:
-        """The seconds until the deadline, or None where there is none."""
-        return self._remaining()
-
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Have a function of the context called when the call is over."""
         if not self.callbacks.add(lambda: callback(self)):
@@ -252,11 +245,14 @@ class AsyncContext(Context, grpc.aio.ServicerContext[Any, Any]):
 
 
 class AsyncMessages:
-    """The client's messages for an async servicer: an async iterator. A thread reads them, one after the other."""
+    """The client's messages for an async servicer: an async iterator.
+
+    Attributes:
+        read: Returns the next message, or `grpc.aio.EOF`.
+    """
 
     def __init__(self, messages: Iterable[Any]) -> None:
-        self._iterator = iter(messages)
-        self._next: asyncio.Future[Any] | None = None
+        self.read: Final = Reads(partial(next, iter(messages), grpc.aio.EOF))
 
     def __aiter__(self) -> AsyncMessages:
         return self
@@ -265,17 +261,3 @@ class AsyncMessages:
         if (message := await self.read()) is grpc.aio.EOF:
             raise StopAsyncIteration
         return message
-
-    async def read(self) -> Any:
-        """The next message, or `grpc.aio.EOF`. A cancelled read loses none: the next one gets the message."""
-        if self._next is None:
-            self._next = in_thread(lambda: next(self._iterator, grpc.aio.EOF))
-            self._next.add_done_callback(note_error)
-        message = await asyncio.shield(self._next)
-        self._next = None
-        return message
-
-
-def in_thread(function: Callable[[], Any]) -> asyncio.Future[Any]:
-    """Call a function that may block on a thread of the running loop."""
-    return asyncio.get_running_loop().run_in_executor(None, function)
