@@ -32,7 +32,7 @@ from pytest_egress.gateway.conversations import Call, Told
 from pytest_egress.gateway.lasting import Lasting
 from pytest_egress.gateway.late_heads import LateHead
 from pytest_egress.gateway.names import Names
-from pytest_egress.gateway.recorder import Recorder, accepted, passes
+from pytest_egress.gateway.recorder import Claim, Recorder, accepted, passes
 from pytest_egress.gateway.spoiling import (
     Line,
     SpoiledDuplex,
@@ -180,8 +180,8 @@ class Ruling(NamedTuple):
     """
 
     outcome: Outcome
+    route: InnerRoute[Any] | None
     reply: Callable[[Exchange], Response | None]
-    route: InnerRoute[Any] | None = None
     near: tuple[NearMiss, ...] = ()
     note: str = ""
     error: BaseException | None = None
@@ -400,13 +400,13 @@ class Answering:
         """
         forecast = None if is_refused else self._forecast(incoming)
         incoming.body.give_up()
-        fields = self._outcome(incoming, authority_of_other(incoming))
+        claim = self._outcome(incoming, authority_of_other(incoming))
         near: tuple[NearMiss, ...] = ()
         if forecast is not None and forecast.route is None:
             near = forecast.near or self._nearest(incoming)
-        elif forecast is not None and fields["outcome"] == "unrouted":
-            fields = {"outcome": "recorded"}
-        return self._record(incoming, Ruling(**fields, near=near, note=note, reply=no_reply))
+        elif forecast is not None and claim.outcome == "unrouted":
+            claim = Claim("recorded")
+        return self._record(incoming, Ruling(*claim, near=near, note=note, reply=no_reply))
 
     def _forecast(self, incoming: Incoming) -> Decision:
         """What would answer a request: no route where it is refused before one is asked, as in `_rule`."""
@@ -427,8 +427,8 @@ class Answering:
     def _ask(self, incoming: Incoming, route: InnerRoute[Any]) -> None:
         """Record an attempt before a predicate is asked about it, which may never return."""
         if incoming.entry is None:
-            fields = self._outcome(incoming)
-            self._record(incoming, Ruling(**fields, note=UNDECIDED, reply=no_reply))
+            claim = self._outcome(incoming)
+            self._record(incoming, Ruling(*claim, note=UNDECIDED, reply=no_reply))
         activity = incoming.attempt.activity
         activity.what, activity.route, activity.part = incoming.entry, route, PREDICATE
 
@@ -441,9 +441,9 @@ class Answering:
     def _record(self, incoming: Incoming, ruling: Ruling) -> Exchange:
         request, attempt, entry = incoming.request, incoming.attempt, incoming.entry
         if entry is not None:
-            decided = ruling._asdict()
-            del decided["reply"]
-            self.recorder.decide(attempt.context, entry, decided)
+            outcome, route, _, near, note, error, fault, _ = ruling
+            claim = Claim(outcome, route)
+            self.recorder.decide(attempt.context, entry, claim, near, note, error, fault)
             return entry
         entry = incoming.entry = Exchange(
             container=request.container,
@@ -475,7 +475,7 @@ class Answering:
         except (ClientLeftError, OverLimitError):  # of a body that a matcher has asked for
             raise
         except BaseException as error:  # a predicate has raised: the test's thread raises it again
-            return Ruling(outcome="routed", error=error, reply=failed_reply)
+            return Ruling("routed", None, error=error, reply=failed_reply)
         finally:
             self._has_asked(incoming)
         if decision.unproved is not None:
@@ -491,7 +491,7 @@ class Answering:
             return self._reject(incoming, route, decision.near, NO_TUNNEL)
         if passes(context, route, (*to.hosts, request.host), request.port):
             reply = partial(self._forward, incoming, Forward())
-            return Ruling(outcome="passthrough", route=route, near=decision.near, reply=reply)
+            return Ruling("passthrough", route, near=decision.near, reply=reply)
         if route is None or route.kind.refuses:
             return self._reject(incoming, route, decision.near)
         return self._let_answer(incoming, route, decision.turn)
@@ -507,7 +507,7 @@ class Answering:
             try:
                 refused = answer.refusal(incoming.request)
             except BaseException as error:
-                return Ruling(outcome="routed", route=route, error=error, reply=failed_reply)
+                return Ruling("routed", route, error=error, reply=failed_reply)
             if refused is not None:
                 route.turns.give_back(turn)
                 response, note = refused
@@ -518,7 +518,7 @@ class Answering:
                 self._complete(incoming, route, turn)
             reply = partial(self._call, incoming, route, answer, context)
         is_shared = isinstance(answer, Response) and answer.stream is None
-        return Ruling(outcome="routed", route=route, reply=reply, fault=fault, is_shared=is_shared)
+        return Ruling("routed", route, reply=reply, fault=fault, is_shared=is_shared)
 
     def _upgraded(self, incoming: Incoming, answer: Any) -> Any:
         """The answer to a request: for a WebSocket, an application and a server answer otherwise than usual."""
@@ -550,8 +550,8 @@ class Answering:
         Args:
             authority: The authority in the request, if it is for another host than the connection.
         """
-        fields = self._outcome(incoming, authority)
-        return Ruling(**fields, note=note, reply=reply)
+        claim = self._outcome(incoming, authority)
+        return Ruling(*claim, note=note, reply=reply)
 
     def _reject(
         self,
@@ -566,13 +566,11 @@ class Answering:
             route: The route that matches it, if any.
             near: The routes that nearly match.
         """
-        if route is not None and route.kind.refuses:
-            fields: dict[str, Any] = {"outcome": "blocked", "route": route}
-        else:
-            fields = self._outcome(incoming)
-        if fields.get("route") is None and not near:
+        is_blocked = route is not None and route.kind.refuses
+        claim = Claim("blocked", route) if is_blocked else self._outcome(incoming)
+        if claim.route is None and not near:
             near = self._nearest(incoming)
-        return Ruling(**fields, near=near, note=note, reply=rejected_reply)
+        return Ruling(*claim, near=near, note=note, reply=rejected_reply)
 
     def _nearest(self, incoming: Incoming) -> tuple[NearMiss, ...]:
         """The route whose address is most similar to that of a request, if one is."""
@@ -581,8 +579,8 @@ class Answering:
         miss = spent or nearest_by_address(tables, request.scheme, request.host, request.port)
         return (miss,) if miss else ()
 
-    def _outcome(self, incoming: Incoming, authority: str = "") -> dict[str, Any]:
-        """The outcome of a request that no handler answers, as fields of its entry (`Recorder.outcome`).
+    def _outcome(self, incoming: Incoming, authority: str = "") -> Claim:
+        """What becomes of a request that no handler answers (`Recorder.outcome`).
 
         With `unrouted="block"` a request is blocked only if no route claims any host that it names. Otherwise a target
         could reach for a route's host under another name, and no test would fail.
@@ -590,20 +588,14 @@ class Answering:
         Args:
             authority: The authority in the request, if it is for another host than the connection.
         """
-        context, host, port = (
-            incoming.attempt.context,
-            incoming.request.host,
-            incoming.request.port,
-        )
-        fields = self.recorder.outcome(context, host, port)
-        if fields["outcome"] == "blocked" and fields.get("route") is None:  # blocked by the policy
-            named, _ = named_by(authority) or (host, None)
-            outcomes = (
-                self.recorder.outcome(context, other, port)["outcome"]
-                for other in (named, *incoming.attempt.destination.hosts)
-            )
-            fields["outcome"] = "unrouted" if "unrouted" in outcomes else "blocked"
-        return fields
+        context, request = incoming.attempt.context, incoming.request
+        claim = self.recorder.outcome(context, request.host, request.port)
+        if claim == ("blocked", None):  # by the policy
+            named, _ = named_by(authority) or (request.host, None)
+            for other in (named, *incoming.attempt.destination.hosts):
+                if self.recorder.outcome(context, other, request.port).outcome == "unrouted":
+                    return Claim("unrouted")
+        return claim
 
     # The response.
 

@@ -16,7 +16,7 @@ from pytest_egress.base.sockets import READ_BYTES, receive_timeout
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.gateway.late_answers import Asker, Late, LateAnswers, Lateness
 from pytest_egress.gateway.name_turns import AskedName, NameTurns, Turn
-from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder, unclaimed
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder, unclaimed
 from pytest_egress.ledger.windows import AttemptContext
 from pytest_egress.link.interface import OWN_ADDRESSES
 from pytest_egress.routes.faults import Delayed, layers
@@ -199,9 +199,7 @@ class Names:
         elif resolution.is_truncated and reply.is_truncated:
             fault = TRUNCATED
         return DnsQuery(
-            **self._recorder.about(reply.question, None),
-            outcome="recorded",
-            route=route,
+            **self._recorder.about(Claim("recorded", route), reply.question, None),
             type=reply.type,
             answer=(*reply.addresses, *reply.records),
             rcode=reply.rcode,

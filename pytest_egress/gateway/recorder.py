@@ -8,9 +8,9 @@ no other lock, so it must not be called while `Connections.lock` or the lock of 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypedDict
 
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
@@ -42,6 +42,24 @@ ELSEWHERE: Final = "it was not taken, since the next answer is for another conne
 """The note of a mail that is no call, and whose client was told to connect again."""
 
 
+class Claim(NamedTuple):
+    """What becomes of an attempt: its outcome, and the route that decides it, if one does."""
+
+    outcome: Outcome
+    route: InnerRoute[Any] | None = None
+
+
+class Common(TypedDict):
+    """The fields that every entry has."""
+
+    container: str
+    started: float
+    outcome: Outcome
+    host: str
+    port: int | None
+    route: InnerRoute[Any] | None
+
+
 class Recorder:
     """Records the attempts of one target.
 
@@ -58,29 +76,31 @@ class Recorder:
         self.target, self.ledger = target, ledger
         self.is_closed = False
 
-    def about(self, host: str, port: int | None, started: float | None = None) -> dict[str, Any]:
+    def about(
+        self, claim: Claim, host: str, port: int | None, started: float | None = None
+    ) -> Common:
         """The fields that every entry has. Without `started` the attempt began now."""
         return {
             "container": self.target.name,
             "started": self.ledger.now() if started is None else started,
+            "outcome": claim.outcome,
             "host": host,
             "port": port,
+            "route": claim.route,
         }
 
     def outcome(
         self, context: AttemptContext, host: str, port: int, at_claimed: Outcome = "unrouted"
-    ) -> dict[str, Any]:
-        """The outcome of an attempt that no handler answers, and the route that decides it, as fields of its entry.
+    ) -> Claim:
+        """What becomes of an attempt that no handler answers.
 
         Args:
             at_claimed: The outcome where a route with a handler claims the address, but cannot answer this attempt.
         """
         route = claimed(context.tables, host, port)
         if route is None:
-            return {"outcome": unclaimed(context)}
-        if not route.kind.has_handler:
-            return {"outcome": "blocked", "route": route}
-        return {"outcome": at_claimed}
+            return Claim(unclaimed(context))
+        return Claim(at_claimed) if route.kind.has_handler else Claim("blocked", route)
 
     def record(self, context: AttemptContext, entry: Entry) -> None:
         """Put an entry into its window, before its handler runs; count the call where its route has no handler."""
@@ -89,15 +109,20 @@ class Recorder:
         self.ledger.record(context.window, entry)
         self._count_unhandled(context, entry)
 
-    def decide(self, context: AttemptContext, entry: Exchange, decided: Mapping[str, Any]) -> None:
-        """Complete an entry that was recorded before it was decided what becomes of its attempt.
-
-        Args:
-            decided: The fields that have become known.
-        """
+    def decide(
+        self,
+        context: AttemptContext,
+        entry: Exchange,
+        claim: Claim,
+        near: tuple[NearMiss, ...],
+        note: str,
+        error: BaseException | None,
+        fault: object,
+    ) -> None:
+        """Complete an entry that was recorded before it was decided what becomes of its attempt."""
         with self.ledger.changed:
-            for name, value in decided.items():
-                setattr(entry, name, value)
+            entry.outcome, entry.route = claim
+            entry.near, entry.note, entry.error, entry.fault = near, note, error, fault
             if not self.is_closed:
                 self._count_unhandled(context, entry)
             self.ledger.tell()
@@ -187,15 +212,8 @@ class Recorder:
     ) -> None:
         """Record a connection that is neither TLS nor HTTP."""
         context, to = attempt.context, attempt.destination
-        entry = TcpConnection(
-            **self.about(to.host, to.port, attempt.started),
-            **self.outcome(context, to.host, to.port, at_claimed),
-            address=to.address,
-            sni=to.sni,
-            first_bytes=first_bytes,
-            note=note,
-            accepted=accepted(to),
-        )
+        claim = self.outcome(context, to.host, to.port, at_claimed)
+        entry = self._connection(attempt, claim, note, first_bytes)
         if entry.outcome == "unrouted":
             miss = nearest_by_address(context.tables, "tcp", to.host, to.port)
             entry.near = (miss,) if miss else ()
@@ -204,13 +222,7 @@ class Recorder:
     def record_unreadable(self, attempt: Attempt, note: str) -> None:
         """Record a connection whose HTTP cannot be read."""
         to = attempt.destination
-        entry = TcpConnection(
-            **self.about(to.host, to.port, attempt.started),
-            **self.outcome(attempt.context, to.host, to.port),
-            address=to.address,
-            note=note,
-            accepted=accepted(to),
-        )
+        entry = self._connection(attempt, self.outcome(attempt.context, to.host, to.port), note)
         if entry.outcome == "unrouted":
             miss = spent_route(attempt.context.tables, to.host, to.port)
             entry.near = (miss,) if miss else ()
@@ -225,12 +237,8 @@ class Recorder:
         with self.ledger.changed:  # else the window could close between these calls
             context = self.target.attempt_context()
             host, port = exchange.host, exchange.request.port
-            entry = TcpConnection(
-                **self.about(host, port),
-                **self.outcome(context, host, port),
-                address=host,
-                note=note,
-            )
+            claim = self.outcome(context, host, port)
+            entry = TcpConnection(**self.about(claim, host, port), address=host, note=note)
             self.ledger.record(self.ledger.closing or context.window, entry)
 
     def begin_raw(
@@ -242,19 +250,23 @@ class Recorder:
             route: The route that answers it; None is `unrouted="passthrough"`.
             note: A sentence for the entry; "" for none.
         """
+        entry = self._connection(attempt, Claim(outcome, route), note)
+        self.record(attempt.context, entry)
+        return entry
+
+    def _connection(
+        self, attempt: Attempt, claim: Claim, note: str, first_bytes: bytes = b""
+    ) -> TcpConnection:
         to = attempt.destination
-        entry = TcpConnection(
-            **self.about(to.host, to.port, attempt.started),
-            outcome=outcome,
-            route=route,
+        return TcpConnection(
+            **self.about(claim, to.host, to.port, attempt.started),
             address=to.address,
             sni=to.sni,
             tls=to.tls,
+            first_bytes=first_bytes,
             note=note,
             accepted=accepted(to),
         )
-        self.record(attempt.context, entry)
-        return entry
 
     def record_dial(
         self,
@@ -272,9 +284,7 @@ class Recorder:
             note: Why it is no call of the route; "" where it is one.
         """
         entry = TcpConnection(
-            **self.about(host, port),
-            outcome="recorded" if note else "routed",
-            route=route,
+            **self.about(Claim("recorded" if note else "routed", route), host, port),
             address=address,
             duration=0.0,
             fault=fault,
@@ -299,13 +309,13 @@ class Recorder:
                 if route is not None and route.kind.reads_bytes:
                     receipt = "elsewhere"
             if receipt == "taken":
-                entry = self._mail(connection, mail, outcome="routed", route=connection.route)
+                entry = self._mail(connection, mail, Claim("routed", connection.route))
                 self.record(context, entry)
                 self.count(context, entry)
             elif receipt == "used up":
                 self._record_refused(context, connection, mail, "its route has no turn left for it")
             elif receipt == "elsewhere" and has_room():
-                entry = self._mail(connection, mail, outcome="recorded", note=ELSEWHERE)
+                entry = self._mail(connection, mail, Claim("recorded"), ELSEWHERE)
                 self.record(context, entry)
         return receipt
 
@@ -324,14 +334,17 @@ class Recorder:
         if not context.window.account.has_room(mail.size, MAILS):
             return
         miss = nearest_by_address(context.tables, "tcp", connection.host, connection.port or 0)
-        near = (miss,) if miss is not None and miss.differences else ()
-        self.record(context, self._mail(connection, mail, outcome="unrouted", note=why, near=near))
+        entry = self._mail(connection, mail, Claim("unrouted"), why)
+        entry.near = (miss,) if miss is not None and miss.differences else ()
+        self.record(context, entry)
 
-    def _mail(self, connection: TcpConnection, mail: Envelope, **fields: Any) -> Mail:
+    def _mail(
+        self, connection: TcpConnection, mail: Envelope, claim: Claim, note: str = ""
+    ) -> Mail:
         """The entry of a mail that came on a connection."""
         return Mail(
-            **self.about(connection.host, connection.port),
-            **fields,
+            **self.about(claim, connection.host, connection.port),
+            note=note,
             address=connection.address,
             sender=mail.sender,
             recipients=mail.recipients,
@@ -359,17 +372,16 @@ class Recorder:
             reason = "silent"  # its client has neither rejected what was presented, nor made a request over it
         if reason in DISTRUST:
             note = "; ".join([note, *self.target.hints])
+        unanswered = self.outcome(context, to.host, to.port, "recorded")
+        claim = Claim("recorded", presenting) if reason == REJECTED else unanswered
         entry = TlsFailure(
-            **self.about(to.host, to.port, attempt.started),
-            **self.outcome(context, to.host, to.port, "recorded"),
+            **self.about(claim, to.host, to.port, attempt.started),
             address=to.address,
             sni=to.sni,
             reason=reason,
             client=to.tls_client(reason),
             note=note,
         )
-        if reason == REJECTED:
-            entry.outcome, entry.route = "recorded", presenting
         route = claimed(context.tables, to.host, to.port)
         if entry.outcome == "recorded" and entry.route is None and route is not None:
             entry.near = (NearMiss(route=route, differences=()),)

@@ -37,7 +37,7 @@ from pytest_egress.gateway.destination import Destination
 from pytest_egress.gateway.dispatch import Dispatcher, Parts
 from pytest_egress.gateway.late_answers import Asker
 from pytest_egress.gateway.names import NAMES_PORT, Names
-from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Recorder
+from pytest_egress.gateway.recorder import FIRST_BYTES_KEPT, Claim, Recorder
 from pytest_egress.gateway.site import TargetView
 from pytest_egress.gateway.upstreams import Upstreams
 from pytest_egress.ledger.ledger import Ledger
@@ -394,9 +394,9 @@ class Gateway:
             return b""
         if reply.no_query:
             context = self.target.attempt_context()
+            claim = self.recorder.outcome(context, ANY_HOST, NAMES_PORT)
             entry = PacketAttempt(
-                **self.recorder.about(ANY_HOST, NAMES_PORT),
-                **self.recorder.outcome(context, ANY_HOST, NAMES_PORT),
+                **self.recorder.about(claim, ANY_HOST, NAMES_PORT),
                 protocol="UDP",
                 address="",
                 size=UDP_HEADER_BYTES + len(query),
@@ -432,8 +432,7 @@ class Gateway:
         hosts = *self.names.of(packet.destination), packet.destination
         host = keyed_on(context.tables, hosts, packet.port or 0)
         entry = PacketAttempt(
-            **self.recorder.about(host, packet.port),
-            outcome="recorded",
+            **self.recorder.about(Claim("recorded"), host, packet.port),
             protocol=packet.protocol_name,
             address=packet.destination,
             size=packet.size,
@@ -463,10 +462,9 @@ class Gateway:
         host, port = packet.host, packet.port or 0
         route = claimed(context.tables, host, port)
         falls_back = route is not None and route.kind.answers_https
-        judged = self.recorder.outcome(
+        packet.outcome, packet.route = self.recorder.outcome(
             context, host, port, "recorded" if falls_back and packet.is_quic else "unrouted"
         )
-        packet.outcome, packet.route = judged["outcome"], judged.get("route")
         if falls_back and packet.protocol == "UDP":
             other = f"{NO_QUIC}, and {route} answers HTTPS over TCP alone"
             packet.note = NO_HTTP3 if packet.is_quic else other

@@ -273,8 +273,8 @@ def test_a_server_name_that_is_claimed_does_not_pass_by_another_name(
 
 def test_a_packet_that_is_refused_is_no_call_of_what_passes(stage: Stage) -> None:
     route = stage.route("passthrough", ADDRESS)
-    judged = stage.gateway.recorder.outcome(stage.attempt_context(), ADDRESS, 443)
-    about = stage.gateway.recorder.about(ADDRESS, 443)
-    entry = PacketAttempt(**about, **judged, protocol="UDP", address=ADDRESS, size=9)
+    claim = stage.gateway.recorder.outcome(stage.attempt_context(), ADDRESS, 443)
+    about = stage.gateway.recorder.about(claim, ADDRESS, 443)
+    entry = PacketAttempt(**about, protocol="UDP", address=ADDRESS, size=9)
     stage.gateway.recorder.record(stage.attempt_context(), entry)
     assert (entry.outcome, entry.route, route.call_count) == ("blocked", route, 0)
