@@ -37,186 +37,123 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_egress.egress import Egress
+    from pytest_egress.egress import Egress as Egress
     from pytest_egress.errors import (
-        AcceptedError,
-        AddressError,
-        CallError,
-        CommandError,
-        ContainerError,
-        ContainerTimeoutError,
-        ContentError,
-        EgressError,
-        EngineError,
-        HandlerError,
-        HandshakeError,
-        ImageError,
-        LinkError,
-        NeverCalledError,
-        TamperingError,
-        UnroutedError,
-        UpstreamError,
-        WebSocketClosedError,
+        AcceptedError as AcceptedError,
+        AddressError as AddressError,
+        CallError as CallError,
+        CommandError as CommandError,
+        ContainerError as ContainerError,
+        ContainerTimeoutError as ContainerTimeoutError,
+        ContentError as ContentError,
+        EgressError as EgressError,
+        EngineError as EngineError,
+        HandlerError as HandlerError,
+        HandshakeError as HandshakeError,
+        ImageError as ImageError,
+        LinkError as LinkError,
+        NeverCalledError as NeverCalledError,
+        TamperingError as TamperingError,
+        UnroutedError as UnroutedError,
+        UpstreamError as UpstreamError,
+        WebSocketClosedError as WebSocketClosedError,
     )
-    from pytest_egress.gateway.raw_socket import RawSocket, RawTlsSocket
-    from pytest_egress.routes.answers import forward, sequence
-    from pytest_egress.routes.asgi import asgi
-    from pytest_egress.routes.async_websocket import AsyncWebSocket
-    from pytest_egress.routes.certificates import BAD_CERTIFICATES, BadCertificate
+    from pytest_egress.gateway.raw_socket import (
+        RawSocket as RawSocket,
+        RawTlsSocket as RawTlsSocket,
+    )
+    from pytest_egress.routes.answers import forward as forward, sequence as sequence
+    from pytest_egress.routes.asgi import asgi as asgi
+    from pytest_egress.routes.async_websocket import AsyncWebSocket as AsyncWebSocket
+    from pytest_egress.routes.certificates import (
+        BAD_CERTIFICATES as BAD_CERTIFICATES,
+        BadCertificate as BadCertificate,
+    )
     from pytest_egress.routes.faults import (
-        blackhole,
-        delayed,
-        disconnect,
-        raw,
-        refuse,
-        reset,
-        silence,
-        throttled,
-        truncated,
+        blackhole as blackhole,
+        delayed as delayed,
+        disconnect as disconnect,
+        raw as raw,
+        refuse as refuse,
+        reset as reset,
+        silence as silence,
+        throttled as throttled,
+        truncated as truncated,
     )
-    from pytest_egress.routes.grpc import grpc_server
-    from pytest_egress.routes.open_websocket import WebSocket
-    from pytest_egress.routes.route import Route
-    from pytest_egress.routes.smtp import smtp
-    from pytest_egress.routes.websocket import websocket
-    from pytest_egress.routes.wsgi import wsgi
-    from pytest_egress.targets.handle import Container
-    from pytest_egress.targets.readiness import http_ok, log_line, port_open
-    from pytest_egress.targets.results import CompletedContainer
+    from pytest_egress.routes.grpc import grpc_server as grpc_server
+    from pytest_egress.routes.open_websocket import WebSocket as WebSocket
+    from pytest_egress.routes.route import Route as Route
+    from pytest_egress.routes.smtp import smtp as smtp
+    from pytest_egress.routes.websocket import websocket as websocket
+    from pytest_egress.routes.wsgi import wsgi as wsgi
+    from pytest_egress.targets.handle import Container as Container
+    from pytest_egress.targets.readiness import (
+        http_ok as http_ok,
+        log_line as log_line,
+        port_open as port_open,
+    )
+    from pytest_egress.targets.results import CompletedContainer as CompletedContainer
     from pytest_egress.traffic.entries import (
-        DnsQuery,
-        Exchange,
-        Mail,
-        PacketAttempt,
-        TcpConnection,
-        TlsFailure,
+        DnsQuery as DnsQuery,
+        Exchange as Exchange,
+        Mail as Mail,
+        PacketAttempt as PacketAttempt,
+        TcpConnection as TcpConnection,
+        TlsFailure as TlsFailure,
     )
-    from pytest_egress.traffic.events import Event
-    from pytest_egress.traffic.forms import FormFile, MultiDict
-    from pytest_egress.traffic.grpc import GrpcCall
-    from pytest_egress.traffic.messages import UNSET, Headers, Request, Response
-    from pytest_egress.traffic.websocket import WebSocketMessage
+    from pytest_egress.traffic.events import Event as Event
+    from pytest_egress.traffic.forms import FormFile as FormFile, MultiDict as MultiDict
+    from pytest_egress.traffic.grpc import GrpcCall as GrpcCall
+    from pytest_egress.traffic.messages import (
+        UNSET as UNSET,
+        Headers as Headers,
+        Request as Request,
+        Response as Response,
+    )
+    from pytest_egress.traffic.websocket import WebSocketMessage as WebSocketMessage
 
-__all__ = [
-    "AcceptedError",
-    "AddressError",
-    "AsyncWebSocket",
-    "BAD_CERTIFICATES",
-    "BadCertificate",
-    "CallError",
-    "CommandError",
-    "CompletedContainer",
-    "Container",
-    "ContainerError",
-    "ContainerTimeoutError",
-    "ContentError",
-    "DnsQuery",
-    "Egress",
-    "EgressError",
-    "EngineError",
-    "Event",
-    "Exchange",
-    "FormFile",
-    "GrpcCall",
-    "HandlerError",
-    "HandshakeError",
-    "Headers",
-    "ImageError",
-    "LinkError",
-    "Mail",
-    "MultiDict",
-    "NeverCalledError",
-    "PacketAttempt",
-    "RawSocket",
-    "RawTlsSocket",
-    "Request",
-    "Response",
-    "Route",
-    "TamperingError",
-    "TcpConnection",
-    "TlsFailure",
-    "UNSET",
-    "UnroutedError",
-    "UpstreamError",
-    "WebSocket",
-    "WebSocketClosedError",
-    "WebSocketMessage",
-    "asgi",
-    "blackhole",
-    "delayed",
-    "disconnect",
-    "forward",
-    "grpc_server",
-    "http_ok",
-    "log_line",
-    "port_open",
-    "raw",
-    "refuse",
-    "reset",
-    "sequence",
-    "silence",
-    "smtp",
-    "throttled",
-    "truncated",
-    "websocket",
-    "wsgi",
-]
-
-_HOMES = {
-    "BAD_CERTIFICATES": "routes.certificates",
-    "UNSET": "traffic.messages",
-    "AsyncWebSocket": "routes.async_websocket",
-    "BadCertificate": "routes.certificates",
-    "CompletedContainer": "targets.results",
-    "Container": "targets.handle",
-    "DnsQuery": "traffic.entries",
-    "Egress": "egress",
-    "Event": "traffic.events",
-    "Exchange": "traffic.entries",
-    "FormFile": "traffic.forms",
-    "GrpcCall": "traffic.grpc",
-    "Headers": "traffic.messages",
-    "Mail": "traffic.entries",
-    "MultiDict": "traffic.forms",
-    "PacketAttempt": "traffic.entries",
-    "RawSocket": "gateway.raw_socket",
-    "RawTlsSocket": "gateway.raw_socket",
-    "Request": "traffic.messages",
-    "Response": "traffic.messages",
-    "Route": "routes.route",
-    "TcpConnection": "traffic.entries",
-    "TlsFailure": "traffic.entries",
-    "WebSocket": "routes.open_websocket",
-    "WebSocketMessage": "traffic.websocket",
-    "asgi": "routes.asgi",
-    "blackhole": "routes.faults",
-    "delayed": "routes.faults",
-    "disconnect": "routes.faults",
-    "forward": "routes.answers",
-    "grpc_server": "routes.grpc",
-    "http_ok": "targets.readiness",
-    "log_line": "targets.readiness",
-    "port_open": "targets.readiness",
-    "raw": "routes.faults",
-    "refuse": "routes.faults",
-    "reset": "routes.faults",
-    "sequence": "routes.answers",
-    "silence": "routes.faults",
-    "smtp": "routes.smtp",
-    "throttled": "routes.faults",
-    "truncated": "routes.faults",
-    "websocket": "routes.websocket",
-    "wsgi": "routes.wsgi",
+_NAMES = {
+    "egress": "Egress",
+    "errors": (
+        "AcceptedError AddressError CallError CommandError ContainerError "
+        "ContainerTimeoutError ContentError EgressError EngineError HandlerError "
+        "HandshakeError ImageError LinkError NeverCalledError TamperingError UnroutedError "
+        "UpstreamError WebSocketClosedError"
+    ),
+    "gateway.raw_socket": "RawSocket RawTlsSocket",
+    "routes.answers": "forward sequence",
+    "routes.asgi": "asgi",
+    "routes.async_websocket": "AsyncWebSocket",
+    "routes.certificates": "BAD_CERTIFICATES BadCertificate",
+    "routes.faults": "blackhole delayed disconnect raw refuse reset silence throttled truncated",
+    "routes.grpc": "grpc_server",
+    "routes.open_websocket": "WebSocket",
+    "routes.route": "Route",
+    "routes.smtp": "smtp",
+    "routes.websocket": "websocket",
+    "routes.wsgi": "wsgi",
+    "targets.handle": "Container",
+    "targets.readiness": "http_ok log_line port_open",
+    "targets.results": "CompletedContainer",
+    "traffic.entries": "DnsQuery Exchange Mail PacketAttempt TcpConnection TlsFailure",
+    "traffic.events": "Event",
+    "traffic.forms": "FormFile MultiDict",
+    "traffic.grpc": "GrpcCall",
+    "traffic.messages": "UNSET Headers Request Response",
+    "traffic.websocket": "WebSocketMessage",
 }
+"""The public names by module. `__getattr__` imports a module at the first use of one of its names."""
+
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:
     """Import a public name at its first use (PEP 562): every run of pytest imports this package."""
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(
-        import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name
-    )
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     import_module(f"{__name__}.base.callers").hide_from_tracebacks()
     return value
 

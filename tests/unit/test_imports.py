@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import subprocess
 import sys
 
@@ -74,6 +76,23 @@ def test_every_public_name_is_there_and_listed_in_order() -> None:
     assert set(package.__all__) <= set(dir(package))
     with pytest.raises(AttributeError, match="'pytest_egress' has no attribute 'nothing'"):
         _ = package.nothing
+
+
+def test_type_checkers_see_the_names_that_are_there_at_run_time() -> None:
+    import pytest_egress as package
+
+    (block,) = (
+        node for node in ast.parse(inspect.getsource(package)).body if isinstance(node, ast.If)
+    )
+    seen = {
+        node.module: [(each.name, each.asname) for each in node.names]
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert seen == {
+        f"pytest_egress.{module}": [(name, name) for name in names.split()]
+        for module, names in package._NAMES.items()
+    }
 
 
 def test_every_error_is_a_public_name() -> None:
