@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Any, Final, TypeVar, overload
 
-import pytest_egress.routes.declarations as declarations
 import pytest_egress.routes.kinds as kinds
 import pytest_egress.targets.handle as container_handle
 from pytest_egress.base.callers import caller
@@ -31,8 +30,9 @@ from pytest_egress.ledger.verdict import first_handler_error, judge, unrouted_en
 from pytest_egress.ledger.windows import Window
 from pytest_egress.routes.answers import DnsAnswer, HttpAnswer, QueryValue, RawAnswer
 from pytest_egress.routes.certificates import BadCertificate, TlsVersion
-from pytest_egress.routes.declarations import ClientCertificate, Declaration
+from pytest_egress.routes.declarations import ClientCertificate, declare
 from pytest_egress.routes.inner_route import InnerRoute
+from pytest_egress.routes.kinds import Kind
 from pytest_egress.routes.route import LET_GO, Route, Scope
 from pytest_egress.routes.smtp import SmtpServer
 from pytest_egress.routes.table import RouteTable
@@ -48,6 +48,8 @@ from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpCo
 from pytest_egress.traffic.messages import UNSET, Request, shown
 
 CONTAINER_NAME: Final = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*")  # or an id; Docker's own rule
+AnyContainer = TypeVar("AnyContainer", bound=Container)
+Result = TypeVar("Result")
 
 
 class Egress:
@@ -140,25 +142,23 @@ class Egress:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
         """
         return self._add(
-            declarations.declare(
-                kinds.INTERCEPT_HTTPS,
-                address,
-                handler,
-                times=times,
-                optional=optional,
-                name=name,
-                stream=stream,
-                client_certificate=client_certificate,
-                certificate=certificate,
-                tls_version=tls_version,
-                method=method,
-                path=path,
-                query=query,
-                headers=headers,
-                json=json,
-                content=content,
-                match=match,
-            )
+            kinds.INTERCEPT_HTTPS,
+            address,
+            handler,
+            times=times,
+            optional=optional,
+            name=name,
+            stream=stream,
+            client_certificate=client_certificate,
+            certificate=certificate,
+            tls_version=tls_version,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            json=json,
+            content=content,
+            match=match,
         )
 
     def intercept_http(
@@ -180,22 +180,20 @@ class Egress:
     ) -> Route[Exchange]:
         """Answer plain HTTP requests to an address, port 80 where none is given; otherwise as `intercept_https`."""
         return self._add(
-            declarations.declare(
-                kinds.INTERCEPT_HTTP,
-                address,
-                handler,
-                times=times,
-                optional=optional,
-                name=name,
-                stream=stream,
-                method=method,
-                path=path,
-                query=query,
-                headers=headers,
-                json=json,
-                content=content,
-                match=match,
-            )
+            kinds.INTERCEPT_HTTP,
+            address,
+            handler,
+            times=times,
+            optional=optional,
+            name=name,
+            stream=stream,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            json=json,
+            content=content,
+            match=match,
         )
 
     @overload
@@ -242,14 +240,7 @@ class Egress:
             AddressError, TypeError, ValueError: An argument is refused; the text quotes it and lists what is accepted.
         """
         return self._add(
-            declarations.declare(
-                kinds.INTERCEPT_TCP,
-                address,
-                handler,
-                times=times,
-                optional=optional,
-                name=name,
-            )
+            kinds.INTERCEPT_TCP, address, handler, times=times, optional=optional, name=name
         )
 
     @overload
@@ -302,27 +293,25 @@ class Egress:
                 libpq's `sslnegotiation=direct` insist on theirs: `alpn=("postgresql",)`. `http/1.1` if none is given.
         """
         return self._add(
-            declarations.declare(
-                kinds.INTERCEPT_TLS,
-                address,
-                handler,
-                times=times,
-                optional=optional,
-                name=name,
-                client_certificate=client_certificate,
-                certificate=certificate,
-                tls_version=tls_version,
-                alpn=alpn,
-            )
+            kinds.INTERCEPT_TLS,
+            address,
+            handler,
+            times=times,
+            optional=optional,
+            name=name,
+            client_certificate=client_certificate,
+            certificate=certificate,
+            tls_version=tls_version,
+            alpn=alpn,
         )
 
     def passthrough(self, address: str) -> Route[TcpConnection]:
         """Pass TCP connections to an address through this process to the real upstream; TLS is not terminated."""
-        return self._add(declarations.declare(kinds.PASSTHROUGH, address))
+        return self._add(kinds.PASSTHROUGH, address)
 
     def block(self, address: str) -> Route[Any]:
         """Expect attempts of any protocol to an address, and refuse them: they fail no test."""
-        return self._add(declarations.declare(kinds.BLOCK, address))
+        return self._add(kinds.BLOCK, address)
 
     def dns(
         self,
@@ -380,9 +369,10 @@ class Egress:
             "SOA": SOA,
         }
         given = {type: text for type, text in texts.items() if text is not None}
-        return self._add(declarations.declare(kinds.DNS, name, answer, optional=optional, **given))
+        return self._add(kinds.DNS, name, answer, optional=optional, **given)
 
-    def _add(self, declaration: Declaration) -> Route[Any]:
+    def _add(self, kind: Kind, address: str, answer: Any = None, **options: Any) -> Route[Any]:
+        declaration = declare(kind, address, answer, **options)
         if declaration.tls_version is not None:
             self.session.check_tls_version(declaration.tls_version)
         route: InnerRoute[Any] = InnerRoute(
@@ -400,14 +390,11 @@ class Egress:
         Raises:
             LookupError: There is no such route, or there are several; the text lists them.
         """
-        egress: Egress | None = self
-        while egress is not None:
+        scopes = [*self._scopes()]
+        for egress in scopes:
+            declared = [route for route in egress.routes if not route.removed]
             for field in ("name", "address"):
-                found = [
-                    route
-                    for route in egress.routes
-                    if getattr(route, field) == key and not route.removed
-                ]
+                found = [route for route in declared if getattr(route, field) == key]
                 if len(found) == 1:
                     return found[0]
                 if found:
@@ -415,16 +402,15 @@ class Egress:
                     raise LookupError(
                         f"{len(found)} routes are called {shown(key)}; give one a name= of its own:\n{listed}"
                     )
-            egress = egress.parent
-        known = "\n".join(f"  {route_line(route)}" for route in self._all_routes())
-        raise LookupError(
-            f"no route is called {shown(key)}; there are:\n{known}"
-            if known
-            else f"no route is called {shown(key)}; none is declared"
-        )
+        known = [f"  {route_line(route)}" for egress in scopes for route in egress.routes]
+        there = "\n".join(["there are:", *known]) if known else "none is declared"
+        raise LookupError(f"no route is called {shown(key)}; {there}")
 
-    def _all_routes(self) -> list[InnerRoute[Any]]:
-        return [*self.routes, *(self.parent._all_routes() if self.parent else [])]
+    def _scopes(self) -> Iterator[Egress]:
+        """This egress and those of the wider scopes, the nearest first."""
+        yield self
+        if self.parent is not None:
+            yield from self.parent._scopes()
 
     # Containers.
 
@@ -468,39 +454,42 @@ class Egress:
         """
         conditions = strategies(wait)
         check_seconds(timeout)
+        own = {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
         checked = plan(
-            image,
-            command,
-            env=env,
-            files=files,
-            input=input,
-            trust=trust,
-            own={"user": user, "working_dir": workdir, "entrypoint": entrypoint},
-            docker_options=docker_options,
+            image, command, own, env=env, files=files, input=input, trust=trust, **docker_options
         )
         container = self._launch(checked)
-        try:
-            container.become_ready(conditions, timeout)
-            self._end_start(container)
-        except BaseException as error:
-            self._discard(container)
-            explained = self._explain(container, error)
-            raise explained from explained.__cause__
+        self._await(container, lambda: container.become_ready(conditions, timeout))
         return container
 
-    def _launch(self, checked: Plan) -> Container:
+    def _new(self, kind: type[AnyContainer], checked: Plan) -> AnyContainer:
         self.session.engine.check_owner()
         self._has_started = True
         with self.session.ledger.changed:  # so that no other thread gets the same name
             name = self.session.name(checked.image)
-            container = Container(self.session, name, checked, self, caller())
+            container = kind(self.session, name, checked, self, caller())
             self.session.containers.append(container)
+        return container
+
+    def _launch(self, checked: Plan) -> Container:
+        container = self._new(Container, checked)
         if self.scope != "test":
             container.start_window = self.session.new_window()
             self._starts.append(container.start_window)
         container.launch()
         self._keep(container)
         return container
+
+    def _await(self, container: Container, wait: Callable[[], Result]) -> Result:
+        """Wait for a container that has been launched. Where that fails, remove it, and explain the error."""
+        try:
+            result = wait()
+            self._end_start(container)
+        except BaseException as error:
+            self._discard(container)
+            explained = self._explain(container, error)
+            raise explained from explained.__cause__
+        return result
 
     def _discard(self, container: Container, *, has_ended: bool = False) -> None:
         container.finish(has_ended=has_ended)
@@ -573,24 +562,12 @@ class Egress:
             CommandError: With `check`, it exited with another code than 0; its logs are in the text.
         """
         check_seconds(timeout)
+        own = {"user": user, "working_dir": workdir, "entrypoint": entrypoint}
         checked = plan(
-            image,
-            command,
-            env=env,
-            files=files,
-            input=input,
-            trust=trust,
-            own={"user": user, "working_dir": workdir, "entrypoint": entrypoint},
-            docker_options=docker_options,
+            image, command, own, env=env, files=files, input=input, trust=trust, **docker_options
         )
         container = self._launch(checked)
-        try:
-            result = container.wait(timeout)
-            self._end_start(container)
-        except BaseException as error:
-            self._discard(container)
-            explained = self._explain(container, error)
-            raise explained from explained.__cause__
+        result = self._await(container, lambda: container.wait(timeout))
         self._discard(container, has_ended=True)
         if check:
             check_result(container.name, result)
@@ -624,24 +601,12 @@ class Egress:
         Raises:
             ImageError, EngineError, LinkError: The engine cannot start the sidecar; the text says what to do.
         """
-        options = {"hostname": hostname, "domainname": domainname, "extra_hosts": extra_hosts}
-        checked = plan(
-            image,
-            None,
-            env=env,
-            files=None,
-            input=None,
-            trust=trust,
-            own={},
-            docker_options=options,
-        )
-        self.session.engine.check_owner()
-        self._has_started = True
-        with self.session.ledger.changed:
-            external = ExternalContainer(
-                self.session, self.session.name(image), checked, self, caller()
-            )
-            self.session.containers.append(external)
+        options: dict[str, Any] = {
+            "hostname": hostname,
+            "domainname": domainname,
+            "extra_hosts": extra_hosts,
+        }
+        external = self._new(ExternalContainer, plan(image, env=env, trust=trust, **options))
         created_with = external.open()
         self._keep(external)
         return created_with
@@ -689,12 +654,8 @@ class Egress:
         if self._has_let_go:
             raise CallError(f"the ledger of a {self.scope} is asked for too late: {LET_GO}")
         with self.session.ledger.changed:
-            own = (
-                [self._window]
-                if self.scope == "test" and self._window
-                else [self.session.ledger.window]
-            )
-            windows = [*self._starts, self.between, *filter(None, own)]
+            own = (self.scope == "test" and self._window) or self.session.ledger.window
+            windows = filter(None, [*self._starts, self.between, own])
             entries = {id(entry): entry for window in windows for entry in window.entries}
             return sorted(entries.values(), key=lambda entry: entry.started)
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
@@ -44,14 +45,15 @@ class Plan:
 
 def plan(
     image: str,
-    command: Sequence[str] | str | None,
+    command: Sequence[str] | str | None = None,
+    own: Mapping[str, Any] = MappingProxyType({}),
+    /,
     *,
-    env: Mapping[str, str] | None,
-    files: Mapping[str, str | bytes | Path] | None,
-    input: str | bytes | None,
+    env: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes | Path] | None = None,
+    input: str | bytes | None = None,
     trust: Sequence[str] | None = None,
-    own: Mapping[str, Any],
-    docker_options: Mapping[str, Any],
+    **docker_options: Any,
 ) -> Plan:
     """Check the arguments of `start` and `run`, and make a plan of them.
 

@@ -128,15 +128,12 @@ def test_a_value_that_nobody_can_mean_is_refused(
 
 
 def test_an_option_that_is_refused_may_be_given_unset() -> None:
-    unset = {"environment": {}, "stdin_open": False}
+    unset: dict[str, Any] = {"environment": {}, "stdin_open": False}
     checked = plan(
         "shop",
-        None,
         env={"N": "1"},
         files={Path("/x"): "a"},  # type: ignore[dict-item]  # more than is promised
-        input=None,
-        own={},
-        docker_options=unset,
+        **unset,
     )
     assert (checked.options, checked.env) == ({}, {"N": "1"})
     with tarfile.open(fileobj=io.BytesIO(checked.files or b"")) as archive:
