@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 from pytest_egress.base.relay import relay
 from pytest_egress.base.sockets import Socket, pair, shut
@@ -24,16 +24,8 @@ class ClientEndedError(ConnectionResetError):
     """A client closed in the middle of a message. It is no error of the handler that waits for the rest."""
 
 
-class Readable(Protocol):
-    """The part of a socket that `read_exactly` needs."""
-
-    def recv(self, buflen: int, /) -> bytes:
-        """Up to so many bytes; b"" at the end."""
-        ...
-
-
-def read_exactly(sock: Readable, size: int) -> bytes:
-    """Read so many bytes, and not one more.
+def read_exactly(receive: Callable[[int], bytes], size: int) -> bytes:
+    """Read so many bytes, and not one more, by the `recv` of a socket.
 
     Raises:
         ClientEndedError: The client closed before.
@@ -41,7 +33,7 @@ def read_exactly(sock: Readable, size: int) -> bytes:
     """
     data = bytearray()
     while len(data) < size:
-        if not (piece := sock.recv(size - len(data))):
+        if not (piece := receive(size - len(data))):
             raise ClientEndedError(f"the client closed after {len(data)} of {size} bytes")
         data += piece
     return bytes(data)
@@ -104,7 +96,7 @@ class RawTlsSocket(TlsSocket):
             ConnectionResetError: The client closed before; that is no error of the handler's.
             OSError: It broke off, or the socket's timeout is over.
         """
-        return read_exactly(self, size)
+        return read_exactly(self.recv, size)
 
 
 @telling
@@ -153,7 +145,7 @@ class RawSocket(Socket):
             ConnectionResetError: The client closed before; that is no error of the handler's.
             OSError: It broke off, or the socket's timeout is over.
         """
-        return read_exactly(self, size)
+        return read_exactly(self.recv, size)
 
     def dup(self) -> RawSocket:
         """A second socket object for the same connection."""
