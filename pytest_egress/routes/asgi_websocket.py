@@ -1,7 +1,8 @@
 """WebSockets of ASGI applications: the `websocket` scope of the ASGI specification (3.0).
 
-The application runs on the event loop of its `AsgiApplication`. What it sends goes through a queue to the thread that
-called `converse`, which may wait for the client; each `send` of the application returns when its message has gone out.
+The application runs on the event loop of its `AsgiApplication`. What it sends goes out on threads of that loop, which
+may wait for the client, one message after the other: each `send` of the application returns when its message has gone
+out. The thread that called `converse` opens the WebSocket, and waits for the application's end.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty
 from typing import Any, Final
 
 from pytest_egress.base.clock import LOOK_SECONDS
+from pytest_egress.base.loops import in_thread
 from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
 from pytest_egress.routes.asgi import (
@@ -86,18 +88,14 @@ def answer(
         )
     if isinstance(first, Response):
         refuse(first, duplex, conversation)
-        asgi_socket.refused()
-        end_of(asgi_socket)
+        asgi_socket.disconnect()
+        if (error := asgi_socket.items.get().error) is not None:
+            raise error
         return
     wanted = [] if first.subprotocol is None else [first.subprotocol]
     handshake = accept(request, wanted)
     fields = Headers([*handshake.headers.raw, *first.headers.raw])
-    agreed = type(handshake)(
-        status_code=handshake.status_code,
-        headers=fields,
-        subprotocol=first.subprotocol,
-        deflate=handshake.deflate,
-    )
+    agreed = replace(handshake, headers=fields, subprotocol=first.subprotocol)
     ws = OpenWebSocket(
         duplex,
         request,
@@ -108,7 +106,9 @@ def answer(
     )
     with opened(ws, conversation):
         asgi_socket.accepted(ws)
-        send_all(asgi_socket, ws)
+        error = asgi_socket.items.get().error
+        if error is not None and not (ws.is_lost and asgi_socket.has_ended_by(error)):
+            raise error
 
 
 def first_of(asgi_socket: AsgiSocket, duplex: Duplex) -> tuple[Any, bool]:
@@ -131,33 +131,6 @@ def refuse(response: Response, duplex: Duplex, conversation: Conversation) -> No
         duplex.finish()
 
 
-def send_all(asgi_socket: AsgiSocket, ws: OpenWebSocket) -> None:
-    """Send what the application sends, until it ends.
-
-    Raises:
-        BaseException: The application raised it, and not because the client has left.
-    """
-    while not isinstance(item := asgi_socket.items.get(), End):
-        try:
-            item.act(ws)
-        except WebSocketClosedError as error:
-            item.done(asgi_socket.left(str(error)))
-        except (TypeError, ValueError) as error:  # a code that is never sent
-            item.done(error)
-        else:
-            item.done(None)
-    if item.error is not None and not (ws.is_lost and asgi_socket.has_ended_by(item.error)):
-        raise item.error
-
-
-def end_of(asgi_socket: AsgiSocket) -> None:
-    """Wait for the end of an application that has refused, and raise its error."""
-    while not isinstance(item := asgi_socket.items.get(), End):
-        item.done(None)
-    if item.error is not None:
-        raise item.error
-
-
 def is_disconnect(value: object) -> bool:
     """Whether a value is the event that tells an application of the end of its WebSocket."""
     return type(value) is dict and value.get("type") == DISCONNECT
@@ -171,26 +144,14 @@ class Accept:
     headers: Headers
 
 
-@dataclass(frozen=True, kw_only=True)
-class Act:
-    """Something to do with the WebSocket, on a thread that may wait.
-
-    Attributes:
-        act: Does it.
-        done: Is called with the error that it raised, or None.
-    """
-
-    act: Callable[[OpenWebSocket], None]
-    done: Callable[[BaseException | None], None]
-
-
 class AsgiSocket(AppCall):
-    """One WebSocket of an ASGI application. Its `items` are `Accept` or a `Response`, `Act`s, and the `End`."""
+    """One WebSocket of an ASGI application. Its `items` are `Accept` or a `Response`, and the `End`."""
 
     def __init__(self, request: Request, thread: AppThread) -> None:
         self._opened, self._arrived = asyncio.Event(), asyncio.Event()
         super().__init__(request, thread, self._opened, self._arrived)
         self._mark: Final = object()
+        self._turn = asyncio.Lock()
         self._ws: OpenWebSocket | None = None
         self._is_connected = self._is_decided = False
         self._denial: Response | None = None
@@ -205,20 +166,9 @@ class AsgiSocket(AppCall):
         self.thread.call(self._opened.set)
         self.thread.call(self._wake)
 
-    def refused(self) -> None:
-        """Note that the refusal has been sent."""
-        self.thread.call(self._opened.set)
-        self.thread.call(self.leave)
-
     def disconnect(self) -> None:
-        """Note that the client has left before the application has accepted or refused."""
+        """Note that the application's refusal has been sent, or that the client has left before it said anything."""
         self.thread.call(self.leave)
-
-    def left(self, text: str) -> ConnectionError:
-        """What the application is told that sends to a client which has left."""
-        error = ConnectionError(text)
-        claim(error, self._mark)
-        return error
 
     def has_ended_by(self, error: BaseException) -> bool:
         """Whether an application raised because its client had left, and not about a server behind it.
@@ -305,16 +255,17 @@ class AsgiSocket(AppCall):
             await self._act(lambda ws: ws.close(code, reason))
 
     async def _act(self, act: Callable[[OpenWebSocket], None]) -> None:
-        """Have something done by the thread that serves the client, and wait for it."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: BaseException | None) -> None:
-            if not future.done():
-                future.set_result(None) if error is None else future.set_exception(error)
-
-        self.items.put(Act(act=act, done=lambda error: self.thread.call(lambda: settle(error))))
-        await future
+        """Do something with the WebSocket on a thread that may wait for the client, in the order of the calls."""
+        async with self._turn:
+            if self._ws is None:  # refused, or the client has left
+                await asyncio.sleep(0)  # lets the loop cancel an application that sends endlessly
+                return
+            try:
+                await in_thread(partial(act, self._ws))
+            except WebSocketClosedError as error:
+                left = ConnectionError(str(error))
+                claim(left, self._mark)
+                raise left from None
 
     async def _decline(self, response: Response) -> None:
         self._is_decided = True

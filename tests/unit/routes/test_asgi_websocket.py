@@ -197,6 +197,15 @@ def test_an_application_that_waits_elsewhere_is_cancelled_after_its_client_has_l
     assert cancelled.is_set()
 
 
+def test_what_an_application_sends_at_once_goes_out_in_its_order() -> None:
+    async def sends(ws: WebSocket) -> None:
+        await ws.accept()
+        await asyncio.gather(*(ws.send_text(str(number)) for number in range(50)))
+
+    with served(starlette(sends)) as server, connect(server.url) as client:
+        assert [client.recv() for _ in range(50)] == [str(number) for number in range(50)]
+
+
 def test_the_end_of_the_test_closes_with_1001_and_the_application_is_told() -> None:
     codes: list[int] = []
 
