@@ -25,6 +25,7 @@ SESSION_LABEL: Final = "org.pytest-egress.session"
 FOLDER_LABEL: Final = "org.pytest-egress.folder"
 NAME_LABEL: Final = "org.pytest-egress.name"  # its value is the name of the container it was put on
 TARGET: Final = "pytest-egress-target-"  # begins the names of targets
+SIDECAR: Final = "pytest-egress-sidecar-"  # begins the names of sidecars
 KEPT: Final = "pytest-egress-kept-"  # begins the names of targets that --egress-keep leaves
 FILLED: Final = "pytest-egress/filled"  # the repository of images that a run makes
 ENDED: Final = ("exited", "stopped", "dead")  # the states of a container that has ended
@@ -47,6 +48,11 @@ def is_ours(container: Mapping[str, Any]) -> bool:
         return False
     names = {each.lstrip("/") for each in container.get("Names") or []}
     return not names.isdisjoint({name, kept_name(name)})
+
+
+def is_sidecar(container: Mapping[str, Any]) -> bool:
+    """Whether a listed container (`GET /containers/json`) of ours is a sidecar."""
+    return any(name.lstrip("/").startswith(SIDECAR) for name in container.get("Names") or [])
 
 
 def kept_name(name: str) -> str:
@@ -160,10 +166,16 @@ def remove_image(api: APIClient, image: Mapping[str, Any]) -> None:
             api.remove_image(tag, noprune=True)
 
 
-def remove_labelled(api: APIClient, label: str, kept: Collection[str] = ()) -> None:
-    """Remove a run's containers and images by their label, `name=value`, except containers that are kept."""
-    listed = [each["Id"] for each in labelled(api, label)]
-    remove_containers(api, [each for each in listed if each not in kept])
+def remove_labelled(
+    api: APIClient, label: str, kept: Collection[str] = (), *, sidecars: bool = True
+) -> None:
+    """Remove a run's containers and images by their label, `name=value`, except containers that are kept.
+
+    Args:
+        sidecars: Whether to remove sidecars too.
+    """
+    listed = [each for each in labelled(api, label) if sidecars or not is_sidecar(each)]
+    remove_containers(api, [each["Id"] for each in listed if each["Id"] not in kept])
     for image in api.images(filters={"label": label}):
         remove_image(api, image)
 

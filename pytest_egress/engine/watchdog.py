@@ -44,7 +44,8 @@ while data := os.read(0, 100):
 if said != {DISMISSED!r}:
     os.execv(sys.executable, [sys.executable, "-I", "-c", {ACT!r}, *sys.argv[1:]])
 """
-LOOKS: Final = 3  # the engine may finish a request of the killed run late
+LOOKS: Final = 4  # the engine may finish a request of the killed run late
+FIRST_LOOK_AT_SIDECARS: Final = 2  # by then it has created the target that a killed run asked for
 LOOK_SECONDS: Final = 0.5
 
 
@@ -101,16 +102,21 @@ def import_paths() -> str:
 
 
 def main() -> None:
-    """Remove the containers, images and folders of a run that has been killed."""
+    """Remove the containers, images and folders of a run that has been killed; its sidecars last.
+
+    The engine may still create a target for a request of that run. Where Podman removes a sidecar while it creates a
+    container with the sidecar's network, the sidecar's lock has no owner afterwards and goes to two containers in the
+    end: a deadlock, in which the whole service stands still.
+    """
     from pytest_egress.engine.endpoint import another_client
     from pytest_egress.engine.folder import remove_folders
     from pytest_egress.engine.leftovers import FAILURES, remove_labelled
 
     label, engine, folder = sys.argv[1:]
     with contextlib.closing(another_client(engine)) as client:
-        for _ in range(LOOKS):
+        for look in range(LOOKS):
             with contextlib.suppress(*FAILURES):  # the next attempt may succeed
-                remove_labelled(client.api, label)
+                remove_labelled(client.api, label, sidecars=look >= FIRST_LOOK_AT_SIDECARS)
             time.sleep(LOOK_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
     remove_folders()  # the folder of the ssh bridge that `client` used

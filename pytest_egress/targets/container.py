@@ -38,7 +38,7 @@ from pytest_egress.base.sockets import shut
 from pytest_egress.engine.archive import build_tar
 from pytest_egress.engine.engine import Engine
 from pytest_egress.engine.failures import engine_errors, explanation, start_failure
-from pytest_egress.engine.leftovers import is_known_as_ours, is_ours
+from pytest_egress.engine.leftovers import SIDECAR, is_known_as_ours, is_ours
 from pytest_egress.errors import CommandError, ContainerTimeoutError, EngineError, LinkError
 from pytest_egress.gateway.server import Gateway
 from pytest_egress.ledger.ledger import CUT_SECONDS
@@ -74,7 +74,6 @@ from pytest_egress.targets.roots import FileKind, Files, Roots, find_roots
 from pytest_egress.targets.runtimes import DIRECTORY
 from pytest_egress.targets.sidecar import (
     NAMESERVER,
-    SIDECAR,
     SYSCTLS,
     Sidecar,
     made_up_hostname,

@@ -167,6 +167,7 @@ class ReadySidecars:
             folder=engine.folder,
             setup=setup,
             reusable=reusable and self._reuse and not engine.is_podman,
+            removes_itself=not engine.is_podman,  # two removals of one container can deadlock Podman
             **options,
         )
 
@@ -222,8 +223,8 @@ class ReadySidecars:
     def release(self, sidecar: Sidecar) -> None:
         """End the sidecar by its link, if it has one.
 
-        Docker removes a container that has ended. Podman keeps it as long as its target is there, and a sidecar without
-        a link may not have started: these are removed.
+        Docker removes a container that has ended. Podman is not asked to, and a sidecar without a link may not have
+        started: these are removed.
         """
         if sidecar.link is not None:
             sidecar.end()

@@ -32,7 +32,7 @@ from pytest_egress.agent.main import (
 from pytest_egress.base.clock import monotonic
 from pytest_egress.engine.copier import again
 from pytest_egress.engine.endpoint import connection_of
-from pytest_egress.engine.leftovers import NAME_LABEL, is_gone, remove_container
+from pytest_egress.engine.leftovers import NAME_LABEL, SIDECAR, is_gone, remove_container
 from pytest_egress.errors import LinkError
 from pytest_egress.link.attach import Attachment, attach
 from pytest_egress.link.descriptor import DescriptorLink
@@ -81,9 +81,6 @@ EXIT_SECONDS = 5
 NAMESERVER = "192.0.2.53"
 """The DNS server in the target's resolv.conf: a documentation address (RFC 5737), since all queries come to us."""
 
-SIDECAR = "pytest-egress-sidecar-"
-"""Begins the name of each sidecar."""
-
 HAS_CTYPES = importlib.util.find_spec("_ctypes") is not None
 """Whether this process's Python can call the C library, which a sidecar needs that serves several targets."""
 
@@ -122,6 +119,7 @@ class Sidecar:
         self.id = ""
         self.name = f"{SIDECAR}{secrets.token_hex(6)}"
         self.is_reusable = self.has_served = False
+        self._removes_itself = True
         self.link: AnyLink | None = None
         self._api = client.api
         self.hostname, self.setup = hostname, setup
@@ -142,6 +140,7 @@ class Sidecar:
         after_create: Callable[[str], None] | None = None,
         setup: SidecarSetup = DESCRIPTOR,
         reusable: bool = False,
+        removes_itself: bool = True,
     ) -> Sidecar:
         """Create the container, ready to start. A target can be created as soon as this returns.
 
@@ -155,6 +154,7 @@ class Sidecar:
             after_create: Called with the container's id as soon as it exists.
             setup: Its link and its Python. The engine must have the image that it names.
             reusable: Whether it is to serve several targets, which needs capabilities and this process's own Python.
+            removes_itself: Whether the engine removes it when it has ended (`AutoRemove`).
 
         Raises:
             SidecarError: The engine does not share this machine's files, or refuses the container.
@@ -163,6 +163,7 @@ class Sidecar:
         if sys.platform != "linux":
             raise LinkError(f"this machine runs {sys.platform}; tests run on Linux alone")
         sidecar = cls(client, hostname or made_up_hostname(), folder, setup)
+        sidecar._removes_itself = removes_itself
         sidecar.is_reusable = reusable and setup == DESCRIPTOR and HAS_CTYPES
         try:
             sidecar._create(domainname, extra_hosts or {}, labels or {})
@@ -290,7 +291,7 @@ class Sidecar:
             cap_drop=["ALL"],
             cap_add=["NET_ADMIN", *(KEEPER_CAPABILITIES if self.is_reusable else ())],
             security_opt=["label=disable"],  # SELinux would refuse both the mounts and the socket
-            auto_remove=True,
+            auto_remove=self._removes_itself,
             log_config=LogConfig(type="none"),
             dns=[NAMESERVER],
             dns_search=["."],  # else the host's list makes `db` into `db.corp`
