@@ -76,7 +76,7 @@ class Egress:
         self.table: Final = RouteTable()
         wider = () if parent is None else parent.tables()
         self._tables: Final = (self.table, *wider)  # each attempt asks for them
-        self.routes: list[InnerRoute[Any]] = []
+        self.routes: list[InnerRoute] = []
         self.containers: list[Container] = []
         self.between: Final = (
             self.session.new_window() if scope == "test" else self.session.between()
@@ -375,7 +375,7 @@ class Egress:
         declaration = declare(kind, address, answer, **options)
         if declaration.tls_version is not None:
             self.session.check_tls_version(declaration.tls_version)
-        route: InnerRoute[Any] = InnerRoute(
+        route: InnerRoute = InnerRoute(
             declaration, scope=self.scope, declared_at=caller(), log=self.session.ledger
         )
         with self.session.ledger.changed:

@@ -156,7 +156,7 @@ class Carrier(Owner, Protocol):
         """Whether the client has closed its side. Any thread may call it, whatever lock it holds."""
         ...
 
-    def allow_unread(self, route: InnerRoute[Any] | None, host: str, /) -> None:
+    def allow_unread(self, route: InnerRoute | None, host: str, /) -> None:
         """Note that a body passes through it unread, for as long as a route allows that."""
         ...
 
@@ -180,7 +180,7 @@ class Ruling(NamedTuple):
     """
 
     outcome: Outcome
-    route: InnerRoute[Any] | None
+    route: InnerRoute | None
     reply: Callable[[Exchange], Response | None]
     near: tuple[NearMiss, ...] = ()
     note: str = ""
@@ -424,7 +424,7 @@ class Answering:
         is_unseen = route is not None and route.presented.is_bad and to.presented_by is not route
         return Decision(route=None) if is_unseen else found
 
-    def _ask(self, incoming: Incoming, route: InnerRoute[Any]) -> None:
+    def _ask(self, incoming: Incoming, route: InnerRoute) -> None:
         """Record an attempt before a predicate is asked about it, which may never return."""
         if incoming.entry is None:
             claim = self._outcome(incoming)
@@ -496,7 +496,7 @@ class Answering:
             return self._reject(incoming, route, decision.near)
         return self._let_answer(incoming, route, decision.turn)
 
-    def _let_answer(self, incoming: Incoming, route: InnerRoute[Any], turn: int) -> Ruling:
+    def _let_answer(self, incoming: Incoming, route: InnerRoute, turn: int) -> Ruling:
         """Have a route answer, unless it turns out to have no answer to such a request."""
         answer, context = route.turns.answer(turn)
         fault = None
@@ -530,7 +530,7 @@ class Answering:
         connect = partial(incoming.forwarding.connect, asked, answer)
         return WebSocketRelay(connect, answer.path, incoming.forwarding.ending_with_client)
 
-    def _complete(self, incoming: Incoming, route: InnerRoute[Any], turn: int) -> None:
+    def _complete(self, incoming: Incoming, route: InnerRoute, turn: int) -> None:
         """Read the whole body now: a route that begins at the head came first, and its predicate has said no."""
         try:
             _ = incoming.body.content
@@ -556,7 +556,7 @@ class Answering:
     def _reject(
         self,
         incoming: Incoming,
-        route: InnerRoute[Any] | None,
+        route: InnerRoute | None,
         near: tuple[NearMiss, ...],
         note: str = "",
     ) -> Ruling:
@@ -602,7 +602,7 @@ class Answering:
     def _call(
         self,
         incoming: Incoming,
-        route: InnerRoute[Any],
+        route: InnerRoute,
         answer: Handler | Response | Forward | Unset,
         context: Context,
         entry: Exchange,
@@ -787,7 +787,7 @@ class Conversing:
 
     answering: Answering
     incoming: Incoming
-    route: InnerRoute[Any]
+    route: InnerRoute
     turn: int
     answer: DuplexAnswer
     context: Context
@@ -868,7 +868,7 @@ class Forwarding:
         self._account = attempt.context.window.account
         self._held: list[Hold] = []  # of responses that its handler has asked for
         self.asked: Request
-        self.route: InnerRoute[Any] | None = None
+        self.route: InnerRoute | None = None
 
     def __call__(self, request: Request, to: Any, port: int | None) -> Response:
         """Send a request, or what a handler has made of it, and return the whole response (`Request.forward`)."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Final
+from typing import Final
 
 from pytest_egress.errors import LinkError
 from pytest_egress.gateway.names import Names
@@ -84,13 +84,12 @@ class Tries:
     begun: list[Try] = field(default_factory=list)
     reached: dict[str, int] = field(default_factory=dict)
 
-    def open_for(self, route: InnerRoute[Any], address: str, now: float) -> Try | None:
+    def open_for(self, route: InnerRoute, address: str, now: float) -> Try | None:
         """The first try that may yet dial an address."""
         for index in range(self.reached.get(address, 0), len(self.begun)):
             found = self.begun[index]
-            if now - found.latest < TRY_SECONDS[found.fault] and not route.turns.is_replaced(
-                found.turn
-            ):
+            is_recent = now - found.latest < TRY_SECONDS[found.fault]
+            if is_recent and not route.turns.is_replaced(found.turn):
                 return found
             self.reached[address] = index + 1
         return None
@@ -122,7 +121,7 @@ class ConnectFaults:
     def __init__(self, link: Link, recorder: Recorder, names: Names) -> None:
         self._link, self._recorder, self._names = link, recorder, names
         self._ledger, self._target = recorder.ledger, recorder.target
-        self._tries: dict[tuple[InnerRoute[Any], str, int], Tries] = {}
+        self._tries: dict[tuple[InnerRoute, str, int], Tries] = {}
         self._seen: dict[tuple[str, bytes], None] = {}  # dropped dials
         self._swallowed: deque[tuple[float, DialRule]] = deque(maxlen=MAX_SWALLOWED)
         # The names of each address that the rules in force account for.
@@ -248,7 +247,7 @@ class ConnectFaults:
 
     def _answered_by(
         self, context: AttemptContext, fault: ConnectFault, host: str, address: str, port: int
-    ) -> tuple[InnerRoute[Any] | None, str]:
+    ) -> tuple[InnerRoute | None, str]:
         """The route that a dial is a call of; or the one that decides now, and a note why it is no call of it."""
         now, too_late = self._ledger.clock(), TOO_LATE.format(fault=fault)
         for route in covering(context.tables, host, port):
@@ -286,7 +285,7 @@ class Deciding:
     def __init__(
         self,
         tables: Sequence[RouteTable],
-        tries: Mapping[tuple[InnerRoute[Any], str, int], Tries],
+        tries: Mapping[tuple[InnerRoute, str, int], Tries],
         now: float,
     ) -> None:
         self._tables, self._tries, self._now = tables, tries, now
@@ -305,9 +304,8 @@ class Deciding:
                 if route.removed or route.kind.answers_names or route.is_used_up:
                     continue
                 for network in route.parsed_address.networks:
-                    yield DialRule(
-                        verdict(route.turns.next_fault), network, route.parsed_address.port
-                    )
+                    fault, port = route.turns.next_fault, route.parsed_address.port
+                    yield DialRule(verdict(fault), network, port)
 
     def named(self, names: Sequence[str], address: str) -> list[DialRule]:
         """The rules for an address that names were given, as far as they differ from those of `literal`.
@@ -337,7 +335,7 @@ class Deciding:
             wanted.append(other._replace(verdict=found))
         return as_far_as_needed(wanted, others)
 
-    def _for_connections(self, name: str) -> list[InnerRoute[Any]]:
+    def _for_connections(self, name: str) -> list[InnerRoute]:
         """The routes for connections to a name, at any port."""
         found = (route for route in in_order(self._tables, name) if route.names(name))
         return [route for route in found if not route.kind.answers_names]
@@ -346,7 +344,7 @@ class Deciding:
         return name in self._exact or any(route.names(name) for route in self._patterns)
 
     def _verdict(
-        self, covering: Sequence[InnerRoute[Any]], name: str, address: str, port: int | None
+        self, covering: Sequence[InnerRoute], name: str, address: str, port: int | None
     ) -> Verdict:
         """What becomes of a dial of a name's address.
 
@@ -369,7 +367,7 @@ def network_of(address: str) -> IPv4Network | IPv6Network:
     return ip_network(address)
 
 
-def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[InnerRoute[Any]]:
+def covering(tables: Sequence[RouteTable], host: str, port: int) -> Iterator[InnerRoute]:
     """The routes at an address, in the order in which they are tried."""
     return (route for route in in_order(tables, host) if route.covers(host, port))
 

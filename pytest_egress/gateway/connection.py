@@ -55,7 +55,7 @@ PEEK_ALL: Final = int(socket.MSG_PEEK | socket.MSG_WAITALL)  # blocks until all 
 BYTE_OR_END: Final = select.POLLIN | select.POLLRDHUP
 
 
-AllowedBy = tuple[InnerRoute[Any] | None, str]
+AllowedBy = tuple[InnerRoute | None, str]
 """What lets bytes pass unread: a route (None is `unrouted="passthrough"`), and the host that it was found for."""
 
 
@@ -399,7 +399,7 @@ class Connection:
             if other.fileno() >= 0:
                 os.close(other.detach())
 
-    def allow_unread(self, route: InnerRoute[Any] | None, host: str) -> None:
+    def allow_unread(self, route: InnerRoute | None, host: str) -> None:
         """Mark the connection's bytes as allowed to pass unread, and cut it if that is allowed no longer.
 
         The mark comes first: a route that goes after it makes `Gateway.revise` cut the connection, and one that went

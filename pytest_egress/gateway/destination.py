@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pytest_egress.routes.certificates import USUAL, Presented
 from pytest_egress.routes.inner_route import InnerRoute
@@ -39,7 +39,7 @@ class Destination(NamedTuple):
     hello: ClientHello | None = None
     greeted: float = 0.0
     tls: TlsInfo | None = None
-    presented_by: InnerRoute[Any] | None = None
+    presented_by: InnerRoute | None = None
 
     @property
     def presented(self) -> Presented:

@@ -12,7 +12,7 @@ import re
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.sockets import await_ready, receive_timeout
@@ -147,17 +147,17 @@ class Dispatcher:
         routes = (r for r in in_order(tables) if not r.removed and not r.kind.answers_names)
         return any(route.parsed_address.port in (None, to.port) for route in routes)
 
-    def opening(self) -> InnerRoute[Any] | None:
+    def opening(self) -> InnerRoute | None:
         """The route that decides how the connection is served: raw, TLS, passthrough or HTTP; None where none does."""
         connection, to = self.connection, self.connection.destination
         return opening(connection.context.tables, to.host, to.port)
 
-    def passes(self, route: InnerRoute[Any] | None) -> bool:
+    def passes(self, route: InnerRoute | None) -> bool:
         """Whether the connection goes to the real upstream, given the route that answers it."""
         connection, to = self.connection, self.connection.destination
         return passes(connection.context, route, to.hosts, to.port)
 
-    def try_without_reading(self, route: InnerRoute[Any] | None, *, named: bool) -> bool:
+    def try_without_reading(self, route: InnerRoute | None, *, named: bool) -> bool:
         """Serve the connection if a raw route takes it, or it passes to the real upstream: neither needs its bytes.
 
         Args:
@@ -177,7 +177,7 @@ class Dispatcher:
             return True
         return False
 
-    def serve_raw(self, route: InnerRoute[Any], found_for: str) -> bool:
+    def serve_raw(self, route: InnerRoute, found_for: str) -> bool:
         """Let a raw route answer; see `RawServer.serve`."""
         return self.raw_server().serve(route, found_for)
 
@@ -447,7 +447,7 @@ class Dispatcher:
         return self.await_late_byte(self.serve_http)
 
 
-def protocols_for(route: InnerRoute[Any] | None) -> tuple[str, ...]:
+def protocols_for(route: InnerRoute | None) -> tuple[str, ...]:
     """The protocols that a handshake agrees on: those that a raw route was declared with, else what requests need."""
     if route is None or not route.kind.needs_tls:
         return ALPN

@@ -180,7 +180,7 @@ class Http2Stream:
             self._others = [sock for sock in self._others if sock is not other]
         self._connection.release(other)
 
-    def allow_unread(self, route: InnerRoute[Any] | None, host: str) -> None:
+    def allow_unread(self, route: InnerRoute | None, host: str) -> None:
         """Mark the response as allowed to pass unread, and cut the stream if that is allowed no longer."""
         allowed_by = self.allowed_by = route, host
         connection = self._connection

@@ -9,7 +9,6 @@ Threads: `tell` is called by whoever finds that it is over; it may be called aga
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.traffic.entries import Exchange
@@ -25,7 +24,7 @@ class Lasting:
 
     def __init__(self, exchange: Exchange, end: Callable[[], None]) -> None:
         self.exchange = exchange
-        self.route: InnerRoute[Any] | None = exchange.route
+        self.route: InnerRoute | None = exchange.route
         self._end: Callable[[], None] | None = end
 
     def is_over(self, *, test_over: bool = False) -> bool:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from pytest_egress.base.clock import MAX_SECONDS
 from pytest_egress.base.workers import Workers
@@ -61,7 +61,7 @@ class Lateness:
     """
 
     delays: tuple[Delayed, ...]
-    route: InnerRoute[Any]
+    route: InnerRoute
     context: Context
 
     def seconds(self) -> float:
@@ -87,7 +87,7 @@ class Late:
     waiting: ExitStack = field(default_factory=ExitStack)
 
     @property
-    def route(self) -> InnerRoute[Any]:
+    def route(self) -> InnerRoute:
         """The route that it ends with."""
         return self.lateness[0].route
 

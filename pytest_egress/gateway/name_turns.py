@@ -87,11 +87,9 @@ class NameTurns:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._taken: WeakKeyDictionary[InnerRoute[Any], list[tuple[str, Turn]]] = (
-            WeakKeyDictionary()
-        )
+        self._taken: WeakKeyDictionary[InnerRoute, list[tuple[str, Turn]]] = WeakKeyDictionary()
 
-    def answer(self, route: InnerRoute[Any], asked: AskedName) -> Answered | None:
+    def answer(self, route: InnerRoute, asked: AskedName) -> Answered | None:
         """The answer of a DNS route to a question; None where all answers of its sequence have been used."""
         if route.turns.sequence is None:
             return Answered(*route.turns.answer())
@@ -105,7 +103,7 @@ class NameTurns:
             for turn in turns:
                 turn.truncated.add(type)
 
-    def _turn(self, route: InnerRoute[Any], asked: AskedName) -> Turn | None:
+    def _turn(self, route: InnerRoute, asked: AskedName) -> Turn | None:
         answers, taken = route.turns.sequence, self._taken.get(route, [])
         mine = [turn for name, turn in taken if name == asked.name and turn.answers is answers]
         turn = next(self._shared(mine, asked), None)

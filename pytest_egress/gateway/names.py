@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from pytest_egress.base.sockets import READ_BYTES, receive_timeout
 from pytest_egress.gateway.connection import Connection
@@ -70,7 +70,7 @@ class Visit:
         turn: The turn that was taken of its sequence, or None.
     """
 
-    route: InnerRoute[Any]
+    route: InnerRoute
     answer: NameAnswer
     lateness: Lateness | None
     turn: Turn | None
@@ -91,7 +91,7 @@ class Ruling:
     is_undeclared: bool = False
 
     @property
-    def route(self) -> InnerRoute[Any] | None:
+    def route(self) -> InnerRoute | None:
         """The route that has answered, be it by "synthetic"; else the first one of the name, or None."""
         spoke = (v for v in self.visits if v.answer is self.answer or v.answer.leaves_all)
         first = next(iter(self.visits), None)
@@ -185,7 +185,7 @@ class Names:
 
     def _entry(
         self,
-        route: InnerRoute[Any] | None,
+        route: InnerRoute | None,
         resolution: Resolution,
         reply: Answer,
         lateness: Sequence[Lateness],
@@ -311,14 +311,11 @@ def followed(ruling: Ruling, type: str) -> Record | None:
 def declared(tables: Sequence[RouteTable], name: str) -> Iterator[NameAnswer]:
     """The answers that the DNS routes for a name may give: all of a sequence, and what it leaves to the next route."""
     for route in name_routes(tables, name):
-        given = (
-            (route.turns.answer()[0],)
-            if route.turns.sequence is None
-            else route.turns.sequence.answers
-        )
+        sequence = route.turns.sequence
+        given = (route.turns.answer()[0],) if sequence is None else sequence.answers
         answers = [layers(each)[1] for each in given]
         yield from answers
-        if route.turns.sequence is None and answers[0].answers("A"):
+        if sequence is None and answers[0].answers("A"):
             return
 
 

@@ -143,7 +143,7 @@ class RawServer:
         self.accepted: Final = connection.sock
         self.tcp = connection.sock  # of which the kernel is asked what it has carried
 
-    def serve(self, route: InnerRoute[Any], found_for: str) -> bool:
+    def serve(self, route: InnerRoute, found_for: str) -> bool:
         """Answer the connection by a raw route; False if other connections have taken all of its `times` meanwhile.
 
         Args:
@@ -188,7 +188,7 @@ class RawServer:
         else:
             self.collect(entry, answer or b"")
 
-    def turn_down(self, route: InnerRoute[Any], turn: int, fault: ConnectFault) -> None:
+    def turn_down(self, route: InnerRoute, turn: int, fault: ConnectFault) -> None:
         """Reset a connection that the target's kernel should not have made. It is no call."""
         route.turns.give_back(turn)
         self.connection.accounted = True
@@ -203,7 +203,7 @@ class RawServer:
         )
         self.connection.reset()
 
-    def pass_through(self, route: InnerRoute[Any] | None) -> None:
+    def pass_through(self, route: InnerRoute | None) -> None:
         """Relay the connection to the real upstream.
 
         Args:
@@ -215,9 +215,7 @@ class RawServer:
         self.is_counted = True
         self.relay(entry, Forward())
 
-    def begin(
-        self, route: InnerRoute[Any] | None, outcome: Outcome, found_for: str
-    ) -> TcpConnection:
+    def begin(self, route: InnerRoute | None, outcome: Outcome, found_for: str) -> TcpConnection:
         """Record that the connection begins, and mark its bytes as allowed by the route from here on."""
         self.connection.accounted = True
         entry = self.recorder.begin_raw(self.attempt, route, outcome, self.not_agreed())

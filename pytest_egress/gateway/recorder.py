@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 from pytest_egress.gateway.attempt import Attempt
 from pytest_egress.gateway.destination import Destination
@@ -46,7 +46,7 @@ class Claim(NamedTuple):
     """What becomes of an attempt: its outcome, and the route that decides it, if one does."""
 
     outcome: Outcome
-    route: InnerRoute[Any] | None = None
+    route: InnerRoute | None = None
 
 
 class Common(TypedDict):
@@ -57,7 +57,7 @@ class Common(TypedDict):
     outcome: Outcome
     host: str
     port: int | None
-    route: InnerRoute[Any] | None
+    route: InnerRoute | None
 
 
 class Recorder:
@@ -242,7 +242,7 @@ class Recorder:
             self.ledger.record(self.ledger.closing or context.window, entry)
 
     def begin_raw(
-        self, attempt: Attempt, route: InnerRoute[Any] | None, outcome: Outcome, note: str
+        self, attempt: Attempt, route: InnerRoute | None, outcome: Outcome, note: str
     ) -> TcpConnection:
         """Record the begin of a connection whose bytes are not read as requests.
 
@@ -271,7 +271,7 @@ class Recorder:
     def record_dial(
         self,
         context: AttemptContext,
-        route: InnerRoute[Any] | None,
+        route: InnerRoute | None,
         fault: object,
         host: str,
         port: int,
@@ -426,7 +426,7 @@ def silent_outcome(attempt: Attempt) -> Outcome:
 
 
 def passes(
-    context: AttemptContext, route: InnerRoute[Any] | None, hosts: Iterable[str], port: int
+    context: AttemptContext, route: InnerRoute | None, hosts: Iterable[str], port: int
 ) -> bool:
     """Whether a connection or a request goes to the real upstream.
 

@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest_egress.gateway.upstream as upstream
 from pytest_egress.gateway.destination import Destination
@@ -73,7 +73,7 @@ class Upstreams:
     def reach(
         self,
         owner: Owner,
-        route: InnerRoute[Any] | None,
+        route: InnerRoute | None,
         host: str,
         port: int,
         scheme: str,
@@ -116,7 +116,7 @@ class Upstreams:
 
 
 def upstream_host(
-    tables: Sequence[RouteTable], destination: Destination, route: InnerRoute[Any] | None, host: str
+    tables: Sequence[RouteTable], destination: Destination, route: InnerRoute | None, host: str
 ) -> str:
     """The host of the real server: what was dialled, unless the route matches only by the name in SNI or Host.
 
@@ -129,7 +129,7 @@ def upstream_host(
         host: The name in SNI or Host.
     """
 
-    def answers(route: InnerRoute[Any], host: str) -> bool:
+    def answers(route: InnerRoute, host: str) -> bool:
         """Whether a route covers a host, and no route for another address takes precedence."""
         first = opening(tables, host, destination.port)
         same = first is not None and first.parsed_address == route.parsed_address

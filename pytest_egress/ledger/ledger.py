@@ -164,7 +164,7 @@ class Ledger:
                 window.complaints.append(text)
             self.tell()
 
-    def count(self, route: InnerRoute[Any], window: Window, call: Entry) -> None:
+    def count(self, route: InnerRoute, window: Window, call: Entry) -> None:
         """Count a call of a route, after its handler has returned and before its answer is sent."""
         with self.changed:
             window.calls += 1
@@ -172,7 +172,7 @@ class Ledger:
                 route.count(window, call)
             self.tell()
 
-    def add_failure(self, route: InnerRoute[Any], window: Window, failure: TlsFailure) -> None:
+    def add_failure(self, route: InnerRoute, window: Window, failure: TlsFailure) -> None:
         """Note at a route that a connection ended by what the route had presented."""
         with self.changed:
             if (

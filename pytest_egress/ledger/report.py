@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from pytest_egress.base.account import over_limit
 from pytest_egress.errors import AddressError
@@ -121,7 +121,7 @@ def quoted(text: str) -> str:
     return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 
-def route_line(route: InnerRoute[Any]) -> str:
+def route_line(route: InnerRoute) -> str:
     """A route, and the line that declared it."""
     return f"{route}" + (f"  declared at {route.declared_at}" if route.declared_at else "")
 
@@ -328,7 +328,7 @@ def lost_lines(lost: Mapping[str, int]) -> Iterator[str]:
 
 
 def never_called_text(
-    routes: Sequence[InnerRoute[Any]],
+    routes: Sequence[InnerRoute],
     entries: Sequence[Entry],
     *,
     any_container: bool,
@@ -355,13 +355,13 @@ def never_called_text(
     return "\n".join([*lines, "", *advice(routes, entries, any_container, running)])
 
 
-def count_of(route: InnerRoute[Any]) -> str:
+def count_of(route: InnerRoute) -> str:
     """How often a route was called, and how often it had to be."""
     return f"{route.times_called} of {route.times or 1} times"
 
 
 def advice(
-    routes: Sequence[InnerRoute[Any]],
+    routes: Sequence[InnerRoute],
     entries: Sequence[Entry],
     any_container: bool,
     running: Sequence[str],
@@ -476,7 +476,7 @@ def restless_text(
     return "\n".join([*lines, *more_lines(listed)])
 
 
-def close_to(route: InnerRoute[Any], entries: Sequence[Entry]) -> list[Entry]:
+def close_to(route: InnerRoute, entries: Sequence[Entry]) -> list[Entry]:
     """The failed connections and packets that may be the reason why a route was not called."""
     return [
         entry
@@ -549,7 +549,7 @@ def stuck_headline(texts: Sequence[str]) -> str:
     return (f"{what}: {who}" if what else who) + more_text(len(texts) - 1)
 
 
-def never_called_headline(routes: Sequence[InnerRoute[Any]]) -> str:
+def never_called_headline(routes: Sequence[InnerRoute]) -> str:
     """The headline of routes that were never called, or less often than declared."""
     route = routes[0]
     seldom = f"called {count_of(route)}" if route.times_called else "never called"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from pytest_egress.errors import (
     AcceptedError,
@@ -56,7 +56,7 @@ gRPC's next comes after 0.25 s, as RFC 8305 section 8 has it, and a busy machine
 
 def judge(
     window: Window,
-    routes: Sequence[InnerRoute[Any]],
+    routes: Sequence[InnerRoute],
     *,
     assert_all_called: bool = True,
     any_container: bool = True,
@@ -106,7 +106,7 @@ def offences(window: Window, verdict: EgressError | None) -> Sequence[Entry]:
 
 def first_verdict(
     window: Window,
-    routes: Sequence[InnerRoute[Any]],
+    routes: Sequence[InnerRoute],
     *,
     any_container: bool,
     running: Callable[[], Sequence[str]],
@@ -199,7 +199,7 @@ def came_through(failure: TlsFailure, window: Window) -> bool:
     return failure.reason == "unused" or until > failure.started
 
 
-def is_missing(route: InnerRoute[Any]) -> bool:
+def is_missing(route: InnerRoute) -> bool:
     """Whether a route had to be called, or rejected, and was not, or not as often as its `times`.
 
     Of the routes for names those with a sequence have to be, to its end.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from pytest_egress.base.account import Account
 from pytest_egress.base.choices import NamePolicy, Policy
@@ -64,7 +64,7 @@ class Activity:
 
     container: str = ""
     thread: int | None = None
-    route: InnerRoute[Any] | None = None
+    route: InnerRoute | None = None
     what: object = ""
     cut: Callable[[], None] = lambda: None
     told: Callable[[], str] = lambda: "a connection"
@@ -72,7 +72,7 @@ class Activity:
     is_abandoned: Callable[[], bool] = stays
     part: str = "handler"
     streams: Streams = ""
-    passes: InnerRoute[Any] | None = None
+    passes: InnerRoute | None = None
 
     def rest(self) -> None:
         """Note that nothing of a route runs any more, and that nothing is streamed."""

@@ -5,15 +5,15 @@ Routes are looked up for every connection and every request, so a change takes e
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from pytest_egress.routes.declarations import Declaration
-from pytest_egress.routes.route import REJECTED, Call, CallLog, Route, Scope
+from pytest_egress.routes.route import REJECTED, CallLog, Route, Scope
 from pytest_egress.routes.turns import Turns
-from pytest_egress.traffic.entries import TlsFailure
+from pytest_egress.traffic.entries import Entry, TlsFailure
 
 
-class InnerRoute(Route[Call]):
+class InnerRoute(Route[Any]):
     """A route with the names that are not for tests.
 
     Attributes:
@@ -88,8 +88,8 @@ class InnerRoute(Route[Call]):
         """Whether all of the route's `times` were reserved at a moment, in the time of entries."""
         if self.times is None or not self.turns.is_exhausted:
             return False
-        later = sum(call.started > moment for call in self._calls)
-        return self.turns.taken - later >= self.times
+        later = [call for call in self._calls if call.started > moment]
+        return self.turns.taken - len(later) >= self.times
 
     @property
     def times_called(self) -> int:
@@ -101,7 +101,7 @@ class InnerRoute(Route[Call]):
         """How many calls the route answered since it was declared, in any test."""
         return len(self._calls)
 
-    def count(self, window: object, call: Call) -> None:
+    def count(self, window: object, call: Entry) -> None:
         """Record a call. The caller holds the ledger's lock."""
         self._calls.append(call)
         self._calls_of.setdefault(window, []).append(call)

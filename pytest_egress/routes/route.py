@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 
 from pytest_egress.base.clock import check_seconds
 from pytest_egress.errors import CallError
-from pytest_egress.routes.matching import MATCHERS, Match
 from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, Mail, TcpConnection, TlsFailure
 
 if TYPE_CHECKING:
@@ -230,6 +229,8 @@ class Route(Generic[Call]):
         Raises:
             CallError: No call matches; the text says in which fields each differs.
         """
+        from pytest_egress.routes.matching import MATCHERS, Match  # brings asyncio
+
         if not self._declared.kind.reads_requests:
             raise TypeError(f"{self} has no requests to match: look at its calls")
         if unknown := [name for name in match if name not in MATCHERS]:

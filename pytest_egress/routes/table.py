@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from pytest_egress.routes.declarations import CLIENT_CERTIFICATES
 from pytest_egress.routes.inner_route import InnerRoute
@@ -37,15 +37,15 @@ class RouteTable:
 
     def __init__(self) -> None:
         # Tuples are replaced, never changed: readers take no lock.
-        self._exact: dict[str, tuple[InnerRoute[Any], ...]] = {}  # by their host
-        self._patterns: tuple[InnerRoute[Any], ...] = ()
+        self._exact: dict[str, tuple[InnerRoute, ...]] = {}  # by their host
+        self._patterns: tuple[InnerRoute, ...] = ()
         self._alike: dict[str, tuple[Likeness, ...]] = {}  # replaced by an empty one at each change
         self._addressed: tuple[str, ...] = ()  # the hosts in `_exact` that are IP addresses
         self.requires_certificate, self.presents, self.may_begin_at_head = False, False, False
         self.leads = False
-        self.refusing: tuple[InnerRoute[Any], ...] = ()
+        self.refusing: tuple[InnerRoute, ...] = ()
 
-    def add(self, route: InnerRoute[Any]) -> None:
+    def add(self, route: InnerRoute) -> None:
         """Add a route, before those that are equally specific. The caller holds the ledger's lock."""
         address = route.parsed_address
         if address.is_exact:
@@ -61,26 +61,26 @@ class RouteTable:
         route.turns.on_answer = lambda: self._note_answer(route)
         self._note_answer(route)
 
-    def _note_answer(self, route: InnerRoute[Any]) -> None:
+    def _note_answer(self, route: InnerRoute) -> None:
         self.may_begin_at_head |= route.stream or route.turns.may_begin_at_head
         if route.turns.refuses != (route in self.refusing):
             others = tuple(other for other in self.refusing if other is not route)
             self.refusing = (*others, route) if route.turns.refuses else others
 
     @property
-    def routes(self) -> tuple[InnerRoute[Any], ...]:
+    def routes(self) -> tuple[InnerRoute, ...]:
         """All routes; those of one host are in the order in which they are tried."""
         exact = [*self._exact.values()]  # in one step: another thread may add a route
         return (*chain.from_iterable(exact), *self._patterns)
 
-    def of(self, *hosts: str) -> Sequence[InnerRoute[Any]]:
+    def of(self, *hosts: str) -> Sequence[InnerRoute]:
         """The routes that may be for one of these names or addresses, in the order in which they are tried."""
         if len(hosts) == 1:
             return self._exact.get(hosts[0], ()) + self._patterns
         exact = (self._exact.get(host, ()) for host in dict.fromkeys(hosts))
         return (*chain.from_iterable(exact), *self._patterns)
 
-    def of_addresses(self) -> Iterator[InnerRoute[Any]]:
+    def of_addresses(self) -> Iterator[InnerRoute]:
         """The routes that may be for an IP address that no name was given, in the order in which they are tried."""
         for host in self._addressed:
             yield from self._exact[host]
@@ -98,16 +98,14 @@ class RouteTable:
         return found
 
 
-def placed(
-    route: InnerRoute[Any], routes: tuple[InnerRoute[Any], ...]
-) -> tuple[InnerRoute[Any], ...]:
+def placed(route: InnerRoute, routes: tuple[InnerRoute, ...]) -> tuple[InnerRoute, ...]:
     """The routes with one more, before those that are as specific."""
     rank = route.parsed_address.specificity
     place = bisect_left(routes, True, key=lambda other: other.parsed_address.specificity <= rank)
     return (*routes[:place], route, *routes[place:])
 
 
-def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[InnerRoute[Any]]:
+def in_order(tables: Sequence[RouteTable], *hosts: str) -> Iterator[InnerRoute]:
     """The routes that may be for these hosts, in the order in which they are tried.
 
     That is: nearest scope, most specific, latest declared. Without hosts it is all routes.
@@ -126,7 +124,7 @@ class NearMiss:
         is_spent: Whether the only reason is that it has answered as often as it may.
     """
 
-    route: InnerRoute[Any]
+    route: InnerRoute
     differences: tuple[str, ...]
     is_spent: bool = False
 
@@ -141,13 +139,13 @@ class Decision(NamedTuple):
         unproved: The route that would answer if the connection had the client certificate that it requires.
     """
 
-    route: InnerRoute[Any] | None
+    route: InnerRoute | None
     turn: int = 0
     near: tuple[NearMiss, ...] = ()
-    unproved: InnerRoute[Any] | None = None
+    unproved: InnerRoute | None = None
 
 
-def opening(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute[Any] | None:
+def opening(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
     """The route that decides how a new connection is read, before any of its bytes: the first with its address.
 
     A raw route whose `times` are all reserved is skipped.
@@ -165,7 +163,7 @@ def keyed_on(tables: Sequence[RouteTable], hosts: Sequence[str], port: int) -> s
     return next((host for host in hosts if claimed(tables, host, port)), hosts[0])
 
 
-def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[InnerRoute[Any]]:
+def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[InnerRoute]:
     """The raw routes at an address that answer so many times: which connection comes first matters there."""
     return [
         route
@@ -175,7 +173,7 @@ def counted_routes(tables: Sequence[RouteTable], host: str, port: int) -> list[I
 
 
 def still_claims(
-    tables: Sequence[RouteTable], route: InnerRoute[Any] | None, host: str, port: int
+    tables: Sequence[RouteTable], route: InnerRoute | None, host: str, port: int
 ) -> bool:
     """Whether a connection would be assigned to the same route again; `route` is None where it was to none."""
     for other in in_order(tables, host):
@@ -187,11 +185,11 @@ def still_claims(
     return route is None
 
 
-Asking: TypeAlias = "Callable[[InnerRoute[Any]], None]"
+Asking: TypeAlias = "Callable[[InnerRoute], None]"
 """Called before the predicate (`match=`) of a route is: it is a function of the user's, and may never return."""
 
 
-def tell_nobody(route: InnerRoute[Any]) -> None:
+def tell_nobody(route: InnerRoute) -> None:
     """Take the place of `Asking` where nobody wants to know."""
 
 
@@ -275,14 +273,14 @@ def begins_at_head(
     return unclaimed
 
 
-def claimed(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute[Any] | None:
+def claimed(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
     """The first route of any kind for connections whose address matches; its `times` do not matter."""
     return next((route for route in in_order(tables, host) if route.covers(host, port)), None)
 
 
 def certificate_route(
     tables: Sequence[RouteTable], hosts: Iterable[str], port: int
-) -> InnerRoute[Any] | None:
+) -> InnerRoute | None:
     """The route that decides whether a handshake asks for a client certificate; None where no route wants one.
 
     The handshake comes before the request that selects a route, so the strictest route at the address counts.
@@ -305,7 +303,7 @@ def certificate_route(
     return None
 
 
-def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute[Any] | None:
+def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> InnerRoute | None:
     """The route whose certificate and version of TLS a handshake presents; None where they are the usual ones.
 
     The handshake comes before the request that selects a route, so the first route at the address decides.
@@ -319,12 +317,12 @@ def presenting_route(tables: Sequence[RouteTable], host: str, port: int) -> Inne
     return None
 
 
-def lacks_certificate(route: InnerRoute[Any], tls: TlsInfo | None) -> bool:
+def lacks_certificate(route: InnerRoute, tls: TlsInfo | None) -> bool:
     """Whether a route requires a client certificate that a connection does not have."""
     return route.client_certificate == "require" and (tls is None or tls.client_certificate is None)
 
 
-def name_routes(tables: Sequence[RouteTable], name: str) -> Iterator[InnerRoute[Any]]:
+def name_routes(tables: Sequence[RouteTable], name: str) -> Iterator[InnerRoute]:
     """The DNS routes for a name, in the order in which they are asked."""
     return (r for r in in_order(tables, name) if r.kind.answers_names and r.names(name))
 
@@ -393,7 +391,7 @@ def address_miss(alike: Likeness, scheme: str, host: str, port: int) -> tuple[fl
     return likeness, NearMiss(route=route, differences=tuple(differences), is_spent=is_spent)
 
 
-def another_host(host: str, route: InnerRoute[Any]) -> str:
+def another_host(host: str, route: InnerRoute) -> str:
     """That a host is not that of a route, and why a client may have taken it for that."""
     address = route.parsed_address
     text = f"{host!r} is not {address.host!r}"
@@ -402,7 +400,7 @@ def another_host(host: str, route: InnerRoute[Any]) -> str:
     return f"{text}, which {address.text!r} is by IDNA 2008; its client goes by IDNA 2003"
 
 
-def used_up(route: InnerRoute[Any]) -> str:
+def used_up(route: InnerRoute) -> str:
     """The difference of a route that has answered as often as it may, and what its client may have done about that."""
     text = f"times: it has answered {route.times} of {route.times}"
     if (fault := route.latest_fault) is None:
@@ -417,10 +415,10 @@ class Likeness(NamedTuple):
     """How similar a route's host is to a name or address: difflib's ratio, or one of the constants."""
 
     ratio: float
-    route: InnerRoute[Any]
+    route: InnerRoute
 
 
-def similar_routes(host: str, routes: Iterable[InnerRoute[Any]]) -> Iterator[Likeness]:
+def similar_routes(host: str, routes: Iterable[InnerRoute]) -> Iterator[Likeness]:
     """The routes whose host matches a name or address, or is similar to it.
 
     difflib prepares one of the two texts, and has two upper bounds that cost little, so that few routes are compared.

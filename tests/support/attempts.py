@@ -29,7 +29,7 @@ def query() -> DnsQuery:
     return DnsQuery(container="shop", started=1.0, outcome="recorded", answer=(), **about)
 
 
-def route_in(log: Ledger, **options: Any) -> InnerRoute[Any]:
+def route_in(log: Ledger, **options: Any) -> InnerRoute:
     declared = declare(INTERCEPT_HTTPS, "api.test", **options)
     return InnerRoute(declared, scope="test", declared_at="", log=log)
 
@@ -37,17 +37,17 @@ def route_in(log: Ledger, **options: Any) -> InnerRoute[Any]:
 LEDGER = Ledger()
 
 
-def exchange(error: BaseException | None = None, route: InnerRoute[Any] | None = None) -> Exchange:
+def exchange(error: BaseException | None = None, route: InnerRoute | None = None) -> Exchange:
     request = Request(method="GET", scheme="https", host="api.test", port=443, path="/")
     about: dict[str, Any] = {"container": "shop", "started": 1.0, "outcome": "routed"}
     return Exchange(**about, host="api.test", port=443, request=request, error=error, route=route)
 
 
-def route_of(declaration: Declaration, scope: Scope = "test") -> InnerRoute[Any]:
+def route_of(declaration: Declaration, scope: Scope = "test") -> InnerRoute:
     return InnerRoute(declaration, scope=scope, declared_at="test_it.py:7", log=LEDGER)
 
 
-def route(scope: Scope = "test", **options: Any) -> InnerRoute[Any]:
+def route(scope: Scope = "test", **options: Any) -> InnerRoute:
     return route_of(declare(INTERCEPT_HTTPS, "api.test", **options), scope)
 
 

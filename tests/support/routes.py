@@ -16,7 +16,7 @@ from tests.support.traffic import request
 KIND_OF = {kind.method: kind for kind in KINDS}
 
 
-def called(route: InnerRoute[Any]) -> Any:
+def called(route: InnerRoute) -> Any:
     """What the route's handler returns."""
     answer, context = route.turns.answer()
     return context.run(answer, request())
@@ -31,15 +31,13 @@ class Routes:
 
     def add(
         self, kind: str, address: str, handler: object = None, scope: Any = "test", **options: Any
-    ) -> InnerRoute[Any]:
+    ) -> InnerRoute:
         declaration = declare(KIND_OF[kind], address, handler, **options)
-        route: InnerRoute[Any] = InnerRoute(
-            declaration, scope=scope, declared_at="", log=self.ledger
-        )
+        route: InnerRoute = InnerRoute(declaration, scope=scope, declared_at="", log=self.ledger)
         self.tables[scope].add(route)
         return route
 
-    def https(self, address: str = "api.test", **options: Any) -> InnerRoute[Any]:
+    def https(self, address: str = "api.test", **options: Any) -> InnerRoute:
         return self.add("intercept_https", address, **options)
 
     def decide(self, *args: Any, **fields: Any) -> Decision:
@@ -47,7 +45,7 @@ class Routes:
 
     def call(
         self,
-        route: InnerRoute[Any],
+        route: InnerRoute,
         url: str = "https://api.test/",
         window: Window | None = None,
         **fields: Any,

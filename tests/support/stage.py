@@ -28,7 +28,7 @@ from pytest_egress.routes.inner_route import InnerRoute
 from pytest_egress.routes.kinds import KINDS
 from pytest_egress.routes.table import RouteTable
 from pytest_egress.traffic.dns_answers import NameAnswer
-from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange, TcpConnection
+from pytest_egress.traffic.entries import DnsQuery, Entry, Exchange
 from tests.support.locks import Locks
 from tests.support.loopback import LoopbackLink
 
@@ -88,11 +88,9 @@ class Stage:
         self.ledger.complain(self.window, f"{self.name}: {text}")
         self.was_lost.set()
 
-    def route(
-        self, kind: str, address: str, handler: object = None, **options: Any
-    ) -> InnerRoute[Any]:
+    def route(self, kind: str, address: str, handler: object = None, **options: Any) -> InnerRoute:
         declaration = declare(KIND_OF[kind], address, handler, **options)
-        route: InnerRoute[Any] = InnerRoute(
+        route: InnerRoute = InnerRoute(
             declaration, scope="test", declared_at="test_it.py:7", log=self.ledger
         )
         with self.ledger.changed:
@@ -100,20 +98,16 @@ class Stage:
         self.gateway.revise()
         return route
 
-    def https(self, address: str, handler: object = None, **options: Any) -> InnerRoute[Any]:
+    def https(self, address: str, handler: object = None, **options: Any) -> InnerRoute:
         return self.route("intercept_https", address, handler, **options)
 
-    def http(self, address: str, handler: object = None, **options: Any) -> InnerRoute[Any]:
+    def http(self, address: str, handler: object = None, **options: Any) -> InnerRoute:
         return self.route("intercept_http", address, handler, **options)
 
-    def tcp(
-        self, address: str, handler: object = None, **options: Any
-    ) -> InnerRoute[TcpConnection]:
+    def tcp(self, address: str, handler: object = None, **options: Any) -> InnerRoute:
         return self.route("intercept_tcp", address, handler, **options)
 
-    def tls_route(
-        self, address: str, handler: object = None, **options: Any
-    ) -> InnerRoute[TcpConnection]:
+    def tls_route(self, address: str, handler: object = None, **options: Any) -> InnerRoute:
         return self.route("intercept_tls", address, handler, **options)
 
     def next_window(self) -> Window:

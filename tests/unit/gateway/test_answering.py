@@ -73,7 +73,7 @@ class AnsweringScene:
     def has_left(self) -> bool:
         return False
 
-    def allow_unread(self, route: InnerRoute[Any] | None, host: str) -> None:
+    def allow_unread(self, route: InnerRoute | None, host: str) -> None:
         self.carried.append(f"{host} unread")
 
     def outlive(self, lasting: Lasting) -> None:
@@ -84,11 +84,9 @@ class AnsweringScene:
 
     # What a test says.
 
-    def route(self, kind: str, address: str, *answer: object, **options: Any) -> InnerRoute[Any]:
+    def route(self, kind: str, address: str, *answer: object, **options: Any) -> InnerRoute:
         declaration = declare(KIND_OF[kind], address, *answer, **options)
-        route: InnerRoute[Any] = InnerRoute(
-            declaration, scope="test", declared_at="", log=self.ledger
-        )
+        route: InnerRoute = InnerRoute(declaration, scope="test", declared_at="", log=self.ledger)
         with self.ledger.changed:
             self.table.add(route)
         return route

@@ -193,7 +193,7 @@ def test_the_kernel_decides_as_the_routes_do(scene: Stage, seed: int) -> None:
     given: dict[str, tuple[str, ...]] = {scene.resolve(name): (name,) for name in NAMES}
     scene.route("dns", "al.test", CNAME="a.test")
     given[str(scene.query("al.test").answer[-1][0])] = "al.test", "a.test"
-    routes: list[InnerRoute[Any]] = []
+    routes: list[InnerRoute] = []
     for _ in range(chance.randint(1, 8)):
         address = chance.choice(PATTERNS)
         ports = chance.choice(("*", "80", "443"))
@@ -223,7 +223,7 @@ def test_a_declaration_looks_at_no_other_route(
     looks: list[str] = []
     covers = InnerRoute.covers
 
-    def counted(route: InnerRoute[Any], host: str, port: int) -> bool:
+    def counted(route: InnerRoute, host: str, port: int) -> bool:
         looks.append(host)
         return covers(route, host, port)
 

@@ -46,7 +46,7 @@ class LateScene:
         lateness = []
         for each in seconds:
             declaration = declare(DNS, "db.test", delayed("192.0.2.7", each))
-            route: InnerRoute[Any] = InnerRoute(
+            route: InnerRoute = InnerRoute(
                 declaration, scope=scope, declared_at="", log=self.ledger
             )
             answer, context = route.turns.answer()

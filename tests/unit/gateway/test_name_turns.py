@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pytest_egress.gateway.name_turns import AskedName, NameTurns
 from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.routes.answers import sequence
@@ -20,7 +18,7 @@ class Resolvers:
     def __init__(self, answer: object = None) -> None:
         self.ledger = Ledger()
         declaration = declare(DNS, "*.test", sequence(*ADDRESSES) if answer is None else answer)
-        self.route: InnerRoute[Any] = InnerRoute(
+        self.route: InnerRoute = InnerRoute(
             declaration, scope="test", declared_at="", log=self.ledger
         )
         self.turns, self.id = NameTurns(self.ledger), 0

@@ -562,7 +562,7 @@ def test_mail_is_slow_and_taken(stage: Stage) -> None:
         client._get_socket = lambda *_: stage.link.dial(address, 5432)  # type: ignore[attr-defined]
         client.connect("mail.test", 5432)
         client.sendmail("a@shop.test", ["b@shop.test"], b"Subject: hello\r\n\r\nhello\r\n")
-    assert route.wait_for_call(timeout=SECONDS).subject == "hello"  # type: ignore[attr-defined]
+    assert route.wait_for_call(timeout=SECONDS).subject == "hello"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 from email.message import EmailMessage
-from typing import Any
 
 import pytest
 
@@ -38,7 +37,7 @@ def welcome(subject: str = "Welcome") -> EmailMessage:
 
 
 @pytest.fixture
-def mailbox(stage: Stage) -> InnerRoute[Any]:
+def mailbox(stage: Stage) -> InnerRoute:
     return stage.tcp("mail.test:5432", smtp())
 
 
@@ -62,7 +61,7 @@ def connected(stage: Stage) -> Iterator[MailClient]:
 
 
 def test_a_mail_is_a_call_with_its_envelope_and_its_message(
-    stage: Stage, mailbox: InnerRoute[Any]
+    stage: Stage, mailbox: InnerRoute
 ) -> None:
     with connected(stage) as client:
         client.send_message(welcome(), "bounces@x.test", ["ann@x.test", "archive@x.test"])
@@ -85,7 +84,7 @@ def test_a_mail_is_a_call_with_its_envelope_and_its_message(
 
 
 def test_each_mail_of_a_connection_counts_before_its_client_is_told(
-    stage: Stage, mailbox: InnerRoute[Any]
+    stage: Stage, mailbox: InnerRoute
 ) -> None:
     with connected(stage) as client:
         for number in (1, 2, 3):
@@ -99,9 +98,7 @@ def test_each_mail_of_a_connection_counts_before_its_client_is_told(
     assert mailbox.wait_for_call(2, timeout=SECONDS).subject == "number 2"
 
 
-def test_a_mail_belongs_to_the_test_in_which_it_came(
-    stage: Stage, mailbox: InnerRoute[Any]
-) -> None:
+def test_a_mail_belongs_to_the_test_in_which_it_came(stage: Stage, mailbox: InnerRoute) -> None:
     with connected(stage) as client:
         client.send_message(welcome("of the first test"))
         first, second = stage.window, stage.next_window()
@@ -112,7 +109,7 @@ def test_a_mail_belongs_to_the_test_in_which_it_came(
         assert [e.subject for e in window.entries if isinstance(e, Mail)] == [subject]
 
 
-def test_starttls_and_a_login_are_told_by_the_mail(stage: Stage, mailbox: InnerRoute[Any]) -> None:
+def test_starttls_and_a_login_are_told_by_the_mail(stage: Stage, mailbox: InnerRoute) -> None:
     with connected(stage) as client:
         client.starttls(context=stage.trusting)
         client.login("ann", PASSWORD)
@@ -126,9 +123,7 @@ def test_starttls_and_a_login_are_told_by_the_mail(stage: Stage, mailbox: InnerR
     assert not any(PASSWORD in text for text in told)
 
 
-def test_a_client_that_distrusts_the_ca_fails_the_test(
-    stage: Stage, mailbox: InnerRoute[Any]
-) -> None:
+def test_a_client_that_distrusts_the_ca_fails_the_test(stage: Stage, mailbox: InnerRoute) -> None:
     with connected(stage) as client, pytest.raises(ssl.SSLCertVerificationError):
         client.starttls(context=ssl.create_default_context())
     assert eventually(lambda: any(isinstance(e, TlsFailure) for e in stage.window.entries))
@@ -156,7 +151,7 @@ def test_within_tls_from_the_begin_it_offers_no_starttls(stage: Stage) -> None:
 
 
 def test_a_connection_without_a_mail_is_no_call_and_says_so(
-    stage: Stage, mailbox: InnerRoute[Any]
+    stage: Stage, mailbox: InnerRoute
 ) -> None:
     with connected(stage) as client:
         client.noop()
@@ -192,7 +187,7 @@ def test_a_server_that_is_busy_once_is_a_sequence(stage: Stage) -> None:
 
 @pytest.mark.parametrize("whole", [0, 1])
 def test_a_mail_that_breaks_off_is_none_and_leaves_a_trace(
-    stage: Stage, mailbox: InnerRoute[Any], whole: int
+    stage: Stage, mailbox: InnerRoute, whole: int
 ) -> None:
     with connected(stage) as client:
         client.docmd("EHLO", "c")
@@ -212,7 +207,7 @@ def test_a_mail_that_breaks_off_is_none_and_leaves_a_trace(
 
 
 def test_a_client_that_resets_its_connection_fails_no_test(
-    stage: Stage, mailbox: InnerRoute[Any]
+    stage: Stage, mailbox: InnerRoute
 ) -> None:
     with connected(stage) as client:
         client.noop()
@@ -223,7 +218,7 @@ def test_a_client_that_resets_its_connection_fails_no_test(
 
 
 def test_mails_that_would_fill_the_memory_are_refused_and_fail_the_test(
-    stage: Stage, mailbox: InnerRoute[Any], monkeypatch: pytest.MonkeyPatch
+    stage: Stage, mailbox: InnerRoute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(account, "MAX_HELD_BYTES", 1000 + OBJECT_BYTES)
     with connected(stage) as client:
@@ -238,7 +233,7 @@ def test_mails_that_would_fill_the_memory_are_refused_and_fail_the_test(
 def test_a_mail_that_there_is_no_room_for_takes_no_turn(
     stage: Stage, later: tuple[bytes, ...]
 ) -> None:
-    route: InnerRoute[Any] = stage.tcp("mail.test:5432", sequence(smtp(), *later))
+    route: InnerRoute = stage.tcp("mail.test:5432", sequence(smtp(), *later))
     with connected(stage) as client:
         full = stage.next_window()
         full.account.keep(account.MAX_HELD_BYTES, "requests")
@@ -250,7 +245,7 @@ def test_a_mail_that_there_is_no_room_for_takes_no_turn(
     assert [call.subject for call in route.calls] == ["two"]
 
 
-def test_a_cut_ends_a_session(stage: Stage, mailbox: InnerRoute[Any]) -> None:
+def test_a_cut_ends_a_session(stage: Stage, mailbox: InnerRoute) -> None:
     client = MailClient(stage)
     mailbox.remove()
     stage.gateway.revise()
@@ -263,9 +258,7 @@ def test_a_cut_ends_a_session(stage: Stage, mailbox: InnerRoute[Any]) -> None:
 @pytest.mark.parametrize(
     "field", [b"Subject: =?utf-8?q?=C3=BCber?=", "Subject: über".encode(), b"Subject: =?bad?"]
 )
-def test_a_line_about_a_mail_never_raises(
-    stage: Stage, mailbox: InnerRoute[Any], field: bytes
-) -> None:
+def test_a_line_about_a_mail_never_raises(stage: Stage, mailbox: InnerRoute, field: bytes) -> None:
     with connected(stage) as client:
         client.sendmail("a@x.test", ["b@x.test"], field + b"\r\n\r\nhi")
     assert str(mailbox.assert_called_once()).startswith("mail '")
@@ -383,7 +376,7 @@ def test_a_mail_for_another_connection_is_in_the_ledger_though_its_client_never_
 def test_a_mail_that_makes_a_fault_of_connecting_the_next_turn_tells_the_kernels(
     stage: Stage,
 ) -> None:
-    route: InnerRoute[Any] = stage.tcp("mail.test:5432", sequence(smtp(), refuse(), smtp()))
+    route: InnerRoute = stage.tcp("mail.test:5432", sequence(smtp(), refuse(), smtp()))
     with connected(stage) as client:
         told: list[object] = []
         stage.ledger.turns_changed = lambda: told.append(route.turns.next_fault)
@@ -394,8 +387,8 @@ def test_a_mail_that_makes_a_fault_of_connecting_the_next_turn_tells_the_kernels
 
 
 def test_a_mail_whose_route_has_no_turn_left_may_be_the_next_routes(stage: Stage) -> None:
-    later: InnerRoute[Any] = stage.tcp("mail.test:5432", smtp())
-    first: InnerRoute[Any] = stage.tcp("mail.test:5432", smtp(), times=1)
+    later: InnerRoute = stage.tcp("mail.test:5432", smtp())
+    first: InnerRoute = stage.tcp("mail.test:5432", smtp(), times=1)
     with connected(stage) as client:
         client.send_message(welcome("one"))
         with pytest.raises(smtplib.SMTPDataError, match="next mail is for another connection"):
@@ -419,7 +412,7 @@ def test_an_answer_that_is_replaced_is_so_for_the_next_mail(stage: Stage) -> Non
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_mail_that_is_too_large_is_recorded_and_fails_the_test(
-    stage: Stage, mailbox: InnerRoute[Any], monkeypatch: pytest.MonkeyPatch, announced: bool
+    stage: Stage, mailbox: InnerRoute, monkeypatch: pytest.MonkeyPatch, announced: bool
 ) -> None:
     defaults = Session.__init__.__kwdefaults__
     assert defaults is not None

@@ -536,7 +536,7 @@ def test_a_client_that_repeats_what_a_fault_has_answered_is_told_so(stage: Stage
 
 
 def test_intervals_are_between_the_starts_of_visible_calls(stage: Stage) -> None:
-    route: InnerRoute[Exchange] = stage.https("api.test", {})
+    route: InnerRoute = stage.https("api.test", {})
     sock = stage.tls()
     for _ in range(3):
         assert ask(sock).status == 200

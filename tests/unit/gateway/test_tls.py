@@ -371,7 +371,7 @@ def test_a_route_of_another_name_wants_nothing(stage: Stage) -> None:
     assert ask(stage.tls("old.test"), GET.replace(b"api", b"old")).status == 502
 
 
-def declared_late(stage: Stage, sock: ssl.SSLSocket) -> InnerRoute[Exchange]:
+def declared_late(stage: Stage, sock: ssl.SSLSocket) -> InnerRoute:
     """A route that requires a certificate, while a request of a connection without one is on its way."""
     sock.sendall(GET[:-2])  # so that it is not idle
     assert eventually(lambda: all(c.idle_since is None for c in stage.gateway.connections))

@@ -61,7 +61,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 OF_GO = ClientHello(sni=None, alpn=(), versions=(0x0304,), cipher_suites=(), extensions=(18, 43))
 
 
-def verdict(stage: Stage, *routes: InnerRoute[Any]) -> EgressError | None:
+def verdict(stage: Stage, *routes: InnerRoute) -> EgressError | None:
     stage.settle()
     return judge(stage.window, routes)
 

@@ -129,23 +129,23 @@ def test_one_test_that_means_an_acceptance_speaks_for_no_other(in_set_up: bool) 
 # Never called.
 
 
-def removed(route: InnerRoute[Any]) -> InnerRoute[Any]:
+def removed(route: InnerRoute) -> InnerRoute:
     route.remove()
     return route
 
 
-def expected_idle(route: InnerRoute[Any]) -> InnerRoute[Any]:
+def expected_idle(route: InnerRoute) -> InnerRoute:
     route.assert_not_called()
     return route
 
 
-def called(route: InnerRoute[Any], times: int = 1) -> InnerRoute[Any]:
+def called(route: InnerRoute, times: int = 1) -> InnerRoute:
     for _ in range(times):
         route.count(None, exchange())
     return route
 
 
-def asked(route: InnerRoute[Any], lookups: int = 1) -> InnerRoute[Any]:
+def asked(route: InnerRoute, lookups: int = 1) -> InnerRoute:
     for _ in range(lookups):
         route.turns.reserve()
         for _ in ("A", "AAAA"):
@@ -176,7 +176,7 @@ def asked(route: InnerRoute[Any], lookups: int = 1) -> InnerRoute[Any]:
         (route("session"), False),
     ],
 )
-def test_a_route_of_the_test_alone_must_be_called(idle: InnerRoute[Any], is_required: bool) -> None:
+def test_a_route_of_the_test_alone_must_be_called(idle: InnerRoute, is_required: bool) -> None:
     assert (judge(Window(), [idle]) is not None) is is_required
     assert judge(Window(), [idle], assert_all_called=False) is None
 

@@ -150,7 +150,7 @@ def test_a_route_that_was_not_called_often_enough_names_it_too(
 def test_where_a_handshake_failed_waiting_is_no_advice() -> None:
     entry = attempt()
     entry.note = "the target does not trust the CA"
-    route: InnerRoute[Any] = InnerRoute(
+    route: InnerRoute = InnerRoute(
         declare(INTERCEPT_TLS, "db.test"), scope="test", declared_at="", log=Ledger()
     )
     entry.outcome = "recorded"

@@ -171,7 +171,7 @@ def test_a_look_up_by_host_finds_what_a_look_at_all_routes_in_order_finds(
     routes = Routes()
     every = [routes.https(address, scope=scope) for scope, address in declared]
 
-    def rank(route: InnerRoute[Any]) -> tuple[object, ...]:
+    def rank(route: InnerRoute) -> tuple[object, ...]:
         near = -[*routes.tables].index(route.scope)
         return near, route.parsed_address.specificity, every.index(route)
 
