@@ -83,7 +83,7 @@ class AsgiApplication(Application):
         An application sends its head when it likes, so that nothing has to be begun for it.
         """
         conversation, let_go = self.begin(partial(Conversation, request))
-        return AsgiBody(request, conversation, let_go).respond()
+        return AsgiBody(conversation, let_go).respond()
 
     def begin(self, make: Callable[[AppThread], CallT]) -> tuple[CallT, Callable[[], None]]:
         """Give the application something to answer, in a copy of the calling thread's context.
@@ -237,6 +237,18 @@ class AppCall(Running[None]):
             self._is_leaving = True  # only once: a second cancellation would interrupt its clean-up
             asyncio.get_running_loop().call_later(LEAVE_SECONDS, self.cancel_task)
 
+    def next_item(self, has_left: Callable[[], bool]) -> Any:
+        """What the application gives next to the thread that waits for the answer, which calls this.
+
+        Raises:
+            ClientLeftError: The client has left meanwhile.
+        """
+        while True:
+            with contextlib.suppress(Empty):
+                return self.items.get(timeout=LOOK_SECONDS)
+            if has_left():
+                raise ClientLeftError("the client has closed the connection")
+
     def ended(self, call: object) -> None:
         """Give the end of the application to the thread that waits; called when the application has ended."""
         self.items.put(End(self.failure()))
@@ -374,17 +386,18 @@ class Conversation(AppCall):
             self._head = head_of(message)
             self._later(HEAD_SECONDS, self._give_stream)
         elif kind == "http.response.body" and self._head is not None:
-            await self._body(bytes(message.get("body", b"")), message.get("more_body", False))
+            body, more = bytes(message.get("body", b"")), message.get("more_body", False)
+            await self._body(self._head, body, more)
         else:
             raise RuntimeError(f"{self.thread.name} sent {kind!r} out of turn")
 
-    async def _body(self, piece: bytes, more: bool) -> None:
+    async def _body(self, head: Response, piece: bytes, more: bool) -> None:
         if self.is_complete:
             if piece:
                 raise RuntimeError(f"{self.thread.name} sent {piece!r} after the end of its body")
-        elif not self._streamed and (not more or len(piece) == self._declared):
+        elif not self._streamed and (not more or len(piece) == declared_length(head.headers)):
             self._content = piece
-            self._end_of_body(self._give_content)
+            self._end_of_body()
         else:
             self._give_stream()
             await self._piece(piece, more)
@@ -394,15 +407,11 @@ class Conversation(AppCall):
         if piece:
             self.items.put(piece)
         if not more:
-            self._end_of_body(self._give_end)
+            self._end_of_body()
         elif piece:
             await self._taken.wait()
         else:
             await asyncio.sleep(0)
-
-    @property
-    def _declared(self) -> int | None:
-        return declared_length(self._head.headers) if self._head is not None else None
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._cancel_timer()
@@ -412,41 +421,34 @@ class Conversation(AppCall):
         if self._timer is not None:
             self._timer.cancel()
 
-    def _end_of_body(self, give: Callable[[], None]) -> None:
+    def _end_of_body(self) -> None:
         self.is_complete = True
         self._over.set()
-        self._later(RAISE_SECONDS, give)
+        self._later(RAISE_SECONDS, self._finish)
 
     def _give_stream(self) -> None:
         """Give the head to the requesting thread; the pieces of the body follow."""
-        if not self._streamed:
+        if not self._streamed and self._head is not None:
             self._cancel_timer()
             self._streamed = True
-            self._give_head()
+            self.items.put(Beginning(self._head, None))
 
-    def _give_content(self, error: BaseException | None = None) -> None:
+    def _finish(self, error: BaseException | None = None) -> None:
+        """Give the requesting thread the whole response, or the end of a streamed one."""
         self._finished = True
-        self._give_head(error)
-
-    def _give_head(self, error: BaseException | None = None) -> None:
-        if self._head is not None:
+        if self._head is None or self._content is None:
+            self.items.put(End(error, self.is_complete))
+        else:
             self.items.put(Beginning(self._head, self._content, error))
-
-    def _give_end(self, error: BaseException | None = None) -> None:
-        self._finished = True
-        self.items.put(End(error, self.is_complete))
 
     def ended(self, call: object) -> None:
         """Give the end of the application to the requesting thread, with its error or one for what it did not send."""
         self._cancel_timer()
         error = self.failure()
-        if self._finished:
-            if error is not None:  # no thread reads `items` any more
-                self.thread.errors.append(error)
-        elif self._content is not None:
-            self._give_content(error)
-        else:
-            self._give_end(error)
+        if not self._finished:
+            self._finish(error)
+        elif error is not None:  # no thread reads `items` any more
+            self.thread.errors.append(error)
 
     def failure(self) -> BaseException | None:
         """As of any call; an error too for what it did not send."""
@@ -480,10 +482,8 @@ class AsgiBody(Iterator[bytes]):
 
     has_begun: Final = True
 
-    def __init__(
-        self, request: Request, conversation: Conversation, let_go: Callable[[], None]
-    ) -> None:
-        self._request, self._conversation, self._let_go = request, conversation, let_go
+    def __init__(self, conversation: Conversation, let_go: Callable[[], None]) -> None:
+        self._conversation, self._let_go = conversation, let_go
         self._ended = self._closed = False
         self._raised: BaseException | None = None
 
@@ -522,17 +522,9 @@ class AsgiBody(Iterator[bytes]):
         return piece
 
     def _next_item(self) -> Beginning | bytes | End:
-        """What the application sends next.
-
-        Raises:
-            ClientLeftError: The client has left meanwhile.
-        """
-        while True:
-            with contextlib.suppress(Empty):
-                item: Beginning | bytes | End = self._conversation.items.get(timeout=LOOK_SECONDS)
-                return item
-            if self._request.disconnected:
-                raise ClientLeftError("the client has closed the connection")
+        request = self._conversation.request
+        item: Beginning | bytes | End = self._conversation.next_item(lambda: request.disconnected)
+        return item
 
     def _take(self, item: Beginning | bytes | End) -> bytes | None:
         """The piece that an application has sent, or None at the end."""

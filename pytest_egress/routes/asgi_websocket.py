@@ -12,10 +12,8 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from queue import Empty
 from typing import Any, Final
 
-from pytest_egress.base.clock import LOOK_SECONDS
 from pytest_egress.base.loops import in_thread
 from pytest_egress.base.raising import at_hand, claim, is_claimed
 from pytest_egress.errors import WebSocketClosedError
@@ -43,7 +41,6 @@ from pytest_egress.traffic.websocket import (
 
 # With 2.4 an application may count on an OSError where it sends to a client that has left.
 ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
-LEFT: Final = "the client has closed the connection"
 DISCONNECT: Final = "websocket.disconnect"
 DENIAL: Final = "websocket.http.response"
 """The extension by which an application refuses a handshake with a response of its own."""
@@ -79,10 +76,16 @@ def answer(
     asgi_socket: AsgiSocket, request: Request, duplex: Duplex, conversation: Conversation
 ) -> None:
     """Answer the handshake as the application says, and send what it sends, until its end."""
-    first, has_left = first_of(asgi_socket, duplex)
+    try:
+        first = asgi_socket.next_item(lambda: duplex.disconnected)
+    except ClientLeftError:
+        asgi_socket.disconnect()
+        first = asgi_socket.items.get()
+        if isinstance(first, End) and (
+            first.error is None or asgi_socket.has_ended_by(first.error)
+        ):
+            raise
     if isinstance(first, End):
-        if has_left and (first.error is None or asgi_socket.has_ended_by(first.error)):
-            raise ClientLeftError(LEFT)
         raise first.error or RuntimeError(
             f"{asgi_socket.thread.name} ended before it accepted or closed"
         )
@@ -109,17 +112,6 @@ def answer(
         error = asgi_socket.items.get().error
         if error is not None and not (ws.is_lost and asgi_socket.has_ended_by(error)):
             raise error
-
-
-def first_of(asgi_socket: AsgiSocket, duplex: Duplex) -> tuple[Any, bool]:
-    """What the application puts first, and whether the client has left before; the application is told of that."""
-    has_left = False
-    while True:
-        with contextlib.suppress(Empty):
-            return asgi_socket.items.get(timeout=LOOK_SECONDS), has_left
-        if duplex.disconnected and not has_left:
-            has_left = True
-            asgi_socket.disconnect()
 
 
 def refuse(response: Response, duplex: Duplex, conversation: Conversation) -> None:
