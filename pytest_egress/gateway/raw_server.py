@@ -5,6 +5,9 @@ may be a connection pool's, and last longer than a test.
 
 A connection that ends with no byte either way is no call of its route: it is a port probe, or one that a pool did not
 need. Who has sent and got bytes is asked of the kernel (`tcp_info`), because a handler may use the socket in any way.
+The turn that it has reserved is given back then. To reserve none before it has been open for a while would not do: on a
+busy machine 27 of 150 probes by Python were open for more than 20 ms, and one for more than 100, by which every client
+of a server that speaks first would be late.
 
 A connection that a fault ends is a call: `reset()` and its like act once the client had its moment to close.
 

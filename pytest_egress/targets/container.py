@@ -567,7 +567,7 @@ class Container:
         self.loss = self.loss or text  # first: a window that opens meanwhile has one of both
         self._services.ledger.complain(self.attempt_context().window, text)
 
-    # The methods that tests use.
+    # The methods that tests use; `handle.Container` documents them.
 
     @property
     def id(self) -> str:
@@ -575,14 +575,7 @@ class Container:
         return str(self._docker.id)
 
     def connect(self, port: int, timeout: float = CONNECT_SECONDS) -> socket.socket:
-        """A TCP connection to a port of the container, through its namespace.
-
-        Args:
-            timeout: Seconds.
-
-        Raises:
-            OSError: Nothing listens there.
-        """
+        """As `handle.Container.connect`."""
         return self.gateway.link.connect(check_port(port), timeout)
 
     def address(self, port: int) -> tuple[str, int]:
@@ -661,20 +654,7 @@ class Container:
         privileged: bool = False,
         timeout: float = 60,
     ) -> CompletedContainer:
-        """Run a command in the container, and wait for its end.
-
-        Args:
-            command: A list of arguments, or a string that is split.
-            user: A name or number, by default that of the container.
-            workdir: An absolute path, by default that of the container.
-            environment: More variables for the command.
-            privileged: Whether the command has all capabilities.
-            timeout: Seconds until an error is raised. An engine cannot end a command, so that it runs on.
-
-        Raises:
-            ContainerTimeoutError: The command still runs.
-            EngineError: The engine does not run it; or it wrote more than 256 MiB.
-        """
+        """As `handle.Container.exec`."""
         check_seconds(timeout)
         began, clock = monotonic(), self._services.ledger.clock
         deadline = clock() + timeout
@@ -705,14 +685,7 @@ class Container:
         )
 
     def wait(self, timeout: float = 60) -> CompletedContainer:
-        """Wait for the container's end, and until everything that it sent has been handled.
-
-        Args:
-            timeout: Seconds.
-
-        Raises:
-            ContainerTimeoutError: It still runs. It is removed, and its logs are in the text.
-        """
+        """As `handle.Container.wait`."""
         check_seconds(timeout)
         with self._services.engine.progress.step(f"waiting for the end of {self.name}"):
             code = self._wait_for_exit(timeout)
@@ -846,18 +819,7 @@ class Container:
             raise ContainerTimeoutError(with_logs(text, logs), logs=logs, container=self.name)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """Shut the container down: send SIGTERM, or the image's own stop signal; kill it if it still runs after a time.
-
-        The routes answer what it sends meanwhile, the test is judged by that, and all of it has been handled when this
-        returns. `wait` then returns its exit code and output, and its `note` says if it was killed. It is removed at
-        the end of its scope, or of its `with` block. A container that has ended already is left as it is.
-
-        Args:
-            timeout: Seconds until it is killed.
-
-        Raises:
-            EngineError: The engine cannot stop it.
-        """
+        """As `handle.Container.stop`."""
         check_seconds(timeout)
         if self.is_ending:
             return

@@ -1,6 +1,7 @@
 """The interface of a container for tests: the names that editors complete, type checkers see and the reference lists.
 
-`Egress` returns a `container.Container`, which has more names, for `Egress` itself and the gateway.
+`Egress` returns a `container.Container`, which has more names, for `Egress` itself and the gateway. The interface is a
+module of its own since test files import it for their annotations: it takes 50 ms, and `container` 400, with docker-py.
 """
 
 from __future__ import annotations

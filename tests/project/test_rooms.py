@@ -49,7 +49,6 @@ WITHOUT_FILE: Final = {
     "link/interface": ONLY_DATA,
     "routes/duplex": ONLY_DATA,
     "routes/sequences": ONLY_DATA,
-    "targets/handle": ONLY_DATA,
     "targets/plan": "test_options checks what it refuses",
     "targets/results": BY_ENGINE,
     "targets/roots": BY_ENGINE,
