@@ -3,6 +3,7 @@
 The rule: nothing here knows what an egress is. Every module is a door.
 
 * `account`: what targets make this process keep, within one limit.
+* `acknowledged`: whether the other side of a connection has what was sent to it.
 * `alarms`: functions that are called after a while, unless they are called off.
 * `callers`: whose code a frame of a stack runs, and how its line is named.
 * `choices`: the values of `unrouted=`, `dns=` and `link=`.
@@ -13,9 +14,9 @@ The rule: nothing here knows what an egress is. Every module is a door.
 * `globs`: patterns with `*`.
 * `loops`: event loops on threads of their own and on the caller's, and how they are ended.
 * `once`: a value that is made at its first use, and once, whichever threads ask for it.
+* `pacing`: bytes that come later, slowly or in part.
 * `raising`: who has raised an exception, and what was at hand there.
-* `relay`: copies bytes between two sockets, both ways.
-* `shaping`: bytes that come later, slowly or in part, and a relay of such.
+* `relay`: copies bytes between two sockets, both ways, or plays what a pacer holds.
 * `sockets`: sockets that work also where a test forbids them; resets, shutdowns and time-outs.
 * `unawaited`: what the tasks of an event loop raise that nobody awaits.
 * `wire`: a socket on which one thread receives while others send.

@@ -19,11 +19,11 @@ from typing import Final, TypeVar
 
 import h11
 
+from pytest_egress.base.acknowledged import await_acknowledged
 from pytest_egress.base.clock import LOOK_SECONDS, monotonic
 from pytest_egress.base.sockets import READ_BYTES, send_all
 from pytest_egress.base.wire import Wire
 from pytest_egress.gateway.connection import Connection
-from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.routes.duplex import ClientLeftError
 from pytest_egress.traffic.http1 import Http1
 from pytest_egress.traffic.messages import NO_FIELDS, Headers, Response, reason_phrase

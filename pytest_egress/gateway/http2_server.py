@@ -26,6 +26,7 @@ from math import inf
 from typing import Final
 
 from pytest_egress.base.account import OverLimitError
+from pytest_egress.base.acknowledged import await_acknowledged
 from pytest_egress.base.clock import monotonic
 from pytest_egress.base.workers import Workers
 from pytest_egress.gateway.answering import Answering
@@ -36,7 +37,6 @@ from pytest_egress.gateway.http2_stream import Http2Stream, run_all
 from pytest_egress.gateway.http2_wire import Wire
 from pytest_egress.gateway.patience import Patience, StalledError
 from pytest_egress.gateway.recorder import silent_outcome
-from pytest_egress.gateway.tcp_info import await_acknowledged
 from pytest_egress.gateway.tls import record_silence
 from pytest_egress.gateway.tls_failures import broken_after_handshake
 from pytest_egress.routes.duplex import ClientLeftError

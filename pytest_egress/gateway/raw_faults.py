@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any, Final
 
-from pytest_egress.base.shaping import PLAIN, Shape, Way, await_acknowledged, relay
+from pytest_egress.base.acknowledged import await_acknowledged
+from pytest_egress.base.pacing import PLAIN, Shape
+from pytest_egress.base.relay import Direction, relay
 from pytest_egress.base.sockets import shut
 from pytest_egress.gateway.connection import Connection
 from pytest_egress.link.stream_sockets import loopback_pair
@@ -185,7 +187,12 @@ class Shaped:
         """Copy until the handler has ended, or the client, or the limit is reached."""
         try:
             if relay(
-                self.client, self._outer, self._shape, self._clock, self._watch, self._passes_end
+                self.client,
+                self._outer,
+                self._watch,
+                shape=self._shape,
+                clock=self._clock,
+                passes_end=self._passes_end,
             ):
                 self._cut()
         except OSError:
@@ -195,7 +202,7 @@ class Shaped:
             # Shut alone, it would still take what a handler sends on, until its buffers are full.
             self._connection.release(self._outer)
 
-    def _watch(self, out: Way, back: Way) -> bool:
+    def _watch(self, out: Direction, back: Direction) -> bool:
         if back.done or back.refusal is not None:
             self._drained.set()
         return self._is_ending
@@ -208,7 +215,7 @@ class Shaped:
         """End the client's connection, whatever the handler does."""
         self.is_cut = True
         if self._shape.resets:
-            await_acknowledged(self.client, self._clock)
+            await_acknowledged(self.client)
             self._connection.reset_adopted(self.client)
         else:
             with contextlib.suppress(OSError):  # it has ended by itself

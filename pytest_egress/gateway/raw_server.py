@@ -25,13 +25,12 @@ import ssl
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from contextvars import Context
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pytest_egress.base.account import Account
 from pytest_egress.base.clock import monotonic
-from pytest_egress.base.relay import relay
-from pytest_egress.base.shaping import PLAIN, Pacer, Shape, play
-from pytest_egress.base.shaping import relay as shaped_relay
+from pytest_egress.base.pacing import PLAIN, Pacer, Shape
+from pytest_egress.base.relay import Direction, play, relay
 from pytest_egress.base.sockets import READ_BYTES, await_ready
 from pytest_egress.errors import UpstreamError
 from pytest_egress.gateway.authority import Authority
@@ -583,7 +582,7 @@ class RawServer:
         connection.end()
         connection.is_relayed = True
 
-        def watch(out: Copied, back: Copied) -> None:
+        def watch(out: Direction, back: Direction) -> None:
             entry.sent, entry.received, entry.first_bytes = out.count, back.count, out.first
             connection.idle_since = monotonic()
             if self.is_counted:
@@ -593,10 +592,7 @@ class RawServer:
 
         is_cut = False
         try:
-            if shape.is_plain:
-                relay(connection.sock, server, watch)
-            else:
-                is_cut = shaped_relay(connection.sock, server, shape, self.ledger.clock, watch)
+            is_cut = relay(connection.sock, server, watch, shape=shape, clock=self.ledger.clock)
         except OSError as error:
             entry.note = f"broke off: {error}"
             connection.reset()
@@ -654,13 +650,6 @@ class MailDesk:
     def note(self, text: str) -> None:
         """As `Desk.note`."""
         self._entry.note = "; ".join(filter(None, [self._entry.note, text]))
-
-
-class Copied(Protocol):
-    """One direction of a relay, as `watch` sees it."""
-
-    count: int
-    first: bytes
 
 
 def is_of_connection(error: BaseException) -> bool:

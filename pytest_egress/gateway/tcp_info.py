@@ -5,17 +5,12 @@ A raw handler may do anything with its socket, so that only the kernel sees ever
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 from typing import Final, NamedTuple
 
-from pytest_egress.base.clock import monotonic
-from pytest_egress.base.relay import unsent
 from pytest_egress.link.stream_sockets import Accepted
 
-ACKNOWLEDGED_SECONDS: Final = 1.0  # for a client that does not read
-LOOK_SECONDS: Final = 0.005
 CLOSED: Final = 7  # TCP_CLOSE: the connection was reset, or both sides have closed
 UNACKNOWLEDGED: Final = struct.Struct("@24xI")  # tcpi_unacked
 COUNTERS: Final = struct.Struct("@120xQ24xII")
@@ -43,13 +38,6 @@ class Traffic(NamedTuple):
 
 ANYTHING: Final = Traffic(came=True, sent=True, heard=True, settled=True, is_over=True)
 """The traffic that is assumed where the kernel's counters cannot be had."""
-
-
-def await_acknowledged(sock: socket.socket) -> None:
-    """Wait, for a second at most, until the other end has what was sent: a reset discards what is still on its way."""
-    deadline = monotonic() + ACKNOWLEDGED_SECONDS
-    while unsent(sock) and monotonic() < deadline:
-        select.select((), (), (), LOOK_SECONDS)
 
 
 def has_heard(sock: socket.socket, accepted: socket.socket) -> bool:

@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable
 
-from pytest_egress.base.relay import unsent
+from pytest_egress.base.acknowledged import unsent
 from tests.support.stage import SECONDS, eventually, reset
 
 TIMES = 200

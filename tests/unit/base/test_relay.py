@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import math
 import os
 import random
+import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,8 +19,11 @@ import pytest
 import trustme
 
 from pytest_egress import forward
-from pytest_egress.base import relay as relay_module
-from pytest_egress.base.relay import Pipe, pipe_between, relay, unsent
+from pytest_egress.base.acknowledged import unsent
+from pytest_egress.base.clock import monotonic
+from pytest_egress.base.pacing import PLAIN, Pacer, Shape
+from pytest_egress.base.relay import play, poll, relay
+from pytest_egress.ledger.ledger import Ledger
 from pytest_egress.link.stream_sockets import loopback_pair
 from pytest_egress.targets.ingress import Ingress
 from tests.support.last_words import LAST_WORDS, TIMES, LastWords, assert_all_heard, hear_out
@@ -235,77 +240,16 @@ def received_by(sock: socket.socket) -> bytes:
     return b"".join(iter(lambda: sock.recv(1 << 20), b""))
 
 
-@pytest.fixture
-def pipes(monkeypatch: pytest.MonkeyPatch) -> list[Pipe | None]:
-    """The pipes that relays have made, and None for each that they did without."""
-    made: list[Pipe | None] = []
-
-    def make(source: socket.socket, sink: socket.socket) -> Pipe | None:
-        made.append(pipe_between(source, sink))
-        return made[-1]
-
-    monkeypatch.setattr(relay_module, "pipe_between", make)
-    return made
-
-
-def test_bulk_goes_through_a_pipe_each_way_and_leaves_no_descriptor(
-    pipes: list[Pipe | None],
-) -> None:
+def test_bulk_goes_each_way_and_leaves_no_descriptor() -> None:
     before = descriptors()
     client, one, other, server = ends()
     with client, server, relayed(one, other) as raised:
         assert sent_both_ways(client, server) == (BULK, BULK)
     assert raised == []
-    assert len(pipes) == 2
-    assert None not in pipes
     assert descriptors() == before
 
 
-def test_what_is_small_takes_no_pipe(pipes: list[Pipe | None]) -> None:
-    client, one, other, server = ends()
-    with client, server, relayed(one, other):
-        for _ in range(5):
-            client.sendall(b"ping")
-            assert server.recv(9) == b"ping"
-            server.sendall(b"pong")
-            assert client.recv(9) == b"pong"
-        client.shutdown(socket.SHUT_WR)
-        server.shutdown(socket.SHUT_WR)
-    assert pipes == []
-
-
-@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.EPERM])
-def test_where_the_kernel_moves_nothing_bulk_arrives_too(
-    monkeypatch: pytest.MonkeyPatch, pipes: list[Pipe | None], error: int
-) -> None:
-    def splice(*_: object, **__: object) -> int:
-        raise OSError(error, os.strerror(error))
-
-    monkeypatch.setattr(os, "splice", splice)
-    before = descriptors()
-    client, one, other, server = ends()
-    with client, server, relayed(one, other) as raised:
-        assert sent_both_ways(client, server) == (BULK, BULK)
-    assert raised == []
-    assert len(pipes) == 2  # it was tried once each way
-    assert descriptors() == before
-
-
-def test_where_descriptors_are_short_no_pipe_is_kept(
-    monkeypatch: pytest.MonkeyPatch, pipes: list[Pipe | None]
-) -> None:
-    monkeypatch.setattr(relay_module, "descriptor_limit", lambda: 8)
-    before = descriptors()
-    client, one, other, server = ends()
-    with client, server, relayed(one, other):
-        assert sent_both_ways(client, server) == (BULK, BULK)
-    assert pipes == [None, None]
-    assert descriptors() == before
-
-
-def test_a_reset_in_the_middle_of_bulk_is_passed_on_and_leaves_no_descriptor(
-    pipes: list[Pipe | None],
-) -> None:
+def test_a_reset_in_the_middle_of_bulk_is_passed_on_and_leaves_no_descriptor() -> None:
     before = descriptors()
     client, one, other, server = ends()
     with client, server, relayed(one, other) as raised:
@@ -316,11 +260,10 @@ def test_a_reset_in_the_middle_of_bulk_is_passed_on_and_leaves_no_descriptor(
         sender.join(SECONDS)
         assert not sender.is_alive()
     assert len(raised) == 1
-    assert len(pipes) == 1
     assert descriptors() == before
 
 
-def test_bulk_is_counted_and_its_first_bytes_are_kept(pipes: list[Pipe | None]) -> None:
+def test_bulk_is_counted_and_its_first_bytes_are_kept() -> None:
     client, one, other, server = ends()
     seen: list[tuple[int, int, bytes]] = []
 
@@ -334,51 +277,9 @@ def test_bulk_is_counted_and_its_first_bytes_are_kept(pipes: list[Pipe | None]) 
         assert sent_both_ways(client, server) == (BULK, BULK)
     thread.join(SECONDS)
     assert seen[-1] == (len(BULK), len(BULK), BULK[:64])
-    assert len(pipes) == 2
 
 
-@pytest.mark.parametrize("is_near", [True, False])
-def test_the_buffers_of_bulk_are_bounded_where_both_ends_are_near(
-    monkeypatch: pytest.MonkeyPatch, is_near: bool
-) -> None:
-    monkeypatch.setattr(relay_module, "PIPE_BYTES", 4096)  # which is soon full
-    if not is_near:
-        monkeypatch.setattr(relay_module, "NEAR_MICROSECONDS", 0)
-    client, one, other, server = ends()
-    with client, server, one.dup() as sink, other.dup() as source, relayed(one, other):
-        assert sent_both_ways(client, server) == (BULK, BULK)
-        clamp = source.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)
-        queue = sink.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-    assert (clamp == relay_module.NEAR_WINDOW_BYTES) is is_near
-    assert (queue == 2 * relay_module.NEAR_UNSENT_BYTES) is is_near
-
-
-@pytest.mark.parametrize("option", [socket.TCP_INFO, socket.TCP_WINDOW_CLAMP, socket.SO_SNDBUF])
-def test_bulk_arrives_where_the_kernel_has_no_such_option(
-    monkeypatch: pytest.MonkeyPatch, option: int
-) -> None:
-    monkeypatch.setattr(relay_module, "PIPE_BYTES", 4096)
-
-    class Older(socket.socket):
-        def getsockopt(self, *arguments: Any) -> Any:
-            return self.ask(super().getsockopt, *arguments)
-
-        def setsockopt(self, *arguments: Any) -> Any:
-            return self.ask(super().setsockopt, *arguments)
-
-        def ask(self, call: Callable[..., Any], level: int, it: int, *more: Any) -> Any:
-            if it == option:
-                raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
-            return call(level, it, *more)
-
-    client, *between, server = ends()
-    one, other = (Older(fileno=sock.detach()) for sock in between)
-    with client, server, relayed(one, other) as raised:
-        assert sent_both_ways(client, server) == (BULK, BULK)
-    assert raised == []
-
-
-def test_an_urgent_byte_in_the_middle_of_bulk_stops_nothing(pipes: list[Pipe | None]) -> None:
+def test_an_urgent_byte_in_the_middle_of_bulk_stops_nothing() -> None:
     client, one, other, server = ends()
     with client, server, relayed(one, other) as raised, ThreadPoolExecutor() as pool:
         got = pool.submit(received_by, server)
@@ -389,4 +290,202 @@ def test_an_urgent_byte_in_the_middle_of_bulk_stops_nothing(pipes: list[Pipe | N
         server.shutdown(socket.SHUT_WR)
         assert got.result(SECONDS * 3) == BULK * 2  # the urgent byte is in no stream
     assert raised == []
-    assert pipes[0] is not None
+
+
+def test_a_unix_socket_that_has_ended_is_no_reset_and_keeps_no_thread_busy() -> None:
+    client, one = loopback_pair()
+    other, server = socket.socketpair()
+    with client, relayed(one, other) as raised:
+        server.sendall(b"bye")
+        server.close()
+        assert received_by(client) == b"bye"
+        before = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - before < 0.2
+        client.close()
+    assert raised == []
+
+
+# A shape.
+
+
+def test_a_delay_may_be_longer_than_poll_can_wait() -> None:
+    one, other = loopback_pair()
+    with one, other:
+        other.sendall(b"now")
+        for seconds in (1e9, math.inf):
+            assert poll([(one, select.POLLIN)], seconds) == {one.fileno(): select.POLLIN}
+
+
+@contextlib.contextmanager
+def running(run: Callable[[], Any], *socks: socket.socket) -> Iterator[list[Any]]:
+    """Run a loop on a thread of its own; what it returned or raised."""
+    results: list[Any] = []
+
+    def body() -> None:
+        try:
+            results.append(run())
+        except OSError as error:
+            results.append(error)
+        finally:
+            for sock in socks:
+                sock.close()
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    try:
+        yield results
+    finally:
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+class Line:
+    """A client and a server, with a shaped relay between them."""
+
+    def __init__(self, shape: Shape, clock: Callable[[], float] = monotonic) -> None:
+        self.client, one = loopback_pair()
+        other, self.server = loopback_pair()
+        self.client.settimeout(SECONDS)
+        self.server.settimeout(SECONDS)
+        self.counts = (0, 0)
+
+        def watch(out: Any, back: Any) -> None:
+            self.counts = (out.count, back.count)
+
+        self.run = running(lambda: relay(one, other, watch, shape=shape, clock=clock), one, other)
+
+    def __enter__(self) -> Line:
+        self.results = self.run.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for sock in (self.client, self.server):
+            sock.close()
+        self.run.__exit__(*error)
+
+
+def read(sock: socket.socket) -> bytes:
+    data = b""
+    while piece := sock.recv(65536):
+        data += piece
+    return data
+
+
+def test_only_one_direction_has_the_shape() -> None:
+    ledger = Ledger()
+    ledger.enter_prompt()
+    with Line(Shape(delay=0.05), ledger.clock) as line:
+        line.client.sendall(b"hello")
+        assert line.server.recv(100) == b"hello"
+        line.server.sendall(b"answer")
+        line.client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            line.client.recv(100)
+        ledger.leave_prompt()
+        line.client.settimeout(SECONDS)
+        assert line.client.recv(100) == b"answer"
+        assert eventually(lambda: line.counts == (5, 6))
+
+
+def test_a_half_close_is_passed_on_and_the_answer_still_comes() -> None:
+    with Line(Shape(delay=0.05)) as line:
+        line.client.sendall(b"question")
+        line.client.shutdown(socket.SHUT_WR)
+        assert read(line.server) == b"question"
+        line.server.sendall(b"x" * 300_000)
+        line.server.shutdown(socket.SHUT_WR)
+        assert len(read(line.client)) == 300_000
+        assert eventually(lambda: line.results == [False])
+
+
+def test_a_limit_ends_the_relay_after_its_last_byte() -> None:
+    with Line(Shape(limit=4)) as line:
+        line.server.sendall(b"answer")
+        assert line.client.recv(100) == b"answ"
+        assert eventually(lambda: line.results == [True])
+
+
+def test_a_client_that_breaks_off_ends_what_is_on_its_way_to_it() -> None:
+    with Line(Shape(delay=1000)) as line:
+        line.server.sendall(b"never comes")
+        reset(line.client)
+        assert end_of(line.server) == "reset"
+        assert isinstance(line.results[0], OSError)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_late_end_is_not_waited_for_where_both_sides_have_gone(is_first: bool) -> None:
+    client, one = loopback_pair()
+    other, server = loopback_pair()
+    run = running(lambda: relay(one, other, shape=Shape(delay=1000)), one, other)
+    with client, server, run as results:
+        for sock in (one, other) if is_first else (other, one):
+            sock.shutdown(socket.SHUT_RDWR)
+            time.sleep(0.05)
+        assert eventually(lambda: results)
+
+
+def test_a_server_that_breaks_off_resets_the_client_after_its_last_words() -> None:
+    with Line(Shape(delay=0.05)) as line:
+        line.server.sendall(b"last words")
+        assert eventually(lambda: not unsent(line.server))
+        reset(line.server)
+        assert line.client.recv(100) == b"last words"
+        assert end_of(line.client) == "reset"
+
+
+def test_a_relay_ends_when_it_is_told() -> None:
+    client, one = loopback_pair()
+    other, server = loopback_pair()
+    run = running(lambda: relay(one, other, lambda out, back: True), one, other)
+    with client, server, run as results:
+        assert end_of(client) == "closed"
+    assert results == [False]
+
+
+@contextlib.contextmanager
+def playing(data: bytes, shape: Shape, seconds: float | None) -> Iterator[tuple[Any, Any, Any]]:
+    """A client of `play`, what was heard of it, and the result."""
+    client, one = loopback_pair()
+    one.settimeout(0)
+    client.settimeout(SECONDS)
+    pacer, heard = Pacer(shape, monotonic), bytearray()
+    pacer.put(data)
+    with (
+        running(lambda: play(one, pacer, heard.extend, seconds, monotonic), one) as results,
+        client,
+    ):
+        yield client, heard, results
+
+
+def test_what_is_held_is_sent_and_what_comes_is_heard() -> None:
+    with playing(b"greeting", Shape(delay=0.05), None) as (client, heard, results):
+        client.sendall(b"hello")
+        assert client.recv(100) == b"greeting"
+        client.close()
+        assert eventually(lambda: results == [True])
+        assert heard == b"hello"
+
+
+def test_a_client_that_only_listens_any_more_still_gets_what_is_late() -> None:
+    with playing(b"greeting", Shape(delay=0.05), None) as (client, _, results):
+        client.shutdown(socket.SHUT_WR)
+        assert read(client) == b"greeting"
+        assert results == [True]
+
+
+def test_a_client_that_has_gone_keeps_nothing_waiting() -> None:
+    with playing(b"greeting", Shape(delay=1000), None) as (client, _, results):
+        reset(client)
+        assert eventually(lambda: results == [True])
+
+
+@pytest.mark.parametrize(
+    ("shape", "got"),
+    [(PLAIN, b"greeting"), (Shape(limit=5), b"greet"), (Shape(rate=100), b"greeting")],
+)
+def test_it_ends_after_its_time_or_at_its_limit(shape: Shape, got: bytes) -> None:
+    with playing(b"greeting", shape, 0.0) as (client, _, results):
+        assert read(client) == got
+        assert results == [False]

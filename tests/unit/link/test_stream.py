@@ -25,7 +25,7 @@ from pytest_egress.agent import stream as agent
 from pytest_egress.agent.mux import AGENT, WINDOW, Mux
 from pytest_egress.agent.mux_frames import ProtocolError
 from pytest_egress.agent.netlink import NETFILTER, ROUTE
-from pytest_egress.base.relay import unsent
+from pytest_egress.base.acknowledged import unsent
 from pytest_egress.errors import LinkError
 from pytest_egress.link import stream as module
 from pytest_egress.link import stream_sockets
