@@ -188,7 +188,8 @@ class Running(Future[Result]):
 
     def start(self) -> None:
         """Start the task; called on the loop's thread, in the context that it runs in."""
-        self.task = asyncio.get_running_loop().create_task(self._run())
+        self.task = asyncio.get_running_loop().create_task(self._run(self._make))
+        del self._make  # it may hold this object
         self.task.add_done_callback(self._on_end)
         if self._is_interrupted:
             self.task.cancel()
@@ -198,10 +199,11 @@ class Running(Future[Result]):
         if not self.done():
             self.set_exception(asyncio.CancelledError())
 
-    async def _run(self) -> None:
-        RUNNING.set(self)
+    async def _run(self, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
+        if self._on.left is not None:
+            RUNNING.set(self)
         try:
-            result = await self._make()
+            result = await make()
             if self._tasks:
                 await asyncio.sleep(0)  # the last may have yet to begin
                 self._check()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
+from operator import methodcaller
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -208,7 +209,9 @@ class AppCall(Running[None]):
         self.is_complete = self.is_gone = self._is_leaving = False
         self._events = events
         self._cut: BaseException | None = None
-        self.add_done_callback(self.ended)
+        self.add_done_callback(
+            methodcaller("ended")
+        )  # a bound method would keep it from being freed
 
     async def _call(self) -> None:
         lifespan = self.thread.lifespan
@@ -249,7 +252,7 @@ class AppCall(Running[None]):
             if has_left():
                 raise ClientLeftError("the client has closed the connection")
 
-    def ended(self, call: object) -> None:
+    def ended(self) -> None:
         """Give the end of the application to the thread that waits; called when the application has ended."""
         self.items.put(End(self.failure()))
 
@@ -441,7 +444,7 @@ class Conversation(AppCall):
         else:
             self.items.put(Beginning(self._head, self._content, error))
 
-    def ended(self, call: object) -> None:
+    def ended(self) -> None:
         """Give the end of the application to the requesting thread, with its error or one for what it did not send."""
         self._cancel_timer()
         error = self.failure()

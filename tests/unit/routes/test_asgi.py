@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -38,6 +40,7 @@ from tests.support.applications import (
     streaming_app,
     used,
 )
+from tests.support.stage import eventually
 
 # ASGI: what arrives.
 
@@ -317,6 +320,24 @@ def test_slow_and_fast_requests_are_answered_at_once() -> None:
         last = pool.submit(handler, application_request(path="/last"))
         names = {future.result(timeout=10).content for future in [*waiting, last]}
     assert len(names) == 1
+
+
+def test_a_request_is_freed_after_its_answer_without_the_garbage_collector() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await receive()
+            await respond(send, b"ok")
+
+    with used(app) as handler:
+        gc.disable()
+        try:
+            request = application_request(content=b"large")
+            alive = weakref.ref(request)
+            assert handler(request).content == b"ok"
+            del request
+            assert eventually(lambda: alive() is None)
+        finally:
+            gc.enable()
 
 
 # ASGI: errors.
