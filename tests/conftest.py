@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests.support.engines import OwnEngine, private_engine
+from tests.support.inner_runs import only_plugins
 from tests.support.leftovers import Witness, until
 from tests.support.outside import Outside
 from tests.support.reaper import LabellingClient, Reaper, containers_with
@@ -38,13 +39,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytester(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> pytest.Pytester:
-    """Its runs load our plugin, and those of the test's mark: all that are installed take most of the time of a run."""
+    """Its runs load our plugin, and those of the test's mark."""
     mark = request.node.get_closest_marker("plugins")
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv(
-        "PYTEST_ADDOPTS",
-        " ".join(f"-p {name}" for name in ["egress", *(mark.args if mark else ())]),
-    )
+    for name, value in only_plugins(*(mark.args if mark else ())).items():
+        monkeypatch.setenv(name, value)
     return pytester
 
 

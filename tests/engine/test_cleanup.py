@@ -34,6 +34,7 @@ from pytest_egress.targets import trust
 from pytest_egress.targets.handle import Container
 from pytest_egress.targets.ingress import Ingress
 from pytest_egress.targets.sidecar import Sidecar
+from tests.support.inner_runs import only_plugins
 
 PATIENCE_SECONDS = 30.0  # for what ends by itself within milliseconds on an idle machine
 
@@ -295,7 +296,6 @@ def label(session_egress):
 def shop(module_egress):
     return module_egress.start(IMAGE, ["sleep", "600"])
 """
-INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 INTERRUPTED = {
     "image-lookup": """
         def test_a(egress):
@@ -413,13 +413,13 @@ def folders(parent: Path) -> tuple[Path, Path]:
 def started(folder: Path, temporary: Path, image: str, code: str) -> subprocess.Popen[str]:
     """A run of pytest that heeds interrupts, in a process of its own."""
     (folder / "conftest.py").write_text(CONFTEST.format(image=image, label=SESSION_LABEL))
-    (folder / "pytest.ini").write_text(INI)
+    (folder / "pytest.ini").write_text("[pytest]")
     test = f"import pytest\nfrom conftest import *\n{textwrap.dedent(code)}"
     (folder / "test_inside.py").write_text(test)
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
         cwd=folder,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={**os.environ, **only_plugins(), "TMPDIR": str(temporary)},
         preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -492,7 +492,6 @@ def listed(client: docker.DockerClient, session: str) -> list[tuple[str, str]]:
 
 def run_and_keep(pytester: pytest.Pytester, image: str, tests: str) -> tuple[pytest.RunResult, str]:
     """Run tests with --egress-keep: the result, and the session; one of them has to take `said`."""
-    pytester.makeini(INI)
     prelude = f"""
         import pathlib, pytest
         from pytest_egress import port_open

@@ -24,6 +24,7 @@ from pytest_egress.engine.leftovers import ENDED
 from pytest_egress.session import Session
 from pytest_egress.targets.provision import LINK_VARIABLE
 from tests.support.engines import OwnEngine, PrivateEngine
+from tests.support.inner_runs import only_plugins
 from tests.support.leftovers import Witness, running, until, watchdogs
 
 LINKS = ("descriptor", "stream")
@@ -105,7 +106,6 @@ def pytest_unconfigure(config):
     left += [t.name for t in threading.enumerate() if t.name not in threads]
     say("left", "\\n".join(left))
 """
-INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 NEXT = """
 def test_the_next(egress):
     egress.intercept_https("api.test", {"id": 1})
@@ -130,17 +130,17 @@ class Inside:
         self.folder, self.temporary = folder, folder / "temporary"
         self.temporary.mkdir()
         (folder / "conftest.py").write_text(CONFTEST.format(image=image, seconds=RUN_SECONDS))
-        (folder / "pytest.ini").write_text(INI)
+        (folder / "pytest.ini").write_text("[pytest]")
         following = "" if "test_the_next" in code else NEXT
         test = f"from conftest import *\n{textwrap.dedent(code)}\n{following}"
         (folder / "test_inside.py").write_text(test)
-        options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:rerunfailures"]
         with open(folder / "output", "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", *options, str(folder)],
+                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(folder)],
                 cwd=folder,
                 env={
                     **os.environ,
+                    **only_plugins(),
                     LINK_VARIABLE: link,
                     "TMPDIR": str(self.temporary),
                     "COLUMNS": "200",

@@ -106,8 +106,10 @@ class PrivateEngine:
         )
 
     def load(self, client: docker.DockerClient, tag: str) -> None:
-        """Copy an image from another engine."""
-        self.client().images.load(b"".join(client.images.get(tag).save(named=True)))
+        """Copy an image from another engine, where it is not there yet."""
+        image = client.images.get(tag)
+        if not any(image.id == each.id for each in self.client().images.list(tag)):
+            self.client().images.load(b"".join(image.save(named=True)))
 
     def remove(self) -> None:
         """Leave nothing of it: containers, processes, cgroups, mounts, files."""

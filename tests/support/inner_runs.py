@@ -34,6 +34,12 @@ def python(shop):
 """
 
 
+def only_plugins(*names: str) -> dict[str, str]:
+    """The environment of a run that loads our plugin and these: all that are installed take most of its time."""
+    options = " ".join(f"-p {name}" for name in ["egress", *names])
+    return {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": options}
+
+
 class InnerRun:
     """One run of pytest inside: its reports, and what it printed."""
 
