@@ -74,6 +74,11 @@ def test_no_test_asserts_how_long_something_took() -> None:
     assert found == []
 
 
+def test_no_test_exports_a_container_but_of_podman() -> None:
+    # What Docker leaves of each: `files_of` in tests/support/image_trees.py, which is the one that does.
+    assert len([call for call in calls() if ast.unparse(call.func).endswith(".export")]) == 1
+
+
 @pytest.mark.parametrize(
     ("how", "options"),
     [(signal.SIGTERM, []), (signal.SIGKILL, []), (signal.SIGTERM, ["-n", "1"])],

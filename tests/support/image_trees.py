@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 import trustme
@@ -80,7 +81,7 @@ def unpack(chunks: Iterable[Any]) -> dict[str, Node]:
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
         for info in archive:
             content = archive.extractfile(info) if info.isreg() else None
-            found[f"/{info.name}".rstrip("/")] = Node(
+            found[normpath(f"/{info.name.lstrip('/')}")] = Node(
                 info.type,
                 content.read() if content else None,
                 info.mode,
@@ -95,6 +96,15 @@ def unpack(chunks: Iterable[Any]) -> dict[str, Node]:
 
 
 Make = Callable[..., DockerContainer]
+
+
+def files_of(container: DockerContainer, is_podman: bool) -> dict[str, Node]:
+    """Every path of a container.
+
+    By an export of Podman's alone: Docker 26.1 leaves the mount of each, and its layer, behind for good. With a
+    thousand mounts on a machine, each container takes twice the CPU.
+    """
+    return unpack(container.export() if is_podman else container.get_archive("/")[0])
 
 
 def node_at(container: DockerContainer, path: str) -> Node:

@@ -25,10 +25,10 @@ from tests.support.image_trees import (
     Tree,
     der,
     file,
+    files_of,
     link,
     pack,
     read,
-    unpack,
 )
 
 PYTHON: Tree = {
@@ -212,8 +212,8 @@ def test_the_roots_of_known_packages_are_extended_and_nothing_else_is_changed(
     is_podman: bool,
 ) -> None:
     image, ca = make_image(layout.tree, *layout.changes), egress_ca.cert_pem.bytes()
-    before = unpack(plain(image).export())
-    after = unpack(ours(image, env=layout.env, **layout.options).export())
+    before = files_of(plain(image), is_podman)
+    after = files_of(ours(image, env=layout.env, **layout.options), is_podman)
     expected = {}
     for path in layout.extended:
         content = before[path].content
@@ -449,8 +449,10 @@ def test_a_firefox_keeps_its_policies_and_installs_the_ca(
     assert json.loads(read(container, FIREFOX_POLICY)) == expected
 
 
-def test_an_image_without_a_browser_gets_no_policy(ours: Make, make_image: MakeImage) -> None:
-    paths = unpack(ours(make_image({})).export()).keys()
+def test_an_image_without_a_browser_gets_no_policy(
+    ours: Make, make_image: MakeImage, is_podman: bool
+) -> None:
+    paths = files_of(ours(make_image({})), is_podman).keys()
     assert not [path for path in paths if "policies" in path]
 
 
