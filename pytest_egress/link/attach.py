@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import socket
 import ssl
 from collections.abc import Callable
@@ -138,7 +139,9 @@ def attach(sock: socket.socket, path: str) -> Attachment:
         return Attachment(sock, upgrade(sock, path))
     except OSError as error:
         sock.close()
-        raise LinkError(f"The engine did not attach to the sidecar: {error}") from error
+        raise LinkError(
+            f"The engine refuses the sidecar: it did not attach to it: {error}"
+        ) from error
     except BaseException:
         sock.close()
         raise
@@ -262,7 +265,10 @@ def _explanation(sock: socket.socket, http: h11.Connection, event: object) -> st
             http.receive_data(sock.recv(READ_BYTES))
         elif isinstance(part, h11.Data):
             said += part.data
-    return f"{event.status_code} {bytes(said).decode('utf-8', 'replace').strip()}"
+    text = bytes(said).decode("utf-8", "replace").strip()
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # a proxy's is no JSON
+        text = json.loads(text)["message"]
+    return f"{event.status_code} {text}"
 
 
 def connect(

@@ -165,12 +165,15 @@ def sidecar_errors() -> Iterator[None]:
     """Turn the engine's errors about a sidecar into a `LinkError`, or a `SidecarError` if another setup may work."""
     try:
         yield
-    except APIError as error:
-        said = error.explanation or str(error)
+    except SidecarError:
+        raise
+    except (APIError, LinkError) as error:  # the latter where the engine did not attach
+        said = getattr(error, "explanation", None) or str(error)
         if _NOT_SHARED.search(said):
             raise SidecarError(not_shared(said)) from error
         kind = SidecarError if _NO_PROGRAM.search(said) else LinkError
-        raise kind(f"The engine refuses the sidecar: {said}") from error
+        before = "The engine refuses the sidecar: " if isinstance(error, APIError) else ""
+        raise kind(f"{before}{said}") from error
     except requests.exceptions.RequestException as error:
         raise LinkError(f"The engine does not answer any more: {error}") from error
 

@@ -14,11 +14,10 @@ import select
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlencode
 
 import docker
 from docker.errors import APIError, DockerException
-from docker.types import LogConfig, Mount
+from docker.types import LogConfig
 
 import pytest_egress.link.stream as stream
 from pytest_egress.agent.addresses import ADDRESS4
@@ -90,7 +89,6 @@ KEEPER_CAPABILITIES = ("SYS_ADMIN", "SETPCAP")
 _ENABLE_IPV6 = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default")}
 _IPV6_SETTINGS = "/proc/sys/net/ipv6/conf/all"
 _GAVE_UP = re.compile(rf"^{SIGNATURE} (\d+): (.*)$", re.MULTILINE)
-_FRAME_HEADER = 8  # POST /containers/{id}/attach: stream, three zeros, length
 
 
 def made_up_hostname() -> str:
@@ -124,7 +122,6 @@ class Sidecar:
         self._api = client.api
         self.hostname, self.setup = hostname, setup
         self._rendezvous = Rendezvous(folder) if setup.link == "descriptor" else None
-        self._output: _Output | None = None
         self._attachment: Attachment | None = None
 
     @classmethod
@@ -171,10 +168,7 @@ class Sidecar:
                 after_create(sidecar.id)
             again(lambda: sidecar._api.put_archive(sidecar.id, "/", agent_archive(setup.link)))
             with sidecar_errors():  # Podman prepares the program at attach, and may fail at it
-                if setup.link == "stream":
-                    sidecar._attachment = _attach(client.api, sidecar.id)
-                else:
-                    sidecar._output = _Output(client, sidecar.id)
+                sidecar._attachment = sidecar._attach()
         except BaseException:
             sidecar.remove()
             raise
@@ -190,7 +184,12 @@ class Sidecar:
         try:
             with sidecar_errors():
                 self._api.start(self.id)
-            self.link = self._receive() if self._attachment is None else self._open_stream()
+            assert self._attachment is not None, "create() opens it"
+            if self._rendezvous is None:
+                attachment, self._attachment = self._attachment, None  # the link's from here on
+                self.link = self._open_stream(attachment)
+            else:
+                self.link = self._receive(self._rendezvous, self._attachment)
         except BaseException:
             self.remove()
             raise
@@ -286,6 +285,9 @@ class Sidecar:
     def _create_container(
         self, config: dict[str, Any], hosts: dict[str, str], sysctls: dict[str, str]
     ) -> dict[str, Any]:
+        mounts = [] if self.setup.image is not None else python_mounts()
+        if self._rendezvous is not None:
+            mounts.append(bind_mount(self._rendezvous.folder, LINK_FOLDER))
         host_config = self._api.create_host_config(
             network_mode="none",
             cap_drop=["ALL"],
@@ -298,7 +300,7 @@ class Sidecar:
             dns_opt=["ndots:1"],
             extra_hosts=hosts,
             sysctls=sysctls,
-            mounts=[*self._python_mounts(), *self._link_mounts()],
+            mounts=mounts,
         )
         created: dict[str, Any] = self._api.create_container(
             host_config=host_config, **self._program(), **config
@@ -326,20 +328,21 @@ class Sidecar:
             return [STREAM_MODE, f"{stream.GONE_SECONDS:g}", str(stream.most_streams())]
         return [LINK_FOLDER, self._rendezvous.nonce]
 
-    def _python_mounts(self) -> list[Mount]:
-        return [] if self.setup.image is not None else python_mounts()
+    def _attach(self) -> Attachment:
+        """Attach to the standard streams, over a connection of our own to the engine.
 
-    def _link_mounts(self) -> list[Mount]:
-        rendezvous = self._rendezvous
-        return [] if rendezvous is None else [bind_mount(rendezvous.folder, LINK_FOLDER)]
+        Auto-remove leaves no log to read later.
+        """
+        stdin = int(self._rendezvous is None)
+        query = f"attach?stream=1&stdin={stdin}&stdout=1&stderr=1"
+        path = f"/v{self._api.api_version}/containers/{self.id}/{query}"
+        return attach(connection_of(self._api), path)
 
     # ---------------------------------------------------------------- starting
 
-    def _open_stream(self) -> StreamLink:
+    def _open_stream(self, attachment: Attachment) -> StreamLink:
         """Wait for the agent's greeting, and return the link; raise an error if the agent ends or the time is up."""
-        assert self._attachment is not None, "create() opens it"
-        link = StreamLink(self._attachment)
-        self._attachment = None  # the link's from here on
+        link = StreamLink(attachment)
         try:
             link.start(START_SECONDS)
         except EOFError:
@@ -348,30 +351,27 @@ class Sidecar:
             raise LinkError(_silent(quoted(link.words()))) from None
         return link
 
-    def _receive(self) -> DescriptorLink:
+    def _receive(self, rendezvous: Rendezvous, attachment: Attachment) -> DescriptorLink:
         """Wait for the agent to connect, and return the link; raise an error if the agent ends or the time is up."""
-        assert self._output is not None, "create() opens it"
-        assert self._rendezvous is not None, "create() opens it"
         deadline = monotonic() + START_SECONDS
         poller = select.poll()
-        poller.register(self._rendezvous.socket, select.POLLIN)
-        poller.register(self._output, select.POLLIN)
+        poller.register(rendezvous.socket, select.POLLIN)
+        poller.register(attachment, select.POLLIN)
+        output, wrote = b"", quoted("")
         while (left := deadline - monotonic()) > 0:
             ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
-            if self._rendezvous.socket.fileno() in ready:
-                return self._rendezvous.accept()
-            if self._output.fileno() in ready and not self._output.read_some():
-                raise self._last_words()
-        raise LinkError(_silent(quoted(self._output.text())))
-
-    def _last_words(self) -> LinkError:
-        assert self._output is not None, "create() opens it"
-        if (found := _GAVE_UP.search(self._output.text())) and int(found[1]) in (
-            ANOTHER_HOST,
-            NO_UNIX_SOCKET,
-        ):
-            return SidecarError(not_shared(found[2]))
-        return self._ended(quoted(self._output.text()))
+            if rendezvous.socket.fileno() in ready:
+                return rendezvous.accept()
+            if attachment.fileno() in ready:
+                said = attachment.read()
+                output += said or b""
+                wrote = quoted(f"{output.decode('utf-8', 'replace')}{attachment.text()}".strip())
+                if said is None:
+                    found = _GAVE_UP.search(wrote)
+                    if found and int(found[1]) in (ANOTHER_HOST, NO_UNIX_SOCKET):
+                        raise SidecarError(not_shared(found[2]))
+                    raise self._ended(wrote)
+        raise LinkError(_silent(wrote))
 
     def _ended(self, wrote: str) -> LinkError:
         """The error about a sidecar that has ended. One that was killed would be killed with another setup too."""
@@ -394,7 +394,7 @@ class Sidecar:
 
     def _release(self) -> None:
         """Close what is needed only until the link is there."""
-        for opened in (self._rendezvous, self._output, self._attachment):
+        for opened in (self._rendezvous, self._attachment):
             if opened is not None:
                 opened.close()
 
@@ -404,39 +404,6 @@ def tells_of_joining(options: Mapping[str, Any]) -> bool:
     return JOINED_SETTING not in (options.get("sysctls") or {})
 
 
-class _Output:
-    """The output of a container, attached before the start: auto-remove leaves no log to read later."""
-
-    def __init__(self, client: docker.DockerClient, container: str) -> None:
-        # There is nothing yet that docker-py could read ahead with the headers, and lose.
-        parameters = {"stdout": 1, "stderr": 1, "stream": 1}
-        self._stream = client.api.attach_socket(container, parameters)
-        self._data = bytearray()
-
-    def fileno(self) -> int:
-        return int(self._stream.fileno())
-
-    def read_some(self) -> bool:
-        """Read the output that has come; False at its end."""
-        chunk = self._stream.read(1 << 16) or b""
-        self._data += chunk
-        return bool(chunk)
-
-    def text(self) -> str:
-        """The output of both streams as text, without the frames' headers."""
-        found, offset = bytearray(), 0
-        while offset + _FRAME_HEADER <= len(self._data):
-            start = offset + _FRAME_HEADER
-            offset = start + int.from_bytes(self._data[start - 4 : start], "big")
-            found += self._data[start:offset]
-        return found.decode("utf-8", "replace").strip()
-
-    def close(self) -> None:
-        if response := getattr(self._stream, "_response", None):
-            response.close()
-        self._stream.close()
-
-
 def quoted(text: str) -> str:
     """A sentence that quotes a sidecar's output."""
     return f"It wrote:\n{text}" if text else "It wrote nothing."
@@ -444,13 +411,6 @@ def quoted(text: str) -> str:
 
 def _silent(wrote: str) -> str:
     return f"The sidecar is running, but sent no sockets within {START_SECONDS:g} seconds. {wrote}"
-
-
-def _attach(api: docker.APIClient, container: str) -> Attachment:
-    """Attach to a container's three standard streams, over a connection of our own to the engine."""
-    sock = connection_of(api)
-    query = urlencode({"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1})
-    return attach(sock, f"/v{api.api_version}/containers/{container}/attach?{query}")
 
 
 def _ipv6_settings() -> dict[str, str]:

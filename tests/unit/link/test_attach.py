@@ -92,12 +92,13 @@ def test_a_command_that_an_engine_does_not_begin_has_not_run_too_long(
         read_output(engine_end[0], "/exec/e/start", Output(), lambda: SECONDS)
 
 
+@pytest.mark.parametrize("body", [b"no such container", b'{"message": "no such container"}'])
 def test_an_engine_that_refuses_is_quoted(
-    engine_end: tuple[socket.socket, socket.socket],
+    engine_end: tuple[socket.socket, socket.socket], body: bytes
 ) -> None:
     ours, engine = engine_end
-    engine.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 17\r\n\r\nno such container")
-    with pytest.raises(LinkError, match="did not attach to the sidecar: 404 no such container"):
+    engine.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    with pytest.raises(LinkError, match=r"did not attach to it: 404 no such container$"):
         attach(ours, "/")
     assert ours.fileno() == -1
 
