@@ -79,6 +79,7 @@ class Engine:
         address: The engine's address, as in DOCKER_HOST; None for the one that the environment names.
 
     Attributes:
+        name: The name and version of the engine that was contacted; "" where none was.
         orphans: The containers of earlier runs that were removed at the first contact.
         notes: Sentences for the user about problems that fail no test.
     """
@@ -96,7 +97,7 @@ class Engine:
         self.orphans: list[str] = []
         self.notes: list[str] = []
         self._kept: set[str] = set()
-        self._name = ""
+        self.name = ""
         self._watchdog: Watchdog | None = None
         self._owner: Final = os.getpid()
 
@@ -139,7 +140,7 @@ class Engine:
             EngineError: No engine answers; or this process may have too few descriptors.
         """
         check_descriptors()
-        client, self._name = contact(self._make_client, self._address)
+        client, self.name = contact(self._make_client, self._address)
         try:
             self._watchdog = Watchdog(self._label, describe(client), self.folder)
         except OSError as error:  # no process can be started
@@ -156,14 +157,9 @@ class Engine:
         log.warning(text)
 
     @property
-    def name(self) -> str:
-        """The name and version of the engine that was contacted; "" where none was."""
-        return self._name
-
-    @property
     def is_podman(self) -> bool:
         """Whether the engine that was contacted is Podman."""
-        return self._name.startswith(PODMAN)
+        return self.name.startswith(PODMAN)
 
     def image(self, name: str) -> Image:
         """Find an image by name. Pull it if the engine does not have it.
@@ -256,7 +252,7 @@ class Engine:
         This is `HEAD /containers/{id}/archive`. docker-py's `get_archive` leaves its connection open after a 404.
         """
         with engine_errors(f"look at {path!r}"):
-            answer = self.client.api.head(self._archive_url(container), params={"path": path})
+            answer = self.client.api.head(self._url(container, "archive"), params={"path": path})
             if answer.ok or answer.status_code == HTTPStatus.NOT_FOUND:
                 return stat_of(answer, path)
         return self.members(container, path, 0)[0]  # a response to HEAD has no text that says why
@@ -338,7 +334,7 @@ class Engine:
 
     def _archive(self, container: DockerContainer, path: str) -> requests.Response:
         identity = {"Accept-Encoding": "identity"}  # compression would take the longest
-        return self._get(self._archive_url(container), {"path": path}, headers=identity)
+        return self._get(self._url(container, "archive"), {"path": path}, headers=identity)
 
     def _get(
         self, url: str, params: Mapping[str, str | float], **options: Any
@@ -346,9 +342,6 @@ class Engine:
         """Ask for something that is read in pieces, each of which may take as long as any call of docker-py's."""
         api = self.client.api
         return api.get(url, params=params, stream=True, timeout=api.timeout, **options)
-
-    def _archive_url(self, container: DockerContainer) -> str:
-        return self._url(container, "archive")
 
     def _url(self, container: DockerContainer, what: str) -> str:
         api = self.client.api
@@ -389,7 +382,9 @@ class Engine:
         """
         try:
             if "client" in self.__dict__:
-                self._remove_all()
+                with suppress(*FAILURES, EngineError):
+                    remove_labelled(self.client.api, self._label, self._kept)
+                self.client.close()
         finally:
             if self._watchdog is not None and (failure := self._watchdog.dismiss()):
                 self._tell(f"{failure}. {UNWATCHED}")
@@ -397,11 +392,6 @@ class Engine:
                 self._folder.remove()
             for made in ("client", "_folder"):  # both are made anew if the engine is used again
                 self.__dict__.pop(made, None)
-
-    def _remove_all(self) -> None:
-        with suppress(*FAILURES, EngineError):
-            remove_labelled(self.client.api, self._label, self._kept)
-        self.client.close()
 
 
 def check_descriptors() -> None:

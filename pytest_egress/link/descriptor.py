@@ -146,13 +146,7 @@ class DescriptorLink:
         """Return at once: everything that the target has done is in these sockets already."""
 
     def change_dials(self, message: bytes) -> None:
-        """Have the target's kernel apply a message of `changes`, and wait until it has.
-
-        Any thread may call it.
-
-        Raises:
-            LinkError: The rules stay as they were; the text says why.
-        """
+        """As `Link.change_dials`."""
         try:
             with self._lock:
                 answer = self._ask(message)[0]
@@ -162,17 +156,7 @@ class DescriptorLink:
             raise LinkError(NOT_CHANGED.format(reason_in(answer)))
 
     def connect(self, port: int, timeout: float) -> socket.socket:
-        """Connect to a port of the target, on any of the addresses that it may listen on.
-
-        Any thread may call it.
-
-        Args:
-            port: The port inside the namespace.
-            timeout: Seconds for the whole attempt. The socket that is returned has none.
-
-        Raises:
-            OSError: As from any connection: refused, timed out; or the sidecar has ended.
-        """
+        """As `Link.connect`."""
         deadline = monotonic() + timeout
         failures: list[OSError] = []
         for family, address in self._addresses():
@@ -232,28 +216,21 @@ class DescriptorLink:
         self._control.close()
         return link
 
-    def _addresses(self) -> list[tuple[int, str]]:
-        families: list[tuple[int, str, str]] = [
-            (socket.AF_INET, "127.0.0.1", ADDRESS4),
-            (socket.AF_INET6, "::1", ADDRESS6),
-        ]
-        usable = families if self.ipv6 else families[:1]
-        loopback = [(family, address) for family, address, _ in usable]
-        return [*loopback, *((family, address) for family, _, address in usable)]
+    def _addresses(self) -> Sequence[tuple[int, str]]:
+        both = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+        both += [(socket.AF_INET, ADDRESS4), (socket.AF_INET6, ADDRESS6)]
+        return both if self.ipv6 else both[::2]
 
     def _take(self, family: int) -> socket.socket:
         """An unconnected socket of the namespace."""
         with self._lock:
             self._check_open()
             if not self._spare[family]:
-                self._refill(family)
+                data, sockets = self._ask(b"6" if family == socket.AF_INET6 else b"4")
+                if data != SOCKETS:
+                    raise OSError(errno.ENOTCONN, f"no socket from the sidecar: {reason_in(data)}")
+                self._spare[family] = sockets
             return self._spare[family].pop()
-
-    def _refill(self, family: int) -> None:
-        data, sockets = self._ask(b"6" if family == socket.AF_INET6 else b"4")
-        if data != SOCKETS:
-            raise OSError(errno.ENOTCONN, f"no socket from the sidecar: {reason_in(data)}")
-        self._spare[family] = sockets
 
     def _ask(self, request: bytes) -> tuple[bytes, list[socket.socket]]:
         """Send the agent a request, and receive its answer. The caller holds the lock."""

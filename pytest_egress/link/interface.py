@@ -82,7 +82,17 @@ class Link(Protocol):
         """
 
     def connect(self, port: int, timeout: float, /) -> socket.socket:
-        """Connect to a port of the target; return the socket."""
+        """Connect to a port of the target, on any of the addresses that it may listen on.
+
+        Any thread may call it.
+
+        Args:
+            port: The port inside the namespace.
+            timeout: Seconds for the whole attempt. The socket that is returned has none.
+
+        Raises:
+            OSError: As from any connection: refused, timed out; or the sidecar has ended.
+        """
 
     def close(self) -> None:
         """Close every socket of the link."""

@@ -235,17 +235,7 @@ class StreamLink:
         return self._lost_there + self._packets.lost_here
 
     def connect(self, port: int, timeout: float) -> socket.socket:
-        """Connect to a port of the target, on any of the addresses that it may listen on.
-
-        Any thread may call it.
-
-        Args:
-            port: The port inside the namespace.
-            timeout: Seconds for the whole attempt. The socket that is returned has none.
-
-        Raises:
-            OSError: As from any connection: refused, timed out; or the sidecar has ended.
-        """
+        """As `Link.connect`."""
         ours, theirs = loopback_pair()
         opened: Future[None] = Future()
         try:
@@ -266,13 +256,7 @@ class StreamLink:
         return ours
 
     def change_dials(self, message: bytes) -> None:
-        """Have the target's kernel apply a message of `changes`, and wait until it has.
-
-        Any thread may call it.
-
-        Raises:
-            LinkError: The rules stay as they were; the text says why.
-        """
+        """As `Link.change_dials`."""
         changed: Future[None] = Future()
         try:
             self._command(lambda: self._begin_change(message, changed))
@@ -588,9 +572,6 @@ class StreamLink:
         for flush in (*self._flushes.values(), *(flush for _, flush in self._awaiting)):
             flush.done.set()
         self._pump.close()
-        self._close_ours()
-
-    def _close_ours(self) -> None:
         self._wire.close()
         for mailbox in self._mailboxes:
             mailbox.close()
