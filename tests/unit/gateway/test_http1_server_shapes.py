@@ -166,6 +166,7 @@ def test_a_head_that_is_not_in_order_is_answered_by_no_route_and_recorded(
     _, entry = stage.entries(Entry)
     assert isinstance(entry, TcpConnection)
     assert (entry.outcome, entry.note[: len(UNREADABLE)]) == ("unrouted", UNREADABLE)
+    assert (entry.sni, entry.tls is not None) == ("api.test" if secure else None, secure)
     assert shape.note in entry.note
     assert reply.body.decode() == entry.note
     assert route.call_count == 1
