@@ -330,7 +330,6 @@ class Route(Generic[Call]):
         raise self._failure(what, [*call_lines(calls), *lines, *self._may_come(1)])
 
     def __str__(self) -> str:
-        """The declaration: `intercept_https("api.stripe.com", path='/v1')`."""
         return str(self._declared)
 
     def __repr__(self) -> str:
